@@ -1,0 +1,19 @@
+//! What the gateway and the recorder must agree on byte for byte: ids, events, their envelope on the broker,
+//! session tokens. And what both do identically as processes: reading their configuration, logging, stopping.
+//!
+//! Anything that only one of the two needs lives with that one.
+
+pub mod id;
+
+pub mod event;
+pub mod usage;
+
+pub mod envelope;
+pub mod stream;
+pub mod subject;
+
+pub mod token;
+
+pub mod config;
+pub mod shutdown;
+pub mod telemetry;

@@ -1,0 +1,44 @@
+//! Logs: structured lines on standard output, JSON unless told otherwise.
+//!
+//! No line ever holds a prompt, an answer, a key or a token.
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{ConfigError, Environment, malformed};
+
+/// What to log, and how.
+#[derive(Debug)]
+pub struct LogConfig {
+    filter: EnvFilter,
+    format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum LogFormat {
+    Json,
+    Text,
+}
+
+impl LogConfig {
+    /// Reads `LOG` (a filter such as `info,gateway=debug`) and `LOG_FORMAT` (`json` or `text`).
+    pub fn read(env: &Environment) -> Result<Self, ConfigError> {
+        let expected = "a filter such as info or info,gateway=debug";
+        let filter = EnvFilter::try_new(env.text("LOG").unwrap_or("info"))
+            .map_err(|error| malformed("LOG", expected, &error))?;
+        let format = match env.text("LOG_FORMAT") {
+            None | Some("json") => LogFormat::Json,
+            Some("text") => LogFormat::Text,
+            Some(other) => return Err(malformed("LOG_FORMAT", "json or text", &other)),
+        };
+        Ok(Self { filter, format })
+    }
+
+    /// Starts logging. To be called once, at the start of the process.
+    pub fn start(self) {
+        let lines = tracing_subscriber::fmt().with_env_filter(self.filter).with_target(false);
+        match self.format {
+            LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
+            LogFormat::Text => lines.init(),
+        }
+    }
+}
