@@ -1,1 +1,20 @@
-//! The harness.
+//! The harness: real servers and both services as child processes, an upstream that follows a script, a proxy that cuts
+//! wires, and an oracle that compares the tables with the stream. The system tests and the local set-up both stand on it.
+
+mod keeper;
+mod port;
+pub mod http;
+pub mod process;
+pub mod program;
+
+pub mod servers;
+pub mod services;
+
+pub mod openai;
+pub mod upstream;
+
+pub mod proxy;
+
+pub mod local;
+
+pub mod load;

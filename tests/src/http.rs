@@ -1,0 +1,40 @@
+//! The HTTP client of the harness, and waiting for a service to say yes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::time::{Instant, sleep};
+
+/// Between two questions to a service that has no other way to tell.
+const BETWEEN: Duration = Duration::from_millis(20);
+
+/// A client for plain HTTP, without proxies, redirects or a time limit. Each has connections of its own.
+pub fn client() -> reqwest::Client {
+    // Given a TLS configuration, it does not look for the machine's root certificates, of which there may be none.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider).with_protocol_versions(rustls::DEFAULT_VERSIONS);
+    let tls = tls.map(|tls| tls.with_root_certificates(RootCertStore::empty()).with_no_client_auth());
+    let client = tls.map(|tls| reqwest::Client::builder().tls_backend_preconfigured(tls));
+    let client = client.map(|client| client.no_proxy().redirect(reqwest::redirect::Policy::none()).build());
+    client.expect("ring speaks the default versions of TLS").expect("a client with a TLS configuration can be built")
+}
+
+/// Asks until the answer is a success, no longer than `within`.
+pub async fn until_ok(url: &str, within: Duration) -> anyhow::Result<()> {
+    let client = client();
+    let deadline = Instant::now() + within;
+    loop {
+        let answer = client.get(url).timeout(within).send().await;
+        let said = match answer {
+            Ok(answer) if answer.status().is_success() => return Ok(()),
+            Ok(answer) => format!("{} {}", answer.status(), answer.text().await.unwrap_or_default()),
+            Err(error) => format!("{error:?}"),
+        };
+        if Instant::now() >= deadline {
+            bail!("{url} did not succeed in {within:?}; last it said: {said}");
+        }
+        sleep(BETWEEN).await;
+    }
+}

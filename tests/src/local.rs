@@ -1,0 +1,1 @@
+//! The local set-up.

@@ -1,0 +1,108 @@
+//! Where the programs are: nats-server and PostgreSQL (whatever `deploy/local.sh` or the machine provides), and our own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, bail, ensure};
+use tokio::sync::OnceCell;
+
+/// The oldest PostgreSQL that will do.
+const OLDEST_POSTGRES: u32 = 15;
+
+/// The oldest nats-server that will do.
+const OLDEST_NATS: [u32; 3] = [2, 10, 25];
+
+/// The checkout that this was built from.
+pub fn checkout() -> PathBuf {
+    let crate_directory = Path::new(env!("CARGO_MANIFEST_DIR"));
+    crate_directory.parent().unwrap_or(crate_directory).to_owned()
+}
+
+/// nats-server: the one named by `NATS_SERVER`, else on the `PATH`, else fetched by `deploy/local.sh`.
+pub fn nats_server() -> anyhow::Result<PathBuf> {
+    if let Some(named) = std::env::var_os("NATS_SERVER").filter(|named| !named.is_empty()) {
+        return Ok(named.into());
+    }
+    let on_path = on_path().map(|directory| directory.join("nats-server"));
+    let mut candidates = on_path.chain([checkout().join(".local/bin/nats-server")]).filter(|file| file.is_file());
+    candidates
+        .find(|program| nats_version(program).is_some_and(|version| version >= OLDEST_NATS))
+        .context("found no nats-server 2.10.25 or newer: `deploy/local.sh get` fetches one")
+}
+
+/// The directory of PostgreSQL's server programs, of this major version if one is given: the one named by `PG_BIN`, else
+/// the newest on the machine, else fetched by `deploy/local.sh`.
+pub fn postgres(major: Option<u32>) -> anyhow::Result<PathBuf> {
+    let suits = |version: u32| major.map_or(version >= OLDEST_POSTGRES, |wanted| version == wanted);
+    if let Some(named) = std::env::var_os("PG_BIN").filter(|named| !named.is_empty()) {
+        let named = PathBuf::from(named);
+        let version = postgres_version(&named).with_context(|| format!("no PostgreSQL in PG_BIN={}", named.display()))?;
+        ensure!(suits(version), "PG_BIN has PostgreSQL {version}, wanted is {}", major.unwrap_or(OLDEST_POSTGRES));
+        return Ok(named);
+    }
+    let packaged = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let installed: Vec<_> = packaged.map(|entry| entry.path().join("bin")).chain(on_path()).collect();
+    let best = |directories: Vec<PathBuf>| {
+        let versions = directories.into_iter().filter_map(|bin| Some((postgres_version(&bin)?, bin)));
+        versions.filter(|(version, _)| suits(*version)).max_by_key(|(version, _)| *version).map(|(_, bin)| bin)
+    };
+    best(installed).or_else(|| best(vec![checkout().join(".local/postgres/bin")])).with_context(|| match major {
+        None => format!("found no PostgreSQL {OLDEST_POSTGRES} or newer: `deploy/local.sh get` fetches one"),
+        Some(major) => format!("the data in .local is of PostgreSQL {major}, which is not here: name its programs in PG_BIN"),
+    })
+}
+
+/// One of our own programs, current: built once per process, with the profile that this process was built with.
+pub async fn ours(name: &str) -> anyhow::Result<PathBuf> {
+    static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
+    let directory = BUILT.get_or_try_init(|| async { tokio::task::spawn_blocking(build_services).await? }).await?;
+    Ok(directory.join(name))
+}
+
+/// Where this process's own program is, and so our other ones.
+pub fn target_directory() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let directory = program.parent().context("a program without a directory")?;
+    // Tests and benchmarks are one level down.
+    let directory = if directory.ends_with("deps") { directory.parent().unwrap_or(directory) } else { directory };
+    Ok(directory.to_owned())
+}
+
+fn build_services() -> anyhow::Result<PathBuf> {
+    let directory = target_directory()?;
+    let profile = match directory.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(other) => other,
+    };
+    let target = directory.parent().context("a target directory has a parent")?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(checkout()).args(["build", "--quiet", "-p", "gateway", "-p", "recorder", "--bins"]);
+    let output = command.args(["--profile", profile, "--target-dir"]).arg(target).output()?;
+    if !output.status.success() {
+        bail!("the services do not build\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(directory)
+}
+
+fn on_path() -> impl Iterator<Item = PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).collect::<Vec<_>>().into_iter()
+}
+
+fn nats_version(program: &Path) -> Option<[u32; 3]> {
+    let text = first_line(program, "--version")?;
+    let mut numbers = text.rsplit_once('v')?.1.split(['.', '-']).map_while(|number| number.parse().ok());
+    Some([numbers.next()?, numbers.next()?, numbers.next()?])
+}
+
+/// The major version, where `initdb` is there too: a machine may have the client programs alone.
+fn postgres_version(bin: &Path) -> Option<u32> {
+    let text = bin.join("initdb").is_file().then(|| first_line(&bin.join("postgres"), "--version"))??;
+    text.split_ascii_whitespace().nth(2)?.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+fn first_line(program: &Path, argument: &str) -> Option<String> {
+    let output = program.is_file().then(|| Command::new(program).arg(argument).output().ok())??;
+    String::from_utf8(output.stdout).ok()?.lines().next().map(str::to_owned)
+}

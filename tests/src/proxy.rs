@@ -1,0 +1,124 @@
+//! A TCP proxy that cuts wires: between any two programs of a test, on the test's command.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+/// What the wires do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wires {
+    /// Bytes pass.
+    Whole,
+    /// Connections stay open, new ones are accepted, and nothing passes.
+    Stalled,
+    /// Connections are closed, and new ones as soon as they are made.
+    Cut,
+    /// The server's side says that it will send no more, and nothing that it sends passes; the client's bytes do.
+    HalfClosed,
+}
+
+/// A proxy in front of one server.
+#[derive(Debug)]
+pub struct CuttingProxy {
+    address: SocketAddr,
+    wires: watch::Sender<Wires>,
+    task: JoinHandle<()>,
+}
+
+impl CuttingProxy {
+    /// A proxy to this server, its wires whole.
+    pub async fn start(server: SocketAddr) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let wires = watch::Sender::new(Wires::Whole);
+        let task = tokio::spawn(accept(listener, server, wires.subscribe()));
+        Ok(Self { address, wires, task })
+    }
+
+    /// Where clients connect instead of to the server.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Closes all connections, and every new one.
+    pub fn cut(&self) {
+        self.wires.send_replace(Wires::Cut);
+    }
+
+    /// Lets nothing pass; nobody is told.
+    pub fn stall(&self) {
+        self.wires.send_replace(Wires::Stalled);
+    }
+
+    /// Tells the clients that the server has sent its last byte.
+    pub fn half_close(&self) {
+        self.wires.send_replace(Wires::HalfClosed);
+    }
+
+    /// Lets bytes pass again, on the connections that are left and on new ones.
+    pub fn restore(&self) {
+        self.wires.send_replace(Wires::Whole);
+    }
+}
+
+impl Drop for CuttingProxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, server: SocketAddr, wires: watch::Receiver<Wires>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(_) = connections.join_next() => {}
+            Ok((client, _)) = listener.accept() => {
+                connections.spawn(connect(client, server, wires.clone()));
+            }
+        }
+    }
+}
+
+async fn connect(client: TcpStream, server: SocketAddr, mut wires: watch::Receiver<Wires>) {
+    if *wires.borrow() == Wires::Cut {
+        return;
+    }
+    let Ok(server) = TcpStream::connect(server).await else { return };
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    let up = copy(from_client, to_server, Direction::ToServer, wires.clone());
+    let down = copy(from_server, to_client, Direction::ToClient, wires.clone());
+    tokio::select! {
+        // Each direction ends by itself; a cut ends both.
+        _ = async { tokio::join!(up, down) } => {}
+        _ = wires.wait_for(|wires| *wires == Wires::Cut) => {}
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    ToServer,
+    ToClient,
+}
+
+async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, direction: Direction, mut wires: watch::Receiver<Wires>) {
+    let mut buffer = vec![0; 64 * 1024];
+    let half_closed = |wires: Wires| direction == Direction::ToClient && wires == Wires::HalfClosed;
+    loop {
+        let read = tokio::select! {
+            read = from.read(&mut buffer) => read,
+            _ = wires.wait_for(|wires| half_closed(*wires)) => break,
+        };
+        let Ok(read @ 1..) = read else { break };
+        // What was read while the wires are stalled waits here, and nothing more is read.
+        let Ok(wires) = wires.wait_for(|wires| *wires != Wires::Stalled).await.map(|wires| *wires) else { break };
+        if half_closed(wires) || to.write_all(&buffer[..read]).await.is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown().await;
+}

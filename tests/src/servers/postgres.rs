@@ -1,0 +1,236 @@
+//! A private PostgreSQL cluster.
+//!
+//! Tests share one cluster per process and have a database each; a test that stops the server has a cluster of its own,
+//! copied from a template, because `initdb` takes longer than the copy.
+
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+use rustix::process::Signal;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tokio::sync::OnceCell;
+
+use super::owner::Owner;
+use super::{PATIENCE, Place};
+use crate::process::{Process, Start};
+use crate::{port, program};
+
+/// The superuser of the cluster, and the name of the database in which it is used locally.
+pub(crate) const NAME: &str = "stenograph";
+
+/// What a cluster must survive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// A power cut.
+    Full,
+    /// The end of its processes, however they end. Enough for a test, and much faster.
+    Processes,
+}
+
+/// A PostgreSQL server and its data.
+#[derive(Debug)]
+pub struct Postgres {
+    process: Process,
+    cluster: Cluster,
+    log: PathBuf,
+    port: u16,
+    durability: Durability,
+    // Last, so that the server is gone before its data is.
+    _place: Place,
+}
+
+/// An initialised data directory.
+#[derive(Clone, Debug)]
+struct Cluster {
+    bin: PathBuf,
+    data: PathBuf,
+    owner: Owner,
+    password: String,
+}
+
+impl Postgres {
+    /// The server that the tests of this process share: use it for a database, never stop it.
+    pub async fn shared() -> anyhow::Result<&'static Self> {
+        static SHARED: OnceCell<Postgres> = OnceCell::const_new();
+        SHARED.get_or_try_init(Self::new).await
+    }
+
+    /// One of its own, in a directory that goes with it.
+    pub async fn new() -> anyhow::Result<Self> {
+        static TEMPLATE: OnceCell<(Place, Cluster)> = OnceCell::const_new();
+        let (_, template) = TEMPLATE
+            .get_or_try_init(|| async {
+                let place = Place::temporary("template")?;
+                let cluster = Cluster::initialise(place.path().join("data"), "template".into(), Durability::Processes).await?;
+                anyhow::Ok((place, cluster))
+            })
+            .await?;
+        let place = Place::temporary("postgres")?;
+        let cluster = template.copy(place.path().join("data"))?;
+        let log = place.path().join("postgres.log");
+        Self::open(place, cluster, log, port::reserve()?, Durability::Processes).await
+    }
+
+    /// The one whose data is in `directory`, or will be.
+    pub(crate) async fn at(directory: &Path, log: PathBuf, port: u16, password: String) -> anyhow::Result<Self> {
+        let cluster = if directory.join("PG_VERSION").exists() {
+            Cluster::existing(directory.to_owned(), password)?
+        } else {
+            Cluster::initialise(directory.to_owned(), password, Durability::Full).await?
+        };
+        Self::open(Place::Kept(directory.to_owned()), cluster, log, port, Durability::Full).await
+    }
+
+    async fn open(place: Place, cluster: Cluster, log: PathBuf, port: u16, durability: Durability) -> anyhow::Result<Self> {
+        let process = cluster.run(&log, port, durability).await?;
+        Ok(Self { process, cluster, log, port, durability, _place: place })
+    }
+
+    /// Makes a new, empty database and returns its URL.
+    pub async fn database(&self) -> anyhow::Result<String> {
+        let name = format!("test_{:016x}", rand::random::<u64>());
+        self.create_database(&name).await
+    }
+
+    /// Makes the database of this name if it is not there, and returns its URL.
+    pub(crate) async fn create_database(&self, name: &str) -> anyhow::Result<String> {
+        let mut connection = PgConnection::connect(&self.url("postgres")).await?;
+        let there: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+            .bind(name)
+            .fetch_one(&mut connection)
+            .await?;
+        if !there {
+            // An identifier cannot be a parameter; these names are our own.
+            sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut connection).await?;
+        }
+        connection.close().await?;
+        Ok(self.url(name))
+    }
+
+    /// The URL of a database.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://{NAME}:{}@127.0.0.1:{}/{database}", self.cluster.password, self.port)
+    }
+
+    /// The address in its URLs, for a proxy.
+    pub fn address(&self) -> std::net::SocketAddr {
+        (std::net::Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// The process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Stops it in good order: connections are closed, and what is committed stays.
+    pub async fn stop(&self) -> anyhow::Result<()> {
+        self.process.stop(PATIENCE).await.map(drop)
+    }
+
+    /// Kills the server and all its sessions.
+    pub async fn kill9(&self) -> anyhow::Result<()> {
+        let sessions = self.process.children();
+        self.process.signal(Signal::KILL);
+        sessions.iter().for_each(|session| session.signal(Signal::KILL));
+        self.process.exited().await;
+        // A new server refuses to start while a session of the old one lives.
+        let gone = tokio::task::spawn_blocking(move || sessions.iter().all(|session| session.gone(PATIENCE))).await?;
+        ensure!(gone, "a session of PostgreSQL outlived its kill");
+        Ok(())
+    }
+
+    /// Starts it again on the same data and port, after it was stopped or killed.
+    pub async fn start(&mut self) -> anyhow::Result<()> {
+        self.process = self.cluster.run(&self.log, self.port, self.durability).await?;
+        Ok(())
+    }
+
+    /// Suspends the server and all its sessions: connections stay open and nothing answers.
+    pub fn pause(&self) {
+        self.process.pause();
+        self.process.children().iter().for_each(|session| session.signal(Signal::STOP));
+    }
+
+    /// Lets them go on.
+    pub fn resume(&self) {
+        self.process.children().iter().for_each(|session| session.signal(Signal::CONT));
+        self.process.resume();
+    }
+}
+
+impl Cluster {
+    async fn initialise(data: PathBuf, password: String, durability: Durability) -> anyhow::Result<Self> {
+        let cluster = Self { bin: program::postgres(None)?, data, owner: Owner::choose()?, password };
+        if let Some(parent) = cluster.data.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        tokio::task::spawn_blocking(move || cluster.run_initdb(durability)).await?
+    }
+
+    fn existing(data: PathBuf, password: String) -> anyhow::Result<Self> {
+        let version = std::fs::read_to_string(data.join("PG_VERSION"))?;
+        let major = version.trim().parse().with_context(|| format!("a strange PG_VERSION in {}", data.display()))?;
+        Ok(Self { bin: program::postgres(Some(major))?, data, owner: Owner::choose()?, password })
+    }
+
+    fn run_initdb(self, durability: Durability) -> anyhow::Result<Self> {
+        // A run that was interrupted leaves a directory that is not whole; `PG_VERSION` is there only at the end of this.
+        let building = self.data.with_extension("building");
+        let _ = std::fs::remove_dir_all(&building);
+        std::fs::DirBuilder::new().mode(0o700).create(&building)?;
+        self.owner.own(&building)?;
+        let mut password = tempfile::NamedTempFile::new()?;
+        std::io::Write::write_all(&mut password, self.password.as_bytes())?;
+        self.owner.own(password.path())?;
+
+        let mut command = self.owner.command(&self.bin.join("initdb"), &building);
+        command.arg("--pgdata").arg(&building).arg("--pwfile").arg(password.path()).args(["--username", NAME]);
+        command.args(["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--lc-messages=C"]);
+        if durability == Durability::Processes {
+            command.arg("--no-sync");
+        }
+        let output = command.arg("--data-checksums").output().context("cannot run initdb")?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "initdb failed: {complaint}");
+        std::fs::rename(&building, &self.data)?;
+        Ok(self)
+    }
+
+    /// Copies the cluster: only while no server runs on it.
+    fn copy(&self, data: PathBuf) -> anyhow::Result<Self> {
+        let status = Command::new("cp").args(["-a", "--reflink=auto"]).args([&self.data, &data]).status()?;
+        ensure!(status.success(), "cannot copy {}", self.data.display());
+        Ok(Self { data, ..self.clone() })
+    }
+
+    async fn run(&self, log: &Path, port: u16, durability: Durability) -> anyhow::Result<Process> {
+        let mut command = self.owner.command(&self.bin.join("postgres"), &self.data);
+        command.arg("-D").arg(&self.data);
+        for setting in settings(port, durability) {
+            command.args(["-c", &setting]);
+        }
+        let ready = "database system is ready to accept connections";
+        // An interrupt is its fast shutdown; at SIGTERM it would wait for its clients to leave.
+        let process = Process::start(Start { name: "PostgreSQL", command, log, ready, stop: Signal::INT })?;
+        process.ready(PATIENCE).await?;
+        Ok(process)
+    }
+}
+
+fn settings(port: u16, durability: Durability) -> Vec<String> {
+    let mut settings = vec![
+        format!("port={port}"),
+        "listen_addresses=127.0.0.1".into(),
+        "unix_socket_directories=".into(),
+        "shared_buffers=128MB".into(),
+        "max_wal_size=2GB".into(),
+        "log_checkpoints=off".into(),
+        "timezone=UTC".into(),
+    ];
+    if durability == Durability::Processes {
+        settings.extend(["fsync=off", "full_page_writes=off", "max_connections=400"].map(String::from));
+    }
+    settings
+}
