@@ -1,0 +1,207 @@
+//! Conversations: what each event says of its conversation, and how that joins.
+//!
+//! The sums in a row (messages, tokens) are not joined but counted from the chats; see [`super::settle`].
+
+use std::cmp::Ordering;
+
+use shared::event::{ChatFailed, ChatStarted, ConversationCreated, MessageCompleted};
+use shared::id::{ChatId, ConversationId, UserId};
+use time::{Date, OffsetDateTime};
+
+use super::representable::{instant, text};
+use super::usage_stats::Tally;
+
+/// How long a title may be, in characters.
+pub const TITLE_CHARACTERS: usize = 80;
+
+/// A row of `conversations`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conversation {
+    /// The conversation.
+    pub conversation_id: ConversationId,
+    /// Whose it is.
+    pub user_id: UserId,
+    /// When it was opened: the least time in any of its events.
+    pub created_at: OffsetDateTime,
+    /// When the last message came.
+    pub last_message_at: OffsetDateTime,
+    /// Its title. Of two, the one with the least origin stands.
+    pub title: Option<Title>,
+    /// Its latest settings. Of two, the ones with the greatest origin stand.
+    pub settings: Option<Settings>,
+    /// Sums over its chats.
+    pub tally: Tally,
+}
+
+/// A title, and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Title {
+    /// The chat whose message it was made from; none where the client gave it, which comes before any chat.
+    pub chat_id: Option<ChatId>,
+    /// The title: one line.
+    pub text: String,
+}
+
+/// Model and temperature, and where they come from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The chat that asked for them; none where the conversation was opened with them.
+    pub chat_id: Option<ChatId>,
+    /// The model.
+    pub model: Option<String>,
+    /// The temperature.
+    pub temperature: Option<f64>,
+}
+
+// === impl Conversation ===
+
+impl Conversation {
+    pub(super) fn of_started(event: &ChatStarted) -> Self {
+        let words = event.user_message.as_ref().filter(|message| message.role == "user");
+        let settings =
+            Settings { chat_id: Some(event.chat_id), model: Some(text(&event.model)), temperature: event.temperature };
+        Self {
+            title: words.and_then(|message| Title::new(Some(event.chat_id), &message.text)),
+            settings: Some(settings),
+            ..Self::bare(event.conversation_id, &event.user_id, event.started_at)
+        }
+    }
+
+    pub(super) fn of_completed(event: &MessageCompleted) -> Self {
+        let row = Self::bare(event.conversation_id, &event.user_id, event.started_at);
+        Self { last_message_at: row.last_message_at.max(instant(event.finished_at)), ..row }
+    }
+
+    pub(super) fn of_failed(event: &ChatFailed) -> Self {
+        let row = Self::bare(event.conversation_id, &event.user_id, event.started_at);
+        match event.message {
+            None => row,
+            Some(_) => Self { last_message_at: row.last_message_at.max(instant(event.failed_at)), ..row },
+        }
+    }
+
+    pub(super) fn of_created(event: &ConversationCreated) -> Self {
+        let any = event.model.is_some() || event.temperature.is_some();
+        let settings =
+            Settings { chat_id: None, model: event.model.as_deref().map(text), temperature: event.temperature };
+        Self {
+            title: event.title.as_deref().and_then(|title| Title::new(None, title)),
+            settings: any.then_some(settings),
+            ..Self::bare(event.conversation_id, &event.user_id, event.created_at)
+        }
+    }
+
+    fn bare(conversation_id: ConversationId, user_id: &UserId, at: OffsetDateTime) -> Self {
+        Self {
+            conversation_id,
+            user_id: user_id.clone(),
+            created_at: instant(at),
+            last_message_at: instant(at),
+            title: None,
+            settings: None,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Takes in what `other` knows of the same conversation, sums aside.
+    pub fn join(&mut self, other: Self) {
+        if other.user_id < self.user_id {
+            self.user_id = other.user_id;
+        }
+        self.created_at = self.created_at.min(other.created_at);
+        self.last_message_at = self.last_message_at.max(other.last_message_at);
+        self.title = match (self.title.take(), other.title) {
+            (Some(mine), Some(theirs)) => Some(mine.min(theirs)),
+            (mine, theirs) => mine.or(theirs),
+        };
+        self.settings = match (self.settings.take(), other.settings) {
+            (Some(mine), Some(theirs)) if mine.compare(&theirs).is_lt() => Some(theirs),
+            (mine, theirs) => mine.or(theirs),
+        };
+    }
+
+    /// The UTC day that it counts for.
+    pub fn day(&self) -> Date {
+        self.created_at.date()
+    }
+}
+
+// === impl Title ===
+
+impl Title {
+    /// One line of at most [`TITLE_CHARACTERS`], if there is anything to see in the text.
+    fn new(chat_id: Option<ChatId>, from: &str) -> Option<Self> {
+        let blank = |c: char| c.is_whitespace() || c.is_control();
+        let mut line = String::new();
+        let mut room = TITLE_CHARACTERS;
+        for word in from.split(blank).filter(|word| !word.is_empty()) {
+            let space = usize::from(!line.is_empty());
+            if room == 0 || (space == 1 && room == 1) {
+                return Some(Self { chat_id, text: cut(&line) });
+            }
+            if space == 1 {
+                line.push(' ');
+            }
+            room -= space;
+            for character in word.chars() {
+                if room == 0 {
+                    return Some(Self { chat_id, text: cut(&line) });
+                }
+                line.push(character);
+                room -= 1;
+            }
+        }
+        (!line.is_empty()).then_some(Self { chat_id, text: line })
+    }
+}
+
+/// Makes room for the ellipsis that says that there was more.
+fn cut(line: &str) -> String {
+    let kept: String = line.chars().take(TITLE_CHARACTERS - 1).collect();
+    format!("{}…", kept.trim_end())
+}
+
+// === impl Settings ===
+
+impl Settings {
+    fn compare(&self, other: &Self) -> Ordering {
+        let temperature = |settings: &Self| settings.temperature.map(ordered);
+        (self.chat_id, &self.model, temperature(self)).cmp(&(other.chat_id, &other.model, temperature(other)))
+    }
+}
+
+/// A number with the total order of IEEE 754.
+fn ordered(number: f64) -> i64 {
+    let bits = i64::from_ne_bytes(number.to_ne_bytes());
+    if bits < 0 { bits ^ i64::MAX } else { bits }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn title(from: &str) -> Option<String> {
+        Title::new(None, from).map(|title| title.text)
+    }
+
+    #[test]
+    fn titles_are_one_line_of_at_most_80_characters() {
+        assert_eq!(title("  Why is\n\tthe sky\u{0}blue? ").as_deref(), Some("Why is the sky blue?"));
+        assert_eq!(title(" \n\u{0}\t "), None);
+        let exact = "ü".repeat(80);
+        assert_eq!(title(&exact).as_deref(), Some(exact.as_str()));
+        assert_eq!(title(&format!("{exact}x")).unwrap(), format!("{}…", "ü".repeat(79)));
+        let words = title(&"word ".repeat(40)).unwrap();
+        assert!(words.ends_with("word…") || words.ends_with("wor…") || words.ends_with('…'));
+        assert!(words.chars().count() <= 80);
+        assert!(title(&format!("{} b", "a".repeat(79))).unwrap().chars().count() <= 80);
+    }
+
+    #[test]
+    fn temperatures_have_a_total_order() {
+        let mut sorted = [f64::MIN, -1.5, -0.0, 0.0, 0.7, f64::MAX].map(ordered);
+        assert!(sorted.is_sorted());
+        sorted.reverse();
+        assert!(!sorted.is_sorted());
+    }
+}

@@ -1,0 +1,109 @@
+//! A short hash over what the rows hold of one half of a chat.
+//!
+//! Two different starts, or two different endings of the same rank at the same time, are nothing that a gateway publishes.
+//! The rows must be a function of the set of events even then, so something has to decide that is in the events alone.
+
+use sha2::{Digest as _, Sha256};
+
+use super::chat::{Ending, Outcome, Request};
+use super::message::Message;
+use super::representable::Json;
+use super::word::Word as _;
+
+pub(super) struct Digest(Sha256);
+
+impl Digest {
+    pub(super) fn of_request(request: &Request, asked: Option<&Message>) -> i64 {
+        Self(Sha256::new())
+            .text(request.origin.word())
+            .optional(request.client_thread_id.as_deref())
+            .text(request.dialect.word())
+            .number(i64::from(request.stream))
+            .numbers(request.temperature.map(|t| i64::from_ne_bytes(t.to_ne_bytes())))
+            .message(asked)
+            .finish()
+    }
+
+    pub(super) fn of_ending(ending: &Ending, answered: Option<&Message>) -> i64 {
+        let mut digest = match &ending.outcome {
+            Outcome::Completed => Self(Sha256::new()).text("completed"),
+            Outcome::Failed { stage, error } => Self(Sha256::new())
+                .text(stage.as_str())
+                .numbers(error.status.map(i64::from))
+                .optional(error.kind.as_deref())
+                .optional(error.code.as_deref())
+                .text(&error.message),
+        };
+        if let Some(upstream) = &ending.upstream {
+            digest = digest
+                .text(&upstream.name)
+                .optional(upstream.model.as_deref())
+                .optional(upstream.response_id.as_deref());
+        }
+        digest = digest
+            .text(ending.attempts.as_str())
+            .numbers(ending.time_to_first_token_ms)
+            .number(ending.duration_ms)
+            .text(ending.usage.source.as_str())
+            .numbers(ending.usage.prompt_tokens)
+            .numbers(ending.usage.completion_tokens)
+            .numbers(ending.usage.total_tokens)
+            .number(ending.usage.parts.uncached_input)
+            .number(ending.usage.parts.cache_read)
+            .number(ending.usage.parts.cache_write)
+            .number(ending.usage.parts.output)
+            .number(ending.usage.parts.reasoning)
+            .optional(ending.usage.raw.as_ref().map(Json::as_str));
+        ending.notes.iter().fold(digest, |digest, note| digest.text(note)).message(answered).finish()
+    }
+
+    fn message(self, message: Option<&Message>) -> Self {
+        let Some(message) = message else { return self.number(0) };
+        let micros = message.created_at.unix_timestamp_nanos() / 1000;
+        self.number(1)
+            .text(&message.conversation_id.0.to_string())
+            .text(message.user_id.as_str())
+            .text(&message.role)
+            .text(message.status.word())
+            .text(&message.content)
+            .optional(message.reasoning.as_deref())
+            .optional(message.refusal.as_deref())
+            .optional(message.tool_calls.as_ref().map(Json::as_str))
+            .optional(message.finish_reason.as_deref())
+            .text(&message.model)
+            .numbers(message.tokens)
+            .number(i64::try_from(micros).unwrap_or(i64::MAX))
+    }
+
+    /// With its length in front, so that no two lists of texts look the same.
+    fn text(mut self, text: &str) -> Self {
+        self.0.update((text.len() as u64).to_le_bytes());
+        self.0.update(text);
+        self
+    }
+
+    fn optional(self, text: Option<&str>) -> Self {
+        match text {
+            None => self.number(0),
+            Some(text) => self.number(1).text(text),
+        }
+    }
+
+    fn number(mut self, number: i64) -> Self {
+        self.0.update(number.to_le_bytes());
+        self
+    }
+
+    fn numbers(self, number: Option<i64>) -> Self {
+        match number {
+            None => self.number(0),
+            Some(number) => self.number(1).number(number),
+        }
+    }
+
+    fn finish(self) -> i64 {
+        let mut head = [0; 8];
+        head.copy_from_slice(&self.0.finalize()[..8]);
+        i64::from_le_bytes(head)
+    }
+}

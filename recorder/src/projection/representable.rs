@@ -1,0 +1,220 @@
+//! What PostgreSQL can hold: every value that comes from outside is brought into it here, so that nothing that a client or
+//! a provider sends can fail a batch.
+//!
+//! | from outside | in the row |
+//! |---|---|
+//! | U+0000, in text and in JSON | the six characters `\u0000` |
+//! | half a surrogate pair in JSON (`\ud800`) | the six characters |
+//! | JSON nested deeper than 100, or a number beyond a double's range or of over 1000 digits | the whole value as one JSON string |
+//! | a token count over 10^12 | 10^12: sums of them stay far from the end of bigint |
+//! | milliseconds over 2^63 | 2^63 - 1 |
+//! | nanoseconds | cut to microseconds |
+//! | a time whose UTC form is after the year 9999 | the last microsecond of 9999 |
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use serde_json::Value;
+use time::macros::datetime;
+use time::{OffsetDateTime, UtcOffset};
+
+const NUL: &str = "\\u0000";
+const MAX_TOKENS: i64 = 1_000_000_000_000;
+const MAX_DEPTH: usize = 100;
+const MAX_DIGITS: usize = 1000;
+const LAST: OffsetDateTime = datetime!(9999-12-31 23:59:59.999999 UTC);
+const FIRST: OffsetDateTime = datetime!(0001-01-01 00:00 UTC);
+
+/// A text without U+0000.
+pub fn text(text: &str) -> String {
+    if text.contains('\0') { text.replace('\0', NUL) } else { text.to_owned() }
+}
+
+/// A number of tokens.
+pub fn tokens(tokens: u64) -> i64 {
+    i64::try_from(tokens).map_or(MAX_TOKENS, |tokens| tokens.min(MAX_TOKENS))
+}
+
+/// A number of milliseconds.
+pub fn count(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// A time, in UTC and microseconds.
+pub fn instant(at: OffsetDateTime) -> OffsetDateTime {
+    let at = at.checked_to_offset(UtcOffset::UTC).map_or(LAST, |at| at.clamp(FIRST, LAST));
+    at.replace_microsecond(at.microsecond()).unwrap_or(at)
+}
+
+/// A value as JSON that `jsonb` takes.
+pub fn json_of(value: &impl Serialize) -> Json {
+    // Serialising our own plain structs cannot fail: they have no maps and no foreign serializers.
+    Json::new(&serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned()))
+}
+
+/// A JSON text that `jsonb` takes. Two of them are equal if they are after a way through `jsonb`, which forgets white space,
+/// the order of keys and how a number was written.
+#[derive(Clone, Debug)]
+pub struct Json(String);
+
+// === impl Json ===
+
+impl Json {
+    /// Of a text that is JSON.
+    pub fn new(json: &str) -> Self {
+        Self(for_jsonb(json).into_owned())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl PartialEq for Json {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+            || match (serde_json::from_str(&self.0), serde_json::from_str(&other.0)) {
+                (Ok(mine), Ok(theirs)) => same(&mine, &theirs),
+                _ => false,
+            }
+    }
+}
+
+fn same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => one == other || one.as_f64() == other.as_f64(),
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            one.len() == other.len()
+                && one.iter().all(|(key, value)| other.get(key).is_some_and(|other| same(value, other)))
+        }
+        _ => one == other,
+    }
+}
+
+fn for_jsonb(json: &str) -> Cow<'_, str> {
+    if !is_tame(json) {
+        return as_string(json);
+    }
+    let escaped = if json.contains("\\u") { escape_unpaired(json) } else { Cow::Borrowed(json) };
+    // What serde_json reads as a value has no number beyond the range of a double, which `numeric` exceeds.
+    if serde_json::from_str::<Value>(&escaped).is_ok() { escaped } else { as_string(json) }
+}
+
+/// The text itself as one JSON string.
+fn as_string(json: &str) -> Cow<'_, str> {
+    Cow::Owned(Value::String(text(json)).to_string())
+}
+
+/// Whether the nesting and the numbers are such as anyone would send on purpose.
+fn is_tame(json: &str) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    let mut number_from = None;
+    for (at, byte) in json.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => depth += 1,
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        let in_number = !in_string && matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
+        match number_from {
+            None if in_number => number_from = Some(at),
+            Some(from) if !in_number && !is_tame_number(&json[from..at]) => return false,
+            Some(_) if !in_number => number_from = None,
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return false;
+        }
+    }
+    number_from.is_none_or(|from| is_tame_number(&json[from..]))
+}
+
+fn is_tame_number(number: &str) -> bool {
+    let exponent = number.split_once(['e', 'E']).map_or("", |(_, exponent)| exponent);
+    let digits = exponent.trim_start_matches(['+', '-']).trim_start_matches('0');
+    number.len() <= MAX_DIGITS && digits.len() <= 3
+}
+
+/// Doubles the backslash of each `\uXXXX` that stands for U+0000 or for half a pair.
+fn escape_unpaired(json: &str) -> Cow<'_, str> {
+    let mut out = String::with_capacity(json.len() + 8);
+    let mut rest = json;
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        out.push_str(before);
+        let taken = match (unit(escape), escape.get(6..).and_then(unit)) {
+            (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => 12,
+            (Some(0 | 0xD800..=0xDFFF), _) => {
+                out.push('\\');
+                6
+            }
+            (Some(_), _) => 6,
+            // A backslash and one ASCII character, in any JSON.
+            (None, _) => 2,
+        };
+        let (taken, after) = escape.split_at_checked(taken).unwrap_or((escape, ""));
+        out.push_str(taken);
+        rest = after;
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
+}
+
+/// The code unit of an escape `\uXXXX` at the start of the text.
+fn unit(text: &str) -> Option<u16> {
+    let digits = text.strip_prefix("\\u")?.get(..4)?;
+    u16::from_str_radix(digits, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_loses_only_what_cannot_be_held() {
+        assert_eq!(text("a\0b\u{FFFF}\u{1F600}"), "a\\u0000b\u{FFFF}\u{1F600}");
+    }
+
+    #[test]
+    fn json_keeps_its_meaning_but_for_what_jsonb_refuses() {
+        let check = |from: &str, to: &str| assert_eq!(Json::new(from).as_str(), to);
+        check(r#"{"a":"x\u0000y"}"#, r#"{"a":"x\\u0000y"}"#);
+        check(r#"{"a":"x\\u0000y"}"#, r#"{"a":"x\\u0000y"}"#);
+        check(r#"{"a":"x\\\u0000y"}"#, r#"{"a":"x\\\\u0000y"}"#);
+        check(r#"["\ud83d\ude00"]"#, r#"["\ud83d\ude00"]"#);
+        check(r#"["\ud83d"]"#, r#"["\\ud83d"]"#);
+        check(r#"["\ud83dx\ude00"]"#, r#"["\\ud83dx\\ude00"]"#);
+        check(r#"["\ud83d\ud83d\ude00"]"#, r#"["\\ud83d\ud83d\ude00"]"#);
+        check(r#"{"\u0000":1}"#, r#"{"\\u0000":1}"#);
+        check("[1e999999]", r#""[1e999999]""#);
+        check("[1e-20000]", r#""[1e-20000]""#);
+        check("[true,1e308,1e-0100]", "[true,1e308,1e-0100]");
+        check("-1e-99999", r#""-1e-99999""#);
+        let deep = "[".repeat(200) + &"]".repeat(200);
+        check(&deep, &format!("\"{deep}\""));
+    }
+
+    #[test]
+    fn json_is_compared_as_jsonb_does() {
+        assert_eq!(Json::new(r#"{"b": 1.0, "a": [1e2]}"#), Json::new(r#"{"a":[100],"b":1}"#));
+        assert_ne!(Json::new(r#"{"a":1}"#), Json::new(r#"{"a":2}"#));
+        assert_ne!(Json::new("[1]"), Json::new("[1,1]"));
+    }
+
+    #[test]
+    fn numbers_and_times_stay_in_range() {
+        assert_eq!(tokens(u64::MAX), MAX_TOKENS);
+        assert_eq!(count(u64::MAX), i64::MAX);
+        let end = datetime!(9999-12-31 23:59:59.999999999 -23:59);
+        assert_eq!(instant(end), LAST);
+        assert_eq!(instant(datetime!(0000-01-01 00:00 +23:59)), FIRST);
+        assert_eq!(instant(datetime!(2026-11-23 01:00:00.123456789 +02:00)), datetime!(2026-11-22 23:00:00.123456 UTC));
+    }
+}

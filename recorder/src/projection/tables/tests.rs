@@ -1,0 +1,217 @@
+//! Any order, any batching, any repetition: the same tables. And the sums in them are what a plain count says.
+
+use proptest::prelude::*;
+use serde_json::json;
+use serde_json::value::RawValue;
+use shared::event::EventKind;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use time::macros::datetime;
+use uuid::Uuid;
+
+use super::*;
+use crate::projection::chat::Outcome;
+
+/// What an event is made from; small numbers, so that chats, conversations, users and days collide, and events of the same
+/// chat contradict each other more often than any gateway ever did.
+type Seed = (u8, u8, u8, u8, i64, u8, u8);
+
+fn event((kind, chat, conversation, user, minute, variant, number): Seed) -> Event {
+    let at = |minutes: i64| {
+        let at = datetime!(2026-11-22 23:58 UTC) + time::Duration::minutes(minutes);
+        at.format(&Rfc3339).unwrap()
+    };
+    let chat_id = Uuid::from_u128(0x0193_6b6e_2f00_7abc_8def_0000_0000_0000 + u128::from(chat));
+    let conversation_id = Uuid::from_u128(0x0193_6b6e_2f00_8abc_8def_0000_0000_0000 + u128::from(conversation));
+    let message = json!({"id": Uuid::nil(), "text": format!("answer {variant}\0"), "finish_reason": "stop"});
+    let source = ["reported", "estimated", "unknown"][usize::from(variant) % 3];
+    let usage = json!({"source": source, "prompt_tokens": number, "completion_tokens": variant, "total_tokens": null,
+        "parts": {"uncached_input": 0, "cache_read": 0, "cache_write": 0, "output": 0, "reasoning": 0}});
+    let (kind, mut value) = match kind % 5 {
+        0 => (
+            EventKind::ChatStarted,
+            json!({"conversation_origin": "minted", "dialect": "openai_chat", "stream": true, "parameters": {},
+                "temperature": (variant % 2 == 0).then(|| f64::from(number)), "messages": [],
+                "assistant_message_id": Uuid::nil(),
+                "user_message": (variant > 0).then(|| json!({"id": Uuid::nil(), "role": "user", "text": "x".repeat(variant.into())}))}),
+        ),
+        1 => (
+            EventKind::MessageCompleted,
+            json!({"finished_at": at(minute + i64::from(number)), "message": message, "usage": usage, "duration_ms": 5,
+                "upstream": {"name": "u"}, "attempts": []}),
+        ),
+        2 | 3 => {
+            let stage = if kind % 5 == 2 { "upstream_stream" } else { "gateway_lost" };
+            (
+                EventKind::ChatFailed,
+                json!({"failed_at": at(minute + i64::from(number)), "stage": stage, "error": {"message": "broke"},
+                    "message": (variant % 2 == 0).then_some(message), "usage": usage, "duration_ms": 5, "attempts": []}),
+            )
+        }
+        _ => (
+            EventKind::ConversationCreated,
+            json!({"created_at": at(minute), "title": (variant > 1).then(|| format!("title {variant}")),
+                "model": (variant == 0).then_some("m0"), "temperature": null}),
+        ),
+    };
+    let fields = value.as_object_mut().unwrap();
+    fields.insert("chat_id".into(), json!(chat_id));
+    fields.insert("conversation_id".into(), json!(conversation_id));
+    fields.insert("user_id".into(), json!(format!("user {user}")));
+    fields.insert("gateway".into(), json!("g"));
+    fields.insert("model".into(), json!(format!("m{}", variant % 2)));
+    fields.insert("started_at".into(), json!(at(minute)));
+    Event::decode(kind, value.to_string().as_bytes()).unwrap()
+}
+
+fn seeds() -> impl Strategy<Value = Vec<Seed>> {
+    let seed = (0..5_u8, 0..4_u8, 0..3_u8, 0..2_u8, 0..4_i64, 0..4_u8, 0..3_u8);
+    prop::collection::vec(seed, 0..24)
+}
+
+fn tables<'a>(batches: impl IntoIterator<Item = &'a [Event]>) -> Tables {
+    let mut tables = Tables::default();
+    batches.into_iter().for_each(|batch| tables.apply(batch));
+    tables
+}
+
+/// The sums counted anew from the ledger and the conversations, without any differences.
+fn counted(tables: &Tables) -> BTreeMap<(UserId, Date), Counts> {
+    let mut counted: BTreeMap<_, Counts> = BTreeMap::new();
+    for chat in tables.chats.values() {
+        *counted.entry((chat.user_id.clone(), chat.started_at.date())).or_default() += chat.counts();
+    }
+    for conversation in tables.conversations.values() {
+        let key = (conversation.user_id.clone(), conversation.created_at.date());
+        counted.entry(key).or_default().conversations_created += 1;
+    }
+    counted.retain(|_, counts| !counts.is_zero());
+    counted
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn order_batching_and_repetition_do_not_matter(
+        seeds in seeds(),
+        shuffle in any::<prop::sample::Index>(),
+        picks in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
+        size in 1..7_usize,
+    ) {
+        let once: Vec<Event> = seeds.iter().copied().map(event).collect();
+        let expected = tables([once.as_slice()]);
+
+        let mut again = seeds.clone();
+        if !again.is_empty() {
+            again.extend(picks.iter().map(|pick| seeds[pick.index(seeds.len())]));
+            // Sorting by a hash with a random key is a shuffle that a failing case can repeat.
+            let key = shuffle.index(usize::MAX);
+            again.sort_by_cached_key(|seed| {
+                use std::hash::{DefaultHasher, Hash, Hasher};
+                let mut hasher = DefaultHasher::new();
+                (key, seed).hash(&mut hasher);
+                hasher.finish()
+            });
+        }
+        let again: Vec<Event> = again.into_iter().map(event).collect();
+        let got = tables(again.chunks(size));
+
+        prop_assert_eq!(&got, &expected);
+        prop_assert_eq!(&counted(&got), &got.usage_stats);
+        for counts in got.usage_stats.values() {
+            prop_assert_eq!(counts.api_calls, counts.successful_calls + counts.failed_calls);
+        }
+        // Every conversation's sums are those of its chats.
+        for conversation in got.conversations.values() {
+            let chats = got.chats.values().filter(|chat| chat.conversation_id == conversation.conversation_id);
+            let messages: i64 = chats.map(|chat| chat.tally().messages).sum();
+            prop_assert_eq!(conversation.tally.messages, messages);
+        }
+        let messages: i64 = got.usage_stats.values().map(|counts| counts.messages_created).sum();
+        prop_assert_eq!(got.messages.len(), usize::try_from(messages).unwrap());
+    }
+
+    #[test]
+    fn projecting_is_a_homomorphism(one in seeds(), other in seeds()) {
+        let one: Vec<Event> = one.into_iter().map(event).collect();
+        let other: Vec<Event> = other.into_iter().map(event).collect();
+        let both: Vec<Event> = one.iter().chain(&other).cloned().collect();
+        prop_assert_eq!(project(&one).join(project(&other)), project(&both));
+        prop_assert_eq!(project(&other).join(project(&one)), project(&both));
+        prop_assert_eq!(project(&one).join(project(&one)), project(&one));
+    }
+}
+
+const STARTED: Seed = (0, 1, 1, 1, 0, 1, 0);
+const COMPLETED: Seed = (1, 1, 1, 1, 0, 3, 2);
+const FAILED: Seed = (2, 1, 1, 1, 0, 0, 0);
+const ORPHANED: Seed = (3, 1, 1, 1, 0, 0, 0);
+
+fn of(seeds: &[Seed]) -> Tables {
+    let events: Vec<Event> = seeds.iter().copied().map(event).collect();
+    tables(events.chunks(1))
+}
+
+#[test]
+fn a_chat_counts_once_and_on_the_day_it_started() {
+    let tables = of(&[COMPLETED, STARTED, COMPLETED, STARTED, COMPLETED]);
+    let [((user, day), counts)] = &tables.usage_stats.iter().collect::<Vec<_>>()[..] else { panic!("one row") };
+    assert_eq!((user.as_str(), *day), ("user 1", time::macros::date!(2026 - 11 - 22)), "it ended on the 23rd");
+    let expected = Counts {
+        api_calls: 1,
+        successful_calls: 1,
+        prompt_tokens: 2,
+        completion_tokens: 3,
+        total_tokens: 5,
+        messages_created: 2,
+        conversations_created: 1,
+        ..Counts::default()
+    };
+    assert_eq!(**counts, expected);
+    let conversation = tables.conversations.values().next().unwrap();
+    assert_eq!((conversation.tally.messages, conversation.tally.total_tokens), (2, 5));
+    assert_eq!(conversation.title.as_ref().unwrap().text, "x");
+    let texts: Vec<_> = tables.messages.values().map(|message| message.content.as_str()).collect();
+    assert!(texts.contains(&"x") && texts.contains(&"answer 3\\u0000"));
+}
+
+#[test]
+fn a_start_alone_counts_its_message_and_no_call() {
+    let tables = of(&[STARTED]);
+    let counts = tables.usage_stats.values().next().unwrap();
+    assert_eq!((counts.api_calls, counts.messages_created, counts.conversations_created), (0, 1, 1));
+    assert_eq!(tables.chats.values().next().unwrap().status(), "started");
+}
+
+#[test]
+fn a_true_ending_replaces_an_orphaned_one_whenever_it_comes() {
+    for order in [[STARTED, ORPHANED, COMPLETED], [COMPLETED, ORPHANED, STARTED]] {
+        let tables = of(&order);
+        let counts = tables.usage_stats.values().next().unwrap();
+        assert_eq!((counts.api_calls, counts.successful_calls, counts.failed_calls), (1, 1, 0));
+        assert_eq!(counts.messages_created, 2, "the orphan's partial answer gave way to the whole one");
+        assert_eq!(counts.estimated_total_tokens, 0);
+    }
+    let chat = of(&[FAILED, STARTED, ORPHANED]).chats.into_values().next().unwrap();
+    assert_eq!(chat.status(), "failed");
+    assert!(matches!(chat.ending.unwrap().outcome, Outcome::Failed { .. }));
+}
+
+#[test]
+fn extremes_are_taken_in() {
+    let mut hostile = event(COMPLETED);
+    if let Event::MessageCompleted(event) = &mut hostile {
+        event.usage.prompt_tokens = Some(u64::MAX);
+        event.usage.total_tokens = Some(u64::MAX);
+        event.duration_ms = u64::MAX;
+        event.finished_at = OffsetDateTime::new_in_offset(
+            time::macros::date!(9999 - 12 - 31),
+            time::macros::time!(23:59),
+            time::macros::offset!(-23:59),
+        );
+        event.usage.raw = Some(RawValue::from_string(r#"{"a":"\u0000\ud800","b":1e99999}"#.into()).unwrap());
+    }
+    let tables = tables([[hostile].as_slice()]);
+    assert_eq!(tables.usage_stats.values().next().unwrap().prompt_tokens, 1_000_000_000_000);
+}

@@ -1,0 +1,161 @@
+//! What chats and conversations contribute to sums. Sums change by differences of contributions, and by nothing else.
+
+use std::collections::BTreeMap;
+use std::ops::{AddAssign, SubAssign};
+
+use shared::id::UserId;
+use time::Date;
+
+/// The sums of one user's UTC day: a row of `usage_stats`, or a change of one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the columns, which have comments")]
+pub struct Counts {
+    pub api_calls: i64,
+    pub successful_calls: i64,
+    pub failed_calls: i64,
+    pub prompt_tokens: i64,
+    pub completion_tokens: i64,
+    pub total_tokens: i64,
+    pub estimated_prompt_tokens: i64,
+    pub estimated_completion_tokens: i64,
+    pub estimated_total_tokens: i64,
+    pub messages_created: i64,
+    pub conversations_created: i64,
+}
+
+/// The sums of one conversation, or a change of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Messages.
+    pub messages: i64,
+    /// Tokens as reported.
+    pub total_tokens: i64,
+    /// Tokens as estimated.
+    pub estimated_total_tokens: i64,
+}
+
+/// Changes of `usage_stats`, by row.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UsageChanges(BTreeMap<(UserId, Date), Counts>);
+
+// === impl Counts ===
+
+impl Counts {
+    /// What a conversation contributes to the day on which it was opened.
+    pub const CONVERSATION: Self = Self { conversations_created: 1, ..Self::ZERO };
+
+    const ZERO: Self = Self {
+        api_calls: 0,
+        successful_calls: 0,
+        failed_calls: 0,
+        prompt_tokens: 0,
+        completion_tokens: 0,
+        total_tokens: 0,
+        estimated_prompt_tokens: 0,
+        estimated_completion_tokens: 0,
+        estimated_total_tokens: 0,
+        messages_created: 0,
+        conversations_created: 0,
+    };
+
+    /// Whether nothing was counted.
+    pub fn is_zero(&self) -> bool {
+        *self == Self::ZERO
+    }
+
+    /// Whether anything is taken away, so that a row may end up with nothing in it.
+    pub fn takes_away(&self) -> bool {
+        self.columns().iter().any(|count| *count < 0)
+    }
+
+    fn columns(&self) -> [i64; 11] {
+        [
+            self.api_calls,
+            self.successful_calls,
+            self.failed_calls,
+            self.prompt_tokens,
+            self.completion_tokens,
+            self.total_tokens,
+            self.estimated_prompt_tokens,
+            self.estimated_completion_tokens,
+            self.estimated_total_tokens,
+            self.messages_created,
+            self.conversations_created,
+        ]
+    }
+
+    fn combine(&mut self, other: Self, with: fn(i64, i64) -> i64) {
+        self.api_calls = with(self.api_calls, other.api_calls);
+        self.successful_calls = with(self.successful_calls, other.successful_calls);
+        self.failed_calls = with(self.failed_calls, other.failed_calls);
+        self.prompt_tokens = with(self.prompt_tokens, other.prompt_tokens);
+        self.completion_tokens = with(self.completion_tokens, other.completion_tokens);
+        self.total_tokens = with(self.total_tokens, other.total_tokens);
+        self.estimated_prompt_tokens = with(self.estimated_prompt_tokens, other.estimated_prompt_tokens);
+        self.estimated_completion_tokens = with(self.estimated_completion_tokens, other.estimated_completion_tokens);
+        self.estimated_total_tokens = with(self.estimated_total_tokens, other.estimated_total_tokens);
+        self.messages_created = with(self.messages_created, other.messages_created);
+        self.conversations_created = with(self.conversations_created, other.conversations_created);
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.combine(other, |a, b| a + b);
+    }
+}
+
+impl SubAssign for Counts {
+    fn sub_assign(&mut self, other: Self) {
+        self.combine(other, |a, b| a - b);
+    }
+}
+
+// === impl Tally ===
+
+impl Tally {
+    /// Whether it changes nothing.
+    pub fn is_zero(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether anything is taken away.
+    pub fn takes_away(&self) -> bool {
+        self.messages < 0 || self.total_tokens < 0 || self.estimated_total_tokens < 0
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.messages += other.messages;
+        self.total_tokens += other.total_tokens;
+        self.estimated_total_tokens += other.estimated_total_tokens;
+    }
+}
+
+impl SubAssign for Tally {
+    fn sub_assign(&mut self, other: Self) {
+        self.messages -= other.messages;
+        self.total_tokens -= other.total_tokens;
+        self.estimated_total_tokens -= other.estimated_total_tokens;
+    }
+}
+
+// === impl UsageChanges ===
+
+impl UsageChanges {
+    /// Counts more for this day.
+    pub fn add(&mut self, user: &UserId, day: Date, counts: Counts) {
+        *self.0.entry((user.clone(), day)).or_default() += counts;
+    }
+
+    /// Takes back what was counted for this day.
+    pub fn take_back(&mut self, user: &UserId, day: Date, counts: Counts) {
+        *self.0.entry((user.clone(), day)).or_default() -= counts;
+    }
+
+    /// The changes that are any, in key order.
+    pub fn iter(&self) -> impl Iterator<Item = (&(UserId, Date), &Counts)> {
+        self.0.iter().filter(|(_, counts)| !counts.is_zero())
+    }
+}

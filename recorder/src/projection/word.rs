@@ -1,0 +1,77 @@
+//! Enums as the words that rows hold for them; the tables' CHECKs list the same words.
+
+use shared::event::{ConversationOrigin, DialectName, FailureStage};
+use shared::usage::UsageSource;
+
+use super::message::MessageStatus;
+
+/// An enum that rows hold as a word.
+pub trait Word: Copy + Sized + 'static {
+    /// Every value there is.
+    const ALL: &'static [Self];
+
+    /// The word.
+    fn word(self) -> &'static str;
+
+    /// The value of a word, if this build knows it.
+    fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|value| value.word() == word)
+    }
+}
+
+impl Word for ConversationOrigin {
+    const ALL: &'static [Self] = &[Self::Minted, Self::Given, Self::Derived];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Minted => "minted",
+            Self::Given => "given",
+            Self::Derived => "derived",
+        }
+    }
+}
+
+impl Word for DialectName {
+    const ALL: &'static [Self] = &[Self::OpenaiChat];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::OpenaiChat => "openai_chat",
+        }
+    }
+}
+
+impl Word for FailureStage {
+    const ALL: &'static [Self] = &[
+        Self::UpstreamConnect,
+        Self::UpstreamStatus,
+        Self::UpstreamStream,
+        Self::ClientGone,
+        Self::GatewayRestarted,
+        Self::GatewayLost,
+    ];
+
+    fn word(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Word for UsageSource {
+    const ALL: &'static [Self] = &[Self::Reported, Self::Estimated, Self::Unknown];
+
+    fn word(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Word for MessageStatus {
+    const ALL: &'static [Self] = &[Self::Complete, Self::Partial, Self::Truncated];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Partial => "partial",
+            Self::Truncated => "truncated",
+        }
+    }
+}
