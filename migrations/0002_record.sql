@@ -50,7 +50,7 @@ CREATE TABLE chats (
     output_tokens          bigint           CHECK (output_tokens >= 0),
     reasoning_tokens       bigint           CHECK (reasoning_tokens >= 0),
     usage_raw              jsonb,
-    notes                  text[],
+    notes                  jsonb,
     CONSTRAINT request_is_whole
         CHECK (num_nulls(request_digest, conversation_origin, dialect, stream) IN (0, 4)),
     CONSTRAINT message_needs_request
@@ -112,7 +112,7 @@ COMMENT ON COLUMN chats.cache_write_tokens     IS 'Disjoint part: input written 
 COMMENT ON COLUMN chats.output_tokens          IS 'Disjoint part: output without reasoning.';
 COMMENT ON COLUMN chats.reasoning_tokens       IS 'Disjoint part: reasoning output.';
 COMMENT ON COLUMN chats.usage_raw              IS 'The provider''s own usage object. What jsonb cannot hold is kept as text: see the documentation of the recorder''s projection.';
-COMMENT ON COLUMN chats.notes                  IS 'What was odd about the answer, one word each.';
+COMMENT ON COLUMN chats.notes                  IS 'What was odd about the answer: an array of words.';
 
 -- === conversations ===
 

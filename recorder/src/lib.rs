@@ -3,3 +3,19 @@
 //! The modules stand in the order in which an event passes through them.
 
 pub mod projection;
+
+pub mod batch;
+pub mod disposition;
+
+pub mod store;
+
+pub mod source;
+
+pub mod metrics;
+
+pub mod consume;
+
+pub mod config;
+pub mod http;
+
+pub mod cli;

@@ -7,8 +7,7 @@
 use std::cmp::Reverse;
 
 use shared::event::{
-    Attempt, ChatError, ChatFailed, ChatStarted, ConversationOrigin, DialectName, FailureStage, MessageCompleted,
-    UpstreamAnswer,
+    ChatError, ChatFailed, ChatStarted, ConversationOrigin, DialectName, FailureStage, MessageCompleted, UpstreamAnswer,
 };
 use shared::id::{ChatId, ConversationId, UserId};
 use shared::usage::{Usage, UsageParts, UsageSource};
@@ -81,7 +80,7 @@ pub struct Ending {
     /// What it cost.
     pub usage: UsageNumbers,
     /// What was odd about the answer.
-    pub notes: Vec<String>,
+    pub notes: Json,
 }
 
 /// The outcome of a chat that has ended.
@@ -344,11 +343,11 @@ impl ChatChange {
             finished_at: instant(event.finished_at),
             has_message: true,
             upstream: Some(upstream(&event.upstream)),
-            attempts: attempts(&event.attempts),
+            attempts: json_of(&event.attempts),
             time_to_first_token_ms: event.time_to_first_token_ms.map(count),
             duration_ms: count(event.duration_ms),
             usage: UsageNumbers::of(&event.usage),
-            notes: event.notes.iter().map(|note| text(note)).collect(),
+            notes: json_of(&event.notes),
         };
         ending.digest = Digest::of_ending(&ending, answered.as_ref());
         let row = Chat {
@@ -379,11 +378,11 @@ impl ChatChange {
             finished_at: instant(event.failed_at),
             has_message: answered.is_some(),
             upstream: event.upstream.as_ref().map(upstream),
-            attempts: attempts(&event.attempts),
+            attempts: json_of(&event.attempts),
             time_to_first_token_ms: event.time_to_first_token_ms.map(count),
             duration_ms: count(event.duration_ms),
             usage: UsageNumbers::of(&event.usage),
-            notes: event.notes.iter().map(|note| text(note)).collect(),
+            notes: json_of(&event.notes),
         };
         ending.digest = Digest::of_ending(&ending, answered.as_ref());
         let row = Chat {
@@ -406,8 +405,4 @@ fn upstream(answer: &UpstreamAnswer) -> UpstreamAnswer {
         model: answer.model.as_deref().map(text),
         response_id: answer.response_id.as_deref().map(text),
     }
-}
-
-fn attempts(attempts: &[Attempt]) -> Json {
-    json_of(&attempts)
 }

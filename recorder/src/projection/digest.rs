@@ -53,8 +53,9 @@ impl Digest {
             .number(ending.usage.parts.cache_write)
             .number(ending.usage.parts.output)
             .number(ending.usage.parts.reasoning)
-            .optional(ending.usage.raw.as_ref().map(Json::as_str));
-        ending.notes.iter().fold(digest, |digest, note| digest.text(note)).message(answered).finish()
+            .optional(ending.usage.raw.as_ref().map(Json::as_str))
+            .text(ending.notes.as_str());
+        digest.message(answered).finish()
     }
 
     fn message(self, message: Option<&Message>) -> Self {

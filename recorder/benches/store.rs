@@ -1,0 +1,191 @@
+//! Events per second through the real store (decode, project, one transaction a batch), against raw COPY of the very rows that
+//! come of it into the same tables with the same indexes, in the same run.
+//!
+//!     DATABASE_URL=postgres://... cargo bench -p recorder --bench store
+//!
+//! DATABASE_URL names a server on which databases may be created: the benchmark makes one of its own and drops it.
+//! CHATS and ROUNDS change how much is written and how often.
+#![expect(clippy::print_stdout, reason = "a benchmark says what it measured")]
+
+mod events;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use futures_util::StreamExt as _;
+use recorder::store;
+use secrecy::SecretString;
+use shared::event::Event;
+use sqlx::postgres::{PgPool, PgPoolCopyExt as _};
+use sqlx::{AssertSqlSafe, Executor as _};
+
+use events::Encoded;
+
+const CONVERSATIONS: u64 = 50_000;
+const TABLES: [&str; 4] = ["chats", "conversations", "messages", "usage_stats"];
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let url = std::env::var("DATABASE_URL").context("expected DATABASE_URL")?;
+    let chats = std::env::var("CHATS").map_or(Ok(20_000), |text| text.parse())?;
+    let rounds = std::env::var("ROUNDS").map_or(Ok(3), |text| text.parse())?;
+    let name = format!("stenograph_bench_{}", std::process::id());
+    let server = PgPool::connect(&url).await?;
+    server.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await?;
+    let (base, _) = url.rsplit_once('/').context("expected a database in DATABASE_URL")?;
+    let measured = measure(format!("{base}/{name}"), chats, rounds).await;
+    server.execute(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"))).await?;
+    measured
+}
+
+async fn measure(url: String, chats: u64, rounds: usize) -> anyhow::Result<()> {
+    let pool = store::connect(&SecretString::from(url), 4)?;
+    store::migrate(&pool).await?;
+    let encoded = Arc::new(events::encoded(chats, CONVERSATIONS));
+    println!(
+        "{} events of {} bytes of text, {rounds} rounds: median events/s (least to most)",
+        encoded.len(),
+        events::TEXT
+    );
+    println!(
+        "batch  writers  store                      COPY of all rows           COPY of messages           store/COPY"
+    );
+    for batch in [200, 1000] {
+        for writers in [1, 2] {
+            let (mut stored, mut copied, mut messages) = (Rates::default(), Rates::default(), Rates::default());
+            for _ in 0..rounds {
+                empty(&pool).await?;
+                stored.add(encoded.len(), store_all(&pool, &encoded, batch, writers).await?);
+                let rows = Arc::new(Rows::read(&pool).await?);
+                empty(&pool).await?;
+                copied
+                    .add(encoded.len(), copy_all(&pool, &rows, &TABLES, encoded.len().div_ceil(batch), writers).await?);
+                empty(&pool).await?;
+                messages.add(
+                    encoded.len(),
+                    copy_all(&pool, &rows, &TABLES[2..3], encoded.len().div_ceil(batch), writers).await?,
+                );
+            }
+            let ratio = stored.median() / copied.median();
+            println!("{batch:5}  {writers:7}  {stored:25}  {copied:25}  {messages:25}  {ratio:.2}");
+        }
+    }
+    duplicates(&pool, &encoded).await
+}
+
+/// What a redelivery of everything costs.
+async fn duplicates(pool: &PgPool, encoded: &Arc<Vec<Encoded>>) -> anyhow::Result<()> {
+    empty(pool).await?;
+    store_all(pool, encoded, 1000, 1).await?;
+    let mut rate = Rates::default();
+    rate.add(encoded.len(), store_all(pool, encoded, 1000, 1).await?);
+    println!("all of it once more, in batches of 1000, one writer: {rate}");
+    Ok(())
+}
+
+async fn store_all(
+    pool: &PgPool,
+    encoded: &Arc<Vec<Encoded>>,
+    batch: usize,
+    writers: usize,
+) -> anyhow::Result<Duration> {
+    let began = Instant::now();
+    let tasks = (0..writers).map(|writer| {
+        let (pool, encoded) = (pool.clone(), Arc::clone(encoded));
+        tokio::spawn(async move {
+            for chunk in encoded.chunks(batch).skip(writer).step_by(writers) {
+                let events: Vec<Event> = chunk.iter().map(Encoded::decode).collect();
+                store::apply(&pool, &events).await?;
+            }
+            anyhow::Ok(())
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await??;
+    }
+    Ok(began.elapsed())
+}
+
+/// The rows of every table, as lines for COPY.
+struct Rows(Vec<(&'static str, Vec<String>)>);
+
+impl Rows {
+    async fn read(pool: &PgPool) -> anyhow::Result<Self> {
+        let mut tables = Vec::new();
+        for table in TABLES {
+            let order = match table {
+                "messages" => "ORDER BY created_at, chat_id",
+                "chats" => "ORDER BY chat_id",
+                _ => "",
+            };
+            let mut out = pool.copy_out_raw(&format!("COPY (SELECT * FROM {table} {order}) TO STDOUT")).await?;
+            let mut bytes = Vec::new();
+            while let Some(chunk) = out.next().await {
+                bytes.extend_from_slice(&chunk?);
+            }
+            let lines = String::from_utf8(bytes)?;
+            tables.push((table, lines.split_inclusive('\n').map(str::to_owned).collect()));
+        }
+        Ok(Self(tables))
+    }
+}
+
+/// The same number of transactions as the store needed, each with its share of every table.
+async fn copy_all(
+    pool: &PgPool,
+    rows: &Arc<Rows>,
+    tables: &'static [&'static str],
+    transactions: usize,
+    writers: usize,
+) -> anyhow::Result<Duration> {
+    let began = Instant::now();
+    let tasks = (0..writers).map(|writer| {
+        let (pool, rows) = (pool.clone(), Arc::clone(rows));
+        tokio::spawn(async move {
+            for number in (writer..transactions).step_by(writers) {
+                let mut tx = pool.begin().await?;
+                for (table, lines) in rows.0.iter().filter(|(table, _)| tables.contains(table)) {
+                    let share = lines.len() * number / transactions..lines.len() * (number + 1) / transactions;
+                    let mut copy = tx.copy_in_raw(&format!("COPY {table} FROM STDIN")).await?;
+                    copy.send(lines[share].concat().into_bytes()).await?;
+                    copy.finish().await?;
+                }
+                tx.commit().await?;
+            }
+            anyhow::Ok(())
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await??;
+    }
+    Ok(began.elapsed())
+}
+
+async fn empty(pool: &PgPool) -> anyhow::Result<()> {
+    pool.execute(AssertSqlSafe(format!("TRUNCATE {}", TABLES.join(", ")))).await?;
+    pool.execute("CHECKPOINT").await?;
+    Ok(())
+}
+
+/// Events per second, of each round.
+#[derive(Default)]
+struct Rates(Vec<f64>);
+
+impl Rates {
+    fn add(&mut self, events: usize, took: Duration) {
+        self.0.push(events as f64 / took.as_secs_f64());
+        self.0.sort_by(f64::total_cmp);
+    }
+
+    fn median(&self) -> f64 {
+        self.0[self.0.len() / 2]
+    }
+}
+
+impl std::fmt::Display for Rates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (least, most) = (self.0[0], self.0[self.0.len() - 1]);
+        f.pad(&format!("{:.0} ({least:.0} to {most:.0})", self.median()))
+    }
+}

@@ -1,0 +1,60 @@
+//! How large a batch may grow, and how long it may wait for more.
+
+use std::time::Duration;
+
+/// The limits of a batch. Whichever is reached first closes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Events.
+    pub events: usize,
+    /// Bytes of payload. The event that crosses the limit is the last one in.
+    pub bytes: usize,
+    /// From the first event on.
+    pub linger: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { events: 1000, bytes: 8 * 1024 * 1024, linger: Duration::from_millis(20) }
+    }
+}
+
+/// What is in a batch so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fill {
+    events: usize,
+    bytes: usize,
+}
+
+impl Fill {
+    /// Counts an event in.
+    pub fn add(&mut self, bytes: usize) {
+        self.events += 1;
+        self.bytes += bytes;
+    }
+
+    /// Whether another event may still go in.
+    pub fn has_room(&self, limits: &Limits) -> bool {
+        self.events < limits.events && self.bytes < limits.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_closes_at_whichever_limit_comes_first() {
+        let limits = Limits { events: 3, bytes: 100, linger: Duration::ZERO };
+        let room_after = |sizes: &[usize]| {
+            let mut fill = Fill::default();
+            sizes.iter().for_each(|size| fill.add(*size));
+            fill.has_room(&limits)
+        };
+        assert!(room_after(&[]));
+        assert!(room_after(&[49, 50]));
+        assert!(!room_after(&[50, 50]));
+        assert!(!room_after(&[1, 1, 1]));
+        assert!(!room_after(&[1_000_000]), "an event over the limit makes a batch of its own");
+    }
+}

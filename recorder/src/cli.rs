@@ -1,0 +1,76 @@
+//! The command line. Prints what was asked for on standard output; errors are one line on standard error.
+
+mod consume;
+mod keys;
+mod stream;
+mod token;
+mod users;
+
+use std::io::Write as _;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use shared::config::{ConfigError, Environment};
+use sqlx::postgres::PgPool;
+
+use crate::config::Config;
+use crate::store;
+
+/// Projects the events of the gateways into PostgreSQL.
+#[derive(Debug, Parser)]
+#[command(name = "recorder", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bring the database's tables to this version.
+    Migrate,
+    /// The stream that holds the record.
+    #[command(subcommand)]
+    Stream(stream::StreamCommand),
+    /// Record events until stopped.
+    Consume,
+    /// Accounts.
+    #[command(subcommand)]
+    Users(users::UsersCommand),
+    /// Print a session token for a user.
+    Token(token::TokenArguments),
+    /// The keys that sign and verify session tokens.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
+}
+
+/// Runs a command.
+pub async fn run(cli: Cli) -> anyhow::Result<()> {
+    let config = Config::read(&Environment::of_process())?;
+    match cli.command {
+        Command::Migrate => {
+            let pool = pool(&config)?;
+            store::migrate(&pool).await.context("the database could not be migrated")?;
+            print("the database is up to date")
+        }
+        Command::Stream(command) => stream::run(command, &config).await,
+        Command::Consume => consume::run(config).await,
+        Command::Users(command) => users::run(command, &config).await,
+        Command::Token(arguments) => token::run(&arguments, &config).await,
+        Command::Keys(command) => keys::run(&command),
+    }
+}
+
+/// Whether an error is one of configuration.
+pub fn is_config_error(error: &anyhow::Error) -> bool {
+    error.is::<ConfigError>()
+}
+
+fn pool(config: &Config) -> anyhow::Result<PgPool> {
+    // What is wrong with a URL is not repeated: there is a password in it.
+    let malformed = |_| shared::config::malformed("DATABASE_URL", "postgres://user:password@host/database", &"a URL");
+    store::connect(config.database_url()?, 1).map_err(malformed).map_err(Into::into)
+}
+
+fn print(line: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{line}").context("standard output could not be written")
+}

@@ -1,0 +1,78 @@
+//! `recorder consume`: puts the pipeline together, and stops it in two stages.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use prometheus_client::registry::Registry;
+use sqlx::postgres::PgPool;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::consume::Consume;
+use crate::http::{self, Surface};
+use crate::metrics::Metrics;
+use crate::source::{self, Source};
+use crate::store;
+
+/// One connection for the pipeline, one for what asks whether the database is there.
+const CONNECTIONS: u32 = 2;
+const PAUSE: Duration = Duration::from_secs(1);
+
+pub(super) async fn run(config: Config) -> anyhow::Result<()> {
+    let pool = store::connect(config.database_url()?, CONNECTIONS).map_err(|_| {
+        shared::config::malformed("DATABASE_URL", "postgres://user:password@host/database", &"not such a URL")
+    })?;
+    let nats_url = config.nats_url()?.to_owned();
+    config.log.start();
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(stop_when_asked(stop.clone()));
+
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("RECORDER_LISTEN: {} cannot be listened on", config.listen))?;
+    let broker = source::connect(&nats_url).await.context("NATS_URL cannot be used")?;
+    let mut registry = Registry::default();
+    let metrics = Arc::new(Metrics::register(&mut registry));
+    let surface = Surface { registry: Arc::new(registry), pool: pool.clone(), broker: broker.clone() };
+    tracing::info!(listen = %listener.local_addr()?, batch = ?config.batch, "recorder started");
+
+    let http_stop = CancellationToken::new();
+    let http = http::serve(listener, surface, http_stop.clone());
+    tasks.spawn(async move { http.await.context("the HTTP listener failed") });
+    tasks.spawn(async move {
+        if stop.run_until_cancelled(migrated(&pool)).await.transpose()?.is_some() {
+            Consume::new(Source::new(broker, config.batch), pool, metrics, stop).run().await?;
+        }
+        http_stop.cancel();
+        Ok(())
+    });
+    while let Some(ended) = tasks.join_next().await {
+        ended.context("a task of the recorder died")??;
+    }
+    tracing::info!("recorder stopped");
+    Ok(())
+}
+
+async fn stop_when_asked(stop: CancellationToken) -> anyhow::Result<()> {
+    shared::shutdown::requested().await.context("signals cannot be listened to")?;
+    tracing::info!("stopping after the batch in hand");
+    stop.cancel();
+    Ok(())
+}
+
+/// Waits for a database that is merely away; refuses one without our tables.
+async fn migrated(pool: &PgPool) -> anyhow::Result<()> {
+    loop {
+        match store::missing_migrations(pool).await {
+            Ok(none) if none.is_empty() => return Ok(()),
+            Ok(missing) => bail!("the database lacks migrations {missing:?}: expected `recorder migrate` to have run"),
+            Err(error) => tracing::warn!(error = store::describe(&error), "waiting for the database"),
+        }
+        sleep(PAUSE).await;
+    }
+}

@@ -1,0 +1,50 @@
+//! `recorder stream create`.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use async_nats::jetstream;
+use clap::Subcommand;
+use tokio::time::{Instant, sleep};
+
+use super::print;
+use crate::config::Config;
+use crate::source::setup::{self, Choices, Created, SetupError};
+use crate::source::{self};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(250);
+
+#[derive(Debug, Subcommand)]
+pub(super) enum StreamCommand {
+    /// Make the stream and its consumer; where they are there already, say whether they are as they should be.
+    Create {
+        /// Copies of the stream in a cluster.
+        #[arg(long)]
+        replicas: Option<usize>,
+        /// How large the stream may grow, in bytes: past that, new chats are refused rather than old ones dropped.
+        #[arg(long)]
+        max_bytes: Option<i64>,
+        /// How long events are kept, such as 365d. For ever unless given.
+        #[arg(long, value_parser = humantime::parse_duration)]
+        max_age: Option<Duration>,
+    },
+}
+
+pub(super) async fn run(command: StreamCommand, config: &Config) -> anyhow::Result<()> {
+    let StreamCommand::Create { replicas, max_bytes, max_age } = command;
+    let choices = Choices { replicas, max_bytes, max_age };
+    let client = source::connect(config.nats_url()?).await.context("NATS_URL cannot be used")?;
+    let jetstream = jetstream::new(client);
+    let patience = Instant::now() + PATIENCE;
+    loop {
+        match setup::create(&jetstream, choices).await {
+            Ok(Created::New) => return print("made stream CHATS and its consumer recorder"),
+            Ok(Created::Already) => {
+                return print("stream CHATS and its consumer recorder are there already, as they should be");
+            }
+            Err(SetupError::Unavailable(_)) if Instant::now() < patience => sleep(PAUSE).await,
+            Err(error) => bail!(error),
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! `recorder token`.
+
+use anyhow::{Context as _, anyhow, bail};
+use clap::Args;
+use shared::token::{Claims, ISSUER, Minter};
+use time::OffsetDateTime;
+
+use super::{keys, pool, print};
+use crate::config::Config;
+use crate::store::users;
+
+#[derive(Debug, Args)]
+pub(super) struct TokenArguments {
+    /// Whose: an id or a login name.
+    #[arg(long)]
+    user: String,
+    /// How long it is valid, such as 30d or 12h. A negative one (`--ttl=-1h`) has expired already.
+    #[arg(long, default_value = "30d", allow_hyphen_values = true, value_parser = seconds)]
+    ttl: i64,
+}
+
+pub(super) async fn run(arguments: &TokenArguments, config: &Config) -> anyhow::Result<()> {
+    let file = config.signing_key_file()?;
+    let pem = std::fs::read_to_string(file)
+        .with_context(|| format!("RECORDER_SIGNING_KEY_FILE: {} cannot be read", file.display()))?;
+    let key = keys::public_key(&pem).context("RECORDER_SIGNING_KEY_FILE")?;
+    let user = users::find(&pool(config)?, &arguments.user).await.context("the account could not be looked up")?;
+    let Some(user) = user else {
+        bail!("there is no account with this id or name: expected one made by `recorder users create`")
+    };
+    if user.disabled_at.is_some() {
+        bail!("the account is disabled");
+    }
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let exp = now.saturating_add(arguments.ttl);
+    let claims = Claims { iss: ISSUER.to_owned(), sub: user.user_id, iat: now.min(exp), exp, role: user.role };
+    print(&Minter::from_pem(&key.kid, &pem)?.mint(&claims)?)
+}
+
+fn seconds(text: &str) -> anyhow::Result<i64> {
+    let (sign, duration) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
+    let duration = humantime::parse_duration(duration)?;
+    i64::try_from(duration.as_secs()).map(|seconds| sign * seconds).map_err(|_| anyhow!("expected a shorter time"))
+}

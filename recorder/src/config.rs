@@ -1,0 +1,137 @@
+//! The recorder's settings, all from the environment. `deploy/recorder.env` has each of them with its meaning.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use shared::config::{ConfigError, Environment};
+use shared::telemetry::LogConfig;
+
+use crate::batch::Limits;
+
+/// All settings. What a command needs and is not set, it asks for by the methods.
+#[derive(Debug)]
+pub struct Config {
+    database_url: Option<SecretString>,
+    nats_url: Option<String>,
+    signing_key_file: Option<PathBuf>,
+    /// Where health and metrics are served.
+    pub listen: SocketAddr,
+    /// The limits of a batch.
+    pub batch: Limits,
+    /// What to log.
+    pub log: LogConfig,
+}
+
+impl Config {
+    /// Reads them all, and refuses what is malformed, or of our prefix and unknown.
+    pub fn read(env: &Environment) -> Result<Self, ConfigError> {
+        let defaults = Limits::default();
+        let config = Self {
+            database_url: env.secret("DATABASE_URL"),
+            nats_url: env.text("NATS_URL").map(str::to_owned),
+            signing_key_file: env.text("RECORDER_SIGNING_KEY_FILE").map(PathBuf::from),
+            listen: env.or("RECORDER_LISTEN", ([127, 0, 0, 1], 8081).into(), "an address such as 127.0.0.1:8081")?,
+            batch: Limits {
+                events: within(env, "RECORDER_BATCH_EVENTS", defaults.events, 10_000, "a number from 1 to 10000")?,
+                bytes: within(env, "RECORDER_BATCH_BYTES", defaults.bytes, 1 << 28, "a number from 1 to 268435456")?,
+                linger: env.duration("RECORDER_BATCH_LINGER", defaults.linger)?,
+            },
+            log: LogConfig::read(env)?,
+        };
+        // Where clients find the recorder: not ours to read, but in the same files.
+        env.text("RECORDER_URL");
+        env.refuse_unknown(&["RECORDER_"])?;
+        if config.batch.linger > Duration::from_secs(5) {
+            return Err(shared::config::malformed("RECORDER_BATCH_LINGER", "at most 5s", &"it is longer"));
+        }
+        Ok(config)
+    }
+
+    /// The database's URL, with its password.
+    pub fn database_url(&self) -> Result<&SecretString, ConfigError> {
+        self.database_url.as_ref().ok_or_else(|| missing("DATABASE_URL", "postgres://user:password@host:5432/database"))
+    }
+
+    /// The broker's URL, or several with commas between them.
+    pub fn nats_url(&self) -> Result<&str, ConfigError> {
+        self.nats_url.as_deref().ok_or_else(|| missing("NATS_URL", "nats://host:4222"))
+    }
+
+    /// The file with the private key that signs session tokens.
+    pub fn signing_key_file(&self) -> Result<&PathBuf, ConfigError> {
+        let expected = "the path of a private key made by `recorder keys create`";
+        self.signing_key_file.as_ref().ok_or_else(|| missing("RECORDER_SIGNING_KEY_FILE", expected))
+    }
+}
+
+fn within(
+    env: &Environment,
+    name: &str,
+    default: usize,
+    most: usize,
+    expected: &'static str,
+) -> Result<usize, ConfigError> {
+    match env.or(name, default, expected)? {
+        value if (1..=most).contains(&value) => Ok(value),
+        value => Err(shared::config::malformed(name, expected, &value)),
+    }
+}
+
+fn missing(name: &str, expected: &'static str) -> ConfigError {
+    ConfigError::Missing { name: name.to_owned(), expected }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: &str = include_str!("../../deploy/recorder.env");
+
+    /// The sample's assignments, the ones that are commented out included.
+    fn assignments() -> Vec<(&'static str, &'static str)> {
+        let lines = SAMPLE.lines().map(|line| line.strip_prefix('#').unwrap_or(line));
+        let assignment = |line: &'static str| {
+            let (name, value) = line.split_once('=')?;
+            name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_').then_some((name, value))
+        };
+        lines.filter_map(assignment).collect()
+    }
+
+    #[test]
+    fn the_sample_has_every_setting_and_its_defaults() {
+        let names: Vec<_> = assignments().into_iter().map(|(name, _)| name).collect();
+        let expected = [
+            "DATABASE_URL",
+            "NATS_URL",
+            "RECORDER_SIGNING_KEY_FILE",
+            "RECORDER_LISTEN",
+            "RECORDER_BATCH_EVENTS",
+            "RECORDER_BATCH_BYTES",
+            "RECORDER_BATCH_LINGER",
+            "LOG",
+            "LOG_FORMAT",
+        ];
+        assert_eq!(names, expected);
+        let sample = Config::read(&Environment::from_pairs(assignments())).unwrap();
+        let defaults = Config::read(&Environment::from_pairs::<&str, &str>([])).unwrap();
+        assert_eq!((sample.batch, sample.listen), (defaults.batch, defaults.listen));
+        assert!(sample.database_url().is_ok() && sample.nats_url().is_ok() && sample.signing_key_file().is_ok());
+    }
+
+    #[test]
+    fn errors_name_the_setting() {
+        let error = |name: &str, value: &str| {
+            Config::read(&Environment::from_pairs([(name, value)])).map(drop).unwrap_err().to_string()
+        };
+        assert!(
+            error("RECORDER_BATCH_EVENTS", "0").starts_with("RECORDER_BATCH_EVENTS is malformed: expected a number")
+        );
+        assert!(error("RECORDER_BATCH_LINGER", "1h").starts_with("RECORDER_BATCH_LINGER is malformed"));
+        assert_eq!(error("RECORDER_TYPO", "1"), "RECORDER_TYPO is not a setting of this program");
+        let config = Config::read(&Environment::from_pairs([("RECORDER_URL", "http://127.0.0.1:8081")])).unwrap();
+        let missing = config.database_url().unwrap_err().to_string();
+        assert!(missing.starts_with("DATABASE_URL is not set: expected postgres://"));
+    }
+}

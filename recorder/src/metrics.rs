@@ -1,0 +1,70 @@
+//! What the recorder counts.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// The recorder's metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Batches recorded.
+    pub batches: Counter,
+    /// Events recorded, by kind.
+    pub events: Family<KindLabel, Counter>,
+    /// Events that changed nothing.
+    pub duplicates: Counter,
+    /// Events put aside.
+    pub quarantined: Counter,
+    /// Transactions tried again, by why.
+    pub retries: Family<ReasonLabel, Counter>,
+    /// Events that the broker has not delivered yet.
+    pub pending: Gauge,
+    /// The age of the oldest event in the last batch.
+    pub lag: Gauge<f64, std::sync::atomic::AtomicU64>,
+    /// From a full batch to its acknowledgement.
+    pub duration: Histogram,
+}
+
+/// The label of events.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct KindLabel {
+    /// As in subjects.
+    pub kind: &'static str,
+}
+
+/// The label of retries.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabel {
+    /// `wait` or `retry`.
+    pub reason: &'static str,
+}
+
+impl Metrics {
+    /// Registers them all.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            batches: Counter::default(),
+            events: Family::default(),
+            duplicates: Counter::default(),
+            quarantined: Counter::default(),
+            retries: Family::default(),
+            pending: Gauge::default(),
+            lag: Gauge::default(),
+            duration: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
+        };
+        registry.register("recorder_batches", "Batches recorded", metrics.batches.clone());
+        registry.register("recorder_events", "Events recorded, by kind", metrics.events.clone());
+        registry.register("recorder_duplicates", "Events that changed nothing", metrics.duplicates.clone());
+        registry.register("recorder_quarantined", "Events put aside", metrics.quarantined.clone());
+        registry.register("recorder_retries", "Transactions tried again, by reason", metrics.retries.clone());
+        registry.register("recorder_pending_events", "Events not delivered yet", metrics.pending.clone());
+        let oldest = "Age of the oldest event in the last batch when it was recorded";
+        registry.register_with_unit("recorder_lag", oldest, Unit::Seconds, metrics.lag.clone());
+        let duration = "From a full batch to its acknowledgement";
+        registry.register_with_unit("recorder_batch_duration", duration, Unit::Seconds, metrics.duration.clone());
+        metrics
+    }
+}

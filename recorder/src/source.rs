@@ -1,0 +1,256 @@
+//! The live source: the broker's durable pull consumer, in batches.
+//!
+//! All recorders share the one consumer, and the broker spreads the events over them. Whatever is not acknowledged comes
+//! again, to anyone; so nothing here has to be certain that an acknowledgement arrived.
+
+pub mod delivery;
+pub mod setup;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::jetstream::consumer::pull::{self, MessagesErrorKind};
+use async_nats::jetstream::{self, AckKind};
+use async_nats::{Client, ConnectOptions, ServerAddr};
+use futures_util::{FutureExt as _, StreamExt as _};
+use shared::event::Event;
+use shared::stream::ACK_WAIT;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::batch::{Fill, Limits};
+use delivery::{Delivery, Undecodable};
+use setup::SetupError;
+
+/// How often the broker says that an idle pull is alive.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// After so many missing heartbeats in a row the pull is made anew.
+const MISSING_HEARTBEATS: u32 = 3;
+/// How long a pull lasts.
+const EXPIRES: Duration = Duration::from_secs(30);
+/// How soon a half-open connection is noticed: after two of these.
+const PING: Duration = Duration::from_secs(5);
+/// Between two tries to reach the broker.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How often the broker is told that a batch is still being worked on.
+const PROGRESS: Duration = Duration::from_secs(ACK_WAIT.as_secs() / 3);
+
+/// A connection to the broker that comes back by itself, and need not be there yet.
+pub async fn connect(url: &str) -> Result<Client, async_nats::ConnectError> {
+    let servers: Result<Vec<ServerAddr>, _> = url.split(',').map(|server| server.trim().parse()).collect();
+    let servers = servers
+        .map_err(|error| async_nats::ConnectError::with_source(async_nats::ConnectErrorKind::ServerParse, error))?;
+    let options = ConnectOptions::new()
+        .name("stenograph-recorder")
+        .ping_interval(PING)
+        .retry_on_initial_connect()
+        .event_callback(|event| async move { tracing::warn!(%event, "broker connection") });
+    options.connect(servers).await
+}
+
+/// Whether the broker can be reached now.
+pub fn is_connected(client: &Client) -> bool {
+    client.connection_state() == State::Connected
+}
+
+/// Where the events come from.
+pub struct Source {
+    client: Client,
+    limits: Limits,
+    pull: Option<pull::Stream>,
+    missing_heartbeats: u32,
+    /// A batch in the making: kept here so that giving up waiting for more loses nothing.
+    gathered: Vec<Delivery>,
+}
+
+/// Events to be recorded together, each with its delivery.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// What they say.
+    pub events: Vec<Event>,
+    /// The delivery of each.
+    pub deliveries: Vec<Arc<Delivery>>,
+    /// Deliveries that are no events.
+    pub undecodable: Vec<(Arc<Delivery>, Undecodable)>,
+}
+
+// === impl Source ===
+
+impl Source {
+    /// A source that binds to the consumer when it is first asked.
+    pub fn new(client: Client, limits: Limits) -> Self {
+        Self { client, limits, pull: None, missing_heartbeats: 0, gathered: Vec::new() }
+    }
+
+    /// The next batch, as soon as there is anything. May be given up at any moment, and asked again.
+    pub async fn next(&mut self) -> Result<Batch, SetupError> {
+        let mut fill = Fill::default();
+        let mut deadline = None;
+        self.gathered.iter().for_each(|delivery| fill.add(delivery.bytes()));
+        while fill.has_room(&self.limits) {
+            let next = self.delivery();
+            let delivery = match deadline {
+                None => next.await?,
+                Some(deadline) => match timeout_at(deadline, next).await {
+                    Ok(delivery) => delivery?,
+                    Err(_) => break,
+                },
+            };
+            deadline.get_or_insert_with(|| Instant::now() + self.limits.linger);
+            fill.add(delivery.bytes());
+            self.gathered.push(delivery);
+        }
+        Ok(Batch::read(std::mem::take(&mut self.gathered)))
+    }
+
+    /// Stops, and gives what is at hand and unread back to the others.
+    pub async fn close(mut self) {
+        let mut left = std::mem::take(&mut self.gathered);
+        if let Some(mut pull) = self.pull.take() {
+            while let Some(Some(Ok(message))) = pull.next().now_or_never() {
+                left.push(Delivery::new(message));
+            }
+        }
+        // The pull has to be gone before anything is given back, or it would come straight here again.
+        self.flush().await;
+        answer(left.iter(), AckKind::Nak(None)).await;
+        self.flush().await;
+    }
+
+    /// Waits until what was said to the broker has been sent, within a bound.
+    async fn flush(&self) {
+        let flushed = timeout_at(Instant::now() + PING, self.client.flush()).await;
+        if !matches!(flushed, Ok(Ok(()))) {
+            tracing::warn!("the last acknowledgements may not have reached the broker: their events will come again");
+        }
+    }
+
+    async fn delivery(&mut self) -> Result<Delivery, SetupError> {
+        loop {
+            if self.pull.is_none() {
+                self.pull = Some(self.bind().await?);
+            }
+            let Some(pull) = &mut self.pull else { continue };
+            match pull.next().await {
+                Some(Ok(message)) => {
+                    self.missing_heartbeats = 0;
+                    return Ok(Delivery::new(message));
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "the pull was disturbed");
+                    if self.is_over(error.kind()) {
+                        self.pull = None;
+                    }
+                    sleep(PAUSE).await;
+                }
+                None => self.pull = None,
+            }
+        }
+    }
+
+    fn is_over(&mut self, error: MessagesErrorKind) -> bool {
+        self.missing_heartbeats += u32::from(error == MessagesErrorKind::MissingHeartbeat);
+        match error {
+            MessagesErrorKind::NoResponders | MessagesErrorKind::Pull | MessagesErrorKind::Other => false,
+            MessagesErrorKind::MissingHeartbeat => self.missing_heartbeats >= MISSING_HEARTBEATS,
+            MessagesErrorKind::ConsumerDeleted
+            | MessagesErrorKind::PushBasedConsumer
+            | MessagesErrorKind::RequestLimitExceeded => true,
+        }
+    }
+
+    /// Binds to the consumer, if it is what it has to be; waits for a broker that is merely away.
+    async fn bind(&mut self) -> Result<pull::Stream, SetupError> {
+        let jetstream = jetstream::new(self.client.clone());
+        self.missing_heartbeats = 0;
+        loop {
+            match self.try_bind(&jetstream).await {
+                Err(SetupError::Unavailable(error)) => tracing::warn!(error, "waiting for the broker"),
+                bound => return bound,
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn try_bind(&self, jetstream: &jetstream::Context) -> Result<pull::Stream, SetupError> {
+        let consumer = setup::consumer(jetstream).await?;
+        let pull = consumer
+            .stream()
+            .max_messages_per_batch(self.limits.events)
+            // An event larger than what a pull may carry would never be delivered.
+            .max_bytes_per_batch(self.limits.bytes.max(2 * self.client.max_payload()))
+            .expires(EXPIRES)
+            .heartbeat(HEARTBEAT)
+            .messages();
+        pull.await.map_err(|error| SetupError::Unavailable(error.to_string()))
+    }
+}
+
+// === impl Batch ===
+
+impl Batch {
+    fn read(gathered: Vec<Delivery>) -> Self {
+        let mut batch = Self::default();
+        for delivery in gathered {
+            let delivery = Arc::new(delivery);
+            match delivery.read() {
+                Ok(event) => {
+                    batch.events.push(event);
+                    batch.deliveries.push(delivery);
+                }
+                Err(error) => batch.undecodable.push((delivery, error)),
+            }
+        }
+        batch
+    }
+
+    /// How many deliveries are in it.
+    pub fn len(&self) -> usize {
+        self.deliveries.len() + self.undecodable.len()
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many events the broker had left when it delivered the last of these.
+    pub fn pending(&self) -> u64 {
+        self.all().map(Delivery::pending).min().unwrap_or_default()
+    }
+
+    /// Does the work while keeping the broker from giving the batch to another.
+    pub async fn held_while<T>(&self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = sleep(PROGRESS) => answer(self.all(), AckKind::Progress).await,
+            }
+        }
+    }
+
+    /// All of it is in the tables.
+    pub async fn acknowledge(&self) {
+        answer(self.all(), AckKind::Ack).await;
+    }
+
+    /// Nothing of it is certain to be in the tables: another may have it.
+    pub async fn give_back(&self) {
+        answer(self.all(), AckKind::Nak(None)).await;
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Delivery> {
+        self.deliveries.iter().chain(self.undecodable.iter().map(|(delivery, _)| delivery)).map(|delivery| &**delivery)
+    }
+}
+
+/// Says the same of each. Where the broker cannot be told, it will deliver again: nothing is lost, so nothing is retried.
+async fn answer<'a>(deliveries: impl Iterator<Item = &'a Delivery>, kind: AckKind) {
+    for delivery in deliveries {
+        if let Err(error) = delivery.answer(kind).await {
+            tracing::warn!(error, "the broker could not be told");
+            return;
+        }
+    }
+}

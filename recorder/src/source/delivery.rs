@@ -1,0 +1,112 @@
+//! One event as the broker delivered it: read, and still to be acknowledged.
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::{AckKind, Message};
+use shared::envelope;
+use shared::event::{Event, EventKind};
+use time::OffsetDateTime;
+
+use crate::projection::representable::json_of;
+use crate::store::quarantine::{Quarantined, Reason};
+
+/// A delivered event, apart from what it says.
+#[derive(Debug)]
+pub struct Delivery {
+    message: Message,
+    place: Place,
+}
+
+/// Where in the stream it was, and how much is behind it.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    sequence: u64,
+    published_at: OffsetDateTime,
+    pending: u64,
+}
+
+/// Why a delivery is not an event. Never repeats what is in it.
+#[derive(Debug, thiserror::Error)]
+pub enum Undecodable {
+    /// No envelope.
+    #[error("expected a header {}, found none", envelope::TYPE)]
+    NoType,
+    /// An envelope that this build does not know.
+    #[error("expected an event of a known type, found {0:?}")]
+    UnknownType(String),
+    /// The payload is something else than the envelope says.
+    #[error("expected a payload of type {kind}, found {category:?} error at line {line} column {column}")]
+    Payload {
+        /// The type.
+        kind: &'static str,
+        /// What kind of error.
+        category: serde_json::error::Category,
+        /// Where.
+        line: usize,
+        /// Where.
+        column: usize,
+    },
+}
+
+impl Delivery {
+    /// Takes in a message.
+    pub fn new(message: Message) -> Self {
+        let place = message.info().map_or(
+            Place { sequence: 0, published_at: OffsetDateTime::UNIX_EPOCH, pending: 0 },
+            |info| Place { sequence: info.stream_sequence, published_at: info.published, pending: info.pending },
+        );
+        Self { message, place }
+    }
+
+    /// What it says.
+    pub fn read(&self) -> Result<Event, Undecodable> {
+        let kind = self.header(envelope::TYPE).ok_or(Undecodable::NoType)?;
+        let kind = EventKind::from_type_name(kind).ok_or_else(|| Undecodable::UnknownType(kind.to_owned()))?;
+        Event::decode(kind, &self.message.payload).map_err(|error| Undecodable::Payload {
+            kind: kind.type_name(),
+            category: error.classify(),
+            line: error.line(),
+            column: error.column(),
+        })
+    }
+
+    /// The id in its envelope, for people.
+    pub fn event_id(&self) -> &str {
+        self.header(envelope::ID).unwrap_or_default()
+    }
+
+    /// The bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        self.message.length
+    }
+
+    /// How many events the broker had not delivered yet when it delivered this one.
+    pub fn pending(&self) -> u64 {
+        self.place.pending
+    }
+
+    /// All of it, to be put aside.
+    pub fn quarantined(&self, reason: Reason, detail: String) -> Quarantined {
+        let headers = self.message.headers.as_ref().map(HeaderMap::iter).into_iter().flatten();
+        let headers: std::collections::BTreeMap<String, Vec<&str>> = headers
+            .map(|(name, values)| (name.to_string(), values.iter().map(async_nats::HeaderValue::as_str).collect()))
+            .collect();
+        Quarantined {
+            subject: self.message.subject.to_string(),
+            headers: json_of(&headers).as_str().to_owned(),
+            payload: self.message.payload.to_vec(),
+            reason,
+            detail,
+            stream_sequence: self.place.sequence,
+            published_at: self.place.published_at,
+        }
+    }
+
+    /// Tells the broker: `+ACK` when it is in the tables, `+WPI` while it is being worked on, `-NAK` to give it to another.
+    pub(super) async fn answer(&self, kind: AckKind) -> Result<(), async_nats::Error> {
+        self.message.ack_with(kind).await
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        Some(self.message.headers.as_ref()?.get(name)?.as_str())
+    }
+}

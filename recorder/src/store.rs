@@ -1,0 +1,181 @@
+//! The tables in PostgreSQL: one file a table, and a batch's way through all of them in one transaction.
+//!
+//! However many recorders write at once, none waits for another in a circle: every statement touches its rows in key order,
+//! and every transaction the tables in one order: chats, conversations, messages, `usage_stats`. A row that two recorders
+//! would insert at once is inserted by the first; the second waits for it, then joins with what it finds.
+
+mod chats;
+mod conversations;
+mod messages;
+pub mod quarantine;
+mod usage_stats;
+pub mod users;
+
+mod read;
+mod write;
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use shared::event::Event;
+use sqlx::migrate::{Migrate as _, MigrateError, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+
+use crate::disposition::Fault;
+use crate::projection::message::Position;
+use crate::projection::tables::Tables;
+use crate::projection::{Changes, project, settle};
+use quarantine::Quarantined;
+
+/// The migrations, in the binary.
+pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
+
+/// What every session starts with. Without the first, a commit that was reported could be lost with the server, after its
+/// events have been acknowledged. The timeouts keep a stuck session from holding up all the others.
+const SESSION: &str = "SET synchronous_commit = on; \
+     SET default_transaction_isolation = 'read committed'; \
+     SET lock_timeout = '5s'; \
+     SET statement_timeout = '30s'; \
+     SET idle_in_transaction_session_timeout = '60s'";
+
+/// How long to wait for a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// What a batch came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Events that changed something.
+    pub applied: usize,
+    /// Messages saved, of the asking side.
+    pub user_messages: usize,
+    /// Messages saved, of the answering side.
+    pub assistant_messages: usize,
+}
+
+/// A pool that connects when it is first used.
+pub fn connect(url: &SecretString, connections: u32) -> Result<PgPool, sqlx::Error> {
+    let options: PgConnectOptions = url.expose_secret().parse()?;
+    let options = options.application_name("stenograph-recorder");
+    let pool =
+        PgPoolOptions::new().max_connections(connections).acquire_timeout(CONNECT).after_connect(|connection, _| {
+            Box::pin(async move {
+                sqlx::raw_sql(SESSION).execute(connection).await?;
+                Ok(())
+            })
+        });
+    Ok(pool.connect_lazy_with(options))
+}
+
+/// Brings the tables to this build's version. Any number may try at once: one does it, the others wait.
+pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
+    let mut connection = pool.acquire().await?;
+    // A migration may take its time, and may have to wait for its turn.
+    sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = 0").execute(&mut *connection).await?;
+    let migrated = MIGRATIONS.run(&mut *connection).await;
+    connection.close().await?;
+    migrated
+}
+
+/// The migrations that this build needs and the database has not had. Ones that this build does not know are no matter:
+/// the old code runs beside the new while a deployment rolls.
+pub async fn missing_migrations(pool: &PgPool) -> Result<Vec<i64>, sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    let has_any: bool =
+        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(&mut *connection).await?;
+    let done = if has_any {
+        let done = connection.list_applied_migrations("_sqlx_migrations").await;
+        done.map_err(|error| sqlx::Error::Migrate(Box::new(error)))?
+    } else {
+        Vec::new()
+    };
+    Ok(MIGRATIONS.iter().map(|ours| ours.version).filter(|v| !done.iter().any(|done| done.version == *v)).collect())
+}
+
+/// Writes a batch of events: all of it, or nothing.
+pub async fn apply(pool: &PgPool, events: &[Event]) -> Result<Applied, sqlx::Error> {
+    let Changes { chats, conversations, opened } = project(events);
+    let mut tx = pool.begin().await?;
+
+    let rows: Vec<_> = chats.values().map(|change| &change.row).collect();
+    let inserted = if rows.is_empty() { <_>::default() } else { chats::insert(&mut tx, &rows).await? };
+    let there: Vec<_> = chats.keys().filter(|id| !inserted.contains(id)).map(|id| id.0).collect();
+    let old = if there.is_empty() { <_>::default() } else { chats::lock(&mut tx, &there).await? };
+    expect_all(&there, old.len())?;
+    let mut writes = settle::chats(chats, &old);
+    if !writes.update.is_empty() {
+        chats::update(&mut tx, &writes.update.iter().collect::<Vec<_>>()).await?;
+    }
+
+    let touched = settle::touched(conversations, writes.tallies);
+    let rows: Vec<_> = touched.values().filter_map(settle::ConversationChange::row).collect();
+    let rows: Vec<_> = rows.iter().collect();
+    let inserted = if rows.is_empty() { <_>::default() } else { conversations::insert(&mut tx, &rows).await? };
+    let there: Vec<_> = touched.keys().filter(|id| !inserted.contains(id)).map(|id| id.0).collect();
+    let old = if there.is_empty() { <_>::default() } else { conversations::lock(&mut tx, &there).await? };
+    expect_all(&there, old.len())?;
+    let settled = settle::conversations(touched, &opened, &old, &mut writes.usage);
+    if !settled.update.is_empty() {
+        conversations::update(&mut tx, &settled.update.iter().collect::<Vec<_>>()).await?;
+    }
+
+    if !writes.delete_messages.is_empty() {
+        let ids: Vec<_> = writes.delete_messages.iter().map(|id| id.0).collect();
+        messages::delete(&mut tx, &ids).await?;
+    }
+    if !writes.insert_messages.is_empty() {
+        messages::insert(&mut tx, &writes.insert_messages.iter().collect::<Vec<_>>()).await?;
+    }
+    usage_stats::add(&mut tx, &writes.usage).await?;
+    tx.commit().await?;
+
+    let asked = writes.insert_messages.iter().filter(|message| message.position == Position::Asked).count();
+    Ok(Applied {
+        applied: writes.applied + settled.applied,
+        user_messages: asked,
+        assistant_messages: writes.insert_messages.len() - asked,
+    })
+}
+
+/// Puts an event aside.
+pub async fn quarantine(pool: &PgPool, event: &Quarantined) -> Result<(), sqlx::Error> {
+    quarantine::insert(&mut *pool.acquire().await?, event).await
+}
+
+/// Every row of every projected table, as of one moment.
+pub async fn read_all(pool: &PgPool) -> Result<Tables, sqlx::Error> {
+    let mut tx = pool.begin().await?;
+    sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").execute(&mut *tx).await?;
+    let connection: &mut PgConnection = &mut tx;
+    Ok(Tables {
+        chats: chats::all(connection).await?,
+        conversations: conversations::all(connection).await?,
+        messages: messages::all(connection).await?,
+        usage_stats: usage_stats::all(connection).await?,
+    })
+}
+
+/// What kind of trouble an error is.
+pub fn fault(error: &sqlx::Error) -> Fault {
+    match error {
+        sqlx::Error::Database(error) => Fault::Sqlstate(error.code().unwrap_or_default().into_owned()),
+        sqlx::Error::Encode(_) | sqlx::Error::InvalidArgument(_) => Fault::Unencodable,
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Fault::Unreadable,
+        _ => Fault::Unreachable,
+    }
+}
+
+/// The error in words. PostgreSQL's detail is left out: it repeats the row, and so the text of a chat.
+pub fn describe(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => {
+            let place = error.constraint().or(error.table()).map(|name| format!(" ({name})")).unwrap_or_default();
+            format!("{} {}{place}", error.code().unwrap_or_default(), error.message())
+        }
+        error => error.to_string(),
+    }
+}
+
+/// Rows that were in the way of an insert must be there to be locked, unless someone deletes behind our back.
+fn expect_all(asked: &[uuid::Uuid], found: usize) -> Result<(), sqlx::Error> {
+    if asked.len() == found { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
+}

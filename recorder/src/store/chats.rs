@@ -1,0 +1,317 @@
+//! The `chats` table.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shared::event::{ChatError, FailureStage, UpstreamAnswer};
+use shared::id::{ChatId, ConversationId};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::read::{Unreadable, user, utc, word};
+use super::write::column;
+use crate::projection::chat::{Chat, Ending, Outcome, PartNumbers, Request, UsageNumbers};
+use crate::projection::representable::Json;
+use crate::projection::word::Word as _;
+
+/// A statement that takes whole rows, one array a column.
+macro_rules! with_rows {
+    ($sql:tt, $rows:expr) => {{
+        let rows: &[&Chat] = $rows;
+        sqlx::query!(
+            $sql,
+            &column(rows, |c| c.chat_id.0) as _,
+            &column(rows, |c| c.conversation_id.0) as _,
+            &column(rows, |c| c.user_id.as_str()) as _,
+            &column(rows, |c| c.gateway.as_str()) as _,
+            &column(rows, |c| c.model.as_str()) as _,
+            &column(rows, |c| c.started_at) as _,
+            &column(rows, Chat::status) as _,
+            &column(rows, |c| Some(request(c)?.digest)) as _,
+            &column(rows, |c| Some(request(c)?.origin.word())) as _,
+            &column(rows, |c| request(c)?.client_thread_id.as_deref()) as _,
+            &column(rows, |c| Some(request(c)?.dialect.word())) as _,
+            &column(rows, |c| Some(request(c)?.stream)) as _,
+            &column(rows, |c| request(c)?.temperature) as _,
+            &column(rows, |c| request(c).is_some_and(|r| r.has_message)) as _,
+            &column(rows, |c| Some(ending(c)?.digest)) as _,
+            &column(rows, |c| Some(ending(c)?.finished_at)) as _,
+            &column(rows, |c| ending(c).is_some_and(|e| e.has_message)) as _,
+            &column(rows, |c| Some(failure(c)?.0.word())) as _,
+            &column(rows, |c| failure(c)?.1.status.map(i32::from)) as _,
+            &column(rows, |c| failure(c)?.1.kind.as_deref()) as _,
+            &column(rows, |c| failure(c)?.1.code.as_deref()) as _,
+            &column(rows, |c| Some(failure(c)?.1.message.as_str())) as _,
+            &column(rows, |c| Some(upstream(c)?.name.as_str())) as _,
+            &column(rows, |c| upstream(c)?.model.as_deref()) as _,
+            &column(rows, |c| upstream(c)?.response_id.as_deref()) as _,
+            &column(rows, |c| Some(ending(c)?.attempts.as_str())) as _,
+            &column(rows, |c| ending(c)?.time_to_first_token_ms) as _,
+            &column(rows, |c| Some(ending(c)?.duration_ms)) as _,
+            &column(rows, |c| Some(usage(c)?.source.word())) as _,
+            &column(rows, |c| usage(c)?.prompt_tokens) as _,
+            &column(rows, |c| usage(c)?.completion_tokens) as _,
+            &column(rows, |c| usage(c)?.total_tokens) as _,
+            &column(rows, |c| Some(usage(c)?.parts.uncached_input)) as _,
+            &column(rows, |c| Some(usage(c)?.parts.cache_read)) as _,
+            &column(rows, |c| Some(usage(c)?.parts.cache_write)) as _,
+            &column(rows, |c| Some(usage(c)?.parts.output)) as _,
+            &column(rows, |c| Some(usage(c)?.parts.reasoning)) as _,
+            &column(rows, |c| usage(c)?.raw.as_ref().map(Json::as_str)) as _,
+            &column(rows, |c| Some(ending(c)?.notes.as_str())) as _
+        )
+    }};
+}
+
+/// A statement that gives whole rows; what comes after the table's name is the caller's.
+macro_rules! rows_where {
+    ($tail:tt $(, $argument:expr)*) => {
+        sqlx::query_as!(
+            ChatRow,
+            "SELECT
+             chat_id, conversation_id, user_id, gateway, model, started_at, request_digest, conversation_origin,
+             client_thread_id, dialect, stream, temperature, has_user_message, ending_digest, finished_at,
+             has_assistant_message, stage, error_status, error_type, error_code, error_message, upstream_name,
+             upstream_model, upstream_response_id, attempts::text AS attempts, time_to_first_token_ms,
+             duration_ms, usage_source, prompt_tokens, completion_tokens, total_tokens, uncached_input_tokens,
+             cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
+             usage_raw::text AS usage_raw, notes::text AS notes
+             FROM chats " + $tail
+            $(, $argument)*
+        )
+    };
+}
+
+/// Inserts the rows that are not there, and names them. Where another transaction is inserting the same row, waits for it.
+pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Chat]) -> Result<BTreeSet<ChatId>, sqlx::Error> {
+    let inserted = with_rows!(
+        "INSERT INTO chats (
+             chat_id, conversation_id, user_id, gateway, model, started_at, status, request_digest,
+             conversation_origin, client_thread_id, dialect, stream, temperature, has_user_message,
+             ending_digest, finished_at, has_assistant_message, stage, error_status, error_type, error_code,
+             error_message, upstream_name, upstream_model, upstream_response_id, attempts,
+             time_to_first_token_ms, duration_ms, usage_source, prompt_tokens, completion_tokens, total_tokens,
+             uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
+             usage_raw, notes)
+         SELECT
+             chat_id, conversation_id, user_id, gateway, model, started_at, status, request_digest,
+             conversation_origin, client_thread_id, dialect, stream, temperature, has_user_message,
+             ending_digest, finished_at, has_assistant_message, stage, error_status, error_type, error_code,
+             error_message, upstream_name, upstream_model, upstream_response_id, attempts::jsonb,
+             time_to_first_token_ms, duration_ms, usage_source, prompt_tokens, completion_tokens, total_tokens,
+             uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
+             usage_raw::jsonb, notes::jsonb
+         FROM UNNEST(
+             $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[],
+             $8::bigint[], $9::text[], $10::text[], $11::text[], $12::boolean[], $13::double precision[],
+             $14::boolean[], $15::bigint[], $16::timestamptz[], $17::boolean[], $18::text[], $19::integer[],
+             $20::text[], $21::text[], $22::text[], $23::text[], $24::text[], $25::text[], $26::text[],
+             $27::bigint[], $28::bigint[], $29::text[], $30::bigint[], $31::bigint[], $32::bigint[],
+             $33::bigint[], $34::bigint[], $35::bigint[], $36::bigint[], $37::bigint[], $38::text[], $39::text[]) AS new (
+             chat_id, conversation_id, user_id, gateway, model, started_at, status, request_digest,
+             conversation_origin, client_thread_id, dialect, stream, temperature, has_user_message,
+             ending_digest, finished_at, has_assistant_message, stage, error_status, error_type, error_code,
+             error_message, upstream_name, upstream_model, upstream_response_id, attempts,
+             time_to_first_token_ms, duration_ms, usage_source, prompt_tokens, completion_tokens, total_tokens,
+             uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
+             usage_raw, notes)
+         ON CONFLICT (chat_id) DO NOTHING
+         RETURNING chat_id",
+        rows
+    );
+    Ok(inserted.fetch_all(tx).await?.into_iter().map(|row| ChatId(row.chat_id)).collect())
+}
+
+/// Reads these rows and keeps others from writing them, in key order.
+pub(super) async fn lock(tx: &mut PgConnection, ids: &[Uuid]) -> Result<BTreeMap<ChatId, Chat>, sqlx::Error> {
+    let rows = rows_where!("WHERE chat_id = ANY($1) ORDER BY chat_id FOR UPDATE", ids).fetch_all(tx).await?;
+    rows.into_iter().map(|row| Ok((ChatId(row.chat_id), row.read()?))).collect()
+}
+
+/// Writes rows that are there, and locked.
+pub(super) async fn update(tx: &mut PgConnection, rows: &[&Chat]) -> Result<(), sqlx::Error> {
+    let update = with_rows!(
+        "UPDATE chats SET
+             conversation_id = new.conversation_id, user_id = new.user_id, gateway = new.gateway,
+             model = new.model, started_at = new.started_at, status = new.status,
+             request_digest = new.request_digest, conversation_origin = new.conversation_origin,
+             client_thread_id = new.client_thread_id, dialect = new.dialect, stream = new.stream,
+             temperature = new.temperature, has_user_message = new.has_user_message,
+             ending_digest = new.ending_digest, finished_at = new.finished_at,
+             has_assistant_message = new.has_assistant_message, stage = new.stage,
+             error_status = new.error_status, error_type = new.error_type, error_code = new.error_code,
+             error_message = new.error_message, upstream_name = new.upstream_name,
+             upstream_model = new.upstream_model, upstream_response_id = new.upstream_response_id,
+             attempts = new.attempts::jsonb, time_to_first_token_ms = new.time_to_first_token_ms,
+             duration_ms = new.duration_ms, usage_source = new.usage_source, prompt_tokens = new.prompt_tokens,
+             completion_tokens = new.completion_tokens, total_tokens = new.total_tokens,
+             uncached_input_tokens = new.uncached_input_tokens, cache_read_tokens = new.cache_read_tokens,
+             cache_write_tokens = new.cache_write_tokens, output_tokens = new.output_tokens,
+             reasoning_tokens = new.reasoning_tokens, usage_raw = new.usage_raw::jsonb, notes = new.notes::jsonb
+         FROM UNNEST(
+             $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[],
+             $8::bigint[], $9::text[], $10::text[], $11::text[], $12::boolean[], $13::double precision[],
+             $14::boolean[], $15::bigint[], $16::timestamptz[], $17::boolean[], $18::text[], $19::integer[],
+             $20::text[], $21::text[], $22::text[], $23::text[], $24::text[], $25::text[], $26::text[],
+             $27::bigint[], $28::bigint[], $29::text[], $30::bigint[], $31::bigint[], $32::bigint[],
+             $33::bigint[], $34::bigint[], $35::bigint[], $36::bigint[], $37::bigint[], $38::text[], $39::text[]) AS new (
+             chat_id, conversation_id, user_id, gateway, model, started_at, status, request_digest,
+             conversation_origin, client_thread_id, dialect, stream, temperature, has_user_message,
+             ending_digest, finished_at, has_assistant_message, stage, error_status, error_type, error_code,
+             error_message, upstream_name, upstream_model, upstream_response_id, attempts,
+             time_to_first_token_ms, duration_ms, usage_source, prompt_tokens, completion_tokens, total_tokens,
+             uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
+             usage_raw, notes)
+         WHERE chats.chat_id = new.chat_id",
+        rows
+    );
+    update.execute(tx).await?;
+    Ok(())
+}
+
+/// Every row.
+pub(super) async fn all(connection: &mut PgConnection) -> Result<BTreeMap<ChatId, Chat>, sqlx::Error> {
+    let rows = rows_where!("").fetch_all(connection).await?;
+    rows.into_iter().map(|row| Ok((ChatId(row.chat_id), row.read()?))).collect()
+}
+
+fn request(chat: &Chat) -> Option<&Request> {
+    chat.request.as_ref()
+}
+
+fn ending(chat: &Chat) -> Option<&Ending> {
+    chat.ending.as_ref()
+}
+
+fn usage(chat: &Chat) -> Option<&UsageNumbers> {
+    Some(&ending(chat)?.usage)
+}
+
+fn upstream(chat: &Chat) -> Option<&UpstreamAnswer> {
+    ending(chat)?.upstream.as_ref()
+}
+
+fn failure(chat: &Chat) -> Option<(FailureStage, &ChatError)> {
+    match &ending(chat)?.outcome {
+        Outcome::Failed { stage, error } => Some((*stage, error)),
+        Outcome::Completed => None,
+    }
+}
+
+/// A row as the driver reads it; `status` follows from the rest.
+struct ChatRow {
+    chat_id: Uuid,
+    conversation_id: Uuid,
+    user_id: String,
+    gateway: String,
+    model: String,
+    started_at: OffsetDateTime,
+    request_digest: Option<i64>,
+    conversation_origin: Option<String>,
+    client_thread_id: Option<String>,
+    dialect: Option<String>,
+    stream: Option<bool>,
+    temperature: Option<f64>,
+    has_user_message: bool,
+    ending_digest: Option<i64>,
+    finished_at: Option<OffsetDateTime>,
+    has_assistant_message: bool,
+    stage: Option<String>,
+    error_status: Option<i32>,
+    error_type: Option<String>,
+    error_code: Option<String>,
+    error_message: Option<String>,
+    upstream_name: Option<String>,
+    upstream_model: Option<String>,
+    upstream_response_id: Option<String>,
+    attempts: Option<String>,
+    time_to_first_token_ms: Option<i64>,
+    duration_ms: Option<i64>,
+    usage_source: Option<String>,
+    prompt_tokens: Option<i64>,
+    completion_tokens: Option<i64>,
+    total_tokens: Option<i64>,
+    uncached_input_tokens: Option<i64>,
+    cache_read_tokens: Option<i64>,
+    cache_write_tokens: Option<i64>,
+    output_tokens: Option<i64>,
+    reasoning_tokens: Option<i64>,
+    usage_raw: Option<String>,
+    notes: Option<String>,
+}
+
+impl ChatRow {
+    fn read(mut self) -> Result<Chat, Unreadable> {
+        Ok(Chat {
+            chat_id: ChatId(self.chat_id),
+            conversation_id: ConversationId(self.conversation_id),
+            user_id: user(std::mem::take(&mut self.user_id))?,
+            gateway: std::mem::take(&mut self.gateway),
+            model: std::mem::take(&mut self.model),
+            started_at: utc(self.started_at),
+            request: self.request()?,
+            ending: self.ending()?,
+        })
+    }
+
+    fn request(&mut self) -> Result<Option<Request>, Unreadable> {
+        let Some(digest) = self.request_digest else { return Ok(None) };
+        Ok(Some(Request {
+            digest,
+            origin: word("conversation_origin", self.conversation_origin.as_deref())?,
+            client_thread_id: self.client_thread_id.take(),
+            dialect: word("dialect", self.dialect.as_deref())?,
+            stream: self.stream.unwrap_or_default(),
+            temperature: self.temperature,
+            has_message: self.has_user_message,
+        }))
+    }
+
+    fn ending(&mut self) -> Result<Option<Ending>, Unreadable> {
+        let (Some(digest), Some(finished_at)) = (self.ending_digest, self.finished_at) else { return Ok(None) };
+        let outcome = match self.stage.as_deref() {
+            None => Outcome::Completed,
+            stage => Outcome::Failed {
+                stage: word("stage", stage)?,
+                error: ChatError {
+                    status: self.error_status.and_then(|status| u16::try_from(status).ok()),
+                    kind: self.error_type.take(),
+                    code: self.error_code.take(),
+                    message: self.error_message.take().unwrap_or_default(),
+                },
+            },
+        };
+        let upstream = self.upstream_name.take().map(|name| UpstreamAnswer {
+            name,
+            model: self.upstream_model.take(),
+            response_id: self.upstream_response_id.take(),
+        });
+        let parts = PartNumbers {
+            uncached_input: self.uncached_input_tokens.unwrap_or_default(),
+            cache_read: self.cache_read_tokens.unwrap_or_default(),
+            cache_write: self.cache_write_tokens.unwrap_or_default(),
+            output: self.output_tokens.unwrap_or_default(),
+            reasoning: self.reasoning_tokens.unwrap_or_default(),
+        };
+        let usage = UsageNumbers {
+            source: word("usage_source", self.usage_source.as_deref())?,
+            prompt_tokens: self.prompt_tokens,
+            completion_tokens: self.completion_tokens,
+            total_tokens: self.total_tokens,
+            parts,
+            raw: self.usage_raw.take().as_deref().map(Json::new),
+        };
+        Ok(Some(Ending {
+            digest,
+            outcome,
+            finished_at: utc(finished_at),
+            has_message: self.has_assistant_message,
+            upstream,
+            attempts: Json::new(self.attempts.as_deref().unwrap_or("[]")),
+            time_to_first_token_ms: self.time_to_first_token_ms,
+            duration_ms: self.duration_ms.unwrap_or_default(),
+            usage,
+            notes: Json::new(self.notes.as_deref().unwrap_or("[]")),
+        }))
+    }
+}

@@ -1,0 +1,139 @@
+//! The `conversations` table.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shared::id::{ChatId, ConversationId};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::read::{Unreadable, user, utc};
+use super::write::column;
+use crate::projection::conversation::{Conversation, Settings, Title};
+use crate::projection::usage_stats::Tally;
+
+/// A statement that takes whole rows, one array a column.
+macro_rules! with_rows {
+    ($sql:tt, $rows:expr) => {{
+        let rows: &[&Conversation] = $rows;
+        sqlx::query!(
+            $sql,
+            &column(rows, |c| c.conversation_id.0) as _,
+            &column(rows, |c| c.user_id.as_str()) as _,
+            &column(rows, |c| c.created_at) as _,
+            &column(rows, |c| c.last_message_at) as _,
+            &column(rows, |c| Some(c.title.as_ref()?.text.as_str())) as _,
+            &column(rows, |c| Some(c.title.as_ref()?.chat_id?.0)) as _,
+            &column(rows, |c| c.settings.as_ref()?.model.as_deref()) as _,
+            &column(rows, |c| c.settings.as_ref()?.temperature) as _,
+            &column(rows, |c| Some(c.settings.as_ref()?.chat_id?.0)) as _,
+            &column(rows, |c| c.tally.messages) as _,
+            &column(rows, |c| c.tally.total_tokens) as _,
+            &column(rows, |c| c.tally.estimated_total_tokens) as _
+        )
+    }};
+}
+
+/// A statement that gives whole rows; what comes after the table's name is the caller's.
+macro_rules! rows_where {
+    ($tail:tt $(, $argument:expr)*) => {
+        sqlx::query_as!(
+            ConversationRow,
+            "SELECT conversation_id, user_id, created_at, last_message_at, title, title_chat_id, model, temperature,
+                    settings_chat_id, message_count, total_tokens, estimated_total_tokens
+             FROM conversations " + $tail
+            $(, $argument)*
+        )
+    };
+}
+
+/// Inserts the rows that are not there, and names them. Where another transaction is inserting the same row, waits for it.
+pub(super) async fn insert(
+    tx: &mut PgConnection,
+    rows: &[&Conversation],
+) -> Result<BTreeSet<ConversationId>, sqlx::Error> {
+    let inserted = with_rows!(
+        "INSERT INTO conversations (
+             conversation_id, user_id, created_at, last_message_at, title, title_chat_id, model, temperature,
+             settings_chat_id, message_count, total_tokens, estimated_total_tokens)
+         SELECT * FROM UNNEST(
+             $1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::text[], $6::uuid[], $7::text[],
+             $8::double precision[], $9::uuid[], $10::bigint[], $11::bigint[], $12::bigint[])
+         ON CONFLICT (conversation_id) DO NOTHING
+         RETURNING conversation_id",
+        rows
+    );
+    Ok(inserted.fetch_all(tx).await?.into_iter().map(|row| ConversationId(row.conversation_id)).collect())
+}
+
+/// Reads these rows and keeps others from writing them, in key order.
+pub(super) async fn lock(
+    tx: &mut PgConnection,
+    ids: &[Uuid],
+) -> Result<BTreeMap<ConversationId, Conversation>, sqlx::Error> {
+    let rows =
+        rows_where!("WHERE conversation_id = ANY($1) ORDER BY conversation_id FOR UPDATE", ids).fetch_all(tx).await?;
+    rows.into_iter().map(|row| Ok((ConversationId(row.conversation_id), row.read()?))).collect()
+}
+
+/// Writes rows that are there, and locked.
+pub(super) async fn update(tx: &mut PgConnection, rows: &[&Conversation]) -> Result<(), sqlx::Error> {
+    let update = with_rows!(
+        "UPDATE conversations SET
+             user_id = new.user_id, created_at = new.created_at, last_message_at = new.last_message_at,
+             title = new.title, title_chat_id = new.title_chat_id, model = new.model, temperature = new.temperature,
+             settings_chat_id = new.settings_chat_id, message_count = new.message_count,
+             total_tokens = new.total_tokens, estimated_total_tokens = new.estimated_total_tokens
+         FROM UNNEST(
+             $1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::text[], $6::uuid[], $7::text[],
+             $8::double precision[], $9::uuid[], $10::bigint[], $11::bigint[], $12::bigint[]) AS new (
+             conversation_id, user_id, created_at, last_message_at, title, title_chat_id, model, temperature,
+             settings_chat_id, message_count, total_tokens, estimated_total_tokens)
+         WHERE conversations.conversation_id = new.conversation_id",
+        rows
+    );
+    update.execute(tx).await?;
+    Ok(())
+}
+
+/// Every row.
+pub(super) async fn all(connection: &mut PgConnection) -> Result<BTreeMap<ConversationId, Conversation>, sqlx::Error> {
+    let rows = rows_where!("").fetch_all(connection).await?;
+    rows.into_iter().map(|row| Ok((ConversationId(row.conversation_id), row.read()?))).collect()
+}
+
+/// A row as the driver reads it.
+struct ConversationRow {
+    conversation_id: Uuid,
+    user_id: String,
+    created_at: OffsetDateTime,
+    last_message_at: OffsetDateTime,
+    title: Option<String>,
+    title_chat_id: Option<Uuid>,
+    model: Option<String>,
+    temperature: Option<f64>,
+    settings_chat_id: Option<Uuid>,
+    message_count: i64,
+    total_tokens: i64,
+    estimated_total_tokens: i64,
+}
+
+impl ConversationRow {
+    fn read(self) -> Result<Conversation, Unreadable> {
+        let Self { model, temperature, settings_chat_id, .. } = self;
+        let any = settings_chat_id.is_some() || model.is_some() || temperature.is_some();
+        Ok(Conversation {
+            conversation_id: ConversationId(self.conversation_id),
+            user_id: user(self.user_id)?,
+            created_at: utc(self.created_at),
+            last_message_at: utc(self.last_message_at),
+            title: self.title.map(|text| Title { chat_id: self.title_chat_id.map(ChatId), text }),
+            settings: any.then_some(Settings { chat_id: settings_chat_id.map(ChatId), model, temperature }),
+            tally: Tally {
+                messages: self.message_count,
+                total_tokens: self.total_tokens,
+                estimated_total_tokens: self.estimated_total_tokens,
+            },
+        })
+    }
+}

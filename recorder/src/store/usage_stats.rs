@@ -1,0 +1,118 @@
+//! The `usage_stats` table.
+
+use std::collections::BTreeMap;
+
+use shared::id::UserId;
+use sqlx::PgConnection;
+use time::Date;
+
+use super::read::user;
+use super::write::column;
+use crate::projection::usage_stats::{Counts, UsageChanges};
+
+/// A row's key and its change.
+type Change<'a> = (&'a (UserId, Date), &'a Counts);
+
+/// Adds the changes to the rows, in key order, each row once.
+pub(super) async fn add(tx: &mut PgConnection, changes: &UsageChanges) -> Result<(), sqlx::Error> {
+    let changes: Vec<Change<'_>> = changes.iter().collect();
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let rows = &changes.iter().collect::<Vec<&Change<'_>>>()[..];
+    sqlx::query!(
+        "INSERT INTO usage_stats (
+             user_id, date,
+             api_calls, successful_calls, failed_calls, prompt_tokens, completion_tokens, total_tokens,
+             estimated_prompt_tokens, estimated_completion_tokens, estimated_total_tokens, messages_created,
+             conversations_created)
+         SELECT * FROM UNNEST(
+             $1::text[], $2::date[],
+             $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[],
+             $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[])
+         ON CONFLICT (user_id, date) DO UPDATE SET
+             api_calls = usage_stats.api_calls + EXCLUDED.api_calls,
+             successful_calls = usage_stats.successful_calls + EXCLUDED.successful_calls,
+             failed_calls = usage_stats.failed_calls + EXCLUDED.failed_calls,
+             prompt_tokens = usage_stats.prompt_tokens + EXCLUDED.prompt_tokens,
+             completion_tokens = usage_stats.completion_tokens + EXCLUDED.completion_tokens,
+             total_tokens = usage_stats.total_tokens + EXCLUDED.total_tokens,
+             estimated_prompt_tokens = usage_stats.estimated_prompt_tokens + EXCLUDED.estimated_prompt_tokens,
+             estimated_completion_tokens = usage_stats.estimated_completion_tokens + EXCLUDED.estimated_completion_tokens,
+             estimated_total_tokens = usage_stats.estimated_total_tokens + EXCLUDED.estimated_total_tokens,
+             messages_created = usage_stats.messages_created + EXCLUDED.messages_created,
+             conversations_created = usage_stats.conversations_created + EXCLUDED.conversations_created",
+        &column(rows, |((user, _), _)| user.as_str()) as _,
+        &column(rows, |((_, date), _)| *date) as _,
+        &column(rows, |(_, c)| c.api_calls) as _,
+        &column(rows, |(_, c)| c.successful_calls) as _,
+        &column(rows, |(_, c)| c.failed_calls) as _,
+        &column(rows, |(_, c)| c.prompt_tokens) as _,
+        &column(rows, |(_, c)| c.completion_tokens) as _,
+        &column(rows, |(_, c)| c.total_tokens) as _,
+        &column(rows, |(_, c)| c.estimated_prompt_tokens) as _,
+        &column(rows, |(_, c)| c.estimated_completion_tokens) as _,
+        &column(rows, |(_, c)| c.estimated_total_tokens) as _,
+        &column(rows, |(_, c)| c.messages_created) as _,
+        &column(rows, |(_, c)| c.conversations_created) as _
+    )
+    .execute(&mut *tx)
+    .await?;
+
+    let lessened: Vec<&Change<'_>> = rows.iter().copied().filter(|(_, counts)| counts.takes_away()).collect();
+    if lessened.is_empty() {
+        return Ok(());
+    }
+    // A row with nothing in it would tell of events that came in another order than they might have.
+    sqlx::query!(
+        "DELETE FROM usage_stats
+         WHERE (user_id, date) IN (SELECT * FROM UNNEST($1::text[], $2::date[]))
+           AND api_calls = 0
+           AND successful_calls = 0
+           AND failed_calls = 0
+           AND prompt_tokens = 0
+           AND completion_tokens = 0
+           AND total_tokens = 0
+           AND estimated_prompt_tokens = 0
+           AND estimated_completion_tokens = 0
+           AND estimated_total_tokens = 0
+           AND messages_created = 0
+           AND conversations_created = 0",
+        &column(&lessened, |((user, _), _)| user.as_str()) as _,
+        &column(&lessened, |((_, date), _)| *date) as _
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Every row.
+pub(super) async fn all(connection: &mut PgConnection) -> Result<BTreeMap<(UserId, Date), Counts>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "SELECT
+             user_id, date,
+             api_calls, successful_calls, failed_calls, prompt_tokens, completion_tokens, total_tokens,
+             estimated_prompt_tokens, estimated_completion_tokens, estimated_total_tokens, messages_created,
+             conversations_created
+         FROM usage_stats"
+    );
+    let rows = rows.fetch_all(connection).await?;
+    rows.into_iter()
+        .map(|row| {
+            let counts = Counts {
+                api_calls: row.api_calls,
+                successful_calls: row.successful_calls,
+                failed_calls: row.failed_calls,
+                prompt_tokens: row.prompt_tokens,
+                completion_tokens: row.completion_tokens,
+                total_tokens: row.total_tokens,
+                estimated_prompt_tokens: row.estimated_prompt_tokens,
+                estimated_completion_tokens: row.estimated_completion_tokens,
+                estimated_total_tokens: row.estimated_total_tokens,
+                messages_created: row.messages_created,
+                conversations_created: row.conversations_created,
+            };
+            Ok(((user(row.user_id)?, row.date), counts))
+        })
+        .collect()
+}
