@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::jetstream::consumer::pull::{self, MessagesErrorKind};
 use async_nats::jetstream::{self, AckKind};
-use async_nats::{Client, ConnectOptions, ServerAddr};
+use async_nats::{Client, ConnectOptions, Event as ConnectionEvent, ServerAddr};
 use futures_util::{FutureExt as _, StreamExt as _};
 use shared::event::Event;
 use shared::stream::ACK_WAIT;
@@ -44,7 +44,13 @@ pub async fn connect(url: &str) -> Result<Client, async_nats::ConnectError> {
         .name("stenograph-recorder")
         .ping_interval(PING)
         .retry_on_initial_connect()
-        .event_callback(|event| async move { tracing::warn!(%event, "broker connection") });
+        .event_callback(async |event| match event {
+            ConnectionEvent::Connected
+            | ConnectionEvent::LameDuckMode
+            | ConnectionEvent::Draining
+            | ConnectionEvent::Closed => {}
+            event => tracing::warn!(%event, "the connection to the broker was disturbed"),
+        });
     options.connect(servers).await
 }
 

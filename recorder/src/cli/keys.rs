@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Subcommand;
@@ -38,9 +38,13 @@ pub(super) fn run(command: &KeysCommand) -> anyhow::Result<()> {
     let pem = fs::read_to_string(&private).with_context(|| format!("{} cannot be read", private.display()))?;
     let key = public_key(&pem).with_context(|| private.display().to_string())?;
     let public = dir.join(PUBLIC);
-    let set = serde_json::to_string_pretty(&KeySet { keys: vec![key] })? + "\n";
+    let set = serde_json::to_string_pretty(&KeySet { keys: vec![key.clone()] })? + "\n";
     // An existing set may hold more keys than this one: keys change by being both in it for a while.
     let published = write_new(&public, 0o644, set.as_bytes())?;
+    let found = fs::read_to_string(&public).with_context(|| format!("{} cannot be read", public.display()))?;
+    if !serde_json::from_str::<KeySet>(&found).is_ok_and(|set| set.keys.contains(&key)) {
+        bail!("{} does not hold the public key of {}", public.display(), private.display());
+    }
     for (path, made) in [(private, made), (public, published)] {
         print(&format!("{} {}", if made { "made" } else { "kept" }, path.display()))?;
     }
