@@ -1,0 +1,200 @@
+//! The whole comparison: every scenario on every target, interleaved, several rounds.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::answer::Writes;
+use super::cores::{self, Cores};
+use super::fleet::{Fleet, Kind, Programs, Running};
+use super::record;
+use super::report::{Machine, Report};
+use super::scenario::closed::Closed;
+use super::scenario::held::Held;
+use super::scenario::open::Open;
+use super::scenario::paced::Paced;
+use super::scenario::{Outcome, Target};
+use super::summary::Round;
+
+/// What a comparison does. Times are those of one scenario on one target in one round.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// What is compared, in this order in the first round.
+    pub kinds: Vec<Kind>,
+    /// How often.
+    pub rounds: u32,
+    /// How long each measures.
+    pub window: Duration,
+    /// Connections of the closed loops.
+    pub connections: usize,
+    /// Chats that begin in a second where the first byte is timed.
+    pub rate: u32,
+    /// Streams held open for the memory, or 0 for none.
+    pub held: u32,
+    /// Scenarios to leave out or to run alone; empty for all.
+    pub only: Vec<String>,
+    /// Where what runs.
+    pub cores: Option<Cores>,
+    /// What is run.
+    pub programs: Programs,
+    /// The allocator that this program was built with.
+    pub allocator: &'static str,
+    /// Where each round's end is told.
+    pub progress: fn(&str),
+}
+
+/// A scenario and its name in the report.
+enum Scenario {
+    Closed(Closed),
+    Paced(Paced),
+    Open(Open),
+}
+
+impl Scenario {
+    async fn run(&self, target: &Target) -> anyhow::Result<Outcome> {
+        match self {
+            Self::Closed(closed) => closed.run(target).await,
+            Self::Paced(paced) => paced.run(target).await,
+            Self::Open(open) => open.run(target).await,
+        }
+    }
+}
+
+impl Comparison {
+    /// Runs it. Chats that fail are faults in the report; an error is what kept the comparison from running at all.
+    pub async fn run(mut self) -> anyhow::Result<Report> {
+        let open_files = cores::raise_open_files();
+        let machine = Machine::this(self.cores, open_files, self.allocator);
+        let mut skipped = Vec::new();
+        self.leave_out_what_is_missing(&mut skipped);
+        let fleet = Fleet::start(self.cores, self.programs.clone(), &self.kinds).await?;
+        let mut targets = Vec::new();
+        for kind in self.kinds.clone() {
+            match fleet.launch(kind).await {
+                Ok(running) => targets.push(running),
+                Err(error) if kind == Kind::GatewayOff => {
+                    skipped.push(format!("{kind}: {error:#}").lines().take(3).collect::<Vec<_>>().join(" "));
+                    self.kinds.retain(|&other| other != kind);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let mut report = Report {
+            machine,
+            targets: self.kinds.clone(),
+            skipped,
+            rounds: Vec::new(),
+            ratios: Vec::new(),
+            recorded: None,
+            faults: Vec::new(),
+        };
+        let mut recorded_chats = 0;
+        for round in 0..self.rounds {
+            let measured = self.round(&targets, round, &mut report.faults, &mut recorded_chats).await?;
+            report.rounds.push(measured);
+        }
+        if self.held > 0 && self.wanted("held") {
+            drop(targets);
+            self.hold(&fleet, open_files, &mut report, &mut recorded_chats).await?;
+        }
+        if let Some(url) = fleet.nats_url().filter(|_| self.kinds.contains(&Kind::Gateway)) {
+            match record::check(&url, recorded_chats).await {
+                Ok(recorded) => report.recorded = Some(recorded),
+                Err(error) => report.faults.push(format!("the record: {error:#}")),
+            }
+        }
+        report.judge();
+        Ok(report)
+    }
+
+    fn leave_out_what_is_missing(&mut self, skipped: &mut Vec<String>) {
+        let gateway_is_there = self.programs.gateway.is_file();
+        let nginx_is_there = self.programs.nginx.is_some();
+        if !gateway_is_there {
+            let program: PathBuf = self.programs.gateway.clone();
+            skipped.push(format!("gateway: no program {} (cargo build --release -p gateway)", program.display()));
+        }
+        if !nginx_is_there && self.kinds.contains(&Kind::Nginx) {
+            skipped.push("nginx: not installed (name one with --nginx)".to_owned());
+        }
+        self.kinds.retain(|kind| match kind {
+            Kind::Gateway | Kind::GatewayOff => gateway_is_there,
+            Kind::Nginx => nginx_is_there,
+            Kind::Direct | Kind::Passthrough => true,
+        });
+    }
+
+    fn wanted(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == name)
+    }
+
+    fn scenarios(&self) -> Vec<(&'static str, Scenario)> {
+        let paced = |streams| Paced { streams, pause: Duration::from_millis(50), window: self.window };
+        let mut all = vec![
+            ("short", Scenario::Closed(Closed::short(self.connections, Writes::Once, self.window))),
+            ("short-writes", Scenario::Closed(Closed::short(self.connections, Writes::Each, self.window))),
+            ("whole", Scenario::Closed(Closed::whole(self.connections, self.window / 2))),
+            ("paced-200", Scenario::Paced(paced(200))),
+            ("paced-1000", Scenario::Paced(paced(1000))),
+            ("first-byte", Scenario::Open(Open::short(self.rate, self.window))),
+        ];
+        all.retain(|(name, _)| self.wanted(name));
+        all
+    }
+
+    async fn round(
+        &self,
+        targets: &[Running],
+        number: u32,
+        faults: &mut Vec<String>,
+        recorded_chats: &mut u64,
+    ) -> anyhow::Result<Round> {
+        let mut round = Round::default();
+        for (name, scenario) in self.scenarios() {
+            // Every round begins with another target, so that none always follows the same one.
+            let first = number as usize % targets.len().max(1);
+            for running in targets[first..].iter().chain(&targets[..first]) {
+                (self.progress)(&format!("round {} of {}: {name} on {}", number + 1, self.rounds, running.kind));
+                let outcome = scenario.run(&running.target).await?;
+                account(name, running.kind, &outcome, faults, recorded_chats);
+                round.add(name, running.kind, outcome);
+            }
+        }
+        Ok(round)
+    }
+
+    /// Each target afresh: memory that other scenarios have left behind would be counted as idle.
+    async fn hold(
+        &self,
+        fleet: &Fleet,
+        open_files: u64,
+        report: &mut Report,
+        recorded_chats: &mut u64,
+    ) -> anyhow::Result<()> {
+        let needed = u64::from(self.held) * 2 + 500;
+        if open_files < needed {
+            report.skipped.push(format!("held: {needed} open files are needed, {open_files} are allowed"));
+            return Ok(());
+        }
+        for &kind in self.kinds.iter().filter(|&&kind| kind != Kind::Direct) {
+            (self.progress)(&format!("held: {} streams on {kind}", self.held));
+            let running = fleet.launch(kind).await?;
+            let outcome = Held::streams(self.held).run(&running.target).await?;
+            account("held", kind, &outcome, &mut report.faults, recorded_chats);
+            if let Some(round) = report.rounds.last_mut() {
+                round.add("held", kind, outcome);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts down what went wrong, and what has to be on the record.
+fn account(scenario: &str, kind: Kind, outcome: &Outcome, faults: &mut Vec<String>, recorded_chats: &mut u64) {
+    if kind == Kind::Gateway {
+        *recorded_chats += outcome.completed;
+    }
+    let failures = &outcome.failures;
+    if failures.count > 0 {
+        faults.push(format!("{scenario} on {kind}: {} chats failed: {}", failures.count, failures.reasons.join("; ")));
+    }
+}

@@ -1,0 +1,230 @@
+//! Starts what is compared: the upstream, the yardsticks, the gateway with its broker; each a child process on its core.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context as _;
+use rustix::process::Signal;
+use serde::Serialize;
+
+use super::client::Endpoint;
+use super::cores::{self, Cores};
+use super::keys::Keys;
+use super::meter::Meter;
+use super::record;
+use super::scenario::Target;
+use crate::port;
+use crate::process::{Process, Start};
+use crate::servers::{Nats, PATIENCE};
+use crate::services::gateway::GatewaySettings;
+use crate::services::{Gateway, Service};
+
+const PATH: &str = "/v1/chat/completions";
+
+/// What can be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// The upstream itself, with nothing between.
+    Direct,
+    /// The yardstick: axum and reqwest, nothing else.
+    Passthrough,
+    /// nginx without buffering, where it is installed.
+    Nginx,
+    /// The gateway as it is, every chat recorded.
+    Gateway,
+    /// The same binary with recording switched off, to see what recording costs.
+    GatewayOff,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Direct => "direct",
+            Self::Passthrough => "passthrough",
+            Self::Nginx => "nginx",
+            Self::Gateway => "gateway",
+            Self::GatewayOff => "gateway-off",
+        })
+    }
+}
+
+/// The programs that a run needs from outside.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// The gateway's release binary.
+    pub gateway: PathBuf,
+    /// nginx.
+    pub nginx: Option<PathBuf>,
+    /// More environment for the gateway.
+    pub gateway_environment: Vec<(String, String)>,
+}
+
+/// What all targets of a run share.
+#[derive(Debug)]
+pub struct Fleet {
+    cores: Option<Cores>,
+    programs: Programs,
+    upstream: Service,
+    broker: Option<(Nats, Keys)>,
+    directory: tempfile::TempDir,
+}
+
+/// A target that runs, until this is dropped.
+#[derive(Debug)]
+pub struct Running {
+    /// What it is.
+    pub kind: Kind,
+    /// How to load it.
+    pub target: Target,
+    _process: Option<Program>,
+}
+
+#[derive(Debug)]
+enum Program {
+    Service(Service),
+    Gateway(Gateway),
+    Process(Process),
+}
+
+impl Fleet {
+    /// Starts the upstream, and the broker if a gateway will be among the targets.
+    pub async fn start(cores: Option<Cores>, programs: Programs, kinds: &[Kind]) -> anyhow::Result<Self> {
+        let directory = tempfile::Builder::new().prefix("stenograph-load-").tempdir()?;
+        if let Some(cores) = cores {
+            cores::pin_this_thread(cores.load)?;
+        }
+        let log = directory.path().join("upstream.log");
+        let upstream = Service::start("load-upstream", own_command(&["upstream"])?, &log).await?;
+        let broker = if kinds.iter().any(|kind| matches!(kind, Kind::Gateway | Kind::GatewayOff)) {
+            let nats = Nats::new().await?;
+            if let Some(cores) = cores {
+                cores::pin_process(nats.process().pid(), cores.broker)?;
+            }
+            record::create_stream(&nats.url()).await?;
+            Some((nats, Keys::create(directory.path())?))
+        } else {
+            None
+        };
+        Ok(Self { cores, programs, upstream, broker, directory })
+    }
+
+    /// The broker's address, if there is a broker.
+    pub fn nats_url(&self) -> Option<String> {
+        self.broker.as_ref().map(|(nats, _)| nats.url())
+    }
+
+    /// Starts a fresh target.
+    pub async fn launch(&self, kind: Kind) -> anyhow::Result<Running> {
+        let started = self.start_kind(kind);
+        match self.cores {
+            Some(cores) => cores::on_core(cores.target, cores.load, started).await,
+            None => started.await,
+        }
+        .with_context(|| format!("the {kind} target does not start"))
+    }
+
+    async fn start_kind(&self, kind: Kind) -> anyhow::Result<Running> {
+        let number = rand::random::<u32>();
+        let log = self.directory.path().join(format!("{kind}-{number:x}.log"));
+        let (address, process) = match kind {
+            Kind::Direct => (self.upstream.address(), None),
+            Kind::Passthrough => {
+                let command = own_command(&["passthrough", "--upstream", &self.upstream.url("")])?;
+                let service = Service::start("load-passthrough", command, &log).await?;
+                (service.address(), Some(Program::Service(service)))
+            }
+            Kind::Nginx => {
+                let (port, process) = self.start_nginx(&log).await?;
+                (([127, 0, 0, 1], port).into(), Some(Program::Process(process)))
+            }
+            Kind::Gateway => {
+                let gateway = self.start_gateway(number, &log, &[]).await?;
+                (gateway.address(), Some(Program::Gateway(gateway)))
+            }
+            Kind::GatewayOff => {
+                let gateway = self.start_gateway(number, &log, &[("GATEWAY_RECORDING", "off")]).await?;
+                (gateway.address(), Some(Program::Gateway(gateway)))
+            }
+        };
+        let broker = self.broker.as_ref().filter(|_| kind == Kind::Gateway);
+        let token = self.broker.as_ref().filter(|_| matches!(kind, Kind::Gateway | Kind::GatewayOff));
+        let pid = match &process {
+            None => self.upstream.process().pid(),
+            Some(Program::Service(service)) => service.process().pid(),
+            Some(Program::Gateway(gateway)) => gateway.process().pid(),
+            Some(Program::Process(process)) => process.pid(),
+        };
+        let target = Target {
+            name: kind.to_string(),
+            endpoint: Endpoint {
+                address,
+                host: address.to_string(),
+                path: PATH.to_owned(),
+                token: token.map(|(_, keys)| keys.token.clone()),
+            },
+            meter: Some(Meter::of(pid)),
+            broker: broker.map(|(nats, _)| Meter::of(nats.process().pid())),
+        };
+        Ok(Running { kind, target, _process: process })
+    }
+
+    async fn start_gateway(&self, number: u32, log: &Path, more: &[(&str, &str)]) -> anyhow::Result<Gateway> {
+        let (nats, keys) = self.broker.as_ref().context("a run with a gateway has a broker")?;
+        let mut environment = vec![("LOG".to_owned(), "info".to_owned())];
+        environment.extend(self.programs.gateway_environment.iter().cloned());
+        environment.extend(more.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
+        let settings = GatewaySettings {
+            listen: "127.0.0.1:0".to_owned(),
+            nats_url: nats.url(),
+            llm_base_url: self.upstream.url("/v1"),
+            llm_api_key: Some("load-key".to_owned()),
+            token_keys_file: keys.token_keys_file.clone(),
+            conversation_keys: keys.conversation_keys.clone(),
+            data_dir: self.directory.path().join(format!("gateway-{number:x}")),
+            instance: format!("load-{number:x}"),
+            more: environment,
+        };
+        let gateway = Gateway::start(&self.programs.gateway, &settings, log).await?;
+        gateway.ready().await?;
+        Ok(gateway)
+    }
+
+    async fn start_nginx(&self, log: &Path) -> anyhow::Result<(u16, Process)> {
+        let program = self.programs.nginx.as_ref().context("nginx is not installed")?;
+        let port = port::reserve()?;
+        let place = self.directory.path().join(format!("nginx-{port}"));
+        std::fs::create_dir_all(&place)?;
+        let config = place.join("nginx.conf");
+        std::fs::write(&config, nginx_configuration(&place, port, &self.upstream.address().to_string()))?;
+        let mut command = Command::new(program);
+        command.arg("-e").arg("stderr").arg("-p").arg(&place).arg("-c").arg(&config);
+        // It binds its socket before it chooses how to wait for events, which it logs.
+        let process = Process::start(Start { name: "nginx", command, log, ready: "epoll", stop: Signal::QUIT })?;
+        process.ready(PATIENCE).await?;
+        Ok((port, process))
+    }
+}
+
+fn own_command(arguments: &[&str]) -> anyhow::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(arguments);
+    Ok(command)
+}
+
+/// nginx as one would configure it for token streams: nothing held back, connections to the upstream kept.
+fn nginx_configuration(place: &Path, port: u16, upstream: &str) -> String {
+    let place = place.display();
+    format!(
+        "daemon off;\nmaster_process off;\nworker_processes 1;\npid {place}/nginx.pid;\nerror_log stderr notice;\n\
+         events {{ worker_connections 30000; }}\n\
+         http {{\n  access_log off;\n  tcp_nodelay on;\n  keepalive_requests 1000000000;\n\
+         \x20 client_body_temp_path {place}/body;\n  proxy_temp_path {place}/proxy;\n  fastcgi_temp_path {place}/fastcgi;\n\
+         \x20 uwsgi_temp_path {place}/uwsgi;\n  scgi_temp_path {place}/scgi;\n\
+         \x20 upstream llm {{ server {upstream}; keepalive 8000; keepalive_requests 1000000000; }}\n\
+         \x20 server {{\n    listen 127.0.0.1:{port} backlog=4096;\n    location / {{\n      proxy_pass http://llm;\n\
+         \x20     proxy_http_version 1.1;\n      proxy_set_header Connection \"\";\n      proxy_buffering off;\n\
+         \x20     proxy_read_timeout 600s;\n    }}\n  }}\n}}\n"
+    )
+}

@@ -1,0 +1,39 @@
+//! Keys for a gateway that lives as long as a run: a key set to verify with, and a token of one user.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ed25519_dalek::SigningKey;
+use ed25519_dalek::pkcs8::EncodePrivateKey as _;
+use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use shared::token::{Claims, ISSUER, KeySet, Minter, PublicKey};
+use time::OffsetDateTime;
+
+/// What a gateway is given, and what its caller shows it.
+#[derive(Debug)]
+pub struct Keys {
+    /// The file with the public key.
+    pub token_keys_file: PathBuf,
+    /// For conversation ids.
+    pub conversation_keys: String,
+    /// A token of the load's user, good for a day.
+    pub token: String,
+}
+
+impl Keys {
+    /// New ones, with their public half in `directory`.
+    pub fn create(directory: &Path) -> anyhow::Result<Self> {
+        let key = SigningKey::from_bytes(&rand::random());
+        let set = KeySet { keys: vec![PublicKey::ed25519("load", key.verifying_key().as_bytes())] };
+        let token_keys_file = directory.join("jwks.json");
+        std::fs::write(&token_keys_file, serde_json::to_vec(&set)?)?;
+        let pem = key.to_pkcs8_pem(LineEnding::LF).context("a signing key in PEM")?;
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        let claims = Claims { iss: ISSUER.to_owned(), sub: "load".parse()?, iat: now, exp: now + 86_400, role: None };
+        let token = Minter::from_pem("load", &pem)?.mint(&claims)?;
+        let conversation_keys = format!("1:{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()));
+        Ok(Self { token_keys_file, conversation_keys, token })
+    }
+}

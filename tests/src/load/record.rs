@@ -1,0 +1,66 @@
+//! The record that a gateway under load writes to: made before the run, counted after it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
+use futures_util::TryStreamExt as _;
+use serde::Serialize;
+use shared::stream;
+
+/// How long the record may take to be complete after the last chat.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How many events of each kind there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Recorded {
+    /// Chats that began.
+    pub started: u64,
+    /// Chats that were answered.
+    pub completed: u64,
+    /// Chats that were not.
+    pub failed: u64,
+}
+
+/// Makes the stream as the services expect it.
+pub async fn create_stream(nats_url: &str) -> anyhow::Result<()> {
+    let context = async_nats::jetstream::new(async_nats::connect(nats_url).await?);
+    let config = Config {
+        name: stream::NAME.to_owned(),
+        subjects: vec![stream::SUBJECTS.to_owned()],
+        storage: StorageType::File,
+        discard: DiscardPolicy::New,
+        duplicate_window: stream::DUPLICATE_WINDOW,
+        ..Config::default()
+    };
+    context.create_stream(config).await.context("create the stream")?;
+    Ok(())
+}
+
+/// Checks that exactly so many chats are on the record, each once begun and once answered.
+pub async fn check(nats_url: &str, chats: u64) -> anyhow::Result<Recorded> {
+    let context = async_nats::jetstream::new(async_nats::connect(nats_url).await?);
+    let record = context.get_stream(stream::NAME).await?;
+    let expected = Recorded { started: chats, completed: chats, failed: 0 };
+    let mut found = Recorded::default();
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while found != expected && tokio::time::Instant::now() < deadline {
+        found = count(&record).await?;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    ensure!(found == expected, "expected {expected:?} on the record, found {found:?}");
+    Ok(found)
+}
+
+async fn count(record: &async_nats::jetstream::stream::Stream) -> anyhow::Result<Recorded> {
+    let mut recorded = Recorded::default();
+    for (kind, total) in
+        [("started", &mut recorded.started), ("completed", &mut recorded.completed), ("failed", &mut recorded.failed)]
+    {
+        let mut subjects = record.info_with_subjects(format!("chats.{kind}.>")).await?;
+        while let Some((_, count)) = subjects.try_next().await? {
+            *total += u64::try_from(count)?;
+        }
+    }
+    Ok(recorded)
+}

@@ -1,0 +1,111 @@
+//! An open loop: chats begin at a fixed rate whatever becomes of those before, and every latency counts from the moment at
+//! which the chat should have begun. So a target that stalls is charged for all who would have waited.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Latency, Outcome, Phase, Shared, Target, Window, chat_within};
+use crate::load::answer::{Answer, Writes};
+use crate::load::client::{ChatError, Connection, Reply, Request};
+use crate::load::metronome::Metronome;
+use crate::load::tally::UsageChunk;
+
+const CHAT_LIMIT: Duration = Duration::from_secs(30);
+/// Beyond so many chats at once the target cannot keep up, and what begins then counts as failed.
+const MOST_AT_ONCE: u32 = 4_000;
+
+/// How the loop is run.
+#[derive(Clone, Debug)]
+pub struct Open {
+    /// Chats that begin in a second.
+    pub rate: u32,
+    /// What is asked for.
+    pub model: String,
+    /// Not measured yet.
+    pub warm_up: Duration,
+    /// Measured.
+    pub window: Duration,
+}
+
+struct Latencies {
+    first_byte: Latency,
+    total: Latency,
+    /// How late the generator itself was.
+    lag: Latency,
+}
+
+impl Open {
+    /// Short streams.
+    pub fn short(rate: u32, window: Duration) -> Self {
+        Self { rate, model: Answer::short(20, Writes::Each).to_string(), warm_up: window / 4, window }
+    }
+
+    /// Runs it.
+    pub async fn run(&self, target: &Target) -> anyhow::Result<Outcome> {
+        let shared = Shared::new();
+        let latencies =
+            Rc::new(RefCell::new(Latencies { first_byte: Latency::new(), total: Latency::new(), lag: Latency::new() }));
+        let request = Rc::new(Request::new(&target.endpoint, &self.model, Reply::Stream, UsageChunk::NotAsked));
+        let idle: Rc<RefCell<Vec<Connection>>> = Rc::default();
+        let at_once = Rc::new(Cell::new(0u32));
+        let mut chats = tokio::task::JoinSet::new();
+        let mut metronome = Metronome::start(Duration::from_secs(1) / self.rate.max(1))?;
+        let begin = Instant::now();
+        let mut window = None;
+        let mut before = 0;
+        loop {
+            let due = metronome.tick().await?;
+            if window.is_none() && due >= begin + self.warm_up {
+                before = shared.completed.get();
+                window = Some(Window::open(target)?);
+                shared.phase.set(Phase::Measuring);
+            }
+            if due >= begin + self.warm_up + self.window {
+                break;
+            }
+            if at_once.get() >= MOST_AT_ONCE {
+                shared.failures.borrow_mut().add(&ChatError::Late);
+                continue;
+            }
+            let (shared, latencies, request) = (shared.clone(), latencies.clone(), request.clone());
+            let (idle, at_once, endpoint) = (idle.clone(), at_once.clone(), target.endpoint.clone());
+            let measured = shared.phase.get() == Phase::Measuring;
+            chats.spawn_local(async move {
+                let lag = due.elapsed();
+                at_once.set(at_once.get() + 1);
+                let mut kept = idle.borrow_mut().pop();
+                match chat_within(CHAT_LIMIT, &mut kept, &endpoint, &request, &mut |_| {}).await {
+                    Ok(reading) => {
+                        shared.completed.set(shared.completed.get() + 1);
+                        if measured {
+                            let latencies = &mut *latencies.borrow_mut();
+                            latencies.first_byte.record(reading.first_byte - due);
+                            latencies.total.record(reading.finished - due);
+                            latencies.lag.record(lag);
+                        }
+                    }
+                    Err(error) => shared.failures.borrow_mut().add(&error),
+                }
+                idle.borrow_mut().extend(kept);
+                at_once.set(at_once.get() - 1);
+            });
+        }
+        let used = window.map(Window::close).transpose()?;
+        let count = shared.completed.get() - before;
+        while let Some(chat) = chats.join_next().await {
+            chat?;
+        }
+        let mut outcome = shared.outcome();
+        if let Some(used) = used {
+            used.per(&mut outcome, "chat", count);
+        }
+        let latencies = &*latencies.borrow();
+        outcome.latency("first_byte", &latencies.first_byte);
+        outcome.latency("total", &latencies.total);
+        outcome.latency("generator_lag", &latencies.lag);
+        Ok(outcome)
+    }
+}

@@ -1,0 +1,82 @@
+//! Many streams at once, each with a chunk every so often: what the CPU of a chunk is, and how late chunks come.
+//!
+//! The window lies wholly inside the streams, so that what it costs to start and end them is not in it.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{Latency, Outcome, Phase, Shared, Target, Window, chat_within};
+use crate::load::answer::Answer;
+use crate::load::client::{Reply, Request};
+use crate::load::tally::UsageChunk;
+
+const SLACK: Duration = Duration::from_secs(30);
+
+/// How the streams are run.
+#[derive(Clone, Debug)]
+pub struct Paced {
+    /// Streams at once.
+    pub streams: u32,
+    /// From chunk to chunk.
+    pub pause: Duration,
+    /// Measured.
+    pub window: Duration,
+}
+
+impl Paced {
+    /// Runs them.
+    pub async fn run(&self, target: &Target) -> anyhow::Result<Outcome> {
+        // Streams begin evenly spread over the pause, and at most one in a millisecond.
+        let ramp = self.pause.max(Duration::from_millis(self.streams.into()));
+        let settle = Duration::from_millis(500);
+        let lasting = ramp + settle + self.window + settle;
+        let chunks = u32::try_from(lasting.as_nanos() / self.pause.as_nanos().max(1))?.max(2);
+        let answer = Answer::paced(chunks, self.pause);
+        let limit = answer.duration() + SLACK;
+        let request = Rc::new(Request::new(&target.endpoint, &answer.to_string(), Reply::Stream, UsageChunk::NotAsked));
+        let shared = Shared::new();
+        let arrived = Rc::new(Cell::new(0u64));
+        let latencies = Rc::new(RefCell::new((Latency::new(), Latency::new())));
+        let start = tokio::time::Instant::now();
+        let streams: Vec<_> = (0..self.streams)
+            .map(|index| {
+                let (shared, arrived, latencies) = (shared.clone(), arrived.clone(), latencies.clone());
+                let (request, endpoint) = (request.clone(), target.endpoint.clone());
+                let begin = start + ramp * index / self.streams;
+                tokio::task::spawn_local(async move {
+                    tokio::time::sleep_until(begin).await;
+                    let mut on_chunk = |arrival: crate::load::client::Arrival| {
+                        arrived.set(arrived.get() + 1);
+                        if shared.phase.get() == Phase::Measuring {
+                            let (late, transit) = &mut *latencies.borrow_mut();
+                            late.record_nanos(arrival.received.saturating_sub(arrival.stamp.due));
+                            transit.record_nanos(arrival.received.saturating_sub(arrival.stamp.sent));
+                        }
+                    };
+                    match chat_within(limit, &mut None, &endpoint, &request, &mut on_chunk).await {
+                        Ok(_) => shared.completed.set(shared.completed.get() + 1),
+                        Err(error) => shared.failures.borrow_mut().add(&error),
+                    }
+                })
+            })
+            .collect();
+        tokio::time::sleep_until(start + ramp + settle).await;
+        let before = arrived.get();
+        let window = Window::open(target)?;
+        shared.phase.set(Phase::Measuring);
+        tokio::time::sleep(self.window).await;
+        let used = window.close()?;
+        let count = arrived.get() - before;
+        shared.phase.set(Phase::Over);
+        for stream in streams {
+            stream.await?;
+        }
+        let mut outcome = shared.outcome();
+        used.per(&mut outcome, "chunk", count);
+        let (late, transit) = &*latencies.borrow();
+        outcome.latency("late", late);
+        outcome.latency("transit", transit);
+        Ok(outcome)
+    }
+}

@@ -1,0 +1,165 @@
+//! Counts the events of a stream as it arrives and judges, at its end, whether it was complete.
+
+use super::answer::Answer;
+use super::wire::{self, Stamp};
+
+/// Whether the request asked for a usage chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsageChunk {
+    /// There has to be one.
+    Asked,
+    /// There must not be one.
+    NotAsked,
+}
+
+/// What a stream has to consist of.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    events: u64,
+    bytes: u64,
+}
+
+impl Expected {
+    /// The stream of this answer, to the byte.
+    pub fn of(answer: Answer, usage: UsageChunk) -> Self {
+        let bytes = wire::Events::new().length(answer);
+        match usage {
+            UsageChunk::NotAsked => Self { events: answer.chunks.into(), bytes },
+            UsageChunk::Asked => {
+                Self { events: u64::from(answer.chunks) + 1, bytes: bytes + wire::usage_event(answer).len() as u64 }
+            }
+        }
+    }
+}
+
+/// Why a stream was not complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Incomplete {
+    /// No `[DONE]`.
+    #[error("the stream ended without [DONE] after {0} events")]
+    NoDone(u64),
+    /// Fewer or more.
+    #[error("expected {expected} events, found {found}")]
+    Events {
+        /// How many there should be.
+        expected: u64,
+        /// How many there were.
+        found: u64,
+    },
+    /// The events are all there, but not byte for byte.
+    #[error("expected {expected} bytes of events, found {found}")]
+    Bytes {
+        /// How many there should be.
+        expected: u64,
+        /// How many there were.
+        found: u64,
+    },
+}
+
+/// A stream so far.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// The start of an event that has not wholly arrived.
+    partial: Vec<u8>,
+    bytes: u64,
+    events: u64,
+    done: bool,
+}
+
+impl Tally {
+    /// More of the body. `on_chunk` is given the stamp of every chunk that is now complete.
+    pub fn feed(&mut self, mut data: &[u8], on_chunk: &mut impl FnMut(Stamp)) {
+        self.bytes += data.len() as u64;
+        if !self.partial.is_empty() {
+            // The blank line itself may lie across the boundary, so look for it from one byte back.
+            let from = self.partial.len() - 1;
+            self.partial.extend_from_slice(data);
+            let Some(at) = memchr::memmem::find(&self.partial[from..], b"\n\n") else { return };
+            let end = from + at + 2;
+            let rest = self.partial.len() - end;
+            let partial = std::mem::take(&mut self.partial);
+            self.event(&partial[..end], on_chunk);
+            data = &data[data.len() - rest..];
+            self.partial = partial;
+            self.partial.clear();
+        }
+        while let Some(at) = memchr::memmem::find(data, b"\n\n") {
+            self.event(&data[..at + 2], on_chunk);
+            data = &data[at + 2..];
+        }
+        self.partial.extend_from_slice(data);
+    }
+
+    fn event(&mut self, event: &[u8], on_chunk: &mut impl FnMut(Stamp)) {
+        if event == wire::DONE {
+            self.done = true;
+        } else if event.starts_with(b"data:") {
+            self.events += 1;
+            if let Some(stamp) = Stamp::find(event) {
+                on_chunk(stamp);
+            }
+        }
+    }
+
+    /// Judges the stream at its end. With nothing expected, `[DONE]` after at least one event is enough.
+    pub fn judge(&self, expected: Option<Expected>) -> Result<(), Incomplete> {
+        if !self.done || self.events == 0 {
+            return Err(Incomplete::NoDone(self.events));
+        }
+        let Some(Expected { events, bytes }) = expected else { return Ok(()) };
+        if self.events != events {
+            return Err(Incomplete::Events { expected: events, found: self.events });
+        }
+        if self.bytes != bytes {
+            return Err(Incomplete::Bytes { expected: bytes, found: self.bytes });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::answer::Writes;
+
+    fn stream(answer: Answer) -> Vec<u8> {
+        let mut events = wire::Events::new();
+        let mut bytes = Vec::new();
+        for index in 0..answer.chunks {
+            bytes.extend_from_slice(events.chunk(answer, index, Stamp { due: index.into(), sent: 7 }));
+        }
+        bytes.extend_from_slice(wire::DONE);
+        bytes
+    }
+
+    #[test]
+    fn any_split_counts_alike_and_any_cut_is_noticed() {
+        let answer = Answer::short(5, Writes::Each);
+        let wire = stream(answer);
+        let expected = Some(Expected::of(answer, UsageChunk::NotAsked));
+        for at in 0..=wire.len() {
+            let (mut tally, mut stamps) = (Tally::default(), Vec::new());
+            tally.feed(&wire[..at], &mut |stamp| stamps.push(stamp.due));
+            assert_eq!(tally.judge(expected).is_ok(), at == wire.len(), "cut at {at}");
+            tally.feed(&wire[at..], &mut |stamp| stamps.push(stamp.due));
+            assert_eq!(tally.judge(expected), Ok(()), "split at {at}");
+            assert_eq!(stamps, [0, 1, 2, 3, 4]);
+        }
+    }
+
+    #[test]
+    fn a_missing_an_extra_and_an_altered_event_are_noticed() {
+        let expected = Some(Expected::of(Answer::short(5, Writes::Each), UsageChunk::NotAsked));
+        let judge = |wire: &[u8]| {
+            let mut tally = Tally::default();
+            tally.feed(wire, &mut |_| {});
+            tally.judge(expected)
+        };
+        assert_eq!(judge(&stream(Answer::short(4, Writes::Each))), Err(Incomplete::Events { expected: 5, found: 4 }));
+        let with_usage =
+            [wire::usage_event(Answer::short(5, Writes::Each)), stream(Answer::short(5, Writes::Each))].concat();
+        assert_eq!(judge(&with_usage), Err(Incomplete::Events { expected: 5, found: 6 }));
+        let altered = [b": comment\n\n".to_vec(), stream(Answer::short(5, Writes::Each))].concat();
+        assert!(matches!(judge(&altered), Err(Incomplete::Bytes { .. })));
+    }
+}
