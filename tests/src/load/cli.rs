@@ -50,7 +50,7 @@ struct Compare {
     /// What to compare.
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Kind::Direct, Kind::Passthrough, Kind::Nginx, Kind::Gateway, Kind::GatewayOff])]
     targets: Vec<Kind>,
-    /// Only these scenarios: short, short-writes, whole, paced-200, paced-1000, first-byte, held.
+    /// Only these scenarios: short, short-writes, whole, paced-200, paced-1000, dense-1000, first-byte, held.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// How often everything is measured.

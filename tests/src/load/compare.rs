@@ -128,13 +128,14 @@ impl Comparison {
     }
 
     fn scenarios(&self) -> Vec<(&'static str, Scenario)> {
-        let paced = |streams| Paced { streams, pause: Duration::from_millis(50), window: self.window };
+        let paced = |streams, pause| Paced { streams, pause: Duration::from_millis(pause), window: self.window };
         let mut all = vec![
             ("short", Scenario::Closed(Closed::short(self.connections, Writes::Once, self.window))),
             ("short-writes", Scenario::Closed(Closed::short(self.connections, Writes::Each, self.window))),
             ("whole", Scenario::Closed(Closed::whole(self.connections, self.window / 2))),
-            ("paced-200", Scenario::Paced(paced(200))),
-            ("paced-1000", Scenario::Paced(paced(1000))),
+            ("paced-200", Scenario::Paced(paced(200, 50))),
+            ("paced-1000", Scenario::Paced(paced(1000, 50))),
+            ("dense-1000", Scenario::Paced(paced(1000, 10))),
             ("first-byte", Scenario::Open(Open::short(self.rate, self.window))),
         ];
         all.retain(|(name, _)| self.wanted(name));

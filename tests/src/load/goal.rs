@@ -3,8 +3,9 @@
 
 use serde::Serialize;
 
-use super::fleet::Kind;
+use super::fleet::Kind::{self, Direct, Gateway, GatewayOff, Nginx, Passthrough};
 use super::summary::{Round, Spread};
+use Against::{Difference, Nothing, Ratio};
 
 /// What a measure is held against.
 #[derive(Clone, Copy, Debug)]
@@ -41,86 +42,105 @@ pub struct Judged {
     pub met: Option<bool>,
 }
 
-const fn goal(name: &'static str, scenario: &'static str, measure: &'static str, against: Against, most: f64) -> Goal {
-    Goal { name, scenario, measure, of: Kind::Gateway, against, most: Some(most) }
+/// What is aimed at.
+const fn goal(
+    name: &'static str,
+    (scenario, measure): (&'static str, &'static str),
+    against: Against,
+    most: f64,
+) -> Goal {
+    Goal { name, scenario, measure, of: Gateway, against, most: Some(most) }
 }
 
-const fn shown(name: &'static str, scenario: &'static str, measure: &'static str, against: Against) -> Goal {
-    Goal { name, scenario, measure, of: Kind::Gateway, against, most: None }
+/// What is shown beside it: how far one can get at all.
+const fn shown(
+    name: &'static str,
+    (scenario, measure): (&'static str, &'static str),
+    of: Kind,
+    against: Against,
+) -> Goal {
+    Goal { name, scenario, measure, of, against, most: None }
 }
 
-const GOALS: [Goal; 19] = [
-    goal(
+const CHAT: &str = "cpu_us_per_chat";
+const CHUNK: &str = "cpu_us_per_chunk";
+
+/// With a chunk every 50 ms a proxy is woken for each chunk, and nearly all of the cost is the kernel's: nginx itself is not
+/// far below the yardstick there, so those ratios are shown, and judged where chunks come faster than they can be passed on.
+const GOALS: [Goal; 25] = [
+    goal("CPU per short stream / passthrough", ("short", CHAT), Ratio(Passthrough), 0.6),
+    shown("(nginx: CPU per short stream / passthrough)", ("short", CHAT), Nginx, Ratio(Passthrough)),
+    shown(
         "CPU per short stream, chunks written one by one / passthrough",
-        "short-writes",
-        "cpu_us_per_chat",
-        Against::Ratio(Kind::Passthrough),
-        0.6,
+        ("short-writes", CHAT),
+        Gateway,
+        Ratio(Passthrough),
     ),
     shown(
-        "CPU per short stream, chunks written one by one / nginx",
-        "short-writes",
-        "cpu_us_per_chat",
-        Against::Ratio(Kind::Nginx),
+        "(nginx: CPU per short stream, chunks written one by one / passthrough)",
+        ("short-writes", CHAT),
+        Nginx,
+        Ratio(Passthrough),
     ),
-    goal(
-        "recording on / off, CPU per chat, chunks written one by one",
-        "short-writes",
-        "cpu_us_per_chat",
-        Against::Ratio(Kind::GatewayOff),
-        1.4,
+    goal("CPU per chunk, 1,000 streams at 10 ms / passthrough", ("dense-1000", CHUNK), Ratio(Passthrough), 0.6),
+    shown(
+        "(nginx: CPU per chunk, 1,000 streams at 10 ms / passthrough)",
+        ("dense-1000", CHUNK),
+        Nginx,
+        Ratio(Passthrough),
     ),
-    goal("CPU per short stream / passthrough", "short", "cpu_us_per_chat", Against::Ratio(Kind::Passthrough), 0.6),
-    shown("CPU per short stream / nginx", "short", "cpu_us_per_chat", Against::Ratio(Kind::Nginx)),
-    goal(
-        "CPU per chunk, 200 streams / passthrough",
-        "paced-200",
-        "cpu_us_per_chunk",
-        Against::Ratio(Kind::Passthrough),
-        0.6,
+    shown("CPU per chunk, 1,000 streams at 50 ms / passthrough", ("paced-1000", CHUNK), Gateway, Ratio(Passthrough)),
+    shown(
+        "(nginx: CPU per chunk, 1,000 streams at 50 ms / passthrough)",
+        ("paced-1000", CHUNK),
+        Nginx,
+        Ratio(Passthrough),
     ),
-    shown("CPU per chunk, 200 streams / nginx", "paced-200", "cpu_us_per_chunk", Against::Ratio(Kind::Nginx)),
-    goal(
-        "CPU per chunk, 1,000 streams / passthrough",
-        "paced-1000",
-        "cpu_us_per_chunk",
-        Against::Ratio(Kind::Passthrough),
-        0.6,
+    shown("CPU per chunk, 200 streams at 50 ms / passthrough", ("paced-200", CHUNK), Gateway, Ratio(Passthrough)),
+    shown(
+        "(nginx: CPU per chunk, 200 streams at 50 ms / passthrough)",
+        ("paced-200", CHUNK),
+        Nginx,
+        Ratio(Passthrough),
     ),
-    shown("CPU per chunk, 1,000 streams / nginx", "paced-1000", "cpu_us_per_chunk", Against::Ratio(Kind::Nginx)),
-    shown("CPU per whole answer / passthrough", "whole", "cpu_us_per_chat", Against::Ratio(Kind::Passthrough)),
-    goal(
-        "first byte p50, µs over passthrough",
-        "first-byte",
-        "first_byte_p50_us",
-        Against::Difference(Kind::Passthrough),
-        100.0,
+    shown("CPU per answer in one piece / passthrough", ("whole", CHAT), Gateway, Ratio(Passthrough)),
+    shown("(nginx: CPU per answer in one piece / passthrough)", ("whole", CHAT), Nginx, Ratio(Passthrough)),
+    goal("first byte p50, µs over passthrough", ("first-byte", "first_byte_p50_us"), Difference(Passthrough), 100.0),
+    shown("first byte p50, µs over direct", ("first-byte", "first_byte_p50_us"), Gateway, Difference(Direct)),
+    shown(
+        "(passthrough: first byte p50, µs over direct)",
+        ("first-byte", "first_byte_p50_us"),
+        Passthrough,
+        Difference(Direct),
     ),
-    shown("first byte p50, µs over direct", "first-byte", "first_byte_p50_us", Against::Difference(Kind::Direct)),
-    shown("first byte p99, µs over direct", "first-byte", "first_byte_p99_us", Against::Difference(Kind::Direct)),
-    goal("KB per open stream", "held", "kb_per_stream", Against::Nothing, 40.0),
-    goal("idle, MB", "held", "idle_mb", Against::Nothing, 20.0),
-    shown("kept after the streams closed, % of what they took", "held", "kept_percent", Against::Nothing),
-    goal("recording on / off, CPU per chat", "short", "cpu_us_per_chat", Against::Ratio(Kind::GatewayOff), 1.4),
-    goal(
-        "recording on / off, CPU per chunk, 1,000 streams",
-        "paced-1000",
-        "cpu_us_per_chunk",
-        Against::Ratio(Kind::GatewayOff),
-        1.05,
+    shown("first byte p99, µs over direct", ("first-byte", "first_byte_p99_us"), Gateway, Difference(Direct)),
+    shown(
+        "(passthrough: first byte p99, µs over direct)",
+        ("first-byte", "first_byte_p99_us"),
+        Passthrough,
+        Difference(Direct),
     ),
-    goal(
-        "recording on / off, CPU per chunk, 200 streams",
-        "paced-200",
-        "cpu_us_per_chunk",
-        Against::Ratio(Kind::GatewayOff),
-        1.05,
+    goal("KB per open stream", ("held", "kb_per_stream"), Nothing, 40.0),
+    goal("idle, MB", ("held", "idle_mb"), Nothing, 20.0),
+    shown("kept after the streams closed, % of what they took", ("held", "kept_percent"), Gateway, Nothing),
+    goal("recording on / off, CPU per short stream", ("short", CHAT), Ratio(GatewayOff), 1.4),
+    shown(
+        "recording on / off, CPU per short stream, chunks written one by one",
+        ("short-writes", CHAT),
+        Gateway,
+        Ratio(GatewayOff),
+    ),
+    goal("recording on / off, CPU per chunk, 1,000 streams at 50 ms", ("paced-1000", CHUNK), Ratio(GatewayOff), 1.05),
+    shown("recording on / off, CPU per chunk, 200 streams at 50 ms", ("paced-200", CHUNK), Gateway, Ratio(GatewayOff)),
+    shown(
+        "recording on / off, CPU per chunk, 1,000 streams at 10 ms",
+        ("dense-1000", CHUNK),
+        Gateway,
+        Ratio(GatewayOff),
     ),
 ];
 
 /// Holds the rounds against the goals; those that nothing was measured for are left out.
-///
-/// Without a gateway among the targets, nothing is judged.
 pub fn judge(rounds: &[Round]) -> Vec<Judged> {
     GOALS.iter().filter_map(|goal| goal.judge(rounds)).collect()
 }
@@ -131,9 +151,9 @@ impl Goal {
         let values = rounds.iter().filter_map(|round| {
             let own = round.measure(self.scenario, self.of, self.measure)?;
             match self.against {
-                Against::Nothing => Some(own),
-                Against::Ratio(other) => Some(own / round.measure(self.scenario, other, self.measure)?),
-                Against::Difference(other) => Some(own - round.measure(self.scenario, other, self.measure)?),
+                Nothing => Some(own),
+                Ratio(other) => Some(own / round.measure(self.scenario, other, self.measure)?),
+                Difference(other) => Some(own - round.measure(self.scenario, other, self.measure)?),
             }
         });
         let value = Spread::of(values)?;

@@ -103,7 +103,7 @@ const HELD: &[(&str, &str)] = &[
     ("kept_percent", "kept %"),
 ];
 
-const TABLES: [Table; 7] = [
+const TABLES: [Table; 8] = [
     Table { scenario: "short", title: "Short streams (20 chunks, all ready at once), closed loop", columns: CHAT },
     Table {
         scenario: "short-writes",
@@ -113,6 +113,11 @@ const TABLES: [Table; 7] = [
     Table { scenario: "whole", title: "Answers in one piece, closed loop", columns: CHAT },
     Table { scenario: "paced-200", title: "200 streams, a chunk every 50 ms each", columns: PACED },
     Table { scenario: "paced-1000", title: "1,000 streams, a chunk every 50 ms each", columns: PACED },
+    Table {
+        scenario: "dense-1000",
+        title: "1,000 streams, a chunk every 10 ms each: more than most can keep up with",
+        columns: PACED,
+    },
     Table {
         scenario: "first-byte",
         title: "First byte at a fixed rate, from the time at which the request was due",
@@ -173,7 +178,7 @@ impl Report {
             writeln!(text, "\n### {title}\n\n{}", aligned(&cells))?;
         }
         if !self.ratios.is_empty() {
-            let mut cells = vec![["gateway", "value", "goal", ""].map(str::to_owned).to_vec()];
+            let mut cells = vec![["ratio or value", "median", "goal", ""].map(str::to_owned).to_vec()];
             cells.extend(self.ratios.iter().map(|judged| {
                 let most = judged.most.map_or(String::new(), |most| format!("≤ {most}"));
                 let met = judged.met.map_or("", |met| if met { "met" } else { "NOT MET" });
