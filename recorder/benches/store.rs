@@ -3,6 +3,9 @@
 //!
 //!     DATABASE_URL=postgres://... cargo bench -p recorder --bench store
 //!
+//! Best over a Unix socket (postgres://user@%2Frun%2Fpostgresql/postgres): sqlx does not set TCP_NODELAY, so over TCP each
+//! COPY, being two small writes, waits about 40 ms for a delayed acknowledgement, and looks far slower than it is.
+//!
 //! DATABASE_URL names a server on which databases may be created: the benchmark makes one of its own and drops it.
 //! CHATS and ROUNDS change how much is written and how often.
 #![expect(clippy::print_stdout, reason = "a benchmark says what it measured")]
