@@ -37,3 +37,19 @@ impl Keys {
         Ok(Self { token_keys_file, conversation_keys, token })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use shared::token::Verifier;
+
+    use super::*;
+
+    #[test]
+    fn a_gateway_with_these_keys_takes_the_token() {
+        let directory = tempfile::tempdir().unwrap();
+        let keys = Keys::create(directory.path()).unwrap();
+        let set = std::fs::read_to_string(&keys.token_keys_file).unwrap();
+        let claims = Verifier::from_jwks(&set).unwrap().verify(&keys.token).unwrap();
+        assert_eq!(claims.sub.as_str(), "load");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
 use futures_util::TryStreamExt as _;
 use serde::Serialize;
@@ -42,14 +42,19 @@ pub async fn check(nats_url: &str, chats: u64) -> anyhow::Result<Recorded> {
     let context = async_nats::jetstream::new(async_nats::connect(nats_url).await?);
     let record = context.get_stream(stream::NAME).await?;
     let expected = Recorded { started: chats, completed: chats, failed: 0 };
-    let mut found = Recorded::default();
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    while found != expected && tokio::time::Instant::now() < deadline {
-        found = count(&record).await?;
+    loop {
+        let found = count(&record).await?;
+        if found == expected {
+            return Ok(found);
+        }
+        // Too few may still become enough; too many never will.
+        let too_many = found.started > chats || found.completed > chats || found.failed > 0;
+        if too_many || tokio::time::Instant::now() >= deadline {
+            bail!("expected {expected:?} on the record, found {found:?}");
+        }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    ensure!(found == expected, "expected {expected:?} on the record, found {found:?}");
-    Ok(found)
 }
 
 async fn count(record: &async_nats::jetstream::stream::Stream) -> anyhow::Result<Recorded> {
@@ -63,4 +68,28 @@ async fn count(record: &async_nats::jetstream::stream::Stream) -> anyhow::Result
         }
     }
     Ok(recorded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::servers::Nats;
+
+    #[tokio::test]
+    async fn the_record_has_to_hold_exactly_the_chats() {
+        let nats = Nats::new().await.unwrap();
+        create_stream(&nats.url()).await.unwrap();
+        let context = async_nats::jetstream::new(async_nats::connect(nats.url()).await.unwrap());
+        let publish = async |subject: &'static str| {
+            context.publish(subject, "{}".into()).await.unwrap().await.unwrap();
+        };
+        check(&nats.url(), 0).await.unwrap();
+        for subject in ["chats.started.a", "chats.started.b", "chats.completed.a", "chats.completed.b"] {
+            publish(subject).await;
+        }
+        assert_eq!(check(&nats.url(), 2).await.unwrap(), Recorded { started: 2, completed: 2, failed: 0 });
+        assert!(check(&nats.url(), 1).await.is_err(), "more than there were");
+        publish("chats.failed.a").await;
+        assert!(check(&nats.url(), 2).await.is_err(), "one that failed");
+    }
 }
