@@ -57,7 +57,7 @@ struct Compare {
     #[arg(long, default_value_t = 3)]
     rounds: u32,
     /// How long each scenario measures.
-    #[arg(long, default_value = "3s")]
+    #[arg(long, default_value = "2s")]
     window: humantime::Duration,
     /// Connections of the closed loops.
     #[arg(long, default_value_t = 16)]
