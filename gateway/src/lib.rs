@@ -1,1 +1,162 @@
-//! The gateway.
+//! The gateway: proxies LLM chat streams, and puts every one of them on the record. It has no database.
+//!
+//! Modules in the order of the flow. Pure ones first (no runtime, no network, no clock), then the edge, then the surface.
+
+pub mod config;
+
+pub mod conversation_id;
+pub mod request;
+pub mod thread;
+
+pub mod loose;
+pub mod sse;
+pub mod transcript;
+
+pub mod dialect;
+pub mod tap;
+
+pub mod auth;
+pub mod forward;
+pub mod journal;
+pub mod relay;
+pub mod upstream;
+
+pub mod answer;
+pub mod open_chat;
+
+pub mod chat;
+
+pub mod error;
+pub mod metrics;
+pub mod routes;
+pub mod server;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::config::{Config, JournalConfig};
+use crate::journal::Journal;
+use crate::relay::{BrokerHealth, Relay};
+
+/// How long the journal may take to be emptied when everything else has stopped.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How often unused connections to the upstream are looked through.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+
+/// Runs the gateway until it is asked to stop.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let Config { listen, instance, log, token_keys_file, conversation_keys, journal, upstream, limits, cors_origins } =
+        config;
+    let keys = std::fs::read_to_string(&token_keys_file)
+        .with_context(|| format!("TOKEN_KEYS_FILE {} could not be read", token_keys_file.display()))?;
+    let verifier = shared::token::Verifier::from_jwks(&keys)
+        .with_context(|| format!("TOKEN_KEYS_FILE {} is malformed", token_keys_file.display()))?;
+    log.start();
+
+    let metrics = Arc::new(metrics::Metrics::default());
+    let patience = journal.patience;
+    let (journal, mut relay) = open_journal(&journal, &instance, limits.chats, &metrics).await?;
+    let upstream = Arc::new(upstream::Upstream::new(upstream)?);
+    let recording = Arc::new(open_chat::Recording {
+        journal,
+        metrics: Arc::clone(&metrics),
+        instance,
+        is_stopping: AtomicBool::new(false),
+    });
+    let gateway = Arc::new(routes::Gateway {
+        auth: auth::Authenticator::new(verifier),
+        chats: chat::Chats {
+            recording: Arc::clone(&recording),
+            upstream: Arc::clone(&upstream),
+            conversations: conversation_keys,
+            limits,
+            patience,
+            places: Arc::new(Semaphore::new(limits.chats)),
+        },
+        metrics: Arc::clone(&metrics),
+    });
+    let listener = TcpListener::bind(listen).await.with_context(|| format!("GATEWAY_LISTEN {listen} is not to be had"))?;
+    tracing::info!(address = %listener.local_addr()?, instance = recording.instance, "listening");
+
+    let router = routes::router(gateway, &cors_origins);
+    let stop = async {
+        tokio::select! {
+            requested = shared::shutdown::requested() => match requested {
+                Ok(()) => tracing::info!("stopping: running chats finish first"),
+                Err(error) => tracing::error!(%error, "signals cannot be received; stopping"),
+            },
+            () = housekeeping(&upstream) => {}
+        }
+    };
+    let on_deadline = || recording.is_stopping.store(true, Ordering::Relaxed);
+    let serving = server::serve(listener, router, &limits, &metrics, stop, on_deadline);
+    let cut_off = tokio::select! {
+        cut_off = serving => cut_off,
+        died = relay_died(&mut relay) => anyhow::bail!("the relay stopped: {died}"),
+    };
+    if cut_off > 0 {
+        tracing::warn!(cut_off, "the deadline is over: connections were cut off");
+    }
+    // The last journal is gone with this, and the relay stops when everything is acknowledged.
+    drop(recording);
+    if let Some(mut relay) = relay {
+        match tokio::time::timeout(DRAIN_DEADLINE, &mut relay).await {
+            Ok(done) => done??,
+            Err(_) => anyhow::bail!("the broker did not take everything in {DRAIN_DEADLINE:?}; some ends are not on the record"),
+        }
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+type RelayTask = tokio::task::JoinHandle<Result<(), async_nats::SubscribeError>>;
+
+async fn open_journal(
+    config: &JournalConfig,
+    instance: &str,
+    chats: usize,
+    metrics: &Arc<metrics::Metrics>,
+) -> anyhow::Result<(Journal, Option<RelayTask>)> {
+    if !config.recording {
+        tracing::warn!("GATEWAY_RECORDING is off: nothing is recorded");
+        return Ok((Journal::off(instance), None));
+    }
+    let health = Arc::new(BrokerHealth::default());
+    // Two events for each chat that may run, and as many for those that have just ended.
+    let (journal, entries) = Journal::new(instance, chats.saturating_mul(4).max(1024), Arc::clone(&health));
+    let client = relay::connect(&config.nats_url, instance, Arc::clone(&health))
+        .await
+        .context("NATS_URL: the broker could not be connected to")?;
+    let relay = Relay::new(client, entries, health, Arc::clone(metrics));
+    Ok((journal, Some(tokio::spawn(relay.run()))))
+}
+
+/// Resolves, with the reason, if the relay stops while it is still needed: without it nothing is recorded.
+async fn relay_died(relay: &mut Option<RelayTask>) -> String {
+    match relay {
+        Some(relay) => match relay.await {
+            Ok(Ok(())) => "the journal was closed".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        },
+        None => std::future::pending().await,
+    }
+}
+
+async fn housekeeping(upstream: &upstream::Upstream) {
+    let mut interval = tokio::time::interval(HOUSEKEEPING);
+    loop {
+        interval.tick().await;
+        upstream.close_unused();
+    }
+}

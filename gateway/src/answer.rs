@@ -1,0 +1,239 @@
+//! The answer's body on its way to the client: the upstream's bytes through the tap, the end held back until the chat's end
+//! is durable, and the connection broken where the upstream broke it.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::Frame;
+use shared::event::{ChatError, FailureStage};
+use tokio::time::Sleep;
+
+use crate::config::Limits;
+use crate::dialect;
+use crate::open_chat::{EndedChat, Ending, OpenChat, error};
+use crate::tap::{Fed, Tap};
+use crate::transcript::Transcript;
+use crate::upstream::UpstreamBody;
+
+/// The body of an answer.
+#[derive(Debug)]
+pub struct Answer {
+    upstream: UpstreamBody,
+    tap: Tap,
+    chat: OpenChat,
+    kind: AnswerKind,
+    state: State,
+    silence: Silence,
+}
+
+/// What the upstream's response head says about the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswerKind {
+    /// The upstream's status.
+    pub status: u16,
+    /// The body has no other end than that of the connection.
+    pub ends_with_connection: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The answer is coming.
+    Streaming,
+    /// The end is on its way to the record; what comes after it is this.
+    Ending(EndedChat, Then),
+    /// The end is on the record and with the client; whatever else the upstream sends passes.
+    Trailing,
+    /// Everything has been said.
+    Ended,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// The upstream has not closed the body yet.
+    Trail,
+    /// It has.
+    End,
+    /// It broke off, and so do we: a clean end would look like success to every client.
+    Break,
+}
+
+/// Why the body broke off. The client sees a broken connection; hyper logs nothing of it.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokenAnswer {
+    /// The upstream's fault, and on the record.
+    #[error("the upstream's answer broke off")]
+    Upstream,
+    /// The end could not be recorded, so it is not shown.
+    #[error("the end of the chat could not be recorded")]
+    Unrecorded,
+}
+
+impl Answer {
+    /// The answer to this chat.
+    pub fn new(upstream: UpstreamBody, tap: Tap, chat: OpenChat, kind: AnswerKind, limits: &Limits) -> Self {
+        Self { upstream, tap, chat, kind, state: State::Streaming, silence: Silence::new(limits) }
+    }
+
+    fn poll_streaming(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.upstream.poll_chunk(cx) {
+            Poll::Ready(Some(Ok(chunk))) => {
+                self.silence.broken();
+                if !self.chat.is_recorded() {
+                    self.tap.pass(chunk);
+                    return Poll::Ready(());
+                }
+                let fed = self.tap.feed(chunk);
+                self.chat.saw(self.tap.transcript());
+                if fed == Fed::End {
+                    self.end(Then::Trail, None);
+                }
+            }
+            Poll::Ready(Some(Err(broken))) => {
+                let failure = error("upstream_broken", &format!("the answer broke off: {broken}"));
+                self.end(Then::Break, Some(failure));
+            }
+            Poll::Ready(None) => {
+                self.tap.finish();
+                let is_cut = self.kind.ends_with_connection && self.kind.status < 300 && !self.tap.transcript().ended;
+                if is_cut {
+                    self.end(Then::Break, Some(error("upstream_broken", "the connection ended before the answer did")));
+                } else {
+                    self.end(Then::End, None);
+                }
+            }
+            Poll::Pending => {
+                let timeout = ready!(self.silence.poll_over(cx));
+                self.end(Then::Break, Some(error(timeout, "the answer took too long")));
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Ends the chat. With a failure it failed; else what the transcript says decides.
+    fn end(&mut self, then: Then, failure: Option<ChatError>) {
+        let (mut transcript, usage) = self.tap.take_transcript();
+        let ending = match failure.or_else(|| transcript.error.take()) {
+            _ if self.kind.status >= 300 => {
+                let said = dialect::error_body(self.kind.status, self.tap.error_body());
+                Ending::Failed(FailureStage::UpstreamStatus, said)
+            }
+            Some(failure) => Ending::Failed(FailureStage::UpstreamStream, failure),
+            None if is_empty(&transcript) => {
+                Ending::Failed(FailureStage::UpstreamStream, error("empty_answer", "the answer was empty"))
+            }
+            None => {
+                if !transcript.ended {
+                    transcript.note("ended_without_finish_reason");
+                }
+                Ending::Completed
+            }
+        };
+        self.state = State::Ending(self.chat.end(ending, transcript, usage), then);
+    }
+}
+
+/// Whether nothing came that could be called an answer, not even its end.
+fn is_empty(transcript: &Transcript) -> bool {
+    !transcript.has_answer() && !transcript.ended
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = BrokenAnswer;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenAnswer>>> {
+        let this = self.get_mut();
+        loop {
+            if let Some(chunk) = this.tap.next() {
+                return Poll::Ready(Some(Ok(Frame::data(chunk))));
+            }
+            match &mut this.state {
+                State::Streaming => ready!(this.poll_streaming(cx)),
+                State::Ending(ended, then) => {
+                    let durable = ready!(pin!(&mut ended.recorded).poll(cx));
+                    ended.line.log(durable);
+                    let then = *then;
+                    this.state = State::Ended;
+                    match (durable, then) {
+                        (Err(_), _) => return Poll::Ready(Some(Err(BrokenAnswer::Unrecorded))),
+                        (Ok(_), Then::Break) => return Poll::Ready(Some(Err(BrokenAnswer::Upstream))),
+                        (Ok(_), Then::Trail) => {
+                            this.tap.release();
+                            this.state = State::Trailing;
+                        }
+                        (Ok(_), Then::End) => this.tap.release(),
+                    }
+                }
+                State::Trailing => match this.upstream.poll_chunk(cx) {
+                    Poll::Ready(Some(Ok(chunk))) => this.tap.pass(chunk),
+                    // The answer is complete, whatever became of the connection.
+                    Poll::Ready(Some(Err(_)) | None) => this.state = State::Ended,
+                    Poll::Pending => {
+                        ready!(this.silence.poll_over(cx));
+                        this.state = State::Ended;
+                    }
+                },
+                State::Ended => return Poll::Ready(None),
+            }
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Streaming => {
+                let (transcript, usage) = self.tap.take_transcript();
+                self.chat.end(Ending::ClientGone, transcript, usage).detach();
+            }
+            State::Ending(ended, _) => ended.detach(),
+            State::Trailing | State::Ended => {}
+        }
+    }
+}
+
+/// How long the answer has been silent, and how long it has been going on.
+#[derive(Debug)]
+struct Silence {
+    last: Instant,
+    idle: Duration,
+    until: Instant,
+    /// Set to when, at the earliest, a bound can be passed, and looked at anew then: no timer is moved per chunk.
+    alarm: Pin<Box<Sleep>>,
+}
+
+impl Silence {
+    fn new(limits: &Limits) -> Self {
+        let now = Instant::now();
+        let first = limits.idle_timeout.min(limits.total_timeout);
+        Self {
+            last: now,
+            idle: limits.idle_timeout,
+            until: now + limits.total_timeout,
+            alarm: Box::pin(tokio::time::sleep(first)),
+        }
+    }
+
+    fn broken(&mut self) {
+        self.last = Instant::now();
+    }
+
+    /// Ready when a bound is passed: which one.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
+        loop {
+            ready!(self.alarm.as_mut().poll(cx));
+            let now = Instant::now();
+            if now >= self.until {
+                return Poll::Ready("upstream_total_timeout");
+            }
+            if now >= self.last + self.idle {
+                return Poll::Ready("upstream_idle_timeout");
+            }
+            let next = (self.last + self.idle).min(self.until);
+            self.alarm.as_mut().reset(next.into());
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Who asks, proven: a session token, checked with public keys alone. No lookup, so no outage elsewhere can refuse anyone.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, COOKIE};
+use shared::id::UserId;
+use shared::token::{Claims, TokenError, Verifier};
+use time::OffsetDateTime;
+
+/// The cookie that carries a session token for pages.
+pub const COOKIE_NAME: &str = "stenograph_session";
+
+/// Checking a signature costs about 50 µs, more than everything else that a chat costs. So tokens that were good are
+/// remembered until they expire; this many.
+const MAX_REMEMBERED: usize = 10_000;
+
+/// A proven caller.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The user.
+    pub user: UserId,
+}
+
+/// Why there is no caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unauthenticated {
+    /// No token was sent.
+    #[error("no token: expected `Authorization: Bearer <token>`")]
+    Missing,
+    /// The token was not accepted.
+    #[error("{0}")]
+    Token(#[from] TokenError),
+}
+
+/// Checks callers.
+#[derive(Debug)]
+pub struct Authenticator {
+    verifier: Verifier,
+    remembered: Mutex<HashMap<String, Claims>>,
+}
+
+impl Authenticator {
+    /// Checks with these keys.
+    pub fn new(verifier: Verifier) -> Self {
+        Self { verifier, remembered: Mutex::default() }
+    }
+
+    /// Who sent these headers. The `Authorization` header goes before the cookie.
+    pub fn caller(&self, headers: &HeaderMap) -> Result<Caller, Unauthenticated> {
+        let token = bearer(headers).or_else(|| session_cookie(headers)).ok_or(Unauthenticated::Missing)?;
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        let known = self.remembered().get(token).filter(|claims| claims.exp > now).cloned();
+        let claims = match known {
+            Some(claims) => claims,
+            None => {
+                let claims = self.verifier.verify(token)?;
+                self.remember(token, &claims, now);
+                claims
+            }
+        };
+        Ok(Caller { user: claims.sub })
+    }
+
+    fn remember(&self, token: &str, claims: &Claims, now: i64) {
+        let mut remembered = self.remembered();
+        if remembered.len() >= MAX_REMEMBERED {
+            remembered.retain(|_, claims| claims.exp > now);
+            if remembered.len() >= MAX_REMEMBERED {
+                remembered.clear();
+            }
+        }
+        remembered.insert(token.to_owned(), claims.clone());
+    }
+
+    fn remembered(&self) -> std::sync::MutexGuard<'_, HashMap<String, Claims>> {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn session_cookie(headers: &HeaderMap) -> Option<&str> {
+    let cookies = headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(name, _)| *name == COOKIE_NAME).map(|(_, token)| token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: &'static str, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(http::HeaderName::from_static(name), value.parse().unwrap())])
+    }
+
+    #[test]
+    fn tokens_are_found_where_clients_put_them() {
+        assert_eq!(bearer(&headers("authorization", "bearer  abc ")), Some("abc"));
+        assert_eq!(bearer(&headers("authorization", "Basic abc")), None);
+        assert_eq!(session_cookie(&headers("cookie", "a=b; stenograph_session=abc; c=d")), Some("abc"));
+        assert_eq!(session_cookie(&headers("cookie", "not_stenograph_session=abc")), None);
+    }
+}

@@ -1,0 +1,230 @@
+//! Everything that can be set, read once at the start. `deploy/gateway.env` lists it for operators.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Uri;
+use secrecy::{ExposeSecret, SecretString};
+use shared::config::{ConfigError, Environment, malformed};
+use shared::telemetry::LogConfig;
+
+use crate::conversation_id::{ConversationKeys, EXPECTED_KEYS};
+
+/// The gateway's configuration.
+#[derive(Debug)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The name of this instance, as in events. Two instances must not share one.
+    pub instance: String,
+    /// What to log.
+    pub log: LogConfig,
+    /// How callers prove themselves.
+    pub token_keys_file: PathBuf,
+    /// The keys behind conversation ids.
+    pub conversation_keys: ConversationKeys,
+    /// Where events go.
+    pub journal: JournalConfig,
+    /// Where answers come from.
+    pub upstream: UpstreamConfig,
+    /// The bounds.
+    pub limits: Limits,
+    /// The origins whose pages may call; every one if none is named, then without cookies.
+    pub cors_origins: Vec<http::HeaderValue>,
+}
+
+/// Where events go.
+#[derive(Debug)]
+pub struct JournalConfig {
+    /// The broker's address.
+    pub nats_url: String,
+    /// How long a new chat waits for its start to become durable before it is refused.
+    pub patience: Duration,
+    /// Off only to measure what recording costs.
+    pub recording: bool,
+}
+
+/// Where answers come from.
+#[derive(Debug)]
+pub struct UpstreamConfig {
+    /// The address, with the path that `/chat/completions` is appended to.
+    pub base_url: Uri,
+    /// The gateway's own key there.
+    pub api_key: Option<SecretString>,
+    /// How long connecting may take, TLS included.
+    pub connect_timeout: Duration,
+    /// How long the response head may take.
+    pub head_timeout: Duration,
+    /// How long an unused connection is kept.
+    pub keep_alive: Duration,
+}
+
+/// The bounds of what callers can make the gateway do.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The size of a request body.
+    pub body_bytes: usize,
+    /// How long a request's head, and then its body, may take to arrive.
+    pub read_timeout: Duration,
+    /// How long an answer may be silent.
+    pub idle_timeout: Duration,
+    /// How long an answer may take altogether.
+    pub total_timeout: Duration,
+    /// Chats at once.
+    pub chats: usize,
+    /// Connections at once.
+    pub connections: usize,
+    /// How long running chats may take to finish when the gateway is asked to stop.
+    pub shutdown_deadline: Duration,
+}
+
+impl Config {
+    /// Reads the environment.
+    pub fn read(env: &Environment) -> Result<Self, ConfigError> {
+        let keys = env.secret("CONVERSATION_KEYS").ok_or_else(|| ConfigError::Missing {
+            name: "CONVERSATION_KEYS".into(),
+            expected: EXPECTED_KEYS,
+        })?;
+        let config = Self {
+            listen: env.or("GATEWAY_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8080)), "an address and port such as 127.0.0.1:8080")?,
+            instance: instance(env)?,
+            log: LogConfig::read(env)?,
+            token_keys_file: env.required("TOKEN_KEYS_FILE", "the path of a JSON Web Key Set")?.into(),
+            conversation_keys: ConversationKeys::parse(keys.expose_secret()).ok_or_else(|| ConfigError::Malformed {
+                name: "CONVERSATION_KEYS".into(),
+                expected: EXPECTED_KEYS,
+                detail: String::new(),
+            })?,
+            journal: JournalConfig {
+                nats_url: env.text("NATS_URL").unwrap_or("nats://127.0.0.1:4222").to_owned(),
+                patience: env.duration("GATEWAY_JOURNAL_PATIENCE", Duration::from_secs(5))?,
+                recording: match env.text("GATEWAY_RECORDING") {
+                    None | Some("on") => true,
+                    Some("off") => false,
+                    Some(other) => return Err(malformed("GATEWAY_RECORDING", "on or off", &other)),
+                },
+            },
+            upstream: UpstreamConfig::read(env)?,
+            limits: Limits::read(env)?,
+            cors_origins: cors_origins(env)?,
+        };
+        // Where the journal's own log will live. Accepted already, so that deployments can set it.
+        let _ = env.text("GATEWAY_DATA_DIR");
+        // `.local/env` tells scripts where the gateway is; it is no setting, but no mistake either.
+        let _ = env.text("GATEWAY_URL");
+        env.refuse_unknown(&["GATEWAY_"])?;
+        Ok(config)
+    }
+}
+
+impl UpstreamConfig {
+    fn read(env: &Environment) -> Result<Self, ConfigError> {
+        let expected = "an http or https URL such as https://api.openai.com/v1";
+        let base_url: Uri = env.or("LLM_BASE_URL", Uri::from_static("https://api.openai.com/v1"), expected)?;
+        if !matches!(base_url.scheme_str(), Some("http" | "https")) || base_url.host().is_none() || base_url.query().is_some() {
+            return Err(malformed("LLM_BASE_URL", expected, &"not an absolute URL"));
+        }
+        Ok(Self {
+            base_url,
+            api_key: env.secret("LLM_API_KEY"),
+            connect_timeout: env.duration("GATEWAY_CONNECT_TIMEOUT", Duration::from_secs(10))?,
+            head_timeout: env.duration("GATEWAY_HEAD_TIMEOUT", Duration::from_secs(300))?,
+            keep_alive: env.duration("GATEWAY_UPSTREAM_KEEP_ALIVE", Duration::from_secs(30))?,
+        })
+    }
+}
+
+impl Limits {
+    fn read(env: &Environment) -> Result<Self, ConfigError> {
+        let limits = Self {
+            body_bytes: env.or("GATEWAY_MAX_BODY_BYTES", 3 << 20, "a number of bytes")?,
+            read_timeout: env.duration("GATEWAY_READ_TIMEOUT", Duration::from_secs(30))?,
+            idle_timeout: env.duration("GATEWAY_IDLE_TIMEOUT", Duration::from_secs(300))?,
+            total_timeout: env.duration("GATEWAY_TOTAL_TIMEOUT", Duration::from_secs(3600))?,
+            chats: env.or("GATEWAY_MAX_CHATS", 10_000, "a number of chats")?,
+            connections: env.or("GATEWAY_MAX_CONNECTIONS", 20_000, "a number of connections")?,
+            shutdown_deadline: env.duration("GATEWAY_SHUTDOWN_DEADLINE", Duration::from_secs(30))?,
+        };
+        if limits.chats == 0 || limits.chats > 1_000_000 {
+            return Err(malformed("GATEWAY_MAX_CHATS", "a number of chats from 1 to 1000000", &limits.chats));
+        }
+        if limits.connections == 0 || limits.connections > 1_000_000 {
+            return Err(malformed("GATEWAY_MAX_CONNECTIONS", "a number of connections from 1 to 1000000", &limits.connections));
+        }
+        Ok(limits)
+    }
+}
+
+/// The name of this instance: as set, else the host's and a random part, so that two on one host differ.
+fn instance(env: &Environment) -> Result<String, ConfigError> {
+    let expected = "a name of 1 to 64 letters, digits, '-', '_' or '.'";
+    let Some(name) = env.text("GATEWAY_INSTANCE") else {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(40).collect();
+        return Ok(format!("{host}-{:08x}", rand::random::<u32>()));
+    };
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.len() > 64 || !name.chars().all(is_plain) {
+        return Err(malformed("GATEWAY_INSTANCE", expected, &name));
+    }
+    Ok(name.to_owned())
+}
+
+fn cors_origins(env: &Environment) -> Result<Vec<http::HeaderValue>, ConfigError> {
+    let expected = "comma-separated origins such as https://chat.example.org";
+    let names = env.text("GATEWAY_CORS_ORIGINS").unwrap_or("").split(',').map(str::trim).filter(|name| !name.is_empty());
+    names
+        .map(|name| match name.parse::<Uri>() {
+            Ok(uri) if uri.scheme().is_some() && uri.path() == "/" && !name.ends_with('/') => {
+                name.parse().map_err(|error| malformed("GATEWAY_CORS_ORIGINS", expected, &error))
+            }
+            _ => Err(malformed("GATEWAY_CORS_ORIGINS", expected, &name)),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUIRED: [(&str, &str); 2] =
+        [("TOKEN_KEYS_FILE", "keys.json"), ("CONVERSATION_KEYS", "1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8")];
+
+    fn read(more: &[(&str, &str)]) -> Result<Config, String> {
+        Config::read(&Environment::from_pairs(REQUIRED.iter().chain(more).copied())).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        assert!(read(&[]).is_ok());
+        let cases = [
+            ("GATEWAY_MAX_BODY", "1", "GATEWAY_MAX_BODY is not a setting of this program"),
+            ("GATEWAY_IDLE_TIMEOUT", "soon", "GATEWAY_IDLE_TIMEOUT is malformed: expected a duration"),
+            ("LLM_BASE_URL", "api.openai.com", "LLM_BASE_URL is malformed: expected an http or https URL"),
+            ("GATEWAY_MAX_CHATS", "0", "GATEWAY_MAX_CHATS is malformed"),
+            ("GATEWAY_CORS_ORIGINS", "https://a.example/x", "GATEWAY_CORS_ORIGINS is malformed"),
+            ("CONVERSATION_KEYS", "1:secret", "CONVERSATION_KEYS is malformed: expected one or more"),
+        ];
+        for (name, value, expected) in cases {
+            let error = read(&[(name, value)]).unwrap_err();
+            assert!(error.starts_with(expected), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_sample_file_is_complete_and_good() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/gateway.env");
+        let text = std::fs::read_to_string(path).unwrap();
+        let lines = text.lines().map(|line| line.trim_start_matches("# "));
+        let pairs: Vec<_> = lines.filter_map(|line| line.split_once('=')).filter(|(name, _)| !name.contains(' ')).collect();
+        let config = Config::read(&Environment::from_pairs(pairs.iter().copied()));
+        assert!(config.is_ok(), "{config:?}");
+        let source = include_str!("config.rs");
+        for name in source.split('"').filter(|word| word.starts_with("GATEWAY_") && word.len() > 8) {
+            let is_internal = matches!(name, "GATEWAY_URL" | "GATEWAY_MAX_BODY" | "GATEWAY_RECORDING" | "GATEWAY_DATA_DIR");
+            assert!(is_internal || pairs.iter().any(|(known, _)| *known == name), "{name} is not in deploy/gateway.env");
+        }
+    }
+}

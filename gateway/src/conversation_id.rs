@@ -1,0 +1,209 @@
+//! Conversation ids are capabilities: an id works only for the user that it was made for, and the gateway can tell
+//! without looking anything up.
+//!
+//! ```text
+//!  bits  48            4        1         3     8        2         22       40
+//!        time in ms    version  derived?  key   random   variant   random   tag
+//! ```
+//!
+//! The tag is a truncated HMAC-SHA-256 over the user and every other bit. Forging one takes 2^40 requests, each of them
+//! answered with 404. A made id carries the time it was made, so that ids sort by time; a derived one (a client's own
+//! thread id, hashed) carries hash bits in place of time and randomness, so that the same thread always leads to it.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use shared::id::{ConversationId, UserId};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// The keys behind the ids. All gateways of a deployment share them.
+pub struct ConversationKeys {
+    /// The first signs new ids; the last derives ids from thread ids (so that rotating in a new first key moves no thread);
+    /// every one of them is good for checking.
+    keys: Vec<ConversationKey>,
+    /// Makes ids of the same millisecond differ within this process without fail, and between processes almost surely.
+    counter: AtomicU32,
+}
+
+struct ConversationKey {
+    number: u8,
+    mac: Hmac<Sha256>,
+}
+
+/// What a key list looks like.
+pub const EXPECTED_KEYS: &str =
+    "one or more comma-separated keys, each a number from 0 to 7, a colon and 32 bytes in base64url";
+
+const TAG_BYTES: usize = 5;
+
+impl std::fmt::Debug for ConversationKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.keys.iter().map(|key| key.number)).finish()
+    }
+}
+
+impl ConversationKeys {
+    /// Reads a key list such as `2:<base64url>,1:<base64url>`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut keys: Vec<ConversationKey> = Vec::new();
+        for part in text.split(',') {
+            let (number, key) = part.trim().split_once(':')?;
+            let number: u8 = number.parse().ok().filter(|number| *number < 8)?;
+            let key = URL_SAFE_NO_PAD.decode(key.trim_end_matches('=')).ok().filter(|key| key.len() == 32)?;
+            if keys.iter().any(|known| known.number == number) {
+                return None;
+            }
+            keys.push(ConversationKey { number, mac: Hmac::new_from_slice(&key).ok()? });
+        }
+        Some(Self { keys, counter: AtomicU32::new(rand::random()) })
+    }
+
+    /// A new id for this user.
+    pub fn mint(&self, user: &UserId, now: OffsetDateTime) -> ConversationId {
+        let key = &self.keys[0];
+        let millis = u64::try_from(now.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+        let random = self.counter.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let mut bytes = [0; 16];
+        bytes[..6].copy_from_slice(&millis.to_be_bytes()[2..]);
+        bytes[6] = key.number;
+        bytes[7] = random[0];
+        bytes[8..11].copy_from_slice(&random[1..]);
+        key.seal(user, bytes)
+    }
+
+    /// The id that this user's own thread id leads to: always the same one, and nobody else's.
+    pub fn derive(&self, user: &UserId, thread: &str) -> ConversationId {
+        let key = &self.keys[self.keys.len() - 1];
+        let hash = key.hash(&[b"thread", user.as_str().as_bytes(), thread.as_bytes()]);
+        let mut bytes = [0; 16];
+        bytes[..11].copy_from_slice(&hash[..11]);
+        bytes[6] = 0b1000 | key.number;
+        key.seal(user, bytes)
+    }
+
+    /// The id in this text, if it is one that was made for this user.
+    pub fn open(&self, user: &UserId, text: &str) -> Option<ConversationId> {
+        let id = Uuid::try_parse(text).ok()?;
+        if id.get_version_num() != 8 {
+            return None;
+        }
+        let number = id.as_bytes()[6] & 0b0111;
+        let key = self.keys.iter().find(|key| key.number == number)?;
+        let bytes = *id.as_bytes();
+        key.tag(user, &bytes).verify_truncated_left(&bytes[11..]).ok()?;
+        Some(ConversationId(id))
+    }
+}
+
+impl ConversationKey {
+    /// Sets version, variant and tag.
+    fn seal(&self, user: &UserId, bytes: [u8; 16]) -> ConversationId {
+        let mut bytes = *uuid::Builder::from_custom_bytes(bytes).as_uuid().as_bytes();
+        let tag = self.tag(user, &bytes).finalize().into_bytes();
+        bytes[11..].copy_from_slice(&tag[..TAG_BYTES]);
+        ConversationId(Uuid::from_bytes(bytes))
+    }
+
+    fn tag(&self, user: &UserId, bytes: &[u8; 16]) -> Hmac<Sha256> {
+        self.absorb(&[b"id", user.as_str().as_bytes(), &bytes[..11]])
+    }
+
+    fn hash(&self, parts: &[&[u8]]) -> [u8; 32] {
+        self.absorb(parts).finalize().into_bytes().into()
+    }
+
+    /// Each part goes in behind its length, so that no two lists of parts read the same.
+    fn absorb(&self, parts: &[&[u8]]) -> Hmac<Sha256> {
+        let mut mac = self.mac.clone();
+        for part in parts {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part);
+        }
+        mac
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(number: u8, byte: u8) -> String {
+        format!("{number}:{}", URL_SAFE_NO_PAD.encode([byte; 32]))
+    }
+
+    fn keys() -> ConversationKeys {
+        ConversationKeys::parse(&key(1, 7)).unwrap()
+    }
+
+    fn user(id: &str) -> UserId {
+        id.parse().unwrap()
+    }
+
+    #[test]
+    fn an_id_opens_for_its_user_alone() {
+        let (keys, alice, bob) = (keys(), user("alice"), user("bob"));
+        let id = keys.mint(&alice, OffsetDateTime::now_utc()).to_string();
+        assert!(keys.open(&alice, &id).is_some());
+        assert!(keys.open(&bob, &id).is_none());
+        assert!(keys.open(&alice, "not an id").is_none());
+        assert!(keys.open(&alice, &Uuid::now_v7().to_string()).is_none());
+    }
+
+    #[test]
+    fn ids_of_one_millisecond_differ_and_sort_by_time() {
+        let (keys, alice) = (keys(), user("alice"));
+        let now = OffsetDateTime::now_utc();
+        let ids: std::collections::HashSet<_> = (0..10_000).map(|_| keys.mint(&alice, now)).collect();
+        assert_eq!(ids.len(), 10_000);
+        assert!(keys.mint(&alice, now) < keys.mint(&alice, now + time::Duration::milliseconds(1)));
+    }
+
+    #[test]
+    fn a_thread_leads_to_one_conversation_per_user_on_any_gateway() {
+        let (here, there) = (keys(), keys());
+        let (alice, bob) = (user("alice"), user("bob"));
+        let id = here.derive(&alice, "thread-1");
+        assert_eq!(id, there.derive(&alice, "thread-1"));
+        assert_ne!(id, here.derive(&alice, "thread-2"));
+        assert_ne!(id, here.derive(&bob, "thread-1"));
+        assert!(here.open(&alice, &id.to_string()).is_some(), "what was returned can be sent back");
+        assert!(here.open(&bob, &id.to_string()).is_none());
+        // The boundary between user and thread is part of what is hashed.
+        assert_ne!(here.derive(&user("ab"), "c"), here.derive(&user("a"), "bc"));
+    }
+
+    #[test]
+    fn rotation_keeps_old_ids_and_threads() {
+        let alice = user("alice");
+        let old = keys();
+        let new = ConversationKeys::parse(&format!("{},{}", key(2, 9), key(1, 7))).unwrap();
+        let id = old.mint(&alice, OffsetDateTime::now_utc()).to_string();
+        assert!(new.open(&alice, &id).is_some());
+        assert_eq!(new.derive(&alice, "t"), old.derive(&alice, "t"));
+        let id = new.mint(&alice, OffsetDateTime::now_utc()).to_string();
+        assert!(old.open(&alice, &id).is_none(), "signed with the new key");
+    }
+
+    #[test]
+    fn malformed_key_lists_are_refused() {
+        for text in ["", "1", "1:AAAA", "9:x", &format!("8:{}", &key(0, 1)[2..]), &format!("{0},{0}", key(1, 1))] {
+            assert!(ConversationKeys::parse(text).is_none(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_changed_bit_is_accepted(bit in 0..128_usize) {
+            let (keys, alice) = (keys(), user("alice"));
+            let mut bytes = *keys.mint(&alice, OffsetDateTime::now_utc()).0.as_bytes();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(keys.open(&alice, &Uuid::from_bytes(bytes).to_string()).is_none());
+        }
+    }
+}

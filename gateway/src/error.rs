@@ -1,0 +1,141 @@
+//! Errors as callers see them: every status is chosen here, in the shape that OpenAI's clients read.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::StatusCode;
+use serde_json::json;
+
+use crate::auth::Unauthenticated;
+use crate::request::InvalidRequest;
+use crate::upstream::UpstreamError;
+
+/// What a caller is told instead of an answer.
+#[derive(Debug)]
+pub struct ApiError {
+    /// The HTTP status.
+    pub status: StatusCode,
+    kind: &'static str,
+    code: Option<&'static str>,
+    param: Option<&'static str>,
+    message: String,
+    retry_after: Option<u64>,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, kind: &'static str, code: Option<&'static str>, message: impl Into<String>) -> Self {
+        Self { status, kind, code, param: None, message: message.into(), retry_after: None }
+    }
+
+    fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// There is no such route.
+    pub fn no_such_route() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", Some("unknown_url"), "no such route")
+    }
+
+    /// There is, but not for this method.
+    pub fn method_not_allowed() -> Self {
+        let message = "this route does not take this method";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", Some("method_not_allowed"), message)
+    }
+
+    /// The body is no JSON by its own account.
+    pub fn unsupported_media_type() -> Self {
+        let message = "expected content-type: application/json";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", Some("unsupported_media_type"), message)
+    }
+
+    /// The body is too large.
+    pub fn body_too_large(limit: usize) -> Self {
+        let message = format!("the request body is larger than {limit} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", Some("body_too_large"), message)
+    }
+
+    /// The body broke off.
+    pub fn body_unreadable() -> Self {
+        let message = "the request body could not be read";
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", Some("body_unreadable"), message)
+    }
+
+    /// The body came too slowly.
+    pub fn body_timeout() -> Self {
+        let message = "the request body took too long to arrive";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", Some("body_timeout"), message)
+    }
+
+    /// No conversation of this id was made for this user.
+    pub fn no_such_conversation() -> Self {
+        let message = "no such conversation";
+        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", Some("conversation_not_found"), message)
+    }
+
+    /// As many chats as may run do.
+    pub fn too_many_chats() -> Self {
+        let message = "the gateway is serving as many chats as it may; try again shortly";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("overloaded"), message).retry_after(1)
+    }
+
+    /// Nothing new can be recorded, so nothing new is begun.
+    pub fn cannot_record() -> Self {
+        let message = "the chat could not be put on the record, so it was not begun; try again shortly";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("journal_unavailable"), message).retry_after(2)
+    }
+
+    /// The upstream's list of models broke off, or is beyond all bounds.
+    pub fn models_unreadable() -> Self {
+        let message = "the upstream's list of models could not be read";
+        Self::new(StatusCode::BAD_GATEWAY, "upstream_error", Some("upstream_broken"), message)
+    }
+
+    /// The upstream does not accept the gateway's own key. That is not the caller's fault, nor can they mend it.
+    pub fn upstream_refused_key() -> Self {
+        let message = "the upstream refused the gateway's credentials";
+        Self::new(StatusCode::BAD_GATEWAY, "upstream_error", Some("upstream_refused_credentials"), message)
+    }
+}
+
+impl From<Unauthenticated> for ApiError {
+    fn from(error: Unauthenticated) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "authentication_error", Some("invalid_api_key"), error.to_string())
+    }
+}
+
+impl From<InvalidRequest> for ApiError {
+    fn from(error: InvalidRequest) -> Self {
+        let param = error.param;
+        Self { param, ..Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", None, error.message) }
+    }
+}
+
+impl From<&UpstreamError> for ApiError {
+    fn from(error: &UpstreamError) -> Self {
+        let status = match error {
+            UpstreamError::ConnectTimeout | UpstreamError::HeadTimeout => StatusCode::GATEWAY_TIMEOUT,
+            UpstreamError::Connect(_) | UpstreamError::Tls(_) | UpstreamError::Http(_) => StatusCode::BAD_GATEWAY,
+        };
+        Self::new(status, "upstream_error", Some(error.code()), error.public())
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = json!({"error": {
+            "message": self.message,
+            "type": self.kind,
+            "param": self.param,
+            "code": self.code,
+        }});
+        let mut response = (self.status, Json(body)).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

@@ -1,0 +1,176 @@
+//! Which headers pass, in either direction.
+//!
+//! Everything passes but what belongs to one connection (RFC 9110, 7.6.1), what proves the caller or the gateway, and what
+//! the gateway answers for itself.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use crate::open_chat::OpenChat;
+
+/// The chat's id.
+pub const CHAT_ID: HeaderName = HeaderName::from_static("x-chat-id");
+/// The conversation's id, to be sent back with the next chat of it.
+pub const CONVERSATION_ID: HeaderName = HeaderName::from_static("x-conversation-id");
+/// The request's id: the upstream's if it gave one, else the caller's, else the chat's.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// Headers of one connection, never passed on.
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Request headers that stop here: credentials, what the gateway's own request has its own of, and what tells the upstream
+/// where a page was loaded from. Compression is not asked for, so that the tap reads what the client reads.
+const NOT_TO_UPSTREAM: [&str; 12] = [
+    "accept-encoding",
+    "api-key",
+    "authorization",
+    "content-length",
+    "cookie",
+    "expect",
+    "forwarded",
+    "host",
+    "origin",
+    "referer",
+    "x-api-key",
+    "x-conversation-id",
+];
+
+/// Response headers that stop here: the provider's cookies and challenges, and what says how pages may use the provider's
+/// origin rather than ours.
+const NOT_TO_CLIENT: [&str; 5] =
+    ["alt-svc", "set-cookie", "strict-transport-security", "www-authenticate", "content-security-policy"];
+
+/// The caller's headers as the upstream gets them.
+pub fn to_upstream(headers: &HeaderMap) -> HeaderMap {
+    let passes = |name: &str| {
+        !HOP_BY_HOP.contains(&name)
+            && !NOT_TO_UPSTREAM.contains(&name)
+            && !name.starts_with("sec-")
+            && !name.starts_with("x-forwarded-")
+    };
+    pass(headers, passes)
+}
+
+/// The upstream's headers as the client gets them.
+pub fn to_client(mut headers: HeaderMap) -> HeaderMap {
+    let is_stream = headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+    let passes = |name: &str| {
+        !HOP_BY_HOP.contains(&name) && !NOT_TO_CLIENT.contains(&name) && !name.starts_with("access-control-")
+    };
+    if headers.keys().any(|name| !passes(name.as_str())) {
+        headers = pass(&headers, passes);
+    }
+    if is_stream {
+        // The tap may take a chunk out, and no proxy may collect them.
+        headers.remove(header::CONTENT_LENGTH);
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
+        headers.entry(ACCEL_BUFFERING).or_insert(HeaderValue::from_static("no"));
+    }
+    headers
+}
+
+/// The headers that pass, without those that `Connection` names.
+fn pass(headers: &HeaderMap, passes: impl Fn(&str) -> bool) -> HeaderMap {
+    let named = headers.get_all(header::CONNECTION);
+    let named: Vec<&str> = named
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .collect();
+    headers
+        .iter()
+        .filter(|(name, _)| passes(name.as_str()) && !named.iter().any(|n| n.eq_ignore_ascii_case(name.as_str())))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .fold(HeaderMap::with_capacity(headers.len()), |mut all, (name, value)| {
+            all.append(name, value);
+            all
+        })
+}
+
+/// The ids that a response carries.
+#[derive(Debug)]
+pub struct Ids {
+    chat: HeaderValue,
+    conversation: HeaderValue,
+    request: Option<HeaderValue>,
+}
+
+impl Ids {
+    /// The ids of this chat, and of the request that it came with.
+    pub fn of(chat: &OpenChat, request: &HeaderMap) -> Self {
+        let value = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
+        Self {
+            chat: value(chat.id.to_string()),
+            conversation: value(chat.conversation_id.to_string()),
+            request: request.get(REQUEST_ID).filter(|id| id.len() <= 256).cloned(),
+        }
+    }
+
+    /// Puts them on a response.
+    pub fn put_on(self, headers: &mut HeaderMap) {
+        let request = self.request.unwrap_or_else(|| self.chat.clone());
+        headers.entry(REQUEST_ID).or_insert(request);
+        headers.insert(CHAT_ID, self.chat);
+        headers.insert(CONVERSATION_ID, self.conversation);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pairs = pairs.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)));
+        pairs.fold(HeaderMap::new(), |mut all, (name, value)| {
+            all.append(name, value);
+            all
+        })
+    }
+
+    #[test]
+    fn credentials_and_connections_stop_here() {
+        let sent = headers(&[
+            ("authorization", "Bearer t"),
+            ("cookie", "stenograph_session=t"),
+            ("x-api-key", "t"),
+            ("connection", "close, x-private"),
+            ("x-private", "1"),
+            ("openai-organization", "o"),
+            ("accept-encoding", "gzip"),
+            ("anthropic-beta", "a"),
+            ("anthropic-beta", "b"),
+        ]);
+        let kept = headers(&[("openai-organization", "o"), ("anthropic-beta", "a"), ("anthropic-beta", "b")]);
+        assert_eq!(to_upstream(&sent), kept);
+    }
+
+    #[test]
+    fn streams_are_not_to_be_collected_on_the_way() {
+        let sent = headers(&[
+            ("content-type", "text/event-stream; charset=utf-8"),
+            ("content-length", "10"),
+            ("set-cookie", "cf=1"),
+            ("x-ratelimit-remaining-tokens", "7"),
+        ]);
+        let expected = headers(&[
+            ("content-type", "text/event-stream; charset=utf-8"),
+            ("x-ratelimit-remaining-tokens", "7"),
+            ("cache-control", "no-cache"),
+            ("x-accel-buffering", "no"),
+        ]);
+        assert_eq!(to_client(sent), expected);
+    }
+}

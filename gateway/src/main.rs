@@ -1,0 +1,42 @@
+//! The gateway's process.
+
+use std::process::ExitCode;
+
+use shared::config::{EXIT_USAGE, Environment};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const USAGE: &str = "\
+The gateway of Stenograph: proxies LLM chat streams and puts every one of them on the record.
+
+Usage: gateway [--help | --version]
+
+It is configured by environment variables; deploy/gateway.env lists them.
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => {}
+        ["--help" | "-h"] => return say(std::io::stdout(), USAGE, ExitCode::SUCCESS),
+        ["--version" | "-V"] => {
+            return say(std::io::stdout(), concat!("gateway ", env!("CARGO_PKG_VERSION"), "\n"), ExitCode::SUCCESS);
+        }
+        _ => return say(std::io::stderr(), USAGE, ExitCode::from(EXIT_USAGE)),
+    }
+    let config = match gateway::config::Config::read(&Environment::of_process()) {
+        Ok(config) => config,
+        Err(error) => return say(std::io::stderr(), &format!("gateway: {error}\n"), ExitCode::from(EXIT_USAGE)),
+    };
+    match gateway::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => say(std::io::stderr(), &format!("gateway: {error:#}\n"), ExitCode::FAILURE),
+    }
+}
+
+fn say(mut to: impl std::io::Write, text: &str, code: ExitCode) -> ExitCode {
+    // If nobody reads it, there is nobody to tell.
+    let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
+    code
+}

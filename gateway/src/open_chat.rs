@@ -1,0 +1,318 @@
+//! A chat from its admission to its end. Whoever holds one has to end it; dropping it is how a client leaves.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use shared::event::{
+    Attempt, ChatError, ChatFailed, ChatStarted, ConversationOrigin, DialectName, Event, FailureStage, MessageCompleted,
+    UpstreamAnswer, UserMessage,
+};
+use shared::id::{ChatId, ConversationId, UserId};
+use shared::usage::Usage;
+use time::OffsetDateTime;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::journal::{Durability, Journal, JournalError, Recorded};
+use crate::metrics::{Direction, Metrics, Outcome};
+use crate::request::ChatRequest;
+use crate::transcript::Transcript;
+use crate::upstream::millis;
+
+/// What every chat of this gateway needs to be put on the record.
+#[derive(Debug)]
+pub struct Recording {
+    /// Where events go.
+    pub journal: Journal,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The name of this instance.
+    pub instance: String,
+    /// Set when running chats are cut off because the gateway has to stop.
+    pub is_stopping: AtomicBool,
+}
+
+/// A chat that has been admitted and has not ended.
+#[derive(Debug)]
+pub struct OpenChat {
+    recording: Arc<Recording>,
+    /// The chat.
+    pub id: ChatId,
+    /// Its conversation.
+    pub conversation_id: ConversationId,
+    origin: ConversationOrigin,
+    user: UserId,
+    started_at: OffsetDateTime,
+    clock: Instant,
+    model: String,
+    /// Every try at an upstream so far.
+    pub attempts: Vec<Attempt>,
+    first_token_ms: Option<u64>,
+    upstream: Option<String>,
+    is_ended: bool,
+    /// Holds the chat's place among those that may run at once.
+    _permit: OwnedSemaphorePermit,
+}
+
+/// How a chat ends.
+#[derive(Debug)]
+pub enum Ending {
+    /// The answer is complete.
+    Completed,
+    /// It is not.
+    Failed(FailureStage, ChatError),
+    /// The client left.
+    ClientGone,
+}
+
+/// A chat that has ended: its terminal event is on its way.
+#[derive(Debug)]
+pub struct EndedChat {
+    /// Resolves when the end is durable.
+    pub recorded: Recorded,
+    /// What is to be logged then.
+    pub line: ChatLine,
+}
+
+/// The one line in the log about a chat. No text, no secret.
+#[derive(Debug)]
+pub struct ChatLine {
+    chat: ChatId,
+    conversation: ConversationId,
+    origin: ConversationOrigin,
+    user: UserId,
+    model: String,
+    outcome: &'static str,
+    status: Option<u16>,
+    first_token_ms: Option<u64>,
+    duration_ms: u64,
+    prompt_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
+    attempts: usize,
+}
+
+impl OpenChat {
+    /// Admits a chat: puts its start on the way to the record.
+    pub fn admit(
+        recording: &Arc<Recording>,
+        user: UserId,
+        (conversation_id, origin, client_thread_id): (ConversationId, ConversationOrigin, Option<String>),
+        request: &mut ChatRequest,
+        permit: OwnedSemaphorePermit,
+    ) -> (Self, Recorded) {
+        let chat = Self {
+            recording: Arc::clone(recording),
+            id: ChatId::mint(),
+            conversation_id,
+            origin,
+            user,
+            started_at: shared::event::now(),
+            clock: Instant::now(),
+            model: request.model.clone(),
+            attempts: Vec::new(),
+            first_token_ms: None,
+            upstream: None,
+            is_ended: false,
+            _permit: permit,
+        };
+        recording.metrics.chats_started.inc();
+        recording.metrics.chats_open.inc();
+        let started = Event::ChatStarted(Box::new(ChatStarted {
+            chat_id: chat.id,
+            conversation_id,
+            conversation_origin: origin,
+            client_thread_id,
+            user_id: chat.user.clone(),
+            gateway: recording.instance.clone(),
+            started_at: chat.started_at,
+            dialect: DialectName::OpenaiChat,
+            stream: request.stream,
+            model: chat.model.clone(),
+            temperature: request.temperature,
+            parameters: std::mem::take(&mut request.parameters),
+            messages: std::mem::take(&mut request.messages),
+            user_message: request.new_message.take().map(|new| UserMessage {
+                id: chat.id.user_message(),
+                role: new.role,
+                text: new.text,
+            }),
+            assistant_message_id: chat.id.assistant_message(),
+        }));
+        let recorded = recording.journal.record(&started);
+        (chat, recorded)
+    }
+
+    /// Whether the answer is to be folded and its end held back.
+    pub fn is_recorded(&self) -> bool {
+        self.recording.journal.is_on()
+    }
+
+    /// The upstream that answers.
+    pub fn answered_by(&mut self, upstream: &str) {
+        self.upstream = Some(upstream.to_owned());
+    }
+
+    /// The answer has begun, as far as the transcript shows.
+    pub fn saw(&mut self, transcript: &Transcript) {
+        if self.first_token_ms.is_none() && transcript.has_answer() {
+            self.first_token_ms = Some(millis(self.clock.elapsed()));
+            self.recording.metrics.first_token_seconds.observe(self.clock.elapsed().as_secs_f64());
+        }
+    }
+
+    /// Ends the chat: puts its end on the way to the record.
+    pub fn end(&mut self, ending: Ending, mut transcript: Transcript, usage: Usage) -> EndedChat {
+        self.is_ended = true;
+        let has_answer = transcript.has_answer();
+        let ending = match ending {
+            Ending::ClientGone if self.recording.is_stopping.load(Ordering::Relaxed) => {
+                Ending::Failed(FailureStage::GatewayRestarted, error("gateway_stopped", "the gateway was stopped"))
+            }
+            // What was said was heard: the answer is complete as far as this client is concerned.
+            Ending::ClientGone if has_answer => {
+                transcript.finish_reason = Some("client_gone".to_owned());
+                Ending::Completed
+            }
+            Ending::ClientGone => {
+                Ending::Failed(FailureStage::ClientGone, error("client_gone", "the client left before there was an answer"))
+            }
+            other => other,
+        };
+        let outcome = match &ending {
+            Ending::Failed(stage, _) => stage.as_str(),
+            Ending::Completed | Ending::ClientGone => "completed",
+        };
+        let duration_ms = millis(self.clock.elapsed());
+        let line = ChatLine {
+            chat: self.id,
+            conversation: self.conversation_id,
+            origin: self.origin,
+            user: self.user.clone(),
+            model: self.model.clone(),
+            outcome,
+            status: self.attempts.last().and_then(|attempt| attempt.status),
+            first_token_ms: self.first_token_ms,
+            duration_ms,
+            prompt_tokens: usage.prompt_tokens,
+            completion_tokens: usage.completion_tokens,
+            attempts: self.attempts.len(),
+        };
+        self.count(outcome, &usage);
+        let message = has_answer.then(|| transcript.message(self.id.assistant_message()));
+        let event = self.terminal_event(ending, message, transcript, usage, duration_ms);
+        EndedChat { recorded: self.recording.journal.record(&event), line }
+    }
+
+    fn terminal_event(
+        &mut self,
+        ending: Ending,
+        message: Option<shared::event::AssistantMessage>,
+        mut transcript: Transcript,
+        usage: Usage,
+        duration_ms: u64,
+    ) -> Event {
+        let finished_at = shared::event::now();
+        let attempts = std::mem::take(&mut self.attempts);
+        let upstream = self.upstream.take().map(|name| UpstreamAnswer {
+            name,
+            model: transcript.model.take(),
+            response_id: transcript.response_id.take(),
+        });
+        let notes = transcript.notes.iter().map(|note| (*note).to_owned()).collect();
+        match ending {
+            Ending::Failed(stage, error) => Event::ChatFailed(Box::new(ChatFailed {
+                chat_id: self.id,
+                conversation_id: self.conversation_id,
+                user_id: self.user.clone(),
+                gateway: self.recording.instance.clone(),
+                started_at: self.started_at,
+                failed_at: finished_at,
+                model: self.model.clone(),
+                stage,
+                error,
+                message,
+                usage,
+                time_to_first_token_ms: self.first_token_ms,
+                duration_ms,
+                upstream,
+                attempts,
+                notes,
+            })),
+            Ending::Completed | Ending::ClientGone => Event::MessageCompleted(Box::new(MessageCompleted {
+                chat_id: self.id,
+                conversation_id: self.conversation_id,
+                user_id: self.user.clone(),
+                gateway: self.recording.instance.clone(),
+                started_at: self.started_at,
+                finished_at,
+                model: self.model.clone(),
+                message: message.unwrap_or_else(|| transcript.message(self.id.assistant_message())),
+                usage,
+                time_to_first_token_ms: self.first_token_ms,
+                duration_ms,
+                upstream: upstream.unwrap_or_default(),
+                attempts,
+                notes,
+            })),
+        }
+    }
+
+    fn count(&self, outcome: &'static str, usage: &Usage) {
+        let metrics = &self.recording.metrics;
+        metrics.chats_open.dec();
+        metrics.chats_ended.get_or_create(&Outcome { outcome }).inc();
+        metrics.chat_seconds.observe(self.clock.elapsed().as_secs_f64());
+        for (direction, tokens) in [("prompt", usage.prompt_tokens), ("completion", usage.completion_tokens)] {
+            if let Some(tokens) = tokens {
+                metrics.tokens.get_or_create(&Direction { direction }).inc_by(tokens);
+            }
+        }
+    }
+}
+
+impl Drop for OpenChat {
+    fn drop(&mut self) {
+        if !self.is_ended {
+            self.end(Ending::ClientGone, Transcript::default(), Usage::default()).detach();
+        }
+    }
+}
+
+impl EndedChat {
+    /// Nobody waits for the end to be durable; it is logged when it is.
+    pub fn detach(self) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { self.line.log(self.recorded.await) });
+        }
+    }
+}
+
+impl ChatLine {
+    /// Writes the line.
+    pub fn log(&self, durable: Result<Durability, JournalError>) {
+        let Self { chat, conversation, user, model, outcome, status, .. } = self;
+        let conversation_origin = match self.origin {
+            ConversationOrigin::Minted => "new",
+            ConversationOrigin::Given => "given",
+            ConversationOrigin::Derived => "derived",
+        };
+        let durable = match durable {
+            Ok(how) => how.as_str(),
+            Err(error) => {
+                tracing::error!(%chat, %user, %error, "a chat's end could not be recorded");
+                return;
+            }
+        };
+        tracing::info!(
+            %chat, %user, %conversation, conversation_origin, model, outcome, status,
+            first_token_ms = self.first_token_ms, duration_ms = self.duration_ms,
+            prompt_tokens = self.prompt_tokens, completion_tokens = self.completion_tokens,
+            attempts = self.attempts, durable, "chat"
+        );
+    }
+}
+
+/// An error of the gateway's own making.
+pub fn error(kind: &str, message: &str) -> ChatError {
+    ChatError { status: None, kind: Some(kind.to_owned()), code: None, message: message.to_owned() }
+}

@@ -1,0 +1,124 @@
+//! The routes. Each checks the caller before anything else happens.
+
+mod chat;
+mod conversations;
+mod health;
+mod models;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{get, post};
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName};
+use http::{HeaderValue, Method};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio::time::timeout;
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+
+use crate::auth::{Authenticator, Caller};
+use crate::chat::Chats;
+use crate::error::ApiError;
+use crate::forward::{CHAT_ID, CONVERSATION_ID, REQUEST_ID};
+use crate::metrics::{Metrics, Status};
+
+/// What the routes need.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Who asks.
+    pub auth: Authenticator,
+    /// What serves chats.
+    pub chats: Chats,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Every route.
+pub fn router(gateway: Arc<Gateway>, cors_origins: &[HeaderValue]) -> Router {
+    let proven = Router::new()
+        .route("/api/chat", post(chat::frontend))
+        .route("/v1/chat/completions", post(chat::openai))
+        .route("/v1/models", get(models::list))
+        .route("/api/conversations", post(conversations::create))
+        .route_layer(from_fn_with_state(Arc::clone(&gateway), prove_caller));
+    Router::new()
+        .merge(proven)
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .fallback(|| async { ApiError::no_such_route() })
+        .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+        .layer(cors(cors_origins))
+        .with_state(gateway)
+}
+
+/// No caller, no route.
+async fn prove_caller(
+    State(gateway): State<Arc<Gateway>>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let caller = gateway.auth.caller(request.headers()).map_err(|error| gateway.refuse(error.into()))?;
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
+}
+
+impl Gateway {
+    /// Counts a refusal.
+    fn refuse(&self, error: ApiError) -> ApiError {
+        self.metrics.refused.get_or_create(&Status { status: error.status.as_u16() }).inc();
+        error
+    }
+
+    /// The parts of a request with a JSON body, within bounds.
+    async fn read_json(&self, request: Request) -> Result<(Caller, HeaderMap, Bytes), ApiError> {
+        let (mut head, body) = request.into_parts();
+        let is_json = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
+            let essence = value.split(';').next().unwrap_or("").trim();
+            essence.eq_ignore_ascii_case("application/json") || essence.to_ascii_lowercase().ends_with("+json")
+        });
+        if !is_json {
+            return Err(ApiError::unsupported_media_type());
+        }
+        // `prove_caller` put it there; a route without it is a mistake that must not open a door.
+        let caller = head.extensions.remove::<Caller>().ok_or(crate::auth::Unauthenticated::Missing)?;
+        let limit = self.chats.limits.body_bytes;
+        let body = timeout(self.chats.limits.read_timeout, Limited::new(body, limit).collect())
+            .await
+            .map_err(|_| ApiError::body_timeout())?
+            .map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+                Some(_) => ApiError::body_too_large(limit),
+                None => ApiError::body_unreadable(),
+            })?;
+        Ok((caller, head.headers, body.to_bytes()))
+    }
+}
+
+fn cors(origins: &[HeaderValue]) -> CorsLayer {
+    let exposed: [HeaderName; 9] = [
+        CHAT_ID,
+        CONVERSATION_ID,
+        REQUEST_ID,
+        header::RETRY_AFTER,
+        HeaderName::from_static("retry-after-ms"),
+        HeaderName::from_static("x-ratelimit-limit-requests"),
+        HeaderName::from_static("x-ratelimit-remaining-requests"),
+        HeaderName::from_static("x-ratelimit-remaining-tokens"),
+        HeaderName::from_static("x-ratelimit-reset-tokens"),
+    ];
+    let layer = CorsLayer::new()
+        .allow_methods([Method::GET, Method::POST, Method::OPTIONS])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers(exposed)
+        .max_age(Duration::from_secs(3600));
+    if origins.is_empty() {
+        // Any page may call, but only with a token that it holds itself: cookies are not allowed to come along.
+        layer.allow_origin(AllowOrigin::any())
+    } else {
+        layer.allow_origin(AllowOrigin::list(origins.iter().cloned())).allow_credentials(true)
+    }
+}

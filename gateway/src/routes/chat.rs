@@ -1,0 +1,30 @@
+//! `POST /api/chat` and `POST /v1/chat/completions`.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+
+use super::Gateway;
+use crate::error::ApiError;
+use crate::request::Surface;
+
+/// What frontends call.
+pub(super) async fn frontend(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
+    gateway.chat(Surface::Frontend, request).await
+}
+
+/// What OpenAI's clients call.
+pub(super) async fn openai(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
+    gateway.chat(Surface::OpenAi, request).await
+}
+
+impl Gateway {
+    async fn chat(&self, surface: Surface, request: Request) -> Result<Response, ApiError> {
+        let served = async {
+            let (caller, headers, body) = self.read_json(request).await?;
+            self.chats.serve(caller, surface, &headers, body).await
+        };
+        served.await.map_err(|error| self.refuse(error))
+    }
+}

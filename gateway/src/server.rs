@@ -1,0 +1,80 @@
+//! Accepting connections, and stopping: first no new ones, then the running chats to their end, then whatever is left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+
+use crate::config::Limits;
+use crate::metrics::Metrics;
+
+/// Serves until `stop` resolves and everything that was running then has finished, or the deadline is over.
+/// Returns how many connections had to be cut off.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: &Limits,
+    metrics: &Metrics,
+    stop: impl Future<Output = ()>,
+    on_deadline: impl FnOnce(),
+) -> usize {
+    let mut http = http1::Builder::new();
+    // The smallest read buffer that hyper has: heads are small, and there is one for each open stream.
+    http.timer(TokioTimer::new()).header_read_timeout(limits.read_timeout).max_buf_size(64 << 10);
+    let places = Arc::new(Semaphore::new(limits.connections));
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let (stream, place) = tokio::select! {
+            accepted = accept(&listener, &places) => accepted,
+            Some(_) = connections.join_next() => {
+                metrics.connections.set(i64::try_from(connections.len()).unwrap_or(i64::MAX));
+                continue;
+            }
+            () = &mut stop => break,
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        connections.spawn(async move {
+            // How a connection ends concerns nobody here: what the chat came to is on the record.
+            let _ = connection.await;
+            drop(place);
+        });
+        metrics.connections.set(i64::try_from(connections.len()).unwrap_or(i64::MAX));
+    }
+    drop(listener);
+    if tokio::time::timeout(limits.shutdown_deadline, graceful.shutdown()).await.is_ok() {
+        return 0;
+    }
+    on_deadline();
+    let cut_off = connections.len();
+    connections.shutdown().await;
+    cut_off
+}
+
+/// The next connection, when there is a place for it. Until then clients wait in the listener's queue.
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+    loop {
+        let Ok(place) = Arc::clone(places).acquire_owned().await else { return std::future::pending().await };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Nagle's algorithm and delayed acknowledgements together hold a token back for 40 ms.
+                let _ = stream.set_nodelay(true);
+                return (stream, place);
+            }
+            Err(error) => {
+                tracing::error!(%error, "could not accept a connection");
+                // Out of file descriptors, most likely: trying at once would only spin.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Reads server-sent events out of a byte stream that may be cut anywhere, by the WHATWG algorithm, and says where in the
+//! bytes each event lies.
+//!
+//! Pure: bytes in, events out.
+
+use std::ops::{ControlFlow, Range};
+
+/// The longest line, and the most data of one event, that is kept. What is longer is passed over and counted.
+const MAX_EVENT_BYTES: usize = 4 << 20;
+
+/// The data that ends a stream of OpenAI chat completions.
+pub const DONE: &[u8] = b"[DONE]";
+
+/// One event.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SseEvent<'a> {
+    /// The `event:` field; empty where there is none. `error` also for the `error:` field that llama.cpp sends.
+    pub name: &'a str,
+    /// The `data:` lines, joined by line feeds; none for a block of comments or a blank line, which clients pass over.
+    pub data: Option<&'a [u8]>,
+    /// Where it lies in the current chunk, its blank line included; from 0 where it began in an earlier one.
+    pub span: Range<usize>,
+}
+
+/// What is kept between two chunks.
+#[derive(Debug, Default)]
+pub struct SseReader {
+    /// The part of a line whose end has not come.
+    line: Vec<u8>,
+    /// What has come of the event whose end has not.
+    event: Partial,
+    /// The last chunk ended in a carriage return: a line feed right after it belongs to it.
+    after_cr: bool,
+    /// The byte order mark can only be at the very beginning.
+    past_first_line: bool,
+}
+
+#[derive(Debug, Default)]
+struct Partial {
+    name: String,
+    data: Vec<u8>,
+    has_data: bool,
+    too_long: bool,
+}
+
+impl SseReader {
+    /// Reads one chunk. `on` gets each event, and each other block of lines, that it completes, and may break off.
+    ///
+    /// `[DONE]` is handed over as soon as it is there, with or without the end of its line: that is when clients take it
+    /// for the end.
+    pub fn feed(&mut self, chunk: &[u8], mut on: impl FnMut(SseEvent<'_>) -> ControlFlow<()>) {
+        let mut at = 0;
+        if !chunk.is_empty() && std::mem::take(&mut self.after_cr) && chunk[0] == b'\n' {
+            at = 1;
+        }
+        let mut event_start = if self.in_event() { 0 } else { at };
+        while let Some(length) = memchr::memchr2(b'\n', b'\r', &chunk[at..]) {
+            let end = at + length;
+            let next = match (chunk[end], chunk.get(end + 1)) {
+                (b'\r', Some(b'\n')) => end + 2,
+                (b'\r', None) => {
+                    self.after_cr = true;
+                    end + 1
+                }
+                _ => end + 1,
+            };
+            let is_end = if self.line.is_empty() {
+                self.event.line(&chunk[at..end], self.past_first_line);
+                length == 0 || self.event.is_done()
+            } else {
+                self.keep(&chunk[at..end]);
+                self.event.line(&self.line, self.past_first_line);
+                self.line.clear();
+                self.event.is_done()
+            };
+            self.past_first_line = true;
+            at = next;
+            if is_end {
+                if self.event.dispatch(event_start..next, &mut on).is_break() {
+                    return;
+                }
+                event_start = next;
+            }
+        }
+        if at < chunk.len() {
+            self.keep(&chunk[at..]);
+            if !self.event.has_data && is_done_line(&self.line) {
+                self.event.line(&self.line, true);
+                self.line.clear();
+                // What breaking off means here, at the end of the chunk, is up to the caller.
+                let _ = self.event.dispatch(event_start..chunk.len(), &mut on);
+            }
+        }
+    }
+
+    /// The stream has ended: hands over an event that came without its blank line, which clients would drop.
+    pub fn finish(&mut self, mut on: impl FnMut(SseEvent<'_>) -> ControlFlow<()>) {
+        if !self.line.is_empty() {
+            self.event.line(&self.line, self.past_first_line);
+            self.line.clear();
+        }
+        if self.event.has_data {
+            let _ = self.event.dispatch(0..0, &mut on);
+        }
+    }
+
+    /// Whether part of an event has been read.
+    fn in_event(&self) -> bool {
+        !self.line.is_empty() || self.event.has_data || !self.event.name.is_empty()
+    }
+
+    fn keep(&mut self, part: &[u8]) {
+        if self.line.len() + part.len() <= MAX_EVENT_BYTES {
+            self.line.extend_from_slice(part);
+        } else {
+            self.event.too_long = true;
+        }
+    }
+}
+
+impl Partial {
+    fn line(&mut self, line: &[u8], past_first_line: bool) {
+        let line = if past_first_line { line } else { line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line) };
+        let (field, value) = match memchr::memchr(b':', line) {
+            Some(colon) => (&line[..colon], line[colon + 1..].strip_prefix(b" ").unwrap_or(&line[colon + 1..])),
+            None => (line, &b""[..]),
+        };
+        match field {
+            b"data" => self.data(value),
+            b"event" => self.name = String::from_utf8_lossy(value).into_owned(),
+            b"error" => {
+                "error".clone_into(&mut self.name);
+                self.data(value);
+            }
+            _ => {}
+        }
+    }
+
+    fn data(&mut self, value: &[u8]) {
+        if self.data.len() + value.len() > MAX_EVENT_BYTES {
+            self.too_long = true;
+            return;
+        }
+        if std::mem::replace(&mut self.has_data, true) {
+            self.data.push(b'\n');
+        }
+        self.data.extend_from_slice(value);
+    }
+
+    fn is_done(&self) -> bool {
+        self.data == DONE
+    }
+
+    fn dispatch(
+        &mut self,
+        span: Range<usize>,
+        on: &mut impl FnMut(SseEvent<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let data = (self.has_data && !self.too_long).then_some(self.data.as_slice());
+        let flow = on(SseEvent { name: &self.name, data, span });
+        self.name.clear();
+        self.data.clear();
+        self.has_data = false;
+        self.too_long = false;
+        flow
+    }
+}
+
+fn is_done_line(line: &[u8]) -> bool {
+    line.strip_prefix(b"data:").is_some_and(|value| value.strip_prefix(b" ").unwrap_or(value) == DONE)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(chunks: &[&[u8]]) -> Vec<(String, String)> {
+        let mut reader = SseReader::default();
+        let mut events = Vec::new();
+        let mut on = |event: SseEvent<'_>| {
+            if let Some(data) = event.data {
+                events.push((event.name.to_owned(), String::from_utf8_lossy(data).into_owned()));
+            }
+            ControlFlow::Continue(())
+        };
+        for chunk in chunks {
+            reader.feed(chunk, &mut on);
+        }
+        reader.finish(&mut on);
+        events
+    }
+
+    fn check(stream: &str, expected: &[(&str, &str)]) {
+        let expected: Vec<_> = expected.iter().map(|(n, d)| ((*n).to_owned(), (*d).to_owned())).collect();
+        assert_eq!(read(&[stream.as_bytes()]), expected, "whole: {stream:?}");
+        let bytes: Vec<&[u8]> = stream.as_bytes().chunks(1).collect();
+        assert_eq!(read(&bytes), expected, "byte by byte: {stream:?}");
+    }
+
+    #[test]
+    fn the_whatwg_algorithm() {
+        check("data: a\n\ndata:b\n\n", &[("", "a"), ("", "b")]);
+        check("data: a\r\n\r\ndata: b\r\rdata: c\n\n", &[("", "a"), ("", "b"), ("", "c")]);
+        check("\u{feff}data: a\n\n", &[("", "a")]);
+        check("\n\n: comment\n\nid: 7\nretry: 10\nevent: x\ndata: 1\ndata: 2\n\n", &[("x", "1\n2")]);
+        check("data\n\nevent: lonely\n\n", &[("", "")]);
+        check("data:  two spaces\n\n", &[("", " two spaces")]);
+    }
+
+    #[test]
+    fn looser_than_the_algorithm() {
+        check("data: no blank line\n", &[("", "no blank line")]);
+        check("data: no line end", &[("", "no line end")]);
+        check("data: a\n\ndata: [DONE]", &[("", "a"), ("", "[DONE]")]);
+        check("error: {\"code\":500}\n\n", &[("error", "{\"code\":500}")]);
+    }
+
+    #[test]
+    fn done_is_seen_before_its_blank_line_and_its_place_is_told() {
+        let mut reader = SseReader::default();
+        let mut spans = Vec::new();
+        reader.feed(b"data: x\n\ndata: [DONE]", |event| {
+            spans.push(event.span);
+            ControlFlow::Continue(())
+        });
+        assert_eq!(spans, [0..9, 9..21]);
+    }
+
+    #[test]
+    fn too_long_an_event_is_passed_over_and_the_next_is_read() {
+        let long = format!("data: {}\n\ndata: ok\n\n", "x".repeat(MAX_EVENT_BYTES + 1));
+        let chunks: Vec<&[u8]> = long.as_bytes().chunks(100_000).collect();
+        assert_eq!(read(&chunks), [(String::new(), "ok".to_owned())]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_cut_gives_the_same_events(
+            text in "(data: [a-zé\\[\\]DONE]{0,6}|event: x|: c|error: e|\n|\r|\r\n|\n\n){0,30}",
+            cuts in proptest::collection::vec(0..200_usize, 0..12),
+        ) {
+            let bytes = text.as_bytes();
+            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(bytes.len())).collect();
+            cuts.sort_unstable();
+            let mut chunks = Vec::new();
+            let mut from = 0;
+            for cut in cuts {
+                chunks.push(&bytes[from..cut]);
+                from = cut;
+            }
+            chunks.push(&bytes[from..]);
+            // A line that merely begins with [DONE] is the one thing that depends on the cut, on purpose.
+            prop_assume!(!text.contains("data: [DONE]"));
+            prop_assert_eq!(read(&chunks), read(&[bytes]));
+        }
+
+        #[test]
+        fn never_panics(chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..10)) {
+            let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
+            let _ = read(&chunks);
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! The tap: the answer's bytes pass, a copy is folded, and the end is held back until it is on the record.
+//!
+//! Pure: chunks in, chunks out. What passes is what came, byte for byte, but for one thing: a usage chunk that the gateway
+//! asked for and the client did not.
+//!
+//! What is held back is only what a client could take for the end: of an event stream the event that says so (`[DONE]`),
+//! of a document its last chunk.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use shared::usage::Usage;
+
+use crate::dialect::{Fold, Signal};
+use crate::sse::SseReader;
+use crate::transcript::Transcript;
+
+/// The most of a document that is kept to be read.
+const MAX_DOCUMENT_BYTES: usize = 8 << 20;
+
+/// The most of an unfinished event that is withheld to see whether it is a usage chunk. No usage chunk is this long.
+const MAX_WITHHELD_BYTES: usize = 64 << 10;
+
+/// What the upstream sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// An event stream, or a document: what it looks like.
+    Answer,
+    /// The body of an error status: always read as a document.
+    Error,
+}
+
+/// Whether a usage chunk is the client's or ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsageChunk {
+    /// The client asked for it: it passes.
+    Passes,
+    /// Only the gateway asked for it: it is taken out.
+    TakenOut,
+}
+
+/// Whether the answer goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fed {
+    /// It does.
+    More,
+    /// What came last says that this is the end. It is held back until [`Tap::release`].
+    End,
+}
+
+/// The tap of one answer.
+#[derive(Debug)]
+pub struct Tap {
+    fold: Fold,
+    reading: Reading,
+    usage_chunk: UsageChunk,
+    /// What may pass.
+    passing: VecDeque<Bytes>,
+    /// What may not pass yet.
+    held: Vec<Bytes>,
+}
+
+#[derive(Debug)]
+enum Reading {
+    /// Nothing has come yet.
+    Unknown(Expected),
+    /// An event stream.
+    Events(EventStream),
+    /// One document, copied as far as it will be read.
+    Document { body: Vec<u8>, too_long: bool },
+}
+
+#[derive(Debug, Default)]
+struct EventStream {
+    reader: SseReader,
+    /// The beginning of an event, withheld to see whether it is a usage chunk.
+    withheld: Vec<u8>,
+    /// The beginning of the current event has passed already, so the rest must.
+    began_to_pass: bool,
+}
+
+impl Tap {
+    /// A tap that folds with `fold`.
+    pub fn new(fold: Fold, expected: Expected, usage_chunk: UsageChunk) -> Self {
+        Self {
+            fold,
+            reading: Reading::Unknown(expected),
+            usage_chunk,
+            passing: VecDeque::new(),
+            held: Vec::new(),
+        }
+    }
+
+    /// Takes in one chunk of the answer.
+    pub fn feed(&mut self, chunk: Bytes) -> Fed {
+        if let Reading::Unknown(expected) = &self.reading
+            && let Some(first) = chunk.iter().find(|byte| !byte.is_ascii_whitespace())
+        {
+            self.reading = if *expected == Expected::Error || matches!(first, b'{' | b'[' | b'<') {
+                Reading::Document { body: Vec::new(), too_long: false }
+            } else {
+                Reading::Events(EventStream::default())
+            };
+        }
+        match &mut self.reading {
+            Reading::Unknown(_) => {
+                self.passing.push_back(chunk);
+                Fed::More
+            }
+            Reading::Document { body, too_long } => {
+                if body.len() + chunk.len() <= MAX_DOCUMENT_BYTES {
+                    body.extend_from_slice(&chunk);
+                } else {
+                    *too_long = true;
+                }
+                self.passing.extend(self.held.drain(..));
+                self.held.push(chunk);
+                Fed::More
+            }
+            Reading::Events(events) => match self.usage_chunk {
+                UsageChunk::Passes => events.pass(&mut self.fold, chunk, &mut self.passing, &mut self.held),
+                UsageChunk::TakenOut => events.filter(&mut self.fold, &chunk, &mut self.passing, &mut self.held),
+            },
+        }
+    }
+
+    /// Lets a chunk pass unread: after the end, or where nothing is recorded.
+    pub fn pass(&mut self, chunk: Bytes) {
+        self.passing.push_back(chunk);
+    }
+
+    /// The answer's bytes have ended: what is left of it is folded, and held back until [`Tap::release`].
+    pub fn finish(&mut self) {
+        match &mut self.reading {
+            Reading::Unknown(_) => {}
+            Reading::Document { body, too_long } => {
+                if *too_long {
+                    self.fold.note("document_too_long_to_read");
+                } else {
+                    self.fold.document(body);
+                }
+            }
+            Reading::Events(events) => {
+                let mut usage_only = false;
+                events.reader.finish(|event| {
+                    usage_only = self.fold.event(&event) == Signal::UsageOnly;
+                    ControlFlow::Continue(())
+                });
+                let rest = std::mem::take(&mut events.withheld);
+                if !rest.is_empty() && !usage_only {
+                    self.held.push(rest.into());
+                }
+            }
+        }
+    }
+
+    /// Lets pass what was held back.
+    pub fn release(&mut self) {
+        self.passing.extend(self.held.drain(..));
+    }
+
+    /// The next chunk for the client.
+    pub fn next(&mut self) -> Option<Bytes> {
+        self.passing.pop_front()
+    }
+
+    /// The transcript so far.
+    pub fn transcript(&self) -> &Transcript {
+        self.fold.transcript()
+    }
+
+    /// The body of an error status.
+    pub fn error_body(&self) -> &[u8] {
+        match &self.reading {
+            Reading::Document { body, .. } => body,
+            Reading::Unknown(_) | Reading::Events(_) => &[],
+        }
+    }
+
+    /// What the answer came to.
+    pub fn take_transcript(&mut self) -> (Transcript, Usage) {
+        self.fold.take()
+    }
+}
+
+impl EventStream {
+    /// Everything passes, but for the end.
+    fn pass(
+        &mut self,
+        fold: &mut Fold,
+        chunk: Bytes,
+        passing: &mut VecDeque<Bytes>,
+        held: &mut Vec<Bytes>,
+    ) -> Fed {
+        let mut end = None;
+        self.reader.feed(&chunk, |event| match fold.event(&event) {
+            Signal::End => {
+                end = Some(event.span.start);
+                ControlFlow::Break(())
+            }
+            Signal::Pass | Signal::UsageOnly => ControlFlow::Continue(()),
+        });
+        match end {
+            None => {
+                passing.push_back(chunk);
+                Fed::More
+            }
+            Some(at) => {
+                if at > 0 {
+                    passing.push_back(chunk.slice(..at));
+                }
+                held.push(chunk.slice(at..));
+                Fed::End
+            }
+        }
+    }
+
+    /// Everything passes, but for the end and for events of nothing but usage. An event passes when it is complete: until
+    /// then no client can make anything of it.
+    fn filter(
+        &mut self,
+        fold: &mut Fold,
+        chunk: &Bytes,
+        passing: &mut VecDeque<Bytes>,
+        held: &mut Vec<Bytes>,
+    ) -> Fed {
+        let mut passes_from = 0;
+        let mut decided = 0;
+        let mut end = None;
+        let Self { reader, withheld, began_to_pass } = self;
+        reader.feed(chunk, |event| {
+            let signal = fold.event(&event);
+            let began_before = event.span.start == 0 && decided == 0;
+            decided = event.span.end;
+            match signal {
+                Signal::UsageOnly if !(began_before && *began_to_pass) => {
+                    if began_before {
+                        withheld.clear();
+                    }
+                    if event.span.start > passes_from {
+                        pass(passing, withheld, chunk.slice(passes_from..event.span.start));
+                    }
+                    passes_from = event.span.end;
+                }
+                Signal::End => {
+                    if event.span.start > passes_from {
+                        pass(passing, withheld, chunk.slice(passes_from..event.span.start));
+                    }
+                    end = Some(event.span.start.max(passes_from));
+                }
+                Signal::Pass | Signal::UsageOnly => {}
+            }
+            *began_to_pass = false;
+            if end.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        if let Some(at) = end {
+            held.extend((!withheld.is_empty()).then(|| std::mem::take(withheld).into()));
+            held.push(chunk.slice(at..));
+            return Fed::End;
+        }
+        if decided > passes_from {
+            pass(passing, withheld, chunk.slice(passes_from..decided));
+        }
+        let rest = &chunk[decided..];
+        if *began_to_pass || withheld.len() + rest.len() > MAX_WITHHELD_BYTES {
+            *began_to_pass = true;
+            if !rest.is_empty() || !withheld.is_empty() {
+                pass(passing, withheld, chunk.slice(decided..));
+            }
+        } else {
+            withheld.extend_from_slice(rest);
+        }
+        Fed::More
+    }
+}
+
+/// Passes what was withheld, and then this.
+fn pass(passing: &mut VecDeque<Bytes>, withheld: &mut Vec<u8>, chunk: Bytes) {
+    if !withheld.is_empty() {
+        passing.push_back(std::mem::take(withheld).into());
+    }
+    if !chunk.is_empty() {
+        passing.push_back(chunk);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use shared::event::DialectName;
+
+    use super::*;
+
+    const CONTENT: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hé\"}}]}\n\n";
+    const FINISH: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+    const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1}}\n\n";
+    const DONE: &str = "data: [DONE]\n\n";
+
+    /// Feeds these chunks; returns what passed before the end was released, all that passed, and the transcript.
+    fn run(chunks: &[&[u8]], usage_chunk: UsageChunk) -> (String, String, Transcript, Usage) {
+        let mut tap = Tap::new(Fold::new(DialectName::OpenaiChat), Expected::Answer, usage_chunk);
+        let mut passed = Vec::new();
+        let mut before = None;
+        for chunk in chunks {
+            if before.is_some() {
+                passed.extend_from_slice(chunk);
+                continue;
+            }
+            let fed = tap.feed(Bytes::copy_from_slice(chunk));
+            while let Some(bytes) = tap.next() {
+                passed.extend_from_slice(&bytes);
+            }
+            if fed == Fed::End {
+                before = Some(passed.clone());
+                tap.release();
+                while let Some(bytes) = tap.next() {
+                    passed.extend_from_slice(&bytes);
+                }
+            }
+        }
+        if before.is_none() {
+            tap.finish();
+        }
+        let before = before.unwrap_or_else(|| passed.clone());
+        tap.release();
+        while let Some(bytes) = tap.next() {
+            passed.extend_from_slice(&bytes);
+        }
+        let (transcript, usage) = tap.take_transcript();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        (text(before), text(passed), transcript, usage)
+    }
+
+    #[test]
+    fn bytes_pass_and_the_end_waits() {
+        let stream = [CONTENT, FINISH, USAGE, DONE].concat();
+        let (before, all, transcript, usage) = run(&[stream.as_bytes()], UsageChunk::Passes);
+        assert_eq!(before, [CONTENT, FINISH, USAGE].concat());
+        assert_eq!(all, stream);
+        assert_eq!(transcript.text, "hé");
+        assert_eq!(transcript.finish_reason.as_deref(), Some("stop"));
+        assert_eq!(usage.total_tokens, Some(4));
+    }
+
+    #[test]
+    fn a_usage_chunk_that_the_client_did_not_ask_for_is_taken_out() {
+        let stream = [": hi\n\n", CONTENT, FINISH, USAGE, DONE].concat();
+        let expected = [": hi\n\n", CONTENT, FINISH, DONE].concat();
+        for size in 1..stream.len() {
+            let chunks: Vec<&[u8]> = stream.as_bytes().chunks(size).collect();
+            let (before, all, _, usage) = run(&chunks, UsageChunk::TakenOut);
+            assert_eq!(all, expected, "in chunks of {size}");
+            assert!(!before.contains("[DONE]"), "in chunks of {size}");
+            assert_eq!(usage.prompt_tokens, Some(3));
+        }
+    }
+
+    #[test]
+    fn the_last_chunk_of_a_document_waits() {
+        let document = br#"{"id":"r","choices":[{"message":{"content":"x"},"finish_reason":"stop"}]}"#;
+        let (before, all, transcript, _) = run(&[&document[..10], &document[10..20], &document[20..]], UsageChunk::Passes);
+        assert_eq!(before.as_bytes(), &document[..20]);
+        assert_eq!(all.as_bytes(), document);
+        assert_eq!(transcript.text, "x");
+    }
+
+    #[test]
+    fn an_event_too_long_to_be_usage_passes_as_it_comes() {
+        let long = format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{}\"}}}}]}}\n\n", "y".repeat(200_000));
+        let stream = [CONTENT, &long, USAGE, DONE].concat();
+        let chunks: Vec<&[u8]> = stream.as_bytes().chunks(1_000).collect();
+        let (_, all, transcript, _) = run(&chunks, UsageChunk::TakenOut);
+        assert_eq!(all, [CONTENT, &long, DONE].concat());
+        assert_eq!(transcript.text.len(), 200_003);
+    }
+
+    proptest! {
+        #[test]
+        fn however_it_is_cut_the_same_passes_and_the_same_is_recorded(
+            events in proptest::collection::vec(prop_oneof![
+                Just(CONTENT), Just(FINISH), Just(USAGE), Just(": c\n\n"), Just("data: {\"choices\":[]}\n\n"),
+                Just("data: nonsense\r\n\r\n"), Just("event: x\ndata: {}\ndata: {}\n\n"),
+            ], 0..8),
+            end in prop_oneof![Just(DONE), Just(""), Just("data: [DONE]")],
+            sizes in proptest::collection::vec(1..90_usize, 1..200),
+            taken_out in any::<bool>(),
+        ) {
+            let stream = events.concat() + end;
+            let usage_chunk = if taken_out { UsageChunk::TakenOut } else { UsageChunk::Passes };
+            let expected = if taken_out { stream.replace(USAGE, "") } else { stream.clone() };
+            let mut chunks = Vec::new();
+            let mut rest = stream.as_bytes();
+            for size in sizes.iter().cycle() {
+                if rest.is_empty() { break; }
+                let (chunk, next) = rest.split_at((*size).min(rest.len()));
+                chunks.push(chunk);
+                rest = next;
+            }
+            let (before, all, transcript, usage) = run(&chunks, usage_chunk);
+            let (_, _, whole, whole_usage) = run(&[stream.as_bytes()], usage_chunk);
+            prop_assert_eq!(all, expected);
+            prop_assert!(!before.contains("[DONE]"));
+            prop_assert_eq!(transcript.text, whole.text);
+            prop_assert_eq!(transcript.finish_reason, whole.finish_reason);
+            prop_assert_eq!(usage.total_tokens, whole_usage.total_tokens);
+        }
+    }
+}
