@@ -230,6 +230,7 @@ start() {
         exec setsid "$@"
     ) >"$log" 2>&1 </dev/null 9>&- &
     pid=$!
+    disown "$pid" # Or bash would comment on its end.
     printf '%s %s\n' "$pid" "$(started_at "$pid" || echo gone)" >"$here/run/$name.pid"
 }
 
@@ -288,11 +289,12 @@ lock() {
 
 # ---------------------------------------------------------------------------------------------------------------- ports
 
+# in_use PORT: someone listens there.
 in_use() {
     local hex
     hex=$(printf ':%04X' "$1")
     { cat /proc/net/tcp /proc/net/tcp6 2>/dev/null || true; } |
-        awk -v port="$hex" 'substr($2, length($2) - 4) == port { found = 1 } END { exit !found }'
+        awk -v port="$hex" '$4 == "0A" && substr($2, length($2) - 4) == port { found = 1 } END { exit !found }'
 }
 
 # Each port is chosen once and kept, unless someone else has taken it meanwhile. Below 32768, where the system takes none
