@@ -280,7 +280,9 @@ stop_all() {
 }
 
 lock() {
-    mkdir -p "$here/run"
+    if ! mkdir -p "$here/run" 2>/dev/null || [ ! -w "$here/run" ]; then
+        die "$here belongs to another user: run this as that user, or in a checkout of your own"
+    fi
     exec 9>"$here/run/lock"
     flock -n 9 && return
     say "Another deploy/local.sh is at work here: waiting for it."
@@ -556,9 +558,9 @@ at_exit() {
 
 up() {
     local detached=${1:-} name
-    mkdir -p "$here"/{data,log,run}
-    mkdir -p -m 700 "$here/keys"
     lock
+    mkdir -p "$here"/{data,log}
+    mkdir -p -m 700 "$here/keys"
     if [ -e "$env_file" ] && all_alive; then
         show
         say "It was up already. Stop: deploy/local.sh down"
@@ -614,7 +616,6 @@ interrupted() {
 }
 
 down() {
-    mkdir -p "$here/run"
     lock
     if ! ls "$here"/run/*.pid >/dev/null 2>&1; then
         say "Nothing is running."
@@ -675,7 +676,6 @@ reset() {
         read -r -p 'Delete all data, keys and logs in .local? [y/N] ' answer
         case $answer in y | Y | yes) ;; *) die "nothing was deleted" ;; esac
     fi
-    mkdir -p "$here/run"
     lock
     stop_all
     rm -rf "$here"/{data,log,keys} "$env_file" "$here/ports" "$here/run/nats.conf"
