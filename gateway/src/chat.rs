@@ -149,7 +149,11 @@ impl Chats {
 
     /// The upstream did not accept the gateway's own key. What it said may repeat part of that key, so it goes no further
     /// than the record.
-    async fn key_refused(&self, mut chat: OpenChat, answer: http::Response<UpstreamBody>) -> Result<Response, ApiError> {
+    async fn key_refused(
+        &self,
+        mut chat: OpenChat,
+        answer: http::Response<UpstreamBody>,
+    ) -> Result<Response, ApiError> {
         chat.answered_by(&self.upstream.name);
         let status = answer.status().as_u16();
         let body = timeout(self.limits.read_timeout, answer.into_body().collect(MAX_ERROR_BYTES)).await;

@@ -63,9 +63,8 @@ pub fn to_upstream(headers: &HeaderMap) -> HeaderMap {
 
 /// The upstream's headers as the client gets them.
 pub fn to_client(mut headers: HeaderMap) -> HeaderMap {
-    let is_stream = headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+    let is_stream =
+        headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
     let passes = |name: &str| {
         !HOP_BY_HOP.contains(&name) && !NOT_TO_CLIENT.contains(&name) && !name.starts_with("access-control-")
     };

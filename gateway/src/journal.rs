@@ -22,7 +22,10 @@ pub struct Journal {
 
 #[derive(Clone, Debug)]
 enum Way {
-    Relay { entries: mpsc::Sender<Entry>, health: Arc<BrokerHealth> },
+    Relay {
+        entries: mpsc::Sender<Entry>,
+        health: Arc<BrokerHealth>,
+    },
     /// Nothing is recorded: for measuring what recording costs.
     Off,
 }
@@ -112,7 +115,9 @@ impl Journal {
     /// Records an event. It is on its way when this returns; nobody has to wait for it to get there.
     pub fn record(&self, event: &Event) -> Recorded {
         let Way::Relay { entries, .. } = &self.way else { return Recorded(Err(Ok(Durability::Off))) };
-        let Ok(event) = EncodedEvent::new(event, &self.source) else { return Recorded(Err(Err(JournalError::Encoding))) };
+        let Ok(event) = EncodedEvent::new(event, &self.source) else {
+            return Recorded(Err(Err(JournalError::Encoding)));
+        };
         let (durable, recorded) = oneshot::channel();
         match entries.try_send(Entry { event, durable }) {
             Ok(()) => Recorded(Ok(recorded)),

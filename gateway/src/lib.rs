@@ -85,7 +85,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         },
         metrics: Arc::clone(&metrics),
     });
-    let listener = TcpListener::bind(listen).await.with_context(|| format!("GATEWAY_LISTEN {listen} is not to be had"))?;
+    let listener =
+        TcpListener::bind(listen).await.with_context(|| format!("GATEWAY_LISTEN {listen} is not to be had"))?;
     tracing::info!(address = %listener.local_addr()?, instance = recording.instance, "listening");
 
     let router = routes::router(gateway, &cors_origins);
@@ -112,7 +113,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     if let Some(mut relay) = relay {
         match tokio::time::timeout(DRAIN_DEADLINE, &mut relay).await {
             Ok(done) => done??,
-            Err(_) => anyhow::bail!("the broker did not take everything in {DRAIN_DEADLINE:?}; some ends are not on the record"),
+            Err(_) => anyhow::bail!(
+                "the broker did not take everything in {DRAIN_DEADLINE:?}; some ends are not on the record"
+            ),
         }
     }
     tracing::info!("stopped");

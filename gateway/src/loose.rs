@@ -111,7 +111,11 @@ impl<'de> Deserialize<'de> for Count {
             }
 
             fn visit_f64<E>(self, count: f64) -> Result<Count, E> {
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be a whole number in range")]
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "checked to be a whole number in range"
+                )]
                 let whole = (count >= 0.0 && count < 1e15 && count.fract() == 0.0).then_some(count as u64);
                 Ok(Count(whole))
             }

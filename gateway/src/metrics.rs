@@ -91,7 +91,12 @@ impl Default for Metrics {
         registry.register("tokens", "Tokens as reported by upstreams", metrics.tokens.clone());
         registry.register("journal_waiting", "Events that are not durable yet", metrics.journal_waiting.clone());
         let oldest = metrics.journal_oldest_seconds.clone();
-        registry.register_with_unit("journal_oldest", "Age of the oldest event that is not durable", Unit::Seconds, oldest);
+        registry.register_with_unit(
+            "journal_oldest",
+            "Age of the oldest event that is not durable",
+            Unit::Seconds,
+            oldest,
+        );
         let ack = metrics.journal_ack_seconds.clone();
         registry.register_with_unit("journal_ack", "From publishing to acknowledgement", Unit::Seconds, ack);
         registry.register("journal_retries", "Events published more than once", metrics.journal_retries.clone());

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use shared::event::{
-    Attempt, ChatError, ChatFailed, ChatStarted, ConversationOrigin, DialectName, Event, FailureStage, MessageCompleted,
-    UpstreamAnswer, UserMessage,
+    Attempt, ChatError, ChatFailed, ChatStarted, ConversationOrigin, DialectName, Event, FailureStage,
+    MessageCompleted, UpstreamAnswer, UserMessage,
 };
 use shared::id::{ChatId, ConversationId, UserId};
 use shared::usage::Usage;
@@ -173,9 +173,10 @@ impl OpenChat {
                 transcript.finish_reason = Some("client_gone".to_owned());
                 Ending::Completed
             }
-            Ending::ClientGone => {
-                Ending::Failed(FailureStage::ClientGone, error("client_gone", "the client left before there was an answer"))
-            }
+            Ending::ClientGone => Ending::Failed(
+                FailureStage::ClientGone,
+                error("client_gone", "the client left before there was an answer"),
+            ),
             other => other,
         };
         let outcome = match &ending {

@@ -123,7 +123,12 @@ impl std::fmt::Debug for Relay {
 
 impl Relay {
     /// A relay for these entries.
-    pub fn new(client: Client, entries: mpsc::Receiver<Entry>, health: Arc<BrokerHealth>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        client: Client,
+        entries: mpsc::Receiver<Entry>,
+        health: Arc<BrokerHealth>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let inbox = client.new_inbox();
         Self { client, entries, health, metrics, inbox, in_flight: BTreeMap::new(), next: 0 }
     }
@@ -171,7 +176,8 @@ impl Relay {
             return;
         }
         let is_due = |held: &InFlight| due == Due::Everything || held.again_at <= now;
-        let numbers: Vec<u64> = self.in_flight.iter().filter(|(_, held)| is_due(held)).map(|(number, _)| *number).collect();
+        let numbers: Vec<u64> =
+            self.in_flight.iter().filter(|(_, held)| is_due(held)).map(|(number, _)| *number).collect();
         for number in numbers {
             if let Some(held) = self.in_flight.get_mut(&number) {
                 held.tries += 1;

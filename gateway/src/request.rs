@@ -91,8 +91,7 @@ impl ChatRequest {
             added.push(("stream_options", options));
         }
         let drops = |name: &str| {
-            (surface == Surface::Frontend && name == "conversationId")
-                || added.iter().any(|(known, _)| *known == name)
+            (surface == Surface::Frontend && name == "conversationId") || added.iter().any(|(known, _)| *known == name)
         };
         let forward = if added.is_empty() && !members.0.iter().any(|(name, _)| drops(name)) {
             body.clone()
@@ -127,11 +126,7 @@ impl<'a> Members<'a> {
     }
 
     /// The value of a member if it is there and not null.
-    fn get<T: Deserialize<'a>>(
-        &self,
-        name: &'static str,
-        expected: &'static str,
-    ) -> Result<Option<T>, InvalidRequest> {
+    fn get<T: Deserialize<'a>>(&self, name: &'static str, expected: &'static str) -> Result<Option<T>, InvalidRequest> {
         self.raw(name)
             .map(|raw| serde_json::from_str(raw.get()))
             .transpose()
@@ -145,7 +140,8 @@ impl<'a> Members<'a> {
             #[serde(default)]
             include_usage: Option<bool>,
         }
-        let options: Option<StreamOptions> = self.get("stream_options", "an object with include_usage true or false")?;
+        let options: Option<StreamOptions> =
+            self.get("stream_options", "an object with include_usage true or false")?;
         Ok(options.and_then(|options| options.include_usage) == Some(true))
     }
 
@@ -215,8 +211,9 @@ fn new_message(messages: &RawValue) -> Result<Option<NewMessage>, InvalidRequest
             .map_err(|_| invalid("messages", &format!("expected an object with a role at messages[{place}]")))?;
         if new.is_none() && matches!(message.role.as_ref(), "user" | "tool" | "function") {
             let text = match message.content {
-                Some(content) => text_of(content)
-                    .ok_or_else(|| invalid("messages", &format!("expected text or a list of parts at messages[{place}].content")))?,
+                Some(content) => text_of(content).ok_or_else(|| {
+                    invalid("messages", &format!("expected text or a list of parts at messages[{place}].content"))
+                })?,
                 None => String::new(),
             };
             new = Some(NewMessage { role: message.role.into_owned(), text });
@@ -328,7 +325,9 @@ mod tests {
         let last = |messages: &str| {
             parse(&format!(r#"{{"model":"m","messages":{messages}}}"#), Surface::OpenAi).unwrap().new_message
         };
-        let found = last(r#"[{"role":"user","content":"q"},{"role":"assistant","tool_calls":[]},{"role":"tool","content":"42"}]"#);
+        let found = last(
+            r#"[{"role":"user","content":"q"},{"role":"assistant","tool_calls":[]},{"role":"tool","content":"42"}]"#,
+        );
         assert_eq!(found, Some(NewMessage { role: "tool".into(), text: "42".into() }));
         let found = last(r#"[{"role":"user","content":"q"},{"role":"assistant","content":"prefill"}]"#);
         assert_eq!(found.unwrap().text, "q");
@@ -346,10 +345,16 @@ mod tests {
             (r#"{"model":"m","messages":[]}"#, "messages: expected at least one message"),
             (r#"{"model":"m","messages":"hi"}"#, "messages: expected a list of messages"),
             (r#"{"model":"m","messages":["hi"]}"#, "messages: expected an object with a role at messages[0]"),
-            (r#"{"model":"m","messages":[{"role":"user","content":7}]}"#, "messages: expected text or a list of parts at messages[0].content"),
+            (
+                r#"{"model":"m","messages":[{"role":"user","content":7}]}"#,
+                "messages: expected text or a list of parts at messages[0].content",
+            ),
             (r#"{"model":"m","messages":[{"role":"user"}],"stream":"yes"}"#, "stream: expected true or false"),
             (r#"{"model":"m","messages":[{"role":"user"}],"temperature":"hot"}"#, "temperature: expected a number"),
-            (r#"{"model":"m","messages":[{"role":"user"}],"stream_options":1}"#, "stream_options: expected an object with include_usage true or false"),
+            (
+                r#"{"model":"m","messages":[{"role":"user"}],"stream_options":1}"#,
+                "stream_options: expected an object with include_usage true or false",
+            ),
         ];
         for (body, message) in cases {
             assert_eq!(parse(body, Surface::OpenAi).unwrap_err().message, message, "{body}");

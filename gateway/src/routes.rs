@@ -77,10 +77,11 @@ impl Gateway {
     /// The parts of a request with a JSON body, within bounds.
     async fn read_json(&self, request: Request) -> Result<(Caller, HeaderMap, Bytes), ApiError> {
         let (mut head, body) = request.into_parts();
-        let is_json = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
-            let essence = value.split(';').next().unwrap_or("").trim();
-            essence.eq_ignore_ascii_case("application/json") || essence.to_ascii_lowercase().ends_with("+json")
-        });
+        let is_json =
+            head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
+                let essence = value.split(';').next().unwrap_or("").trim();
+                essence.eq_ignore_ascii_case("application/json") || essence.to_ascii_lowercase().ends_with("+json")
+            });
         if !is_json {
             return Err(ApiError::unsupported_media_type());
         }

@@ -83,13 +83,7 @@ struct EventStream {
 impl Tap {
     /// A tap that folds with `fold`.
     pub fn new(fold: Fold, expected: Expected, usage_chunk: UsageChunk) -> Self {
-        Self {
-            fold,
-            reading: Reading::Unknown(expected),
-            usage_chunk,
-            passing: VecDeque::new(),
-            held: Vec::new(),
-        }
+        Self { fold, reading: Reading::Unknown(expected), usage_chunk, passing: VecDeque::new(), held: Vec::new() }
     }
 
     /// Takes in one chunk of the answer.
@@ -186,13 +180,7 @@ impl Tap {
 
 impl EventStream {
     /// Everything passes, but for the end.
-    fn pass(
-        &mut self,
-        fold: &mut Fold,
-        chunk: Bytes,
-        passing: &mut VecDeque<Bytes>,
-        held: &mut Vec<Bytes>,
-    ) -> Fed {
+    fn pass(&mut self, fold: &mut Fold, chunk: Bytes, passing: &mut VecDeque<Bytes>, held: &mut Vec<Bytes>) -> Fed {
         let mut end = None;
         self.reader.feed(&chunk, |event| match fold.event(&event) {
             Signal::End => {
@@ -218,13 +206,7 @@ impl EventStream {
 
     /// Everything passes, but for the end and for events of nothing but usage. An event passes when it is complete: until
     /// then no client can make anything of it.
-    fn filter(
-        &mut self,
-        fold: &mut Fold,
-        chunk: &Bytes,
-        passing: &mut VecDeque<Bytes>,
-        held: &mut Vec<Bytes>,
-    ) -> Fed {
+    fn filter(&mut self, fold: &mut Fold, chunk: &Bytes, passing: &mut VecDeque<Bytes>, held: &mut Vec<Bytes>) -> Fed {
         let mut passes_from = 0;
         let mut decided = 0;
         let mut end = None;
@@ -359,7 +341,8 @@ mod tests {
     #[test]
     fn the_last_chunk_of_a_document_waits() {
         let document = br#"{"id":"r","choices":[{"message":{"content":"x"},"finish_reason":"stop"}]}"#;
-        let (before, all, transcript, _) = run(&[&document[..10], &document[10..20], &document[20..]], UsageChunk::Passes);
+        let (before, all, transcript, _) =
+            run(&[&document[..10], &document[10..20], &document[20..]], UsageChunk::Passes);
         assert_eq!(before.as_bytes(), &document[..20]);
         assert_eq!(all.as_bytes(), document);
         assert_eq!(transcript.text, "x");

@@ -164,13 +164,7 @@ impl Upstream {
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
         let (started_at, clock) = (shared::event::now(), Instant::now());
         // Noted before anything is awaited: a client that leaves meanwhile leaves a trace of it.
-        attempts.push(Attempt {
-            upstream: self.name.clone(),
-            started_at,
-            duration_ms: 0,
-            status: None,
-            error: None,
-        });
+        attempts.push(Attempt { upstream: self.name.clone(), started_at, duration_ms: 0, status: None, error: None });
         let result = self.exchange(kept, request).await;
         if let Some(attempt) = attempts.last_mut() {
             attempt.duration_ms = millis(clock.elapsed());
@@ -197,17 +191,14 @@ impl Upstream {
             .await
             .map_err(|_| UpstreamError::HeadTimeout)?
             .map_err(UpstreamError::Http)?;
-        Ok(response.map(|incoming| UpstreamBody {
-            incoming,
-            connection: Some(connection),
-            upstream: Arc::clone(self),
-        }))
+        Ok(response.map(|incoming| UpstreamBody { incoming, connection: Some(connection), upstream: Arc::clone(self) }))
     }
 
     fn request(&self, method: &Method, path: &str, headers: &HeaderMap, body: &Bytes) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(body.clone()));
         *request.method_mut() = method.clone();
-        *request.uri_mut() = format!("{}{path}", self.base_url.path().trim_end_matches('/')).parse().unwrap_or_default();
+        *request.uri_mut() =
+            format!("{}{path}", self.base_url.path().trim_end_matches('/')).parse().unwrap_or_default();
         *request.headers_mut() = headers.clone();
         request.headers_mut().insert(HOST, self.host.clone());
         if let Some(authorization) = &self.authorization {

@@ -1,9 +1,9 @@
 //! The harness: real servers and both services as child processes, an upstream that follows a script, a proxy that cuts
 //! wires, and an oracle that compares the tables with the stream. The system tests and the local set-up both stand on it.
 
+pub mod http;
 mod keeper;
 mod port;
-pub mod http;
 pub mod process;
 pub mod program;
 
@@ -15,6 +15,7 @@ pub mod upstream;
 
 pub mod proxy;
 
-pub mod local;
+pub mod oracle;
+pub mod stack;
 
 pub mod load;

@@ -45,8 +45,9 @@ pub struct Message {
 impl ChatRequest {
     /// Reads a request body; the error is what OpenAI would answer.
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        let request: Self = serde_json::from_slice(body)
-            .map_err(|error| ApiError::invalid(format!("We could not parse the JSON body of your request: {error}"), None))?;
+        let request: Self = serde_json::from_slice(body).map_err(|error| {
+            ApiError::invalid(format!("We could not parse the JSON body of your request: {error}"), None)
+        })?;
         if request.messages.is_empty() {
             let message = "Invalid 'messages': empty array. Expected an array with minimum length 1.";
             return Err(ApiError::invalid(message.into(), Some("messages")));
@@ -147,7 +148,8 @@ impl Answer {
 
     /// The stream's events: the role, a chunk for each token, the finish reason, the usage if asked for, the end.
     pub fn events(&self, include_usage: bool) -> Vec<Bytes> {
-        let mut events = vec![self.chunk(&json!({"role": "assistant", "content": "", "refusal": null}), None, include_usage)];
+        let mut events =
+            vec![self.chunk(&json!({"role": "assistant", "content": "", "refusal": null}), None, include_usage)];
         events.extend(self.tokens.iter().map(|token| self.chunk(&json!({"content": token}), None, include_usage)));
         events.push(self.chunk(&json!({}), Some(&self.finish_reason), include_usage));
         if include_usage {
@@ -265,7 +267,8 @@ impl ApiError {
 
 /// The answer to `GET /v1/models`.
 pub fn models(names: &[String]) -> Bytes {
-    let model = |name: &String| json!({"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "stand-in"});
+    let model =
+        |name: &String| json!({"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "stand-in"});
     json!({"object": "list", "data": names.iter().map(model).collect::<Vec<_>>()}).to_string().into()
 }
 

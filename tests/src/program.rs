@@ -27,7 +27,7 @@ pub fn nats_server() -> anyhow::Result<PathBuf> {
     let mut candidates = on_path.chain([checkout().join(".local/bin/nats-server")]).filter(|file| file.is_file());
     candidates
         .find(|program| nats_version(program).is_some_and(|version| version >= OLDEST_NATS))
-        .context("found no nats-server 2.10.25 or newer: `deploy/local.sh get` fetches one")
+        .context("found no nats-server 2.10.25 or newer: `deploy/local.sh tools` fetches one")
 }
 
 /// The directory of PostgreSQL's server programs, of this major version if one is given: the one named by `PG_BIN`, else
@@ -36,7 +36,8 @@ pub fn postgres(major: Option<u32>) -> anyhow::Result<PathBuf> {
     let suits = |version: u32| major.map_or(version >= OLDEST_POSTGRES, |wanted| version == wanted);
     if let Some(named) = std::env::var_os("PG_BIN").filter(|named| !named.is_empty()) {
         let named = PathBuf::from(named);
-        let version = postgres_version(&named).with_context(|| format!("no PostgreSQL in PG_BIN={}", named.display()))?;
+        let version =
+            postgres_version(&named).with_context(|| format!("no PostgreSQL in PG_BIN={}", named.display()))?;
         ensure!(suits(version), "PG_BIN has PostgreSQL {version}, wanted is {}", major.unwrap_or(OLDEST_POSTGRES));
         return Ok(named);
     }
@@ -47,8 +48,10 @@ pub fn postgres(major: Option<u32>) -> anyhow::Result<PathBuf> {
         versions.filter(|(version, _)| suits(*version)).max_by_key(|(version, _)| *version).map(|(_, bin)| bin)
     };
     best(installed).or_else(|| best(vec![checkout().join(".local/postgres/bin")])).with_context(|| match major {
-        None => format!("found no PostgreSQL {OLDEST_POSTGRES} or newer: `deploy/local.sh get` fetches one"),
-        Some(major) => format!("the data in .local is of PostgreSQL {major}, which is not here: name its programs in PG_BIN"),
+        None => format!("found no PostgreSQL {OLDEST_POSTGRES} or newer: `deploy/local.sh tools` fetches one"),
+        Some(major) => {
+            format!("the data in .local is of PostgreSQL {major}, which is not here: name its programs in PG_BIN")
+        }
     })
 }
 
@@ -77,7 +80,7 @@ fn build_services() -> anyhow::Result<PathBuf> {
     let target = directory.parent().context("a target directory has a parent")?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(checkout()).args(["build", "--quiet", "-p", "gateway", "-p", "recorder", "--bins"]);
+    command.current_dir(checkout()).args(["build", "--quiet", "--workspace", "--bins"]);
     let output = command.args(["--profile", profile, "--target-dir"]).arg(target).output()?;
     if !output.status.success() {
         bail!("the services do not build\n{}", String::from_utf8_lossy(&output.stderr));

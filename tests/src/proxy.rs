@@ -105,7 +105,12 @@ enum Direction {
     ToClient,
 }
 
-async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, direction: Direction, mut wires: watch::Receiver<Wires>) {
+async fn copy(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    direction: Direction,
+    mut wires: watch::Receiver<Wires>,
+) {
     let mut buffer = vec![0; 64 * 1024];
     let half_closed = |wires: Wires| direction == Direction::ToClient && wires == Wires::HalfClosed;
     loop {

@@ -5,7 +5,7 @@ pub mod nats;
 mod owner;
 pub mod postgres;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 pub use nats::Nats;
@@ -16,24 +16,18 @@ use crate::keeper;
 /// How long a server may take to start or to stop. Generous: a machine that builds something else at the same time is slow.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A directory for a server's data: one that is kept, or one that goes with it.
+/// A directory for a server's data that goes with it.
 #[derive(Debug)]
-pub(crate) enum Place {
-    Kept(PathBuf),
-    Temporary(tempfile::TempDir),
-}
+pub(crate) struct Place(tempfile::TempDir);
 
 impl Place {
     pub(crate) fn temporary(name: &str) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix(&format!("stenograph-{name}-")).tempdir()?;
         keeper::delete_at_the_end(directory.path());
-        Ok(Self::Temporary(directory))
+        Ok(Self(directory))
     }
 
     pub(crate) fn path(&self) -> &Path {
-        match self {
-            Self::Kept(path) => path,
-            Self::Temporary(directory) => directory.path(),
-        }
+        self.0.path()
     }
 }

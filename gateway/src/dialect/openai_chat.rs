@@ -303,7 +303,8 @@ struct Borrowed<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// The value without white space between its tokens.
 fn compact(raw: &RawValue) -> String {
-    serde_json::from_str::<serde_json::Value>(raw.get()).map_or_else(|_| raw.get().to_owned(), |value| value.to_string())
+    serde_json::from_str::<serde_json::Value>(raw.get())
+        .map_or_else(|_| raw.get().to_owned(), |value| value.to_string())
 }
 
 /// The usage that this object reports, normalised into disjoint parts. A reported zero is a zero.
@@ -350,7 +351,8 @@ pub fn usage(raw: Option<&RawValue>) -> Usage {
     let (input, output) = (prompt.unwrap_or(0), completion.unwrap_or(0));
     let total = reported.total_tokens.0.unwrap_or_else(|| input.saturating_add(output));
     // Most count reasoning within the completion; where the total shows that it comes on top, it does.
-    let on_top = reasoning > output || (reasoning > 0 && total == input.saturating_add(output).saturating_add(reasoning));
+    let on_top =
+        reasoning > output || (reasoning > 0 && total == input.saturating_add(output).saturating_add(reasoning));
     let cached = prompt_details.cached_tokens.0.or(reported.prompt_cache_hit_tokens.0).unwrap_or(0).min(input);
     let written = prompt_details.cache_write_tokens.0.unwrap_or(0).min(input - cached);
     Usage {
@@ -394,7 +396,12 @@ pub fn error_in(json: &[u8]) -> Option<ChatError> {
         return Some(error);
     }
     if let Some(detail) = body.detail {
-        return Some(ChatError { kind: body.kind, code: body.code, message: bounded(&plain(detail)), ..ChatError::default() });
+        return Some(ChatError {
+            kind: body.kind,
+            code: body.code,
+            message: bounded(&plain(detail)),
+            ..ChatError::default()
+        });
     }
     let says_error = body.object.filled() == Some("error") || body.kind.is_some() || body.code.is_some();
     let message = body.message.filled().filter(|_| says_error)?;

@@ -29,12 +29,6 @@ impl Nats {
         Self::open(place, log, port::reserve()?, port::reserve()?).await
     }
 
-    /// The one whose data is in `directory`, or will be.
-    pub(crate) async fn at(directory: &Path, log: PathBuf, port: u16, monitor: u16) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(directory)?;
-        Self::open(Place::Kept(directory.to_owned()), log, port, monitor).await
-    }
-
     async fn open(place: Place, log: PathBuf, port: u16, monitor: u16) -> anyhow::Result<Self> {
         let config = place.path().join("nats.conf");
         std::fs::write(&config, configuration(&place.path().join("jetstream"), port, monitor))?;
@@ -89,7 +83,8 @@ async fn run(program: &Path, config: &Path, log: &Path) -> anyhow::Result<Proces
     let mut command = Command::new(program);
     command.arg("--config").arg(config);
     // An interrupt stops it at once; at SIGTERM it would first wait for its clients in lame duck mode.
-    let process = Process::start(Start { name: "nats-server", command, log, ready: "Server is ready", stop: Signal::INT })?;
+    let process =
+        Process::start(Start { name: "nats-server", command, log, ready: "Server is ready", stop: Signal::INT })?;
     process.ready(PATIENCE).await?;
     Ok(process)
 }

@@ -24,10 +24,13 @@ impl Owner {
         }
         let users = std::fs::read_to_string("/etc/passwd").context("cannot read /etc/passwd")?;
         let user = |wanted: &str| {
-            let mut fields = users.lines().map(|line| line.split(':')).find(|fields| fields.clone().next() == Some(wanted))?;
+            let mut fields =
+                users.lines().map(|line| line.split(':')).find(|fields| fields.clone().next() == Some(wanted))?;
             Some(Self::Other { uid: fields.nth(2)?.parse().ok()?, gid: fields.next()?.parse().ok()? })
         };
-        user("postgres").or_else(|| user("nobody")).context("PostgreSQL refuses to run as root: there must be a user nobody")
+        user("postgres")
+            .or_else(|| user("nobody"))
+            .context("PostgreSQL refuses to run as root: there must be a user nobody")
     }
 
     /// Gives a file or directory to this user.
@@ -47,7 +50,8 @@ impl Owner {
         let mut command = Command::new("setpriv");
         command.args([format!("--reuid={uid}"), format!("--regid={gid}"), "--clear-groups".into()]);
         if ![program, data].into_iter().all(is_open_to_all) {
-            let rights = ["--securebits=+no_setuid_fixup", "--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override"];
+            let rights =
+                ["--securebits=+no_setuid_fixup", "--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override"];
             command.args(rights);
         }
         command.arg(OsStr::new("--")).arg(program);

@@ -20,15 +20,6 @@ use crate::{port, program};
 /// The superuser of the cluster, and the name of the database in which it is used locally.
 pub(crate) const NAME: &str = "stenograph";
 
-/// What a cluster must survive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Durability {
-    /// A power cut.
-    Full,
-    /// The end of its processes, however they end. Enough for a test, and much faster.
-    Processes,
-}
-
 /// A PostgreSQL server and its data.
 #[derive(Debug)]
 pub struct Postgres {
@@ -36,7 +27,6 @@ pub struct Postgres {
     cluster: Cluster,
     log: PathBuf,
     port: u16,
-    durability: Durability,
     // Last, so that the server is gone before its data is.
     _place: Place,
 }
@@ -63,29 +53,19 @@ impl Postgres {
         let (_, template) = TEMPLATE
             .get_or_try_init(|| async {
                 let place = Place::temporary("template")?;
-                let cluster = Cluster::initialise(place.path().join("data"), "template".into(), Durability::Processes).await?;
+                let cluster = Cluster::initialise(place.path().join("data"), "template".into()).await?;
                 anyhow::Ok((place, cluster))
             })
             .await?;
         let place = Place::temporary("postgres")?;
         let cluster = template.copy(place.path().join("data"))?;
         let log = place.path().join("postgres.log");
-        Self::open(place, cluster, log, port::reserve()?, Durability::Processes).await
+        Self::open(place, cluster, log, port::reserve()?).await
     }
 
-    /// The one whose data is in `directory`, or will be.
-    pub(crate) async fn at(directory: &Path, log: PathBuf, port: u16, password: String) -> anyhow::Result<Self> {
-        let cluster = if directory.join("PG_VERSION").exists() {
-            Cluster::existing(directory.to_owned(), password)?
-        } else {
-            Cluster::initialise(directory.to_owned(), password, Durability::Full).await?
-        };
-        Self::open(Place::Kept(directory.to_owned()), cluster, log, port, Durability::Full).await
-    }
-
-    async fn open(place: Place, cluster: Cluster, log: PathBuf, port: u16, durability: Durability) -> anyhow::Result<Self> {
-        let process = cluster.run(&log, port, durability).await?;
-        Ok(Self { process, cluster, log, port, durability, _place: place })
+    async fn open(place: Place, cluster: Cluster, log: PathBuf, port: u16) -> anyhow::Result<Self> {
+        let process = cluster.run(&log, port).await?;
+        Ok(Self { process, cluster, log, port, _place: place })
     }
 
     /// Makes a new, empty database and returns its URL.
@@ -143,7 +123,7 @@ impl Postgres {
 
     /// Starts it again on the same data and port, after it was stopped or killed.
     pub async fn start(&mut self) -> anyhow::Result<()> {
-        self.process = self.cluster.run(&self.log, self.port, self.durability).await?;
+        self.process = self.cluster.run(&self.log, self.port).await?;
         Ok(())
     }
 
@@ -161,21 +141,15 @@ impl Postgres {
 }
 
 impl Cluster {
-    async fn initialise(data: PathBuf, password: String, durability: Durability) -> anyhow::Result<Self> {
+    async fn initialise(data: PathBuf, password: String) -> anyhow::Result<Self> {
         let cluster = Self { bin: program::postgres(None)?, data, owner: Owner::choose()?, password };
         if let Some(parent) = cluster.data.parent() {
             std::fs::create_dir_all(parent)?;
         }
-        tokio::task::spawn_blocking(move || cluster.run_initdb(durability)).await?
+        tokio::task::spawn_blocking(move || cluster.run_initdb()).await?
     }
 
-    fn existing(data: PathBuf, password: String) -> anyhow::Result<Self> {
-        let version = std::fs::read_to_string(data.join("PG_VERSION"))?;
-        let major = version.trim().parse().with_context(|| format!("a strange PG_VERSION in {}", data.display()))?;
-        Ok(Self { bin: program::postgres(Some(major))?, data, owner: Owner::choose()?, password })
-    }
-
-    fn run_initdb(self, durability: Durability) -> anyhow::Result<Self> {
+    fn run_initdb(self) -> anyhow::Result<Self> {
         // A run that was interrupted leaves a directory that is not whole; `PG_VERSION` is there only at the end of this.
         let building = self.data.with_extension("building");
         let _ = std::fs::remove_dir_all(&building);
@@ -188,10 +162,8 @@ impl Cluster {
         let mut command = self.owner.command(&self.bin.join("initdb"), &building);
         command.arg("--pgdata").arg(&building).arg("--pwfile").arg(password.path()).args(["--username", NAME]);
         command.args(["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--lc-messages=C"]);
-        if durability == Durability::Processes {
-            command.arg("--no-sync");
-        }
-        let output = command.arg("--data-checksums").output().context("cannot run initdb")?;
+        // A test's data need not survive a power cut; here and in the settings, that is much faster.
+        let output = command.args(["--no-sync", "--data-checksums"]).output().context("cannot run initdb")?;
         let complaint = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "initdb failed: {complaint}");
         std::fs::rename(&building, &self.data)?;
@@ -205,10 +177,10 @@ impl Cluster {
         Ok(Self { data, ..self.clone() })
     }
 
-    async fn run(&self, log: &Path, port: u16, durability: Durability) -> anyhow::Result<Process> {
+    async fn run(&self, log: &Path, port: u16) -> anyhow::Result<Process> {
         let mut command = self.owner.command(&self.bin.join("postgres"), &self.data);
         command.arg("-D").arg(&self.data);
-        for setting in settings(port, durability) {
+        for setting in settings(port) {
             command.args(["-c", &setting]);
         }
         let ready = "database system is ready to accept connections";
@@ -219,18 +191,17 @@ impl Cluster {
     }
 }
 
-fn settings(port: u16, durability: Durability) -> Vec<String> {
-    let mut settings = vec![
-        format!("port={port}"),
-        "listen_addresses=127.0.0.1".into(),
-        "unix_socket_directories=".into(),
-        "shared_buffers=128MB".into(),
-        "max_wal_size=2GB".into(),
-        "log_checkpoints=off".into(),
-        "timezone=UTC".into(),
+fn settings(port: u16) -> Vec<String> {
+    let fixed = [
+        "listen_addresses=127.0.0.1",
+        "unix_socket_directories=",
+        "shared_buffers=128MB",
+        "max_wal_size=2GB",
+        "log_checkpoints=off",
+        "timezone=UTC",
+        "fsync=off",
+        "full_page_writes=off",
+        "max_connections=400",
     ];
-    if durability == Durability::Processes {
-        settings.extend(["fsync=off", "full_page_writes=off", "max_connections=400"].map(String::from));
-    }
-    settings
+    fixed.into_iter().map(String::from).chain([format!("port={port}")]).collect()
 }

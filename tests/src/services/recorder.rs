@@ -75,7 +75,7 @@ impl RecorderProgram {
         let mut variables = vec![
             ("DATABASE_URL", self.database_url.clone()),
             ("NATS_URL", self.nats_url.clone()),
-            ("RECORDER_SIGNING_KEY_FILE", self.keys.join("signing.pem").display().to_string()),
+            ("RECORDER_SIGNING_KEY_FILE", self.keys.join("signing-key.pem").display().to_string()),
         ];
         variables.extend(self.more.iter().map(|(name, value)| (name.as_str(), value.clone())));
         variables

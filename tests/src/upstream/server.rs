@@ -35,7 +35,7 @@ pub struct Received {
 /// How the answer to a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// Everything in the script was sent.
+    /// Everything in the script was handed to the connection.
     Complete,
     /// The client let go of the response before its end.
     ClientGone,
@@ -126,11 +126,15 @@ impl std::error::Error for CutHere {}
 
 type Frames = stream::BoxStream<'static, Result<Frame<Bytes>, CutHere>>;
 
-async fn respond(request: Request<Incoming>, playwright: Arc<dyn Playwright>) -> Result<Response<StreamBody<Frames>>, CutHere> {
+async fn respond(
+    request: Request<Incoming>,
+    playwright: Arc<dyn Playwright>,
+) -> Result<Response<StreamBody<Frames>>, CutHere> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| CutHere)?.to_bytes();
     let path = head.uri.path().to_owned();
-    let received = Received { method: head.method, path, headers: head.headers, body, ending: watch::Sender::new(None) };
+    let received =
+        Received { method: head.method, path, headers: head.headers, body, ending: watch::Sender::new(None) };
     let received = Arc::new(received);
     let script = playwright.script(&received);
     let play = Play { script, received, playwright, ended: false };
@@ -168,12 +172,20 @@ impl Play {
             tokio::task::yield_now().await;
             for step in steps.by_ref() {
                 match play.wait(&step).await {
-                    Ok(Some(bytes)) => return Some((Ok(Frame::data(bytes)), Some((play, steps)))),
+                    Ok(Some(bytes)) => {
+                        // Of a body whose length is known, the connection does not ask for the end.
+                        if steps.len() == 0 {
+                            play.end(Ending::Complete);
+                        }
+                        return Some((Ok(Frame::data(bytes)), Some((play, steps))));
+                    }
                     Ok(None) => {}
                     Err(cut) => return Some((Err(cut), None)),
                 }
             }
-            play.end(Ending::Complete);
+            if !play.ended {
+                play.end(Ending::Complete);
+            }
             None
         })
     }

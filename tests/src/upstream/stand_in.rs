@@ -93,7 +93,8 @@ mod tests {
 
     #[test]
     fn the_same_question_has_the_same_answer() {
-        let body = br#"{"model":"stand-in-1","messages":[{"role":"user","content":[{"type":"text","text":"Hello there"}]}]}"#;
+        let body =
+            br#"{"model":"stand-in-1","messages":[{"role":"user","content":[{"type":"text","text":"Hello there"}]}]}"#;
         let request = ChatRequest::parse(body).unwrap();
         assert!(say(&request).contains("“Hello there”, which I count as 2 words, in message 1"));
         assert_eq!(say(&request), say(&request));

@@ -39,15 +39,18 @@ async fn the_account_tells_what_was_served_refused_and_broken() -> anyhow::Resul
     let url = format!("{}/chat/completions", upstream.base_url());
     assert_eq!(client().post(url).bearer_auth("wrong").body(BODY).send().await?.status(), 401);
 
+    let whole = r#"{"model":"m","messages":[{"role":"user","content":"a b"}]}"#;
+    assert_eq!(chat(&upstream, whole).send().await?.json::<serde_json::Value>().await?["usage"]["total_tokens"], 10);
+
     upstream.next(Script::stream(["data: {}\n\n"]).after(1, Step::Cut));
     assert!(chat(&upstream, BODY).send().await?.bytes().await.is_err());
     upstream.next(Script::stream(["never"]).before(Step::Cut));
     assert!(chat(&upstream, BODY).send().await.is_err());
     upstream.next(Script::stream(["data: {}\n\n"]).after(1, Step::Hang));
     drop(chat(&upstream, BODY).send().await?);
-    assert_eq!(upstream.chat(5).await.ended().await, Ending::ClientGone);
+    assert_eq!(upstream.chat(6).await.ended().await, Ending::ClientGone);
     let Account { completed, refused, broken, usage } = upstream.account();
-    assert_eq!((completed, refused, broken, usage.total_tokens()), (1, 1, 3, 6 + 4));
+    assert_eq!((completed, refused, broken, usage.total_tokens()), (2, 2, 3, 2 * (6 + 4)));
     Ok(())
 }
 

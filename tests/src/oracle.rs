@@ -1,0 +1,80 @@
+//! The oracle: what must be true whenever everything has come to rest.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::{DeliverPolicy, PullConsumer, pull};
+use futures_util::StreamExt as _;
+use recorder::projection::tables::Tables;
+use shared::event::{Event, EventKind};
+use tokio::time::{Instant, sleep};
+
+/// A record at rest: the tables, which equal a fresh projection of the stream.
+#[derive(Debug)]
+pub struct Oracle {
+    /// Every row of the projected tables.
+    pub tables: Tables,
+    /// Every event of the stream, repeated ones included.
+    pub events: Vec<Event>,
+}
+
+impl Oracle {
+    /// Waits until nothing is pending, and compares.
+    pub async fn settled(nats_url: &str, database_url: &str, within: Duration) -> anyhow::Result<Self> {
+        let stream = stream(nats_url).await?;
+        let mut consumer: PullConsumer =
+            stream.get_consumer(shared::stream::CONSUMER).await.map_err(anyhow::Error::from_boxed)?;
+        let deadline = Instant::now() + within;
+        loop {
+            let info = consumer.info().await?;
+            if info.num_pending == 0 && info.num_ack_pending == 0 {
+                break;
+            }
+            let (pending, unacked) = (info.num_pending, info.num_ack_pending);
+            ensure!(Instant::now() < deadline, "still {pending} pending and {unacked} unacknowledged after {within:?}");
+            sleep(Duration::from_millis(20)).await;
+        }
+        let events = read(&stream).await?;
+        let mut expected = Tables::default();
+        expected.apply(&events);
+        let pool = sqlx::PgPool::connect(database_url).await?;
+        let tables = recorder::store::read_all(&pool).await?;
+        ensure!(tables == expected, "the tables are not what the stream says:\n{tables:#?}\nexpected:\n{expected:#?}");
+        let quarantined: i64 = sqlx::query_scalar("SELECT count(*) FROM quarantine").fetch_one(&pool).await?;
+        ensure!(quarantined == 0, "{quarantined} events are in quarantine");
+        for ((user, date), counts) in &tables.usage_stats {
+            let whole = counts.successful_calls + counts.failed_calls;
+            ensure!(counts.api_calls == whole, "{user} on {date}: {counts:?}");
+        }
+        Ok(Self { tables, events })
+    }
+
+    /// How many events the stream holds.
+    pub async fn events(nats_url: &str) -> anyhow::Result<u64> {
+        Ok(stream(nats_url).await?.info().await?.state.messages)
+    }
+}
+
+async fn stream(nats_url: &str) -> anyhow::Result<jetstream::stream::Stream> {
+    let jetstream = jetstream::new(async_nats::connect(nats_url).await?);
+    Ok(jetstream.get_stream(shared::stream::NAME).await?)
+}
+
+/// Every event in the stream, from the first, read without disturbing the recorders' consumer.
+async fn read(stream: &jetstream::stream::Stream) -> anyhow::Result<Vec<Event>> {
+    let mut stream = stream.clone();
+    let mut left = stream.info().await?.state.messages;
+    let config = pull::OrderedConfig { deliver_policy: DeliverPolicy::All, ..Default::default() };
+    let mut messages = stream.create_consumer(config).await?.messages().await?;
+    let mut events = Vec::new();
+    while left > 0 {
+        let message = messages.next().await.context("the stream ended early")??;
+        let headers = message.headers.as_ref().context("an event without headers")?;
+        let kind = headers.get(shared::envelope::TYPE).context("an event without a type")?;
+        let kind = EventKind::from_type_name(kind.as_str()).with_context(|| format!("an event of type {kind}"))?;
+        events.push(Event::decode(kind, &message.payload)?);
+        left -= 1;
+    }
+    Ok(events)
+}

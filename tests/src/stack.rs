@@ -1,0 +1,186 @@
+//! Everything together, for one test: real servers, both services as processes, an upstream that follows a script.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use reqwest::{RequestBuilder, Response};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tempfile::TempDir;
+
+use crate::oracle::Oracle;
+use crate::servers::{Nats, Postgres};
+use crate::services::gateway::GatewaySettings;
+use crate::services::recorder::RecorderProgram;
+use crate::services::{Gateway, Recorder};
+use crate::upstream::Scripted;
+use crate::{http, program};
+
+/// The model that the scripted upstream has.
+pub const MODEL: &str = "scripted-1";
+
+/// Everything together.
+#[derive(Debug)]
+pub struct Stack {
+    /// The gateway that chats go to.
+    pub gateway: Gateway,
+    /// The recorders that run.
+    pub recorders: Vec<Recorder>,
+    /// The broker.
+    pub nats: Nats,
+    /// The database server, where the test has one of its own.
+    pub postgres: Option<Postgres>,
+    /// Who answers.
+    pub upstream: Scripted,
+    /// The recorder's commands.
+    pub recorder: RecorderProgram,
+    gateway_program: PathBuf,
+    gateway_settings: GatewaySettings,
+    client: reqwest::Client,
+    dir: TempDir,
+}
+
+/// A user, proven.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// Their id.
+    pub id: String,
+    /// Their token.
+    pub token: String,
+}
+
+impl Stack {
+    /// One gateway, one recorder, and a database on the server that tests share.
+    pub async fn start() -> anyhow::Result<Self> {
+        let url = Postgres::shared().await?.database().await?;
+        Self::on(url, None, &[]).await
+    }
+
+    /// The same, with these settings for the gateway.
+    pub async fn with_gateway(settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let url = Postgres::shared().await?.database().await?;
+        Self::on(url, None, settings).await
+    }
+
+    /// The same, with a database server of its own, which the test may stop.
+    pub async fn with_own_postgres() -> anyhow::Result<Self> {
+        let postgres = Postgres::new().await?;
+        let url = postgres.database().await?;
+        Self::on(url, Some(postgres), &[]).await
+    }
+
+    async fn on(database_url: String, postgres: Option<Postgres>, more: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let (nats, upstream) = (Nats::new().await?, Scripted::start().await?);
+        let recorder = RecorderProgram {
+            program: program::ours("recorder").await?,
+            database_url,
+            nats_url: nats.url(),
+            keys: dir.path().join("keys"),
+            more: Vec::new(),
+        };
+        recorder.prepare().await?;
+        let gateway_settings = GatewaySettings {
+            listen: "127.0.0.1:0".into(),
+            nats_url: nats.url(),
+            llm_base_url: upstream.base_url(),
+            llm_api_key: Some(upstream.key().to_owned()),
+            token_keys_file: recorder.token_keys_file(),
+            conversation_keys: format!("1:{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())),
+            data_dir: dir.path().join("gateway"),
+            instance: "gateway-1".into(),
+            more: more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        };
+        let gateway_program = program::ours("gateway").await?;
+        let gateway = Gateway::start(&gateway_program, &gateway_settings, &dir.path().join("gateway.log")).await?;
+        gateway.ready().await?;
+        let mut stack = Self {
+            gateway,
+            recorders: Vec::new(),
+            nats,
+            postgres,
+            upstream,
+            recorder,
+            gateway_program,
+            gateway_settings,
+            client: http::client(),
+            dir,
+        };
+        stack.add_recorder().await?;
+        Ok(stack)
+    }
+
+    /// Another recorder beside those that run.
+    pub async fn add_recorder(&mut self) -> anyhow::Result<()> {
+        let log = self.dir.path().join(format!("recorder-{}.log", self.recorders.len() + 1));
+        self.recorders.push(self.recorder.consume("127.0.0.1:0", &log).await?);
+        Ok(())
+    }
+
+    /// Another gateway of the same deployment, with these settings changed.
+    pub async fn another_gateway(&self, change: impl FnOnce(&mut GatewaySettings)) -> anyhow::Result<Gateway> {
+        let mut settings = self.gateway_settings.clone();
+        settings.instance = "gateway-2".into();
+        settings.data_dir = self.dir.path().join("gateway-2");
+        change(&mut settings);
+        let gateway = Gateway::start(&self.gateway_program, &settings, &self.dir.path().join("gateway-2.log")).await?;
+        gateway.ready().await?;
+        Ok(gateway)
+    }
+
+    /// A user of this name, with a token.
+    pub async fn user(&self, name: &str) -> anyhow::Result<User> {
+        let id = self.recorder.user(name).await?;
+        Ok(User { id, token: self.recorder.token(name, "1h").await? })
+    }
+
+    /// A request to the gateway, without a token.
+    pub fn post(&self, path: &str) -> RequestBuilder {
+        self.client.post(self.gateway.url(path))
+    }
+
+    /// What a frontend sends today, and nothing else.
+    pub fn chat(&self, user: &User, text: &str) -> RequestBuilder {
+        let body = json!({"messages": [{"role": "user", "content": text}], "model": MODEL, "temperature": 0.5});
+        self.post("/api/chat").bearer_auth(&user.token).json(&body)
+    }
+
+    /// A chat from its request to the end of its answer: the conversation's id, and the body.
+    pub async fn finished_chat(&self, user: &User, text: &str) -> anyhow::Result<(String, String)> {
+        let response = self.chat(user, text).send().await?;
+        let conversation = header(&response, "x-conversation-id")?;
+        anyhow::ensure!(response.status() == 200, "{}", response.status());
+        Ok((conversation, response.text().await?))
+    }
+
+    /// A pool of connections to the database.
+    pub async fn database(&self) -> anyhow::Result<PgPool> {
+        Ok(PgPool::connect(&self.recorder.database_url).await?)
+    }
+
+    /// Waits until every event has been projected, and checks that the tables equal a fresh projection of the stream.
+    pub async fn settled(&self) -> anyhow::Result<Oracle> {
+        Oracle::settled(&self.nats.url(), &self.recorder.database_url, Duration::from_secs(120)).await
+    }
+
+    /// How many events the stream holds, from the first one on.
+    pub async fn events(&self) -> anyhow::Result<u64> {
+        Oracle::events(&self.nats.url()).await
+    }
+}
+
+/// A response header as text.
+pub fn header(response: &Response, name: &str) -> anyhow::Result<String> {
+    let value = response.headers().get(name).with_context(|| format!("no header {name}"))?;
+    Ok(value.to_str()?.to_owned())
+}
+
+/// The assistant text in a body of server-sent chunks.
+pub fn streamed_text(body: &str) -> String {
+    let data = body.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]");
+    let chunks = data.filter_map(|data| serde_json::from_str::<Value>(data).ok());
+    chunks.filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned)).collect()
+}

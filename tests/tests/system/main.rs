@@ -1,0 +1,12 @@
+//! What the whole must do, on real servers: one behaviour a file.
+
+mod bad_input;
+mod callers;
+mod clients;
+mod conversations;
+mod counting;
+mod failures;
+mod one_chat;
+mod outages;
+mod redelivery;
+mod shutdown;

@@ -1,0 +1,78 @@
+//! With the database or the recorders away, chats stream as if nothing had happened; afterwards everything is there.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use tests::stack::{Stack, User};
+
+async fn chats(stack: &Stack, user: &User, count: usize) -> anyhow::Result<()> {
+    let done = stream::iter(0..count).map(|n| async move { stack.finished_chat(user, &format!("{n}")).await });
+    for result in done.buffer_unordered(10).collect::<Vec<_>>().await {
+        assert!(result?.1.ends_with("data: [DONE]\n\n"));
+    }
+    Ok(())
+}
+
+async fn all_there(stack: &Stack, count: i64) -> anyhow::Result<()> {
+    let oracle = stack.settled().await?;
+    let calls: i64 = oracle.tables.usage_stats.values().map(|day| day.successful_calls).sum();
+    assert_eq!(calls, count);
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_the_database() -> anyhow::Result<()> {
+    let mut stack = Stack::with_own_postgres().await?;
+    let ann = stack.user("ann").await?;
+    chats(&stack, &ann, 5).await?;
+    stack.postgres.as_mut().unwrap().stop().await?;
+    chats(&stack, &ann, 100).await?;
+    stack.postgres.as_mut().unwrap().start().await?;
+    all_there(&stack, 105).await
+}
+
+#[tokio::test]
+async fn of_the_recorder() -> anyhow::Result<()> {
+    let mut stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    let status = stack.recorders.pop().unwrap().terminate(Duration::from_secs(20)).await?;
+    assert!(status.success(), "{status}");
+    chats(&stack, &ann, 100).await?;
+    stack.add_recorder().await?;
+    all_there(&stack, 100).await
+}
+
+#[tokio::test]
+async fn of_one_recorder_of_three_killed_in_the_middle() -> anyhow::Result<()> {
+    let mut stack = Stack::start().await?;
+    stack.add_recorder().await?;
+    stack.add_recorder().await?;
+    let ann = stack.user("ann").await?;
+    let (one, two) = tokio::join!(chats(&stack, &ann, 100), async {
+        stack.upstream.chat(50).await;
+        stack.recorders[1].kill9().await;
+    });
+    one?;
+    let () = two;
+    all_there(&stack, 100).await
+}
+
+#[tokio::test]
+async fn of_the_broker_refuses_new_chats_and_heals() -> anyhow::Result<()> {
+    let mut stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    chats(&stack, &ann, 3).await?;
+    stack.nats.stop().await?;
+    while tests::http::client().get(stack.gateway.url("/health/ready")).send().await?.status() == 200 {
+        tokio::task::yield_now().await;
+    }
+    let refused = stack.chat(&ann, "x").send().await?;
+    assert_eq!(refused.status(), 503);
+    assert!(refused.headers().contains_key("retry-after"));
+    assert_eq!(stack.upstream.chats().len(), 3, "the upstream was not asked");
+    stack.nats.start().await?;
+    stack.gateway.ready().await?;
+    chats(&stack, &ann, 3).await?;
+    all_there(&stack, 6).await
+}
