@@ -511,6 +511,8 @@ show() {
         . "$env_file"
         upstream="$UPSTREAM_URL"
         if alive llm; then upstream="a stand-in LLM, which only makes words up; set LLM_API_KEY (and LLM_BASE_URL) for a real one"; fi
+        psql=psql
+        have psql || psql=.local/postgres/bin/psql
         cat <<TEXT
 
 Stenograph is up: $GATEWAY_URL
@@ -524,7 +526,7 @@ With an OpenAI SDK (Python), after: . .local/env
   client.chat.completions.create(model="$DEMO_MODEL", messages=[{"role": "user", "content": "Hello!"}])
 
 Look at the record, after: . .local/env
-  psql "\$DATABASE_URL" -c 'SELECT role, content FROM messages'
+  $psql "\$DATABASE_URL" -c 'SELECT role, content FROM messages'
 
 Logs: .local/log/, or deploy/local.sh logs -f
 TEXT
