@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail, ensure};
-use tokio::sync::OnceCell;
 
 /// The oldest PostgreSQL that will do.
 const OLDEST_POSTGRES: u32 = 15;
@@ -55,11 +54,34 @@ pub fn postgres(major: Option<u32>) -> anyhow::Result<PathBuf> {
     })
 }
 
-/// One of our own programs, current: built once per process, with the profile that this process was built with.
-pub async fn ours(name: &str) -> anyhow::Result<PathBuf> {
-    static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
-    let directory = BUILT.get_or_try_init(|| async { tokio::task::spawn_blocking(build_services).await? }).await?;
-    Ok(directory.join(name))
+/// One of our own programs, as `cargo build --workspace --bins` leaves it. One that is older than its source is an error:
+/// a test of yesterday's program proves nothing.
+pub fn ours(name: &str) -> anyhow::Result<PathBuf> {
+    const BUILD: &str = "run `cargo build --workspace --bins` first, or everything with `deploy/local.sh test`";
+    let program = target_directory()?.join(name);
+    let built = program.metadata().and_then(|file| file.modified());
+    let built = built.with_context(|| format!("{} is not there: {BUILD}", program.display()))?;
+    for part in [name, "shared"] {
+        if let Some(newer) = newer_than(built, &checkout().join(part).join("src"))? {
+            bail!("{name} is older than {}: {BUILD}", newer.display());
+        }
+    }
+    Ok(program)
+}
+
+/// A file below this directory that was changed later.
+fn newer_than(built: std::time::SystemTime, directory: &Path) -> anyhow::Result<Option<PathBuf>> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            if let Some(newer) = newer_than(built, &entry.path())? {
+                return Ok(Some(newer));
+            }
+        } else if entry.metadata()?.modified()? > built {
+            return Ok(Some(entry.path()));
+        }
+    }
+    Ok(None)
 }
 
 /// Where this process's own program is, and so our other ones.
@@ -69,23 +91,6 @@ pub fn target_directory() -> anyhow::Result<PathBuf> {
     // Tests and benchmarks are one level down.
     let directory = if directory.ends_with("deps") { directory.parent().unwrap_or(directory) } else { directory };
     Ok(directory.to_owned())
-}
-
-fn build_services() -> anyhow::Result<PathBuf> {
-    let directory = target_directory()?;
-    let profile = match directory.file_name().and_then(|name| name.to_str()) {
-        Some("debug") | None => "dev",
-        Some(other) => other,
-    };
-    let target = directory.parent().context("a target directory has a parent")?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.current_dir(checkout()).args(["build", "--quiet", "--workspace", "--bins"]);
-    let output = command.args(["--profile", profile, "--target-dir"]).arg(target).output()?;
-    if !output.status.success() {
-        bail!("the services do not build\n{}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(directory)
 }
 
 fn on_path() -> impl Iterator<Item = PathBuf> {

@@ -76,7 +76,7 @@ impl Stack {
         let dir = tempfile::tempdir()?;
         let (nats, upstream) = (Nats::new().await?, Scripted::start().await?);
         let recorder = RecorderProgram {
-            program: program::ours("recorder").await?,
+            program: program::ours("recorder")?,
             database_url,
             nats_url: nats.url(),
             keys: dir.path().join("keys"),
@@ -94,7 +94,7 @@ impl Stack {
             instance: "gateway-1".into(),
             more: more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         };
-        let gateway_program = program::ours("gateway").await?;
+        let gateway_program = program::ours("gateway")?;
         let gateway = Gateway::start(&gateway_program, &gateway_settings, &dir.path().join("gateway.log")).await?;
         gateway.ready().await?;
         let mut stack = Self {

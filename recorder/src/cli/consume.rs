@@ -39,7 +39,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::register(&mut registry));
     let surface = Surface { registry: Arc::new(registry), pool: pool.clone(), broker: broker.clone() };
-    tracing::info!(listen = %listener.local_addr()?, batch = ?config.batch, "recorder started");
+    tracing::info!(address = %listener.local_addr()?, batch = ?config.batch, "listening");
 
     let http_stop = CancellationToken::new();
     let http = http::serve(listener, surface, http_stop.clone());
