@@ -24,7 +24,7 @@ fn chunks(criterion: &mut Criterion) {
                 let mut tap = Tap::new(Fold::new(DialectName::OpenaiChat), Expected::Answer, usage_chunk);
                 for _ in 0..1_000 {
                     tap.feed(chunk.clone());
-                    while tap.next().is_some() {}
+                    while tap.next_chunk().is_some() {}
                 }
                 tap.transcript().text.len()
             });

@@ -147,7 +147,7 @@ impl http_body::Body for Answer {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenAnswer>>> {
         let this = self.get_mut();
         loop {
-            if let Some(chunk) = this.tap.next() {
+            if let Some(chunk) = this.tap.next_chunk() {
                 return Poll::Ready(Some(Ok(Frame::data(chunk))));
             }
             match &mut this.state {

@@ -54,7 +54,7 @@ impl Chats {
         caller: Caller,
         surface: Surface,
         headers: &HeaderMap,
-        body: Bytes,
+        body: &Bytes,
     ) -> Result<Response, ApiError> {
         let mut request = ChatRequest::parse(body, surface)?;
         let conversation = self.conversation(&caller, &request, headers)?;

@@ -116,7 +116,7 @@ impl<'de> Deserialize<'de> for Count {
                     clippy::cast_sign_loss,
                     reason = "checked to be a whole number in range"
                 )]
-                let whole = (count >= 0.0 && count < 1e15 && count.fract() == 0.0).then_some(count as u64);
+                let whole = ((0.0..1e15).contains(&count) && count.fract() == 0.0).then_some(count as u64);
                 Ok(Count(whole))
             }
         }

@@ -64,8 +64,8 @@ pub struct InvalidRequest {
 
 impl ChatRequest {
     /// Reads a body.
-    pub fn parse(body: Bytes, surface: Surface) -> Result<Self, InvalidRequest> {
-        let members = Members::read(&body)?;
+    pub fn parse(body: &Bytes, surface: Surface) -> Result<Self, InvalidRequest> {
+        let members = Members::read(body)?;
         let model: String = members.get("model", "a model name")?.ok_or_else(|| missing("model", "a model name"))?;
         if model.is_empty() || model.len() > 256 {
             return Err(invalid("model", "expected a model name of 1 to 256 bytes"));
@@ -271,7 +271,7 @@ mod tests {
     use super::*;
 
     fn parse(body: &str, surface: Surface) -> Result<ChatRequest, InvalidRequest> {
-        ChatRequest::parse(Bytes::copy_from_slice(body.as_bytes()), surface)
+        ChatRequest::parse(&Bytes::copy_from_slice(body.as_bytes()), surface)
     }
 
     #[test]

@@ -155,7 +155,7 @@ impl Tap {
     }
 
     /// The next chunk for the client.
-    pub fn next(&mut self) -> Option<Bytes> {
+    pub fn next_chunk(&mut self) -> Option<Bytes> {
         self.passing.pop_front()
     }
 
@@ -290,13 +290,13 @@ mod tests {
                 continue;
             }
             let fed = tap.feed(Bytes::copy_from_slice(chunk));
-            while let Some(bytes) = tap.next() {
+            while let Some(bytes) = tap.next_chunk() {
                 passed.extend_from_slice(&bytes);
             }
             if fed == Fed::End {
                 before = Some(passed.clone());
                 tap.release();
-                while let Some(bytes) = tap.next() {
+                while let Some(bytes) = tap.next_chunk() {
                     passed.extend_from_slice(&bytes);
                 }
             }
@@ -306,7 +306,7 @@ mod tests {
         }
         let before = before.unwrap_or_else(|| passed.clone());
         tap.release();
-        while let Some(bytes) = tap.next() {
+        while let Some(bytes) = tap.next_chunk() {
             passed.extend_from_slice(&bytes);
         }
         let (transcript, usage) = tap.take_transcript();

@@ -247,10 +247,11 @@ impl UpstreamBody {
             };
             match frame {
                 // Trailers are passed over.
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(chunk) => return Poll::Ready(Some(Ok(chunk))),
-                    Err(_) => {}
-                },
+                Some(Ok(frame)) => {
+                    if let Ok(chunk) = frame.into_data() {
+                        return Poll::Ready(Some(Ok(chunk)));
+                    }
+                }
                 Some(Err(error)) => {
                     self.connection = None;
                     return Poll::Ready(Some(Err(error)));

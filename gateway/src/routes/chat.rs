@@ -23,7 +23,7 @@ impl Gateway {
     async fn chat(&self, surface: Surface, request: Request) -> Result<Response, ApiError> {
         let served = async {
             let (caller, headers, body) = self.read_json(request).await?;
-            self.chats.serve(caller, surface, &headers, body).await
+            self.chats.serve(caller, surface, &headers, &body).await
         };
         served.await.map_err(|error| self.refuse(error))
     }

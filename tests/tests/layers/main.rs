@@ -1,5 +1,7 @@
 //! Who may name whom. A rule that nothing checks is a wish.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
+
 use std::path::{Path, PathBuf};
 
 fn sources(directory: &Path) -> Vec<(PathBuf, String)> {
