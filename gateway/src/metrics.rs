@@ -1,4 +1,4 @@
-//! What the gateway counts, in Prometheus's text format. `docs/OPERATIONS.md` lists every one.
+//! What the gateway counts, in Prometheus's text format.
 
 use std::fmt::Write as _;
 use std::sync::atomic::AtomicU64;
