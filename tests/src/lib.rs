@@ -18,4 +18,6 @@ pub mod proxy;
 pub mod oracle;
 pub mod stack;
 
+pub mod chaos;
+
 pub mod load;

@@ -2,12 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
 use super::{PATIENCE, Place};
 use crate::process::{Process, Start};
 use crate::{port, program};
+
+/// Where JetStream keeps its streams, below the server's directory.
+const STORE: &str = "jetstream";
 
 /// A nats-server and its data.
 #[derive(Debug)]
@@ -18,7 +22,7 @@ pub struct Nats {
     log: PathBuf,
     port: u16,
     // Last, so that the server is gone before its data is.
-    _place: Place,
+    place: Place,
 }
 
 impl Nats {
@@ -26,15 +30,49 @@ impl Nats {
     pub async fn new() -> anyhow::Result<Self> {
         let place = Place::temporary("nats")?;
         let log = place.path().join("nats.log");
-        Self::open(place, log, port::reserve()?, port::reserve()?).await
+        Self::open(place, log, port::reserve()?, port::reserve()?, "").await
     }
 
-    async fn open(place: Place, log: PathBuf, port: u16, monitor: u16) -> anyhow::Result<Self> {
+    /// The nodes of a cluster, which has elected its leaders when the first stream can be made.
+    pub async fn cluster(nodes: usize) -> anyhow::Result<Vec<Self>> {
+        let peers: Vec<u16> = (0..nodes).map(|_| port::reserve()).collect::<Result<_, _>>()?;
+        let routes: Vec<_> = peers.iter().map(|peer| format!("nats://127.0.0.1:{peer}")).collect();
+        let mut cluster = Vec::new();
+        for (number, peer) in peers.iter().enumerate() {
+            let place = Place::temporary("nats")?;
+            let log = place.path().join("nats.log");
+            let more = format!(
+                "server_name: node-{number}\ncluster {{ name: tests, listen: \"127.0.0.1:{peer}\", routes: [{}] }}\n",
+                routes.join(", ")
+            );
+            cluster.push(Self::open(place, log, port::reserve()?, port::reserve()?, &more).await?);
+        }
+        Ok(cluster)
+    }
+
+    async fn open(place: Place, log: PathBuf, port: u16, monitor: u16, more: &str) -> anyhow::Result<Self> {
         let config = place.path().join("nats.conf");
-        std::fs::write(&config, configuration(&place.path().join("jetstream"), port, monitor))?;
+        let settings = configuration(&place.path().join(STORE), port, monitor);
+        std::fs::write(&config, format!("{settings}{more}"))?;
         let program = program::nats_server()?;
         let process = run(&program, &config, &log).await?;
-        Ok(Self { process, program, config, log, port, _place: place })
+        Ok(Self { process, program, config, log, port, place })
+    }
+
+    /// Goes back in time: what is stored now is what is there after it was killed so long from now and started again. So
+    /// a power cut takes what had not been synced.
+    pub async fn forget(&mut self, after: Duration) -> anyhow::Result<()> {
+        let (store, kept) = (self.place.path().join(STORE), self.place.path().join("kept"));
+        let _ = std::fs::remove_dir_all(&kept);
+        // A file may go while it is copied: then the copy is as incomplete as a disk after a power cut.
+        let mut copy = Command::new("cp");
+        copy.arg("-a").args([&store, &kept]);
+        tokio::task::spawn_blocking(move || copy.output()).await??;
+        tokio::time::sleep(after).await;
+        self.kill9().await;
+        std::fs::remove_dir_all(&store)?;
+        std::fs::rename(&kept, &store)?;
+        self.start().await
     }
 
     /// Where clients find it.

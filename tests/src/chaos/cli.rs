@@ -1,0 +1,111 @@
+//! The command line of the chaos program.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+
+use super::plan::Broker;
+use super::{Settings, round};
+
+/// Plays rounds of load under faults, and checks after each that the record says what the clients saw.
+#[derive(Debug, Parser)]
+#[command(name = "chaos")]
+pub struct Cli {
+    /// The first round's seed; the next ones count up from it. By chance unless given.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many rounds.
+    #[arg(long, default_value_t = 10)]
+    rounds: u64,
+    /// How long to go on, such as 1h: no round begins after that.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    within: Option<Duration>,
+    /// How long the load of a round lasts.
+    #[arg(long, default_value = "6s", value_parser = humantime::parse_duration)]
+    span: Duration,
+    /// How long from one fault to the next, on average.
+    #[arg(long, default_value = "700ms", value_parser = humantime::parse_duration)]
+    every: Duration,
+    /// How many clients ask at once.
+    #[arg(long, default_value_t = 16)]
+    clients: usize,
+    /// A cluster of three nodes with three copies of the stream, instead of one node.
+    #[arg(long)]
+    cluster: bool,
+    /// A setting of the gateways, such as `GATEWAY_DURABILITY=journal`. May be given more than once.
+    #[arg(long, value_parser = setting)]
+    gateway: Vec<(String, String)>,
+    /// Go on after a round that failed.
+    #[arg(long)]
+    keep_going: bool,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+impl Cli {
+    /// Plays the rounds; fails if one did.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(self.play())
+    }
+
+    async fn play(self) -> anyhow::Result<ExitCode> {
+        let mut out = std::io::stdout();
+        let began = Instant::now();
+        let first = self.seed.unwrap_or_else(|| rand::random_range(0..1_000_000_000));
+        let (mut rounds, mut failed, mut chats, mut seen, mut events) = (0, 0, 0, 0, 0);
+        let mut faults: BTreeMap<&'static str, usize> = BTreeMap::new();
+        for seed in first..first + self.rounds {
+            if self.within.is_some_and(|within| began.elapsed() >= within) {
+                break;
+            }
+            rounds += 1;
+            match round(&self.settings(seed)).await {
+                Ok(report) => {
+                    let tally = report.tally;
+                    writeln!(
+                        out,
+                        "seed {seed}: held; {} asked, {} seen to the end, {} broken, {} left, {} refused; {} recorded, {} events",
+                        tally.asked, tally.seen, tally.broken, tally.left, tally.refused, tally.recorded, tally.events
+                    )?;
+                    chats += tally.recorded;
+                    seen += tally.seen;
+                    events += tally.events;
+                    for (kind, count) in report.faults {
+                        *faults.entry(kind).or_default() += count;
+                    }
+                }
+                Err(error) => {
+                    failed += 1;
+                    writeln!(out, "seed {seed}: FAILED: {error:#}")?;
+                    if !self.keep_going {
+                        break;
+                    }
+                }
+            }
+            out.flush()?;
+        }
+        writeln!(out, "\n{rounds} rounds in {:.0?}, {failed} failed", began.elapsed())?;
+        writeln!(out, "{chats} chats recorded, {seen} of them seen to the end, {events} events")?;
+        for (kind, count) in faults {
+            writeln!(out, "{count:>6}  {kind}")?;
+        }
+        Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn settings(&self, seed: u64) -> Settings {
+        Settings {
+            seed,
+            broker: if self.cluster { Broker::Cluster } else { Broker::Single },
+            span: self.span,
+            every: self.every,
+            clients: self.clients,
+            gateway: self.gateway.clone(),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The clients, and their own account of what they saw. Nothing here knows what the record says.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use crate::openai::DONE;
+use crate::stack::User;
+use crate::upstream::MODEL;
+
+/// How long a client waits for the whole of an answer before it gives up.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One chat as its client saw it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// What was asked: no two chats of a round ask the same.
+    pub question: String,
+    /// Who asked.
+    pub user: String,
+    /// The status, where an answer began.
+    pub status: Option<u16>,
+    /// `x-chat-id`, where an answer began.
+    pub chat: Option<String>,
+    /// Whether the client asked for a stream.
+    pub stream: bool,
+    /// Every byte of the body that came.
+    pub body: Vec<u8>,
+    /// How it ended.
+    pub end: End,
+}
+
+/// How a chat ended for its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The client saw the end of the answer.
+    Seen,
+    /// The connection broke, or nothing came in time.
+    Broken,
+    /// The client left on purpose.
+    Left,
+}
+
+impl Seen {
+    /// Whether it saw an answer to its end.
+    pub fn saw_the_end(&self) -> bool {
+        self.status == Some(200) && self.end == End::Seen
+    }
+
+    /// The text of the answer as far as it came.
+    pub fn text(&self) -> String {
+        if self.stream {
+            return crate::stack::streamed_text(&String::from_utf8_lossy(&self.body));
+        }
+        let document: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        document["choices"][0]["message"]["content"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// One client: asks, reads, and asks again until it is told to stop.
+#[derive(Debug)]
+pub struct Client {
+    /// Its number in the round.
+    pub number: usize,
+    /// Who it asks as.
+    pub user: User,
+    /// The gateways; it asks one of them, by chance.
+    pub gateways: Vec<String>,
+    /// Set when it has to stop.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Client {
+    /// Asks until told to stop, and returns what it saw.
+    pub async fn run(self, seed: u64) -> Vec<Seen> {
+        let mut random = StdRng::seed_from_u64(seed ^ (self.number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let http = crate::http::client();
+        let mut seen = Vec::new();
+        while !self.stop.load(Ordering::Relaxed) {
+            let question = format!("{seed}-{}-{} how much wood", self.number, seen.len());
+            let gateway = &self.gateways[random.random_range(0..self.gateways.len())];
+            let leaves_after = random.random_bool(0.08).then(|| random.random_range(0..6));
+            let stream = random.random_bool(0.85);
+            let chat = self.chat(&http, gateway, question, stream, leaves_after).await;
+            let refused = chat.status != Some(200);
+            seen.push(chat);
+            // One that is refused does not hammer at the door.
+            sleep(Duration::from_millis(if refused { 50 } else { random.random_range(0..20) })).await;
+        }
+        seen
+    }
+
+    async fn chat(
+        &self,
+        http: &reqwest::Client,
+        gateway: &str,
+        question: String,
+        stream: bool,
+        leaves_after: Option<usize>,
+    ) -> Seen {
+        let mut seen = Seen {
+            question,
+            user: self.user.id.clone(),
+            status: None,
+            chat: None,
+            stream,
+            body: Vec::new(),
+            end: End::Broken,
+        };
+        // Past its patience the client lets go, with what it has.
+        let _ = timeout(PATIENCE, self.exchange(http, gateway, leaves_after, &mut seen)).await;
+        seen
+    }
+
+    async fn exchange(&self, http: &reqwest::Client, gateway: &str, leaves_after: Option<usize>, seen: &mut Seen) {
+        let body = json!({
+            "model": MODEL,
+            "messages": [{"role": "user", "content": seen.question}],
+            "temperature": 0.5,
+            "stream": seen.stream,
+        });
+        let sent = http.post(format!("{gateway}/api/chat")).bearer_auth(&self.user.token).json(&body).send().await;
+        let Ok(response) = sent else { return };
+        seen.status = Some(response.status().as_u16());
+        seen.chat = response.headers().get("x-chat-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
+        let mut chunks = response.bytes_stream();
+        let mut count = 0;
+        while let Some(chunk) = chunks.next().await {
+            let Ok(chunk) = chunk else { return };
+            seen.body.extend_from_slice(&chunk);
+            count += 1;
+            if seen.stream && seen.body.ends_with(DONE) {
+                seen.end = End::Seen;
+                return;
+            }
+            if leaves_after.is_some_and(|after| count > after) {
+                seen.end = End::Left;
+                return;
+            }
+        }
+        // A stream without its last event ended cleanly all the same: the client takes it for the end, as real ones do.
+        seen.end = End::Seen;
+    }
+}

@@ -1,0 +1,187 @@
+//! What is done to a round, and when: a pure function of its seed.
+
+use std::fmt;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use rand::{RngExt as _, SeedableRng as _};
+
+/// How many gateways a round has.
+pub const GATEWAYS: usize = 2;
+
+/// How many recorders a round has.
+pub const RECORDERS: usize = 2;
+
+/// How many nodes a cluster has.
+pub const NODES: usize = 3;
+
+/// One thing that goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A program is killed, and started again after this long.
+    Kill(Victim, Duration),
+    /// A program is suspended for this long: its connections stay open and nothing answers.
+    Pause(Victim, Duration),
+    /// A wire is troubled for this long.
+    Wire(Wire, Trouble, Duration),
+    /// The database takes no writes for this long, as after a failover to a copy.
+    ReadOnly(Duration),
+    /// So many events of the stream are published once more, in another order, past the broker's own dedupe.
+    Repeat(usize),
+    /// Something that is no event is published.
+    Garbage,
+    /// The broker is killed and comes back as it was this long before: what it acknowledged since then is gone.
+    Forget(Duration),
+}
+
+/// Which program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Victim {
+    /// A gateway.
+    Gateway(usize),
+    /// A recorder.
+    Recorder(usize),
+    /// A node of the broker.
+    Broker(usize),
+    /// PostgreSQL, with all its sessions.
+    Database,
+}
+
+/// Which wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// From the gateways to the broker.
+    GatewayBroker,
+    /// From the recorders to the broker.
+    RecorderBroker,
+    /// From the recorders to the database.
+    RecorderDatabase,
+    /// From the gateways to the upstream.
+    GatewayUpstream,
+}
+
+/// What a wire does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Connections break, and new ones as soon as they are made.
+    Cut,
+    /// Nothing passes, and nobody is told.
+    Stall,
+    /// The far side seems to have said its last word.
+    HalfClose,
+}
+
+/// A fault and its time, from the start of the round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// When.
+    pub at: Duration,
+    /// What.
+    pub fault: Fault,
+}
+
+/// What kind of broker a round has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broker {
+    /// One node.
+    Single,
+    /// Three nodes, three copies of the stream.
+    Cluster,
+}
+
+/// What happens in the round with this seed, in order: a fault every `every` or so, until `span` is over.
+pub fn plan(seed: u64, broker: Broker, span: Duration, every: Duration) -> Vec<Moment> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut at = Duration::ZERO;
+    let mut moments = Vec::new();
+    loop {
+        at += every.mul_f64(random.random_range(0.2..1.8));
+        if at >= span {
+            return moments;
+        }
+        moments.push(Moment { at, fault: fault(&mut random, broker) });
+    }
+}
+
+fn fault(random: &mut StdRng, broker: Broker) -> Fault {
+    let away = Duration::from_millis(random.random_range(0..2_500));
+    match random.random_range(0..100) {
+        // What the promise is about comes most often.
+        0..22 => Fault::Kill(Victim::Gateway(random.random_range(0..GATEWAYS)), away),
+        22..34 => Fault::Kill(Victim::Recorder(random.random_range(0..RECORDERS)), away),
+        34..45 => Fault::Kill(node(random, broker), away),
+        45..52 => Fault::Kill(Victim::Database, away),
+        52..66 => {
+            let victims = [
+                Victim::Gateway(random.random_range(0..GATEWAYS)),
+                Victim::Recorder(random.random_range(0..RECORDERS)),
+                node(random, broker),
+                Victim::Database,
+            ];
+            Fault::Pause(*victims.choose(random).unwrap_or(&Victim::Database), away)
+        }
+        66..84 => {
+            let wires = [Wire::GatewayBroker, Wire::RecorderBroker, Wire::RecorderDatabase, Wire::GatewayUpstream];
+            let troubles = [Trouble::Cut, Trouble::Stall, Trouble::HalfClose];
+            let wire = *wires.choose(random).unwrap_or(&Wire::GatewayBroker);
+            Fault::Wire(wire, *troubles.choose(random).unwrap_or(&Trouble::Cut), away)
+        }
+        84..89 => Fault::ReadOnly(away),
+        89..95 => Fault::Repeat(random.random_range(1..200)),
+        95..97 => Fault::Garbage,
+        // A cluster keeps what one of its nodes forgets.
+        _ if broker == Broker::Cluster => Fault::Kill(node(random, broker), away),
+        _ => Fault::Forget(Duration::from_millis(random.random_range(100..900))),
+    }
+}
+
+fn node(random: &mut StdRng, broker: Broker) -> Victim {
+    match broker {
+        Broker::Single => Victim::Broker(0),
+        Broker::Cluster => Victim::Broker(random.random_range(0..NODES)),
+    }
+}
+
+impl Fault {
+    /// Its kind, for the account of what was done.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Kill(Victim::Gateway(_), _) => "gateway killed",
+            Self::Kill(Victim::Recorder(_), _) => "recorder killed",
+            Self::Kill(Victim::Broker(_), _) => "nats-server killed",
+            Self::Kill(Victim::Database, _) => "PostgreSQL killed",
+            Self::Pause(Victim::Gateway(_), _) => "gateway paused",
+            Self::Pause(Victim::Recorder(_), _) => "recorder paused",
+            Self::Pause(Victim::Broker(_), _) => "nats-server paused",
+            Self::Pause(Victim::Database, _) => "PostgreSQL paused",
+            Self::Wire(_, Trouble::Cut, _) => "wire cut",
+            Self::Wire(_, Trouble::Stall, _) => "wire stalled",
+            Self::Wire(_, Trouble::HalfClose, _) => "wire half-closed",
+            Self::ReadOnly(_) => "database read-only",
+            Self::Repeat(_) => "events repeated in another order",
+            Self::Garbage => "garbage published",
+            Self::Forget(_) => "nats-server went back in time",
+        }
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>8.3} s  {:?}", self.at.as_secs_f64(), self.fault)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_says_all_and_every_kind_of_fault_occurs() {
+        let of = |seed| plan(seed, Broker::Single, Duration::from_secs(10), Duration::from_millis(500));
+        assert_eq!(of(7), of(7));
+        assert_ne!(of(7), of(8));
+        let kinds: std::collections::BTreeSet<_> = (0..100).flat_map(of).map(|moment| moment.fault.kind()).collect();
+        assert_eq!(kinds.len(), 15, "{kinds:?}");
+    }
+}
