@@ -26,7 +26,7 @@ use sqlx::{AssertSqlSafe, Executor as _};
 use events::Encoded;
 
 const CONVERSATIONS: u64 = 50_000;
-const TABLES: [&str; 4] = ["chats", "conversations", "messages", "usage_stats"];
+const TABLES: [&str; 5] = ["chats", "conversations", "messages", "usage_stats", "usage_slots"];
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {

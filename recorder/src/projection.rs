@@ -10,6 +10,7 @@
 pub mod chat;
 pub mod conversation;
 pub mod message;
+pub mod usage_slots;
 pub mod usage_stats;
 
 pub mod settle;
@@ -60,6 +61,8 @@ pub fn project(events: &[Event]) -> Changes {
                 changes.opened.insert(event.conversation_id);
                 changes.conversation(Conversation::of_created(event));
             }
+            Event::ConversationChanged(event) => changes.conversation(Conversation::of_changed(event)),
+            Event::ConversationDeleted(event) => changes.conversation(Conversation::of_deleted(event)),
         }
     }
     changes

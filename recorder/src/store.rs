@@ -1,13 +1,14 @@
 //! The tables in PostgreSQL: one file a table, and a batch's way through all of them in one transaction.
 //!
 //! However many recorders write at once, none waits for another in a circle: every statement touches its rows in key order,
-//! and every transaction the tables in one order: chats, conversations, messages, `usage_stats`. A row that two recorders
-//! would insert at once is inserted by the first; the second waits for it, then joins with what it finds.
+//! and every transaction the tables in one order: chats, conversations, messages, `usage_stats`, `usage_slots`. A row that two
+//! recorders would insert at once is inserted by the first; the second waits for it, then joins with what it finds.
 
 mod chats;
 mod conversations;
 mod messages;
 pub mod quarantine;
+mod usage_slots;
 mod usage_stats;
 pub mod users;
 
@@ -126,6 +127,7 @@ pub async fn apply(pool: &PgPool, events: &[Event]) -> Result<Applied, sqlx::Err
         messages::insert(&mut tx, &writes.insert_messages.iter().collect::<Vec<_>>()).await?;
     }
     usage_stats::add(&mut tx, &writes.usage).await?;
+    usage_slots::add(&mut tx, &writes.usage).await?;
     tx.commit().await?;
 
     let asked = writes.insert_messages.iter().filter(|message| message.position == Position::Asked).count();
@@ -151,6 +153,7 @@ pub async fn read_all(pool: &PgPool) -> Result<Tables, sqlx::Error> {
         conversations: conversations::all(connection).await?,
         messages: messages::all(connection).await?,
         usage_stats: usage_stats::all(connection).await?,
+        usage_slots: usage_slots::all(connection).await?,
     })
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
-use crate::id::{ChatId, ConversationId, EventId, MessageId, UserId};
+use crate::id::{ChangeId, ChatId, ConversationId, EventId, MessageId, UserId};
 use crate::usage::Usage;
 
 /// Anything that can be on the record.
@@ -21,6 +21,10 @@ pub enum Event {
     ChatFailed(Box<ChatFailed>),
     /// A conversation was opened ahead of its first chat.
     ConversationCreated(Box<ConversationCreated>),
+    /// A user renamed a conversation, put it away, or took it out again.
+    ConversationChanged(Box<ConversationChanged>),
+    /// A user deleted a conversation.
+    ConversationDeleted(Box<ConversationDeleted>),
 }
 
 /// Which event it is: its place in the subject, and its type in the envelope.
@@ -34,11 +38,22 @@ pub enum EventKind {
     ChatFailed,
     /// See [`ConversationCreated`].
     ConversationCreated,
+    /// See [`ConversationChanged`].
+    ConversationChanged,
+    /// See [`ConversationDeleted`].
+    ConversationDeleted,
 }
 
 impl EventKind {
     /// Every kind there is.
-    pub const ALL: [Self; 4] = [Self::ChatStarted, Self::MessageCompleted, Self::ChatFailed, Self::ConversationCreated];
+    pub const ALL: [Self; 6] = [
+        Self::ChatStarted,
+        Self::MessageCompleted,
+        Self::ChatFailed,
+        Self::ConversationCreated,
+        Self::ConversationChanged,
+        Self::ConversationDeleted,
+    ];
 
     /// The token in the subject: `chats.<token>.<user>`.
     pub fn subject_token(self) -> &'static str {
@@ -47,6 +62,8 @@ impl EventKind {
             Self::MessageCompleted => "completed",
             Self::ChatFailed => "failed",
             Self::ConversationCreated => "conversation_created",
+            Self::ConversationChanged => "conversation_changed",
+            Self::ConversationDeleted => "conversation_deleted",
         }
     }
 
@@ -57,6 +74,8 @@ impl EventKind {
             Self::MessageCompleted => "stenograph.MessageCompleted.v1",
             Self::ChatFailed => "stenograph.ChatFailed.v1",
             Self::ConversationCreated => "stenograph.ConversationCreated.v1",
+            Self::ConversationChanged => "stenograph.ConversationChanged.v1",
+            Self::ConversationDeleted => "stenograph.ConversationDeleted.v1",
         }
     }
 
@@ -351,6 +370,38 @@ pub struct ConversationCreated {
     pub temperature: Option<f64>,
 }
 
+/// A user changed something about a conversation. Of two changes of the same thing, the one with the greater id stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConversationChanged {
+    /// The change.
+    pub change_id: ChangeId,
+    /// The conversation.
+    pub conversation_id: ConversationId,
+    /// Whose it is.
+    pub user_id: UserId,
+    /// When it was changed.
+    #[serde(with = "time::serde::rfc3339")]
+    pub changed_at: OffsetDateTime,
+    /// Its new title.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Whether it is put away from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archived: Option<bool>,
+}
+
+/// A user deleted a conversation: no reading of the record shows it any more, and what it used stays counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConversationDeleted {
+    /// The conversation.
+    pub conversation_id: ConversationId,
+    /// Whose it is.
+    pub user_id: UserId,
+    /// When it was deleted.
+    #[serde(with = "time::serde::rfc3339")]
+    pub deleted_at: OffsetDateTime,
+}
+
 impl Event {
     /// Which event it is.
     pub fn kind(&self) -> EventKind {
@@ -359,6 +410,8 @@ impl Event {
             Self::MessageCompleted(_) => EventKind::MessageCompleted,
             Self::ChatFailed(_) => EventKind::ChatFailed,
             Self::ConversationCreated(_) => EventKind::ConversationCreated,
+            Self::ConversationChanged(_) => EventKind::ConversationChanged,
+            Self::ConversationDeleted(_) => EventKind::ConversationDeleted,
         }
     }
 
@@ -374,6 +427,8 @@ impl Event {
             }
             Self::ChatFailed(event) => EventId::derive(event.chat_id.0, "failed"),
             Self::ConversationCreated(event) => EventId::derive(event.conversation_id.0, "conversation_created"),
+            Self::ConversationChanged(event) => EventId::derive(event.change_id.0, "conversation_changed"),
+            Self::ConversationDeleted(event) => EventId::derive(event.conversation_id.0, "conversation_deleted"),
         }
     }
 
@@ -384,6 +439,8 @@ impl Event {
             Self::MessageCompleted(event) => &event.user_id,
             Self::ChatFailed(event) => &event.user_id,
             Self::ConversationCreated(event) => &event.user_id,
+            Self::ConversationChanged(event) => &event.user_id,
+            Self::ConversationDeleted(event) => &event.user_id,
         }
     }
 
@@ -394,6 +451,8 @@ impl Event {
             Self::MessageCompleted(event) => event.finished_at,
             Self::ChatFailed(event) => event.failed_at,
             Self::ConversationCreated(event) => event.created_at,
+            Self::ConversationChanged(event) => event.changed_at,
+            Self::ConversationDeleted(event) => event.deleted_at,
         }
     }
 
@@ -404,6 +463,8 @@ impl Event {
             Self::MessageCompleted(event) => serde_json::to_vec(event),
             Self::ChatFailed(event) => serde_json::to_vec(event),
             Self::ConversationCreated(event) => serde_json::to_vec(event),
+            Self::ConversationChanged(event) => serde_json::to_vec(event),
+            Self::ConversationDeleted(event) => serde_json::to_vec(event),
         }
     }
 
@@ -414,6 +475,8 @@ impl Event {
             EventKind::MessageCompleted => Self::MessageCompleted(serde_json::from_slice(payload)?),
             EventKind::ChatFailed => Self::ChatFailed(serde_json::from_slice(payload)?),
             EventKind::ConversationCreated => Self::ConversationCreated(serde_json::from_slice(payload)?),
+            EventKind::ConversationChanged => Self::ConversationChanged(serde_json::from_slice(payload)?),
+            EventKind::ConversationDeleted => Self::ConversationDeleted(serde_json::from_slice(payload)?),
         })
     }
 }

@@ -48,6 +48,11 @@ uuid_id! {
 }
 
 uuid_id! {
+    /// One change of a conversation. A UUIDv7 of the gateway: the later of two changes has the greater id.
+    ChangeId
+}
+
+uuid_id! {
     /// One event. Derived from what the event is about, so that any retry by anyone is the same event.
     EventId
 }
@@ -66,6 +71,13 @@ impl ChatId {
     /// The message that answers it.
     pub fn assistant_message(self) -> MessageId {
         MessageId(derive(self.0, "message:assistant"))
+    }
+}
+
+impl ChangeId {
+    /// A new change, now.
+    pub fn mint() -> Self {
+        Self(Uuid::now_v7())
     }
 }
 

@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
 
         let sub = "u1".parse().unwrap();
-        let claims = Claims { iss: ISSUER.into(), sub, iat: 0, exp: 4_000_000_000, role: None };
+        let claims = Claims { iss: ISSUER.into(), sub, iat: 0, exp: 4_000_000_000, role: None, sid: None };
         let token = Minter::from_pem(&public_key(&pem).unwrap().kid, &pem).unwrap().mint(&claims).unwrap();
         assert_eq!(Verifier::from_jwks(&jwks).unwrap().verify(&token).unwrap(), claims);
     }

@@ -33,7 +33,8 @@ pub(super) async fn run(arguments: &TokenArguments, config: &Config) -> anyhow::
     }
     let now = OffsetDateTime::now_utc().unix_timestamp();
     let exp = now.saturating_add(arguments.ttl);
-    let claims = Claims { iss: ISSUER.to_owned(), sub: user.user_id, iat: now.min(exp), exp, role: user.role };
+    let claims =
+        Claims { iss: ISSUER.to_owned(), sub: user.user_id, iat: now.min(exp), exp, role: user.role, sid: None };
     print(&Minter::from_pem(&key.kid, &pem)?.mint(&claims)?)
 }
 

@@ -11,7 +11,7 @@ use shared::event::{
 };
 use shared::id::{ChatId, ConversationId, UserId};
 use shared::usage::{Usage, UsageParts, UsageSource};
-use time::{Date, OffsetDateTime};
+use time::OffsetDateTime;
 
 use super::digest::Digest;
 use super::message::Message;
@@ -174,11 +174,6 @@ impl Chat {
             Some(Ending { outcome: Outcome::Failed { stage: FailureStage::GatewayLost, .. }, .. }) => "orphaned",
             Some(Ending { outcome: Outcome::Failed { .. }, .. }) => "failed",
         }
-    }
-
-    /// The UTC day that it counts for.
-    pub fn day(&self) -> Date {
-        self.started_at.date()
     }
 
     /// What it contributes to its user's day.

@@ -2,11 +2,14 @@
 //!
 //! The sums in a row (messages, tokens) are not joined but counted from the chats; see [`super::settle`].
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 
-use shared::event::{ChatFailed, ChatStarted, ConversationCreated, MessageCompleted};
-use shared::id::{ChatId, ConversationId, UserId};
-use time::{Date, OffsetDateTime};
+use shared::event::{
+    ChatFailed, ChatStarted, ConversationChanged, ConversationCreated, ConversationDeleted, MessageCompleted,
+};
+use shared::id::{ChangeId, ChatId, ConversationId, UserId};
+use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::representable::{instant, text};
 use super::usage_stats::Tally;
@@ -25,21 +28,45 @@ pub struct Conversation {
     pub created_at: OffsetDateTime,
     /// When the last message came.
     pub last_message_at: OffsetDateTime,
-    /// Its title. Of two, the one with the least origin stands.
+    /// Its title. Of two, the greater one stands: see [`Title`].
     pub title: Option<Title>,
+    /// Whether it is put away. Of two, the later one stands.
+    pub archive: Option<Archive>,
+    /// When the user deleted it: the first time. Nothing brings it back.
+    pub deleted_at: Option<OffsetDateTime>,
     /// Its latest settings. Of two, the ones with the greatest origin stand.
     pub settings: Option<Settings>,
     /// Sums over its chats.
     pub tally: Tally,
 }
 
-/// A title, and where it comes from.
+/// A title, and where it comes from. The greatest of those that were ever seen stands.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Title {
-    /// The chat whose message it was made from; none where the client gave it, which comes before any chat.
-    pub chat_id: Option<ChatId>,
+    /// Where it comes from.
+    pub origin: TitleOrigin,
     /// The title: one line.
     pub text: String,
+}
+
+/// Where a title comes from: of two, the later in this list stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TitleOrigin {
+    /// The message of a chat: the first one.
+    Chat(Reverse<ChatId>),
+    /// The client, when it opened the conversation.
+    Opened,
+    /// The user renamed it: the last time.
+    Renamed(ChangeId),
+}
+
+/// Whether a conversation is put away, and who says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Archive {
+    /// The change.
+    pub change_id: ChangeId,
+    /// What it says.
+    pub archived: bool,
 }
 
 /// Model and temperature, and where they come from.
@@ -61,7 +88,7 @@ impl Conversation {
         let settings =
             Settings { chat_id: Some(event.chat_id), model: Some(text(&event.model)), temperature: event.temperature };
         Self {
-            title: words.and_then(|message| Title::new(Some(event.chat_id), &message.text)),
+            title: words.and_then(|message| Title::new(TitleOrigin::Chat(Reverse(event.chat_id)), &message.text)),
             settings: Some(settings),
             ..Self::bare(event.conversation_id, &event.user_id, event.started_at)
         }
@@ -85,10 +112,31 @@ impl Conversation {
         let settings =
             Settings { chat_id: None, model: event.model.as_deref().map(text), temperature: event.temperature };
         Self {
-            title: event.title.as_deref().and_then(|title| Title::new(None, title)),
+            title: event.title.as_deref().and_then(|title| Title::new(TitleOrigin::Opened, title)),
             settings: any.then_some(settings),
             ..Self::bare(event.conversation_id, &event.user_id, event.created_at)
         }
+    }
+
+    pub(super) fn of_changed(event: &ConversationChanged) -> Self {
+        let change_id = event.change_id;
+        Self {
+            title: event.title.as_deref().and_then(|title| Title::new(TitleOrigin::Renamed(change_id), title)),
+            archive: event.archived.map(|archived| Archive { change_id, archived }),
+            ..Self::touched(event.conversation_id, &event.user_id, event.changed_at)
+        }
+    }
+
+    pub(super) fn of_deleted(event: &ConversationDeleted) -> Self {
+        Self {
+            deleted_at: Some(instant(event.deleted_at)),
+            ..Self::touched(event.conversation_id, &event.user_id, event.deleted_at)
+        }
+    }
+
+    /// What was changed is there, but nothing was said in it.
+    fn touched(conversation_id: ConversationId, user_id: &UserId, at: OffsetDateTime) -> Self {
+        Self { last_message_at: OffsetDateTime::UNIX_EPOCH, ..Self::bare(conversation_id, user_id, at) }
     }
 
     fn bare(conversation_id: ConversationId, user_id: &UserId, at: OffsetDateTime) -> Self {
@@ -98,6 +146,8 @@ impl Conversation {
             created_at: instant(at),
             last_message_at: instant(at),
             title: None,
+            archive: None,
+            deleted_at: None,
             settings: None,
             tally: Tally::default(),
         }
@@ -110,7 +160,9 @@ impl Conversation {
         }
         self.created_at = self.created_at.min(other.created_at);
         self.last_message_at = self.last_message_at.max(other.last_message_at);
-        self.title = match (self.title.take(), other.title) {
+        self.title = self.title.take().max(other.title);
+        self.archive = self.archive.max(other.archive);
+        self.deleted_at = match (self.deleted_at, other.deleted_at) {
             (Some(mine), Some(theirs)) => Some(mine.min(theirs)),
             (mine, theirs) => mine.or(theirs),
         };
@@ -119,25 +171,20 @@ impl Conversation {
             (mine, theirs) => mine.or(theirs),
         };
     }
-
-    /// The UTC day that it counts for.
-    pub fn day(&self) -> Date {
-        self.created_at.date()
-    }
 }
 
 // === impl Title ===
 
 impl Title {
     /// One line of at most [`TITLE_CHARACTERS`], if there is anything to see in the text.
-    fn new(chat_id: Option<ChatId>, from: &str) -> Option<Self> {
+    fn new(origin: TitleOrigin, from: &str) -> Option<Self> {
         let blank = |c: char| c.is_whitespace() || c.is_control();
         let mut line = String::new();
         let mut room = TITLE_CHARACTERS;
         for word in from.split(blank).filter(|word| !word.is_empty()) {
             let space = usize::from(!line.is_empty());
             if room == 0 || (space == 1 && room == 1) {
-                return Some(Self { chat_id, text: cut(&line) });
+                return Some(Self { origin, text: cut(&line) });
             }
             if space == 1 {
                 line.push(' ');
@@ -145,13 +192,42 @@ impl Title {
             room -= space;
             for character in word.chars() {
                 if room == 0 {
-                    return Some(Self { chat_id, text: cut(&line) });
+                    return Some(Self { origin, text: cut(&line) });
                 }
                 line.push(character);
                 room -= 1;
             }
         }
-        (!line.is_empty()).then_some(Self { chat_id, text: line })
+        (!line.is_empty()).then_some(Self { origin, text: line })
+    }
+}
+
+// === impl TitleOrigin ===
+
+impl TitleOrigin {
+    /// From a row's columns.
+    pub fn of_row(chat_id: Option<Uuid>, change_id: Option<Uuid>) -> Self {
+        match (change_id, chat_id) {
+            (Some(id), _) => Self::Renamed(ChangeId(id)),
+            (None, Some(id)) => Self::Chat(Reverse(ChatId(id))),
+            (None, None) => Self::Opened,
+        }
+    }
+
+    /// The chat, as a row has it.
+    pub fn chat_id(self) -> Option<Uuid> {
+        match self {
+            Self::Chat(Reverse(chat_id)) => Some(chat_id.0),
+            Self::Opened | Self::Renamed(_) => None,
+        }
+    }
+
+    /// The change, as a row has it.
+    pub fn change_id(self) -> Option<Uuid> {
+        match self {
+            Self::Renamed(change_id) => Some(change_id.0),
+            Self::Opened | Self::Chat(_) => None,
+        }
     }
 }
 
@@ -181,7 +257,7 @@ mod tests {
     use super::*;
 
     fn title(from: &str) -> Option<String> {
-        Title::new(None, from).map(|title| title.text)
+        Title::new(TitleOrigin::Opened, from).map(|title| title.text)
     }
 
     #[test]

@@ -12,6 +12,7 @@ use shared::id::{ChatId, ConversationId, MessageId};
 use super::chat::{Chat, ChatChange};
 use super::conversation::Conversation;
 use super::message::{Message, Position};
+use super::usage_slots::NO_MODEL;
 use super::usage_stats::{Counts, Tally, UsageChanges};
 
 /// What a batch's chats come to.
@@ -23,7 +24,7 @@ pub struct ChatWrites {
     pub delete_messages: Vec<MessageId>,
     /// Messages that are not there.
     pub insert_messages: Vec<Message>,
-    /// What the user days gain and lose.
+    /// What the users' days and quarters of an hour gain and lose.
     pub usage: UsageChanges,
     /// What conversations gain and lose.
     pub tallies: BTreeMap<ConversationId, Tally>,
@@ -91,7 +92,7 @@ pub fn conversations(
             None => {
                 let row = change.row();
                 if let Some(row) = &row {
-                    usage.add(&row.user_id, row.day(), Counts::CONVERSATION);
+                    usage.add(&row.user_id, row.created_at, NO_MODEL, Counts::CONVERSATION);
                 }
                 row.is_some()
             }
@@ -99,8 +100,8 @@ pub fn conversations(
                 let new = change.join(old);
                 let changed = new != *old;
                 if changed {
-                    usage.take_back(&old.user_id, old.day(), Counts::CONVERSATION);
-                    usage.add(&new.user_id, new.day(), Counts::CONVERSATION);
+                    usage.take_back(&old.user_id, old.created_at, NO_MODEL, Counts::CONVERSATION);
+                    usage.add(&new.user_id, new.created_at, NO_MODEL, Counts::CONVERSATION);
                     writes.update.push(new);
                 }
                 changed
@@ -117,7 +118,7 @@ impl ChatWrites {
     fn inserted(&mut self, change: ChatChange) {
         let row = change.row;
         self.applied += usize::from(row.request.is_some()) + usize::from(row.ending.is_some());
-        self.usage.add(&row.user_id, row.day(), row.counts());
+        self.usage.add(&row.user_id, row.started_at, &row.model, row.counts());
         *self.tallies.entry(row.conversation_id).or_default() += row.tally();
         self.insert_messages.extend(change.asked);
         self.insert_messages.extend(change.answered);
@@ -130,8 +131,8 @@ impl ChatWrites {
             return;
         }
         self.applied += usize::from(replaced.request) + usize::from(replaced.ending);
-        self.usage.take_back(&old.user_id, old.day(), old.counts());
-        self.usage.add(&new.user_id, new.day(), new.counts());
+        self.usage.take_back(&old.user_id, old.started_at, &old.model, old.counts());
+        self.usage.add(&new.user_id, new.started_at, &new.model, new.counts());
         *self.tallies.entry(old.conversation_id).or_default() -= old.tally();
         *self.tallies.entry(new.conversation_id).or_default() += new.tally();
         if replaced.request {

@@ -9,6 +9,7 @@ use time::Date;
 use super::chat::Chat;
 use super::conversation::Conversation;
 use super::message::Message;
+use super::usage_slots::SlotKey;
 use super::usage_stats::Counts;
 use super::{Changes, project, settle};
 
@@ -23,6 +24,8 @@ pub struct Tables {
     pub messages: BTreeMap<MessageId, Message>,
     /// The rows of `usage_stats`.
     pub usage_stats: BTreeMap<(UserId, Date), Counts>,
+    /// The rows of `usage_slots`.
+    pub usage_slots: BTreeMap<SlotKey, Counts>,
 }
 
 impl Tables {
@@ -48,10 +51,14 @@ impl Tables {
         }
         self.messages.extend(writes.insert_messages.into_iter().map(|row| (row.message_id, row)));
 
-        for (key, change) in writes.usage.iter() {
+        for (key, change) in writes.usage.days() {
             *self.usage_stats.entry(key.clone()).or_default() += *change;
         }
         self.usage_stats.retain(|_, counts| !counts.is_zero());
+        for (key, change) in writes.usage.slots() {
+            *self.usage_slots.entry(key.clone()).or_default() += *change;
+        }
+        self.usage_slots.retain(|_, counts| !counts.is_zero());
     }
 }
 

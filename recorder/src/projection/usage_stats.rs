@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::{AddAssign, SubAssign};
 
 use shared::id::UserId;
-use time::Date;
+use time::{Date, OffsetDateTime};
+
+use super::usage_slots::SlotKey;
 
 /// The sums of one user's UTC day: a row of `usage_stats`, or a change of one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,9 +36,12 @@ pub struct Tally {
     pub estimated_total_tokens: i64,
 }
 
-/// Changes of `usage_stats`, by row.
+/// Changes of `usage_stats` and `usage_slots`, by row: the same counts, cut finer in the second.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UsageChanges(BTreeMap<(UserId, Date), Counts>);
+pub struct UsageChanges {
+    days: BTreeMap<(UserId, Date), Counts>,
+    slots: BTreeMap<SlotKey, Counts>,
+}
 
 // === impl Counts ===
 
@@ -144,18 +149,25 @@ impl SubAssign for Tally {
 // === impl UsageChanges ===
 
 impl UsageChanges {
-    /// Counts more for this day.
-    pub fn add(&mut self, user: &UserId, day: Date, counts: Counts) {
-        *self.0.entry((user.clone(), day)).or_default() += counts;
+    /// Counts more for the day and the quarter of an hour of this time.
+    pub fn add(&mut self, user: &UserId, at: OffsetDateTime, model: &str, counts: Counts) {
+        *self.days.entry((user.clone(), at.date())).or_default() += counts;
+        *self.slots.entry(SlotKey::new(user, at, model)).or_default() += counts;
     }
 
-    /// Takes back what was counted for this day.
-    pub fn take_back(&mut self, user: &UserId, day: Date, counts: Counts) {
-        *self.0.entry((user.clone(), day)).or_default() -= counts;
+    /// Takes back what was counted for them.
+    pub fn take_back(&mut self, user: &UserId, at: OffsetDateTime, model: &str, counts: Counts) {
+        *self.days.entry((user.clone(), at.date())).or_default() -= counts;
+        *self.slots.entry(SlotKey::new(user, at, model)).or_default() -= counts;
     }
 
-    /// The changes that are any, in key order.
-    pub fn iter(&self) -> impl Iterator<Item = (&(UserId, Date), &Counts)> {
-        self.0.iter().filter(|(_, counts)| !counts.is_zero())
+    /// The changes of days that are any, in key order.
+    pub fn days(&self) -> impl Iterator<Item = (&(UserId, Date), &Counts)> {
+        self.days.iter().filter(|(_, counts)| !counts.is_zero())
+    }
+
+    /// The changes of quarters of an hour that are any, in key order.
+    pub fn slots(&self) -> impl Iterator<Item = (&SlotKey, &Counts)> {
+        self.slots.iter().filter(|(_, counts)| !counts.is_zero())
     }
 }

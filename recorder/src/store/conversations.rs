@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shared::id::{ChatId, ConversationId};
+use shared::id::{ChangeId, ChatId, ConversationId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::read::{Unreadable, user, utc};
 use super::write::column;
-use crate::projection::conversation::{Conversation, Settings, Title};
+use crate::projection::conversation::{Archive, Conversation, Settings, Title, TitleOrigin};
 use crate::projection::usage_stats::Tally;
 
 /// A statement that takes whole rows, one array a column.
@@ -23,13 +23,17 @@ macro_rules! with_rows {
             &column(rows, |c| c.created_at) as _,
             &column(rows, |c| c.last_message_at) as _,
             &column(rows, |c| Some(c.title.as_ref()?.text.as_str())) as _,
-            &column(rows, |c| Some(c.title.as_ref()?.chat_id?.0)) as _,
+            &column(rows, |c| c.title.as_ref()?.origin.chat_id()) as _,
             &column(rows, |c| c.settings.as_ref()?.model.as_deref()) as _,
             &column(rows, |c| c.settings.as_ref()?.temperature) as _,
             &column(rows, |c| Some(c.settings.as_ref()?.chat_id?.0)) as _,
             &column(rows, |c| c.tally.messages) as _,
             &column(rows, |c| c.tally.total_tokens) as _,
-            &column(rows, |c| c.tally.estimated_total_tokens) as _
+            &column(rows, |c| c.tally.estimated_total_tokens) as _,
+            &column(rows, |c| c.title.as_ref()?.origin.change_id()) as _,
+            &column(rows, |c| c.archive.is_some_and(|archive| archive.archived)) as _,
+            &column(rows, |c| Some(c.archive?.change_id.0)) as _,
+            &column(rows, |c| c.deleted_at) as _
         )
     }};
 }
@@ -40,7 +44,8 @@ macro_rules! rows_where {
         sqlx::query_as!(
             ConversationRow,
             "SELECT conversation_id, user_id, created_at, last_message_at, title, title_chat_id, model, temperature,
-                    settings_chat_id, message_count, total_tokens, estimated_total_tokens
+                    settings_chat_id, message_count, total_tokens, estimated_total_tokens, title_change_id, archived,
+                    archive_change_id, deleted_at
              FROM conversations " + $tail
             $(, $argument)*
         )
@@ -55,10 +60,12 @@ pub(super) async fn insert(
     let inserted = with_rows!(
         "INSERT INTO conversations (
              conversation_id, user_id, created_at, last_message_at, title, title_chat_id, model, temperature,
-             settings_chat_id, message_count, total_tokens, estimated_total_tokens)
+             settings_chat_id, message_count, total_tokens, estimated_total_tokens, title_change_id, archived,
+             archive_change_id, deleted_at)
          SELECT * FROM UNNEST(
              $1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::text[], $6::uuid[], $7::text[],
-             $8::double precision[], $9::uuid[], $10::bigint[], $11::bigint[], $12::bigint[])
+             $8::double precision[], $9::uuid[], $10::bigint[], $11::bigint[], $12::bigint[], $13::uuid[], $14::boolean[],
+             $15::uuid[], $16::timestamptz[])
          ON CONFLICT (conversation_id) DO NOTHING
          RETURNING conversation_id",
         rows
@@ -83,12 +90,16 @@ pub(super) async fn update(tx: &mut PgConnection, rows: &[&Conversation]) -> Res
              user_id = new.user_id, created_at = new.created_at, last_message_at = new.last_message_at,
              title = new.title, title_chat_id = new.title_chat_id, model = new.model, temperature = new.temperature,
              settings_chat_id = new.settings_chat_id, message_count = new.message_count,
-             total_tokens = new.total_tokens, estimated_total_tokens = new.estimated_total_tokens
+             total_tokens = new.total_tokens, estimated_total_tokens = new.estimated_total_tokens,
+             title_change_id = new.title_change_id, archived = new.archived,
+             archive_change_id = new.archive_change_id, deleted_at = new.deleted_at
          FROM UNNEST(
              $1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::text[], $6::uuid[], $7::text[],
-             $8::double precision[], $9::uuid[], $10::bigint[], $11::bigint[], $12::bigint[]) AS new (
+             $8::double precision[], $9::uuid[], $10::bigint[], $11::bigint[], $12::bigint[], $13::uuid[], $14::boolean[],
+             $15::uuid[], $16::timestamptz[]) AS new (
              conversation_id, user_id, created_at, last_message_at, title, title_chat_id, model, temperature,
-             settings_chat_id, message_count, total_tokens, estimated_total_tokens)
+             settings_chat_id, message_count, total_tokens, estimated_total_tokens, title_change_id, archived,
+             archive_change_id, deleted_at)
          WHERE conversations.conversation_id = new.conversation_id",
         rows
     );
@@ -116,6 +127,10 @@ struct ConversationRow {
     message_count: i64,
     total_tokens: i64,
     estimated_total_tokens: i64,
+    title_change_id: Option<Uuid>,
+    archived: bool,
+    archive_change_id: Option<Uuid>,
+    deleted_at: Option<OffsetDateTime>,
 }
 
 impl ConversationRow {
@@ -127,7 +142,11 @@ impl ConversationRow {
             user_id: user(self.user_id)?,
             created_at: utc(self.created_at),
             last_message_at: utc(self.last_message_at),
-            title: self.title.map(|text| Title { chat_id: self.title_chat_id.map(ChatId), text }),
+            title: self
+                .title
+                .map(|text| Title { origin: TitleOrigin::of_row(self.title_chat_id, self.title_change_id), text }),
+            archive: self.archive_change_id.map(|id| Archive { change_id: ChangeId(id), archived: self.archived }),
+            deleted_at: self.deleted_at.map(utc),
             settings: any.then_some(Settings { chat_id: settings_chat_id.map(ChatId), model, temperature }),
             tally: Tally {
                 messages: self.message_count,

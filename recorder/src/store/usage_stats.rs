@@ -15,7 +15,7 @@ type Change<'a> = (&'a (UserId, Date), &'a Counts);
 
 /// Adds the changes to the rows, in key order, each row once.
 pub(super) async fn add(tx: &mut PgConnection, changes: &UsageChanges) -> Result<(), sqlx::Error> {
-    let changes: Vec<Change<'_>> = changes.iter().collect();
+    let changes: Vec<Change<'_>> = changes.days().collect();
     if changes.is_empty() {
         return Ok(());
     }

@@ -31,7 +31,8 @@ impl Keys {
         std::fs::write(&token_keys_file, serde_json::to_vec(&set)?)?;
         let pem = key.to_pkcs8_pem(LineEnding::LF).context("a signing key in PEM")?;
         let now = OffsetDateTime::now_utc().unix_timestamp();
-        let claims = Claims { iss: ISSUER.to_owned(), sub: "load".parse()?, iat: now, exp: now + 86_400, role: None };
+        let claims =
+            Claims { iss: ISSUER.to_owned(), sub: "load".parse()?, iat: now, exp: now + 86_400, role: None, sid: None };
         let token = Minter::from_pem("load", &pem)?.mint(&claims)?;
         let conversation_keys = format!("1:{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()));
         Ok(Self { token_keys_file, conversation_keys, token })

@@ -27,7 +27,7 @@ fn event((kind, chat, conversation, user, minute, variant, number): Seed) -> Eve
     let source = ["reported", "estimated", "unknown"][usize::from(variant) % 3];
     let usage = json!({"source": source, "prompt_tokens": number, "completion_tokens": variant, "total_tokens": null,
         "parts": {"uncached_input": 0, "cache_read": 0, "cache_write": 0, "output": 0, "reasoning": 0}});
-    let (kind, mut value) = match kind % 5 {
+    let (kind, mut value) = match kind % 7 {
         0 => (
             EventKind::ChatStarted,
             json!({"conversation_origin": "minted", "dialect": "openai_chat", "stream": true, "parameters": {},
@@ -41,13 +41,20 @@ fn event((kind, chat, conversation, user, minute, variant, number): Seed) -> Eve
                 "upstream": {"name": "u"}, "attempts": []}),
         ),
         2 | 3 => {
-            let stage = if kind % 5 == 2 { "upstream_stream" } else { "gateway_lost" };
+            let stage = if kind % 7 == 2 { "upstream_stream" } else { "gateway_lost" };
             (
                 EventKind::ChatFailed,
                 json!({"failed_at": at(minute + i64::from(number)), "stage": stage, "error": {"message": "broke"},
                     "message": (variant % 2 == 0).then_some(message), "usage": usage, "duration_ms": 5, "attempts": []}),
             )
         }
+        4 => (
+            EventKind::ConversationChanged,
+            json!({"changed_at": at(minute), "change_id": Uuid::from_u128(u128::from(number)),
+                "title": (variant % 2 == 0).then(|| format!("renamed {variant}")),
+                "archived": (variant > 1).then_some(variant % 2 == 1)}),
+        ),
+        5 => (EventKind::ConversationDeleted, json!({"deleted_at": at(minute)})),
         _ => (
             EventKind::ConversationCreated,
             json!({"created_at": at(minute), "title": (variant > 1).then(|| format!("title {variant}")),
@@ -65,7 +72,7 @@ fn event((kind, chat, conversation, user, minute, variant, number): Seed) -> Eve
 }
 
 fn seeds() -> impl Strategy<Value = Vec<Seed>> {
-    let seed = (0..5_u8, 0..4_u8, 0..3_u8, 0..2_u8, 0..4_i64, 0..4_u8, 0..3_u8);
+    let seed = (0..7_u8, 0..4_u8, 0..3_u8, 0..2_u8, 0..4_i64, 0..4_u8, 0..3_u8);
     prop::collection::vec(seed, 0..24)
 }
 
@@ -119,6 +126,12 @@ proptest! {
 
         prop_assert_eq!(&got, &expected);
         prop_assert_eq!(&counted(&got), &got.usage_stats);
+        // The quarters of a day come to the day.
+        let mut days: BTreeMap<_, Counts> = BTreeMap::new();
+        for (key, counts) in &got.usage_slots {
+            *days.entry((key.user_id.clone(), key.slot_at.date())).or_default() += *counts;
+        }
+        prop_assert_eq!(&days, &got.usage_stats);
         for counts in got.usage_stats.values() {
             prop_assert_eq!(counts.api_calls, counts.successful_calls + counts.failed_calls);
         }
@@ -196,6 +209,25 @@ fn a_true_ending_replaces_an_orphaned_one_whenever_it_comes() {
     let chat = of(&[FAILED, STARTED, ORPHANED]).chats.into_values().next().unwrap();
     assert_eq!(chat.status(), "failed");
     assert!(matches!(chat.ending.unwrap().outcome, Outcome::Failed { .. }));
+}
+
+#[test]
+fn the_last_renaming_stands_and_a_deleted_conversation_stays_deleted() {
+    const RENAMED: Seed = (4, 1, 1, 1, 2, 0, 1);
+    const RENAMED_AGAIN: Seed = (4, 1, 1, 1, 3, 2, 2);
+    const DELETED: Seed = (5, 1, 1, 1, 3, 0, 0);
+    let only = |seeds: &[Seed]| of(seeds).conversations.into_values().next().unwrap();
+    for order in [[STARTED, RENAMED, RENAMED_AGAIN], [RENAMED_AGAIN, RENAMED, STARTED]] {
+        let conversation = only(&order);
+        assert_eq!(conversation.title.unwrap().text, "renamed 2");
+        assert_eq!(conversation.archive.map(|archive| archive.archived), Some(false));
+        assert_eq!(conversation.created_at, conversation.last_message_at, "renaming is no message");
+    }
+    for order in [[STARTED, DELETED, COMPLETED], [DELETED, COMPLETED, STARTED]] {
+        let tables = of(&order);
+        assert!(tables.conversations.values().all(|conversation| conversation.deleted_at.is_some()));
+        assert_eq!(tables.usage_stats.values().next().unwrap().api_calls, 1, "what it used stays counted");
+    }
 }
 
 #[test]

@@ -1,0 +1,120 @@
+//! The `usage_slots` table.
+
+use std::collections::BTreeMap;
+
+use sqlx::PgConnection;
+
+use super::read::{user, utc};
+use super::write::column;
+use crate::projection::usage_slots::SlotKey;
+use crate::projection::usage_stats::{Counts, UsageChanges};
+
+/// A row's key and its change.
+type Change<'a> = (&'a SlotKey, &'a Counts);
+
+/// Adds the changes to the rows, in key order, each row once.
+pub(super) async fn add(tx: &mut PgConnection, changes: &UsageChanges) -> Result<(), sqlx::Error> {
+    let changes: Vec<Change<'_>> = changes.slots().collect();
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let rows = &changes.iter().collect::<Vec<&Change<'_>>>()[..];
+    sqlx::query!(
+        "INSERT INTO usage_slots (
+             user_id, slot_at, model,
+             api_calls, successful_calls, failed_calls, prompt_tokens, completion_tokens, total_tokens,
+             estimated_prompt_tokens, estimated_completion_tokens, estimated_total_tokens, messages_created,
+             conversations_created)
+         SELECT * FROM UNNEST(
+             $1::text[], $2::timestamptz[], $3::text[],
+             $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[],
+             $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[])
+         ON CONFLICT (user_id, slot_at, model) DO UPDATE SET
+             api_calls = usage_slots.api_calls + EXCLUDED.api_calls,
+             successful_calls = usage_slots.successful_calls + EXCLUDED.successful_calls,
+             failed_calls = usage_slots.failed_calls + EXCLUDED.failed_calls,
+             prompt_tokens = usage_slots.prompt_tokens + EXCLUDED.prompt_tokens,
+             completion_tokens = usage_slots.completion_tokens + EXCLUDED.completion_tokens,
+             total_tokens = usage_slots.total_tokens + EXCLUDED.total_tokens,
+             estimated_prompt_tokens = usage_slots.estimated_prompt_tokens + EXCLUDED.estimated_prompt_tokens,
+             estimated_completion_tokens = usage_slots.estimated_completion_tokens + EXCLUDED.estimated_completion_tokens,
+             estimated_total_tokens = usage_slots.estimated_total_tokens + EXCLUDED.estimated_total_tokens,
+             messages_created = usage_slots.messages_created + EXCLUDED.messages_created,
+             conversations_created = usage_slots.conversations_created + EXCLUDED.conversations_created",
+        &column(rows, |(key, _)| key.user_id.as_str()) as _,
+        &column(rows, |(key, _)| key.slot_at) as _,
+        &column(rows, |(key, _)| key.model.as_str()) as _,
+        &column(rows, |(_, c)| c.api_calls) as _,
+        &column(rows, |(_, c)| c.successful_calls) as _,
+        &column(rows, |(_, c)| c.failed_calls) as _,
+        &column(rows, |(_, c)| c.prompt_tokens) as _,
+        &column(rows, |(_, c)| c.completion_tokens) as _,
+        &column(rows, |(_, c)| c.total_tokens) as _,
+        &column(rows, |(_, c)| c.estimated_prompt_tokens) as _,
+        &column(rows, |(_, c)| c.estimated_completion_tokens) as _,
+        &column(rows, |(_, c)| c.estimated_total_tokens) as _,
+        &column(rows, |(_, c)| c.messages_created) as _,
+        &column(rows, |(_, c)| c.conversations_created) as _
+    )
+    .execute(&mut *tx)
+    .await?;
+
+    let lessened: Vec<&Change<'_>> = rows.iter().copied().filter(|(_, counts)| counts.takes_away()).collect();
+    if lessened.is_empty() {
+        return Ok(());
+    }
+    // A row with nothing in it would tell of events that came in another order than they might have.
+    sqlx::query!(
+        "DELETE FROM usage_slots
+         WHERE (user_id, slot_at, model) IN (SELECT * FROM UNNEST($1::text[], $2::timestamptz[], $3::text[]))
+           AND api_calls = 0
+           AND successful_calls = 0
+           AND failed_calls = 0
+           AND prompt_tokens = 0
+           AND completion_tokens = 0
+           AND total_tokens = 0
+           AND estimated_prompt_tokens = 0
+           AND estimated_completion_tokens = 0
+           AND estimated_total_tokens = 0
+           AND messages_created = 0
+           AND conversations_created = 0",
+        &column(&lessened, |(key, _)| key.user_id.as_str()) as _,
+        &column(&lessened, |(key, _)| key.slot_at) as _,
+        &column(&lessened, |(key, _)| key.model.as_str()) as _
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Every row.
+pub(super) async fn all(connection: &mut PgConnection) -> Result<BTreeMap<SlotKey, Counts>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "SELECT
+             user_id, slot_at, model,
+             api_calls, successful_calls, failed_calls, prompt_tokens, completion_tokens, total_tokens,
+             estimated_prompt_tokens, estimated_completion_tokens, estimated_total_tokens, messages_created,
+             conversations_created
+         FROM usage_slots"
+    );
+    let rows = rows.fetch_all(connection).await?;
+    rows.into_iter()
+        .map(|row| {
+            let counts = Counts {
+                api_calls: row.api_calls,
+                successful_calls: row.successful_calls,
+                failed_calls: row.failed_calls,
+                prompt_tokens: row.prompt_tokens,
+                completion_tokens: row.completion_tokens,
+                total_tokens: row.total_tokens,
+                estimated_prompt_tokens: row.estimated_prompt_tokens,
+                estimated_completion_tokens: row.estimated_completion_tokens,
+                estimated_total_tokens: row.estimated_total_tokens,
+                messages_created: row.messages_created,
+                conversations_created: row.conversations_created,
+            };
+            let key = SlotKey { user_id: user(row.user_id)?, slot_at: utc(row.slot_at), model: row.model };
+            Ok((key, counts))
+        })
+        .collect()
+}
