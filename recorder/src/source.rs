@@ -4,6 +4,7 @@
 //! again, to anyone; so nothing here has to be certain that an acknowledgement arrived.
 
 pub mod delivery;
+pub mod log;
 pub mod setup;
 
 use std::sync::Arc;

@@ -84,6 +84,26 @@ impl Delivery {
         self.place.pending
     }
 
+    /// Its place in the stream. Never an identity: the broker uses numbers again after a loss.
+    pub fn sequence(&self) -> u64 {
+        self.place.sequence
+    }
+
+    /// When the broker took it in.
+    pub fn published_at(&self) -> OffsetDateTime {
+        self.place.published_at
+    }
+
+    /// Where it was published.
+    pub fn subject(&self) -> &str {
+        self.message.subject.as_str()
+    }
+
+    /// What was published, as it is.
+    pub fn payload(&self) -> &[u8] {
+        &self.message.payload
+    }
+
     /// All of it, to be put aside.
     pub fn quarantined(&self, reason: Reason, detail: String) -> Quarantined {
         let headers = self.message.headers.as_ref().map(HeaderMap::iter).into_iter().flatten();
@@ -106,7 +126,8 @@ impl Delivery {
         self.message.ack_with(kind).await
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    /// A header of its envelope.
+    pub fn header(&self, name: &str) -> Option<&str> {
         Some(self.message.headers.as_ref()?.get(name)?.as_str())
     }
 }

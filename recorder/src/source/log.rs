@@ -1,0 +1,187 @@
+//! The log as a source: the stream read in its own order, from one place to another, by a consumer that goes with the reader.
+//! The recorders' consumer does not notice.
+
+use std::time::Duration;
+
+use async_nats::Client;
+use async_nats::jetstream::consumer::DeliverPolicy;
+use async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig};
+use async_nats::jetstream::{self, stream};
+use futures_util::StreamExt as _;
+use time::OffsetDateTime;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::delivery::Delivery;
+
+/// How long the broker may be away before the reader gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two tries to reach it.
+const PAUSE: Duration = Duration::from_millis(500);
+/// The most bytes of events that are on their way at once.
+const MAX_BYTES: i64 = 16 << 20;
+
+/// Which part of the log.
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// Where it begins.
+    pub from: Start,
+    /// The last sequence that belongs to it. Unless given, whatever is there when the log is opened.
+    pub to: Option<u64>,
+    /// Only these subjects; all if there are none.
+    pub subjects: Vec<String>,
+    /// Whether to go on with what is published later.
+    pub ending: Ending,
+}
+
+/// Where a span begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With the first event there is.
+    Beginning,
+    /// With this sequence, or the first one after it.
+    Sequence(u64),
+    /// With the first event that the broker took in at this time or later.
+    Time(OffsetDateTime),
+}
+
+/// What happens at the end of a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It ends.
+    Stop,
+    /// The reader waits for more.
+    Follow,
+}
+
+/// Why the log cannot be read on.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// There is no stream.
+    #[error("stream CHATS does not exist: expected one made by `recorder stream create`")]
+    NoStream,
+    /// The broker was away for too long.
+    #[error("the broker is not available: {0}")]
+    Unavailable(String),
+}
+
+/// A reader of the log.
+pub struct Log {
+    client: Client,
+    span: Span,
+    messages: Option<Ordered>,
+    /// The last sequence that will be read.
+    last: u64,
+    /// The last sequence that has been read.
+    at: u64,
+    /// How many events of the span the broker still has.
+    pending: u64,
+}
+
+impl Log {
+    /// A reader of this part of the log.
+    pub async fn open(client: Client, span: Span) -> Result<Self, LogError> {
+        let stream = stream(&client).await?;
+        let last = span.to.unwrap_or(stream.cached_info().state.last_sequence);
+        let mut log = Self { client, span, messages: None, last, at: 0, pending: 0 };
+        log.bind(&stream).await?;
+        Ok(log)
+    }
+
+    /// The next event, or whatever else is in its place; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Delivery>, LogError> {
+        let mut deadline = None;
+        loop {
+            let is_over = self.span.ending == Ending::Stop && (self.pending == 0 || self.at >= self.last);
+            if is_over {
+                return Ok(None);
+            }
+            let problem = match &mut self.messages {
+                Some(messages) => match messages.next().await {
+                    Some(Ok(message)) => {
+                        let delivery = Delivery::new(message);
+                        (self.at, self.pending) = (delivery.sequence(), delivery.pending());
+                        if self.span.ending == Ending::Stop && self.at > self.last {
+                            continue;
+                        }
+                        return Ok(Some(delivery));
+                    }
+                    Some(Err(error)) => error.to_string(),
+                    None => "the consumer is gone".to_owned(),
+                },
+                None => "not bound".to_owned(),
+            };
+            // Whatever it was, the reader begins anew behind the last event that it has read.
+            self.messages = None;
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
+            if Instant::now() >= deadline {
+                return Err(LogError::Unavailable(problem));
+            }
+            sleep(PAUSE).await;
+            if let Ok(stream) = stream(&self.client).await
+                && let Err(error) = self.bind(&stream).await
+            {
+                tracing::debug!(%error, "the log could not be opened yet");
+            }
+        }
+    }
+
+    /// The first and the last sequence that there is now.
+    pub async fn bounds(client: &Client) -> Result<(u64, u64), LogError> {
+        let state = stream(client).await?.cached_info().state.clone();
+        Ok((state.first_sequence, state.last_sequence))
+    }
+
+    /// The last sequence that this reader will come to; what is published later does not belong to it unless it follows.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// How many events are still to be read, as far as is known.
+    pub fn pending(&self) -> u64 {
+        self.pending
+    }
+
+    async fn bind(&mut self, stream: &stream::Stream) -> Result<(), LogError> {
+        let from = if self.at > 0 { Start::Sequence(self.at + 1) } else { self.span.from };
+        let config = OrderedConfig {
+            description: Some("A reader of the log.".to_owned()),
+            deliver_policy: match from {
+                Start::Beginning => DeliverPolicy::All,
+                Start::Sequence(sequence) => DeliverPolicy::ByStartSequence { start_sequence: sequence.max(1) },
+                Start::Time(time) => DeliverPolicy::ByStartTime { start_time: time },
+            },
+            filter_subjects: self.span.subjects.clone(),
+            max_bytes: MAX_BYTES.max(i64::try_from(2 * self.client.max_payload()).unwrap_or(MAX_BYTES)),
+            ..OrderedConfig::default()
+        };
+        let unavailable = |error: &dyn std::fmt::Display| LogError::Unavailable(error.to_string());
+        let consumer = stream.create_consumer(config).await.map_err(|error| unavailable(&error))?;
+        self.pending = consumer.cached_info().num_pending;
+        self.messages = Some(consumer.messages().await.map_err(|error| unavailable(&error))?);
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").field("span", &self.span).field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
+/// The stream, as soon as the broker is there.
+async fn stream(client: &Client) -> Result<stream::Stream, LogError> {
+    use jetstream::ErrorCode;
+    use jetstream::context::GetStreamErrorKind;
+
+    let jetstream = jetstream::new(client.clone());
+    match timeout(PATIENCE, jetstream.get_stream(shared::stream::NAME)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(match error.kind() {
+            GetStreamErrorKind::JetStream(reply) if reply.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                LogError::NoStream
+            }
+            _ => LogError::Unavailable(error.to_string()),
+        }),
+        Err(_) => Err(LogError::Unavailable(format!("no answer in {PATIENCE:?}"))),
+    }
+}
