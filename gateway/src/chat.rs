@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method};
 use shared::event::{ChatError, ConversationOrigin, DialectName, FailureStage};
 use shared::id::ConversationId;
 use shared::usage::Usage;
@@ -17,15 +17,19 @@ use crate::auth::Caller;
 use crate::config::Limits;
 use crate::conversation_id::ConversationKeys;
 use crate::dialect::{Fold, error_body};
+use crate::dispatch::{Answered, Candidates, Outgoing, is_key_refusal};
 use crate::error::ApiError;
 use crate::forward;
 use crate::journal::Recorded;
 use crate::open_chat::{Ending, OpenChat, Recording, error};
-use crate::request::{ChatRequest, Surface};
+use crate::request::{ChatRequest, InvalidRequest, Surface};
+use crate::rewrite;
+use crate::routing::Choice;
 use crate::tap::{Expected, Tap, UsageChunk};
 use crate::thread;
 use crate::transcript::Transcript;
 use crate::upstream::{Upstream, UpstreamBody, UpstreamError};
+use crate::upstreams::{InForce, Upstreams};
 
 /// The largest error body that is read where it cannot be passed on.
 const MAX_ERROR_BYTES: usize = 64 << 10;
@@ -36,7 +40,7 @@ pub struct Chats {
     /// How they are put on the record.
     pub recording: Arc<Recording>,
     /// Who answers.
-    pub upstream: Arc<Upstream>,
+    pub upstreams: Arc<Upstreams>,
     /// How conversation ids are made and checked.
     pub conversations: ConversationKeys,
     /// The bounds.
@@ -56,7 +60,11 @@ impl Chats {
         headers: &HeaderMap,
         body: &Bytes,
     ) -> Result<Response, ApiError> {
-        let mut request = ChatRequest::parse(body, surface)?;
+        let in_force = self.upstreams.in_force();
+        let mut request = parse(body, surface, &in_force)?;
+        let route = in_force.route(&request.model).ok_or_else(|| ApiError::model_not_found(&request.model))?;
+        let candidates = Candidates::new(&in_force, route, DialectName::OpenaiChat)
+            .ok_or_else(|| ApiError::model_not_found(&request.model))?;
         let conversation = self.conversation(&caller, &request, headers)?;
         if !self.recording.journal.is_available() {
             return Err(ApiError::cannot_record());
@@ -64,13 +72,14 @@ impl Chats {
         let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| ApiError::too_many_chats())?;
 
         let (mut chat, started) = OpenChat::admit(&self.recording, caller.user, conversation, &mut request, permit);
-        let mut attempts = std::mem::take(&mut chat.attempts);
-        let upstream_headers = forward::to_upstream(headers);
-        let (started, answer) = tokio::join!(
-            self.durable(started),
-            self.upstream.send(&Method::POST, "/chat/completions", &upstream_headers, &request.forward, &mut attempts),
-        );
-        chat.attempts = attempts;
+        let outgoing = Outgoing {
+            method: &Method::POST,
+            path: "/chat/completions",
+            headers: &forward::to_upstream(headers),
+            body: &|upstream, choice| body_for(&request, upstream, choice),
+        };
+        let sending = candidates.send(&outgoing, &self.recording.metrics, &mut chat.attempts);
+        let (started, answer) = tokio::join!(self.durable(started), sending);
 
         let ids = forward::Ids::of(&chat, headers);
         let mut response = match (started, answer) {
@@ -80,7 +89,7 @@ impl Chats {
                 Err(refusal)
             }
             (Ok(()), Err(failure)) => self.unanswered(chat, &failure).await,
-            (Ok(()), Ok(answer)) if is_key_refusal(answer.status()) => self.key_refused(chat, answer).await,
+            (Ok(()), Ok(answer)) if is_key_refusal(answer.response.status()) => self.key_refused(chat, answer).await,
             (Ok(()), Ok(answer)) => Ok(self.answered(chat, &request, answer)),
         }
         .unwrap_or_else(axum::response::IntoResponse::into_response);
@@ -123,17 +132,21 @@ impl Chats {
         }
     }
 
-    fn answered(&self, mut chat: OpenChat, request: &ChatRequest, answer: http::Response<UpstreamBody>) -> Response {
-        chat.answered_by(&self.upstream.name);
+    fn answered(&self, mut chat: OpenChat, request: &ChatRequest, answered: Answered) -> Response {
+        let Answered { upstream, response: answer } = answered;
+        chat.answered_by(upstream.name());
         let kind = AnswerKind {
             status: answer.status().as_u16(),
             ends_with_connection: UpstreamBody::ends_with_connection(&answer),
         };
+        let strips_usage = request.strips_usage && upstream.settings.ask_for_usage;
+        let (idle_timeout, total_timeout) = (upstream.settings.idle_timeout, upstream.settings.total_timeout);
+        let limits = Limits { idle_timeout, total_timeout, ..self.limits };
         let expected = if kind.status < 300 { Expected::Answer } else { Expected::Error };
-        let usage_chunk = if request.strips_usage { UsageChunk::TakenOut } else { UsageChunk::Passes };
+        let usage_chunk = if strips_usage { UsageChunk::TakenOut } else { UsageChunk::Passes };
         let tap = Tap::new(Fold::new(DialectName::OpenaiChat), expected, usage_chunk);
         let (head, body) = answer.into_parts();
-        let mut response = Response::new(Body::new(Answer::new(body, tap, chat, kind, &self.limits)));
+        let mut response = Response::new(Body::new(Answer::new(body, tap, chat, kind, &limits)));
         *response.status_mut() = head.status;
         *response.headers_mut() = forward::to_client(head.headers);
         response
@@ -149,25 +162,38 @@ impl Chats {
 
     /// The upstream did not accept the gateway's own key. What it said may repeat part of that key, so it goes no further
     /// than the record.
-    async fn key_refused(
-        &self,
-        mut chat: OpenChat,
-        answer: http::Response<UpstreamBody>,
-    ) -> Result<Response, ApiError> {
-        chat.answered_by(&self.upstream.name);
+    async fn key_refused(&self, mut chat: OpenChat, answered: Answered) -> Result<Response, ApiError> {
+        let Answered { upstream, response: answer } = answered;
+        chat.answered_by(upstream.name());
         let status = answer.status().as_u16();
         let body = timeout(self.limits.read_timeout, answer.into_body().collect(MAX_ERROR_BYTES)).await;
         let mut said = error_body(status, &body.ok().flatten().unwrap_or_default());
-        said.message = self.upstream.redact(&said.message);
+        said.message = upstream.redact(&said.message);
         let ended = fail(&mut chat, FailureStage::UpstreamStatus, said);
         ended.line.log(ended.recorded.await);
         Err(ApiError::upstream_refused_key())
     }
 }
 
-/// Whether this status says that the gateway's own key was not accepted.
-pub fn is_key_refusal(status: StatusCode) -> bool {
-    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED)
+/// Reads the request; a frontend that names no model gets the deployment's.
+fn parse(body: &Bytes, surface: Surface, in_force: &InForce) -> Result<ChatRequest, InvalidRequest> {
+    match (ChatRequest::parse(body, surface), &in_force.table.default_model) {
+        (Err(error), Some(model))
+            if surface == Surface::Frontend && error.param == Some("model") && !rewrite::has_member(body, "model") =>
+        {
+            ChatRequest::parse(&rewrite::with_member(body, "model", &model.as_str().into()), surface)
+        }
+        (parsed, _) => parsed,
+    }
+}
+
+/// The body as this upstream is to get it.
+fn body_for(request: &ChatRequest, upstream: &Upstream, choice: &Choice) -> Bytes {
+    let body = if upstream.settings.ask_for_usage { request.forward.clone() } else { request.without_usage_asked() };
+    match &choice.model {
+        Some(model) => rewrite::with_member(&body, "model", &model.as_str().into()),
+        None => body,
+    }
 }
 
 fn fail(chat: &mut OpenChat, stage: FailureStage, failure: ChatError) -> crate::open_chat::EndedChat {

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Uri;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use shared::config::{ConfigError, Environment, malformed};
 use shared::telemetry::LogConfig;
 
 use crate::conversation_id::{ConversationKeys, EXPECTED_KEYS};
+use crate::routing::{KeyHeader, UpstreamSettings};
+use crate::upstreams::TableSource;
 
 /// The gateway's configuration.
 #[derive(Debug)]
@@ -27,7 +29,7 @@ pub struct Config {
     /// Where events go.
     pub journal: JournalConfig,
     /// Where answers come from.
-    pub upstream: UpstreamConfig,
+    pub upstreams: TableSource,
     /// The bounds.
     pub limits: Limits,
     /// The origins whose pages may call; every one if none is named, then without cookies.
@@ -43,21 +45,6 @@ pub struct JournalConfig {
     pub patience: Duration,
     /// Off only to measure what recording costs.
     pub recording: bool,
-}
-
-/// Where answers come from.
-#[derive(Debug)]
-pub struct UpstreamConfig {
-    /// The address, with the path that `/chat/completions` is appended to.
-    pub base_url: Uri,
-    /// The gateway's own key there.
-    pub api_key: Option<SecretString>,
-    /// How long connecting may take, TLS included.
-    pub connect_timeout: Duration,
-    /// How long the response head may take.
-    pub head_timeout: Duration,
-    /// How long an unused connection is kept.
-    pub keep_alive: Duration,
 }
 
 /// The bounds of what callers can make the gateway do.
@@ -85,6 +72,7 @@ impl Config {
         let keys = env
             .secret("CONVERSATION_KEYS")
             .ok_or_else(|| ConfigError::Missing { name: "CONVERSATION_KEYS".into(), expected: EXPECTED_KEYS })?;
+        let limits = Limits::read(env)?;
         let config = Self {
             listen: env.or(
                 "GATEWAY_LISTEN",
@@ -108,8 +96,12 @@ impl Config {
                     Some(other) => return Err(malformed("GATEWAY_RECORDING", "on or off", &other)),
                 },
             },
-            upstream: UpstreamConfig::read(env)?,
-            limits: Limits::read(env)?,
+            upstreams: TableSource {
+                provider: provider(env, &limits)?,
+                file: env.text("GATEWAY_ROUTES_FILE").map(PathBuf::from),
+                default_model: env.text("GATEWAY_DEFAULT_MODEL").map(str::to_owned),
+            },
+            limits,
             cors_origins: cors_origins(env)?,
         };
         // Where the journal's own log will live. Accepted already, so that deployments can set it.
@@ -118,26 +110,6 @@ impl Config {
         let _ = env.text("GATEWAY_URL");
         env.refuse_unknown(&["GATEWAY_"])?;
         Ok(config)
-    }
-}
-
-impl UpstreamConfig {
-    fn read(env: &Environment) -> Result<Self, ConfigError> {
-        let expected = "an http or https URL such as https://api.openai.com/v1";
-        let base_url: Uri = env.or("LLM_BASE_URL", Uri::from_static("https://api.openai.com/v1"), expected)?;
-        if !matches!(base_url.scheme_str(), Some("http" | "https"))
-            || base_url.host().is_none()
-            || base_url.query().is_some()
-        {
-            return Err(malformed("LLM_BASE_URL", expected, &"not an absolute URL"));
-        }
-        Ok(Self {
-            base_url,
-            api_key: env.secret("LLM_API_KEY"),
-            connect_timeout: env.duration("GATEWAY_CONNECT_TIMEOUT", Duration::from_secs(10))?,
-            head_timeout: env.duration("GATEWAY_HEAD_TIMEOUT", Duration::from_secs(300))?,
-            keep_alive: env.duration("GATEWAY_UPSTREAM_KEEP_ALIVE", Duration::from_secs(30))?,
-        })
     }
 }
 
@@ -164,6 +136,33 @@ impl Limits {
         }
         Ok(limits)
     }
+}
+
+/// The one provider of a deployment without a routes file; with one, the defaults of its timeouts.
+fn provider(env: &Environment, limits: &Limits) -> Result<UpstreamSettings, ConfigError> {
+    let expected = "an http or https URL such as https://api.openai.com/v1";
+    let base_url: Uri = env.or("LLM_BASE_URL", Uri::from_static("https://api.openai.com/v1"), expected)?;
+    if !matches!(base_url.scheme_str(), Some("http" | "https"))
+        || base_url.host().is_none()
+        || base_url.query().is_some()
+    {
+        return Err(malformed("LLM_BASE_URL", expected, &"not an absolute URL"));
+    }
+    Ok(UpstreamSettings {
+        name: base_url.host().unwrap_or("upstream").to_owned(),
+        base_url,
+        key: env.secret("LLM_API_KEY"),
+        key_header: KeyHeader::default(),
+        dialects: Vec::new(),
+        headers: http::HeaderMap::new(),
+        connect_timeout: env.duration("GATEWAY_CONNECT_TIMEOUT", Duration::from_secs(10))?,
+        head_timeout: env.duration("GATEWAY_HEAD_TIMEOUT", Duration::from_secs(300))?,
+        idle_timeout: limits.idle_timeout,
+        total_timeout: limits.total_timeout,
+        keep_alive: env.duration("GATEWAY_UPSTREAM_KEEP_ALIVE", Duration::from_secs(30))?,
+        ask_for_usage: true,
+        list_models: true,
+    })
 }
 
 /// The name of this instance: as set, else the host's and a random part, so that two on one host differ.

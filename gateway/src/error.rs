@@ -73,6 +73,13 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "invalid_request_error", Some("conversation_not_found"), message)
     }
 
+    /// No route answers for this model in this dialect.
+    pub fn model_not_found(model: &str) -> Self {
+        let message = format!("the model {model:?} does not exist, or is not served here");
+        let error = Self::new(StatusCode::NOT_FOUND, "invalid_request_error", Some("model_not_found"), message);
+        Self { param: Some("model"), ..error }
+    }
+
     /// As many chats as may run do.
     pub fn too_many_chats() -> Self {
         let message = "the gateway is serving as many chats as it may; try again shortly";

@@ -15,11 +15,20 @@ pub mod transcript;
 pub mod dialect;
 pub mod tap;
 
+pub mod breaker;
+pub mod retry;
+pub mod rewrite;
+pub mod routing;
+
 pub mod auth;
+pub mod catalogue;
 pub mod forward;
 pub mod journal;
 pub mod relay;
 pub mod upstream;
+pub mod upstreams;
+
+pub mod dispatch;
 
 pub mod answer;
 pub mod open_chat;
@@ -31,12 +40,14 @@ pub mod metrics;
 pub mod routes;
 pub mod server;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use crate::config::{Config, JournalConfig};
@@ -54,19 +65,32 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
 }
 
+/// Checks what [`run`] would need of files: the keys and the routes. Returns what was found, in words.
+pub fn check(config: &Config) -> anyhow::Result<String> {
+    verifier(&config.token_keys_file)?;
+    let upstreams = upstreams::Upstreams::new(config.upstreams.clone())?;
+    let in_force = upstreams.in_force();
+    let (routes, upstreams) = (in_force.table.routes.len(), in_force.upstreams.len());
+    Ok(format!("the configuration is good: {routes} routes, {upstreams} upstreams"))
+}
+
+fn verifier(path: &Path) -> anyhow::Result<shared::token::Verifier> {
+    let keys = std::fs::read_to_string(path)
+        .with_context(|| format!("TOKEN_KEYS_FILE {} could not be read", path.display()))?;
+    shared::token::Verifier::from_jwks(&keys)
+        .with_context(|| format!("TOKEN_KEYS_FILE {} is malformed", path.display()))
+}
+
 async fn serve(config: Config) -> anyhow::Result<()> {
-    let Config { listen, instance, log, token_keys_file, conversation_keys, journal, upstream, limits, cors_origins } =
+    let Config { listen, instance, log, token_keys_file, conversation_keys, journal, upstreams, limits, cors_origins } =
         config;
-    let keys = std::fs::read_to_string(&token_keys_file)
-        .with_context(|| format!("TOKEN_KEYS_FILE {} could not be read", token_keys_file.display()))?;
-    let verifier = shared::token::Verifier::from_jwks(&keys)
-        .with_context(|| format!("TOKEN_KEYS_FILE {} is malformed", token_keys_file.display()))?;
+    let verifier = verifier(&token_keys_file)?;
     log.start();
 
     let metrics = Arc::new(metrics::Metrics::default());
     let patience = journal.patience;
     let (journal, mut relay) = open_journal(&journal, &instance, limits.chats, &metrics).await?;
-    let upstream = Arc::new(upstream::Upstream::new(upstream)?);
+    let upstreams = Arc::new(upstreams::Upstreams::new(upstreams)?);
     let recording = Arc::new(open_chat::Recording {
         journal,
         metrics: Arc::clone(&metrics),
@@ -77,7 +101,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         auth: auth::Authenticator::new(verifier),
         chats: chat::Chats {
             recording: Arc::clone(&recording),
-            upstream: Arc::clone(&upstream),
+            upstreams: Arc::clone(&upstreams),
             conversations: conversation_keys,
             limits,
             patience,
@@ -96,7 +120,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
                 Ok(()) => tracing::info!("stopping: running chats finish first"),
                 Err(error) => tracing::error!(%error, "signals cannot be received; stopping"),
             },
-            () = housekeeping(&upstream) => {}
+            () = housekeeping(&upstreams) => {}
+            error = reloading(&upstreams) => tracing::error!(%error, "signals cannot be received; stopping"),
         }
     };
     let on_deadline = || recording.is_stopping.store(true, Ordering::Relaxed);
@@ -156,10 +181,38 @@ async fn relay_died(relay: &mut Option<RelayTask>) -> String {
     }
 }
 
-async fn housekeeping(upstream: &upstream::Upstream) {
+async fn housekeeping(upstreams: &upstreams::Upstreams) {
     let mut interval = tokio::time::interval(HOUSEKEEPING);
     loop {
         interval.tick().await;
-        upstream.close_unused();
+        upstreams.close_unused();
     }
+}
+
+/// Reads the routes file again whenever SIGHUP asks for it. What runs is not disturbed. Returns only if signals cannot be
+/// received.
+async fn reloading(upstreams: &upstreams::Upstreams) -> std::io::Error {
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => return error,
+    };
+    while hangup.recv().await.is_some() {
+        let Some(file) = upstreams.file() else {
+            tracing::info!("there is no routes file to be read again: GATEWAY_ROUTES_FILE is not set");
+            continue;
+        };
+        // A file of at most a megabyte: quicker than it takes to hand it to another thread.
+        match upstreams.reload() {
+            Ok(upstreams::Reloaded { routes, upstreams, kept }) => {
+                tracing::info!(file = %file.display(), routes, upstreams, kept, "the routes are in force");
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "the routes file is not good: the routes stay as they were"
+                );
+            }
+        }
+    }
+    std::io::Error::other("the signal's stream ended")
 }

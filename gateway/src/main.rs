@@ -10,25 +10,34 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const USAGE: &str = "\
 The gateway of Stenograph: proxies LLM chat streams and puts every one of them on the record.
 
-Usage: gateway [--help | --version]
+Usage: gateway [check-config | --help | --version]
+
+check-config reads the settings and the routes file, says what is wrong with them, and starts nothing.
 
 It is configured by environment variables; deploy/gateway.env lists them.
 ";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => {}
+    let only_check = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => false,
+        ["check-config"] => true,
         ["--help" | "-h"] => return say(std::io::stdout(), USAGE, ExitCode::SUCCESS),
         ["--version" | "-V"] => {
             return say(std::io::stdout(), concat!("gateway ", env!("CARGO_PKG_VERSION"), "\n"), ExitCode::SUCCESS);
         }
         _ => return say(std::io::stderr(), USAGE, ExitCode::from(EXIT_USAGE)),
-    }
+    };
     let config = match gateway::config::Config::read(&Environment::of_process()) {
         Ok(config) => config,
         Err(error) => return say(std::io::stderr(), &format!("gateway: {error}\n"), ExitCode::from(EXIT_USAGE)),
     };
+    if only_check {
+        return match gateway::check(&config) {
+            Ok(found) => say(std::io::stdout(), &format!("{found}\n"), ExitCode::SUCCESS),
+            Err(error) => say(std::io::stderr(), &format!("gateway: {error:#}\n"), ExitCode::from(EXIT_USAGE)),
+        };
+    }
     match gateway::run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => say(std::io::stderr(), &format!("gateway: {error:#}\n"), ExitCode::FAILURE),

@@ -39,6 +39,17 @@ pub struct Metrics {
     pub journal_retries: Counter,
     /// Connections from clients.
     pub connections: Gauge,
+    /// Tries at upstreams, by upstream and outcome.
+    pub upstream_tries: Family<UpstreamTry, Counter>,
+}
+
+/// How a try at an upstream went: a class of statuses, or what went wrong in one word.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct UpstreamTry {
+    /// The upstream's name.
+    pub upstream: String,
+    /// The outcome.
+    pub outcome: &'static str,
 }
 
 /// How a chat ended: `completed`, or the stage at which it failed.
@@ -79,6 +90,7 @@ impl Default for Metrics {
             journal_ack_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 18)),
             journal_retries: Counter::default(),
             connections: Gauge::default(),
+            upstream_tries: Family::default(),
             registry: Registry::default(),
         };
         registry.register("chats_started", "Chats that were admitted", metrics.chats_started.clone());
@@ -101,6 +113,7 @@ impl Default for Metrics {
         registry.register_with_unit("journal_ack", "From publishing to acknowledgement", Unit::Seconds, ack);
         registry.register("journal_retries", "Events published more than once", metrics.journal_retries.clone());
         registry.register("connections", "Connections from clients", metrics.connections.clone());
+        registry.register("upstream_tries", "Tries at upstreams, by outcome", metrics.upstream_tries.clone());
         Self { registry, ..metrics }
     }
 }

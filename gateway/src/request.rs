@@ -32,6 +32,8 @@ pub struct ChatRequest {
     pub forward: Bytes,
     /// The gateway asks for a usage chunk that the client did not ask for.
     pub strips_usage: bool,
+    /// The body as it came, and from whom.
+    sent: (Bytes, Surface),
 }
 
 /// The message that the client adds.
@@ -108,7 +110,21 @@ impl ChatRequest {
             parameters: RawValue::from_string(parameters).map_err(|error| not_json(&error))?,
             new_message,
             forward,
+            sent: (body.clone(), surface),
         })
+    }
+
+    /// The body for an upstream that must not be asked for usage.
+    pub fn without_usage_asked(&self) -> Bytes {
+        let (sent, surface) = &self.sent;
+        let Ok(members) = Members::read(sent) else { return self.forward.clone() };
+        let drops = |name: &str| *surface == Surface::Frontend && name == "conversationId";
+        let adds_stream = self.stream && members.raw("stream").is_none_or(|raw| raw.get() == "null");
+        if !adds_stream && !members.0.iter().any(|(name, _)| drops(name)) {
+            return sent.clone();
+        }
+        let added: &[(&str, &str)] = if adds_stream { &[("stream", "true")] } else { &[] };
+        Bytes::from(members.write(|name| !(drops(name) || (adds_stream && name == "stream")), added))
     }
 }
 

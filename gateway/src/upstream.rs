@@ -16,34 +16,44 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::Full;
 use hyper::body::{Body as _, Frame, Incoming};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use shared::event::Attempt;
 use tokio::time::timeout;
 
-use crate::config::UpstreamConfig;
+use crate::breaker::{Admission, Breaker, Change};
+use crate::catalogue::Known;
+use crate::routing::{KeyHeader, UpstreamSettings};
 use connection::Connection;
 use tls::Connector;
 
 /// How many unused connections are kept.
 const MAX_IDLE: usize = 1024;
 
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const API_KEY: HeaderName = HeaderName::from_static("api-key");
+
 /// One upstream.
 #[derive(Debug)]
 pub struct Upstream {
-    /// Its name, as in events and metrics.
-    pub name: String,
-    base_url: Uri,
+    /// Its settings.
+    pub settings: UpstreamSettings,
+    /// The models that it has, by its own word.
+    pub known_models: tokio::sync::Mutex<Known>,
     host: HeaderValue,
-    authorization: Option<HeaderValue>,
-    key: Option<SecretString>,
+    keys: Option<KeyValues>,
     connector: Connector,
-    connect_timeout: Duration,
-    head_timeout: Duration,
-    keep_alive: Duration,
+    breaker: Mutex<Breaker>,
     idle: Mutex<VecDeque<(Connection, Instant)>>,
+}
+
+/// The gateway's own key, as header values.
+#[derive(Debug)]
+struct KeyValues {
+    bearer: HeaderValue,
+    bare: HeaderValue,
 }
 
 /// Why there is no answer.
@@ -91,27 +101,57 @@ impl UpstreamError {
 
 impl Upstream {
     /// An upstream as configured.
-    pub fn new(config: UpstreamConfig) -> anyhow::Result<Self> {
-        let authority = config.base_url.authority().map_or("", http::uri::Authority::as_str);
+    pub fn new(settings: UpstreamSettings) -> anyhow::Result<Self> {
+        let authority = settings.base_url.authority().map_or("", http::uri::Authority::as_str);
         let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-        let authorization = config.api_key.as_ref().map(|key| {
-            let mut value = HeaderValue::try_from(format!("Bearer {}", key.expose_secret()))
-                .map_err(|_| anyhow::anyhow!("LLM_API_KEY is malformed: expected visible ASCII characters"))?;
+        let value = |text: &str| {
+            let value = HeaderValue::try_from(text);
+            let mut value = value.map_err(|_| {
+                anyhow::anyhow!("the key of upstream {} is malformed: expected visible ASCII characters", settings.name)
+            })?;
             value.set_sensitive(true);
             anyhow::Ok(value)
+        };
+        let keys = settings.key.as_ref().map(|key| {
+            let key = key.expose_secret();
+            anyhow::Ok(KeyValues { bearer: value(&format!("Bearer {key}"))?, bare: value(key)? })
         });
         Ok(Self {
-            name: config.base_url.host().unwrap_or("upstream").to_owned(),
             host: HeaderValue::try_from(host)?,
-            authorization: authorization.transpose()?,
-            key: config.api_key,
-            connector: Connector::new(&config.base_url)?,
-            base_url: config.base_url,
-            connect_timeout: config.connect_timeout,
-            head_timeout: config.head_timeout,
-            keep_alive: config.keep_alive,
+            keys: keys.transpose()?,
+            connector: Connector::new(&settings.base_url)?,
+            settings,
+            known_models: tokio::sync::Mutex::default(),
+            breaker: Mutex::default(),
             idle: Mutex::default(),
         })
+    }
+
+    /// Its name, as in events and metrics.
+    pub fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// Whether it is to be tried now; see [`Breaker`].
+    pub fn admit(&self) -> Admission {
+        self.breaker().admit(Instant::now())
+    }
+
+    /// Whether it is tried without reserve.
+    pub fn is_well(&self) -> bool {
+        self.breaker().is_closed()
+    }
+
+    /// Takes in how a try went.
+    pub fn tried(&self, went_well: bool) {
+        let change = if went_well { self.breaker().succeeded() } else { self.breaker().failed(Instant::now()) };
+        match change {
+            Change::None => {}
+            Change::Opened(rest) => {
+                tracing::warn!(upstream = self.name(), ?rest, "an upstream fails again and again: it is passed over");
+            }
+            Change::Closed => tracing::info!(upstream = self.name(), "an upstream answers again"),
+        }
     }
 
     /// Sends one request, and waits for the head of the response. Every try is noted in `attempts`.
@@ -139,7 +179,7 @@ impl Upstream {
 
     /// The text without the gateway's own key, should the upstream have repeated it.
     pub fn redact(&self, text: &str) -> String {
-        match &self.key {
+        match &self.settings.key {
             Some(key) if text.contains(key.expose_secret()) => text.replace(key.expose_secret(), "[redacted]"),
             _ => text.to_owned(),
         }
@@ -148,7 +188,7 @@ impl Upstream {
     /// Closes connections that have been unused for too long.
     pub fn close_unused(&self) {
         let mut idle = self.idle();
-        while idle.front().is_some_and(|(_, since)| since.elapsed() > self.keep_alive) {
+        while idle.front().is_some_and(|(_, since)| since.elapsed() > self.settings.keep_alive) {
             idle.pop_front();
         }
         if idle.is_empty() {
@@ -164,7 +204,13 @@ impl Upstream {
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
         let (started_at, clock) = (shared::event::now(), Instant::now());
         // Noted before anything is awaited: a client that leaves meanwhile leaves a trace of it.
-        attempts.push(Attempt { upstream: self.name.clone(), started_at, duration_ms: 0, status: None, error: None });
+        attempts.push(Attempt {
+            upstream: self.name().to_owned(),
+            started_at,
+            duration_ms: 0,
+            status: None,
+            error: None,
+        });
         let result = self.exchange(kept, request).await;
         if let Some(attempt) = attempts.last_mut() {
             attempt.duration_ms = millis(clock.elapsed());
@@ -183,11 +229,11 @@ impl Upstream {
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
         let mut connection = match kept {
             Some(connection) => connection,
-            None => timeout(self.connect_timeout, self.connector.connect())
+            None => timeout(self.settings.connect_timeout, self.connector.connect())
                 .await
                 .map_err(|_| UpstreamError::ConnectTimeout)??,
         };
-        let response = timeout(self.head_timeout, connection.exchange(request))
+        let response = timeout(self.settings.head_timeout, connection.exchange(request))
             .await
             .map_err(|_| UpstreamError::HeadTimeout)?
             .map_err(UpstreamError::Http)?;
@@ -198,11 +244,20 @@ impl Upstream {
         let mut request = Request::new(Full::new(body.clone()));
         *request.method_mut() = method.clone();
         *request.uri_mut() =
-            format!("{}{path}", self.base_url.path().trim_end_matches('/')).parse().unwrap_or_default();
+            format!("{}{path}", self.settings.base_url.path().trim_end_matches('/')).parse().unwrap_or_default();
         *request.headers_mut() = headers.clone();
         request.headers_mut().insert(HOST, self.host.clone());
-        if let Some(authorization) = &self.authorization {
-            request.headers_mut().insert(AUTHORIZATION, authorization.clone());
+        for (name, value) in &self.settings.headers {
+            request.headers_mut().insert(name, value.clone());
+        }
+        if let Some(keys) = &self.keys {
+            let (name, value) = match self.settings.key_header {
+                KeyHeader::ByDialect if path.starts_with("/messages") => (X_API_KEY, &keys.bare),
+                KeyHeader::ByDialect | KeyHeader::Authorization => (AUTHORIZATION, &keys.bearer),
+                KeyHeader::XApiKey => (X_API_KEY, &keys.bare),
+                KeyHeader::ApiKey => (API_KEY, &keys.bare),
+            };
+            request.headers_mut().insert(name, value.clone());
         }
         request
     }
@@ -210,7 +265,7 @@ impl Upstream {
     fn take_idle(&self) -> Option<Connection> {
         loop {
             let (mut connection, since) = self.idle().pop_back()?;
-            if since.elapsed() <= self.keep_alive && connection.is_usable() {
+            if since.elapsed() <= self.settings.keep_alive && connection.is_usable() {
                 return Some(connection);
             }
         }
@@ -221,6 +276,10 @@ impl Upstream {
         if idle.len() < MAX_IDLE {
             idle.push_back((connection, Instant::now()));
         }
+    }
+
+    fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, VecDeque<(Connection, Instant)>> {

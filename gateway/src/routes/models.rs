@@ -1,32 +1,43 @@
-//! `GET /v1/models`: what the upstream offers.
+//! `GET /v1/models`: what the routes offer; without a routes file what the one provider offers, in its own words.
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use serde_json::json;
 use tokio::time::timeout;
 
 use super::Gateway;
-use crate::chat::is_key_refusal;
+use crate::dispatch::is_key_refusal;
 use crate::error::ApiError;
-use crate::forward;
+use crate::routing::Origin;
+use crate::upstream::Upstream;
+use crate::{catalogue, forward};
 
 /// The longest list that is passed on.
 const MAX_BYTES: usize = 8 << 20;
 
-/// Passes the upstream's list on as it is.
+/// Lists the models.
 pub(super) async fn list(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
-    gateway.models(request.headers().clone()).await.map_err(|error| gateway.refuse(error))
+    let in_force = gateway.chats.upstreams.in_force();
+    match (in_force.table.origin, &in_force.upstreams[..]) {
+        (Origin::OneProvider, [upstream]) => {
+            let passed = gateway.pass_models(upstream, request.headers().clone()).await;
+            passed.map_err(|error| gateway.refuse(error))
+        }
+        _ => Ok(Json(json!({"object": "list", "data": catalogue::models(&in_force).await})).into_response()),
+    }
 }
 
 impl Gateway {
-    async fn models(&self, headers: HeaderMap) -> Result<Response, ApiError> {
+    /// Passes an upstream's list on as it is.
+    async fn pass_models(&self, upstream: &Arc<Upstream>, headers: HeaderMap) -> Result<Response, ApiError> {
         let headers = forward::to_upstream(&headers);
         let mut attempts = Vec::new();
-        let upstream = &self.chats.upstream;
         let answer = upstream
             .send(&Method::GET, "/models", &headers, &Bytes::new(), &mut attempts)
             .await

@@ -49,7 +49,7 @@ impl Connector {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let name = ServerName::try_from(host.to_owned()).context("LLM_BASE_URL has no valid host name")?;
+        let name = ServerName::try_from(host.to_owned()).context("an upstream's URL has no valid host name")?;
         Ok((TlsConnector::from(Arc::new(config)), name))
     }
 

@@ -9,4 +9,5 @@ mod failures;
 mod one_chat;
 mod outages;
 mod redelivery;
+mod routes;
 mod shutdown;

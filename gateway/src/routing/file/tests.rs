@@ -1,0 +1,128 @@
+use http::Uri;
+use secrecy::ExposeSecret as _;
+use shared::event::DialectName;
+
+use super::*;
+use crate::routing::KeyHeader;
+
+fn defaults() -> UpstreamSettings {
+    let second = Duration::from_secs(1);
+    UpstreamSettings {
+        name: String::new(),
+        base_url: Uri::from_static("http://localhost"),
+        key: None,
+        key_header: KeyHeader::default(),
+        dialects: Vec::new(),
+        headers: http::HeaderMap::new(),
+        connect_timeout: second,
+        head_timeout: second * 2,
+        idle_timeout: second * 3,
+        total_timeout: second * 4,
+        keep_alive: second * 5,
+        ask_for_usage: true,
+        list_models: false,
+    }
+}
+
+fn read(text: &str) -> Result<RoutingTable, String> {
+    let keys = |source: KeySource<'_>| match source {
+        KeySource::Variable("OPENAI_API_KEY") => Ok(SecretString::from("sk-1")),
+        KeySource::File(path) => Ok(SecretString::from(format!("from {path}"))),
+        KeySource::Variable(name) => Err(format!("{name} is not set: expected the upstream's key")),
+    };
+    parse(text, "routes.toml", &defaults(), &keys).map_err(|error| error.to_string())
+}
+
+#[test]
+fn everything_can_be_said() {
+    let table = read(
+        r#"
+default_model = "fast"
+
+[upstreams.openai]
+base_url = "https://api.openai.com/v1"
+key_from = "OPENAI_API_KEY"
+headers = { OpenAI-Organization = "org-1" }
+head_timeout = "30s"
+list_models = true
+
+[upstreams."local.1"]
+base_url = "http://127.0.0.1:8000/v1"
+key_file = "/run/key"
+key_header = "x-api-key"
+dialects = ["openai_chat"]
+ask_for_usage = false
+
+[[routes]]
+models = ["gpt-*"]
+upstreams = ["openai"]
+
+[[routes]]
+models = ["fast", "faster"]
+upstreams = [{ name = "openai", weight = 3, model = "gpt-4o-mini" }, "local.1"]
+tries = 1
+attempts = 5
+retry_within = "1m"
+leaving = "drain"
+drain_for = "90s"
+"#,
+    )
+    .unwrap();
+    assert_eq!(table.default_model.as_deref(), Some("fast"));
+    let [local, openai] = &table.upstreams[..] else { panic!("{table:?}") };
+    assert_eq!(openai.key.as_ref().unwrap().expose_secret(), "sk-1");
+    assert_eq!(openai.headers["openai-organization"], "org-1");
+    assert_eq!((openai.connect_timeout, openai.head_timeout), (Duration::from_secs(1), Duration::from_secs(30)));
+    assert!(openai.list_models && openai.ask_for_usage);
+    assert_eq!(local.key.as_ref().unwrap().expose_secret(), "from /run/key");
+    assert_eq!((local.key_header, local.ask_for_usage), (KeyHeader::XApiKey, false));
+    assert_eq!(local.dialects, [DialectName::OpenaiChat]);
+    let route = &table.routes[table.route("faster").unwrap()];
+    assert_eq!(route.choices[0], Choice { upstream: 1, weight: Some(3), model: Some("gpt-4o-mini".into()) });
+    assert_eq!(route.choices[1], Choice { upstream: 0, weight: None, model: None });
+    assert_eq!(route.persistence, Persistence { tries: 1, attempts: 5, within: Duration::from_secs(60) });
+    assert_eq!(route.leaving, Some(Leaving::Drain(Duration::from_secs(90))));
+}
+
+#[test]
+fn mistakes_name_the_line() {
+    let one = "[upstreams.a]\nbase_url = \"http://h/v1\"\n";
+    let route = "[[routes]]\nmodels = [\"m\"]\nupstreams = [\"a\"]\n";
+    let cases = [
+        (String::new(), "1: no routes: expected"),
+        ("[upstreams.a\n".into(), "1: "),
+        (format!("{one}key_form = \"X\"\n{route}"), "3: unknown field `key_form`, expected"),
+        (format!("{one}key_from = \"NOT_SET\"\n{route}"), "3: NOT_SET is not set"),
+        (format!("{one}key_from = \"A\"\nkey_file = \"b\"\n{route}"), "4: key_file: expected it or key_from"),
+        (format!("{one}head_timeout = \"soon\"\n{route}"), "3: head_timeout: expected a duration"),
+        (format!("{one}dialects = [\"klingon\"]\n{route}"), "3: unknown variant `klingon`, expected"),
+        (format!("{one}headers = {{ Authorization = \"x\" }}\n{route}"), "3: headers: authorization is not"),
+        (format!("[upstreams.a]\nbase_url = \"h/v1\"\n{route}"), "2: base_url: expected an http or https URL"),
+        (format!("[upstreams.a]\nkey_from = \"OPENAI_API_KEY\"\n{route}"), "1: missing field `base_url`"),
+        (format!("[upstreams.\"a b\"]\nbase_url = \"http://h\"\n{route}"), "1: an upstream's name: expected"),
+        (format!("{one}{}", route.replace("\"a\"", "\"b\"")), "5: upstream \"b\" is not defined"),
+        (format!("{one}{}", route.replace("\"a\"", "{ nme = \"a\" }")), "5: an upstream of a route: expected"),
+        (format!("{one}{route}{route}"), "7: model \"m\" is named by two routes"),
+        (format!("{one}{route}tries = 0\n"), "6: tries: expected a number from 1 to 10"),
+        (format!("{one}{route}drain_for = \"5s\"\n"), "6: drain_for: expected leaving"),
+        (format!("{one}{route}leaving = \"stay\"\n"), "6: unknown variant `stay`"),
+        (format!("default_model = \"n\"\n{one}{route}"), "1: default_model: no route answers for \"n\""),
+        (format!("{one}[[routes]]\nmodels = []\nupstreams = [\"a\"]\n"), "3: a route: expected one or more models"),
+    ];
+    for (text, expected) in cases {
+        let error = read(&text).unwrap_err();
+        assert!(error.starts_with(&format!("routes.toml:{expected}")), "{text}\n{error}");
+    }
+}
+
+#[test]
+fn the_sample_file_is_good() {
+    let (path, text) = ("deploy/routes.toml", include_str!("../../../../deploy/routes.toml"));
+    let keys = |_: KeySource<'_>| Ok(SecretString::from("sk-1"));
+    let table = parse(text, path, &defaults(), &keys).unwrap();
+    assert!(!table.upstreams.is_empty());
+    // What is commented out is good too.
+    let all: Vec<&str> = text.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line)).collect();
+    let whole = parse(&all.join("\n"), path, &defaults(), &keys).unwrap();
+    assert!(whole.upstreams.len() > table.upstreams.len());
+}

@@ -1,0 +1,134 @@
+//! One upstream of a routes file.
+
+use std::collections::BTreeMap;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use serde::Deserialize;
+use shared::event::DialectName;
+use toml::Spanned;
+
+use super::{KeySource, Keys, Mistake, duration, mistake};
+use crate::routing::{KeyHeader, UpstreamSettings};
+
+/// Headers that are not the file's to set: credentials have their own settings, the others belong to the connection.
+const NOT_TO_SET: [&str; 10] = [
+    "api-key",
+    "authorization",
+    "connection",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "te",
+    "transfer-encoding",
+    "x-api-key",
+];
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UpstreamText {
+    base_url: Spanned<String>,
+    key_from: Option<Spanned<String>>,
+    key_file: Option<Spanned<String>>,
+    #[serde(default)]
+    key_header: KeyHeaderText,
+    #[serde(default)]
+    dialects: Vec<DialectName>,
+    #[serde(default)]
+    headers: BTreeMap<Spanned<String>, Spanned<String>>,
+    connect_timeout: Option<Spanned<String>>,
+    head_timeout: Option<Spanned<String>>,
+    idle_timeout: Option<Spanned<String>>,
+    total_timeout: Option<Spanned<String>>,
+    keep_alive: Option<Spanned<String>>,
+    ask_for_usage: Option<bool>,
+    list_models: Option<bool>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+enum KeyHeaderText {
+    #[default]
+    #[serde(rename = "by-dialect")]
+    ByDialect,
+    #[serde(rename = "authorization")]
+    Authorization,
+    #[serde(rename = "x-api-key")]
+    XApiKey,
+    #[serde(rename = "api-key")]
+    ApiKey,
+}
+
+pub(super) fn read(
+    name: &Spanned<String>,
+    spanned: &Spanned<UpstreamText>,
+    defaults: &UpstreamSettings,
+    keys: &Keys<'_>,
+) -> Result<UpstreamSettings, Mistake> {
+    let text = spanned.get_ref();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.get_ref().is_empty() || name.get_ref().len() > 64 || !name.get_ref().chars().all(is_plain) {
+        let expected = "an upstream's name: expected 1 to 64 letters, digits, '-', '_' or '.'";
+        return Err(mistake(name, expected.into()));
+    }
+    let source = match (&text.key_from, &text.key_file) {
+        (Some(_), Some(file)) => return Err(mistake(file, "key_file: expected it or key_from, not both".into())),
+        (Some(variable), None) => Some((variable, KeySource::Variable(variable.get_ref()))),
+        (None, Some(file)) => Some((file, KeySource::File(file.get_ref()))),
+        (None, None) => None,
+    };
+    let key = match source {
+        Some((place, source)) => Some(keys(source).map_err(|wrong| mistake(place, wrong))?),
+        None => None,
+    };
+    Ok(UpstreamSettings {
+        name: name.get_ref().clone(),
+        base_url: base_url(&text.base_url)?,
+        key,
+        key_header: match text.key_header {
+            KeyHeaderText::ByDialect => KeyHeader::ByDialect,
+            KeyHeaderText::Authorization => KeyHeader::Authorization,
+            KeyHeaderText::XApiKey => KeyHeader::XApiKey,
+            KeyHeaderText::ApiKey => KeyHeader::ApiKey,
+        },
+        dialects: text.dialects.clone(),
+        headers: headers(&text.headers)?,
+        connect_timeout: duration("connect_timeout", text.connect_timeout.as_ref(), defaults.connect_timeout)?,
+        head_timeout: duration("head_timeout", text.head_timeout.as_ref(), defaults.head_timeout)?,
+        idle_timeout: duration("idle_timeout", text.idle_timeout.as_ref(), defaults.idle_timeout)?,
+        total_timeout: duration("total_timeout", text.total_timeout.as_ref(), defaults.total_timeout)?,
+        keep_alive: duration("keep_alive", text.keep_alive.as_ref(), defaults.keep_alive)?,
+        ask_for_usage: text.ask_for_usage.unwrap_or(true),
+        list_models: text.list_models.unwrap_or(false),
+    })
+}
+
+fn base_url(text: &Spanned<String>) -> Result<Uri, Mistake> {
+    let expected = "base_url: expected an http or https URL without query or user, such as https://api.openai.com/v1";
+    match text.get_ref().parse::<Uri>() {
+        Ok(url)
+            if matches!(url.scheme_str(), Some("http" | "https"))
+                && url.host().is_some_and(|host| !host.is_empty())
+                && !url.authority().is_some_and(|authority| authority.as_str().contains('@'))
+                && url.query().is_none() =>
+        {
+            Ok(url)
+        }
+        _ => Err(mistake(text, expected.into())),
+    }
+}
+
+fn headers(texts: &BTreeMap<Spanned<String>, Spanned<String>>) -> Result<HeaderMap, Mistake> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in texts {
+        let parsed = HeaderName::try_from(name.get_ref().as_str());
+        let parsed = parsed.map_err(|_| mistake(name, "headers: expected the name of a header".into()))?;
+        if NOT_TO_SET.contains(&parsed.as_str()) {
+            let message = format!("headers: {parsed} is not the file's to set; a key has key_from and key_header");
+            return Err(mistake(name, message));
+        }
+        let value = HeaderValue::try_from(value.get_ref().as_str())
+            .map_err(|_| mistake(value, "headers: expected a value of visible ascii characters".into()))?;
+        headers.insert(parsed, value);
+    }
+    Ok(headers)
+}

@@ -1,0 +1,241 @@
+//! Routes: which upstream answers, what is tried before the first byte, and changing the routes while chats run.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::StatusCode;
+use http::header::{HeaderName, RETRY_AFTER};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use shared::event::{Attempt, Event};
+use tests::openai::ApiError;
+use tests::oracle::Oracle;
+use tests::services::Gateway;
+use tests::stack::{Stack, User, streamed_text};
+use tests::upstream::{Gate, Script, Scripted, Step};
+use tokio::time::timeout;
+
+/// Long enough on any machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A gateway with a routes file, and two upstreams that it knows as `first` and `second`.
+struct Routed {
+    stack: Stack,
+    first: Scripted,
+    second: Scripted,
+    gateway: Gateway,
+    file: PathBuf,
+    ann: User,
+    _dir: tempfile::TempDir,
+}
+
+impl Routed {
+    async fn start(routes: &str) -> anyhow::Result<Self> {
+        let (stack, first, second) = (Stack::start().await?, Scripted::start().await?, Scripted::start().await?);
+        let dir = tempfile::tempdir()?;
+        let file = dir.path().join("routes.toml");
+        std::fs::write(&file, text(&first, &second, routes))?;
+        let gateway = stack
+            .another_gateway(|settings| {
+                settings.more.push(("GATEWAY_ROUTES_FILE".into(), file.display().to_string()));
+                settings.more.push(("KEY_1".into(), first.key().into()));
+                settings.more.push(("KEY_2".into(), second.key().into()));
+            })
+            .await?;
+        let ann = stack.user("ann").await?;
+        Ok(Self { stack, first, second, gateway, file, ann, _dir: dir })
+    }
+
+    async fn chat(&self, model: &str) -> anyhow::Result<reqwest::Response> {
+        let body = json!({"messages": [{"role": "user", "content": "x"}], "model": model});
+        self.post("/api/chat", &body).await
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> anyhow::Result<reqwest::Response> {
+        let request = tests::http::client().post(self.gateway.url(path)).bearer_auth(&self.ann.token);
+        Ok(request.json(body).send().await?)
+    }
+
+    /// The attempts of the only chat, once it is on the record.
+    async fn attempts(&self) -> anyhow::Result<Vec<(String, Option<u16>, Option<String>)>> {
+        let tried = |attempt: &Attempt| (attempt.upstream.clone(), attempt.status, attempt.error.clone());
+        let oracle = self.stack.settled().await?;
+        let attempts = endings(&oracle).next().unwrap_or_default();
+        Ok(attempts.iter().map(tried).collect())
+    }
+}
+
+fn endings(oracle: &Oracle) -> impl Iterator<Item = &[Attempt]> {
+    oracle.events.iter().filter_map(|event| match event {
+        Event::MessageCompleted(event) => Some(&event.attempts[..]),
+        Event::ChatFailed(event) => Some(&event.attempts[..]),
+        _ => None,
+    })
+}
+
+fn text(first: &Scripted, second: &Scripted, routes: &str) -> String {
+    format!(
+        "[upstreams.first]\nbase_url = \"{}\"\nkey_from = \"KEY_1\"\nlist_models = true\n\n\
+         [upstreams.second]\nbase_url = \"{}\"\nkey_from = \"KEY_2\"\nheaders = {{ x-tenant = \"t-1\" }}\n\
+         ask_for_usage = false\n\n{routes}",
+        first.base_url(),
+        second.base_url()
+    )
+}
+
+const BOTH: &str = "[[routes]]\nmodels = [\"m\"]\nupstreams = [\"first\", \"second\"]\n";
+
+fn tried(upstream: &str, status: u16) -> (String, Option<u16>, Option<String>) {
+    (upstream.to_owned(), Some(status), None)
+}
+
+fn unwell() -> Script {
+    Script::json(StatusCode::INTERNAL_SERVER_ERROR, r#"{"error":{"message":"unwell"}}"#)
+}
+
+#[tokio::test]
+async fn where_one_upstream_fails_the_next_answers() -> anyhow::Result<()> {
+    let routed = Routed::start(BOTH).await?;
+    routed.first.otherwise(|_| unwell());
+    let response = routed.chat("m").await?;
+    assert_eq!(response.status(), 200);
+    assert!(!streamed_text(&response.text().await?).is_empty());
+    assert_eq!(routed.attempts().await?, [tried("first", 500), tried("first", 500), tried("second", 200)]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_short_wait_is_waited_and_a_broken_connection_tried_again() -> anyhow::Result<()> {
+    let routed = Routed::start(&BOTH.replace(", \"second\"", "")).await?;
+    let limited = Script::error(&ApiError::rate_limited()).header(HeaderName::from_static("retry-after-ms"), "20");
+    routed.first.next(limited);
+    assert_eq!(routed.chat("m").await?.text().await?.matches("[DONE]").count(), 1);
+    assert_eq!(routed.attempts().await?, [tried("first", 429), tried("first", 200)]);
+    routed.first.next(Script::new(StatusCode::OK).before(Step::Cut));
+    assert_eq!(routed.chat("m").await?.text().await?.matches("[DONE]").count(), 1);
+    let oracle = routed.stack.settled().await?;
+    let last = endings(&oracle).last().unwrap();
+    assert_eq!(last[0].error.as_deref(), Some("upstream_broken"));
+    assert_eq!(last.last().unwrap().status, Some(200));
+    Ok(())
+}
+
+#[tokio::test]
+async fn where_everything_fails_the_client_gets_what_the_last_one_said() -> anyhow::Result<()> {
+    let routed = Routed::start(BOTH).await?;
+    routed.first.otherwise(|_| unwell());
+    let refusal = ApiError::rate_limited();
+    let script = Script::error(&refusal).header(RETRY_AFTER, "3600");
+    routed.second.otherwise(move |_| script.clone());
+    let begun = std::time::Instant::now();
+    let response = routed.chat("m").await?;
+    assert!(begun.elapsed() < Duration::from_secs(1800), "an hour is not waited");
+    assert_eq!(response.status(), 429);
+    assert_eq!(response.headers()["retry-after"], "3600");
+    assert_eq!(response.bytes().await?, refusal.body(), "byte for byte");
+    assert_eq!(routed.attempts().await?, [tried("first", 500), tried("first", 500), tried("second", 429)]);
+    let oracle = routed.stack.settled().await?;
+    assert_eq!(oracle.tables.usage_stats.values().next().unwrap().failed_calls, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_upstream_is_spoken_to_in_its_own_way() -> anyhow::Result<()> {
+    let routes = "[[routes]]\nmodels = [\"m\"]\nupstreams = [{ name = \"second\", model = \"there\" }]\n\n\
+                  [[routes]]\nmodels = [\"scripted-*\"]\nupstreams = [\"first\"]\n";
+    let routed = Routed::start(routes).await?;
+    let body = json!({"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": true, "seed": 1.0});
+    assert_eq!(routed.post("/v1/chat/completions", &body).await?.status(), 200);
+    let sent = routed.second.chat(1).await;
+    assert_eq!(sent.headers["x-tenant"], "t-1");
+    let there: Value = serde_json::from_slice(&sent.body)?;
+    assert_eq!(there["model"], "there");
+    assert!(there.get("stream_options").is_none(), "it is not to be asked for usage: {there}");
+
+    let unknown = routed.chat("no-such-model").await?;
+    assert_eq!(unknown.status(), 404);
+    assert_eq!(unknown.json::<Value>().await?["error"]["code"], "model_not_found");
+
+    let request = tests::http::client().get(routed.gateway.url("/v1/models")).bearer_auth(&routed.ann.token);
+    let list: Value = request.send().await?.json().await?;
+    let names: Vec<_> = list["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
+    assert_eq!(names, ["m", "scripted-1"], "what routes name, and what upstreams have that a pattern lets through");
+
+    let oracle = routed.stack.settled().await?;
+    assert_eq!(oracle.tables.chats.len(), 1, "a model that is not there is no chat");
+    let chat = oracle.tables.chats.values().next().unwrap();
+    assert_eq!(chat.model, "m", "the record has the name that the client used");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_routes_are_read_again_and_streams_go_on() -> anyhow::Result<()> {
+    let routed = Routed::start(BOTH).await?;
+    let gate = Gate::new();
+    let piece =
+        |text: &str| format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n");
+    let pieces = [piece("a"), piece("b"), "data: [DONE]\n\n".to_owned()];
+    routed.first.next(Script::stream(pieces).after(1, Step::Wait(gate.clone())));
+    let mut running = routed.chat("m").await?;
+    assert!(running.chunk().await?.is_some());
+
+    // What is wrong with the file changes nothing.
+    std::fs::write(&routed.file, "[[routes]]\nmodels = 7\n")?;
+    routed.gateway.process().signal(Signal::HUP);
+    logged(&routed.gateway, "routes.toml:2").await?;
+    assert_eq!(routed.chat("m").await?.status(), 200);
+
+    let moved = "[[routes]]\nmodels = [\"n\"]\nupstreams = [\"second\"]\n";
+    std::fs::write(&routed.file, text(&routed.first, &routed.second, moved))?;
+    routed.gateway.process().signal(Signal::HUP);
+    logged(&routed.gateway, "the routes are in force").await?;
+    assert_eq!(routed.chat("m").await?.status(), 404);
+    assert_eq!(routed.chat("n").await?.status(), 200);
+
+    gate.open();
+    let rest = running.text().await?;
+    assert_eq!(streamed_text(&rest), "b", "the stream was not disturbed");
+    assert!(rest.ends_with("[DONE]\n\n"));
+    routed.stack.settled().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_configuration_can_be_checked() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let routes = dir.path().join("routes.toml");
+    let keys = dir.path().join("jwks.json");
+    std::fs::write(
+        &keys,
+        r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#,
+    )?;
+    let check = |text: &str| -> anyhow::Result<(Option<i32>, String)> {
+        std::fs::write(&routes, text)?;
+        let output = std::process::Command::new(tests::program::ours("gateway")?)
+            .arg("check-config")
+            .env("TOKEN_KEYS_FILE", &keys)
+            .env("CONVERSATION_KEYS", "1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8")
+            .env("GATEWAY_ROUTES_FILE", &routes)
+            .output()?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((output.status.code(), String::from_utf8(said)?))
+    };
+    let good =
+        "[upstreams.a]\nbase_url = \"http://127.0.0.1:1/v1\"\n[[routes]]\nmodels = [\"m\"]\nupstreams = [\"a\"]\n";
+    assert_eq!(check(good)?, (Some(0), "the configuration is good: 1 routes, 1 upstreams\n".to_owned()));
+    let (code, said) = check(&good.replace("[\"a\"]", "[\"b\"]"))?;
+    assert_eq!(code, Some(64));
+    assert!(said.contains("routes.toml:5: upstream \"b\" is not defined"), "{said}");
+    Ok(())
+}
+
+/// Waits until the gateway's log has a line with these words.
+async fn logged(gateway: &Gateway, words: &str) -> anyhow::Result<()> {
+    let waiting = async {
+        while !std::fs::read_to_string(gateway.process().log())?.contains(words) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        anyhow::Ok(())
+    };
+    timeout(PATIENCE, waiting).await?
+}
