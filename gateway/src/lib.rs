@@ -37,6 +37,7 @@ pub mod chat;
 
 pub mod error;
 pub mod metrics;
+pub mod pages;
 pub mod routes;
 pub mod server;
 

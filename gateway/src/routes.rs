@@ -25,6 +25,7 @@ use crate::chat::Chats;
 use crate::error::ApiError;
 use crate::forward::{CHAT_ID, CONVERSATION_ID, REQUEST_ID};
 use crate::metrics::{Metrics, Status};
+use crate::pages;
 
 /// What the routes need.
 #[derive(Debug)]
@@ -47,6 +48,7 @@ pub fn router(gateway: Arc<Gateway>, cors_origins: &[HeaderValue]) -> Router {
         .route_layer(from_fn_with_state(Arc::clone(&gateway), prove_caller));
     Router::new()
         .merge(proven)
+        .merge(pages::router())
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(health::metrics))

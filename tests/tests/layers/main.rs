@@ -76,3 +76,12 @@ fn the_recorders_pipeline_never_names_axum() {
 fn shared_does_no_io_of_a_service() {
     never("shared", &[], &["axum", "hyper", "async_nats", "sqlx", "reqwest"]);
 }
+
+#[test]
+fn pages_are_files_and_know_nothing_of_chats() {
+    let ours =
+        ["auth", "chat", "journal", "relay", "upstream", "answer", "open_chat"].map(|name| format!("crate::{name}"));
+    let mut words: Vec<&str> = ours.iter().map(String::as_str).collect();
+    words.extend(["async_nats", "hyper", "reqwest", "tokio"]);
+    never("gateway", &["pages"], &words);
+}

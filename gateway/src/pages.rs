@@ -1,0 +1,199 @@
+//! The web pages: plain files that are part of the program, so that a gateway is one thing to install.
+//!
+//! Every path of a page answers the same shell; the page's own script reads the path and asks the API. Files stand below a
+//! prefix that is a hash of all of them together: they may be kept for ever, and a new program's pages never mix with an
+//! old one's. No page needs anything from another host, and the headers see to it that none gets anything.
+
+mod files;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use sha2::{Digest as _, Sha256};
+
+use crate::error::ApiError;
+
+/// The paths that are pages. Whatever comes after `/c/` is for the page to make sense of.
+const PATHS: [&str; 7] = ["/", "/login", "/register", "/c/{conversation}", "/settings", "/admin", "/admin/{section}"];
+
+/// What pages may do: run and show what came from here, ask here, and nothing else. Scripts cannot turn text into HTML but
+/// through DOMPurify.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+     font-src 'self'; connect-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; \
+     require-trusted-types-for 'script'; trusted-types dompurify";
+
+/// Headers of everything that is served here.
+const HEADERS: [(HeaderName, &str); 7] = [
+    (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (
+        HeaderName::from_static("permissions-policy"),
+        "camera=(), microphone=(), geolocation=(), payment=(), usb=(), browsing-topics=()",
+    ),
+];
+
+/// For files whose path changes when they do.
+const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+
+/// For everything else: kept, but asked about each time.
+const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
+
+/// The pages, ready to be served.
+#[derive(Debug)]
+struct Pages {
+    version: String,
+    shell: File,
+    files: HashMap<&'static str, File>,
+}
+
+/// One file.
+#[derive(Debug)]
+struct File {
+    kind: &'static str,
+    etag: HeaderValue,
+    content: Bytes,
+}
+
+/// The routes of pages and their files, for whatever router they are merged into.
+pub fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    let mut router = Router::new().route("/assets/{version}/{*path}", get(file));
+    for path in PATHS {
+        router = router.route(path, get(shell));
+    }
+    router.with_state(Arc::new(Pages::new()))
+}
+
+async fn shell(State(pages): State<Arc<Pages>>, headers: HeaderMap) -> Response {
+    pages.shell.answer(&headers, ASK_AGAIN)
+}
+
+async fn file(
+    State(pages): State<Arc<Pages>>,
+    Path((version, path)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    pages.file(&version, &path, &headers).ok_or_else(ApiError::no_such_route)
+}
+
+impl Pages {
+    fn new() -> Self {
+        let mut hash = Sha256::new();
+        for (path, content) in files::FILES {
+            hash.update(path);
+            hash.update(content);
+        }
+        let version = URL_SAFE_NO_PAD.encode(&hash.finalize()[..9]);
+        let shell = files::SHELL.replace("{{assets}}", &format!("/assets/{version}"));
+        let served = files::FILES.iter().map(|(path, content)| (*path, File::new(path, Bytes::from_static(content))));
+        Self { shell: File::new("index.html", Bytes::from(shell)), files: served.collect(), version }
+    }
+
+    /// A file. One of another version than asked for is served too, so that a page that was loaded from another gateway
+    /// while an upgrade went round still works; but it must not be kept under that name.
+    fn file(&self, version: &str, path: &str, headers: &HeaderMap) -> Option<Response> {
+        let caching = if version == self.version { FOR_EVER } else { ASK_AGAIN };
+        Some(self.files.get(path)?.answer(headers, caching))
+    }
+}
+
+impl File {
+    fn new(path: &str, content: Bytes) -> Self {
+        let etag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(&Sha256::digest(&content)[..15]));
+        let etag = HeaderValue::try_from(etag).unwrap_or(HeaderValue::from_static("\"\""));
+        Self { kind: files::content_type(path), etag, content }
+    }
+
+    fn answer(&self, asked: &HeaderMap, caching: HeaderValue) -> Response {
+        let mut response = if self.is_known(asked) {
+            StatusCode::NOT_MODIFIED.into_response()
+        } else {
+            ([(header::CONTENT_TYPE, self.kind)], self.content.clone()).into_response()
+        };
+        let headers = response.headers_mut();
+        headers.insert(header::ETAG, self.etag.clone());
+        headers.insert(header::CACHE_CONTROL, caching);
+        for (name, value) in HEADERS {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+
+    /// Whether the client has it already, by its own word.
+    fn is_known(&self, asked: &HeaderMap) -> bool {
+        let tags = asked.get_all(header::IF_NONE_MATCH).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
+        let mut tags = tags.map(<[u8]>::trim_ascii).map(|tag| tag.strip_prefix(b"W/").unwrap_or(tag));
+        tags.any(|tag| tag == b"*" || tag == self.etag.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(etag: &str) -> HeaderMap {
+        HeaderMap::from_iter([(header::IF_NONE_MATCH, HeaderValue::from_str(etag).unwrap())])
+    }
+
+    #[test]
+    fn what_the_client_has_is_not_sent_again() {
+        let pages = Pages::new();
+        let first = pages.shell.answer(&HeaderMap::new(), ASK_AGAIN);
+        assert_eq!(first.status(), 200);
+        assert_eq!(first.headers()["content-type"], "text/html; charset=utf-8");
+        let etag = first.headers()["etag"].to_str().unwrap();
+        for known in [etag.to_owned(), format!("\"x\", W/{etag}"), "*".to_owned()] {
+            let again = pages.shell.answer(&asked(&known), ASK_AGAIN);
+            assert_eq!((again.status().as_u16(), &again.headers()["etag"]), (304, &first.headers()["etag"]), "{known}");
+            assert!(again.headers().contains_key("content-security-policy"));
+        }
+        assert_eq!(pages.shell.answer(&asked("\"x\""), ASK_AGAIN).status(), 200);
+    }
+
+    #[test]
+    fn files_are_kept_for_ever_under_their_own_version_only() {
+        let pages = Pages::new();
+        let caching = |version: &str| {
+            let response = pages.file(version, "js/main.js", &HeaderMap::new()).unwrap();
+            response.headers()["cache-control"].to_str().unwrap().to_owned()
+        };
+        assert!(caching(&pages.version).contains("immutable"));
+        assert_eq!(caching("another"), "no-cache");
+        assert!(pages.file(&pages.version, "js/none.js", &HeaderMap::new()).is_none());
+        assert!(pages.file(&pages.version, "../Cargo.toml", &HeaderMap::new()).is_none());
+    }
+
+    #[test]
+    fn the_shell_asks_only_for_files_that_are_there() {
+        let pages = Pages::new();
+        let shell = std::str::from_utf8(&pages.shell.content).unwrap();
+        let prefix = format!("\"/assets/{}/", pages.version);
+        let asked: Vec<_> = shell.split(&prefix).skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert!(asked.len() > 3, "{shell}");
+        for path in asked {
+            assert!(pages.files.contains_key(path), "{path}");
+        }
+        assert!(!shell.contains("{{"));
+    }
+
+    #[test]
+    fn nothing_is_inline_so_that_the_policy_can_forbid_it() {
+        assert!(!files::SHELL.contains("<style") && !files::SHELL.contains(" style=") && !files::SHELL.contains(" on"));
+        for tag in files::SHELL.split("<script").skip(1) {
+            assert!(tag.contains(" src=") && tag.contains("></script>"), "{tag}");
+        }
+        assert!(!CONTENT_SECURITY_POLICY.contains("unsafe"));
+    }
+}

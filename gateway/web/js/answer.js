@@ -1,0 +1,78 @@
+// One chat over the wire: sends it, and reads the provider's chunks as they come.
+
+import { ApiError, call } from "./api.js";
+
+/** Server-sent events of a body: their data, one text each. */
+async function* events(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  let data = [];
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      rest += value ?? "";
+      const lines = rest.split(/\r\n|\n|\r(?!$)/);
+      rest = done ? "" : lines.pop();
+      for (const line of lines) {
+        if (line.startsWith("data:")) data.push(line.slice(line[5] === " " ? 6 : 5));
+        else if (line === "" && data.length) {
+          yield data.join("\n");
+          data = [];
+        }
+      }
+      if (done) break;
+    }
+    if (data.length) yield data.join("\n");
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+/** The text in a content: a string, or a list of parts of which some are text. */
+function textOf(content) {
+  if (typeof content === "string") return content;
+  if (Array.isArray(content)) return content.map((part) => part?.text ?? "").join("");
+  return "";
+}
+
+/**
+ * Asks. `started` gets the ids as soon as they are known, `grown` gets `{text, reasoning}` whenever there is more.
+ * Resolves with how it ended: `{status, text, reasoning, error}` where status is `complete`, `partial` (the reader
+ * stopped it, or it broke off) or `failed`.
+ */
+export async function ask({ conversationId, model, messages, signal, started, grown }) {
+  const answer = { status: "partial", text: "", reasoning: "", error: null, stopped: false, finishReason: null };
+  try {
+    const body = { model, messages, stream: true, ...(conversationId ? { conversationId } : {}) };
+    const response = await call("POST", "/api/chat", { body, signal });
+    started({ chatId: response.headers.get("x-chat-id"), conversationId: response.headers.get("x-conversation-id") });
+    for await (const data of events(response.body)) {
+      if (data === "[DONE]") {
+        answer.finishReason ??= "stop";
+        continue;
+      }
+      read(JSON.parse(data), answer);
+      grown(answer);
+    }
+    answer.status = answer.finishReason && !answer.error ? "complete" : "partial";
+  } catch (error) {
+    answer.stopped = signal.aborted;
+    if (!signal.aborted) answer.error = error instanceof ApiError ? error : new ApiError(0, {});
+    answer.chatId = error.chatId;
+  }
+  if (answer.status === "partial" && answer.text === "" && !answer.stopped) answer.status = "failed";
+  return answer;
+}
+
+function read(chunk, answer) {
+  if (chunk?.error) {
+    answer.error = new ApiError(200, chunk);
+    return;
+  }
+  const choice = chunk?.choices?.[0];
+  const delta = choice?.delta;
+  answer.text += textOf(delta?.content) || (typeof delta?.refusal === "string" ? delta.refusal : "");
+  const reasoning = delta?.reasoning_content ?? delta?.reasoning;
+  if (typeof reasoning === "string") answer.reasoning += reasoning;
+  if (choice?.finish_reason) answer.finishReason = choice.finish_reason;
+}

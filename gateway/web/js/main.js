@@ -1,0 +1,5 @@
+// Where pages begin.
+
+import { start } from "./router.js";
+
+start();
