@@ -24,6 +24,7 @@ pub mod auth;
 pub mod catalogue;
 pub mod forward;
 pub mod journal;
+pub mod lease;
 pub mod relay;
 pub mod upstream;
 pub mod upstreams;
@@ -90,6 +91,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
     let metrics = Arc::new(metrics::Metrics::default());
     let patience = journal.patience;
+    let lease = if journal.recording {
+        let kept = lease::LeaseKeeper::start(&journal.nats_url, &instance).await;
+        Some(kept.context("NATS_URL: the broker could not be connected to")?)
+    } else {
+        None
+    };
     let (journal, mut relay) = open_journal(&journal, &instance, limits.chats, &metrics).await?;
     let upstreams = Arc::new(upstreams::Upstreams::new(upstreams)?);
     let recording = Arc::new(open_chat::Recording {
@@ -114,6 +121,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         TcpListener::bind(listen).await.with_context(|| format!("GATEWAY_LISTEN {listen} is not to be had"))?;
     tracing::info!(address = %listener.local_addr()?, instance = recording.instance, "listening");
 
+    let lease = tokio::spawn(async move {
+        match lease {
+            Some(lease) => lease.run().await,
+            None => std::future::pending().await,
+        }
+    });
     let router = routes::router(gateway, &cors_origins);
     let stop = async {
         tokio::select! {
@@ -130,6 +143,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let cut_off = tokio::select! {
         cut_off = serving => cut_off,
         died = relay_died(&mut relay) => anyhow::bail!("the relay stopped: {died}"),
+        died = lease => anyhow::bail!("the lease's keeper stopped: {died:?}"),
     };
     if cut_off > 0 {
         tracing::warn!(cut_off, "the deadline is over: connections were cut off");

@@ -2,6 +2,7 @@
 
 mod consume;
 mod keys;
+mod quarantine;
 mod stream;
 mod token;
 mod users;
@@ -33,6 +34,9 @@ enum Command {
     Stream(stream::StreamCommand),
     /// Record events until stopped.
     Consume,
+    /// Events that could not be projected, kept whole.
+    #[command(subcommand)]
+    Quarantine(quarantine::QuarantineCommand),
     /// Accounts.
     #[command(subcommand)]
     Users(users::UsersCommand),
@@ -54,6 +58,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Stream(command) => stream::run(command, &config).await,
         Command::Consume => consume::run(config).await,
+        Command::Quarantine(command) => quarantine::run(command, &config).await,
         Command::Users(command) => users::run(command, &config).await,
         Command::Token(arguments) => token::run(&arguments, &config).await,
         Command::Keys(command) => keys::run(&command),

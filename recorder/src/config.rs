@@ -9,6 +9,7 @@ use shared::config::{ConfigError, Environment};
 use shared::telemetry::LogConfig;
 
 use crate::batch::Limits;
+use crate::orphans::Rules;
 
 /// All settings. What a command needs and is not set, it asks for by the methods.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The limits of a batch.
     pub batch: Limits,
+    /// When a chat has no gateway any more.
+    pub orphans: Rules,
     /// What to log.
     pub log: LogConfig,
 }
@@ -38,6 +41,10 @@ impl Config {
                 bytes: within(env, "RECORDER_BATCH_BYTES", defaults.bytes, 1 << 28, "a number from 1 to 268435456")?,
                 linger: env.duration("RECORDER_BATCH_LINGER", defaults.linger)?,
             },
+            orphans: Rules {
+                grace: env.duration("RECORDER_GATEWAY_GRACE", Duration::from_secs(60))?,
+                longest_chat: env.duration("RECORDER_LONGEST_CHAT", Duration::from_secs(24 * 3600))?,
+            },
             log: LogConfig::read(env)?,
         };
         // Where clients find the recorder: not ours to read, but in the same files.
@@ -45,6 +52,12 @@ impl Config {
         env.refuse_unknown(&["RECORDER_"])?;
         if config.batch.linger > Duration::from_secs(5) {
             return Err(shared::config::malformed("RECORDER_BATCH_LINGER", "at most 5s", &"it is longer"));
+        }
+        if config.orphans.grace < Duration::from_secs(1) {
+            return Err(shared::config::malformed("RECORDER_GATEWAY_GRACE", "at least 1s", &"it is shorter"));
+        }
+        if config.orphans.longest_chat < Duration::from_secs(60) {
+            return Err(shared::config::malformed("RECORDER_LONGEST_CHAT", "at least 1m", &"it is shorter"));
         }
         Ok(config)
     }
@@ -110,6 +123,8 @@ mod tests {
             "RECORDER_BATCH_EVENTS",
             "RECORDER_BATCH_BYTES",
             "RECORDER_BATCH_LINGER",
+            "RECORDER_GATEWAY_GRACE",
+            "RECORDER_LONGEST_CHAT",
             "LOG",
             "LOG_FORMAT",
         ];
@@ -117,6 +132,7 @@ mod tests {
         let sample = Config::read(&Environment::from_pairs(assignments())).unwrap();
         let defaults = Config::read(&Environment::from_pairs::<&str, &str>([])).unwrap();
         assert_eq!((sample.batch, sample.listen), (defaults.batch, defaults.listen));
+        assert_eq!(sample.orphans, defaults.orphans);
         assert!(sample.database_url().is_ok() && sample.nats_url().is_ok() && sample.signing_key_file().is_ok());
     }
 

@@ -128,7 +128,12 @@ impl Consume {
         self.metrics.retries.get_or_create(&ReasonLabel { reason }).inc();
         tracing::warn!(error = store::describe(error), reason, attempt, "a batch has to wait");
         let pause = tokio::time::sleep(pause(disposition, attempt, rand::random()));
-        self.stop.run_until_cancelled(pause).await
+        self.stop.run_until_cancelled(pause).await?;
+        // After the pause: a connection goes back to the pool a little after its transaction has failed.
+        if store::fault(error).is_read_only() {
+            store::reconnect(&self.pool).await;
+        }
+        Some(())
     }
 
     fn report(&self, batch: &Batch, recorded: Recorded, began: Instant) {

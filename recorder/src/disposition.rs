@@ -19,6 +19,13 @@ pub enum Fault {
     Unreadable,
 }
 
+impl Fault {
+    /// Whether the server at the other end takes no writes, as an old primary after a failover.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Self::Sqlstate(code) if code == "25006")
+    }
+}
+
 /// What to do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {

@@ -6,6 +6,7 @@ pub mod projection;
 
 pub mod batch;
 pub mod disposition;
+pub mod vigil;
 
 pub mod store;
 
@@ -14,6 +15,7 @@ pub mod source;
 pub mod metrics;
 
 pub mod consume;
+pub mod orphans;
 
 pub mod config;
 pub mod http;

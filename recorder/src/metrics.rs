@@ -20,6 +20,10 @@ pub struct Metrics {
     pub quarantined: Counter,
     /// Transactions tried again, by why.
     pub retries: Family<ReasonLabel, Counter>,
+    /// Chats ended because their gateway was lost.
+    pub orphaned: Counter,
+    /// Gateways with open chats and no lease.
+    pub gateways_missing: Gauge,
     /// Events that the broker has not delivered yet.
     pub pending: Gauge,
     /// The age of the oldest event in the last batch.
@@ -51,6 +55,8 @@ impl Metrics {
             duplicates: Counter::default(),
             quarantined: Counter::default(),
             retries: Family::default(),
+            orphaned: Counter::default(),
+            gateways_missing: Gauge::default(),
             pending: Gauge::default(),
             lag: Gauge::default(),
             duration: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
@@ -60,6 +66,10 @@ impl Metrics {
         registry.register("recorder_duplicates", "Events that changed nothing", metrics.duplicates.clone());
         registry.register("recorder_quarantined", "Events put aside", metrics.quarantined.clone());
         registry.register("recorder_retries", "Transactions tried again, by reason", metrics.retries.clone());
+        let orphaned = "Chats ended because their gateway was lost";
+        registry.register("recorder_orphaned", orphaned, metrics.orphaned.clone());
+        let missing = "Gateways with open chats and no lease";
+        registry.register("recorder_gateways_missing", missing, metrics.gateways_missing.clone());
         registry.register("recorder_pending_events", "Events not delivered yet", metrics.pending.clone());
         let oldest = "Age of the oldest event in the last batch when it was recorded";
         registry.register_with_unit("recorder_lag", oldest, Unit::Seconds, metrics.lag.clone());

@@ -4,7 +4,7 @@
 //! and every transaction the tables in one order: chats, conversations, messages, `usage_stats`, `usage_slots`. A row that two
 //! recorders would insert at once is inserted by the first; the second waits for it, then joins with what it finds.
 
-mod chats;
+pub mod chats;
 mod conversations;
 mod messages;
 pub mod quarantine;
@@ -21,6 +21,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use shared::event::Event;
 use sqlx::migrate::{Migrate as _, MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{Postgres, Transaction};
+use uuid::Uuid;
 
 use crate::disposition::Fault;
 use crate::projection::message::Position;
@@ -51,6 +53,32 @@ pub struct Applied {
     pub user_messages: usize,
     /// Messages saved, of the answering side.
     pub assistant_messages: usize,
+}
+
+/// The turn of whoever ends the chats of lost gateways.
+pub const ORPHANS: i64 = 0x7374_656e_6f01;
+
+/// A turn: of all recorders on this database, one at a time has it.
+#[derive(Debug)]
+pub struct Turn(Transaction<'static, Postgres>);
+
+impl Turn {
+    /// Takes it, unless another has it. It is over when the transaction is, however that ends.
+    pub async fn take(pool: &PgPool, which: i64) -> Result<Option<Self>, sqlx::Error> {
+        let mut tx = pool.begin().await?;
+        let is_ours = sqlx::query_scalar!(r#"SELECT pg_try_advisory_xact_lock($1) AS "taken!""#, which);
+        Ok(is_ours.fetch_one(&mut *tx).await?.then_some(Self(tx)))
+    }
+
+    /// The transaction that holds it.
+    pub fn connection(&mut self) -> &mut PgConnection {
+        &mut self.0
+    }
+
+    /// Gives it up, and commits what was written in its transaction.
+    pub async fn end(self) -> Result<(), sqlx::Error> {
+        self.0.commit().await
+    }
 }
 
 /// A pool that connects when it is first used.
@@ -94,41 +122,47 @@ pub async fn missing_migrations(pool: &PgPool) -> Result<Vec<i64>, sqlx::Error> 
 
 /// Writes a batch of events: all of it, or nothing.
 pub async fn apply(pool: &PgPool, events: &[Event]) -> Result<Applied, sqlx::Error> {
-    let Changes { chats, conversations, opened } = project(events);
     let mut tx = pool.begin().await?;
+    let applied = apply_in(&mut tx, events).await?;
+    tx.commit().await?;
+    Ok(applied)
+}
+
+/// Writes a batch of events in a transaction of the caller's.
+async fn apply_in(tx: &mut PgConnection, events: &[Event]) -> Result<Applied, sqlx::Error> {
+    let Changes { chats, conversations, opened } = project(events);
 
     let rows: Vec<_> = chats.values().map(|change| &change.row).collect();
-    let inserted = if rows.is_empty() { <_>::default() } else { chats::insert(&mut tx, &rows).await? };
+    let inserted = if rows.is_empty() { <_>::default() } else { chats::insert(tx, &rows).await? };
     let there: Vec<_> = chats.keys().filter(|id| !inserted.contains(id)).map(|id| id.0).collect();
-    let old = if there.is_empty() { <_>::default() } else { chats::lock(&mut tx, &there).await? };
+    let old = if there.is_empty() { <_>::default() } else { chats::lock(tx, &there).await? };
     expect_all(&there, old.len())?;
     let mut writes = settle::chats(chats, &old);
     if !writes.update.is_empty() {
-        chats::update(&mut tx, &writes.update.iter().collect::<Vec<_>>()).await?;
+        chats::update(tx, &writes.update.iter().collect::<Vec<_>>()).await?;
     }
 
     let touched = settle::touched(conversations, writes.tallies);
     let rows: Vec<_> = touched.values().filter_map(settle::ConversationChange::row).collect();
     let rows: Vec<_> = rows.iter().collect();
-    let inserted = if rows.is_empty() { <_>::default() } else { conversations::insert(&mut tx, &rows).await? };
+    let inserted = if rows.is_empty() { <_>::default() } else { conversations::insert(tx, &rows).await? };
     let there: Vec<_> = touched.keys().filter(|id| !inserted.contains(id)).map(|id| id.0).collect();
-    let old = if there.is_empty() { <_>::default() } else { conversations::lock(&mut tx, &there).await? };
+    let old = if there.is_empty() { <_>::default() } else { conversations::lock(tx, &there).await? };
     expect_all(&there, old.len())?;
     let settled = settle::conversations(touched, &opened, &old, &mut writes.usage);
     if !settled.update.is_empty() {
-        conversations::update(&mut tx, &settled.update.iter().collect::<Vec<_>>()).await?;
+        conversations::update(tx, &settled.update.iter().collect::<Vec<_>>()).await?;
     }
 
     if !writes.delete_messages.is_empty() {
         let ids: Vec<_> = writes.delete_messages.iter().map(|id| id.0).collect();
-        messages::delete(&mut tx, &ids).await?;
+        messages::delete(tx, &ids).await?;
     }
     if !writes.insert_messages.is_empty() {
-        messages::insert(&mut tx, &writes.insert_messages.iter().collect::<Vec<_>>()).await?;
+        messages::insert(tx, &writes.insert_messages.iter().collect::<Vec<_>>()).await?;
     }
-    usage_stats::add(&mut tx, &writes.usage).await?;
-    usage_slots::add(&mut tx, &writes.usage).await?;
-    tx.commit().await?;
+    usage_stats::add(tx, &writes.usage).await?;
+    usage_slots::add(tx, &writes.usage).await?;
 
     let asked = writes.insert_messages.iter().filter(|message| message.position == Position::Asked).count();
     Ok(Applied {
@@ -143,6 +177,18 @@ pub async fn quarantine(pool: &PgPool, event: &Quarantined) -> Result<(), sqlx::
     quarantine::insert(&mut *pool.acquire().await?, event).await
 }
 
+/// Projects an event that was put aside, and takes it out of quarantine, in one transaction. Says whether it was still
+/// there: of two that try, one does it.
+pub async fn take_back(pool: &PgPool, quarantine_id: Uuid, event: &Event) -> Result<bool, sqlx::Error> {
+    let mut tx = pool.begin().await?;
+    let was_there = quarantine::delete(&mut tx, quarantine_id).await?;
+    if was_there {
+        apply_in(&mut tx, std::slice::from_ref(event)).await?;
+        tx.commit().await?;
+    }
+    Ok(was_there)
+}
+
 /// Every row of every projected table, as of one moment.
 pub async fn read_all(pool: &PgPool) -> Result<Tables, sqlx::Error> {
     let mut tx = pool.begin().await?;
@@ -155,6 +201,16 @@ pub async fn read_all(pool: &PgPool) -> Result<Tables, sqlx::Error> {
         usage_stats: usage_stats::all(connection).await?,
         usage_slots: usage_slots::all(connection).await?,
     })
+}
+
+/// Closes the connections that are not in use. A server that became read-only stays so for the sessions that it has: after a
+/// failover the one to write to is found by connecting anew.
+pub async fn reconnect(pool: &PgPool) {
+    while let Some(connection) = pool.try_acquire() {
+        if let Err(error) = connection.close().await {
+            tracing::debug!(%error, "a connection to the database did not close in good order");
+        }
+    }
 }
 
 /// What kind of trouble an error is.
@@ -179,6 +235,6 @@ pub fn describe(error: &sqlx::Error) -> String {
 }
 
 /// Rows that were in the way of an insert must be there to be locked, unless someone deletes behind our back.
-fn expect_all(asked: &[uuid::Uuid], found: usize) -> Result<(), sqlx::Error> {
+fn expect_all(asked: &[Uuid], found: usize) -> Result<(), sqlx::Error> {
     if asked.len() == found { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
 }

@@ -8,7 +8,9 @@ pub mod id;
 pub mod event;
 pub mod usage;
 
+pub mod body;
 pub mod envelope;
+pub mod lease;
 pub mod stream;
 pub mod subject;
 

@@ -20,6 +20,23 @@ pub struct Oracle {
 }
 
 impl Oracle {
+    /// Waits until nothing is pending: every event is in the tables or in quarantine.
+    pub async fn drained(nats_url: &str, within: Duration) -> anyhow::Result<()> {
+        let stream = stream(nats_url).await?;
+        let mut consumer: PullConsumer =
+            stream.get_consumer(shared::stream::CONSUMER).await.map_err(anyhow::Error::from_boxed)?;
+        let deadline = Instant::now() + within;
+        loop {
+            let info = consumer.info().await?;
+            if info.num_pending == 0 && info.num_ack_pending == 0 {
+                return Ok(());
+            }
+            let (pending, unacked) = (info.num_pending, info.num_ack_pending);
+            ensure!(Instant::now() < deadline, "still {pending} pending and {unacked} unacknowledged after {within:?}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Waits until nothing is pending, and compares.
     pub async fn settled(nats_url: &str, database_url: &str, within: Duration) -> anyhow::Result<Self> {
         Self::settled_with_quarantine(nats_url, database_url, within, 0).await
@@ -32,19 +49,8 @@ impl Oracle {
         within: Duration,
         most: usize,
     ) -> anyhow::Result<Self> {
+        Self::drained(nats_url, within).await?;
         let stream = stream(nats_url).await?;
-        let mut consumer: PullConsumer =
-            stream.get_consumer(shared::stream::CONSUMER).await.map_err(anyhow::Error::from_boxed)?;
-        let deadline = Instant::now() + within;
-        loop {
-            let info = consumer.info().await?;
-            if info.num_pending == 0 && info.num_ack_pending == 0 {
-                break;
-            }
-            let (pending, unacked) = (info.num_pending, info.num_ack_pending);
-            ensure!(Instant::now() < deadline, "still {pending} pending and {unacked} unacknowledged after {within:?}");
-            sleep(Duration::from_millis(20)).await;
-        }
         let events = read(&stream).await?;
         let mut expected = Tables::default();
         expected.apply(&events);

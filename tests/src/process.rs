@@ -135,6 +135,20 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
+    /// Waits until its output has this text.
+    pub async fn logged(&self, text: &str) -> anyhow::Result<()> {
+        let deadline = tokio::time::Instant::now() + crate::servers::PATIENCE;
+        loop {
+            if std::fs::read_to_string(&self.log).unwrap_or_default().contains(text) {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() > deadline {
+                bail!("{} did not log {text:?}\n{}", self.name, self.last_lines());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Where its output is.
     pub fn log(&self) -> &Path {
         &self.log

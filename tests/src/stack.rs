@@ -166,6 +166,16 @@ impl Stack {
         Oracle::settled(&self.nats.url(), &self.recorder.database_url, Duration::from_secs(120)).await
     }
 
+    /// Waits until every event is in the tables or in quarantine.
+    pub async fn drained(&self) -> anyhow::Result<()> {
+        Oracle::drained(&self.nats.url(), Duration::from_secs(120)).await
+    }
+
+    /// A JetStream context on the broker.
+    pub async fn jetstream(&self) -> anyhow::Result<async_nats::jetstream::Context> {
+        Ok(async_nats::jetstream::new(async_nats::connect(self.nats.url()).await?))
+    }
+
     /// How many events the stream holds, from the first one on.
     pub async fn events(&self) -> anyhow::Result<u64> {
         Oracle::events(&self.nats.url()).await

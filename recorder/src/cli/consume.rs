@@ -15,11 +15,12 @@ use crate::config::Config;
 use crate::consume::Consume;
 use crate::http::{self, Surface};
 use crate::metrics::Metrics;
+use crate::orphans::Orphans;
 use crate::source::{self, Source};
 use crate::store;
 
-/// One connection for the pipeline, one for what asks whether the database is there.
-const CONNECTIONS: u32 = 2;
+/// One connection for the pipeline, one for what asks whether the database is there, two for what looks for orphans.
+const CONNECTIONS: u32 = 4;
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {
@@ -46,7 +47,12 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn(async move { http.await.context("the HTTP listener failed") });
     tasks.spawn(async move {
         if stop.run_until_cancelled(migrated(&pool)).await.transpose()?.is_some() {
-            Consume::new(Source::new(broker, config.batch), pool, metrics, stop).run().await?;
+            let orphans = Orphans::new(broker.clone(), pool.clone(), Arc::clone(&metrics), config.orphans);
+            let orphans = tokio::spawn(orphans.run(stop.clone()));
+            Consume::new(Source::new(broker, config.batch), pool, metrics, stop.clone()).run().await?;
+            // Without events nothing is to be ended either.
+            stop.cancel();
+            orphans.await.context("the task that looks for orphans died")?;
         }
         http_stop.cancel();
         Ok(())

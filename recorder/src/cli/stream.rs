@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use async_nats::jetstream;
 use clap::Subcommand;
+use shared::lease::SHORTEST_LIFETIME;
 use tokio::time::{Instant, sleep};
 
 use super::print;
@@ -28,23 +29,36 @@ pub(super) enum StreamCommand {
         /// How long events are kept, such as 365d. For ever unless given.
         #[arg(long, value_parser = humantime::parse_duration)]
         max_age: Option<Duration>,
+        /// How long a gateway's lease lives unless it is renewed, such as 1m.
+        #[arg(long, value_parser = lifetime)]
+        lease_lifetime: Option<Duration>,
     },
 }
 
 pub(super) async fn run(command: StreamCommand, config: &Config) -> anyhow::Result<()> {
-    let StreamCommand::Create { replicas, max_bytes, max_age } = command;
-    let choices = Choices { replicas, max_bytes, max_age };
+    let StreamCommand::Create { replicas, max_bytes, max_age, lease_lifetime } = command;
+    let choices = Choices { replicas, max_bytes, max_age, lease_lifetime };
     let client = source::connect(config.nats_url()?).await.context("NATS_URL cannot be used")?;
     let jetstream = jetstream::new(client);
     let patience = Instant::now() + PATIENCE;
     loop {
         match setup::create(&jetstream, choices).await {
-            Ok(Created::New) => return print("made stream CHATS and its consumer recorder"),
+            Ok(Created::New) => {
+                return print("made stream CHATS, its consumer recorder, or its buckets GATEWAYS and BODIES");
+            }
             Ok(Created::Already) => {
-                return print("stream CHATS and its consumer recorder are there already, as they should be");
+                return print(
+                    "stream CHATS, its consumer recorder and its buckets are there already, as they should be",
+                );
             }
             Err(SetupError::Unavailable(_)) if Instant::now() < patience => sleep(PAUSE).await,
             Err(error) => bail!(error),
         }
     }
+}
+
+fn lifetime(text: &str) -> anyhow::Result<Duration> {
+    let lifetime = humantime::parse_duration(text)?;
+    anyhow::ensure!(lifetime >= SHORTEST_LIFETIME, "expected at least {SHORTEST_LIFETIME:?}");
+    Ok(lifetime)
 }

@@ -47,6 +47,18 @@ pub enum Undecodable {
     },
 }
 
+/// Reads an event of the type that its envelope names.
+pub fn decode(kind: Option<&str>, payload: &[u8]) -> Result<Event, Undecodable> {
+    let kind = kind.ok_or(Undecodable::NoType)?;
+    let kind = EventKind::from_type_name(kind).ok_or_else(|| Undecodable::UnknownType(kind.to_owned()))?;
+    Event::decode(kind, payload).map_err(|error| Undecodable::Payload {
+        kind: kind.type_name(),
+        category: error.classify(),
+        line: error.line(),
+        column: error.column(),
+    })
+}
+
 impl Delivery {
     /// Takes in a message.
     pub fn new(message: Message) -> Self {
@@ -59,14 +71,7 @@ impl Delivery {
 
     /// What it says.
     pub fn read(&self) -> Result<Event, Undecodable> {
-        let kind = self.header(envelope::TYPE).ok_or(Undecodable::NoType)?;
-        let kind = EventKind::from_type_name(kind).ok_or_else(|| Undecodable::UnknownType(kind.to_owned()))?;
-        Event::decode(kind, &self.message.payload).map_err(|error| Undecodable::Payload {
-            kind: kind.type_name(),
-            category: error.classify(),
-            line: error.line(),
-            column: error.column(),
-        })
+        decode(self.header(envelope::TYPE), &self.message.payload)
     }
 
     /// The id in its envelope, for people.

@@ -3,6 +3,8 @@
 //! Made once, by an operator's command; never changed silently. A recorder that finds something else refuses to start: a
 //! stream that drops its oldest events, or a consumer that gives up on some, would lose the record without a word.
 
+mod buckets;
+
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -21,6 +23,8 @@ pub struct Choices {
     pub max_bytes: Option<i64>,
     /// How long events are kept. For ever unless chosen.
     pub max_age: Option<Duration>,
+    /// How long a gateway's lease lives unless it is renewed. [`shared::lease::LIFETIME`] unless chosen.
+    pub lease_lifetime: Option<Duration>,
 }
 
 /// What making the stream came to.
@@ -64,8 +68,9 @@ pub async fn create(jetstream: &Context, choices: Choices) -> Result<Created, Se
         }
         Err(error) => return Err(error),
     };
+    let made_buckets = buckets::create(jetstream, choices).await?;
     match verify_consumer(&stream).await {
-        Ok(()) => Ok(Created::Already),
+        Ok(()) => Ok(made_buckets),
         Err(SetupError::Missing(_)) => {
             stream.create_consumer_strict(consumer_config()).await.map_err(|error| unavailable(&error))?;
             verify_consumer(&stream).await?;
@@ -79,6 +84,7 @@ pub async fn create(jetstream: &Context, choices: Choices) -> Result<Created, Se
 pub async fn consumer(jetstream: &Context) -> Result<consumer::PullConsumer, SetupError> {
     let stream = verified_stream(jetstream, Choices::default()).await?;
     verify_consumer(&stream).await?;
+    buckets::verify(jetstream, Choices::default()).await?;
     stream.get_consumer(CONSUMER).await.map_err(|error| unavailable(&*error))
 }
 
@@ -117,16 +123,20 @@ fn consumer_config() -> pull::Config {
 }
 
 async fn verified_stream(jetstream: &Context, choices: Choices) -> Result<stream::Stream, SetupError> {
-    let stream = jetstream.get_stream(NAME).await.map_err(|error| match error.kind() {
-        GetStreamErrorKind::JetStream(reply) if reply.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-            SetupError::Missing(THE_STREAM)
-        }
-        _ => unavailable(&error),
-    })?;
+    let stream = find_stream(jetstream, NAME, THE_STREAM).await?;
     match stream_differences(&stream.cached_info().config, choices) {
         none if none.is_empty() => Ok(stream),
         differences => Err(SetupError::Differs { what: THE_STREAM, differences }),
     }
+}
+
+async fn find_stream(jetstream: &Context, name: &str, what: &'static str) -> Result<stream::Stream, SetupError> {
+    jetstream.get_stream(name).await.map_err(|error| match error.kind() {
+        GetStreamErrorKind::JetStream(reply) if reply.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+            SetupError::Missing(what)
+        }
+        _ => unavailable(&error),
+    })
 }
 
 async fn verify_consumer(stream: &stream::Stream) -> Result<(), SetupError> {

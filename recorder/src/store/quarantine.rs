@@ -1,9 +1,14 @@
 //! The `quarantine` table: events that can never be projected, kept whole.
 
+use std::collections::BTreeMap;
+
 use sha2::{Digest as _, Sha256};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
+
+use super::read::word;
+use crate::projection::word::Word;
 
 /// An event to put aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,9 +59,109 @@ pub(super) async fn insert(connection: &mut PgConnection, event: &Quarantined) -
     Ok(())
 }
 
+/// An event that was put aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its id in quarantine.
+    pub quarantine_id: Uuid,
+    /// When it was put there.
+    pub quarantined_at: OffsetDateTime,
+    /// The event and the reason.
+    pub event: Quarantined,
+}
+
+/// An event that was put aside, without its headers and payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Its id in quarantine.
+    pub quarantine_id: Uuid,
+    /// When it was put there.
+    pub quarantined_at: OffsetDateTime,
+    /// The subject it was published to.
+    pub subject: String,
+    /// Why it is there.
+    pub reason: String,
+    /// The error in words.
+    pub detail: String,
+    /// The size of its payload.
+    pub bytes: i32,
+}
+
+/// Up to `limit` of them, the oldest first, those after the one named.
+pub async fn list(pool: &PgPool, after: Option<Uuid>, limit: u16) -> Result<Vec<Line>, sqlx::Error> {
+    sqlx::query_as!(
+        Line,
+        r#"SELECT quarantine_id, quarantined_at, subject, reason, detail, octet_length(payload) AS "bytes!"
+           FROM quarantine
+           WHERE $1::uuid IS NULL OR (quarantined_at, quarantine_id) >
+                 (SELECT quarantined_at, quarantine_id FROM quarantine WHERE quarantine_id = $1)
+           ORDER BY quarantined_at, quarantine_id LIMIT $2"#,
+        after,
+        i64::from(limit)
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// How many there are.
+pub async fn count(pool: &PgPool) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM quarantine"#).fetch_one(pool).await
+}
+
+/// All of one.
+pub async fn get(pool: &PgPool, quarantine_id: Uuid) -> Result<Option<Entry>, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"SELECT quarantine_id, subject, headers::text AS "headers!", payload, reason, detail, stream_sequence,
+                  published_at, quarantined_at
+           FROM quarantine WHERE quarantine_id = $1"#,
+        quarantine_id
+    );
+    let Some(row) = row.fetch_optional(pool).await? else { return Ok(None) };
+    let event = Quarantined {
+        subject: row.subject,
+        headers: row.headers,
+        payload: row.payload,
+        reason: word("reason", Some(&row.reason))?,
+        detail: row.detail,
+        stream_sequence: u64::try_from(row.stream_sequence).unwrap_or_default(),
+        published_at: row.published_at,
+    };
+    Ok(Some(Entry { quarantine_id: row.quarantine_id, quarantined_at: row.quarantined_at, event }))
+}
+
+/// Takes one out. Says whether it was there.
+pub(super) async fn delete(connection: &mut PgConnection, quarantine_id: Uuid) -> Result<bool, sqlx::Error> {
+    let deleted = sqlx::query!("DELETE FROM quarantine WHERE quarantine_id = $1", quarantine_id);
+    Ok(deleted.execute(connection).await?.rows_affected() == 1)
+}
+
+/// Throws one away, for good. Says whether it was there.
+pub async fn discard(pool: &PgPool, quarantine_id: Uuid) -> Result<bool, sqlx::Error> {
+    delete(&mut *pool.acquire().await?, quarantine_id).await
+}
+
+/// Notes why one that was tried again has to stay.
+pub async fn note(pool: &PgPool, quarantine_id: Uuid, reason: Reason, detail: &str) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE quarantine SET reason = $2, detail = $3 WHERE quarantine_id = $1",
+        quarantine_id,
+        reason.word(),
+        detail.replace('\0', "\\u0000")
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
 // === impl Quarantined ===
 
 impl Quarantined {
+    /// The first value of a header.
+    pub fn header(&self, name: &str) -> Option<String> {
+        let headers: BTreeMap<String, Vec<String>> = serde_json::from_str(&self.headers).ok()?;
+        headers.get(name)?.first().cloned()
+    }
+
     fn id(&self) -> Uuid {
         let mut hash = Sha256::new();
         for part in [self.subject.as_bytes(), self.headers.as_bytes(), &self.payload] {
@@ -71,7 +176,9 @@ impl Quarantined {
 
 // === impl Reason ===
 
-impl Reason {
+impl Word for Reason {
+    const ALL: &'static [Self] = &[Self::Undecodable, Self::RefusedByDatabase];
+
     fn word(self) -> &'static str {
         match self {
             Self::Undecodable => "undecodable",

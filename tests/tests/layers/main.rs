@@ -64,12 +64,16 @@ fn pure_modules_stay_pure() {
         ["tokio", "axum", "hyper", "async_nats", "sqlx", "std::net", "std::fs", "Instant", "SystemTime", "tracing"];
     never("gateway", &["routing", "retry", "breaker", "rewrite"], &io);
     let io = ["tokio", "axum", "async_nats", "sqlx", "std::net", "std::fs", "std::time::SystemTime", "tracing"];
-    never("recorder", &["projection"], &io);
+    never("recorder", &["projection", "vigil"], &io);
 }
 
 #[test]
 fn the_recorders_pipeline_never_names_axum() {
-    never("recorder", &["projection", "batch", "disposition", "source", "store", "consume"], &["axum"]);
+    never(
+        "recorder",
+        &["projection", "batch", "disposition", "source", "store", "consume", "vigil", "orphans"],
+        &["axum"],
+    );
 }
 
 #[test]

@@ -1,0 +1,240 @@
+//! `recorder quarantine list | show | retry | drop`.
+
+use std::io::Write as _;
+
+use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use clap::{Args, Subcommand};
+use serde_json::json;
+use shared::envelope;
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
+
+use super::{pool, print};
+use crate::config::Config;
+use crate::disposition::Disposition;
+use crate::projection::word::Word as _;
+use crate::source::delivery::decode;
+use crate::store::quarantine::{self, Entry, Line, Reason};
+use crate::store::{self};
+
+/// How many are read at once where all are meant.
+const PAGE: u16 = 100;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum QuarantineCommand {
+    /// List them, the oldest first.
+    List {
+        /// How many at most.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        limit: u16,
+        /// Only those after this one: for the next page.
+        #[arg(long)]
+        after: Option<Uuid>,
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one: where it came from, its headers, and why it is there.
+    Show {
+        /// Which.
+        id: Uuid,
+        /// As one JSON object, the payload in base64 included.
+        #[arg(long, conflicts_with = "payload")]
+        json: bool,
+        /// Nothing but its payload, byte for byte. It may hold the text of a chat.
+        #[arg(long)]
+        payload: bool,
+    },
+    /// Project them again; those that succeed are taken out of quarantine. Fails if any has to stay.
+    Retry(Selection),
+    /// Throw them away, for good: the stream still has them as long as it keeps them, the tables never will.
+    Drop {
+        /// Which.
+        #[arg(required = true)]
+        ids: Vec<Uuid>,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct Selection {
+    /// Which.
+    ids: Vec<Uuid>,
+    /// Every one.
+    #[arg(long)]
+    all: bool,
+}
+
+pub(super) async fn run(command: QuarantineCommand, config: &Config) -> anyhow::Result<()> {
+    let pool = pool(config)?;
+    match command {
+        QuarantineCommand::List { limit, after, json } => list(&pool, limit, after, json).await,
+        QuarantineCommand::Show { id, json, payload } => {
+            let entry = quarantine::get(&pool, id).await?.with_context(|| format!("{id} is not in quarantine"))?;
+            match (json, payload) {
+                (_, true) => {
+                    std::io::stdout().write_all(&entry.event.payload).context("standard output could not be written")
+                }
+                (true, _) => print(&in_json(&entry).to_string()),
+                (false, false) => print(&in_words(&entry)),
+            }
+        }
+        QuarantineCommand::Retry(Selection { ids, all: false }) => retry(&pool, &ids).await?.conclude(),
+        QuarantineCommand::Retry(Selection { all: true, .. }) => retry_all(&pool).await?.conclude(),
+        QuarantineCommand::Drop { ids } => {
+            for id in ids {
+                if !quarantine::discard(&pool, id).await? {
+                    bail!("{id} is not in quarantine");
+                }
+                print(&format!("{id} dropped"))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn list(pool: &PgPool, limit: u16, after: Option<Uuid>, json: bool) -> anyhow::Result<()> {
+    let lines = quarantine::list(pool, after, limit).await?;
+    for line in &lines {
+        let Line { quarantine_id, quarantined_at, subject, reason, detail, bytes } = line;
+        let at = when(*quarantined_at);
+        if json {
+            let line = json!({
+                "id": quarantine_id, "quarantinedAt": at, "subject": subject, "reason": reason, "detail": detail,
+                "payloadBytes": bytes,
+            });
+            print(&line.to_string())?;
+        } else {
+            print(&format!("{quarantine_id}  {at}  {reason}  {subject}  {bytes} bytes  {detail}"))?;
+        }
+    }
+    if !json {
+        let all = quarantine::count(pool).await?;
+        let more = match lines.last() {
+            Some(last) if lines.len() == usize::from(limit) => format!("; the next: --after {}", last.quarantine_id),
+            _ => String::new(),
+        };
+        print(&format!("{} shown, {all} in quarantine{more}", lines.len()))?;
+    }
+    Ok(())
+}
+
+/// What trying again came to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Retried {
+    projected: usize,
+    kept: usize,
+    last_kept: Option<Uuid>,
+}
+
+/// Goes through all of them once. Those that succeed are gone, so the next page begins after the last one that stayed.
+async fn retry_all(pool: &PgPool) -> anyhow::Result<Retried> {
+    let mut retried = Retried::default();
+    loop {
+        let lines = quarantine::list(pool, retried.last_kept, PAGE).await?;
+        if lines.is_empty() {
+            return Ok(retried);
+        }
+        for line in lines {
+            retried.one(pool, line.quarantine_id).await?;
+        }
+    }
+}
+
+async fn retry(pool: &PgPool, ids: &[Uuid]) -> anyhow::Result<Retried> {
+    let mut retried = Retried::default();
+    for id in ids {
+        if !retried.one(pool, *id).await? {
+            bail!("{id} is not in quarantine");
+        }
+    }
+    Ok(retried)
+}
+
+/// Projects one again; or says why it has to stay. A database that is away is an error, and no reason.
+async fn project_again(pool: &PgPool, entry: &Entry) -> anyhow::Result<Result<(), (Reason, String)>> {
+    let kind = entry.event.header(envelope::TYPE);
+    let event = match decode(kind.as_deref(), &entry.event.payload) {
+        Ok(event) => event,
+        Err(error) => return Ok(Err((Reason::Undecodable, error.to_string()))),
+    };
+    match store::take_back(pool, entry.quarantine_id, &event).await {
+        Ok(_) => Ok(Ok(())),
+        Err(error) if Disposition::of(&store::fault(&error), 1) == Disposition::Quarantine => {
+            Ok(Err((Reason::RefusedByDatabase, store::describe(&error))))
+        }
+        Err(error) => bail!("the database could not be written: {}", store::describe(&error)),
+    }
+}
+
+// === impl Retried ===
+
+impl Retried {
+    /// Tries one again; false if it is not there.
+    async fn one(&mut self, pool: &PgPool, id: Uuid) -> anyhow::Result<bool> {
+        let Some(entry) = quarantine::get(pool, id).await? else { return Ok(false) };
+        match project_again(pool, &entry).await? {
+            Ok(()) => {
+                self.projected += 1;
+                print(&format!("{id} projected"))?;
+            }
+            Err((reason, detail)) => {
+                quarantine::note(pool, id, reason, &detail).await?;
+                self.kept += 1;
+                self.last_kept = Some(id);
+                print(&format!("{id} stays: {detail}"))?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn conclude(self) -> anyhow::Result<()> {
+        print(&format!("{} projected", self.projected))?;
+        if self.kept > 0 {
+            bail!("{} had to stay in quarantine", self.kept);
+        }
+        Ok(())
+    }
+}
+
+fn in_json(entry: &Entry) -> serde_json::Value {
+    let event = &entry.event;
+    let headers: serde_json::Value = serde_json::from_str(&event.headers).unwrap_or_default();
+    json!({
+        "id": entry.quarantine_id,
+        "quarantinedAt": when(entry.quarantined_at),
+        "reason": event.reason.word(),
+        "detail": event.detail,
+        "subject": event.subject,
+        "streamSequence": event.stream_sequence,
+        "publishedAt": when(event.published_at),
+        "headers": headers,
+        "payloadBytes": event.payload.len(),
+        "payloadBase64": STANDARD.encode(&event.payload),
+    })
+}
+
+fn in_words(entry: &Entry) -> String {
+    let event = &entry.event;
+    let headers: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&event.headers).unwrap_or_default();
+    let mut lines = vec![
+        format!("id              {}", entry.quarantine_id),
+        format!("quarantined at  {}", when(entry.quarantined_at)),
+        format!("reason          {}", event.reason.word()),
+        format!("detail          {}", event.detail),
+        format!("subject         {}", event.subject),
+        format!("sequence        {} (when first seen)", event.stream_sequence),
+        format!("published at    {}", when(event.published_at)),
+        format!("payload         {} bytes (--payload prints them)", event.payload.len()),
+    ];
+    lines.extend(headers.iter().map(|(name, values)| format!("header          {name}: {values}")));
+    lines.join("\n")
+}
+
+fn when(at: OffsetDateTime) -> String {
+    at.format(&Rfc3339).unwrap_or_default()
+}

@@ -1,0 +1,146 @@
+//! A gateway that is lost leaves no chat open for ever: a recorder ends them, as events in the stream; a true end that comes
+//! later takes the place of that. And a gateway that lives is never taken for lost, whatever the broker does.
+
+use std::time::Duration;
+
+use reqwest::Response;
+use serde_json::json;
+use shared::event::{Event, FailureStage};
+use tests::services::Gateway;
+use tests::stack::{MODEL, Stack, User, header};
+use tests::upstream::{Gate, Script, Step};
+use tokio::time::{Instant, sleep, timeout};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Leases that live two seconds, and recorders that wait so long after that.
+async fn stack(grace: &str, recorders: usize) -> anyhow::Result<Stack> {
+    let mut stack = Stack::start().await?;
+    stack.jetstream().await?.delete_key_value(shared::lease::BUCKET).await?;
+    stack.recorder.run(&["stream", "create", "--lease-lifetime", "2s"]).await?;
+    stack.recorder.more.push(("RECORDER_GATEWAY_GRACE".into(), grace.into()));
+    for recorder in stack.recorders.drain(..) {
+        recorder.terminate(PATIENCE).await?;
+    }
+    for _ in 0..recorders {
+        stack.add_recorder().await?;
+    }
+    Ok(stack)
+}
+
+/// A gateway of this name, on a disk of its own.
+async fn gateway(stack: &Stack, name: &str, disk: &str) -> anyhow::Result<Gateway> {
+    stack
+        .another_gateway(|settings| {
+            settings.instance = name.to_owned();
+            settings.data_dir = settings.data_dir.with_file_name(disk);
+        })
+        .await
+}
+
+/// A chat that has said something and does not go on before the gate opens.
+async fn held(stack: &Stack, gateway: &Gateway, user: &User, gate: &Gate) -> anyhow::Result<(String, Response)> {
+    let piece = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"half\"}}]}\n\n";
+    stack.upstream.next(Script::stream([piece, "data: [DONE]\n\n"]).after(1, Step::Wait(gate.clone())));
+    let body = json!({"model": MODEL, "stream": true, "messages": [{"role": "user", "content": "x"}]});
+    let request = tests::http::client().post(gateway.url("/v1/chat/completions")).bearer_auth(&user.token).json(&body);
+    let mut response = request.send().await?;
+    let chat = header(&response, "x-chat-id")?;
+    assert!(response.chunk().await?.is_some());
+    Ok((chat, response))
+}
+
+async fn status(pool: &sqlx::PgPool, chat: &str) -> anyhow::Result<Option<String>> {
+    let status = sqlx::query_scalar("SELECT status FROM chats WHERE chat_id = $1::uuid").bind(chat);
+    Ok(status.fetch_optional(pool).await?)
+}
+
+async fn becomes(pool: &sqlx::PgPool, chat: &str, expected: &str) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let found = status(pool, chat).await?;
+        if found.as_deref() == Some(expected) {
+            return Ok(());
+        }
+        anyhow::ensure!(Instant::now() < deadline, "chat {chat} is {found:?}, expected {expected}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn chats_of_a_lost_gateway_end_and_a_true_end_takes_the_place_of_that() -> anyhow::Result<()> {
+    let stack = stack("2s", 2).await?;
+    let (ann, pool) = (stack.user("ann").await?, stack.database().await?);
+    let gate = Gate::new();
+
+    // Gone, and back with another disk: nobody else will end the first run's chat.
+    let first = gateway(&stack, "gateway-2", "disk-1").await?;
+    let (lost, _response) = held(&stack, &first, &ann, &gate).await?;
+    becomes(&pool, &lost, "started").await?;
+    first.kill9().await;
+    let second = gateway(&stack, "gateway-2", "disk-2").await?;
+    let (running, response) = held(&stack, &second, &ann, &gate).await?;
+    becomes(&pool, &lost, "orphaned").await?;
+    assert_eq!(status(&pool, &running).await?.as_deref(), Some("started"), "the present run's chats go on");
+    gate.open();
+    assert!(timeout(PATIENCE, response.bytes()).await??.ends_with(b"data: [DONE]\n\n"));
+
+    // Gone for good.
+    let gate = Gate::new();
+    let (gone, _response) = held(&stack, &second, &ann, &gate).await?;
+    becomes(&pool, &gone, "started").await?;
+    second.kill9().await;
+    becomes(&pool, &gone, "orphaned").await?;
+
+    let oracle = stack.settled().await?;
+    let day = oracle.tables.usage_stats.values().next().unwrap();
+    assert_eq!((day.api_calls, day.successful_calls, day.failed_calls), (3, 1, 2));
+    let of_recorders = oracle.events.iter().filter_map(|event| match event {
+        Event::ChatFailed(event) if event.stage == FailureStage::GatewayLost => Some(event.clone()),
+        _ => None,
+    });
+    let of_recorders: Vec<_> = of_recorders.collect();
+    assert_eq!(of_recorders.len(), 2, "in the stream, once each");
+
+    // The disk turns up after all.
+    let mut end = of_recorders.into_iter().find(|event| event.chat_id.to_string() == gone).unwrap();
+    end.stage = FailureStage::GatewayRestarted;
+    end.error.message = "the gateway was stopped".into();
+    end.failed_at += Duration::from_secs(3600);
+    let end = Event::ChatFailed(end);
+    let mut headers = async_nats::HeaderMap::new();
+    for (name, value) in shared::envelope::headers(&end, "/gateway/gateway-2") {
+        headers.insert(name, value);
+    }
+    let subject = shared::subject::of(end.kind(), end.user_id());
+    stack.jetstream().await?.publish_with_headers(subject, headers, end.encode()?.into()).await?.await?;
+    becomes(&pool, &gone, "failed").await?;
+    let oracle = stack.settled().await?;
+    let day = oracle.tables.usage_stats.values().next().unwrap();
+    assert_eq!((day.api_calls, day.successful_calls, day.failed_calls), (3, 1, 2), "counted once, not twice");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_gateway_that_lives_is_not_lost_because_the_broker_was_away() -> anyhow::Result<()> {
+    let mut stack = stack("15s", 1).await?;
+    let (ann, pool) = (stack.user("ann").await?, stack.database().await?);
+    let (alive, dead) = (gateway(&stack, "alive", "disk-1").await?, gateway(&stack, "dead", "disk-2").await?);
+    let gate = Gate::new();
+    let (chat_of_alive, response) = held(&stack, &alive, &ann, &gate).await?;
+    let (chat_of_dead, _response) = held(&stack, &dead, &ann, &gate).await?;
+    becomes(&pool, &chat_of_alive, "started").await?;
+    becomes(&pool, &chat_of_dead, "started").await?;
+    dead.kill9().await;
+    // Longer than any lease lives: when the broker is back, all of them are gone.
+    stack.nats.stop().await?;
+    sleep(Duration::from_secs(4)).await;
+    stack.nats.start().await?;
+    becomes(&pool, &chat_of_dead, "orphaned").await?;
+    assert_eq!(status(&pool, &chat_of_alive).await?.as_deref(), Some("started"));
+    gate.open();
+    assert!(timeout(PATIENCE, response.bytes()).await??.ends_with(b"data: [DONE]\n\n"));
+    becomes(&pool, &chat_of_alive, "completed").await?;
+    stack.settled().await?;
+    Ok(())
+}
