@@ -2,23 +2,22 @@
 //!
 //! A connection has no task of its own. Whoever waits for the answer drives it: one wake-up and one write per read, where a
 //! task between would cost one of each per chunk. An idle connection is driven by nobody, and looked at before it is used
-//! again.
+//! again. That is so with HTTP/1.1; where an upstream offers HTTP/2 (over TLS), exchanges share connections that have tasks.
 
+mod body;
 mod connection;
+mod error;
+mod multiplexed;
 mod tls;
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::Full;
-use hyper::body::{Body as _, Frame, Incoming};
 use secrecy::ExposeSecret;
 use shared::event::Attempt;
 use tokio::time::timeout;
@@ -27,7 +26,11 @@ use crate::breaker::{Admission, Breaker, Change};
 use crate::catalogue::Known;
 use crate::routing::{KeyHeader, UpstreamSettings};
 use connection::Connection;
-use tls::Connector;
+use multiplexed::{Multiplexed, Place};
+use tls::{Connector, Opened};
+
+pub use body::UpstreamBody;
+pub use error::UpstreamError;
 
 /// How many unused connections are kept.
 const MAX_IDLE: usize = 1024;
@@ -46,7 +49,17 @@ pub struct Upstream {
     keys: Option<KeyValues>,
     connector: Connector,
     breaker: Mutex<Breaker>,
-    idle: Mutex<VecDeque<(Connection, Instant)>>,
+    idle: Mutex<VecDeque<(Box<Connection>, Instant)>>,
+    multiplexed: Multiplexed,
+    /// Held while a connection that others may share is opened, so that not everyone opens one.
+    opening: tokio::sync::Mutex<()>,
+}
+
+/// What an exchange goes over.
+#[derive(Debug)]
+enum Line {
+    Driven(Box<Connection>),
+    Shared(Place),
 }
 
 /// The gateway's own key, as header values.
@@ -54,49 +67,6 @@ pub struct Upstream {
 struct KeyValues {
     bearer: HeaderValue,
     bare: HeaderValue,
-}
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum UpstreamError {
-    /// No connection.
-    #[error("could not connect: {0}")]
-    Connect(std::io::Error),
-    /// A connection, but no TLS session.
-    #[error("could not agree on TLS: {0}")]
-    Tls(std::io::Error),
-    /// No connection in time.
-    #[error("connecting took too long")]
-    ConnectTimeout,
-    /// No response head in time.
-    #[error("no response in time")]
-    HeadTimeout,
-    /// The connection broke, or what came was not HTTP.
-    #[error("the connection broke: {0}")]
-    Http(hyper::Error),
-}
-
-impl UpstreamError {
-    /// In one word, for events and for programs.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Connect(_) => "upstream_unreachable",
-            Self::Tls(_) => "upstream_tls",
-            Self::ConnectTimeout => "upstream_connect_timeout",
-            Self::HeadTimeout => "upstream_head_timeout",
-            Self::Http(_) => "upstream_broken",
-        }
-    }
-
-    /// In words for callers, whom the deployment's addresses are none of the business.
-    pub fn public(&self) -> &'static str {
-        match self {
-            Self::Connect(_) | Self::Tls(_) => "the upstream could not be reached",
-            Self::ConnectTimeout => "connecting to the upstream took too long",
-            Self::HeadTimeout => "the upstream did not answer in time",
-            Self::Http(_) => "the upstream broke the connection before it answered",
-        }
-    }
 }
 
 impl Upstream {
@@ -124,6 +94,8 @@ impl Upstream {
             known_models: tokio::sync::Mutex::default(),
             breaker: Mutex::default(),
             idle: Mutex::default(),
+            multiplexed: Multiplexed::default(),
+            opening: tokio::sync::Mutex::default(),
         })
     }
 
@@ -166,14 +138,15 @@ impl Upstream {
         body: &Bytes,
         attempts: &mut Vec<Attempt>,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        let kept = self.take_idle();
+        let kept = self.kept();
         let was_kept = kept.is_some();
         let first = self.attempt(kept, self.request(method, path, headers, body), attempts).await;
         match first {
-            Err(UpstreamError::Http(error)) if was_kept && !error.is_parse() => {
-                self.attempt(None, self.request(method, path, headers, body), attempts).await
+            Err((UpstreamError::Http(error), MayBeLost::Yes)) if was_kept && !error.is_parse() => {
+                let request = self.request(method, path, headers, body);
+                self.attempt(None, request, attempts).await.map_err(|(error, _)| error)
             }
-            other => other,
+            other => other.map_err(|(error, _)| error),
         }
     }
 
@@ -194,14 +167,16 @@ impl Upstream {
         if idle.is_empty() {
             idle.shrink_to_fit();
         }
+        drop(idle);
+        self.multiplexed.close_unused(self.settings.keep_alive);
     }
 
     async fn attempt(
         self: &Arc<Self>,
-        kept: Option<Connection>,
+        kept: Option<Line>,
         request: Request<Full<Bytes>>,
         attempts: &mut Vec<Attempt>,
-    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+    ) -> Result<Response<UpstreamBody>, (UpstreamError, MayBeLost)> {
         let (started_at, clock) = (shared::event::now(), Instant::now());
         // Noted before anything is awaited: a client that leaves meanwhile leaves a trace of it.
         attempts.push(Attempt {
@@ -216,7 +191,7 @@ impl Upstream {
             attempt.duration_ms = millis(clock.elapsed());
             match &result {
                 Ok(response) => attempt.status = Some(response.status().as_u16()),
-                Err(error) => attempt.error = Some(error.code().to_owned()),
+                Err((error, _)) => attempt.error = Some(error.code().to_owned()),
             }
         }
         result
@@ -224,20 +199,52 @@ impl Upstream {
 
     async fn exchange(
         self: &Arc<Self>,
-        kept: Option<Connection>,
+        kept: Option<Line>,
         request: Request<Full<Bytes>>,
-    ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        let mut connection = match kept {
-            Some(connection) => connection,
-            None => timeout(self.settings.connect_timeout, self.connector.connect())
-                .await
-                .map_err(|_| UpstreamError::ConnectTimeout)??,
+    ) -> Result<Response<UpstreamBody>, (UpstreamError, MayBeLost)> {
+        let line = match kept {
+            Some(line) => line,
+            None => {
+                let opened = timeout(self.settings.connect_timeout, self.open()).await;
+                opened.unwrap_or(Err(UpstreamError::ConnectTimeout)).map_err(|error| (error, MayBeLost::No))?
+            }
         };
-        let response = timeout(self.settings.head_timeout, connection.exchange(request))
-            .await
-            .map_err(|_| UpstreamError::HeadTimeout)?
-            .map_err(UpstreamError::Http)?;
-        Ok(response.map(|incoming| UpstreamBody { incoming, connection: Some(connection), upstream: Arc::clone(self) }))
+        let too_late = (UpstreamError::HeadTimeout, MayBeLost::No);
+        match line {
+            Line::Driven(mut connection) => {
+                let answer = timeout(self.settings.head_timeout, connection.exchange(request)).await;
+                let response = answer.map_err(|_| too_late)?.map_err(|e| (UpstreamError::Http(e), MayBeLost::Yes))?;
+                Ok(response.map(|incoming| UpstreamBody::driven(incoming, connection, Arc::clone(self))))
+            }
+            Line::Shared(mut place) => {
+                let Some(authority) = self.settings.base_url.authority() else { return Err(too_late) };
+                let answer = timeout(self.settings.head_timeout, place.exchange(request, authority)).await;
+                // Where the connection still stands, the upstream got the request and refused to go on with it.
+                let may_be_lost = if place.is_closed() { MayBeLost::Yes } else { MayBeLost::No };
+                let response = answer.map_err(|_| too_late)?.map_err(|e| (UpstreamError::Http(e), may_be_lost))?;
+                Ok(response.map(|incoming| UpstreamBody::shared(incoming, place.into_ticket())))
+            }
+        }
+    }
+
+    /// A new connection; where the upstream speaks HTTP/2, a place on one, which somebody else may have opened meanwhile.
+    async fn open(&self) -> Result<Line, UpstreamError> {
+        let opening = match self.connector.may_multiplex() {
+            true => Some(self.opening.lock().await),
+            false => None,
+        };
+        if opening.is_some()
+            && let Some(place) = self.multiplexed.place()
+        {
+            return Ok(Line::Shared(place));
+        }
+        match self.connector.connect().await? {
+            Opened::Driven(connection) => Ok(Line::Driven(connection)),
+            Opened::Multiplexed(transport) => {
+                let place = self.multiplexed.connect(transport).await.map_err(UpstreamError::Http)?;
+                Ok(Line::Shared(place))
+            }
+        }
     }
 
     fn request(&self, method: &Method, path: &str, headers: &HeaderMap, body: &Bytes) -> Request<Full<Bytes>> {
@@ -262,16 +269,20 @@ impl Upstream {
         request
     }
 
-    fn take_idle(&self) -> Option<Connection> {
+    /// A connection that is open already.
+    fn kept(&self) -> Option<Line> {
+        if let Some(place) = self.multiplexed.place() {
+            return Some(Line::Shared(place));
+        }
         loop {
             let (mut connection, since) = self.idle().pop_back()?;
             if since.elapsed() <= self.settings.keep_alive && connection.is_usable() {
-                return Some(connection);
+                return Some(Line::Driven(connection));
             }
         }
     }
 
-    fn keep(&self, connection: Connection) {
+    fn keep(&self, connection: Box<Connection>) {
         let mut idle = self.idle();
         if idle.len() < MAX_IDLE {
             idle.push_back((connection, Instant::now()));
@@ -282,83 +293,16 @@ impl Upstream {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, VecDeque<(Connection, Instant)>> {
+    fn idle(&self) -> std::sync::MutexGuard<'_, VecDeque<(Box<Connection>, Instant)>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The body of an upstream's response, and the connection that it comes over.
-#[derive(Debug)]
-pub struct UpstreamBody {
-    incoming: Incoming,
-    /// Given back when the body has ended; closed with the body if it has not.
-    connection: Option<Connection>,
-    upstream: Arc<Upstream>,
-}
-
-impl UpstreamBody {
-    /// The next chunk. `None` is the end that the upstream meant; an error is one that it did not.
-    pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
-        loop {
-            let frame = match self.poll_frame(cx) {
-                Poll::Ready(frame) => frame,
-                Poll::Pending => return Poll::Pending,
-            };
-            match frame {
-                // Trailers are passed over.
-                Some(Ok(frame)) => {
-                    if let Ok(chunk) = frame.into_data() {
-                        return Poll::Ready(Some(Ok(chunk)));
-                    }
-                }
-                Some(Err(error)) => {
-                    self.connection = None;
-                    return Poll::Ready(Some(Err(error)));
-                }
-                None => {
-                    if let Some(mut connection) = self.connection.take()
-                        && connection.is_usable()
-                    {
-                        self.upstream.keep(connection);
-                    }
-                    return Poll::Ready(None);
-                }
-            }
-        }
-    }
-
-    /// Whether the connection's end is the only end that this body has. Then a broken connection looks like an end.
-    pub fn ends_with_connection(response: &Response<Self>) -> bool {
-        let headers = response.headers();
-        !headers.contains_key(http::header::CONTENT_LENGTH) && !headers.contains_key(http::header::TRANSFER_ENCODING)
-    }
-
-    /// What is there, else what driving the connection brings.
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        // Only the connection brings anything, and only we drive it: the body itself need not wake anyone.
-        let mut quiet = Context::from_waker(std::task::Waker::noop());
-        if let ready @ Poll::Ready(_) = Pin::new(&mut self.incoming).poll_frame(&mut quiet) {
-            return ready;
-        }
-        match &mut self.connection {
-            Some(connection) => connection.drive(cx),
-            None => return Poll::Ready(None),
-        }
-        Pin::new(&mut self.incoming).poll_frame(&mut quiet)
-    }
-
-    /// The whole body, if it is not longer than this.
-    pub async fn collect(mut self, limit: usize) -> Option<Vec<u8>> {
-        let mut whole = Vec::new();
-        while let Some(chunk) = poll_fn(|cx| self.poll_chunk(cx)).await {
-            let chunk = chunk.ok()?;
-            if whole.len() + chunk.len() > limit {
-                return None;
-            }
-            whole.extend_from_slice(&chunk);
-        }
-        Some(whole)
-    }
+/// Whether a request that failed may never have reached the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum MayBeLost {
+    Yes,
+    No,
 }
 
 /// Whole milliseconds.

@@ -1,6 +1,7 @@
 //! Opening connections: TCP without delay, and TLS where the URL says https.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use http::Uri;
@@ -11,13 +12,26 @@ use tokio_rustls::TlsConnector;
 use tokio_util::either::Either;
 
 use super::UpstreamError;
-use super::connection::Connection;
+use super::connection::{Connection, Transport};
+
+/// HTTP/2's name in the TLS handshake.
+const HTTP_2: &[u8] = b"h2";
 
 /// Opens connections to one host.
 pub(super) struct Connector {
     host: String,
     port: u16,
     tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// The host has chosen HTTP/1.1 where it could have had HTTP/2.
+    is_plain: AtomicBool,
+}
+
+/// A connection, as the host wants to use it.
+pub(super) enum Opened {
+    /// For one exchange after the other.
+    Driven(Box<Connection>),
+    /// For HTTP/2.
+    Multiplexed(Transport),
 }
 
 impl std::fmt::Debug for Connector {
@@ -34,7 +48,8 @@ impl Connector {
         let is_tls = url.scheme_str() == Some("https");
         let port = url.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         let tls = is_tls.then(|| Self::tls(&host)).transpose()?;
-        Ok(Self { host, port, tls })
+        let is_plain = AtomicBool::new(!is_tls);
+        Ok(Self { host, port, tls, is_plain })
     }
 
     fn tls(host: &str) -> anyhow::Result<(TlsConnector, ServerName<'static>)> {
@@ -45,25 +60,38 @@ impl Connector {
             !roots.is_empty(),
             "no root certificates found on this machine: install the ca-certificates package"
         );
-        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
+        config.alpn_protocols = vec![HTTP_2.to_vec(), b"http/1.1".to_vec()];
         let name = ServerName::try_from(host.to_owned()).context("an upstream's URL has no valid host name")?;
         Ok((TlsConnector::from(Arc::new(config)), name))
     }
 
+    /// Whether the host may turn out to speak HTTP/2.
+    pub(super) fn may_multiplex(&self) -> bool {
+        !self.is_plain.load(Ordering::Relaxed)
+    }
+
     /// A new connection.
-    pub(super) async fn connect(&self) -> Result<Connection, UpstreamError> {
+    pub(super) async fn connect(&self) -> Result<Opened, UpstreamError> {
         let tcp = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(UpstreamError::Connect)?;
         tcp.set_nodelay(true).map_err(UpstreamError::Connect)?;
         let transport = match &self.tls {
             None => Either::Left(tcp),
             Some((tls, name)) => {
                 let session = tls.connect(name.clone(), tcp).await.map_err(UpstreamError::Tls)?;
+                if session.get_ref().1.alpn_protocol() == Some(HTTP_2) {
+                    return Ok(Opened::Multiplexed(Either::Right(Box::new(session))));
+                }
+                self.is_plain.store(true, Ordering::Relaxed);
                 Either::Right(Box::new(session))
             }
         };
-        Connection::new(transport).await.map_err(UpstreamError::Http)
+        Connection::new(transport)
+            .await
+            .map(|connection| Opened::Driven(Box::new(connection)))
+            .map_err(UpstreamError::Http)
     }
 }

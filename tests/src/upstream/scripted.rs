@@ -35,6 +35,7 @@ type Author = Arc<dyn Fn(&Received) -> Script + Send + Sync>;
 pub struct Scripted {
     server: Server,
     stage: Arc<Stage>,
+    scheme: &'static str,
 }
 
 /// What the server's connections and the test share.
@@ -49,21 +50,33 @@ struct Stage {
 impl Scripted {
     /// One that answers every chat with success until told otherwise.
     pub async fn start() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let stage = Arc::new(Stage {
-            key: format!("sk-test-{:016x}", rand::random::<u64>()),
-            next: Mutex::default(),
-            otherwise: Mutex::new(Arc::new(|request| answer(request, "This is the answer."))),
-            received: watch::Sender::new(Vec::new()),
-            account: Mutex::default(),
-        });
+        let (listener, stage) = (TcpListener::bind("127.0.0.1:0").await?, Stage::new());
         let server = Server::start(listener, Arc::clone(&stage) as Arc<dyn Playwright>)?;
-        Ok(Self { server, stage })
+        Ok(Self { server, stage, scheme: "http" })
+    }
+
+    /// The same over TLS, as `localhost`, with HTTP/2 for those who offer it; and the certificate to be trusted, in PEM.
+    pub async fn start_tls() -> anyhow::Result<(Self, String)> {
+        let (listener, stage) = (TcpListener::bind("127.0.0.1:0").await?, Stage::new());
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let playwright = Arc::clone(&stage) as Arc<dyn Playwright>;
+        let server = Server::start_tls(listener, playwright, made.cert.der().clone(), key.into())?;
+        Ok((Self { server, stage, scheme: "https" }, made.cert.pem()))
     }
 
     /// What a gateway is told as its provider's URL.
     pub fn base_url(&self) -> String {
-        format!("http://{}/v1", self.server.address())
+        let address = self.server.address();
+        match self.scheme {
+            "https" => format!("https://localhost:{}/v1", address.port()),
+            _ => format!("http://{address}/v1"),
+        }
+    }
+
+    /// How many connections it has accepted.
+    pub fn connections(&self) -> usize {
+        self.server.connections()
     }
 
     /// The address in it, for a proxy.
@@ -110,6 +123,18 @@ pub fn answer(request: &Received, text: &str) -> Script {
     match ChatRequest::parse(&request.body) {
         Ok(chat) => Script::answer(&chat, &Answer::to(&chat, text)),
         Err(error) => Script::error(&error),
+    }
+}
+
+impl Stage {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            key: format!("sk-test-{:016x}", rand::random::<u64>()),
+            next: Mutex::default(),
+            otherwise: Mutex::new(Arc::new(|request| answer(request, "This is the answer."))),
+            received: watch::Sender::new(Vec::new()),
+            account: Mutex::default(),
+        })
     }
 }
 

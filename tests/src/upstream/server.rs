@@ -1,26 +1,31 @@
-//! An HTTP/1.1 server that plays a script to each request.
+//! An HTTP server that plays a script to each request: HTTP/1.1 in the clear; over TLS whichever the client prefers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, Version};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 
 use super::script::{Script, Step};
 
 /// A request as it came in, and what became of it.
 #[derive(Debug)]
 pub struct Received {
+    /// The version of HTTP that it came by.
+    pub version: Version,
     /// The method.
     pub method: Method,
     /// The path, without the query.
@@ -70,14 +75,44 @@ pub trait Playwright: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    connections: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
 impl Server {
     /// Serves what comes to `listener`.
     pub fn start(listener: TcpListener, playwright: Arc<dyn Playwright>) -> std::io::Result<Self> {
+        Self::serve(listener, playwright, None)
+    }
+
+    /// The same over TLS, with this certificate. HTTP/2 for clients that offer it.
+    pub fn start_tls(
+        listener: TcpListener,
+        playwright: Arc<dyn Playwright>,
+        certificate: CertificateDer<'static>,
+        key: PrivateKeyDer<'static>,
+    ) -> anyhow::Result<Self> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        let mut config = config.with_no_client_auth().with_single_cert(vec![certificate], key)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self::serve(listener, playwright, Some(TlsAcceptor::from(Arc::new(config))))?)
+    }
+
+    fn serve(
+        listener: TcpListener,
+        playwright: Arc<dyn Playwright>,
+        tls: Option<TlsAcceptor>,
+    ) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
-        Ok(Self { address, task: tokio::spawn(accept(listener, playwright)) })
+        let connections = Arc::new(AtomicUsize::new(0));
+        let task = tokio::spawn(accept(listener, playwright, tls, Arc::clone(&connections)));
+        Ok(Self { address, connections, task })
+    }
+
+    /// How many connections it has accepted.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// Where it listens.
@@ -92,24 +127,40 @@ impl Drop for Server {
     }
 }
 
-async fn accept(listener: TcpListener, playwright: Arc<dyn Playwright>) {
+async fn accept(
+    listener: TcpListener,
+    playwright: Arc<dyn Playwright>,
+    tls: Option<TlsAcceptor>,
+    count: Arc<AtomicUsize>,
+) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             Some(_) = connections.join_next() => {}
             Ok((stream, _)) = listener.accept() => {
+                count.fetch_add(1, Ordering::Relaxed);
                 // Without it a token can wait 40 ms for the acknowledgement of the one before.
                 let _ = stream.set_nodelay(true);
-                connections.spawn(serve(stream, Arc::clone(&playwright)));
+                connections.spawn(serve(stream, tls.clone(), Arc::clone(&playwright)));
             }
         }
     }
 }
 
-async fn serve(stream: TcpStream, playwright: Arc<dyn Playwright>) {
+async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, playwright: Arc<dyn Playwright>) {
     let service = service_fn(|request| respond(request, Arc::clone(&playwright)));
     // An error here is a connection that was cut, by the script or by the client; both show in `Received::ended`.
-    let _ = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
+    let Some(tls) = tls else {
+        let _ = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
+        return;
+    };
+    let Ok(stream) = tls.accept(stream).await else { return };
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        let http = http2::Builder::new(TokioExecutor::new());
+        let _ = http.serve_connection(TokioIo::new(stream), service).await;
+    } else {
+        let _ = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
+    }
 }
 
 /// The connection is to be closed without another byte.
@@ -133,8 +184,14 @@ async fn respond(
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| CutHere)?.to_bytes();
     let path = head.uri.path().to_owned();
-    let received =
-        Received { method: head.method, path, headers: head.headers, body, ending: watch::Sender::new(None) };
+    let received = Received {
+        version: head.version,
+        method: head.method,
+        path,
+        headers: head.headers,
+        body,
+        ending: watch::Sender::new(None),
+    };
     let received = Arc::new(received);
     let script = playwright.script(&received);
     let play = Play { script, received, playwright, ended: false };

@@ -1,0 +1,111 @@
+//! The body of an upstream's response.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::Response;
+use hyper::body::{Body as _, Frame, Incoming};
+
+use super::Upstream;
+use super::connection::Connection;
+use super::multiplexed::Ticket;
+
+/// The body of an upstream's response, and the connection that it comes over.
+#[derive(Debug)]
+pub struct UpstreamBody {
+    incoming: Incoming,
+    way: Way,
+}
+
+/// How the body comes.
+#[derive(Debug)]
+enum Way {
+    /// Over a connection of its own: given back when the body has ended; closed with the body if it has not.
+    Driven(Option<Box<Connection>>, Arc<Upstream>),
+    /// Over one that it shares.
+    Shared { _ticket: Ticket },
+}
+
+impl UpstreamBody {
+    /// A body that comes over this connection of the upstream's.
+    pub(super) fn driven(incoming: Incoming, connection: Box<Connection>, upstream: Arc<Upstream>) -> Self {
+        Self { incoming, way: Way::Driven(Some(connection), upstream) }
+    }
+
+    /// A body that comes over a connection that others use too.
+    pub(super) fn shared(incoming: Incoming, ticket: Ticket) -> Self {
+        Self { incoming, way: Way::Shared { _ticket: ticket } }
+    }
+
+    /// The next chunk. `None` is the end that the upstream meant; an error is one that it did not.
+    pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
+        loop {
+            let frame = match self.poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => return Poll::Pending,
+            };
+            match frame {
+                // Trailers are passed over.
+                Some(Ok(frame)) => {
+                    if let Ok(chunk) = frame.into_data() {
+                        return Poll::Ready(Some(Ok(chunk)));
+                    }
+                }
+                Some(Err(error)) => {
+                    if let Way::Driven(connection, _) = &mut self.way {
+                        *connection = None;
+                    }
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => {
+                    if let Way::Driven(connection, upstream) = &mut self.way
+                        && let Some(mut connection) = connection.take()
+                        && connection.is_usable()
+                    {
+                        upstream.keep(connection);
+                    }
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+
+    /// Whether the connection's end is the only end that this body has. Then a broken connection looks like an end.
+    pub fn ends_with_connection(response: &Response<Self>) -> bool {
+        let headers = response.headers();
+        response.version() != http::Version::HTTP_2
+            && !headers.contains_key(http::header::CONTENT_LENGTH)
+            && !headers.contains_key(http::header::TRANSFER_ENCODING)
+    }
+
+    /// What is there, else what driving the connection brings.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Way::Driven(connection, _) = &mut self.way else { return Pin::new(&mut self.incoming).poll_frame(cx) };
+        // Only the connection brings anything, and only we drive it: the body itself need not wake anyone.
+        let mut quiet = Context::from_waker(std::task::Waker::noop());
+        if let ready @ Poll::Ready(_) = Pin::new(&mut self.incoming).poll_frame(&mut quiet) {
+            return ready;
+        }
+        match connection {
+            Some(connection) => connection.drive(cx),
+            None => return Poll::Ready(None),
+        }
+        Pin::new(&mut self.incoming).poll_frame(&mut quiet)
+    }
+
+    /// The whole body, if it is not longer than this.
+    pub async fn collect(mut self, limit: usize) -> Option<Vec<u8>> {
+        let mut whole = Vec::new();
+        while let Some(chunk) = poll_fn(|cx| self.poll_chunk(cx)).await {
+            let chunk = chunk.ok()?;
+            if whole.len() + chunk.len() > limit {
+                return None;
+            }
+            whole.extend_from_slice(&chunk);
+        }
+        Some(whole)
+    }
+}
