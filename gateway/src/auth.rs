@@ -27,7 +27,7 @@ pub struct Caller {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unauthenticated {
     /// No token was sent.
-    #[error("no token: expected `Authorization: Bearer <token>`")]
+    #[error("no token: expected `Authorization: Bearer <token>` or `x-api-key: <token>`")]
     Missing,
     /// The token was not accepted.
     #[error("{0}")]
@@ -47,9 +47,13 @@ impl Authenticator {
         Self { verifier, remembered: Mutex::default() }
     }
 
-    /// Who sent these headers. The `Authorization` header goes before the cookie.
+    /// Who sent these headers: the `Authorization` header goes before `x-api-key`, where Anthropic's clients put their key,
+    /// and that before the cookie.
     pub fn caller(&self, headers: &HeaderMap) -> Result<Caller, Unauthenticated> {
-        let token = bearer(headers).or_else(|| session_cookie(headers)).ok_or(Unauthenticated::Missing)?;
+        let token = bearer(headers)
+            .or_else(|| api_key(headers))
+            .or_else(|| session_cookie(headers))
+            .ok_or(Unauthenticated::Missing)?;
         let now = OffsetDateTime::now_utc().unix_timestamp();
         let known = self.remembered().get(token).filter(|claims| claims.exp > now).cloned();
         let claims = match known {
@@ -84,6 +88,10 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
+fn api_key(headers: &HeaderMap) -> Option<&str> {
+    headers.get("x-api-key")?.to_str().ok().map(str::trim).filter(|key| !key.is_empty())
+}
+
 fn session_cookie(headers: &HeaderMap) -> Option<&str> {
     let cookies = headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
@@ -102,6 +110,8 @@ mod tests {
     fn tokens_are_found_where_clients_put_them() {
         assert_eq!(bearer(&headers("authorization", "bearer  abc ")), Some("abc"));
         assert_eq!(bearer(&headers("authorization", "Basic abc")), None);
+        assert_eq!(api_key(&headers("x-api-key", " abc ")), Some("abc"));
+        assert_eq!(api_key(&headers("x-api-key", "")), None);
         assert_eq!(session_cookie(&headers("cookie", "a=b; stenograph_session=abc; c=d")), Some("abc"));
         assert_eq!(session_cookie(&headers("cookie", "not_stenograph_session=abc")), None);
     }

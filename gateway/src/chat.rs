@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
-use shared::event::{ChatError, ConversationOrigin, DialectName, FailureStage};
+use shared::event::{ChatError, ConversationOrigin, FailureStage};
 use shared::id::ConversationId;
 use shared::usage::Usage;
 use tokio::sync::Semaphore;
@@ -63,7 +63,7 @@ impl Chats {
         let in_force = self.upstreams.in_force();
         let mut request = parse(body, surface, &in_force)?;
         let route = in_force.route(&request.model).ok_or_else(|| ApiError::model_not_found(&request.model))?;
-        let candidates = Candidates::new(&in_force, route, DialectName::OpenaiChat)
+        let candidates = Candidates::new(&in_force, route, request.dialect)
             .ok_or_else(|| ApiError::model_not_found(&request.model))?;
         let conversation = self.conversation(&caller, &request, headers)?;
         if !self.recording.journal.is_available() {
@@ -74,7 +74,7 @@ impl Chats {
         let (mut chat, started) = OpenChat::admit(&self.recording, caller.user, conversation, &mut request, permit);
         let outgoing = Outgoing {
             method: &Method::POST,
-            path: "/chat/completions",
+            path: surface.path(),
             headers: &forward::to_upstream(headers),
             body: &|upstream, choice| body_for(&request, upstream, choice),
         };
@@ -109,7 +109,7 @@ impl Chats {
             let id = open(named).ok_or_else(ApiError::no_such_conversation)?;
             return Ok((id, ConversationOrigin::Given, None));
         }
-        let Some(thread) = thread::named_in(headers) else {
+        let Some(thread) = thread::named_in(headers).or(request.thread.as_deref()) else {
             let id = self.conversations.mint(&caller.user, shared::event::now());
             return Ok((id, ConversationOrigin::Minted, None));
         };
@@ -144,7 +144,7 @@ impl Chats {
         let limits = Limits { idle_timeout, total_timeout, ..self.limits };
         let expected = if kind.status < 300 { Expected::Answer } else { Expected::Error };
         let usage_chunk = if strips_usage { UsageChunk::TakenOut } else { UsageChunk::Passes };
-        let tap = Tap::new(Fold::new(DialectName::OpenaiChat), expected, usage_chunk);
+        let tap = Tap::new(Fold::new(request.dialect), expected, usage_chunk);
         let (head, body) = answer.into_parts();
         let mut response = Response::new(Body::new(Answer::new(body, tap, chat, kind, &limits)));
         *response.status_mut() = head.status;

@@ -1,9 +1,17 @@
 //! The dialects: each folds the bytes of an answer in one wire format into a transcript. This is the seam between them.
 
+pub mod anthropic_messages;
 pub mod openai_chat;
+pub mod openai_responses;
 
-use shared::event::{ChatError, DialectName};
+mod error_shape;
+mod usage;
+
+use serde_json::value::RawValue;
+use shared::event::DialectName;
 use shared::usage::Usage;
+
+pub use error_shape::error_body;
 
 use crate::sse::SseEvent;
 use crate::transcript::Transcript;
@@ -24,6 +32,10 @@ pub enum Signal {
 pub enum Fold {
     /// OpenAI chat completions.
     OpenaiChat(openai_chat::Fold),
+    /// OpenAI responses.
+    OpenaiResponses(openai_responses::Fold),
+    /// Anthropic messages.
+    AnthropicMessages(anthropic_messages::Fold),
 }
 
 impl Fold {
@@ -31,13 +43,20 @@ impl Fold {
     pub fn new(dialect: DialectName) -> Self {
         match dialect {
             DialectName::OpenaiChat => Self::OpenaiChat(openai_chat::Fold::default()),
+            DialectName::OpenaiResponses => Self::OpenaiResponses(openai_responses::Fold::default()),
+            DialectName::AnthropicMessages => Self::AnthropicMessages(anthropic_messages::Fold::default()),
         }
     }
 
     /// Folds one event of a stream.
     pub fn event(&mut self, event: &SseEvent<'_>) -> Signal {
+        if event.too_long {
+            self.note("event_too_long_to_read");
+        }
         match self {
             Self::OpenaiChat(fold) => fold.event(event),
+            Self::OpenaiResponses(fold) => fold.event(event),
+            Self::AnthropicMessages(fold) => fold.event(event),
         }
     }
 
@@ -45,6 +64,8 @@ impl Fold {
     pub fn document(&mut self, body: &[u8]) {
         match self {
             Self::OpenaiChat(fold) => fold.document(body),
+            Self::OpenaiResponses(fold) => fold.document(body),
+            Self::AnthropicMessages(fold) => fold.document(body),
         }
     }
 
@@ -52,40 +73,57 @@ impl Fold {
     pub fn transcript(&self) -> &Transcript {
         match self {
             Self::OpenaiChat(fold) => &fold.transcript,
+            Self::OpenaiResponses(fold) => &fold.transcript,
+            Self::AnthropicMessages(fold) => &fold.transcript,
         }
     }
 
     /// Notes something odd about the answer.
     pub fn note(&mut self, note: &'static str) {
-        match self {
-            Self::OpenaiChat(fold) => fold.transcript.note(note),
-        }
+        self.transcript_mut().note(note);
     }
 
     /// Takes the transcript out, and the usage that it reports.
     pub fn take(&mut self) -> (Transcript, Usage) {
         match self {
-            Self::OpenaiChat(fold) => {
-                let transcript = std::mem::take(&mut fold.transcript);
-                let usage = openai_chat::usage(transcript.usage.as_deref());
-                (transcript, usage)
-            }
+            Self::OpenaiChat(_) => {}
+            Self::OpenaiResponses(fold) => fold.settle(),
+            Self::AnthropicMessages(fold) => fold.settle(),
+        }
+        let read = match self {
+            Self::OpenaiChat(_) | Self::OpenaiResponses(_) => usage::openai,
+            Self::AnthropicMessages(_) => usage::anthropic,
+        };
+        let transcript = std::mem::take(self.transcript_mut());
+        let usage = read(transcript.usage.as_deref());
+        (transcript, usage)
+    }
+
+    fn transcript_mut(&mut self) -> &mut Transcript {
+        match self {
+            Self::OpenaiChat(fold) => &mut fold.transcript,
+            Self::OpenaiResponses(fold) => &mut fold.transcript,
+            Self::AnthropicMessages(fold) => &mut fold.transcript,
         }
     }
 }
 
-/// Reads an error body, whatever its shape: OpenAI's object, a `detail`, a list of either, text or HTML.
-pub fn error_body(status: u16, body: &[u8]) -> ChatError {
-    let mut error = openai_chat::error_in(body).unwrap_or_else(|| ChatError {
-        message: bounded(String::from_utf8_lossy(body).trim()),
-        ..ChatError::default()
-    });
-    error.status = Some(status);
-    error
-}
-
-/// An error message that fits into an event.
-fn bounded(message: &str) -> String {
-    const MAX_BYTES: usize = 16 << 10;
-    message[..message.floor_char_boundary(MAX_BYTES)].to_owned()
+/// Goes through the JSON values of a document: one as a rule; Gemini sends a list of chunks, and some send one value after
+/// the other. What is no JSON is handed over as it is.
+fn each_value(body: &[u8], mut on: impl FnMut(&[u8])) {
+    let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body).trim_ascii();
+    if body.first() == Some(&b'[')
+        && let Ok(chunks) = serde_json::from_slice::<Vec<&RawValue>>(body)
+    {
+        return chunks.iter().for_each(|chunk| on(chunk.get().as_bytes()));
+    }
+    let mut values = serde_json::Deserializer::from_slice(body).into_iter::<&RawValue>();
+    loop {
+        let rest = values.byte_offset();
+        match values.next() {
+            Some(Ok(value)) => on(value.get().as_bytes()),
+            Some(Err(_)) => return on(body[rest..].trim_ascii()),
+            None => return,
+        }
+    }
 }

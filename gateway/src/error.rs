@@ -1,17 +1,23 @@
-//! Errors as callers see them: every status is chosen here, in the shape that OpenAI's clients read.
+//! Errors as callers see them: every status is chosen here, in the shape that the route's clients read: OpenAI's, and
+//! Anthropic's on its own routes.
 
 use axum::Json;
+use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::json;
 
 use crate::auth::Unauthenticated;
+use crate::forward::REQUEST_ID;
 use crate::request::InvalidRequest;
 use crate::upstream::UpstreamError;
 
+/// Where Anthropic's clients look for a request's id.
+const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+
 /// What a caller is told instead of an answer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ApiError {
     /// The HTTP status.
     pub status: StatusCode,
@@ -92,6 +98,12 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("journal_unavailable"), message).retry_after(2)
     }
 
+    /// An answer that is passed on whole broke off, or is beyond all bounds.
+    pub fn answer_unreadable() -> Self {
+        let message = "the upstream's answer could not be read";
+        Self::new(StatusCode::BAD_GATEWAY, "upstream_error", Some("upstream_broken"), message)
+    }
+
     /// The upstream's list of models broke off, or is beyond all bounds.
     pub fn models_unreadable() -> Self {
         let message = "the upstream's list of models could not be read";
@@ -131,7 +143,7 @@ impl From<&UpstreamError> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = json!({"error": {
-            "message": self.message,
+            "message": &self.message,
             "type": self.kind,
             "param": self.param,
             "code": self.code,
@@ -143,6 +155,38 @@ impl IntoResponse for ApiError {
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        // For whoever has to say it in another shape.
+        response.extensions_mut().insert(self);
         response
     }
+}
+
+/// The response as Anthropic's clients read it.
+pub fn for_anthropic(mut response: Response) -> Response {
+    let request_id = response.headers().get(REQUEST_ID).cloned();
+    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        let kind = match error.status {
+            StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::FORBIDDEN => "permission_error",
+            StatusCode::NOT_FOUND => "not_found_error",
+            StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            StatusCode::SERVICE_UNAVAILABLE => "overloaded_error",
+            StatusCode::GATEWAY_TIMEOUT => "timeout_error",
+            status if status.is_client_error() => "invalid_request_error",
+            _ => "api_error",
+        };
+        let body = json!({
+            "type": "error",
+            "error": {"type": kind, "message": error.message},
+            "request_id": request_id.as_ref().and_then(|id| id.to_str().ok()),
+        })
+        .to_string();
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        *response.body_mut() = Body::from(body);
+    }
+    if let Some(id) = request_id {
+        response.headers_mut().entry(ANTHROPIC_REQUEST_ID).or_insert(id);
+    }
+    response
 }

@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 
 use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 /// Text, or nothing where there is something else.
 #[derive(Debug, Default)]
@@ -24,6 +25,10 @@ pub struct Object<T>(pub Option<T>);
 #[derive(Debug)]
 pub struct List<T>(pub Vec<T>);
 
+/// The members of an object, in order, their values as sent.
+#[derive(Debug, Default)]
+pub struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
+
 impl<T> Default for Object<T> {
     fn default() -> Self {
         Self(None)
@@ -40,6 +45,52 @@ impl Text<'_> {
     /// The text, if there is any and it is not empty.
     pub fn filled(&self) -> Option<&str> {
         self.0.as_deref().filter(|text| !text.is_empty())
+    }
+}
+
+impl<'a> Members<'a> {
+    /// The value of a member; of several with the same name, the last, as most parsers have it.
+    pub fn raw(&self, name: &str) -> Option<&'a RawValue> {
+        self.0.iter().rev().find(|(known, _)| known == name).map(|(_, value)| *value)
+    }
+
+    /// An object of these members.
+    pub fn write<'m>(members: impl Iterator<Item = (&'m str, &'m str)>) -> String {
+        let mut json = String::from("{");
+        for (name, value) in members {
+            if json.len() > 1 {
+                json.push(',');
+            }
+            json.push_str(&serde_json::Value::from(name).to_string());
+            json.push(':');
+            json.push_str(value);
+        }
+        json.push('}');
+        json
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MembersVisitor;
+        impl<'de> Visitor<'de> for MembersVisitor {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                #[derive(Deserialize)]
+                struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+                let mut members = Vec::new();
+                while let Some((Name(name), value)) = map.next_entry()? {
+                    members.push((name, value));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(MembersVisitor)
     }
 }
 
@@ -165,6 +216,43 @@ pub fn shaped<T: DeserializeOwned>(json: &str) -> Option<T> {
     serde_json::from_str(json).ok()
 }
 
+/// JSON with what is no text in it replaced by U+FFFD: bytes that are no UTF-8, and halves of surrogate pairs, which some
+/// send in two chunks. `None` if there is nothing of the kind, or no JSON all the same.
+pub fn mended(json: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(json);
+    let mut mended = String::with_capacity(text.len());
+    let mut rest = text.as_ref();
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        mended.push_str(before);
+        let length = match (surrogate(escape), escape.get(6..).and_then(surrogate)) {
+            (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => 12,
+            (Some(0xD800..=0xDFFF), _) => {
+                mended.push_str("\\ufffd");
+                rest = &escape[6..];
+                continue;
+            }
+            _ => escape.char_indices().nth(2).map_or(escape.len(), |(length, _)| length),
+        };
+        mended.push_str(&escape[..length]);
+        rest = &escape[length..];
+    }
+    mended.push_str(rest);
+    (mended.as_bytes() != json && serde_json::from_str::<IgnoredAny>(&mended).is_ok()).then_some(mended)
+}
+
+/// The code unit of an escape such as `\ud83d` that this text begins with.
+fn surrogate(escape: &str) -> Option<u16> {
+    let digits = escape.strip_prefix("\\u")?.get(..4)?;
+    u16::from_str_radix(digits, 16).ok()
+}
+
+/// The value without white space between its tokens.
+pub fn compact(raw: &RawValue) -> String {
+    serde_json::from_str::<serde_json::Value>(raw.get())
+        .map_or_else(|_| raw.get().to_owned(), |value| value.to_string())
+}
+
 /// Text, whatever the value: a string as it is, anything else as its JSON; nothing for `null` and empty text.
 pub fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(match serde_json::Value::deserialize(deserializer)? {
@@ -189,6 +277,19 @@ mod tests {
         inner: Object<Box<Sample<'a>>>,
         #[serde(default)]
         list: List<Count>,
+    }
+
+    #[test]
+    fn what_is_no_text_is_mended() {
+        let check = |json: &[u8], expected: Option<&str>| {
+            assert_eq!(mended(json).as_deref(), expected, "{}", String::from_utf8_lossy(json));
+        };
+        check(br#"{"a":"\ud83d"}"#, Some(r#"{"a":"\ufffd"}"#));
+        check(br#"{"a":"\ude00\ud83d\ude00"}"#, Some(r#"{"a":"\ufffd\ud83d\ude00"}"#));
+        check(b"{\"a\":\"\xff\"}", Some("{\"a\":\"\u{fffd}\"}"));
+        check(br#"{"a":"\ud83d\ude00 \\ud83d \n"}"#, None);
+        check(b"{\"a\":\"\xff\"", None);
+        check("\\é\\".as_bytes(), None);
     }
 
     #[test]

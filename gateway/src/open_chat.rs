@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use shared::event::{
-    Attempt, ChatError, ChatFailed, ChatStarted, ConversationOrigin, DialectName, Event, FailureStage,
-    MessageCompleted, UpstreamAnswer, UserMessage,
+    Attempt, ChatError, ChatFailed, ChatStarted, ConversationOrigin, Event, FailureStage, MessageCompleted,
+    UpstreamAnswer, UserMessage,
 };
 use shared::id::{ChatId, ConversationId, UserId};
 use shared::usage::Usage;
@@ -125,7 +125,7 @@ impl OpenChat {
             user_id: chat.user.clone(),
             gateway: recording.instance.clone(),
             started_at: chat.started_at,
-            dialect: DialectName::OpenaiChat,
+            dialect: request.dialect,
             stream: request.stream,
             model: chat.model.clone(),
             temperature: request.temperature,

@@ -2,6 +2,7 @@
 
 mod chat;
 mod conversations;
+mod count_tokens;
 mod health;
 mod models;
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 use bytes::Bytes;
@@ -22,7 +23,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::auth::{Authenticator, Caller};
 use crate::chat::Chats;
-use crate::error::ApiError;
+use crate::error::{self, ApiError};
 use crate::forward::{CHAT_ID, CONVERSATION_ID, REQUEST_ID};
 use crate::metrics::{Metrics, Status};
 use crate::pages;
@@ -43,6 +44,9 @@ pub fn router(gateway: Arc<Gateway>, cors_origins: &[HeaderValue]) -> Router {
     let proven = Router::new()
         .route("/api/chat", post(chat::frontend))
         .route("/v1/chat/completions", post(chat::openai))
+        .route("/v1/responses", post(chat::responses))
+        .route("/v1/messages", post(chat::anthropic))
+        .route("/v1/messages/count_tokens", post(count_tokens::count))
         .route("/v1/models", get(models::list))
         .route("/api/conversations", post(conversations::create))
         .route_layer(from_fn_with_state(Arc::clone(&gateway), prove_caller));
@@ -54,6 +58,7 @@ pub fn router(gateway: Arc<Gateway>, cors_origins: &[HeaderValue]) -> Router {
         .route("/metrics", get(health::metrics))
         .fallback(|| async { ApiError::no_such_route() })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+        .layer(from_fn(speak_the_dialect))
         .layer(cors(cors_origins))
         .with_state(gateway)
 }
@@ -67,6 +72,13 @@ async fn prove_caller(
     let caller = gateway.auth.caller(request.headers()).map_err(|error| gateway.refuse(error.into()))?;
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
+}
+
+/// Anthropic's clients read errors in another shape than OpenAI's, and the request's id in another header.
+async fn speak_the_dialect(request: Request, next: Next) -> Response {
+    let is_anthropic = request.uri().path().starts_with("/v1/messages");
+    let response = next.run(request).await;
+    if is_anthropic { error::for_anthropic(response) } else { response }
 }
 
 impl Gateway {

@@ -8,16 +8,21 @@ use std::ops::{ControlFlow, Range};
 /// The longest line, and the most data of one event, that is kept. What is longer is passed over and counted.
 const MAX_EVENT_BYTES: usize = 4 << 20;
 
+/// The most of an event's name that is kept.
+const MAX_NAME_BYTES: usize = 256;
+
 /// The data that ends a stream of OpenAI chat completions.
 pub const DONE: &[u8] = b"[DONE]";
 
 /// One event.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SseEvent<'a> {
     /// The `event:` field; empty where there is none. `error` also for the `error:` field that llama.cpp sends.
     pub name: &'a str,
     /// The `data:` lines, joined by line feeds; none for a block of comments or a blank line, which clients pass over.
     pub data: Option<&'a [u8]>,
+    /// It was too long to be kept: there is no data for that reason.
+    pub too_long: bool,
     /// Where it lies in the current chunk, its blank line included; from 0 where it began in an earlier one.
     pub span: Range<usize>,
 }
@@ -104,8 +109,8 @@ impl SseReader {
         }
     }
 
-    /// Whether part of an event has been read.
-    fn in_event(&self) -> bool {
+    /// Whether part of an event has been read, comments apart.
+    pub fn in_event(&self) -> bool {
         !self.line.is_empty() || self.event.has_data || !self.event.name.is_empty()
     }
 
@@ -127,7 +132,10 @@ impl Partial {
         };
         match field {
             b"data" => self.data(value),
-            b"event" => self.name = String::from_utf8_lossy(value).into_owned(),
+            b"event" => {
+                self.name.clear();
+                self.name.push_str(&String::from_utf8_lossy(&value[..value.len().min(MAX_NAME_BYTES)]));
+            }
             b"error" => {
                 "error".clone_into(&mut self.name);
                 self.data(value);
@@ -157,7 +165,7 @@ impl Partial {
         on: &mut impl FnMut(SseEvent<'_>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let data = (self.has_data && !self.too_long).then_some(self.data.as_slice());
-        let flow = on(SseEvent { name: &self.name, data, span });
+        let flow = on(SseEvent { name: &self.name, data, too_long: self.too_long, span });
         self.name.clear();
         self.data.clear();
         self.has_data = false;

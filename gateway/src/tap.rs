@@ -19,8 +19,12 @@ use crate::transcript::Transcript;
 /// The most of a document that is kept to be read.
 const MAX_DOCUMENT_BYTES: usize = 8 << 20;
 
-/// The most of an unfinished event that is withheld to see whether it is a usage chunk. No usage chunk is this long.
+/// The most of an unfinished event that is withheld to see whether it is a usage chunk, or the end. No usage chunk is this
+/// long; where the end is, its last piece is withheld, without which it is no event.
 const MAX_WITHHELD_BYTES: usize = 64 << 10;
+
+/// The bytes of a byte order mark. No answer begins with one of them in earnest.
+const BOM: [u8; 3] = *b"\xEF\xBB\xBF";
 
 /// What the upstream sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,13 +72,13 @@ enum Reading {
     /// An event stream.
     Events(EventStream),
     /// One document, copied as far as it will be read.
-    Document { body: Vec<u8>, too_long: bool },
+    Document { expected: Expected, body: Vec<u8>, too_long: bool },
 }
 
 #[derive(Debug, Default)]
 struct EventStream {
     reader: SseReader,
-    /// The beginning of an event, withheld to see whether it is a usage chunk.
+    /// The beginning of an event, withheld to see whether it is a usage chunk, or the end.
     withheld: Vec<u8>,
     /// The beginning of the current event has passed already, so the rest must.
     began_to_pass: bool,
@@ -89,10 +93,10 @@ impl Tap {
     /// Takes in one chunk of the answer.
     pub fn feed(&mut self, chunk: Bytes) -> Fed {
         if let Reading::Unknown(expected) = &self.reading
-            && let Some(first) = chunk.iter().find(|byte| !byte.is_ascii_whitespace())
+            && let Some(first) = chunk.iter().find(|byte| !byte.is_ascii_whitespace() && !BOM.contains(byte))
         {
             self.reading = if *expected == Expected::Error || matches!(first, b'{' | b'[' | b'<') {
-                Reading::Document { body: Vec::new(), too_long: false }
+                Reading::Document { expected: *expected, body: Vec::new(), too_long: false }
             } else {
                 Reading::Events(EventStream::default())
             };
@@ -102,7 +106,7 @@ impl Tap {
                 self.passing.push_back(chunk);
                 Fed::More
             }
-            Reading::Document { body, too_long } => {
+            Reading::Document { body, too_long, .. } => {
                 if body.len() + chunk.len() <= MAX_DOCUMENT_BYTES {
                     body.extend_from_slice(&chunk);
                 } else {
@@ -112,10 +116,9 @@ impl Tap {
                 self.held.push(chunk);
                 Fed::More
             }
-            Reading::Events(events) => match self.usage_chunk {
-                UsageChunk::Passes => events.pass(&mut self.fold, chunk, &mut self.passing, &mut self.held),
-                UsageChunk::TakenOut => events.filter(&mut self.fold, &chunk, &mut self.passing, &mut self.held),
-            },
+            Reading::Events(events) => {
+                events.feed(&mut self.fold, self.usage_chunk, &chunk, (&mut self.passing, &mut self.held))
+            }
         }
     }
 
@@ -128,7 +131,9 @@ impl Tap {
     pub fn finish(&mut self) {
         match &mut self.reading {
             Reading::Unknown(_) => {}
-            Reading::Document { body, too_long } => {
+            // Whoever asked for it reads it as an error.
+            Reading::Document { expected: Expected::Error, .. } => {}
+            Reading::Document { body, too_long, .. } => {
                 if *too_long {
                     self.fold.note("document_too_long_to_read");
                 } else {
@@ -138,7 +143,8 @@ impl Tap {
             Reading::Events(events) => {
                 let mut usage_only = false;
                 events.reader.finish(|event| {
-                    usage_only = self.fold.event(&event) == Signal::UsageOnly;
+                    let is_ours = self.usage_chunk == UsageChunk::TakenOut;
+                    usage_only = self.fold.event(&event) == Signal::UsageOnly && is_ours;
                     ControlFlow::Continue(())
                 });
                 let rest = std::mem::take(&mut events.withheld);
@@ -179,34 +185,15 @@ impl Tap {
 }
 
 impl EventStream {
-    /// Everything passes, but for the end.
-    fn pass(&mut self, fold: &mut Fold, chunk: Bytes, passing: &mut VecDeque<Bytes>, held: &mut Vec<Bytes>) -> Fed {
-        let mut end = None;
-        self.reader.feed(&chunk, |event| match fold.event(&event) {
-            Signal::End => {
-                end = Some(event.span.start);
-                ControlFlow::Break(())
-            }
-            Signal::Pass | Signal::UsageOnly => ControlFlow::Continue(()),
-        });
-        match end {
-            None => {
-                passing.push_back(chunk);
-                Fed::More
-            }
-            Some(at) => {
-                if at > 0 {
-                    passing.push_back(chunk.slice(..at));
-                }
-                held.push(chunk.slice(at..));
-                Fed::End
-            }
-        }
-    }
-
-    /// Everything passes, but for the end and for events of nothing but usage. An event passes when it is complete: until
-    /// then no client can make anything of it.
-    fn filter(&mut self, fold: &mut Fold, chunk: &Bytes, passing: &mut VecDeque<Bytes>, held: &mut Vec<Bytes>) -> Fed {
+    /// Everything passes, but for the end, and for events of nothing but usage where those are taken out. An event passes
+    /// when it is complete: until then no client can make anything of it, and it may turn out to be the end.
+    fn feed(
+        &mut self,
+        fold: &mut Fold,
+        usage_chunk: UsageChunk,
+        chunk: &Bytes,
+        (passing, held): (&mut VecDeque<Bytes>, &mut Vec<Bytes>),
+    ) -> Fed {
         let mut passes_from = 0;
         let mut decided = 0;
         let mut end = None;
@@ -216,7 +203,7 @@ impl EventStream {
             let began_before = event.span.start == 0 && decided == 0;
             decided = event.span.end;
             match signal {
-                Signal::UsageOnly if !(began_before && *began_to_pass) => {
+                Signal::UsageOnly if usage_chunk == UsageChunk::TakenOut && !(began_before && *began_to_pass) => {
                     if began_before {
                         withheld.clear();
                     }
@@ -240,6 +227,10 @@ impl EventStream {
             held.extend((!withheld.is_empty()).then(|| std::mem::take(withheld).into()));
             held.push(chunk.slice(at..));
             return Fed::End;
+        }
+        if !reader.in_event() {
+            // What is left is a comment, or blank lines.
+            decided = chunk.len();
         }
         if decided > passes_from {
             pass(passing, withheld, chunk.slice(passes_from..decided));

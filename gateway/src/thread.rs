@@ -1,9 +1,15 @@
 //! Where clients put the name of their own thread.
 //!
-//! Pure. The headers of known clients, in the order in which they are believed.
+//! Pure. The headers of known clients, in the order in which they are believed, then the body.
+
+use std::borrow::Cow;
 
 use http::HeaderMap;
+use serde::Deserialize;
+use shared::event::DialectName;
 use uuid::Uuid;
+
+use crate::loose::{Members, Object, Text};
 
 /// Headers that name a thread: LibreChat's documented example (and our own answer's), Open WebUI, Claude Code, Codex, opencode.
 const HEADERS: [&str; 11] = [
@@ -37,6 +43,37 @@ pub fn named_in(headers: &HeaderMap) -> Option<&str> {
         .find(|name| !name.is_empty() && name.len() <= MAX_BYTES)
 }
 
+/// The thread that a request's body names, if it does: a responses request by its `conversation`, Claude Code by the end of
+/// Anthropic's `metadata.user_id`.
+pub fn named_in_body(dialect: DialectName, members: &Members<'_>) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Conversation<'a> {
+        #[serde(default, borrow)]
+        id: Text<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Metadata<'a> {
+        #[serde(default, borrow)]
+        user_id: Text<'a>,
+    }
+    let name = match dialect {
+        DialectName::OpenaiChat => None,
+        DialectName::OpenaiResponses => {
+            let raw = members.raw("conversation")?.get();
+            match serde_json::from_str::<Cow<'_, str>>(raw) {
+                Ok(id) => Some(id.into_owned()),
+                Err(_) => serde_json::from_str::<Object<Conversation<'_>>>(raw).ok()?.0?.id.filled().map(str::to_owned),
+            }
+        }
+        DialectName::AnthropicMessages => {
+            let metadata = serde_json::from_str::<Object<Metadata<'_>>>(members.raw("metadata")?.get()).ok()?.0?;
+            let (_, session) = metadata.user_id.filled()?.rsplit_once("_session_")?;
+            Uuid::try_parse(session).ok().map(|session| session.to_string())
+        }
+    };
+    name.filter(|name| !name.trim().is_empty() && name.len() <= MAX_BYTES)
+}
+
 /// Whether a name has the form of the gateway's own conversation ids.
 pub fn looks_like_ours(name: &str) -> bool {
     Uuid::try_parse(name).is_ok_and(|id| id.get_version_num() == 8)
@@ -60,5 +97,18 @@ mod tests {
         assert_eq!(find(&[("x-request-id", "r1")]), None);
         assert!(looks_like_ours("01936b6e-2f00-8784-a514-c19a14c72d61"));
         assert!(!looks_like_ours("01936b6e-2f00-4784-a514-c19a14c72d61"), "a random UUID of the client's own");
+    }
+
+    #[test]
+    fn bodies_are_understood() {
+        let find = |dialect, body: &str| named_in_body(dialect, &serde_json::from_str(body).unwrap());
+        let (responses, messages) = (DialectName::OpenaiResponses, DialectName::AnthropicMessages);
+        assert_eq!(find(responses, r#"{"conversation":"conv_1"}"#).as_deref(), Some("conv_1"));
+        assert_eq!(find(responses, r#"{"conversation":{"id":"conv_1"}}"#).as_deref(), Some("conv_1"));
+        assert_eq!(find(responses, r#"{"conversation":null,"previous_response_id":"resp_1"}"#), None);
+        let claude_code = r#"{"metadata":{"user_id":"user_a_account__session_0b6c5d6e-2b0a-4c83-9f5e-1a2b3c4d5e6f"}}"#;
+        assert_eq!(find(messages, claude_code).as_deref(), Some("0b6c5d6e-2b0a-4c83-9f5e-1a2b3c4d5e6f"));
+        assert_eq!(find(messages, r#"{"metadata":{"user_id":"u1"}}"#), None);
+        assert_eq!(find(DialectName::OpenaiChat, r#"{"conversation":"c"}"#), None);
     }
 }

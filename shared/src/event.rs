@@ -103,6 +103,24 @@ pub enum ConversationOrigin {
 pub enum DialectName {
     /// OpenAI chat completions.
     OpenaiChat,
+    /// OpenAI responses.
+    OpenaiResponses,
+    /// Anthropic messages.
+    AnthropicMessages,
+}
+
+impl DialectName {
+    /// Every dialect there is.
+    pub const ALL: [Self; 3] = [Self::OpenaiChat, Self::OpenaiResponses, Self::AnthropicMessages];
+
+    /// As in events and rows.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenaiChat => "openai_chat",
+            Self::OpenaiResponses => "openai_responses",
+            Self::AnthropicMessages => "anthropic_messages",
+        }
+    }
 }
 
 /// A chat was admitted: durable before the first byte of the answer reaches the client.
@@ -168,15 +186,53 @@ pub struct AssistantMessage {
     /// The model's refusal, where it came apart from the text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
+    /// What a spoken answer says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audio_transcript: Option<String>,
     /// Calls of the client's tools.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
+    /// How many calls of the provider's own tools it took.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub server_tool_calls: u64,
+    /// The other choices, where the client asked for several; this one is choice 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_choices: Vec<OtherChoice>,
     /// Why it ended, in the provider's word; `client_gone` where the client left first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish_reason: Option<String>,
     /// Whether the answer was longer than the gateway records.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
+}
+
+/// One more answer to the same request, where the client asked for several.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OtherChoice {
+    /// Its number among the choices.
+    pub index: u64,
+    /// Its text.
+    pub text: String,
+    /// Reasoning text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<String>,
+    /// A refusal apart from the text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
+    /// What a spoken answer says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audio_transcript: Option<String>,
+    /// Calls of the client's tools.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+    /// Why it ended, in the provider's word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finish_reason: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// One call of a client's tool.

@@ -1,4 +1,4 @@
-//! `POST /api/chat` and `POST /v1/chat/completions`.
+//! `POST /api/chat`, and the three dialects' own routes: `/v1/chat/completions`, `/v1/responses`, `/v1/messages`.
 
 use std::sync::Arc;
 
@@ -17,6 +17,16 @@ pub(super) async fn frontend(State(gateway): State<Arc<Gateway>>, request: Reque
 /// What OpenAI's clients call.
 pub(super) async fn openai(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
     gateway.chat(Surface::OpenAi, request).await
+}
+
+/// What OpenAI's newer clients call.
+pub(super) async fn responses(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
+    gateway.chat(Surface::Responses, request).await
+}
+
+/// What Anthropic's clients call.
+pub(super) async fn anthropic(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
+    gateway.chat(Surface::Anthropic, request).await
 }
 
 impl Gateway {

@@ -74,6 +74,7 @@ impl Digest {
             .text(&message.model)
             .numbers(message.tokens)
             .number(i64::try_from(micros).unwrap_or(i64::MAX))
+            .added(message.audio_transcript.as_deref())
     }
 
     /// With its length in front, so that no two lists of texts look the same.
@@ -87,6 +88,14 @@ impl Digest {
         match text {
             None => self.number(0),
             Some(text) => self.number(1).text(text),
+        }
+    }
+
+    /// A column that came later: without it, the digest is what it was before.
+    fn added(self, text: Option<&str>) -> Self {
+        match text {
+            None => self,
+            Some(text) => self.text(text),
         }
     }
 

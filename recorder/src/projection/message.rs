@@ -33,6 +33,8 @@ pub struct Message {
     pub reasoning: Option<String>,
     /// The model's refusal.
     pub refusal: Option<String>,
+    /// What a spoken answer says.
+    pub audio_transcript: Option<String>,
     /// Calls of the client's tools.
     pub tool_calls: Option<Json>,
     /// Why it ended.
@@ -102,6 +104,7 @@ impl Message {
             content: text(&message.text),
             reasoning: None,
             refusal: None,
+            audio_transcript: None,
             tool_calls: None,
             finish_reason: None,
             model: text(&event.model),
@@ -148,6 +151,7 @@ impl Message {
             content: text(&message.text),
             reasoning: message.reasoning.as_deref().map(text),
             refusal: message.refusal.as_deref().map(text),
+            audio_transcript: message.audio_transcript.as_deref().map(text),
             tool_calls: (!message.tool_calls.is_empty()).then(|| json_of(&message.tool_calls)),
             finish_reason: message.finish_reason.as_deref().map(text),
             model: text(model),

@@ -32,12 +32,10 @@ impl Word for ConversationOrigin {
 }
 
 impl Word for DialectName {
-    const ALL: &'static [Self] = &[Self::OpenaiChat];
+    const ALL: &'static [Self] = &Self::ALL;
 
     fn word(self) -> &'static str {
-        match self {
-            Self::OpenaiChat => "openai_chat",
-        }
+        self.as_str()
     }
 }
 

@@ -27,14 +27,15 @@ pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Message]) -> Result<(
     sqlx::query!(
         "INSERT INTO messages (
              message_id, conversation_id, chat_id, position, user_id, role, status, content, reasoning, refusal,
-             tool_calls, finish_reason, model, tokens, created_at)
+             tool_calls, finish_reason, model, tokens, created_at, audio_transcript)
          SELECT message_id, conversation_id, chat_id, position, user_id, role, status, content, reasoning, refusal,
-                tool_calls::jsonb, finish_reason, model, tokens, created_at
+                tool_calls::jsonb, finish_reason, model, tokens, created_at, audio_transcript
          FROM UNNEST(
              $1::uuid[], $2::uuid[], $3::uuid[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::text[],
-             $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::timestamptz[]) AS new (
+             $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::timestamptz[],
+             $16::text[]) AS new (
              message_id, conversation_id, chat_id, position, user_id, role, status, content, reasoning, refusal,
-             tool_calls, finish_reason, model, tokens, created_at)",
+             tool_calls, finish_reason, model, tokens, created_at, audio_transcript)",
         &column(rows, |m| m.message_id.0) as _,
         &column(rows, |m| m.conversation_id.0) as _,
         &column(rows, |m| m.chat_id.0) as _,
@@ -49,7 +50,8 @@ pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Message]) -> Result<(
         &column(rows, |m| m.finish_reason.as_deref()) as _,
         &column(rows, |m| m.model.as_str()) as _,
         &column(rows, |m| m.tokens) as _,
-        &column(rows, |m| m.created_at) as _
+        &column(rows, |m| m.created_at) as _,
+        &column(rows, |m| m.audio_transcript.as_deref()) as _
     )
     .execute(tx)
     .await?;
@@ -61,7 +63,8 @@ pub(super) async fn all(connection: &mut PgConnection) -> Result<BTreeMap<Messag
     let rows = sqlx::query_as!(
         MessageRow,
         "SELECT message_id, conversation_id, chat_id, position, user_id, role, status, content, reasoning, refusal,
-                tool_calls::text AS tool_calls, finish_reason, model, tokens, created_at
+                tool_calls::text AS tool_calls, finish_reason, model, tokens, created_at,
+                audio_transcript
          FROM messages"
     );
     let rows = rows.fetch_all(connection).await?;
@@ -85,6 +88,7 @@ struct MessageRow {
     model: String,
     tokens: Option<i64>,
     created_at: OffsetDateTime,
+    audio_transcript: Option<String>,
 }
 
 impl MessageRow {
@@ -100,6 +104,7 @@ impl MessageRow {
             content: self.content,
             reasoning: self.reasoning,
             refusal: self.refusal,
+            audio_transcript: self.audio_transcript,
             tool_calls: self.tool_calls.as_deref().map(Json::new),
             finish_reason: self.finish_reason,
             model: self.model,

@@ -140,11 +140,14 @@ impl Stage {
 
 impl Playwright for Stage {
     fn script(&self, request: &Arc<Received>) -> Script {
-        if request.bearer() != Some(&self.key) {
-            return Script::error(&ApiError::wrong_key(request.bearer().unwrap_or_default()));
+        if request.key() != Some(&self.key) {
+            return Script::error(&ApiError::wrong_key(request.key().unwrap_or_default()));
         }
         match (&request.method, request.path.as_str()) {
-            (&Method::POST, "/v1/chat/completions") => {}
+            (&Method::POST, "/v1/chat/completions" | "/v1/responses" | "/v1/messages") => {}
+            (&Method::POST, "/v1/messages/count_tokens") => {
+                return Script::json(StatusCode::OK, r#"{"input_tokens":14}"#);
+            }
             (&Method::GET, "/v1/models") => return Script::json(StatusCode::OK, models(&[MODEL.to_owned()])),
             (method, path) => return Script::error(&ApiError::unknown_url(method, path)),
         }

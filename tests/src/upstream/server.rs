@@ -56,6 +56,11 @@ impl Received {
         ended.ok().and_then(|ending| *ending).unwrap_or(Ending::ClientGone)
     }
 
+    /// The key that the request came with: after `Authorization: Bearer`, or in `x-api-key`.
+    pub fn key(&self) -> Option<&str> {
+        self.bearer().or_else(|| self.headers.get("x-api-key")?.to_str().ok())
+    }
+
     /// The token after `Authorization: Bearer`.
     pub fn bearer(&self) -> Option<&str> {
         self.headers.get(http::header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")

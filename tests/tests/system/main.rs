@@ -6,6 +6,7 @@ mod clients;
 mod connections;
 mod conversations;
 mod counting;
+mod dialects;
 mod failures;
 mod leases;
 mod one_chat;

@@ -1,0 +1,91 @@
+use super::*;
+
+fn parse(body: &str, surface: Surface) -> Result<ChatRequest, InvalidRequest> {
+    ChatRequest::parse(&Bytes::copy_from_slice(body.as_bytes()), surface)
+}
+
+#[test]
+fn what_a_frontend_sends_today() {
+    let body = r#"{"messages":[{"role":"system","content":"be brief"},{"role":"user","content":"hé\n"}],"model":"m","temperature":0.7}"#;
+    let request = parse(body, Surface::Frontend).unwrap();
+    assert!(request.stream && request.strips_usage);
+    assert_eq!(request.temperature, Some(0.7));
+    assert_eq!(request.new_message, Some(NewMessage { role: "user".into(), text: "hé\n".into() }));
+    assert_eq!(request.parameters.get(), r#"{"model":"m","temperature":0.7}"#);
+    let forward: serde_json::Value = serde_json::from_slice(&request.forward).unwrap();
+    assert_eq!(forward["stream"], true);
+    assert_eq!(forward["stream_options"]["include_usage"], true);
+    assert_eq!(forward["messages"][1]["content"], "hé\n");
+}
+
+#[test]
+fn an_openai_body_is_forwarded_as_sent() {
+    for body in [
+        r#" {"model":"m" , "messages":[{"role":"user","content":"x"}],"x":1e2}"#,
+        r#"{"stream":true,"stream_options":{"include_usage":true},"model":"m","messages":[{"role":"user"}]}"#,
+    ] {
+        let request = parse(body, Surface::OpenAi).unwrap();
+        assert_eq!(request.forward, body);
+        assert!(!request.strips_usage);
+    }
+}
+
+#[test]
+fn asking_for_usage_changes_nothing_else() {
+    let body = r#"{"stream":true,"stream_options":{"a":[1],"include_usage":false},"seed":1.0,"model":"m","messages":[{"role":"user","content":"x"}]}"#;
+    let request = parse(body, Surface::OpenAi).unwrap();
+    assert!(request.strips_usage);
+    assert_eq!(
+        std::str::from_utf8(&request.forward).unwrap(),
+        r#"{"stream":true,"seed":1.0,"model":"m","messages":[{"role":"user","content":"x"}],"stream_options":{"a":[1],"include_usage":true}}"#
+    );
+}
+
+#[test]
+fn the_conversation_is_the_gateways_business() {
+    let body = r#"{"conversationId":"c1","model":"m","stream":false,"messages":[{"role":"user","content":[{"type":"text","text":"a"},{"type":"image_url","image_url":{}},{"type":"text","text":"b"}]}]}"#;
+    let request = parse(body, Surface::Frontend).unwrap();
+    assert_eq!(request.conversation_id.as_deref(), Some("c1"));
+    assert!(!std::str::from_utf8(&request.forward).unwrap().contains("conversationId"));
+    assert_eq!(request.new_message.unwrap().text, "ab");
+}
+
+#[test]
+fn the_new_message_is_the_last_one_that_is_not_the_models() {
+    let last = |messages: &str| {
+        parse(&format!(r#"{{"model":"m","messages":{messages}}}"#), Surface::OpenAi).unwrap().new_message
+    };
+    let found =
+        last(r#"[{"role":"user","content":"q"},{"role":"assistant","tool_calls":[]},{"role":"tool","content":"42"}]"#);
+    assert_eq!(found, Some(NewMessage { role: "tool".into(), text: "42".into() }));
+    let found = last(r#"[{"role":"user","content":"q"},{"role":"assistant","content":"prefill"}]"#);
+    assert_eq!(found.unwrap().text, "q");
+    assert_eq!(last(r#"[{"role":"system","content":"s"}]"#), None);
+}
+
+#[test]
+fn bad_requests_say_what_is_wrong() {
+    let cases = [
+        ("", "expected a JSON object: EOF while parsing a value at line 1 column 0"),
+        ("[]", "expected a JSON object: invalid type: sequence, expected a JSON object at line 1 column 0"),
+        ("{}", "model: missing; expected a model name"),
+        (r#"{"model":7}"#, "model: expected a model name"),
+        (r#"{"model":"m"}"#, "messages: missing; expected a list of messages"),
+        (r#"{"model":"m","messages":[]}"#, "messages: expected at least one message"),
+        (r#"{"model":"m","messages":"hi"}"#, "messages: expected a list of messages"),
+        (r#"{"model":"m","messages":["hi"]}"#, "messages: expected an object with a role at messages[0]"),
+        (
+            r#"{"model":"m","messages":[{"role":"user","content":7}]}"#,
+            "messages: expected text or a list of parts at messages[0].content",
+        ),
+        (r#"{"model":"m","messages":[{"role":"user"}],"stream":"yes"}"#, "stream: expected true or false"),
+        (r#"{"model":"m","messages":[{"role":"user"}],"temperature":"hot"}"#, "temperature: expected a number"),
+        (
+            r#"{"model":"m","messages":[{"role":"user"}],"stream_options":1}"#,
+            "stream_options: expected an object with include_usage true or false",
+        ),
+    ];
+    for (body, message) in cases {
+        assert_eq!(parse(body, Surface::OpenAi).unwrap_err().message, message, "{body}");
+    }
+}

@@ -1,0 +1,34 @@
+//! Ways to cut a body: networks cut anywhere.
+
+/// How many ways there are.
+pub(crate) const COUNT: usize = 5;
+
+/// The body whole, in lines, in bytes, in random pieces (by a seed that the name gives), and in two halves.
+pub(crate) fn all<'a>(name: &str, body: &'a [u8]) -> [(&'static str, Vec<&'a [u8]>); COUNT] {
+    let halves = body.split_at(body.len() / 2);
+    [
+        ("whole", vec![body]),
+        ("in lines", body.split_inclusive(|byte| *byte == b'\n').collect()),
+        ("in bytes", body.chunks(1).collect()),
+        ("at random", at_random(name, body)),
+        ("in halves", vec![halves.0, halves.1]),
+    ]
+}
+
+fn at_random<'a>(name: &str, mut body: &'a [u8]) -> Vec<&'a [u8]> {
+    let mut state = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let mut pieces = Vec::new();
+    while !body.is_empty() {
+        // xorshift64: good enough to cut at, and the same on every machine.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let size = usize::try_from(state % 97).unwrap() + 1;
+        let (piece, rest) = body.split_at(size.min(body.len()));
+        pieces.push(piece);
+        body = rest;
+    }
+    pieces
+}

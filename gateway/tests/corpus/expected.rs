@@ -1,0 +1,226 @@
+//! What a correct reading is, by the collection's own account, and where a reading differs.
+
+use gateway::transcript::Transcript;
+use serde::Deserialize;
+use serde_json::Value;
+use shared::event::{ChatError, DialectName, ToolCall};
+use shared::usage::UsageSource;
+
+use crate::Reading;
+
+/// The parts of `expected.json` that are compared.
+#[derive(Deserialize)]
+pub(crate) struct Expected {
+    text: String,
+    reasoning: Option<String>,
+    refusal: Option<String>,
+    audio_transcript: Option<String>,
+    tool_calls: Option<Vec<Call>>,
+    server_tool_calls: u64,
+    finish_reason: Option<String>,
+    model: Option<String>,
+    response_id: Option<String>,
+    usage: Option<Sent>,
+    error: Option<ExpectedError>,
+    choices: Option<Vec<Choice>>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+struct Call {
+    id: Option<String>,
+    name: Option<String>,
+    arguments: Option<String>,
+}
+
+/// Usage as sent, nothing computed.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+struct Sent {
+    prompt: Option<u64>,
+    completion: Option<u64>,
+    total: Option<u64>,
+    cached: Option<u64>,
+    cache_write: Option<u64>,
+    reasoning: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ExpectedError {
+    status: Option<u16>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    code: Option<Value>,
+    message: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Choice {
+    index: u64,
+    text: String,
+    reasoning: Option<String>,
+    refusal: Option<String>,
+    audio_transcript: Option<String>,
+    tool_calls: Option<Vec<Call>>,
+    finish_reason: Option<String>,
+}
+
+impl Expected {
+    /// Everything in which the reading differs.
+    pub(crate) fn differences(&self, dialect: DialectName, reading: &Reading) -> Vec<String> {
+        let mut differs = Vec::new();
+        let mut compare = |what: &str, expected: &dyn std::fmt::Debug, got: &dyn std::fmt::Debug| {
+            let (expected, got) = (format!("{expected:?}"), format!("{got:?}"));
+            if expected != got {
+                let short = |text: String| text[..text.floor_char_boundary(400)].to_owned();
+                differs.push(format!("{what}: expected {}, got {}", short(expected), short(got)));
+            }
+        };
+        let transcript = &reading.transcript;
+        let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        compare("text", &self.text, &transcript.text);
+        compare("reasoning", &filled(self.reasoning.as_ref()), &some(&transcript.reasoning));
+        compare("refusal", &filled(self.refusal.as_ref()), &some(&transcript.refusal));
+        compare("audio", &filled(self.audio_transcript.as_ref()), &some(&transcript.audio_transcript));
+        compare("tool calls", &expected_calls(self.tool_calls.as_ref()), &calls(&transcript.tool_calls));
+        compare("server tool calls", &self.server_tool_calls, &transcript.server_tool_calls);
+        compare("finish reason", &filled(self.finish_reason.as_ref()), &transcript.finish_reason);
+        compare("model", &self.model, &transcript.model);
+        compare("response id", &filled(self.response_id.as_ref()), &transcript.response_id);
+        compare("usage", &self.usage, &sent(dialect, reading));
+        match (self.error.as_ref().and_then(ExpectedError::is_cut_short), &reading.error) {
+            (Some(page), Some(error)) => compare("error page", &true, &error.message.starts_with(page.trim())),
+            (_, error) => {
+                compare("error", &self.error.as_ref().map(ExpectedError::words), &error.as_ref().map(words));
+            }
+        }
+        if let Some(choices) = &self.choices {
+            let expected: Vec<_> = choices.iter().filter(|choice| choice.index > 0).map(Choice::words).collect();
+            compare("other choices", &expected, &others(reading));
+        }
+        if let Some(problem) = usage_is_normalised(reading) {
+            differs.push(problem);
+        }
+        differs
+    }
+}
+
+fn filled(text: Option<&String>) -> Option<String> {
+    text.filter(|text| !text.is_empty()).cloned()
+}
+
+type CallWords = Vec<(String, String, String)>;
+
+fn expected_calls(calls: Option<&Vec<Call>>) -> CallWords {
+    let word = |text: &Option<String>| text.clone().unwrap_or_default();
+    calls.into_iter().flatten().map(|call| (word(&call.id), word(&call.name), word(&call.arguments))).collect()
+}
+
+fn calls(calls: &[ToolCall]) -> CallWords {
+    calls.iter().map(|call| (call.id.clone(), call.name.clone(), call.arguments.clone())).collect()
+}
+
+/// The numbers of the provider's own usage object, from where its dialect has them.
+fn sent(dialect: DialectName, reading: &Reading) -> Option<Sent> {
+    let raw: Value = serde_json::from_str(reading.usage.raw.as_ref()?.get()).ok()?;
+    raw.as_object()?;
+    let at = |paths: &[&str]| paths.iter().find_map(|path| raw.pointer(path).and_then(Value::as_u64));
+    Some(match dialect {
+        DialectName::OpenaiChat => Sent {
+            prompt: at(&["/prompt_tokens"]),
+            completion: at(&["/completion_tokens"]),
+            total: at(&["/total_tokens"]),
+            cached: at(&[
+                "/prompt_tokens_details/cached_tokens",
+                "/prompt_cache_hit_tokens",
+                "/cached_tokens",
+                "/cache_read_input_tokens",
+            ]),
+            cache_write: at(&["/prompt_tokens_details/cache_write_tokens", "/cache_creation_input_tokens"]),
+            reasoning: at(&["/completion_tokens_details/reasoning_tokens", "/reasoning_tokens"]),
+        },
+        DialectName::OpenaiResponses => Sent {
+            prompt: at(&["/input_tokens"]),
+            completion: at(&["/output_tokens"]),
+            total: at(&["/total_tokens"]),
+            cached: at(&["/input_tokens_details/cached_tokens"]),
+            // The collection does not read it in this dialect, so it is not compared; the parts are, all the same.
+            cache_write: None,
+            reasoning: at(&["/output_tokens_details/reasoning_tokens"]),
+        },
+        DialectName::AnthropicMessages => Sent {
+            prompt: at(&["/input_tokens"]),
+            completion: at(&["/output_tokens"]),
+            total: None,
+            cached: at(&["/cache_read_input_tokens"]),
+            cache_write: at(&["/cache_creation_input_tokens"]),
+            reasoning: at(&["/output_tokens_details/thinking_tokens"]),
+        },
+    })
+}
+
+/// The parts have to add up to the whole, or it is said that nothing is known.
+fn usage_is_normalised(reading: &Reading) -> Option<String> {
+    let usage = &reading.usage;
+    if usage.source != UsageSource::Reported {
+        return usage.raw.as_ref().map(|raw| format!("usage {} is not understood", raw.get()));
+    }
+    let parts = &usage.parts;
+    let input = parts.uncached_input + parts.cache_read + parts.cache_write;
+    let output = parts.output + parts.reasoning;
+    let reported = usage.completion_tokens.unwrap_or(0);
+    let fits =
+        input == usage.prompt_tokens.unwrap_or(0) && (output == reported || output == reported + parts.reasoning);
+    (!fits).then(|| format!("the parts {parts:?} do not add up to {usage:?}"))
+}
+
+impl ExpectedError {
+    fn words(&self) -> (Option<u16>, Option<String>, Option<String>, String) {
+        let code = self.code.as_ref().filter(|code| !code.is_null()).map(|code| match code {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        });
+        let message = self.message.clone().unwrap_or_default();
+        (self.status, filled(self.kind.as_ref()), code, same(&message))
+    }
+
+    /// A long page is not repeated whole in the collection.
+    fn is_cut_short(&self) -> Option<&str> {
+        self.message.as_deref().filter(|message| message.chars().count() == 2_000)
+    }
+}
+
+fn words(error: &ChatError) -> (Option<u16>, Option<String>, Option<String>, String) {
+    (error.status, error.kind.clone(), error.code.clone(), same(&error.message))
+}
+
+/// A message that is JSON, without the white space that nobody sent; else trimmed, as an error body is.
+fn same(message: &str) -> String {
+    match serde_json::from_str::<Value>(message) {
+        Ok(value) => value.to_string(),
+        Err(_) => message.trim().to_owned(),
+    }
+}
+
+type ChoiceWords = (u64, String, [Option<String>; 4], CallWords);
+
+impl Choice {
+    fn words(&self) -> ChoiceWords {
+        let words = [&self.reasoning, &self.refusal, &self.audio_transcript, &self.finish_reason];
+        (
+            self.index,
+            self.text.clone(),
+            words.map(|text| filled(text.as_ref())),
+            expected_calls(self.tool_calls.as_ref()),
+        )
+    }
+}
+
+fn others(reading: &Reading) -> Vec<ChoiceWords> {
+    let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    let words = |(index, choice): &(u64, Transcript)| {
+        let [reasoning, refusal, audio] =
+            [&choice.reasoning, &choice.refusal, &choice.audio_transcript].map(|text| some(text));
+        let words = [reasoning, refusal, audio, choice.finish_reason.clone()];
+        (*index, choice.text.clone(), words, calls(&choice.tool_calls))
+    };
+    reading.transcript.others.iter().map(words).collect()
+}

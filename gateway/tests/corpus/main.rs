@@ -1,0 +1,154 @@
+//! Recorded exchanges with real providers, where a collection of them lies beside the checkout (`../shared/corpus`), read by
+//! the tap as the gateway has it: however the bytes are cut, the same bytes pass, and what is recorded is what the
+//! collection says a correct reading is.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
+#![expect(clippy::print_stdout, reason = "how many were read is part of the result")]
+
+mod cuts;
+mod expected;
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use gateway::dialect::{Fold, error_body};
+use gateway::tap::{Expected, Fed, Tap, UsageChunk};
+use gateway::transcript::Transcript;
+use serde::Deserialize;
+use shared::event::{ChatError, DialectName};
+use shared::usage::Usage;
+
+#[derive(Deserialize)]
+struct Meta {
+    status: u16,
+}
+
+/// What came of one body.
+struct Reading {
+    passed: Vec<u8>,
+    transcript: Transcript,
+    usage: Usage,
+    error: Option<ChatError>,
+}
+
+fn corpus() -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/corpus");
+    path.is_dir().then_some(path)
+}
+
+fn dialect(folder: &str) -> DialectName {
+    match folder {
+        "openai-chat" => DialectName::OpenaiChat,
+        "openai-responses" => DialectName::OpenaiResponses,
+        "anthropic-messages" => DialectName::AnthropicMessages,
+        other => panic!("{other} is no dialect"),
+    }
+}
+
+/// Every exchange of a dialect, by path.
+fn exchanges(corpus: &Path, folder: &str) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> =
+        std::fs::read_dir(corpus.join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    found.sort();
+    found
+}
+
+fn read(dialect: DialectName, status: u16, chunks: &[&[u8]], usage_chunk: UsageChunk) -> Reading {
+    let expected = if status < 300 { Expected::Answer } else { Expected::Error };
+    let mut tap = Tap::new(Fold::new(dialect), expected, usage_chunk);
+    let mut passed = Vec::new();
+    let mut is_over = false;
+    for chunk in chunks {
+        if is_over {
+            passed.extend_from_slice(chunk);
+            continue;
+        }
+        is_over = tap.feed(Bytes::copy_from_slice(chunk)) == Fed::End;
+        while let Some(bytes) = tap.next_chunk() {
+            passed.extend_from_slice(&bytes);
+        }
+        if is_over {
+            tap.release();
+            while let Some(bytes) = tap.next_chunk() {
+                passed.extend_from_slice(&bytes);
+            }
+        }
+    }
+    if !is_over {
+        tap.finish();
+        tap.release();
+        while let Some(bytes) = tap.next_chunk() {
+            passed.extend_from_slice(&bytes);
+        }
+    }
+    let (mut transcript, usage) = tap.take_transcript();
+    let error = if status < 300 { transcript.error.take() } else { Some(error_body(status, tap.error_body())) };
+    Reading { passed, transcript, usage, error }
+}
+
+fn check(folder: &str) {
+    let Some(corpus) = corpus() else {
+        println!("skipped: there is no collection of recorded exchanges beside the checkout");
+        return;
+    };
+    let (mut exchanges_read, mut wrong) = (0, Vec::new());
+    for path in exchanges(&corpus, folder) {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let file = |name: &str| std::fs::read(path.join(name)).unwrap();
+        let meta: Meta = serde_json::from_slice(&file("meta.json")).unwrap();
+        let expected: expected::Expected = serde_json::from_slice(&file("expected.json")).unwrap();
+        let body = file("response.body");
+        for (cut, chunks) in cuts::all(&name, &body) {
+            let reading = read(dialect(folder), meta.status, &chunks, UsageChunk::Passes);
+            let mut differs = expected.differences(dialect(folder), &reading);
+            if reading.passed != body {
+                differs.push("other bytes passed".to_owned());
+            }
+            wrong.extend(differs.into_iter().map(|what| format!("{name}, cut {cut}: {what}")));
+        }
+        exchanges_read += 1;
+    }
+    println!("{folder}: {exchanges_read} exchanges, each in {} cuts: {} disagreements", cuts::COUNT, wrong.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(exchanges_read > 0, "nothing to read in {folder}");
+}
+
+#[test]
+fn openai_chat() {
+    check("openai-chat");
+}
+
+#[test]
+fn openai_responses() {
+    check("openai-responses");
+}
+
+#[test]
+fn anthropic_messages() {
+    check("anthropic-messages");
+}
+
+/// Without the usage chunk, where only the gateway asked for it: what passes is the rest, whole and in order, and what is
+/// recorded is the same.
+#[test]
+fn a_usage_chunk_is_taken_out_whole() {
+    let Some(corpus) = corpus() else { return };
+    let mut taken_out = 0;
+    for path in exchanges(&corpus, "openai-chat") {
+        let body = std::fs::read(path.join("response.body")).unwrap();
+        let whole = read(DialectName::OpenaiChat, 200, &[&body], UsageChunk::TakenOut);
+        for (cut, chunks) in cuts::all("taken out", &body) {
+            let reading = read(DialectName::OpenaiChat, 200, &chunks, UsageChunk::TakenOut);
+            assert_eq!(reading.passed.len(), whole.passed.len(), "{}, cut {cut}", path.display());
+            assert!(reading.passed == whole.passed, "{}, cut {cut}", path.display());
+        }
+        if whole.passed.len() < body.len() {
+            taken_out += 1;
+            let before = read(DialectName::OpenaiChat, 200, &[&body], UsageChunk::Passes);
+            assert_eq!(before.usage.total_tokens, whole.usage.total_tokens, "{}", path.display());
+            let again = read(DialectName::OpenaiChat, 200, &[&whole.passed], UsageChunk::Passes);
+            assert_eq!(again.transcript.text, before.transcript.text, "{}", path.display());
+        }
+    }
+    println!("{taken_out} usage chunks taken out");
+}

@@ -1,0 +1,155 @@
+//! Anthropic messages, as Anthropic and those who imitate it send them.
+
+use shared::event::DialectName::AnthropicMessages;
+
+use super::{Told, check, check_end_waits, compare, events, tap};
+
+/// An event stream of these events, each named as its type says.
+fn stream(events: &[&str]) -> String {
+    let kind = |event: &str| event.split('"').nth(3).unwrap_or_default().to_owned();
+    events.iter().map(|event| format!("event: {}\ndata: {event}\n\n", kind(event))).collect()
+}
+
+const START: &str = r#"{"type":"message_start","message":{"id":"msg","type":"message","role":"assistant","model":"m","content":[],"stop_reason":null,"usage":{"input_tokens":3,"cache_read_input_tokens":20,"output_tokens":1}}}"#;
+const BLOCK: &str = r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#;
+const HI: &str = r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"hi"}}"#;
+const BLOCK_STOP: &str = r#"{"type":"content_block_stop","index":0}"#;
+const DELTA: &str =
+    r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":9}}"#;
+const STOP: &str = r#"{"type":"message_stop"}"#;
+
+fn told(text: &'static str) -> Told {
+    Told { text, finish: Some("end_turn"), id: Some("msg"), model: Some("m"), usage: Some((23, 9)), ..Told::default() }
+}
+
+/// An answer with this block, the events of which are given.
+fn block(events: &[&str]) -> String {
+    stream(&[&[START], events, &[BLOCK_STOP, DELTA, STOP]].concat())
+}
+
+#[test]
+fn usage_of_the_start_is_overlaid_by_that_of_the_deltas() {
+    check(AnthropicMessages, &block(&[BLOCK, r#"{"type":"ping"}"#, HI]), &told("hi"));
+    let whole = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":5,"cache_read_input_tokens":null,"cache_creation_input_tokens":2,"output_tokens":9}}"#;
+    let body = stream(&[START, BLOCK, HI, DELTA, whole, STOP]);
+    check(AnthropicMessages, &body, &Told { usage: Some((27, 9)), ..told("hi") });
+    let raw = tap(AnthropicMessages, &[body.as_bytes()]).usage.raw.unwrap();
+    assert_eq!(
+        raw.get(),
+        r#"{"input_tokens":5,"cache_read_input_tokens":20,"output_tokens":9,"cache_creation_input_tokens":2}"#
+    );
+    let none =
+        START.replace(r#""usage":{"input_tokens":3,"cache_read_input_tokens":20,"output_tokens":1}"#, r#""x":1"#);
+    let silent = DELTA.replace(r#","usage":{"output_tokens":9}"#, "");
+    check(AnthropicMessages, &stream(&[&none, BLOCK, HI, &silent, STOP]), &Told { usage: None, ..told("hi") });
+    let within = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","usage":{"output_tokens":9}}}"#;
+    check(AnthropicMessages, &stream(&[START, BLOCK, HI, within, STOP]), &told("hi"));
+}
+
+#[test]
+fn thinking_redacted_or_not() {
+    let thinking =
+        r#"{"type":"content_block_start","index":0,"content_block":{"type":"thinking","thinking":"","signature":""}}"#;
+    let delta = r#"{"type":"content_block_delta","index":0,"delta":{"type":"thinking_delta","thinking":"hm"}}"#;
+    let signature = r#"{"type":"content_block_delta","index":0,"delta":{"type":"signature_delta","signature":"s"}}"#;
+    check(AnthropicMessages, &block(&[thinking, delta, signature]), &Told { reasoning: "hm", ..told("") });
+    let redacted =
+        r#"{"type":"content_block_start","index":0,"content_block":{"type":"redacted_thinking","data":"x"}}"#;
+    check(AnthropicMessages, &block(&[redacted]), &Told { notes: &["redacted_thinking"], ..told("") });
+}
+
+#[test]
+fn client_tools_and_server_tools() {
+    let open = |kind: &str, input: &str| {
+        format!(
+            r#"{{"type":"content_block_start","index":0,"content_block":{{"type":"{kind}","id":"a","name":"f","input":{input}}}}}"#
+        )
+    };
+    let delta = |json: &str| {
+        format!(
+            r#"{{"type":"content_block_delta","index":0,"delta":{{"type":"input_json_delta","partial_json":"{json}"}}}}"#
+        )
+    };
+    let called = |calls| Told { calls, ..told("") };
+    check(
+        AnthropicMessages,
+        &block(&[&open("tool_use", "{}"), &delta(""), &delta("{\\\"x\\\""), &delta(":1}")]),
+        &called(&[("a", "f", "{\"x\":1}")]),
+    );
+    // No delta comes: what the block was opened with.
+    check(AnthropicMessages, &block(&[&open("tool_use", r#"{"x": 1}"#)]), &called(&[("a", "f", "{\"x\":1}")]));
+    check(AnthropicMessages, &block(&[&open("tool_use", "{}")]), &called(&[("a", "f", "")]));
+    // Both come: the deltas say it all.
+    let both = block(&[&open("tool_use", r#"{"x":1}"#), &delta("{\\\"x\\\":1}")]);
+    let tapped = tap(AnthropicMessages, &[both.as_bytes()]);
+    compare(&called(&[("a", "f", "{\"x\":1}")]), &tapped.transcript, &tapped.usage, &both);
+
+    let result = r#"{"type":"content_block_start","index":1,"content_block":{"type":"web_search_tool_result","tool_use_id":"a","content":[{"type":"web_search_result","text":"not said"}]}}"#;
+    let body = block(&[&open("server_tool_use", "{}"), &delta("{\\\"query\\\":1}"), result]);
+    check(AnthropicMessages, &body, &Told { server_calls: 1, ..told("") });
+}
+
+#[test]
+fn content_that_is_there_from_the_start() {
+    let start = START.replace(
+        r#""content":[]"#,
+        r#""content":[{"type":"text","text":"hi"},{"type":"tool_use","id":"a","name":"f","input":{"x":1}}]"#,
+    );
+    check(
+        AnthropicMessages,
+        &stream(&[&start, DELTA, STOP]),
+        &Told { calls: &[("a", "f", "{\"x\":1}")], ..told("hi") },
+    );
+    let again = START.replace("\"msg\"", "\"other\"");
+    let body = stream(&[START, BLOCK, HI, &again, BLOCK, HI, DELTA, STOP]);
+    check(AnthropicMessages, &body, &Told { notes: &["started_twice"], ..told("hi") });
+}
+
+#[test]
+fn ends_of_all_kinds() {
+    let error = r#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#;
+    let failed =
+        Told { finish: None, usage: Some((23, 1)), error: Some((Some("overloaded_error"), None, "m")), ..told("hi") };
+    check(AnthropicMessages, &stream(&[START, BLOCK, HI, error]), &failed);
+    let plain = stream(&[START, BLOCK, HI]) + "event: error\ndata: oh\n\n";
+    check(AnthropicMessages, &plain, &Told { error: Some((None, None, "oh")), ..failed.clone() });
+    // Cut off before it said why it stopped.
+    check(AnthropicMessages, &stream(&[START, BLOCK, HI]), &Told { error: None, ..failed });
+    check(AnthropicMessages, &(block(&[BLOCK, HI]) + "data: [DONE]\n\n"), &told("hi"));
+    let done = stream(&[START, BLOCK, HI, DELTA]) + "data: [DONE]\n\n";
+    check(AnthropicMessages, &done, &Told { notes: &["done_sent"], ..told("hi") });
+    check_end_waits(AnthropicMessages, &block(&[BLOCK, HI]), "message_stop");
+    check_end_waits(AnthropicMessages, &stream(&[START, BLOCK, HI, error]), "event: error");
+    let refusal = DELTA.replace("end_turn", "refusal");
+    check(
+        AnthropicMessages,
+        &stream(&[START, BLOCK, HI, &refusal, STOP]),
+        &Told { finish: Some("refusal"), ..told("hi") },
+    );
+}
+
+#[test]
+fn what_is_not_understood() {
+    check(AnthropicMessages, &events(&[START, BLOCK, HI, DELTA, STOP]), &told("hi"));
+    let odd = stream(&[START, r#"{"type":"novelty"}"#, BLOCK, HI, DELTA, STOP]);
+    check(AnthropicMessages, &odd, &Told { notes: &["unknown_event"], ..told("hi") });
+    let loose = stream(&[START, HI, DELTA, STOP]);
+    check(AnthropicMessages, &loose, &Told { notes: &["delta_without_block"], ..told("hi") });
+    let nonsense =
+        stream(&[START, BLOCK]) + "event: content_block_delta\ndata: {\"type\":\n\n" + &stream(&[HI, DELTA, STOP]);
+    check(AnthropicMessages, &nonsense, &Told { notes: &["unreadable_event"], ..told("hi") });
+}
+
+#[test]
+fn whole_answers() {
+    let check = |body: &str, expected: &Told| {
+        let tapped = tap(AnthropicMessages, &[body.as_bytes()]);
+        compare(expected, &tapped.transcript, &tapped.usage, body);
+    };
+    let body = r#"{"id":"msg","type":"message","model":"m","content":[{"type":"thinking","thinking":"hm"},{"type":"text","text":"h"},{"type":"text","text":"i"},{"type":"tool_use","id":"a","name":"f","input":{}}],"stop_reason":"end_turn","usage":{"input_tokens":23,"output_tokens":9}}"#;
+    check(body, &Told { reasoning: "hm", calls: &[("a", "f", "{}")], ..told("hi") });
+    let error = r#"{"type":"error","error":{"type":"t","message":"m"},"request_id":"r"}"#;
+    check(error, &Told { error: Some((Some("t"), None, "m")), ..Told::default() });
+    check("nonsense}", &Told::default());
+    check("{\"content\":", &Told { notes: &["unreadable_document"], ..Told::default() });
+}

@@ -1,0 +1,240 @@
+//! OpenAI chat completions, as providers send them.
+
+use shared::event::DialectName::OpenaiChat;
+
+use super::{Told, check, check_end_waits, events, tap};
+
+const STOP: &str = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
+const HI: &str = r#"{"choices":[{"index":0,"delta":{"content":"hi"}}]}"#;
+
+/// A stream of these chunks, a finish reason and `[DONE]`.
+fn stream(chunks: &[&str]) -> String {
+    events(chunks) + &events(&[STOP, "[DONE]"])
+}
+
+fn told(text: &'static str) -> Told {
+    Told { text, finish: Some("stop"), ..Told::default() }
+}
+
+#[test]
+fn usage_comes_in_six_ways() {
+    let usage = |usage| Told { usage: Some(usage), ..told("hi") };
+    let final_chunk = r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
+    let body = events(&[HI, STOP, final_chunk, "[DONE]"]);
+    check(OpenaiChat, &body, &usage((3, 1)));
+
+    let beside_choices =
+        r#"{"choices":[{"index":0,"delta":{"content":"hi"}}],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
+    check(OpenaiChat, &stream(&[beside_choices]), &usage((3, 1)));
+
+    // In every chunk, growing: the last one counts, they are never added up.
+    let growing = |n: u64| {
+        format!(
+            r#"{{"choices":[{{"delta":{{"content":"{}"}}}}],"usage":{{"prompt_tokens":3,"completion_tokens":{n}}}}}"#,
+            if n == 1 { "h" } else { "i" }
+        )
+    };
+    check(OpenaiChat, &stream(&[&growing(1), &growing(2)]), &usage((3, 2)));
+
+    let groq = r#"{"choices":[],"x_groq":{"usage":{"prompt_tokens":5,"completion_tokens":6}}}"#;
+    check(OpenaiChat, &stream(&[HI, groq]), &usage((5, 6)));
+    // What the top level says goes before what Groq says beside it, whichever comes last.
+    check(OpenaiChat, &stream(&[HI, final_chunk, groq]), &usage((3, 1)));
+
+    let on_choice =
+        r#"{"choices":[{"index":0,"delta":{"content":"hi"},"usage":{"prompt_tokens":7,"completion_tokens":8}}]}"#;
+    check(OpenaiChat, &stream(&[on_choice]), &usage((7, 8)));
+
+    check(OpenaiChat, &stream(&[HI]), &told("hi"));
+    let zero = r#"{"choices":[],"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}}"#;
+    check(OpenaiChat, &stream(&[HI, zero]), &usage((0, 0)));
+    let null_after = r#"{"choices":[],"usage":null}"#;
+    check(OpenaiChat, &stream(&[HI, final_chunk, null_after]), &usage((3, 1)));
+}
+
+#[test]
+fn choices_that_are_not_one() {
+    let odd =
+        [r#"{"choices":[]}"#, r#"{"id":"x"}"#, r#"{"choices":null}"#, r#"{"choices":[null,7]}"#, r#"{"choices":{}}"#];
+    for chunk in odd {
+        let id = chunk.contains("id").then_some("x");
+        check(OpenaiChat, &stream(&[HI, chunk]), &Told { id, ..told("hi") });
+    }
+    let second = r#"{"choices":[{"index":1,"delta":{"content":"ho"},"finish_reason":"length"}]}"#;
+    let both = r#"{"choices":[{"index":0,"delta":{"content":" there"}},{"index":1,"delta":{"content":"!"}}]}"#;
+    let body = stream(&[HI, second, both]);
+    check(OpenaiChat, &body, &Told { notes: &["several_choices"], ..told("hi there") });
+    let other = &tap(OpenaiChat, &[body.as_bytes()]).transcript.others[0];
+    assert_eq!((other.0, other.1.text.as_str()), (1, "ho!"));
+    assert_eq!(other.1.finish_reason.as_deref(), Some("length"));
+}
+
+#[test]
+fn tool_calls() {
+    let call = |calls| Told { calls, ..told("") };
+    let delta = |calls: &str| format!(r#"{{"choices":[{{"index":0,"delta":{{"tool_calls":[{calls}]}}}}]}}"#);
+    let first = delta(r#"{"index":0,"id":"a","type":"function","function":{"name":"f","arguments":""}}"#);
+    let more = |index: &str, arguments: &str| delta(&format!(r#"{{{index}"function":{{"arguments":"{arguments}"}}}}"#));
+    check(
+        OpenaiChat,
+        &stream(&[&first, &more("\"index\":0,", "{\\\"x\\\""), &more("\"index\":0,", ":1}")]),
+        &call(&[("a", "f", "{\"x\":1}")]),
+    );
+
+    // Without an index: an id opens a call, else the last one goes on.
+    let opened = |id: &str| delta(&format!(r#"{{"id":"{id}","function":{{"name":"f","arguments":"1"}}}}"#));
+    check(
+        OpenaiChat,
+        &stream(&[&opened("a"), &more("", "2"), &opened("b")]),
+        &call(&[("a", "f", "12"), ("b", "f", "1")]),
+    );
+
+    // The same id again goes on; another id on a known index opens a call.
+    let with_id = |id: &str, arguments: &str| {
+        delta(&format!(r#"{{"index":0,"id":"{id}","function":{{"name":"f","arguments":"{arguments}"}}}}"#))
+    };
+    check(
+        OpenaiChat,
+        &stream(&[&with_id("a", "1"), &with_id("a", "2"), &with_id("", "3")]),
+        &call(&[("a", "f", "123")]),
+    );
+    check(
+        OpenaiChat,
+        &stream(&[&with_id("a", "1"), &with_id("b", "2"), &more("\"index\":0,", "3")]),
+        &call(&[("a", "f", "1"), ("b", "f", "23")]),
+    );
+
+    let several = delta(
+        r#"{"index":0,"id":"a","function":{"name":"f","arguments":"1"}},{"index":1,"id":"b","function":{"name":"g","arguments":{"y": 2}}}"#,
+    );
+    check(OpenaiChat, &stream(&[&several]), &call(&[("a", "f", "1"), ("b", "g", "{\"y\":2}")]));
+
+    let legacy = |function: &str| format!(r#"{{"choices":[{{"index":0,"delta":{{"function_call":{function}}}}}]}}"#);
+    let body = stream(&[&legacy(r#"{"name":"f","arguments":""}"#), &legacy(r#"{"arguments":"{}"}"#)]);
+    check(OpenaiChat, &body, &call(&[("", "f", "{}")]));
+    check(OpenaiChat, &stream(&[HI, &legacy(r#"{"name":"","arguments":""}"#)]), &told("hi"));
+
+    // A whole answer has no indexes: each call is one.
+    let document = r#"{"choices":[{"message":{"tool_calls":[{"function":{"name":"f","arguments":"1"}},{"function":{"name":"g","arguments":"2"}}]},"finish_reason":"stop"}]}"#;
+    let transcript = tap(OpenaiChat, &[document.as_bytes()]).transcript;
+    assert_eq!(transcript.tool_calls.len(), 2);
+}
+
+#[test]
+fn reasoning_under_every_name() {
+    let delta = |fields: &str| format!(r#"{{"choices":[{{"index":0,"delta":{{{fields}}}}}]}}"#);
+    for fields in [
+        r#""reasoning_content":"hm","content":"""#,
+        r#""reasoning":"hm""#,
+        r#""reasoning_text":"hm""#,
+        r#""reasoning":"hm","reasoning_content":"","reasoning_details":[{"type":"reasoning.text","text":"hm"}]"#,
+        r#""reasoning_details":[{"type":"reasoning.text","text":"h"},{"type":"reasoning.summary","summary":"m"},{"type":"reasoning.encrypted","data":"x"}]"#,
+        r#""content":[{"type":"thinking","thinking":[{"type":"text","text":"hm"}]}]"#,
+        r#""content":[{"type":"thinking","thinking":"hm"}]"#,
+    ] {
+        check(OpenaiChat, &stream(&[&delta(fields), HI]), &Told { reasoning: "hm", ..told("hi") });
+    }
+    // What is said inline stays in the text.
+    let inline = r#"{"choices":[{"delta":{"content":"<think>hm</think>hi"}}]}"#;
+    check(OpenaiChat, &stream(&[inline]), &told("<think>hm</think>hi"));
+}
+
+#[test]
+fn content_of_every_kind() {
+    let content = |content: &str| stream(&[&format!(r#"{{"choices":[{{"delta":{{"content":{content}}}}}]}}"#)]);
+    check(
+        OpenaiChat,
+        &content(r#"[{"type":"text","text":"a"},"b",{"type":"reference","reference_ids":[1]}]"#),
+        &told("ab"),
+    );
+    check(OpenaiChat, &content(r#"{"a": [1, 2]}"#), &told(r#"{"a":[1,2]}"#));
+    check(OpenaiChat, &content(r#""\ud83d\ude00 \u00e9""#), &told("\u{1f600} é"));
+    for odd in ["null", "7", "true"] {
+        check(OpenaiChat, &content(odd), &told(""));
+    }
+    let lone = content(r#""\ud800""#);
+    check(OpenaiChat, &lone, &told("\u{fffd}"));
+    let reasoning = stream(&[r#"{"choices":[{"delta":{"reasoning":"\ud83d hm"}}]}"#]);
+    check(OpenaiChat, &reasoning, &Told { reasoning: "\u{fffd} hm", notes: &["text_mended"], ..told("") });
+    let deep = format!(r#"[{}"x"{}]"#, r#"{"thinking":["#.repeat(50_000), "]}".repeat(50_000));
+    assert_eq!(tap(OpenaiChat, &[content(&deep).as_bytes()]).transcript.finish_reason.as_deref(), Some("stop"));
+}
+
+#[test]
+fn refusals_and_spoken_answers() {
+    let refusal = r#"{"choices":[{"delta":{"content":null,"refusal":"no"}}]}"#;
+    check(OpenaiChat, &stream(&[refusal]), &Told { refusal: "no", ..told("") });
+    let audio = r#"{"choices":[{"delta":{"audio":{"id":"a","transcript":"oh"}}}]}"#;
+    let sound = r#"{"choices":[{"delta":{"audio":{"data":"UklGRg=="}}}]}"#;
+    check(OpenaiChat, &stream(&[audio, sound, audio]), &Told { audio: "ohoh", ..told("") });
+}
+
+#[test]
+fn finish_reasons() {
+    let reason = |reason: &str| format!(r#"{{"choices":[{{"delta":{{"content":"x"}},"finish_reason":{reason}}}]}}"#);
+    let body = |reasons: [&str; 2]| events(&[&reason(reasons[0]), &reason(reasons[1]), "[DONE]"]);
+    let told = |finish| Told { text: "xx", finish, ..Told::default() };
+    check(OpenaiChat, &body([r#""stop""#, r#""tool_calls""#]), &told(Some("tool_calls")));
+    check(OpenaiChat, &body([r#""length""#, "null"]), &told(Some("length")));
+    check(OpenaiChat, &body([r#""""#, "null"]), &told(None));
+    check(OpenaiChat, &body(["null", "7"]), &told(None));
+}
+
+#[test]
+fn ids_that_change() {
+    let named = |id: &str| format!(r#"{{"id":"{id}","model":"m-{id}","choices":[]}}"#);
+    let body = stream(&[&named(""), &named("a"), &named("b"), HI]);
+    check(OpenaiChat, &body, &Told { id: Some("a"), model: Some("m-"), ..told("hi") });
+}
+
+#[test]
+fn errors_in_a_stream() {
+    let failed = |error| Told { text: "hi", error: Some(error), ..Told::default() };
+    for (event, error) in [
+        (r#"{"error":{"message":"m","type":"t","code":"c"}}"#, (Some("t"), Some("c"), "m")),
+        (
+            r#"{"error":{"message":"m","code":502},"choices":[{"delta":{"content":""},"index":0}]}"#,
+            (None, Some("502"), "m"),
+        ),
+        (r#"{"error":"m"}"#, (None, None, "m")),
+        (r#"{"object":"error","message":"m","type":"t","code":40303}"#, (Some("t"), Some("40303"), "m")),
+        (r#"{"detail":"m"}"#, (None, None, "m")),
+        (r#"{"choices":[],"x_groq":{"error":"m"}}"#, (None, None, "m")),
+    ] {
+        check(OpenaiChat, &events(&[HI, event]), &failed(error));
+        check_end_waits(OpenaiChat, &events(&[HI, event]), "\"m\"");
+    }
+    let hi = events(&[HI]);
+    check(OpenaiChat, &(hi.clone() + "event: error\ndata: out of luck\n\n"), &failed((None, None, "out of luck")));
+    let llamacpp = "error: {\"code\":500,\"message\":\"m\",\"type\":\"server_error\"}\n\n";
+    check(OpenaiChat, &(hi + llamacpp), &failed((Some("server_error"), Some("500"), "m")));
+    // These are none.
+    for event in [r#"{"error":null,"choices":[]}"#, r#"{"error":{},"choices":[]}"#] {
+        check(OpenaiChat, &stream(&[HI, event]), &told("hi"));
+    }
+}
+
+#[test]
+fn whole_answers() {
+    let body = r#" {"id":"r","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"delta":{"content":""},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
+    let expected = Told { id: Some("r"), model: Some("m"), usage: Some((3, 1)), ..told("hi") };
+    let check_document = |body: &str, expected: &Told| {
+        let tapped = tap(OpenaiChat, &body.as_bytes().chunks(9).collect::<Vec<_>>());
+        assert_eq!(tapped.passed, body.as_bytes());
+        super::compare(expected, &tapped.transcript, &tapped.usage, body);
+    };
+    check_document(body, &expected);
+    check_document(&format!("\u{feff}{body}\n"), &expected);
+    let error = Told { error: Some((None, Some("400"), "m")), ..Told::default() };
+    check_document("\n\n  {\"error\":{\"message\":\"m\",\"code\":400}}", &error);
+    // A list of chunks, and chunks one after the other.
+    check_document(&format!("[{HI},\n{STOP}]"), &told("hi"));
+    check_document(&format!("{HI}\n{STOP}\n"), &told("hi"));
+    check_document("<html>no</html>", &Told { notes: &["unreadable_chunk"], ..Told::default() });
+    check_document("{\"choices\":[{\"message\":", &Told { notes: &["unreadable_chunk"], ..Told::default() });
+}
+
+#[test]
+fn the_end_waits() {
+    check_end_waits(OpenaiChat, &stream(&[HI]), "[DONE");
+}

@@ -1,0 +1,149 @@
+//! OpenAI responses, as providers send them.
+
+use shared::event::DialectName::OpenaiResponses;
+
+use super::{Told, check, check_end_waits, compare, tap};
+
+/// An event stream of these events, each named as its type says.
+fn stream(events: &[&str]) -> String {
+    let kind = |event: &str| event.split('"').nth(3).unwrap_or_default().to_owned();
+    events.iter().map(|event| format!("event: {}\ndata: {event}\n\n", kind(event))).collect()
+}
+
+const CREATED: &str =
+    r#"{"type":"response.created","response":{"id":"r","model":"m","status":"in_progress","output":[],"usage":null}}"#;
+const HI: &str = r#"{"type":"response.output_text.delta","output_index":0,"content_index":0,"delta":"hi"}"#;
+const COMPLETED: &str = r#"{"type":"response.completed","response":{"id":"r","model":"m","status":"completed","output":[{"type":"message","content":[{"type":"output_text","text":"hi"}]}],"usage":{"input_tokens":3,"output_tokens":1,"total_tokens":4}}}"#;
+const EMPTY: &str = r#"{"type":"response.completed","response":{"id":"r","status":"completed","output":[],"usage":{"input_tokens":3,"output_tokens":1}}}"#;
+
+fn told(text: &'static str) -> Told {
+    Told { text, finish: Some("completed"), id: Some("r"), model: Some("m"), usage: Some((3, 1)), ..Told::default() }
+}
+
+fn without_output(text: &'static str) -> Told {
+    Told { notes: &["final_output_empty"], ..told(text) }
+}
+
+#[test]
+fn text_from_wherever_it_comes() {
+    check(OpenaiResponses, &stream(&[CREATED, HI, COMPLETED]), &told("hi"));
+    // Without deltas, without the final output, without either's names.
+    check(OpenaiResponses, &stream(&[CREATED, HI, EMPTY]), &without_output("hi"));
+    let done = r#"{"type":"response.output_item.done","output_index":0,"item":{"type":"message","content":[{"type":"output_text","text":"hi"}]}}"#;
+    check(OpenaiResponses, &stream(&[CREATED, done, EMPTY]), &without_output("hi"));
+    check(OpenaiResponses, &stream(&[CREATED, HI, done, EMPTY]), &without_output("hi"));
+    check(OpenaiResponses, &super::events(&[CREATED, HI, COMPLETED]), &told("hi"));
+    let tapped = tap(OpenaiResponses, &[stream(&[CREATED, COMPLETED]).as_bytes()]);
+    compare(&told("hi"), &tapped.transcript, &tapped.usage, "the final output alone");
+}
+
+#[test]
+fn reasoning_and_refusals() {
+    let summary = r#"{"type":"response.reasoning_summary_text.delta","output_index":0,"summary_index":0,"delta":"hm"}"#;
+    let text = r#"{"type":"response.reasoning_text.delta","output_index":0,"content_index":0,"delta":"long"}"#;
+    let hi = r#"{"type":"response.output_text.delta","output_index":1,"content_index":0,"delta":"hi"}"#;
+    check(
+        OpenaiResponses,
+        &stream(&[CREATED, text, summary, hi, EMPTY]),
+        &Told { reasoning: "hm", ..without_output("hi") },
+    );
+    check(OpenaiResponses, &stream(&[CREATED, text, hi, EMPTY]), &Told { reasoning: "long", ..without_output("hi") });
+    let refusal = r#"{"type":"response.refusal.delta","output_index":0,"content_index":0,"delta":"no"}"#;
+    check(OpenaiResponses, &stream(&[CREATED, refusal, EMPTY]), &Told { refusal: "no", ..without_output("") });
+}
+
+#[test]
+fn client_tools_and_server_tools() {
+    let added = r#"{"type":"response.output_item.added","output_index":0,"item":{"type":"function_call","id":"fc","call_id":"a","name":"f","arguments":""}}"#;
+    let delta = r#"{"type":"response.function_call_arguments.delta","output_index":0,"delta":"{}"}"#;
+    let done = r#"{"type":"response.output_item.done","output_index":0,"item":{"type":"function_call","id":"fc","call_id":"a","name":"f","arguments":"{}"}}"#;
+    let called = Told { calls: &[("a", "f", "{}")], ..without_output("") };
+    check(OpenaiResponses, &stream(&[CREATED, added, delta, done, EMPTY]), &called);
+    check(OpenaiResponses, &stream(&[CREATED, done, EMPTY]), &called);
+    check(OpenaiResponses, &stream(&[CREATED, added, delta, EMPTY]), &called);
+
+    let custom = r#"{"type":"response.output_item.done","output_index":0,"item":{"type":"custom_tool_call","call_id":"a","name":"sql","input":"SELECT 1"}}"#;
+    check(
+        OpenaiResponses,
+        &stream(&[CREATED, custom, EMPTY]),
+        &Told { calls: &[("a", "sql", "SELECT 1")], ..without_output("") },
+    );
+
+    let search = r#"{"type":"response.output_item.added","output_index":0,"item":{"type":"web_search_call","id":"ws","status":"in_progress"}}"#;
+    let searching = r#"{"type":"response.web_search_call.searching","output_index":0,"item_id":"ws"}"#;
+    let searched = r#"{"type":"response.output_item.done","output_index":0,"item":{"type":"web_search_call","id":"ws","status":"completed"}}"#;
+    check(
+        OpenaiResponses,
+        &stream(&[CREATED, search, searching, searched, EMPTY]),
+        &Told { server_calls: 1, ..without_output("") },
+    );
+}
+
+#[test]
+fn ends_of_all_kinds() {
+    let incomplete = r#"{"type":"response.incomplete","response":{"id":"r","status":"incomplete","incomplete_details":{"reason":"max_output_tokens"},"output":[],"usage":{"input_tokens":3,"output_tokens":1}}}"#;
+    check(
+        OpenaiResponses,
+        &stream(&[CREATED, HI, incomplete]),
+        &Told { finish: Some("max_output_tokens"), ..without_output("hi") },
+    );
+    let failed = r#"{"type":"response.failed","response":{"id":"r","status":"failed","error":{"code":"server_error","message":"m"},"output":[]}}"#;
+    let expected = Told {
+        finish: Some("failed"),
+        usage: None,
+        error: Some((None, Some("server_error"), "m")),
+        ..without_output("hi")
+    };
+    check(OpenaiResponses, &stream(&[CREATED, HI, failed]), &expected);
+    let error = Told { finish: None, usage: None, error: Some((None, Some("c"), "m")), ..told("hi") };
+    check(
+        OpenaiResponses,
+        &stream(&[CREATED, HI, r#"{"type":"error","code":"c","message":"m","param":null}"#]),
+        &Told { error: Some((Some("error"), Some("c"), "m")), ..error.clone() },
+    );
+    check(OpenaiResponses, &stream(&[CREATED, HI, r#"{"type":"error","error":{"code":"c","message":"m"}}"#]), &error);
+    check(
+        OpenaiResponses,
+        &(stream(&[CREATED, HI]) + "event: error\ndata: oh\n\n"),
+        &Told { error: Some((None, None, "oh")), ..error.clone() },
+    );
+    check(OpenaiResponses, &(stream(&[CREATED, HI, COMPLETED]) + "data: [DONE]\n\n"), &told("hi"));
+    check(
+        OpenaiResponses,
+        &(stream(&[CREATED, HI]) + "data: [DONE]\n\n"),
+        &Told { error: None, notes: &["done_sent"], ..error.clone() },
+    );
+    // A newer id at the end is the one to go on with.
+    let renamed = COMPLETED.replace("\"id\":\"r\"", "\"id\":\"r2\"");
+    check(OpenaiResponses, &stream(&[CREATED, HI, &renamed]), &Told { id: Some("r2"), ..told("hi") });
+    for end in ["response.completed", "response.incomplete", "response.failed"] {
+        let event = COMPLETED.replace("response.completed", end);
+        check_end_waits(OpenaiResponses, &stream(&[CREATED, HI, &event]), end);
+    }
+    check_end_waits(OpenaiResponses, &stream(&[CREATED, HI, r#"{"type":"error","message":"m"}"#]), "event: error");
+}
+
+#[test]
+fn what_is_not_understood() {
+    let odd = r#"{"type":"something.new","x":1}"#;
+    check(OpenaiResponses, &stream(&[CREATED, odd, HI, COMPLETED]), &Told { notes: &["unknown_event"], ..told("hi") });
+    let newer = r#"{"type":"response.something.new","x":1}"#;
+    check(OpenaiResponses, &stream(&[CREATED, newer, HI, COMPLETED]), &told("hi"));
+    let body = stream(&[CREATED]) + "data: nonsense\n\n" + &stream(&[HI, COMPLETED]);
+    check(OpenaiResponses, &body, &Told { notes: &["unreadable_event"], ..told("hi") });
+}
+
+#[test]
+fn whole_answers() {
+    let check = |body: &str, expected: &Told| {
+        let tapped = tap(OpenaiResponses, &[body.as_bytes()]);
+        compare(expected, &tapped.transcript, &tapped.usage, body);
+    };
+    let body = r#"{"id":"r","object":"response","model":"m","status":"completed","error":null,"output":[{"type":"reasoning","summary":[{"type":"summary_text","text":"hm"}]},{"type":"message","content":[{"type":"output_text","text":"h"},{"type":"output_text","text":"i"}]},{"type":"function_call","call_id":"a","name":"f","arguments":{"x": 1}},{"type":"mcp_call"}],"usage":{"input_tokens":3,"output_tokens":1}}"#;
+    check(body, &Told { reasoning: "hm", calls: &[("a", "f", "{\"x\":1}")], server_calls: 1, ..told("hi") });
+    let queued = r#"{"id":"r","model":"m","status":"queued","output":[]}"#;
+    check(queued, &Told { finish: Some("queued"), usage: None, notes: &["answered_in_background"], ..told("") });
+    let error = r#"{"error":{"message":"m","type":"t","code":null}}"#;
+    check(error, &Told { error: Some((Some("t"), None, "m")), ..Told::default() });
+    check("[1]", &Told { notes: &["unreadable_document"], ..Told::default() });
+}
