@@ -1,6 +1,8 @@
 //! The answer's body on its way to the client: the upstream's bytes through the tap, the end held back until the chat's end
 //! is durable, and the connection broken where the upstream broke it.
 
+mod ready;
+
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
@@ -11,12 +13,16 @@ use http_body::Frame;
 use shared::event::{ChatError, FailureStage};
 use tokio::time::Sleep;
 
+use self::ready::Ready;
 use crate::config::Limits;
 use crate::dialect;
 use crate::open_chat::{EndedChat, Ending, OpenChat, error};
 use crate::tap::{Fed, Tap};
 use crate::transcript::Transcript;
 use crate::upstream::UpstreamBody;
+
+/// How much of what is ready goes to the client in one piece.
+const MOST_AT_ONCE: usize = 64 << 10;
 
 /// The body of an answer.
 #[derive(Debug)]
@@ -27,6 +33,7 @@ pub struct Answer {
     kind: AnswerKind,
     state: State,
     silence: Silence,
+    ready: Ready,
 }
 
 /// What the upstream's response head says about the body.
@@ -46,8 +53,25 @@ enum State {
     Ending(EndedChat, Then),
     /// The end is on the record and with the client; whatever else the upstream sends passes.
     Trailing,
+    /// There will be no end. What came before has to be written first.
+    Breaking(BrokenAnswer, Written),
     /// Everything has been said.
     Ended,
+}
+
+/// Whether what has been handed over is also written. An error makes the server drop what it has not written yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    NotYet,
+    Yes,
+}
+
+/// How far a step led.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Further,
+    /// There is nothing after this.
+    Over,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +85,7 @@ enum Then {
 }
 
 /// Why the body broke off. The client sees a broken connection; hyper logs nothing of it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Copy, Debug, thiserror::Error)]
 pub enum BrokenAnswer {
     /// The upstream's fault, and on the record.
     #[error("the upstream's answer broke off")]
@@ -74,7 +98,15 @@ pub enum BrokenAnswer {
 impl Answer {
     /// The answer to this chat.
     pub fn new(upstream: UpstreamBody, tap: Tap, chat: OpenChat, kind: AnswerKind, limits: &Limits) -> Self {
-        Self { upstream, tap, chat, kind, state: State::Streaming, silence: Silence::new(limits) }
+        Self {
+            upstream,
+            tap,
+            chat,
+            kind,
+            state: State::Streaming,
+            silence: Silence::new(limits),
+            ready: Ready::default(),
+        }
     }
 
     fn poll_streaming(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -112,6 +144,50 @@ impl Answer {
         Poll::Ready(())
     }
 
+    /// Goes on by as much as one chunk, or one wait.
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        match &mut self.state {
+            State::Streaming => ready!(self.poll_streaming(cx)),
+            State::Ending(ended, then) => {
+                let durable = ready!(pin!(&mut ended.recorded).poll(cx));
+                ended.line.log(durable);
+                self.state = match (durable, *then) {
+                    (Err(_), _) => State::Breaking(BrokenAnswer::Unrecorded, Written::NotYet),
+                    (Ok(_), Then::Break) => State::Breaking(BrokenAnswer::Upstream, Written::NotYet),
+                    (Ok(_), Then::Trail) => State::Trailing,
+                    (Ok(_), Then::End) => State::Ended,
+                };
+                if !matches!(self.state, State::Breaking(..)) {
+                    self.tap.release();
+                }
+            }
+            State::Trailing => match self.upstream.poll_chunk(cx) {
+                Poll::Ready(Some(Ok(chunk))) => self.tap.pass(chunk),
+                // The answer is complete, whatever became of the connection.
+                Poll::Ready(Some(Err(_)) | None) => self.state = State::Ended,
+                Poll::Pending => {
+                    ready!(self.silence.poll_over(cx));
+                    self.state = State::Ended;
+                }
+            },
+            State::Breaking(..) | State::Ended => return Poll::Ready(Step::Over),
+        }
+        Poll::Ready(Step::Further)
+    }
+
+    /// The last word, when nothing is ready any more.
+    fn poll_last_word<T>(&mut self, cx: &Context<'_>) -> Poll<Option<Result<T, BrokenAnswer>>> {
+        match &mut self.state {
+            State::Breaking(_, written @ Written::NotYet) => {
+                *written = Written::Yes;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            State::Breaking(broken, Written::Yes) => Poll::Ready(Some(Err(*broken))),
+            _ => Poll::Ready(None),
+        }
+    }
+
     /// Ends the chat. With a failure it failed; else what the transcript says decides.
     fn end(&mut self, then: Then, failure: Option<ChatError>) {
         let (mut transcript, usage) = self.tap.take_transcript();
@@ -144,41 +220,27 @@ impl http_body::Body for Answer {
     type Data = Bytes;
     type Error = BrokenAnswer;
 
+    /// What is ready together goes out together: whatever the upstream has sent is read before anything is handed over.
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenAnswer>>> {
         let this = self.get_mut();
-        loop {
-            if let Some(chunk) = this.tap.next_chunk() {
-                return Poll::Ready(Some(Ok(Frame::data(chunk))));
+        while this.ready.bytes() < MOST_AT_ONCE {
+            let step = this.poll_step(cx);
+            while let Some(chunk) = this.tap.next_chunk() {
+                this.ready.push(chunk);
             }
-            match &mut this.state {
-                State::Streaming => ready!(this.poll_streaming(cx)),
-                State::Ending(ended, then) => {
-                    let durable = ready!(pin!(&mut ended.recorded).poll(cx));
-                    ended.line.log(durable);
-                    let then = *then;
-                    this.state = State::Ended;
-                    match (durable, then) {
-                        (Err(_), _) => return Poll::Ready(Some(Err(BrokenAnswer::Unrecorded))),
-                        (Ok(_), Then::Break) => return Poll::Ready(Some(Err(BrokenAnswer::Upstream))),
-                        (Ok(_), Then::Trail) => {
-                            this.tap.release();
-                            this.state = State::Trailing;
-                        }
-                        (Ok(_), Then::End) => this.tap.release(),
-                    }
-                }
-                State::Trailing => match this.upstream.poll_chunk(cx) {
-                    Poll::Ready(Some(Ok(chunk))) => this.tap.pass(chunk),
-                    // The answer is complete, whatever became of the connection.
-                    Poll::Ready(Some(Err(_)) | None) => this.state = State::Ended,
-                    Poll::Pending => {
-                        ready!(this.silence.poll_over(cx));
-                        this.state = State::Ended;
-                    }
-                },
-                State::Ended => return Poll::Ready(None),
+            match step {
+                Poll::Ready(Step::Further) => {}
+                Poll::Ready(Step::Over) | Poll::Pending if this.ready.bytes() > 0 => break,
+                Poll::Ready(Step::Over) => return this.poll_last_word(cx),
+                Poll::Pending => return Poll::Pending,
             }
         }
+        Poll::Ready(this.ready.take().map(|chunk| Ok(Frame::data(chunk))))
+    }
+
+    /// So the end is written together with what comes before it.
+    fn is_end_stream(&self) -> bool {
+        matches!(self.state, State::Ended) && self.ready.bytes() == 0
     }
 }
 
@@ -190,7 +252,7 @@ impl Drop for Answer {
                 self.chat.end(Ending::ClientGone, transcript, usage).detach();
             }
             State::Ending(ended, _) => ended.detach(),
-            State::Trailing | State::Ended => {}
+            State::Trailing | State::Breaking(..) | State::Ended => {}
         }
     }
 }

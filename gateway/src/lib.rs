@@ -87,7 +87,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let Config { listen, instance, log, token_keys_file, conversation_keys, journal, upstreams, limits, cors_origins } =
         config;
     let verifier = verifier(&token_keys_file)?;
-    log.start();
+    let _log = log.start();
 
     let metrics = Arc::new(metrics::Metrics::default());
     let patience = journal.patience;

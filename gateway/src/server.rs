@@ -28,6 +28,8 @@ pub async fn serve(
     let mut http = http1::Builder::new();
     // The smallest read buffer that hyper has: heads are small, and there is one for each open stream.
     http.timer(TokioTimer::new()).header_read_timeout(limits.read_timeout).max_buf_size(64 << 10);
+    // Small pieces are copied into one buffer and written from there: a vector of three for each costs more.
+    http.writev(false);
     let places = Arc::new(Semaphore::new(limits.connections));
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();

@@ -2,8 +2,12 @@
 //!
 //! No line ever holds a prompt, an answer, a key or a token.
 
+mod lines;
+
 use tracing_subscriber::EnvFilter;
 
+use self::lines::Lines;
+pub use self::lines::LogGuard;
 use crate::config::{ConfigError, Environment, malformed};
 
 /// What to log, and how.
@@ -33,12 +37,14 @@ impl LogConfig {
         Ok(Self { filter, format })
     }
 
-    /// Starts logging. To be called once, at the start of the process.
-    pub fn start(self) {
-        let lines = tracing_subscriber::fmt().with_env_filter(self.filter).with_target(false);
+    /// Starts logging. To be called once, at the start of the process; what is returned is to be kept until its end.
+    pub fn start(self) -> LogGuard {
+        let (writer, guard) = Lines::start();
+        let lines = tracing_subscriber::fmt().with_env_filter(self.filter).with_target(false).with_writer(writer);
         match self.format {
             LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
             LogFormat::Text => lines.init(),
         }
+        guard
     }
 }

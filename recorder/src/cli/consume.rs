@@ -28,7 +28,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         shared::config::malformed("DATABASE_URL", "postgres://user:password@host/database", &"not such a URL")
     })?;
     let nats_url = config.nats_url()?.to_owned();
-    config.log.start();
+    let _log = config.log.start();
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(stop_when_asked(stop.clone()));
