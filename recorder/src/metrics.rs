@@ -20,6 +20,10 @@ pub struct Metrics {
     pub quarantined: Counter,
     /// Transactions tried again, by why.
     pub retries: Family<ReasonLabel, Counter>,
+    /// Times that the broker was seen to have gone back in time.
+    pub broker_regressions: Counter,
+    /// Events read again because the connection to the broker was new.
+    pub read_again: Counter,
     /// Chats ended because their gateway was lost.
     pub orphaned: Counter,
     /// Gateways with open chats and no lease.
@@ -55,6 +59,8 @@ impl Metrics {
             duplicates: Counter::default(),
             quarantined: Counter::default(),
             retries: Family::default(),
+            broker_regressions: Counter::default(),
+            read_again: Counter::default(),
             orphaned: Counter::default(),
             gateways_missing: Gauge::default(),
             pending: Gauge::default(),
@@ -66,6 +72,10 @@ impl Metrics {
         registry.register("recorder_duplicates", "Events that changed nothing", metrics.duplicates.clone());
         registry.register("recorder_quarantined", "Events put aside", metrics.quarantined.clone());
         registry.register("recorder_retries", "Transactions tried again, by reason", metrics.retries.clone());
+        let regressions = "Times that the broker was seen to have gone back in time";
+        registry.register("recorder_broker_regressions", regressions, metrics.broker_regressions.clone());
+        let read_again = "Events read again because the connection to the broker was new";
+        registry.register("recorder_read_again", read_again, metrics.read_again.clone());
         let orphaned = "Chats ended because their gateway was lost";
         registry.register("recorder_orphaned", orphaned, metrics.orphaned.clone());
         let missing = "Gateways with open chats and no lease";

@@ -31,6 +31,8 @@ const MISSING_HEARTBEATS: u32 = 3;
 const EXPIRES: Duration = Duration::from_secs(30);
 /// How soon a half-open connection is noticed: after two of these.
 const PING: Duration = Duration::from_secs(5);
+/// How long the consumer may be missing: a recorder that makes it anew takes a moment for that.
+const MISSING: Duration = Duration::from_secs(5);
 /// Between two tries to reach the broker.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How often the broker is told that a batch is still being worked on.
@@ -87,6 +89,11 @@ impl Source {
     /// A source that binds to the consumer when it is first asked.
     pub fn new(client: Client, limits: Limits) -> Self {
         Self { client, limits, pull: None, missing_heartbeats: 0, gathered: Vec::new() }
+    }
+
+    /// The limits of its batches.
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// The next batch, as soon as there is anything. May be given up at any moment, and asked again.
@@ -170,9 +177,14 @@ impl Source {
     async fn bind(&mut self) -> Result<pull::Stream, SetupError> {
         let jetstream = jetstream::new(self.client.clone());
         self.missing_heartbeats = 0;
+        let mut missing_since = None;
         loop {
             match self.try_bind(&jetstream).await {
-                Err(SetupError::Unavailable(error)) => tracing::warn!(error, "waiting for the broker"),
+                Err(SetupError::Unavailable(error)) => {
+                    missing_since = None;
+                    tracing::warn!(error, "waiting for the broker");
+                }
+                Err(SetupError::Missing(_)) if missing_since.get_or_insert_with(Instant::now).elapsed() < MISSING => {}
                 bound => return bound,
             }
             sleep(PAUSE).await;
@@ -196,7 +208,8 @@ impl Source {
 // === impl Batch ===
 
 impl Batch {
-    fn read(gathered: Vec<Delivery>) -> Self {
+    /// What these deliveries say.
+    pub fn read(gathered: Vec<Delivery>) -> Self {
         let mut batch = Self::default();
         for delivery in gathered {
             let delivery = Arc::new(delivery);

@@ -8,6 +8,7 @@ pub mod chats;
 mod conversations;
 mod messages;
 pub mod quarantine;
+pub mod stream_marks;
 mod usage_slots;
 mod usage_stats;
 pub mod users;
@@ -57,6 +58,9 @@ pub struct Applied {
 
 /// The turn of whoever ends the chats of lost gateways.
 pub const ORPHANS: i64 = 0x7374_656e_6f01;
+
+/// The turn of whoever looks after the consumer.
+pub const WATCHDOG: i64 = 0x7374_656e_6f02;
 
 /// A turn: of all recorders on this database, one at a time has it.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use async_nats::jetstream;
-use async_nats::jetstream::consumer::{DeliverPolicy, PullConsumer, pull};
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use futures_util::StreamExt as _;
 use recorder::projection::tables::Tables;
 use shared::event::{Event, EventKind};
@@ -23,11 +23,14 @@ impl Oracle {
     /// Waits until nothing is pending: every event is in the tables or in quarantine.
     pub async fn drained(nats_url: &str, within: Duration) -> anyhow::Result<()> {
         let stream = stream(nats_url).await?;
-        let mut consumer: PullConsumer =
-            stream.get_consumer(shared::stream::CONSUMER).await.map_err(anyhow::Error::from_boxed)?;
         let deadline = Instant::now() + within;
         loop {
-            let info = consumer.info().await?;
+            // It is missing for a moment while a recorder makes it anew.
+            let Ok(info) = stream.consumer_info(shared::stream::CONSUMER).await else {
+                ensure!(Instant::now() < deadline, "the consumer is missing after {within:?}");
+                sleep(Duration::from_millis(20)).await;
+                continue;
+            };
             if info.num_pending == 0 && info.num_ack_pending == 0 {
                 return Ok(());
             }

@@ -29,6 +29,21 @@ pub fn nats_server() -> anyhow::Result<PathBuf> {
         .context("found no nats-server 2.10.25 or newer: `deploy/local.sh tools` fetches one")
 }
 
+/// The oldest nats-server that will do: named by `NATS_SERVER_OLDEST`, else where `deploy/local.sh tools` puts it, or beside
+/// the one that the other tests use.
+pub fn oldest_nats_server() -> anyhow::Result<PathBuf> {
+    if let Some(named) = std::env::var_os("NATS_SERVER_OLDEST").filter(|named| !named.is_empty()) {
+        return Ok(named.into());
+    }
+    let [major, minor, patch] = OLDEST_NATS;
+    let name = format!("nats-server-{major}.{minor}.{patch}");
+    let beside = nats_server().ok().and_then(|program| Some(program.parent()?.join(&name)));
+    let mut candidates = beside.into_iter().chain([checkout().join(".local/bin").join(&name)]);
+    candidates
+        .find(|program| nats_version(program) == Some(OLDEST_NATS))
+        .with_context(|| format!("found no {name}: `deploy/local.sh tools` fetches one"))
+}
+
 /// The directory of PostgreSQL's server programs, of this major version if one is given: the one named by `PG_BIN`, else
 /// the newest on the machine, else fetched by `deploy/local.sh`.
 pub fn postgres(major: Option<u32>) -> anyhow::Result<PathBuf> {

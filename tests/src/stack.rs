@@ -59,6 +59,12 @@ impl Stack {
         Self::on(url, None, &[]).await
     }
 
+    /// The same, with this nats-server program.
+    pub async fn with_nats_server(program: PathBuf) -> anyhow::Result<Self> {
+        let url = Postgres::shared().await?.database().await?;
+        Self::on_broker(Nats::of(program).await?, url, None, &[]).await
+    }
+
     /// The same, with these settings for the gateway.
     pub async fn with_gateway(settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         let url = Postgres::shared().await?.database().await?;
@@ -73,8 +79,17 @@ impl Stack {
     }
 
     async fn on(database_url: String, postgres: Option<Postgres>, more: &[(&str, &str)]) -> anyhow::Result<Self> {
+        Self::on_broker(Nats::new().await?, database_url, postgres, more).await
+    }
+
+    async fn on_broker(
+        nats: Nats,
+        database_url: String,
+        postgres: Option<Postgres>,
+        more: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
-        let (nats, upstream) = (Nats::new().await?, Scripted::start().await?);
+        let upstream = Scripted::start().await?;
         let recorder = RecorderProgram {
             program: program::ours("recorder")?,
             database_url,

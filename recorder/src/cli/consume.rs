@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use async_nats::Client;
 use prometheus_client::registry::Registry;
 use sqlx::postgres::PgPool;
 use tokio::net::TcpListener;
@@ -11,16 +12,19 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::batch::Limits;
 use crate::config::Config;
 use crate::consume::Consume;
 use crate::http::{self, Surface};
 use crate::metrics::Metrics;
-use crate::orphans::Orphans;
+use crate::orphans::{Orphans, Rules};
 use crate::source::{self, Source};
 use crate::store;
+use crate::watchdog::Watchdog;
 
-/// One connection for the pipeline, one for what asks whether the database is there, two for what looks for orphans.
-const CONNECTIONS: u32 = 4;
+/// One connection for the pipeline, one for what asks whether the database is there, two each for
+/// what looks for orphans and what looks after the consumer.
+const CONNECTIONS: u32 = 6;
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {
@@ -47,12 +51,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn(async move { http.await.context("the HTTP listener failed") });
     tasks.spawn(async move {
         if stop.run_until_cancelled(migrated(&pool)).await.transpose()?.is_some() {
-            let orphans = Orphans::new(broker.clone(), pool.clone(), Arc::clone(&metrics), config.orphans);
-            let orphans = tokio::spawn(orphans.run(stop.clone()));
-            Consume::new(Source::new(broker, config.batch), pool, metrics, stop.clone()).run().await?;
-            // Without events nothing is to be ended either.
-            stop.cancel();
-            orphans.await.context("the task that looks for orphans died")?;
+            record((config.batch, config.orphans), broker, pool, metrics, stop).await?;
         }
         http_stop.cancel();
         Ok(())
@@ -61,6 +60,34 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         ended.context("a task of the recorder died")??;
     }
     tracing::info!("recorder stopped");
+    Ok(())
+}
+
+/// Records, and looks after what recording needs. If one of the workers dies, all end.
+async fn record(
+    (limits, rules): (Limits, Rules),
+    broker: Client,
+    pool: PgPool,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut workers = JoinSet::new();
+    let orphans = Orphans::new(broker.clone(), pool.clone(), Arc::clone(&metrics), rules).run(stop.clone());
+    workers.spawn(async move {
+        orphans.await;
+        Ok(())
+    });
+    let watchdog = Watchdog::new(broker.clone(), pool.clone(), Arc::clone(&metrics));
+    let watching = watchdog.clone().run(stop.clone());
+    workers.spawn(async move {
+        watching.await;
+        Ok(())
+    });
+    let consume = Consume::new(Source::new(broker, limits), watchdog, pool, metrics, stop);
+    workers.spawn(consume.run());
+    while let Some(ended) = workers.join_next().await {
+        ended.context("a worker of the recorder died")??;
+    }
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! stream that drops its oldest events, or a consumer that gives up on some, would lose the record without a word.
 
 mod buckets;
+pub mod standing;
 
 use std::fmt::Debug;
 use std::time::Duration;

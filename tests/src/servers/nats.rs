@@ -28,9 +28,13 @@ pub struct Nats {
 impl Nats {
     /// A new one in a directory that goes with it.
     pub async fn new() -> anyhow::Result<Self> {
+        Self::of(program::nats_server()?).await
+    }
+
+    /// A new one of this program.
+    pub async fn of(program: PathBuf) -> anyhow::Result<Self> {
         let place = Place::temporary("nats")?;
-        let log = place.path().join("nats.log");
-        Self::open(place, log, port::reserve()?, port::reserve()?, "").await
+        Self::open(place, program, port::reserve()?, port::reserve()?, "").await
     }
 
     /// The nodes of a cluster, which has elected its leaders when the first stream can be made.
@@ -40,21 +44,20 @@ impl Nats {
         let mut cluster = Vec::new();
         for (number, peer) in peers.iter().enumerate() {
             let place = Place::temporary("nats")?;
-            let log = place.path().join("nats.log");
             let more = format!(
                 "server_name: node-{number}\ncluster {{ name: tests, listen: \"127.0.0.1:{peer}\", routes: [{}] }}\n",
                 routes.join(", ")
             );
-            cluster.push(Self::open(place, log, port::reserve()?, port::reserve()?, &more).await?);
+            cluster.push(Self::open(place, program::nats_server()?, port::reserve()?, port::reserve()?, &more).await?);
         }
         Ok(cluster)
     }
 
-    async fn open(place: Place, log: PathBuf, port: u16, monitor: u16, more: &str) -> anyhow::Result<Self> {
+    async fn open(place: Place, program: PathBuf, port: u16, monitor: u16, more: &str) -> anyhow::Result<Self> {
+        let log = place.path().join("nats.log");
         let config = place.path().join("nats.conf");
         let settings = configuration(&place.path().join(STORE), port, monitor);
         std::fs::write(&config, format!("{settings}{more}"))?;
-        let program = program::nats_server()?;
         let process = run(&program, &config, &log).await?;
         Ok(Self { process, program, config, log, port, place })
     }
@@ -83,6 +86,11 @@ impl Nats {
     /// The address behind [`Self::url`], for a proxy.
     pub fn address(&self) -> std::net::SocketAddr {
         (std::net::Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// Where it keeps the messages of a stream. To be changed only while it does not run.
+    pub fn messages_of(&self, stream: &str) -> PathBuf {
+        self.place.path().join(STORE).join("jetstream/$G/streams").join(stream).join("msgs")
     }
 
     /// The process.

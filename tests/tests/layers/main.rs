@@ -71,7 +71,7 @@ fn pure_modules_stay_pure() {
 fn the_recorders_pipeline_never_names_axum() {
     never(
         "recorder",
-        &["projection", "batch", "disposition", "source", "store", "consume", "vigil", "orphans"],
+        &["projection", "batch", "disposition", "source", "store", "consume", "vigil", "watchdog", "orphans"],
         &["axum"],
     );
 }

@@ -1,6 +1,7 @@
 //! What the whole must do, on real servers: one behaviour a file.
 
 mod bad_input;
+mod broker_edges;
 mod callers;
 mod clients;
 mod connections;
