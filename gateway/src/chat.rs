@@ -76,7 +76,7 @@ impl Chats {
             method: &Method::POST,
             path: surface.path(),
             headers: &forward::to_upstream(headers),
-            body: &|upstream, choice| body_for(&request, upstream, choice),
+            body: &|upstream, choice| body_for(&request, asks_for_usage(&self.recording, upstream), choice),
         };
         let sending = candidates.send(&outgoing, &self.recording.metrics, &mut chat.attempts);
         let (started, answer) = tokio::join!(self.durable(started), sending);
@@ -139,7 +139,7 @@ impl Chats {
             status: answer.status().as_u16(),
             ends_with_connection: UpstreamBody::ends_with_connection(&answer),
         };
-        let strips_usage = request.strips_usage && upstream.settings.ask_for_usage;
+        let strips_usage = request.strips_usage && asks_for_usage(&self.recording, &upstream);
         let (idle_timeout, total_timeout) = (upstream.settings.idle_timeout, upstream.settings.total_timeout);
         let limits = Limits { idle_timeout, total_timeout, ..self.limits };
         let expected = if kind.status < 300 { Expected::Answer } else { Expected::Error };
@@ -187,9 +187,15 @@ fn parse(body: &Bytes, surface: Surface, in_force: &InForce) -> Result<ChatReque
     }
 }
 
+/// Whether the usage is wanted, and may be asked for. Where nothing is recorded, nothing is read either, so that what was
+/// asked for could not be taken out again.
+fn asks_for_usage(recording: &Recording, upstream: &Upstream) -> bool {
+    recording.journal.is_on() && upstream.settings.ask_for_usage
+}
+
 /// The body as this upstream is to get it.
-fn body_for(request: &ChatRequest, upstream: &Upstream, choice: &Choice) -> Bytes {
-    let body = if upstream.settings.ask_for_usage { request.forward.clone() } else { request.without_usage_asked() };
+fn body_for(request: &ChatRequest, asks_for_usage: bool, choice: &Choice) -> Bytes {
+    let body = if asks_for_usage { request.forward.clone() } else { request.without_usage_asked() };
     match &choice.model {
         Some(model) => rewrite::with_member(&body, "model", &model.as_str().into()),
         None => body,

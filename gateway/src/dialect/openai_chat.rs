@@ -79,7 +79,12 @@ impl Fold {
     }
 
     fn chunk(&mut self, json: &[u8], said: Said) -> Signal {
-        let chunk: Chunk<'_> = match serde_json::from_slice(json) {
+        // Found to be UTF-8 once for the whole, not once for each string in it.
+        let read = match std::str::from_utf8(json) {
+            Ok(text) => serde_json::from_str(text),
+            Err(_) => serde_json::from_slice(json),
+        };
+        let chunk: Chunk<'_> = match read {
             Ok(chunk) => chunk,
             Err(_) => return self.unreadable(json, said),
         };

@@ -63,3 +63,18 @@ async fn an_answer_that_is_not_streamed_is_recorded_too() -> anyhow::Result<()> 
     assert!(oracle.tables.messages.values().any(|message| message.content == text));
     Ok(())
 }
+
+#[tokio::test]
+async fn with_recording_off_the_answer_is_the_upstreams_and_nothing_is_asked_for_on_top() -> anyhow::Result<()> {
+    let stack = Stack::with_gateway(&[("GATEWAY_RECORDING", "off")]).await?;
+    let ann = stack.user("ann").await?;
+    let response = stack.chat(&ann, "hi").send().await?;
+    assert_eq!(response.status(), 200);
+    let body = response.text().await?;
+    assert!(body.ends_with("data: [DONE]\n\n") && !streamed_text(&body).is_empty(), "{body}");
+    assert!(!body.contains("prompt_tokens"), "the client did not ask for usage: {body}");
+    let sent = stack.upstream.chat(1).await;
+    assert!(!String::from_utf8_lossy(&sent.body).contains("stream_options"));
+    assert_eq!(stack.events().await?, 0);
+    Ok(())
+}
