@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
+use recorder::projection::tables::Table;
 use recorder::store;
 use secrecy::SecretString;
 use shared::event::Event;
@@ -26,7 +27,6 @@ use sqlx::{AssertSqlSafe, Executor as _};
 use events::Encoded;
 
 const CONVERSATIONS: u64 = 50_000;
-const TABLES: [&str; 5] = ["chats", "conversations", "messages", "usage_stats", "usage_slots"];
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -62,12 +62,14 @@ async fn measure(url: String, chats: u64, rounds: usize) -> anyhow::Result<()> {
                 stored.add(encoded.len(), store_all(&pool, &encoded, batch, writers).await?);
                 let rows = Arc::new(Rows::read(&pool).await?);
                 empty(&pool).await?;
-                copied
-                    .add(encoded.len(), copy_all(&pool, &rows, &TABLES, encoded.len().div_ceil(batch), writers).await?);
+                copied.add(
+                    encoded.len(),
+                    copy_all(&pool, &rows, &Table::ALL, encoded.len().div_ceil(batch), writers).await?,
+                );
                 empty(&pool).await?;
                 messages.add(
                     encoded.len(),
-                    copy_all(&pool, &rows, &TABLES[2..3], encoded.len().div_ceil(batch), writers).await?,
+                    copy_all(&pool, &rows, &[Table::Messages], encoded.len().div_ceil(batch), writers).await?,
                 );
             }
             let ratio = stored.median() / copied.median();
@@ -111,18 +113,19 @@ async fn store_all(
 }
 
 /// The rows of every table, as lines for COPY.
-struct Rows(Vec<(&'static str, Vec<String>)>);
+struct Rows(Vec<(Table, Vec<String>)>);
 
 impl Rows {
     async fn read(pool: &PgPool) -> anyhow::Result<Self> {
         let mut tables = Vec::new();
-        for table in TABLES {
+        for table in Table::ALL {
             let order = match table {
-                "messages" => "ORDER BY created_at, chat_id",
-                "chats" => "ORDER BY chat_id",
-                _ => "",
+                Table::Messages => "ORDER BY created_at, chat_id",
+                Table::Chats => "ORDER BY chat_id",
+                Table::Conversations | Table::UsageStats | Table::UsageSlots => "",
             };
-            let mut out = pool.copy_out_raw(&format!("COPY (SELECT * FROM {table} {order}) TO STDOUT")).await?;
+            let name = table.name();
+            let mut out = pool.copy_out_raw(&format!("COPY (SELECT * FROM {name} {order}) TO STDOUT")).await?;
             let mut bytes = Vec::new();
             while let Some(chunk) = out.next().await {
                 bytes.extend_from_slice(&chunk?);
@@ -138,7 +141,7 @@ impl Rows {
 async fn copy_all(
     pool: &PgPool,
     rows: &Arc<Rows>,
-    tables: &'static [&'static str],
+    tables: &'static [Table],
     transactions: usize,
     writers: usize,
 ) -> anyhow::Result<Duration> {
@@ -150,7 +153,7 @@ async fn copy_all(
                 let mut tx = pool.begin().await?;
                 for (table, lines) in rows.0.iter().filter(|(table, _)| tables.contains(table)) {
                     let share = lines.len() * number / transactions..lines.len() * (number + 1) / transactions;
-                    let mut copy = tx.copy_in_raw(&format!("COPY {table} FROM STDIN")).await?;
+                    let mut copy = tx.copy_in_raw(&format!("COPY {} FROM STDIN", table.name())).await?;
                     copy.send(lines[share].concat().into_bytes()).await?;
                     copy.finish().await?;
                 }
@@ -166,7 +169,8 @@ async fn copy_all(
 }
 
 async fn empty(pool: &PgPool) -> anyhow::Result<()> {
-    pool.execute(AssertSqlSafe(format!("TRUNCATE {}", TABLES.join(", ")))).await?;
+    let tables = Table::ALL.map(Table::name).join(", ");
+    pool.execute(AssertSqlSafe(format!("TRUNCATE {tables}"))).await?;
     pool.execute("CHECKPOINT").await?;
     Ok(())
 }

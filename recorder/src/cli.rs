@@ -2,7 +2,9 @@
 
 mod consume;
 mod keys;
+mod progress;
 mod quarantine;
+mod rebuild;
 mod stream;
 mod token;
 mod users;
@@ -11,11 +13,14 @@ use std::io::Write as _;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use shared::config::{ConfigError, Environment};
+use shared::config::{ConfigError, EXIT_USAGE, Environment};
 use sqlx::postgres::PgPool;
 
 use crate::config::Config;
 use crate::store;
+
+/// The tables are not what the log says.
+const EXIT_DIFFERENT: u8 = 3;
 
 /// Projects the events of the gateways into PostgreSQL.
 #[derive(Debug, Parser)]
@@ -37,6 +42,10 @@ enum Command {
     /// Events that could not be projected, kept whole.
     #[command(subcommand)]
     Quarantine(quarantine::QuarantineCommand),
+    /// Make the tables anew from the log while everything runs, and put them in the place of the old ones.
+    Rebuild(rebuild::RebuildArguments),
+    /// Compare the tables with the log, row by row, while everything runs. Exit status 3: they differ.
+    Verify(rebuild::VerifyArguments),
     /// Accounts.
     #[command(subcommand)]
     Users(users::UsersCommand),
@@ -59,15 +68,21 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Stream(command) => stream::run(command, &config).await,
         Command::Consume => consume::run(config).await,
         Command::Quarantine(command) => quarantine::run(command, &config).await,
+        Command::Rebuild(arguments) => rebuild::run_rebuild(arguments, &config).await,
+        Command::Verify(arguments) => rebuild::run_verify(arguments, &config).await,
         Command::Users(command) => users::run(command, &config).await,
         Command::Token(arguments) => token::run(&arguments, &config).await,
         Command::Keys(command) => keys::run(&command),
     }
 }
 
-/// Whether an error is one of configuration.
-pub fn is_config_error(error: &anyhow::Error) -> bool {
-    error.is::<ConfigError>()
+/// The status with which the process ends for an error.
+pub fn exit_status(error: &anyhow::Error) -> u8 {
+    match error {
+        error if error.is::<ConfigError>() => EXIT_USAGE,
+        error if error.is::<rebuild::Different>() => EXIT_DIFFERENT,
+        _ => 1,
+    }
 }
 
 fn pool(config: &Config) -> anyhow::Result<PgPool> {

@@ -16,7 +16,9 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::Metrics;
 use crate::source::is_connected;
+use crate::store::latest_verification;
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -26,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub struct Surface {
     /// The metrics.
     pub registry: Arc<Registry>,
+    /// The same, to be set.
+    pub metrics: Arc<Metrics>,
     /// The database.
     pub pool: PgPool,
     /// The broker.
@@ -54,6 +58,11 @@ async fn ready(State(surface): State<Surface>) -> (StatusCode, &'static str) {
 }
 
 async fn metrics(State(surface): State<Surface>) -> axum::response::Response {
+    // Another process verifies. A database that is away leaves what was known.
+    if let Ok(Ok(Some((finished_at, differences)))) = timeout(PATIENCE, latest_verification(&surface.pool)).await {
+        surface.metrics.verify_differences.set(differences);
+        surface.metrics.verify_finished.set(finished_at.unix_timestamp());
+    }
     let mut text = String::new();
     match encode(&mut text, &surface.registry) {
         Ok(()) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),

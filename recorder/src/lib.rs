@@ -19,6 +19,11 @@ pub mod watchdog;
 pub mod consume;
 pub mod orphans;
 
+pub mod reproject;
+
+pub mod rebuild;
+pub mod verify;
+
 pub mod config;
 pub mod http;
 

@@ -4,8 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use recorder::cli::{Cli, is_config_error, run};
-use shared::config::EXIT_USAGE;
+use recorder::cli::{Cli, exit_status, run};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -14,7 +13,7 @@ async fn main() -> ExitCode {
         Err(error) => {
             // One line, causes included. Nobody is left to tell if standard error is gone.
             drop(writeln!(std::io::stderr(), "recorder: {error:#}"));
-            if is_config_error(&error) { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
+            ExitCode::from(exit_status(&error))
         }
     }
 }

@@ -34,6 +34,10 @@ pub struct Metrics {
     pub lag: Gauge<f64, std::sync::atomic::AtomicU64>,
     /// From a full batch to its acknowledgement.
     pub duration: Histogram,
+    /// Rows that the latest `recorder verify` found to differ from the log.
+    pub verify_differences: Gauge,
+    /// When it was finished, in seconds since 1970.
+    pub verify_finished: Gauge,
 }
 
 /// The label of events.
@@ -64,6 +68,8 @@ impl Metrics {
             orphaned: Counter::default(),
             gateways_missing: Gauge::default(),
             pending: Gauge::default(),
+            verify_differences: Gauge::default(),
+            verify_finished: Gauge::default(),
             lag: Gauge::default(),
             duration: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
         };
@@ -81,6 +87,10 @@ impl Metrics {
         let missing = "Gateways with open chats and no lease";
         registry.register("recorder_gateways_missing", missing, metrics.gateways_missing.clone());
         registry.register("recorder_pending_events", "Events not delivered yet", metrics.pending.clone());
+        let differences = "Rows that the latest recorder verify found to differ from the log";
+        registry.register("recorder_verify_differences", differences, metrics.verify_differences.clone());
+        let finished = "When the latest recorder verify was finished: seconds since 1970, 0 if there was none";
+        registry.register("recorder_verify_finished_timestamp", finished, metrics.verify_finished.clone());
         let oldest = "Age of the oldest event in the last batch when it was recorded";
         registry.register_with_unit("recorder_lag", oldest, Unit::Seconds, metrics.lag.clone());
         let duration = "From a full batch to its acknowledgement";

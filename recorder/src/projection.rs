@@ -24,10 +24,12 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use shared::event::Event;
-use shared::id::{ChatId, ConversationId};
+use shared::id::{ChatId, ConversationId, MessageId};
 
-use chat::ChatChange;
+use chat::{Chat, ChatChange};
 use conversation::Conversation;
+use message::Message;
+use usage_stats::Tally;
 
 /// What a batch of events says, before it meets the rows that are there.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -68,6 +70,33 @@ pub fn project(events: &[Event]) -> Changes {
     changes
 }
 
+/// Whether these rows have what an event says: joining it changes nothing. An event that was counted always is; one that
+/// was not is only where others say all that it does, and then it would not have counted.
+pub fn is_in(
+    event: &Event,
+    chats: &BTreeMap<ChatId, Chat>,
+    conversations: &BTreeMap<ConversationId, Conversation>,
+) -> bool {
+    let changes = project(std::slice::from_ref(event));
+    if !changes.chats.is_empty() {
+        // One transaction writes a chat and its conversation.
+        return changes.chats.into_iter().all(|(id, change)| {
+            chats.get(&id).is_some_and(|row| {
+                let mut joined = row.clone();
+                joined.join(change.row);
+                joined == *row
+            })
+        });
+    }
+    changes.conversations.into_iter().all(|(id, change)| {
+        conversations.get(&id).is_some_and(|row| {
+            let mut joined = row.clone();
+            joined.join(change);
+            joined == *row
+        })
+    })
+}
+
 impl Changes {
     /// What both say together.
     #[must_use]
@@ -76,6 +105,36 @@ impl Changes {
         other.conversations.into_values().for_each(|row| self.conversation(row));
         self.opened.extend(other.opened);
         self
+    }
+
+    /// What rows say, where a projection lacks it: the events that they were made from are no longer in the log. A row is
+    /// joined like an event, so the sums are counted anew; what `projected` has already is not taken from rows.
+    pub fn of_rows(
+        chats: BTreeMap<ChatId, Chat>,
+        mut messages: BTreeMap<MessageId, Message>,
+        conversations: BTreeMap<ConversationId, Conversation>,
+        projected: &BTreeMap<ChatId, Chat>,
+    ) -> Self {
+        let mut changes = Self::default();
+        for (id, mut row) in chats {
+            let has = projected.get(&id);
+            if has.is_some_and(|has| has.request.is_some()) {
+                row.request = None;
+            }
+            if has.is_some_and(|has| has.ending.is_some()) {
+                row.ending = None;
+            }
+            let asked = row.request.as_ref().and_then(|_| messages.remove(&id.user_message()));
+            let answered = row.ending.as_ref().and_then(|_| messages.remove(&id.assistant_message()));
+            if !conversations.contains_key(&row.conversation_id) {
+                changes.conversation(Conversation::of_chat(&row));
+            }
+            changes.chat(ChatChange { row, asked, answered });
+        }
+        for row in conversations.into_values() {
+            changes.conversation(Conversation { tally: Tally::default(), ..row });
+        }
+        changes
     }
 
     fn chat(&mut self, change: ChatChange) {

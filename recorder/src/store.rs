@@ -5,28 +5,36 @@
 //! recorders would insert at once is inserted by the first; the second waits for it, then joins with what it finds.
 
 pub mod chats;
+pub mod compare;
 mod conversations;
 mod messages;
 pub mod quarantine;
+pub mod shadow;
 pub mod stream_marks;
 mod usage_slots;
 mod usage_stats;
 pub mod users;
+pub mod verifications;
 
 mod read;
 mod write;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use shared::event::Event;
+use shared::id::{ChatId, ConversationId, MessageId};
 use sqlx::migrate::{Migrate as _, MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Postgres, Transaction};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::disposition::Fault;
-use crate::projection::message::Position;
+use crate::projection::chat::Chat;
+use crate::projection::conversation::Conversation;
+use crate::projection::message::{Message, Position};
 use crate::projection::tables::Tables;
 use crate::projection::{Changes, project, settle};
 use quarantine::Quarantined;
@@ -134,8 +142,12 @@ pub async fn apply(pool: &PgPool, events: &[Event]) -> Result<Applied, sqlx::Err
 
 /// Writes a batch of events in a transaction of the caller's.
 async fn apply_in(tx: &mut PgConnection, events: &[Event]) -> Result<Applied, sqlx::Error> {
-    let Changes { chats, conversations, opened } = project(events);
+    join(tx, project(events)).await
+}
 
+/// Joins changes with the rows that are there, inside a transaction.
+pub async fn join(tx: &mut PgConnection, changes: Changes) -> Result<Applied, sqlx::Error> {
+    let Changes { chats, conversations, opened } = changes;
     let rows: Vec<_> = chats.values().map(|change| &change.row).collect();
     let inserted = if rows.is_empty() { <_>::default() } else { chats::insert(tx, &rows).await? };
     let there: Vec<_> = chats.keys().filter(|id| !inserted.contains(id)).map(|id| id.0).collect();
@@ -176,6 +188,11 @@ async fn apply_in(tx: &mut PgConnection, events: &[Event]) -> Result<Applied, sq
     })
 }
 
+/// When the latest comparison of the tables with the log was finished, and how many rows differed.
+pub async fn latest_verification(pool: &PgPool) -> Result<Option<(OffsetDateTime, i64)>, sqlx::Error> {
+    verifications::latest(&mut *pool.acquire().await?).await
+}
+
 /// Puts an event aside.
 pub async fn quarantine(pool: &PgPool, event: &Quarantined) -> Result<(), sqlx::Error> {
     quarantine::insert(&mut *pool.acquire().await?, event).await
@@ -191,6 +208,50 @@ pub async fn take_back(pool: &PgPool, quarantine_id: Uuid, event: &Event) -> Res
         tx.commit().await?;
     }
     Ok(was_there)
+}
+
+/// Rows of the tables, by key: what is known of some chats and conversations.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Rows of `chats`.
+    pub chats: BTreeMap<ChatId, Chat>,
+    /// Rows of `messages`.
+    pub messages: BTreeMap<MessageId, Message>,
+    /// Rows of `conversations`.
+    pub conversations: BTreeMap<ConversationId, Conversation>,
+}
+
+impl Known {
+    /// Without what came after this time.
+    pub fn as_of(&mut self, time: OffsetDateTime) {
+        for chat in self.chats.values_mut() {
+            if chat.ending.as_ref().is_some_and(|ending| ending.finished_at > time) {
+                chat.ending = None;
+            }
+        }
+        for conversation in self.conversations.values_mut() {
+            conversation.last_message_at = conversation.last_message_at.min(time);
+            conversation.deleted_at = conversation.deleted_at.filter(|deleted| *deleted <= time);
+        }
+    }
+}
+
+/// What is known of these chats and conversations; of the chats' conversations too.
+pub async fn known(
+    connection: &mut PgConnection,
+    chats: &[ChatId],
+    conversations: &[ConversationId],
+) -> Result<Known, sqlx::Error> {
+    let messages: Vec<_> = chats.iter().flat_map(|chat| [chat.user_message().0, chat.assistant_message().0]).collect();
+    let ids: Vec<_> = chats.iter().map(|chat| chat.0).collect();
+    let chats = chats::some(connection, &ids).await?;
+    let of_chats = chats.values().map(|chat| chat.conversation_id);
+    let ids: BTreeSet<_> = of_chats.chain(conversations.iter().copied()).map(|id| id.0).collect();
+    Ok(Known {
+        messages: messages::some(connection, &messages).await?,
+        conversations: conversations::some(connection, &ids.into_iter().collect::<Vec<_>>()).await?,
+        chats,
+    })
 }
 
 /// Every row of every projected table, as of one moment.

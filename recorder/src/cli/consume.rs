@@ -43,7 +43,12 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let broker = source::connect(&nats_url).await.context("NATS_URL cannot be used")?;
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::register(&mut registry));
-    let surface = Surface { registry: Arc::new(registry), pool: pool.clone(), broker: broker.clone() };
+    let surface = Surface {
+        registry: Arc::new(registry),
+        metrics: Arc::clone(&metrics),
+        pool: pool.clone(),
+        broker: broker.clone(),
+    };
     tracing::info!(address = %listener.local_addr()?, batch = ?config.batch, "listening");
 
     let http_stop = CancellationToken::new();

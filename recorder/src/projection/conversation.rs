@@ -11,6 +11,7 @@ use shared::id::{ChangeId, ChatId, ConversationId, UserId};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::chat::Chat;
 use super::representable::{instant, text};
 use super::usage_stats::Tally;
 
@@ -132,6 +133,11 @@ impl Conversation {
             deleted_at: Some(instant(event.deleted_at)),
             ..Self::touched(event.conversation_id, &event.user_id, event.deleted_at)
         }
+    }
+
+    /// What a chat's row alone says of its conversation.
+    pub(super) fn of_chat(chat: &Chat) -> Self {
+        Self::bare(chat.conversation_id, &chat.user_id, chat.started_at)
     }
 
     /// What was changed is there, but nothing was said in it.

@@ -1,4 +1,7 @@
-//! The projected tables in memory: what a fresh projection of the stream comes to, to be compared with what a database holds.
+//! The projected tables: which they are, and their rows in memory, as a fresh projection of the stream comes to them.
+//!
+//! [`Table`] is the one place that says which tables are the record. Whatever treats them alike goes through
+//! [`Table::ALL`]: the store's locks, `rebuild`, `verify`, the benchmarks, the tests' oracle.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +15,21 @@ use super::message::Message;
 use super::usage_slots::SlotKey;
 use super::usage_stats::Counts;
 use super::{Changes, project, settle};
+
+/// A projected table: a function of the events, and of nothing else. A new one is added here, and to [`Tables`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    /// The ledger.
+    Chats,
+    /// Threads of chats.
+    Conversations,
+    /// What was said.
+    Messages,
+    /// What each user used, by day.
+    UsageStats,
+    /// What each user used, by quarter of an hour and model.
+    UsageSlots,
+}
 
 /// Every row of every projected table. Two are equal if all their rows are.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -28,7 +46,50 @@ pub struct Tables {
     pub usage_slots: BTreeMap<SlotKey, Counts>,
 }
 
+// === impl Table ===
+
+impl Table {
+    /// All of them, in the order in which a transaction touches them.
+    pub const ALL: [Self; 5] = [Self::Chats, Self::Conversations, Self::Messages, Self::UsageStats, Self::UsageSlots];
+
+    /// Its name in the database.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chats => "chats",
+            Self::Conversations => "conversations",
+            Self::Messages => "messages",
+            Self::UsageStats => "usage_stats",
+            Self::UsageSlots => "usage_slots",
+        }
+    }
+
+    /// What one of its rows is called.
+    pub fn rows(self) -> &'static str {
+        match self {
+            Self::Chats => "chats",
+            Self::Conversations => "conversations",
+            Self::Messages => "messages",
+            Self::UsageStats => "usage rows",
+            Self::UsageSlots => "usage slots",
+        }
+    }
+}
+
+// === impl Tables ===
+
 impl Tables {
+    /// How many rows a table has.
+    pub fn len(&self, table: Table) -> usize {
+        let Self { chats, conversations, messages, usage_stats, usage_slots } = self;
+        match table {
+            Table::Chats => chats.len(),
+            Table::Conversations => conversations.len(),
+            Table::Messages => messages.len(),
+            Table::UsageStats => usage_stats.len(),
+            Table::UsageSlots => usage_slots.len(),
+        }
+    }
+
     /// Takes in a batch of events, as the store does in one transaction.
     pub fn apply(&mut self, events: &[Event]) {
         let Changes { chats, conversations, opened } = project(events);

@@ -53,12 +53,30 @@ pub enum Ending {
     Follow,
 }
 
+/// What the log holds at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// When the stream was made.
+    pub made_at: OffsetDateTime,
+    /// When the broker stored the first event that is still there; none if there is no event.
+    pub begins_at: Option<OffsetDateTime>,
+    /// Whether events from before the first one are gone.
+    pub is_cut: bool,
+    /// The sequence of the last event.
+    pub last: u64,
+    /// How many there are.
+    pub events: u64,
+}
+
 /// Why the log cannot be read on.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// There is no stream.
     #[error("stream CHATS does not exist: expected one made by `recorder stream create`")]
     NoStream,
+    /// It is not the stream that it was.
+    #[error("stream CHATS was made anew while it was being read")]
+    MadeAnew,
     /// The broker was away for too long.
     #[error("the broker is not available: {0}")]
     Unavailable(String),
@@ -123,6 +141,19 @@ impl Log {
                 tracing::debug!(%error, "the log could not be opened yet");
             }
         }
+    }
+
+    /// What there is now.
+    pub async fn extent(client: &Client) -> Result<Extent, LogError> {
+        let stream = stream(client).await?;
+        let info = stream.cached_info();
+        Ok(Extent {
+            made_at: info.created,
+            begins_at: (info.state.messages > 0).then_some(info.state.first_timestamp),
+            is_cut: info.state.first_sequence > 1,
+            last: info.state.last_sequence,
+            events: info.state.messages,
+        })
     }
 
     /// The first and the last sequence that there is now.

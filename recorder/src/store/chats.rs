@@ -15,12 +15,33 @@ use crate::projection::representable::Json;
 use crate::projection::word::Word as _;
 use crate::vigil::Open;
 
-/// A statement that takes whole rows, one array a column.
+/// A statement that takes whole rows, one array a column, between its head and its tail.
 macro_rules! with_rows {
-    ($sql:tt, $rows:expr) => {{
+    ($head:tt, $tail:tt, $rows:expr) => {{
         let rows: &[&Chat] = $rows;
         sqlx::query!(
-            $sql,
+            $head
+                + " FROM (SELECT
+                     UNNEST($1::uuid[]) AS chat_id, UNNEST($2::uuid[]) AS conversation_id,
+                     UNNEST($3::text[]) AS user_id, UNNEST($4::text[]) AS gateway, UNNEST($5::text[]) AS model,
+                     UNNEST($6::timestamptz[]) AS started_at, UNNEST($7::text[]) AS status,
+                     UNNEST($8::bigint[]) AS request_digest, UNNEST($9::text[]) AS conversation_origin,
+                     UNNEST($10::text[]) AS client_thread_id, UNNEST($11::text[]) AS dialect,
+                     UNNEST($12::boolean[]) AS stream, UNNEST($13::double precision[]) AS temperature,
+                     UNNEST($14::boolean[]) AS has_user_message, UNNEST($15::bigint[]) AS ending_digest,
+                     UNNEST($16::timestamptz[]) AS finished_at, UNNEST($17::boolean[]) AS has_assistant_message,
+                     UNNEST($18::text[]) AS stage, UNNEST($19::integer[]) AS error_status,
+                     UNNEST($20::text[]) AS error_type, UNNEST($21::text[]) AS error_code,
+                     UNNEST($22::text[]) AS error_message, UNNEST($23::text[]) AS upstream_name,
+                     UNNEST($24::text[]) AS upstream_model, UNNEST($25::text[]) AS upstream_response_id,
+                     UNNEST($26::text[]) AS attempts, UNNEST($27::bigint[]) AS time_to_first_token_ms,
+                     UNNEST($28::bigint[]) AS duration_ms, UNNEST($29::text[]) AS usage_source,
+                     UNNEST($30::bigint[]) AS prompt_tokens, UNNEST($31::bigint[]) AS completion_tokens,
+                     UNNEST($32::bigint[]) AS total_tokens, UNNEST($33::bigint[]) AS uncached_input_tokens,
+                     UNNEST($34::bigint[]) AS cache_read_tokens, UNNEST($35::bigint[]) AS cache_write_tokens,
+                     UNNEST($36::bigint[]) AS output_tokens, UNNEST($37::bigint[]) AS reasoning_tokens,
+                     UNNEST($38::text[]) AS usage_raw, UNNEST($39::text[]) AS notes) AS new "
+                + $tail,
             &column(rows, |c| c.chat_id.0) as _,
             &column(rows, |c| c.conversation_id.0) as _,
             &column(rows, |c| c.user_id.as_str()) as _,
@@ -101,22 +122,8 @@ pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Chat]) -> Result<BTre
              error_message, upstream_name, upstream_model, upstream_response_id, attempts::jsonb,
              time_to_first_token_ms, duration_ms, usage_source, prompt_tokens, completion_tokens, total_tokens,
              uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
-             usage_raw::jsonb, notes::jsonb
-         FROM UNNEST(
-             $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[],
-             $8::bigint[], $9::text[], $10::text[], $11::text[], $12::boolean[], $13::double precision[],
-             $14::boolean[], $15::bigint[], $16::timestamptz[], $17::boolean[], $18::text[], $19::integer[],
-             $20::text[], $21::text[], $22::text[], $23::text[], $24::text[], $25::text[], $26::text[],
-             $27::bigint[], $28::bigint[], $29::text[], $30::bigint[], $31::bigint[], $32::bigint[],
-             $33::bigint[], $34::bigint[], $35::bigint[], $36::bigint[], $37::bigint[], $38::text[], $39::text[]) AS new (
-             chat_id, conversation_id, user_id, gateway, model, started_at, status, request_digest,
-             conversation_origin, client_thread_id, dialect, stream, temperature, has_user_message,
-             ending_digest, finished_at, has_assistant_message, stage, error_status, error_type, error_code,
-             error_message, upstream_name, upstream_model, upstream_response_id, attempts,
-             time_to_first_token_ms, duration_ms, usage_source, prompt_tokens, completion_tokens, total_tokens,
-             uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
-             usage_raw, notes)
-         ON CONFLICT (chat_id) DO NOTHING
+             usage_raw::jsonb, notes::jsonb",
+        "ON CONFLICT (chat_id) DO NOTHING
          RETURNING chat_id",
         rows
     );
@@ -148,26 +155,18 @@ pub(super) async fn update(tx: &mut PgConnection, rows: &[&Chat]) -> Result<(), 
              completion_tokens = new.completion_tokens, total_tokens = new.total_tokens,
              uncached_input_tokens = new.uncached_input_tokens, cache_read_tokens = new.cache_read_tokens,
              cache_write_tokens = new.cache_write_tokens, output_tokens = new.output_tokens,
-             reasoning_tokens = new.reasoning_tokens, usage_raw = new.usage_raw::jsonb, notes = new.notes::jsonb
-         FROM UNNEST(
-             $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[],
-             $8::bigint[], $9::text[], $10::text[], $11::text[], $12::boolean[], $13::double precision[],
-             $14::boolean[], $15::bigint[], $16::timestamptz[], $17::boolean[], $18::text[], $19::integer[],
-             $20::text[], $21::text[], $22::text[], $23::text[], $24::text[], $25::text[], $26::text[],
-             $27::bigint[], $28::bigint[], $29::text[], $30::bigint[], $31::bigint[], $32::bigint[],
-             $33::bigint[], $34::bigint[], $35::bigint[], $36::bigint[], $37::bigint[], $38::text[], $39::text[]) AS new (
-             chat_id, conversation_id, user_id, gateway, model, started_at, status, request_digest,
-             conversation_origin, client_thread_id, dialect, stream, temperature, has_user_message,
-             ending_digest, finished_at, has_assistant_message, stage, error_status, error_type, error_code,
-             error_message, upstream_name, upstream_model, upstream_response_id, attempts,
-             time_to_first_token_ms, duration_ms, usage_source, prompt_tokens, completion_tokens, total_tokens,
-             uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
-             usage_raw, notes)
-         WHERE chats.chat_id = new.chat_id",
+             reasoning_tokens = new.reasoning_tokens, usage_raw = new.usage_raw::jsonb, notes = new.notes::jsonb",
+        "WHERE chats.chat_id = new.chat_id",
         rows
     );
     update.execute(tx).await?;
     Ok(())
+}
+
+/// These rows, of those that are there.
+pub(super) async fn some(connection: &mut PgConnection, ids: &[Uuid]) -> Result<BTreeMap<ChatId, Chat>, sqlx::Error> {
+    let rows = rows_where!("WHERE chat_id = ANY($1)", ids).fetch_all(connection).await?;
+    rows.into_iter().map(|row| Ok((ChatId(row.chat_id), row.read()?))).collect()
 }
 
 /// Every row.

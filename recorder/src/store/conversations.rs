@@ -12,12 +12,22 @@ use super::write::column;
 use crate::projection::conversation::{Archive, Conversation, Settings, Title, TitleOrigin};
 use crate::projection::usage_stats::Tally;
 
-/// A statement that takes whole rows, one array a column.
+/// A statement that takes whole rows, one array a column, between its head and its tail.
 macro_rules! with_rows {
-    ($sql:tt, $rows:expr) => {{
+    ($head:tt, $tail:tt, $rows:expr) => {{
         let rows: &[&Conversation] = $rows;
         sqlx::query!(
-            $sql,
+            $head
+                + " FROM (SELECT
+                     UNNEST($1::uuid[]) AS conversation_id, UNNEST($2::text[]) AS user_id,
+                     UNNEST($3::timestamptz[]) AS created_at, UNNEST($4::timestamptz[]) AS last_message_at,
+                     UNNEST($5::text[]) AS title, UNNEST($6::uuid[]) AS title_chat_id, UNNEST($7::text[]) AS model,
+                     UNNEST($8::double precision[]) AS temperature, UNNEST($9::uuid[]) AS settings_chat_id,
+                     UNNEST($10::bigint[]) AS message_count, UNNEST($11::bigint[]) AS total_tokens,
+                     UNNEST($12::bigint[]) AS estimated_total_tokens,
+                     UNNEST($13::uuid[]) AS title_change_id, UNNEST($14::boolean[]) AS archived,
+                     UNNEST($15::uuid[]) AS archive_change_id, UNNEST($16::timestamptz[]) AS deleted_at) AS new "
+                + $tail,
             &column(rows, |c| c.conversation_id.0) as _,
             &column(rows, |c| c.user_id.as_str()) as _,
             &column(rows, |c| c.created_at) as _,
@@ -62,11 +72,8 @@ pub(super) async fn insert(
              conversation_id, user_id, created_at, last_message_at, title, title_chat_id, model, temperature,
              settings_chat_id, message_count, total_tokens, estimated_total_tokens, title_change_id, archived,
              archive_change_id, deleted_at)
-         SELECT * FROM UNNEST(
-             $1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::text[], $6::uuid[], $7::text[],
-             $8::double precision[], $9::uuid[], $10::bigint[], $11::bigint[], $12::bigint[], $13::uuid[], $14::boolean[],
-             $15::uuid[], $16::timestamptz[])
-         ON CONFLICT (conversation_id) DO NOTHING
+         SELECT new.*",
+        "ON CONFLICT (conversation_id) DO NOTHING
          RETURNING conversation_id",
         rows
     );
@@ -92,19 +99,21 @@ pub(super) async fn update(tx: &mut PgConnection, rows: &[&Conversation]) -> Res
              settings_chat_id = new.settings_chat_id, message_count = new.message_count,
              total_tokens = new.total_tokens, estimated_total_tokens = new.estimated_total_tokens,
              title_change_id = new.title_change_id, archived = new.archived,
-             archive_change_id = new.archive_change_id, deleted_at = new.deleted_at
-         FROM UNNEST(
-             $1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::text[], $6::uuid[], $7::text[],
-             $8::double precision[], $9::uuid[], $10::bigint[], $11::bigint[], $12::bigint[], $13::uuid[], $14::boolean[],
-             $15::uuid[], $16::timestamptz[]) AS new (
-             conversation_id, user_id, created_at, last_message_at, title, title_chat_id, model, temperature,
-             settings_chat_id, message_count, total_tokens, estimated_total_tokens, title_change_id, archived,
-             archive_change_id, deleted_at)
-         WHERE conversations.conversation_id = new.conversation_id",
+             archive_change_id = new.archive_change_id, deleted_at = new.deleted_at",
+        "WHERE conversations.conversation_id = new.conversation_id",
         rows
     );
     update.execute(tx).await?;
     Ok(())
+}
+
+/// These rows, of those that are there.
+pub(super) async fn some(
+    connection: &mut PgConnection,
+    ids: &[Uuid],
+) -> Result<BTreeMap<ConversationId, Conversation>, sqlx::Error> {
+    let rows = rows_where!("WHERE conversation_id = ANY($1)", ids).fetch_all(connection).await?;
+    rows.into_iter().map(|row| Ok((ConversationId(row.conversation_id), row.read()?))).collect()
 }
 
 /// Every row.

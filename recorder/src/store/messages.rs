@@ -16,6 +16,19 @@ use crate::projection::message::{Message, Position};
 use crate::projection::representable::Json;
 use crate::projection::word::Word as _;
 
+/// A statement that gives whole rows; what comes after the table's name is the caller's.
+macro_rules! rows_where {
+    ($tail:tt $(, $argument:expr)*) => {
+        sqlx::query_as!(
+            MessageRow,
+            "SELECT message_id, conversation_id, chat_id, position, user_id, role, status, content, reasoning, refusal,
+                    tool_calls::text AS tool_calls, finish_reason, model, tokens, created_at, audio_transcript
+             FROM messages " + $tail
+            $(, $argument)*
+        )
+    };
+}
+
 /// Deletes messages that another takes the place of, or none.
 pub(super) async fn delete(tx: &mut PgConnection, ids: &[Uuid]) -> Result<(), sqlx::Error> {
     sqlx::query!("DELETE FROM messages WHERE message_id = ANY($1)", ids).execute(tx).await?;
@@ -30,12 +43,14 @@ pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Message]) -> Result<(
              tool_calls, finish_reason, model, tokens, created_at, audio_transcript)
          SELECT message_id, conversation_id, chat_id, position, user_id, role, status, content, reasoning, refusal,
                 tool_calls::jsonb, finish_reason, model, tokens, created_at, audio_transcript
-         FROM UNNEST(
-             $1::uuid[], $2::uuid[], $3::uuid[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::text[],
-             $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::timestamptz[],
-             $16::text[]) AS new (
-             message_id, conversation_id, chat_id, position, user_id, role, status, content, reasoning, refusal,
-             tool_calls, finish_reason, model, tokens, created_at, audio_transcript)",
+         FROM (SELECT
+                     UNNEST($1::uuid[]) AS message_id, UNNEST($2::uuid[]) AS conversation_id,
+                     UNNEST($3::uuid[]) AS chat_id, UNNEST($4::smallint[]) AS position, UNNEST($5::text[]) AS user_id,
+                     UNNEST($6::text[]) AS role, UNNEST($7::text[]) AS status, UNNEST($8::text[]) AS content,
+                     UNNEST($9::text[]) AS reasoning, UNNEST($10::text[]) AS refusal, UNNEST($11::text[]) AS tool_calls,
+                     UNNEST($12::text[]) AS finish_reason, UNNEST($13::text[]) AS model,
+                     UNNEST($14::bigint[]) AS tokens, UNNEST($15::timestamptz[]) AS created_at,
+                     UNNEST($16::text[]) AS audio_transcript) AS new",
         &column(rows, |m| m.message_id.0) as _,
         &column(rows, |m| m.conversation_id.0) as _,
         &column(rows, |m| m.chat_id.0) as _,
@@ -58,16 +73,18 @@ pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Message]) -> Result<(
     Ok(())
 }
 
+/// These rows, of those that are there.
+pub(super) async fn some(
+    connection: &mut PgConnection,
+    ids: &[Uuid],
+) -> Result<BTreeMap<MessageId, Message>, sqlx::Error> {
+    let rows = rows_where!("WHERE message_id = ANY($1)", ids).fetch_all(connection).await?;
+    rows.into_iter().map(|row| Ok((MessageId(row.message_id), row.read()?))).collect()
+}
+
 /// Every row.
 pub(super) async fn all(connection: &mut PgConnection) -> Result<BTreeMap<MessageId, Message>, sqlx::Error> {
-    let rows = sqlx::query_as!(
-        MessageRow,
-        "SELECT message_id, conversation_id, chat_id, position, user_id, role, status, content, reasoning, refusal,
-                tool_calls::text AS tool_calls, finish_reason, model, tokens, created_at,
-                audio_transcript
-         FROM messages"
-    );
-    let rows = rows.fetch_all(connection).await?;
+    let rows = rows_where!("").fetch_all(connection).await?;
     rows.into_iter().map(|row| Ok((MessageId(row.message_id), row.read()?))).collect()
 }
 

@@ -26,10 +26,14 @@ pub(super) async fn add(tx: &mut PgConnection, changes: &UsageChanges) -> Result
              api_calls, successful_calls, failed_calls, prompt_tokens, completion_tokens, total_tokens,
              estimated_prompt_tokens, estimated_completion_tokens, estimated_total_tokens, messages_created,
              conversations_created)
-         SELECT * FROM UNNEST(
-             $1::text[], $2::date[],
-             $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[],
-             $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[])
+         SELECT
+                     UNNEST($1::text[]) AS user_id, UNNEST($2::date[]) AS date, UNNEST($3::bigint[]) AS api_calls,
+                     UNNEST($4::bigint[]) AS successful_calls, UNNEST($5::bigint[]) AS failed_calls,
+                     UNNEST($6::bigint[]) AS prompt_tokens, UNNEST($7::bigint[]) AS completion_tokens,
+                     UNNEST($8::bigint[]) AS total_tokens, UNNEST($9::bigint[]) AS estimated_prompt_tokens,
+                     UNNEST($10::bigint[]) AS estimated_completion_tokens,
+                     UNNEST($11::bigint[]) AS estimated_total_tokens, UNNEST($12::bigint[]) AS messages_created,
+                     UNNEST($13::bigint[]) AS conversations_created
          ON CONFLICT (user_id, date) DO UPDATE SET
              api_calls = usage_stats.api_calls + EXCLUDED.api_calls,
              successful_calls = usage_stats.successful_calls + EXCLUDED.successful_calls,

@@ -43,6 +43,13 @@ impl RecorderProgram {
         Ok(printed.trim().to_owned())
     }
 
+    /// Starts a command and leaves it alone, for a test that will kill it.
+    pub fn spawn(&self, arguments: &[&str]) -> anyhow::Result<std::process::Child> {
+        let mut command = command(&self.program, self.variables());
+        command.args(arguments).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        command.spawn().context("cannot run the recorder")
+    }
+
     /// Creates or updates the tables, the stream and the signing key: everything that must be there before a service starts.
     pub async fn prepare(&self) -> anyhow::Result<()> {
         let keys = self.keys.to_str().context("a path that is not UTF-8")?;

@@ -71,7 +71,20 @@ fn pure_modules_stay_pure() {
 fn the_recorders_pipeline_never_names_axum() {
     never(
         "recorder",
-        &["projection", "batch", "disposition", "source", "store", "consume", "vigil", "watchdog", "orphans"],
+        &[
+            "projection",
+            "batch",
+            "disposition",
+            "source",
+            "store",
+            "consume",
+            "vigil",
+            "watchdog",
+            "orphans",
+            "reproject",
+            "rebuild",
+            "verify",
+        ],
         &["axum"],
     );
 }

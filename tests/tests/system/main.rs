@@ -13,6 +13,8 @@ mod leases;
 mod one_chat;
 mod outages;
 mod quarantine;
+mod rebuild;
 mod redelivery;
 mod routes;
 mod shutdown;
+mod verify;

@@ -1,0 +1,43 @@
+//! A bar on the terminal that says how far a long command is, at which rate, and for how long still. Elsewhere, nothing.
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::rebuild::{Phase, Tell};
+use crate::reproject::Done;
+
+pub(super) struct Progress(ProgressBar);
+
+impl Progress {
+    pub(super) fn new() -> Self {
+        // Hidden by itself where standard error is no terminal.
+        Self(ProgressBar::new(0))
+    }
+
+    pub(super) fn clear(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+impl Tell for Progress {
+    fn phase(&self, phase: Phase) {
+        let (template, message) = match phase {
+            Phase::Projecting { events } => {
+                self.0.set_length(events);
+                ("{msg} {wide_bar} {human_pos} of {human_len} events, {per_sec}, {eta} left", "projecting")
+            }
+            Phase::CarryingOver => ("{spinner} {msg} {elapsed}", "taking over what is older than the log"),
+            Phase::Indexing => ("{spinner} {msg} {elapsed}", "making the indexes"),
+            Phase::Swapping => ("{spinner} {msg} {elapsed}", "waiting for a quiet moment to swap the tables"),
+            Phase::Comparing => ("{spinner} {msg} {elapsed}", "comparing"),
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.0.set_style(style);
+        }
+        self.0.set_message(message);
+        self.0.enable_steady_tick(std::time::Duration::from_millis(200));
+    }
+
+    fn done(&self, done: Done) {
+        self.0.set_position(done.events);
+    }
+}

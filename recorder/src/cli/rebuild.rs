@@ -1,0 +1,176 @@
+//! `recorder rebuild` and `recorder verify`.
+
+use anyhow::{Context as _, ensure};
+use clap::Args;
+use serde_json::Value;
+use sqlx::postgres::PgConnection;
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+use time::{Date, OffsetDateTime};
+use tokio_util::sync::CancellationToken;
+
+use super::progress::Progress;
+use super::{pool, print};
+use crate::config::Config;
+use crate::rebuild::{Plan, rebuild};
+use crate::reproject::Done;
+use crate::source;
+use crate::store::compare::Kind;
+use crate::verify::{Explained, Verified, verify};
+
+#[derive(Debug, Args)]
+pub(super) struct RebuildArguments {
+    /// Make the record as of this time, such as 2026-11-22T00:00:00Z: what had happened by then.
+    #[arg(long, value_parser = time_of, requires = "into")]
+    until: Option<OffsetDateTime>,
+    /// Make the tables in this new schema, and leave the ones in use alone.
+    #[arg(long, value_parser = schema)]
+    into: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArguments {
+    /// Compare only what belongs to this UTC day and later ones, such as 2026-11-22.
+    #[arg(long, value_parser = day)]
+    since: Option<Date>,
+}
+
+/// The tables are not what the log says.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} rows are not what the log says")]
+pub(super) struct Different(i64);
+
+pub(super) async fn run_rebuild(arguments: RebuildArguments, config: &Config) -> anyhow::Result<()> {
+    let RebuildArguments { until, into } = arguments;
+    let (mut connection, client) = servers(config).await?;
+    let progress = Progress::new();
+    let plan = Plan { into, as_of: until };
+    let done = rebuild(&mut connection, client, &plan, stopping(), &progress).await;
+    progress.clear();
+    let done = done?;
+    let place = plan.into.map_or("the tables".to_owned(), |schema| format!("schema {schema}"));
+    print(&format!("rebuilt {place} from {} events{}", done.events, besides(done)))
+}
+
+pub(super) async fn run_verify(arguments: VerifyArguments, config: &Config) -> anyhow::Result<()> {
+    let (mut connection, client) = servers(config).await?;
+    let progress = Progress::new();
+    let verified = verify(&mut connection, client, arguments.since, stopping(), &progress).await;
+    progress.clear();
+    let verified = verified?;
+    for row in &verified.explained {
+        print(&line(row))?;
+    }
+    for table in &verified.tables {
+        let untold = table.differences - i64::try_from(table.told.len()).unwrap_or_default();
+        if untold > 0 {
+            print(&format!("{}: {untold} more differ", table.table.name()))?;
+        }
+    }
+    if verified.unrecorded > 0 {
+        print(&format!("{} events of the log are not in the tables yet", verified.unrecorded))?;
+    }
+    let rows = rows(&verified);
+    match verified.differences() {
+        0 => print(&format!("identical: {rows}{}", besides(verified.done))),
+        differences => {
+            print(&format!("different: {differences} of {rows}{}", besides(verified.done)))?;
+            Err(Different(differences).into())
+        }
+    }
+}
+
+/// A connection of its own, that nobody's pool gets back; and the broker.
+async fn servers(config: &Config) -> anyhow::Result<(PgConnection, async_nats::Client)> {
+    let client = source::connect(config.nats_url()?).await.context("NATS_URL cannot be used")?;
+    let connection = pool(config)?.acquire().await.context("the database cannot be reached")?.detach();
+    Ok((connection, client))
+}
+
+/// Cancelled at the first signal.
+fn stopping() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        if shared::shutdown::requested().await.is_ok() {
+            stopping.cancel();
+        }
+    });
+    stop
+}
+
+fn rows(verified: &Verified) -> String {
+    verified.tables.iter().map(|table| format!("{} {}", table.rows, table.table.rows())).collect::<Vec<_>>().join(", ")
+}
+
+/// What else there was.
+fn besides(done: Done) -> String {
+    let some = |number: u64, what: &str| if number > 0 { format!("; {number} {what}") } else { String::new() };
+    some(done.carried, "chats are older than the log and taken as they are")
+        + &some(done.undecodable, "events cannot be read, as when they were put into quarantine")
+        + &some(done.refused, "events were refused, as when they were put into quarantine")
+}
+
+fn line(row: &Explained) -> String {
+    let difference = &row.difference;
+    let key = difference.key.iter().map(|(column, value)| format!("{column}={}", bare(value)));
+    let what = match &difference.kind {
+        Kind::Extra => "is in the table, and not in the log".to_owned(),
+        Kind::Missing => "is in the log, and not in the table".to_owned(),
+        Kind::Columns(columns) => columns.iter().map(column).collect::<Vec<_>>().join("; "),
+    };
+    let events = row.events.iter().map(|event| {
+        let name = event.kind.type_name();
+        format!("{name} {} at sequence {}", event.id, event.sequence)
+    });
+    let events = match row.count {
+        0 => "no event in the log is about it".to_owned(),
+        count if count > row.events.len() => {
+            format!("{count} events in the log are about it, the last ones {}", events.collect::<Vec<_>>().join(", "))
+        }
+        _ => format!("see {}", events.collect::<Vec<_>>().join(", ")),
+    };
+    format!("{} {}: {what} ({events})", difference.table.name(), key.collect::<Vec<_>>().join(" "))
+}
+
+/// The two values, where they are not what was said in a chat.
+fn column((column, table, log): &(String, Value, Value)) -> String {
+    let shown = ["status", "role", "stage", "dialect", "usage_source", "finish_reason", "model", "date"];
+    let may_show = shown.contains(&column.as_str()) || column.ends_with("_id") || column.ends_with("_at");
+    match (table, log) {
+        (Value::String(_) | Value::Array(_) | Value::Object(_), _) | (_, Value::String(_)) if !may_show => {
+            format!("{column} differs ({}, the log says {})", extent(table), extent(log))
+        }
+        _ => format!("{column} is {}, the log says {}", bare(table), bare(log)),
+    }
+}
+
+fn extent(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::String(text) => format!("{} characters", text.chars().count()),
+        value => format!("{} bytes of JSON", value.to_string().len()),
+    }
+}
+
+fn bare(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn time_of(text: &str) -> anyhow::Result<OffsetDateTime> {
+    if let Ok(day) = day(text) {
+        return Ok(day.midnight().assume_utc());
+    }
+    OffsetDateTime::parse(text, &Rfc3339).context("expected a time such as 2026-11-22T00:00:00Z, or a day")
+}
+
+fn day(text: &str) -> anyhow::Result<Date> {
+    Date::parse(text, format_description!("[year]-[month]-[day]")).context("expected a day such as 2026-11-22")
+}
+
+fn schema(text: &str) -> anyhow::Result<String> {
+    let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    let sound = plain && (1..=63).contains(&text.len()) && !text.starts_with(|c: char| c.is_ascii_digit());
+    ensure!(sound && !text.starts_with("pg_"), "expected a name of lower-case letters, digits and _, not pg_...");
+    Ok(text.to_owned())
+}

@@ -1,0 +1,157 @@
+//! The tables compared with the log: what is wrong is named, with the event that says what is right.
+
+use std::collections::BTreeMap;
+
+use recorder::projection::tables::Table;
+use sqlx::PgPool;
+use tests::servers::Postgres;
+use tests::stack::Stack;
+
+struct Record {
+    stack: Stack,
+    pool: PgPool,
+}
+
+impl Record {
+    async fn start() -> anyhow::Result<Self> {
+        let stack = Stack::start().await?;
+        let (ann, bob) = (stack.user("ann").await?, stack.user("bob").await?);
+        for user in [&ann, &bob, &ann] {
+            stack.finished_chat(user, "a secret question").await?;
+        }
+        stack.settled().await?;
+        let pool = stack.database().await?;
+        Ok(Self { stack, pool })
+    }
+
+    /// What verify says after this change, which is then taken back.
+    async fn after(&self, change: &str, and_back: &str) -> anyhow::Result<String> {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(change.to_owned())).execute(&self.pool).await?;
+        let said = self.stack.recorder.run(&["verify"]).await.expect_err("it differs").to_string();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(and_back.to_owned())).execute(&self.pool).await?;
+        anyhow::ensure!(said.contains("exit status: 3"), "{said}");
+        anyhow::ensure!(!said.contains("secret"), "verify tells what was said: {said}");
+        Ok(said)
+    }
+}
+
+#[tokio::test]
+async fn says_what_is_the_same() -> anyhow::Result<()> {
+    let record = Record::start().await?;
+    let expected = record.stack.recorder.run(&["verify"]).await?;
+    let start = "identical: 3 chats, 3 conversations, 6 messages, 2 usage rows, ";
+    assert!(expected.starts_with(start) && expected.ends_with(" usage slots"), "{expected}");
+    let today = time::OffsetDateTime::now_utc().date().to_string();
+    assert_eq!(record.stack.recorder.run(&["verify", "--since", &today]).await?, expected);
+    let kept: Vec<(i64, Option<time::Date>)> =
+        sqlx::query_as("SELECT differences, since FROM verifications ORDER BY finished_at")
+            .fetch_all(&record.pool)
+            .await?;
+    assert_eq!(kept.len(), 2);
+    assert_eq!((kept[0], kept[1].1.map(|day| day.to_string())), ((0, None), Some(today)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn names_a_corrupted_a_deleted_and_an_extra_row_and_a_counter_off_by_one() -> anyhow::Result<()> {
+    let record = Record::start().await?;
+    let chat: String =
+        sqlx::query_scalar("SELECT chat_id::text FROM chats ORDER BY chat_id LIMIT 1").fetch_one(&record.pool).await?;
+
+    let said = record
+        .after(
+            &format!("UPDATE messages SET content = content || 'x' WHERE chat_id = '{chat}' AND position = 1"),
+            &format!("UPDATE messages SET content = left(content, -1) WHERE chat_id = '{chat}' AND position = 1"),
+        )
+        .await?;
+    assert!(said.contains("messages message_id=") && said.contains("content differs ("), "{said}");
+    assert!(said.contains("stenograph.MessageCompleted.v1") && said.contains("at sequence "), "{said}");
+    assert!(said.contains("different: 1 of 3 chats"), "{said}");
+
+    let said = record
+        .after(
+            &format!(
+                "CREATE TABLE kept AS SELECT * FROM messages WHERE chat_id = '{chat}' AND position = 0;
+                      DELETE FROM messages WHERE chat_id = '{chat}' AND position = 0"
+            ),
+            "INSERT INTO messages SELECT * FROM kept; DROP TABLE kept",
+        )
+        .await?;
+    assert!(said.contains("is in the log, and not in the table (see stenograph.ChatStarted.v1"), "{said}");
+
+    let extra = "01936b6e-2f00-7abc-8def-0123456789ab";
+    let said = record
+        .after(
+            &format!(
+                "CREATE TABLE kept AS SELECT * FROM chats WHERE chat_id = '{chat}';
+                      UPDATE kept SET chat_id = '{extra}', started_at = now();
+                      INSERT INTO chats SELECT * FROM kept; DROP TABLE kept"
+            ),
+            &format!("DELETE FROM chats WHERE chat_id = '{extra}'"),
+        )
+        .await?;
+    let line = format!("chats chat_id={extra}: is in the table, and not in the log (no event in the log is about it)");
+    assert!(said.contains(&line), "{said}");
+
+    let said = record
+        .after(
+            "UPDATE usage_stats SET prompt_tokens = prompt_tokens + 1 WHERE api_calls = 2",
+            "UPDATE usage_stats SET prompt_tokens = prompt_tokens - 1 WHERE api_calls = 2",
+        )
+        .await?;
+    assert!(said.contains("usage_stats user_id=") && said.contains("prompt_tokens is "), "{said}");
+    assert!(said.contains("see stenograph.ChatStarted.v1"), "{said}");
+
+    let said = record
+        .after(
+            "UPDATE conversations SET message_count = 3 WHERE conversation_id IN (SELECT conversation_id FROM chats LIMIT 1)",
+            "UPDATE conversations SET message_count = 2",
+        )
+        .await?;
+    assert!(
+        said.contains("conversations conversation_id=") && said.contains("message_count is 3, the log says 2"),
+        "{said}"
+    );
+    record.stack.settled().await.map(drop)
+}
+
+/// Every table that the store writes is in the list that the oracle, rebuild and verify go by.
+#[tokio::test]
+async fn no_projected_table_is_forgotten() -> anyhow::Result<()> {
+    let record = Record::start().await?;
+    let oracle = record.stack.settled().await?;
+    // By the store alone: what services and commands write is no matter here.
+    let url = Postgres::shared().await?.database().await?;
+    let pool = recorder::store::connect(&url.clone().into(), 1)?;
+    recorder::store::migrate(&pool).await?;
+    let before = rows(&pool).await?;
+    recorder::store::apply(&pool, &oracle.events).await?;
+    for (name, rows) in rows(&pool).await? {
+        match Table::ALL.into_iter().find(|table| table.name() == name) {
+            Some(table) => assert_eq!(usize::try_from(rows)?, oracle.tables.len(table), "{name}"),
+            None if rows == before[&name] => {}
+            None => {
+                let comment: Option<String> =
+                    sqlx::query_scalar("SELECT obj_description($1::text::regclass, 'pg_class')")
+                        .bind(&name)
+                        .fetch_one(&pool)
+                        .await?;
+                let is_apart = comment.is_some_and(|comment| comment.contains("Not part of the record"));
+                assert!(is_apart, "the store writes {name}: it belongs into projection::tables::Table");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How many rows each table has.
+async fn rows(pool: &PgPool) -> anyhow::Result<BTreeMap<String, i64>> {
+    let tables: Vec<String> =
+        sqlx::query_scalar("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'").fetch_all(pool).await?;
+    let mut rows = BTreeMap::new();
+    for name in tables {
+        let sql = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {name}"));
+        rows.insert(name, sqlx::query_scalar(sql).fetch_one(pool).await?);
+    }
+    Ok(rows)
+}
