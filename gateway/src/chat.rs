@@ -72,6 +72,10 @@ impl Chats {
         let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| ApiError::too_many_chats())?;
 
         let (mut chat, started) = OpenChat::admit(&self.recording, caller.user, conversation, &mut request, permit);
+        if started.refusal().is_some() {
+            chat.never_began();
+            return Err(ApiError::cannot_record());
+        }
         let outgoing = Outgoing {
             method: &Method::POST,
             path: surface.path(),

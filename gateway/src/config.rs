@@ -10,6 +10,7 @@ use shared::config::{ConfigError, Environment, malformed};
 use shared::telemetry::LogConfig;
 
 use crate::conversation_id::{ConversationKeys, EXPECTED_KEYS};
+use crate::journal::{self, Level};
 use crate::routing::{KeyHeader, UpstreamSettings};
 use crate::upstreams::TableSource;
 
@@ -41,10 +42,8 @@ pub struct Config {
 pub struct JournalConfig {
     /// The broker's address.
     pub nats_url: String,
-    /// How long a new chat waits for its start to become durable before it is refused.
-    pub patience: Duration,
-    /// Off only to measure what recording costs.
-    pub recording: bool,
+    /// How the journal is kept. `None` only to measure what recording costs.
+    pub journal: Option<journal::Settings>,
 }
 
 /// The bounds of what callers can make the gateway do.
@@ -87,15 +86,7 @@ impl Config {
                 expected: EXPECTED_KEYS,
                 detail: String::new(),
             })?,
-            journal: JournalConfig {
-                nats_url: env.text("NATS_URL").unwrap_or("nats://127.0.0.1:4222").to_owned(),
-                patience: env.duration("GATEWAY_JOURNAL_PATIENCE", Duration::from_secs(5))?,
-                recording: match env.text("GATEWAY_RECORDING") {
-                    None | Some("on") => true,
-                    Some("off") => false,
-                    Some(other) => return Err(malformed("GATEWAY_RECORDING", "on or off", &other)),
-                },
-            },
+            journal: JournalConfig::read(env)?,
             upstreams: TableSource {
                 provider: provider(env, &limits)?,
                 file: env.text("GATEWAY_ROUTES_FILE").map(PathBuf::from),
@@ -104,12 +95,42 @@ impl Config {
             limits,
             cors_origins: cors_origins(env)?,
         };
-        // Where the journal's own log will live. Accepted already, so that deployments can set it.
-        let _ = env.text("GATEWAY_DATA_DIR");
         // `.local/env` tells scripts where the gateway is; it is no setting, but no mistake either.
         let _ = env.text("GATEWAY_URL");
         env.refuse_unknown(&["GATEWAY_"])?;
         Ok(config)
+    }
+}
+
+impl JournalConfig {
+    fn read(env: &Environment) -> Result<Self, ConfigError> {
+        let nats_url = env.text("NATS_URL").unwrap_or("nats://127.0.0.1:4222").to_owned();
+        let level = match env.text("GATEWAY_DURABILITY") {
+            Some("journal") => Level::Journal,
+            Some("synced") => Level::Synced,
+            None | Some("replicated") => Level::Replicated,
+            Some(other) => return Err(malformed("GATEWAY_DURABILITY", "journal, synced or replicated", &other)),
+        };
+        let patience = env.duration("GATEWAY_JOURNAL_PATIENCE", Duration::from_millis(250))?;
+        let expected = "a number of bytes, 4194304 or more";
+        let max_bytes: u64 = env.or("GATEWAY_JOURNAL_MAX_BYTES", 4 << 30, expected)?;
+        if max_bytes < 4 << 20 {
+            return Err(malformed("GATEWAY_JOURNAL_MAX_BYTES", expected, &max_bytes));
+        }
+        let keep = env.duration("GATEWAY_JOURNAL_KEEP", Duration::from_secs(150))?;
+        let is_recorded = match env.text("GATEWAY_RECORDING") {
+            None | Some("on") => true,
+            Some("off") => false,
+            Some(other) => return Err(malformed("GATEWAY_RECORDING", "on or off", &other)),
+        };
+        let directory = env.text("GATEWAY_DATA_DIR").map(PathBuf::from);
+        let directory = match directory {
+            Some(directory) => directory.join("journal"),
+            None if !is_recorded => return Ok(Self { nats_url, journal: None }),
+            None => PathBuf::from(env.required("GATEWAY_DATA_DIR", "a directory of this instance's own")?),
+        };
+        let journal = journal::Settings { directory, level, patience, max_bytes, keep };
+        Ok(Self { nats_url, journal: Some(journal).filter(|_| is_recorded) })
     }
 }
 
@@ -198,8 +219,11 @@ fn cors_origins(env: &Environment) -> Result<Vec<http::HeaderValue>, ConfigError
 mod tests {
     use super::*;
 
-    const REQUIRED: [(&str, &str); 2] =
-        [("TOKEN_KEYS_FILE", "keys.json"), ("CONVERSATION_KEYS", "1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8")];
+    const REQUIRED: [(&str, &str); 3] = [
+        ("TOKEN_KEYS_FILE", "keys.json"),
+        ("CONVERSATION_KEYS", "1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"),
+        ("GATEWAY_DATA_DIR", "data"),
+    ];
 
     fn read(more: &[(&str, &str)]) -> Result<Config, String> {
         Config::read(&Environment::from_pairs(REQUIRED.iter().chain(more).copied())).map_err(|error| error.to_string())
@@ -212,6 +236,9 @@ mod tests {
             ("GATEWAY_MAX_BODY", "1", "GATEWAY_MAX_BODY is not a setting of this program"),
             ("GATEWAY_IDLE_TIMEOUT", "soon", "GATEWAY_IDLE_TIMEOUT is malformed: expected a duration"),
             ("LLM_BASE_URL", "api.openai.com", "LLM_BASE_URL is malformed: expected an http or https URL"),
+            ("GATEWAY_DURABILITY", "high", "GATEWAY_DURABILITY is malformed: expected journal, synced or replicated"),
+            ("GATEWAY_JOURNAL_MAX_BYTES", "1000", "GATEWAY_JOURNAL_MAX_BYTES is malformed: expected a number of bytes"),
+            ("GATEWAY_DATA_DIR", "", "GATEWAY_DATA_DIR is not set: expected a directory"),
             ("GATEWAY_MAX_CHATS", "0", "GATEWAY_MAX_CHATS is malformed"),
             ("GATEWAY_CORS_ORIGINS", "https://a.example/x", "GATEWAY_CORS_ORIGINS is malformed"),
             ("CONVERSATION_KEYS", "1:secret", "CONVERSATION_KEYS is malformed: expected one or more"),
@@ -235,7 +262,7 @@ mod tests {
         let source = include_str!("config.rs");
         let source = source.split("mod tests").next().unwrap();
         for name in source.split('"').filter(|word| word.starts_with("GATEWAY_") && word.len() > 8) {
-            let is_internal = matches!(name, "GATEWAY_URL" | "GATEWAY_RECORDING" | "GATEWAY_DATA_DIR");
+            let is_internal = matches!(name, "GATEWAY_URL" | "GATEWAY_RECORDING");
             assert!(
                 is_internal || pairs.iter().any(|(known, _)| *known == name),
                 "{name} is not in deploy/gateway.env"

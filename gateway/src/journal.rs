@@ -1,53 +1,82 @@
-//! The journal: record an event, and know when it is durable. Every event goes through here.
+//! The journal: record an event, and know when it is durable. Every event goes through here, and nowhere else.
 //!
-//! Durable, for now, means acknowledged by the broker; the [`relay`](crate::relay) sees to that.
+//! An event is encoded once and appended to a log on local disk by the caller itself: a lock, a checksum and one write, no
+//! other task. From then on it survives the death of this process. The [`relay`](crate::relay) moves the log to the broker
+//! and releases what the broker has acknowledged; a thread (`keeper`) syncs. What an event's caller waits for beyond the
+//! write is the [`Level`]; docs/DURABILITY.md says what each level survives.
+
+mod feed;
+mod keeper;
+mod lock;
+mod log;
+mod open_chats;
+mod record;
+mod recovery;
+mod released;
+mod scan;
+mod segment;
+mod waiters;
+
+#[cfg(test)]
+mod disk;
+#[cfg(test)]
+mod model;
 
 use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use shared::event::Event;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 
+pub use feed::{Batch, Cursor, Source};
+pub use record::{Entry, StoredEvent};
+pub use released::{Acknowledged, Released};
+
+use crate::metrics::Metrics;
 use crate::relay::BrokerHealth;
+use feed::Feed;
+use log::{Bounds, Kept, Log};
+use record::Draft;
+use waiters::{Needs, Waiters};
 
 /// Where events are recorded.
 #[derive(Clone, Debug)]
 pub struct Journal {
-    way: Way,
+    /// Nothing is recorded where there is none: for measuring what recording costs.
+    store: Option<Arc<Store>>,
     source: Arc<str>,
 }
 
-#[derive(Clone, Debug)]
-enum Way {
-    Relay {
-        entries: mpsc::Sender<Entry>,
-        health: Arc<BrokerHealth>,
-    },
-    /// Nothing is recorded: for measuring what recording costs.
-    Off,
+/// How durable an event is before anyone sees its effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Written to the log: it survives the death of the process.
+    Journal,
+    /// On the disk: it survives the death of the machine.
+    Synced,
+    /// Acknowledged by the broker; if that takes too long, on the disk: it survives the loss of the machine.
+    Replicated,
 }
 
-/// An event on its way.
-#[derive(Debug)]
-pub struct Entry {
-    /// The event, encoded.
-    pub event: EncodedEvent,
-    /// Who waits for it to be durable.
-    pub durable: oneshot::Sender<Durability>,
-}
-
-/// An event as it goes to the broker.
+/// How the journal is kept.
 #[derive(Clone, Debug)]
-pub struct EncodedEvent {
-    /// Where it goes.
-    pub subject: String,
-    /// Its envelope.
-    pub headers: async_nats::HeaderMap,
-    /// Its payload.
-    pub payload: Bytes,
+pub struct Settings {
+    /// The directory that it is in.
+    pub directory: PathBuf,
+    /// What is waited for.
+    pub level: Level,
+    /// How long the broker's acknowledgement is waited for before the disk has to do.
+    pub patience: Duration,
+    /// How large it may become.
+    pub max_bytes: u64,
+    /// For how long the broker may lose what it has acknowledged: released events are kept for that long.
+    pub keep: Duration,
 }
 
 /// How an event was made durable.
@@ -55,6 +84,14 @@ pub struct EncodedEvent {
 pub enum Durability {
     /// The broker acknowledged it.
     Broker,
+    /// It is on this machine's disk.
+    Synced,
+    /// It is in the log: it survives this process.
+    Journal,
+    /// The log cannot be written and the broker does not answer: it is in memory, and on its way.
+    Memory,
+    /// It is nowhere: there was not even memory left for it.
+    Lost,
     /// It was not: recording is switched off.
     Off,
 }
@@ -64,80 +101,428 @@ impl Durability {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Broker => "broker",
+            Self::Synced => "synced",
+            Self::Journal => "journal",
+            Self::Memory => "memory",
+            Self::Lost => "lost",
             Self::Off => "off",
         }
     }
+
+    /// Whether it survives the process, as it should.
+    pub fn is_durable(self) -> bool {
+        !matches!(self, Self::Memory | Self::Lost)
+    }
 }
 
-/// Why an event did not become durable.
+/// Why an event was not recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JournalError {
-    /// More events wait than running chats can have made.
+    /// There is no room for another chat.
     #[error("the journal is full")]
     Full,
-    /// The gateway is stopping and could not wait longer.
-    #[error("the journal was closed before the event was durable")]
+    /// The disk does not take it.
+    #[error("the journal cannot be written")]
+    Unwritable,
+    /// The gateway is stopping.
+    #[error("the journal is closed")]
     Closed,
     /// It could not be written as JSON.
     #[error("the event could not be encoded")]
     Encoding,
 }
 
+/// Why a journal cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("{} is in use by process {holder}: every gateway needs a directory of its own", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// The process id of the other.
+        holder: String,
+    },
+    /// It cannot be read or written.
+    #[error("{} cannot be used", path.display())]
+    Unusable {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
+    /// It was written by another version.
+    #[error("{} has the form of version {version}, expected version 1: start the gateway that wrote it once more", path.display())]
+    OtherVersion {
+        /// The segment.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+}
+
 /// Resolves when the event is durable.
 #[derive(Debug)]
 pub struct Recorded(Result<oneshot::Receiver<Durability>, Result<Durability, JournalError>>);
 
+/// What the journal's users, its keeper and the relay share.
+#[derive(Debug)]
+struct Store {
+    state: Mutex<State>,
+    /// Wakes the keeper.
+    work: Condvar,
+    /// Wakes the relay.
+    arrived: Notify,
+    settings: Settings,
+    health: Arc<BrokerHealth>,
+    metrics: Arc<Metrics>,
+    directory: segment::Directory,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+    _lock: lock::Lock,
+}
+
+#[derive(Debug)]
+struct State {
+    log: Log,
+    feed: Feed,
+    waiters: Waiters,
+    keeper: keeper::Doing,
+    is_closed: bool,
+    released_file: released::ReleasedFile,
+    released: Released,
+}
+
+impl Store {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while it was held is a defect that has been reported; the data is in order between any two writes.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Journal {
-    /// A journal whose entries a relay takes over. `capacity` is how many events may wait.
-    pub fn new(instance: &str, capacity: usize, health: Arc<BrokerHealth>) -> (Self, mpsc::Receiver<Entry>) {
-        let (entries, taken) = mpsc::channel(capacity);
-        (Self { way: Way::Relay { entries, health }, source: source(instance) }, taken)
+    /// Opens the journal in this directory, ends the chats that were open in it, and starts its keeper.
+    pub fn open(
+        settings: Settings,
+        instance: &str,
+        health: Arc<BrokerHealth>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, OpenError> {
+        Self::open_in(segment::Directory::new(&settings.directory), settings, instance, health, metrics)
+    }
+
+    fn open_in(
+        directory: segment::Directory,
+        settings: Settings,
+        instance: &str,
+        health: Arc<BrokerHealth>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, OpenError> {
+        recovery::make(&settings.directory)?;
+        let lock = lock::Lock::take(&settings.directory)?;
+        let bounds = Bounds { max_bytes: settings.max_bytes, keep: settings.keep };
+        let recovered = recovery::recover(directory.clone(), bounds)?;
+        let (waiting, left_open) = (recovered.waiting, recovered.log.open.all());
+        metrics.journal_damaged.inc_by(recovered.damaged);
+        let store = Arc::new(Store {
+            state: Mutex::new(State {
+                log: recovered.log,
+                feed: Feed::behind(),
+                waiters: Waiters::default(),
+                keeper: keeper::Doing::Work,
+                is_closed: false,
+                released_file: recovered.released_file,
+                released: recovered.released,
+            }),
+            work: Condvar::new(),
+            arrived: Notify::new(),
+            settings,
+            health,
+            metrics,
+            directory,
+            keeper: Mutex::default(),
+            _lock: lock,
+        });
+        let journal = Self { store: Some(Arc::clone(&store)), source: source(instance) };
+        tracing::info!(
+            directory = %store.settings.directory.display(), waiting, open = left_open.len(), damaged = recovered.damaged,
+            "the journal is open"
+        );
+        for chat in left_open {
+            // It is in the log when this returns, or held in memory and said so.
+            drop(journal.record(&chat.ended_by_restart(shared::event::now())));
+        }
+        let keeper = keeper::start(&store)
+            .map_err(|error| OpenError::Unusable { path: store.settings.directory.clone(), error })?;
+        *store.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
+        Ok(journal)
     }
 
     /// A journal that records nothing.
     pub fn off(instance: &str) -> Self {
-        Self { way: Way::Off, source: source(instance) }
+        Self { store: None, source: source(instance) }
     }
 
     /// Whether events are recorded at all.
     pub fn is_on(&self) -> bool {
-        matches!(self.way, Way::Relay { .. })
+        self.store.is_some()
     }
 
-    /// Whether new chats can be recorded, as far as is known without trying.
+    /// Whether a new chat can be recorded: the log can be written, and there is room for the ends of all chats.
     pub fn is_available(&self) -> bool {
-        match &self.way {
-            Way::Relay { health, .. } => health.is_well(),
-            Way::Off => true,
+        self.store.as_ref().is_none_or(|store| {
+            let mut state = store.lock();
+            !state.is_closed && state.log.check_room(0).is_ok()
+        })
+    }
+
+    /// Records an event. When this returns it is in the log, or could not be: a beginning is then refused, and an end is
+    /// kept in memory, on its way to the broker.
+    pub fn record(&self, event: &Event) -> Recorded {
+        let Some(store) = &self.store else { return Recorded(Err(Ok(Durability::Off))) };
+        let Ok(draft) = Draft::of_event(event, &self.source) else {
+            return Recorded(Err(Err(JournalError::Encoding)));
+        };
+        let is_end = matches!(event, Event::MessageCompleted(_) | Event::ChatFailed(_));
+        let mut state = store.lock();
+        if state.is_closed {
+            return Recorded(Err(Err(JournalError::Closed)));
+        }
+        if !is_end && let Err(refused) = state.log.check_room(draft.len()) {
+            return Recorded(Err(Err(refused)));
+        }
+        let (entry, kept) = state.log.append(event, draft);
+        let wakes_relay = kept != Kept::Nowhere && state.feed.push(&entry, kept);
+        let recorded = store.wait_for(&mut state, entry.number, kept);
+        drop(state);
+        // The relay sets it anew now and then; in between it must not say that nothing is waiting.
+        store.metrics.journal_waiting.inc();
+        if wakes_relay {
+            store.arrived.notify_one();
+        }
+        recorded
+    }
+
+    /// No event is recorded any more. What is in the log is synced, and stays for the next gateway if the broker has not
+    /// taken it.
+    pub fn close(&self) {
+        if let Some(store) = &self.store {
+            store.lock().is_closed = true;
+            store.work.notify_all();
+            store.arrived.notify_one();
         }
     }
 
-    /// Records an event. It is on its way when this returns; nobody has to wait for it to get there.
-    pub fn record(&self, event: &Event) -> Recorded {
-        let Way::Relay { entries, .. } = &self.way else { return Recorded(Err(Ok(Durability::Off))) };
-        let Ok(event) = EncodedEvent::new(event, &self.source) else {
-            return Recorded(Err(Err(JournalError::Encoding)));
+    /// Waits until everything is on the disk, after [`Self::close`]. Blocks.
+    pub fn wait_until_synced(&self) {
+        let keeper =
+            self.store.as_ref().and_then(|store| store.keeper.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if keeper.is_some_and(|keeper| keeper.join().is_err()) {
+            tracing::error!("the journal's keeper has panicked; the last events may not be on the disk");
+        }
+    }
+
+    /// The other end: what the relay moves to the broker.
+    pub fn outlet(&self) -> Option<Outlet> {
+        self.store.clone().map(Outlet)
+    }
+}
+
+impl Store {
+    fn wait_for(&self, state: &mut State, number: u64, kept: Kept) -> Recorded {
+        let now = Instant::now();
+        // A broker that is known to be away is not waited for.
+        let patience = if self.health.is_well() { self.settings.patience } else { Duration::ZERO };
+        let needs = match kept {
+            Kept::Written => Needs::at(self.settings.level, now, patience),
+            Kept::InMemory => Some(Needs::Acknowledgement),
+            Kept::Nowhere => return Recorded(Err(Ok(Durability::Lost))),
         };
-        let (durable, recorded) = oneshot::channel();
-        match entries.try_send(Entry { event, durable }) {
-            Ok(()) => Recorded(Ok(recorded)),
-            Err(mpsc::error::TrySendError::Full(_)) => Recorded(Err(Err(JournalError::Full))),
-            Err(mpsc::error::TrySendError::Closed(_)) => Recorded(Err(Err(JournalError::Closed))),
+        let is_urgent = match needs {
+            Some(Needs::Sync) => true,
+            Some(Needs::AcknowledgementOrSyncAt(at)) => at <= now,
+            Some(Needs::Acknowledgement) | None => false,
+        };
+        if state.keeper.has_to_wake(is_urgent) {
+            self.work.notify_one();
+        }
+        match needs {
+            None => Recorded(Err(Ok(Durability::Journal))),
+            Some(needs) => Recorded(Ok(state.waiters.add(number, needs, now))),
         }
     }
 }
 
-impl EncodedEvent {
-    fn new(event: &Event, source: &str) -> Result<Self, serde_json::Error> {
-        let mut headers = async_nats::HeaderMap::new();
-        for (name, value) in shared::envelope::headers(event, source) {
-            headers.insert(name, value);
+/// The journal as the relay sees it.
+#[derive(Clone, Debug)]
+pub struct Outlet(Arc<Store>);
+
+/// How much is waiting.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Depth {
+    /// Events that the broker has not acknowledged.
+    pub events: u64,
+    /// The size of the log on disk.
+    pub bytes: u64,
+    /// Whether the log can be written.
+    pub is_writable: bool,
+}
+
+impl Outlet {
+    /// Resolves when there is something new to take. Wakes once for any number of events.
+    pub async fn arrived(&self) {
+        self.0.arrived.notified().await;
+    }
+
+    /// The next events, at most so many.
+    pub fn take(&self, most: usize) -> Source {
+        self.0.lock().feed.take(most)
+    }
+
+    /// A cursor at the first event of this number or a higher one.
+    pub fn cursor_at(&self, number: u64) -> Cursor {
+        Cursor::at(self.0.lock().log.segment_of(number).unwrap_or_default())
+    }
+
+    /// A cursor at the first event that is kept. Nothing is let go of until [`Self::republished`].
+    pub fn cursor_at_oldest(&self) -> Option<Cursor> {
+        let mut state = self.0.lock();
+        state.log.keeps_all = true;
+        state.log.first_segment().map(Cursor::at)
+    }
+
+    /// What was kept has been published again, and is kept anew.
+    pub fn republished(&self) {
+        let mut state = self.0.lock();
+        state.log.keeps_all = false;
+        state.log.keep_anew();
+    }
+
+    /// Reads on from the disk: events of this number and higher. `None` when everything has been read, and newer events are
+    /// in memory. Blocks on the disk.
+    pub fn read(&self, cursor: &mut Cursor, from: u64, most: usize, most_bytes: usize) -> Option<Batch> {
+        self.read_on(cursor, from, most, most_bytes, |state| state.feed.caught_up())
+    }
+
+    /// The same for a reading beside the main one.
+    pub fn read_beside(&self, cursor: &mut Cursor, most: usize, most_bytes: usize) -> Option<Batch> {
+        self.read_on(cursor, 0, most, most_bytes, |_| {})
+    }
+
+    fn read_on(
+        &self,
+        cursor: &mut Cursor,
+        from: u64,
+        most: usize,
+        most_bytes: usize,
+        at_end: impl Fn(&mut State),
+    ) -> Option<Batch> {
+        loop {
+            let (end, next) = {
+                let mut state = self.0.lock();
+                let extent = state.log.extent(cursor.segment());
+                if extent == (0, None) {
+                    at_end(&mut state);
+                    return None;
+                }
+                extent
+            };
+            if end == 0 {
+                // It was let go of in the meantime.
+                *cursor = Cursor::at(next?);
+                continue;
+            }
+            let read = cursor.read(&self.0.directory, (from, end), most, most_bytes);
+            let mut state = self.0.lock();
+            let is_over = match read {
+                Ok(batch) => {
+                    self.0.metrics.journal_damaged.inc_by(batch.damaged);
+                    if !batch.entries.is_empty() {
+                        return Some(batch);
+                    }
+                    !cursor.advance(&state.log)
+                }
+                Err(error) => {
+                    tracing::error!(%error, segment = cursor.segment(), "a segment of the journal cannot be read");
+                    self.0.metrics.journal_damaged.inc();
+                    !cursor.skip_segment(&state.log)
+                }
+            };
+            if is_over {
+                at_end(&mut state);
+                return None;
+            }
         }
-        Ok(Self {
-            subject: shared::subject::of(event.kind(), event.user_id()),
-            headers,
-            payload: event.encode()?.into(),
-        })
+    }
+
+    /// The broker has these events.
+    pub fn acknowledged(&self, numbers: &[u64]) {
+        let mut state = self.0.lock();
+        for &number in numbers {
+            state.waiters.acknowledged(number);
+            state.log.acknowledged(number);
+        }
+    }
+
+    /// How far the broker had come when the journal was opened, or was last said to have come.
+    pub fn released(&self) -> Released {
+        self.0.lock().released
+    }
+
+    /// The broker has come this far: what is below is released. To be called now and then; returns how much is waiting.
+    pub fn release(&self, released: Released) -> Depth {
+        let mut state = self.0.lock();
+        let now = Instant::now();
+        self.0.metrics.journal_late.inc_by(state.waiters.late(now));
+        state.log.release_below(released.below);
+        if state.released != released {
+            state.released = released;
+            let state = &mut *state;
+            if let Err(error) = state.released_file.write(&released) {
+                tracing::warn!(%error, "how far the broker has come could not be written down");
+            }
+        }
+        state.log.forget_old(now);
+        Depth {
+            events: state.log.next_number().saturating_sub(state.log.released_below()),
+            bytes: state.log.bytes(),
+            is_writable: state.log.is_writable(),
+        }
+    }
+
+    /// Puts an event that cannot be published yet behind all others, so that those before it can be released. False if it
+    /// has to stay where it is.
+    pub fn put_back(&self, entry: &Entry) -> bool {
+        let mut state = self.0.lock();
+        let Some(again) = state.log.append_again(entry) else { return false };
+        state.feed.push(&again, Kept::Written);
+        true
+    }
+
+    /// Whether no event will come any more, and none is left to take.
+    pub fn is_done(&self) -> bool {
+        let state = self.0.lock();
+        state.is_closed && state.feed.is_empty()
+    }
+
+    /// The number that the next event will have.
+    pub fn next_number(&self) -> u64 {
+        self.0.lock().log.next_number()
+    }
+
+    /// The directory, for logs.
+    pub fn directory(&self) -> &Path {
+        &self.0.settings.directory
+    }
+}
+
+impl Recorded {
+    /// Why the event was refused, if that is known already: nothing of it is recorded then.
+    pub fn refusal(&self) -> Option<JournalError> {
+        match &self.0 {
+            Err(Err(refusal)) => Some(*refusal),
+            _ => None,
+        }
     }
 }
 
@@ -155,3 +540,6 @@ impl Future for Recorded {
 fn source(instance: &str) -> Arc<str> {
     format!("/gateway/{instance}").into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,8 +56,11 @@ use crate::config::{Config, JournalConfig};
 use crate::journal::Journal;
 use crate::relay::{BrokerHealth, Relay};
 
-/// How long the journal may take to be emptied when everything else has stopped.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the relay may take to empty the journal when everything else has stopped. What is left stays on the disk.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a start may take to become durable before the chat is refused. Nobody waits that long for a disk that works.
+const START_DEADLINE: Duration = Duration::from_secs(15);
 
 /// How often unused connections to the upstream are looked through.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
@@ -90,17 +93,19 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let _log = log.start();
 
     let metrics = Arc::new(metrics::Metrics::default());
-    let patience = journal.patience;
-    let lease = if journal.recording {
-        let kept = lease::LeaseKeeper::start(&journal.nats_url, &instance).await;
+    let broker = Arc::new(BrokerHealth::default());
+    let nats_url = journal.nats_url.clone();
+    // The journal first: a second process on the same directory must not take the lease of the first.
+    let (journal, mut relay) = open_journal(journal, &instance, &broker, &metrics).await?;
+    let lease = if journal.is_on() {
+        let kept = lease::LeaseKeeper::start(&nats_url, &instance).await;
         Some(kept.context("NATS_URL: the broker could not be connected to")?)
     } else {
         None
     };
-    let (journal, mut relay) = open_journal(&journal, &instance, limits.chats, &metrics).await?;
     let upstreams = Arc::new(upstreams::Upstreams::new(upstreams)?);
     let recording = Arc::new(open_chat::Recording {
-        journal,
+        journal: journal.clone(),
         metrics: Arc::clone(&metrics),
         instance,
         is_stopping: AtomicBool::new(false),
@@ -112,7 +117,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             upstreams: Arc::clone(&upstreams),
             conversations: conversation_keys,
             limits,
-            patience,
+            patience: START_DEADLINE,
             places: Arc::new(Semaphore::new(limits.chats)),
         },
         metrics: Arc::clone(&metrics),
@@ -148,16 +153,19 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     if cut_off > 0 {
         tracing::warn!(cut_off, "the deadline is over: connections were cut off");
     }
-    // The last journal is gone with this, and the relay stops when everything is acknowledged.
-    drop(recording);
+    journal.close();
     if let Some(mut relay) = relay {
-        match tokio::time::timeout(DRAIN_DEADLINE, &mut relay).await {
+        let deadline = if broker.is_connected() { DRAIN_DEADLINE } else { Duration::ZERO };
+        match tokio::time::timeout(deadline, &mut relay).await {
             Ok(done) => done??,
-            Err(_) => anyhow::bail!(
-                "the broker did not take everything in {DRAIN_DEADLINE:?}; some ends are not on the record"
-            ),
+            Err(_) => {
+                relay.abort();
+                let waiting = metrics.journal_waiting.get();
+                tracing::warn!(waiting, "the broker has not taken everything; the rest goes to it at the next start");
+            }
         }
     }
+    tokio::task::spawn_blocking(move || journal.wait_until_synced()).await?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -165,23 +173,24 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 type RelayTask = tokio::task::JoinHandle<Result<(), async_nats::SubscribeError>>;
 
 async fn open_journal(
-    config: &JournalConfig,
+    config: JournalConfig,
     instance: &str,
-    chats: usize,
+    broker: &Arc<BrokerHealth>,
     metrics: &Arc<metrics::Metrics>,
 ) -> anyhow::Result<(Journal, Option<RelayTask>)> {
-    if !config.recording {
+    let Some(settings) = config.journal else {
         tracing::warn!("GATEWAY_RECORDING is off: nothing is recorded");
         return Ok((Journal::off(instance), None));
-    }
-    let health = Arc::new(BrokerHealth::default());
-    // Two events for each chat that may run, and as many for those that have just ended.
-    let (journal, entries) = Journal::new(instance, chats.saturating_mul(4).max(1024), Arc::clone(&health));
-    let client = relay::connect(&config.nats_url, instance, Arc::clone(&health))
+    };
+    let (broker, metrics) = (Arc::clone(broker), Arc::clone(metrics));
+    let (name, health, counted) = (instance.to_owned(), Arc::clone(&broker), Arc::clone(&metrics));
+    let opened = tokio::task::spawn_blocking(move || Journal::open(settings, &name, health, counted)).await?;
+    let journal = opened.context("GATEWAY_DATA_DIR: the journal could not be opened")?;
+    let client = relay::connect(&config.nats_url, instance, Arc::clone(&broker))
         .await
-        .context("NATS_URL: the broker could not be connected to")?;
-    let relay = Relay::new(client, entries, health, Arc::clone(metrics));
-    Ok((journal, Some(tokio::spawn(relay.run()))))
+        .context("NATS_URL: the broker cannot be connected to")?;
+    let relay = journal.outlet().map(|outlet| tokio::spawn(Relay::new(client, outlet, broker, metrics).run()));
+    Ok((journal, relay))
 }
 
 /// Resolves, with the reason, if the relay stops while it is still needed: without it nothing is recorded.

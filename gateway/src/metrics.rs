@@ -29,10 +29,28 @@ pub struct Metrics {
     pub chat_seconds: Histogram,
     /// Tokens as reported by upstreams, by direction.
     pub tokens: Family<Direction, Counter>,
-    /// Events that are not durable yet.
+    /// Events that the broker has not acknowledged.
     pub journal_waiting: Gauge,
-    /// For how long the oldest of them has been waiting.
+    /// The age of the oldest of them.
     pub journal_oldest_seconds: Gauge<f64, AtomicU64>,
+    /// The size of the journal on disk, in bytes.
+    pub journal_bytes: Gauge,
+    /// Whether the journal can be written: 1 or 0.
+    pub journal_writable: Gauge,
+    /// How often the journal was synced, with any number of events.
+    pub journal_fsyncs: Counter,
+    /// How often that failed.
+    pub journal_fsync_failures: Counter,
+    /// How long it took.
+    pub journal_fsync_seconds: Histogram,
+    /// Places where records were damaged.
+    pub journal_damaged: Counter,
+    /// Events that nobody waited for any longer: they were not as durable as they should be when their effect was seen.
+    pub journal_late: Counter,
+    /// Released events that were published again because the broker had lost what it had acknowledged.
+    pub journal_republished: Counter,
+    /// Events that the broker does not take because of their size.
+    pub journal_oversized: Gauge,
     /// From publishing an event to the broker's acknowledgement.
     pub journal_ack_seconds: Histogram,
     /// Events that were published more than once.
@@ -87,6 +105,15 @@ impl Default for Metrics {
             tokens: Family::default(),
             journal_waiting: Gauge::default(),
             journal_oldest_seconds: Gauge::default(),
+            journal_bytes: Gauge::default(),
+            journal_writable: Gauge::default(),
+            journal_fsyncs: Counter::default(),
+            journal_fsync_failures: Counter::default(),
+            journal_fsync_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 18)),
+            journal_damaged: Counter::default(),
+            journal_late: Counter::default(),
+            journal_republished: Counter::default(),
+            journal_oversized: Gauge::default(),
             journal_ack_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 18)),
             journal_retries: Counter::default(),
             connections: Gauge::default(),
@@ -101,17 +128,7 @@ impl Default for Metrics {
         registry.register_with_unit("first_token", "From admission to the first token", Unit::Seconds, first_token);
         registry.register_with_unit("chat", "From admission to the end", Unit::Seconds, metrics.chat_seconds.clone());
         registry.register("tokens", "Tokens as reported by upstreams", metrics.tokens.clone());
-        registry.register("journal_waiting", "Events that are not durable yet", metrics.journal_waiting.clone());
-        let oldest = metrics.journal_oldest_seconds.clone();
-        registry.register_with_unit(
-            "journal_oldest",
-            "Age of the oldest event that is not durable",
-            Unit::Seconds,
-            oldest,
-        );
-        let ack = metrics.journal_ack_seconds.clone();
-        registry.register_with_unit("journal_ack", "From publishing to acknowledgement", Unit::Seconds, ack);
-        registry.register("journal_retries", "Events published more than once", metrics.journal_retries.clone());
+        metrics.register_journal(&mut registry);
         registry.register("connections", "Connections from clients", metrics.connections.clone());
         registry.register("upstream_tries", "Tries at upstreams, by outcome", metrics.upstream_tries.clone());
         Self { registry, ..metrics }
@@ -119,6 +136,33 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    fn register_journal(&self, registry: &mut Registry) {
+        let oldest = self.journal_oldest_seconds.clone();
+        let help = "Events that the broker has not acknowledged";
+        registry.register("journal_waiting", help, self.journal_waiting.clone());
+        registry.register_with_unit("journal_oldest", "Age of the oldest of them", Unit::Seconds, oldest);
+        let help = "Size of the journal on disk";
+        registry.register("journal_bytes", help, self.journal_bytes.clone());
+        let help = "Whether the journal can be written";
+        registry.register("journal_writable", help, self.journal_writable.clone());
+        registry.register("journal_fsyncs", "Syncs of the journal", self.journal_fsyncs.clone());
+        let help = "Syncs of the journal that failed";
+        registry.register("journal_fsync_failures", help, self.journal_fsync_failures.clone());
+        let fsync = self.journal_fsync_seconds.clone();
+        registry.register_with_unit("journal_fsync", "How long syncs of the journal took", Unit::Seconds, fsync);
+        let help = "Places in the journal where records were damaged";
+        registry.register("journal_damaged", help, self.journal_damaged.clone());
+        let help = "Events whose effect was seen before they were as durable as they should be";
+        registry.register("journal_late", help, self.journal_late.clone());
+        let help = "Released events published again because the broker had lost them";
+        registry.register("journal_republished", help, self.journal_republished.clone());
+        let help = "Events that the broker does not take because of their size";
+        registry.register("journal_oversized", help, self.journal_oversized.clone());
+        let ack = self.journal_ack_seconds.clone();
+        registry.register_with_unit("journal_ack", "From publishing to acknowledgement", Unit::Seconds, ack);
+        registry.register("journal_retries", "Events published more than once", self.journal_retries.clone());
+    }
+
     /// Everything, as text.
     pub fn render(&self) -> String {
         let mut text = String::new();

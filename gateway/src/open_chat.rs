@@ -142,6 +142,13 @@ impl OpenChat {
         (chat, recorded)
     }
 
+    /// The start could not be recorded, so there is no chat and nothing to end.
+    pub fn never_began(mut self) {
+        self.is_ended = true;
+        self.recording.metrics.chats_open.dec();
+        self.recording.metrics.chats_ended.get_or_create(&Outcome { outcome: "refused" }).inc();
+    }
+
     /// Whether the answer is to be folded and its end held back.
     pub fn is_recorded(&self) -> bool {
         self.recording.journal.is_on()
@@ -298,7 +305,12 @@ impl ChatLine {
             ConversationOrigin::Derived => "derived",
         };
         let durable = match durable {
-            Ok(how) => how.as_str(),
+            Ok(how) => {
+                if !how.is_durable() {
+                    tracing::error!(%chat, %user, durable = how.as_str(), "a chat's end was seen and is not durable");
+                }
+                how.as_str()
+            }
             Err(error) => {
                 tracing::error!(%chat, %user, %error, "a chat's end could not be recorded");
                 return;

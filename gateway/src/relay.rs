@@ -1,94 +1,75 @@
-//! The relay: moves events to JetStream, and lets go of one only when the broker says that it has it.
+//! The relay: moves the journal to JetStream, and lets go of an event only when the broker says that it has it.
 //!
 //! Acknowledgements come to an inbox of the relay's own, not through the client library's request machinery: that leaks a
 //! little with every publish that is never answered, and wakes one task more for each. What the library loses when a
 //! connection breaks is published again; the broker tells repeated events by their id, and so do the recorders.
 
+mod broker;
+mod publish;
+mod regression;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use async_nats::{Client, ConnectOptions, Message, StatusCode};
-use futures_util::StreamExt;
+use async_nats::{Client, Message};
+use futures_util::{FutureExt as _, StreamExt as _};
 use rand::RngExt as _;
-use serde::Deserialize;
-use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::journal::{Durability, Entry};
+pub use broker::{BrokerHealth, connect};
+
+use crate::journal::{Acknowledged, Cursor, Entry, Outlet, Released, Source};
 use crate::metrics::Metrics;
+use publish::{Answer, Sent};
+use regression::Finding;
 
-/// How many events may be without acknowledgement at once.
+/// How many events may be without acknowledgement at once, and how many bytes.
 const MAX_IN_FLIGHT: usize = 512;
+const MAX_BYTES_IN_FLIGHT: usize = 16 << 20;
 
-/// How many events are taken over at once.
+/// How many events are taken over at once, and how many bytes from the disk.
 const BATCH: usize = 64;
+const BATCH_BYTES: usize = 1 << 20;
 
 /// How long an acknowledgement may take before the event is published again. A cluster that elects a leader takes 4 to 8 s.
 const ACK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often overdue events are looked for.
+/// How often overdue events are looked for, and progress is written down.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How long acknowledgements may be outstanding before new chats are refused.
-const WELL_WITHIN: Duration = Duration::from_secs(2);
+/// How often the broker is asked whether it still has what it had.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What is known of the broker without asking it.
-#[derive(Debug, Default)]
-pub struct BrokerHealth {
-    connected: AtomicBool,
-    /// For how long the oldest event has been waiting, in milliseconds.
-    oldest_ms: AtomicU64,
-    reconnected: Notify,
-}
+/// How long an event waits that the broker finds too large.
+const OVERSIZED_WAIT: Duration = Duration::from_secs(60);
 
-impl BrokerHealth {
-    /// Whether events get through.
-    pub fn is_well(&self) -> bool {
-        self.connected.load(Ordering::Relaxed)
-            && self.oldest_ms.load(Ordering::Relaxed) < u64::try_from(WELL_WITHIN.as_millis()).unwrap_or(u64::MAX)
-    }
-}
+/// How many events too large for the broker are held at once. More are put back.
+const MAX_OVERSIZED: usize = 16;
 
-/// Connects to the broker; if it is away, as soon as it is back.
-pub async fn connect(url: &str, instance: &str, health: Arc<BrokerHealth>) -> Result<Client, async_nats::ConnectError> {
-    ConnectOptions::new()
-        .name(format!("gateway {instance}"))
-        .retry_on_initial_connect()
-        // A connection that died without a word is noticed within twice this.
-        .ping_interval(Duration::from_secs(5))
-        .event_callback(move |event| {
-            let health = Arc::clone(&health);
-            async move {
-                match event {
-                    async_nats::Event::Connected => {
-                        health.connected.store(true, Ordering::Relaxed);
-                        health.reconnected.notify_one();
-                        tracing::info!("connected to the broker");
-                    }
-                    async_nats::Event::Disconnected | async_nats::Event::Closed => {
-                        health.connected.store(false, Ordering::Relaxed);
-                        tracing::warn!("disconnected from the broker");
-                    }
-                    other => tracing::warn!(event = %other, "the broker's client reports"),
-                }
-            }
-        })
-        .connect(url)
-        .await
-}
-
-/// Moves entries to the broker until the journal is closed and everything is acknowledged.
+/// Moves events to the broker until the journal is closed and everything is acknowledged.
 pub struct Relay {
     client: Client,
-    entries: mpsc::Receiver<Entry>,
+    outlet: Outlet,
     health: Arc<BrokerHealth>,
     metrics: Arc<Metrics>,
     inbox: String,
-    /// What is without acknowledgement, by the number in its reply subject. Numbers grow, so the first is the oldest.
+    /// What is without acknowledgement, by number: the first is the oldest.
     in_flight: BTreeMap<u64, InFlight>,
-    next: u64,
+    bytes_in_flight: usize,
+    /// What the broker finds too large, and when to try it again.
+    oversized: BTreeMap<u64, (Entry, Instant)>,
+    /// Everything below this number has been taken from the journal.
+    taken_below: u64,
+    /// Where the disk is read, while the relay is behind.
+    cursor: Option<Cursor>,
+    /// Where released events are read that are published again.
+    again: Option<Cursor>,
+    /// The question to the broker whether it still has what it had.
+    looking: Option<JoinHandle<Option<Finding>>>,
+    looked_at: Instant,
+    released: Released,
 }
 
 struct InFlight {
@@ -97,22 +78,25 @@ struct InFlight {
     /// When to publish it again, if nothing has been heard by then.
     again_at: Instant,
     tries: u32,
+    why: Why,
 }
 
-/// The broker's answer to a publish.
-#[derive(Deserialize)]
-struct PubAck {
-    #[serde(default)]
-    stream: String,
-    error: Option<PubError>,
+/// Why an event is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// The broker has not had it.
+    New,
+    /// It was released, and the broker has lost it.
+    Lost,
 }
 
-#[derive(Deserialize)]
-struct PubError {
-    #[serde(default)]
-    err_code: u32,
-    #[serde(default)]
-    description: String,
+/// Which events to publish again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// The connection is new: whatever was on the old one may be lost.
+    Everything,
+    /// No acknowledgement in time.
+    Overdue,
 }
 
 impl std::fmt::Debug for Relay {
@@ -122,59 +106,164 @@ impl std::fmt::Debug for Relay {
 }
 
 impl Relay {
-    /// A relay for these entries.
-    pub fn new(
-        client: Client,
-        entries: mpsc::Receiver<Entry>,
-        health: Arc<BrokerHealth>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    /// A relay for this journal.
+    pub fn new(client: Client, outlet: Outlet, health: Arc<BrokerHealth>, metrics: Arc<Metrics>) -> Self {
         let inbox = client.new_inbox();
-        Self { client, entries, health, metrics, inbox, in_flight: BTreeMap::new(), next: 0 }
+        let released = outlet.released();
+        Self {
+            client,
+            outlet,
+            health,
+            metrics,
+            inbox,
+            in_flight: BTreeMap::new(),
+            bytes_in_flight: 0,
+            oversized: BTreeMap::new(),
+            taken_below: released.below,
+            cursor: None,
+            again: None,
+            looking: None,
+            looked_at: Instant::now(),
+            released,
+        }
     }
 
-    /// Runs until the last [`Journal`](crate::journal::Journal) is gone and everything is acknowledged.
+    /// Runs until the journal is closed and everything is acknowledged.
     pub async fn run(mut self) -> Result<(), async_nats::SubscribeError> {
         let mut acks = self.client.subscribe(format!("{}.*", self.inbox)).await?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut batch = Vec::with_capacity(BATCH);
-        let mut is_closed = false;
-        while !(is_closed && self.in_flight.is_empty()) {
-            let takes_more = !is_closed && self.in_flight.len() < MAX_IN_FLIGHT;
+        while !(self.in_flight.is_empty() && self.outlet.is_done()) {
+            let outlet = self.outlet.clone();
+            let health = Arc::clone(&self.health);
             tokio::select! {
-                Some(ack) = acks.next() => self.answered(&ack),
-                taken = self.entries.recv_many(&mut batch, BATCH), if takes_more => {
-                    is_closed = taken == 0;
-                    for entry in batch.drain(..) {
-                        self.take_over(entry).await;
+                Some(ack) = acks.next() => {
+                    let mut numbers = Vec::with_capacity(BATCH);
+                    self.answered(&ack, &mut numbers);
+                    while let Some(Some(ack)) = acks.next().now_or_never() {
+                        self.answered(&ack, &mut numbers);
+                    }
+                    self.outlet.acknowledged(&numbers);
+                }
+                () = outlet.arrived(), if self.has_room() => {}
+                () = health.reconnected() => {
+                    self.look();
+                    self.publish_due(Due::Everything).await;
+                }
+                Some(finding) = found(&mut self.looking) => self.looked(finding),
+                _ = tick.tick() => {
+                    self.publish_due(Due::Overdue).await;
+                    self.report();
+                    if self.looked_at.elapsed() >= LOOK_INTERVAL {
+                        self.look();
                     }
                 }
-                () = self.health.reconnected.notified() => self.publish_due(Due::Everything).await,
-                _ = tick.tick() => self.publish_due(Due::Overdue).await,
             }
+            self.fill().await;
         }
+        self.report();
         Ok(())
     }
 
-    async fn take_over(&mut self, entry: Entry) {
+    fn has_room(&self) -> bool {
+        self.health.is_connected()
+            && self.in_flight.len() < MAX_IN_FLIGHT
+            && self.bytes_in_flight < MAX_BYTES_IN_FLIGHT
+            && self.oversized.len() < MAX_OVERSIZED
+    }
+
+    /// Publishes what there is to publish, as far as there is room in flight.
+    async fn fill(&mut self) {
+        while self.has_room() {
+            let entries = match self.outlet.take(BATCH) {
+                Source::InOrder(entries) => {
+                    self.cursor = None;
+                    self.taken(&entries);
+                    entries
+                }
+                Source::OutOfOrder(entries) => entries,
+                Source::Disk => {
+                    let Some(entries) = self.read().await else { continue };
+                    self.taken(&entries);
+                    entries
+                }
+            };
+            if entries.is_empty() {
+                break;
+            }
+            for entry in entries {
+                self.publish_first(entry, Why::New).await;
+            }
+        }
+        while self.has_room() && self.again.is_some() {
+            self.republish().await;
+        }
+    }
+
+    fn taken(&mut self, entries: &[Entry]) {
+        if let Some(last) = entries.last() {
+            self.taken_below = self.taken_below.max(last.number + 1);
+        }
+    }
+
+    /// The next events from the disk. `None` when there are none any more, and newer ones are in memory.
+    async fn read(&mut self) -> Option<Vec<Entry>> {
+        let from = self.taken_below;
+        let mut cursor = self.cursor.take().unwrap_or_else(|| self.outlet.cursor_at(from));
+        let outlet = self.outlet.clone();
+        let read = move || {
+            let batch = outlet.read(&mut cursor, from, BATCH, BATCH_BYTES);
+            (cursor, batch)
+        };
+        let (cursor, batch) = tokio::task::spawn_blocking(read).await.ok()?;
+        self.cursor = batch.is_some().then_some(cursor);
+        batch.map(|batch| batch.entries)
+    }
+
+    /// Publishes some of the events again that the broker had and has lost.
+    async fn republish(&mut self) {
+        let Some(mut cursor) = self.again.take() else { return };
+        let outlet = self.outlet.clone();
+        let read = move || {
+            let batch = outlet.read_beside(&mut cursor, BATCH, BATCH_BYTES);
+            (cursor, batch)
+        };
+        let Ok((cursor, batch)) = tokio::task::spawn_blocking(read).await else { return };
+        let entries = batch.map(|batch| batch.entries).unwrap_or_default();
+        let lost = entries.len();
+        let is_over = lost == 0 || entries.iter().any(|entry| entry.number >= self.taken_below);
+        for entry in entries {
+            let is_ours = entry.number >= self.taken_below || self.in_flight.contains_key(&entry.number);
+            if !is_ours {
+                self.metrics.journal_republished.inc();
+                self.publish_first(entry, Why::Lost).await;
+            }
+        }
+        if is_over {
+            self.outlet.republished();
+            tracing::warn!("what the broker had lost has been published again");
+        } else {
+            self.again = Some(cursor);
+        }
+    }
+
+    async fn publish_first(&mut self, entry: Entry, why: Why) {
         let now = Instant::now();
-        let number = self.next;
-        self.next += 1;
-        self.in_flight.insert(number, InFlight { entry, since: now, again_at: now + ACK_TIMEOUT, tries: 0 });
+        let number = entry.number;
+        self.bytes_in_flight += entry.len();
+        let again_at = now + ACK_TIMEOUT;
+        if let Some(other) = self.in_flight.insert(number, InFlight { entry, since: now, again_at, tries: 0, why }) {
+            self.bytes_in_flight -= other.entry.len();
+        }
         self.publish(number).await;
     }
 
     /// Publishes again what the broker may not have.
     async fn publish_due(&mut self, due: Due) {
-        let now = Instant::now();
-        let oldest = self.in_flight.values().next().map_or(Duration::ZERO, |first| now - first.since);
-        self.health.oldest_ms.store(u64::try_from(oldest.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        self.metrics.journal_waiting.set(i64::try_from(self.in_flight.len() + self.entries.len()).unwrap_or(i64::MAX));
-        self.metrics.journal_oldest_seconds.set(oldest.as_secs_f64());
-        if !self.health.connected.load(Ordering::Relaxed) {
+        if !self.health.is_connected() {
             return;
         }
+        let now = Instant::now();
         let is_due = |held: &InFlight| due == Due::Everything || held.again_at <= now;
         let numbers: Vec<u64> =
             self.in_flight.iter().filter(|(_, held)| is_due(held)).map(|(number, _)| *number).collect();
@@ -186,57 +275,129 @@ impl Relay {
                 self.publish(number).await;
             }
         }
+        let oversized: Vec<u64> =
+            self.oversized.iter().filter(|(_, (_, at))| *at <= now).map(|(number, _)| *number).collect();
+        for number in oversized {
+            let Some((entry, _)) = self.oversized.remove(&number) else { continue };
+            // Behind all others, so that it does not keep the journal from being released.
+            if !self.outlet.put_back(&entry) {
+                self.oversized.insert(number, (entry, now + OVERSIZED_WAIT));
+            }
+        }
     }
 
     async fn publish(&mut self, number: u64) {
         let Some(held) = self.in_flight.get_mut(&number) else { return };
-        let event = &held.entry.event;
-        let reply = format!("{}.{number}", self.inbox);
-        let sent = self
-            .client
-            .publish_with_reply_and_headers(event.subject.clone(), reply, event.headers.clone(), event.payload.clone())
-            .await;
-        if let Err(error) = sent {
-            held.again_at = Instant::now() + backoff(held.tries);
-            tracing::error!(%error, subject = event.subject, bytes = event.payload.len(), "an event could not be published yet");
+        match publish::publish(&self.client, &held.entry, format!("{}.{number}", self.inbox)).await {
+            Sent::Yes => {}
+            Sent::NotNow(error) => {
+                held.again_at = Instant::now() + backoff(held.tries);
+                tracing::warn!(%error, bytes = held.entry.len(), "an event could not be published yet");
+            }
+            Sent::TooLarge => {
+                tracing::error!(
+                    bytes = held.entry.len(),
+                    "the broker does not take an event of this size (max_payload); it is kept, and tried again"
+                );
+                if let Some(held) = self.in_flight.remove(&number) {
+                    self.bytes_in_flight -= held.entry.len();
+                    self.oversized.insert(number, (held.entry, Instant::now() + OVERSIZED_WAIT));
+                }
+            }
+            Sent::Never => {
+                tracing::error!(number, "a record of the journal holds no event; it is let go of");
+                self.metrics.journal_damaged.inc();
+                self.done(number);
+            }
         }
+    }
+
+    fn done(&mut self, number: u64) -> Option<InFlight> {
+        let done = self.in_flight.remove(&number)?;
+        self.bytes_in_flight -= done.entry.len();
+        Some(done)
     }
 
     /// The broker has it, or says why not.
-    fn answered(&mut self, answer: &Message) {
+    fn answered(&mut self, answer: &Message, numbers: &mut Vec<u64>) {
         let number = answer.subject.rsplit_once('.').and_then(|(_, number)| number.parse().ok());
         let Some(number) = number else { return };
-        let problem = match (answer.status, serde_json::from_slice::<PubAck>(&answer.payload)) {
-            // A repeated event is acknowledged too: the broker has it.
-            (None, Ok(ack)) if ack.error.is_none() && ack.stream == shared::stream::NAME => {
-                if let Some(held) = self.in_flight.remove(&number) {
-                    self.metrics.journal_ack_seconds.observe(held.since.elapsed().as_secs_f64());
-                    // Nobody may be waiting any longer. It is recorded all the same.
-                    let _ = held.entry.durable.send(Durability::Broker);
+        match publish::answer(answer) {
+            Answer::Acknowledged { sequence, is_repeated } => {
+                self.health.has_answered();
+                let Some(done) = self.done(number) else { return };
+                self.metrics.journal_ack_seconds.observe(done.since.elapsed().as_secs_f64());
+                numbers.push(number);
+                let is_newest = self.released.newest.is_none_or(|newest| newest.sequence < sequence);
+                if !is_repeated && is_newest {
+                    self.released.newest =
+                        done.entry.id().map(|event| Acknowledged { sequence, event }).or(self.released.newest);
                 }
-                return;
             }
-            (Some(StatusCode::NO_RESPONDERS), _) => "no stream takes it".to_owned(),
-            (_, Ok(PubAck { error: Some(error), .. })) => format!("{} ({})", error.description, error.err_code),
-            (_, Ok(ack)) => format!("it went to stream {}, expected {}", ack.stream, shared::stream::NAME),
-            (_, Err(_)) => "the answer makes no sense".to_owned(),
-        };
-        if let Some(held) = self.in_flight.get_mut(&number) {
-            if held.tries == 0 {
-                tracing::error!(problem, "the broker did not take an event; it will be published again");
+            Answer::Refused(problem) => {
+                let Some(held) = self.in_flight.get_mut(&number) else { return };
+                if held.tries == 0 {
+                    tracing::error!(problem, "the broker did not take an event; it will be published again");
+                }
+                held.again_at = Instant::now() + backoff(held.tries);
             }
-            held.again_at = Instant::now() + backoff(held.tries);
         }
+    }
+
+    /// Asks the broker whether it still has what it had.
+    fn look(&mut self) {
+        if self.looking.is_none() && self.health.is_connected() {
+            self.looked_at = Instant::now();
+            let (client, newest, created) = (self.client.clone(), self.released.newest, self.released.stream_created);
+            self.looking = Some(tokio::spawn(async move { regression::look(&client, newest, created).await }));
+        }
+    }
+
+    fn looked(&mut self, finding: Option<Finding>) {
+        match finding {
+            Some(Finding::Whole { stream_created }) => self.released.stream_created = Some(stream_created),
+            Some(Finding::WentBack { stream_created }) => {
+                tracing::error!(
+                    "the broker has lost events that it had acknowledged; what is kept of them is published again"
+                );
+                self.released.stream_created = Some(stream_created);
+                self.released.newest = None;
+                self.again = self.outlet.cursor_at_oldest();
+            }
+            None => {}
+        }
+    }
+
+    /// Writes down how far the broker has come, and what is waiting.
+    fn report(&mut self) {
+        let new = self
+            .in_flight
+            .iter()
+            .find(|(_, held)| held.why == Why::New)
+            .map(|(number, held)| (*number, held.entry.at_ms));
+        let oversized = self.oversized.iter().next().map(|(number, (entry, _))| (*number, entry.at_ms));
+        let oldest = new.into_iter().chain(oversized).min();
+        self.released.below = oldest.map_or(self.taken_below, |(number, _)| number.min(self.taken_below));
+        let depth = self.outlet.release(self.released);
+        let age = oldest.map_or(0, |(_, at_ms)| now_ms().saturating_sub(at_ms));
+        self.metrics.journal_waiting.set(i64::try_from(depth.events).unwrap_or(i64::MAX));
+        self.metrics.journal_bytes.set(i64::try_from(depth.bytes).unwrap_or(i64::MAX));
+        self.metrics.journal_writable.set(i64::from(depth.is_writable));
+        self.metrics.journal_oversized.set(i64::try_from(self.oversized.len()).unwrap_or(i64::MAX));
+        self.metrics.journal_oldest_seconds.set(Duration::from_millis(age).as_secs_f64());
     }
 }
 
-/// Which events to publish again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Due {
-    /// The connection is new: whatever was on the old one may be lost.
-    Everything,
-    /// No acknowledgement in time.
-    Overdue,
+/// What the broker was found to be, when it is known.
+async fn found(looking: &mut Option<JoinHandle<Option<Finding>>>) -> Option<Option<Finding>> {
+    let found = looking.as_mut()?.await;
+    *looking = None;
+    Some(found.ok().flatten())
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// How long to wait after so many tries: 250 ms, doubling, up to 8 s, and up to a quarter more so that gateways spread out.

@@ -2,7 +2,8 @@
 
 use time::format_description::well_known::Rfc3339;
 
-use crate::event::{Event, EventKind};
+use crate::event::Event;
+use crate::id::EventId;
 use crate::stream;
 
 /// The header that names the event's type, and so how to read the payload.
@@ -11,24 +12,49 @@ pub const TYPE: &str = "ce-type";
 /// The header that holds the event's id.
 pub const ID: &str = "ce-id";
 
-/// The headers of this event, as published by `source` (a URI reference: `/gateway/<instance>`).
-pub fn headers(event: &Event, source: &str) -> [(&'static str, String); 9] {
-    let id = event.id().to_string();
-    let kind = event.kind();
-    [
-        (ID, id.clone()),
-        (TYPE, kind.type_name().to_owned()),
-        ("ce-source", source.to_owned()),
-        ("ce-time", event.time().format(&Rfc3339).unwrap_or_default()),
-        ("ce-specversion", "1.0".to_owned()),
-        ("ce-datacontenttype", "application/json".to_owned()),
-        ("ce-dataschema", schema_uri(kind)),
-        ("Nats-Msg-Id", id),
-        ("Nats-Expected-Stream", stream::NAME.to_owned()),
-    ]
+/// An event's envelope: everything that its headers are made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// The event's id.
+    pub id: EventId,
+    /// Its type, version included.
+    pub type_name: String,
+    /// When it happened, as in RFC 3339.
+    pub time: String,
+    /// Who publishes it, as a URI reference: `/gateway/<instance>`.
+    pub source: String,
 }
 
-/// Names the JSON Schema of an event's payload.
-pub fn schema_uri(kind: EventKind) -> String {
-    format!("urn:{}", kind.type_name().replace('.', ":"))
+impl Envelope {
+    /// The headers.
+    pub fn headers(&self) -> [(&'static str, String); 9] {
+        let id = self.id.to_string();
+        [
+            (ID, id.clone()),
+            (TYPE, self.type_name.clone()),
+            ("ce-source", self.source.clone()),
+            ("ce-time", self.time.clone()),
+            ("ce-specversion", "1.0".to_owned()),
+            ("ce-datacontenttype", "application/json".to_owned()),
+            ("ce-dataschema", schema_uri(&self.type_name)),
+            ("Nats-Msg-Id", id),
+            ("Nats-Expected-Stream", stream::NAME.to_owned()),
+        ]
+    }
+}
+
+/// The headers of this event, as published by `source` (a URI reference: `/gateway/<instance>`).
+pub fn headers(event: &Event, source: &str) -> [(&'static str, String); 9] {
+    let type_name = event.kind().type_name().to_owned();
+    Envelope { id: event.id(), type_name, time: time_of(event), source: source.to_owned() }.headers()
+}
+
+/// When the event happened, as its envelope says it.
+pub fn time_of(event: &Event) -> String {
+    event.time().format(&Rfc3339).unwrap_or_default()
+}
+
+/// Names the JSON Schema of the payload of events of this type.
+pub fn schema_uri(type_name: &str) -> String {
+    format!("urn:{}", type_name.replace('.', ":"))
 }

@@ -514,13 +514,20 @@ impl Event {
 
     /// The payload: one JSON object.
     pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let mut payload = Vec::with_capacity(1024);
+        self.encode_into(&mut payload)?;
+        Ok(payload)
+    }
+
+    /// Appends the payload to some bytes.
+    pub fn encode_into(&self, bytes: &mut Vec<u8>) -> Result<(), serde_json::Error> {
         match self {
-            Self::ChatStarted(event) => serde_json::to_vec(event),
-            Self::MessageCompleted(event) => serde_json::to_vec(event),
-            Self::ChatFailed(event) => serde_json::to_vec(event),
-            Self::ConversationCreated(event) => serde_json::to_vec(event),
-            Self::ConversationChanged(event) => serde_json::to_vec(event),
-            Self::ConversationDeleted(event) => serde_json::to_vec(event),
+            Self::ChatStarted(event) => serde_json::to_writer(bytes, event),
+            Self::MessageCompleted(event) => serde_json::to_writer(bytes, event),
+            Self::ChatFailed(event) => serde_json::to_writer(bytes, event),
+            Self::ConversationCreated(event) => serde_json::to_writer(bytes, event),
+            Self::ConversationChanged(event) => serde_json::to_writer(bytes, event),
+            Self::ConversationDeleted(event) => serde_json::to_writer(bytes, event),
         }
     }
 

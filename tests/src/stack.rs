@@ -135,6 +135,24 @@ impl Stack {
         Ok(())
     }
 
+    /// Starts the gateway again on the same port and data, after it was stopped or killed.
+    pub async fn restart_gateway(&mut self) -> anyhow::Result<()> {
+        self.gateway_settings.listen = self.gateway.address().to_string();
+        let log = self.dir.path().join("gateway.log");
+        self.gateway = Gateway::start(&self.gateway_program, &self.gateway_settings, &log).await?;
+        self.gateway.ready().await
+    }
+
+    /// The directory of the gateway's journal.
+    pub fn journal(&self) -> PathBuf {
+        self.gateway_settings.data_dir.join("journal")
+    }
+
+    /// What the gateway has logged.
+    pub fn gateway_log(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(self.dir.path().join("gateway.log"))?)
+    }
+
     /// Another gateway of the same deployment, with these settings changed.
     pub async fn another_gateway(&self, change: impl FnOnce(&mut GatewaySettings)) -> anyhow::Result<Gateway> {
         let mut settings = self.gateway_settings.clone();
@@ -176,8 +194,12 @@ impl Stack {
         Ok(PgPool::connect(&self.recorder.database_url).await?)
     }
 
-    /// Waits until every event has been projected, and checks that the tables equal a fresh projection of the stream.
+    /// Waits until the gateway's journal is empty and every event has been projected, and checks that the tables equal a
+    /// fresh projection of the stream.
     pub async fn settled(&self) -> anyhow::Result<Oracle> {
+        if self.gateway.process().is_running() {
+            self.gateway.drained(Duration::from_secs(120)).await?;
+        }
         Oracle::settled(&self.nats.url(), &self.recorder.database_url, Duration::from_secs(120)).await
     }
 

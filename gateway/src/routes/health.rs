@@ -14,12 +14,13 @@ pub(super) async fn live() -> &'static str {
     "live\n"
 }
 
-/// New chats are taken. That needs a journal that can be written, and nothing else: no upstream, no recorder, no database.
+/// New chats are taken. That needs a journal that can be written and has room, and nothing else: no
+/// broker, no upstream, no recorder, no database.
 pub(super) async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     if gateway.chats.recording.journal.is_available() {
         "ready\n".into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready: the broker does not take events\n").into_response()
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready: the journal is full or cannot be written\n").into_response()
     }
 }
 

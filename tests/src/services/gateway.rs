@@ -2,8 +2,13 @@
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::time::Instant;
 
 use super::{Service, command};
+use crate::http;
 
 /// What a gateway is told. The keys are shared by all instances, the data directory by none.
 #[derive(Clone, Debug)]
@@ -48,6 +53,26 @@ impl Gateway {
         variables.extend(settings.llm_api_key.clone().map(|key| ("LLM_API_KEY", key)));
         variables.extend(settings.more.iter().map(|(name, value)| (name.as_str(), value.clone())));
         Ok(Self(Service::start("gateway", command(program, variables), log).await?))
+    }
+
+    /// The value of one of its metrics.
+    pub async fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let text = http::client().get(self.url("/metrics")).send().await?.text().await?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).with_context(|| format!("no metric {name} in\n{text}"))
+    }
+
+    /// Waits until the broker has everything that is in the journal.
+    pub async fn drained(&self, within: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + within;
+        loop {
+            let waiting = self.metric("stenograph_gateway_journal_waiting").await?;
+            if waiting == 0.0 {
+                return Ok(());
+            }
+            anyhow::ensure!(Instant::now() < deadline, "{waiting} events still wait in the journal after {within:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 }
 

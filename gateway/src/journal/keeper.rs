@@ -1,0 +1,147 @@
+//! The keeper: a thread that syncs the log, many events at once, and tries to write again when that had failed.
+
+use std::sync::{Arc, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::Store;
+use super::log::ToSync;
+
+/// How long anything is left unsynced that nobody waits for.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often writing is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the keeper is doing, so that whoever has work for it knows whether to wake it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doing {
+    /// It works, and will look for more.
+    Work,
+    /// It sleeps until a time.
+    Nap,
+    /// It sleeps until it is woken.
+    Sleep,
+}
+
+impl Doing {
+    /// Whether an event that was just recorded has to wake it.
+    pub(super) fn has_to_wake(self, is_urgent: bool) -> bool {
+        match self {
+            Self::Work => false,
+            Self::Nap => is_urgent,
+            Self::Sleep => true,
+        }
+    }
+}
+
+enum Work {
+    Sync(ToSync),
+    Write,
+    Stop,
+}
+
+/// Starts the thread. It ends when the journal is closed, or nobody has it any more.
+pub(super) fn start(store: &Arc<Store>) -> std::io::Result<JoinHandle<()>> {
+    let store = Arc::downgrade(store);
+    std::thread::Builder::new().name("journal-keeper".into()).spawn(move || {
+        let mut last_sync = Instant::now();
+        while step(&store, &mut last_sync) {}
+    })
+}
+
+/// Waits for work, and does it. False when there will be no more.
+fn step(store: &Weak<Store>, last_sync: &mut Instant) -> bool {
+    let Some(store) = store.upgrade() else { return false };
+    let Some(work) = await_work(&store, *last_sync) else { return true };
+    match work {
+        Work::Sync(to_sync) => {
+            sync(&store, &to_sync);
+            *last_sync = Instant::now();
+        }
+        Work::Write => {
+            let mut state = store.lock();
+            if state.log.try_to_write() {
+                state.waiters.written();
+                store.metrics.journal_writable.set(1);
+            } else {
+                drop(state);
+                std::thread::sleep(RETRY);
+            }
+        }
+        Work::Stop => {
+            let left = store.lock().log.to_sync();
+            if let Some(to_sync) = left {
+                sync(&store, &to_sync);
+            }
+            store.lock().log.close();
+            return false;
+        }
+    }
+    true
+}
+
+/// `None` now and then, so that a journal that nobody has any more is noticed.
+fn await_work(store: &Store, last_sync: Instant) -> Option<Work> {
+    let mut state = store.lock();
+    let work = loop {
+        state.keeper = Doing::Work;
+        let now = Instant::now();
+        if !state.log.is_writable() {
+            store.metrics.journal_writable.set(0);
+            break Some(if state.is_closed { Work::Stop } else { Work::Write });
+        }
+        let to_sync = state.log.to_sync();
+        // What is on the disk already is enough for those whose patience has run out only now.
+        let synced = to_sync.as_ref().map_or(u64::MAX, |_| state.log.synced_below().saturating_sub(1));
+        if state.waiters.synced(synced, now) {
+            store.health.was_too_slow();
+        }
+        let due = [state.waiters.sync_at(), to_sync.as_ref().map(|_| last_sync + SYNC_INTERVAL)];
+        let due = due.into_iter().flatten().min();
+        if state.is_closed {
+            break Some(Work::Stop);
+        }
+        match (due, to_sync) {
+            (Some(at), Some(to_sync)) if at <= now => break Some(Work::Sync(to_sync)),
+            (Some(at), _) => {
+                state.keeper = Doing::Nap;
+                let left = at.saturating_duration_since(now);
+                let waited = store.work.wait_timeout(state, left.max(Duration::from_micros(1)));
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+            (None, _) => {
+                state.keeper = Doing::Sleep;
+                let waited = store.work.wait_timeout(state, Duration::from_secs(5));
+                let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+                state = woken;
+                if timeout.timed_out() {
+                    break None;
+                }
+            }
+        }
+    };
+    state.keeper = Doing::Work;
+    work
+}
+
+fn sync(store: &Store, to_sync: &ToSync) {
+    let began = Instant::now();
+    let synced = to_sync.segments.iter().try_for_each(|segment| segment.sync());
+    store.metrics.journal_fsyncs.inc();
+    store.metrics.journal_fsync_seconds.observe(began.elapsed().as_secs_f64());
+    let mut state = store.lock();
+    match synced {
+        Ok(()) => {
+            state.log.synced(to_sync);
+            if state.waiters.synced(to_sync.up_to, Instant::now()) {
+                store.health.was_too_slow();
+            }
+        }
+        Err(error) => {
+            store.metrics.journal_fsync_failures.inc();
+            tracing::error!(%error, "the journal could not be synced; what it held is written again elsewhere");
+            state.log.sync_failed();
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The chats that are on the record and have not ended: what a gateway that comes back has to end.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use shared::event::{ChatFailed, ChatStarted, Event, EventKind, FailureStage};
+use shared::id::{ChatId, ConversationId, UserId};
+use shared::usage::Usage;
+use time::OffsetDateTime;
+
+use super::record::{Draft, Entry, Kind};
+
+/// Who a chat is: enough to say how it ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct OpenChat {
+    chat_id: ChatId,
+    conversation_id: ConversationId,
+    user_id: UserId,
+    gateway: String,
+    #[serde(with = "time::serde::rfc3339")]
+    started_at: OffsetDateTime,
+    model: String,
+}
+
+/// The chats that are open.
+#[derive(Debug, Default)]
+pub(super) struct OpenChats(HashMap<ChatId, OpenChat>);
+
+impl OpenChat {
+    fn of(started: &ChatStarted) -> Self {
+        Self {
+            chat_id: started.chat_id,
+            conversation_id: started.conversation_id,
+            user_id: started.user_id.clone(),
+            gateway: started.gateway.clone(),
+            started_at: started.started_at,
+            model: started.model.clone(),
+        }
+    }
+
+    /// Which it is.
+    #[cfg(test)]
+    pub(super) fn chat(&self) -> ChatId {
+        self.chat_id
+    }
+
+    /// Its end, as told by the gateway that came back.
+    pub(super) fn ended_by_restart(self, now: OffsetDateTime) -> Event {
+        let duration_ms = u64::try_from((now - self.started_at).whole_milliseconds()).unwrap_or(0);
+        Event::ChatFailed(Box::new(ChatFailed {
+            chat_id: self.chat_id,
+            conversation_id: self.conversation_id,
+            user_id: self.user_id,
+            gateway: self.gateway,
+            started_at: self.started_at,
+            failed_at: now,
+            model: self.model,
+            stage: FailureStage::GatewayRestarted,
+            error: crate::open_chat::error("gateway_restarted", "the gateway died while the chat was running"),
+            message: None,
+            usage: Usage::default(),
+            time_to_first_token_ms: None,
+            duration_ms,
+            upstream: None,
+            attempts: Vec::new(),
+            notes: vec!["duration_includes_downtime".to_owned()],
+        }))
+    }
+}
+
+impl OpenChats {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// What an event that was just recorded changes.
+    pub(super) fn saw(&mut self, event: &Event) {
+        match event {
+            Event::ChatStarted(started) => drop(self.0.insert(started.chat_id, OpenChat::of(started))),
+            Event::MessageCompleted(ended) => drop(self.0.remove(&ended.chat_id)),
+            Event::ChatFailed(ended) => drop(self.0.remove(&ended.chat_id)),
+            Event::ConversationCreated(_) | Event::ConversationChanged(_) | Event::ConversationDeleted(_) => {}
+        }
+    }
+
+    /// What a record that was read back changes. False if it cannot be understood.
+    pub(super) fn saw_record(&mut self, entry: &Entry) -> bool {
+        if entry.kind == Kind::OpenChat {
+            let chat = serde_json::from_slice::<OpenChat>(&entry.body());
+            return chat.map(|chat| self.0.insert(chat.chat_id, chat)).is_ok();
+        }
+        let Some(stored) = entry.event() else { return false };
+        let kind = EventKind::from_type_name(&stored.envelope.type_name);
+        let event = kind.and_then(|kind| Event::decode(kind, &stored.payload).ok());
+        event.as_ref().map(|event| self.saw(event)).is_some()
+    }
+
+    /// All of them as records, for the beginning of a segment.
+    pub(super) fn records(&self, at_ms: u64) -> Vec<u8> {
+        let bodies = self.0.values().filter_map(|chat| serde_json::to_vec(chat).ok());
+        let drafts = bodies.filter_map(|body| Draft::of_bytes(Kind::OpenChat, &body).ok());
+        drafts.flat_map(|draft| draft.number(0, at_ms).record().to_vec()).collect()
+    }
+
+    /// All of them, the oldest first.
+    pub(super) fn all(&self) -> Vec<OpenChat> {
+        let mut chats: Vec<OpenChat> = self.0.values().cloned().collect();
+        chats.sort_by_key(|chat| chat.chat_id);
+        chats
+    }
+}

@@ -1,0 +1,308 @@
+//! The files of the log. Each is one segment: a header, then records, then room that is reserved and still zero.
+//!
+//! Only this file writes to the disk, and so it is here that tests make the disk fail.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::record::{Entry, HEAD};
+use super::scan::{Step, step};
+
+/// The size of a segment's header.
+pub(super) const HEADER: u64 = 48;
+
+/// What a segment begins with.
+const MAGIC: [u8; 8] = *b"STENOLOG";
+
+/// The version of the form of segments and records.
+const VERSION: u32 = 1;
+
+/// How much is read at once.
+const WINDOW: usize = 1 << 20;
+
+/// The directory that the segments are in.
+#[derive(Clone, Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    #[cfg(test)]
+    pub(super) disk: std::sync::Arc<super::disk::Disk>,
+}
+
+/// What a segment's header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    /// Which run of the gateway wrote it.
+    pub(super) incarnation: u64,
+    /// The segment's number.
+    pub(super) segment: u64,
+    /// The number that the next event had when it was begun.
+    pub(super) first: u64,
+    /// When it was begun, in milliseconds since 1970.
+    pub(super) at_ms: u64,
+}
+
+/// What is at the beginning of a segment.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Beginning {
+    /// A header.
+    Good(Header),
+    /// Zeros: it was made, and never used.
+    Unused,
+    /// A header of another version.
+    OtherVersion(u32),
+    /// None of these.
+    Damaged,
+}
+
+impl Directory {
+    pub(super) fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            #[cfg(test)]
+            disk: std::sync::Arc::default(),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn file(&self, segment: u64) -> PathBuf {
+        self.path.join(format!("{segment:016}.log"))
+    }
+
+    /// The numbers of the segments that there are, in order.
+    pub(super) fn segments(&self) -> io::Result<Vec<u64>> {
+        let mut numbers = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            let name = entry?.file_name();
+            let stem = name.to_str().and_then(|name| name.strip_suffix(".log")).filter(|stem| stem.len() == 16);
+            numbers.extend(stem.and_then(|stem| stem.parse::<u64>().ok()));
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    pub(super) fn remove(&self, segment: u64) -> io::Result<()> {
+        std::fs::remove_file(self.file(segment))?;
+        #[cfg(test)]
+        self.disk.removed(segment);
+        Ok(())
+    }
+
+    /// Makes sure that the names of new segments are on the disk.
+    fn sync(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+}
+
+/// A segment that is written to.
+#[derive(Debug)]
+pub(super) struct Segment {
+    directory: Directory,
+    file: File,
+    pub(super) number: u64,
+}
+
+impl Segment {
+    /// Makes one with room for `size` bytes, all of it reserved on the disk where the file system can.
+    pub(super) fn create(directory: &Directory, number: u64, size: u64) -> io::Result<Self> {
+        #[cfg(test)]
+        directory.disk.may_create(number)?;
+        let path = directory.file(number);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        let segment = Self { directory: directory.clone(), file, number };
+        match rustix::fs::fallocate(&segment.file, rustix::fs::FallocateFlags::empty(), 0, size) {
+            // Not every file system can; the first write that finds no room is then an error like any other.
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(segment),
+            Err(error) => {
+                let _ = std::fs::remove_file(&path);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Writes the header.
+    pub(super) fn begin(&self, header: &Header) -> io::Result<()> {
+        let mut bytes = Vec::with_capacity(48);
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        for number in [header.incarnation, header.segment, header.first, header.at_ms] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        let crc = crc32fast::hash(&bytes);
+        // The checksum takes the place of the four bytes of zero that it was made with.
+        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        self.write_at(&bytes, 0)
+    }
+
+    pub(super) fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        #[cfg(test)]
+        self.directory.disk.may_write(self.number, bytes, at, |part| self.file.write_all_at(part, at))?;
+        self.file.write_all_at(bytes, at)
+    }
+
+    /// Makes sure that what was written is on the disk, and that the file can be found there.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        #[cfg(test)]
+        self.directory.disk.may_sync(self.number)?;
+        self.file.sync_data()?;
+        self.directory.sync()?;
+        #[cfg(test)]
+        self.directory.disk.synced(self.number);
+        Ok(())
+    }
+
+    /// Gives back the room behind this.
+    pub(super) fn truncate(&self, at: u64) -> io::Result<()> {
+        self.file.set_len(at)
+    }
+}
+
+/// Reads the header of a segment.
+pub(super) fn beginning(file: &File) -> io::Result<Beginning> {
+    let mut bytes = Vec::with_capacity(48);
+    let mut header = [0; HEADER as usize];
+    while bytes.len() < header.len() {
+        let read = file.read_at(&mut header, bytes.len() as u64)?;
+        if read == 0 {
+            break;
+        }
+        let wanted = read.min(48 - bytes.len());
+        bytes.extend_from_slice(&header[..wanted]);
+    }
+    if bytes.iter().all(|&byte| byte == 0) {
+        return Ok(Beginning::Unused);
+    }
+    let u32_at = |at: usize| bytes.get(at..at + 4).and_then(|bytes| Some(u32::from_le_bytes(bytes.try_into().ok()?)));
+    let u64_at = |at: usize| bytes.get(at..at + 8).and_then(|bytes| Some(u64::from_le_bytes(bytes.try_into().ok()?)));
+    let crc = u32_at(12);
+    let mut unsigned = bytes.clone();
+    if let Some(place) = unsigned.get_mut(12..16) {
+        place.fill(0);
+    }
+    if bytes.len() < 48 || !bytes.starts_with(&MAGIC) || crc != Some(crc32fast::hash(&unsigned)) {
+        return Ok(Beginning::Damaged);
+    }
+    let header =
+        (|| Some(Header { incarnation: u64_at(16)?, segment: u64_at(24)?, first: u64_at(32)?, at_ms: u64_at(40)? }))();
+    Ok(match (u32_at(8), header) {
+        (Some(VERSION), Some(header)) => Beginning::Good(header),
+        (Some(other), Some(_)) => Beginning::OtherVersion(other),
+        _ => Beginning::Damaged,
+    })
+}
+
+/// Reads the records of a segment.
+#[derive(Debug)]
+pub(super) struct Records {
+    file: File,
+    window: Bytes,
+    /// Where the window begins in the file.
+    at: u64,
+    /// Where the segment ends.
+    end: u64,
+    gap: Gap,
+}
+
+/// What was stepped over since the last record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Gap {
+    /// In bytes.
+    pub(super) bytes: u64,
+    /// Whether there was anything in it.
+    pub(super) has_data: bool,
+}
+
+/// What [`Records`] finds.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// A record, and what was stepped over to get to it.
+    Record(Entry, Gap),
+    /// No record any more. Where the last one ended, and what is behind it.
+    End(u64, Gap),
+}
+
+impl Records {
+    /// The records of an open file from `at` to `end`.
+    pub(super) fn new(file: File, at: u64, end: u64) -> Self {
+        Self { file, window: Bytes::new(), at, end, gap: Gap::default() }
+    }
+
+    /// Where the next record is looked for.
+    pub(super) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// The same segment has grown.
+    pub(super) fn set_end(&mut self, end: u64) {
+        self.end = end;
+    }
+
+    /// The next record.
+    pub(super) fn next(&mut self) -> io::Result<Found> {
+        loop {
+            let needed = match step(&self.window) {
+                Step::Record { skipped, head } => {
+                    self.skip(skipped);
+                    let record = self.window.split_to(head.record_len());
+                    self.at += record.len() as u64;
+                    return Ok(Found::Record(Entry::new(&head, record), std::mem::take(&mut self.gap)));
+                }
+                Step::Damaged { skipped, len } => {
+                    self.skip(skipped + len);
+                    self.gap.has_data = true;
+                    continue;
+                }
+                Step::More { skipped, needed } => {
+                    self.skip(skipped);
+                    needed
+                }
+                Step::Nothing { skipped } => {
+                    self.skip(skipped);
+                    HEAD
+                }
+            };
+            if !self.fill(needed)? {
+                let ended = self.at - self.gap.bytes;
+                let rest = self.window.len();
+                self.skip(rest);
+                return Ok(Found::End(ended, std::mem::take(&mut self.gap)));
+            }
+        }
+    }
+
+    fn skip(&mut self, bytes: usize) {
+        let skipped = self.window.split_to(bytes);
+        self.at += bytes as u64;
+        self.gap.bytes += bytes as u64;
+        self.gap.has_data |= skipped.iter().any(|&byte| byte != 0);
+    }
+
+    /// Makes the window at least this long. False if the segment ends before.
+    fn fill(&mut self, needed: usize) -> io::Result<bool> {
+        let left = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let wanted = left.min(needed.max(WINDOW));
+        if wanted <= self.window.len() {
+            return Ok(false);
+        }
+        let mut window = self.window.to_vec();
+        let mut filled = window.len();
+        window.resize(wanted, 0);
+        while filled < wanted {
+            match self.file.read_at(&mut window[filled..], self.at + filled as u64)? {
+                0 => break,
+                read => filled += read,
+            }
+        }
+        let grown = filled > self.window.len();
+        window.truncate(filled);
+        self.window = window.into();
+        Ok(grown)
+    }
+}
