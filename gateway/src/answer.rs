@@ -1,6 +1,8 @@
 //! The answer's body on its way to the client: the upstream's bytes through the tap, the end held back until the chat's end
 //! is durable, and the connection broken where the upstream broke it.
 
+mod drain;
+mod keep_alive;
 mod ready;
 
 use std::future::Future;
@@ -13,6 +15,7 @@ use http_body::Frame;
 use shared::event::{ChatError, FailureStage};
 use tokio::time::Sleep;
 
+use self::keep_alive::KeepAlive;
 use self::ready::Ready;
 use crate::config::Limits;
 use crate::dialect;
@@ -24,16 +27,31 @@ use crate::upstream::UpstreamBody;
 /// How much of what is ready goes to the client in one piece.
 const MOST_AT_ONCE: usize = 64 << 10;
 
-/// The body of an answer.
+/// The body of an answer. Dropped before the end, the client has left.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Answer(Option<Box<Course>>);
+
+/// An answer under way.
+#[derive(Debug)]
+struct Course {
     upstream: UpstreamBody,
     tap: Tap,
     chat: OpenChat,
     kind: AnswerKind,
+    client: Client,
     state: State,
     silence: Silence,
+    keep_alive: Option<KeepAlive>,
     ready: Ready,
+}
+
+/// Whether anyone listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Client {
+    /// Someone does.
+    Listens,
+    /// The client has left, and the answer is read on for the record alone.
+    HasLeft,
 }
 
 /// What the upstream's response head says about the body.
@@ -43,6 +61,8 @@ pub struct AnswerKind {
     pub status: u16,
     /// The body has no other end than that of the connection.
     pub ends_with_connection: bool,
+    /// The client gets an event stream.
+    pub is_event_stream: bool,
 }
 
 #[derive(Debug)]
@@ -98,22 +118,27 @@ pub enum BrokenAnswer {
 impl Answer {
     /// The answer to this chat.
     pub fn new(upstream: UpstreamBody, tap: Tap, chat: OpenChat, kind: AnswerKind, limits: &Limits) -> Self {
-        Self {
+        let every = limits.keep_alive_comments.filter(|_| kind.is_event_stream);
+        Self(Some(Box::new(Course {
             upstream,
             tap,
             chat,
             kind,
+            client: Client::Listens,
             state: State::Streaming,
             silence: Silence::new(limits),
+            keep_alive: every.map(KeepAlive::new),
             ready: Ready::default(),
-        }
+        })))
     }
+}
 
+impl Course {
     fn poll_streaming(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self.upstream.poll_chunk(cx) {
             Poll::Ready(Some(Ok(chunk))) => {
                 self.silence.broken();
-                if !self.chat.is_recorded() {
+                if !self.chat.is_recorded() && !self.tap.translates() {
                     self.tap.pass(chunk);
                     return Poll::Ready(());
                 }
@@ -189,12 +214,20 @@ impl Answer {
     }
 
     /// Ends the chat. With a failure it failed; else what the transcript says decides.
-    fn end(&mut self, then: Then, failure: Option<ChatError>) {
+    fn end(&mut self, mut then: Then, failure: Option<ChatError>) {
+        if self.tap.tell_end(failure.as_ref()) && then == Then::Break {
+            // The client has been told in words.
+            then = Then::End;
+        }
         let (mut transcript, usage) = self.tap.take_transcript();
         let ending = match failure.or_else(|| transcript.error.take()) {
             _ if self.kind.status >= 300 => {
                 let said = dialect::error_body(self.kind.status, self.tap.error_body());
                 Ending::Failed(FailureStage::UpstreamStatus, said)
+            }
+            failure if self.client == Client::HasLeft => {
+                transcript.note(if failure.is_some() { "broke_off_while_drained" } else { "drained_to_its_end" });
+                Ending::ClientGone
             }
             Some(failure) => Ending::Failed(FailureStage::UpstreamStream, failure),
             None if is_empty(&transcript) => {
@@ -220,36 +253,60 @@ impl http_body::Body for Answer {
     type Data = Bytes;
     type Error = BrokenAnswer;
 
-    /// What is ready together goes out together: whatever the upstream has sent is read before anything is handed over.
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenAnswer>>> {
-        let this = self.get_mut();
-        while this.ready.bytes() < MOST_AT_ONCE {
-            let step = this.poll_step(cx);
-            while let Some(chunk) = this.tap.next_chunk() {
-                this.ready.push(chunk);
-            }
-            match step {
-                Poll::Ready(Step::Further) => {}
-                Poll::Ready(Step::Over) | Poll::Pending if this.ready.bytes() > 0 => break,
-                Poll::Ready(Step::Over) => return this.poll_last_word(cx),
-                Poll::Pending => return Poll::Pending,
-            }
+        match &mut self.get_mut().0 {
+            Some(course) => course.poll_chunk(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data))),
+            None => Poll::Ready(None),
         }
-        Poll::Ready(this.ready.take().map(|chunk| Ok(Frame::data(chunk))))
     }
 
     /// So the end is written together with what comes before it.
     fn is_end_stream(&self) -> bool {
-        matches!(self.state, State::Ended) && self.ready.bytes() == 0
+        self.0.as_ref().is_none_or(|course| matches!(course.state, State::Ended) && course.ready.bytes() == 0)
+    }
+}
+
+impl Course {
+    /// What is ready together goes out together: whatever the upstream has sent is read before anything is handed over.
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenAnswer>>> {
+        while self.ready.bytes() < MOST_AT_ONCE {
+            let step = self.poll_step(cx);
+            while let Some(chunk) = self.tap.next_chunk() {
+                self.ready.push(chunk);
+            }
+            match step {
+                Poll::Ready(Step::Further) => {}
+                Poll::Ready(Step::Over) | Poll::Pending if self.ready.bytes() > 0 => break,
+                Poll::Ready(Step::Over) => return self.poll_last_word(cx),
+                Poll::Pending => {
+                    let comment = ready!(self.poll_comment(cx));
+                    self.ready.push(comment);
+                }
+            }
+        }
+        let chunk = self.ready.take();
+        if let (Some(keep_alive), Some(chunk)) = (&mut self.keep_alive, &chunk) {
+            keep_alive.wrote(chunk);
+        }
+        Poll::Ready(chunk.map(Ok))
+    }
+
+    /// A comment, when the upstream has been silent for long and comments are wanted.
+    fn poll_comment(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
+        match &mut self.keep_alive {
+            Some(keep_alive) if matches!(self.state, State::Streaming) => keep_alive.poll_due(cx),
+            _ => Poll::Pending,
+        }
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        match std::mem::replace(&mut self.state, State::Ended) {
+        let Some(mut course) = self.0.take() else { return };
+        match std::mem::replace(&mut course.state, State::Ended) {
             State::Streaming => {
-                let (transcript, usage) = self.tap.take_transcript();
-                self.chat.end(Ending::ClientGone, transcript, usage).detach();
+                course.state = State::Streaming;
+                course.left();
             }
             State::Ending(ended, _) => ended.detach(),
             State::Trailing | State::Breaking(..) | State::Ended => {}

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use shared::event::{ChatError, ConversationOrigin, FailureStage};
-use shared::id::ConversationId;
+use shared::id::{ChatId, ConversationId, UserId};
 use shared::usage::Usage;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -19,17 +19,19 @@ use crate::conversation_id::ConversationKeys;
 use crate::dialect::{Fold, error_body};
 use crate::dispatch::{Answered, Candidates, Outgoing, is_key_refusal};
 use crate::error::ApiError;
-use crate::forward;
+use crate::idempotency::{self, Claim, Idempotency};
 use crate::journal::Recorded;
-use crate::open_chat::{Ending, OpenChat, Recording, error};
+use crate::leaving::LeavingRule;
+use crate::open_chat::{Admission, Ending, OpenChat, Recording, error};
 use crate::request::{ChatRequest, InvalidRequest, Surface};
-use crate::rewrite;
-use crate::routing::Choice;
+use crate::routing::{Choice, Leaving};
 use crate::tap::{Expected, Tap, UsageChunk};
-use crate::thread;
 use crate::transcript::Transcript;
+use crate::ui_message::{self, UiRequest};
+use crate::ui_stream::UiStream;
 use crate::upstream::{Upstream, UpstreamBody, UpstreamError};
 use crate::upstreams::{InForce, Upstreams};
+use crate::{caller_metadata, forward, rewrite, thread};
 
 /// The largest error body that is read where it cannot be passed on.
 const MAX_ERROR_BYTES: usize = 64 << 10;
@@ -49,43 +51,103 @@ pub struct Chats {
     pub patience: std::time::Duration,
     /// A place for each chat that may run at once.
     pub places: Arc<Semaphore>,
+    /// What happens when clients leave.
+    pub leaving: LeavingRule,
+    /// Which chats idempotency keys belong to.
+    pub keys: Arc<Idempotency>,
+}
+
+/// A chat on its way to an upstream.
+struct Course {
+    in_force: Arc<InForce>,
+    /// The place of its route.
+    route: usize,
+    request: ChatRequest,
+    path: &'static str,
+    headers: HeaderMap,
+    ids: forward::Ids,
+    telling: Option<UiStream>,
+    chat: OpenChat,
+    started: Recorded,
 }
 
 impl Chats {
     /// Serves one chat.
     pub async fn serve(
-        &self,
+        self: &Arc<Self>,
         caller: Caller,
         surface: Surface,
         headers: &HeaderMap,
         body: &Bytes,
     ) -> Result<Response, ApiError> {
         let in_force = self.upstreams.in_force();
-        let mut request = parse(body, surface, &in_force)?;
-        let route = in_force.route(&request.model).ok_or_else(|| ApiError::model_not_found(&request.model))?;
-        let candidates = Candidates::new(&in_force, route, request.dialect)
-            .ok_or_else(|| ApiError::model_not_found(&request.model))?;
+        let (mut request, ui) = parse(body, surface, &in_force)?;
+        let route = in_force.table.route(&request.model).ok_or_else(|| ApiError::model_not_found(&request.model))?;
+        if !in_force.serves(route, request.dialect) {
+            return Err(ApiError::model_not_found(&request.model));
+        }
+        let leaving = self.leaving.of(headers, in_force.table.routes[route].leaving)?;
+        let caller_metadata = caller_metadata::read(&request.parameters, headers)?;
         let conversation = self.conversation(&caller, &request, headers)?;
         if !self.recording.journal.is_available() {
             return Err(ApiError::cannot_record());
         }
         let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| ApiError::too_many_chats())?;
+        let id = ChatId::mint();
+        let (claim, note) = self.claim(&caller.user, headers, (id, conversation.0), body).await?;
 
-        let (mut chat, started) = OpenChat::admit(&self.recording, caller.user, conversation, &mut request, permit);
+        let telling = ui.map(|ui| UiStream::new(ui.continues.unwrap_or_else(|| id.assistant_message().to_string())));
+        let admission = Admission { id, conversation, caller_metadata, claim, leaving, note };
+        let (chat, started) = OpenChat::admit(&self.recording, caller.user, admission, &mut request, permit);
         if started.refusal().is_some() {
             chat.never_began();
             return Err(ApiError::cannot_record());
         }
+        let course = Course {
+            in_force,
+            route,
+            path: surface.path(),
+            headers: forward::to_upstream(headers),
+            ids: forward::Ids::of(&chat, headers),
+            request,
+            telling,
+            chat,
+            started,
+        };
+        Ok(match leaving {
+            Leaving::Cancel => self.run(course).await,
+            // In a task of its own, it goes on if the client leaves before there is an answer to go on with.
+            Leaving::Drain(_) => {
+                let (this, drains) = (Arc::clone(self), self.recording.drains.clone());
+                let running = async move {
+                    tokio::select! {
+                        response = this.run(course) => response,
+                        () = drains.stopped() => ApiError::stopping().into_response(),
+                    }
+                };
+                let done = self.recording.drains.spawn(running).await;
+                done.unwrap_or_else(|_| ApiError::stopping().into_response())
+            }
+        })
+    }
+
+    /// From the upstream's call to the answer's first byte.
+    async fn run(&self, course: Course) -> Response {
+        let Course { in_force, route, request, path, headers, ids, telling, mut chat, started } = course;
         let outgoing = Outgoing {
             method: &Method::POST,
-            path: surface.path(),
-            headers: &forward::to_upstream(headers),
+            path,
+            headers: &headers,
             body: &|upstream, choice| body_for(&request, asks_for_usage(&self.recording, upstream), choice),
         };
-        let sending = candidates.send(&outgoing, &self.recording.metrics, &mut chat.attempts);
-        let (started, answer) = tokio::join!(self.durable(started), sending);
-
-        let ids = forward::Ids::of(&chat, headers);
+        let (started, answer) = match Candidates::new(&in_force, &in_force.table.routes[route], request.dialect) {
+            Some(candidates) => {
+                let sending = candidates.send(&outgoing, &self.recording.metrics, &mut chat.attempts);
+                tokio::join!(self.durable(started), sending)
+            }
+            // Looked for before the chat was admitted.
+            None => (self.durable(started).await, Err(UpstreamError::ConnectTimeout)),
+        };
         let mut response = match (started, answer) {
             (Err(refusal), _) => {
                 let failure = error("journal_unavailable", "the start could not be made durable");
@@ -94,11 +156,28 @@ impl Chats {
             }
             (Ok(()), Err(failure)) => self.unanswered(chat, &failure).await,
             (Ok(()), Ok(answer)) if is_key_refusal(answer.response.status()) => self.key_refused(chat, answer).await,
-            (Ok(()), Ok(answer)) => Ok(self.answered(chat, &request, answer)),
+            (Ok(()), Ok(answer)) => Ok(self.answered(chat, &request, telling, answer)),
         }
         .unwrap_or_else(axum::response::IntoResponse::into_response);
         ids.put_on(response.headers_mut());
-        Ok(response)
+        response
+    }
+
+    /// Claims the idempotency key that the request brings, if it does; or says whose it is. Also what is to be noted of that.
+    async fn claim(
+        &self,
+        user: &UserId,
+        headers: &HeaderMap,
+        ids: (ChatId, ConversationId),
+        body: &Bytes,
+    ) -> Result<(Option<Claim>, Option<&'static str>), ApiError> {
+        let Some(key) = idempotency::key_in(headers)? else { return Ok((None, None)) };
+        let fingerprint = idempotency::fingerprint(body);
+        match self.keys.claim(idempotency::Token::new(user, key), ids, fingerprint).await {
+            Ok((claim, note)) => Ok((Some(claim), note)),
+            Err(taken) if taken.fingerprint != fingerprint => Err(ApiError::idempotency_key_reused(&taken)),
+            Err(taken) => Err(ApiError::idempotency_key_taken(&taken)),
+        }
     }
 
     /// The conversation that a chat belongs to, how it came by it, and the client's own name for it.
@@ -136,23 +215,35 @@ impl Chats {
         }
     }
 
-    fn answered(&self, mut chat: OpenChat, request: &ChatRequest, answered: Answered) -> Response {
+    fn answered(
+        &self,
+        mut chat: OpenChat,
+        request: &ChatRequest,
+        telling: Option<UiStream>,
+        answered: Answered,
+    ) -> Response {
         let Answered { upstream, response: answer } = answered;
         chat.answered_by(upstream.name());
-        let kind = AnswerKind {
-            status: answer.status().as_u16(),
-            ends_with_connection: UpstreamBody::ends_with_connection(&answer),
-        };
         let strips_usage = request.strips_usage && asks_for_usage(&self.recording, &upstream);
         let (idle_timeout, total_timeout) = (upstream.settings.idle_timeout, upstream.settings.total_timeout);
         let limits = Limits { idle_timeout, total_timeout, ..self.limits };
-        let expected = if kind.status < 300 { Expected::Answer } else { Expected::Error };
+        let status = answer.status();
+        let expected = if status.as_u16() < 300 { Expected::Answer } else { Expected::Error };
         let usage_chunk = if strips_usage { UsageChunk::TakenOut } else { UsageChunk::Passes };
-        let tap = Tap::new(Fold::new(request.dialect), expected, usage_chunk);
+        let mut tap = Tap::new(Fold::new(request.dialect), expected, usage_chunk);
+        let ends_with_connection = UpstreamBody::ends_with_connection(&answer);
         let (head, body) = answer.into_parts();
+        let mut headers = forward::to_client(head.headers);
+        // An error is the same to every client.
+        if let Some(ui) = telling.filter(|_| expected == Expected::Answer) {
+            tap = tap.told_to(ui);
+            headers = forward::of_ui_stream(headers);
+        }
+        let is_event_stream = forward::is_event_stream(&headers);
+        let kind = AnswerKind { status: status.as_u16(), ends_with_connection, is_event_stream };
         let mut response = Response::new(Body::new(Answer::new(body, tap, chat, kind, &limits)));
-        *response.status_mut() = head.status;
-        *response.headers_mut() = forward::to_client(head.headers);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
         response
     }
 
@@ -179,16 +270,29 @@ impl Chats {
     }
 }
 
-/// Reads the request; a frontend that names no model gets the deployment's.
-fn parse(body: &Bytes, surface: Surface, in_force: &InForce) -> Result<ChatRequest, InvalidRequest> {
-    match (ChatRequest::parse(body, surface), &in_force.table.default_model) {
+/// Reads the request. A frontend may speak the AI SDK's language, and one that names no model gets the deployment's.
+fn parse(
+    body: &Bytes,
+    surface: Surface,
+    in_force: &InForce,
+) -> Result<(ChatRequest, Option<UiRequest>), InvalidRequest> {
+    let ui = if surface == Surface::Frontend { ui_message::read(body)? } else { None };
+    let body = ui.as_ref().map_or(body, |ui| &ui.body);
+    let mut request = match (ChatRequest::parse(body, surface), &in_force.table.default_model) {
         (Err(error), Some(model))
             if surface == Surface::Frontend && error.param == Some("model") && !rewrite::has_member(body, "model") =>
         {
-            ChatRequest::parse(&rewrite::with_member(body, "model", &model.as_str().into()), surface)
+            ChatRequest::parse(&rewrite::with_member(body, "model", &model.as_str().into()), surface)?
         }
-        (parsed, _) => parsed,
+        (parsed, _) => parsed?,
+    };
+    if let Some(ui) = &ui {
+        request.thread = ui.thread.clone().or(request.thread);
+        if ui.is_repeated {
+            request.new_message = None;
+        }
     }
+    Ok((request, ui))
 }
 
 /// Whether the usage is wanted, and may be asked for. Where nothing is recorded, nothing is read either, so that what was

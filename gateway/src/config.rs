@@ -11,7 +11,8 @@ use shared::telemetry::LogConfig;
 
 use crate::conversation_id::{ConversationKeys, EXPECTED_KEYS};
 use crate::journal::{self, Level};
-use crate::routing::{KeyHeader, UpstreamSettings};
+use crate::leaving::LeavingRule;
+use crate::routing::{KeyHeader, Leaving, UpstreamSettings};
 use crate::upstreams::TableSource;
 
 /// The gateway's configuration.
@@ -33,6 +34,8 @@ pub struct Config {
     pub upstreams: TableSource,
     /// The bounds.
     pub limits: Limits,
+    /// What happens when clients leave.
+    pub leaving: LeavingRule,
     /// The origins whose pages may call; every one if none is named, then without cookies.
     pub cors_origins: Vec<http::HeaderValue>,
 }
@@ -63,6 +66,8 @@ pub struct Limits {
     pub connections: usize,
     /// How long running chats may take to finish when the gateway is asked to stop.
     pub shutdown_deadline: Duration,
+    /// After how long a silence clients get a comment, if they do.
+    pub keep_alive_comments: Option<Duration>,
 }
 
 impl Config {
@@ -93,6 +98,7 @@ impl Config {
                 default_model: env.text("GATEWAY_DEFAULT_MODEL").map(str::to_owned),
             },
             limits,
+            leaving: leaving(env)?,
             cors_origins: cors_origins(env)?,
         };
         // `.local/env` tells scripts where the gateway is; it is no setting, but no mistake either.
@@ -144,7 +150,15 @@ impl Limits {
             chats: env.or("GATEWAY_MAX_CHATS", 10_000, "a number of chats")?,
             connections: env.or("GATEWAY_MAX_CONNECTIONS", 20_000, "a number of connections")?,
             shutdown_deadline: env.duration("GATEWAY_SHUTDOWN_DEADLINE", Duration::from_secs(30))?,
+            keep_alive_comments: match env.text("GATEWAY_KEEP_ALIVE_COMMENTS") {
+                None | Some("off") => None,
+                Some(_) => Some(env.duration("GATEWAY_KEEP_ALIVE_COMMENTS", Duration::ZERO)?),
+            },
         };
+        if limits.keep_alive_comments.is_some_and(|every| every < Duration::from_millis(100)) {
+            let expected = "off, or a duration of at least 100ms";
+            return Err(malformed("GATEWAY_KEEP_ALIVE_COMMENTS", expected, &"too short"));
+        }
         if limits.chats == 0 || limits.chats > 1_000_000 {
             return Err(malformed("GATEWAY_MAX_CHATS", "a number of chats from 1 to 1000000", &limits.chats));
         }
@@ -184,6 +198,21 @@ fn provider(env: &Environment, limits: &Limits) -> Result<UpstreamSettings, Conf
         ask_for_usage: true,
         list_models: true,
     })
+}
+
+fn leaving(env: &Environment) -> Result<LeavingRule, ConfigError> {
+    let standard = LeavingRule::default();
+    let drain_for = env.duration("GATEWAY_DRAIN_FOR", standard.drain_for)?;
+    let most = env.or("GATEWAY_MAX_DRAINING", standard.most, "a number of chats")?;
+    if most > 1_000_000 {
+        return Err(malformed("GATEWAY_MAX_DRAINING", "a number of chats from 0 to 1000000", &most));
+    }
+    let otherwise = match env.text("GATEWAY_ON_LEAVE") {
+        None | Some("cancel") => Leaving::Cancel,
+        Some("drain") => Leaving::Drain(drain_for),
+        Some(other) => return Err(malformed("GATEWAY_ON_LEAVE", "cancel or drain", &other)),
+    };
+    Ok(LeavingRule { otherwise, drain_for, most })
 }
 
 /// The name of this instance: as set, else the host's and a random part, so that two on one host differ.

@@ -7,9 +7,11 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::json;
+use shared::id::{ChatId, ConversationId};
 
 use crate::auth::Unauthenticated;
-use crate::forward::REQUEST_ID;
+use crate::forward::{CHAT_ID, CONVERSATION_ID, REQUEST_ID};
+use crate::idempotency::{MalformedKey, Progress, Taken};
 use crate::request::InvalidRequest;
 use crate::upstream::UpstreamError;
 
@@ -26,11 +28,13 @@ pub struct ApiError {
     param: Option<&'static str>,
     message: String,
     retry_after: Option<u64>,
+    /// The chat that it is about, where it is another one than the request's, which there is none of.
+    about: Option<Box<(ChatId, ConversationId)>>,
 }
 
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, code: Option<&'static str>, message: impl Into<String>) -> Self {
-        Self { status, kind, code, param: None, message: message.into(), retry_after: None }
+        Self { status, kind, code, param: None, message: message.into(), retry_after: None, about: None }
     }
 
     fn retry_after(mut self, seconds: u64) -> Self {
@@ -86,6 +90,32 @@ impl ApiError {
         Self { param: Some("model"), ..error }
     }
 
+    /// The gateway stops, and this chat with it.
+    pub fn stopping() -> Self {
+        let message = "the gateway was stopped before there was an answer; try again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("gateway_stopped"), message).retry_after(1)
+    }
+
+    /// The idempotency key belongs to a chat already, of the same request: nothing was begun.
+    pub fn idempotency_key_taken(taken: &Taken) -> Self {
+        let (code, state) = match taken.progress {
+            Progress::UnderWay => ("idempotency_chat_under_way", "is under way"),
+            Progress::Done => ("idempotency_chat_done", "is done"),
+        };
+        let message =
+            format!("this idempotency key belongs to chat {}, which {state}; nothing new was begun", taken.chat);
+        let error = Self::new(StatusCode::CONFLICT, "invalid_request_error", Some(code), message);
+        Self { about: Some(Box::new((taken.chat, taken.conversation))), ..error }
+    }
+
+    /// The idempotency key belongs to a chat of another request.
+    pub fn idempotency_key_reused(taken: &Taken) -> Self {
+        let message = format!("this idempotency key belongs to chat {}, whose request was another one", taken.chat);
+        let code = Some("idempotency_key_reused");
+        let error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", code, message);
+        Self { about: Some(Box::new((taken.chat, taken.conversation))), ..error }
+    }
+
     /// As many chats as may run do.
     pub fn too_many_chats() -> Self {
         let message = "the gateway is serving as many chats as it may; try again shortly";
@@ -130,6 +160,12 @@ impl From<InvalidRequest> for ApiError {
     }
 }
 
+impl From<MalformedKey> for ApiError {
+    fn from(error: MalformedKey) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", None, error.to_string())
+    }
+}
+
 impl From<&UpstreamError> for ApiError {
     fn from(error: &UpstreamError) -> Self {
         let status = match error {
@@ -151,6 +187,13 @@ impl IntoResponse for ApiError {
         let mut response = (self.status, Json(body)).into_response();
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some((chat, conversation)) = self.about.as_deref() {
+            let value = |id: String| HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static(""));
+            response.headers_mut().insert(CHAT_ID, value(chat.to_string()));
+            response.headers_mut().insert(CONVERSATION_ID, value(conversation.to_string()));
+            // Clients retry a conflict by themselves; it would only come to the same.
+            response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -13,6 +13,7 @@ pub const CHAT_ID: HeaderName = HeaderName::from_static("x-chat-id");
 pub const CONVERSATION_ID: HeaderName = HeaderName::from_static("x-conversation-id");
 /// The request's id: the upstream's if it gave one, else the caller's, else the chat's.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const UI_MESSAGE_STREAM: HeaderName = HeaderName::from_static("x-vercel-ai-ui-message-stream");
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// Headers of one connection, never passed on.
@@ -30,7 +31,7 @@ const HOP_BY_HOP: [&str; 9] = [
 
 /// Request headers that stop here: credentials, what the gateway's own request has its own of, and what tells the upstream
 /// where a page was loaded from. Compression is not asked for, so that the tap reads what the client reads.
-const NOT_TO_UPSTREAM: [&str; 12] = [
+const NOT_TO_UPSTREAM: [&str; 13] = [
     "accept-encoding",
     "api-key",
     "authorization",
@@ -39,6 +40,8 @@ const NOT_TO_UPSTREAM: [&str; 12] = [
     "expect",
     "forwarded",
     "host",
+    // It is the gateway's: an upstream that knew it too would take a retry for a repetition.
+    "idempotency-key",
     "origin",
     "referer",
     "x-api-key",
@@ -57,14 +60,14 @@ pub fn to_upstream(headers: &HeaderMap) -> HeaderMap {
             && !NOT_TO_UPSTREAM.contains(&name)
             && !name.starts_with("sec-")
             && !name.starts_with("x-forwarded-")
+            && !name.starts_with("x-stenograph-")
     };
     pass(headers, passes)
 }
 
 /// The upstream's headers as the client gets them.
 pub fn to_client(mut headers: HeaderMap) -> HeaderMap {
-    let is_stream =
-        headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+    let is_stream = is_event_stream(&headers);
     let passes = |name: &str| {
         !HOP_BY_HOP.contains(&name) && !NOT_TO_CLIENT.contains(&name) && !name.starts_with("access-control-")
     };
@@ -77,6 +80,22 @@ pub fn to_client(mut headers: HeaderMap) -> HeaderMap {
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
         headers.entry(ACCEL_BUFFERING).or_insert(HeaderValue::from_static("no"));
     }
+    headers
+}
+
+/// Whether these are the headers of an event stream.
+pub fn is_event_stream(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+}
+
+/// The headers of an answer that is told as a UI message stream.
+pub fn of_ui_stream(mut headers: HeaderMap) -> HeaderMap {
+    headers.remove(header::CONTENT_LENGTH);
+    headers.remove(header::CONTENT_ENCODING);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(UI_MESSAGE_STREAM, HeaderValue::from_static("v1"));
+    headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
     headers
 }
 

@@ -16,9 +16,12 @@ pub mod dialect;
 pub mod tap;
 
 pub mod breaker;
+pub mod caller_metadata;
 pub mod retry;
 pub mod rewrite;
 pub mod routing;
+pub mod ui_message;
+pub mod ui_stream;
 
 pub mod auth;
 pub mod catalogue;
@@ -30,6 +33,8 @@ pub mod upstream;
 pub mod upstreams;
 
 pub mod dispatch;
+pub mod idempotency;
+pub mod leaving;
 
 pub mod answer;
 pub mod open_chat;
@@ -43,9 +48,9 @@ pub mod routes;
 pub mod server;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -61,6 +66,9 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long a start may take to become durable before the chat is refused. Nobody waits that long for a disk that works.
 const START_DEADLINE: Duration = Duration::from_secs(15);
+
+/// How much longer than the longest answer a chat is believed to be under way, if nobody says how it ended.
+const ABANDONED_AFTER: Duration = Duration::from_secs(60);
 
 /// How often unused connections to the upstream are looked through.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
@@ -87,14 +95,27 @@ fn verifier(path: &Path) -> anyhow::Result<shared::token::Verifier> {
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
-    let Config { listen, instance, log, token_keys_file, conversation_keys, journal, upstreams, limits, cors_origins } =
-        config;
+    let Config {
+        listen,
+        instance,
+        log,
+        token_keys_file,
+        conversation_keys,
+        journal,
+        upstreams,
+        limits,
+        leaving,
+        cors_origins,
+    } = config;
     let verifier = verifier(&token_keys_file)?;
     let _log = log.start();
 
     let metrics = Arc::new(metrics::Metrics::default());
     let broker = Arc::new(BrokerHealth::default());
     let nats_url = journal.nats_url.clone();
+    let longest = limits.total_timeout + ABANDONED_AFTER;
+    let keys = Arc::new(idempotency::Idempotency::new(&nats_url, &instance, longest));
+    let drains = leaving::Drains::new(leaving.most);
     // The journal first: a second process on the same directory must not take the lease of the first.
     let (journal, mut relay) = open_journal(journal, &instance, &broker, &metrics).await?;
     let lease = if journal.is_on() {
@@ -109,17 +130,20 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         metrics: Arc::clone(&metrics),
         instance,
         is_stopping: AtomicBool::new(false),
+        drains: drains.clone(),
     });
     let gateway = Arc::new(routes::Gateway {
         auth: auth::Authenticator::new(verifier),
-        chats: chat::Chats {
+        chats: Arc::new(chat::Chats {
             recording: Arc::clone(&recording),
             upstreams: Arc::clone(&upstreams),
             conversations: conversation_keys,
             limits,
             patience: START_DEADLINE,
             places: Arc::new(Semaphore::new(limits.chats)),
-        },
+            leaving,
+            keys,
+        }),
         metrics: Arc::clone(&metrics),
     });
     let listener =
@@ -133,6 +157,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         }
     });
     let router = routes::router(gateway, &cors_origins);
+    let stopped_at = OnceLock::new();
     let stop = async {
         tokio::select! {
             requested = shared::shutdown::requested() => match requested {
@@ -142,6 +167,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             () = housekeeping(&upstreams) => {}
             error = reloading(&upstreams) => tracing::error!(%error, "signals cannot be received; stopping"),
         }
+        stopped_at.get_or_init(Instant::now);
     };
     let on_deadline = || recording.is_stopping.store(true, Ordering::Relaxed);
     let serving = server::serve(listener, router, &limits, &metrics, stop, on_deadline);
@@ -153,6 +179,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     if cut_off > 0 {
         tracing::warn!(cut_off, "the deadline is over: connections were cut off");
     }
+    // Answers that are read on have what is left of the deadline.
+    let left = limits.shutdown_deadline.saturating_sub(stopped_at.get().map(Instant::elapsed).unwrap_or_default());
+    drains.finish(left).await;
     journal.close();
     if let Some(mut relay) = relay {
         let deadline = if broker.is_connected() { DRAIN_DEADLINE } else { Duration::ZERO };

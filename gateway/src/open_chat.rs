@@ -2,20 +2,23 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shared::event::{
-    Attempt, ChatError, ChatFailed, ChatStarted, ConversationOrigin, Event, FailureStage, MessageCompleted,
-    UpstreamAnswer, UserMessage,
+    Attempt, CallerMetadata, ChatError, ChatFailed, ChatStarted, ConversationOrigin, Event, FailureStage,
+    MessageCompleted, UpstreamAnswer, UserMessage,
 };
 use shared::id::{ChatId, ConversationId, UserId};
 use shared::usage::Usage;
 use time::OffsetDateTime;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::idempotency::Claim;
 use crate::journal::{Durability, Journal, JournalError, Recorded};
+use crate::leaving::Drains;
 use crate::metrics::{Direction, Metrics, Outcome};
 use crate::request::ChatRequest;
+use crate::routing::Leaving;
 use crate::transcript::Transcript;
 use crate::upstream::millis;
 
@@ -30,6 +33,25 @@ pub struct Recording {
     pub instance: String,
     /// Set when running chats are cut off because the gateway has to stop.
     pub is_stopping: AtomicBool,
+    /// The answers that are read on though their clients have left.
+    pub drains: Drains,
+}
+
+/// What is settled about a chat before it is admitted.
+#[derive(Debug)]
+pub struct Admission {
+    /// Its id.
+    pub id: ChatId,
+    /// Its conversation, how it came by it, and the client's own name for that.
+    pub conversation: (ConversationId, ConversationOrigin, Option<String>),
+    /// What the caller said about it.
+    pub caller_metadata: Option<CallerMetadata>,
+    /// The idempotency key that it came with.
+    pub claim: Option<Claim>,
+    /// What happens when the client leaves.
+    pub leaving: Leaving,
+    /// What is odd about it already.
+    pub note: Option<&'static str>,
 }
 
 /// A chat that has been admitted and has not ended.
@@ -50,6 +72,9 @@ pub struct OpenChat {
     first_token_ms: Option<u64>,
     upstream: Option<String>,
     is_ended: bool,
+    claim: Option<Claim>,
+    leaving: Leaving,
+    note: Option<&'static str>,
     /// Holds the chat's place among those that may run at once.
     _permit: OwnedSemaphorePermit,
 }
@@ -96,13 +121,14 @@ impl OpenChat {
     pub fn admit(
         recording: &Arc<Recording>,
         user: UserId,
-        (conversation_id, origin, client_thread_id): (ConversationId, ConversationOrigin, Option<String>),
+        admission: Admission,
         request: &mut ChatRequest,
         permit: OwnedSemaphorePermit,
     ) -> (Self, Recorded) {
+        let (conversation_id, origin, client_thread_id) = admission.conversation;
         let chat = Self {
             recording: Arc::clone(recording),
-            id: ChatId::mint(),
+            id: admission.id,
             conversation_id,
             origin,
             user,
@@ -113,6 +139,9 @@ impl OpenChat {
             first_token_ms: None,
             upstream: None,
             is_ended: false,
+            claim: admission.claim,
+            leaving: admission.leaving,
+            note: admission.note,
             _permit: permit,
         };
         recording.metrics.chats_started.inc();
@@ -137,6 +166,7 @@ impl OpenChat {
                 text: new.text,
             }),
             assistant_message_id: chat.id.assistant_message(),
+            caller_metadata: admission.caller_metadata,
         }));
         let recorded = recording.journal.record(&started);
         (chat, recorded)
@@ -145,6 +175,9 @@ impl OpenChat {
     /// The start could not be recorded, so there is no chat and nothing to end.
     pub fn never_began(mut self) {
         self.is_ended = true;
+        if let Some(claim) = self.claim.take() {
+            claim.give_back();
+        }
         self.recording.metrics.chats_open.dec();
         self.recording.metrics.chats_ended.get_or_create(&Outcome { outcome: "refused" }).inc();
     }
@@ -152,6 +185,21 @@ impl OpenChat {
     /// Whether the answer is to be folded and its end held back.
     pub fn is_recorded(&self) -> bool {
         self.recording.journal.is_on()
+    }
+
+    /// How long the answer may be read on though the client has left, if it may at all and there is a place for that.
+    pub fn place_to_drain(&self) -> Option<(Duration, OwnedSemaphorePermit)> {
+        match self.leaving {
+            Leaving::Drain(bound) if self.is_recorded() && !self.recording.is_stopping.load(Ordering::Relaxed) => {
+                self.recording.drains.place().map(|place| (bound, place))
+            }
+            Leaving::Drain(_) | Leaving::Cancel => None,
+        }
+    }
+
+    /// The answers that are read on.
+    pub fn drains(&self) -> &Drains {
+        &self.recording.drains
     }
 
     /// The upstream that answers.
@@ -170,6 +218,9 @@ impl OpenChat {
     /// Ends the chat: puts its end on the way to the record.
     pub fn end(&mut self, ending: Ending, mut transcript: Transcript, usage: Usage) -> EndedChat {
         self.is_ended = true;
+        if let Some(note) = self.note {
+            transcript.note(note);
+        }
         let has_answer = transcript.has_answer();
         let ending = match ending {
             Ending::ClientGone if self.recording.is_stopping.load(Ordering::Relaxed) => {
@@ -206,6 +257,11 @@ impl OpenChat {
             attempts: self.attempts.len(),
         };
         self.count(outcome, &usage);
+        match self.claim.take() {
+            Some(claim) if outcome == "completed" || has_answer => claim.keep(),
+            Some(claim) => claim.give_back(),
+            None => {}
+        }
         let message = has_answer.then(|| transcript.message(self.id.assistant_message()));
         let event = self.terminal_event(ending, message, transcript, usage, duration_ms);
         EndedChat { recorded: self.recording.journal.record(&event), line }

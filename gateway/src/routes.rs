@@ -34,7 +34,7 @@ pub struct Gateway {
     /// Who asks.
     pub auth: Authenticator,
     /// What serves chats.
-    pub chats: Chats,
+    pub chats: Arc<Chats>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }

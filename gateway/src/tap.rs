@@ -10,11 +10,13 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use shared::event::ChatError;
 use shared::usage::Usage;
 
 use crate::dialect::{Fold, Signal};
 use crate::sse::SseReader;
 use crate::transcript::Transcript;
+use crate::ui_stream::UiStream;
 
 /// The most of a document that is kept to be read.
 const MAX_DOCUMENT_BYTES: usize = 8 << 20;
@@ -63,6 +65,8 @@ pub struct Tap {
     passing: VecDeque<Bytes>,
     /// What may not pass yet.
     held: Vec<Bytes>,
+    /// The client gets the answer in other words than the upstream's.
+    ui: Option<Box<UiStream>>,
 }
 
 #[derive(Debug)]
@@ -87,11 +91,49 @@ struct EventStream {
 impl Tap {
     /// A tap that folds with `fold`.
     pub fn new(fold: Fold, expected: Expected, usage_chunk: UsageChunk) -> Self {
-        Self { fold, reading: Reading::Unknown(expected), usage_chunk, passing: VecDeque::new(), held: Vec::new() }
+        let (passing, held) = (VecDeque::new(), Vec::new());
+        Self { fold, reading: Reading::Unknown(expected), usage_chunk, passing, held, ui: None }
+    }
+
+    /// The same for a client that reads the UI message stream: what was folded passes in its words, and nothing else.
+    #[must_use]
+    pub fn told_to(self, ui: UiStream) -> Self {
+        Self { ui: Some(Box::new(ui)), ..self }
+    }
+
+    /// Whether the client gets other words than the upstream's, so that everything has to be read.
+    pub fn translates(&self) -> bool {
+        self.ui.is_some()
     }
 
     /// Takes in one chunk of the answer.
     pub fn feed(&mut self, chunk: Bytes) -> Fed {
+        let fed = self.read(chunk);
+        if let Some(ui) = &mut self.ui {
+            self.passing.clear();
+            self.held.clear();
+            self.passing.extend(Some(ui.advance(self.fold.transcript())).filter(|told| !told.is_empty()));
+        }
+        fed
+    }
+
+    /// The answer has ended, or broken off: a client that gets other words than the upstream's is told so in these, and the
+    /// telling held back until [`Tap::release`]. Returns whether it is.
+    pub fn tell_end(&mut self, failure: Option<&ChatError>) -> bool {
+        let Some(ui) = &mut self.ui else { return false };
+        let transcript = self.fold.transcript();
+        let failure = failure.or(transcript.error.as_ref()).map(|failure| failure.message.as_str());
+        let is_empty = !transcript.has_answer() && !transcript.ended;
+        let told = match failure.or(is_empty.then_some("the answer was empty")) {
+            Some(failure) => ui.fail(transcript, failure),
+            None => ui.finish(transcript),
+        };
+        self.held.clear();
+        self.held.push(told);
+        true
+    }
+
+    fn read(&mut self, chunk: Bytes) -> Fed {
         if let Reading::Unknown(expected) = &self.reading
             && let Some(first) = chunk.iter().find(|byte| !byte.is_ascii_whitespace() && !BOM.contains(byte))
         {
@@ -124,7 +166,9 @@ impl Tap {
 
     /// Lets a chunk pass unread: after the end, or where nothing is recorded.
     pub fn pass(&mut self, chunk: Bytes) {
-        self.passing.push_back(chunk);
+        if self.ui.is_none() {
+            self.passing.push_back(chunk);
+        }
     }
 
     /// The answer's bytes have ended: what is left of it is folded, and held back until [`Tap::release`].

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::Context as _;
 use secrecy::SecretString;
+use shared::event::DialectName;
 
 use crate::routing::file::{self, KeySource};
 use crate::routing::{Route, RoutingTable, UpstreamSettings};
@@ -121,6 +122,12 @@ impl InForce {
         };
         let upstreams = table.upstreams.iter().map(upstream).collect::<anyhow::Result<_>>()?;
         Ok(Self { table, upstreams })
+    }
+
+    /// Whether one of the route's upstreams speaks this dialect.
+    pub fn serves(&self, route: usize, dialect: DialectName) -> bool {
+        let choices = &self.table.routes[route].choices;
+        choices.iter().any(|choice| self.upstreams[choice.upstream].settings.speaks(dialect))
     }
 
     /// The route that answers for this model.

@@ -160,6 +160,23 @@ pub struct ChatStarted {
     pub user_message: Option<UserMessage>,
     /// The id that the answer will have.
     pub assistant_message_id: MessageId,
+    /// What the caller said about the chat for whoever reads the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller_metadata: Option<CallerMetadata>,
+}
+
+/// What a caller says about a chat: never understood, only kept, to be looked for later.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct CallerMetadata {
+    /// The caller's own user, as the body's `user` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The body's `metadata`, an object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Box<RawValue>>,
+    /// The tags in the header `x-stenograph-tags`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
 }
 
 /// The message that a chat adds to its conversation on the asking side.

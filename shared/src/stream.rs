@@ -20,3 +20,12 @@ pub const ACK_WAIT: Duration = Duration::from_secs(60);
 
 /// How many events may be in the hands of all recorders together.
 pub const MAX_ACK_PENDING: i64 = 20_000;
+
+/// The bucket that keeps which chat an `Idempotency-Key` belongs to.
+pub const IDEMPOTENCY_BUCKET: &str = "IDEMPOTENCY";
+
+/// How long a key is kept in it.
+pub const IDEMPOTENCY_WINDOW: Duration = Duration::from_secs(24 * 3600);
+
+/// How large the bucket may grow. Past that, keys are known to the gateway that they came to and to no other.
+pub const IDEMPOTENCY_MAX_BYTES: i64 = 256 << 20;

@@ -44,7 +44,9 @@ pub(super) async fn run(command: StreamCommand, config: &Config) -> anyhow::Resu
     loop {
         match setup::create(&jetstream, choices).await {
             Ok(Created::New) => {
-                return print("made stream CHATS, its consumer recorder, or its buckets GATEWAYS and BODIES");
+                return print(
+                    "made stream CHATS, its consumer recorder, or its buckets GATEWAYS, BODIES and IDEMPOTENCY",
+                );
             }
             Ok(Created::Already) => {
                 return print(

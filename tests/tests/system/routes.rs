@@ -216,6 +216,7 @@ async fn a_configuration_can_be_checked() -> anyhow::Result<()> {
             .env("TOKEN_KEYS_FILE", &keys)
             .env("CONVERSATION_KEYS", "1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8")
             .env("GATEWAY_ROUTES_FILE", &routes)
+            .env("GATEWAY_DATA_DIR", dir.path().join("data"))
             .output()?;
         let said = [output.stdout, output.stderr].concat();
         Ok((output.status.code(), String::from_utf8(said)?))

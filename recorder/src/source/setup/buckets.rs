@@ -1,15 +1,17 @@
-//! The buckets beside the stream: gateways' leases, and bodies that are too large for a message.
+//! The buckets beside the stream: gateways' leases, bodies that are too large for a message, and idempotency keys.
 
 use std::time::Duration;
 
 use async_nats::jetstream::stream::{self, Compression, DiscardPolicy, StorageType};
 use async_nats::jetstream::{Context, kv, object_store};
+use shared::stream::{IDEMPOTENCY_BUCKET, IDEMPOTENCY_MAX_BYTES, IDEMPOTENCY_WINDOW};
 use shared::{body, lease};
 
 use super::{Choices, Created, Differences, SetupError, find_stream, unavailable};
 
 const THE_LEASES: &str = "bucket GATEWAYS";
 const THE_BODIES: &str = "bucket BODIES";
+const THE_KEYS: &str = "bucket IDEMPOTENCY";
 
 /// A bucket as the broker keeps it: a stream by another name.
 struct Bucket {
@@ -22,12 +24,14 @@ struct Bucket {
 enum Kind {
     Leases,
     Bodies,
+    Keys,
 }
 
-fn all() -> [Bucket; 2] {
+fn all() -> [Bucket; 3] {
     [
         Bucket { stream: format!("KV_{}", lease::BUCKET), what: THE_LEASES, kind: Kind::Leases },
         Bucket { stream: format!("OBJ_{}", body::BUCKET), what: THE_BODIES, kind: Kind::Bodies },
+        Bucket { stream: format!("KV_{IDEMPOTENCY_BUCKET}"), what: THE_KEYS, kind: Kind::Keys },
     ]
 }
 
@@ -74,6 +78,19 @@ impl Bucket {
                 };
                 jetstream.create_key_value(config).await.map(drop).map_err(|error| unavailable(&error))
             }
+            Kind::Keys => {
+                let config = kv::Config {
+                    bucket: IDEMPOTENCY_BUCKET.to_owned(),
+                    description: "Which chats idempotency keys belong to.".to_owned(),
+                    history: 1,
+                    max_age: IDEMPOTENCY_WINDOW,
+                    max_bytes: IDEMPOTENCY_MAX_BYTES,
+                    storage: StorageType::File,
+                    num_replicas,
+                    ..kv::Config::default()
+                };
+                jetstream.create_key_value(config).await.map(drop).map_err(|error| unavailable(&error))
+            }
             Kind::Bodies => {
                 let config = object_store::Config {
                     bucket: body::BUCKET.to_owned(),
@@ -111,6 +128,7 @@ impl Bucket {
                     ));
                 }
             }
+            Kind::Keys => list.compare("max_msgs_per_subject", &1, &found.max_messages_per_subject),
             Kind::Bodies => {
                 list.compare("compression", &Some(Compression::S2), &found.compression);
                 let may_go = Duration::ZERO < found.max_age && choices.max_age.is_some_and(|age| age != found.max_age);

@@ -1,0 +1,87 @@
+//! Comments for clients whose upstream is silent, so that nothing on the way takes the connection for dead.
+//!
+//! Only between events, never within one: a comment in the middle of an event would be read as part of it. The comment
+//! does not begin with `: ping`, which some clients take for an event of their own.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::time::Sleep;
+
+/// What is written.
+pub(super) const COMMENT: &[u8] = b": keep-alive\n\n";
+
+/// Watches over what is written.
+#[derive(Debug)]
+pub(super) struct KeepAlive {
+    every: Duration,
+    last: Instant,
+    alarm: Pin<Box<Sleep>>,
+    /// The last bytes that were written.
+    tail: [u8; 4],
+}
+
+impl KeepAlive {
+    /// A comment after each silence of this length.
+    pub(super) fn new(every: Duration) -> Self {
+        // Nothing written is as good as an event written to its end.
+        Self { every, last: Instant::now(), alarm: Box::pin(tokio::time::sleep(every)), tail: *b"\n\n\n\n" }
+    }
+
+    /// Something was written.
+    pub(super) fn wrote(&mut self, chunk: &[u8]) {
+        self.last = Instant::now();
+        for byte in &chunk[chunk.len().saturating_sub(self.tail.len())..] {
+            self.tail.rotate_left(1);
+            self.tail[3] = *byte;
+        }
+    }
+
+    /// Ready with a comment when it is time for one.
+    pub(super) fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
+        loop {
+            ready!(self.alarm.as_mut().poll(cx));
+            let now = Instant::now();
+            let is_due = now >= self.last + self.every;
+            if is_due {
+                self.last = now;
+            }
+            self.alarm.as_mut().reset((self.last + self.every).into());
+            if is_due && self.is_between_events() {
+                return Poll::Ready(Bytes::from_static(COMMENT));
+            }
+        }
+    }
+
+    fn is_between_events(&self) -> bool {
+        self.tail.ends_with(b"\n\n") || self.tail == *b"\r\n\r\n" || self.tail.ends_with(b"\r\r")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_end_with_a_blank_line() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let _guard = runtime.enter();
+        let mut watch = KeepAlive::new(Duration::from_secs(1));
+        assert!(watch.is_between_events(), "before the first event");
+        for (chunk, expected) in [
+            ("data: x", false),
+            ("\n", false),
+            ("\n", true),
+            ("data: y\r\n\r", false),
+            ("\n", true),
+            ("data: z\r\r", true),
+            ("event: a\ndata: b\n", false),
+            (": c\n\n", true),
+        ] {
+            watch.wrote(chunk.as_bytes());
+            assert_eq!(watch.is_between_events(), expected, "{chunk:?}");
+        }
+    }
+}
