@@ -10,18 +10,18 @@
 //! CHATS and ROUNDS change how much is written and how often.
 #![expect(clippy::print_stdout, reason = "a benchmark says what it measured")]
 
+mod copy;
 mod events;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use futures_util::StreamExt as _;
 use recorder::projection::tables::Table;
 use recorder::store;
 use secrecy::SecretString;
 use shared::event::Event;
-use sqlx::postgres::{PgPool, PgPoolCopyExt as _};
+use sqlx::postgres::PgPool;
 use sqlx::{AssertSqlSafe, Executor as _};
 
 use events::Encoded;
@@ -58,18 +58,18 @@ async fn measure(url: String, chats: u64, rounds: usize) -> anyhow::Result<()> {
         for writers in [1, 2] {
             let (mut stored, mut copied, mut messages) = (Rates::default(), Rates::default(), Rates::default());
             for _ in 0..rounds {
-                empty(&pool).await?;
+                copy::empty(&pool).await?;
                 stored.add(encoded.len(), store_all(&pool, &encoded, batch, writers).await?);
-                let rows = Arc::new(Rows::read(&pool).await?);
-                empty(&pool).await?;
+                let rows = Arc::new(copy::Rows::read(&pool).await?);
+                copy::empty(&pool).await?;
                 copied.add(
                     encoded.len(),
-                    copy_all(&pool, &rows, &Table::ALL, encoded.len().div_ceil(batch), writers).await?,
+                    copy::all(&pool, &rows, &Table::ALL, encoded.len().div_ceil(batch), writers).await?,
                 );
-                empty(&pool).await?;
+                copy::empty(&pool).await?;
                 messages.add(
                     encoded.len(),
-                    copy_all(&pool, &rows, &[Table::Messages], encoded.len().div_ceil(batch), writers).await?,
+                    copy::all(&pool, &rows, &[Table::Messages], encoded.len().div_ceil(batch), writers).await?,
                 );
             }
             let ratio = stored.median() / copied.median();
@@ -81,7 +81,7 @@ async fn measure(url: String, chats: u64, rounds: usize) -> anyhow::Result<()> {
 
 /// What a redelivery of everything costs.
 async fn duplicates(pool: &PgPool, encoded: &Arc<Vec<Encoded>>) -> anyhow::Result<()> {
-    empty(pool).await?;
+    copy::empty(pool).await?;
     store_all(pool, encoded, 1000, 1).await?;
     let mut rate = Rates::default();
     rate.add(encoded.len(), store_all(pool, encoded, 1000, 1).await?);
@@ -110,69 +110,6 @@ async fn store_all(
         task.await??;
     }
     Ok(began.elapsed())
-}
-
-/// The rows of every table, as lines for COPY.
-struct Rows(Vec<(Table, Vec<String>)>);
-
-impl Rows {
-    async fn read(pool: &PgPool) -> anyhow::Result<Self> {
-        let mut tables = Vec::new();
-        for table in Table::ALL {
-            let order = match table {
-                Table::Messages => "ORDER BY created_at, chat_id",
-                Table::Chats => "ORDER BY chat_id",
-                Table::Conversations | Table::UsageStats | Table::UsageSlots => "",
-            };
-            let name = table.name();
-            let mut out = pool.copy_out_raw(&format!("COPY (SELECT * FROM {name} {order}) TO STDOUT")).await?;
-            let mut bytes = Vec::new();
-            while let Some(chunk) = out.next().await {
-                bytes.extend_from_slice(&chunk?);
-            }
-            let lines = String::from_utf8(bytes)?;
-            tables.push((table, lines.split_inclusive('\n').map(str::to_owned).collect()));
-        }
-        Ok(Self(tables))
-    }
-}
-
-/// The same number of transactions as the store needed, each with its share of every table.
-async fn copy_all(
-    pool: &PgPool,
-    rows: &Arc<Rows>,
-    tables: &'static [Table],
-    transactions: usize,
-    writers: usize,
-) -> anyhow::Result<Duration> {
-    let began = Instant::now();
-    let tasks = (0..writers).map(|writer| {
-        let (pool, rows) = (pool.clone(), Arc::clone(rows));
-        tokio::spawn(async move {
-            for number in (writer..transactions).step_by(writers) {
-                let mut tx = pool.begin().await?;
-                for (table, lines) in rows.0.iter().filter(|(table, _)| tables.contains(table)) {
-                    let share = lines.len() * number / transactions..lines.len() * (number + 1) / transactions;
-                    let mut copy = tx.copy_in_raw(&format!("COPY {} FROM STDIN", table.name())).await?;
-                    copy.send(lines[share].concat().into_bytes()).await?;
-                    copy.finish().await?;
-                }
-                tx.commit().await?;
-            }
-            anyhow::Ok(())
-        })
-    });
-    for task in tasks.collect::<Vec<_>>() {
-        task.await??;
-    }
-    Ok(began.elapsed())
-}
-
-async fn empty(pool: &PgPool) -> anyhow::Result<()> {
-    let tables = Table::ALL.map(Table::name).join(", ");
-    pool.execute(AssertSqlSafe(format!("TRUNCATE {tables}"))).await?;
-    pool.execute("CHECKPOINT").await?;
-    Ok(())
 }
 
 /// Events per second, of each round.
