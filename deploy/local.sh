@@ -13,6 +13,7 @@ Usage: deploy/local.sh COMMAND
   logs [NAME] [-f]   show the logs: gateway, recorder, llm, nats, postgres
   reset [--yes]      stop everything and delete its data, keys and logs
   test               get what is missing and run every test
+  pages              get what is missing, a browser included, and test the web pages in it
   tools              get what is missing (C compiler, nats-server, PostgreSQL), and nothing else
   help               this text
 
@@ -712,6 +713,17 @@ run_tests() {
     exec cargo test --locked --workspace
 }
 
+test_pages() {
+    need_tools
+    if ! have chromedriver || ! { have chromium || have chromium-browser || have google-chrome; }; then
+        need_packages "a browser to test with" chromium chromium-driver
+    fi
+    cd "$root"
+    export NATS_SERVER=$nats_server PG_BIN=$pg_bin BROWSER_TESTS=required
+    cargo build --locked --workspace --bins
+    exec cargo test --locked -p tests --test browser
+}
+
 command=${1:-}
 [ "$#" = 0 ] || shift
 case $command in
@@ -724,10 +736,11 @@ case $command in
         ;;
     logs) logs "$@" ;;
     reset) [ "$#" -le 1 ] || wrong_usage "reset: too many arguments"; reset "$@" ;;
-    down | status | test | tools | help | -h | --help)
+    down | status | test | pages | tools | help | -h | --help)
         [ "$#" = 0 ] || wrong_usage "$command takes no arguments"
         case $command in
             test) run_tests ;;
+            pages) test_pages ;;
             tools) need_test_tools ;;
             help | -h | --help) usage ;;
             *) "$command" ;;

@@ -15,6 +15,8 @@ pub mod upstream;
 
 pub mod proxy;
 
+pub mod browser;
+
 pub mod oracle;
 pub mod stack;
 

@@ -19,7 +19,7 @@ export class Shell {
     this.opener = iconButton("menu", t("nav.open"), () => this.open(true), { "aria-expanded": "false", "aria-controls": "side" });
     const bar = h("header.bar", {}, this.opener, this.title, h("a.icon-button", { href: "/", "aria-label": t("nav.new"), title: t("nav.new") }, icon("compose")));
     const userButton = h("button.user", { type: "button", "aria-haspopup": "menu", "aria-expanded": "false", "aria-label": t("nav.account", { name: user.name ?? user.id }), onclick: () => this.#userMenu(userButton) },
-      h("span.avatar", { "aria-hidden": "true" }, [...(user.name ?? user.id)][0].toUpperCase()), h("span.user-name", {}, user.name ?? user.id), icon("more"));
+      h("span.avatar", { "aria-hidden": "true", "data-letter": [...(user.name ?? user.id)][0].toUpperCase() }), h("span.user-name", {}, user.name ?? user.id), icon("more"));
     this.side = h("nav.side", { id: "side", "aria-label": t("nav.conversations") },
       h("div.side-head", {},
         h("a.wordmark", { href: "/", "aria-label": "Stenograph" }, icon("mark"), h("span", {}, "Stenograph")),

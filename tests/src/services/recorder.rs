@@ -78,6 +78,15 @@ impl RecorderProgram {
         Ok(Recorder(Service::start("recorder", command, log).await?))
     }
 
+    /// Starts the API, listening at `listen` (port 0 takes a free one), logging to the file given.
+    pub async fn serve(&self, listen: &str, log: &Path) -> anyhow::Result<Recorder> {
+        let mut variables = self.variables();
+        variables.push(("RECORDER_SERVE_LISTEN", listen.to_owned()));
+        let mut command = command(&self.program, variables);
+        command.arg("serve");
+        Ok(Recorder(Service::start("recorder serve", command, log).await?))
+    }
+
     fn variables(&self) -> Vec<(&str, String)> {
         let mut variables = vec![
             ("DATABASE_URL", self.database_url.clone()),

@@ -1,0 +1,302 @@
+//! A real browser: headless Chromium, driven through chromedriver, as a reader of the pages would use it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use rustix::process::{Pid, Signal};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use thirtyfour::{
+    By, CapabilitiesHelper as _, ChromeCapabilities, ChromiumLikeCapabilities as _, Key, TypingData, WebDriver,
+};
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::{Instant, sleep};
+
+use crate::http;
+use crate::process::{Process, Start};
+
+/// How long a page may take to come to what a test waits for. The machine may be busy with much else.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Between two looks at a page.
+const BETWEEN: Duration = Duration::from_millis(50);
+
+/// `required` runs these tests, and makes a missing browser a failure; `deploy/local.sh pages` sets it.
+const ASKED_FOR: &str = "BROWSER_TESTS";
+
+/// One browser at a time: each takes a core and more.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// Whether tests in a browser are to run. They are long, and want a machine with a browser: plain `cargo test` says that it
+/// leaves them out, `BROWSER_TESTS=required` runs them, and fails without a browser.
+#[expect(clippy::print_stderr, reason = "a test that was skipped says so")]
+pub fn is_wanted() -> anyhow::Result<bool> {
+    if std::env::var(ASKED_FOR).is_ok_and(|value| value == "required") {
+        let there = chromium().is_some() && on_path("chromedriver").is_some();
+        ensure!(there, "{ASKED_FOR}=required, but chromium and chromedriver are not both there");
+        return Ok(true);
+    }
+    eprintln!("SKIPPED: tests in a browser; `deploy/local.sh pages` runs them");
+    Ok(false)
+}
+
+/// What a reader sees with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Screen {
+    /// 1280 by 850.
+    Desktop,
+    /// 390 by 844, by touch.
+    Phone,
+}
+
+/// What a reader's system asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Colours {
+    /// Dark on light.
+    Light,
+    /// Light on dark.
+    Dark,
+}
+
+/// A browser with one page.
+#[derive(Debug)]
+pub struct Browser {
+    /// Taken when it has been asked to quit.
+    driver: Option<WebDriver>,
+    chromedriver: Process,
+    origin: String,
+    _profile: TempDir,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Browser {
+    /// A browser for this origin, in this language and time zone.
+    pub async fn start(origin: &str, language: &str, zone: &str) -> anyhow::Result<Self> {
+        let chromium = chromium().context("no chromium on the PATH")?;
+        let program = on_path("chromedriver").context("no chromedriver on the PATH")?;
+        let turn = TURN.lock().await;
+        let profile = tempfile::tempdir()?;
+        let mut command = Command::new(program);
+        command.arg("--port=0").env("TZ", zone);
+        let log = profile.path().join("chromedriver.log");
+        let ready = "started successfully on port";
+        let chromedriver =
+            Process::start(Start { name: "chromedriver", command, log: &log, ready, stop: Signal::TERM })?;
+        let line = chromedriver.ready(PATIENCE).await?;
+        let port = line.rsplit("port ").next().unwrap_or_default().trim_end_matches('.').to_owned();
+
+        let mut capabilities = ChromeCapabilities::new();
+        capabilities.set_binary(chromium.to_str().context("a path that is no text")?)?;
+        for flag in [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--hide-scrollbars",
+            "--force-color-profile=srgb",
+        ] {
+            capabilities.add_arg(flag)?;
+        }
+        capabilities.add_arg(&format!("--user-data-dir={}", profile.path().join("profile").display()))?;
+        capabilities.add_arg(&format!("--lang={language}"))?;
+        capabilities.add_experimental_option("prefs", json!({"intl.accept_languages": language}))?;
+        capabilities.set("goog:loggingPrefs", json!({"browser": "ALL"}))?;
+        let started = WebDriver::builder(format!("http://127.0.0.1:{port}"), capabilities).client(http::client());
+        let driver = started.request_timeout(PATIENCE).connect().await.context("chromedriver started no browser")?;
+        let origin = origin.trim_end_matches('/').to_owned();
+        let browser = Self { driver: Some(driver), chromedriver, origin, _profile: profile, _turn: turn };
+        browser.look(Screen::Desktop, Colours::Light).await?;
+        Ok(browser)
+    }
+
+    /// Looks with this screen, on a system with these colours.
+    pub async fn look(&self, screen: Screen, colours: Colours) -> anyhow::Result<()> {
+        let (width, height, phone) = match screen {
+            Screen::Desktop => (1280, 850, false),
+            Screen::Phone => (390, 844, true),
+        };
+        let scheme = if colours == Colours::Dark { "dark" } else { "light" };
+        let cdp = self.driver()?.cdp();
+        let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone});
+        cdp.send_raw("Emulation.setDeviceMetricsOverride", metrics).await?;
+        let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        cdp.send_raw("Emulation.setEmulatedMedia", features).await?;
+        Ok(())
+    }
+
+    /// Goes to a path.
+    pub async fn open(&self, path: &str) -> anyhow::Result<()> {
+        Ok(self.driver()?.goto(format!("{}{path}", self.origin)).await?)
+    }
+
+    /// Loads the page again.
+    pub async fn reload(&self) -> anyhow::Result<()> {
+        Ok(self.driver()?.refresh().await?)
+    }
+
+    /// Where it is, without the origin.
+    pub async fn path(&self) -> anyhow::Result<String> {
+        Ok(self.driver()?.current_url().await?.path().to_owned())
+    }
+
+    /// What a script's `return` returns.
+    pub async fn script(&self, script: &str, arguments: Vec<Value>) -> anyhow::Result<Value> {
+        Ok(self.driver()?.execute(script, arguments).await?.json().clone())
+    }
+
+    /// Waits until a JavaScript expression is true.
+    pub async fn until(&self, expression: &str) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let found = self.script(&format!("return Boolean({expression})"), vec![]).await;
+            if matches!(found, Ok(Value::Bool(true))) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let picture = self.keep("failed").await.map(|path| path.display().to_string()).unwrap_or_default();
+                let text = self.script("return document.body.innerText", vec![]).await.unwrap_or_default();
+                bail!("in {PATIENCE:?} it did not become true: {expression} ({found:?})\nsee {picture}\n{text}");
+            }
+            sleep(BETWEEN).await;
+        }
+    }
+
+    /// Waits until an element of this selector can be seen.
+    pub async fn see(&self, selector: &str) -> anyhow::Result<()> {
+        let quoted = Value::from(selector);
+        self.until(&format!("[...document.querySelectorAll({quoted})].some((e) => e.checkVisibility())")).await
+    }
+
+    /// Waits until the page has this text somewhere.
+    pub async fn read(&self, text: &str) -> anyhow::Result<()> {
+        self.until(&format!("document.body.innerText.includes({})", Value::from(text))).await
+    }
+
+    /// The text of the first element of this selector.
+    pub async fn text(&self, selector: &str) -> anyhow::Result<String> {
+        self.see(selector).await?;
+        let text = self.script("return document.querySelector(arguments[0]).innerText", vec![selector.into()]).await?;
+        Ok(text.as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Clicks it, as soon as it can be clicked.
+    pub async fn click(&self, selector: &str) -> anyhow::Result<()> {
+        self.act(selector, async |element| element.click().await).await
+    }
+
+    /// Types into it, as soon as that can be done.
+    pub async fn type_into(&self, selector: &str, text: impl Into<TypingData>) -> anyhow::Result<()> {
+        let text = text.into().to_string();
+        self.act(selector, async |element| element.send_keys(text.as_str()).await).await
+    }
+
+    /// Empties it first.
+    pub async fn type_over(&self, selector: &str, text: &str) -> anyhow::Result<()> {
+        self.act(selector, async |element| {
+            element.send_keys(Key::Control + "a").await?;
+            element.send_keys(text).await
+        })
+        .await
+    }
+
+    /// Presses a key where the focus is.
+    pub async fn press(&self, key: Key) -> anyhow::Result<()> {
+        Ok(self.driver()?.active_element().await?.send_keys(key + "").await?)
+    }
+
+    /// Clicks the button, link or menu item that says this.
+    pub async fn choose(&self, words: &str) -> anyhow::Result<()> {
+        let quoted = Value::from(words);
+        let find = "[...document.querySelectorAll('button, a, [role^=menuitem]')].filter((e) => e.checkVisibility()).find(\
+                    (e) => e.innerText.trim() === words || e.getAttribute('aria-label') === words)";
+        self.until(&format!("((words) => {find})({quoted})")).await?;
+        self.script(&format!("const words = arguments[0]; {find}.click()"), vec![words.into()]).await?;
+        Ok(())
+    }
+
+    async fn act(
+        &self,
+        selector: &str,
+        what: impl AsyncFn(&thirtyfour::WebElement) -> thirtyfour::error::WebDriverResult<()>,
+    ) -> anyhow::Result<()> {
+        self.see(selector).await?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            // Between being seen and being touched an element may be drawn anew, or lie under what is moving away.
+            let done = match self.driver()?.find(By::Css(selector)).await {
+                Ok(element) => what(&element).await,
+                Err(error) => Err(error),
+            };
+            match done {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() > deadline => return Err(error).with_context(|| selector.to_owned()),
+                Err(_) => sleep(BETWEEN).await,
+            }
+        }
+    }
+
+    /// A picture of what is seen when what moves has come to rest, kept below `target/` with the output of tests.
+    pub async fn save(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let resting = "document.getAnimations().every((a) => a.effect?.getTiming().iterations === Infinity || \
+                       a.playState !== 'running')";
+        self.until(resting).await?;
+        self.keep(name).await
+    }
+
+    async fn keep(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let directory = crate::program::target_directory()?.join("screenshots");
+        std::fs::create_dir_all(&directory)?;
+        let path = directory.join(format!("{name}.png"));
+        std::fs::write(&path, self.driver()?.screenshot_as_png().await?)?;
+        Ok(path)
+    }
+
+    /// What the page complained of since last asked: errors of scripts, and what the Content-Security-Policy has stopped.
+    /// Requests that were answered with an error status are no complaint.
+    pub async fn complaints(&self) -> anyhow::Result<Vec<String>> {
+        let entries = self.driver()?.browser_log().await?;
+        let bad = entries.into_iter().filter(|entry| format!("{:?}", entry.level).eq_ignore_ascii_case("severe"));
+        Ok(bad.map(|entry| entry.message).filter(|message| !message.contains("Failed to load resource")).collect())
+    }
+
+    /// Ends it.
+    pub async fn quit(mut self) -> anyhow::Result<()> {
+        if let Some(driver) = self.driver.take() {
+            driver.quit().await?;
+        }
+        self.chromedriver.stop(PATIENCE).await?;
+        Ok(())
+    }
+
+    fn driver(&self) -> anyhow::Result<&WebDriver> {
+        self.driver.as_ref().context("the browser has been told to quit")
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // Left to itself, the client would ask the browser to quit and wait for that on the very thread that has to carry the
+        // answer. A browser of a test that failed ends with the process group of its driver.
+        let Some(driver) = self.driver.take() else { return };
+        let _ = driver.leak();
+        if let Some(group) = i32::try_from(self.chromedriver.pid()).ok().and_then(Pid::from_raw) {
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+fn chromium() -> Option<PathBuf> {
+    ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(on_path)
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|directory| directory.join(program)).find(|file: &PathBuf| Path::is_file(file))
+}

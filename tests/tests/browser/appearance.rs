@@ -1,0 +1,93 @@
+//! Every page, wide and narrow, light and dark, in both languages: a picture of each is kept with the test's output for
+//! people to look at, and a program looks for what would keep some people out.
+
+use tests::browser::{Colours, Screen};
+use tests::openai::ApiError;
+use tests::upstream::Script;
+use tests::upstream::answer;
+
+use crate::site::Site;
+
+const ANSWER: &str = "Event sourcing keeps **every change** as an event, and derives the current state from them.\n\n\
+    ## Why\n\n1. You can *replay* history\n2. You can ask new questions of old data\n\n\
+    | store | writes | reads |\n|---|---|---|\n| event log | append | fold |\n| table | update | select |\n\n\
+    ```rust\nfn project(events: &[Event]) -> Changes {\n    events.iter().fold(Changes::default(), join)\n}\n```\n\n\
+    > The stream is the truth; tables are a view.\n\nSee [the docs](https://example.org) or `cargo doc`.";
+
+#[tokio::test]
+async fn every_page_looks_as_it_should_and_keeps_nobody_out() -> anyhow::Result<()> {
+    let Some(site) = Site::open("en-GB", "UTC").await? else { return Ok(()) };
+    let browser = &site.browser;
+    for (name, path) in [("login", "/login"), ("register", "/register?code=QK7M-2XWP")] {
+        looks(&site, name, path, "[type=submit]").await?;
+    }
+    site.register("Ann Li", &["--admin"]).await?;
+    looks(&site, "new-chat", "/", ".composer").await?;
+    site.stack.upstream.otherwise(|request| answer(request, ANSWER));
+    site.converse("How do tides work?").await?;
+    let path = site.converse("What is event sourcing, and what is it good for?").await?;
+    site.stack.upstream.otherwise(|_| Script::error(&ApiError::invalid("the question is too long".into(), None)));
+    site.ask("And what does it cost?").await?;
+    browser.read("The model did not answer.").await?;
+    site.stack.settled().await?;
+    looks(&site, "chat", &path, ".retry").await?;
+    looks(&site, "settings", "/settings", ".plot canvas").await?;
+    looks(&site, "admin-usage", "/admin", ".plot canvas").await?;
+    for section in ["users", "failures", "invites"] {
+        looks(&site, &format!("admin-{section}"), &format!("/admin/{section}"), ".row").await?;
+    }
+
+    browser.look(Screen::Phone, Colours::Light).await?;
+    browser.open("/").await?;
+    browser.click(".bar button").await?;
+    browser.until("document.querySelector('.side').getBoundingClientRect().left === 0").await?;
+    site.is_accessible("the drawer").await?;
+    browser.save("drawer-phone-light").await?;
+    site.close().await
+}
+
+#[tokio::test]
+async fn chinese_is_spoken_where_it_is_read() -> anyhow::Result<()> {
+    let Some(site) = Site::open("zh-CN", "Asia/Shanghai").await? else { return Ok(()) };
+    let browser = &site.browser;
+    browser.open("/login").await?;
+    browser.read("登录").await?;
+    site.register("李安", &[]).await?;
+    site.converse("什么是事件溯源？").await?;
+    looks(&site, "zh-settings", "/settings", ".plot canvas").await?;
+    browser.read("用量").await?;
+
+    // By the switch, and for good.
+    browser.click(".user").await?;
+    browser.choose("English").await?;
+    browser.read("New chat").await?;
+    browser.reload().await?;
+    browser.read("New chat").await?;
+    assert_eq!(browser.script("return document.documentElement.lang", vec![]).await?, "en");
+
+    // Both languages say everything.
+    let keys = "const base = document.querySelector('script[type=module]').src; const [en, zh] = await Promise.all(['en', 'zh'].map((l) => import(new URL(`words/${l}.js`, base)))); \
+                const names = (w) => Object.keys(w.default).sort().join(); return names(en) === names(zh) && names(en).length > 1000";
+    let run = format!("return (async () => {{ {keys} }})()");
+    assert_eq!(browser.script(&run, vec![]).await?, true);
+    site.close().await
+}
+
+/// The page, as everybody sees it.
+async fn looks(site: &Site, name: &str, path: &str, awaited: &str) -> anyhow::Result<()> {
+    let browser = &site.browser;
+    for (screen, width) in [(Screen::Desktop, "desktop"), (Screen::Phone, "phone")] {
+        for (colours, ground) in [(Colours::Light, "light"), (Colours::Dark, "dark")] {
+            let name = format!("{name}-{width}-{ground}");
+            browser.look(screen, colours).await?;
+            browser.open(path).await?;
+            browser.see(awaited).await?;
+            browser.until("!document.querySelector('.loading')").await?;
+            site.is_accessible(&name).await?;
+            browser.save(&name).await?;
+            let wide = "return document.documentElement.scrollWidth - innerWidth";
+            assert_eq!(browser.script(wide, vec![]).await?, 0, "{name} is wider than the screen");
+        }
+    }
+    browser.look(Screen::Desktop, Colours::Light).await
+}

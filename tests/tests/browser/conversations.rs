@@ -1,0 +1,85 @@
+//! Conversations are found, renamed and deleted.
+
+use crate::site::Site;
+
+#[tokio::test]
+async fn a_conversation_is_found_renamed_and_deleted() -> anyhow::Result<()> {
+    let Some(site) = Site::open("en-GB", "UTC").await? else { return Ok(()) };
+    let browser = &site.browser;
+    site.register("ann", &[]).await?;
+    let tides = site.converse("Why are there tides?").await?;
+    site.converse("How is bread baked?").await?;
+    browser.until("document.querySelectorAll('.list-body li').length === 2").await?;
+
+    // Found by its title, and by what was answered; opened from the list.
+    browser.type_into(".search input", "tides").await?;
+    browser.until("[...document.querySelectorAll('.list-body li a')].map((a) => a.innerText).join() === 'Why are there tides?'").await?;
+    browser.click(".list-body li a").await?;
+    browser.until(&format!("location.pathname === '{tides}'")).await?;
+    browser.read("This is the answer.").await?;
+    browser.type_over(".search input", "nothing of the kind").await?;
+    browser.read("Nothing found.").await?;
+    browser.type_over(".search input", "answer").await?;
+    browser.until("document.querySelectorAll('.list-body li').length === 2").await?;
+
+    // Renamed: in the list, at the head of the page, and after loading again.
+    browser.click(".chat-head .icon-button").await?;
+    browser.choose("Rename").await?;
+    browser.type_over("dialog [name=title]", "The moon & the sea").await?;
+    browser.choose("Save").await?;
+    browser.until("document.querySelector('.chat-head h1').innerText === 'The moon & the sea'").await?;
+    browser.open(&tides).await?;
+    browser.until("document.querySelector('.chat-head h1')?.innerText === 'The moon & the sea'").await?;
+    browser.until("document.querySelector('.list-body a[aria-current]')?.innerText === 'The moon & the sea'").await?;
+
+    // Deleted: gone from the list, and from its own address.
+    browser.click(".chat-head .icon-button").await?;
+    browser.choose("Delete").await?;
+    browser.click("dialog [type=submit]").await?;
+    browser.until("location.pathname === '/'").await?;
+    browser.until("document.querySelectorAll('.list-body li').length === 1").await?;
+    browser.open(&tides).await?;
+    browser.read("There is no such conversation here.").await?;
+    browser.until("document.querySelectorAll('.list-body li').length === 1").await?;
+    site.stack.settled().await?;
+    site.close().await
+}
+
+#[tokio::test]
+async fn the_keyboard_is_enough() -> anyhow::Result<()> {
+    use thirtyfour::Key;
+    let Some(site) = Site::open("en-GB", "UTC").await? else { return Ok(()) };
+    let browser = &site.browser;
+    site.register("ann", &[]).await?;
+    let path = site.converse("Why are there tides?").await?;
+    browser.open("/").await?;
+    browser.until("document.activeElement?.tagName === 'TEXTAREA'").await?;
+    browser.until(&format!("document.querySelector('.model select')?.value === '{}'", tests::stack::MODEL)).await?;
+    browser.type_into(".composer textarea", "One line").await?;
+    browser.type_into(".composer textarea", Key::Shift + Key::Enter).await?;
+    browser.type_into(".composer textarea", "and another").await?;
+    browser.until("document.querySelector('.composer textarea').value === 'One line\\nand another'").await?;
+    browser.press(Key::Enter).await?;
+    browser.read("This is the answer.").await?;
+    browser.until("document.querySelectorAll('.list-body li').length === 2").await?;
+
+    // From the search to a result, and into its menu and out again.
+    browser.type_into("body", Key::Control + "k").await?;
+    browser.until("document.activeElement?.type === 'search'").await?;
+    browser.type_into(".search input", "tides").await?;
+    browser.until("document.querySelectorAll('.list-body li').length === 1").await?;
+    browser.press(Key::Tab).await?;
+    browser.press(Key::Tab).await?;
+    browser.until("document.activeElement?.getAttribute('aria-haspopup') === 'menu'").await?;
+    browser.press(Key::Enter).await?;
+    browser.until("document.activeElement?.innerText === 'Rename'").await?;
+    browser.press(Key::Down).await?;
+    browser.until("document.activeElement?.innerText === 'Archive'").await?;
+    browser.press(Key::Escape).await?;
+    browser.until("document.activeElement?.getAttribute('aria-haspopup') === 'menu'").await?;
+    browser.type_into("body", Key::Control + "k").await?;
+    browser.press(Key::Tab).await?;
+    browser.press(Key::Enter).await?;
+    browser.until(&format!("location.pathname === '{path}'")).await?;
+    site.close().await
+}

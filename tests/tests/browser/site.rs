@@ -1,0 +1,113 @@
+//! The stack with everything that pages need, and a browser at its gateway.
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tests::browser::Browser;
+use tests::services::{Gateway, Recorder};
+use tests::stack::{MODEL, Stack};
+
+/// axe-core, as a script that puts `axe` on the page.
+const AXE: &str = include_str!("vendor/axe-core-4.14.1/axe.min.js");
+
+/// Everybody's password.
+pub(crate) const PASSWORD: &str = "four words make one";
+
+/// The site, and who reads it.
+pub(crate) struct Site {
+    pub(crate) browser: Browser,
+    /// Where the pages come from.
+    _gateway: Gateway,
+    _api: Recorder,
+    pub(crate) stack: Stack,
+    _logs: TempDir,
+}
+
+impl Site {
+    /// None where no browser is wanted.
+    pub(crate) async fn open(language: &str, zone: &str) -> anyhow::Result<Option<Self>> {
+        if !tests::browser::is_wanted()? {
+            return Ok(None);
+        }
+        let (stack, logs) = (Stack::start().await?, tempfile::tempdir()?);
+        let api = stack.recorder.serve("127.0.0.1:0", &logs.path().join("serve.log")).await?;
+        let reads = ("RECORDER_URL".to_owned(), api.url(""));
+        let gateway = stack.another_gateway(|settings| settings.more.push(reads)).await?;
+        let browser = Browser::start(&gateway.url(""), language, zone).await?;
+        Ok(Some(Self { browser, _gateway: gateway, _api: api, stack, _logs: logs }))
+    }
+
+    /// An invite code.
+    pub(crate) async fn invite(&self, more: &[&str]) -> anyhow::Result<String> {
+        let arguments: Vec<&str> = ["invites", "create"].iter().chain(more).copied().collect();
+        Ok(self.stack.recorder.run(&arguments).await?.trim().to_owned())
+    }
+
+    /// Registers through the page, and so logs in.
+    pub(crate) async fn register(&self, name: &str, more: &[&str]) -> anyhow::Result<()> {
+        let code = self.invite(more).await?;
+        let browser = &self.browser;
+        browser.open("/register").await?;
+        browser.type_into("[name=inviteCode]", &code).await?;
+        browser.type_into("[name=name]", name).await?;
+        browser.type_into("[name=password]", PASSWORD).await?;
+        browser.click("[type=submit]").await?;
+        browser.see(".composer textarea").await
+    }
+
+    pub(crate) async fn log_in(&self, name: &str) -> anyhow::Result<()> {
+        let browser = &self.browser;
+        browser.open("/login").await?;
+        browser.type_into("[name=name]", name).await?;
+        browser.type_into("[name=password]", PASSWORD).await?;
+        browser.click("[type=submit]").await?;
+        browser.see(".user").await
+    }
+
+    pub(crate) async fn log_out(&self) -> anyhow::Result<()> {
+        self.browser.click(".user").await?;
+        self.browser.click("[role=menu] [role=menuitem]:last-child").await?;
+        self.browser.see("[name=password]").await
+    }
+
+    /// Asks, and waits for nothing.
+    pub(crate) async fn ask(&self, question: &str) -> anyhow::Result<()> {
+        // The list of models has to be there before anything can be sent.
+        self.browser.until(&format!("document.querySelector('.model select')?.value === '{MODEL}'")).await?;
+        self.browser.type_into(".composer textarea", question).await?;
+        self.browser.click(".composer [type=submit]").await
+    }
+
+    /// Asks in a new conversation, and waits until the answer is on the record. Returns the conversation's path.
+    pub(crate) async fn converse(&self, question: &str) -> anyhow::Result<String> {
+        self.browser.open("/").await?;
+        self.ask(question).await?;
+        self.browser.until("location.pathname.startsWith('/c/')").await?;
+        // What it cost is known from the record alone.
+        self.browser.until("document.querySelector('.turn:last-child .facts')?.innerText.includes('token')").await?;
+        self.browser.path().await
+    }
+
+    /// No serious fault that keeps people out.
+    pub(crate) async fn is_accessible(&self, place: &str) -> anyhow::Result<()> {
+        let browser = &self.browser;
+        browser.script(AXE, vec![]).await?;
+        let run = "return axe.run(document, {resultTypes: ['violations'], runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']})\
+                   .then((found) => found.violations.map((v) => ({id: v.id, impact: v.impact, where: v.nodes.map((n) => n.target.join(' ') + ' ' + (n.any[0]?.message ?? ''))})))";
+        let found = browser.script(run, vec![]).await?;
+        let serious: Vec<&Value> = found
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|violation| violation["impact"] != json!("minor") && violation["impact"] != json!("moderate"))
+            .collect();
+        anyhow::ensure!(serious.is_empty(), "{place}: {serious:#?}");
+        Ok(())
+    }
+
+    /// The page has not complained; ends everything.
+    pub(crate) async fn close(self) -> anyhow::Result<()> {
+        let complaints = self.browser.complaints().await?;
+        assert_eq!(complaints, Vec::<String>::new());
+        self.browser.quit().await
+    }
+}
