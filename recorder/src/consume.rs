@@ -15,12 +15,16 @@ use tokio_util::sync::CancellationToken;
 use crate::batch::Fill;
 use crate::disposition::{Disposition, pause};
 use crate::metrics::{KindLabel, Metrics, ReasonLabel};
+use crate::source::bodies::Bodies;
 use crate::source::log::{Ending, Log, LogError, Span, Start};
 use crate::source::setup::SetupError;
-use crate::source::{Batch, Source};
+use crate::source::{Batch, Gathered, Source};
 use crate::store::quarantine::{Quarantined, Reason};
 use crate::store::{self, Applied};
 use crate::watchdog::{CheckError, Checked, Connection, Watchdog};
+
+/// How long a transaction may take. The database itself ends a statement after half of that.
+const LONGEST_WRITE: Duration = Duration::from_secs(60);
 
 /// Between two tries to see where the broker stands.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -28,6 +32,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// A worker that records what the source gives.
 pub struct Consume {
     source: Source,
+    bodies: Bodies,
     watchdog: Watchdog,
     pool: PgPool,
     metrics: Arc<Metrics>,
@@ -68,7 +73,7 @@ impl Consume {
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> Self {
-        Self { source, watchdog, pool, metrics, stop }
+        Self { source, bodies: Bodies::new(watchdog.client()), watchdog, pool, metrics, stop }
     }
 
     /// Records until it is told to stop.
@@ -81,18 +86,18 @@ impl Consume {
     /// Records one batch: waits for it, writes it, acknowledges it.
     pub async fn step(&mut self) -> Result<Step, SetupError> {
         let stop = self.stop.clone();
-        let batch = tokio::select! {
+        let gathered = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(Step::Stopped),
             connection = self.watchdog.reconnected() => return self.look_again(connection).await,
-            batch = self.source.next() => batch?,
+            gathered = self.source.next() => gathered?,
         };
         let began = Instant::now();
-        let Some(recorded) = batch.held_while(self.record(&batch)).await else {
-            batch.give_back().await;
+        let Some((batch, recorded)) = gathered.held_while(self.open_and_record(&gathered)).await else {
+            gathered.give_back().await;
             return Ok(Step::Stopped);
         };
-        batch.acknowledge().await;
+        gathered.acknowledge().await;
         self.report(&batch, recorded, began);
         Ok(Step::Recorded)
     }
@@ -152,10 +157,17 @@ impl Consume {
             self.metrics.read_again.inc_by(gathered.len() as u64);
             // Told to stop: this reading goes for nothing, and the next recorder does it again.
             let stopped = || LogError::Unavailable("the recorder stops".to_owned());
-            self.record(&Batch::read(gathered)).await.ok_or_else(stopped)?;
+            self.open_and_record(&Gathered::new(gathered)).await.ok_or_else(stopped)?;
         }
         tracing::info!(after, through, events = total, "events were read again");
         Ok(())
+    }
+
+    /// Reads what was gathered, and writes it. None if told to stop before all of it was.
+    async fn open_and_record(&self, gathered: &Gathered) -> Option<(Batch, Recorded)> {
+        let batch = self.stop.run_until_cancelled(gathered.open(&self.bodies)).await?;
+        let recorded = self.record(&batch).await?;
+        Some((batch, recorded))
     }
 
     /// Writes a batch, all of it; or nothing is certain, if told to stop while the database is away.
@@ -184,13 +196,13 @@ impl Consume {
     async fn write(&self, batch: &Batch, part: &Part, recorded: &mut Recorded) -> Result<(), sqlx::Error> {
         match part {
             Part::Events(range) => {
-                let applied = store::apply(&self.pool, &batch.events[range.clone()]).await?;
+                let applied = in_time(store::apply(&self.pool, &batch.events[range.clone()])).await?;
                 recorded.applied.applied += applied.applied;
                 recorded.applied.user_messages += applied.user_messages;
                 recorded.applied.assistant_messages += applied.assistant_messages;
             }
             Part::PutAside(event) => {
-                store::quarantine(&self.pool, event).await?;
+                in_time(store::quarantine(&self.pool, event)).await?;
                 tracing::error!(
                     subject = event.subject,
                     stream_sequence = event.stream_sequence,
@@ -246,6 +258,14 @@ impl Consume {
             duration_ms = duration.as_secs_f64() * 1000.0,
             "batch recorded"
         );
+    }
+}
+
+/// A connection that has gone silent is an error like any other, in time.
+async fn in_time<T>(write: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    match tokio::time::timeout(LONGEST_WRITE, write).await {
+        Ok(written) => written,
+        Err(_) => Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time"))),
     }
 }
 

@@ -98,3 +98,27 @@ impl Metrics {
         metrics
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_for_operators_has_every_metric() {
+        let page = include_str!("../../docs/OPERATIONS.md");
+        let mut registry = Registry::default();
+        let _metrics = Metrics::register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let help = text.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' '));
+        let names: Vec<_> = help.map(|(name, _)| name.trim_end_matches("_seconds")).collect();
+        assert!(names.len() > 10, "{text}");
+        for name in &names {
+            assert!(page.contains(&format!("| `{name}` |")), "docs/OPERATIONS.md lacks {name}");
+        }
+        for line in page.lines().filter_map(|line| line.strip_prefix("| `recorder_")) {
+            let name = format!("recorder_{}", line.split('`').next().unwrap());
+            assert!(names.contains(&name.as_str()), "docs/OPERATIONS.md has {name}, which is not there");
+        }
+    }
+}

@@ -3,6 +3,7 @@
 //! All recorders share the one consumer, and the broker spreads the events over them. Whatever is not acknowledged comes
 //! again, to anyone; so nothing here has to be certain that an acknowledgement arrived.
 
+pub mod bodies;
 pub mod delivery;
 pub mod log;
 pub mod setup;
@@ -20,6 +21,7 @@ use shared::stream::ACK_WAIT;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::batch::{Fill, Limits};
+use bodies::Bodies;
 use delivery::{Delivery, Undecodable};
 use setup::SetupError;
 
@@ -72,6 +74,10 @@ pub struct Source {
     gathered: Vec<Delivery>,
 }
 
+/// Deliveries to be recorded together, not read yet.
+#[derive(Clone, Debug)]
+pub struct Gathered(Vec<Arc<Delivery>>);
+
 /// Events to be recorded together, each with its delivery.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -97,7 +103,7 @@ impl Source {
     }
 
     /// The next batch, as soon as there is anything. May be given up at any moment, and asked again.
-    pub async fn next(&mut self) -> Result<Batch, SetupError> {
+    pub async fn next(&mut self) -> Result<Gathered, SetupError> {
         let mut fill = Fill::default();
         let mut deadline = None;
         self.gathered.iter().for_each(|delivery| fill.add(delivery.bytes()));
@@ -114,7 +120,7 @@ impl Source {
             fill.add(delivery.bytes());
             self.gathered.push(delivery);
         }
-        Ok(Batch::read(std::mem::take(&mut self.gathered)))
+        Ok(Gathered::new(std::mem::take(&mut self.gathered)))
     }
 
     /// Stops, and gives what is at hand and unread back to the others.
@@ -205,14 +211,26 @@ impl Source {
     }
 }
 
-// === impl Batch ===
+// === impl Gathered ===
 
-impl Batch {
-    /// What these deliveries say.
-    pub fn read(gathered: Vec<Delivery>) -> Self {
-        let mut batch = Self::default();
-        for delivery in gathered {
-            let delivery = Arc::new(delivery);
+impl Gathered {
+    /// These.
+    pub fn new(deliveries: Vec<Delivery>) -> Self {
+        Self(deliveries.into_iter().map(Arc::new).collect())
+    }
+
+    /// What they say, with the bodies that they refer to.
+    pub async fn open(&self, bodies: &Bodies) -> Batch {
+        for delivery in &self.0 {
+            bodies.fill(delivery).await;
+        }
+        self.read()
+    }
+
+    fn read(&self) -> Batch {
+        let mut batch = Batch::default();
+        for delivery in &self.0 {
+            let delivery = Arc::clone(delivery);
             match delivery.read() {
                 Ok(event) => {
                     batch.events.push(event);
@@ -224,22 +242,7 @@ impl Batch {
         batch
     }
 
-    /// How many deliveries are in it.
-    pub fn len(&self) -> usize {
-        self.deliveries.len() + self.undecodable.len()
-    }
-
-    /// Whether nothing is in it.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// How many events the broker had left when it delivered the last of these.
-    pub fn pending(&self) -> u64 {
-        self.all().map(Delivery::pending).min().unwrap_or_default()
-    }
-
-    /// Does the work while keeping the broker from giving the batch to another.
+    /// Does the work while keeping the broker from giving them to another.
     pub async fn held_while<T>(&self, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
         loop {
@@ -258,6 +261,34 @@ impl Batch {
     /// Nothing of it is certain to be in the tables: another may have it.
     pub async fn give_back(&self) {
         answer(self.all(), AckKind::Nak(None)).await;
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Delivery> {
+        self.0.iter().map(|delivery| &**delivery)
+    }
+}
+
+// === impl Batch ===
+
+impl Batch {
+    /// What these deliveries say, whose bodies have been fetched.
+    pub fn read(deliveries: Vec<Delivery>) -> Self {
+        Gathered::new(deliveries).read()
+    }
+
+    /// How many deliveries are in it.
+    pub fn len(&self) -> usize {
+        self.deliveries.len() + self.undecodable.len()
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many events the broker had left when it delivered the last of these.
+    pub fn pending(&self) -> u64 {
+        self.all().map(Delivery::pending).min().unwrap_or_default()
     }
 
     fn all(&self) -> impl Iterator<Item = &Delivery> {

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use async_nats::jetstream;
-use async_nats::jetstream::consumer::{DeliverPolicy, pull};
-use futures_util::StreamExt as _;
 use recorder::projection::tables::Tables;
-use shared::event::{Event, EventKind};
+use recorder::source::log::{Ending, Log, Span, Start};
+use shared::event::Event;
 use tokio::time::{Instant, sleep};
 
 /// A record at rest: the tables, which equal a fresh projection of the stream.
@@ -53,8 +52,7 @@ impl Oracle {
         most: usize,
     ) -> anyhow::Result<Self> {
         Self::drained(nats_url, within).await?;
-        let stream = stream(nats_url).await?;
-        let events = read(&stream).await?;
+        let events = read(nats_url).await?;
         let mut expected = Tables::default();
         expected.apply(&events);
         let pool = sqlx::PgPool::connect(database_url).await?;
@@ -80,20 +78,14 @@ async fn stream(nats_url: &str) -> anyhow::Result<jetstream::stream::Stream> {
     Ok(jetstream.get_stream(shared::stream::NAME).await?)
 }
 
-/// Every event in the stream, from the first, read without disturbing the recorders' consumer.
-async fn read(stream: &jetstream::stream::Stream) -> anyhow::Result<Vec<Event>> {
-    let mut stream = stream.clone();
-    let mut left = stream.info().await?.state.messages;
-    let config = pull::OrderedConfig { deliver_policy: DeliverPolicy::All, ..Default::default() };
-    let mut messages = stream.create_consumer(config).await?.messages().await?;
+/// Every event in the stream, from the first, read without disturbing the recorders' consumer, as every reader of the log does.
+async fn read(nats_url: &str) -> anyhow::Result<Vec<Event>> {
+    let client = async_nats::connect(nats_url).await?;
+    let span = Span { from: Start::Beginning, to: None, subjects: Vec::new(), ending: Ending::Stop };
+    let mut log = Log::open(client, span).await?;
     let mut events = Vec::new();
-    while left > 0 {
-        let message = messages.next().await.context("the stream ended early")??;
-        let headers = message.headers.as_ref().context("an event without headers")?;
-        let kind = headers.get(shared::envelope::TYPE).context("an event without a type")?;
-        let kind = EventKind::from_type_name(kind.as_str()).with_context(|| format!("an event of type {kind}"))?;
-        events.push(Event::decode(kind, &message.payload)?);
-        left -= 1;
+    while let Some(delivery) = log.next().await? {
+        events.push(delivery.read()?);
     }
     Ok(events)
 }

@@ -137,7 +137,7 @@ impl Process {
 
     /// Waits until its output has this text.
     pub async fn logged(&self, text: &str) -> anyhow::Result<()> {
-        let deadline = tokio::time::Instant::now() + crate::servers::PATIENCE;
+        let deadline = tokio::time::Instant::now() + 3 * crate::servers::PATIENCE;
         loop {
             if std::fs::read_to_string(&self.log).unwrap_or_default().contains(text) {
                 return Ok(());

@@ -1,11 +1,13 @@
 //! A TCP proxy that cuts wires: between any two programs of a test, on the test's command.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// What the wires do.
@@ -21,11 +23,19 @@ enum Wires {
     HalfClosed,
 }
 
+/// What a client has to say for its connection to be cut when the server has been sent it.
+#[derive(Debug, Default)]
+struct Trap {
+    word: Mutex<Option<Vec<u8>>>,
+    cuts: AtomicUsize,
+}
+
 /// A proxy in front of one server.
 #[derive(Debug)]
 pub struct CuttingProxy {
     address: SocketAddr,
     wires: watch::Sender<Wires>,
+    trap: Arc<Trap>,
     task: JoinHandle<()>,
 }
 
@@ -35,8 +45,9 @@ impl CuttingProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let wires = watch::Sender::new(Wires::Whole);
-        let task = tokio::spawn(accept(listener, server, wires.subscribe()));
-        Ok(Self { address, wires, task })
+        let trap = Arc::<Trap>::default();
+        let task = tokio::spawn(accept(listener, server, wires.subscribe(), Arc::clone(&trap)));
+        Ok(Self { address, wires, trap, task })
     }
 
     /// Where clients connect instead of to the server.
@@ -47,6 +58,16 @@ impl CuttingProxy {
     /// Closes all connections, and every new one.
     pub fn cut(&self) {
         self.wires.send_replace(Wires::Cut);
+    }
+
+    /// Cuts the connection of the next client that says this, when the server has been sent it.
+    pub fn cut_once_after(&self, word: &[u8]) {
+        *self.trap.word.lock().unwrap_or_else(PoisonError::into_inner) = Some(word.to_vec());
+    }
+
+    /// How often that has happened.
+    pub fn cuts(&self) -> usize {
+        self.trap.cuts.load(Ordering::Relaxed)
     }
 
     /// Lets nothing pass; nobody is told.
@@ -71,31 +92,44 @@ impl Drop for CuttingProxy {
     }
 }
 
-async fn accept(listener: TcpListener, server: SocketAddr, wires: watch::Receiver<Wires>) {
+async fn accept(listener: TcpListener, server: SocketAddr, wires: watch::Receiver<Wires>, trap: Arc<Trap>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             Some(_) = connections.join_next() => {}
             Ok((client, _)) = listener.accept() => {
-                connections.spawn(connect(client, server, wires.clone()));
+                connections.spawn(connect(client, server, wires.clone(), Arc::clone(&trap)));
             }
         }
     }
 }
 
-async fn connect(client: TcpStream, server: SocketAddr, mut wires: watch::Receiver<Wires>) {
+async fn connect(client: TcpStream, server: SocketAddr, mut wires: watch::Receiver<Wires>, trap: Arc<Trap>) {
     if *wires.borrow() == Wires::Cut {
         return;
     }
     let Ok(server) = TcpStream::connect(server).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-    let up = copy(from_client, to_server, Direction::ToServer, wires.clone());
-    let down = copy(from_server, to_client, Direction::ToClient, wires.clone());
+    let sprung = Notify::new();
+    let up = copy(from_client, to_server, Direction::ToServer, wires.clone(), Some((&*trap, &sprung)));
+    let down = copy(from_server, to_client, Direction::ToClient, wires.clone(), None);
     tokio::select! {
         // Each direction ends by itself; a cut ends both.
         _ = async { tokio::join!(up, down) } => {}
+        () = sprung.notified() => {}
         _ = wires.wait_for(|wires| *wires == Wires::Cut) => {}
+    }
+}
+
+impl Trap {
+    fn springs(&self, said: &[u8]) -> bool {
+        let mut word = self.word.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_it = word.as_ref().is_some_and(|word| said.windows(word.len()).any(|part| part == word.as_slice()));
+        if is_it {
+            *word = None;
+        }
+        is_it
     }
 }
 
@@ -110,6 +144,7 @@ async fn copy(
     mut to: OwnedWriteHalf,
     direction: Direction,
     mut wires: watch::Receiver<Wires>,
+    trap: Option<(&Trap, &Notify)>,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     let half_closed = |wires: Wires| direction == Direction::ToClient && wires == Wires::HalfClosed;
@@ -123,6 +158,12 @@ async fn copy(
         let Ok(wires) = wires.wait_for(|wires| *wires != Wires::Stalled).await.map(|wires| *wires) else { break };
         if half_closed(wires) || to.write_all(&buffer[..read]).await.is_err() {
             break;
+        }
+        if let Some((trap, sprung)) = trap.filter(|(trap, _)| trap.springs(&buffer[..read])) {
+            trap.cuts.fetch_add(1, Ordering::Relaxed);
+            sprung.notify_one();
+            // Nothing more passes either way: whoever waits for that cuts the connection now.
+            std::future::pending::<()>().await;
         }
     }
     let _ = to.shutdown().await;

@@ -1,5 +1,6 @@
 //! `recorder quarantine list | show | retry | drop`.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use anyhow::{Context as _, bail};
@@ -7,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use serde_json::json;
+use shared::body::{self, Reference};
 use shared::envelope;
 use sqlx::PgPool;
 use time::OffsetDateTime;
@@ -17,6 +19,8 @@ use super::{pool, print};
 use crate::config::Config;
 use crate::disposition::Disposition;
 use crate::projection::word::Word as _;
+use crate::source;
+use crate::source::bodies::{Bodies, FetchError};
 use crate::source::delivery::decode;
 use crate::store::quarantine::{self, Entry, Line, Reason};
 use crate::store::{self};
@@ -83,8 +87,8 @@ pub(super) async fn run(command: QuarantineCommand, config: &Config) -> anyhow::
                 (false, false) => print(&in_words(&entry)),
             }
         }
-        QuarantineCommand::Retry(Selection { ids, all: false }) => retry(&pool, &ids).await?.conclude(),
-        QuarantineCommand::Retry(Selection { all: true, .. }) => retry_all(&pool).await?.conclude(),
+        QuarantineCommand::Retry(Selection { ids, all: false }) => retry(&pool, config, &ids).await?.conclude(),
+        QuarantineCommand::Retry(Selection { all: true, .. }) => retry_all(&pool, config).await?.conclude(),
         QuarantineCommand::Drop { ids } => {
             for id in ids {
                 if !quarantine::discard(&pool, id).await? {
@@ -132,7 +136,7 @@ struct Retried {
 }
 
 /// Goes through all of them once. Those that succeed are gone, so the next page begins after the last one that stayed.
-async fn retry_all(pool: &PgPool) -> anyhow::Result<Retried> {
+async fn retry_all(pool: &PgPool, config: &Config) -> anyhow::Result<Retried> {
     let mut retried = Retried::default();
     loop {
         let lines = quarantine::list(pool, retried.last_kept, PAGE).await?;
@@ -140,15 +144,15 @@ async fn retry_all(pool: &PgPool) -> anyhow::Result<Retried> {
             return Ok(retried);
         }
         for line in lines {
-            retried.one(pool, line.quarantine_id).await?;
+            retried.one(pool, config, line.quarantine_id).await?;
         }
     }
 }
 
-async fn retry(pool: &PgPool, ids: &[Uuid]) -> anyhow::Result<Retried> {
+async fn retry(pool: &PgPool, config: &Config, ids: &[Uuid]) -> anyhow::Result<Retried> {
     let mut retried = Retried::default();
     for id in ids {
-        if !retried.one(pool, *id).await? {
+        if !retried.one(pool, config, *id).await? {
             bail!("{id} is not in quarantine");
         }
     }
@@ -156,9 +160,24 @@ async fn retry(pool: &PgPool, ids: &[Uuid]) -> anyhow::Result<Retried> {
 }
 
 /// Projects one again; or says why it has to stay. A database that is away is an error, and no reason.
-async fn project_again(pool: &PgPool, entry: &Entry) -> anyhow::Result<Result<(), (Reason, String)>> {
+async fn project_again(pool: &PgPool, config: &Config, entry: &Entry) -> anyhow::Result<Result<(), (Reason, String)>> {
     let kind = entry.event.header(envelope::TYPE);
-    let event = match decode(kind.as_deref(), &entry.event.payload) {
+    let mut payload = entry.event.payload.clone();
+    let headers: BTreeMap<&'static str, String> = [body::OBJECT, body::SHA256, body::SIZE]
+        .into_iter()
+        .filter_map(|name| Some((name, entry.event.header(name)?)))
+        .collect();
+    if payload.is_empty()
+        && let Ok(Some(reference)) = Reference::read(|name| headers.get(name).map(String::as_str))
+    {
+        let client = source::connect(config.nats_url()?).await.context("NATS_URL cannot be used")?;
+        match Bodies::new(client).fetch(&reference).await {
+            Ok(body) => payload = body.into(),
+            Err(error @ FetchError::Unavailable(_)) => bail!(error),
+            Err(error) => return Ok(Err((Reason::Undecodable, error.to_string()))),
+        }
+    }
+    let event = match decode(kind.as_deref(), &payload) {
         Ok(event) => event,
         Err(error) => return Ok(Err((Reason::Undecodable, error.to_string()))),
     };
@@ -175,9 +194,9 @@ async fn project_again(pool: &PgPool, entry: &Entry) -> anyhow::Result<Result<()
 
 impl Retried {
     /// Tries one again; false if it is not there.
-    async fn one(&mut self, pool: &PgPool, id: Uuid) -> anyhow::Result<bool> {
+    async fn one(&mut self, pool: &PgPool, config: &Config, id: Uuid) -> anyhow::Result<bool> {
         let Some(entry) = quarantine::get(pool, id).await? else { return Ok(false) };
-        match project_again(pool, &entry).await? {
+        match project_again(pool, config, &entry).await? {
             Ok(()) => {
                 self.projected += 1;
                 print(&format!("{id} projected"))?;

@@ -1,9 +1,12 @@
 //! One event as the broker delivered it: read, and still to be acknowledged.
 
+use std::sync::OnceLock;
+
 use async_nats::HeaderMap;
 use async_nats::jetstream::{AckKind, Message};
-use shared::envelope;
+use bytes::Bytes;
 use shared::event::{Event, EventKind};
+use shared::{body, envelope};
 use time::OffsetDateTime;
 
 use crate::projection::representable::json_of;
@@ -14,6 +17,8 @@ use crate::store::quarantine::{Quarantined, Reason};
 pub struct Delivery {
     message: Message,
     place: Place,
+    /// What it refers to, once that was fetched, or why it could not be.
+    body: OnceLock<Result<Bytes, String>>,
 }
 
 /// Where in the stream it was, and how much is behind it.
@@ -33,6 +38,9 @@ pub enum Undecodable {
     /// An envelope that this build does not know.
     #[error("expected an event of a known type, found {0:?}")]
     UnknownType(String),
+    /// Its body is elsewhere, and not to be had.
+    #[error("expected a body in the bucket that the event refers to: {0}")]
+    Body(String),
     /// The payload is something else than the envelope says.
     #[error("expected a payload of type {kind}, found {category:?} error at line {line} column {column}")]
     Payload {
@@ -66,12 +74,19 @@ impl Delivery {
             Place { sequence: 0, published_at: OffsetDateTime::UNIX_EPOCH, pending: 0 },
             |info| Place { sequence: info.stream_sequence, published_at: info.published, pending: info.pending },
         );
-        Self { message, place }
+        Self { message, place, body: OnceLock::new() }
     }
 
     /// What it says.
     pub fn read(&self) -> Result<Event, Undecodable> {
-        decode(self.header(envelope::TYPE), &self.message.payload)
+        match self.body.get() {
+            Some(Err(detail)) => return Err(Undecodable::Body(detail.clone())),
+            None if self.header(body::OBJECT).is_some() => {
+                return Err(Undecodable::Body("it was not fetched".to_owned()));
+            }
+            _ => {}
+        }
+        decode(self.header(envelope::TYPE), self.payload())
     }
 
     /// The id in its envelope, for people.
@@ -81,7 +96,14 @@ impl Delivery {
 
     /// The bytes that it takes.
     pub fn bytes(&self) -> usize {
-        self.message.length
+        let body: Option<usize> = self.header(body::SIZE).and_then(|size| size.parse().ok());
+        self.message.length.saturating_add(body.unwrap_or_default())
+    }
+
+    /// What was fetched of it, or why that could not be.
+    pub(super) fn set_body(&self, body: Result<Bytes, String>) {
+        // Fetched twice, it is the same.
+        let _ = self.body.set(body);
     }
 
     /// How many events the broker had not delivered yet when it delivered this one.
@@ -104,9 +126,12 @@ impl Delivery {
         self.message.subject.as_str()
     }
 
-    /// What was published, as it is.
+    /// What was published: in the message, or where it refers to.
     pub fn payload(&self) -> &[u8] {
-        &self.message.payload
+        match self.body.get() {
+            Some(Ok(body)) => body,
+            _ => &self.message.payload,
+        }
     }
 
     /// All of it, to be put aside.
@@ -118,7 +143,7 @@ impl Delivery {
         Quarantined {
             subject: self.message.subject.to_string(),
             headers: json_of(&headers).as_str().to_owned(),
-            payload: self.message.payload.to_vec(),
+            payload: self.payload().to_vec(),
             reason,
             detail,
             stream_sequence: self.place.sequence,

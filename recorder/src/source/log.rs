@@ -11,6 +11,7 @@ use futures_util::StreamExt as _;
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::bodies::Bodies;
 use super::delivery::Delivery;
 
 /// How long the broker may be away before the reader gives up.
@@ -121,6 +122,8 @@ impl Log {
                         if self.span.ending == Ending::Stop && self.at > self.last {
                             continue;
                         }
+                        let filled = timeout(PATIENCE, Bodies::new(self.client.clone()).fill(&delivery)).await;
+                        filled.map_err(|_| LogError::Unavailable("a body could not be fetched".to_owned()))?;
                         return Ok(Some(delivery));
                     }
                     Some(Err(error)) => error.to_string(),

@@ -1,0 +1,158 @@
+//! The recorder in trouble: nothing lost, nothing twice, and no human needed.
+
+use std::time::Duration;
+
+use async_nats::jetstream;
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use shared::stream::{CONSUMER, NAME};
+use sqlx::Row as _;
+use tests::proxy::CuttingProxy;
+use tests::stack::{Stack, User};
+use tokio::time::{Instant, sleep};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+async fn chats(stack: &Stack, user: &User, count: usize) -> anyhow::Result<()> {
+    let done = stream::iter(0..count).map(|n| async move { stack.finished_chat(user, &format!("{n}")).await });
+    for result in done.buffer_unordered(10).collect::<Vec<_>>().await {
+        anyhow::ensure!(result?.1.ends_with("data: [DONE]\n\n"));
+    }
+    Ok(())
+}
+
+/// Restarts the recorder behind a proxy to its database.
+async fn behind_a_proxy_to_postgres(stack: &mut Stack) -> anyhow::Result<CuttingProxy> {
+    let url: reqwest::Url = stack.recorder.database_url.parse()?;
+    let server = format!("127.0.0.1:{}", url.port().unwrap_or_default()).parse()?;
+    let proxy = CuttingProxy::start(server).await?;
+    for recorder in stack.recorders.drain(..) {
+        recorder.terminate(PATIENCE).await?;
+    }
+    let direct = stack.recorder.database_url.clone();
+    stack.recorder.database_url = direct.replace(&server.to_string(), &proxy.address().to_string());
+    stack.add_recorder().await?;
+    stack.recorder.database_url = direct;
+    Ok(proxy)
+}
+
+async fn redelivered(stack: &Stack) -> anyhow::Result<usize> {
+    let stream: jetstream::stream::Stream = stack.jetstream().await?.get_stream(NAME).await?;
+    Ok(stream.consumer_info(CONSUMER).await?.num_redelivered)
+}
+
+#[tokio::test]
+async fn a_connection_cut_right_after_commit_was_sent_changes_nothing() -> anyhow::Result<()> {
+    let mut stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    let proxy = behind_a_proxy_to_postgres(&mut stack).await?;
+    chats(&stack, &ann, 5).await?;
+    stack.drained().await?;
+    for round in 1..=5 {
+        // The server gets it; nobody hears what became of it.
+        proxy.cut_once_after(b"COMMIT");
+        chats(&stack, &ann, 10).await?;
+        let deadline = Instant::now() + PATIENCE;
+        while proxy.cuts() < round {
+            anyhow::ensure!(Instant::now() < deadline, "no commit was seen");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let oracle = stack.settled().await?;
+    assert_eq!(oracle.tables.chats.len(), 55);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_transaction_that_takes_longer_than_the_broker_waits_is_not_given_to_another() -> anyhow::Result<()> {
+    let mut stack = Stack::start().await?;
+    stack.add_recorder().await?;
+    let ann = stack.user("ann").await?;
+    chats(&stack, &ann, 2).await?;
+    stack.drained().await?;
+    let before = redelivered(&stack).await?;
+    let pool = stack.database().await?;
+    let mut stuck = pool.begin().await?;
+    sqlx::raw_sql("LOCK TABLE chats IN ACCESS EXCLUSIVE MODE").execute(&mut *stuck).await?;
+    chats(&stack, &ann, 5).await?;
+    // Here it is the time that matters.
+    sleep(shared::stream::ACK_WAIT + Duration::from_secs(10)).await;
+    assert_eq!(redelivered(&stack).await?, before, "the broker was told that it is being worked on");
+    stuck.rollback().await?;
+    assert_eq!(stack.settled().await?.tables.chats.len(), 7);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_silent_connection_to_the_database_is_noticed() -> anyhow::Result<()> {
+    let mut stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    let proxy = behind_a_proxy_to_postgres(&mut stack).await?;
+    chats(&stack, &ann, 5).await?;
+    stack.drained().await?;
+    proxy.stall();
+    chats(&stack, &ann, 5).await?;
+    stack.recorders[0].process().logged("a batch has to wait").await?;
+    proxy.restore();
+    assert_eq!(stack.settled().await?.tables.chats.len(), 10);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_silent_connection_to_the_broker_is_noticed() -> anyhow::Result<()> {
+    let mut stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    let proxy = CuttingProxy::start(stack.nats.address()).await?;
+    for recorder in stack.recorders.drain(..) {
+        recorder.terminate(PATIENCE).await?;
+    }
+    let direct = std::mem::replace(&mut stack.recorder.nats_url, format!("nats://{}", proxy.address()));
+    stack.add_recorder().await?;
+    stack.recorder.nats_url = direct;
+    chats(&stack, &ann, 5).await?;
+    stack.drained().await?;
+    proxy.stall();
+    chats(&stack, &ann, 5).await?;
+    stack.recorders[0].process().logged("the connection to the broker was disturbed").await?;
+    proxy.restore();
+    assert_eq!(stack.settled().await?.tables.chats.len(), 10);
+    Ok(())
+}
+
+#[tokio::test]
+async fn text_with_a_nul_is_whole_in_the_event_and_escaped_in_the_row() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    stack.finished_chat(&ann, "a\0b").await?;
+    let oracle = stack.settled().await?;
+    let of_event = oracle.events.iter().find_map(|event| match event {
+        shared::event::Event::ChatStarted(event) => event.user_message.clone(),
+        _ => None,
+    });
+    assert_eq!(of_event.unwrap().text, "a\0b");
+    assert!(oracle.tables.messages.values().any(|message| message.content == "a\\u0000b"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn four_recorders_at_once_never_deadlock() -> anyhow::Result<()> {
+    let mut stack = Stack::start().await?;
+    // Few events a transaction: many transactions, on the rows of the same three users.
+    stack.recorder.more.push(("RECORDER_BATCH_EVENTS".into(), "7".into()));
+    for recorder in stack.recorders.drain(..) {
+        recorder.terminate(PATIENCE).await?;
+    }
+    let users = [stack.user("ann").await?, stack.user("bob").await?, stack.user("eve").await?];
+    for user in &users {
+        chats(&stack, user, 100).await?;
+    }
+    for _ in 0..4 {
+        stack.add_recorder().await?;
+    }
+    let oracle = stack.settled().await?;
+    assert_eq!(oracle.tables.chats.len(), 300);
+    let pool = stack.database().await?;
+    let sql = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    assert_eq!(sqlx::query(sql).fetch_one(&pool).await?.get::<i64, _>(0), 0);
+    Ok(())
+}
