@@ -17,6 +17,7 @@ mod outages;
 mod quarantine;
 mod rebuild;
 mod redelivery;
+mod replay;
 mod routes;
 mod shutdown;
 mod use_chat;
