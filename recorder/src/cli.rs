@@ -5,6 +5,7 @@ mod keys;
 mod progress;
 mod quarantine;
 mod rebuild;
+mod replay;
 mod stream;
 mod token;
 mod users;
@@ -46,6 +47,7 @@ enum Command {
     Rebuild(rebuild::RebuildArguments),
     /// Compare the tables with the log, row by row, while everything runs. Exit status 3: they differ.
     Verify(rebuild::VerifyArguments),
+    Replay(Box<replay::ReplayArguments>),
     /// Accounts.
     #[command(subcommand)]
     Users(users::UsersCommand),
@@ -70,6 +72,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Quarantine(command) => quarantine::run(command, &config).await,
         Command::Rebuild(arguments) => rebuild::run_rebuild(arguments, &config).await,
         Command::Verify(arguments) => rebuild::run_verify(arguments, &config).await,
+        Command::Replay(arguments) => replay::run(*arguments, config).await,
         Command::Users(command) => users::run(command, &config).await,
         Command::Token(arguments) => token::run(&arguments, &config).await,
         Command::Keys(command) => keys::run(&command),

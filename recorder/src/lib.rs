@@ -12,6 +12,8 @@ pub mod store;
 
 pub mod source;
 
+pub mod replay;
+
 pub mod metrics;
 
 pub mod watchdog;

@@ -12,6 +12,12 @@ pub const TYPE: &str = "ce-type";
 /// The header that holds the event's id.
 pub const ID: &str = "ce-id";
 
+/// The header that says who published the event.
+pub const SOURCE: &str = "ce-source";
+
+/// The header that says when it happened.
+pub const TIME: &str = "ce-time";
+
 /// An event's envelope: everything that its headers are made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
@@ -32,8 +38,8 @@ impl Envelope {
         [
             (ID, id.clone()),
             (TYPE, self.type_name.clone()),
-            ("ce-source", self.source.clone()),
-            ("ce-time", self.time.clone()),
+            (SOURCE, self.source.clone()),
+            (TIME, self.time.clone()),
             ("ce-specversion", "1.0".to_owned()),
             ("ce-datacontenttype", "application/json".to_owned()),
             ("ce-dataschema", schema_uri(&self.type_name)),

@@ -37,6 +37,11 @@ impl LogConfig {
         Ok(Self { filter, format })
     }
 
+    /// Starts logging as text on standard error, for a command whose standard output is for something else.
+    pub fn start_on_stderr(self) {
+        tracing_subscriber::fmt().with_env_filter(self.filter).with_target(false).with_writer(std::io::stderr).init();
+    }
+
     /// Starts logging. To be called once, at the start of the process; what is returned is to be kept until its end.
     pub fn start(self) -> LogGuard {
         let (writer, guard) = Lines::start();

@@ -8,6 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
+use shared::envelope;
+use shared::event::Event;
 use sqlx::PgPool;
 use tempfile::TempDir;
 
@@ -213,10 +215,29 @@ impl Stack {
         Ok(async_nats::jetstream::new(async_nats::connect(self.nats.url()).await?))
     }
 
+    /// Publishes every event of the stream once more, as a gateway does but for the id that the broker would know it by.
+    pub async fn publish_everything_again(&self) -> anyhow::Result<()> {
+        let jetstream = async_nats::jetstream::new(async_nats::connect(self.nats.url()).await?);
+        for event in self.settled().await?.events {
+            publish_again(&jetstream, &event).await?;
+        }
+        Ok(())
+    }
+
     /// How many events the stream holds, from the first one on.
     pub async fn events(&self) -> anyhow::Result<u64> {
         Oracle::events(&self.nats.url()).await
     }
+}
+
+/// Publishes an event as a gateway does, but for the id that the broker would know it by.
+pub async fn publish_again(jetstream: &async_nats::jetstream::Context, event: &Event) -> anyhow::Result<()> {
+    let headers = envelope::headers(event, "/gateway/again").into_iter().filter(|(name, _)| *name != "Nats-Msg-Id");
+    let mut map = async_nats::HeaderMap::new();
+    headers.for_each(|(name, value)| map.insert(name, value));
+    let subject = shared::subject::of(event.kind(), event.user_id());
+    jetstream.publish_with_headers(subject, map, event.encode()?.into()).await?.await?;
+    Ok(())
 }
 
 /// A response header as text.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_nats::Client;
 use async_nats::jetstream::consumer::DeliverPolicy;
-use async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig};
-use async_nats::jetstream::{self, stream};
+use async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig, OrderedError};
+use async_nats::jetstream::{self, Message, stream};
 use futures_util::StreamExt as _;
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep, timeout};
@@ -18,6 +18,8 @@ use super::delivery::Delivery;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two tries to reach it.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How long the broker may be silent although there is more.
+const SILENCE: Duration = Duration::from_secs(20);
 /// The most bytes of events that are on their way at once.
 const MAX_BYTES: i64 = 16 << 20;
 
@@ -115,7 +117,8 @@ impl Log {
                 return Ok(None);
             }
             let problem = match &mut self.messages {
-                Some(messages) => match messages.next().await {
+                // A consumer that says nothing although there is more has lost its way.
+                Some(messages) => match next_message(messages, self.pending > 0).await {
                     Some(Ok(message)) => {
                         let delivery = Delivery::new(message);
                         (self.at, self.pending) = (delivery.sequence(), delivery.pending());
@@ -194,6 +197,11 @@ impl Log {
         self.messages = Some(consumer.messages().await.map_err(|error| unavailable(&error))?);
         Ok(())
     }
+}
+
+/// The next message. Where one is due and none comes for long, as if the consumer were gone.
+async fn next_message(messages: &mut Ordered, is_due: bool) -> Option<Result<Message, OrderedError>> {
+    if is_due { timeout(SILENCE, messages.next()).await.unwrap_or(None) } else { messages.next().await }
 }
 
 impl std::fmt::Debug for Log {

@@ -18,6 +18,7 @@ mod oversized;
 mod quarantine;
 mod rebuild;
 mod redelivery;
+mod replay;
 mod routes;
 mod shutdown;
 mod use_chat;

@@ -1,9 +1,7 @@
 //! The same event five times, and the end before the start: counted once.
 
 use async_nats::jetstream;
-use shared::envelope;
-use shared::event::Event;
-use tests::stack::Stack;
+use tests::stack::{Stack, publish_again};
 
 #[tokio::test]
 async fn changes_nothing() -> anyhow::Result<()> {
@@ -16,7 +14,7 @@ async fn changes_nothing() -> anyhow::Result<()> {
     let jetstream = jetstream::new(async_nats::connect(stack.nats.url()).await?);
     for _ in 0..5 {
         for event in before.events.iter().rev() {
-            publish(&jetstream, event).await?;
+            publish_again(&jetstream, event).await?;
         }
     }
     let after = stack.settled().await?;
@@ -33,19 +31,9 @@ async fn of_the_end_before_the_start_gives_the_same_rows() -> anyhow::Result<()>
     let record = one.settled().await?;
     let jetstream = jetstream::new(async_nats::connect(other.nats.url()).await?);
     for event in record.events.iter().rev() {
-        publish(&jetstream, event).await?;
+        publish_again(&jetstream, event).await?;
         other.settled().await?;
     }
     assert_eq!(other.settled().await?.tables, record.tables);
-    Ok(())
-}
-
-/// Publishes an event as a gateway does, but for the id that the broker would know it by.
-async fn publish(jetstream: &jetstream::Context, event: &Event) -> anyhow::Result<()> {
-    let headers = envelope::headers(event, "/gateway/again").into_iter().filter(|(name, _)| *name != "Nats-Msg-Id");
-    let mut map = async_nats::HeaderMap::new();
-    headers.for_each(|(name, value)| map.insert(name, value));
-    let subject = shared::subject::of(event.kind(), event.user_id());
-    jetstream.publish_with_headers(subject, map, event.encode()?.into()).await?.await?;
     Ok(())
 }

@@ -1,0 +1,224 @@
+//! `recorder replay`.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use shared::event::EventKind;
+use shared::id::{ConversationId, UserId};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::config::Config;
+use crate::replay::export::{Export, Progress};
+use crate::replay::filter::Filter;
+use crate::replay::line::{Field, Line};
+use crate::replay::seen::Seen;
+use crate::source::log::{Ending, Log, Span, Start};
+use crate::source::{self};
+
+/// How many event ids are remembered in memory; more go to files.
+const SEEN_IN_MEMORY: usize = 500_000;
+
+/// How many bytes of lines are written at once.
+const BLOCK: usize = 64 << 10;
+
+/// How much earlier than an event's own time the broker may have taken it in: clocks differ a little.
+const CLOCK_SKEW: time::Duration = time::Duration::minutes(5);
+
+/// Read the log: as lines of JSON on standard output, or as Parquet files. Each event comes once, and no recorder notices.
+#[derive(Debug, Args)]
+pub(super) struct ReplayArguments {
+    /// What to write.
+    #[arg(long, value_enum, default_value_t = Format::Jsonl)]
+    format: Format,
+    /// The directory for Parquet files: a new one, or that of an export that was interrupted, which then goes on.
+    #[arg(long, required_if_eq("format", "parquet"), value_name = "DIRECTORY")]
+    output: Option<PathBuf>,
+    /// Only these members of each line, such as id,time,data.usage.total_tokens.
+    #[arg(long, value_delimiter = ',', value_name = "MEMBER,...")]
+    fields: Vec<Field>,
+    /// Only events that happened at this time (RFC 3339, or a date in UTC) or later.
+    #[arg(long, value_parser = instant, value_name = "TIME")]
+    since: Option<OffsetDateTime>,
+    /// Only events that happened before this time.
+    #[arg(long, value_parser = instant, value_name = "TIME")]
+    until: Option<OffsetDateTime>,
+    /// Begin with this sequence of the stream.
+    #[arg(long, value_name = "SEQUENCE")]
+    from_sequence: Option<u64>,
+    /// End with this sequence.
+    #[arg(long, value_name = "SEQUENCE")]
+    to_sequence: Option<u64>,
+    /// Only this user's events; may be given more than once, as all of these.
+    #[arg(long, value_name = "ID")]
+    user: Vec<UserId>,
+    /// Only events of this kind: started, completed, failed, conversation_created and so on.
+    #[arg(long, value_parser = kind, value_name = "KIND")]
+    kind: Vec<EventKind>,
+    /// Only events about this model, as clients name it.
+    #[arg(long, value_name = "NAME")]
+    model: Vec<String>,
+    /// Only this conversation.
+    #[arg(long, value_name = "ID")]
+    conversation: Vec<ConversationId>,
+    /// Go on with events as they are published, until interrupted.
+    #[arg(long, conflicts_with_all = ["to_sequence", "until"])]
+    follow: bool,
+    /// Show no progress.
+    #[arg(long)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// One event a line, as JSON.
+    Jsonl,
+    /// One row a chat, and one row a message, by UTC day.
+    Parquet,
+}
+
+pub(super) async fn run(arguments: ReplayArguments, config: Config) -> anyhow::Result<()> {
+    let nats_url = config.nats_url()?.to_owned();
+    config.log.start_on_stderr();
+    let client = source::connect(&nats_url).await.context("NATS_URL cannot be used")?;
+    let bar = progress_bar(arguments.quiet || (arguments.format == Format::Jsonl && std::io::stdout().is_terminal()));
+    let filter = Filter {
+        users: arguments.user.into_iter().collect(),
+        kinds: arguments.kind.into_iter().collect(),
+        since: arguments.since,
+        until: arguments.until,
+        models: arguments.model.into_iter().collect(),
+        conversations: arguments.conversation.into_iter().collect(),
+    };
+    let from = match (arguments.from_sequence, arguments.since) {
+        (Some(sequence), _) => Start::Sequence(sequence),
+        // The broker takes an event in when it has happened, or later.
+        (None, Some(since)) => Start::Time(since.saturating_sub(CLOCK_SKEW)),
+        (None, None) => Start::Beginning,
+    };
+    match (arguments.format, arguments.output) {
+        (Format::Parquet, Some(directory)) => {
+            if arguments.follow || !arguments.fields.is_empty() {
+                bail!("--follow and --fields go with --format jsonl");
+            }
+            let export = Export { filter, from, to: arguments.to_sequence, directory };
+            let done = export.run(client, &mut |progress| show(&bar, progress)).await?;
+            bar.finish_and_clear();
+            writeln!(
+                std::io::stdout(),
+                "exported {} chats, {} messages, {} events about conversations; {} deliveries were no readable events",
+                done.chats,
+                done.messages,
+                done.conversation_events,
+                done.unreadable
+            )?;
+            Ok(())
+        }
+        (Format::Parquet, None) => bail!("--format parquet needs --output"),
+        (Format::Jsonl, Some(_)) => bail!("--output goes with --format parquet; lines go to standard output"),
+        (Format::Jsonl, None) => {
+            let span = Span {
+                from,
+                to: arguments.to_sequence,
+                subjects: filter.subjects(),
+                ending: if arguments.follow { Ending::Follow } else { Ending::Stop },
+            };
+            let log = Log::open(client, span).await?;
+            let result = lines(log, &filter, &arguments.fields, &bar).await;
+            bar.finish_and_clear();
+            match result {
+                // Whoever reads has enough.
+                Err(error) if is_broken_pipe(&error) => Ok(()),
+                other => other,
+            }
+        }
+    }
+}
+
+async fn lines(mut log: Log, filter: &Filter, fields: &[Field], bar: &ProgressBar) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let mut block = Vec::with_capacity(2 * BLOCK);
+    let mut seen = Seen::new(SEEN_IN_MEMORY);
+    let (mut done, mut unreadable) = (0_u64, 0_u64);
+    while let Some(delivery) = log.next().await? {
+        done += 1;
+        if filter.wants_envelope(&delivery) {
+            let line = Line::of(&delivery);
+            let id = delivery.header(shared::envelope::ID).and_then(|id| id.parse().ok());
+            match (line, id) {
+                (Some(line), Some(id)) => {
+                    let wanted = !filter.needs_payload() || delivery.read().is_ok_and(|event| filter.wants(&event));
+                    if wanted && seen.insert(id).context("the temporary directory cannot be used")? {
+                        match fields {
+                            [] => line.write(&mut block)?,
+                            fields => line.write_fields(fields, &mut block)?,
+                        }
+                    }
+                }
+                _ => unreadable += 1,
+            }
+        }
+        // What is there is shown at once where nothing more is to come for now.
+        if block.len() >= BLOCK || log.pending() == 0 {
+            out.write_all(&block)?;
+            out.flush()?;
+            block.clear();
+        }
+        if done % 256 == 0 {
+            show(bar, Progress::Reading { done, left: log.pending() });
+        }
+    }
+    out.write_all(&block)?;
+    out.flush()?;
+    if unreadable > 0 {
+        tracing::warn!(unreadable, "passed over what is no event");
+    }
+    Ok(())
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// On standard error, where that is a terminal.
+fn progress_bar(hidden: bool) -> ProgressBar {
+    if hidden || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} ({per_sec}, {eta} left)");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+fn show(bar: &ProgressBar, progress: Progress) {
+    let (message, done, all) = match progress {
+        Progress::Reading { done, left } => ("reading", done, done + left),
+        Progress::Writing { done, all } => ("writing days", done, all),
+    };
+    if bar.message() != message {
+        bar.reset();
+        bar.set_message(message);
+    }
+    bar.set_length(all);
+    bar.set_position(done);
+}
+
+fn kind(text: &str) -> Result<EventKind, String> {
+    let found = EventKind::ALL.into_iter().find(|kind| kind.subject_token() == text);
+    found.ok_or_else(|| {
+        let known: Vec<_> = EventKind::ALL.iter().map(|kind| kind.subject_token()).collect();
+        format!("expected one of {}", known.join(", "))
+    })
+}
+
+fn instant(text: &str) -> Result<OffsetDateTime, String> {
+    let whole = if text.len() == "2026-01-31".len() { format!("{text}T00:00:00Z") } else { text.to_owned() };
+    OffsetDateTime::parse(&whole, &Rfc3339)
+        .map_err(|_| "expected a time such as 2026-01-31T12:00:00Z, or a date in UTC such as 2026-01-31".to_owned())
+}

@@ -1,0 +1,264 @@
+//! An export: the log into Parquet files, one row a chat and one row a message, by the same projection as the tables.
+//!
+//! First the events are read and sorted into files by when their chat started; then each of those is projected by itself.
+//! Where an export is interrupted, the same command goes on with it: events read twice change nothing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use async_nats::Client;
+use serde::{Deserialize, Serialize};
+use shared::event::Event;
+use shared::id::EventId;
+
+use super::filter::Filter;
+use super::parquet::{Dataset, remove_unfinished};
+use super::spill::{Slot, Spill};
+use crate::projection::tables::Tables;
+use crate::source::log::{Ending, Log, Span, Start};
+
+/// The file in the export's directory that says how far it is.
+const STATE: &str = "export.json";
+
+/// Where events wait to be projected.
+const SPILL: &str = "unfinished";
+
+/// How often the state is written while events are read.
+const CHECKPOINT: Duration = Duration::from_secs(2);
+
+/// How many events are projected at once.
+const BATCH: usize = 1000;
+
+/// What to export, and where to.
+#[derive(Debug)]
+pub struct Export {
+    /// Which events.
+    pub filter: Filter,
+    /// Where to begin in the log.
+    pub from: Start,
+    /// Where to end, if before its end.
+    pub to: Option<u64>,
+    /// The directory, which is made.
+    pub directory: PathBuf,
+}
+
+/// How far an export is, for whoever watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// So many events have been read, and so many are left.
+    Reading {
+        /// Read.
+        done: u64,
+        /// Left.
+        left: u64,
+    },
+    /// So many days of so many have been written.
+    Writing {
+        /// Written.
+        done: u64,
+        /// All.
+        all: u64,
+    },
+}
+
+/// What an export came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exported {
+    /// Rows of `chats`.
+    pub chats: u64,
+    /// Rows of `messages`.
+    pub messages: u64,
+    /// Rows of `conversation_events`.
+    pub conversation_events: u64,
+    /// Deliveries that were no events that this build can read.
+    pub unreadable: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct State {
+    /// What was asked for: another command does not go on with it.
+    selection: String,
+    /// The last sequence that belongs to it.
+    last_sequence: u64,
+    /// Where to read on.
+    next_sequence: u64,
+    phase: Phase,
+    rows: Exported,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Phase {
+    Reading,
+    Writing,
+    Done,
+}
+
+impl Export {
+    /// Exports, or goes on with an export that was interrupted.
+    pub async fn run(&self, client: Client, progress: &mut dyn FnMut(Progress)) -> anyhow::Result<Exported> {
+        fs::create_dir_all(&self.directory)
+            .with_context(|| format!("{} could not be made", self.directory.display()))?;
+        let mut state = self.state(&client).await?;
+        if state.phase == Phase::Reading {
+            self.read(client, &mut state, progress).await?;
+            state.phase = Phase::Writing;
+            self.save(&state)?;
+        }
+        let days = Spill::days(&self.spill())?;
+        let all = days.len() as u64;
+        for (done, (day, slots)) in (0..).zip(days) {
+            progress(Progress::Writing { done, all });
+            let rows = self.write_day(&day, &slots).with_context(|| format!("day {day} could not be written"))?;
+            state.rows.chats += rows.chats;
+            state.rows.messages += rows.messages;
+            state.rows.conversation_events += rows.conversation_events;
+            self.save(&state)?;
+            fs::remove_dir_all(self.spill().join(&day))?;
+        }
+        progress(Progress::Writing { done: all, all });
+        if self.spill().exists() {
+            fs::remove_dir_all(self.spill())?;
+        }
+        state.phase = Phase::Done;
+        self.save(&state)?;
+        Ok(state.rows)
+    }
+
+    /// That of an interrupted run, if it was asked for the same; else a new one.
+    async fn state(&self, client: &Client) -> anyhow::Result<State> {
+        let path = self.directory.join(STATE);
+        let selection = format!("{:?} from {:?} to {:?}", self.filter, self.from, self.to);
+        let directory = self.directory.display();
+        match fs::read(&path) {
+            Ok(json) => {
+                let state: State =
+                    serde_json::from_slice(&json).with_context(|| format!("{} is malformed", path.display()))?;
+                ensure!(state.phase != Phase::Done, "{directory} holds an export already: choose another directory");
+                ensure!(
+                    state.selection == selection,
+                    "{directory} holds an unfinished export of something else: choose another directory, or remove it"
+                );
+                Ok(state)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let is_empty = fs::read_dir(&self.directory)?.next().is_none();
+                ensure!(is_empty, "{directory} is not empty: choose another directory");
+                let (first, last) = Log::bounds(client).await?;
+                let state = State {
+                    selection,
+                    last_sequence: self.to.map_or(last, |to| to.min(last)),
+                    next_sequence: match self.from {
+                        Start::Sequence(sequence) => sequence.max(first),
+                        Start::Beginning | Start::Time(_) => first,
+                    },
+                    phase: Phase::Reading,
+                    rows: Exported::default(),
+                };
+                self.save(&state)?;
+                Ok(state)
+            }
+            Err(error) => bail!("{} could not be read: {error}", path.display()),
+        }
+    }
+
+    async fn read(&self, client: Client, state: &mut State, progress: &mut dyn FnMut(Progress)) -> anyhow::Result<()> {
+        let (first, _) = Log::bounds(&client).await?;
+        let is_fresh = state.next_sequence <= first;
+        let span = Span {
+            from: if is_fresh { self.from } else { Start::Sequence(state.next_sequence) },
+            to: Some(state.last_sequence),
+            subjects: self.filter.subjects(),
+            ending: Ending::Stop,
+        };
+        let mut spill = Spill::open(&self.spill())?;
+        let mut log = Log::open(client, span).await?;
+        let (mut done, mut saved) = (0, Instant::now());
+        while let Some(delivery) = log.next().await? {
+            done += 1;
+            state.next_sequence = delivery.sequence() + 1;
+            if self.filter.wants_envelope(&delivery) {
+                match delivery.read() {
+                    Ok(event) if self.filter.wants(&event) => spill.add(&event, delivery.payload())?,
+                    Ok(_) => {}
+                    Err(error) => {
+                        state.rows.unreadable += 1;
+                        tracing::warn!(sequence = delivery.sequence(), %error, "passed over what is no event");
+                    }
+                }
+            }
+            if done % 1024 == 0 && saved.elapsed() >= CHECKPOINT {
+                spill.flush()?;
+                self.save(state)?;
+                saved = Instant::now();
+            }
+            if done % 256 == 0 {
+                progress(Progress::Reading { done, left: log.pending() });
+            }
+        }
+        spill.flush()?;
+        progress(Progress::Reading { done, left: 0 });
+        Ok(())
+    }
+
+    fn write_day(&self, day: &str, slots: &[Slot]) -> anyhow::Result<Exported> {
+        const DATASETS: [&str; 3] = ["chats", "messages", "conversation_events"];
+        for name in DATASETS {
+            remove_unfinished(&self.directory, name, day)?;
+        }
+        let [mut chats, mut messages, mut about] = DATASETS.map(|name| Dataset::new(&self.directory, name, day));
+        for slot in slots {
+            let parts = slot.parts()?;
+            for part in 0..parts {
+                let (tables, events) = project(slot, part, parts)?;
+                tables.chats.values().try_for_each(|chat| chats.chat(chat))?;
+                tables.messages.values().try_for_each(|message| messages.message(message))?;
+                events.values().try_for_each(|event| about.conversation_event(event))?;
+            }
+        }
+        Ok(Exported {
+            chats: chats.finish()?,
+            messages: messages.finish()?,
+            conversation_events: about.finish()?,
+            unreadable: 0,
+        })
+    }
+
+    fn spill(&self) -> PathBuf {
+        self.directory.join(SPILL)
+    }
+
+    fn save(&self, state: &State) -> anyhow::Result<()> {
+        write_whole(&self.directory.join(STATE), &serde_json::to_vec_pretty(state)?)
+            .with_context(|| format!("{} could not be written", self.directory.display()))
+    }
+}
+
+/// The rows of one part, by the projection that the tables are made with; and the events that are about no chat, each once.
+fn project(slot: &Slot, part: u64, parts: u64) -> io::Result<(Tables, BTreeMap<EventId, Event>)> {
+    let (mut tables, mut events, mut batch) = (Tables::default(), BTreeMap::new(), Vec::with_capacity(BATCH));
+    slot.read(part, parts, |event| {
+        if !matches!(event, Event::ChatStarted(_) | Event::MessageCompleted(_) | Event::ChatFailed(_)) {
+            events.insert(event.id(), event);
+            return;
+        }
+        batch.push(event);
+        if batch.len() == BATCH {
+            tables.apply(&batch);
+            batch.clear();
+        }
+    })?;
+    tables.apply(&batch);
+    Ok((tables, events))
+}
+
+/// Writes a file that is there as a whole or not at all.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let unfinished = path.with_extension("new");
+    fs::write(&unfinished, bytes)?;
+    fs::rename(unfinished, path)
+}

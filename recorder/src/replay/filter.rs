@@ -1,0 +1,118 @@
+//! Which events: by user, kind, time, model and conversation.
+
+use std::collections::BTreeSet;
+
+use shared::envelope;
+use shared::event::{Event, EventKind};
+use shared::id::{ConversationId, UserId};
+use shared::subject;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::source::delivery::Delivery;
+
+/// The most subjects that the broker is asked to filter by; past that, every event is read and most are passed over.
+const MAX_SUBJECTS: usize = 64;
+
+/// What an event has to be. What is left empty may be anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Whose.
+    pub users: BTreeSet<UserId>,
+    /// Of which kind.
+    pub kinds: BTreeSet<EventKind>,
+    /// Not before this.
+    pub since: Option<OffsetDateTime>,
+    /// Before this.
+    pub until: Option<OffsetDateTime>,
+    /// For which model, as the client asked.
+    pub models: BTreeSet<String>,
+    /// In which conversation.
+    pub conversations: BTreeSet<ConversationId>,
+}
+
+impl Filter {
+    /// The subjects that the broker has to deliver; all if there are none.
+    pub fn subjects(&self) -> Vec<String> {
+        let users: Vec<String> = self.users.iter().map(subject::user_token).collect();
+        let kinds: Vec<&str> = self.kinds.iter().map(|kind| kind.subject_token()).collect();
+        let or_any = |list: Vec<String>| if list.is_empty() { vec!["*".to_owned()] } else { list };
+        if users.is_empty() && kinds.is_empty() {
+            return Vec::new();
+        }
+        let (users, kinds) = (or_any(users), or_any(kinds.into_iter().map(str::to_owned).collect()));
+        if users.len() * kinds.len() > MAX_SUBJECTS {
+            return Vec::new();
+        }
+        kinds.iter().flat_map(|kind| users.iter().map(move |user| format!("chats.{kind}.{user}"))).collect()
+    }
+
+    /// Whether what the envelope says is what is wanted. Nothing is decoded for this.
+    pub fn wants_envelope(&self, delivery: &Delivery) -> bool {
+        let kind = || delivery.header(envelope::TYPE).and_then(EventKind::from_type_name);
+        let time = || delivery.header(envelope::TIME).and_then(|time| OffsetDateTime::parse(time, &Rfc3339).ok());
+        (self.kinds.is_empty() || kind().is_some_and(|kind| self.kinds.contains(&kind)))
+            && ((self.since.is_none() && self.until.is_none()) || time().is_some_and(|time| self.wants_time(time)))
+    }
+
+    /// Whether an event can be told from its envelope and subject alone.
+    pub fn needs_payload(&self) -> bool {
+        !(self.users.is_empty() && self.models.is_empty() && self.conversations.is_empty())
+    }
+
+    /// Whether this event is wanted.
+    pub fn wants(&self, event: &Event) -> bool {
+        fn among<T: Ord + ?Sized>(set: &BTreeSet<impl std::borrow::Borrow<T> + Ord>, value: Option<&T>) -> bool {
+            set.is_empty() || value.is_some_and(|value| set.iter().any(|one| one.borrow() == value))
+        }
+        among(&self.users, Some(event.user_id()))
+            && among(&self.kinds, Some(&event.kind()))
+            && among(&self.conversations, Some(&conversation(event)))
+            && among::<str>(&self.models, model(event))
+            && self.wants_time(event.time())
+    }
+
+    fn wants_time(&self, time: OffsetDateTime) -> bool {
+        self.since.is_none_or(|since| time >= since) && self.until.is_none_or(|until| time < until)
+    }
+}
+
+fn model(event: &Event) -> Option<&str> {
+    match event {
+        Event::ChatStarted(event) => Some(&event.model),
+        Event::MessageCompleted(event) => Some(&event.model),
+        Event::ChatFailed(event) => Some(&event.model),
+        Event::ConversationCreated(event) => event.model.as_deref(),
+        Event::ConversationChanged(_) | Event::ConversationDeleted(_) => None,
+    }
+}
+
+fn conversation(event: &Event) -> ConversationId {
+    match event {
+        Event::ChatStarted(event) => event.conversation_id,
+        Event::MessageCompleted(event) => event.conversation_id,
+        Event::ChatFailed(event) => event.conversation_id,
+        Event::ConversationCreated(event) => event.conversation_id,
+        Event::ConversationChanged(event) => event.conversation_id,
+        Event::ConversationDeleted(event) => event.conversation_id,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_and_kinds_become_subjects() {
+        let mut filter = Filter::default();
+        assert!(filter.subjects().is_empty());
+        filter.users.insert("ann".parse().unwrap());
+        assert_eq!(filter.subjects(), ["chats.*.ann"]);
+        filter.users.insert("a.b".parse().unwrap());
+        filter.kinds.insert(EventKind::ChatFailed);
+        assert_eq!(filter.subjects(), ["chats.failed.~YS5i", "chats.failed.ann"]);
+        filter.users.extend((0..100).map(|n| format!("u{n}").parse::<UserId>().unwrap()));
+        assert!(filter.subjects().is_empty(), "too many: the payload decides");
+        assert!(filter.needs_payload());
+    }
+}

@@ -1,0 +1,123 @@
+//! One event as one line of JSON.
+
+use std::str::FromStr;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use shared::envelope;
+use time::OffsetDateTime;
+
+use crate::source::delivery::Delivery;
+
+/// An event with its place and envelope.
+#[derive(Debug, Serialize)]
+pub struct Line<'a> {
+    /// Its place in the stream: where to begin again after an interruption. Never an identity.
+    sequence: u64,
+    #[serde(with = "time::serde::rfc3339")]
+    published_at: OffsetDateTime,
+    subject: &'a str,
+    id: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    source: Option<&'a str>,
+    time: Option<&'a str>,
+    data: std::borrow::Cow<'a, RawValue>,
+}
+
+/// A member of a line, such as `data.usage.total_tokens`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    name: String,
+    path: Vec<String>,
+}
+
+/// The field has no name.
+#[derive(Debug, thiserror::Error)]
+#[error("expected a member such as id, time or data.usage.total_tokens, found {0:?}")]
+pub struct InvalidField(String);
+
+impl FromStr for Field {
+    type Err = InvalidField;
+
+    fn from_str(text: &str) -> Result<Self, InvalidField> {
+        let path: Vec<String> = text.trim().split('.').map(str::to_owned).collect();
+        if path.iter().any(String::is_empty) {
+            return Err(InvalidField(text.to_owned()));
+        }
+        Ok(Self { name: path.join("."), path })
+    }
+}
+
+impl<'a> Line<'a> {
+    /// The line of a delivery, if it is an event by its envelope and its payload is JSON.
+    pub fn of(delivery: &'a Delivery) -> Option<Self> {
+        let data: &RawValue = serde_json::from_slice(delivery.payload()).ok()?;
+        // Ours have no line breaks; another publisher's may.
+        let data = if data.get().contains(['\n', '\r']) {
+            let value: Value = serde_json::from_str(data.get()).ok()?;
+            std::borrow::Cow::Owned(serde_json::value::to_raw_value(&value).ok()?)
+        } else {
+            std::borrow::Cow::Borrowed(data)
+        };
+        Some(Self {
+            sequence: delivery.sequence(),
+            published_at: delivery.published_at(),
+            subject: delivery.subject(),
+            id: delivery.header(envelope::ID)?,
+            kind: delivery.header(envelope::TYPE)?,
+            source: delivery.header(envelope::SOURCE),
+            time: delivery.header(envelope::TIME),
+            data,
+        })
+    }
+
+    /// All of it, with the line break.
+    pub fn write(&self, to: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        serde_json::to_writer(&mut *to, self)?;
+        to.push(b'\n');
+        Ok(())
+    }
+
+    /// Only these members, each under its whole name; null where there is none.
+    pub fn write_fields(&self, fields: &[Field], to: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        let whole = serde_json::to_value(self)?;
+        let value = |field: &Field| field.path.iter().try_fold(&whole, |value, name| value.get(name)).cloned();
+        let picked: Map<String, Value> =
+            fields.iter().map(|field| (field.name.clone(), value(field).unwrap_or_default())).collect();
+        serde_json::to_writer(&mut *to, &picked)?;
+        to.push(b'\n');
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_paths() {
+        assert!("".parse::<Field>().is_err() && "data..x".parse::<Field>().is_err());
+        let data = RawValue::from_string(r#"{"usage":{"total_tokens":7}}"#.to_owned()).unwrap();
+        let line = Line {
+            sequence: 3,
+            published_at: OffsetDateTime::UNIX_EPOCH,
+            subject: "chats.started.ann",
+            id: "x",
+            kind: "t",
+            source: None,
+            time: None,
+            data: std::borrow::Cow::Borrowed(&data),
+        };
+        let mut out = Vec::new();
+        let fields: Vec<Field> =
+            ["data.usage.total_tokens", "id", "data.none"].iter().map(|field| field.parse().unwrap()).collect();
+        line.write_fields(&fields, &mut out).unwrap();
+        line.write(&mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let mut lines = text.lines();
+        assert_eq!(lines.next(), Some(r#"{"data.usage.total_tokens":7,"id":"x","data.none":null}"#));
+        assert!(lines.next().unwrap().ends_with(r#""data":{"usage":{"total_tokens":7}}}"#));
+    }
+}

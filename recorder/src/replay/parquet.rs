@@ -1,0 +1,319 @@
+//! Rows as Parquet: `chats` and `messages` with the columns of the tables of the same names, and `conversation_events` for
+//! conversations that were opened ahead of their first chat, changed or deleted. One directory a dataset, one a UTC day below
+//! it (`chats/date=2026-01-31/`), as DuckDB, Polars and pandas find partitions by themselves.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow_array::builder::{
+    ArrayBuilder, BooleanBuilder, Float64Builder, Int16Builder, Int32Builder, Int64Builder, StringBuilder,
+    TimestampMicrosecondBuilder,
+};
+use arrow_array::{ArrayRef, RecordBatch};
+use arrow_schema::{DataType, Field, Schema, TimeUnit};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+use shared::event::Event;
+use time::OffsetDateTime;
+
+use crate::projection::chat::{Chat, Outcome};
+use crate::projection::message::Message;
+use crate::projection::representable::Json;
+use crate::projection::word::Word as _;
+
+/// How many rows, and about how many bytes of them, are in memory before they are written.
+const ROWS: usize = 10_000;
+const BYTES: usize = 16 << 20;
+
+/// A value of a row.
+#[derive(Debug)]
+enum Value<'a> {
+    Text(Option<&'a str>),
+    Owned(String),
+    Int16(i16),
+    Int32(Option<i32>),
+    Int64(Option<i64>),
+    Double(Option<f64>),
+    Bool(Option<bool>),
+    Time(Option<OffsetDateTime>),
+}
+
+type Row<'a> = Vec<(&'static str, Value<'a>)>;
+
+/// The columns of `chats`, with a row's values.
+fn chat_row(chat: &Chat) -> Row<'_> {
+    let request = chat.request.as_ref();
+    let ending = chat.ending.as_ref();
+    let failure = ending.and_then(|ending| match &ending.outcome {
+        Outcome::Failed { stage, error } => Some((*stage, error)),
+        Outcome::Completed => None,
+    });
+    let upstream = ending.and_then(|ending| ending.upstream.as_ref());
+    let usage = ending.map(|ending| &ending.usage);
+    let part = |part: fn(&crate::projection::chat::PartNumbers) -> i64| usage.map(|usage| part(&usage.parts));
+    vec![
+        ("chat_id", Value::Owned(chat.chat_id.to_string())),
+        ("conversation_id", Value::Owned(chat.conversation_id.to_string())),
+        ("user_id", Value::Text(Some(chat.user_id.as_str()))),
+        ("gateway", Value::Text(Some(&chat.gateway))),
+        ("model", Value::Text(Some(&chat.model))),
+        ("started_at", Value::Time(Some(chat.started_at))),
+        ("status", Value::Text(Some(chat.status()))),
+        ("conversation_origin", Value::Text(request.map(|request| request.origin.word()))),
+        ("client_thread_id", Value::Text(request.and_then(|request| request.client_thread_id.as_deref()))),
+        ("dialect", Value::Text(request.map(|request| request.dialect.word()))),
+        ("stream", Value::Bool(request.map(|request| request.stream))),
+        ("temperature", Value::Double(request.and_then(|request| request.temperature))),
+        ("has_user_message", Value::Bool(Some(request.is_some_and(|request| request.has_message)))),
+        ("finished_at", Value::Time(ending.map(|ending| ending.finished_at))),
+        ("has_assistant_message", Value::Bool(Some(ending.is_some_and(|ending| ending.has_message)))),
+        ("stage", Value::Text(failure.map(|(stage, _)| stage.word()))),
+        ("error_status", Value::Int32(failure.and_then(|(_, error)| error.status).map(i32::from))),
+        ("error_type", Value::Text(failure.and_then(|(_, error)| error.kind.as_deref()))),
+        ("error_code", Value::Text(failure.and_then(|(_, error)| error.code.as_deref()))),
+        ("error_message", Value::Text(failure.map(|(_, error)| error.message.as_str()))),
+        ("upstream_name", Value::Text(upstream.map(|upstream| upstream.name.as_str()))),
+        ("upstream_model", Value::Text(upstream.and_then(|upstream| upstream.model.as_deref()))),
+        ("upstream_response_id", Value::Text(upstream.and_then(|upstream| upstream.response_id.as_deref()))),
+        ("attempts", Value::Text(ending.map(|ending| ending.attempts.as_str()))),
+        ("time_to_first_token_ms", Value::Int64(ending.and_then(|ending| ending.time_to_first_token_ms))),
+        ("duration_ms", Value::Int64(ending.map(|ending| ending.duration_ms))),
+        ("usage_source", Value::Text(usage.map(|usage| usage.source.word()))),
+        ("prompt_tokens", Value::Int64(usage.and_then(|usage| usage.prompt_tokens))),
+        ("completion_tokens", Value::Int64(usage.and_then(|usage| usage.completion_tokens))),
+        ("total_tokens", Value::Int64(usage.and_then(|usage| usage.total_tokens))),
+        ("uncached_input_tokens", Value::Int64(part(|parts| parts.uncached_input))),
+        ("cache_read_tokens", Value::Int64(part(|parts| parts.cache_read))),
+        ("cache_write_tokens", Value::Int64(part(|parts| parts.cache_write))),
+        ("output_tokens", Value::Int64(part(|parts| parts.output))),
+        ("reasoning_tokens", Value::Int64(part(|parts| parts.reasoning))),
+        ("usage_raw", Value::Text(usage.and_then(|usage| usage.raw.as_ref()).map(Json::as_str))),
+        ("notes", Value::Text(ending.map(|ending| ending.notes.as_str()))),
+    ]
+}
+
+/// The columns of `messages`, with a row's values.
+fn message_row(message: &Message) -> Row<'_> {
+    vec![
+        ("message_id", Value::Owned(message.message_id.to_string())),
+        ("conversation_id", Value::Owned(message.conversation_id.to_string())),
+        ("chat_id", Value::Owned(message.chat_id.to_string())),
+        ("position", Value::Int16(message.position.number())),
+        ("user_id", Value::Text(Some(message.user_id.as_str()))),
+        ("role", Value::Text(Some(&message.role))),
+        ("status", Value::Text(Some(message.status.word()))),
+        ("content", Value::Text(Some(&message.content))),
+        ("reasoning", Value::Text(message.reasoning.as_deref())),
+        ("refusal", Value::Text(message.refusal.as_deref())),
+        ("tool_calls", Value::Text(message.tool_calls.as_ref().map(Json::as_str))),
+        ("finish_reason", Value::Text(message.finish_reason.as_deref())),
+        ("model", Value::Text(Some(&message.model))),
+        ("tokens", Value::Int64(message.tokens)),
+        ("created_at", Value::Time(Some(message.created_at))),
+    ]
+}
+
+/// The columns of `conversation_events`, with the values of an event that is about no chat.
+fn conversation_row(event: &Event) -> Option<Row<'_>> {
+    let (id, title, model, temperature, archived) = match event {
+        Event::ConversationCreated(event) => {
+            (event.conversation_id, event.title.as_deref(), event.model.as_deref(), event.temperature, None)
+        }
+        Event::ConversationChanged(event) => {
+            (event.conversation_id, event.title.as_deref(), None, None, event.archived)
+        }
+        Event::ConversationDeleted(event) => (event.conversation_id, None, None, None, None),
+        Event::ChatStarted(_) | Event::MessageCompleted(_) | Event::ChatFailed(_) => return None,
+    };
+    Some(vec![
+        ("event_id", Value::Owned(event.id().to_string())),
+        ("kind", Value::Text(Some(event.kind().subject_token()))),
+        ("conversation_id", Value::Owned(id.to_string())),
+        ("user_id", Value::Text(Some(event.user_id().as_str()))),
+        ("happened_at", Value::Time(Some(event.time()))),
+        ("title", Value::Text(title)),
+        ("model", Value::Text(model)),
+        ("temperature", Value::Double(temperature)),
+        ("archived", Value::Bool(archived)),
+    ])
+}
+
+/// The file of one dataset and day, under another name until it is whole.
+#[derive(Debug)]
+pub struct Dataset {
+    path: PathBuf,
+    unfinished: PathBuf,
+    file: Option<(ArrowWriter<File>, Arc<Schema>)>,
+    columns: Vec<Column>,
+    rows: usize,
+    bytes: usize,
+    written: u64,
+}
+
+/// A column being built.
+#[derive(Debug)]
+enum Column {
+    Text(StringBuilder),
+    Int16(Int16Builder),
+    Int32(Int32Builder),
+    Int64(Int64Builder),
+    Double(Float64Builder),
+    Bool(BooleanBuilder),
+    Time(TimestampMicrosecondBuilder),
+}
+
+impl Dataset {
+    /// The file of this day below `directory`.
+    pub fn new(directory: &Path, name: &str, day: &str) -> Self {
+        let directory = directory.join(name).join(format!("date={day}"));
+        Self {
+            path: directory.join("part-0.parquet"),
+            // Readers of `*.parquet` pass over it.
+            unfinished: directory.join("part-0.unfinished"),
+            file: None,
+            columns: Vec::new(),
+            rows: 0,
+            bytes: 0,
+            written: 0,
+        }
+    }
+
+    /// Adds a chat.
+    pub fn chat(&mut self, chat: &Chat) -> Result<(), ParquetError> {
+        self.add(chat_row(chat))
+    }
+
+    /// Adds a message.
+    pub fn message(&mut self, message: &Message) -> Result<(), ParquetError> {
+        self.add(message_row(message))
+    }
+
+    /// Adds an event about a conversation; one about a chat adds nothing.
+    pub fn conversation_event(&mut self, event: &Event) -> Result<(), ParquetError> {
+        conversation_row(event).map_or(Ok(()), |row| self.add(row))
+    }
+
+    /// The file is whole: it appears under its name, in place of an older one. Returns its rows.
+    pub fn finish(mut self) -> Result<u64, ParquetError> {
+        self.write()?;
+        if let Some((writer, _)) = self.file.take() {
+            writer.into_inner()?.sync_all()?;
+            fs::rename(&self.unfinished, &self.path)?;
+        }
+        Ok(self.written)
+    }
+
+    fn add(&mut self, row: Row<'_>) -> Result<(), ParquetError> {
+        if self.file.is_none() {
+            if let Some(directory) = self.path.parent() {
+                fs::create_dir_all(directory)?;
+            }
+            let schema = Arc::new(Schema::new(row.iter().map(|(name, value)| value.field(name)).collect::<Vec<_>>()));
+            let properties = WriterProperties::builder()
+                .set_compression(Compression::SNAPPY)
+                .set_max_row_group_row_count(Some(100_000));
+            let writer =
+                ArrowWriter::try_new(File::create(&self.unfinished)?, Arc::clone(&schema), Some(properties.build()))?;
+            self.file = Some((writer, schema));
+            self.columns = row.iter().map(|(_, value)| value.column()).collect();
+        }
+        for (column, (_, value)) in self.columns.iter_mut().zip(row) {
+            self.bytes += value.bytes();
+            column.push(value);
+        }
+        self.rows += 1;
+        if self.rows >= ROWS || self.bytes >= BYTES { self.write() } else { Ok(()) }
+    }
+
+    fn write(&mut self) -> Result<(), ParquetError> {
+        let Some((writer, schema)) = &mut self.file else { return Ok(()) };
+        let arrays = self.columns.iter_mut().map(Column::finish).collect();
+        writer.write(&RecordBatch::try_new(Arc::clone(schema), arrays)?)?;
+        if writer.in_progress_size() >= BYTES {
+            writer.flush()?;
+        }
+        self.written += self.rows as u64;
+        (self.rows, self.bytes) = (0, 0);
+        Ok(())
+    }
+}
+
+impl Value<'_> {
+    fn field(&self, name: &str) -> Field {
+        let kind = match self {
+            Self::Text(_) | Self::Owned(_) => DataType::Utf8,
+            Self::Int16(_) => DataType::Int16,
+            Self::Int32(_) => DataType::Int32,
+            Self::Int64(_) => DataType::Int64,
+            Self::Double(_) => DataType::Float64,
+            Self::Bool(_) => DataType::Boolean,
+            Self::Time(_) => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        };
+        Field::new(name, kind, !matches!(self, Self::Owned(_) | Self::Int16(_)))
+    }
+
+    fn column(&self) -> Column {
+        match self {
+            Self::Text(_) | Self::Owned(_) => Column::Text(StringBuilder::new()),
+            Self::Int16(_) => Column::Int16(Int16Builder::new()),
+            Self::Int32(_) => Column::Int32(Int32Builder::new()),
+            Self::Int64(_) => Column::Int64(Int64Builder::new()),
+            Self::Double(_) => Column::Double(Float64Builder::new()),
+            Self::Bool(_) => Column::Bool(BooleanBuilder::new()),
+            Self::Time(_) => Column::Time(TimestampMicrosecondBuilder::new().with_timezone("UTC")),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => 8 + text.map_or(0, str::len),
+            Self::Owned(text) => 8 + text.len(),
+            _ => 8,
+        }
+    }
+}
+
+impl Column {
+    fn push(&mut self, value: Value<'_>) {
+        match (self, value) {
+            (Self::Text(column), Value::Text(text)) => column.append_option(text),
+            (Self::Text(column), Value::Owned(text)) => column.append_value(text),
+            (Self::Int16(column), Value::Int16(number)) => column.append_value(number),
+            (Self::Int32(column), Value::Int32(number)) => column.append_option(number),
+            (Self::Int64(column), Value::Int64(number)) => column.append_option(number),
+            (Self::Double(column), Value::Double(number)) => column.append_option(number),
+            (Self::Bool(column), Value::Bool(truth)) => column.append_option(truth),
+            (Self::Time(column), Value::Time(time)) => column.append_option(time.map(micros)),
+            // A column's kind is that of its first row's value, and every row is written by the same function.
+            (_, value) => unreachable!("a column changed its kind: {value:?}"),
+        }
+    }
+
+    fn finish(&mut self) -> ArrayRef {
+        match self {
+            Self::Text(column) => ArrayBuilder::finish(column),
+            Self::Int16(column) => ArrayBuilder::finish(column),
+            Self::Int32(column) => ArrayBuilder::finish(column),
+            Self::Int64(column) => ArrayBuilder::finish(column),
+            Self::Double(column) => ArrayBuilder::finish(column),
+            Self::Bool(column) => ArrayBuilder::finish(column),
+            Self::Time(column) => ArrayBuilder::finish(column),
+        }
+    }
+}
+
+fn micros(time: OffsetDateTime) -> i64 {
+    i64::try_from(time.unix_timestamp_nanos() / 1000).unwrap_or(i64::MAX)
+}
+
+/// What is left of a run that was interrupted.
+pub fn remove_unfinished(directory: &Path, name: &str, day: &str) -> io::Result<()> {
+    match fs::remove_file(Dataset::new(directory, name, day).unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

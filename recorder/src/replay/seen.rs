@@ -1,0 +1,110 @@
+//! Which events have been seen: exact, and in bounded memory.
+//!
+//! Event ids begin with the time of what they are about, and the log is nearly in that order. So the ids are kept by span of
+//! time; when there are too many, the span that was longest not asked for goes to a file, and comes back when an event of
+//! its time turns up again.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io::{self, Read as _, Write as _};
+
+use shared::id::EventId;
+use tempfile::TempDir;
+
+/// How long a span is, in milliseconds.
+const SPAN: u64 = 10_000;
+
+/// The ids seen so far.
+#[derive(Debug)]
+pub struct Seen {
+    spans: BTreeMap<u64, Span>,
+    /// How many ids are in memory.
+    held: usize,
+    most: usize,
+    /// Grows with every question.
+    clock: u64,
+    on_disk: BTreeSet<u64>,
+    directory: Option<TempDir>,
+}
+
+#[derive(Debug, Default)]
+struct Span {
+    ids: HashSet<u128>,
+    asked_at: u64,
+}
+
+impl Seen {
+    /// None, with room for so many in memory.
+    pub fn new(most: usize) -> Self {
+        Self { spans: BTreeMap::new(), held: 0, most: most.max(1), clock: 0, on_disk: BTreeSet::new(), directory: None }
+    }
+
+    /// Whether this id is new. From now on it is not.
+    pub fn insert(&mut self, id: EventId) -> io::Result<bool> {
+        let number = id.0.as_u128();
+        let key = u64::try_from(number >> 80).unwrap_or(u64::MAX) / SPAN;
+        if self.on_disk.remove(&key) {
+            let ids = self.read(key)?;
+            self.held += ids.len();
+            self.spans.insert(key, Span { ids, asked_at: self.clock });
+        }
+        self.clock += 1;
+        let span = self.spans.entry(key).or_default();
+        span.asked_at = self.clock;
+        let is_new = span.ids.insert(number);
+        self.held += usize::from(is_new);
+        while self.held > self.most && self.spans.len() > 1 {
+            self.spill()?;
+        }
+        Ok(is_new)
+    }
+
+    fn spill(&mut self) -> io::Result<()> {
+        let oldest = self.spans.iter().min_by_key(|(_, span)| span.asked_at).map(|(key, _)| *key);
+        let Some((key, span)) = oldest.and_then(|key| self.spans.remove_entry(&key)) else { return Ok(()) };
+        let mut bytes = Vec::with_capacity(span.ids.len() * 16);
+        span.ids.iter().for_each(|id| bytes.extend_from_slice(&id.to_be_bytes()));
+        let path = self.directory()?.join(key.to_string());
+        std::fs::File::create(path)?.write_all(&bytes)?;
+        self.held -= span.ids.len();
+        self.on_disk.insert(key);
+        Ok(())
+    }
+
+    fn read(&mut self, key: u64) -> io::Result<HashSet<u128>> {
+        let mut bytes = Vec::new();
+        std::fs::File::open(self.directory()?.join(key.to_string()))?.read_to_end(&mut bytes)?;
+        let (ids, _) = bytes.as_chunks::<16>();
+        Ok(ids.iter().map(|id| u128::from_be_bytes(*id)).collect())
+    }
+
+    fn directory(&mut self) -> io::Result<&std::path::Path> {
+        if self.directory.is_none() {
+            self.directory = Some(tempfile::tempdir()?);
+        }
+        self.directory.as_ref().map(TempDir::path).ok_or_else(|| io::Error::other("no directory"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn as_a_set_would_say_with_hardly_any_memory(
+            ids in proptest::collection::vec((0..40_u128, 0..6_u128), 0..300),
+            most in 1..20_usize,
+        ) {
+            let mut seen = Seen::new(most);
+            let mut model = HashSet::new();
+            for (span, rest) in ids {
+                let id = EventId(Uuid::from_u128(((span * 10_000) << 80) | rest));
+                prop_assert_eq!(seen.insert(id).unwrap(), model.insert(id));
+                prop_assert!(seen.held <= most || seen.spans.len() == 1);
+            }
+        }
+    }
+}
