@@ -4,6 +4,7 @@
 //! little with every publish that is never answered, and wakes one task more for each. What the library loses when a
 //! connection breaks is published again; the broker tells repeated events by their id, and so do the recorders.
 
+mod bodies;
 mod broker;
 mod publish;
 mod regression;
@@ -22,6 +23,7 @@ pub use broker::{BrokerHealth, connect};
 
 use crate::journal::{Acknowledged, Cursor, Entry, Outlet, Released, Source};
 use crate::metrics::Metrics;
+use bodies::{StoreError, Uploads};
 use publish::{Answer, Sent};
 use regression::Finding;
 
@@ -58,6 +60,8 @@ pub struct Relay {
     /// What is without acknowledgement, by number: the first is the oldest.
     in_flight: BTreeMap<u64, InFlight>,
     bytes_in_flight: usize,
+    /// Bodies that do not fit into a message.
+    uploads: Uploads,
     /// What the broker finds too large, and when to try it again.
     oversized: BTreeMap<u64, (Entry, Instant)>,
     /// Everything below this number has been taken from the journal.
@@ -118,6 +122,7 @@ impl Relay {
             inbox,
             in_flight: BTreeMap::new(),
             bytes_in_flight: 0,
+            uploads: Uploads::default(),
             oversized: BTreeMap::new(),
             taken_below: released.below,
             cursor: None,
@@ -150,6 +155,7 @@ impl Relay {
                     self.look();
                     self.publish_due(Due::Everything).await;
                 }
+                Some((number, stored)) = self.uploads.finished() => self.stored(number, stored).await,
                 Some(finding) = found(&mut self.looking) => self.looked(finding),
                 _ = tick.tick() => {
                     self.publish_due(Due::Overdue).await;
@@ -288,21 +294,22 @@ impl Relay {
 
     async fn publish(&mut self, number: u64) {
         let Some(held) = self.in_flight.get_mut(&number) else { return };
-        match publish::publish(&self.client, &held.entry, format!("{}.{number}", self.inbox)).await {
+        match publish::publish(&self.client, &held.entry, format!("{}.{number}", self.inbox), self.uploads.reference(number)).await {
             Sent::Yes => {}
             Sent::NotNow(error) => {
                 held.again_at = Instant::now() + backoff(held.tries);
                 tracing::warn!(%error, bytes = held.entry.len(), "an event could not be published yet");
+            }
+            Sent::NeedsBucket(event_id, body) => {
+                held.again_at = Instant::now() + OVERSIZED_WAIT;
+                self.uploads.start(&self.client, number, event_id, body);
             }
             Sent::TooLarge => {
                 tracing::error!(
                     bytes = held.entry.len(),
                     "the broker does not take an event of this size (max_payload); it is kept, and tried again"
                 );
-                if let Some(held) = self.in_flight.remove(&number) {
-                    self.bytes_in_flight -= held.entry.len();
-                    self.oversized.insert(number, (held.entry, Instant::now() + OVERSIZED_WAIT));
-                }
+                self.park(number);
             }
             Sent::Never => {
                 tracing::error!(number, "a record of the journal holds no event; it is let go of");
@@ -312,7 +319,27 @@ impl Relay {
         }
     }
 
+    /// A body is in its bucket, so that the event may follow; or it is not.
+    async fn stored(&mut self, number: u64, stored: Result<(), StoreError>) {
+        match stored {
+            Ok(()) => self.publish(number).await,
+            Err(error) => {
+                tracing::error!(%error, number, "an event too large for a message is kept, and tried again");
+                self.park(number);
+            }
+        }
+    }
+
+    /// Sets an event aside that would only take the room of others.
+    fn park(&mut self, number: u64) {
+        if let Some(held) = self.in_flight.remove(&number) {
+            self.bytes_in_flight -= held.entry.len();
+            self.oversized.insert(number, (held.entry, Instant::now() + OVERSIZED_WAIT));
+        }
+    }
+
     fn done(&mut self, number: u64) -> Option<InFlight> {
+        self.uploads.forget(number);
         let done = self.in_flight.remove(&number)?;
         self.bytes_in_flight -= done.entry.len();
         Some(done)

@@ -2,8 +2,11 @@
 
 use async_nats::client::PublishErrorKind;
 use async_nats::{Client, HeaderMap, HeaderName, Message, StatusCode};
+use bytes::Bytes;
 use serde::Deserialize;
+use shared::body::Reference;
 
+use super::bodies::is_large;
 use crate::journal::Entry;
 
 /// What became of an attempt to publish.
@@ -15,16 +18,25 @@ pub(super) enum Sent {
     NotNow(String),
     /// The broker takes no event of this size.
     TooLarge,
+    /// Its body has to go into its bucket first: the event's id, and the body.
+    NeedsBucket(String, Bytes),
     /// There is no event in the record.
     Never,
 }
 
 /// Publishes an event, to be answered at `reply`.
-pub(super) async fn publish(client: &Client, entry: &Entry, reply: String) -> Sent {
-    let Some(event) = entry.event() else { return Sent::Never };
+pub(super) async fn publish(client: &Client, entry: &Entry, reply: String, body: Option<&Reference>) -> Sent {
+    let Some(mut event) = entry.event() else { return Sent::Never };
+    if body.is_none() && is_large(client, event.payload.len()) {
+        return Sent::NeedsBucket(event.envelope.id.to_string(), event.payload);
+    }
     let mut headers = HeaderMap::new();
     for (name, value) in event.envelope.headers() {
         headers.insert(HeaderName::from_static(name), value);
+    }
+    if let Some(body) = body {
+        event.payload = Bytes::new();
+        body.headers().into_iter().for_each(|(name, value)| headers.insert(HeaderName::from_static(name), value));
     }
     let sent = client.publish_with_reply_and_headers(event.subject, reply, headers, event.payload).await;
     match sent {
