@@ -10,7 +10,7 @@ Usage: deploy/local.sh COMMAND
   up [-d]            build and start everything; Ctrl-C stops it. With -d, return when all is ready
   down               stop everything; the data stays
   status             what runs, and where
-  logs [NAME] [-f]   show the logs: gateway, recorder, llm, nats, postgres
+  logs [NAME] [-f]   show the logs: gateway, api, recorder, llm, nats, postgres
   reset [--yes]      stop everything and delete its data, keys and logs
   test               get what is missing and run every test
   pages              get what is missing, a browser included, and test the web pages in it
@@ -30,7 +30,7 @@ TEXT
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 here=$root/.local
 env_file=$here/env
-all=(gateway recorder llm nats postgres) # In the order in which they are stopped.
+all=(gateway api recorder llm nats postgres) # In the order in which they are stopped.
 starting=
 
 say() { printf '%s\n' "$*"; }
@@ -293,6 +293,7 @@ stop() {
 stop_all() {
     : >"$here/run/stopping"
     stop gateway TERM 40
+    stop api TERM 20
     stop recorder TERM 40
     stop llm TERM 10
     stop nats TERM 30
@@ -466,6 +467,16 @@ recorder() {
     ) 2>"$log" 9>&- || failed recorder-commands "(recorder $1) failed"
 }
 
+# password NAME: gives an account a password of its own the first time, and leaves it after that.
+password() {
+    local file=$here/keys/$1-password
+    if [ ! -s "$file" ]; then
+        (umask 077 && secret 12 >"$file.new")
+        recorder users reset-password "$1" --password-stdin <"$file.new" >/dev/null
+        mv "$file.new" "$file"
+    fi
+}
+
 start_services() {
     local signing=$here/keys/signing-key.pem
     target=${CARGO_TARGET_DIR:-$root/target}/release
@@ -484,18 +495,28 @@ start_services() {
     chmod 600 "$signing"
     user_id=$(recorder users create --name demo --if-missing)
     token=$(recorder token --user demo --ttl 365d)
+    recorder users create --name admin --admin --if-missing >/dev/null
+    password demo
+    password admin
+    # A code for two weeks, made once.
+    invite_code=$(secret_file invite-code recorder invites create --max-uses 100 --expires 14d --note local)
 
     step "starting the recorder"
     start recorder RECORDER_ "DATABASE_URL=$database_url" "NATS_URL=$nats_url" "RECORDER_LISTEN=127.0.0.1:${ports[recorder]}" \
         "RECORDER_SIGNING_KEY_FILE=$signing" -- "$target/recorder" consume
     await recorder 60 http_ok "${ports[recorder]}" /health/ready
 
+    step "starting the recorder's API"
+    start api RECORDER_ "DATABASE_URL=$database_url" "RECORDER_SERVE_LISTEN=127.0.0.1:${ports[api]}" \
+        "RECORDER_SIGNING_KEY_FILE=$signing" -- "$target/recorder" serve
+    await api 60 http_ok "${ports[api]}" /health/ready
+
     step "starting the gateway"
     mkdir -p "$here/data/gateway"
     start gateway GATEWAY_ "GATEWAY_LISTEN=127.0.0.1:${ports[gateway]}" "NATS_URL=$nats_url" "LLM_BASE_URL=$upstream_url" \
         ${llm_api_key:+"LLM_API_KEY=$llm_api_key"} "TOKEN_KEYS_FILE=$here/keys/jwks.json" \
         "CONVERSATION_KEYS=$(secret_file conversation-keys conversation_key)" "GATEWAY_DATA_DIR=$here/data/gateway" \
-        GATEWAY_INSTANCE=local -- "$target/gateway"
+        "RECORDER_URL=http://127.0.0.1:${ports[api]}" GATEWAY_INSTANCE=local -- "$target/gateway"
     await gateway 60 http_ok "${ports[gateway]}" /health/ready
 
     if [ -z "$model" ]; then
@@ -513,10 +534,14 @@ write_env() {
         umask 077
         {
             export_line GATEWAY_URL "http://127.0.0.1:${ports[gateway]}"
-            export_line RECORDER_URL "http://127.0.0.1:${ports[recorder]}"
+            export_line RECORDER_URL "http://127.0.0.1:${ports[api]}"
+            export_line CONSUME_URL "http://127.0.0.1:${ports[recorder]}"
             export_line DEMO_TOKEN "$token"
             export_line DEMO_USER demo
             export_line DEMO_USER_ID "$user_id"
+            export_line DEMO_PASSWORD "$(<"$here/keys/demo-password")"
+            export_line ADMIN_PASSWORD "$(<"$here/keys/admin-password")"
+            export_line INVITE_CODE "$invite_code"
             export_line DEMO_MODEL "$model"
             export_line DATABASE_URL "$database_url"
             export_line NATS_URL "$nats_url"
@@ -538,6 +563,10 @@ show() {
 
 Stenograph is up: $GATEWAY_URL
 Answers come from $upstream
+
+In a browser: $GATEWAY_URL
+  log in as demo, password $DEMO_PASSWORD; or as admin, password $ADMIN_PASSWORD
+  or register with the invite code $INVITE_CODE; the API: $GATEWAY_URL/api/docs
 
 Chat:
   curl -N $GATEWAY_URL/api/chat -H 'content-type: application/json' -H 'authorization: Bearer $DEMO_TOKEN' -d '{"model":"$DEMO_MODEL","messages":[{"role":"user","content":"Hello!"}]}'
@@ -655,7 +684,7 @@ status() {
         if pid=$(pid_of "$name"); then
             state=running
             case $name in
-                gateway | recorder)
+                gateway | api | recorder)
                     state=ready
                     http_ok "$port" /health/ready || state='not ready' code=3
                     ;;
@@ -674,7 +703,7 @@ logs() {
     for argument in "$@"; do
         case $argument in
             -f) follow=1 ;;
-            gateway | recorder | llm | nats | postgres) name=$argument ;;
+            gateway | api | recorder | llm | nats | postgres) name=$argument ;;
             *) wrong_usage "logs: what is $argument?" ;;
         esac
     done

@@ -9,7 +9,7 @@ CREATE TABLE live_changes (
     status          text        CHECK (status IN ('started', 'completed', 'failed', 'orphaned')),
     day             date        NOT NULL,
     announced_at    timestamptz NOT NULL,
-    PRIMARY KEY (xid, number),
+    PRIMARY KEY (user_id, xid, number),
     CONSTRAINT chats_have_a_status CHECK ((chat_id IS NULL) = (status IS NULL))
 );
 

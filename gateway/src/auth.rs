@@ -1,10 +1,10 @@
 //! Who asks, proven: a session token, checked with public keys alone. No lookup, so no outage elsewhere can refuse anyone.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use http::HeaderMap;
-use http::header::{AUTHORIZATION, COOKIE};
+use http::header::{AUTHORIZATION, COOKIE, HOST, HeaderValue, ORIGIN};
+use http::{HeaderMap, Method};
 use shared::id::UserId;
 use shared::token::{Claims, TokenError, Verifier};
 use time::OffsetDateTime;
@@ -23,6 +23,24 @@ pub struct Caller {
     pub user: UserId,
 }
 
+/// A page of another origin acts with this one's cookies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a request with cookies that changes something has to come from this origin")]
+pub struct CrossOrigin;
+
+/// Cookies come along with whatever any page makes a browser send. SameSite keeps them from most of it; this from the rest:
+/// a request without a token of its own that changes something comes from this origin, or from one that is let in.
+pub fn same_origin(method: &Method, headers: &HeaderMap, allowed: &[HeaderValue]) -> Result<(), CrossOrigin> {
+    let has_token = headers.contains_key(AUTHORIZATION) || headers.contains_key("x-api-key");
+    if method.is_safe() || has_token || !headers.contains_key(COOKIE) {
+        return Ok(());
+    }
+    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+    let host = headers.get(HOST).map(HeaderValue::as_bytes);
+    let is_ours = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, rest)| rest.as_bytes());
+    if (is_ours.is_some() && is_ours == host) || allowed.contains(origin) { Ok(()) } else { Err(CrossOrigin) }
+}
+
 /// Why there is no caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unauthenticated {
@@ -37,14 +55,24 @@ pub enum Unauthenticated {
 /// Checks callers.
 #[derive(Debug)]
 pub struct Authenticator {
-    verifier: Verifier,
+    verifier: RwLock<Arc<Verifier>>,
     remembered: Mutex<HashMap<String, Claims>>,
 }
 
 impl Authenticator {
     /// Checks with these keys.
     pub fn new(verifier: Verifier) -> Self {
-        Self { verifier, remembered: Mutex::default() }
+        Self { verifier: RwLock::new(Arc::new(verifier)), remembered: Mutex::default() }
+    }
+
+    /// Checks with other keys from now on. What was good with the old ones is looked at again.
+    pub fn verify_with(&self, verifier: Verifier) {
+        *self.verifier.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(verifier);
+        self.remembered().clear();
+    }
+
+    fn verifier(&self) -> Arc<Verifier> {
+        Arc::clone(&self.verifier.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Who sent these headers: the `Authorization` header goes before `x-api-key`, where Anthropic's clients put their key,
@@ -59,7 +87,7 @@ impl Authenticator {
         let claims = match known {
             Some(claims) => claims,
             None => {
-                let claims = self.verifier.verify(token)?;
+                let claims = self.verifier().verify(token)?;
                 self.remember(token, &claims, now);
                 claims
             }
@@ -104,6 +132,29 @@ mod tests {
 
     fn headers(name: &'static str, value: &str) -> HeaderMap {
         HeaderMap::from_iter([(http::HeaderName::from_static(name), value.parse().unwrap())])
+    }
+
+    #[test]
+    fn other_origins_cannot_act_with_cookies() {
+        let request = |origin: &str, token: bool| {
+            let mut all = headers("host", "chat.example.org");
+            all.insert(COOKIE, "stenograph_session=t".parse().unwrap());
+            all.insert(ORIGIN, origin.parse().unwrap());
+            if token {
+                all.insert(AUTHORIZATION, "Bearer x".parse().unwrap());
+            }
+            all
+        };
+        let allowed = ["https://other.example.org".parse().unwrap()];
+        let is_let_in = |method: Method, headers| same_origin(&method, &headers, &allowed).is_ok();
+        assert!(is_let_in(Method::POST, request("https://chat.example.org", false)));
+        assert!(is_let_in(Method::POST, request("https://other.example.org", false)));
+        assert!(is_let_in(Method::POST, headers("cookie", "a=b")), "no browser");
+        assert!(is_let_in(Method::POST, request("https://evil.example.org", true)));
+        assert!(is_let_in(Method::GET, request("https://evil.example.org", false)));
+        for origin in ["https://evil.example.org", "null", "https://chat.example.org.evil.org"] {
+            assert!(!is_let_in(Method::POST, request(origin, false)), "{origin}");
+        }
     }
 
     #[test]

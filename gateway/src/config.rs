@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use http::Uri;
 use secrecy::ExposeSecret;
+use shared::address::Trusted;
 use shared::config::{ConfigError, Environment, malformed};
 use shared::telemetry::LogConfig;
 
 use crate::conversation_id::{ConversationKeys, EXPECTED_KEYS};
 use crate::journal::{self, Level};
+use crate::keys::KeySource;
 use crate::leaving::LeavingRule;
 use crate::routing::{KeyHeader, Leaving, UpstreamSettings};
 use crate::upstreams::TableSource;
@@ -25,13 +27,15 @@ pub struct Config {
     /// What to log.
     pub log: LogConfig,
     /// How callers prove themselves.
-    pub token_keys_file: PathBuf,
+    pub token_keys: KeySource,
     /// The keys behind conversation ids.
     pub conversation_keys: ConversationKeys,
     /// Where events go.
     pub journal: JournalConfig,
     /// Where answers come from.
     pub upstreams: TableSource,
+    /// Where the record is read, if anywhere.
+    pub reads: Option<ReadsConfig>,
     /// The bounds.
     pub limits: Limits,
     /// What happens when clients leave.
@@ -47,6 +51,15 @@ pub struct JournalConfig {
     pub nats_url: String,
     /// How the journal is kept. `None` only to measure what recording costs.
     pub journal: Option<journal::Settings>,
+}
+
+/// Where the record is read.
+#[derive(Clone, Debug)]
+pub struct ReadsConfig {
+    /// The recorder's API: as many as share the work.
+    pub urls: Vec<Uri>,
+    /// Whose word is taken for where a request came from: proxies before the gateway.
+    pub trusted: Trusted,
 }
 
 /// The bounds of what callers can make the gateway do.
@@ -85,7 +98,10 @@ impl Config {
             )?,
             instance: instance(env)?,
             log: LogConfig::read(env)?,
-            token_keys_file: env.required("TOKEN_KEYS_FILE", "the path of a JSON Web Key Set")?.into(),
+            token_keys: KeySource {
+                file: env.required("TOKEN_KEYS_FILE", "the path of a JSON Web Key Set")?.into(),
+                url: env.text("TOKEN_KEYS_URL").map(|url| http_url("TOKEN_KEYS_URL", url)).transpose()?,
+            },
             conversation_keys: ConversationKeys::parse(keys.expose_secret()).ok_or_else(|| ConfigError::Malformed {
                 name: "CONVERSATION_KEYS".into(),
                 expected: EXPECTED_KEYS,
@@ -97,6 +113,7 @@ impl Config {
                 file: env.text("GATEWAY_ROUTES_FILE").map(PathBuf::from),
                 default_model: env.text("GATEWAY_DEFAULT_MODEL").map(str::to_owned),
             },
+            reads: ReadsConfig::read(env)?,
             limits,
             leaving: leaving(env)?,
             cors_origins: cors_origins(env)?,
@@ -138,6 +155,25 @@ impl JournalConfig {
         let journal = journal::Settings { directory, level, patience, max_bytes, keep };
         Ok(Self { nats_url, journal: Some(journal).filter(|_| is_recorded) })
     }
+}
+
+impl ReadsConfig {
+    fn read(env: &Environment) -> Result<Option<Self>, ConfigError> {
+        let networks = "addresses or networks with commas between them, such as 127.0.0.1,10.0.0.0/8";
+        let trusted = env.or("GATEWAY_TRUSTED_PROXIES", Trusted::default(), networks)?;
+        let urls = env.text("RECORDER_URL").unwrap_or("").split(',').map(str::trim).filter(|url| !url.is_empty());
+        let urls: Vec<Uri> = urls.map(|url| http_url("RECORDER_URL", url)).collect::<Result<_, _>>()?;
+        Ok((!urls.is_empty()).then_some(Self { urls, trusted }))
+    }
+}
+
+fn http_url(name: &str, text: &str) -> Result<Uri, ConfigError> {
+    let expected = "an http or https URL such as http://127.0.0.1:8082";
+    let url: Uri = text.parse().map_err(|error| malformed(name, expected, &error))?;
+    if !matches!(url.scheme_str(), Some("http" | "https")) || url.host().is_none() || url.query().is_some() {
+        return Err(malformed(name, expected, &"not an absolute URL"));
+    }
+    Ok(url)
 }
 
 impl Limits {

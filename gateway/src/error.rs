@@ -9,7 +9,7 @@ use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUT
 use serde_json::json;
 use shared::id::{ChatId, ConversationId};
 
-use crate::auth::Unauthenticated;
+use crate::auth::{CrossOrigin, Unauthenticated};
 use crate::forward::{CHAT_ID, CONVERSATION_ID, REQUEST_ID};
 use crate::idempotency::{MalformedKey, Progress, Taken};
 use crate::request::InvalidRequest;
@@ -132,6 +132,17 @@ impl ApiError {
     pub fn answer_unreadable() -> Self {
         let message = "the upstream's answer could not be read";
         Self::new(StatusCode::BAD_GATEWAY, "upstream_error", Some("upstream_broken"), message)
+    }
+
+    /// A page of another origin acts with this one's cookies.
+    pub fn cross_origin(error: CrossOrigin) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "permission_error", Some("cross_origin"), error.to_string())
+    }
+
+    /// The recorder's API is down, or not there at all.
+    pub fn reads_unavailable() -> Self {
+        let message = "the record cannot be read at the moment; chats are not concerned";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("recorder_unavailable"), message).retry_after(2)
     }
 
     /// The upstream's list of models broke off, or is beyond all bounds.

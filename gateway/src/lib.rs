@@ -27,6 +27,7 @@ pub mod auth;
 pub mod catalogue;
 pub mod forward;
 pub mod journal;
+pub mod keys;
 pub mod lease;
 pub mod relay;
 pub mod upstream;
@@ -35,6 +36,8 @@ pub mod upstreams;
 pub mod dispatch;
 pub mod idempotency;
 pub mod leaving;
+
+pub mod reads;
 
 pub mod answer;
 pub mod open_chat;
@@ -47,7 +50,6 @@ pub mod pages;
 pub mod routes;
 pub mod server;
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -80,18 +82,11 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 
 /// Checks what [`run`] would need of files: the keys and the routes. Returns what was found, in words.
 pub fn check(config: &Config) -> anyhow::Result<String> {
-    verifier(&config.token_keys_file)?;
+    keys::read(&config.token_keys.file)?;
     let upstreams = upstreams::Upstreams::new(config.upstreams.clone())?;
     let in_force = upstreams.in_force();
     let (routes, upstreams) = (in_force.table.routes.len(), in_force.upstreams.len());
     Ok(format!("the configuration is good: {routes} routes, {upstreams} upstreams"))
-}
-
-fn verifier(path: &Path) -> anyhow::Result<shared::token::Verifier> {
-    let keys = std::fs::read_to_string(path)
-        .with_context(|| format!("TOKEN_KEYS_FILE {} could not be read", path.display()))?;
-    shared::token::Verifier::from_jwks(&keys)
-        .with_context(|| format!("TOKEN_KEYS_FILE {} is malformed", path.display()))
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
@@ -99,15 +94,18 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         listen,
         instance,
         log,
-        token_keys_file,
+        token_keys,
         conversation_keys,
         journal,
         upstreams,
+        reads,
         limits,
         leaving,
         cors_origins,
     } = config;
-    let verifier = verifier(&token_keys_file)?;
+    let auth = Arc::new(auth::Authenticator::new(keys::read(&token_keys.file)?));
+    let http = reads::client()?;
+    let reads = reads.map(|reads| reads::Reads::new(reads, http.clone()));
     let _log = log.start();
 
     let metrics = Arc::new(metrics::Metrics::default());
@@ -133,7 +131,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         drains: drains.clone(),
     });
     let gateway = Arc::new(routes::Gateway {
-        auth: auth::Authenticator::new(verifier),
+        auth: Arc::clone(&auth),
         chats: Arc::new(chat::Chats {
             recording: Arc::clone(&recording),
             upstreams: Arc::clone(&upstreams),
@@ -144,6 +142,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             leaving,
             keys,
         }),
+        reads,
+        cors_origins,
         metrics: Arc::clone(&metrics),
     });
     let listener =
@@ -156,7 +156,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             None => std::future::pending().await,
         }
     });
-    let router = routes::router(gateway, &cors_origins);
+    let router = routes::router(gateway);
     let stopped_at = OnceLock::new();
     let stop = async {
         tokio::select! {
@@ -165,6 +165,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
                 Err(error) => tracing::error!(%error, "signals cannot be received; stopping"),
             },
             () = housekeeping(&upstreams) => {}
+            () = keys::follow(token_keys, http, auth) => {}
             error = reloading(&upstreams) => tracing::error!(%error, "signals cannot be received; stopping"),
         }
         stopped_at.get_or_init(Instant::now);

@@ -294,7 +294,14 @@ impl Relay {
 
     async fn publish(&mut self, number: u64) {
         let Some(held) = self.in_flight.get_mut(&number) else { return };
-        match publish::publish(&self.client, &held.entry, format!("{}.{number}", self.inbox), self.uploads.reference(number)).await {
+        match publish::publish(
+            &self.client,
+            &held.entry,
+            format!("{}.{number}", self.inbox),
+            self.uploads.reference(number),
+        )
+        .await
+        {
             Sent::Yes => {}
             Sent::NotNow(error) => {
                 held.again_at = Instant::now() + backoff(held.tries);

@@ -5,6 +5,7 @@ mod conversations;
 mod count_tokens;
 mod health;
 mod models;
+mod reads;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{get, patch, post};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName};
 use http::{HeaderValue, Method};
@@ -21,26 +22,32 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::time::timeout;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use crate::auth::{Authenticator, Caller};
+use crate::auth::{Authenticator, Caller, same_origin};
 use crate::chat::Chats;
 use crate::error::{self, ApiError};
 use crate::forward::{CHAT_ID, CONVERSATION_ID, REQUEST_ID};
 use crate::metrics::{Metrics, Status};
 use crate::pages;
+use crate::reads::Reads;
 
 /// What the routes need.
 #[derive(Debug)]
 pub struct Gateway {
     /// Who asks.
-    pub auth: Authenticator,
+    pub auth: Arc<Authenticator>,
     /// What serves chats.
     pub chats: Arc<Chats>,
+    /// The way to the recorder's API, where there is one.
+    pub reads: Option<Reads>,
+    /// The origins whose pages may act with cookies, besides the gateway's own.
+    pub cors_origins: Vec<HeaderValue>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
 
 /// Every route.
-pub fn router(gateway: Arc<Gateway>, cors_origins: &[HeaderValue]) -> Router {
+pub fn router(gateway: Arc<Gateway>) -> Router {
+    let cors = cors(&gateway.cors_origins);
     let proven = Router::new()
         .route("/api/chat", post(chat::frontend))
         .route("/v1/chat/completions", post(chat::openai))
@@ -48,18 +55,20 @@ pub fn router(gateway: Arc<Gateway>, cors_origins: &[HeaderValue]) -> Router {
         .route("/v1/messages", post(chat::anthropic))
         .route("/v1/messages/count_tokens", post(count_tokens::count))
         .route("/v1/models", get(models::list))
-        .route("/api/conversations", post(conversations::create))
+        .route("/api/conversations", post(conversations::create).get(reads::pass))
+        .route("/api/conversations/{id}", patch(conversations::change).delete(conversations::delete).get(reads::pass))
         .route_layer(from_fn_with_state(Arc::clone(&gateway), prove_caller));
     Router::new()
         .merge(proven)
         .merge(pages::router())
+        .merge(reads::router())
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
         .fallback(|| async { ApiError::no_such_route() })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(from_fn(speak_the_dialect))
-        .layer(cors(cors_origins))
+        .layer(cors)
         .with_state(gateway)
 }
 
@@ -69,6 +78,8 @@ async fn prove_caller(
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
+    same_origin(request.method(), request.headers(), &gateway.cors_origins)
+        .map_err(|error| gateway.refuse(ApiError::cross_origin(error)))?;
     let caller = gateway.auth.caller(request.headers()).map_err(|error| gateway.refuse(error.into()))?;
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
@@ -114,7 +125,8 @@ impl Gateway {
 }
 
 fn cors(origins: &[HeaderValue]) -> CorsLayer {
-    let exposed: [HeaderName; 9] = [
+    let exposed: [HeaderName; 10] = [
+        header::ETAG,
         CHAT_ID,
         CONVERSATION_ID,
         REQUEST_ID,
@@ -126,7 +138,7 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
         HeaderName::from_static("x-ratelimit-reset-tokens"),
     ];
     let layer = CorsLayer::new()
-        .allow_methods([Method::GET, Method::POST, Method::OPTIONS])
+        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE, Method::OPTIONS])
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers(exposed)
         .max_age(Duration::from_secs(3600));

@@ -1,11 +1,13 @@
 //! The command line. Prints what was asked for on standard output; errors are one line on standard error.
 
 mod consume;
+mod invites;
 mod keys;
 mod progress;
 mod quarantine;
 mod rebuild;
 mod replay;
+mod serve;
 mod stream;
 mod token;
 mod users;
@@ -48,6 +50,11 @@ enum Command {
     /// Compare the tables with the log, row by row, while everything runs. Exit status 3: they differ.
     Verify(rebuild::VerifyArguments),
     Replay(Box<replay::ReplayArguments>),
+    /// Serve the HTTP API over the record until stopped.
+    Serve,
+    /// Invite codes.
+    #[command(subcommand)]
+    Invites(invites::InvitesCommand),
     /// Accounts.
     #[command(subcommand)]
     Users(users::UsersCommand),
@@ -73,6 +80,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Rebuild(arguments) => rebuild::run_rebuild(arguments, &config).await,
         Command::Verify(arguments) => rebuild::run_verify(arguments, &config).await,
         Command::Replay(arguments) => replay::run(*arguments, config).await,
+        Command::Serve => serve::run(config).await,
+        Command::Invites(command) => invites::run(command, &config).await,
         Command::Users(command) => users::run(command, &config).await,
         Command::Token(arguments) => token::run(&arguments, &config).await,
         Command::Keys(command) => keys::run(&command),

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use shared::config::{ConfigError, Environment};
+use shared::address::Trusted;
+use shared::config::{ConfigError, Environment, malformed};
 use shared::telemetry::LogConfig;
 
 use crate::batch::Limits;
@@ -19,12 +20,60 @@ pub struct Config {
     signing_key_file: Option<PathBuf>,
     /// Where health and metrics are served.
     pub listen: SocketAddr,
+    /// What `serve` needs.
+    pub serve: ServeConfig,
+    /// The public keys of session tokens, where they are not beside the private one.
+    pub token_keys_file: Option<PathBuf>,
     /// The limits of a batch.
     pub batch: Limits,
     /// When a chat has no gateway any more.
     pub orphans: Rules,
     /// What to log.
     pub log: LogConfig,
+}
+
+/// What `recorder serve` needs.
+#[derive(Debug)]
+pub struct ServeConfig {
+    /// Where the API is served.
+    pub listen: SocketAddr,
+    /// How many connections to the database it may have.
+    pub connections: u32,
+    /// How long an access token is good: also how long a disabled user can still chat.
+    pub token_ttl: time::Duration,
+    /// How long a session can be refreshed.
+    pub session_ttl: time::Duration,
+    /// Whose word is taken for where a request came from: the gateways.
+    pub trusted: Trusted,
+}
+
+impl ServeConfig {
+    fn read(env: &Environment) -> Result<Self, ConfigError> {
+        let networks = "addresses or networks with commas between them, such as 127.0.0.1,10.0.0.0/8";
+        let loopback = "127.0.0.1,::1".parse().unwrap_or_default();
+        Ok(Self {
+            listen: env.or(
+                "RECORDER_SERVE_LISTEN",
+                ([127, 0, 0, 1], 8082).into(),
+                "an address such as 127.0.0.1:8082",
+            )?,
+            connections: match env.or("RECORDER_SERVE_CONNECTIONS", 16_u32, "a number from 1 to 1000")? {
+                number @ 1..=1000 => number,
+                number => return Err(malformed("RECORDER_SERVE_CONNECTIONS", "a number from 1 to 1000", &number)),
+            },
+            token_ttl: span(env, "RECORDER_TOKEN_TTL", 15 * 60, 24 * 3600)?,
+            session_ttl: span(env, "RECORDER_SESSION_TTL", 30 * 86_400, 366 * 86_400)?,
+            trusted: env.or("RECORDER_TRUSTED_PROXIES", loopback, networks)?,
+        })
+    }
+}
+
+/// A duration of whole seconds, up to a bound.
+fn span(env: &Environment, name: &str, default: u64, most: u64) -> Result<time::Duration, ConfigError> {
+    match env.duration(name, Duration::from_secs(default))?.as_secs() {
+        seconds if (1..=most).contains(&seconds) => Ok(time::Duration::seconds(i64::try_from(seconds).unwrap_or(1))),
+        _ => Err(malformed(name, "a duration of at least a second", &format!("at most {most}s"))),
+    }
 }
 
 impl Config {
@@ -36,6 +85,8 @@ impl Config {
             nats_url: env.text("NATS_URL").map(str::to_owned),
             signing_key_file: env.text("RECORDER_SIGNING_KEY_FILE").map(PathBuf::from),
             listen: env.or("RECORDER_LISTEN", ([127, 0, 0, 1], 8081).into(), "an address such as 127.0.0.1:8081")?,
+            serve: ServeConfig::read(env)?,
+            token_keys_file: env.text("TOKEN_KEYS_FILE").map(PathBuf::from),
             batch: Limits {
                 events: within(env, "RECORDER_BATCH_EVENTS", defaults.events, 10_000, "a number from 1 to 10000")?,
                 bytes: within(env, "RECORDER_BATCH_BYTES", defaults.bytes, 1 << 28, "a number from 1 to 268435456")?,
@@ -51,13 +102,13 @@ impl Config {
         env.text("RECORDER_URL");
         env.refuse_unknown(&["RECORDER_"])?;
         if config.batch.linger > Duration::from_secs(5) {
-            return Err(shared::config::malformed("RECORDER_BATCH_LINGER", "at most 5s", &"it is longer"));
+            return Err(malformed("RECORDER_BATCH_LINGER", "at most 5s", &"it is longer"));
         }
         if config.orphans.grace < Duration::from_secs(1) {
-            return Err(shared::config::malformed("RECORDER_GATEWAY_GRACE", "at least 1s", &"it is shorter"));
+            return Err(malformed("RECORDER_GATEWAY_GRACE", "at least 1s", &"it is shorter"));
         }
         if config.orphans.longest_chat < Duration::from_secs(60) {
-            return Err(shared::config::malformed("RECORDER_LONGEST_CHAT", "at least 1m", &"it is shorter"));
+            return Err(malformed("RECORDER_LONGEST_CHAT", "at least 1m", &"it is shorter"));
         }
         Ok(config)
     }
@@ -88,7 +139,7 @@ fn within(
 ) -> Result<usize, ConfigError> {
     match env.or(name, default, expected)? {
         value if (1..=most).contains(&value) => Ok(value),
-        value => Err(shared::config::malformed(name, expected, &value)),
+        value => Err(malformed(name, expected, &value)),
     }
 }
 
@@ -119,7 +170,13 @@ mod tests {
             "DATABASE_URL",
             "NATS_URL",
             "RECORDER_SIGNING_KEY_FILE",
+            "TOKEN_KEYS_FILE",
             "RECORDER_LISTEN",
+            "RECORDER_SERVE_LISTEN",
+            "RECORDER_SERVE_CONNECTIONS",
+            "RECORDER_TOKEN_TTL",
+            "RECORDER_SESSION_TTL",
+            "RECORDER_TRUSTED_PROXIES",
             "RECORDER_BATCH_EVENTS",
             "RECORDER_BATCH_BYTES",
             "RECORDER_BATCH_LINGER",
@@ -133,6 +190,7 @@ mod tests {
         let defaults = Config::read(&Environment::from_pairs::<&str, &str>([])).unwrap();
         assert_eq!((sample.batch, sample.listen), (defaults.batch, defaults.listen));
         assert_eq!(sample.orphans, defaults.orphans);
+        assert_eq!(format!("{:?}", sample.serve), format!("{:?}", defaults.serve));
         assert!(sample.database_url().is_ok() && sample.nats_url().is_ok() && sample.signing_key_file().is_ok());
     }
 

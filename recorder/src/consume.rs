@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::batch::Fill;
 use crate::disposition::{Disposition, pause};
 use crate::metrics::{KindLabel, Metrics, ReasonLabel};
+use crate::reads::live;
 use crate::source::bodies::Bodies;
 use crate::source::log::{Ending, Log, LogError, Span, Start};
 use crate::source::setup::SetupError;
@@ -196,7 +197,12 @@ impl Consume {
     async fn write(&self, batch: &Batch, part: &Part, recorded: &mut Recorded) -> Result<(), sqlx::Error> {
         match part {
             Part::Events(range) => {
-                let applied = in_time(store::apply(&self.pool, &batch.events[range.clone()])).await?;
+                let events = &batch.events[range.clone()];
+                let applied = in_time(store::apply(&self.pool, events)).await?;
+                // Before the acknowledgement: whoever gets these events again says it again. The record does not wait for it.
+                if let Err(error) = in_time(live::announce(&self.pool, events, shared::event::now())).await {
+                    tracing::warn!(error = store::describe(&error), "open pages are not told of a batch");
+                }
                 recorded.applied.applied += applied.applied;
                 recorded.applied.user_messages += applied.user_messages;
                 recorded.applied.assistant_messages += applied.assistant_messages;

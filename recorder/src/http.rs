@@ -36,6 +36,15 @@ pub struct Surface {
     pub broker: Client,
 }
 
+/// Health of a process that needs the database alone.
+pub fn database_health(pool: PgPool) -> Router {
+    let ready = async |State(pool): State<PgPool>| match timeout(PATIENCE, pool.acquire()).await {
+        Ok(Ok(_)) => (StatusCode::OK, "ready\n"),
+        Ok(Err(_)) | Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the database is away\n"),
+    };
+    Router::new().route("/health/live", get(async || "live\n")).route("/health/ready", get(ready)).with_state(pool)
+}
+
 /// Serves until told to stop.
 pub async fn serve(listener: TcpListener, surface: Surface, stop: CancellationToken) -> std::io::Result<()> {
     let routes = Router::new()

@@ -1,6 +1,6 @@
 //! The recorder: reads the events from the broker and projects them into PostgreSQL.
 //!
-//! The modules stand in the order in which an event passes through them.
+//! The modules stand in the order in which an event passes through them; then those that read what came of it.
 
 pub mod projection;
 
@@ -26,7 +26,15 @@ pub mod reproject;
 pub mod rebuild;
 pub mod verify;
 
+pub mod calendar;
+pub mod cursor;
+
+pub mod accounts;
+pub mod reads;
+
 pub mod config;
 pub mod http;
+
+pub mod api;
 
 pub mod cli;

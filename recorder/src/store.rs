@@ -7,8 +7,11 @@
 pub mod chats;
 pub mod compare;
 mod conversations;
+pub mod guesses;
+pub mod invite_codes;
 mod messages;
 pub mod quarantine;
+pub mod sessions;
 pub mod shadow;
 pub mod stream_marks;
 mod usage_slots;
@@ -20,6 +23,8 @@ mod read;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
+pub(crate) use write::column;
+
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -101,6 +106,24 @@ pub fn connect(url: &SecretString, connections: u32) -> Result<PgPool, sqlx::Err
         PgPoolOptions::new().max_connections(connections).acquire_timeout(CONNECT).after_connect(|connection, _| {
             Box::pin(async move {
                 sqlx::raw_sql(SESSION).execute(connection).await?;
+                Ok(())
+            })
+        });
+    Ok(pool.connect_lazy_with(options))
+}
+
+/// A pool for reading on someone's behalf: queries have filters that may or may not be set, so that each is planned for what
+/// it asks; and none may take long, because someone waits.
+pub fn connect_for_reads(url: &SecretString, connections: u32) -> Result<PgPool, sqlx::Error> {
+    let options: PgConnectOptions = url.expose_secret().parse()?;
+    let options = options.application_name("stenograph-api");
+    let pool =
+        PgPoolOptions::new().max_connections(connections).acquire_timeout(CONNECT).after_connect(|connection, _| {
+            Box::pin(async move {
+                sqlx::raw_sql(SESSION).execute(&mut *connection).await?;
+                sqlx::raw_sql("SET statement_timeout = '10s'; SET plan_cache_mode = force_custom_plan; SET jit = off")
+                    .execute(connection)
+                    .await?;
                 Ok(())
             })
         });

@@ -14,6 +14,7 @@ pub mod lease;
 pub mod stream;
 pub mod subject;
 
+pub mod address;
 pub mod token;
 
 pub mod config;

@@ -17,6 +17,7 @@ pub mod proxy;
 
 pub mod browser;
 
+pub mod fill;
 pub mod oracle;
 pub mod stack;
 

@@ -31,6 +31,8 @@ pub struct Stack {
     pub gateway: Gateway,
     /// The recorders that run.
     pub recorders: Vec<Recorder>,
+    /// The API, where the test has one.
+    pub api: Option<Recorder>,
     /// The broker.
     pub nats: Nats,
     /// The database server, where the test has one of its own.
@@ -43,6 +45,14 @@ pub struct Stack {
     gateway_settings: GatewaySettings,
     client: reqwest::Client,
     dir: TempDir,
+}
+
+/// What the services are told beyond what they need.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told<'a> {
+    gateway: &'a [(&'a str, &'a str)],
+    recorder: &'a [(&'a str, &'a str)],
+    has_api: bool,
 }
 
 /// A user, proven.
@@ -58,38 +68,48 @@ impl Stack {
     /// One gateway, one recorder, and a database on the server that tests share.
     pub async fn start() -> anyhow::Result<Self> {
         let url = Postgres::shared().await?.database().await?;
-        Self::on(url, None, &[]).await
+        Self::on(url, None, Told::default()).await
+    }
+
+    /// The same, and the API that reads and accounts are passed on to, with these settings for all of the recorder's programs.
+    pub async fn with_api(gateway: &[(&str, &str)], recorder: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let url = Postgres::shared().await?.database().await?;
+        Self::on(url, None, Told { gateway, recorder, has_api: true }).await
     }
 
     /// The same, with this nats-server program.
     pub async fn with_nats_server(program: PathBuf) -> anyhow::Result<Self> {
         let url = Postgres::shared().await?.database().await?;
-        Self::on_broker(Nats::of(program).await?, url, None, &[]).await
+        Self::on_broker(Nats::of(program).await?, url, None, Told::default()).await
     }
 
     /// The same, with these settings for the gateway.
     pub async fn with_gateway(settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         let url = Postgres::shared().await?.database().await?;
-        Self::on(url, None, settings).await
+        Self::on(url, None, Told { gateway: settings, ..Told::default() }).await
     }
 
     /// The same, with a database server of its own, which the test may stop.
     pub async fn with_own_postgres() -> anyhow::Result<Self> {
         let postgres = Postgres::new().await?;
         let url = postgres.database().await?;
-        Self::on(url, Some(postgres), &[]).await
+        Self::on(url, Some(postgres), Told::default()).await
     }
 
-    async fn on(database_url: String, postgres: Option<Postgres>, more: &[(&str, &str)]) -> anyhow::Result<Self> {
-        Self::on_broker(Nats::new().await?, database_url, postgres, more).await
+    async fn on(database_url: String, postgres: Option<Postgres>, told: Told<'_>) -> anyhow::Result<Self> {
+        Self::on_broker(Nats::new().await?, database_url, postgres, told).await
     }
 
     async fn on_broker(
         nats: Nats,
         database_url: String,
         postgres: Option<Postgres>,
-        more: &[(&str, &str)],
+        told: Told<'_>,
     ) -> anyhow::Result<Self> {
+        let owned = |settings: &[(&str, &str)]| -> Vec<(String, String)> {
+            settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let mut more = owned(told.gateway);
         let dir = tempfile::tempdir()?;
         let upstream = Scripted::start().await?;
         let recorder = RecorderProgram {
@@ -97,9 +117,12 @@ impl Stack {
             database_url,
             nats_url: nats.url(),
             keys: dir.path().join("keys"),
-            more: Vec::new(),
+            more: owned(told.recorder),
         };
         recorder.prepare().await?;
+        let api =
+            if told.has_api { Some(recorder.serve("127.0.0.1:0", &dir.path().join("api.log")).await?) } else { None };
+        more.extend(api.iter().map(|api| ("RECORDER_URL".to_owned(), api.url(""))));
         let gateway_settings = GatewaySettings {
             listen: "127.0.0.1:0".into(),
             nats_url: nats.url(),
@@ -109,7 +132,7 @@ impl Stack {
             conversation_keys: format!("1:{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())),
             data_dir: dir.path().join("gateway"),
             instance: "gateway-1".into(),
-            more: more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            more,
         };
         let gateway_program = program::ours("gateway")?;
         let gateway = Gateway::start(&gateway_program, &gateway_settings, &dir.path().join("gateway.log")).await?;
@@ -117,6 +140,7 @@ impl Stack {
         let mut stack = Self {
             gateway,
             recorders: Vec::new(),
+            api,
             nats,
             postgres,
             upstream,
@@ -175,6 +199,20 @@ impl Stack {
     /// A request to the gateway, without a token.
     pub fn post(&self, path: &str) -> RequestBuilder {
         self.client.post(self.gateway.url(path))
+    }
+
+    /// A request to the gateway by this method, without a token.
+    pub fn request(&self, method: reqwest::Method, path: &str) -> RequestBuilder {
+        self.client.request(method, self.gateway.url(path))
+    }
+
+    /// What is read at this path, which has to be there.
+    pub async fn read(&self, user: &User, path: &str) -> anyhow::Result<Value> {
+        let response = self.client.get(self.gateway.url(path)).bearer_auth(&user.token).send().await?;
+        let status = response.status();
+        let body = response.text().await?;
+        anyhow::ensure!(status == 200, "{path}: {status} {body}");
+        Ok(serde_json::from_str(&body)?)
     }
 
     /// What a frontend sends today, and nothing else.

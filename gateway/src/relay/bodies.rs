@@ -1,12 +1,16 @@
 //! Bodies that are too large for a message of the broker: put into their bucket, before the event that refers to them is
 //! published. See [`shared::body`].
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_nats::Client;
+use async_nats::jetstream::ContextBuilder;
 use async_nats::jetstream::context::Context;
-use async_nats::jetstream::{self, object_store};
+use async_nats::jetstream::object_store;
+use bytes::Bytes;
 use shared::body::{BUCKET, MOST_INLINE, Reference};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 /// How long one chunk may take to be acknowledged.

@@ -1,13 +1,21 @@
-//! `recorder users create`.
+//! `recorder users`: accounts, for operators.
+
+use std::io::Read as _;
 
 use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Subcommand;
 use shared::id::UserId;
 use shared::token::Role;
+use sqlx::postgres::PgPool;
 
 use super::{pool, print};
+use crate::accounts::password::Passwords;
+use crate::accounts::{self, password_error};
 use crate::config::Config;
-use crate::store::users::{self, User};
+use crate::store::sessions::{self, EndedBy};
+use crate::store::users::{self, NewUser, User};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum UsersCommand {
@@ -25,11 +33,85 @@ pub(super) enum UsersCommand {
         /// The id, where it has to be a certain one. A new UUID unless given.
         #[arg(long)]
         id: Option<UserId>,
+        /// Give it a password, read from standard input.
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Let an account read everyone's record, or no longer.
+    Admin {
+        /// Its id or login name.
+        user: String,
+        /// No longer.
+        #[arg(long)]
+        revoke: bool,
+    },
+    /// Give an account another password, print it, and end all its sessions.
+    ResetPassword {
+        /// Its id or login name.
+        user: String,
+        /// Read the password from standard input instead of making one up.
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Give an account no more tokens, and end its sessions. Tokens that are out are good until they expire.
+    Disable {
+        /// Its id or login name.
+        user: String,
+    },
+    /// Let a disabled account in again.
+    Enable {
+        /// Its id or login name.
+        user: String,
     },
 }
 
 pub(super) async fn run(command: UsersCommand, config: &Config) -> anyhow::Result<()> {
-    let UsersCommand::Create { name, admin, if_missing, id } = command;
+    let pool = pool(config)?;
+    match command {
+        UsersCommand::Create { name, admin, if_missing, id, password_stdin } => {
+            let password = if password_stdin { Some(password_from_stdin()?) } else { None };
+            create(&pool, name, admin.then_some(Role::Admin), if_missing, id, password).await
+        }
+        UsersCommand::Admin { user, revoke } => {
+            let user = found(&pool, &user).await?;
+            users::set_role(&pool, &user.user_id, (!revoke).then_some(Role::Admin)).await?;
+            print(if revoke { "no admin any more" } else { "admin" })
+        }
+        UsersCommand::ResetPassword { user, password_stdin } => {
+            let user = found(&pool, &user).await?;
+            let password = if password_stdin {
+                password_from_stdin()?
+            } else {
+                URL_SAFE_NO_PAD.encode(rand::random::<[u8; 15]>())
+            };
+            let hash = Passwords::default().hash(&password).await?;
+            let mut tx = pool.begin().await?;
+            users::set_password(&mut tx, &user.user_id, &hash).await?;
+            sessions::end_others(&mut tx, &user.user_id, None, EndedBy::Password, shared::event::now()).await?;
+            tx.commit().await?;
+            if password_stdin { print("the password was set") } else { print(&password) }
+        }
+        UsersCommand::Disable { user } => {
+            let user = found(&pool, &user).await?;
+            accounts::set_disabled(&pool, &user.user_id, true).await?;
+            print("disabled")
+        }
+        UsersCommand::Enable { user } => {
+            let user = found(&pool, &user).await?;
+            accounts::set_disabled(&pool, &user.user_id, false).await?;
+            print("enabled")
+        }
+    }
+}
+
+async fn create(
+    pool: &PgPool,
+    name: String,
+    role: Option<Role>,
+    if_missing: bool,
+    id: Option<UserId>,
+    password: Option<String>,
+) -> anyhow::Result<()> {
     if name.is_empty() || name.chars().count() > 255 || name.chars().any(char::is_control) {
         bail!("expected a name of 1 to 255 characters, none of them control characters");
     }
@@ -37,13 +119,38 @@ pub(super) async fn run(command: UsersCommand, config: &Config) -> anyhow::Resul
         Some(id) => id,
         None => uuid::Uuid::now_v7().to_string().parse()?,
     };
-    let pool = pool(config)?;
-    let account = User { user_id, name, role: admin.then_some(Role::Admin), disabled_at: None };
-    if users::create(&pool, &account, shared::event::now()).await.context("the account could not be made")? {
-        return print(account.user_id.as_str());
+    let hash = match &password {
+        Some(password) => Some(Passwords::default().hash(password).await?),
+        None => None,
+    };
+    let account = NewUser {
+        user_id: &user_id,
+        name: &name,
+        role,
+        password_hash: hash.as_deref(),
+        invite_id: None,
+        created_at: shared::event::now(),
+    };
+    if users::create(&mut *pool.acquire().await?, &account).await.context("the account could not be made")? {
+        return print(user_id.as_str());
     }
-    match users::find(&pool, &account.name).await?.filter(|found| if_missing && found.name == account.name) {
+    match users::find(pool, &name).await?.filter(|found| if_missing && found.name == name) {
         Some(found) => print(found.user_id.as_str()),
         None => bail!("there is an account with this name or this id already"),
+    }
+}
+
+async fn found(pool: &PgPool, id_or_name: &str) -> anyhow::Result<User> {
+    let user = users::find(pool, id_or_name).await.context("the account could not be looked up")?;
+    user.context("there is no account with this id or name: expected one made by `recorder users create`")
+}
+
+fn password_from_stdin() -> anyhow::Result<String> {
+    let mut text = String::new();
+    std::io::stdin().take(4096).read_to_string(&mut text).context("the password could not be read")?;
+    let password = text.trim_end_matches(['\r', '\n']).to_owned();
+    match password_error(&password) {
+        Some(error) => bail!("the password: {error}"),
+        None => Ok(password),
     }
 }

@@ -2,10 +2,11 @@
 
 use shared::id::UserId;
 use shared::token::Role;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
-use super::read::user;
+use super::read::{Unreadable, user, utc};
 
 /// An account.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,39 +17,139 @@ pub struct User {
     pub name: String,
     /// What it may do beyond its own record.
     pub role: Option<Role>,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
     /// Since when it gets no new tokens.
     pub disabled_at: Option<OffsetDateTime>,
+    /// Who made the invite that it was made with.
+    pub invited_by: Option<String>,
+}
+
+/// An account to be made.
+#[derive(Debug)]
+pub struct NewUser<'a> {
+    /// The subject of its tokens.
+    pub user_id: &'a UserId,
+    /// The login name.
+    pub name: &'a str,
+    /// What it may do beyond its own record.
+    pub role: Option<Role>,
+    /// The hash of its password, if it has one.
+    pub password_hash: Option<&'a str>,
+    /// The invite that it is made with.
+    pub invite_id: Option<Uuid>,
+    /// When.
+    pub created_at: OffsetDateTime,
+}
+
+/// A statement that gives accounts; what comes after the join is the caller's.
+macro_rules! users_where {
+    ($tail:tt $(, $argument:expr)*) => {
+        sqlx::query_as!(
+            UserRow,
+            "SELECT u.user_id, u.name, u.role, u.created_at, u.disabled_at, i.created_by AS \"invited_by?\"
+             FROM users u LEFT JOIN invite_codes i USING (invite_id) " + $tail
+            $(, $argument)*
+        )
+    };
 }
 
 /// Makes an account, unless there is one with this id or this name: then says false.
-pub async fn create(pool: &PgPool, account: &User, now: OffsetDateTime) -> Result<bool, sqlx::Error> {
+pub async fn create(connection: &mut PgConnection, account: &NewUser<'_>) -> Result<bool, sqlx::Error> {
     let created = sqlx::query!(
-        "INSERT INTO users (user_id, name, role, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+        "INSERT INTO users (user_id, name, role, password_hash, invite_id, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
         account.user_id.as_str(),
         account.name,
         account.role.map(word),
-        now
+        account.password_hash,
+        account.invite_id,
+        account.created_at
     );
-    Ok(created.execute(pool).await?.rows_affected() == 1)
+    Ok(created.execute(connection).await?.rows_affected() == 1)
 }
 
 /// The account with this id; failing that, the one with this name.
 pub async fn find(pool: &PgPool, id_or_name: &str) -> Result<Option<User>, sqlx::Error> {
-    let row = sqlx::query!(
-        "SELECT user_id, name, role, disabled_at FROM users
-         WHERE user_id = $1 OR name = $1 ORDER BY user_id = $1 DESC LIMIT 1",
-        id_or_name
-    );
-    let Some(row) = row.fetch_optional(pool).await? else { return Ok(None) };
-    Ok(Some(User {
-        user_id: user(row.user_id)?,
-        name: row.name,
-        role: row.role.map(|_| Role::Admin),
-        disabled_at: row.disabled_at,
-    }))
+    let row = users_where!("WHERE u.user_id = $1 OR u.name = $1 ORDER BY u.user_id = $1 DESC LIMIT 1", id_or_name);
+    row.fetch_optional(pool).await?.map(UserRow::read).transpose().map_err(Into::into)
 }
 
-fn word(role: Role) -> &'static str {
+/// The account with this id.
+pub async fn by_id(pool: &PgPool, id: &str) -> Result<Option<User>, sqlx::Error> {
+    let row = users_where!("WHERE u.user_id = $1", id);
+    row.fetch_optional(pool).await?.map(UserRow::read).transpose().map_err(Into::into)
+}
+
+/// Accounts by name, from the one behind `after` on, of those with `part` in their names: so many of the next 1000.
+pub async fn page(pool: &PgPool, after: &str, part: &str, limit: i64) -> Result<Vec<User>, sqlx::Error> {
+    let rows = users_where!(
+        "WHERE u.name > $1 AND strpos(lower(u.name), lower($2)) > 0 ORDER BY u.name LIMIT $3",
+        after,
+        part,
+        limit
+    );
+    rows.fetch_all(pool).await?.into_iter().map(|row| row.read().map_err(Into::into)).collect()
+}
+
+/// The account of this name and its password's hash.
+pub async fn credentials(pool: &PgPool, name: &str) -> Result<Option<(User, Option<String>)>, sqlx::Error> {
+    let row = sqlx::query!("SELECT user_id, password_hash FROM users WHERE name = $1", name);
+    let Some(row) = row.fetch_optional(pool).await? else { return Ok(None) };
+    Ok(by_id(pool, &row.user_id).await?.map(|user| (user, row.password_hash)))
+}
+
+/// Gives an account another password. False: there is no such account.
+pub async fn set_password(connection: &mut PgConnection, id: &UserId, hash: &str) -> Result<bool, sqlx::Error> {
+    let set = sqlx::query!("UPDATE users SET password_hash = $2 WHERE user_id = $1", id.as_str(), hash);
+    Ok(set.execute(connection).await?.rows_affected() == 1)
+}
+
+/// Disables an account, or lets it in again. False: there is no such account.
+pub async fn set_disabled(
+    connection: &mut PgConnection,
+    id: &UserId,
+    disabled_at: Option<OffsetDateTime>,
+) -> Result<bool, sqlx::Error> {
+    // Disabling twice does not move the time.
+    let set = sqlx::query!(
+        "UPDATE users SET disabled_at = CASE WHEN $2::timestamptz IS NULL THEN NULL ELSE COALESCE(disabled_at, $2) END
+         WHERE user_id = $1",
+        id.as_str(),
+        disabled_at
+    );
+    Ok(set.execute(connection).await?.rows_affected() == 1)
+}
+
+/// Makes an account an admin, or one like any other. False: there is no such account.
+pub async fn set_role(pool: &PgPool, id: &UserId, role: Option<Role>) -> Result<bool, sqlx::Error> {
+    let set = sqlx::query!("UPDATE users SET role = $2 WHERE user_id = $1", id.as_str(), role.map(word));
+    Ok(set.execute(pool).await?.rows_affected() == 1)
+}
+
+struct UserRow {
+    user_id: String,
+    name: String,
+    role: Option<String>,
+    created_at: OffsetDateTime,
+    disabled_at: Option<OffsetDateTime>,
+    invited_by: Option<String>,
+}
+
+impl UserRow {
+    fn read(self) -> Result<User, Unreadable> {
+        Ok(User {
+            user_id: user(self.user_id)?,
+            name: self.name,
+            role: self.role.map(|_| Role::Admin),
+            created_at: utc(self.created_at),
+            disabled_at: self.disabled_at.map(utc),
+            invited_by: self.invited_by,
+        })
+    }
+}
+
+pub(super) fn word(role: Role) -> &'static str {
     match role {
         Role::Admin => "admin",
     }

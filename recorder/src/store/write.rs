@@ -4,6 +4,6 @@
 //! which for the 39 columns of a chat takes 29 µs a row instead of 9.
 
 /// One column of these rows.
-pub(super) fn column<'a, R, T>(rows: &[&'a R], of: impl Fn(&'a R) -> T) -> Vec<T> {
+pub(crate) fn column<'a, R, T>(rows: &[&'a R], of: impl Fn(&'a R) -> T) -> Vec<T> {
     rows.iter().map(|row| of(row)).collect()
 }

@@ -87,6 +87,11 @@ impl RecorderProgram {
         Ok(Recorder(Service::start("recorder serve", command, log).await?))
     }
 
+    /// The code of a new invite, made with these further arguments.
+    pub async fn invite(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        self.run(&[&["invites", "create"], arguments].concat()).await
+    }
+
     fn variables(&self) -> Vec<(&str, String)> {
         let mut variables = vec![
             ("DATABASE_URL", self.database_url.clone()),

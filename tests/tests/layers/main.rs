@@ -64,7 +64,7 @@ fn pure_modules_stay_pure() {
         ["tokio", "axum", "hyper", "async_nats", "sqlx", "std::net", "std::fs", "Instant", "SystemTime", "tracing"];
     never("gateway", &["routing", "retry", "breaker", "rewrite", "caller_metadata", "ui_message", "ui_stream"], &io);
     let io = ["tokio", "axum", "async_nats", "sqlx", "std::net", "std::fs", "std::time::SystemTime", "tracing"];
-    never("recorder", &["projection", "vigil"], &io);
+    never("recorder", &["projection", "vigil", "calendar", "cursor"], &io);
 }
 
 #[test]
@@ -84,9 +84,16 @@ fn the_recorders_pipeline_never_names_axum() {
             "reproject",
             "rebuild",
             "verify",
+            "accounts",
+            "reads",
         ],
         &["axum"],
     );
+}
+
+#[test]
+fn the_api_knows_no_broker() {
+    never("recorder", &["api"], &["async_nats"]);
 }
 
 #[test]

@@ -21,6 +21,6 @@ mod redelivery;
 mod replay;
 mod routes;
 mod shutdown;
-mod use_chat;
 mod trouble;
+mod use_chat;
 mod verify;

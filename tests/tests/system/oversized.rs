@@ -63,3 +63,26 @@ async fn a_body_of_ten_megabytes_is_recorded_completely_and_one_that_is_missing_
     assert!(oracle.tables.messages.values().any(|message| message.content == text), "to the byte");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_request_of_ten_megabytes_is_recorded_completely_also_while_the_broker_is_away() -> anyhow::Result<()> {
+    let mut stack = Stack::with_gateway(&[("GATEWAY_MAX_BODY_BYTES", "33554432")]).await?;
+    let ann = stack.user("ann").await?;
+    let text = "0123456789abcdef".repeat(640 * 1024);
+    stack.finished_chat(&ann, &text).await?;
+    stack.nats.stop().await?;
+    let other = format!("{text}!");
+    stack.finished_chat(&ann, &other).await?;
+    stack.finished_chat(&ann, "small").await?;
+    stack.nats.start().await?;
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(120);
+    while stack.events().await? < 6 {
+        assert!(tokio::time::Instant::now() < deadline, "{} events", stack.events().await?);
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let oracle = stack.settled().await?;
+    for text in [text.as_str(), other.as_str(), "small"] {
+        assert!(oracle.tables.messages.values().any(|message| message.content == text), "to the byte");
+    }
+    Ok(())
+}

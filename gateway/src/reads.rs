@@ -1,0 +1,199 @@
+//! Reads and accounts: passed on to the recorder's API, so that frontends have one origin and the gateway no database.
+//!
+//! Nothing of a chat goes this way. With the API down, what is read answers 503, and nothing else is concerned.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode, Uri};
+use rustls::{ClientConfig, RootCertStore};
+use shared::address::Trusted;
+use shared::id::ConversationId;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::config::ReadsConfig;
+use crate::error::ApiError;
+
+/// How long a connection, and then an answer's head, may take.
+const CONNECT: Duration = Duration::from_secs(2);
+const HEAD: Duration = Duration::from_secs(15);
+/// How long an answer may be silent: live streams say something every 15 seconds.
+const SILENCE: Duration = Duration::from_secs(45);
+/// How many may wait for an answer's head at once.
+const WAITING: usize = 512;
+/// How long a change is waited for before it is said to be pending.
+const SEEN: Duration = Duration::from_secs(3);
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// What passes on the way there. Everything else is between the client and the gateway.
+const TO_API: [HeaderName; 8] = [
+    header::AUTHORIZATION,
+    header::COOKIE,
+    header::CONTENT_TYPE,
+    header::ACCEPT,
+    header::IF_NONE_MATCH,
+    header::USER_AGENT,
+    HeaderName::from_static("last-event-id"),
+    FORWARDED_PROTO,
+];
+
+/// What passes on the way back.
+const TO_CLIENT: [HeaderName; 10] = [
+    header::CONTENT_TYPE,
+    header::SET_COOKIE,
+    header::ETAG,
+    header::CACHE_CONTROL,
+    header::VARY,
+    header::RETRY_AFTER,
+    header::WWW_AUTHENTICATE,
+    header::ALLOW,
+    header::X_CONTENT_TYPE_OPTIONS,
+    header::CONTENT_SECURITY_POLICY,
+];
+
+/// The way to the recorder's API.
+#[derive(Debug)]
+pub struct Reads {
+    client: reqwest::Client,
+    /// Where it is: as many as share the work.
+    urls: Vec<Uri>,
+    next: AtomicUsize,
+    waiting: Semaphore,
+    trusted: Trusted,
+}
+
+/// A request to be passed on.
+#[derive(Debug)]
+pub struct Passed<'a> {
+    /// The method.
+    pub method: Method,
+    /// Path and query.
+    pub path: &'a str,
+    /// The client's headers.
+    pub headers: &'a HeaderMap,
+    /// The body.
+    pub body: Bytes,
+    /// Who the gateway was called by.
+    pub peer: Option<SocketAddr>,
+}
+
+impl Reads {
+    /// To the API at these addresses.
+    pub fn new(config: ReadsConfig, client: reqwest::Client) -> Self {
+        let ReadsConfig { urls, trusted } = config;
+        Self { client, urls, next: AtomicUsize::new(0), waiting: Semaphore::new(WAITING), trusted }
+    }
+
+    /// Passes a request on, and its answer back as it comes.
+    pub async fn pass(&self, request: Passed<'_>) -> Result<Response, ApiError> {
+        let answer = self.send(&request, HEAD).await?;
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = answer.status();
+        for name in &TO_CLIENT {
+            for value in answer.headers().get_all(name) {
+                response.headers_mut().append(name.clone(), value.clone());
+            }
+        }
+        let is_stream = answer
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        if is_stream {
+            // No proxy may collect events.
+            response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+        }
+        *response.body_mut() = Body::new(reqwest::Body::from(answer));
+        Ok(response)
+    }
+
+    /// Waits, within a bound, until a change of a conversation can be read. The answer where it can; None where it is not
+    /// certain yet.
+    pub async fn seen(&self, id: ConversationId, change: &str, headers: &HeaderMap) -> Option<Response> {
+        let path = format!("/api/conversations/{id}/changes?{change}");
+        let request = Passed { method: Method::GET, path: &path, headers, body: Bytes::new(), peer: None };
+        let answer = timeout(SEEN, self.pass(request)).await.ok()?.ok()?;
+        matches!(answer.status(), StatusCode::OK | StatusCode::NO_CONTENT).then_some(answer)
+    }
+
+    /// Sends it to one after the other until one can be reached: what could not even be connected to has seen nothing of it.
+    async fn send(&self, request: &Passed<'_>, patience: Duration) -> Result<reqwest::Response, ApiError> {
+        let _waiting = self.waiting.try_acquire().map_err(|_| ApiError::reads_unavailable())?;
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        for at in 0..self.urls.len() {
+            let base = &self.urls[(first + at) % self.urls.len()];
+            let url = format!("{}{}", base.to_string().trim_end_matches('/'), request.path);
+            let sending = self
+                .client
+                .request(request.method.clone(), url)
+                .headers(self.headers(request))
+                .body(request.body.clone())
+                .send();
+            match timeout(patience, sending).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) if error.is_connect() => {
+                    tracing::warn!(url = %base, "the recorder's API cannot be reached");
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(url = %base, error = %error.without_url(), "the recorder's API broke off");
+                    break;
+                }
+                Err(_) => {
+                    tracing::warn!(url = %base, "the recorder's API does not answer");
+                    break;
+                }
+            }
+        }
+        Err(ApiError::reads_unavailable())
+    }
+
+    fn headers(&self, request: &Passed<'_>) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for name in &TO_API {
+            for value in request.headers.get_all(name) {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+        // Failed logins are counted by address, so a client must not be able to choose its own.
+        if let Some(client) = request.peer.map(|peer| self.client_address(peer.ip(), request.headers))
+            && let Ok(client) = HeaderValue::try_from(client.to_string())
+        {
+            headers.insert(FORWARDED_FOR, client);
+        }
+        headers
+    }
+
+    fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let forwarded = headers.get_all(&FORWARDED_FOR);
+        self.trusted.client(peer, forwarded.iter().filter_map(|value| value.to_str().ok()))
+    }
+}
+
+/// A client for plain HTTP, or HTTPS where the URL says so; no proxies, no redirects.
+pub fn client() -> anyhow::Result<reqwest::Client> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let client = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT)
+        .read_timeout(SILENCE)
+        .pool_max_idle_per_host(64)
+        .tcp_nodelay(true)
+        .build();
+    client.context("the HTTP client could not be made")
+}

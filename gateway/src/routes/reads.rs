@@ -1,0 +1,48 @@
+//! What the recorder's API answers: everything below `/api` that the gateway does not know itself.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::response::Response;
+use axum::routing::{any, get};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio::time::timeout;
+
+use super::Gateway;
+use crate::auth::same_origin;
+use crate::error::ApiError;
+use crate::reads::Passed;
+
+/// The largest body that is passed on, in bytes.
+const BODY_BYTES: usize = 64 << 10;
+
+/// What is passed on without looking who asks: the API does that itself.
+pub(super) fn router() -> Router<Arc<Gateway>> {
+    Router::new().route("/api/{*path}", any(pass)).route("/.well-known/jwks.json", get(pass))
+}
+
+/// Passes a request on.
+pub(super) async fn pass(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
+    gateway.pass(request).await.map_err(|error| gateway.refuse(error))
+}
+
+impl Gateway {
+    async fn pass(&self, request: Request) -> Result<Response, ApiError> {
+        let reads = self.reads.as_ref().ok_or_else(ApiError::reads_unavailable)?;
+        let (head, body) = request.into_parts();
+        same_origin(&head.method, &head.headers, &self.cors_origins).map_err(ApiError::cross_origin)?;
+        let body = timeout(self.chats.limits.read_timeout, Limited::new(body, BODY_BYTES).collect())
+            .await
+            .map_err(|_| ApiError::body_timeout())?
+            .map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+                Some(_) => ApiError::body_too_large(BODY_BYTES),
+                None => ApiError::body_unreadable(),
+            })?;
+        let path = head.uri.path_and_query().map_or(head.uri.path(), |path| path.as_str());
+        let peer = head.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
+        let passed = Passed { method: head.method, path, headers: &head.headers, body: body.to_bytes(), peer };
+        reads.pass(passed).await
+    }
+}

@@ -1,0 +1,102 @@
+//! Passwords: argon2id, on threads of its own, so many at once.
+//!
+//! Hashing takes tens of milliseconds of a core and 19 MiB, on purpose. So only as many run as there are cores, only so
+//! many wait, and the rest are told to come back.
+
+use std::sync::{Arc, LazyLock};
+
+use argon2::Argon2;
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+/// How many may wait for their turn.
+const WAITING: usize = 64;
+
+/// As many wait as may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too many passwords at once")]
+pub struct Busy;
+
+/// Hashes passwords and checks them.
+#[derive(Debug)]
+pub struct Passwords {
+    at_once: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+}
+
+impl Default for Passwords {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { at_once: Arc::new(Semaphore::new(cores)), waiting: Arc::new(Semaphore::new(cores + WAITING)) }
+    }
+}
+
+impl Passwords {
+    /// The hash to keep, in PHC string format.
+    pub async fn hash(&self, password: &str) -> Result<String, Busy> {
+        let password = password.to_owned();
+        self.run(move || hash(&password)).await?.ok_or(Busy)
+    }
+
+    /// Whether it is the password of this hash. Without a hash it is not, and finding that out takes as long.
+    pub async fn verify(&self, password: &str, hash: Option<&str>) -> Result<bool, Busy> {
+        let (password, hash) = (password.to_owned(), hash.map(str::to_owned));
+        self.run(move || {
+            let is_right = verify(&password, hash.as_deref().unwrap_or(&NOBODYS));
+            is_right && hash.is_some()
+        })
+        .await
+    }
+
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
+        let waiting = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| Busy)?;
+        let turn = Arc::clone(&self.at_once).acquire_owned().await.map_err(|_| Busy)?;
+        // The places go with the work: a client that leaves does not make room for more than there are cores for.
+        let done = spawn_blocking(move || {
+            let done = work();
+            drop((waiting, turn));
+            done
+        });
+        done.await.map_err(|_| Busy)
+    }
+}
+
+/// What the passwords of those who do not exist are compared with.
+static NOBODYS: LazyLock<String> = LazyLock::new(|| hash("nobody's").unwrap_or_default());
+
+fn hash(password: &str) -> Option<String> {
+    // Fails only where there is no randomness to be had.
+    Argon2::default().hash_password(password.as_bytes()).ok().map(|hash| hash.to_string())
+}
+
+fn verify(password: &str, hash: &str) -> bool {
+    PasswordHash::new(hash).is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn passwords_are_known_again() {
+        let passwords = Passwords::default();
+        let hash = passwords.hash("correct horse").await.unwrap();
+        assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+        assert_ne!(hash, passwords.hash("correct horse").await.unwrap(), "salted");
+        assert_eq!(passwords.verify("correct horse", Some(&hash)).await, Ok(true));
+        assert_eq!(passwords.verify("wrong horse", Some(&hash)).await, Ok(false));
+        assert_eq!(passwords.verify("nobody's", None).await, Ok(false));
+        assert_eq!(passwords.verify("x", Some("no hash")).await, Ok(false));
+    }
+
+    #[tokio::test]
+    async fn only_so_many_wait() {
+        let passwords = Passwords { at_once: Arc::new(Semaphore::new(1)), waiting: Arc::new(Semaphore::new(1)) };
+        let turn = Arc::clone(&passwords.waiting).try_acquire_owned().unwrap();
+        assert_eq!(passwords.verify("x", None).await, Err(Busy));
+        drop(turn);
+        assert_eq!(passwords.verify("x", None).await, Ok(false));
+    }
+}

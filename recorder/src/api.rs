@@ -1,0 +1,131 @@
+//! The HTTP API over the tables: `recorder serve`. docs/API.md says what it looks like from outside.
+//!
+//! A file for each thing that is read. Who asks is found out before anything else, here and not only in the gateway; and
+//! what belongs to someone else answers as what does not exist.
+
+#![expect(unused_qualifications, reason = "in what the macros of utoipa write")]
+
+pub mod error;
+
+mod admin;
+mod auth;
+mod caller;
+mod chats;
+mod conversations;
+mod cookies;
+mod docs;
+mod elsewhere;
+mod etag;
+pub mod events;
+mod input;
+mod messages;
+mod openapi;
+mod shapes;
+mod usage;
+mod users;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, map_response};
+use axum::response::Response;
+use axum::routing::{get, patch, post};
+use http::header::{CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use shared::address::Trusted;
+use shared::token::Verifier;
+use sqlx::postgres::PgPool;
+
+use crate::accounts::Accounts;
+use error::ApiError;
+use events::Live;
+
+pub use openapi::document;
+
+/// The largest body of a request, in bytes: a few short fields.
+const BODY_BYTES: usize = 64 << 10;
+
+/// What the routes need.
+#[derive(Debug)]
+pub struct Api {
+    /// The database, for reading.
+    pub pool: PgPool,
+    /// Who may do what.
+    pub accounts: Accounts,
+    /// Who asks.
+    pub keys: Keys,
+    /// Whose word is taken for where a request came from.
+    pub trusted: Trusted,
+    /// Those who watch.
+    pub live: Arc<Live>,
+}
+
+/// The public keys of the moment: as a verifier, and as they are published.
+#[derive(Debug)]
+pub struct Keys(RwLock<(Arc<Verifier>, Arc<str>)>);
+
+impl Keys {
+    /// Keys to begin with.
+    pub fn new(verifier: Verifier, published: &str) -> Self {
+        Self(RwLock::new((Arc::new(verifier), published.into())))
+    }
+
+    /// Others, from now on.
+    pub fn replace(&self, verifier: Verifier, published: &str) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = (Arc::new(verifier), published.into());
+    }
+
+    fn verifier(&self) -> Arc<Verifier> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    fn published(&self) -> Arc<str> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner).1)
+    }
+}
+
+/// Every route of the API. Health and metrics are elsewhere.
+pub fn router(api: Arc<Api>) -> Router {
+    let reads = Router::new()
+        .route("/api/users/{id}", get(users::profile))
+        .route("/api/users/{id}/usage", get(usage::of_user))
+        .route("/api/conversations", get(conversations::list))
+        .route("/api/conversations/{id}", get(conversations::one))
+        .route("/api/conversations/{id}/messages", get(messages::list))
+        .route("/api/chats", get(chats::list))
+        .route("/api/chats/{id}", get(chats::one))
+        .route("/api/auth/me", get(users::me))
+        .route("/api/admin/usage", get(usage::of_all))
+        .route("/api/admin/failures", get(admin::failures))
+        .route("/api/openapi.json", get(docs::document))
+        .layer(from_fn(etag::conditional));
+    Router::new()
+        .merge(reads)
+        .route("/api/auth/register", post(auth::register))
+        .route("/api/auth/login", post(auth::login))
+        .route("/api/auth/refresh", post(auth::refresh))
+        .route("/api/auth/logout", post(auth::logout))
+        .route("/api/auth/password", post(auth::password))
+        .route("/api/conversations/{id}/changes", get(conversations::change))
+        .route("/api/events", get(events::stream))
+        .route("/api/admin/users", get(admin::users))
+        .route("/api/admin/users/{id}", patch(admin::change_user))
+        .route("/api/admin/invites", get(admin::invites).post(admin::create_invite))
+        .route("/api/admin/invites/{id}", axum::routing::delete(admin::revoke_invite))
+        .route("/api/docs", get(docs::page))
+        .route("/api/docs/{file}", get(docs::file))
+        .route("/.well-known/jwks.json", get(docs::keys))
+        .fallback(|| async { ApiError::no_such_route() })
+        .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(map_response(unless_said))
+        .with_state(api)
+}
+
+/// Nothing is kept by anyone between here and the client, unless it is asked again; and nothing is taken for what it is not.
+async fn unless_said(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

@@ -1,0 +1,209 @@
+//! `/api/auth`: making an account, logging in and out.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use super::caller::{Address, Caller};
+use super::error::ApiError;
+use super::input::Body;
+use super::{Api, cookies, shapes};
+use crate::accounts::refresh::RefreshToken;
+use crate::accounts::{AccountError, InviteCode, Registration, Session, name_error, password_error};
+
+/// Where a session's tokens go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Delivery {
+    /// Into cookies that no script can read.
+    #[default]
+    Cookie,
+    /// Into the body.
+    Token,
+}
+
+/// A new account.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct NewAccount {
+    /// The invite code.
+    invite_code: String,
+    /// The login name: 1 to 64 characters.
+    #[schema(min_length = 1, max_length = 64)]
+    name: String,
+    /// The password: 10 to 1024 bytes.
+    #[schema(min_length = 10, max_length = 1024, format = Password)]
+    password: String,
+    /// Where the tokens go.
+    #[serde(default)]
+    #[schema(inline)]
+    delivery: Delivery,
+}
+
+/// A name and its password.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct Credentials {
+    /// The login name.
+    name: String,
+    /// The password.
+    #[schema(format = Password)]
+    password: String,
+    /// Where the tokens go.
+    #[serde(default)]
+    #[schema(inline)]
+    delivery: Delivery,
+}
+
+/// A refresh token, unless it is in the cookie.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Refresh {
+    /// The refresh token.
+    refresh_token: Option<String>,
+}
+
+/// A password, and the one to come.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PasswordChange {
+    /// The one of today.
+    #[schema(format = Password)]
+    current_password: String,
+    /// The new one: 10 to 1024 bytes.
+    #[schema(min_length = 10, max_length = 1024, format = Password)]
+    new_password: String,
+}
+
+/// A session that has begun or gone on.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SessionBody {
+    /// Whose it is.
+    user: shapes::User,
+    /// Until when the access token is good.
+    #[serde(with = "time::serde::rfc3339")]
+    expires_at: OffsetDateTime,
+    /// The access token; null where it went into a cookie.
+    access_token: Option<String>,
+    /// The refresh token; null where it went into a cookie.
+    refresh_token: Option<String>,
+}
+
+/// Makes an account with an invite code.
+#[utoipa::path(post, path = "/api/auth/register", tag = "accounts", request_body = NewAccount, security(()),
+    responses((status = 201, body = SessionBody)))]
+pub(super) async fn register(
+    State(api): State<Arc<Api>>,
+    Address(address): Address,
+    headers: HeaderMap,
+    Body(new): Body<NewAccount>,
+) -> Result<Response, ApiError> {
+    if let Some(error) = name_error(&new.name) {
+        return Err(ApiError::invalid("name", format!("name: {error}")));
+    }
+    check_password("password", &new.password)?;
+    let code = InviteCode::read(&new.invite_code);
+    let registration = Registration { code: &code, name: &new.name, password: &new.password, address: &address };
+    let session = api.accounts.register(registration).await?;
+    tracing::info!(user = %session.user.user_id, "an account was made with an invite");
+    Ok(deliver(StatusCode::CREATED, session, new.delivery, &headers))
+}
+
+/// Begins a session.
+#[utoipa::path(post, path = "/api/auth/login", tag = "accounts", request_body = Credentials, security(()),
+    responses((status = 200, body = SessionBody)))]
+pub(super) async fn login(
+    State(api): State<Arc<Api>>,
+    Address(address): Address,
+    headers: HeaderMap,
+    Body(credentials): Body<Credentials>,
+) -> Result<Response, ApiError> {
+    let Credentials { name, password, delivery } = credentials;
+    // No account has such a name or password; PostgreSQL would not take the first, and hashing the second would be a gift.
+    if name.contains('\0') || name.len() > 1024 || password.len() > 1024 {
+        return Err(AccountError::WrongCredentials.into());
+    }
+    let session = api.accounts.login(&name, &password, &address).await?;
+    Ok(deliver(StatusCode::OK, session, delivery, &headers))
+}
+
+/// Goes on with a session: a new access token and a new refresh token for the one given, which is good once.
+#[utoipa::path(post, path = "/api/auth/refresh", tag = "accounts", request_body = Refresh, security(()),
+    responses((status = 200, body = SessionBody)))]
+pub(super) async fn refresh(
+    State(api): State<Arc<Api>>,
+    _: Address,
+    headers: HeaderMap,
+    Body(body): Body<Refresh>,
+) -> Result<Response, ApiError> {
+    let (token, delivery) = match body.refresh_token {
+        Some(text) => (RefreshToken::read(&text), Delivery::Token),
+        None => (cookies::refresh_token(&headers), Delivery::Cookie),
+    };
+    let token = token.ok_or(AccountError::SessionEnded)?;
+    let session = api.accounts.refresh(&token).await?;
+    Ok(deliver(StatusCode::OK, session, delivery, &headers))
+}
+
+/// Ends a session. There is nothing that could be wrong with that.
+#[utoipa::path(post, path = "/api/auth/logout", tag = "accounts", request_body = Refresh, security(()),
+    responses((status = 204)))]
+pub(super) async fn logout(
+    State(api): State<Arc<Api>>,
+    _: Address,
+    caller: Result<Caller, ApiError>,
+    headers: HeaderMap,
+    Body(body): Body<Refresh>,
+) -> Result<Response, ApiError> {
+    let token = body.refresh_token.as_deref().and_then(RefreshToken::read).or_else(|| cookies::refresh_token(&headers));
+    api.accounts.logout(token.as_ref(), caller.ok().and_then(|caller| caller.session)).await?;
+    Ok((StatusCode::NO_CONTENT, cookies::none(&headers)).into_response())
+}
+
+/// Changes the caller's password, and ends their other sessions.
+#[utoipa::path(post, path = "/api/auth/password", tag = "accounts", request_body = PasswordChange,
+    responses((status = 204)))]
+pub(super) async fn password(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Address(address): Address,
+    Body(change): Body<PasswordChange>,
+) -> Result<StatusCode, ApiError> {
+    check_password("newPassword", &change.new_password)?;
+    let user = caller.user.ok_or(AccountError::NoAccount)?;
+    let passwords = (change.current_password.as_str(), change.new_password.as_str());
+    if passwords.0.len() > 1024 {
+        return Err(AccountError::WrongCredentials.into());
+    }
+    api.accounts.change_password(&user, caller.session, passwords, &address).await?;
+    tracing::info!(user = %user.user_id, "a password was changed");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn check_password(param: &'static str, password: &str) -> Result<(), ApiError> {
+    match password_error(password) {
+        Some(error) => Err(ApiError::invalid(param, format!("{param}: {error}"))),
+        None => Ok(()),
+    }
+}
+
+fn deliver(status: StatusCode, session: Session, delivery: Delivery, request: &HeaderMap) -> Response {
+    let cookies = match delivery {
+        Delivery::Cookie => cookies::of(&session, request),
+        Delivery::Token => HeaderMap::new(),
+    };
+    let is_in_body = delivery == Delivery::Token;
+    let body = SessionBody {
+        user: session.user.into(),
+        expires_at: session.expires_at,
+        access_token: is_in_body.then_some(session.access_token),
+        refresh_token: is_in_body.then(|| session.refresh_token.text()),
+    };
+    (status, cookies, Json(body)).into_response()
+}

@@ -1,0 +1,104 @@
+//! `/api/chats`: the ledger.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+use shared::id::ConversationId;
+use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::Api;
+use super::caller::Caller;
+use super::error::ApiError;
+use super::input::{Params, PathId, limit, text, time};
+use super::shapes::{Chat, List};
+use super::users::subject;
+use crate::cursor::TimeCursor;
+use crate::reads::chats::{self, Wanted};
+
+/// Which chats.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListParams {
+    /// How many: 1 to 100, 50 unless given.
+    #[param(minimum = 1, maximum = 100)]
+    limit: Option<u32>,
+    /// The `nextCursor` of the page before.
+    cursor: Option<String>,
+    /// In this state.
+    #[param(inline)]
+    status: Option<StatusName>,
+    /// With this model.
+    model: Option<String>,
+    /// In this conversation.
+    conversation_id: Option<Uuid>,
+    /// Started at this time, or later.
+    #[param(format = DateTime)]
+    from: Option<String>,
+    /// Started before this time.
+    #[param(format = DateTime)]
+    to: Option<String>,
+    /// Whose; another's is for admins. The caller's, unless given.
+    user_id: Option<String>,
+}
+
+/// A chat's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum StatusName {
+    Started,
+    Completed,
+    Failed,
+    Orphaned,
+}
+
+/// Chats, newest first.
+#[utoipa::path(get, path = "/api/chats", tag = "chats", params(ListParams),
+    responses((status = 200, body = List<Chat>)))]
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Params(params): Params<ListParams>,
+) -> Result<Json<List<Chat>>, ApiError> {
+    let user = params.user_id.unwrap_or_else(|| caller.id.as_str().to_owned());
+    user.parse::<shared::id::UserId>().map_err(|_| ApiError::not_found())?;
+    let user = subject(&caller, user)?;
+    let to = time("to", params.to.as_deref())?.map(|at| TimeCursor { at, id: Uuid::nil() });
+    let cursor = params.cursor.as_deref().map(TimeCursor::decode).transpose()?;
+    // The one that is further back.
+    let before = [to, cursor].into_iter().flatten().min_by_key(|cursor| (cursor.at, cursor.id));
+    let wanted = Wanted {
+        user: &user,
+        status: params.status.map(|status| match status {
+            StatusName::Started => "started",
+            StatusName::Completed => "completed",
+            StatusName::Failed => "failed",
+            StatusName::Orphaned => "orphaned",
+        }),
+        model: params.model.as_deref().map(|model| text("model", model, 256)).transpose()?,
+        conversation: params.conversation_id.map(ConversationId),
+        from: time("from", params.from.as_deref())?.unwrap_or(OffsetDateTime::UNIX_EPOCH),
+        before: before.unwrap_or_else(TimeCursor::newest),
+        limit: limit(params.limit)?,
+    };
+    let page = chats::page(&api.pool, wanted).await?;
+    let next_cursor = page.next.map(|cursor| cursor.encode());
+    Ok(Json(List { data: page.rows.into_iter().map(Chat::from).collect(), next_cursor }))
+}
+
+/// One chat.
+#[utoipa::path(get, path = "/api/chats/{id}", tag = "chats", params(("id" = Uuid, Path, description = "The chat")),
+    responses((status = 200, body = Chat)))]
+pub(super) async fn one(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    PathId(id): PathId,
+) -> Result<Json<Chat>, ApiError> {
+    let chat = chats::by_ids(&api.pool, &[id]).await?.pop();
+    let chat = chat.filter(|chat| caller.may_read(&chat.user_id)).ok_or_else(ApiError::not_found)?;
+    Ok(Json(chat.into()))
+}

@@ -1,0 +1,137 @@
+//! `/api/conversations`: a user's threads. Changes of them are events, so the gateway takes those; here one can wait until a
+//! change is seen.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde::Deserialize;
+use shared::id::{ChangeId, ConversationId};
+use tokio::time::{Instant, sleep};
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+use super::Api;
+use super::caller::Caller;
+use super::error::ApiError;
+use super::input::{Params, PathId, limit, text};
+use super::shapes::{Conversation, List};
+use crate::cursor::TimeCursor;
+use crate::reads::conversations::{self, Change, Wanted};
+
+/// How long a change is waited for, and how often it is looked for.
+const PATIENCE: Duration = Duration::from_secs(2);
+const BETWEEN: Duration = Duration::from_millis(15);
+
+/// Which conversations.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListParams {
+    /// How many: 1 to 100, 50 unless given.
+    #[param(minimum = 1, maximum = 100)]
+    limit: Option<u32>,
+    /// The `nextCursor` of the page before.
+    cursor: Option<String>,
+    /// Words in titles and messages, 1 to 200 characters.
+    q: Option<String>,
+    /// Those that are put away, those that are not (unless given), or all.
+    #[param(inline)]
+    archived: Option<Archived>,
+}
+
+/// Which of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Archived {
+    True,
+    False,
+    All,
+}
+
+/// Which change.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct ChangeParams {
+    change_id: Option<Uuid>,
+    title: bool,
+    archived: bool,
+}
+
+/// The caller's conversations, the latest used first.
+#[utoipa::path(get, path = "/api/conversations", tag = "conversations", params(ListParams),
+    responses((status = 200, body = List<Conversation>)))]
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Params(params): Params<ListParams>,
+) -> Result<Json<List<Conversation>>, ApiError> {
+    let words = params.q.as_deref().filter(|words| !words.is_empty());
+    let wanted = Wanted {
+        user: &caller.id,
+        archived: match params.archived.unwrap_or(Archived::False) {
+            Archived::True => Some(true),
+            Archived::False => Some(false),
+            Archived::All => None,
+        },
+        words: words.map(|words| text("q", words, 200)).transpose()?,
+        before: params.cursor.as_deref().map_or(Ok(TimeCursor::newest()), TimeCursor::decode)?,
+        limit: limit(params.limit)?,
+    };
+    let page = conversations::page(&api.pool, wanted).await?;
+    let next_cursor = page.next.map(|cursor| cursor.encode());
+    Ok(Json(List { data: page.rows.into_iter().map(Conversation::from).collect(), next_cursor }))
+}
+
+/// One of them.
+#[utoipa::path(get, path = "/api/conversations/{id}", tag = "conversations",
+    params(("id" = Uuid, Path, description = "The conversation")),
+    responses((status = 200, body = Conversation)))]
+pub(super) async fn one(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    PathId(id): PathId,
+) -> Result<Json<Conversation>, ApiError> {
+    readable(&api, &caller, ConversationId(id)).await.map(|row| Json(row.into()))
+}
+
+/// The conversation, if the caller may read it.
+pub(super) async fn readable(
+    api: &Api,
+    caller: &Caller,
+    id: ConversationId,
+) -> Result<conversations::Conversation, ApiError> {
+    let row = conversations::by_id(&api.pool, id).await?;
+    row.filter(|row| caller.may_read(&row.user_id)).ok_or_else(ApiError::not_found)
+}
+
+/// Waits until a change can be seen: for the gateway, which answers a change with what came of it. The conversation; 204 if
+/// it is deleted; 202 if the change is not here yet.
+pub(super) async fn change(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    PathId(id): PathId,
+    Params(params): Params<ChangeParams>,
+) -> Result<Response, ApiError> {
+    let id = ConversationId(id);
+    let change = match params.change_id {
+        Some(change_id) => {
+            Change::Changed { change_id: ChangeId(change_id), title: params.title, archived: params.archived }
+        }
+        None => Change::Deleted,
+    };
+    let patience = Instant::now() + PATIENCE;
+    while !conversations::has_change(&api.pool, id, change).await? {
+        if Instant::now() >= patience {
+            return Ok(StatusCode::ACCEPTED.into_response());
+        }
+        sleep(BETWEEN).await;
+    }
+    match conversations::by_id(&api.pool, id).await? {
+        None => Ok(StatusCode::NO_CONTENT.into_response()),
+        Some(row) if caller.may_read(&row.user_id) => Ok(Json(Conversation::from(row)).into_response()),
+        Some(_) => Err(ApiError::not_found()),
+    }
+}

@@ -1,0 +1,62 @@
+//! The session's cookies. No script can read them, and no other site's page can send them.
+
+use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
+use time::OffsetDateTime;
+
+use crate::accounts::Session;
+use crate::accounts::refresh::RefreshToken;
+
+/// The access token's cookie: the gateway knows it too.
+const ACCESS: &str = "stenograph_session";
+const REFRESH: &str = "stenograph_refresh";
+/// The refresh token goes nowhere but where it is needed.
+const REFRESH_PATH: &str = "/api/auth";
+
+/// The access token in these headers.
+pub(super) fn access_token(headers: &HeaderMap) -> Option<&str> {
+    cookie(headers, ACCESS)
+}
+
+/// The refresh token in these headers.
+pub(super) fn refresh_token(headers: &HeaderMap) -> Option<RefreshToken> {
+    RefreshToken::read(cookie(headers, REFRESH)?)
+}
+
+/// The cookies of a session.
+pub(super) fn of(session: &Session, request: &HeaderMap) -> HeaderMap {
+    let now = OffsetDateTime::now_utc();
+    let seconds = |until: OffsetDateTime| (until - now).whole_seconds().max(0);
+    let refresh = session.refresh_token.text();
+    set(
+        request,
+        [
+            (ACCESS, session.access_token.as_str(), "/", seconds(session.expires_at)),
+            (REFRESH, refresh.as_str(), REFRESH_PATH, seconds(session.session_expires_at)),
+        ],
+    )
+}
+
+/// No cookies any more.
+pub(super) fn none(request: &HeaderMap) -> HeaderMap {
+    set(request, [(ACCESS, "", "/", 0), (REFRESH, "", REFRESH_PATH, 0)])
+}
+
+fn set(request: &HeaderMap, cookies: [(&str, &str, &str, i64); 2]) -> HeaderMap {
+    // Whoever ends TLS says so. Over plain HTTP, which is for trying things out, browsers would not keep a secure cookie.
+    let secure = request.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
+    let secure = if secure { "; Secure" } else { "" };
+    let lines = cookies.into_iter().filter_map(|(name, value, path, seconds)| {
+        let line = format!("{name}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
+        Some((SET_COOKIE, HeaderValue::try_from(line).ok()?))
+    });
+    lines.fold(HeaderMap::new(), |mut all, (name, value)| {
+        all.append(name, value);
+        all
+    })
+}
+
+fn cookie<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
+    let cookies = headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(name, value)| *name == wanted && !value.is_empty()).map(|(_, value)| value)
+}

@@ -1,0 +1,227 @@
+//! Errors as callers see them: every status of the API is chosen here. The shape is the gateway's, which is OpenAI's.
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use serde::Serialize;
+use shared::token::TokenError;
+use utoipa::ToSchema;
+
+use crate::accounts::AccountError;
+use crate::calendar::CalendarError;
+use crate::cursor::InvalidCursor;
+use crate::disposition::Fault;
+use crate::store;
+
+/// The body of every answer that is an error.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErrorBody {
+    error: ErrorFields,
+}
+
+/// What went wrong.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErrorFields {
+    /// In words.
+    message: String,
+    /// The kind: `invalid_request_error`, `authentication_error`, `permission_error`, `rate_limit_error` or `server_error`.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The field or parameter that is wrong, where it is one.
+    param: Option<&'static str>,
+    /// What went wrong, in one word for programs.
+    code: &'static str,
+}
+
+/// What a caller is told instead of an answer.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    kind: &'static str,
+    code: &'static str,
+    param: Option<&'static str>,
+    message: String,
+    retry_after: Option<u64>,
+}
+
+const INVALID: &str = "invalid_request_error";
+const SERVER: &str = "server_error";
+
+impl ApiError {
+    fn new(status: StatusCode, kind: &'static str, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, kind, code, param: None, message: message.into(), retry_after: None }
+    }
+
+    /// There is no such route.
+    pub fn no_such_route() -> Self {
+        Self::new(StatusCode::NOT_FOUND, INVALID, "unknown_url", "no such route")
+    }
+
+    /// There is, but not for this method.
+    pub fn method_not_allowed() -> Self {
+        let message = "this route does not take this method";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, INVALID, "method_not_allowed", message)
+    }
+
+    /// It is not there, or not for this caller.
+    pub fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, INVALID, "not_found", "there is no such thing, or it is not yours")
+    }
+
+    /// A parameter or field is wrong.
+    pub fn invalid(param: &'static str, message: impl Into<String>) -> Self {
+        Self { param: Some(param), ..Self::new(StatusCode::BAD_REQUEST, INVALID, "invalid_value", message) }
+    }
+
+    /// No token.
+    pub fn unauthenticated() -> Self {
+        Self::token("no token: expected `Authorization: Bearer <token>`, or the session's cookie")
+    }
+
+    /// The account is disabled, or the session was ended.
+    pub fn session_over() -> Self {
+        Self::token("the session has ended: log in again")
+    }
+
+    fn token(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "authentication_error", "invalid_api_key", message)
+    }
+
+    /// A page of another origin tries to act with this one's cookies.
+    pub fn cross_origin() -> Self {
+        let message = "a request with cookies that changes something has to come from this origin";
+        Self::new(StatusCode::FORBIDDEN, "permission_error", "cross_origin", message)
+    }
+
+    /// As many streams as may be.
+    pub fn too_many_streams() -> Self {
+        let message = "too many live streams: close one, or try again shortly";
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "too_many_streams", message);
+        Self { retry_after: Some(5), ..error }
+    }
+
+    fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
+        Self { retry_after: Some(2), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, SERVER, code, message) }
+    }
+
+    fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER, "internal", "something went wrong here; it is in the log")
+    }
+}
+
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        Self::token(error.to_string())
+    }
+}
+
+impl From<InvalidCursor> for ApiError {
+    fn from(error: InvalidCursor) -> Self {
+        Self::invalid("cursor", format!("cursor: {error}"))
+    }
+}
+
+impl From<CalendarError> for ApiError {
+    fn from(error: CalendarError) -> Self {
+        Self::invalid(error.param(), error.to_string())
+    }
+}
+
+impl From<QueryRejection> for ApiError {
+    fn from(error: QueryRejection) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, INVALID, "invalid_query", error.body_text())
+    }
+}
+
+impl From<PathRejection> for ApiError {
+    fn from(_: PathRejection) -> Self {
+        // What is no id is no one's id.
+        Self::not_found()
+    }
+}
+
+impl From<JsonRejection> for ApiError {
+    fn from(error: JsonRejection) -> Self {
+        let code = match error.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => "body_too_large",
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported_media_type",
+            _ => "invalid_body",
+        };
+        let status = match error.status() {
+            StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
+            status => status,
+        };
+        Self::new(status, INVALID, code, error.body_text())
+    }
+}
+
+impl From<sqlx::Error> for ApiError {
+    fn from(error: sqlx::Error) -> Self {
+        match (store::fault(&error), &error) {
+            (Fault::Unreachable, _) => {
+                tracing::warn!(error = store::describe(&error), "the database is away");
+                Self::unavailable(
+                    "database_unavailable",
+                    "the record cannot be read at the moment; chats are not concerned",
+                )
+            }
+            // Cancelled, or waited too long for a lock; connections that the server ends or does not take.
+            (Fault::Sqlstate(code), _) if matches!(code.get(..2), Some("08" | "53" | "57" | "55")) => {
+                tracing::warn!(error = store::describe(&error), "the database could not answer");
+                Self::unavailable("database_unavailable", "the record cannot be read at the moment; try again shortly")
+            }
+            (Fault::Sqlstate(code), _) if code == "22021" => {
+                Self::new(StatusCode::BAD_REQUEST, INVALID, "invalid_value", "expected text without U+0000")
+            }
+            _ => {
+                tracing::error!(error = store::describe(&error), "a query failed");
+                Self::internal()
+            }
+        }
+    }
+}
+
+impl From<AccountError> for ApiError {
+    fn from(error: AccountError) -> Self {
+        let message = error.to_string();
+        match error {
+            AccountError::WrongCredentials => {
+                Self::new(StatusCode::UNAUTHORIZED, "authentication_error", "wrong_credentials", message)
+            }
+            AccountError::SessionEnded => {
+                Self::new(StatusCode::UNAUTHORIZED, "authentication_error", "session_ended", message)
+            }
+            AccountError::InviteInvalid => {
+                Self::new(StatusCode::FORBIDDEN, "permission_error", "invite_invalid", message)
+            }
+            AccountError::NameTaken => Self::new(StatusCode::CONFLICT, INVALID, "name_taken", message),
+            AccountError::NoAccount => Self::new(StatusCode::NOT_FOUND, INVALID, "not_found", message),
+            AccountError::Throttled(throttled) => Self {
+                retry_after: Some(throttled.retry_after),
+                ..Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "throttled", message)
+            },
+            AccountError::Busy(_) => Self::unavailable("overloaded", message),
+            AccountError::Signing(error) => {
+                tracing::error!(%error, "a token could not be signed");
+                Self::internal()
+            }
+            AccountError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let error = ErrorFields { message: self.message, kind: self.kind, param: self.param, code: self.code };
+        let mut response = (self.status, Json(ErrorBody { error })).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

@@ -1,0 +1,105 @@
+//! What callers send, read once at the edge.
+
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::{Json, RequestExt as _};
+use http::request::Parts;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
+
+use super::error::ApiError;
+
+/// A JSON body.
+#[derive(Debug)]
+pub(super) struct Body<T>(pub(super) T);
+
+/// The query's parameters.
+#[derive(Debug)]
+pub(super) struct Params<T>(pub(super) T);
+
+/// A UUID in the path. Whatever else is there is no one's id.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PathId(pub(super) Uuid);
+
+/// A user's id in the path.
+#[derive(Clone, Debug)]
+pub(super) struct PathUser(pub(super) String);
+
+impl<S: Send + Sync, T: DeserializeOwned + 'static> FromRequest<S> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let Json(body) = request.extract::<Json<T>, _>().await?;
+        Ok(Self(body))
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Query(params) = Query::<T>::from_request_parts(parts, state).await?;
+        Ok(Self(params))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PathId {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(id) = Path::<Uuid>::from_request_parts(parts, state).await?;
+        Ok(Self(id))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PathUser {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(id) = Path::<String>::from_request_parts(parts, state).await?;
+        // What cannot be an id is not looked for: PostgreSQL would not even take it as text.
+        id.parse::<shared::id::UserId>().map_err(|_| ApiError::not_found())?;
+        Ok(Self(id))
+    }
+}
+
+/// How many rows a page has.
+pub(super) fn limit(asked: Option<u32>) -> Result<i64, ApiError> {
+    match asked.unwrap_or(50) {
+        limit @ 1..=100 => Ok(limit.into()),
+        _ => Err(ApiError::invalid("limit", "limit: expected a number from 1 to 100")),
+    }
+}
+
+/// Text without what PostgreSQL cannot hold.
+pub(super) fn text<'a>(param: &'static str, text: &'a str, most: usize) -> Result<&'a str, ApiError> {
+    let length = text.chars().count();
+    if length == 0 || length > most || text.chars().any(char::is_control) {
+        let message = format!("{param}: expected 1 to {most} characters, none of them control characters");
+        return Err(ApiError::invalid(param, message));
+    }
+    Ok(text)
+}
+
+/// A time, if there is one.
+pub(super) fn time(param: &'static str, text: Option<&str>) -> Result<Option<OffsetDateTime>, ApiError> {
+    let parse = |text: &str| {
+        let time = OffsetDateTime::parse(text, &Rfc3339).ok();
+        let time = time.filter(|time| (1..9999).contains(&time.to_utc().year()));
+        time.ok_or_else(|| ApiError::invalid(param, format!("{param}: expected a time such as 2026-11-24T16:05:00Z")))
+    };
+    text.map(parse).transpose()
+}
+
+/// A list's parameters.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Paging {
+    /// How many: 1 to 100, 50 unless given.
+    #[param(minimum = 1, maximum = 100)]
+    pub(super) limit: Option<u32>,
+    /// The `nextCursor` of the page before.
+    pub(super) cursor: Option<String>,
+}

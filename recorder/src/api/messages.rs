@@ -1,0 +1,70 @@
+//! `/api/conversations/{id}/messages`: what was said.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+use shared::id::ConversationId;
+use utoipa::{IntoParams, ToSchema};
+
+use super::Api;
+use super::caller::Caller;
+use super::conversations::readable;
+use super::error::ApiError;
+use super::input::{Params, PathId, limit};
+use super::shapes::{Chat, Message, Messages};
+use crate::cursor::IdCursor;
+use crate::reads::{chats, messages};
+
+/// Which messages.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListParams {
+    /// How many: 1 to 100, 50 unless given.
+    #[param(minimum = 1, maximum = 100)]
+    limit: Option<u32>,
+    /// The `nextCursor` of the page before.
+    cursor: Option<String>,
+    /// Oldest first (asc, unless given), or newest first.
+    #[param(inline)]
+    order: Option<OrderName>,
+}
+
+/// Which way a list goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum OrderName {
+    Asc,
+    Desc,
+}
+
+/// A conversation's messages, with the chats they belong to.
+#[utoipa::path(get, path = "/api/conversations/{id}/messages", tag = "conversations",
+    params(("id" = uuid::Uuid, Path, description = "The conversation"), ListParams),
+    responses((status = 200, body = Messages)))]
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    PathId(id): PathId,
+    Params(params): Params<ListParams>,
+) -> Result<Json<Messages>, ApiError> {
+    let limit = limit(params.limit)?;
+    let (order, first) = match params.order.unwrap_or(OrderName::Asc) {
+        OrderName::Asc => (messages::Order::Ascending, IdCursor::first()),
+        OrderName::Desc => (messages::Order::Descending, IdCursor::last()),
+    };
+    let after = params.cursor.as_deref().map_or(Ok(first), IdCursor::decode)?;
+    let conversation = readable(&api, &caller, ConversationId(id)).await?;
+    let of = (ConversationId(id), conversation.user_id.as_str());
+    let (rows, has_more) = messages::page(&api.pool, of, order, after, limit).await?;
+    let last = rows.last().filter(|_| has_more).map(|row| IdCursor { id: row.chat_id, number: row.position });
+    let mut ids: Vec<_> = rows.iter().map(|row| row.chat_id).collect();
+    ids.dedup();
+    let chats = if ids.is_empty() { Vec::new() } else { chats::by_ids(&api.pool, &ids).await? };
+    Ok(Json(Messages {
+        data: rows.into_iter().map(Message::from).collect(),
+        chats: chats.into_iter().filter(|chat| chat.user_id == conversation.user_id).map(Chat::from).collect(),
+        next_cursor: last.map(|cursor| cursor.encode()),
+    }))
+}

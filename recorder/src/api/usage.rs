@@ -1,0 +1,215 @@
+//! Usage over a range of days, cut as a time zone cuts it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
+
+use super::Api;
+use super::caller::{Admin, Caller};
+use super::error::ApiError;
+use super::input::{Params, PathUser};
+use super::shapes::UsageCounts;
+use super::users::subject;
+use crate::calendar::{self, Range};
+use crate::projection::usage_stats::Counts;
+use crate::reads::usage::{Group, OTHER, Row, pieces};
+
+/// Which usage, and how it is cut.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct UsageParams {
+    /// The first day, in the time zone. 30 days up to the last one, unless given.
+    #[param(format = Date)]
+    from: Option<String>,
+    /// The last day, in the time zone, included. Today, unless given.
+    #[param(format = Date)]
+    to: Option<String>,
+    /// How finely it is cut. By the day, unless given.
+    #[param(inline)]
+    bucket: Option<BucketName>,
+    /// The time zone. UTC, unless given.
+    tz: Option<String>,
+    /// What it is grouped by. Nothing, unless given; `user` is for admins, over all users.
+    #[param(inline)]
+    group: Option<GroupName>,
+}
+
+/// How finely a range is cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum BucketName {
+    Hour,
+    #[default]
+    Day,
+    Week,
+    Month,
+}
+
+/// What usage is grouped by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum GroupName {
+    #[default]
+    None,
+    Model,
+    User,
+}
+
+/// Usage over a range of days. The sum of the buckets is the total.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Usage {
+    /// The first day.
+    #[schema(format = Date)]
+    from: String,
+    /// The last day.
+    #[schema(format = Date)]
+    to: String,
+    /// The time zone.
+    tz: String,
+    /// How it is cut.
+    bucket: BucketName,
+    /// What it is grouped by.
+    group: GroupName,
+    /// The whole range.
+    total: UsageCounts,
+    /// Its pieces: without a group all of them; with one, those with any usage, one for each key.
+    buckets: Vec<BucketOfUsage>,
+    /// The whole range by key, largest first; empty without a group.
+    groups: Vec<GroupOfUsage>,
+}
+
+/// A piece of the range.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct BucketOfUsage {
+    /// Its first instant.
+    #[serde(with = "time::serde::rfc3339")]
+    start: OffsetDateTime,
+    /// The first instant behind it.
+    #[serde(with = "time::serde::rfc3339")]
+    end: OffsetDateTime,
+    /// Its beginning as clocks there show it.
+    label: String,
+    /// The model or user; null: what has none.
+    key: Option<String>,
+    #[serde(flatten)]
+    counts: UsageCounts,
+}
+
+/// The range's sums of one key.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct GroupOfUsage {
+    /// The model or user; null: what has none. `other`: all that are not among the first hundred.
+    key: Option<String>,
+    #[serde(flatten)]
+    counts: UsageCounts,
+}
+
+/// A user's usage over a range of days.
+#[utoipa::path(get, path = "/api/users/{id}/usage", tag = "usage",
+    params(("id" = String, Path, description = "The user's id, or `me`"), UsageParams),
+    responses((status = 200, body = Usage)))]
+pub(super) async fn of_user(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    PathUser(id): PathUser,
+    Params(params): Params<UsageParams>,
+) -> Result<Json<Usage>, ApiError> {
+    let id = subject(&caller, id)?;
+    if params.group == Some(GroupName::User) {
+        return Err(ApiError::invalid("group", "group: expected none or model; by user is for all users together"));
+    }
+    read(&api, Some(&id), &params).await
+}
+
+/// All users' usage over a range of days.
+#[utoipa::path(get, path = "/api/admin/usage", tag = "admin", params(UsageParams),
+    responses((status = 200, body = Usage)))]
+pub(super) async fn of_all(
+    State(api): State<Arc<Api>>,
+    _: Admin,
+    Params(params): Params<UsageParams>,
+) -> Result<Json<Usage>, ApiError> {
+    read(&api, None, &params).await
+}
+
+async fn read(api: &Api, user: Option<&str>, params: &UsageParams) -> Result<Json<Usage>, ApiError> {
+    let tz = params.tz.as_deref().unwrap_or("UTC");
+    let (bucket, group) = (params.bucket.unwrap_or_default(), params.group.unwrap_or_default());
+    let (from, to) = (params.from.as_deref(), params.to.as_deref());
+    let range = calendar::range(&calendar::zone(tz)?, from, to, bucket.into(), OffsetDateTime::now_utc())?;
+    let starts: Vec<_> = range.pieces.iter().map(|piece| piece.start).collect();
+    let end = range.pieces.last().map_or(OffsetDateTime::UNIX_EPOCH, |piece| piece.end);
+    let rows = pieces(&api.pool, user, (&starts, end), group.into()).await?;
+    Ok(Json(usage(&range, tz, (bucket, group), &rows)))
+}
+
+fn usage(range: &Range, tz: &str, (bucket, group): (BucketName, GroupName), rows: &[Row]) -> Usage {
+    let (mut total, mut keys) = (Counts::default(), BTreeMap::<Option<&str>, Counts>::new());
+    for row in rows {
+        total += row.counts;
+        *keys.entry(row.key.as_deref()).or_default() += row.counts;
+    }
+    let mut groups: Vec<_> = if group == GroupName::None { Vec::new() } else { keys.into_iter().collect() };
+    let tokens = |counts: &Counts| counts.total_tokens + counts.estimated_total_tokens;
+    groups.sort_by_key(|(key, counts)| {
+        (*key == Some(OTHER), std::cmp::Reverse((tokens(counts), counts.api_calls)), key.map(str::to_owned))
+    });
+    let of = |piece: &calendar::Piece, key: Option<&str>, counts: Counts| BucketOfUsage {
+        start: piece.start,
+        end: piece.end,
+        label: piece.label.clone(),
+        key: key.map(str::to_owned),
+        counts: counts.into(),
+    };
+    let buckets = if group == GroupName::None {
+        let mut sums = vec![Counts::default(); range.pieces.len()];
+        for row in rows {
+            if let Some(sum) = sums.get_mut(row.piece) {
+                *sum += row.counts;
+            }
+        }
+        range.pieces.iter().zip(sums).map(|(piece, counts)| of(piece, None, counts)).collect()
+    } else {
+        let piece = |row: &Row| Some(of(range.pieces.get(row.piece)?, row.key.as_deref(), row.counts));
+        rows.iter().filter_map(piece).collect()
+    };
+    Usage {
+        from: range.from.to_string(),
+        to: range.to.to_string(),
+        tz: tz.to_owned(),
+        bucket,
+        group,
+        total: total.into(),
+        buckets,
+        groups: groups
+            .into_iter()
+            .map(|(key, counts)| GroupOfUsage { key: key.map(str::to_owned), counts: counts.into() })
+            .collect(),
+    }
+}
+
+impl From<BucketName> for calendar::Bucket {
+    fn from(name: BucketName) -> Self {
+        match name {
+            BucketName::Hour => Self::Hour,
+            BucketName::Day => Self::Day,
+            BucketName::Week => Self::Week,
+            BucketName::Month => Self::Month,
+        }
+    }
+}
+
+impl From<GroupName> for Group {
+    fn from(name: GroupName) -> Self {
+        match name {
+            GroupName::None => Self::None,
+            GroupName::Model => Self::Model,
+            GroupName::User => Self::User,
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Hours, days, weeks and months as a time zone has them, clock changes included.
+//!
+//! A range of days is cut into buckets that meet without a gap: each instant of the range is in exactly one, so that the sum
+//! of the buckets is the range, in every zone. A day that the clocks make longer or shorter has 25 or 23 hours; one that a
+//! zone skipped (Samoa, 2011-12-30) has none, and is not listed.
+
+use jiff::civil::{Date, DateTime, Weekday};
+use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp, ToSpan as _};
+use time::OffsetDateTime;
+
+/// The most buckets of one answer: three years of days, or 45 days of hours.
+pub const MOST_BUCKETS: usize = 1100;
+
+/// The first day that can be asked for. Since 1972 every zone's offset is a multiple of 15 minutes, which is what usage is
+/// counted in.
+const FIRST_DAY: Date = Date::constant(1973, 1, 1);
+const LAST_DAY: Date = Date::constant(9990, 1, 1);
+
+/// How finely a range is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bucket {
+    /// By the hour.
+    Hour,
+    /// By the day.
+    Day,
+    /// By the week, from Monday.
+    Week,
+    /// By the month.
+    Month,
+}
+
+/// A piece of a range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Its first instant.
+    pub start: OffsetDateTime,
+    /// The first instant that is behind it.
+    pub end: OffsetDateTime,
+    /// Its first moment as the zone's clocks show it: a day, or a day and a time.
+    pub label: String,
+}
+
+/// A range, cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// The first day.
+    pub from: Date,
+    /// The last day.
+    pub to: Date,
+    /// The pieces, in order, without gaps.
+    pub pieces: Vec<Piece>,
+}
+
+/// What cannot be cut.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CalendarError {
+    /// No such zone.
+    #[error("tz: expected the name of a time zone such as UTC or Europe/Berlin")]
+    Zone,
+    /// Not a day.
+    #[error("{0}: expected a day such as 2026-11-24, from 1973 on")]
+    Day(&'static str),
+    /// The wrong way round.
+    #[error("to: expected a day that is not before from")]
+    Backwards,
+    /// Too many pieces.
+    #[error("expected a range of at most {MOST_BUCKETS} buckets: a shorter range, or larger buckets")]
+    TooMany,
+}
+
+impl CalendarError {
+    /// The parameter that is wrong.
+    pub fn param(&self) -> &'static str {
+        match self {
+            Self::Zone => "tz",
+            Self::Day(param) => param,
+            Self::Backwards => "to",
+            Self::TooMany => "bucket",
+        }
+    }
+}
+
+/// The zone of this name. Names are short: a long one is not looked for.
+pub fn zone(name: &str) -> Result<TimeZone, CalendarError> {
+    if name.len() > 64 {
+        return Err(CalendarError::Zone);
+    }
+    TimeZone::get(name).map_err(|_| CalendarError::Zone)
+}
+
+/// A range of days, both included; the last 30 where not said otherwise.
+pub fn range(
+    zone: &TimeZone,
+    from: Option<&str>,
+    to: Option<&str>,
+    bucket: Bucket,
+    now: OffsetDateTime,
+) -> Result<Range, CalendarError> {
+    let now = Timestamp::from_second(now.unix_timestamp()).map_err(|_| CalendarError::Day("to"))?;
+    let today = zone.to_datetime(now).date();
+    let to = to.map_or(Ok(today), |text| day(text, "to"))?;
+    let from = match from {
+        Some(text) => day(text, "from")?,
+        None => to.checked_sub(29.days()).map_err(|_| CalendarError::Day("from"))?.max(FIRST_DAY),
+    };
+    if to < from {
+        return Err(CalendarError::Backwards);
+    }
+    let end = to.tomorrow().map_err(|_| CalendarError::Day("to"))?;
+    let (start, end) = (instant(zone, from.at(0, 0, 0, 0))?, instant(zone, end.at(0, 0, 0, 0))?);
+    let pieces = match bucket {
+        // A single day that the zone skipped.
+        _ if start >= end => Vec::new(),
+        Bucket::Hour => hours(zone, start, end)?,
+        Bucket::Day | Bucket::Week | Bucket::Month => days(zone, from, (start, end), bucket)?,
+    };
+    Ok(Range { from, to, pieces })
+}
+
+fn day(text: &str, param: &'static str) -> Result<Date, CalendarError> {
+    let is_plain = text.len() == 10 && text.bytes().all(|b| b.is_ascii_digit() || b == b'-');
+    let day: Option<Date> = is_plain.then(|| text.parse().ok()).flatten();
+    day.filter(|day| (FIRST_DAY..LAST_DAY).contains(day)).ok_or(CalendarError::Day(param))
+}
+
+/// Hours by the clock: where it jumps, one is shorter or longer than 60 minutes only in zones that jump by half an hour.
+fn hours(zone: &TimeZone, start: Timestamp, end: Timestamp) -> Result<Vec<Piece>, CalendarError> {
+    let mut cuts = Vec::new();
+    let mut at = start;
+    while at < end {
+        if cuts.len() == MOST_BUCKETS {
+            return Err(CalendarError::TooMany);
+        }
+        cuts.push(at);
+        let local = zone.to_datetime(at);
+        let rest = 3600 - i64::from(local.minute()) * 60 - i64::from(local.second());
+        let next = at.checked_add(rest.seconds()).map_err(|_| CalendarError::Day("to"))?;
+        // A jump within the hour may lead into the middle of another: the next cut is at its next full hour.
+        at = next.min(end);
+    }
+    let label = |at: Timestamp| {
+        let local = zone.to_datetime(at);
+        format!("{}T{:02}:{:02}", local.date(), local.hour(), local.minute())
+    };
+    pieces(&cuts, end, label)
+}
+
+fn days(
+    zone: &TimeZone,
+    from: Date,
+    (start, end): (Timestamp, Timestamp),
+    bucket: Bucket,
+) -> Result<Vec<Piece>, CalendarError> {
+    let (mut first, step): (Date, Span) = match bucket {
+        Bucket::Hour | Bucket::Day => (from, 1.day()),
+        Bucket::Week => {
+            let since_monday = i32::from(from.weekday().since(Weekday::Monday));
+            (from.checked_sub(since_monday.days()).map_err(|_| CalendarError::Day("from"))?, 7.days())
+        }
+        Bucket::Month => (from.first_of_month(), 1.month()),
+    };
+    let mut cuts = vec![start];
+    loop {
+        first = first.checked_add(step).map_err(|_| CalendarError::Day("to"))?;
+        let at = instant(zone, first.at(0, 0, 0, 0))?;
+        if at >= end {
+            break;
+        }
+        // A day that was skipped begins where the next one does.
+        if at > start && cuts.last().is_none_or(|last| *last < at) {
+            if cuts.len() == MOST_BUCKETS {
+                return Err(CalendarError::TooMany);
+            }
+            cuts.push(at);
+        }
+    }
+    pieces(&cuts, end, |at| zone.to_datetime(at).date().to_string())
+}
+
+/// The instant at which clocks first show this; where they skip it, the one at which they jump.
+fn instant(zone: &TimeZone, at: DateTime) -> Result<Timestamp, CalendarError> {
+    zone.to_ambiguous_timestamp(at).compatible().map_err(|_| CalendarError::Day("to"))
+}
+
+fn pieces(
+    cuts: &[Timestamp],
+    end: Timestamp,
+    label: impl Fn(Timestamp) -> String,
+) -> Result<Vec<Piece>, CalendarError> {
+    let ends = cuts.iter().skip(1).copied().chain([end]);
+    let piece = |(start, end): (&Timestamp, Timestamp)| {
+        Ok(Piece { start: time_of(*start)?, end: time_of(end)?, label: label(*start) })
+    };
+    cuts.iter().zip(ends).map(piece).collect()
+}
+
+fn time_of(at: Timestamp) -> Result<OffsetDateTime, CalendarError> {
+    OffsetDateTime::from_unix_timestamp(at.as_second()).map_err(|_| CalendarError::Day("to"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::projection::usage_slots::SLOT_SECONDS;
+
+    fn cut(name: &str, from: &str, to: &str, bucket: Bucket) -> Vec<(String, i64)> {
+        let range = range(&zone(name).unwrap(), Some(from), Some(to), bucket, datetime!(2026-11-24 12:00 UTC)).unwrap();
+        range.pieces.into_iter().map(|piece| (piece.label, (piece.end - piece.start).whole_minutes())).collect()
+    }
+
+    #[test]
+    fn days_are_as_long_as_clocks_make_them() {
+        let minutes = |name, from, to| cut(name, from, to, Bucket::Day).iter().map(|(_, m)| *m).collect::<Vec<_>>();
+        assert_eq!(minutes("Europe/Berlin", "2026-03-28", "2026-03-30"), [1440, 1380, 1440]);
+        assert_eq!(minutes("Europe/Berlin", "2026-10-25", "2026-10-25"), [1500]);
+        assert_eq!(minutes("Australia/Lord_Howe", "2026-04-05", "2026-04-05"), [1470]);
+        let samoa = cut("Pacific/Apia", "2011-12-29", "2011-12-31", Bucket::Day);
+        assert_eq!(samoa, [("2011-12-29".to_owned(), 1440), ("2011-12-31".to_owned(), 1440)], "there was no 30th");
+    }
+
+    #[test]
+    fn hours_are_those_of_the_clock() {
+        let hours = cut("Asia/Kathmandu", "2026-11-24", "2026-11-24", Bucket::Hour);
+        assert_eq!((hours.len(), hours[1].0.as_str()), (24, "2026-11-24T01:00"));
+        assert_eq!(cut("Europe/Berlin", "2026-10-25", "2026-10-25", Bucket::Hour).len(), 25);
+        assert_eq!(cut("Europe/Berlin", "2026-03-29", "2026-03-29", Bucket::Hour).len(), 23);
+    }
+
+    #[test]
+    fn weeks_begin_on_monday_and_ranges_need_not() {
+        let weeks = cut("UTC", "2026-11-24", "2026-12-08", Bucket::Week);
+        let labels: Vec<_> = weeks.iter().map(|(label, _)| label.as_str()).collect();
+        assert_eq!(labels, ["2026-11-24", "2026-11-30", "2026-12-07"]);
+        let months = cut("UTC", "2026-11-24", "2027-01-01", Bucket::Month);
+        assert_eq!(months.len(), 3);
+    }
+
+    #[test]
+    fn what_cannot_be_cut_is_said() {
+        let now = datetime!(2026-11-24 12:00 UTC);
+        let refused = |from, to, bucket| range(&TimeZone::UTC, from, to, bucket, now).unwrap_err();
+        assert_eq!(zone("Mars/Olympus").unwrap_err(), CalendarError::Zone);
+        assert_eq!(refused(Some("2026-13-01"), None, Bucket::Day), CalendarError::Day("from"));
+        assert_eq!(refused(Some("1901-01-01"), None, Bucket::Day), CalendarError::Day("from"));
+        assert_eq!(refused(Some("2026-11-25"), Some("2026-11-24"), Bucket::Day), CalendarError::Backwards);
+        assert_eq!(refused(Some("1990-01-01"), None, Bucket::Day), CalendarError::TooMany);
+        assert_eq!(refused(Some("2026-01-01"), None, Bucket::Hour), CalendarError::TooMany);
+        assert_eq!(range(&TimeZone::UTC, None, None, Bucket::Day, now).unwrap().pieces.len(), 30);
+    }
+
+    /// Every zone there is: in each, for each kind of bucket, the pieces meet, and are whole quarters of an hour.
+    #[test]
+    fn pieces_meet_in_every_zone() {
+        for name in jiff::tz::db().available() {
+            let zone = zone(name.as_str()).unwrap();
+            for bucket in [Bucket::Hour, Bucket::Day, Bucket::Week, Bucket::Month] {
+                let span =
+                    if bucket == Bucket::Hour { ("2026-03-01", "2026-04-10") } else { ("2025-01-15", "2026-12-14") };
+                check(&zone, span.0, span.1, bucket);
+            }
+        }
+    }
+
+    fn check(zone: &TimeZone, from: &str, to: &str, bucket: Bucket) {
+        let range = range(zone, Some(from), Some(to), bucket, OffsetDateTime::UNIX_EPOCH).unwrap();
+        let days = super::range(zone, Some(from), Some(to), Bucket::Month, OffsetDateTime::UNIX_EPOCH).unwrap();
+        assert_eq!(range.pieces[0].start, days.pieces[0].start);
+        assert_eq!(range.pieces.last().unwrap().end, days.pieces.last().unwrap().end);
+        for pair in range.pieces.windows(2) {
+            assert_eq!(pair[0].end, pair[1].start, "{zone:?} {pair:?}");
+        }
+        for piece in &range.pieces {
+            assert!(piece.start < piece.end, "{zone:?} {piece:?}");
+            assert_eq!(piece.start.unix_timestamp() % SLOT_SECONDS, 0, "{zone:?} {piece:?}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Any range in any zone: what falls into the range falls into exactly one piece of it.
+        #[test]
+        fn the_sum_of_the_pieces_is_the_range(
+            zone_at in any::<prop::sample::Index>(), start in 0..18_000_i32, days in 0..40_i32,
+            kind in 0..4_usize, quarters in prop::collection::vec(-200..4_200_i64, 1..50),
+        ) {
+            let names: Vec<_> = jiff::tz::db().available().map(|name| name.to_string()).collect();
+            let zone = zone(&names[zone_at.index(names.len())]).unwrap();
+            let from = FIRST_DAY.checked_add(start.days()).unwrap();
+            let to = from.checked_add(days.days()).unwrap();
+            let bucket = [Bucket::Hour, Bucket::Day, Bucket::Week, Bucket::Month][kind];
+            // A day that the zone skipped is no range.
+            let whole = range(&zone, Some(&from.to_string()), Some(&to.to_string()), Bucket::Month, OffsetDateTime::UNIX_EPOCH).unwrap();
+            let cut = range(&zone, Some(&from.to_string()), Some(&to.to_string()), bucket, OffsetDateTime::UNIX_EPOCH).unwrap();
+            let (Some(first), Some(last)) = (whole.pieces.first(), whole.pieces.last()) else { return Ok(()) };
+            let (start, end) = (first.start, last.end);
+            for quarter in quarters {
+                let at = start + time::Duration::seconds(quarter * SLOT_SECONDS);
+                let holding = cut.pieces.iter().filter(|piece| piece.start <= at && at < piece.end).count();
+                prop_assert_eq!(holding, usize::from(start <= at && at < end));
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! `recorder serve`: the HTTP API over the tables. Any number may run.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use shared::token::{Minter, Verifier};
+use sqlx::postgres::PgPool;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::keys;
+use crate::accounts::refresh::Successors;
+use crate::accounts::{self, Accounts, Signing};
+use crate::api::events::Live;
+use crate::api::{self, Api, Keys};
+use crate::config::{Config, ServeConfig};
+use crate::reads;
+use crate::store;
+
+/// How often it is looked whether the key files have changed.
+const KEYS: Duration = Duration::from_secs(2);
+/// How often what is over is deleted.
+const TIDY: Duration = Duration::from_secs(60);
+/// How long running requests may take when asked to stop.
+const DEADLINE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_secs(1);
+
+pub(super) async fn run(config: Config) -> anyhow::Result<()> {
+    let malformed =
+        |_| shared::config::malformed("DATABASE_URL", "postgres://user:password@host/database", &"not such a URL");
+    let pool = store::connect_for_reads(config.database_url()?, config.serve.connections).map_err(malformed)?;
+    let files = KeyFiles::of(&config)?;
+    let (signing, verifier, published) = files.read()?;
+    let ServeConfig { listen, token_ttl, session_ttl, trusted, .. } = config.serve;
+    let _log = config.log.start();
+
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(stop_when_asked(stop.clone()));
+    let listener = TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("RECORDER_SERVE_LISTEN: {listen} cannot be listened on"))?;
+    let live = Arc::new(Live::default());
+    let api = Arc::new(Api {
+        pool: pool.clone(),
+        accounts: Accounts::new(pool.clone(), signing, token_ttl, session_ttl),
+        keys: Keys::new(verifier, &published),
+        trusted,
+        live: Arc::clone(&live),
+    });
+    tracing::info!(address = %listener.local_addr()?, "listening");
+
+    tasks.spawn(until(stop.clone(), follow_keys(Arc::clone(&api), files, published)));
+    tasks.spawn(until(stop.clone(), tidy(pool.clone())));
+    let watched = pool.clone();
+    tasks.spawn(until(stop.clone(), async move { match live.run(&watched).await {} }));
+    tasks.spawn(serve(listener, api, pool, stop));
+    while let Some(ended) = tasks.join_next().await {
+        ended.context("a task of the API died")??;
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn serve(listener: TcpListener, api: Arc<Api>, pool: PgPool, stop: CancellationToken) -> anyhow::Result<()> {
+    let health = crate::http::database_health(pool);
+    let routes = api::router(api).merge(health).into_make_service_with_connect_info::<SocketAddr>();
+    let stopping = stop.clone();
+    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
+        // Nagle's algorithm and delayed acknowledgements together hold an event back for 40 ms.
+        let _ = stream.set_nodelay(true);
+    });
+    let serving = axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).into_future();
+    tokio::pin!(serving);
+    tokio::select! {
+        ended = &mut serving => return ended.context("the HTTP listener failed"),
+        () = stopping.cancelled() => {}
+    }
+    // Live streams have no end of their own.
+    match timeout(DEADLINE.min(Duration::from_secs(3)), serving).await {
+        Ok(ended) => ended.context("the HTTP listener failed"),
+        Err(_) => Ok(()),
+    }
+}
+
+async fn stop_when_asked(stop: CancellationToken) -> anyhow::Result<()> {
+    shared::shutdown::requested().await.context("signals cannot be listened to")?;
+    tracing::info!("stopping after the requests in hand");
+    stop.cancel();
+    Ok(())
+}
+
+async fn until(stop: CancellationToken, work: impl Future<Output = ()>) -> anyhow::Result<()> {
+    stop.run_until_cancelled(work).await;
+    Ok(())
+}
+
+async fn tidy(pool: PgPool) {
+    let mut interval = interval(TIDY);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let tidied = async {
+            accounts::tidy(&pool).await?;
+            reads::live::delete_old(&pool, shared::event::now()).await
+        };
+        if let Err(error) = tidied.await {
+            tracing::warn!(error = store::describe(&error), "what is over could not be deleted yet");
+            sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Where the keys are.
+struct KeyFiles {
+    private: PathBuf,
+    public: PathBuf,
+}
+
+impl KeyFiles {
+    fn of(config: &Config) -> anyhow::Result<Self> {
+        let private = config.signing_key_file()?.clone();
+        let public = config.token_keys_file.clone().unwrap_or_else(|| private.with_file_name("jwks.json"));
+        Ok(Self { private, public })
+    }
+
+    /// The keys as they are now: what signs has to be among what is published.
+    fn read(&self) -> anyhow::Result<(Signing, Verifier, String)> {
+        let read = |name: &str, path: &PathBuf| {
+            std::fs::read_to_string(path).with_context(|| format!("{name}: {} cannot be read", path.display()))
+        };
+        let pem = read("RECORDER_SIGNING_KEY_FILE", &self.private)?;
+        let published = read("TOKEN_KEYS_FILE", &self.public)?;
+        let key = keys::public_key(&pem).context("RECORDER_SIGNING_KEY_FILE")?;
+        let set: shared::token::KeySet = serde_json::from_str(&published)
+            .with_context(|| format!("TOKEN_KEYS_FILE: {} is no JSON Web Key Set", self.public.display()))?;
+        anyhow::ensure!(
+            set.keys.contains(&key),
+            "TOKEN_KEYS_FILE: {} does not hold the public key of {}",
+            self.public.display(),
+            self.private.display()
+        );
+        let verifier = Verifier::from_jwks(&published).context("TOKEN_KEYS_FILE")?;
+        let signing = Signing { minter: Minter::from_pem(&key.kid, &pem)?, successors: Successors::from_pem(&pem) };
+        Ok((signing, verifier, published))
+    }
+}
+
+/// Takes other keys when the files hold some. Files that are no good change nothing.
+async fn follow_keys(api: Arc<Api>, files: KeyFiles, mut published: String) {
+    let mut private = std::fs::read(&files.private).unwrap_or_default();
+    let mut complained = false;
+    loop {
+        sleep(KEYS).await;
+        let now = (std::fs::read(&files.private).unwrap_or_default(), std::fs::read_to_string(&files.public));
+        if now.0 == private && now.1.is_ok_and(|text| text == published) {
+            continue;
+        }
+        match files.read() {
+            Ok((signing, verifier, text)) => {
+                api.keys.replace(verifier, &text);
+                api.accounts.sign_with(signing);
+                (private, published, complained) = (now.0, text, false);
+                tracing::info!("the keys have changed");
+            }
+            Err(error) if !complained => {
+                complained = true;
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "the keys have changed, and are no good: the old ones stay"
+                );
+            }
+            Err(_) => {}
+        }
+    }
+}

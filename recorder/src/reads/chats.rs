@@ -1,0 +1,148 @@
+//! The ledger, for people.
+
+use shared::id::ConversationId;
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::Page;
+use crate::cursor::TimeCursor;
+
+/// How many of a user's chats a page looks through.
+const WINDOW: i64 = 1000;
+
+/// A chat as it is shown.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the fields are the columns, which have comments")]
+pub struct Chat {
+    pub chat_id: Uuid,
+    pub conversation_id: Uuid,
+    pub user_id: String,
+    pub gateway: String,
+    pub model: String,
+    pub started_at: OffsetDateTime,
+    pub status: String,
+    pub dialect: Option<String>,
+    pub stream: Option<bool>,
+    pub temperature: Option<f64>,
+    pub finished_at: Option<OffsetDateTime>,
+    pub stage: Option<String>,
+    pub error_status: Option<i32>,
+    pub error_type: Option<String>,
+    pub error_code: Option<String>,
+    pub error_message: Option<String>,
+    pub upstream_name: Option<String>,
+    pub upstream_model: Option<String>,
+    pub upstream_response_id: Option<String>,
+    pub attempts: Option<serde_json::Value>,
+    pub time_to_first_token_ms: Option<i64>,
+    pub duration_ms: Option<i64>,
+    pub usage_source: Option<String>,
+    pub prompt_tokens: Option<i64>,
+    pub completion_tokens: Option<i64>,
+    pub total_tokens: Option<i64>,
+    pub uncached_input_tokens: Option<i64>,
+    pub cache_read_tokens: Option<i64>,
+    pub cache_write_tokens: Option<i64>,
+    pub output_tokens: Option<i64>,
+    pub reasoning_tokens: Option<i64>,
+    pub notes: Option<serde_json::Value>,
+}
+
+/// What is looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Whose.
+    pub user: &'a str,
+    /// In this state.
+    pub status: Option<&'a str>,
+    /// With this model.
+    pub model: Option<&'a str>,
+    /// In this conversation.
+    pub conversation: Option<ConversationId>,
+    /// Started at this time, or later.
+    pub from: OffsetDateTime,
+    /// Started before this time, and from where on.
+    pub before: TimeCursor,
+    /// How many.
+    pub limit: i64,
+}
+
+/// A statement that gives chats; what comes after the columns is the caller's.
+macro_rules! chats_from {
+    ($tail:tt $(, $argument:expr)*) => {
+        sqlx::query_as!(
+            Chat,
+            "SELECT c.chat_id, c.conversation_id, c.user_id, c.gateway, c.model, c.started_at, c.status, c.dialect,
+                    c.stream, c.temperature, c.finished_at, c.stage, c.error_status, c.error_type, c.error_code,
+                    c.error_message, c.upstream_name, c.upstream_model, c.upstream_response_id, c.attempts,
+                    c.time_to_first_token_ms, c.duration_ms, c.usage_source, c.prompt_tokens, c.completion_tokens,
+                    c.total_tokens, c.uncached_input_tokens, c.cache_read_tokens, c.cache_write_tokens,
+                    c.output_tokens, c.reasoning_tokens, c.notes " + $tail
+            $(, $argument)*
+        )
+    };
+}
+
+/// A page of a user's chats, newest first.
+pub async fn page(pool: &PgPool, wanted: Wanted<'_>) -> Result<Page<Chat>, sqlx::Error> {
+    let window = sqlx::query!(
+        r#"SELECT count(*) AS "scanned!", min(started_at) AS stopped_at,
+                  (array_agg(chat_id ORDER BY started_at, chat_id))[1] AS stopped_id
+           FROM (SELECT started_at, chat_id FROM chats
+                 WHERE user_id = $1 AND (started_at, chat_id) < ($2, $3) AND started_at >= $4
+                 ORDER BY started_at DESC, chat_id DESC LIMIT $5) looked_at"#,
+        wanted.user,
+        wanted.before.at,
+        wanted.before.id,
+        wanted.from,
+        WINDOW
+    );
+    let window = window.fetch_one(pool).await?;
+    let stopped = match (window.stopped_at, window.stopped_id) {
+        (Some(at), Some(id)) => TimeCursor { at, id },
+        _ => return Ok(Page { rows: Vec::new(), next: None }),
+    };
+    let rows = chats_from!(
+        "FROM chats c
+         WHERE c.user_id = $1 AND (c.started_at, c.chat_id) < ($2, $3) AND (c.started_at, c.chat_id) >= ($4, $5)
+           AND ($6::text IS NULL OR c.status = $6) AND ($7::text IS NULL OR c.model = $7)
+           AND ($8::uuid IS NULL OR c.conversation_id = $8)
+         ORDER BY c.started_at DESC, c.chat_id DESC LIMIT $9",
+        wanted.user,
+        wanted.before.at,
+        wanted.before.id,
+        stopped.at,
+        stopped.id,
+        wanted.status,
+        wanted.model,
+        wanted.conversation.map(|id| id.0),
+        wanted.limit + 1
+    );
+    let rows = rows.fetch_all(pool).await?;
+    let stopped = (window.scanned == WINDOW).then_some(stopped);
+    Ok(Page::of(rows, wanted.limit, stopped, Chat::key))
+}
+
+/// A page of the chats of all users that failed or were orphaned, newest first.
+pub async fn failures(pool: &PgPool, before: TimeCursor, limit: i64) -> Result<Page<Chat>, sqlx::Error> {
+    let rows = chats_from!(
+        "FROM chats c WHERE c.stage IS NOT NULL AND (c.started_at, c.chat_id) < ($1, $2)
+         ORDER BY c.started_at DESC, c.chat_id DESC LIMIT $3",
+        before.at,
+        before.id,
+        limit + 1
+    );
+    Ok(Page::of(rows.fetch_all(pool).await?, limit, None, Chat::key))
+}
+
+/// These chats.
+pub async fn by_ids(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<Chat>, sqlx::Error> {
+    chats_from!("FROM chats c WHERE c.chat_id = ANY($1) ORDER BY c.chat_id", ids).fetch_all(pool).await
+}
+
+impl Chat {
+    fn key(&self) -> TimeCursor {
+        TimeCursor { at: self.started_at, id: self.chat_id }
+    }
+}

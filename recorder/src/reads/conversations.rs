@@ -1,0 +1,184 @@
+//! Conversations, for people.
+
+use shared::id::{ChangeId, ConversationId, UserId};
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::Page;
+use crate::cursor::TimeCursor;
+
+/// How many of a user's conversations a page looks through: of a list, and of a search, which reads messages.
+const WINDOW: i64 = 500;
+const SEARCH_WINDOW: i64 = 200;
+
+/// A conversation as it is shown.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the fields are the columns, which have comments")]
+pub struct Conversation {
+    pub conversation_id: Uuid,
+    pub user_id: String,
+    pub title: Option<String>,
+    pub model: Option<String>,
+    pub temperature: Option<f64>,
+    pub created_at: OffsetDateTime,
+    pub last_message_at: OffsetDateTime,
+    pub message_count: i64,
+    pub total_tokens: i64,
+    pub estimated_total_tokens: i64,
+    pub archived: bool,
+}
+
+/// What is looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Whose.
+    pub user: &'a UserId,
+    /// Only those that are put away, or only those that are not.
+    pub archived: Option<bool>,
+    /// Words in titles and messages.
+    pub words: Option<&'a str>,
+    /// From where on.
+    pub before: TimeCursor,
+    /// How many.
+    pub limit: i64,
+}
+
+/// What a change of a conversation changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Title, or archive, or both, by this change.
+    Changed {
+        /// The change.
+        change_id: ChangeId,
+        /// Whether it gave a title.
+        title: bool,
+        /// Whether it put away or took out.
+        archived: bool,
+    },
+    /// It was deleted.
+    Deleted,
+}
+
+/// A page of a user's conversations, the latest used first.
+pub async fn page(pool: &PgPool, wanted: Wanted<'_>) -> Result<Page<Conversation>, sqlx::Error> {
+    let pattern = wanted.words.map(pattern);
+    let window = if pattern.is_some() { SEARCH_WINDOW } else { WINDOW };
+    // The LIMIT in the lateral part keeps PostgreSQL from reading all messages once instead of a few by index.
+    let rows = sqlx::query!(
+        r#"WITH looked_at AS MATERIALIZED (
+               SELECT * FROM conversations
+               WHERE user_id = $1 AND (last_message_at, conversation_id) < ($2, $3)
+               ORDER BY last_message_at DESC, conversation_id DESC LIMIT $4),
+           hits AS (
+               SELECT c.* FROM looked_at c
+               LEFT JOIN LATERAL (
+                   SELECT true AS found FROM messages m
+                   WHERE $6::text IS NOT NULL AND c.deleted_at IS NULL AND COALESCE(c.title, '') NOT ILIKE $6
+                     AND m.conversation_id = c.conversation_id AND m.user_id = $1 AND m.content ILIKE $6 LIMIT 1
+               ) m ON true
+               WHERE c.deleted_at IS NULL AND ($5::boolean IS NULL OR c.archived = $5)
+                 AND ($6::text IS NULL OR c.title ILIKE $6 OR m.found)
+               ORDER BY c.last_message_at DESC, c.conversation_id DESC LIMIT $7)
+           SELECT w.scanned AS "scanned!", w.stopped_at, w.stopped_id,
+                  h.conversation_id AS "conversation_id?", h.user_id AS "user_id?", h.title, h.model, h.temperature,
+                  h.created_at AS "created_at?", h.last_message_at AS "last_message_at?",
+                  h.message_count AS "message_count?", h.total_tokens AS "total_tokens?",
+                  h.estimated_total_tokens AS "estimated_total_tokens?", h.archived AS "archived?"
+           FROM (SELECT count(*) AS scanned, min(last_message_at) AS stopped_at,
+                        (array_agg(conversation_id ORDER BY last_message_at, conversation_id))[1] AS stopped_id
+                 FROM looked_at) w
+           LEFT JOIN hits h ON true
+           ORDER BY h.last_message_at DESC, h.conversation_id DESC"#,
+        wanted.user.as_str(),
+        wanted.before.at,
+        wanted.before.id,
+        window,
+        wanted.archived,
+        pattern,
+        wanted.limit + 1
+    );
+    let rows = rows.fetch_all(pool).await?;
+    let stopped = rows
+        .first()
+        .filter(|row| row.scanned == window)
+        .and_then(|row| Some(TimeCursor { at: row.stopped_at?, id: row.stopped_id? }));
+    let conversations = rows.into_iter().filter_map(|row| {
+        Some(Conversation {
+            conversation_id: row.conversation_id?,
+            user_id: row.user_id?,
+            title: row.title,
+            model: row.model,
+            temperature: row.temperature,
+            created_at: row.created_at?,
+            last_message_at: row.last_message_at?,
+            message_count: row.message_count?,
+            total_tokens: row.total_tokens?,
+            estimated_total_tokens: row.estimated_total_tokens?,
+            archived: row.archived?,
+        })
+    });
+    let key = |row: &Conversation| TimeCursor { at: row.last_message_at, id: row.conversation_id };
+    Ok(Page::of(conversations.collect(), wanted.limit, stopped, key))
+}
+
+/// These conversations, but for deleted ones.
+pub async fn by_ids(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<Conversation>, sqlx::Error> {
+    sqlx::query_as!(
+        Conversation,
+        "SELECT conversation_id, user_id, title, model, temperature, created_at, last_message_at, message_count,
+                total_tokens, estimated_total_tokens, archived
+         FROM conversations WHERE conversation_id = ANY($1) AND deleted_at IS NULL",
+        ids
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// The conversation of this id, unless it is deleted.
+pub async fn by_id(pool: &PgPool, id: ConversationId) -> Result<Option<Conversation>, sqlx::Error> {
+    Ok(by_ids(pool, &[id.0]).await?.pop())
+}
+
+/// Whether a change has reached the table: it, or a later one of the same thing.
+pub async fn has_change(pool: &PgPool, id: ConversationId, change: Change) -> Result<bool, sqlx::Error> {
+    let (change_id, title, archived) = match change {
+        Change::Changed { change_id, title, archived } => (Some(change_id.0), title, archived),
+        Change::Deleted => (None, false, false),
+    };
+    let seen = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM conversations
+               WHERE conversation_id = $1
+                 AND (deleted_at IS NOT NULL
+                      OR ($2::uuid IS NOT NULL AND (NOT $3 OR title_change_id >= $2)
+                          AND (NOT $4 OR archive_change_id >= $2)))) AS "seen!""#,
+        id.0,
+        change_id,
+        title,
+        archived
+    );
+    seen.fetch_one(pool).await
+}
+
+/// What is looked for as a pattern that finds it anywhere, letter by letter.
+fn pattern(words: &str) -> String {
+    let mut pattern = String::from("%");
+    for letter in words.chars() {
+        if matches!(letter, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(letter);
+    }
+    pattern.push('%');
+    pattern
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_mean_what_was_typed() {
+        assert_eq!(pattern("100%_\\"), "%100\\%\\_\\\\%");
+    }
+}

@@ -1,0 +1,141 @@
+//! What has lately changed, for those who watch.
+
+use std::collections::BTreeSet;
+
+use shared::event::{Event, FailureStage};
+use sqlx::PgPool;
+use time::{Date, Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use crate::store::column;
+
+/// How long a change can be asked for.
+pub const KEPT: Duration = Duration::minutes(10);
+
+/// A place in the changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The transaction.
+    pub xid: i64,
+    /// The place in it.
+    pub number: i32,
+}
+
+/// A change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Where it is in the changes.
+    pub place: Place,
+    /// The conversation.
+    pub conversation_id: Uuid,
+    /// The chat, where one started or ended, and what became of it.
+    pub chat: Option<(Uuid, String)>,
+    /// The UTC day whose usage changed.
+    pub day: Date,
+}
+
+/// Tells those who watch what these events changed. To be called when they are in the tables.
+pub async fn announce(pool: &PgPool, events: &[Event], now: OffsetDateTime) -> Result<(), sqlx::Error> {
+    type Row = (String, Uuid, Option<Uuid>, Option<&'static str>, Date);
+    let rows: BTreeSet<Row> = events.iter().map(row).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<&Row> = rows.iter().collect();
+    sqlx::query!(
+        "INSERT INTO live_changes (number, user_id, conversation_id, chat_id, status, day, announced_at)
+         SELECT number, user_id, conversation_id, chat_id, status, day, $6
+         FROM UNNEST($1::text[], $2::uuid[], $3::uuid[], $4::text[], $5::date[]) WITH ORDINALITY
+             AS new (user_id, conversation_id, chat_id, status, day, number)",
+        &column(&rows, |row| row.0.as_str()) as _,
+        &column(&rows, |row| row.1) as _,
+        &column(&rows, |row| row.2) as _,
+        &column(&rows, |row| row.3) as _,
+        &column(&rows, |row| row.4) as _,
+        now
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// The place behind which nothing can appear any more: everything before it is there, whoever wrote it.
+pub async fn horizon(pool: &PgPool) -> Result<Place, sqlx::Error> {
+    let xid = sqlx::query_scalar!(r#"SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS "xid!""#);
+    Ok(Place { xid: xid.fetch_one(pool).await?, number: 0 })
+}
+
+/// Those of these users whose record changed from behind one place up to another.
+pub async fn changed(
+    pool: &PgPool,
+    users: &[String],
+    (after, before): (Place, Place),
+) -> Result<Vec<String>, sqlx::Error> {
+    let users = sqlx::query_scalar!(
+        r#"SELECT watching.user_id AS "user_id!" FROM UNNEST($1::text[]) AS watching (user_id)
+           WHERE EXISTS (SELECT FROM live_changes l
+                         WHERE l.user_id = watching.user_id AND (l.xid, l.number) > ($2::text::xid8, $3)
+                           AND l.xid < $4::text::xid8)"#,
+        users,
+        after.xid.to_string(),
+        after.number,
+        before.xid.to_string()
+    );
+    users.fetch_all(pool).await
+}
+
+/// A user's changes from behind one place up to another, in order: so many.
+pub async fn between(
+    pool: &PgPool,
+    user: &str,
+    (after, before): (Place, Place),
+    limit: i64,
+) -> Result<Vec<Change>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT xid::text::bigint AS "xid!", number, conversation_id, chat_id, status, day
+           FROM live_changes
+           WHERE (xid, number) > ($1::text::xid8, $2) AND xid < $3::text::xid8 AND user_id = $4
+           ORDER BY live_changes.xid, number LIMIT $5"#,
+        after.xid.to_string(),
+        after.number,
+        before.xid.to_string(),
+        user,
+        limit
+    );
+    let rows = rows.fetch_all(pool).await?.into_iter().map(|row| Change {
+        place: Place { xid: row.xid, number: row.number },
+        conversation_id: row.conversation_id,
+        chat: row.chat_id.zip(row.status),
+        day: row.day,
+    });
+    Ok(rows.collect())
+}
+
+/// Deletes what can no longer be asked for.
+pub async fn delete_old(pool: &PgPool, now: OffsetDateTime) -> Result<u64, sqlx::Error> {
+    let before: OffsetDateTime = now - KEPT * 2;
+    let deleted = sqlx::query!(
+        "DELETE FROM live_changes WHERE ctid = ANY(ARRAY(
+             SELECT ctid FROM live_changes WHERE announced_at < $1 ORDER BY announced_at LIMIT 20000))",
+        before
+    );
+    Ok(deleted.execute(pool).await?.rows_affected())
+}
+
+fn row(event: &Event) -> (String, Uuid, Option<Uuid>, Option<&'static str>, Date) {
+    let (conversation, chat, status, at) = match event {
+        Event::ChatStarted(event) => (event.conversation_id, Some(event.chat_id), Some("started"), event.started_at),
+        Event::MessageCompleted(event) => {
+            (event.conversation_id, Some(event.chat_id), Some("completed"), event.started_at)
+        }
+        Event::ChatFailed(event) => {
+            let status = if event.stage == FailureStage::GatewayLost { "orphaned" } else { "failed" };
+            (event.conversation_id, Some(event.chat_id), Some(status), event.started_at)
+        }
+        Event::ConversationCreated(event) => (event.conversation_id, None, None, event.created_at),
+        Event::ConversationChanged(event) => (event.conversation_id, None, None, event.changed_at),
+        Event::ConversationDeleted(event) => (event.conversation_id, None, None, event.deleted_at),
+    };
+    let at = crate::projection::representable::instant(at);
+    (event.user_id().as_str().to_owned(), conversation.0, chat.map(|id| id.0), status, at.date())
+}

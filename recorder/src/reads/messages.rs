@@ -1,0 +1,85 @@
+//! Messages, for people.
+
+use futures_util::TryStreamExt as _;
+use shared::id::ConversationId;
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::cursor::IdCursor;
+
+/// A message as it is shown.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the fields are the columns, which have comments")]
+pub struct Message {
+    pub message_id: Uuid,
+    pub chat_id: Uuid,
+    pub position: i16,
+    pub role: String,
+    pub status: String,
+    pub content: String,
+    pub reasoning: Option<String>,
+    pub refusal: Option<String>,
+    pub tool_calls: Option<serde_json::Value>,
+    pub finish_reason: Option<String>,
+    pub model: String,
+    pub tokens: Option<i64>,
+    pub created_at: OffsetDateTime,
+}
+
+/// Which way a list goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Oldest first.
+    Ascending,
+    /// Newest first.
+    Descending,
+}
+
+/// Where a page ends although it is not full, in bytes of text: answers may be long.
+const BYTES: usize = 8 << 20;
+
+/// So many messages of a user's conversation, from behind the cursor on, and whether there are more.
+pub async fn page(
+    pool: &PgPool,
+    (conversation, user): (ConversationId, &str),
+    order: Order,
+    after: IdCursor,
+    limit: i64,
+) -> Result<(Vec<Message>, bool), sqlx::Error> {
+    let size = usize::try_from(limit).unwrap_or(0);
+    macro_rules! messages_where {
+        ($tail:tt) => {
+            sqlx::query_as!(
+                Message,
+                "SELECT message_id, chat_id, position, role, status, content, reasoning, refusal, tool_calls,
+                        finish_reason, model, tokens, created_at
+                 FROM messages WHERE conversation_id = $1 AND user_id = $2 "
+                    + $tail,
+                conversation.0,
+                user,
+                after.id,
+                after.number,
+                limit + 1
+            )
+            .fetch(pool)
+        };
+    }
+    let mut found = match order {
+        Order::Ascending => {
+            messages_where!("AND (chat_id, position) > ($3, $4) ORDER BY chat_id, position LIMIT $5")
+        }
+        Order::Descending => {
+            messages_where!("AND (chat_id, position) < ($3, $4) ORDER BY chat_id DESC, position DESC LIMIT $5")
+        }
+    };
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = found.try_next().await? {
+        if rows.len() == size || bytes > BYTES {
+            return Ok((rows, true));
+        }
+        bytes += row.content.len() + row.reasoning.as_ref().map_or(0, String::len);
+        rows.push(row);
+    }
+    Ok((rows, false))
+}

@@ -1,0 +1,164 @@
+//! Usage, for people.
+
+use sqlx::PgPool;
+use time::{Date, OffsetDateTime};
+
+use crate::projection::usage_stats::Counts;
+
+/// What usage is grouped by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Nothing.
+    None,
+    /// The model that was asked for.
+    Model,
+    /// The user.
+    User,
+}
+
+/// Sums of one piece of a range and one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Which piece, from 0 on.
+    pub piece: usize,
+    /// The key; none where there is no group, or for what has no model.
+    pub key: Option<String>,
+    /// The sums.
+    pub counts: Counts,
+}
+
+/// How many keys are told apart in one answer: those with the most tokens and calls. The rest are [`OTHER`].
+const KEYS: i64 = 100;
+
+/// The key of the rest.
+pub const OTHER: &str = "other";
+
+/// A user's UTC days from this one on, those without usage left out.
+pub async fn days(pool: &PgPool, user: &str, from: Date) -> Result<Vec<(Date, Counts)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "SELECT date, api_calls, successful_calls, failed_calls, prompt_tokens, completion_tokens, total_tokens,
+                estimated_prompt_tokens, estimated_completion_tokens, estimated_total_tokens, messages_created,
+                conversations_created
+         FROM usage_stats WHERE user_id = $1 AND date >= $2 ORDER BY date LIMIT 400",
+        user,
+        from
+    );
+    let rows = rows.fetch_all(pool).await?.into_iter().map(|row| {
+        let counts = Counts {
+            api_calls: row.api_calls,
+            successful_calls: row.successful_calls,
+            failed_calls: row.failed_calls,
+            prompt_tokens: row.prompt_tokens,
+            completion_tokens: row.completion_tokens,
+            total_tokens: row.total_tokens,
+            estimated_prompt_tokens: row.estimated_prompt_tokens,
+            estimated_completion_tokens: row.estimated_completion_tokens,
+            estimated_total_tokens: row.estimated_total_tokens,
+            messages_created: row.messages_created,
+            conversations_created: row.conversations_created,
+        };
+        (row.date, counts)
+    });
+    Ok(rows.collect())
+}
+
+/// Sums over the pieces of a range that begin at `starts` and end at `end`: of this user, or of all.
+pub async fn pieces(
+    pool: &PgPool,
+    user: Option<&str>,
+    (starts, end): (&[OffsetDateTime], OffsetDateTime),
+    group: Group,
+) -> Result<Vec<Row>, sqlx::Error> {
+    let Some(start) = starts.first() else { return Ok(Vec::new()) };
+    let group = match group {
+        Group::None => "none",
+        Group::Model => "model",
+        Group::User => "user",
+    };
+    macro_rules! sums_where {
+        ($condition:tt, $user:expr) => {
+            sqlx::query_as!(
+                SumRow,
+                r#"WITH cut AS MATERIALIZED (
+                       SELECT width_bucket(slot_at, $1::timestamptz[]) - 1 AS piece,
+                              CASE $2::text WHEN 'model' THEN model WHEN 'user' THEN user_id ELSE '' END AS key,
+                              sum(api_calls) AS api_calls, sum(successful_calls) AS successful_calls,
+                              sum(failed_calls) AS failed_calls, sum(prompt_tokens) AS prompt_tokens,
+                              sum(completion_tokens) AS completion_tokens, sum(total_tokens) AS total_tokens,
+                              sum(estimated_prompt_tokens) AS estimated_prompt_tokens,
+                              sum(estimated_completion_tokens) AS estimated_completion_tokens,
+                              sum(estimated_total_tokens) AS estimated_total_tokens,
+                              sum(messages_created) AS messages_created,
+                              sum(conversations_created) AS conversations_created
+                       FROM usage_slots
+                       WHERE slot_at >= $3 AND slot_at < $4 AND "# + $condition + r#"
+                       GROUP BY 1, 2),
+                   top AS (
+                       SELECT key FROM cut GROUP BY key
+                       ORDER BY sum(total_tokens) + sum(estimated_total_tokens) DESC, sum(api_calls) DESC, key
+                       LIMIT $6)
+                   SELECT piece AS "piece!", NULLIF(CASE WHEN top.key IS NULL THEN 'other' ELSE top.key END, '') AS key,
+                          sum(api_calls)::bigint AS "api_calls!", sum(successful_calls)::bigint AS "successful_calls!",
+                          sum(failed_calls)::bigint AS "failed_calls!", sum(prompt_tokens)::bigint AS "prompt_tokens!",
+                          sum(completion_tokens)::bigint AS "completion_tokens!",
+                          sum(total_tokens)::bigint AS "total_tokens!",
+                          sum(estimated_prompt_tokens)::bigint AS "estimated_prompt_tokens!",
+                          sum(estimated_completion_tokens)::bigint AS "estimated_completion_tokens!",
+                          sum(estimated_total_tokens)::bigint AS "estimated_total_tokens!",
+                          sum(messages_created)::bigint AS "messages_created!",
+                          sum(conversations_created)::bigint AS "conversations_created!"
+                   FROM cut LEFT JOIN top USING (key)
+                   GROUP BY 1, 2 ORDER BY 1, 2"#,
+                starts,
+                group,
+                start,
+                end,
+                $user,
+                KEYS
+            )
+            .fetch_all(pool)
+            .await?
+        };
+    }
+    let rows = match user {
+        Some(user) => sums_where!("user_id = $5", user),
+        // The parameter has to be there, and matches everyone.
+        None => sums_where!("$5::text IS NULL", None::<&str>),
+    };
+    Ok(rows.into_iter().map(SumRow::read).collect())
+}
+
+struct SumRow {
+    piece: i32,
+    key: Option<String>,
+    api_calls: i64,
+    successful_calls: i64,
+    failed_calls: i64,
+    prompt_tokens: i64,
+    completion_tokens: i64,
+    total_tokens: i64,
+    estimated_prompt_tokens: i64,
+    estimated_completion_tokens: i64,
+    estimated_total_tokens: i64,
+    messages_created: i64,
+    conversations_created: i64,
+}
+
+impl SumRow {
+    fn read(self) -> Row {
+        let counts = Counts {
+            api_calls: self.api_calls,
+            successful_calls: self.successful_calls,
+            failed_calls: self.failed_calls,
+            prompt_tokens: self.prompt_tokens,
+            completion_tokens: self.completion_tokens,
+            total_tokens: self.total_tokens,
+            estimated_prompt_tokens: self.estimated_prompt_tokens,
+            estimated_completion_tokens: self.estimated_completion_tokens,
+            estimated_total_tokens: self.estimated_total_tokens,
+            messages_created: self.messages_created,
+            conversations_created: self.conversations_created,
+        };
+        Row { piece: usize::try_from(self.piece).unwrap_or(0), key: self.key, counts }
+    }
+}

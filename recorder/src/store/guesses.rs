@@ -1,0 +1,56 @@
+//! The `guesses` table.
+
+use sqlx::PgPool;
+use time::OffsetDateTime;
+
+/// Counts a guess, and says how many there are in the window that it falls into, and since when. A window that began before
+/// `oldest` is over, and a new one begins now.
+pub async fn count(
+    pool: &PgPool,
+    scope: &str,
+    key_hash: &[u8],
+    now: OffsetDateTime,
+    oldest: OffsetDateTime,
+) -> Result<(i32, OffsetDateTime), sqlx::Error> {
+    let row = sqlx::query!(
+        "INSERT INTO guesses AS g (scope, key_hash, count, since) VALUES ($1, $2, 1, $3)
+         ON CONFLICT (scope, key_hash) DO UPDATE SET
+             count = CASE WHEN g.since < $4 THEN 1 ELSE LEAST(g.count, 1000000) + 1 END,
+             since = CASE WHEN g.since < $4 THEN $3 ELSE g.since END
+         RETURNING count, since",
+        scope,
+        key_hash,
+        now,
+        oldest
+    );
+    let row = row.fetch_one(pool).await?;
+    Ok((row.count, row.since))
+}
+
+/// It was no guess: takes it back.
+pub async fn forgive(pool: &PgPool, scope: &str, key_hash: &[u8]) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE guesses SET count = count - 1 WHERE scope = $1 AND key_hash = $2 AND count > 1",
+        scope,
+        key_hash
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Forgets the guesses that were counted here.
+pub async fn forget(pool: &PgPool, scope: &str, key_hash: &[u8]) -> Result<(), sqlx::Error> {
+    sqlx::query!("DELETE FROM guesses WHERE scope = $1 AND key_hash = $2", scope, key_hash).execute(pool).await?;
+    Ok(())
+}
+
+/// Deletes what no window reaches back to.
+pub async fn delete_old(pool: &PgPool, before: OffsetDateTime) -> Result<u64, sqlx::Error> {
+    let deleted = sqlx::query!(
+        "DELETE FROM guesses WHERE (scope, key_hash) IN (
+             SELECT scope, key_hash FROM guesses WHERE since < $1 ORDER BY since LIMIT 1000)",
+        before
+    );
+    Ok(deleted.execute(pool).await?.rows_affected())
+}
