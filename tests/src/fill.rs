@@ -59,10 +59,13 @@ pub async fn fill(pool: &PgPool, users: u32, chats: u32) -> anyhow::Result<()> {
     ];
     let mut connection = pool.acquire().await?;
     sqlx::raw_sql("SET statement_timeout = 0").execute(&mut *connection).await?;
+    // In one transaction, so that now() is the same time in each: ids are made of it.
+    sqlx::raw_sql("BEGIN").execute(&mut *connection).await?;
     for statement in statements {
         let statement = statement.replace("$USERS", &users.to_string()).replace("$CHATS", &chats.to_string());
         sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *connection).await?;
     }
+    sqlx::raw_sql("COMMIT").execute(&mut *connection).await?;
     // An index-only scan needs the map of what is visible, and the planner the numbers.
     sqlx::raw_sql("VACUUM ANALYZE").execute(&mut *connection).await?;
     connection.close().await?;

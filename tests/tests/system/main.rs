@@ -1,5 +1,6 @@
 //! What the whole must do, on real servers: one behaviour a file.
 
+mod accounts;
 mod bad_input;
 mod broker_edges;
 mod callers;
@@ -10,12 +11,16 @@ mod counting;
 mod dialects;
 mod failures;
 mod idempotency;
+mod identities;
 mod leases;
 mod leaving;
+mod live;
 mod one_chat;
 mod outages;
 mod oversized;
+mod plans;
 mod quarantine;
+mod reads;
 mod rebuild;
 mod redelivery;
 mod replay;

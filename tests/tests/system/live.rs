@@ -1,0 +1,120 @@
+//! Live: a page that watches is told what changes, and misses nothing when it comes back.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use reqwest::{Method, Response};
+use serde_json::Value;
+use tests::stack::{Stack, User};
+use tokio::time::timeout;
+
+struct Watching {
+    response: futures_util::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
+    text: String,
+    last: Option<String>,
+}
+
+impl Watching {
+    async fn start(stack: &Stack, user: &User, last: Option<&str>) -> anyhow::Result<Self> {
+        let request = stack.request(Method::GET, "/api/events").bearer_auth(&user.token);
+        let request = last.iter().fold(request, |request, id| request.header("last-event-id", *id));
+        let response: Response = request.send().await?.error_for_status()?;
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Ok(Self { response: response.bytes_stream().boxed(), text: String::new(), last: None })
+    }
+
+    /// The next event's name and data; comments are passed over.
+    async fn next(&mut self) -> anyhow::Result<(String, Value)> {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let field = |name: &str| {
+                    event
+                        .lines()
+                        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+                        .map(|v| v.trim().to_owned())
+                };
+                let (name, data, id) = (field("event"), field("data"), field("id"));
+                self.text = rest.to_owned();
+                if id.is_some() {
+                    self.last = id;
+                }
+                if let (Some(name), Some(data)) = (name, data) {
+                    return Ok((name, serde_json::from_str(&data)?));
+                }
+                continue;
+            }
+            let chunk = timeout(Duration::from_secs(60), self.response.next()).await?;
+            let chunk = chunk.ok_or_else(|| anyhow::anyhow!("the stream ended"))??;
+            self.text.push_str(std::str::from_utf8(&chunk)?);
+        }
+    }
+
+    /// Reads until an event that is wanted.
+    async fn until(&mut self, wanted: impl Fn(&str, &Value) -> bool) -> anyhow::Result<Value> {
+        loop {
+            let (name, data) = self.next().await?;
+            if wanted(&name, &data) {
+                return Ok(data);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_watches_is_told_and_nobody_else() -> anyhow::Result<()> {
+    let mut stack = Stack::with_api(&[], &[]).await?;
+    stack.add_recorder().await?;
+    let (ann, bob) = (stack.user("ann").await?, stack.user("bob").await?);
+    let mut ann_sees = Watching::start(&stack, &ann, None).await?;
+    let mut bob_sees = Watching::start(&stack, &bob, None).await?;
+    assert_eq!(ann_sees.next().await?.0, "reset");
+    assert_eq!(bob_sees.next().await?.0, "reset");
+
+    let (conversation, _) = stack.finished_chat(&ann, "live").await?;
+    let chat = ann_sees.until(|name, data| name == "chat" && data["status"] == "completed").await?;
+    assert_eq!(chat["conversationId"], conversation.as_str());
+    let shown = ann_sees.until(|name, data| name == "conversation" && data["messageCount"] == 2).await?;
+    assert_eq!((&shown["id"], &shown["title"]), (&conversation.as_str().into(), &"live".into()));
+    let usage = ann_sees.until(|name, data| name == "usage" && data["apiCalls"] == 1).await?;
+    assert_eq!(usage["successfulCalls"], 1);
+    let last = ann_sees.last.clone().unwrap();
+    drop(ann_sees);
+
+    // What happened while she was away comes when she is back; nothing is told twice that she has seen the end of.
+    let (second, _) = stack.finished_chat(&ann, "meanwhile").await?;
+    stack.settled().await?;
+    let mut ann_sees = Watching::start(&stack, &ann, Some(&last)).await?;
+    let (name, first) = ann_sees.next().await?;
+    assert_ne!(name, "reset");
+    assert_ne!(first["conversationId"], conversation.as_str());
+    ann_sees.until(|name, data| name == "chat" && data["id"] != chat["id"] && data["status"] == "completed").await?;
+    ann_sees.until(|name, data| name == "conversation" && data["id"] == second.as_str()).await?;
+    let path = format!("/api/conversations/{second}");
+    stack.request(Method::DELETE, &path).bearer_auth(&ann.token).send().await?;
+    ann_sees.until(|name, data| name == "conversation" && data["deleted"] == true).await?;
+
+    // Bob's first event is of his own chat.
+    stack.finished_chat(&bob, "mine").await?;
+    let (name, data) = bob_sees.next().await?;
+    assert_eq!(name, "chat");
+    assert_ne!(data["id"], chat["id"]);
+    // Nonsense is no place: what came before is not known.
+    let mut lost = Watching::start(&stack, &ann, Some("7")).await?;
+    assert_eq!(lost.next().await?.0, "reset");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_user_has_so_many_streams() -> anyhow::Result<()> {
+    let stack = Stack::with_api(&[], &[]).await?;
+    let ann = stack.user("ann").await?;
+    let mut streams = Vec::new();
+    for _ in 0..8 {
+        streams.push(Watching::start(&stack, &ann, None).await?);
+    }
+    let request = stack.request(Method::GET, "/api/events").bearer_auth(&ann.token);
+    let refused = request.send().await?;
+    assert_eq!(refused.status(), 429);
+    assert!(refused.headers().contains_key("retry-after"));
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! Reading the record through the API: what was chatted is what is shown, and changes are seen by whoever made them.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tests::stack::{Stack, User, streamed_text};
+
+async fn change(stack: &Stack, user: &User, method: Method, id: &str, body: Value) -> anyhow::Result<(u16, Value)> {
+    let request = stack.request(method, &format!("/api/conversations/{id}")).bearer_auth(&user.token);
+    let response = request.json(&body).send().await?;
+    let status = response.status().as_u16();
+    let text = response.text().await?;
+    Ok((status, serde_json::from_str(&text).unwrap_or(Value::Null)))
+}
+
+#[tokio::test]
+async fn what_was_chatted_is_what_is_shown() -> anyhow::Result<()> {
+    let stack = Stack::with_api(&[], &[]).await?;
+    let ann = stack.user("ann").await?;
+    let (first, answer) = stack.finished_chat(&ann, "Why is the sky blue?").await?;
+    let (second, _) = stack.finished_chat(&ann, "100% of <b>cats</b>").await?;
+    stack.settled().await?;
+
+    let list = stack.read(&ann, "/api/conversations").await?;
+    let titles: Vec<_> = list["data"].as_array().unwrap().iter().map(|one| one["title"].as_str().unwrap()).collect();
+    assert_eq!(titles, ["100% of <b>cats</b>", "Why is the sky blue?"]);
+    assert!(list["nextCursor"].is_null());
+    let page = stack.read(&ann, "/api/conversations?limit=1").await?;
+    assert_eq!(page["data"][0]["id"], second.as_str());
+    let next = format!("/api/conversations?limit=1&cursor={}", page["nextCursor"].as_str().unwrap());
+    let next = stack.read(&ann, &next).await?;
+    assert_eq!(next["data"][0]["id"], first.as_str());
+    assert!(next["nextCursor"].is_null());
+    let text = streamed_text(&answer);
+    let word = text.split_whitespace().find(|word| word.len() > 3).unwrap_or(&text);
+    for (words, expected) in [("SKY", &first), ("100%", &second), ("0% of <b", &second)] {
+        let words: String = words.bytes().map(|b| format!("%{b:02X}")).collect();
+        let found = stack.read(&ann, &format!("/api/conversations?q={words}")).await?;
+        assert_eq!(found["data"].as_array().unwrap().len(), 1, "{words}: {found}");
+        assert_eq!(found["data"][0]["id"], expected.as_str());
+    }
+    let found = stack.read(&ann, &format!("/api/conversations?q={word}")).await?;
+    assert!(found["data"].as_array().unwrap().iter().any(|one| one["id"] == first.as_str()), "in an answer: {word}");
+    let found = stack.read(&ann, "/api/conversations?q=nothing%20of%20the%20kind").await?;
+    assert_eq!(found, json!({"data": [], "nextCursor": null}));
+
+    let path = format!("/api/conversations/{first}/messages");
+    let messages = stack.read(&ann, &path).await?;
+    let said: Vec<_> = messages["data"].as_array().unwrap().iter().map(|one| (&one["role"], &one["content"])).collect();
+    assert_eq!(said, [(&json!("user"), &json!("Why is the sky blue?")), (&json!("assistant"), &json!(text))]);
+    assert_eq!(messages["chats"][0]["status"], "completed");
+    let newest = stack.read(&ann, &format!("{path}?order=desc&limit=1")).await?;
+    assert_eq!(newest["data"][0]["role"], "assistant");
+    let rest = format!("{path}?order=desc&limit=1&cursor={}", newest["nextCursor"].as_str().unwrap());
+    let rest = stack.read(&ann, &rest).await?;
+    assert_eq!((&rest["data"][0]["role"], &rest["nextCursor"]), (&json!("user"), &Value::Null));
+
+    let chats = stack.read(&ann, &format!("/api/chats?conversationId={first}&status=completed")).await?;
+    assert_eq!(chats["data"].as_array().unwrap().len(), 1);
+    let chat = chats["data"][0].clone();
+    assert_eq!(stack.read(&ann, &format!("/api/chats/{}", chat["id"].as_str().unwrap())).await?, chat);
+    assert_eq!(chat["usage"]["source"], "reported");
+    assert!(chat["durationMs"].is_u64() && chat["attempts"][0]["status"] == 200 && chat["error"].is_null(), "{chat}");
+    assert_eq!(stack.read(&ann, "/api/chats?status=failed").await?["data"], json!([]));
+
+    // Usage, in every shape: always the same sums.
+    let served = stack.upstream.account().usage.total_tokens();
+    let profile = stack.read(&ann, "/api/users/me?zeros=true").await?;
+    assert_eq!((profile["name"].as_str(), profile["id"].as_str()), (Some("ann"), Some(ann.id.as_str())));
+    let days = profile["usageStats"].as_array().unwrap();
+    assert!(days.len() >= 30);
+    let sum = |field: &str| days.iter().map(|day| day[field].as_u64().unwrap()).sum::<u64>();
+    assert_eq!((sum("totalTokens"), sum("apiCalls"), sum("messagesCreated")), (served, 2, 4));
+    for query in ["", "?bucket=hour", "?tz=Asia/Kathmandu", "?tz=Pacific/Chatham&bucket=week&group=model"] {
+        let usage = stack.read(&ann, &format!("/api/users/me/usage{query}")).await?;
+        let total = |field: &str| usage["total"][field].as_u64().unwrap();
+        assert_eq!((total("totalTokens"), total("apiCalls"), total("conversationsCreated")), (served, 2, 2), "{query}");
+        let buckets = usage["buckets"].as_array().unwrap();
+        assert_eq!(buckets.iter().map(|one| one["totalTokens"].as_u64().unwrap()).sum::<u64>(), served, "{query}");
+        if query.contains("group") {
+            assert_eq!(usage["groups"][0]["key"], "scripted-1");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn changes_are_seen_by_whoever_made_them_and_survive_a_replay() -> anyhow::Result<()> {
+    let mut stack = Stack::with_api(&[], &[]).await?;
+    stack.add_recorder().await?;
+    let (ann, bob) = (stack.user("ann").await?, stack.user("bob").await?);
+    let (id, _) = stack.finished_chat(&ann, "first").await?;
+    let (kept, _) = stack.finished_chat(&ann, "second").await?;
+
+    for round in 0..5 {
+        let title = format!("title {round}");
+        let (status, body) = change(&stack, &ann, Method::PATCH, &id, json!({"title": title})).await?;
+        // 202 is an answer too, on a machine that is very busy; it is never followed by a read that lies.
+        assert!(status == 200 || status == 202, "{status} {body}");
+        if status == 200 {
+            assert_eq!(body["title"], title);
+            assert_eq!(stack.read(&ann, &format!("/api/conversations/{id}")).await?["title"], title);
+        }
+    }
+    let (status, _) = change(&stack, &ann, Method::PATCH, &id, json!({"archived": true})).await?;
+    assert!(status == 200 || status == 202);
+    stack.settled().await?;
+    assert_eq!(stack.read(&ann, "/api/conversations").await?["data"][0]["id"], kept.as_str());
+    assert_eq!(stack.read(&ann, "/api/conversations?archived=true").await?["data"][0]["title"], "title 4");
+
+    // Another's, or none at all: the same answer, and no event.
+    let events = stack.events().await?;
+    for (user, id) in [(&bob, id.as_str()), (&ann, "0193f000-0000-8000-8000-000000000000"), (&ann, "x")] {
+        for method in [Method::PATCH, Method::DELETE] {
+            let (status, body) = change(&stack, user, method, id, json!({"title": "mine"})).await?;
+            assert_eq!((status, body["error"]["code"].as_str()), (404, Some("conversation_not_found")));
+        }
+    }
+    for body in [json!({}), json!({"title": " "}), json!({"title": 7}), json!({"title": "x".repeat(201)}), json!([])] {
+        assert_eq!(change(&stack, &ann, Method::PATCH, &id, body).await?.0, 400);
+    }
+    assert_eq!(stack.events().await?, events);
+
+    let (status, _) = change(&stack, &ann, Method::DELETE, &id, Value::Null).await?;
+    assert!(status == 204 || status == 202);
+    stack.settled().await?;
+    let list = stack.read(&ann, "/api/conversations?archived=all").await?;
+    assert_eq!(list["data"].as_array().unwrap().len(), 1);
+    for path in ["", "/messages"] {
+        let request = stack.request(Method::GET, &format!("/api/conversations/{id}{path}")).bearer_auth(&ann.token);
+        assert_eq!(request.send().await?.status(), 404);
+    }
+    assert_eq!(stack.read(&ann, "/api/conversations?archived=all&q=first").await?["data"], json!([]));
+    // A late chat in it brings it not back, and what it used is counted.
+    let body =
+        json!({"messages": [{"role": "user", "content": "once more"}], "model": "scripted-1", "conversationId": id});
+    stack.post("/api/chat").bearer_auth(&ann.token).json(&body).send().await?.bytes().await?;
+    stack.settled().await?;
+    let list = stack.read(&ann, "/api/conversations?archived=all").await?;
+    assert_eq!(list["data"].as_array().unwrap().len(), 1);
+    assert_eq!(stack.read(&ann, "/api/users/me").await?["usageStats"][0]["apiCalls"], 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_the_api_chats_go_on_and_reads_say_so() -> anyhow::Result<()> {
+    let stack = Stack::with_api(&[], &[]).await?;
+    let ann = stack.user("ann").await?;
+    let unchanged = stack.request(Method::GET, "/api/conversations").bearer_auth(&ann.token).send().await?;
+    let tag = unchanged.headers()["etag"].clone();
+    let again = stack.request(Method::GET, "/api/conversations").bearer_auth(&ann.token).header("if-none-match", tag);
+    assert_eq!(again.send().await?.status(), 304);
+
+    stack.api.as_ref().unwrap().kill9().await;
+    let read = stack.request(Method::GET, "/api/conversations").bearer_auth(&ann.token).send().await?;
+    assert_eq!(read.status(), 503);
+    assert!(read.headers().contains_key("retry-after"));
+    assert_eq!(read.json::<Value>().await?["error"]["code"], "recorder_unavailable");
+    let (id, _) = stack.finished_chat(&ann, "hi").await?;
+    let (status, body) = change(&stack, &ann, Method::PATCH, &id, json!({"title": "later"})).await?;
+    assert_eq!((status, &body["pending"]), (202, &json!(true)));
+    let oracle = stack.settled().await?;
+    assert_eq!(oracle.tables.conversations.values().next().unwrap().title.as_ref().unwrap().text, "later");
+    Ok(())
+}
