@@ -16,6 +16,7 @@ use crate::answer::{Answer, AnswerKind};
 use crate::auth::Caller;
 use crate::config::Limits;
 use crate::conversation_id::ConversationKeys;
+use crate::decode::{self, Encoding};
 use crate::dialect::{Fold, error_body};
 use crate::dispatch::{Answered, Candidates, Outgoing, is_key_refusal};
 use crate::error::ApiError;
@@ -230,7 +231,8 @@ impl Chats {
         let status = answer.status();
         let expected = if status.as_u16() < 300 { Expected::Answer } else { Expected::Error };
         let usage_chunk = if strips_usage { UsageChunk::TakenOut } else { UsageChunk::Passes };
-        let mut tap = Tap::new(Fold::new(request.dialect), expected, usage_chunk);
+        let encoding = Encoding::of(answer.headers());
+        let mut tap = Tap::new(Fold::new(request.dialect), expected, usage_chunk).encoded(encoding);
         let ends_with_connection = UpstreamBody::ends_with_connection(&answer);
         let (head, body) = answer.into_parts();
         let mut headers = forward::to_client(head.headers);
@@ -260,9 +262,9 @@ impl Chats {
     async fn key_refused(&self, mut chat: OpenChat, answered: Answered) -> Result<Response, ApiError> {
         let Answered { upstream, response: answer } = answered;
         chat.answered_by(upstream.name());
-        let status = answer.status().as_u16();
+        let (status, encoding) = (answer.status().as_u16(), Encoding::of(answer.headers()));
         let body = timeout(self.limits.read_timeout, answer.into_body().collect(MAX_ERROR_BYTES)).await;
-        let mut said = error_body(status, &body.ok().flatten().unwrap_or_default());
+        let mut said = error_body(status, &decode::whole(encoding, body.ok().flatten().unwrap_or_default()));
         said.message = upstream.redact(&said.message);
         let ended = fail(&mut chat, FailureStage::UpstreamStatus, said);
         ended.line.log(ended.recorded.await);

@@ -83,6 +83,11 @@ impl Fold {
         self.transcript_mut().note(note);
     }
 
+    /// The answer has ended, whatever it said.
+    pub fn ended(&mut self) {
+        self.transcript_mut().ended = true;
+    }
+
     /// Takes the transcript out, and the usage that it reports.
     pub fn take(&mut self) -> (Transcript, Usage) {
         match self {

@@ -62,7 +62,9 @@ pub fn to_upstream(headers: &HeaderMap) -> HeaderMap {
             && !name.starts_with("x-forwarded-")
             && !name.starts_with("x-stenograph-")
     };
-    pass(headers, passes)
+    let mut passed = pass(headers, passes);
+    passed.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    passed
 }
 
 /// The upstream's headers as the client gets them.
@@ -171,7 +173,12 @@ mod tests {
             ("anthropic-beta", "a"),
             ("anthropic-beta", "b"),
         ]);
-        let kept = headers(&[("openai-organization", "o"), ("anthropic-beta", "a"), ("anthropic-beta", "b")]);
+        let kept = headers(&[
+            ("openai-organization", "o"),
+            ("anthropic-beta", "a"),
+            ("anthropic-beta", "b"),
+            ("accept-encoding", "identity"),
+        ]);
         assert_eq!(to_upstream(&sent), kept);
     }
 

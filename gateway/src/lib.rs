@@ -12,6 +12,9 @@ pub mod loose;
 pub mod sse;
 pub mod transcript;
 
+pub mod decode;
+pub mod estimate;
+
 pub mod dialect;
 pub mod tap;
 
@@ -129,6 +132,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         instance,
         is_stopping: AtomicBool::new(false),
         drains: drains.clone(),
+        estimates: Arc::new(Semaphore::new(1)),
     });
     let gateway = Arc::new(routes::Gateway {
         auth: Arc::clone(&auth),

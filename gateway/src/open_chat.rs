@@ -1,7 +1,9 @@
 //! A chat from its admission to its end. Whoever holds one has to end it; dropping it is how a client leaves.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use shared::event::{
@@ -9,10 +11,12 @@ use shared::event::{
     MessageCompleted, UpstreamAnswer, UserMessage,
 };
 use shared::id::{ChatId, ConversationId, UserId};
-use shared::usage::Usage;
+use shared::usage::{Usage, UsageSource};
 use time::OffsetDateTime;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 
+use crate::estimate::{Asked, estimate};
 use crate::idempotency::Claim;
 use crate::journal::{Durability, Journal, JournalError, Recorded};
 use crate::leaving::Drains;
@@ -33,6 +37,8 @@ pub struct Recording {
     pub instance: String,
     /// Set when running chats are cut off because the gateway has to stop.
     pub is_stopping: AtomicBool,
+    /// A place for each estimate of usage that may be made at once: they take a processor, which is the streams' first.
+    pub estimates: Arc<Semaphore>,
     /// The answers that are read on though their clients have left.
     pub drains: Drains,
 }
@@ -71,6 +77,8 @@ pub struct OpenChat {
     pub attempts: Vec<Attempt>,
     first_token_ms: Option<u64>,
     upstream: Option<String>,
+    /// In case that usage has to be estimated.
+    asked: Asked,
     is_ended: bool,
     claim: Option<Claim>,
     leaving: Leaving,
@@ -94,9 +102,18 @@ pub enum Ending {
 #[derive(Debug)]
 pub struct EndedChat {
     /// Resolves when the end is durable.
-    pub recorded: Recorded,
+    pub recorded: EndRecorded,
     /// What is to be logged then.
     pub line: ChatLine,
+}
+
+/// The end of a chat on its way to the record.
+#[derive(Debug)]
+pub enum EndRecorded {
+    /// The journal has it.
+    Handed(Recorded),
+    /// Its usage is estimated first, by a task of its own, which hands it over whoever waits.
+    Estimating(JoinHandle<Recorded>),
 }
 
 /// The one line in the log about a chat. No text, no secret.
@@ -138,6 +155,7 @@ impl OpenChat {
             attempts: Vec::new(),
             first_token_ms: None,
             upstream: None,
+            asked: Asked::of(&request.messages, &request.parameters),
             is_ended: false,
             claim: admission.claim,
             leaving: admission.leaving,
@@ -263,8 +281,16 @@ impl OpenChat {
             None => {}
         }
         let message = has_answer.then(|| transcript.message(self.id.assistant_message()));
+        let is_estimated = usage.source == UsageSource::Unknown && has_answer && self.is_recorded();
         let event = self.terminal_event(ending, message, transcript, usage, duration_ms);
-        EndedChat { recorded: self.recording.journal.record(&event), line }
+        let recorded = match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if is_estimated && !self.recording.is_stopping.load(Ordering::Relaxed) => {
+                let asked = std::mem::take(&mut self.asked);
+                EndRecorded::Estimating(runtime.spawn(estimated(Arc::clone(&self.recording), asked, event)))
+            }
+            _ => EndRecorded::Handed(self.recording.journal.record(&event)),
+        };
+        EndedChat { recorded, line }
     }
 
     fn terminal_event(
@@ -330,6 +356,47 @@ impl OpenChat {
             if let Some(tokens) = tokens {
                 metrics.tokens.get_or_create(&Direction { direction }).inc_by(tokens);
             }
+        }
+    }
+}
+
+/// Estimates what the chat has cost, and puts its end on the way to the record. Nothing waits for this but what waits for
+/// the end.
+async fn estimated(recording: Arc<Recording>, asked: Asked, event: Event) -> Recorded {
+    let place = recording.estimates.acquire().await;
+    let event = Arc::new(event);
+    let counted = Arc::clone(&event);
+    let count = move || match &*counted {
+        Event::MessageCompleted(event) => Some(estimate(&asked, &event.message)),
+        Event::ChatFailed(event) => event.message.as_ref().map(|message| estimate(&asked, message)),
+        _ => None,
+    };
+    let usage = tokio::task::spawn_blocking(count).await.ok().flatten();
+    drop(place);
+    let mut event = Arc::unwrap_or_clone(event);
+    if let Some(usage) = usage {
+        match &mut event {
+            Event::MessageCompleted(event) => event.usage = Usage { raw: event.usage.raw.take(), ..usage },
+            Event::ChatFailed(event) => event.usage = Usage { raw: event.usage.raw.take(), ..usage },
+            _ => {}
+        }
+    }
+    recording.journal.record(&event)
+}
+
+impl Future for EndRecorded {
+    type Output = Result<Durability, JournalError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Self::Estimating(task) = &mut *self {
+            match ready!(Pin::new(task).poll(cx)) {
+                Ok(recorded) => *self = Self::Handed(recorded),
+                Err(_) => return Poll::Ready(Err(JournalError::Closed)),
+            }
+        }
+        match &mut *self {
+            Self::Handed(recorded) => Pin::new(recorded).poll(cx),
+            Self::Estimating(_) => Poll::Pending,
         }
     }
 }

@@ -3,6 +3,9 @@
 //! Pure: chunks in, chunks out. What passes is what came, byte for byte, but for one thing: a usage chunk that the gateway
 //! asked for and the client did not.
 //!
+//! A compressed answer passes compressed, and a decoded copy is read; then what is held back is the whole piece in which the
+//! end lies, and a usage chunk cannot be taken out.
+//!
 //! What is held back is only what a client could take for the end: of an event stream the event that says so (`[DONE]`),
 //! of a document its last chunk.
 
@@ -13,6 +16,7 @@ use bytes::Bytes;
 use shared::event::ChatError;
 use shared::usage::Usage;
 
+use crate::decode::{Decoder, Encoding};
 use crate::dialect::{Fold, Signal};
 use crate::sse::SseReader;
 use crate::transcript::Transcript;
@@ -59,6 +63,8 @@ pub enum Fed {
 #[derive(Debug)]
 pub struct Tap {
     fold: Fold,
+    /// Decodes what is read, where the answer is compressed.
+    decoder: Option<Decoder>,
     reading: Reading,
     usage_chunk: UsageChunk,
     /// What may pass.
@@ -92,7 +98,18 @@ impl Tap {
     /// A tap that folds with `fold`.
     pub fn new(fold: Fold, expected: Expected, usage_chunk: UsageChunk) -> Self {
         let (passing, held) = (VecDeque::new(), Vec::new());
-        Self { fold, reading: Reading::Unknown(expected), usage_chunk, passing, held, ui: None }
+        Self { fold, decoder: None, reading: Reading::Unknown(expected), usage_chunk, passing, held, ui: None }
+    }
+
+    /// The same for an answer that is compressed like this.
+    #[must_use]
+    pub fn encoded(mut self, encoding: Encoding) -> Self {
+        self.decoder = Decoder::new(encoding);
+        if self.decoder.is_some() {
+            self.usage_chunk = UsageChunk::Passes;
+            self.fold.note("compressed");
+        }
+        self
     }
 
     /// The same for a client that reads the UI message stream: what was folded passes in its words, and nothing else.
@@ -108,7 +125,7 @@ impl Tap {
 
     /// Takes in one chunk of the answer.
     pub fn feed(&mut self, chunk: Bytes) -> Fed {
-        let fed = self.read(chunk);
+        let fed = self.read_piece(chunk);
         if let Some(ui) = &mut self.ui {
             self.passing.clear();
             self.held.clear();
@@ -131,6 +148,32 @@ impl Tap {
         self.held.clear();
         self.held.push(told);
         true
+    }
+
+    /// Reads a piece as it came, compressed or not.
+    fn read_piece(&mut self, chunk: Bytes) -> Fed {
+        let Some(decoder) = &mut self.decoder else { return self.read(chunk) };
+        let decoded = decoder.decode(&chunk);
+        let is_readable = decoded.is_ok();
+        // What passes is not what is read.
+        let (passing, held) = (std::mem::take(&mut self.passing), std::mem::take(&mut self.held));
+        let fed = match decoded {
+            Ok(decoded) if decoded.is_empty() => Fed::More,
+            Ok(decoded) => self.read(decoded.into()),
+            Err(_) => {
+                self.fold.note("undecodable");
+                Fed::More
+            }
+        };
+        (self.passing, self.held) = (passing, held);
+        self.passing.extend(self.held.drain(..));
+        if fed == Fed::More && is_readable && matches!(self.reading, Reading::Events(_)) {
+            self.passing.push_back(chunk);
+        } else {
+            // The end lies in it, or may: any piece of a document may be the last, as may one that cannot be read.
+            self.held.push(chunk);
+        }
+        fed
     }
 
     fn read(&mut self, chunk: Bytes) -> Fed {
@@ -173,6 +216,18 @@ impl Tap {
 
     /// The answer's bytes have ended: what is left of it is folded, and held back until [`Tap::release`].
     pub fn finish(&mut self) {
+        let held = self.decoder.is_some().then(|| std::mem::take(&mut self.held));
+        self.read_rest();
+        if let Some(held) = held {
+            self.held = held;
+            if self.fold.transcript().notes.contains(&"undecodable") {
+                // It did end; what it said nobody here can tell.
+                self.fold.ended();
+            }
+        }
+    }
+
+    fn read_rest(&mut self) {
         match &mut self.reading {
             Reading::Unknown(_) => {}
             // Whoever asked for it reads it as an error.

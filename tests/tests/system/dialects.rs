@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::{Value, json};
 use shared::event::{DialectName, Event, MessageCompleted};
+use shared::usage::UsageSource;
 use sqlx::Row as _;
 use tests::stack::{Stack, header};
 use tests::upstream::{Gate, Script, Step};
@@ -184,5 +185,26 @@ async fn counting_tokens_passes_and_is_no_chat() -> anyhow::Result<()> {
     assert_eq!(response.status(), 401);
     assert_eq!(response.json::<Value>().await?["type"], "error");
     assert_eq!(stack.events().await?, 0);
+    Ok(())
+}
+
+/// A provider that reports no usage.
+#[tokio::test]
+async fn usage_that_nobody_reported_is_estimated_and_kept_apart() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    let chunk = r#"{"choices":[{"index":0,"delta":{"content":"Hello there"},"finish_reason":"stop"}]}"#;
+    let stream = format!("data: {chunk}\n\ndata: [DONE]\n\n");
+    stack.upstream.next(Script::stream([stream.clone()]));
+    let response = stack.chat(&ann, "How are you?").send().await?;
+    assert_eq!(response.text().await?, stream);
+    assert_eq!(stack.upstream.chat(1).await.headers["accept-encoding"], "identity");
+
+    let completed = completed(&stack).await?;
+    assert_eq!(completed.usage.source, UsageSource::Estimated);
+    assert_eq!((completed.usage.prompt_tokens, completed.usage.completion_tokens), (Some(8), Some(2)));
+    let row = sqlx::query("SELECT total_tokens, estimated_total_tokens FROM usage_stats");
+    let row = row.fetch_one(&stack.database().await?).await?;
+    assert_eq!((row.get::<i64, _>(0), row.get::<i64, _>(1)), (0, 10));
     Ok(())
 }
