@@ -10,6 +10,7 @@ mod counting;
 mod dialects;
 mod failures;
 mod idempotency;
+mod journal;
 mod leases;
 mod leaving;
 mod one_chat;
