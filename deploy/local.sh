@@ -516,7 +516,8 @@ start_services() {
     start gateway GATEWAY_ "GATEWAY_LISTEN=127.0.0.1:${ports[gateway]}" "NATS_URL=$nats_url" "LLM_BASE_URL=$upstream_url" \
         ${llm_api_key:+"LLM_API_KEY=$llm_api_key"} "TOKEN_KEYS_FILE=$here/keys/jwks.json" \
         "CONVERSATION_KEYS=$(secret_file conversation-keys conversation_key)" "GATEWAY_DATA_DIR=$here/data/gateway" \
-        "RECORDER_URL=http://127.0.0.1:${ports[api]}" GATEWAY_INSTANCE=local -- "$target/gateway"
+        "RECORDER_URL=http://127.0.0.1:${ports[api]}" "GATEWAY_DURABILITY=${GATEWAY_DURABILITY:-synced}" \
+        GATEWAY_INSTANCE=local -- "$target/gateway"
     await gateway 60 http_ok "${ports[gateway]}" /health/ready
 
     if [ -z "$model" ]; then

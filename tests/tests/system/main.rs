@@ -12,6 +12,7 @@ mod dialects;
 mod failures;
 mod idempotency;
 mod identities;
+mod journal;
 mod leases;
 mod leaving;
 mod live;

@@ -1,0 +1,178 @@
+//! The journal under a gateway that is killed, a broker that is away or forgets, a disk without room, and a second process.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::ensure;
+use futures_util::future::join_all;
+use tests::stack::{Stack, User, header};
+use tokio::time::{Instant, sleep};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What clients saw.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Chats of which a byte arrived.
+    begun: BTreeSet<String>,
+    /// Chats whose end arrived.
+    ended: BTreeSet<String>,
+}
+
+/// Chats, one after the other, until it is enough; the gateway may die under them.
+async fn client(stack: &Stack, user: &User, is_enough: &AtomicBool) -> Seen {
+    let mut seen = Seen::default();
+    while !is_enough.load(Ordering::Relaxed) {
+        let Ok(mut response) = stack.chat(user, "hello").send().await else {
+            sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        let Ok(chat) = header(&response, "x-chat-id") else { continue };
+        let mut body = Vec::new();
+        while let Ok(Some(chunk)) = response.chunk().await {
+            seen.begun.insert(chat.clone());
+            body.extend_from_slice(&chunk);
+        }
+        if body.ends_with(b"data: [DONE]\n\n") {
+            seen.ended.insert(chat);
+        }
+    }
+    seen
+}
+
+#[tokio::test]
+async fn of_a_gateway_that_is_killed_again_and_again_loses_nothing_that_was_seen() -> anyhow::Result<()> {
+    let stack = Stack::with_gateway(&[("GATEWAY_DURABILITY", "journal")]).await?;
+    let ann = stack.user("ann").await?;
+    let is_enough = AtomicBool::new(false);
+    let address = stack.gateway.address();
+    let killing = async {
+        let mut gateway = None;
+        for _ in 0..12 {
+            gateway.as_ref().unwrap_or(&stack.gateway).kill9().await;
+            // On the same journal, at the same address.
+            let data = stack.journal().parent().map(std::path::Path::to_owned);
+            let restarted = stack.another_gateway(|settings| {
+                settings.listen = address.to_string();
+                settings.instance = "gateway-1".into();
+                settings.data_dir = data.unwrap_or_default();
+            });
+            gateway = Some(restarted.await?);
+            sleep(Duration::from_millis(500)).await;
+        }
+        is_enough.store(true, Ordering::Relaxed);
+        anyhow::Ok(gateway)
+    };
+    let clients = join_all((0..8).map(|_| client(&stack, &ann, &is_enough)));
+    let (gateway, seen) = tokio::join!(killing, clients);
+    let gateway = gateway?;
+    if let Some(gateway) = &gateway {
+        gateway.drained(PATIENCE).await?;
+    }
+    let oracle = stack.settled().await?;
+    let chat = |id: &String| id.parse().ok().and_then(|id| oracle.tables.chats.get(&id));
+    let mut ended = 0;
+    for seen in &seen {
+        for id in &seen.begun {
+            ensure!(
+                chat(id).is_some_and(|chat| chat.ending.is_some()),
+                "chat {id} was seen and has no end: {:?}",
+                chat(id)
+            );
+        }
+        for id in &seen.ended {
+            let outcome = chat(id).and_then(|chat| chat.ending.as_ref()).map(|ending| format!("{:?}", ending.outcome));
+            ensure!(
+                outcome.as_deref().is_some_and(|outcome| outcome.starts_with("Completed")),
+                "chat {id}: {outcome:?}"
+            );
+            ended += 1;
+        }
+    }
+    ensure!(ended > 0, "no chat got through");
+    ensure!(oracle.tables.chats.values().all(|chat| chat.ending.is_some()), "some chats never ended");
+    Ok(())
+}
+
+#[tokio::test]
+async fn that_is_full_refuses_new_chats_before_the_upstream_is_asked_and_heals() -> anyhow::Result<()> {
+    let mut stack = Stack::with_gateway(&[("GATEWAY_JOURNAL_MAX_BYTES", "4194304")]).await?;
+    let ann = stack.user("ann").await?;
+    stack.nats.stop().await?;
+    let long = "x".repeat(200_000);
+    let mut served = 0;
+    let refused = loop {
+        let response = stack.chat(&ann, &long).send().await?;
+        if response.status() != 200 {
+            break response;
+        }
+        ensure!(response.text().await?.ends_with("data: [DONE]\n\n"));
+        served += 1;
+        ensure!(served < 100, "the journal is never full");
+    };
+    assert_eq!(refused.status(), 503);
+    assert!(refused.headers().contains_key("retry-after"));
+    assert!(refused.text().await?.contains("journal_unavailable"));
+    ensure!(served > 3, "{served} chats in 4 MiB");
+    assert_eq!(stack.upstream.chats().len(), served, "the upstream was not asked");
+
+    stack.nats.start().await?;
+    stack.gateway.ready().await?;
+    stack.finished_chat(&ann, "hello").await?;
+    let oracle = stack.settled().await?;
+    assert_eq!(oracle.tables.chats.len(), served + 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_another_process_is_not_touched() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let data = stack.journal().parent().map(std::path::Path::to_owned).unwrap_or_default();
+    let second = stack.another_gateway(|settings| settings.data_dir = data).await;
+    ensure!(second.is_err(), "the second gateway started");
+    let words = format!("is in use by process {}", stack.gateway.process().pid());
+    // What a process says last may be written down a little after its end.
+    let log = stack.journal().ancestors().nth(2).map(|directory| directory.join("gateway-2.log")).unwrap_or_default();
+    let deadline = Instant::now() + PATIENCE;
+    while !std::fs::read_to_string(&log)?.contains(&words) {
+        ensure!(Instant::now() < deadline, "it does not say that the directory {words}");
+        sleep(Duration::from_millis(20)).await;
+    }
+    let ann = stack.user("ann").await?;
+    stack.finished_chat(&ann, "hello").await?;
+    stack.settled().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn gives_a_broker_again_what_it_has_lost() -> anyhow::Result<()> {
+    let mut stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    for n in 0..5 {
+        stack.finished_chat(&ann, &format!("{n}")).await?;
+    }
+    stack.settled().await?;
+    stack.nats.stop().await?;
+    let (messages, copy) = (stack.nats.messages_of(shared::stream::NAME), tempfile::tempdir()?);
+    ensure!(std::process::Command::new("cp").arg("-a").arg(&messages).arg(copy.path()).status()?.success());
+    stack.nats.start().await?;
+    for n in 5..15 {
+        stack.finished_chat(&ann, &format!("{n}")).await?;
+    }
+    stack.settled().await?;
+    assert_eq!(stack.events().await?, 30);
+
+    stack.nats.stop().await?;
+    std::fs::remove_dir_all(&messages)?;
+    let kept = copy.path().join("msgs");
+    ensure!(std::process::Command::new("cp").arg("-a").arg(kept).arg(&messages).status()?.success());
+    stack.nats.start().await?;
+    let deadline = Instant::now() + PATIENCE;
+    while stack.events().await? < 30 {
+        ensure!(Instant::now() < deadline, "{} of 30 events are back", stack.events().await?);
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(stack.gateway.metric("stenograph_gateway_journal_republished_total").await? >= 20.0);
+    Ok(())
+}
