@@ -1,0 +1,30 @@
+//! A few short rounds of chaos; `target/debug/chaos` plays as many as one has time for. See docs/RELIABILITY.md.
+
+use std::time::Duration;
+
+use tests::chaos::plan::Broker;
+use tests::chaos::{Settings, round};
+
+/// A round that is a function of its seed, but for what processes do by themselves.
+async fn play(seed: u64, broker: Broker, gateway: &[(&str, &str)]) -> anyhow::Result<()> {
+    let settings = Settings {
+        seed,
+        broker,
+        span: Duration::from_secs(5),
+        every: Duration::from_millis(600),
+        clients: 12,
+        gateway: gateway.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+    };
+    let report = round(&settings).await?;
+    assert!(report.tally.recorded > 0, "nothing was recorded, so nothing was shown: {report:?}");
+    Ok(())
+}
+
+// One test: rounds side by side would only slow each other down.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_record_says_what_the_clients_saw() -> anyhow::Result<()> {
+    for (seed, level) in [(11, "replicated"), (12, "synced"), (13, "journal")] {
+        play(seed, Broker::Single, &[("GATEWAY_DURABILITY", level)]).await?;
+    }
+    play(14, Broker::Cluster, &[]).await
+}
