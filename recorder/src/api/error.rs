@@ -31,8 +31,8 @@ pub struct ErrorFields {
     kind: &'static str,
     /// The field or parameter that is wrong, where it is one.
     param: Option<&'static str>,
-    /// What went wrong, in one word for programs.
-    code: &'static str,
+    /// What went wrong, in one word for programs, where there is one.
+    code: Option<&'static str>,
 }
 
 /// What a caller is told instead of an answer.
@@ -214,7 +214,7 @@ impl From<AccountError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let error = ErrorFields { message: self.message, kind: self.kind, param: self.param, code: self.code };
+        let error = ErrorFields { message: self.message, kind: self.kind, param: self.param, code: Some(self.code) };
         let mut response = (self.status, Json(ErrorBody { error })).into_response();
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));

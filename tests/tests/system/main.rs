@@ -13,6 +13,7 @@ mod failures;
 mod idempotency;
 mod identities;
 mod journal;
+mod keys;
 mod leases;
 mod leaving;
 mod live;

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Tries the API against its own document with Schemathesis (from PyPI): no answer may be a 500, or one that the document does
+# not know. Against a running deployment, after `. .local/env`:
+#
+#   tests/clients/schemathesis.sh            as the demo user
+#   TOKEN=... tests/clients/schemathesis.sh  as someone else, such as an admin
+#
+# Where it cannot be installed, it says so and skips, with status 0.
+set -euo pipefail
+
+: "${GATEWAY_URL:?expected GATEWAY_URL: start deploy/local.sh, then: . .local/env}"
+token=${TOKEN:-${DEMO_TOKEN:?expected TOKEN or DEMO_TOKEN}}
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
+venv=$root/target/schemathesis
+
+if [ ! -x "$venv/bin/schemathesis" ]; then
+    if ! { python3 -m venv "$venv" && "$venv/bin/pip" install --quiet schemathesis==4.32.5; } >"$root/target/schemathesis.log" 2>&1; then
+        rm -rf "$venv"
+        echo "skipped: schemathesis cannot be installed here; see target/schemathesis.log"
+        exit 0
+    fi
+fi
+
+# The stream of events has no end. Logging out would end the session of a token that belongs to one.
+exec "$venv/bin/schemathesis" run "$GATEWAY_URL/api/openapi.json" --url "$GATEWAY_URL" \
+    --header "Authorization: Bearer $token" --exclude-path /api/events --exclude-path /api/auth/logout \
+    --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
+    --max-examples "${EXAMPLES:-25}" --workers 2 --request-timeout 20
