@@ -57,7 +57,7 @@ impl LeaseKeeper {
                 }
                 std::future::ready(())
             })
-            .connect(nats_url)
+            .connect(&shared::stream::servers(nats_url)[..])
             .await?;
         let now = shared::event::now();
         let instance = instance.to_owned();

@@ -118,7 +118,9 @@ mod tests {
         }
         for line in page.lines().filter_map(|line| line.strip_prefix("| `recorder_")) {
             let name = format!("recorder_{}", line.split('`').next().unwrap());
-            assert!(names.contains(&name.as_str()), "docs/OPERATIONS.md has {name}, which is not there");
+            // What has counted nothing yet is not in the text, but it is in the source.
+            let is_there = include_str!("metrics.rs").contains(&format!("\"{name}\""));
+            assert!(is_there, "docs/OPERATIONS.md has {name}, which is not there");
         }
     }
 }

@@ -29,3 +29,8 @@ pub const IDEMPOTENCY_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
 /// How large the bucket may grow. Past that, keys are known to the gateway that they came to and to no other.
 pub const IDEMPOTENCY_MAX_BYTES: i64 = 256 << 20;
+
+/// The servers that a setting names: one, or several with commas between them.
+pub fn servers(url: &str) -> Vec<&str> {
+    url.split(',').map(str::trim).filter(|server| !server.is_empty()).collect()
+}

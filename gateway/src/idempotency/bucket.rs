@@ -108,7 +108,7 @@ impl Bucket {
     /// Returns at once; the connection is made, and made again, in the background.
     async fn connect(&self) -> Result<async_nats::Client, async_nats::ConnectError> {
         let options = async_nats::ConnectOptions::new().name(&self.name).retry_on_initial_connect();
-        options.connect(&self.nats_url).await
+        options.connect(&shared::stream::servers(&self.nats_url)[..]).await
     }
 }
 

@@ -69,6 +69,6 @@ pub async fn connect(url: &str, instance: &str, health: Arc<BrokerHealth>) -> Re
                 }
             }
         })
-        .connect(url)
+        .connect(&shared::stream::servers(url)[..])
         .await
 }

@@ -320,6 +320,10 @@ impl Ground {
         for _ in 0..count.min(usize::try_from(state.messages)?) {
             let sequence = rand::random_range(state.first_sequence..=state.last_sequence);
             let Ok(message) = stream.get_raw_message(sequence).await else { continue };
+            // Garbage is not repeated: how much of it goes into quarantine is counted.
+            if message.headers.get(shared::envelope::TYPE).is_none() {
+                continue;
+            }
             let mut headers = async_nats::HeaderMap::new();
             for (name, values) in message.headers.iter() {
                 if !name.to_string().eq_ignore_ascii_case("Nats-Msg-Id") {

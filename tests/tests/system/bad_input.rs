@@ -30,7 +30,7 @@ async fn is_refused_and_changes_nothing() -> anyhow::Result<()> {
             assert!(error["type"].is_string() && error.get("param").is_some() && error.get("code").is_some());
         }
     }
-    let wrong = stack.post("/api/nothing").bearer_auth(&ann.token).send().await?;
+    let wrong = stack.post("/v1/nothing").bearer_auth(&ann.token).send().await?;
     assert_eq!(wrong.status(), 404);
     let wrong = tests::http::client().get(stack.gateway.url("/api/chat")).bearer_auth(&ann.token).send().await?;
     assert_eq!(wrong.status(), 405);
