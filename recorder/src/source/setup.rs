@@ -85,7 +85,7 @@ pub async fn create(jetstream: &Context, choices: Choices) -> Result<Created, Se
 pub async fn consumer(jetstream: &Context) -> Result<consumer::PullConsumer, SetupError> {
     let stream = verified_stream(jetstream, Choices::default()).await?;
     verify_consumer(&stream).await?;
-    buckets::verify(jetstream, Choices::default()).await?;
+    buckets::verify_needed(jetstream).await?;
     stream.get_consumer(CONSUMER).await.map_err(|error| unavailable(&*error))
 }
 

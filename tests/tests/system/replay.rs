@@ -20,8 +20,8 @@ async fn recorded() -> anyhow::Result<(Stack, String)> {
     for n in 0..6 {
         stack.finished_chat(if n % 3 == 0 { &bob } else { &ann }, &format!("question {n} — é")).await?;
     }
-    stack.upstream.next(tests::upstream::Script::error(&tests::openai::ApiError::rate_limited()));
-    assert_eq!(stack.chat(&ann, "one too many").send().await?.status(), 429);
+    stack.upstream.next(tests::upstream::Script::error(&tests::openai::ApiError::invalid("no".into(), None)));
+    assert_eq!(stack.chat(&ann, "one too many").send().await?.status(), 400);
     stack.settled().await?;
     stack.publish_everything_again().await?;
     stack.settled().await?;

@@ -44,13 +44,22 @@ pub(super) async fn create(jetstream: &Context, choices: Choices) -> Result<Crea
             made = Created::New;
         }
     }
-    verify(jetstream, choices).await?;
+    verify(jetstream, choices, all().into_iter()).await?;
     Ok(made)
 }
 
-/// Whether they are what they have to be.
-pub(super) async fn verify(jetstream: &Context, choices: Choices) -> Result<(), SetupError> {
-    for bucket in all() {
+/// Whether those that a recorder uses are what they have to be. Without idempotency keys, which are the gateways' alone, it
+/// records as ever.
+pub(super) async fn verify_needed(jetstream: &Context) -> Result<(), SetupError> {
+    verify(jetstream, Choices::default(), all().into_iter().filter(|bucket| bucket.kind != Kind::Keys)).await
+}
+
+async fn verify(
+    jetstream: &Context,
+    choices: Choices,
+    buckets: impl Iterator<Item = Bucket>,
+) -> Result<(), SetupError> {
+    for bucket in buckets {
         let stream = find_stream(jetstream, &bucket.stream, bucket.what).await?;
         let differences = bucket.differences(&stream.cached_info().config, choices);
         if !differences.is_empty() {
