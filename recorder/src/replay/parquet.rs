@@ -109,6 +109,7 @@ fn message_row(message: &Message) -> Row<'_> {
         ("content", Value::Text(Some(&message.content))),
         ("reasoning", Value::Text(message.reasoning.as_deref())),
         ("refusal", Value::Text(message.refusal.as_deref())),
+        ("audio_transcript", Value::Text(message.audio_transcript.as_deref())),
         ("tool_calls", Value::Text(message.tool_calls.as_ref().map(Json::as_str))),
         ("finish_reason", Value::Text(message.finish_reason.as_deref())),
         ("model", Value::Text(Some(&message.model))),
