@@ -1,6 +1,6 @@
 //! Routes: which upstreams answer for which model, and on what terms.
 //!
-//! Pure. The table is read from a file ([`file`]) or made of the two settings of a deployment with one provider; chance
+//! Pure. The table is read from a file ([`mod@file`]) or made of the two settings of a deployment with one provider; chance
 //! is passed in.
 
 pub mod file;
