@@ -52,6 +52,8 @@ pub struct Live {
 struct Watched {
     seen: watch::Sender<Place>,
     streams: usize,
+    /// Not looked for yet: what changed between the stream's place and the first look is still to be found.
+    is_new: bool,
 }
 
 /// A stream's place among those who watch; gone with it.
@@ -96,19 +98,21 @@ impl Live {
     pub async fn run(&self, pool: &PgPool) -> Infallible {
         let mut at = None;
         loop {
-            let users = self.users();
-            if users.is_empty() {
+            let (new, known) = self.users();
+            if new.is_empty() && known.is_empty() {
                 at = None;
                 self.someone.notified().await;
                 continue;
             }
-            match Self::look(pool, &users, at).await {
+            match Self::look(pool, new, known, at).await {
                 Ok((changed, horizon)) => {
                     at = Some(horizon);
                     self.wake(&changed, horizon);
                     sleep(BETWEEN).await;
                 }
                 Err(error) => {
+                    // Whoever was new is known by now, and has not been told: let everyone look.
+                    at = None;
                     tracing::warn!(error = crate::store::describe(&error), "changes cannot be looked for");
                     sleep(PAUSE).await;
                 }
@@ -116,13 +120,20 @@ impl Live {
         }
     }
 
-    /// Who has changes, and up to where that is known. At first everyone may have.
-    async fn look(pool: &PgPool, users: &[String], at: Option<Place>) -> Result<(Vec<String>, Place), sqlx::Error> {
+    /// Who has changes, and up to where that is known. Whoever is new may have: its place can lie before the last look's.
+    async fn look(
+        pool: &PgPool,
+        new: Vec<String>,
+        known: Vec<String>,
+        at: Option<Place>,
+    ) -> Result<(Vec<String>, Place), sqlx::Error> {
         let horizon = live::horizon(pool).await?;
-        match at {
-            Some(at) => Ok((live::changed(pool, users, (at, horizon)).await?, horizon)),
-            None => Ok((users.to_vec(), horizon)),
-        }
+        let mut changed = match at {
+            Some(at) => live::changed(pool, &known, (at, horizon)).await?,
+            None => known,
+        };
+        changed.extend(new);
+        Ok((changed, horizon))
     }
 
     fn wake(&self, users: &[String], horizon: Place) {
@@ -134,15 +145,22 @@ impl Live {
         }
     }
 
-    fn users(&self) -> Vec<String> {
-        self.watching.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    /// Who watches: since now, and since before.
+    fn users(&self) -> (Vec<String>, Vec<String>) {
+        let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut new, mut known) = (Vec::new(), Vec::new());
+        for (user, watched) in watching.iter_mut() {
+            let list = if std::mem::take(&mut watched.is_new) { &mut new } else { &mut known };
+            list.push(user.clone());
+        }
+        (new, known)
     }
 
     fn watch(self: &Arc<Self>, user: &str, from: Place) -> Option<Watcher> {
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
         let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
-        let watched =
-            watching.entry(user.to_owned()).or_insert_with(|| Watched { seen: watch::Sender::new(from), streams: 0 });
+        let new = || Watched { seen: watch::Sender::new(from), streams: 0, is_new: true };
+        let watched = watching.entry(user.to_owned()).or_insert_with(new);
         if watched.streams == MOST_OF_ONE {
             return None;
         }
@@ -306,8 +324,11 @@ mod tests {
         let streams: Vec<_> = (0..MOST_OF_ONE).map(|_| live.watch("ann", at).unwrap()).collect();
         assert!(live.watch("ann", at).is_none());
         assert!(live.watch("bob", at).is_some());
+        assert_eq!(live.users(), (vec!["ann".to_owned()], vec![]));
+        assert_eq!(live.users(), (vec![], vec!["ann".to_owned()]));
         drop(streams);
-        assert!(live.users().is_empty());
-        assert!(live.watch("ann", at).is_some());
+        assert_eq!(live.users(), (vec![], vec![]));
+        let _stream = live.watch("ann", at).unwrap();
+        assert_eq!(live.users(), (vec!["ann".to_owned()], vec![]), "who comes back is new");
     }
 }

@@ -366,24 +366,32 @@ impl Ground {
         self.start_services().await
     }
 
-    /// Waits until every gateway has handed all that it holds to the broker.
-    pub async fn journals_empty(&self, within: Duration) -> anyhow::Result<()> {
+    /// Waits until every gateway has ended all its chats and handed all that it holds to the broker. A chat outlives its client:
+    /// one that was cut off, or that left, leaves its gateway to hear the upstream out.
+    pub async fn at_rest(&self, within: Duration) -> anyhow::Result<()> {
         let http = crate::http::client();
         let deadline = Instant::now() + within;
         for url in self.gateway_urls().await {
             loop {
                 let metrics = http.get(format!("{url}/metrics")).send().await?.error_for_status()?.text().await?;
-                let waiting = metrics.lines().find_map(|line| line.strip_prefix("stenograph_gateway_journal_waiting "));
-                let waiting: f64 = waiting.context("no metric of what the journal holds")?.trim().parse()?;
-                if waiting == 0.0 {
+                let (open, waiting) = (gauge(&metrics, "chats_open")?, gauge(&metrics, "journal_waiting")?);
+                if open == 0.0 && waiting == 0.0 {
                     break;
                 }
-                ensure!(Instant::now() < deadline, "{url} still holds {waiting} events after {within:?}");
+                let still = format!("{url} still has {open} chats and holds {waiting} events after {within:?}");
+                ensure!(Instant::now() < deadline, still);
                 sleep(Duration::from_millis(50)).await;
             }
         }
         Ok(())
     }
+}
+
+/// A gauge of a gateway.
+fn gauge(metrics: &str, name: &str) -> anyhow::Result<f64> {
+    let prefix = format!("stenograph_gateway_{name} ");
+    let value = metrics.lines().find_map(|line| line.strip_prefix(&prefix));
+    Ok(value.with_context(|| format!("no metric {name}"))?.trim().parse()?)
 }
 
 type StoredEvent = (String, async_nats::HeaderMap, bytes::Bytes);

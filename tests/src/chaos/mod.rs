@@ -102,7 +102,7 @@ async fn play(ground: &Ground, settings: &Settings, moments: &[Moment]) -> anyho
         seen.extend(client.await?);
     }
 
-    ground.journals_empty(REST).await?;
+    ground.at_rest(REST).await?;
     let garbage = moments.iter().filter(|moment| moment.fault == Fault::Garbage).count();
     let oracle = Oracle::settled_with_quarantine(&ground.nats_url, &ground.direct.database_url, REST, garbage).await?;
     let (wrong, tally) = violations(&seen, &ground.upstream.chats(), &oracle);
