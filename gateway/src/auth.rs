@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use http::header::{AUTHORIZATION, COOKIE, HOST, HeaderValue, ORIGIN};
 use http::{HeaderMap, Method};
 use shared::id::UserId;
+use shared::issuer::Issuer;
 use shared::token::{Claims, TokenError, Verifier};
 use time::OffsetDateTime;
 
@@ -56,19 +57,33 @@ pub enum Unauthenticated {
 #[derive(Debug)]
 pub struct Authenticator {
     verifier: RwLock<Arc<Verifier>>,
+    /// An identity provider outside, whose users are let in too.
+    issuer: Option<Arc<Issuer>>,
     remembered: Mutex<HashMap<String, Claims>>,
 }
 
 impl Authenticator {
-    /// Checks with these keys.
-    pub fn new(verifier: Verifier) -> Self {
-        Self { verifier: RwLock::new(Arc::new(verifier)), remembered: Mutex::default() }
+    /// Checks with these keys, and those of an identity provider outside, if there is one.
+    pub fn new(verifier: Verifier, issuer: Option<Arc<Issuer>>) -> Self {
+        Self { verifier: RwLock::new(Arc::new(verifier)), issuer, remembered: Mutex::default() }
     }
 
     /// Checks with other keys from now on. What was good with the old ones is looked at again.
     pub fn verify_with(&self, verifier: Verifier) {
         *self.verifier.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(verifier);
+        self.forget();
+    }
+
+    /// Looks at every token again from now on.
+    pub fn forget(&self) {
         self.remembered().clear();
+    }
+
+    fn verify(&self, token: &str) -> Result<Claims, TokenError> {
+        match (self.verifier().verify(token), &self.issuer) {
+            (Err(TokenError::Invalid), Some(issuer)) => issuer.verify(token),
+            (verified, _) => verified,
+        }
     }
 
     fn verifier(&self) -> Arc<Verifier> {
@@ -87,7 +102,7 @@ impl Authenticator {
         let claims = match known {
             Some(claims) => claims,
             None => {
-                let claims = self.verifier().verify(token)?;
+                let claims = self.verify(token)?;
                 self.remember(token, &claims, now);
                 claims
             }

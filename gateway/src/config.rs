@@ -8,6 +8,7 @@ use http::Uri;
 use secrecy::ExposeSecret;
 use shared::address::Trusted;
 use shared::config::{ConfigError, Environment, malformed};
+use shared::issuer::IssuerConfig;
 use shared::telemetry::LogConfig;
 
 use crate::conversation_id::{ConversationKeys, EXPECTED_KEYS};
@@ -28,6 +29,8 @@ pub struct Config {
     pub log: LogConfig,
     /// How callers prove themselves.
     pub token_keys: KeySource,
+    /// An identity provider outside, if its users are let in too.
+    pub token_issuer: Option<IssuerConfig>,
     /// The keys behind conversation ids.
     pub conversation_keys: ConversationKeys,
     /// Where events go.
@@ -102,6 +105,7 @@ impl Config {
                 file: env.required("TOKEN_KEYS_FILE", "the path of a JSON Web Key Set")?.into(),
                 url: env.text("TOKEN_KEYS_URL").map(|url| http_url("TOKEN_KEYS_URL", url)).transpose()?,
             },
+            token_issuer: IssuerConfig::read(env)?,
             conversation_keys: ConversationKeys::parse(keys.expose_secret()).ok_or_else(|| ConfigError::Malformed {
                 name: "CONVERSATION_KEYS".into(),
                 expected: EXPECTED_KEYS,

@@ -8,6 +8,7 @@ use http::StatusCode;
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::json;
 use shared::id::{ChatId, ConversationId};
+use shared::token::TokenError;
 
 use crate::auth::{CrossOrigin, Unauthenticated};
 use crate::forward::{CHAT_ID, CONVERSATION_ID, REQUEST_ID};
@@ -160,7 +161,15 @@ impl ApiError {
 
 impl From<Unauthenticated> for ApiError {
     fn from(error: Unauthenticated) -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "authentication_error", Some("invalid_api_key"), error.to_string())
+        match error {
+            Unauthenticated::Token(TokenError::KeysUnknown) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("keys_unknown"), error.to_string())
+                    .retry_after(5)
+            }
+            error => {
+                Self::new(StatusCode::UNAUTHORIZED, "authentication_error", Some("invalid_api_key"), error.to_string())
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use http::Uri;
+use shared::issuer::Issuer;
 use shared::token::Verifier;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -15,9 +16,8 @@ use crate::auth::Authenticator;
 /// How often it is looked whether the file has changed, and how often the keys are fetched.
 const FILE: Duration = Duration::from_secs(2);
 const FETCH: Duration = Duration::from_secs(30);
-/// How long fetching may take, and how much may come.
+/// How long fetching may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-const MOST_BYTES: usize = 1 << 20;
 
 /// Where the keys are.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ pub async fn follow(source: KeySource, client: reqwest::Client, gateway: Arc<Aut
     loop {
         if let Some(url) = source.url.as_ref().filter(|_| Instant::now() >= next_fetch) {
             next_fetch = Instant::now() + FETCH;
-            match timeout(PATIENCE, fetch(&client, url)).await {
+            match timeout(PATIENCE, shared::http::fetch(&client, &url.to_string())).await {
                 Ok(Ok(published)) if published != fetched => match Verifier::from_jwks(&published) {
                     Ok(verifier) => {
                         gateway.verify_with(verifier);
@@ -80,15 +80,10 @@ pub async fn follow(source: KeySource, client: reqwest::Client, gateway: Arc<Aut
     }
 }
 
-async fn fetch(client: &reqwest::Client, url: &Uri) -> Result<String, reqwest::Error> {
-    let mut answer = client.get(url.to_string()).send().await?.error_for_status()?;
-    let mut bytes = Vec::new();
-    while let Some(chunk) = answer.chunk().await? {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() > MOST_BYTES {
-            break;
-        }
+/// Follows the keys of the identity provider outside, if there is one, for ever.
+pub async fn follow_issuer(issuer: Option<Arc<Issuer>>, client: reqwest::Client, gateway: Arc<Authenticator>) {
+    match issuer {
+        Some(issuer) => issuer.follow(&client, || gateway.forget()).await,
+        None => std::future::pending().await,
     }
-    // What is no text is no JSON either.
-    Ok(String::from_utf8(bytes).unwrap_or_default())
 }

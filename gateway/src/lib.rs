@@ -58,6 +58,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use shared::issuer::Issuer;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
@@ -98,6 +99,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         instance,
         log,
         token_keys,
+        token_issuer,
         conversation_keys,
         journal,
         upstreams,
@@ -106,8 +108,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         leaving,
         cors_origins,
     } = config;
-    let auth = Arc::new(auth::Authenticator::new(keys::read(&token_keys.file)?));
-    let http = reads::client()?;
+    let issuer = token_issuer.map(|config| Arc::new(Issuer::new(config)));
+    let auth = Arc::new(auth::Authenticator::new(keys::read(&token_keys.file)?, issuer.clone()));
+    let http = shared::http::client()?;
     let reads = reads.map(|reads| reads::Reads::new(reads, http.clone()));
     let _log = log.start();
 
@@ -169,7 +172,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
                 Err(error) => tracing::error!(%error, "signals cannot be received; stopping"),
             },
             () = housekeeping(&upstreams) => {}
-            () = keys::follow(token_keys, http, auth) => {}
+            () = keys::follow(token_keys, http.clone(), Arc::clone(&auth)) => {}
+            () = keys::follow_issuer(issuer, http, auth) => {}
             error = reloading(&upstreams) => tracing::error!(%error, "signals cannot be received; stopping"),
         }
         stopped_at.get_or_init(Instant::now);

@@ -3,17 +3,14 @@
 //! Nothing of a chat goes this way. With the API down, what is read answers 503, and nothing else is concerned.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Uri};
-use rustls::{ClientConfig, RootCertStore};
 use shared::address::Trusted;
 use shared::id::ConversationId;
 use tokio::sync::Semaphore;
@@ -22,11 +19,8 @@ use tokio::time::timeout;
 use crate::config::ReadsConfig;
 use crate::error::ApiError;
 
-/// How long a connection, and then an answer's head, may take.
-const CONNECT: Duration = Duration::from_secs(2);
+/// How long an answer's head may take.
 const HEAD: Duration = Duration::from_secs(15);
-/// How long an answer may be silent: live streams say something every 15 seconds.
-const SILENCE: Duration = Duration::from_secs(45);
 /// How many may wait for an answer's head at once.
 const WAITING: usize = 512;
 /// How long a change is waited for before it is said to be pending.
@@ -176,24 +170,4 @@ impl Reads {
         let forwarded = headers.get_all(&FORWARDED_FOR);
         self.trusted.client(peer, forwarded.iter().filter_map(|value| value.to_str().ok()))
     }
-}
-
-/// A client for plain HTTP, or HTTPS where the URL says so; no proxies, no redirects.
-pub fn client() -> anyhow::Result<reqwest::Client> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let client = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CONNECT)
-        .read_timeout(SILENCE)
-        .pool_max_idle_per_host(64)
-        .tcp_nodelay(true)
-        .build();
-    client.context("the HTTP client could not be made")
 }

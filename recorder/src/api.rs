@@ -33,7 +33,8 @@ use axum::response::Response;
 use axum::routing::{get, patch, post};
 use http::header::{CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use shared::address::Trusted;
-use shared::token::Verifier;
+use shared::issuer::Issuer;
+use shared::token::{Claims, TokenError, Verifier};
 use sqlx::postgres::PgPool;
 
 use crate::accounts::Accounts;
@@ -60,27 +61,34 @@ pub struct Api {
     pub live: Arc<Live>,
 }
 
-/// The public keys of the moment: as a verifier, and as they are published.
+/// The public keys of the moment, as a verifier and as they are published; and those of an identity provider outside.
 #[derive(Debug)]
-pub struct Keys(RwLock<(Arc<Verifier>, Arc<str>)>);
+pub struct Keys {
+    ours: RwLock<(Arc<Verifier>, Arc<str>)>,
+    issuer: Option<Arc<Issuer>>,
+}
 
 impl Keys {
     /// Keys to begin with.
-    pub fn new(verifier: Verifier, published: &str) -> Self {
-        Self(RwLock::new((Arc::new(verifier), published.into())))
+    pub fn new(verifier: Verifier, published: &str, issuer: Option<Arc<Issuer>>) -> Self {
+        Self { ours: RwLock::new((Arc::new(verifier), published.into())), issuer }
     }
 
     /// Others, from now on.
     pub fn replace(&self, verifier: Verifier, published: &str) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = (Arc::new(verifier), published.into());
+        *self.ours.write().unwrap_or_else(PoisonError::into_inner) = (Arc::new(verifier), published.into());
     }
 
-    fn verifier(&self) -> Arc<Verifier> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner).0)
+    fn verify(&self, token: &str) -> Result<Claims, TokenError> {
+        let ours = Arc::clone(&self.ours.read().unwrap_or_else(PoisonError::into_inner).0);
+        match (ours.verify(token), &self.issuer) {
+            (Err(TokenError::Invalid), Some(issuer)) => issuer.verify(token),
+            (verified, _) => verified,
+        }
     }
 
     fn published(&self) -> Arc<str> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner).1)
+        Arc::clone(&self.ours.read().unwrap_or_else(PoisonError::into_inner).1)
     }
 }
 

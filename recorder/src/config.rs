@@ -7,6 +7,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use shared::address::Trusted;
 use shared::config::{ConfigError, Environment, malformed};
+use shared::issuer::IssuerConfig;
 use shared::telemetry::LogConfig;
 
 use crate::batch::Limits;
@@ -45,6 +46,8 @@ pub struct ServeConfig {
     pub session_ttl: time::Duration,
     /// Whose word is taken for where a request came from: the gateways.
     pub trusted: Trusted,
+    /// An identity provider outside, if its users may read their record too.
+    pub issuer: Option<IssuerConfig>,
 }
 
 impl ServeConfig {
@@ -64,6 +67,7 @@ impl ServeConfig {
             token_ttl: span(env, "RECORDER_TOKEN_TTL", 15 * 60, 24 * 3600)?,
             session_ttl: span(env, "RECORDER_SESSION_TTL", 30 * 86_400, 366 * 86_400)?,
             trusted: env.or("RECORDER_TRUSTED_PROXIES", loopback, networks)?,
+            issuer: IssuerConfig::read(env)?,
         })
     }
 }
@@ -171,6 +175,9 @@ mod tests {
             "NATS_URL",
             "RECORDER_SIGNING_KEY_FILE",
             "TOKEN_KEYS_FILE",
+            "TOKEN_ISSUER",
+            "TOKEN_ISSUER_AUDIENCE",
+            "TOKEN_ISSUER_KEYS_URL",
             "RECORDER_LISTEN",
             "RECORDER_SERVE_LISTEN",
             "RECORDER_SERVE_CONNECTIONS",
@@ -186,10 +193,11 @@ mod tests {
             "LOG_FORMAT",
         ];
         assert_eq!(names, expected);
-        let sample = Config::read(&Environment::from_pairs(assignments())).unwrap();
+        let mut sample = Config::read(&Environment::from_pairs(assignments())).unwrap();
         let defaults = Config::read(&Environment::from_pairs::<&str, &str>([])).unwrap();
         assert_eq!((sample.batch, sample.listen), (defaults.batch, defaults.listen));
         assert_eq!(sample.orphans, defaults.orphans);
+        assert!(sample.serve.issuer.take().is_some(), "there is none unless it is set");
         assert_eq!(format!("{:?}", sample.serve), format!("{:?}", defaults.serve));
         assert!(sample.database_url().is_ok() && sample.nats_url().is_ok() && sample.signing_key_file().is_ok());
     }

@@ -1,5 +1,6 @@
 //! What the gateway and the recorder must agree on byte for byte: ids, events, their envelope on the broker,
-//! session tokens. And what both do identically as processes: reading their configuration, logging, stopping.
+//! session tokens. And what both do identically as processes: reading their configuration, following an identity provider's
+//! keys, logging, stopping.
 //!
 //! Anything that only one of the two needs lives with that one.
 
@@ -15,6 +16,8 @@ pub mod stream;
 pub mod subject;
 
 pub mod address;
+pub mod http;
+pub mod issuer;
 pub mod token;
 
 pub mod config;

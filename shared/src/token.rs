@@ -40,7 +40,7 @@ pub enum Role {
     Admin,
 }
 
-/// Why a token was not accepted. One for the caller to act on (get a new one), one not.
+/// Why a token was not accepted. One for the caller to act on (get a new one), one to wait for, one neither.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// It was good once.
@@ -49,6 +49,9 @@ pub enum TokenError {
     /// It is not one of ours.
     #[error("the token is not valid")]
     Invalid,
+    /// It may be good, but the keys of the identity provider that it comes from could not be had yet.
+    #[error("the identity provider's keys are not known yet: try again shortly")]
+    KeysUnknown,
 }
 
 /// Why keys could not be read.

@@ -58,7 +58,8 @@ export async function ask({ conversationId, model, messages, signal, started, gr
   } catch (error) {
     answer.stopped = signal.aborted;
     if (!signal.aborted) answer.error = error instanceof ApiError ? error : new ApiError(0, {});
-    answer.chatId = error.chatId;
+    // Refused, but on the record: it has a place there all the same.
+    if (error.chatId) started({ chatId: error.chatId, conversationId: error.conversationId });
   }
   if (answer.status === "partial" && answer.text === "" && !answer.stopped) answer.status = "failed";
   return answer;

@@ -12,6 +12,7 @@ export class ApiError extends Error {
     this.param = error.param ?? null;
     this.retryAfter = Number(headers?.get("retry-after")) || null;
     this.chatId = headers?.get("x-chat-id") ?? null;
+    this.conversationId = headers?.get("x-conversation-id") ?? null;
   }
 }
 

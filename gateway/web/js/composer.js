@@ -26,7 +26,7 @@ export class Composer {
 
   focus() {
     // On a touch screen that would bring up the keyboard unasked.
-    if (matchMedia("(pointer: fine)").matches) this.field.focus();
+    if (!matchMedia("(pointer: coarse)").matches) this.field.focus();
     this.#grown();
   }
 

@@ -44,7 +44,8 @@ export class Run extends EventTarget {
         this.#tell("grown");
       },
     });
-    this.chatId ??= ended.chatId ?? null;
+    // What breaks off because the page goes away is not over: the record will say how it ended.
+    if (isLeaving) return;
     this.answer = ended;
     running.delete(this);
     clearTimeout(this.timer);
@@ -70,7 +71,12 @@ export class Run extends EventTarget {
   }
 }
 
-addEventListener("pagehide", () => running.forEach((run) => run.chatId && keep(run)));
+let isLeaving = false;
+addEventListener("pagehide", () => {
+  isLeaving = true;
+  running.forEach((run) => run.chatId && keep(run));
+});
+addEventListener("pageshow", () => { isLeaving = false; });
 
 /** What this tab knows of answers that the record may not have yet: by chat. */
 export function kept() {

@@ -58,7 +58,7 @@ impl FromRequestParts<Arc<Api>> for Caller {
                 cookies::access_token(&parts.headers).ok_or_else(ApiError::unauthenticated)?
             }
         };
-        let claims = api.keys.verifier().verify(token)?;
+        let claims = api.keys.verify(token)?;
         // Signatures say who it was when the token was made; here, where the tables are, it is asked what they are now.
         let user = users::by_id(&api.pool, claims.sub.as_str()).await?;
         if user.as_ref().is_some_and(|user| user.disabled_at.is_some()) {

@@ -113,7 +113,10 @@ impl ApiError {
 
 impl From<TokenError> for ApiError {
     fn from(error: TokenError) -> Self {
-        Self::token(error.to_string())
+        match error {
+            TokenError::KeysUnknown => Self::unavailable("keys_unknown", error.to_string()),
+            TokenError::Expired | TokenError::Invalid => Self::token(error.to_string()),
+        }
     }
 }
 

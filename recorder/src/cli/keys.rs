@@ -1,4 +1,7 @@
-//! `recorder keys create`.
+//! `recorder keys`: making the pair that signs and verifies session tokens, and changing it for another while everything runs.
+//!
+//! A change has three steps, with waiting between them: the next key is published, then it signs, then the old one is no
+//! longer good. Each step leaves both files in a state that services can follow, whatever interrupts it.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -19,6 +22,8 @@ use super::print;
 
 const PRIVATE: &str = "signing-key.pem";
 const PUBLIC: &str = "jwks.json";
+/// The next private key, which signs nothing yet.
+const NEXT: &str = "next-signing-key.pem";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysCommand {
@@ -28,27 +33,111 @@ pub(super) enum KeysCommand {
         #[arg(long)]
         dir: PathBuf,
     },
+    /// Make the next key and publish its public half beside the present one. Then wait until every gateway has it.
+    Stage {
+        /// Where the keys are.
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// Sign with the next key from now on. Then wait until the last token of the old one has expired (RECORDER_TOKEN_TTL, or
+    /// what `recorder token --ttl` was told).
+    Switch {
+        /// Where the keys are.
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// Take every public key but that of the signing key out of what is published: their tokens are no longer good.
+    Retire {
+        /// Where the keys are.
+        #[arg(long)]
+        dir: PathBuf,
+    },
 }
 
 pub(super) fn run(command: &KeysCommand) -> anyhow::Result<()> {
-    let KeysCommand::Create { dir } = command;
+    match command {
+        KeysCommand::Create { dir } => create(dir),
+        KeysCommand::Stage { dir } => stage(dir),
+        KeysCommand::Switch { dir } => switch(dir),
+        KeysCommand::Retire { dir } => retire(dir),
+    }
+}
+
+fn create(dir: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
     let private = dir.join(PRIVATE);
     let made = write_new(&private, 0o600, &new_key()?)?;
-    let pem = fs::read_to_string(&private).with_context(|| format!("{} cannot be read", private.display()))?;
-    let key = public_key(&pem).with_context(|| private.display().to_string())?;
+    let key = public_key_of(&private)?;
     let public = dir.join(PUBLIC);
-    let set = serde_json::to_string_pretty(&KeySet { keys: vec![key.clone()] })? + "\n";
     // An existing set may hold more keys than this one: keys change by being both in it for a while.
-    let published = write_new(&public, 0o644, set.as_bytes())?;
-    let found = fs::read_to_string(&public).with_context(|| format!("{} cannot be read", public.display()))?;
-    if !serde_json::from_str::<KeySet>(&found).is_ok_and(|set| set.keys.contains(&key)) {
+    let published = write_new(&public, 0o644, text(&KeySet { keys: vec![key.clone()] })?.as_bytes())?;
+    if !published_in(&public).is_ok_and(|set| set.keys.contains(&key)) {
         bail!("{} does not hold the public key of {}", public.display(), private.display());
     }
     for (path, made) in [(private, made), (public, published)] {
         print(&format!("{} {}", if made { "made" } else { "kept" }, path.display()))?;
     }
     Ok(())
+}
+
+fn stage(dir: &Path) -> anyhow::Result<()> {
+    let (next, public) = (dir.join(NEXT), dir.join(PUBLIC));
+    let mut set = published_in(&public)?;
+    let made = write_new(&next, 0o600, &new_key()?)?;
+    let key = public_key_of(&next)?;
+    if !set.keys.contains(&key) {
+        set.keys.push(key.clone());
+        replace(&public, 0o644, text(&set)?.as_bytes())?;
+    }
+    print(&format!("{} {}", if made { "made" } else { "kept" }, next.display()))?;
+    print(&format!("published {} in {}", key.kid, public.display()))?;
+    print("when every gateway has it (2 seconds for the file, half a minute for TOKEN_KEYS_URL): recorder keys switch")
+}
+
+fn switch(dir: &Path) -> anyhow::Result<()> {
+    let (next, private, public) = (dir.join(NEXT), dir.join(PRIVATE), dir.join(PUBLIC));
+    let key = public_key_of(&next).context("there is no next key: recorder keys stage makes one")?;
+    if !published_in(&public)?.keys.contains(&key) {
+        bail!("{} does not hold the public key of {}: recorder keys stage", public.display(), next.display());
+    }
+    fs::rename(&next, &private).with_context(|| format!("{} cannot be replaced", private.display()))?;
+    sync_directory(dir)?;
+    print(&format!("{} signs from now on", key.kid))?;
+    print(
+        "when the last token of the old key has expired (RECORDER_TOKEN_TTL, by default 15 minutes): recorder keys retire",
+    )
+}
+
+fn retire(dir: &Path) -> anyhow::Result<()> {
+    let (private, public, next) = (dir.join(PRIVATE), dir.join(PUBLIC), dir.join(NEXT));
+    if next.exists() {
+        bail!("{} is there and signs nothing yet: recorder keys switch comes first", next.display());
+    }
+    let (key, mut set) = (public_key_of(&private)?, published_in(&public)?);
+    if !set.keys.contains(&key) {
+        bail!("{} does not hold the public key of {}", public.display(), private.display());
+    }
+    let before = set.keys.len();
+    set.keys.retain(|published| *published == key);
+    let retired = before - set.keys.len();
+    if retired > 0 {
+        replace(&public, 0o644, text(&set)?.as_bytes())?;
+    }
+    print(&format!("took {retired} keys out of {}", public.display()))
+}
+
+fn public_key_of(private: &Path) -> anyhow::Result<PublicKey> {
+    let pem = fs::read_to_string(private).with_context(|| format!("{} cannot be read", private.display()))?;
+    public_key(&pem).with_context(|| private.display().to_string())
+}
+
+fn published_in(public: &Path) -> anyhow::Result<KeySet> {
+    let found = fs::read_to_string(public).with_context(|| format!("{} cannot be read", public.display()))?;
+    serde_json::from_str(&found).with_context(|| format!("{} is no JSON Web Key Set", public.display()))
+}
+
+fn text(set: &KeySet) -> anyhow::Result<String> {
+    Ok(serde_json::to_string_pretty(set)? + "\n")
 }
 
 /// The public half of a private key. Its name is the key's thumbprint (RFC 7638), so that it follows from the key.
@@ -79,6 +168,21 @@ fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> anyhow::Result<bool> {
     written.with_context(|| format!("{} cannot be written", path.display())).map(|()| true)
 }
 
+/// Puts a file in another's place, at once: whoever follows it reads the one or the other.
+fn replace(path: &Path, mode: u32, bytes: &[u8]) -> anyhow::Result<()> {
+    let beside = path.with_extension("new");
+    // Left by one that was interrupted.
+    let _ = fs::remove_file(&beside);
+    write_new(&beside, mode, bytes)?;
+    fs::rename(&beside, path).with_context(|| format!("{} cannot be replaced", path.display()))?;
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+fn sync_directory(dir: &Path) -> anyhow::Result<()> {
+    let synced = fs::File::open(dir).and_then(|dir| dir.sync_all());
+    synced.with_context(|| format!("{} cannot be synced", dir.display()))
+}
+
 #[cfg(test)]
 mod tests {
     use shared::token::{Claims, ISSUER, Minter, Verifier};
@@ -103,5 +207,34 @@ mod tests {
         let claims = Claims { iss: ISSUER.into(), sub, iat: 0, exp: 4_000_000_000, role: None, sid: None };
         let token = Minter::from_pem(&public_key(&pem).unwrap().kid, &pem).unwrap().mint(&claims).unwrap();
         assert_eq!(Verifier::from_jwks(&jwks).unwrap().verify(&token).unwrap(), claims);
+    }
+
+    #[test]
+    fn a_key_is_changed_in_three_steps_that_each_leave_something_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let keys = || published_in(&at(PUBLIC)).unwrap().keys;
+        let here = || dir.path().to_owned();
+        run(&KeysCommand::Create { dir: here() }).unwrap();
+        let old = public_key_of(&at(PRIVATE)).unwrap();
+        assert!(run(&KeysCommand::Switch { dir: here() }).unwrap_err().to_string().contains("recorder keys stage"));
+
+        run(&KeysCommand::Stage { dir: here() }).unwrap();
+        run(&KeysCommand::Stage { dir: here() }).unwrap();
+        let new = public_key_of(&at(NEXT)).unwrap();
+        assert_eq!(keys(), [old.clone(), new.clone()]);
+        assert_eq!(public_key_of(&at(PRIVATE)).unwrap(), old, "it signs nothing yet");
+        assert!(run(&KeysCommand::Retire { dir: here() }).is_err(), "the next one would be lost");
+
+        run(&KeysCommand::Switch { dir: here() }).unwrap();
+        assert_eq!((public_key_of(&at(PRIVATE)).unwrap(), keys()), (new.clone(), vec![old, new.clone()]));
+        run(&KeysCommand::Retire { dir: here() }).unwrap();
+        run(&KeysCommand::Retire { dir: here() }).unwrap();
+        assert_eq!(keys(), [new]);
+        assert!(!at(NEXT).exists());
+
+        // What someone else published instead is not made worse.
+        fs::write(at(PUBLIC), r#"{"keys": []}"#).unwrap();
+        assert!(run(&KeysCommand::Retire { dir: here() }).is_err());
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use shared::issuer::Issuer;
 use shared::token::{Minter, Verifier};
 use sqlx::postgres::PgPool;
 use tokio::net::TcpListener;
@@ -36,7 +37,8 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let pool = store::connect_for_reads(config.database_url()?, config.serve.connections).map_err(malformed)?;
     let files = KeyFiles::of(&config)?;
     let (signing, verifier, published) = files.read()?;
-    let ServeConfig { listen, token_ttl, session_ttl, trusted, .. } = config.serve;
+    let ServeConfig { listen, token_ttl, session_ttl, trusted, issuer, .. } = config.serve;
+    let issuer = issuer.map(|config| Arc::new(Issuer::new(config)));
     let _log = config.log.start();
 
     let stop = CancellationToken::new();
@@ -49,13 +51,17 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let api = Arc::new(Api {
         pool: pool.clone(),
         accounts: Accounts::new(pool.clone(), signing, token_ttl, session_ttl),
-        keys: Keys::new(verifier, &published),
+        keys: Keys::new(verifier, &published, issuer.clone()),
         trusted,
         live: Arc::clone(&live),
     });
     tracing::info!(address = %listener.local_addr()?, "listening");
 
     tasks.spawn(until(stop.clone(), follow_keys(Arc::clone(&api), files, published)));
+    if let Some(issuer) = issuer {
+        let client = shared::http::client()?;
+        tasks.spawn(until(stop.clone(), async move { issuer.follow(&client, || {}).await }));
+    }
     tasks.spawn(until(stop.clone(), tidy(pool.clone())));
     let watched = pool.clone();
     tasks.spawn(until(stop.clone(), async move { match live.run(&watched).await {} }));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 
+use super::outage::{Outage, outage};
 use super::plan::Broker;
 use super::{Settings, round};
 
@@ -38,6 +39,12 @@ pub struct Cli {
     /// A setting of the gateways, such as `GATEWAY_DURABILITY=journal`. May be given more than once.
     #[arg(long, value_parser = setting)]
     gateway: Vec<(String, String)>,
+    /// Instead of rounds: one outage of the broker or the database under load, and what it cost.
+    #[arg(long, value_enum, conflicts_with_all = ["seed", "rounds", "within", "span", "every", "cluster"])]
+    outage: Option<Outage>,
+    /// How long that outage lasts.
+    #[arg(long, default_value = "5m", value_parser = humantime::parse_duration, requires = "outage")]
+    lasting: Duration,
     /// Go on after a round that failed.
     #[arg(long)]
     keep_going: bool,
@@ -56,6 +63,11 @@ impl Cli {
 
     async fn play(self) -> anyhow::Result<ExitCode> {
         let mut out = std::io::stdout();
+        if let Some(kind) = self.outage {
+            let report = outage(kind, self.lasting, self.clients, &self.gateway).await?;
+            writeln!(out, "{report}")?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let began = Instant::now();
         let first = self.seed.unwrap_or_else(|| rand::random_range(0..1_000_000_000));
         let (mut rounds, mut failed, mut chats, mut seen, mut events) = (0, 0, 0, 0, 0);

@@ -1,5 +1,6 @@
 //! The clients, and their own account of what they saw. Nothing here knows what the record says.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use futures_util::StreamExt as _;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::openai::DONE;
 use crate::stack::User;
@@ -30,6 +31,12 @@ pub struct Seen {
     pub chat: Option<String>,
     /// Whether the client asked for a stream.
     pub stream: bool,
+    /// Which gateway was asked.
+    pub gateway: String,
+    /// When.
+    pub began: Instant,
+    /// How long it took, to whatever end.
+    pub took: Duration,
     /// Every byte of the body that came.
     pub body: Vec<u8>,
     /// How it ended.
@@ -74,6 +81,10 @@ pub struct Client {
     pub gateways: Vec<String>,
     /// Set when it has to stop.
     pub stop: Arc<AtomicBool>,
+    /// How long it pauses from one chat to the next, in milliseconds.
+    pub between: Range<u64>,
+    /// Whether it leaves in the middle now and then.
+    pub leaves: bool,
 }
 
 impl Client {
@@ -85,13 +96,13 @@ impl Client {
         while !self.stop.load(Ordering::Relaxed) {
             let question = format!("{seed}-{}-{} how much wood", self.number, seen.len());
             let gateway = &self.gateways[random.random_range(0..self.gateways.len())];
-            let leaves_after = random.random_bool(0.08).then(|| random.random_range(0..6));
+            let leaves_after = (self.leaves && random.random_bool(0.08)).then(|| random.random_range(0..6));
             let stream = random.random_bool(0.85);
             let chat = self.chat(&http, gateway, question, stream, leaves_after).await;
             let refused = chat.status != Some(200);
             seen.push(chat);
             // One that is refused does not hammer at the door.
-            sleep(Duration::from_millis(if refused { 50 } else { random.random_range(0..20) })).await;
+            sleep(Duration::from_millis(if refused { 50 } else { random.random_range(self.between.clone()) })).await;
         }
         seen
     }
@@ -110,11 +121,15 @@ impl Client {
             status: None,
             chat: None,
             stream,
+            gateway: gateway.to_owned(),
+            began: Instant::now(),
+            took: Duration::ZERO,
             body: Vec::new(),
             end: End::Broken,
         };
         // Past its patience the client lets go, with what it has.
         let _ = timeout(PATIENCE, self.exchange(http, gateway, leaves_after, &mut seen)).await;
+        seen.took = seen.began.elapsed();
         seen
     }
 

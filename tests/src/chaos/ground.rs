@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::plan::{Broker, Fault, GATEWAYS, NODES, RECORDERS, Trouble, Victim, Wire};
+use crate::load::meter::Meter;
 use crate::proxy::CuttingProxy;
 use crate::servers::{Nats, PATIENCE, Postgres};
 use crate::services::gateway::GatewaySettings;
@@ -160,6 +161,13 @@ impl Ground {
             urls.push(format!("http://{}", seat.lock().await.settings.listen));
         }
         urls
+    }
+
+    /// What a gateway has in memory, in KB.
+    pub async fn gateway_resident_kb(&self, number: usize) -> anyhow::Result<u64> {
+        let seat = self.gateways[number].lock().await;
+        let gateway = seat.running.as_ref().context("the gateway does not run")?;
+        Meter::of(gateway.process().pid()).resident_kb()
     }
 
     /// A user of this name, with a token.
@@ -369,29 +377,24 @@ impl Ground {
     /// Waits until every gateway has ended all its chats and handed all that it holds to the broker. A chat outlives its client:
     /// one that was cut off, or that left, leaves its gateway to hear the upstream out.
     pub async fn at_rest(&self, within: Duration) -> anyhow::Result<()> {
-        let http = crate::http::client();
         let deadline = Instant::now() + within;
-        for url in self.gateway_urls().await {
+        for seat in &self.gateways {
+            let seat = seat.lock().await;
+            let gateway = seat.running.as_ref().context("a gateway does not run")?;
             loop {
-                let metrics = http.get(format!("{url}/metrics")).send().await?.error_for_status()?.text().await?;
-                let (open, waiting) = (gauge(&metrics, "chats_open")?, gauge(&metrics, "journal_waiting")?);
+                let open = gateway.metric("stenograph_gateway_chats_open").await?;
+                let waiting = gateway.metric("stenograph_gateway_journal_waiting").await?;
                 if open == 0.0 && waiting == 0.0 {
                     break;
                 }
-                let still = format!("{url} still has {open} chats and holds {waiting} events after {within:?}");
+                let name = &seat.settings.instance;
+                let still = format!("{name} still has {open} chats and holds {waiting} events after {within:?}");
                 ensure!(Instant::now() < deadline, still);
                 sleep(Duration::from_millis(50)).await;
             }
         }
         Ok(())
     }
-}
-
-/// A gauge of a gateway.
-fn gauge(metrics: &str, name: &str) -> anyhow::Result<f64> {
-    let prefix = format!("stenograph_gateway_{name} ");
-    let value = metrics.lines().find_map(|line| line.strip_prefix(&prefix));
-    Ok(value.with_context(|| format!("no metric {name}"))?.trim().parse()?)
 }
 
 type StoredEvent = (String, async_nats::HeaderMap, bytes::Bytes);

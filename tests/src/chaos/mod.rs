@@ -9,6 +9,8 @@ pub mod clients;
 pub mod ground;
 pub mod verdict;
 
+pub mod outage;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -82,6 +84,8 @@ async fn play(ground: &Ground, settings: &Settings, moments: &[Moment]) -> anyho
         user: users[number % users.len()].clone(),
         gateways: gateways.clone(),
         stop: Arc::clone(&stop),
+        between: 0..20,
+        leaves: true,
     });
     let clients: Vec<_> = clients.map(|client| tokio::spawn(client.run(seed))).collect();
 

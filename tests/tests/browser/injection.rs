@@ -56,6 +56,8 @@ async fn nothing_that_is_said_acts() -> anyhow::Result<()> {
     site.ask("And an error?").await?;
     browser.read("The model did not answer.").await?;
     browser.type_into(".search input", HOSTILE).await?;
+    browser.until("document.querySelectorAll('.list-body li').length === 1").await?;
+    browser.type_into(".search input", "<b>no such thing</b>").await?;
     browser.read("Nothing found.").await?;
     browser.open("/c/%3Cimg%20src%3Dx%20onerror%3Dpwned%3D31%3E").await?;
     browser.read("There is no such conversation here.").await?;
@@ -84,17 +86,17 @@ async fn pages_ask_no_other_host_and_can_be_framed_by_none() -> anyhow::Result<(
         let hosts = "return [...new Set(performance.getEntriesByType('resource').map((e) => new URL(e.name).host))].filter((h) => h !== location.host)";
         assert_eq!(browser.script(hosts, vec![]).await?, Value::Array(vec![]), "{page}");
     }
+    let listen = "window.refused = []; document.addEventListener('securitypolicyviolation', (e) => refused.push(e.effectiveDirective))";
+    browser.script(listen, vec![]).await?;
     // Even a script that was put on the page by other means could not make HTML of text, nor run one put inline.
     let tried = "try { document.createElement('div').innerHTML = '<b>x</b>'; return 'done' } catch (error) { return error.name }";
     assert_eq!(browser.script(tried, vec![]).await?, "TypeError");
     let inline = "const s = document.createElement('style'); s.textContent = 'body{outline:9px solid}'; document.head.append(s); return getComputedStyle(document.body).outlineWidth";
     assert_ne!(browser.script(inline, vec![]).await?, "9px");
+    browser.until("refused.includes('require-trusted-types-for') && refused.includes('style-src-elem')").await?;
     // These two were refused aloud, as they should be.
     let complaints = browser.complaints().await?;
-    assert!(
-        !complaints.is_empty()
-            && complaints.iter().all(|c| c.contains("Content Security Policy") || c.contains("TrustedHTML")),
-        "{complaints:?}"
-    );
+    let is_of_them = |c: &String| c.contains("Content Security Policy") || c.contains("TrustedHTML");
+    assert!(complaints.iter().all(is_of_them), "{complaints:?}");
     site.close().await
 }

@@ -12,6 +12,7 @@ mod dialects;
 mod failures;
 mod idempotency;
 mod identities;
+mod issuer;
 mod journal;
 mod keys;
 mod leases;

@@ -1,0 +1,221 @@
+//! One long outage under load: the broker's, or the database's with everything else that may go wrong meanwhile. What it cost
+//! the clients, what it cost the gateway, how long the record took to catch up; and the same verdict as after any round.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use hdrhistogram::Histogram;
+use tokio::time::{Instant, sleep};
+
+use super::REST;
+use super::clients::{Client, End, Seen};
+use super::ground::Ground;
+use super::plan::{Broker, Fault, GATEWAYS, Victim};
+use super::verdict::{Tally, answer_text, violations};
+use crate::oracle::Oracle;
+use crate::upstream::answer;
+
+/// Whose outage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Outage {
+    /// nats-server is gone, and comes back.
+    Broker,
+    /// PostgreSQL is gone, then back but read-only for a fifth of the time, as after a failover. Meanwhile a recorder and a
+    /// gateway are killed.
+    Database,
+}
+
+/// How long it is well before the outage, and after it.
+const WELL: Duration = Duration::from_secs(30);
+
+/// Between two chats of one client.
+const BETWEEN: std::ops::Range<u64> = 100..300;
+
+/// The gateway that lives through all of it, and the one that may be killed.
+const LIVES: usize = 0;
+const DIES: usize = 1;
+
+/// A stretch of time, as the clients of the gateway that lives saw it.
+#[derive(Clone, Debug)]
+pub struct Stretch {
+    name: &'static str,
+    chats: u64,
+    broken: u64,
+    /// From asking to the end of the answer, in microseconds.
+    median: u64,
+    p99: u64,
+    /// The most that the gateway that lives took in it, in KB.
+    resident_kb: u64,
+}
+
+/// What an outage came to.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Before, meanwhile, after.
+    pub stretches: Vec<Stretch>,
+    /// Numbers of chats, of all gateways.
+    pub tally: Tally,
+    /// From the end of the outage until everything was on the record, the load going on for the first part of it.
+    pub caught_up: Duration,
+}
+
+/// Plays it. An error is a violation, or a part that did not come back.
+pub async fn outage(
+    outage: Outage,
+    lasting: Duration,
+    clients: usize,
+    gateway: &[(String, String)],
+) -> anyhow::Result<Report> {
+    let mut ground = Ground::start(Broker::Single, gateway).await?;
+    let result = play(&ground, outage, lasting, clients).await;
+    if result.is_err() {
+        ground.keep_directory();
+    }
+    result.with_context(|| format!("logs and data are in {}", ground.directory().display()))
+}
+
+async fn play(ground: &Ground, outage: Outage, lasting: Duration, clients: usize) -> anyhow::Result<Report> {
+    ground.upstream.otherwise(|request| {
+        let question = crate::openai::ChatRequest::parse(&request.body).map(|chat| chat.question());
+        answer(request, &answer_text(&question.unwrap_or_default()))
+    });
+    let user = ground.user("ann").await?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let urls = ground.gateway_urls().await;
+    let clients = (0..clients).map(|number| Client {
+        number,
+        user: user.clone(),
+        // Each has its own gateway, so that those of the one that lives see nothing of the other's end.
+        gateways: vec![urls[number % GATEWAYS].clone()],
+        stop: Arc::clone(&stop),
+        between: BETWEEN,
+        leaves: false,
+    });
+    let clients: Vec<_> = clients.map(|client| tokio::spawn(client.run(0))).collect();
+
+    let began = Instant::now();
+    let mut memory = Vec::new();
+    watch(ground, WELL, &mut memory).await?;
+    let broke = Instant::now();
+    let (suffered, watched) =
+        tokio::join!(suffer(ground, outage, lasting), watch(ground, whole(outage, lasting), &mut memory));
+    suffered.and(watched)?;
+    let mended = Instant::now();
+    watch(ground, WELL, &mut memory).await?;
+    stop.store(true, Ordering::Relaxed);
+    let mut seen = Vec::new();
+    for client in clients {
+        seen.extend(client.await?);
+    }
+    ground.heal().await?;
+    ground.at_rest(REST).await?;
+    let oracle = Oracle::settled(&ground.nats_url, &ground.direct.database_url, REST).await?;
+    let caught_up = mended.elapsed();
+    let (wrong, tally) = violations(&seen, &ground.upstream.chats(), &oracle);
+    ensure!(wrong.is_empty(), "{} violations:\n{}", wrong.len(), wrong[..wrong.len().min(20)].join("\n"));
+
+    let of = |name, from: Instant, to: Instant| stretch(name, &seen, &urls[LIVES], &memory, from, to);
+    let stretches =
+        vec![of("before", began, broke)?, of("meanwhile", broke, mended)?, of("after", mended, Instant::now())?];
+    Ok(Report { stretches, tally, caught_up })
+}
+
+/// How long the outage is altogether.
+fn whole(outage: Outage, lasting: Duration) -> Duration {
+    match outage {
+        Outage::Broker => lasting,
+        Outage::Database => lasting + lasting / 5,
+    }
+}
+
+async fn suffer(ground: &Ground, outage: Outage, lasting: Duration) -> anyhow::Result<()> {
+    match outage {
+        Outage::Broker => ground.suffer(Fault::Kill(Victim::Broker(0), lasting)).await,
+        Outage::Database => {
+            let database = async {
+                ground.suffer(Fault::Kill(Victim::Database, lasting)).await?;
+                ground.suffer(Fault::ReadOnly(lasting / 5)).await
+            };
+            let others = async {
+                sleep(lasting / 4).await;
+                // A recorder that is started while the database is away may refuse until it is back.
+                tokio::try_join!(
+                    ground.suffer(Fault::Kill(Victim::Gateway(DIES), lasting / 20)),
+                    ground.suffer(Fault::Kill(Victim::Recorder(0), lasting)),
+                )
+            };
+            tokio::try_join!(database, others).map(drop)
+        }
+    }
+}
+
+/// Looks at the memory of the gateway that lives, for this long.
+async fn watch(ground: &Ground, long: Duration, memory: &mut Vec<(Instant, u64)>) -> anyhow::Result<()> {
+    let end = Instant::now() + long;
+    while Instant::now() < end {
+        memory.push((Instant::now(), ground.gateway_resident_kb(LIVES).await?));
+        sleep(Duration::from_millis(500)).await;
+    }
+    Ok(())
+}
+
+fn stretch(
+    name: &'static str,
+    seen: &[Seen],
+    gateway: &str,
+    memory: &[(Instant, u64)],
+    from: Instant,
+    to: Instant,
+) -> anyhow::Result<Stretch> {
+    let mut took = Histogram::<u64>::new(3)?;
+    let mut broken = 0;
+    for chat in seen.iter().filter(|chat| chat.gateway == gateway && chat.began >= from && chat.began < to) {
+        if chat.saw_the_end() {
+            took.record(u64::try_from(chat.took.as_micros())?)?;
+        } else if chat.end != End::Left {
+            broken += 1;
+        }
+    }
+    let resident_kb = memory.iter().filter(|(at, _)| *at >= from && *at < to).map(|(_, kb)| *kb).max().unwrap_or(0);
+    let (median, p99) = (took.value_at_quantile(0.5), took.value_at_quantile(0.99));
+    Ok(Stretch { name, chats: took.len(), broken, median, p99, resident_kb })
+}
+
+impl Report {
+    /// How much longer the median chat took in the outage than before it. Nothing if it was no longer.
+    pub fn added(&self) -> Duration {
+        let median = |name| self.stretches.iter().find(|stretch| stretch.name == name).map_or(0, |s| s.median);
+        Duration::from_micros(median("meanwhile").saturating_sub(median("before")))
+    }
+
+    /// Chats of the gateway that lives which broke, or were refused.
+    pub fn broken(&self) -> u64 {
+        self.stretches.iter().map(|stretch| stretch.broken).sum()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:>10} {:>8} {:>8} {:>12} {:>12} {:>10}",
+            "", "chats", "broken", "median, ms", "p99, ms", "MB at most"
+        )?;
+        #[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
+        let (ms, mb) = (|micros: u64| micros as f64 / 1000.0, |kb: u64| kb as f64 / 1024.0);
+        for Stretch { name, chats, broken, median, p99, resident_kb } in &self.stretches {
+            let (median, p99, resident) = (ms(*median), ms(*p99), mb(*resident_kb));
+            writeln!(f, "{name:>10} {chats:>8} {broken:>8} {median:>12.2} {p99:>12.2} {resident:>10.1}")?;
+        }
+        let Tally { asked, seen, recorded, events, .. } = self.tally;
+        writeln!(
+            f,
+            "{asked} chats asked of all gateways, {seen} seen to the end, {recorded} recorded, {events} events"
+        )?;
+        writeln!(f, "added at the median: {:.2} ms", ms(u64::try_from(self.added().as_micros()).unwrap_or(u64::MAX)))?;
+        write!(f, "everything was on the record {:.1?} after the outage, of which {WELL:.0?} more load", self.caught_up)
+    }
+}
