@@ -70,6 +70,9 @@ use crate::relay::{BrokerHealth, Relay};
 /// How long the relay may take to empty the journal when everything else has stopped. What is left stays on the disk.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long the estimates of usage that are under way may take when everything else has stopped.
+const ESTIMATES_DEADLINE: Duration = Duration::from_secs(5);
+
 /// How long a start may take to become durable before the chat is refused. Nobody waits that long for a disk that works.
 const START_DEADLINE: Duration = Duration::from_secs(15);
 
@@ -191,6 +194,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // Answers that are read on have what is left of the deadline.
     let left = limits.shutdown_deadline.saturating_sub(stopped_at.get().map(Instant::elapsed).unwrap_or_default());
     drains.finish(left).await;
+    // Ends whose usage is being estimated are still on their way to the journal.
+    let _ = tokio::time::timeout(ESTIMATES_DEADLINE, recording.estimates.acquire()).await;
     journal.close();
     if let Some(mut relay) = relay {
         let deadline = if broker.is_connected() { DRAIN_DEADLINE } else { Duration::ZERO };

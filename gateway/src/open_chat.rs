@@ -288,7 +288,7 @@ impl OpenChat {
                 let asked = std::mem::take(&mut self.asked);
                 EndRecorded::Estimating(runtime.spawn(estimated(Arc::clone(&self.recording), asked, event)))
             }
-            _ => EndRecorded::Handed(self.recording.journal.record(&event)),
+            _ => EndRecorded::Handed(self.recording.record_end(&event)),
         };
         EndedChat { recorded, line }
     }
@@ -349,7 +349,6 @@ impl OpenChat {
 
     fn count(&self, outcome: &'static str, usage: &Usage) {
         let metrics = &self.recording.metrics;
-        metrics.chats_open.dec();
         metrics.chats_ended.get_or_create(&Outcome { outcome }).inc();
         metrics.chat_seconds.observe(self.clock.elapsed().as_secs_f64());
         for (direction, tokens) in [("prompt", usage.prompt_tokens), ("completion", usage.completion_tokens)] {
@@ -372,7 +371,6 @@ async fn estimated(recording: Arc<Recording>, asked: Asked, event: Event) -> Rec
         _ => None,
     };
     let usage = tokio::task::spawn_blocking(count).await.ok().flatten();
-    drop(place);
     let mut event = Arc::unwrap_or_clone(event);
     if let Some(usage) = usage {
         match &mut event {
@@ -381,7 +379,19 @@ async fn estimated(recording: Arc<Recording>, asked: Asked, event: Event) -> Rec
             _ => {}
         }
     }
-    recording.journal.record(&event)
+    let recorded = recording.record_end(&event);
+    // Whoever has the place knows that every end before is on its way: so it is waited for when the gateway stops.
+    drop(place);
+    recorded
+}
+
+impl Recording {
+    /// Hands the end of a chat to the journal: the chat is under way until then.
+    fn record_end(&self, event: &Event) -> Recorded {
+        let recorded = self.journal.record(event);
+        self.metrics.chats_open.dec();
+        recorded
+    }
 }
 
 impl Future for EndRecorded {

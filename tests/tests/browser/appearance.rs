@@ -1,6 +1,7 @@
 //! Every page, wide and narrow, light and dark, in both languages: a picture of each is kept with the test's output for
 //! people to look at, and a program looks for what would keep some people out.
 
+use serde_json::Value;
 use tests::browser::{Colours, Screen};
 use tests::openai::ApiError;
 use tests::upstream::Script;
@@ -87,6 +88,10 @@ async fn looks(site: &Site, name: &str, path: &str, awaited: &str) -> anyhow::Re
             browser.save(&name).await?;
             let wide = "return document.documentElement.scrollWidth - innerWidth";
             assert_eq!(browser.script(wide, vec![]).await?, 0, "{name} is wider than the screen");
+            // What is cut off at the side cannot be scrolled to either.
+            let beyond = "return [...document.querySelectorAll('main button, main form, main h1, .bubble, .bar > *')]\
+                          .filter((e) => e.checkVisibility() && !e.closest('pre, .table-frame') && e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.outerHTML.slice(0, 120))";
+            assert_eq!(browser.script(beyond, vec![]).await?, Value::Array(vec![]), "{name} is cut off");
         }
     }
     browser.look(Screen::Desktop, Colours::Light).await

@@ -32,6 +32,29 @@ async fn of_the_database() -> anyhow::Result<()> {
     all_there(&stack, 105).await
 }
 
+/// What a recorder has taken and could not commit is not taken for recorded.
+#[tokio::test]
+async fn of_the_database_and_a_recorder_killed_meanwhile() -> anyhow::Result<()> {
+    let mut stack = Stack::with_own_postgres().await?;
+    let ann = stack.user("ann").await?;
+    stack.postgres.as_mut().unwrap().stop().await?;
+    chats(&stack, &ann, 20).await?;
+    stack.gateway.drained(Duration::from_secs(60)).await?;
+    // It has a batch in hand.
+    let stream = stack.jetstream().await?.get_stream(shared::stream::NAME).await?;
+    let taken = async {
+        while stream.consumer_info(shared::stream::CONSUMER).await.is_ok_and(|info| info.num_pending > 0) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), taken).await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    stack.recorders.pop().unwrap().kill9().await;
+    stack.postgres.as_mut().unwrap().start().await?;
+    stack.add_recorder().await?;
+    all_there(&stack, 20).await
+}
+
 #[tokio::test]
 async fn of_the_recorder() -> anyhow::Result<()> {
     let mut stack = Stack::start().await?;
@@ -85,4 +108,18 @@ async fn of_the_broker_from_the_beginning() -> anyhow::Result<()> {
     chats(&stack, &ann, 20).await?;
     stack.nats.start().await?;
     all_there(&stack, 40).await
+}
+
+/// What the broker has not taken is not taken for delivered.
+#[tokio::test]
+async fn of_the_broker_and_the_gateway_killed_meanwhile() -> anyhow::Result<()> {
+    let mut stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    chats(&stack, &ann, 3).await?;
+    stack.nats.stop().await?;
+    chats(&stack, &ann, 20).await?;
+    stack.gateway.kill9().await;
+    stack.nats.start().await?;
+    stack.restart_gateway().await?;
+    all_there(&stack, 23).await
 }
