@@ -44,7 +44,9 @@ export class Run extends EventTarget {
         this.#tell("grown");
       },
     });
-    // What breaks off because the page goes away is not over: the record will say how it ended.
+    // What breaks off because the page goes away is not over: the record will say how it ended. Browsers break off first, and
+    // tell the page afterwards that it goes.
+    if (ended.error?.status === 0) await new Promise((resolve) => setTimeout(resolve, 500));
     if (isLeaving) return;
     this.answer = ended;
     running.delete(this);

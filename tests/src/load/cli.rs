@@ -16,6 +16,7 @@ use super::compare::Comparison;
 use super::cores::{self, Cores};
 use super::fleet::{Kind, Programs};
 use super::meter::Meter;
+use super::reads::Reads;
 use super::scenario::Target;
 use super::scenario::closed::Closed;
 use super::scenario::held::Held;
@@ -37,6 +38,8 @@ pub struct Cli {
 enum Verb {
     /// The gateway against its yardsticks, all started here.
     Compare(Compare),
+    /// The pages' reads at a fixed rate while chats stream, all started here.
+    Reads(Reads),
     /// One scenario on whatever listens at a URL.
     Run(Run),
     /// The cheap upstream alone. The model name says what to answer: load-20x0, load-200x50ms.
@@ -169,6 +172,11 @@ impl Cli {
         let local = tokio::task::LocalSet::new();
         match self.command {
             Verb::Compare(compare) => local.block_on(&runtime, compare.run(allocator)),
+            Verb::Reads(reads) => {
+                let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+                writeln!(std::io::stdout(), "{}", runtime.block_on(reads.run())?)?;
+                Ok(ExitCode::SUCCESS)
+            }
             Verb::Run(run) => local.block_on(&runtime, run.run()),
             Verb::Upstream(listen) => local.block_on(&runtime, async {
                 cores::raise_open_files();

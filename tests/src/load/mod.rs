@@ -30,4 +30,6 @@ pub mod goal;
 pub mod report;
 pub mod summary;
 
+pub mod reads;
+
 pub mod cli;
