@@ -29,5 +29,6 @@ mod replay;
 mod routes;
 mod shutdown;
 mod trouble;
+mod usage_refusal;
 mod use_chat;
 mod verify;
