@@ -3,6 +3,7 @@
 mod accounts;
 mod bad_input;
 mod broker_edges;
+mod caller_metadata;
 mod callers;
 mod clients;
 mod connections;
