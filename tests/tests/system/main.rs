@@ -2,6 +2,7 @@
 
 mod accounts;
 mod bad_input;
+mod bad_upstreams;
 mod broker_edges;
 mod caller_metadata;
 mod callers;
