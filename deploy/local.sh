@@ -14,6 +14,7 @@ Usage: deploy/local.sh COMMAND
   reset [--yes]      stop everything and delete its data, keys and logs
   test               get what is missing and run every test
   pages              get what is missing, a browser included, and test the web pages in it
+  clients            get what is missing, install real clients below target/, and compare what they see with the record
   tools              get what is missing (C compiler, nats-server, PostgreSQL), and nothing else
   help               this text
 
@@ -754,6 +755,12 @@ test_pages() {
     exec cargo test --locked -p tests --test browser
 }
 
+test_clients() {
+    need_tools
+    export NATS_SERVER=$nats_server PG_BIN=$pg_bin
+    exec "$root/tests/clients/run.sh"
+}
+
 command=${1:-}
 [ "$#" = 0 ] || shift
 case $command in
@@ -766,11 +773,12 @@ case $command in
         ;;
     logs) logs "$@" ;;
     reset) [ "$#" -le 1 ] || wrong_usage "reset: too many arguments"; reset "$@" ;;
-    down | status | test | pages | tools | help | -h | --help)
+    down | status | test | pages | clients | tools | help | -h | --help)
         [ "$#" = 0 ] || wrong_usage "$command takes no arguments"
         case $command in
             test) run_tests ;;
             pages) test_pages ;;
+            clients) test_clients ;;
             tools) need_test_tools ;;
             help | -h | --help) usage ;;
             *) "$command" ;;

@@ -18,7 +18,7 @@ use crate::config::Limits;
 use crate::conversation_id::ConversationKeys;
 use crate::decode::{self, Encoding};
 use crate::dialect::{Fold, error_body};
-use crate::dispatch::{Answered, Candidates, Outgoing, is_key_refusal};
+use crate::dispatch::{Answered, Candidates, Outgoing, UsageAsked, is_key_refusal};
 use crate::error::ApiError;
 use crate::idempotency::{self, Claim, Idempotency};
 use crate::journal::Recorded;
@@ -30,7 +30,7 @@ use crate::tap::{Expected, Tap, UsageChunk};
 use crate::transcript::Transcript;
 use crate::ui_message::{self, UiRequest};
 use crate::ui_stream::UiStream;
-use crate::upstream::{Upstream, UpstreamBody, UpstreamError};
+use crate::upstream::{UpstreamBody, UpstreamError};
 use crate::upstreams::{InForce, Upstreams};
 use crate::{caller_metadata, forward, rewrite, thread};
 
@@ -139,7 +139,9 @@ impl Chats {
             method: &Method::POST,
             path,
             headers: &headers,
-            body: &|upstream, choice| body_for(&request, asks_for_usage(&self.recording, upstream), choice),
+            // Where nothing is recorded, nothing is read either, so that what was asked for could not be taken out again.
+            may_ask_for_usage: request.strips_usage && self.recording.journal.is_on(),
+            body: &|choice, asked| body_for(&request, asked, choice),
         };
         let (started, answer) = match Candidates::new(&in_force, &in_force.table.routes[route], request.dialect) {
             Some(candidates) => {
@@ -223,14 +225,16 @@ impl Chats {
         telling: Option<UiStream>,
         answered: Answered,
     ) -> Response {
-        let Answered { upstream, response: answer } = answered;
+        let Answered { upstream, response: answer, asked } = answered;
         chat.answered_by(upstream.name());
-        let strips_usage = request.strips_usage && asks_for_usage(&self.recording, &upstream);
         let (idle_timeout, total_timeout) = (upstream.settings.idle_timeout, upstream.settings.total_timeout);
         let limits = Limits { idle_timeout, total_timeout, ..self.limits };
         let status = answer.status();
         let expected = if status.as_u16() < 300 { Expected::Answer } else { Expected::Error };
-        let usage_chunk = if strips_usage { UsageChunk::TakenOut } else { UsageChunk::Passes };
+        let usage_chunk = match asked {
+            UsageAsked::ByUs => UsageChunk::TakenOut,
+            UsageAsked::NotByUs => UsageChunk::Passes,
+        };
         let encoding = Encoding::of(answer.headers());
         let mut tap = Tap::new(Fold::new(request.dialect), expected, usage_chunk).encoded(encoding);
         let ends_with_connection = UpstreamBody::ends_with_connection(&answer);
@@ -260,7 +264,7 @@ impl Chats {
     /// The upstream did not accept the gateway's own key. What it said may repeat part of that key, so it goes no further
     /// than the record.
     async fn key_refused(&self, mut chat: OpenChat, answered: Answered) -> Result<Response, ApiError> {
-        let Answered { upstream, response: answer } = answered;
+        let Answered { upstream, response: answer, .. } = answered;
         chat.answered_by(upstream.name());
         let (status, encoding) = (answer.status().as_u16(), Encoding::of(answer.headers()));
         let body = timeout(self.limits.read_timeout, answer.into_body().collect(MAX_ERROR_BYTES)).await;
@@ -297,15 +301,12 @@ fn parse(
     Ok((request, ui))
 }
 
-/// Whether the usage is wanted, and may be asked for. Where nothing is recorded, nothing is read either, so that what was
-/// asked for could not be taken out again.
-fn asks_for_usage(recording: &Recording, upstream: &Upstream) -> bool {
-    recording.journal.is_on() && upstream.settings.ask_for_usage
-}
-
 /// The body as this upstream is to get it.
-fn body_for(request: &ChatRequest, asks_for_usage: bool, choice: &Choice) -> Bytes {
-    let body = if asks_for_usage { request.forward.clone() } else { request.without_usage_asked() };
+fn body_for(request: &ChatRequest, asked: UsageAsked, choice: &Choice) -> Bytes {
+    let body = match asked {
+        UsageAsked::ByUs => request.forward.clone(),
+        UsageAsked::NotByUs => request.without_usage_asked(),
+    };
     match &choice.model {
         Some(model) => rewrite::with_member(&body, "model", &model.as_str().into()),
         None => body,

@@ -2,18 +2,24 @@
 //! before the client has seen a byte; after that nothing is tried again.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode};
 use shared::event::{Attempt, DialectName};
+use tokio::time::timeout;
 
 use crate::breaker::Admission;
+use crate::decode::{self, Encoding};
 use crate::metrics::{Metrics, UpstreamTry};
 use crate::retry::{self, Verdict};
 use crate::routing::{Choice, Persistence, Route};
 use crate::upstream::{Upstream, UpstreamBody, UpstreamError};
 use crate::upstreams::InForce;
+use crate::usage_refusal;
+
+/// How long the body of an error is waited for that may be a refusal to be asked for usage.
+const REFUSAL_READ_WITHIN: Duration = Duration::from_secs(5);
 
 /// What is sent.
 pub struct Outgoing<'a> {
@@ -23,8 +29,19 @@ pub struct Outgoing<'a> {
     pub path: &'a str,
     /// The headers, without credentials.
     pub headers: &'a HeaderMap,
-    /// The body for an upstream that may be asked for usage, or not, and has another name for the model, or not.
-    pub body: &'a (dyn Fn(&Upstream, &Choice) -> Bytes + Sync),
+    /// Whether usage is wanted that the client did not ask for.
+    pub may_ask_for_usage: bool,
+    /// The body for an upstream that is asked for usage, or not, and has another name for the model, or not.
+    pub body: &'a (dyn Fn(&Choice, UsageAsked) -> Bytes + Sync),
+}
+
+/// Who asked for usage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsageAsked {
+    /// The gateway, and not the client.
+    ByUs,
+    /// The client, or nobody.
+    NotByUs,
 }
 
 /// A response, and whose it is.
@@ -34,6 +51,8 @@ pub struct Answered {
     pub upstream: Arc<Upstream>,
     /// What.
     pub response: Response<UpstreamBody>,
+    /// Who asked for the usage in it.
+    pub asked: UsageAsked,
 }
 
 /// Whom a request may go to, in this order: a route's upstreams that speak its dialect.
@@ -126,30 +145,40 @@ impl Course<'_> {
         if self.left == 0 || is_too_late {
             return None;
         }
-        let Outgoing { method, path, headers, body } = self.outgoing;
-        let body = body(upstream, choice);
+        let asks = self.outgoing.may_ask_for_usage && upstream.may_be_asked_for_usage();
+        let mut asked = if asks { UsageAsked::ByUs } else { UsageAsked::NotByUs };
+        let mut body = (self.outgoing.body)(choice, asked);
         for tries in 1..=self.persistence.tries {
             self.left -= 1;
-            let result = upstream.send(method, path, headers, &body, self.attempts).await;
-            count(upstream, &result, self.metrics);
+            let mut result = self.send(upstream, &body).await;
+            if asked == UsageAsked::ByUs && refuses_usage(&mut result).await {
+                // Our own addition must not fail a chat: this once, neither a pause nor a bound on tries stands in the way.
+                asked = UsageAsked::NotByUs;
+                body = (self.outgoing.body)(choice, asked);
+                self.left = self.left.saturating_sub(1);
+                result = self.send(upstream, &body).await;
+                if result.as_ref().is_ok_and(|response| response.status().is_success()) {
+                    upstream.refused_usage();
+                }
+            }
             let verdict = match &result {
                 Ok(response) => retry::verdict(response.status(), response.headers(), SystemTime::now()),
                 Err(_) => Verdict::Again(None),
             };
-            let asked = match (verdict, result) {
+            let wait = match (verdict, result) {
                 (Verdict::Final, Ok(response)) => {
-                    return Some(Answered { upstream: Arc::clone(upstream), response });
+                    return Some(Answered { upstream: Arc::clone(upstream), response, asked });
                 }
-                (Verdict::Again(asked), result) => {
-                    self.failures.note(upstream, result);
-                    asked
+                (Verdict::Again(wait), result) => {
+                    self.failures.note(upstream, result, asked);
+                    wait
                 }
                 (_, result) => {
-                    self.failures.note(upstream, result);
+                    self.failures.note(upstream, result, asked);
                     return None;
                 }
             };
-            let pause = retry::pause(tries, asked, rand::random());
+            let pause = retry::pause(tries, wait, rand::random());
             let is_last = tries == self.persistence.tries || self.left == 0 || !upstream.is_well();
             if is_last || self.begun.elapsed() + pause > self.persistence.within {
                 return None;
@@ -158,14 +187,26 @@ impl Course<'_> {
         }
         None
     }
+
+    async fn send(&mut self, upstream: &Arc<Upstream>, body: &Bytes) -> Result<Response<UpstreamBody>, UpstreamError> {
+        let Outgoing { method, path, headers, .. } = self.outgoing;
+        let result = upstream.send(method, path, headers, body, self.attempts).await;
+        count(upstream, &result, self.metrics);
+        result
+    }
 }
 
 impl Failures {
-    fn note(&mut self, upstream: &Arc<Upstream>, result: Result<Response<UpstreamBody>, UpstreamError>) {
+    fn note(
+        &mut self,
+        upstream: &Arc<Upstream>,
+        result: Result<Response<UpstreamBody>, UpstreamError>,
+        asked: UsageAsked,
+    ) {
         match result {
             // What an upstream says of the gateway's key helps nobody who can be told something else.
             Ok(response) if self.response.is_none() || !is_key_refusal(response.status()) => {
-                self.response = Some(Answered { upstream: Arc::clone(upstream), response });
+                self.response = Some(Answered { upstream: Arc::clone(upstream), response, asked });
             }
             Ok(_) => {}
             Err(error) => self.error = Some(error),
@@ -185,6 +226,18 @@ impl Failures {
 /// Whether this status says that the gateway's own key was not accepted.
 pub fn is_key_refusal(status: StatusCode) -> bool {
     matches!(status, StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED)
+}
+
+/// Whether the upstream refuses the question for usage. What is read of its answer to know that is not lost to the client.
+async fn refuses_usage(result: &mut Result<Response<UpstreamBody>, UpstreamError>) -> bool {
+    let Ok(response) = result else { return false };
+    if !usage_refusal::may_be(response.status()) {
+        return false;
+    }
+    let encoding = Encoding::of(response.headers());
+    // What has not come by then is not waited for.
+    let _ = timeout(REFUSAL_READ_WITHIN, response.body_mut().read_ahead(usage_refusal::MAX_BYTES)).await;
+    usage_refusal::is_one(&decode::whole(encoding, response.body().ahead()))
 }
 
 /// Counts a try, and lets the upstream's breaker know of it.

@@ -25,6 +25,7 @@ pub mod rewrite;
 pub mod routing;
 pub mod ui_message;
 pub mod ui_stream;
+pub mod usage_refusal;
 
 pub mod auth;
 pub mod catalogue;

@@ -176,11 +176,13 @@ impl Tap {
         fed
     }
 
-    fn read(&mut self, chunk: Bytes) -> Fed {
+    fn read(&mut self, mut chunk: Bytes) -> Fed {
         if let Reading::Unknown(expected) = &self.reading
-            && let Some(first) = chunk.iter().find(|byte| !byte.is_ascii_whitespace() && !BOM.contains(byte))
+            && let Some(at) = chunk.iter().position(|byte| !byte.is_ascii_whitespace() && !BOM.contains(byte))
         {
-            self.reading = if *expected == Expected::Error || matches!(first, b'{' | b'[' | b'<') {
+            // What comes before passes unread, in whatever pieces it comes.
+            self.passing.extend(Some(chunk.split_to(at)).filter(|before| !before.is_empty()));
+            self.reading = if *expected == Expected::Error || matches!(chunk[0], b'{' | b'[' | b'<') {
                 Reading::Document { expected: *expected, body: Vec::new(), too_long: false }
             } else {
                 Reading::Events(EventStream::default())

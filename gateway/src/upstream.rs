@@ -35,6 +35,9 @@ pub use error::UpstreamError;
 /// How many unused connections are kept.
 const MAX_IDLE: usize = 1024;
 
+/// For how long an upstream that refused to be asked for usage is not asked again.
+const REFUSAL_HOLDS: Duration = Duration::from_secs(3600);
+
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
 
@@ -49,6 +52,8 @@ pub struct Upstream {
     keys: Option<KeyValues>,
     connector: Connector,
     breaker: Mutex<Breaker>,
+    /// When it last refused to be asked for usage.
+    refused_usage: Mutex<Option<Instant>>,
     idle: Mutex<VecDeque<(Box<Connection>, Instant)>>,
     multiplexed: Multiplexed,
     /// Held while a connection that others may share is opened, so that not everyone opens one.
@@ -93,6 +98,7 @@ impl Upstream {
             settings,
             known_models: tokio::sync::Mutex::default(),
             breaker: Mutex::default(),
+            refused_usage: Mutex::default(),
             idle: Mutex::default(),
             multiplexed: Multiplexed::default(),
             opening: tokio::sync::Mutex::default(),
@@ -124,6 +130,22 @@ impl Upstream {
             }
             Change::Closed => tracing::info!(upstream = self.name(), "an upstream answers again"),
         }
+    }
+
+    /// Whether it may be asked for usage that the client did not ask for: it is not if that is its setting, nor within an
+    /// hour after it refused.
+    pub fn may_be_asked_for_usage(&self) -> bool {
+        let refused = *self.refused_usage.lock().unwrap_or_else(PoisonError::into_inner);
+        self.settings.ask_for_usage && refused.is_none_or(|at| at.elapsed() > REFUSAL_HOLDS)
+    }
+
+    /// It refused to be asked for usage, and answered when it was not.
+    pub fn refused_usage(&self) {
+        *self.refused_usage.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        tracing::info!(
+            upstream = self.name(),
+            "an upstream refuses stream_options: for an hour it is not asked for usage"
+        );
     }
 
     /// Sends one request, and waits for the head of the response. Every try is noted in `attempts`.

@@ -37,7 +37,8 @@ impl Gateway {
             method: &Method::POST,
             path: "/messages/count_tokens",
             headers: &forward::to_upstream(&headers),
-            body: &|_, choice| match &choice.model {
+            may_ask_for_usage: false,
+            body: &|choice, _| match &choice.model {
                 Some(model) => rewrite::with_member(&body, "model", &model.as_str().into()),
                 None => body.clone(),
             },

@@ -1,5 +1,6 @@
 //! The body of an upstream's response.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,6 +19,22 @@ use super::multiplexed::Ticket;
 pub struct UpstreamBody {
     incoming: Incoming,
     way: Way,
+    /// What was read before its turn.
+    ahead: Option<Box<Ahead>>,
+}
+
+/// What was read before its turn: to be handed out first, and as it came.
+#[derive(Debug, Default)]
+struct Ahead {
+    chunks: VecDeque<Bytes>,
+    end: Option<End>,
+}
+
+/// How a body ended that was read ahead.
+#[derive(Debug)]
+enum End {
+    Meant,
+    Broken(hyper::Error),
 }
 
 /// How the body comes.
@@ -32,16 +49,47 @@ enum Way {
 impl UpstreamBody {
     /// A body that comes over this connection of the upstream's.
     pub(super) fn driven(incoming: Incoming, connection: Box<Connection>, upstream: Arc<Upstream>) -> Self {
-        Self { incoming, way: Way::Driven(Some(connection), upstream) }
+        Self { incoming, way: Way::Driven(Some(connection), upstream), ahead: None }
     }
 
     /// A body that comes over a connection that others use too.
     pub(super) fn shared(incoming: Incoming, ticket: Ticket) -> Self {
-        Self { incoming, way: Way::Shared { _ticket: ticket } }
+        Self { incoming, way: Way::Shared { _ticket: ticket }, ahead: None }
     }
 
     /// The next chunk. `None` is the end that the upstream meant; an error is one that it did not.
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
+        if let Some(ahead) = &mut self.ahead {
+            if let Some(next) = ahead.next() {
+                return Poll::Ready(next);
+            }
+            self.ahead = None;
+        }
+        self.poll_further(cx)
+    }
+
+    /// Reads up to about this much before its turn; what was read is handed out again later. Whoever stops waiting for it
+    /// loses nothing.
+    pub async fn read_ahead(&mut self, limit: usize) {
+        self.ahead.get_or_insert_default();
+        while self.ahead.as_ref().is_some_and(|ahead| ahead.wants_more(limit)) {
+            let next = poll_fn(|cx| self.poll_further(cx)).await;
+            if let Some(ahead) = &mut self.ahead {
+                match next {
+                    Some(Ok(chunk)) => ahead.chunks.push_back(chunk),
+                    Some(Err(error)) => ahead.end = Some(End::Broken(error)),
+                    None => ahead.end = Some(End::Meant),
+                }
+            }
+        }
+    }
+
+    /// What was read before its turn.
+    pub fn ahead(&self) -> Vec<u8> {
+        self.ahead.as_ref().map(|ahead| ahead.chunks.iter().flatten().copied().collect()).unwrap_or_default()
+    }
+
+    fn poll_further(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
         loop {
             let frame = match self.poll_frame(cx) {
                 Poll::Ready(frame) => frame,
@@ -107,5 +155,27 @@ impl UpstreamBody {
             whole.extend_from_slice(&chunk);
         }
         Some(whole)
+    }
+}
+
+impl Ahead {
+    fn wants_more(&self, limit: usize) -> bool {
+        self.end.is_none() && self.chunks.iter().map(Bytes::len).sum::<usize>() < limit
+    }
+
+    /// What comes next, if that was read.
+    fn next(&mut self) -> Option<Option<Result<Bytes, hyper::Error>>> {
+        if let Some(chunk) = self.chunks.pop_front() {
+            return Some(Some(Ok(chunk)));
+        }
+        // Once it was broken, it has ended.
+        match self.end.replace(End::Meant) {
+            Some(End::Broken(error)) => Some(Some(Err(error))),
+            Some(End::Meant) => Some(None),
+            None => {
+                self.end = None;
+                None
+            }
+        }
     }
 }

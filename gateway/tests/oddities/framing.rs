@@ -62,3 +62,16 @@ fn what_is_no_event_stream_at_all() {
         check(dialect, "\n \n", &Told::default());
     }
 }
+
+#[test]
+fn what_comes_first_may_be_cut_anywhere() {
+    for before in ["\u{feff}", "\n\u{feff}", " \r\n", "\u{feff}\n\n"] {
+        let body = format!("{before}data: {HI}\n\ndata: [DONE]\n\n");
+        for place in 0..=before.len() + 1 {
+            let (one, other) = body.as_bytes().split_at(place);
+            let tapped = super::tap(OpenaiChat, &[one, other]);
+            assert!(tapped.passed == body.as_bytes(), "cut at {place}, other bytes passed: {body:?}");
+            assert_eq!(tapped.transcript.text, told().text, "cut at {place}: {body:?}");
+        }
+    }
+}

@@ -36,6 +36,10 @@ pub(super) struct ListParams {
     model: Option<String>,
     /// In this conversation.
     conversation_id: Option<Uuid>,
+    /// With this tag, of those that the caller gave in `x-stenograph-tags`.
+    tag: Option<String>,
+    /// For this user, as the caller named them in the request's `user`.
+    caller_user: Option<String>,
     /// Started at this time, or later.
     #[param(format = DateTime)]
     from: Option<String>,
@@ -81,6 +85,8 @@ pub(super) async fn list(
         }),
         model: params.model.as_deref().map(|model| text("model", model, 256)).transpose()?,
         conversation: params.conversation_id.map(ConversationId),
+        tag: params.tag.as_deref().map(|tag| text("tag", tag, 64)).transpose()?,
+        caller_user: params.caller_user.as_deref().map(|user| text("callerUser", user, 256)).transpose()?,
         from: time("from", params.from.as_deref())?.unwrap_or(OffsetDateTime::UNIX_EPOCH),
         before: before.unwrap_or_else(TimeCursor::newest),
         limit: limit(params.limit)?,

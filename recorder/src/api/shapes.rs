@@ -182,6 +182,8 @@ pub(super) struct Chat {
     dialect: Option<String>,
     /// The temperature that was asked for.
     temperature: Option<f64>,
+    /// What the caller said about it.
+    caller_metadata: Option<CallerMetadata>,
     /// When it was admitted.
     #[serde(with = "time::serde::rfc3339")]
     started_at: OffsetDateTime,
@@ -202,6 +204,21 @@ pub(super) struct Chat {
     error: Option<ChatError>,
     /// What was odd about the answer, one word each.
     notes: Vec<String>,
+}
+
+/// What a caller says about a chat.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub(super) struct CallerMetadata {
+    /// The caller's own user: the request's `user`.
+    #[serde(default)]
+    user: Option<String>,
+    /// The request's `metadata`: an object, or its text where it is one that the tables cannot hold.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<serde_json::Value>,
+    /// The tags in `x-stenograph-tags`.
+    #[serde(default)]
+    tags: Vec<String>,
 }
 
 /// Who answered.
@@ -414,6 +431,7 @@ impl From<reads::chats::Chat> for Chat {
         });
         // What an event of another time may hold there, and this does not know, is not shown rather than in the way.
         let attempts = row.attempts.and_then(|attempts| serde_json::from_value(attempts).ok()).unwrap_or_default();
+        let caller_metadata = row.caller_metadata.and_then(|said| serde_json::from_value(said).ok());
         let notes = row.notes.and_then(|notes| serde_json::from_value(notes).ok()).unwrap_or_default();
         Self {
             id: row.chat_id,
@@ -425,6 +443,7 @@ impl From<reads::chats::Chat> for Chat {
             stream: row.stream,
             dialect: row.dialect,
             temperature: row.temperature,
+            caller_metadata,
             started_at: row.started_at,
             finished_at: row.finished_at,
             duration_ms: row.duration_ms,

@@ -7,7 +7,8 @@
 use std::cmp::Reverse;
 
 use shared::event::{
-    ChatError, ChatFailed, ChatStarted, ConversationOrigin, DialectName, FailureStage, MessageCompleted, UpstreamAnswer,
+    CallerMetadata, ChatError, ChatFailed, ChatStarted, ConversationOrigin, DialectName, FailureStage,
+    MessageCompleted, UpstreamAnswer,
 };
 use shared::id::{ChatId, ConversationId, UserId};
 use shared::usage::{Usage, UsageParts, UsageSource};
@@ -56,6 +57,8 @@ pub struct Request {
     pub temperature: Option<f64>,
     /// Whether it added a message to the conversation.
     pub has_message: bool,
+    /// What the caller said about it.
+    pub caller_metadata: Option<Json>,
 }
 
 /// How a chat ended.
@@ -314,6 +317,7 @@ impl ChatChange {
             stream: event.stream,
             temperature: event.temperature,
             has_message: asked.is_some(),
+            caller_metadata: event.caller_metadata.as_ref().map(caller_metadata),
         };
         request.digest = Digest::of_request(&request, asked.as_ref());
         let row = Chat {
@@ -392,6 +396,15 @@ impl ChatChange {
         };
         Self { row, asked: None, answered }
     }
+}
+
+/// What the caller said, as one object: whatever the metadata is, user and tags can be asked for.
+fn caller_metadata(said: &CallerMetadata) -> Json {
+    let user = said.user.as_deref().map(|user| format!("\"user\":{}", json_of(&text(user)).as_str()));
+    let metadata = said.metadata.as_ref().map(|raw| format!("\"metadata\":{}", Json::within(raw.get()).as_str()));
+    let tags: Vec<String> = said.tags.iter().map(|tag| text(tag)).collect();
+    let tags = (!tags.is_empty()).then(|| format!("\"tags\":{}", json_of(&tags).as_str()));
+    Json::new(&format!("{{{}}}", [user, metadata, tags].into_iter().flatten().collect::<Vec<_>>().join(",")))
 }
 
 fn upstream(answer: &UpstreamAnswer) -> UpstreamAnswer {

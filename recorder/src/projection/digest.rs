@@ -21,6 +21,7 @@ impl Digest {
             .number(i64::from(request.stream))
             .numbers(request.temperature.map(|t| i64::from_ne_bytes(t.to_ne_bytes())))
             .message(asked)
+            .added(request.caller_metadata.as_ref().map(Json::as_str))
             .finish()
     }
 

@@ -65,6 +65,14 @@ impl Json {
         Self(for_jsonb(json).into_owned())
     }
 
+    /// Of a text that is JSON, to stand within an object: what cannot be held there is a string, and the object stays one.
+    pub fn within(json: &str) -> Self {
+        match Self::new(&format!("[{json}]")).0 {
+            nested if nested.starts_with('[') => Self(nested[1..nested.len() - 1].to_owned()),
+            _ => Self(as_string(json).into_owned()),
+        }
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -199,6 +207,19 @@ mod tests {
         check("-1e-99999", r#""-1e-99999""#);
         let deep = "[".repeat(200) + &"]".repeat(200);
         check(&deep, &format!("\"{deep}\""));
+    }
+
+    #[test]
+    fn what_stands_within_an_object_leaves_it_one() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        let within = |json: &str| format!(r#"{{"metadata":{}}}"#, Json::within(json).as_str());
+        for json in [&nested(99), &nested(100), &nested(101), "1e999999", r#"{"a":"\u0000\ud800"}"#, r#"{"a":[1.0]}"#] {
+            let object = within(json);
+            assert_eq!(Json::new(&object).as_str(), object, "it is as it stays");
+        }
+        assert_eq!(within(r#"{"a":[1.0]}"#), r#"{"metadata":{"a":[1.0]}}"#);
+        assert_eq!(within("1e999999"), r#"{"metadata":"1e999999"}"#);
+        assert_eq!(within(&nested(100)), format!(r#"{{"metadata":"{}"}}"#, nested(100)));
     }
 
     #[test]

@@ -47,6 +47,7 @@ pub struct Chat {
     pub output_tokens: Option<i64>,
     pub reasoning_tokens: Option<i64>,
     pub notes: Option<serde_json::Value>,
+    pub caller_metadata: Option<serde_json::Value>,
 }
 
 /// What is looked for.
@@ -60,6 +61,10 @@ pub struct Wanted<'a> {
     pub model: Option<&'a str>,
     /// In this conversation.
     pub conversation: Option<ConversationId>,
+    /// With this tag.
+    pub tag: Option<&'a str>,
+    /// For this user of the caller's own.
+    pub caller_user: Option<&'a str>,
     /// Started at this time, or later.
     pub from: OffsetDateTime,
     /// Started before this time, and from where on.
@@ -78,7 +83,7 @@ macro_rules! chats_from {
                     c.error_message, c.upstream_name, c.upstream_model, c.upstream_response_id, c.attempts,
                     c.time_to_first_token_ms, c.duration_ms, c.usage_source, c.prompt_tokens, c.completion_tokens,
                     c.total_tokens, c.uncached_input_tokens, c.cache_read_tokens, c.cache_write_tokens,
-                    c.output_tokens, c.reasoning_tokens, c.notes " + $tail
+                    c.output_tokens, c.reasoning_tokens, c.notes, c.caller_metadata " + $tail
             $(, $argument)*
         )
     };
@@ -108,7 +113,9 @@ pub async fn page(pool: &PgPool, wanted: Wanted<'_>) -> Result<Page<Chat>, sqlx:
          WHERE c.user_id = $1 AND (c.started_at, c.chat_id) < ($2, $3) AND (c.started_at, c.chat_id) >= ($4, $5)
            AND ($6::text IS NULL OR c.status = $6) AND ($7::text IS NULL OR c.model = $7)
            AND ($8::uuid IS NULL OR c.conversation_id = $8)
-         ORDER BY c.started_at DESC, c.chat_id DESC LIMIT $9",
+           AND ($9::text IS NULL OR c.caller_metadata @> jsonb_build_object('tags', jsonb_build_array($9::text)))
+           AND ($10::text IS NULL OR c.caller_metadata @> jsonb_build_object('user', $10::text))
+         ORDER BY c.started_at DESC, c.chat_id DESC LIMIT $11",
         wanted.user,
         wanted.before.at,
         wanted.before.id,
@@ -117,6 +124,8 @@ pub async fn page(pool: &PgPool, wanted: Wanted<'_>) -> Result<Page<Chat>, sqlx:
         wanted.status,
         wanted.model,
         wanted.conversation.map(|id| id.0),
+        wanted.tag,
+        wanted.caller_user,
         wanted.limit + 1
     );
     let rows = rows.fetch_all(pool).await?;

@@ -69,6 +69,10 @@ fn chat_row(chat: &Chat) -> Row<'_> {
         ("stream", Value::Bool(request.map(|request| request.stream))),
         ("temperature", Value::Double(request.and_then(|request| request.temperature))),
         ("has_user_message", Value::Bool(Some(request.is_some_and(|request| request.has_message)))),
+        (
+            "caller_metadata",
+            Value::Text(request.and_then(|request| request.caller_metadata.as_ref()).map(Json::as_str)),
+        ),
         ("finished_at", Value::Time(ending.map(|ending| ending.finished_at))),
         ("has_assistant_message", Value::Bool(Some(ending.is_some_and(|ending| ending.has_message)))),
         ("stage", Value::Text(failure.map(|(stage, _)| stage.word()))),

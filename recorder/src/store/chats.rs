@@ -40,7 +40,8 @@ macro_rules! with_rows {
                      UNNEST($32::bigint[]) AS total_tokens, UNNEST($33::bigint[]) AS uncached_input_tokens,
                      UNNEST($34::bigint[]) AS cache_read_tokens, UNNEST($35::bigint[]) AS cache_write_tokens,
                      UNNEST($36::bigint[]) AS output_tokens, UNNEST($37::bigint[]) AS reasoning_tokens,
-                     UNNEST($38::text[]) AS usage_raw, UNNEST($39::text[]) AS notes) AS new "
+                     UNNEST($38::text[]) AS usage_raw, UNNEST($39::text[]) AS notes,
+                     UNNEST($40::text[]) AS caller_metadata) AS new "
                 + $tail,
             &column(rows, |c| c.chat_id.0) as _,
             &column(rows, |c| c.conversation_id.0) as _,
@@ -80,7 +81,8 @@ macro_rules! with_rows {
             &column(rows, |c| Some(usage(c)?.parts.output)) as _,
             &column(rows, |c| Some(usage(c)?.parts.reasoning)) as _,
             &column(rows, |c| usage(c)?.raw.as_ref().map(Json::as_str)) as _,
-            &column(rows, |c| Some(ending(c)?.notes.as_str())) as _
+            &column(rows, |c| Some(ending(c)?.notes.as_str())) as _,
+            &column(rows, |c| request(c)?.caller_metadata.as_ref().map(Json::as_str)) as _
         )
     }};
 }
@@ -97,7 +99,8 @@ macro_rules! rows_where {
              upstream_model, upstream_response_id, attempts::text AS attempts, time_to_first_token_ms,
              duration_ms, usage_source, prompt_tokens, completion_tokens, total_tokens, uncached_input_tokens,
              cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
-             usage_raw::text AS usage_raw, notes::text AS notes
+             usage_raw::text AS usage_raw, notes::text AS notes,
+             caller_metadata::text AS caller_metadata
              FROM chats " + $tail
             $(, $argument)*
         )
@@ -114,7 +117,7 @@ pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Chat]) -> Result<BTre
              error_message, upstream_name, upstream_model, upstream_response_id, attempts,
              time_to_first_token_ms, duration_ms, usage_source, prompt_tokens, completion_tokens, total_tokens,
              uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
-             usage_raw, notes)
+             usage_raw, notes, caller_metadata)
          SELECT
              chat_id, conversation_id, user_id, gateway, model, started_at, status, request_digest,
              conversation_origin, client_thread_id, dialect, stream, temperature, has_user_message,
@@ -122,7 +125,7 @@ pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Chat]) -> Result<BTre
              error_message, upstream_name, upstream_model, upstream_response_id, attempts::jsonb,
              time_to_first_token_ms, duration_ms, usage_source, prompt_tokens, completion_tokens, total_tokens,
              uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
-             usage_raw::jsonb, notes::jsonb",
+             usage_raw::jsonb, notes::jsonb, caller_metadata::jsonb",
         "ON CONFLICT (chat_id) DO NOTHING
          RETURNING chat_id",
         rows
@@ -155,7 +158,8 @@ pub(super) async fn update(tx: &mut PgConnection, rows: &[&Chat]) -> Result<(), 
              completion_tokens = new.completion_tokens, total_tokens = new.total_tokens,
              uncached_input_tokens = new.uncached_input_tokens, cache_read_tokens = new.cache_read_tokens,
              cache_write_tokens = new.cache_write_tokens, output_tokens = new.output_tokens,
-             reasoning_tokens = new.reasoning_tokens, usage_raw = new.usage_raw::jsonb, notes = new.notes::jsonb",
+             reasoning_tokens = new.reasoning_tokens, usage_raw = new.usage_raw::jsonb, notes = new.notes::jsonb,
+             caller_metadata = new.caller_metadata::jsonb",
         "WHERE chats.chat_id = new.chat_id",
         rows
     );
@@ -290,6 +294,7 @@ struct ChatRow {
     reasoning_tokens: Option<i64>,
     usage_raw: Option<String>,
     notes: Option<String>,
+    caller_metadata: Option<String>,
 }
 
 impl ChatRow {
@@ -316,6 +321,7 @@ impl ChatRow {
             stream: self.stream.unwrap_or_default(),
             temperature: self.temperature,
             has_message: self.has_user_message,
+            caller_metadata: self.caller_metadata.take().as_deref().map(Json::new),
         }))
     }
 

@@ -2,7 +2,9 @@
 
 mod accounts;
 mod bad_input;
+mod bad_upstreams;
 mod broker_edges;
+mod caller_metadata;
 mod callers;
 mod clients;
 mod connections;
@@ -30,5 +32,6 @@ mod replay;
 mod routes;
 mod shutdown;
 mod trouble;
+mod usage_refusal;
 mod use_chat;
 mod verify;

@@ -70,11 +70,23 @@ async fn read_everything(pool: &PgPool) -> anyhow::Result<()> {
         let ids: Vec<_> = rows.iter().map(|row| row.chat_id).collect();
         assert!(!chats::by_ids(pool, &ids).await?.is_empty());
     }
-    for (status, model) in [(None, None), (Some("failed"), None), (None, Some("model-1"))] {
-        for conversation in [None, Some(id)] {
+    for (status, model, tag) in
+        [(None, None, None), (Some("failed"), None, None), (None, Some("model-1"), None), (None, None, Some("a"))]
+    {
+        for (conversation, caller_user) in [(None, None), (Some(id), Some("u"))] {
             let from = OffsetDateTime::UNIX_EPOCH;
-            let wanted = chats::Wanted { user: "user 7", status, model, conversation, from, before: newest, limit: 50 };
-            chats::page(pool, wanted).await?;
+            let filters = chats::Wanted {
+                user: "user 7",
+                status,
+                model,
+                conversation,
+                tag,
+                caller_user,
+                from,
+                before: newest,
+                limit: 50,
+            };
+            chats::page(pool, filters).await?;
         }
     }
     assert!(!chats::failures(pool, newest, 50).await?.rows.is_empty());

@@ -33,6 +33,8 @@ fn event((kind, chat, conversation, user, minute, variant, number): Seed) -> Eve
             json!({"conversation_origin": "minted", "dialect": "openai_chat", "stream": true, "parameters": {},
                 "temperature": (variant % 2 == 0).then(|| f64::from(number)), "messages": [],
                 "assistant_message_id": Uuid::nil(),
+                "caller_metadata": (number > 0).then(|| json!({"user": format!("u{variant}\0"), "tags": ["a", format!("t{number}")],
+                    "metadata": (variant > 1).then(|| json!({"a": [number, "\0"]}))})),
                 "user_message": (variant > 0).then(|| json!({"id": Uuid::nil(), "role": "user", "text": "x".repeat(variant.into())}))}),
         ),
         1 => (

@@ -1,0 +1,97 @@
+//! What answers are put together from.
+
+/// The data of events of one dialect.
+pub(crate) struct Pool {
+    /// What a stream begins with.
+    pub(crate) start: &'static [&'static str],
+    /// What goes on with an answer, in whatever order it comes.
+    pub(crate) plain: &'static [&'static str],
+    /// What is odd, begins anew, or ends it.
+    pub(crate) odd: &'static [&'static str],
+}
+
+pub(crate) static OPENAI_CHAT: Pool = Pool {
+    start: &[r#"{"id":"c","model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}"#],
+    plain: &[
+        r#"{"choices":[{"index":0,"delta":{"content":"hé "}}]}"#,
+        r#"{"choices":[{"delta":{"content":"\ud83d\ude00\n"}}],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#,
+        r#"{"choices":[{"index":0,"delta":{"reasoning_content":"hm "}}]}"#,
+        r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"t0","function":{"name":"f","arguments":"{"}}]}}]}"#,
+        r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"}"}}]}}]}"#,
+        r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#,
+        r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}"#,
+    ],
+    odd: &[
+        "[DONE]",
+        r#"{"choices":[{"index":1,"delta":{"content":"other"}}]}"#,
+        r#"{"choices":[{"delta":{"content":[{"type":"text","text":"a"},{"type":"thinking","thinking":[{"text":"b"}]}]}}]}"#,
+        r#"{"choices":[{"delta":{"tool_calls":[{"id":"t1","function":{"name":"g","arguments":"{}"}},{"function":{"arguments":"x"}}]}}]}"#,
+        r#"{"choices":[{"delta":{"function_call":{"name":"h","arguments":"{\"a\":1}"}}}]}"#,
+        r#"{"choices":[{"delta":{"reasoning_details":[{"text":"r"},{"summary":"s"}],"refusal":"no","audio":{"transcript":"a"}}}]}"#,
+        r#"{"choices":[{"delta":{"content":"\ud83d"}}]}"#,
+        r#"{"choices":[{"message":{"content":"whole"},"finish_reason":"length"}],"x_groq":{"usage":{"prompt_tokens":1}}}"#,
+        r#"{"choices":null,"error":{"message":"m","type":"t","code":1}}"#,
+        r#"{"detail":"d"}"#,
+        r#"[{"choices":[{"delta":{"content":"listed"}}]}]"#,
+        "null",
+        "{}",
+    ],
+};
+
+pub(crate) static OPENAI_RESPONSES: Pool = Pool {
+    start: &[
+        r#"{"type":"response.created","response":{"id":"r","model":"m","status":"in_progress","output":[]}}"#,
+        r#"{"type":"response.output_item.added","output_index":1,"item":{"type":"function_call","call_id":"c","name":"f","arguments":""}}"#,
+    ],
+    plain: &[
+        r#"{"type":"response.output_text.delta","output_index":0,"content_index":0,"delta":"hé "}"#,
+        r#"{"type":"response.output_text.delta","output_index":0,"content_index":0,"delta":"\ud83d\ude00"}"#,
+        r#"{"type":"response.reasoning_summary_text.delta","output_index":2,"summary_index":0,"delta":"hm "}"#,
+        r#"{"type":"response.function_call_arguments.delta","output_index":1,"delta":"{}"}"#,
+        r#"{"type":"response.in_progress","response":{"id":"r","status":"in_progress"}}"#,
+    ],
+    odd: &[
+        r#"{"type":"response.output_text.done","output_index":0,"content_index":0,"text":"another"}"#,
+        r#"{"type":"response.output_item.done","output_index":0,"item":{"type":"message","content":[{"type":"output_text","text":"x"},{"type":"refusal","refusal":"no"}]}}"#,
+        r#"{"type":"response.output_item.done","output_index":7,"item":{"type":"web_search_call"}}"#,
+        r#"{"type":"response.output_item.added","output_index":18446744073709551615,"item":{"type":"custom_tool_call","name":"g"}}"#,
+        r#"{"type":"response.reasoning_text.delta","output_index":3,"content_index":9,"delta":"r"}"#,
+        r#"{"type":"response.completed","response":{"id":"s","status":"completed","output":[],"usage":{"input_tokens":5,"output_tokens":2}}}"#,
+        r#"{"type":"response.incomplete","response":{"status":"incomplete","incomplete_details":{"reason":"max_output_tokens"}}}"#,
+        r#"{"type":"response.failed","response":{"status":"failed","error":{"code":"c","message":"m"}}}"#,
+        r#"{"type":"error","code":"c","message":"m"}"#,
+        r#"{"type":"response.unheard_of"}"#,
+        "[DONE]",
+        "{}",
+    ],
+};
+
+pub(crate) static ANTHROPIC_MESSAGES: Pool = Pool {
+    start: &[
+        r#"{"type":"message_start","message":{"id":"m","model":"c","content":[],"usage":{"input_tokens":3,"output_tokens":1}}}"#,
+        r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#,
+        r#"{"type":"content_block_start","index":1,"content_block":{"type":"tool_use","id":"t","name":"f","input":{}}}"#,
+        r#"{"type":"content_block_start","index":2,"content_block":{"type":"thinking","thinking":""}}"#,
+    ],
+    plain: &[
+        r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"hé "}}"#,
+        r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"\ud83d\ude00"}}"#,
+        r#"{"type":"content_block_delta","index":1,"delta":{"type":"input_json_delta","partial_json":"{}"}}"#,
+        r#"{"type":"content_block_delta","index":2,"delta":{"type":"thinking_delta","thinking":"hm "}}"#,
+        r#"{"type":"ping"}"#,
+        r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":9}}"#,
+    ],
+    odd: &[
+        r#"{"type":"message_start","message":{"content":[{"type":"text","text":"already"}],"usage":null}}"#,
+        r#"{"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"u","name":"g","input":{"a":1}}}"#,
+        r#"{"type":"content_block_start","index":99999999999,"content_block":{"type":"redacted_thinking","data":"x"}}"#,
+        r#"{"type":"content_block_start","index":3,"content_block":{"type":"server_tool_use","id":"s","name":"w"}}"#,
+        r#"{"type":"content_block_delta","index":5,"delta":{"type":"text_delta","text":"astray"}}"#,
+        r#"{"type":"content_block_stop","index":0}"#,
+        r#"{"type":"message_stop"}"#,
+        r#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#,
+        r#"{"type":"unheard_of"}"#,
+        "[DONE]",
+        "{}",
+    ],
+};

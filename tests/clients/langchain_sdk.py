@@ -1,0 +1,56 @@
+"""LangChain's ChatOpenAI, as it is."""
+
+from langchain_openai import ChatOpenAI
+
+from report import GATEWAY, TOKEN, case, tag
+
+CLIENT = "langchain-python"
+QUESTION = "How is the weather?"
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}]
+
+
+def model(name, token=TOKEN, retries=2):
+    return ChatOpenAI(model=name, base_url=f"{GATEWAY}/v1", api_key=token, max_retries=retries, default_headers=tag(CLIENT, name))
+
+
+def stream(saw, name, **more):
+    for chunk in model(name, **more).stream(QUESTION):
+        saw["text"] += chunk.text
+
+
+def whole(saw):
+    saw["text"] = model("whole").invoke(QUESTION).text
+
+
+def called(message):
+    return [{"id": call["id"], "name": call["name"], "arguments": call["args"]} for call in message.tool_calls]
+
+
+def tools_stream(saw):
+    answer = None
+    for chunk in model("tools-stream").bind_tools(TOOLS).stream(QUESTION):
+        answer = chunk if answer is None else answer + chunk
+    saw["tools"] = called(answer)
+
+
+def tools(saw):
+    saw["tools"] = called(model("tools").bind_tools(TOOLS).invoke(QUESTION))
+
+
+def abort(saw):
+    chunks = model("abort").stream(QUESTION)
+    for chunk in chunks:
+        saw["text"] += chunk.text
+        if saw["text"]:
+            break
+    chunks.close()
+
+
+for name in ["stream", "retried", "error-in-stream", "cut"]:
+    case(CLIENT, name, lambda saw, name=name: stream(saw, name))
+case(CLIENT, "whole", whole)
+case(CLIENT, "limited", lambda saw: stream(saw, "limited", retries=0))
+case(CLIENT, "unauthorized", lambda saw: stream(saw, "unauthorized", token="no token"))
+case(CLIENT, "tools-stream", tools_stream)
+case(CLIENT, "tools", tools)
+case(CLIENT, "abort", abort)

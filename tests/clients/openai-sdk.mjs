@@ -1,0 +1,68 @@
+// OpenAI's Node SDK, as it is. One line of JSON a case: what it saw, for tests/tests/clients to compare with the record.
+import { createRequire } from "node:module";
+import { pathToFileURL } from "node:url";
+
+const { GATEWAY_URL, TOKEN, MODULES } = process.env;
+const { default: OpenAI } = await import(pathToFileURL(createRequire(`${MODULES}/`).resolve("openai")).href);
+
+const CLIENT = "openai-node";
+const messages = [{ role: "user", content: "How is the weather?" }];
+const tools = [{ type: "function", function: { name: "weather", parameters: { type: "object", properties: { city: { type: "string" } } } } }];
+
+const client = (name, { token = TOKEN, retries = 2 } = {}) =>
+  new OpenAI({
+    baseURL: `${GATEWAY_URL}/v1`,
+    apiKey: token,
+    maxRetries: retries,
+    defaultHeaders: { "x-stenograph-tags": `${CLIENT}:${name}` },
+  });
+
+async function attempt(name, run) {
+  const saw = { client: CLIENT, case: name, text: "", tools: [], failed: false, status: null };
+  try {
+    await run(saw);
+  } catch (error) {
+    Object.assign(saw, { failed: true, status: error.status ?? null, error: error.constructor.name });
+  }
+  console.log(JSON.stringify(saw));
+}
+
+async function stream(saw, name, options) {
+  for await (const chunk of await client(name, options).chat.completions.create({ model: name, messages, stream: true })) {
+    for (const choice of chunk.choices) saw.text += choice.delta.content ?? "";
+  }
+}
+
+for (const name of ["stream", "retried", "error-in-stream", "cut"]) await attempt(name, (saw) => stream(saw, name));
+await attempt("limited", (saw) => stream(saw, "limited", { retries: 0 }));
+await attempt("unauthorized", (saw) => stream(saw, "unauthorized", { token: "no token" }));
+await attempt("whole", async (saw) => {
+  saw.text = (await client("whole").chat.completions.create({ model: "whole", messages })).choices[0].message.content;
+});
+const called = (calls) => calls.map(({ id, function: { name, arguments: text } }) => ({ id, name, arguments: JSON.parse(text) }));
+await attempt("tools-stream", async (saw) => {
+  const run = client("tools-stream").chat.completions.stream({ model: "tools-stream", messages, tools });
+  saw.tools = called((await run.finalChatCompletion()).choices[0].message.tool_calls);
+});
+await attempt("tools", async (saw) => {
+  const answer = await client("tools").chat.completions.create({ model: "tools", messages, tools });
+  saw.tools = called(answer.choices[0].message.tool_calls);
+});
+await attempt("abort", async (saw) => {
+  for await (const chunk of await client("abort").chat.completions.create({ model: "abort", messages, stream: true })) {
+    saw.text += chunk.choices[0].delta.content ?? "";
+    if (saw.text) break;
+  }
+});
+await attempt("responses-stream", async (saw) => {
+  const events = await client("responses-stream").responses.create({ model: "responses-stream", input: "How is the weather?", stream: true });
+  for await (const event of events) if (event.type === "response.output_text.delta") saw.text += event.delta;
+});
+await attempt("responses", async (saw) => {
+  saw.text = (await client("responses").responses.create({ model: "responses", input: "How is the weather?" })).output_text;
+});
+await attempt("models", async (saw) => {
+  const ids = [];
+  for await (const model of client("models").models.list()) ids.push(model.id);
+  saw.text = ids.join(" ");
+});

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Real clients, as their makers publish them, through a real gateway: streams, whole answers, tool calls, errors, aborts and
+# retries. What each of them saw is compared with the record. Installs them, in the versions of requirements.txt and
+# package-lock.json, into target/clients/, starts everything that it needs for itself, and stops it again.
+#
+# A client that cannot be installed is SKIPPED, and said to be. Fails if one that was installed saw something else than the
+# record says. `deploy/local.sh clients` gets nats-server and PostgreSQL first, and then does the same.
+set -euo pipefail
+
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
+here=$root/tests/clients
+target=${CARGO_TARGET_DIR:-$root/target}
+clients=$target/clients
+skipped=()
+mkdir -p "$clients/node"
+
+# installed FILE STAMP: whether what this file asks for is there.
+installed() { [ -e "$2" ] && cmp --silent "$1" "$2"; }
+
+if ! installed "$here/requirements.txt" "$clients/python/installed"; then
+    echo "==> installing Python clients"
+    rm -rf "$clients/python"
+    if python3 -m venv "$clients/python" &&
+        "$clients/python/bin/python" -m pip --disable-pip-version-check install --quiet --requirement "$here/requirements.txt"; then
+        cp "$here/requirements.txt" "$clients/python/installed"
+    else
+        skipped+=(openai-python anthropic-python langchain-python)
+    fi
+fi >"$clients/python.log" 2>&1
+
+if ! installed "$here/package-lock.json" "$clients/node/installed"; then
+    cp "$here/package.json" "$here/package-lock.json" "$clients/node/"
+    if (cd "$clients/node" && npm ci --silent --no-audit --no-fund && ./node_modules/.bin/node --version); then
+        cp "$here/package-lock.json" "$clients/node/installed"
+    else
+        skipped+=(openai-node use-chat)
+    fi
+fi >"$clients/node.log" 2>&1
+
+{ command -v curl && command -v python3; } >/dev/null || skipped+=(curl)
+for client in ${skipped[@]+"${skipped[@]}"}; do
+    echo "SKIPPED: $client cannot be installed here; see $clients/*.log"
+done
+
+cd "$root"
+cargo build --locked --workspace --bins
+CLIENTS_DIR=$clients CLIENTS_SKIPPED="${skipped[*]-}" \
+    exec cargo test --locked -p tests --test clients -- --include-ignored --nocapture --test-threads=1

@@ -1,0 +1,81 @@
+//! An upstream that answers with bytes, whether or not they are HTTP.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+
+type Author = Arc<dyn Fn(&[u8]) -> Bytes + Send + Sync>;
+
+/// The largest request that it reads.
+const MAX_REQUEST_BYTES: usize = 1 << 20;
+
+/// It reads a request to its end, says its bytes, whatever they are, and closes the connection.
+#[derive(Debug)]
+pub struct Raw {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Raw {
+    /// One that says what this function makes of a request's body.
+    pub async fn start(author: impl Fn(&[u8]) -> Bytes + Send + Sync + 'static) -> std::io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let author: Author = Arc::new(author);
+        let task = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                tokio::select! {
+                    Some(_) = connections.join_next() => {}
+                    Ok((stream, _)) = listener.accept() => {
+                        connections.spawn(answer(stream, Arc::clone(&author)));
+                    }
+                }
+            }
+        });
+        Ok(Self { address, task })
+    }
+
+    /// What a gateway is told as its provider's URL.
+    pub fn base_url(&self) -> String {
+        format!("http://{}/v1", self.address)
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn answer(mut stream: TcpStream, author: Author) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    let body = loop {
+        if stream.read_buf(&mut request).await? == 0 || request.len() > MAX_REQUEST_BYTES {
+            return Ok(());
+        }
+        if let Some(body) = body(&request) {
+            break body;
+        }
+    };
+    stream.write_all(&author(body)).await?;
+    stream.shutdown().await?;
+    // A connection that is closed with something unread is reset, and takes with it what was said.
+    let mut rest = [0; 1024];
+    while stream.read(&mut rest).await? > 0 {}
+    Ok(())
+}
+
+/// The body of a request that has come to its end.
+fn body(request: &[u8]) -> Option<&[u8]> {
+    let head = request.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let lines = std::str::from_utf8(&request[..head]).ok()?.lines();
+    let length =
+        lines.filter_map(|line| line.split_once(':')).find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let length: usize = length.map_or(Some(0), |(_, value)| value.trim().parse().ok())?;
+    request[head + 4..].get(..length)
+}

@@ -1,0 +1,214 @@
+//! What the upstream says to each case: the model's name is the case.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::header::{HeaderName, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+use shared::event::DialectName;
+use tests::openai::ApiError;
+use tests::upstream::{Received, Script, Step};
+
+/// The text of a whole answer.
+pub(crate) const TEXT: &str = "It rains in Wien, as ever ☂";
+
+/// The call of a tool, where there is one: its arguments are these.
+pub(crate) const ARGUMENTS: &str = r#"{"city":"Wien","days":[1,2]}"#;
+
+/// Answers every case.
+#[derive(Debug, Default)]
+pub(crate) struct Upstream {
+    retried: AtomicUsize,
+}
+
+impl Upstream {
+    /// The answer to this request.
+    pub(crate) fn answer(&self, request: &Received) -> Script {
+        let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+        let dialect = match request.path.as_str() {
+            "/v1/messages" => DialectName::AnthropicMessages,
+            "/v1/responses" => DialectName::OpenaiResponses,
+            _ => DialectName::OpenaiChat,
+        };
+        let streams = body["stream"] == true;
+        let text = [&TEXT[..8], &TEXT[8..]];
+        match body["model"].as_str().unwrap_or_default() {
+            "limited" => Script::error(&ApiError::rate_limited()).header(RETRY_AFTER, "3600"),
+            // The gateway tries twice, then the client does.
+            "retried" if self.retried.fetch_add(1, Ordering::Relaxed) % 3 < 2 => {
+                Script::error(&ApiError::rate_limited()).header(HeaderName::from_static("retry-after-ms"), "20")
+            }
+            "tools-stream" | "tools" if streams => Script::stream(with_tool(dialect)),
+            "tools-stream" | "tools" => Script::json(StatusCode::OK, whole_with_tool(dialect)),
+            "error-in-stream" => {
+                Script::stream(pieces(dialect, &["half"]).into_iter().take(beginning(dialect)).chain([error(dialect)]))
+            }
+            "cut" => Script::stream(pieces(dialect, &["half"]).into_iter().take(beginning(dialect)))
+                .after(beginning(dialect), Step::Cut),
+            "abort" => Script::stream(pieces(dialect, &["heard"]).into_iter().take(beginning(dialect)))
+                .after(beginning(dialect), Step::Hang),
+            _ if streams => Script::stream(pieces(dialect, &text)),
+            _ => Script::json(StatusCode::OK, whole(dialect)),
+        }
+    }
+}
+
+/// How many pieces there are up to the first text, with it.
+fn beginning(dialect: DialectName) -> usize {
+    match dialect {
+        DialectName::OpenaiChat => 2,
+        DialectName::OpenaiResponses | DialectName::AnthropicMessages => 3,
+    }
+}
+
+fn chunk(choice: &Value) -> String {
+    format!(
+        "data: {}\n\n",
+        json!({"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]})
+    )
+}
+
+fn event(data: &Value) -> String {
+    format!("event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap_or_default())
+}
+
+fn message(content: &Value, stop: &Value) -> Value {
+    json!({"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": content, "stop_reason": stop,
+           "stop_sequence": null, "usage": {"input_tokens": 9, "output_tokens": 5}})
+}
+
+fn response(status: &str, output: &Value) -> Value {
+    json!({"id": "resp_1", "object": "response", "created_at": 1, "model": "m", "status": status, "output": output,
+           "parallel_tool_calls": true, "tool_choice": "auto", "tools": [], "error": null, "incomplete_details": null,
+           "usage": {"input_tokens": 9, "output_tokens": 5, "total_tokens": 14, "input_tokens_details": {"cached_tokens": 0},
+                     "output_tokens_details": {"reasoning_tokens": 0}}})
+}
+
+fn item(text: &str) -> Value {
+    json!({"id": "item_1", "type": "message", "role": "assistant", "status": "completed",
+           "content": [{"type": "output_text", "text": text, "annotations": []}]})
+}
+
+fn pieces(dialect: DialectName, texts: &[&str]) -> Vec<String> {
+    match dialect {
+        DialectName::OpenaiChat => {
+            let first =
+                chunk(&json!({"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": null}));
+            let said =
+                texts.iter().map(|text| chunk(&json!({"index": 0, "delta": {"content": text}, "finish_reason": null})));
+            let last =
+                [chunk(&json!({"index": 0, "delta": {}, "finish_reason": "stop"})), "data: [DONE]\n\n".to_owned()];
+            [first].into_iter().chain(said).chain(last).collect()
+        }
+        DialectName::OpenaiResponses => {
+            let added = json!({"type": "response.output_item.added", "output_index": 0, "sequence_number": 1,
+                "item": {"id": "item_1", "type": "message", "role": "assistant", "status": "in_progress", "content": []}});
+            let said = texts.iter().map(|text| {
+                event(&json!({"type": "response.output_text.delta", "item_id": "item_1", "output_index": 0,
+                              "content_index": 0, "sequence_number": 2, "delta": text, "logprobs": []}))
+            });
+            let done = response("completed", &json!([item(&texts.concat())]));
+            let created = response("in_progress", &json!([]));
+            let first =
+                [event(&json!({"type": "response.created", "sequence_number": 0, "response": created})), event(&added)];
+            let last = event(&json!({"type": "response.completed", "sequence_number": 3, "response": done}));
+            first.into_iter().chain(said).chain([last]).collect()
+        }
+        DialectName::AnthropicMessages => {
+            let first = [
+                event(&json!({"type": "message_start", "message": message(&json!([]), &Value::Null)})),
+                event(
+                    &json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
+                ),
+            ];
+            let said = texts.iter().map(|text| {
+                event(
+                    &json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}),
+                )
+            });
+            first.into_iter().chain(said).chain(stop("end_turn")).collect()
+        }
+    }
+}
+
+fn stop(reason: &str) -> [String; 3] {
+    [
+        event(&json!({"type": "content_block_stop", "index": 0})),
+        event(&json!({"type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": null},
+                      "usage": {"output_tokens": 5}})),
+        event(&json!({"type": "message_stop"})),
+    ]
+}
+
+fn whole(dialect: DialectName) -> String {
+    let answer = match dialect {
+        DialectName::OpenaiChat => completion(&json!({"role": "assistant", "content": TEXT}), "stop"),
+        DialectName::OpenaiResponses => response("completed", &json!([item(TEXT)])),
+        DialectName::AnthropicMessages => message(&json!([{"type": "text", "text": TEXT}]), &json!("end_turn")),
+    };
+    answer.to_string()
+}
+
+fn completion(message: &Value, finish: &str) -> Value {
+    json!({"id": "c1", "object": "chat.completion", "created": 1, "model": "m",
+           "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+           "usage": {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}})
+}
+
+fn with_tool(dialect: DialectName) -> Vec<String> {
+    let (one, other) = ARGUMENTS.split_at(10);
+    if dialect == DialectName::AnthropicMessages {
+        let delta = |json: &str| {
+            event(
+                &json!({"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": json}}),
+            )
+        };
+        let block = json!({"type": "tool_use", "id": "call_1", "name": "weather", "input": {}});
+        let first = [
+            event(&json!({"type": "message_start", "message": message(&json!([]), &Value::Null)})),
+            event(&json!({"type": "content_block_start", "index": 0, "content_block": block})),
+        ];
+        return first.into_iter().chain([delta(one), delta(other)]).chain(stop("tool_use")).collect();
+    }
+    let call = |call: &Value| chunk(&json!({"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": null}));
+    vec![
+        chunk(&json!({"index": 0, "delta": {"role": "assistant", "content": null}, "finish_reason": null})),
+        call(
+            &json!({"index": 0, "id": "call_1", "type": "function", "function": {"name": "weather", "arguments": one}}),
+        ),
+        call(&json!({"index": 0, "function": {"arguments": other}})),
+        chunk(&json!({"index": 0, "delta": {}, "finish_reason": "tool_calls"})),
+        "data: [DONE]\n\n".to_owned(),
+    ]
+}
+
+fn whole_with_tool(dialect: DialectName) -> String {
+    if dialect == DialectName::AnthropicMessages {
+        let input: Value = serde_json::from_str(ARGUMENTS).unwrap_or_default();
+        let block = json!({"type": "tool_use", "id": "call_1", "name": "weather", "input": input});
+        return message(&json!([block]), &json!("tool_use")).to_string();
+    }
+    let call = json!({"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": ARGUMENTS}});
+    completion(&json!({"role": "assistant", "content": null, "tool_calls": [call]}), "tool_calls").to_string()
+}
+
+fn error(dialect: DialectName) -> String {
+    match dialect {
+        DialectName::AnthropicMessages => {
+            event(&json!({"type": "error", "error": {"type": "overloaded_error", "message": "too busy"}}))
+        }
+        _ => format!(
+            "data: {}\n\n",
+            json!({"error": {"message": "too busy", "type": "server_error", "param": null, "code": null}})
+        ),
+    }
+}
+
+/// Whether a request brings what it has to: no client's headers are lost on the way.
+pub(crate) fn came_through(headers: &HeaderMap, client: &str) -> bool {
+    match client {
+        "openai-python" | "openai-node" | "langchain-python" => headers.contains_key("x-stainless-lang"),
+        "anthropic-python" => headers.contains_key("anthropic-version"),
+        _ => true,
+    }
+}

@@ -1,0 +1,271 @@
+//! Upstreams at their worst: what the client gets and what the record says, for each of the outcomes in docs/RELIABILITY.md.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use recorder::projection::chat::{Chat, Outcome};
+use serde_json::{Value, json};
+use shared::event::FailureStage;
+use tests::openai::ApiError;
+use tests::oracle::Oracle;
+use tests::services::Gateway;
+use tests::stack::{Stack, User, streamed_text};
+use tests::upstream::{Gate, Raw, Received, Script, Scripted, Step};
+
+const PIECE: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"half\"}}]}\n\n";
+const END: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+
+/// A gateway with a route, and an upstream of its own, for each of these models: the upstream's URL, and its settings.
+async fn routed(
+    stack: &Stack,
+    models: &[(&str, &str, &str)],
+    key: &str,
+) -> anyhow::Result<(Gateway, tempfile::TempDir)> {
+    let mut routes = String::new();
+    for (model, url, settings) in models {
+        write!(routes, "[upstreams.{model}]\nbase_url = \"{url}\"\nkey_from = \"KEY\"\n{settings}\n")?;
+        write!(routes, "[[routes]]\nmodels = [\"{model}\"]\nupstreams = [\"{model}\"]\n\n")?;
+    }
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("routes.toml");
+    std::fs::write(&file, routes)?;
+    let gateway = stack.another_gateway(|settings| {
+        settings.more.push(("GATEWAY_ROUTES_FILE".into(), file.display().to_string()));
+        settings.more.push(("KEY".into(), key.into()));
+    });
+    Ok((gateway.await?, dir))
+}
+
+async fn chat(gateway: &Gateway, user: &User, model: &str) -> anyhow::Result<reqwest::Response> {
+    let body = json!({"messages": [{"role": "user", "content": "x"}], "model": model, "stream": true});
+    let request = tests::http::client().post(gateway.url("/v1/chat/completions")).bearer_auth(&user.token);
+    Ok(request.json(&body).send().await?)
+}
+
+/// What came before the end, and whether that was a clean one.
+async fn read(mut response: reqwest::Response) -> (Vec<u8>, bool) {
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return (body, true),
+            Err(_) => return (body, false),
+        }
+    }
+}
+
+fn model_of(body: &[u8]) -> String {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    body["model"].as_str().unwrap_or_default().to_owned()
+}
+
+fn row<'a>(oracle: &'a Oracle, model: &str) -> &'a Chat {
+    let mut rows = oracle.tables.chats.values().filter(|chat| chat.model == model);
+    let row = rows.next().expect("the chat is on the record");
+    assert!(rows.next().is_none(), "{model}: one chat, one row");
+    row
+}
+
+/// The stage, the type of the error, the status, and the number of attempts of a chat that failed.
+fn failure(oracle: &Oracle, model: &str) -> (FailureStage, Option<String>, Option<u16>, usize) {
+    let ending = row(oracle, model).ending.as_ref().expect("it has ended");
+    let Outcome::Failed { stage, error } = &ending.outcome else { panic!("{model}: {:?}", ending.outcome) };
+    let attempts: Vec<Value> = serde_json::from_str(ending.attempts.as_str()).expect("a list");
+    (*stage, error.kind.clone(), error.status, attempts.len())
+}
+
+fn answer(oracle: &Oracle, model: &str) -> Option<String> {
+    let chat = row(oracle, model);
+    let message = chat.chat_id.assistant_message();
+    oracle.tables.messages.get(&message).map(|message| message.content.clone())
+}
+
+fn is_completed(oracle: &Oracle, model: &str) -> bool {
+    matches!(row(oracle, model).ending.as_ref().expect("it has ended").outcome, Outcome::Completed)
+}
+
+#[tokio::test]
+async fn before_the_head_each_has_its_own_error() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    let scripted = Scripted::start().await?;
+    let limited = ApiError::rate_limited();
+    let unwell = r#"{"error":{"message":"unwell","type":"server_error"}}"#;
+    let refusal = limited.clone();
+    scripted.otherwise(move |request: &Received| match model_of(&request.body).as_str() {
+        "limited" => Script::error(&refusal).header(RETRY_AFTER, "3600"),
+        "unwell" => Script::json(StatusCode::INTERNAL_SERVER_ERROR, unwell),
+        "closes" => Script::new(StatusCode::OK).before(Step::Cut),
+        _ => Script::new(StatusCode::OK).before(Step::Hang),
+    });
+    let raw = Raw::start(|body| match model_of(body).as_str() {
+        "closes-in-headers" => Bytes::from_static(b"HTTP/1.1 200 OK\r\ncontent-type: text/eve"),
+        "no-http" => Bytes::from_static(b"220 smtp.example.com ESMTP ready\r\n"),
+        _ => Bytes::from((0..4096_u32).map(|n| (n * 7919 % 251) as u8).collect::<Vec<_>>()),
+    })
+    .await?;
+    let (url, raw_url) = (scripted.base_url(), raw.base_url());
+    let models = [
+        ("limited", url.as_str(), ""),
+        ("unwell", &url, ""),
+        ("closes", &url, ""),
+        ("hangs", &url, "head_timeout = \"300ms\""),
+        ("closes-in-headers", &raw_url, ""),
+        ("no-http", &raw_url, ""),
+        ("binary", &raw_url, ""),
+    ];
+    let (gateway, _dir) = routed(&stack, &models, scripted.key()).await?;
+
+    let response = chat(&gateway, &ann, "limited").await?;
+    assert_eq!(
+        (response.status(), &response.headers()["retry-after"]),
+        (StatusCode::TOO_MANY_REQUESTS, &"3600".parse()?)
+    );
+    assert_eq!(response.bytes().await?, limited.body(), "byte for byte");
+    let response = chat(&gateway, &ann, "unwell").await?;
+    assert_eq!((response.status(), response.text().await?), (StatusCode::INTERNAL_SERVER_ERROR, unwell.to_owned()));
+    let ours = [
+        ("closes", StatusCode::BAD_GATEWAY, "upstream_broken"),
+        ("hangs", StatusCode::GATEWAY_TIMEOUT, "upstream_head_timeout"),
+        ("closes-in-headers", StatusCode::BAD_GATEWAY, "upstream_broken"),
+        ("no-http", StatusCode::BAD_GATEWAY, "upstream_broken"),
+        ("binary", StatusCode::BAD_GATEWAY, "upstream_broken"),
+    ];
+    for (model, status, code) in ours {
+        let response = chat(&gateway, &ann, model).await?;
+        assert_eq!(response.status(), status, "{model}");
+        assert_eq!(response.json::<Value>().await?["error"]["code"], code, "{model}");
+    }
+
+    let oracle = stack.settled().await?;
+    let kind = |kind: &str| Some(kind.to_owned());
+    // An hour is not waited for; everything else is tried twice.
+    assert_eq!(failure(&oracle, "limited"), (FailureStage::UpstreamStatus, kind("requests"), Some(429), 1));
+    assert_eq!(failure(&oracle, "unwell"), (FailureStage::UpstreamStatus, kind("server_error"), Some(500), 2));
+    for (model, _, code) in ours {
+        assert_eq!(failure(&oracle, model), (FailureStage::UpstreamConnect, kind(code), None, 2), "{model}");
+        assert_eq!(answer(&oracle, model), None, "{model}");
+    }
+    let day = oracle.tables.usage_stats.values().next().unwrap();
+    assert_eq!((day.api_calls, day.failed_calls), (7, 7));
+    Ok(())
+}
+
+#[tokio::test]
+async fn within_an_answer_what_breaks_off_breaks_off_and_its_part_is_kept() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    let scripted = Scripted::start().await?;
+    let gate = Gate::new();
+    let silent = gate.clone();
+    scripted.otherwise(move |_| Script::stream([PIECE]).after(1, Step::Wait(silent.clone())).after(1, Step::Hang));
+    let raw = Raw::start(|body| {
+        let chunk = format!("{HEAD}{:x}\r\n{PIECE}\r\n", PIECE.len());
+        match model_of(body).as_str() {
+            "no-last-chunk" => chunk.into(),
+            "no-chunk-size" => format!("{chunk}this is no size\r\n{PIECE}").into(),
+            // It promises more than it sends.
+            _ => format!("{chunk}{:x}\r\n{}", PIECE.len(), &PIECE[..20]).into(),
+        }
+    })
+    .await?;
+    let (url, raw_url) = (scripted.base_url(), raw.base_url());
+    let models = [
+        ("hangs", url.as_str(), "idle_timeout = \"500ms\""),
+        ("no-last-chunk", &raw_url, ""),
+        ("no-chunk-size", &raw_url, ""),
+        ("half-a-chunk", &raw_url, ""),
+    ];
+    let (gateway, _dir) = routed(&stack, &models, scripted.key()).await?;
+    for (model, _, _) in &models {
+        let response = chat(&gateway, &ann, model).await?;
+        assert_eq!(response.status(), 200, "{model}");
+        let (body, is_clean) = read(response).await;
+        assert!(!is_clean, "{model}: a clean end would look like success");
+        assert!(body.starts_with(PIECE.as_bytes()), "{model}: {}", String::from_utf8_lossy(&body));
+    }
+    let oracle = stack.settled().await?;
+    for (model, _, _) in &models {
+        let code = if *model == "hangs" { "upstream_idle_timeout" } else { "upstream_broken" };
+        assert_eq!(failure(&oracle, model), (FailureStage::UpstreamStream, Some(code.into()), None, 1), "{model}");
+        assert_eq!(answer(&oracle, model).as_deref(), Some("half"), "{model}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn much_at_once_and_little_for_long_pass_and_are_recorded() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    let scripted = Scripted::start().await?;
+    let text = "0123456789abcdef".repeat(1 << 16);
+    let large = format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n");
+    // What a 20-minute stream of a chunk every 50 ms has in it.
+    let tiny: Arc<Vec<String>> = Arc::new((0..24_000).map(|n| PIECE.replace("half", &format!("{n} "))).collect());
+    let said: String = (0..24_000).fold(String::new(), |said, n| said + &*format!("{n} "));
+    let (one, many) = (large.clone(), Arc::clone(&tiny));
+    scripted.otherwise(move |request: &Received| match model_of(&request.body).as_str() {
+        "large" => Script::stream([one.clone(), END.to_owned()]),
+        _ => Script::stream(many.iter().cloned().chain([END.to_owned()])),
+    });
+    let url = scripted.base_url();
+    let (gateway, _dir) = routed(&stack, &[("large", &url, ""), ("tiny", &url, "")], scripted.key()).await?;
+    let (body, is_clean) = read(chat(&gateway, &ann, "large").await?).await;
+    assert!(is_clean && body == format!("{large}{END}").into_bytes(), "byte for byte");
+    let (body, is_clean) = read(chat(&gateway, &ann, "tiny").await?).await;
+    assert!(is_clean && body == format!("{}{END}", tiny.concat()).into_bytes(), "byte for byte");
+    assert_eq!(streamed_text(&String::from_utf8(body)?), said);
+
+    let oracle = stack.settled().await?;
+    assert!(is_completed(&oracle, "large") && is_completed(&oracle, "tiny"));
+    assert_eq!(answer(&oracle, "large"), Some(text));
+    assert_eq!(answer(&oracle, "tiny"), Some(said));
+    Ok(())
+}
+
+#[tokio::test]
+async fn garbage_in_a_stream_passes_and_is_noted() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    let scripted = Scripted::start().await?;
+    let noise: Vec<u8> = (0..50_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let among = [PIECE.as_bytes(), b"data: ", &noise, b"\n\n", END.as_bytes()].concat();
+    let (only, between) = (noise.clone(), among.clone());
+    scripted.otherwise(move |request: &Received| match model_of(&request.body).as_str() {
+        "only-garbage" => Script::stream([only.clone()]),
+        "garbage-between" => Script::stream([between.clone()]),
+        _ => Script {
+            body: vec![Step::Send("<html>Welcome to this network</html>".into())],
+            ..Script::new(StatusCode::OK)
+        }
+        .header(CONTENT_TYPE, "text/html"),
+    });
+    let url = scripted.base_url();
+    let models = [("only-garbage", url.as_str(), ""), ("garbage-between", &url, ""), ("a-page", &url, "")];
+    let (gateway, _dir) = routed(&stack, &models, scripted.key()).await?;
+    assert_eq!(read(chat(&gateway, &ann, "only-garbage").await?).await, (noise, true));
+    assert_eq!(read(chat(&gateway, &ann, "garbage-between").await?).await, (among, true));
+    let (page, is_clean) = read(chat(&gateway, &ann, "a-page").await?).await;
+    assert!(is_clean && page == b"<html>Welcome to this network</html>");
+
+    let oracle = stack.settled().await?;
+    assert!(is_completed(&oracle, "garbage-between"));
+    assert_eq!(answer(&oracle, "garbage-between").as_deref(), Some("half"));
+    let notes = |model: &str| row(&oracle, model).ending.as_ref().expect("it has ended").notes.as_str().to_owned();
+    assert!(notes("garbage-between").contains("unreadable_chunk"), "{}", notes("garbage-between"));
+    for model in ["only-garbage", "a-page"] {
+        let (stage, kind, _, attempts) = failure(&oracle, model);
+        assert_eq!((stage, attempts), (FailureStage::UpstreamStream, 1), "{model}");
+        assert_eq!((kind.as_deref(), answer(&oracle, model)), (Some("empty_answer"), None), "{model}");
+    }
+    // A gateway that has seen all that still serves.
+    let again = Duration::from_secs(60);
+    tokio::time::timeout(again, stack.finished_chat(&ann, "still there?")).await??;
+    stack.settled().await?;
+    Ok(())
+}

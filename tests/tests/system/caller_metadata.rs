@@ -1,0 +1,73 @@
+//! What callers say about their chats can be asked for: through the API, and in SQL, with an index for it.
+
+use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
+use tests::stack::{MODEL, Stack, User};
+
+async fn chat(stack: &Stack, user: &User, said: &Value, tags: &str) -> anyhow::Result<String> {
+    let mut body = json!({"model": MODEL, "messages": [{"role": "user", "content": "x"}]});
+    for (name, value) in said.as_object().into_iter().flatten() {
+        body[name] = value.clone();
+    }
+    let request = stack.post("/v1/chat/completions").bearer_auth(&user.token).header("x-stenograph-tags", tags);
+    let response = request.json(&body).send().await?;
+    assert_eq!(response.status(), 200);
+    let id = tests::stack::header(&response, "x-chat-id")?;
+    response.bytes().await?;
+    Ok(id)
+}
+
+async fn found(stack: &Stack, user: &User, query: &str) -> anyhow::Result<Vec<String>> {
+    let list = stack.read(user, &format!("/api/chats?{query}")).await?;
+    let ids = list["data"].as_array().into_iter().flatten().filter_map(|chat| chat["id"].as_str());
+    Ok(ids.map(str::to_owned).collect())
+}
+
+#[tokio::test]
+async fn chats_are_found_by_what_callers_said() -> anyhow::Result<()> {
+    let stack = Stack::with_api(&[], &[]).await?;
+    let (ann, bob) = (stack.user("ann").await?, stack.user("bob").await?);
+    let deep: Value = serde_json::from_str(&format!("{{\"a\":{}{}}}", "[".repeat(110), "]".repeat(110)))?;
+    let first = chat(&stack, &ann, &json!({"user": "u-1", "metadata": {"run": 7, "x": "a\0b"}}), "red, blue").await?;
+    let second = chat(&stack, &ann, &json!({"user": "u\0", "metadata": deep}), "blue").await?;
+    let third = chat(&stack, &ann, &json!({}), "").await?;
+    let other = chat(&stack, &bob, &json!({}), "blue").await?;
+    stack.settled().await?;
+
+    assert_eq!(found(&stack, &ann, "tag=red").await?, std::slice::from_ref(&first));
+    assert_eq!(found(&stack, &ann, "tag=blue").await?, [second.clone(), first.clone()], "and nobody else's");
+    assert_eq!(found(&stack, &bob, "tag=blue").await?, std::slice::from_ref(&other));
+    assert_eq!(found(&stack, &ann, "tag=blue&callerUser=u-1").await?, std::slice::from_ref(&first));
+    assert!(found(&stack, &ann, "tag=re").await?.is_empty());
+    let one = stack.read(&ann, &format!("/api/chats/{first}")).await?;
+    let expected = json!({"user": "u-1", "metadata": {"run": 7, "x": "a\\u0000b"}, "tags": ["red", "blue"]});
+    assert_eq!(one["callerMetadata"], expected);
+    let one = stack.read(&ann, &format!("/api/chats/{second}")).await?;
+    assert_eq!(
+        (&one["callerMetadata"]["user"], &one["callerMetadata"]["tags"]),
+        (&json!("u\\u0000"), &json!(["blue"]))
+    );
+    assert!(one["callerMetadata"]["metadata"].is_string(), "what the tables cannot hold is there as its text");
+    assert!(stack.read(&ann, &format!("/api/chats/{third}")).await?["callerMetadata"].is_null());
+
+    let pool = stack.database().await?;
+    let count = "SELECT count(*) FROM chats WHERE caller_metadata @> ";
+    for (wanted, expected) in [(r#"{"tags":["blue"]}"#, 3), (r#"{"metadata":{"run":7}}"#, 1), (r#"{"user":"u-2"}"#, 0)]
+    {
+        let rows: i64 = sqlx::query_scalar(AssertSqlSafe(format!("{count}'{wanted}'"))).fetch_one(&pool).await?;
+        assert_eq!(rows, expected, "{wanted}");
+    }
+    // With a few rows a scan is cheaper; where it is not to be had, the index answers.
+    let mut connection = pool.acquire().await?;
+    sqlx::raw_sql("SET enable_seqscan = off").execute(&mut *connection).await?;
+    let explain = format!("EXPLAIN {count}'{{\"tags\":[\"blue\"]}}'");
+    let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain)).fetch_all(&mut *connection).await?;
+    assert!(plan.concat().contains("chats_by_caller_metadata"), "{plan:?}");
+
+    // Tables made anew from the log hold the same; so does an export.
+    let verified = stack.recorder.run(&["verify"]).await?;
+    assert!(!verified.contains("differ") || verified.contains("0 differ"), "{verified}");
+    let lines = stack.recorder.run(&["replay", "--kind", "started", "--fields", "data.caller_metadata.tags"]).await?;
+    assert_eq!(lines.matches("blue").count(), 3, "{lines}");
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! Providers that refuse `stream_options`: the gateway takes back what only it asked for, and remembers.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use shared::event::{Attempt, Event};
+use tests::stack::{MODEL, Stack, User, streamed_text};
+use tests::upstream::{Received, Script, answer};
+
+const REFUSAL: &str = r#"{"error":{"message":"Unrecognized request argument supplied: stream_options","type":"invalid_request_error","param":null,"code":null}}"#;
+
+fn names_stream_options(request: &Received) -> bool {
+    serde_json::from_slice::<Value>(&request.body).is_ok_and(|body| body.get("stream_options").is_some())
+}
+
+fn refusing(request: &Received) -> Script {
+    match names_stream_options(request) {
+        true => Script::json(StatusCode::BAD_REQUEST, REFUSAL),
+        false => answer(request, "As you wish."),
+    }
+}
+
+async fn chat(stack: &Stack, user: &User, body: &Value) -> anyhow::Result<(StatusCode, String)> {
+    let response = stack.post("/v1/chat/completions").bearer_auth(&user.token).json(body).send().await?;
+    Ok((response.status(), response.text().await?))
+}
+
+fn streamed() -> Value {
+    json!({"model": MODEL, "stream": true, "messages": [{"role": "user", "content": "x"}]})
+}
+
+/// The statuses of each chat's attempts, in the order in which the chats ended.
+async fn attempts(stack: &Stack) -> anyhow::Result<Vec<Vec<Option<u16>>>> {
+    let statuses = |attempts: &[Attempt]| attempts.iter().map(|attempt| attempt.status).collect();
+    let events = stack.settled().await?.events;
+    let ended = events.iter().filter_map(|event| match event {
+        Event::MessageCompleted(event) => Some((event.started_at, statuses(&event.attempts))),
+        Event::ChatFailed(event) => Some((event.started_at, statuses(&event.attempts))),
+        _ => None,
+    });
+    let mut ended: Vec<_> = ended.collect();
+    ended.sort_by_key(|(at, _)| *at);
+    Ok(ended.into_iter().map(|(_, statuses)| statuses).collect())
+}
+
+#[tokio::test]
+async fn what_the_gateway_added_is_taken_back_once_and_remembered() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    stack.upstream.otherwise(refusing);
+    for _ in 0..2 {
+        let (status, text) = chat(&stack, &ann, &streamed()).await?;
+        assert_eq!((status, streamed_text(&text).as_str()), (StatusCode::OK, "As you wish."));
+    }
+    // What the client asks for itself is between it and the upstream.
+    let mut own = streamed();
+    own["stream_options"] = json!({"include_usage": true});
+    assert_eq!(chat(&stack, &ann, &own).await?, (StatusCode::BAD_REQUEST, REFUSAL.to_owned()));
+    let sent: Vec<bool> = stack.upstream.chats().iter().map(|request| names_stream_options(request)).collect();
+    assert_eq!(sent, [true, false, false, true]);
+    assert_eq!(attempts(&stack).await?, [vec![Some(400), Some(200)], vec![Some(200)], vec![Some(400)]]);
+    stack.gateway.process().logged("an upstream refuses stream_options").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn another_mistake_is_told_as_it_came_and_not_remembered() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    // It repeats the request, and so names what it does not mind.
+    let echo = |request: &Received| {
+        let body = json!({"detail": [{"type": "missing", "input": String::from_utf8_lossy(&request.body)}]});
+        Script::json(StatusCode::UNPROCESSABLE_ENTITY, body.to_string())
+    };
+    stack.upstream.otherwise(echo);
+    let (status, text) = chat(&stack, &ann, &streamed()).await?;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(!text.contains("stream_options"), "the answer to what the client sent: {text}");
+
+    // One that is longer than what is looked through, one that is cut off, and one that has nothing to do with it.
+    let long = format!(r#"{{"error":{{"message":"{}"}}}}"#, "too long ".repeat(30_000));
+    stack.upstream.next(Script::json(StatusCode::BAD_REQUEST, long.clone()));
+    assert_eq!(chat(&stack, &ann, &streamed()).await?, (StatusCode::BAD_REQUEST, long));
+    let pieces = ["half of ", "an error"].map(bytes::Bytes::from);
+    let cut = Script::stream(pieces).after(2, tests::upstream::Step::Cut);
+    stack.upstream.next(Script { status: StatusCode::BAD_REQUEST, ..cut });
+    assert!(chat(&stack, &ann, &streamed()).await.is_err(), "what breaks off breaks off");
+    let context = r#"{"error":{"message":"too many tokens","code":"context_length_exceeded"}}"#;
+    stack.upstream.next(Script::json(StatusCode::BAD_REQUEST, context));
+    assert_eq!(chat(&stack, &ann, &streamed()).await?, (StatusCode::BAD_REQUEST, context.to_owned()));
+
+    assert!(names_stream_options(stack.upstream.chats().last().unwrap()), "it is still asked");
+    let expected = [vec![Some(422), Some(422)], vec![Some(400)], vec![Some(400)], vec![Some(400)]];
+    assert_eq!(attempts(&stack).await?, expected);
+    Ok(())
+}
