@@ -14,6 +14,9 @@ pub mod lease;
 pub mod stream;
 pub mod subject;
 
+#[cfg(feature = "schema")]
+pub mod schema;
+
 pub mod address;
 pub mod token;
 

@@ -6,6 +6,7 @@ use crate::id::MessageId;
 
 /// The answer, whole or partial.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AssistantMessage {
     /// Its id.
     pub id: MessageId,
@@ -39,6 +40,7 @@ pub struct AssistantMessage {
 
 /// One more answer to the same request, where the client asked for several.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct OtherChoice {
     /// Its number among the choices.
     pub index: u64,
@@ -63,6 +65,7 @@ pub struct OtherChoice {
 
 /// One call of a client's tool.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ToolCall {
     /// The provider's id for the call.
     pub id: String,

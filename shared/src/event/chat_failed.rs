@@ -9,6 +9,7 @@ use crate::usage::Usage;
 
 /// A chat ended without an answer, or with part of one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ChatFailed {
     /// The chat.
     pub chat_id: ChatId,
@@ -20,9 +21,11 @@ pub struct ChatFailed {
     pub gateway: String,
     /// When it was admitted. Its UTC day is the day that it counts for.
     #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::DateTime"))]
     pub started_at: OffsetDateTime,
     /// When it failed.
     #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::DateTime"))]
     pub failed_at: OffsetDateTime,
     /// The model that the client asked for.
     pub model: String,
@@ -52,6 +55,7 @@ pub struct ChatFailed {
 
 /// Where a chat failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FailureStage {
     /// No connection, or no response head in time.
@@ -84,6 +88,7 @@ impl FailureStage {
 
 /// What went wrong, as far as anyone said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ChatError {
     /// The HTTP status, where one came.
     #[serde(default, skip_serializing_if = "Option::is_none")]

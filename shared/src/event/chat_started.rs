@@ -9,6 +9,7 @@ use crate::id::{ChatId, ConversationId, MessageId, UserId};
 
 /// A chat was admitted: durable before the first byte of the answer reaches the client.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ChatStarted {
     /// The chat.
     pub chat_id: ChatId,
@@ -25,6 +26,7 @@ pub struct ChatStarted {
     pub gateway: String,
     /// When it was admitted.
     #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::DateTime"))]
     pub started_at: OffsetDateTime,
     /// The wire format that the client speaks.
     pub dialect: DialectName,
@@ -35,9 +37,10 @@ pub struct ChatStarted {
     /// The sampling temperature that the client asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
-    /// Everything else that the client sent: the request object without `messages`.
+    /// Everything else that the client sent: the request object without `messages` (in a responses request, `input`).
+    #[cfg_attr(feature = "schema", schemars(with = "serde_json::Map<String, serde_json::Value>"))]
     pub parameters: Box<RawValue>,
-    /// The request's messages as sent, history included.
+    /// The request's messages (in a responses request, its input) as sent, history included.
     pub messages: Box<RawValue>,
     /// What is new in them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,6 +54,7 @@ pub struct ChatStarted {
 
 /// How the chat came by its conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ConversationOrigin {
     /// The client named none: this chat opened a new one.
@@ -63,6 +67,7 @@ pub enum ConversationOrigin {
 
 /// The message that a chat adds to its conversation on the asking side.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct UserMessage {
     /// Its id.
     pub id: MessageId,

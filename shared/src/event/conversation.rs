@@ -7,6 +7,7 @@ use crate::id::{ChangeId, ConversationId, UserId};
 
 /// A conversation was opened ahead of its first chat.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ConversationCreated {
     /// The conversation.
     pub conversation_id: ConversationId,
@@ -14,6 +15,7 @@ pub struct ConversationCreated {
     pub user_id: UserId,
     /// When it was opened.
     #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::DateTime"))]
     pub created_at: OffsetDateTime,
     /// The title that the client gave it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -28,6 +30,7 @@ pub struct ConversationCreated {
 
 /// A user changed something about a conversation. Of two changes of the same thing, the one with the greater id stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ConversationChanged {
     /// The change.
     pub change_id: ChangeId,
@@ -37,6 +40,7 @@ pub struct ConversationChanged {
     pub user_id: UserId,
     /// When it was changed.
     #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::DateTime"))]
     pub changed_at: OffsetDateTime,
     /// Its new title.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,6 +52,7 @@ pub struct ConversationChanged {
 
 /// A user deleted a conversation: no reading of the record shows it any more, and what it used stays counted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ConversationDeleted {
     /// The conversation.
     pub conversation_id: ConversationId,
@@ -55,5 +60,6 @@ pub struct ConversationDeleted {
     pub user_id: UserId,
     /// When it was deleted.
     #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::DateTime"))]
     pub deleted_at: OffsetDateTime,
 }

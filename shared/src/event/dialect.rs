@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The wire format of a chat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DialectName {
     /// OpenAI chat completions.

@@ -9,6 +9,7 @@ use crate::usage::Usage;
 
 /// A chat ended with an answer: durable before the client sees the end of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MessageCompleted {
     /// The chat.
     pub chat_id: ChatId,
@@ -20,9 +21,11 @@ pub struct MessageCompleted {
     pub gateway: String,
     /// When it was admitted. Its UTC day is the day that it counts for.
     #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::DateTime"))]
     pub started_at: OffsetDateTime,
     /// When the answer was complete.
     #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::DateTime"))]
     pub finished_at: OffsetDateTime,
     /// The model that the client asked for.
     pub model: String,

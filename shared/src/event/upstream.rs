@@ -5,11 +5,13 @@ use time::OffsetDateTime;
 
 /// One try at one upstream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Attempt {
     /// The upstream's name.
     pub upstream: String,
     /// When it began.
     #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::DateTime"))]
     pub started_at: OffsetDateTime,
     /// Until the response head came, or the try failed, in milliseconds.
     pub duration_ms: u64,
@@ -23,6 +25,7 @@ pub struct Attempt {
 
 /// Who answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct UpstreamAnswer {
     /// The upstream's name in this deployment.
     pub name: String,
