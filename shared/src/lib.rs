@@ -15,6 +15,9 @@ pub mod lease;
 pub mod stream;
 pub mod subject;
 
+#[cfg(feature = "schema")]
+pub mod schema;
+
 pub mod address;
 pub mod http;
 pub mod issuer;

@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 /// Where the numbers come from. They are never mixed: sums keep reported and estimated apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum UsageSource {
     /// The provider reported them. A reported zero is a zero.
@@ -29,6 +30,7 @@ impl UsageSource {
 
 /// The usage of one chat, in tokens.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Usage {
     /// Where the numbers come from.
     pub source: UsageSource,
@@ -47,6 +49,7 @@ pub struct Usage {
 
 /// Disjoint parts: prices differ by part, and parts add up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct UsageParts {
     /// Input that was read anew.
     pub uncached_input: u64,

@@ -1,0 +1,213 @@
+//! JSON Schemas of the events and an AsyncAPI document of the stream, made from the types that are published: they cannot
+//! say anything else. Both are checked in below `docs/schema`, for whoever reads the stream without this code.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use schemars::generate::{SchemaGenerator, SchemaSettings};
+use schemars::transform::{RecursiveTransform, Transform as _};
+use schemars::{JsonSchema, Schema, json_schema};
+use serde_json::{Map, Value, json};
+
+use crate::event::{
+    ChatFailed, ChatStarted, ConversationChanged, ConversationCreated, ConversationDeleted, EventKind, MessageCompleted,
+};
+use crate::{body, envelope, stream};
+
+/// The name of the AsyncAPI document among [`documents`].
+pub const ASYNCAPI: &str = "asyncapi.json";
+
+/// A time, as in RFC 3339.
+#[derive(Clone, Copy, Debug)]
+pub struct DateTime;
+
+impl JsonSchema for DateTime {
+    fn schema_name() -> Cow<'static, str> {
+        "DateTime".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "date-time"})
+    }
+}
+
+/// Every document, by the name of its file.
+pub fn documents() -> BTreeMap<String, String> {
+    let schemas = EventKind::ALL.into_iter().map(|kind| (file_name(kind), json_schema_of(kind)));
+    schemas.chain([(ASYNCAPI.to_owned(), asyncapi())]).map(|(name, document)| (name, pretty(&document))).collect()
+}
+
+/// The file with the schema of this kind of event.
+pub fn file_name(kind: EventKind) -> String {
+    format!("{}.json", kind.type_name())
+}
+
+/// The JSON Schema (2020-12) of the payload; its `$id` is what the events' header `ce-dataschema` says.
+fn json_schema_of(kind: EventKind) -> Value {
+    let mut schema = payload(kind, SchemaSettings::draft2020_12().for_serialize().into_generator());
+    schema.insert("$id".to_owned(), envelope::schema_uri(kind.type_name()).into());
+    schema.insert("title".to_owned(), kind.type_name().into());
+    // These first, then the rest as it comes.
+    let mut ordered = Map::new();
+    for name in ["$schema", "$id", "title"] {
+        ordered.extend(schema.remove_entry(name));
+    }
+    ordered.extend(schema);
+    Value::Object(ordered)
+}
+
+fn payload(kind: EventKind, generator: SchemaGenerator) -> Map<String, Value> {
+    let mut schema = match kind {
+        EventKind::ChatStarted => generator.into_root_schema_for::<ChatStarted>(),
+        EventKind::MessageCompleted => generator.into_root_schema_for::<MessageCompleted>(),
+        EventKind::ChatFailed => generator.into_root_schema_for::<ChatFailed>(),
+        EventKind::ConversationCreated => generator.into_root_schema_for::<ConversationCreated>(),
+        EventKind::ConversationChanged => generator.into_root_schema_for::<ConversationChanged>(),
+        EventKind::ConversationDeleted => generator.into_root_schema_for::<ConversationDeleted>(),
+    };
+    RecursiveTransform(absent_is_never_null).transform(&mut schema);
+    schema.as_object_mut().map(std::mem::take).unwrap_or_default()
+}
+
+/// A member that may be absent is left out when there is nothing to say: it is never published as null.
+fn absent_is_never_null(schema: &mut Schema) {
+    let required: Vec<Value> = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
+    let Some(members) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    for (_, member) in members.iter_mut().filter(|(name, _)| !required.contains(&Value::from(name.as_str()))) {
+        let Some(member) = member.as_object_mut() else { continue };
+        if let Some(Value::Array(types)) = member.get_mut("type") {
+            types.retain(|name| name != "null");
+            if let [only] = types.as_slice() {
+                let only = only.clone();
+                member.insert("type".to_owned(), only);
+            }
+        }
+        if let Some(Value::Array(choices)) = member.get_mut("anyOf") {
+            choices.retain(|choice| choice.get("type").is_none_or(|name| name != "null"));
+            if let [Value::Object(only)] = choices.as_slice() {
+                let only = only.clone();
+                member.remove("anyOf");
+                member.extend(only);
+            }
+        }
+    }
+}
+
+/// AsyncAPI 3.0. Its tools know JSON Schema as of draft 7, so the payloads are told in that.
+fn asyncapi() -> Value {
+    let (mut schemas, mut channels, mut operations, mut messages) = (Map::new(), Map::new(), Map::new(), Map::new());
+    for kind in EventKind::ALL {
+        let settings = SchemaSettings::draft07().for_serialize().with(|settings| {
+            settings.definitions_path = "/components/schemas".into();
+            settings.meta_schema = None;
+        });
+        let mut schema = payload(kind, settings.into_generator());
+        // Where the settings say that definitions are to be.
+        let mut components = schema.remove("components").unwrap_or_default();
+        if let Some(definitions) = components.get_mut("schemas").and_then(Value::as_object_mut) {
+            for definition in definitions.values_mut() {
+                let definition: Result<&mut Schema, _> = definition.try_into();
+                definition.into_iter().for_each(absent_is_never_null);
+            }
+            schemas.append(definitions);
+        }
+        let description = schema.get("description").cloned().unwrap_or_default();
+        let (name, token) = (message_name(kind), kind.subject_token());
+        schemas.insert(name.clone(), Value::Object(schema));
+        messages.insert(
+            name.clone(),
+            json!({
+                "name": kind.type_name(),
+                "title": name,
+                "summary": description,
+                "contentType": "application/json",
+                "headers": headers(kind),
+                "payload": {"$ref": format!("#/components/schemas/{name}")},
+            }),
+        );
+        channels.insert(
+            token.to_owned(),
+            json!({
+                "address": format!("chats.{token}.{{user}}"),
+                "description": description,
+                "parameters": {"user": {"$ref": "#/components/parameters/user"}},
+                "messages": {name.clone(): {"$ref": format!("#/components/messages/{name}")}},
+            }),
+        );
+        operations.insert(
+            format!("on_{token}"),
+            json!({
+                "action": "receive",
+                "summary": description,
+                "channel": {"$ref": format!("#/channels/{token}")},
+                "messages": [{"$ref": format!("#/channels/{token}/messages/{name}")}],
+            }),
+        );
+    }
+    json!({
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Stenograph",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": format!(
+                "Every chat on the record: the events in the JetStream stream {}. Events come at least once, and in no \
+                 order that may be relied on; an id is an event. See docs/EVENTS.md.",
+                stream::NAME
+            ),
+            "license": {"name": "MIT"},
+        },
+        "defaultContentType": "application/json",
+        "servers": {
+            "broker": {"host": "{broker}", "protocol": "nats", "variables": {"broker": {
+                "default": "localhost:4222", "description": "Where the deployment's broker is: NATS_URL.",
+            }}},
+        },
+        "channels": channels,
+        "operations": operations,
+        "components": {
+            "parameters": {"user": {"description":
+                "The user as one token: the id itself where it is letters, digits, - and _, at most 64 of them; any other \
+                 as ~ and its base64url."}},
+            "messages": messages,
+            "schemas": schemas,
+        },
+    })
+}
+
+/// The envelope: the attributes of CloudEvents 1.0, and those of ours.
+fn headers(kind: EventKind) -> Value {
+    let uuid = json!({"type": "string", "format": "uuid"});
+    json!({
+        "type": "object",
+        "required": [envelope::ID, envelope::TYPE, envelope::SOURCE, envelope::TIME, "ce-specversion", "Nats-Msg-Id"],
+        "properties": {
+            envelope::ID: uuid,
+            envelope::TYPE: {"type": "string", "const": kind.type_name()},
+            envelope::SOURCE: {"type": "string", "description": "Who published it: /gateway/<instance> or /recorder."},
+            envelope::TIME: {"type": "string", "format": "date-time", "description": "When it happened."},
+            "ce-specversion": {"type": "string", "const": "1.0"},
+            "ce-datacontenttype": {"type": "string", "const": "application/json"},
+            "ce-dataschema": {"type": "string", "const": envelope::schema_uri(kind.type_name())},
+            "Nats-Msg-Id": uuid,
+            body::OBJECT: {"type": "string", "description": format!(
+                "Where the payload is too large for a message: its object in the bucket {}. The message has no payload then.",
+                body::BUCKET
+            )},
+            body::SHA256: {"type": "string", "description": "The SHA-256 of that object, in hexadecimal digits."},
+            body::SIZE: {"type": "string", "description": "The size of that object, in bytes."},
+        },
+    })
+}
+
+/// The type's name in Rust: in `stenograph.ChatStarted.v1` the middle.
+fn message_name(kind: EventKind) -> String {
+    kind.type_name().split('.').nth(1).unwrap_or_default().to_owned()
+}
+
+fn pretty(document: &Value) -> String {
+    format!("{document:#}\n")
+}

@@ -1,0 +1,75 @@
+//! Events as they were published, one file each in `fixtures/<type>/`: they must decode for ever, to the same value.
+//!
+//! A file has the subject, the headers, the payload, and what the payload is read as: `read_as`, in the form of today, where
+//! that is not the payload itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+use shared::event::{Event, EventKind};
+use shared::{envelope, subject};
+
+/// An event as it was published.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Fixture {
+    #[serde(skip)]
+    pub(crate) file: PathBuf,
+    pub(crate) subject: String,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) payload: Value,
+    pub(crate) read_as: Option<Value>,
+}
+
+/// Every fixture.
+pub(crate) fn all() -> Vec<Fixture> {
+    let mut fixtures = Vec::new();
+    for directory in entries(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/published/fixtures")) {
+        for file in entries(&directory) {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let fixture = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            fixtures.push(Fixture { file, ..fixture });
+        }
+    }
+    fixtures
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let mut entries: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    entries
+}
+
+#[test]
+fn every_event_ever_published_is_read_as_it_was_meant() {
+    for fixture in all() {
+        let file = fixture.file.display();
+        let kind =
+            EventKind::from_type_name(&fixture.headers[envelope::TYPE]).unwrap_or_else(|| panic!("{file}: type"));
+        let payload = serde_json::to_vec(&fixture.payload).unwrap();
+        let event = Event::decode(kind, &payload).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert_eq!(event.kind(), kind, "{file}");
+        let read: Value = serde_json::from_slice(&event.encode().unwrap()).unwrap();
+        assert_eq!(&read, fixture.read_as.as_ref().unwrap_or(&fixture.payload), "{file}");
+        assert_eq!(subject::of(kind, event.user_id()), fixture.subject, "{file}");
+        let headers = envelope::headers(&event, &fixture.headers[envelope::SOURCE]);
+        let headers: BTreeMap<_, _> = headers.map(|(name, value)| (name.to_owned(), value)).into();
+        assert_eq!(headers, fixture.headers, "{file}");
+    }
+}
+
+#[test]
+fn every_kind_and_version_has_one_in_a_directory_of_its_name() {
+    let fixtures = all();
+    let mut types = BTreeSet::new();
+    for fixture in &fixtures {
+        let directory = fixture.file.parent().unwrap().file_name().unwrap().to_str().unwrap();
+        assert_eq!(fixture.headers[envelope::TYPE], directory, "{}", fixture.file.display());
+        types.insert(directory);
+    }
+    for kind in EventKind::ALL {
+        assert!(types.contains(kind.type_name()), "no fixture of {}: add one before it is published", kind.type_name());
+    }
+}

@@ -1,0 +1,70 @@
+//! docs/EVENTS.md: it names what there is.
+
+use std::path::Path;
+
+use serde_json::Value;
+use shared::event::EventKind;
+use shared::{body, stream};
+
+use crate::{fixtures, schemas};
+
+fn page() -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/EVENTS.md")).unwrap()
+}
+
+/// What stands below the heading of this name, up to the next one.
+fn section<'a>(page: &'a str, name: &str) -> &'a str {
+    let heading = format!("### {name}\n");
+    let (_, rest) = page.split_once(&heading).unwrap_or_else(|| panic!("docs/EVENTS.md has no section {name:?}"));
+    rest.split("\n#").next().unwrap_or(rest)
+}
+
+#[test]
+fn has_every_field_of_every_event_in_a_table_and_no_other() {
+    let page = page();
+    for kind in EventKind::ALL {
+        let schema = schemas::schema(kind);
+        let name = kind.type_name().split('.').nth(1).unwrap();
+        tabled(&page, name, &schema);
+        let definitions = schema["$defs"].as_object().into_iter().flatten();
+        definitions
+            .filter(|(_, schema)| schema.get("properties").is_some())
+            .for_each(|(name, schema)| tabled(&page, name, schema));
+    }
+}
+
+fn tabled(page: &str, name: &str, schema: &Value) {
+    let fields: Vec<_> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+    let rows = section(page, name).lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    let told: Vec<_> = rows.map(|(field, _)| field).collect();
+    assert_eq!(told, fields, "the rows of docs/EVENTS.md, section {name}, against its fields, in their order");
+}
+
+#[test]
+fn has_every_word_that_a_field_can_be() {
+    let page = page();
+    for kind in EventKind::ALL {
+        let schema = schemas::schema(kind);
+        for (name, definition) in schema["$defs"].as_object().into_iter().flatten() {
+            for word in
+                definition["oneOf"].as_array().into_iter().flatten().filter_map(|choice| choice["const"].as_str())
+            {
+                assert!(page.contains(&format!("`{word}`")), "docs/EVENTS.md does not name `{word}`, a {name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn has_every_subject_type_header_and_bucket() {
+    let page = page();
+    for kind in EventKind::ALL {
+        assert!(page.contains(&format!("`chats.{}.<user>`", kind.subject_token())), "{kind:?}");
+        assert!(page.contains(&format!("`{}`", kind.type_name())), "{kind:?}");
+    }
+    let headers = fixtures::all().into_iter().flat_map(|fixture| fixture.headers.into_keys());
+    let others = [body::OBJECT, body::SHA256, body::SIZE, body::BUCKET, stream::NAME].map(str::to_owned);
+    for name in headers.chain(others) {
+        assert!(page.contains(&format!("`{name}`")), "docs/EVENTS.md does not name {name}");
+    }
+}

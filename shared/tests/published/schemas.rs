@@ -1,0 +1,102 @@
+//! The documents below `docs/schema`: up to date, and true of what is published.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use jsonschema::Validator;
+use serde_json::Value;
+use shared::envelope;
+use shared::event::EventKind;
+use shared::schema::{documents, file_name};
+
+use crate::fixtures;
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema")
+}
+
+#[test]
+fn are_what_the_types_say() {
+    let renew = "renew docs/schema with `cargo run -p shared --features schema --example schema`";
+    let documents = documents();
+    for (name, document) in &documents {
+        let checked_in = std::fs::read_to_string(directory().join(name)).unwrap_or_default();
+        assert!(checked_in == *document, "docs/schema/{name} is not what the types say: {renew}");
+    }
+    for entry in std::fs::read_dir(directory()).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(documents.contains_key(&name), "docs/schema/{name} is of no event any more: remove it");
+    }
+}
+
+#[test]
+fn hold_for_every_event_ever_published_and_for_nothing_else() {
+    let validators: BTreeMap<_, _> = EventKind::ALL.map(|kind| (kind.type_name(), validator(kind))).into();
+    for fixture in fixtures::all() {
+        let validator = &validators[fixture.headers[envelope::TYPE].as_str()];
+        let errors: Vec<_> = validator.iter_errors(&fixture.payload).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{}: {errors:?}", fixture.file.display());
+        // A schema that takes anything would say nothing.
+        for (name, _) in fixture.payload.as_object().unwrap() {
+            let mut other = fixture.payload.clone();
+            other[name] = Value::Null;
+            let may_be_anything = name == "messages";
+            assert_eq!(validator.is_valid(&other), may_be_anything, "{}: {name} is null", fixture.file.display());
+        }
+        let mut more = fixture.payload.clone();
+        more["a_field_of_tomorrow"] = Value::from(1);
+        assert!(validator.is_valid(&more), "a reader must put up with fields that it does not know");
+    }
+}
+
+#[test]
+fn every_field_occurs_in_some_fixture() {
+    let fixtures = fixtures::all();
+    for kind in EventKind::ALL {
+        let schema = schema(kind);
+        let mut fields = BTreeSet::new();
+        collect(&schema, &schema, "", &mut fields);
+        let mut occurring = BTreeSet::new();
+        for fixture in fixtures.iter().filter(|fixture| fixture.headers[envelope::TYPE] == kind.type_name()) {
+            present(&fixture.payload, "", &mut occurring);
+        }
+        let missing: Vec<_> = fields.difference(&occurring).collect();
+        assert!(missing.is_empty(), "{}: no fixture has {missing:?}", kind.type_name());
+    }
+}
+
+/// The schema of this kind of event, as it is checked in.
+pub(crate) fn schema(kind: EventKind) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(directory().join(file_name(kind))).unwrap()).unwrap()
+}
+
+fn validator(kind: EventKind) -> Validator {
+    jsonschema::options().should_validate_formats(true).build(&schema(kind)).unwrap()
+}
+
+/// The paths of all fields that a schema knows.
+fn collect(root: &Value, schema: &Value, path: &str, fields: &mut BTreeSet<String>) {
+    if let Some(name) = schema["$ref"].as_str() {
+        collect(root, &root["$defs"][name.trim_start_matches("#/$defs/")], path, fields);
+    }
+    for (name, member) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}/{name}");
+        collect(root, member, &path, fields);
+        fields.insert(path);
+    }
+    if let Some(items) = schema.get("items") {
+        collect(root, items, path, fields);
+    }
+}
+
+/// The paths of all fields that a value has.
+fn present(value: &Value, path: &str, fields: &mut BTreeSet<String>) {
+    for item in value.as_array().into_iter().flatten() {
+        present(item, path, fields);
+    }
+    for (name, member) in value.as_object().into_iter().flatten() {
+        let path = format!("{path}/{name}");
+        present(member, &path, fields);
+        fields.insert(path);
+    }
+}
