@@ -1,5 +1,5 @@
 //! What must hold of every fold and of the reader of event streams, on answers put together at random from what providers send,
-//! from what they should not, and from noise. `fuzz/` checks the same with what it finds out about the code.
+//! from what they should not, and from noise.
 
 mod pools;
 mod properties;

@@ -9,6 +9,7 @@ mod callers;
 mod clients;
 mod connections;
 mod conversations;
+mod corpus;
 mod counting;
 mod dialects;
 mod failures;
