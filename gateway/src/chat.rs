@@ -116,7 +116,7 @@ impl Chats {
             started,
         };
         Ok(match leaving {
-            Leaving::Cancel => self.run(course).await,
+            Leaving::Cancel => Box::pin(self.run(course)).await,
             // In a task of its own, it goes on if the client leaves before there is an answer to go on with.
             Leaving::Drain(_) => {
                 let (this, drains) = (Arc::clone(self), self.recording.drains.clone());
