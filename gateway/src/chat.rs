@@ -116,7 +116,7 @@ impl Chats {
             started,
         };
         Ok(match leaving {
-            Leaving::Cancel => self.run(course).await,
+            Leaving::Cancel => Box::pin(self.run(course)).await,
             // In a task of its own, it goes on if the client leaves before there is an answer to go on with.
             Leaving::Drain(_) => {
                 let (this, drains) = (Arc::clone(self), self.recording.drains.clone());
@@ -176,7 +176,8 @@ impl Chats {
     ) -> Result<(Option<Claim>, Option<&'static str>), ApiError> {
         let Some(key) = idempotency::key_in(headers)? else { return Ok((None, None)) };
         let fingerprint = idempotency::fingerprint(body);
-        match self.keys.claim(idempotency::Token::new(user, key), ids, fingerprint).await {
+        // In a place of its own: most chats bring no key.
+        match Box::pin(self.keys.claim(idempotency::Token::new(user, key), ids, fingerprint)).await {
             Ok((claim, note)) => Ok((Some(claim), note)),
             Err(taken) if taken.fingerprint != fingerprint => Err(ApiError::idempotency_key_reused(&taken)),
             Err(taken) => Err(ApiError::idempotency_key_taken(&taken)),

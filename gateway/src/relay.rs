@@ -150,7 +150,8 @@ impl Relay {
                     }
                     self.outlet.acknowledged(&numbers);
                 }
-                () = outlet.arrived(), if self.has_room() => {}
+                // Whoever is about to record something does so first: then it goes out in the same write.
+                () = outlet.arrived(), if self.has_room() => tokio::task::yield_now().await,
                 () = health.reconnected() => {
                     self.look();
                     self.publish_due(Due::Everything).await;

@@ -11,6 +11,9 @@ const MAX_EVENT_BYTES: usize = 4 << 20;
 /// The most of an event's name that is kept.
 const MAX_NAME_BYTES: usize = 256;
 
+/// What most events begin with.
+const DATA: &[u8] = b"data: ";
+
 /// The data that ends a stream of OpenAI chat completions.
 pub const DONE: &[u8] = b"[DONE]";
 
@@ -59,7 +62,21 @@ impl SseReader {
             at = 1;
         }
         let mut event_start = if self.in_event() { 0 } else { at };
-        while let Some(length) = memchr::memchr2(b'\n', b'\r', &chunk[at..]) {
+        loop {
+            if !self.in_event()
+                && !self.event.too_long
+                && let Some(data) = one_line(&chunk[at..])
+            {
+                at += DATA.len() + data.len() + 2;
+                self.past_first_line = true;
+                let event = SseEvent { name: "", data: Some(data), too_long: false, span: event_start..at };
+                if on(event).is_break() {
+                    return;
+                }
+                event_start = at;
+                continue;
+            }
+            let Some(length) = memchr::memchr2(b'\n', b'\r', &chunk[at..]) else { break };
             let end = at + length;
             let next = match (chunk[end], chunk.get(end + 1)) {
                 (b'\r', Some(b'\n')) => end + 2,
@@ -172,6 +189,15 @@ impl Partial {
         self.too_long = false;
         flow
     }
+}
+
+/// The data of the event that this begins with, if it is what most are: one line of data, and a blank line. Nothing of it has
+/// to be kept. The end is read with more care.
+fn one_line(rest: &[u8]) -> Option<&[u8]> {
+    let data = rest.strip_prefix(DATA)?;
+    let end = memchr::memchr2(b'\n', b'\r', data)?;
+    let is_one = data[end..].starts_with(b"\n\n") && end <= MAX_EVENT_BYTES;
+    Some(&data[..end]).filter(|data| is_one && *data != DONE)
 }
 
 fn is_done_line(line: &[u8]) -> bool {

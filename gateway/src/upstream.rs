@@ -227,7 +227,8 @@ impl Upstream {
         let line = match kept {
             Some(line) => line,
             None => {
-                let opened = timeout(self.settings.connect_timeout, self.open()).await;
+                // In a place of its own: a connection that was kept should not pay for what opening one takes.
+                let opened = timeout(self.settings.connect_timeout, Box::pin(self.open())).await;
                 opened.unwrap_or(Err(UpstreamError::ConnectTimeout)).map_err(|error| (error, MayBeLost::No))?
             }
         };

@@ -10,6 +10,7 @@
 //! - usage is the last that came, never a sum: top level, else on a choice, else under `x_groq`;
 //! - an error within the stream ends it: clients raise it and read no further.
 
+mod plain;
 mod shape;
 
 use std::borrow::Cow;
@@ -21,6 +22,7 @@ use super::{Signal, each_value};
 use crate::loose::{Text, compact, mended};
 use crate::sse::{DONE, SseEvent};
 use crate::transcript::{Part, Transcript};
+use plain::Plain;
 use shape::{Choice, Chunk, Content, Delta, FunctionDelta};
 
 /// The fold of one answer.
@@ -80,9 +82,34 @@ impl Fold {
 
     fn chunk(&mut self, json: &[u8], said: Said) -> Signal {
         // Found to be UTF-8 once for the whole, not once for each string in it.
-        let read = match std::str::from_utf8(json) {
-            Ok(text) => serde_json::from_str(text),
-            Err(_) => serde_json::from_slice(json),
+        let text = std::str::from_utf8(json);
+        if let (Ok(text), Said::Delta) = (text, said)
+            && let Some(plain) = Plain::read(text)
+        {
+            self.plain(&plain);
+            return Signal::Pass;
+        }
+        self.chunk_of_any_kind(json, text.ok(), said)
+    }
+
+    /// A chunk that is what most are.
+    fn plain(&mut self, chunk: &Plain<'_>) {
+        let transcript = &mut self.transcript;
+        transcript.identify(filled(chunk.id), filled(chunk.model));
+        if let Some(reason) = filled(chunk.finish_reason) {
+            transcript.finish(reason);
+        }
+        transcript.push(Part::Text, &chunk.content);
+        let reasoning = chunk.reasoning.iter().find(|reasoning| !reasoning.is_empty());
+        transcript.push(Part::Reasoning, reasoning.map_or("", |reasoning| reasoning.as_ref()));
+        transcript.push(Part::Refusal, &chunk.refusal);
+    }
+
+    /// A chunk, or a whole answer, whatever is in it.
+    fn chunk_of_any_kind(&mut self, json: &[u8], text: Option<&str>, said: Said) -> Signal {
+        let read = match text {
+            Some(text) => serde_json::from_str(text),
+            None => serde_json::from_slice(json),
         };
         let chunk: Chunk<'_> = match read {
             Ok(chunk) => chunk,
@@ -163,6 +190,10 @@ impl Fold {
             (None, None, _) => {}
         }
     }
+}
+
+fn filled(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 fn fold_delta(transcript: &mut Transcript, calls: &mut Calls, delta: Delta<'_>, said: Said) {

@@ -33,7 +33,8 @@ impl Gateway {
     async fn chat(&self, surface: Surface, request: Request) -> Result<Response, ApiError> {
         let served = async {
             let (caller, headers, body) = self.read_json(request).await?;
-            self.chats.serve(caller, surface, &headers, &body).await
+            // In a place of its own: it is large, and each layer around this would move it.
+            Box::pin(self.chats.serve(caller, surface, &headers, &body)).await
         };
         served.await.map_err(|error| self.refuse(error))
     }

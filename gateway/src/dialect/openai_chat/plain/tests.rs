@@ -1,0 +1,164 @@
+//! The plain reader says what the reader of any chunk says, or nothing.
+
+use proptest::prelude::*;
+
+use super::super::{Fold, Said};
+use super::Plain;
+
+/// Chunks as providers send them, which have to be plain, or nothing is gained.
+const PLAIN: [&str; 8] = [
+    r#"{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1790000000,"model":"gpt","service_tier":"default","system_fingerprint":"fp_1","choices":[{"index":0,"delta":{"content":" token"},"logprobs":null,"finish_reason":null}],"usage":null,"obfuscation":"aZ4"}"#,
+    r#"{"id":"1","model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"finish_reason":null}]}"#,
+    r#"{"id": "gen-1", "created": 1773932873, "choices": [{"index": 0, "delta": {"content": "\u8bb0 a\n", "role": "assistant", "tool_calls": []}, "finish_reason": null, "native_finish_reason": null}]}"#,
+    r#"{"choices":[{"delta":{"content":null,"reasoning_content":"héh\"é"},"index":0,"finish_reason":null}],"usage":null,"model":"q","id":"c"}"#,
+    r#"{"choices":[{"content_filter_results":{"hate":{"filtered":false,"severity":"safe"},"list":[1,[true],{}]},"delta":{"content":"x"},"finish_reason":"stop","index":0}]}"#,
+    r#"{"choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}],"x_groq":{}}"#,
+    r#"{"choices":[{"delta":{"reasoning":"a","reasoning_text":"b","reasoning_details":[]}}],"error":null}"#,
+    r#"{"choices":[{"delta":{"content":"","refusal":"no","audio":null,"function_call":null}}]} "#,
+];
+
+/// What has to be left to the other reader, whatever it makes of it.
+const NOT_PLAIN: [&str; 20] = [
+    "",
+    "{}",
+    "[]",
+    r#"{"choices":[]}"#,
+    r#"{"choices":[{"delta":{"content":"a"}},{"delta":{"content":"b"}}]}"#,
+    r#"{"choices":[{"index":1,"delta":{"content":"a"}}]}"#,
+    r#"{"choices":[{"index":00,"delta":{"content":"a"}}]}"#,
+    r#"{"choices":[{"delta":{"content":"a","content":"b"}}]}"#,
+    r#"{"choices":[{"delta":{"content":"a"}}],"choices":[]}"#,
+    r#"{"choices":[{"delta":{"content":["a"]}}]}"#,
+    r#"{"choices":[{"delta":{"content":"\ud83d"}}]}"#,
+    r#"{"choices":[{"delta":{"content":"\x"}}]}"#,
+    r#"{"choices":[{"delta":{"content":"a\"}}]}"#,
+    r#"{"choices":[{"delta":{"content":"a"},"message":{"content":"b"}}]}"#,
+    r#"{"choices":[{"delta":{"content":"a"}}],"usage":{}}"#,
+    r#"{"choices":[{"delta":{"content":"a"}}],"error":"x"}"#,
+    r#"{"choices":[{"delta":{"tool_calls":[{}]}}]}"#,
+    r#"{"choices":[{"delta":{"cont\u0065nt":"a"}}]}"#,
+    r#"{"choices":[{"delta":{"content":"a"}}]}}"#,
+    r#"{"choices":[{"delta":{"content":"a"},"x":[1.5,-1]}],}"#,
+];
+
+/// Folds these chunks one after the other; the second time, all of them by the reader of any chunk.
+fn check(chunks: &[&[u8]]) {
+    let (mut fold, mut in_full) = (Fold::default(), Fold::default());
+    for json in chunks {
+        let signal = fold.chunk(json, Said::Delta);
+        let expected = in_full.chunk_of_any_kind(json, std::str::from_utf8(json).ok(), Said::Delta);
+        let json = String::from_utf8_lossy(json);
+        assert_eq!(signal, expected, "{json}");
+        assert_eq!(format!("{fold:?}"), format!("{in_full:?}"), "{json}");
+    }
+}
+
+#[test]
+fn what_is_plain_is_read_and_what_is_not_is_left() {
+    for json in PLAIN {
+        assert!(Plain::read(json).is_some(), "{json}");
+    }
+    for json in NOT_PLAIN {
+        assert!(Plain::read(json).is_none(), "{json}");
+    }
+    check(&PLAIN.map(str::as_bytes));
+    check(&NOT_PLAIN.map(str::as_bytes));
+}
+
+/// A value in the place of a text.
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => "\"[a-zé記 ]{0,6}\"",
+        2 => r#""(a|é|\\n|\\"|\\\\|\\/|\\u00e9|\\u8bb0|\\ud83d|\\ude00|\\ud83d\\ude00|\\x|\\u12){0,4}""#,
+        1 => odd(),
+    ]
+}
+
+/// A value that is not expected where it stands.
+fn odd() -> impl Strategy<Value = String> {
+    let odd = r#"null true false 0 7 -1 00 1.5 1e3 [] {} [1,"a",[]] {"a":{"b":null}} {"content":"z"} "" nul tru"#;
+    let odd: Vec<String> = odd.split(' ').map(str::to_owned).collect();
+    proptest::sample::select(odd)
+}
+
+/// An object of some of these members, in any order, some of them twice.
+fn object(members: Vec<(&'static str, BoxedStrategy<String>)>) -> impl Strategy<Value = String> {
+    let member = proptest::strategy::Union::new(
+        members.into_iter().map(|(name, value)| value.prop_map(move |value| (name, value)).boxed()),
+    );
+    let space = || prop_oneof![3 => Just(""), 1 => Just(" ")];
+    (proptest::collection::vec(member, 0..6), space(), space()).prop_map(|(members, before, after)| {
+        let written: Vec<String> =
+            members.iter().map(|(name, value)| format!("{before}\"{name}\":{after}{value}{before}")).collect();
+        format!("{{{}}}", written.join(","))
+    })
+}
+
+fn delta() -> impl Strategy<Value = String> {
+    let texts = ["role", "content", "reasoning_content", "reasoning", "reasoning_text", "refusal"];
+    let lists = ["reasoning_details", "audio", "tool_calls", "function_call", "other"];
+    let texts = texts.map(|name| (name, text().boxed()));
+    object(texts.into_iter().chain(lists.map(|name| (name, odd().boxed()))).collect())
+}
+
+fn choice() -> impl Strategy<Value = String> {
+    let index = prop_oneof![4 => Just("0".to_owned()), 1 => odd()];
+    let delta = || prop_oneof![8 => delta(), 1 => odd()].boxed();
+    object(vec![
+        ("index", index.boxed()),
+        ("delta", delta()),
+        ("delta", delta()),
+        ("message", delta()),
+        ("finish_reason", text().boxed()),
+        ("usage", odd().boxed()),
+        ("logprobs", odd().boxed()),
+    ])
+}
+
+fn chunk() -> impl Strategy<Value = String> {
+    let choices = || {
+        let one = choice().prop_map(|choice| format!("[{choice}]"));
+        let some = proptest::collection::vec(choice(), 0..3).prop_map(|choices| format!("[{}]", choices.join(",")));
+        prop_oneof![8 => one, 1 => some, 1 => odd()].boxed()
+    };
+    object(vec![
+        ("choices", choices()),
+        ("choices", choices()),
+        ("choices", choices()),
+        ("id", text().boxed()),
+        ("model", text().boxed()),
+        ("created", prop_oneof![4 => "[0-9]{1,25}", 1 => odd()].boxed()),
+        ("usage", odd().boxed()),
+        ("error", odd().boxed()),
+        ("x_groq", odd().boxed()),
+    ])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    #[test]
+    fn chunks_of_every_kind(chunks in proptest::collection::vec(chunk(), 1..4)) {
+        check(&chunks.iter().map(String::as_bytes).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn damaged_chunks(
+        which in 0..PLAIN.len(),
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), 0..4_u8, prop_oneof![
+            proptest::sample::select(br#"{}[]",:\ nul0e.-"#.to_vec()), any::<u8>(),
+        ]), 1..3),
+    ) {
+        let mut json = PLAIN[which].as_bytes().to_vec();
+        for (place, how, byte) in damage {
+            let at = place.index(json.len());
+            match how {
+                0 => json[at] = byte,
+                1 => json.insert(at, byte),
+                2 => drop(json.remove(at)),
+                _ => json.truncate(at.max(1)),
+            }
+        }
+        check(&[&json]);
+    }
+}
