@@ -16,6 +16,7 @@ mod journal;
 mod keys;
 mod leases;
 mod leaving;
+mod lessened;
 mod live;
 mod one_chat;
 mod outages;
