@@ -9,6 +9,7 @@ mod connections;
 mod conversations;
 mod counting;
 mod dialects;
+mod events;
 mod failures;
 mod idempotency;
 mod identities;
