@@ -1,6 +1,7 @@
 //! What the whole must do, on real servers: one behaviour a file.
 
 mod accounts;
+mod analysts;
 mod bad_input;
 mod broker_edges;
 mod callers;
