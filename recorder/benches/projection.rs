@@ -21,7 +21,7 @@ fn settle_all(changes: Changes) -> (settle::ChatWrites, UsageChanges) {
 }
 
 fn projection(criterion: &mut Criterion) {
-    let encoded: Vec<_> = events::encoded(BATCH as u64, 50_000).into_iter().take(BATCH).collect();
+    let encoded: Vec<_> = events::Chats::of(BATCH as u64).events().take(BATCH).collect();
     let decoded: Vec<Event> = encoded.iter().map(events::Encoded::decode).collect();
     let mut group = criterion.benchmark_group("batch of 1000 events");
     group.throughput(Throughput::Elements(BATCH as u64));

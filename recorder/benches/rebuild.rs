@@ -1,11 +1,11 @@
-//! Events per second of recording, rebuilding and verifying a log, against reading it alone and against raw COPY of the very
-//! rows into the same tables with the same indexes, in the same run.
+//! Events per second and peak memory of recording, exporting, rebuilding and verifying a log, against reading it alone and
+//! against raw COPY of the very rows into the same tables, in the same run.
 //!
 //!     DATABASE_URL=postgres://... NATS_URL=nats://... cargo bench -p recorder --bench rebuild
 //!
 //! DATABASE_URL names a server on which databases may be created (best over a Unix socket: see the benchmark of the store),
 //! NATS_URL one with JetStream and without our stream: the benchmark makes both of its own and drops them. CHATS changes how
-//! much is written.
+//! many chats there are, TEXT how many bytes each message has. Files go to TMPDIR: about as many bytes as the log has.
 #![expect(clippy::print_stdout, reason = "a benchmark says what it measured")]
 
 mod copy;
@@ -23,6 +23,8 @@ use recorder::consume::Consume;
 use recorder::metrics::Metrics;
 use recorder::projection::tables::Table;
 use recorder::rebuild::{Phase, Plan, Tell, rebuild};
+use recorder::replay::export::Export;
+use recorder::replay::filter::Filter;
 use recorder::reproject::Done;
 use recorder::source::log::{Ending, Log, Span, Start};
 use recorder::source::{Source, connect, setup};
@@ -34,7 +36,8 @@ use sqlx::postgres::PgPool;
 use sqlx::{AssertSqlSafe, Executor as _};
 use tokio_util::sync::CancellationToken;
 
-const CONVERSATIONS: u64 = 50_000;
+use events::Chats;
+
 /// How many events are on their way to the broker at once.
 const IN_FLIGHT: usize = 256;
 
@@ -42,7 +45,10 @@ const IN_FLIGHT: usize = 256;
 async fn main() -> anyhow::Result<()> {
     let url = std::env::var("DATABASE_URL").context("expected DATABASE_URL")?;
     let client = connect(&std::env::var("NATS_URL").context("expected NATS_URL")?).await?;
-    let chats = std::env::var("CHATS").map_or(Ok(100_000), |text| text.parse())?;
+    let mut chats = Chats::of(std::env::var("CHATS").map_or(Ok(100_000), |text| text.parse())?);
+    if let Ok(text) = std::env::var("TEXT") {
+        chats.text = text.parse().context("expected a number of bytes in TEXT")?;
+    }
     let jetstream = jetstream::new(client.clone());
     ensure!(jetstream.get_stream(shared::stream::NAME).await.is_err(), "this broker has our stream: expected none");
     let name = format!("stenograph_bench_{}", std::process::id());
@@ -55,63 +61,151 @@ async fn main() -> anyhow::Result<()> {
     measured
 }
 
-async fn measure(client: &Client, jetstream: &Context, url: String, chats: u64) -> anyhow::Result<()> {
+async fn measure(client: &Client, jetstream: &Context, url: String, chats: Chats) -> anyhow::Result<()> {
     let pool = store::connect(&SecretString::from(url), 4)?;
     store::migrate(&pool).await?;
     setup::create(jetstream, setup::Choices::default()).await?;
+    let meter = Meter::start()?;
     let events = publish(jetstream, chats).await?;
-    let per_second = |what: &str, took: Duration| {
-        println!("{what:40} {:8.0} events/s", events as f64 / took.as_secs_f64());
-        took.as_secs_f64()
-    };
+    println!("{events} events, {} bytes of text in each message", chats.text);
+    meter.stop("publish", events)?;
 
-    let began = Instant::now();
-    let span = Span { from: Start::Beginning, to: None, subjects: Vec::new(), ending: Ending::Stop };
-    let mut log = Log::open(client.clone(), span).await?;
+    let meter = Meter::start()?;
+    let mut log = Log::open(client.clone(), whole_log()).await?;
+    while log.next().await?.is_some() {}
+    meter.stop("reading the log alone", events)?;
+
+    let meter = Meter::start()?;
+    let mut log = Log::open(client.clone(), whole_log()).await?;
     while let Some(delivery) = log.next().await? {
         delivery.read()?;
     }
-    per_second("reading and decoding the log alone", began.elapsed());
+    let read = meter.stop("reading and decoding the log", events)?;
 
-    let began = Instant::now();
+    let meter = Meter::start()?;
+    let directory = tempfile::tempdir()?;
+    let (filter, directory) = (Filter::default(), directory.path().join("export"));
+    let export = Export { filter, from: Start::Beginning, to: None, directory };
+    export.run(client.clone(), &mut |_| {}).await?;
+    let exported = meter.stop("replay to Parquet", events)?;
+    std::fs::remove_dir_all(&export.directory)?;
+
+    let meter = Meter::start()?;
     consume(client, jetstream, &pool).await?;
-    per_second("consume, one recorder", began.elapsed());
+    meter.stop("consume, one recorder", events)?;
+
+    let mut connection = pool.acquire().await?.detach();
+    let meter = Meter::start()?;
+    rebuild(&mut connection, client.clone(), &Plan::default(), CancellationToken::new(), &Phases::default()).await?;
+    let rebuilt = meter.stop("rebuild", events)?;
+
+    let mut connection = pool.acquire().await?.detach();
+    let meter = Meter::start()?;
+    let verified = verify(&mut connection, client.clone(), None, CancellationToken::new(), &Phases::default()).await?;
+    ensure!(verified.differences() == 0, "{} rows differ", verified.differences());
+    meter.stop("verify", events)?;
 
     let rows = Arc::new(copy::Rows::read(&pool).await?);
     copy::empty(&pool).await?;
-    let began = Instant::now();
+    let meter = Meter::start()?;
     copy::all(&pool, &rows, &Table::ALL, events.div_ceil(4000), 1).await?;
-    let copied = per_second("COPY of all rows, indexes included", began.elapsed());
+    let copied = meter.stop("COPY of all rows, indexes there", events)?;
 
-    let mut connection = pool.acquire().await?.detach();
-    let began = Instant::now();
-    rebuild(&mut connection, client.clone(), &Plan::default(), CancellationToken::new(), &Nobody).await?;
-    let rebuilt = per_second("rebuild", began.elapsed());
-
-    let mut connection = pool.acquire().await?.detach();
-    let began = Instant::now();
-    let verified = verify(&mut connection, client.clone(), None, CancellationToken::new(), &Nobody).await?;
-    ensure!(verified.differences() == 0, "{} rows differ", verified.differences());
-    per_second("verify", began.elapsed());
-    println!("rebuild/COPY {:.2}", copied / rebuilt);
+    copy::empty(&pool).await?;
+    let indexes = drop_indexes(&pool).await?;
+    let meter = Meter::start()?;
+    copy::all(&pool, &rows, &Table::ALL, events.div_ceil(4000), 1).await?;
+    for index in indexes {
+        pool.execute(AssertSqlSafe(format!("SET statement_timeout = 0; {index}"))).await?;
+    }
+    let bare = meter.stop("COPY of all rows, then the indexes", events)?;
+    println!("replay/reading {:.2}", read / exported);
+    println!("rebuild/COPY {:.2}, with the indexes made afterwards {:.2}", copied / rebuilt, bare / rebuilt);
     Ok(())
 }
 
-struct Nobody;
+/// Leaves the tables with their keys alone, and says how to make the other indexes again.
+async fn drop_indexes(pool: &PgPool) -> anyhow::Result<Vec<String>> {
+    let tables = Table::ALL.map(|table| table.name().to_owned()).to_vec();
+    let indexes: Vec<(String, String)> = sqlx::query_as(
+        "SELECT indexname::text, indexdef FROM pg_indexes
+         WHERE schemaname = 'public' AND tablename = ANY($1)
+           AND NOT EXISTS (SELECT FROM pg_constraint WHERE conname = indexname)",
+    )
+    .bind(tables)
+    .fetch_all(pool)
+    .await?;
+    let mut made_again = Vec::new();
+    for (name, definition) in indexes {
+        pool.execute(AssertSqlSafe(format!("DROP INDEX {name}"))).await?;
+        made_again.push(definition);
+    }
+    Ok(made_again)
+}
 
-impl Tell for Nobody {
-    fn phase(&self, _: Phase) {}
+fn whole_log() -> Span {
+    Span { from: Start::Beginning, to: None, subjects: Vec::new(), ending: Ending::Stop }
+}
+
+/// Time and memory of one thing.
+struct Meter {
+    began: Instant,
+    memory: u64,
+}
+
+impl Meter {
+    fn start() -> anyhow::Result<Self> {
+        // The peak begins anew with what there is now.
+        std::fs::write("/proc/self/clear_refs", "5")?;
+        Ok(Self { began: Instant::now(), memory: memory("VmRSS")? })
+    }
+
+    /// Says what it took, and returns the seconds.
+    fn stop(self, what: &str, events: usize) -> anyhow::Result<f64> {
+        let took = self.began.elapsed().as_secs_f64();
+        let rate = events as f64 / took;
+        let (before, peak) = (self.memory, memory("VmHWM")?);
+        println!("{what:36} {took:7.1} s {rate:8.0} events/s {peak:6} MB at most, {before} MB before");
+        Ok(took)
+    }
+}
+
+/// Of this process, in MB.
+fn memory(what: &str) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(what)).context("expected a size of memory")?;
+    let kilobytes: u64 = line.trim_matches(|c: char| !c.is_ascii_digit()).parse()?;
+    Ok(kilobytes / 1024)
+}
+
+/// Says when each phase begins.
+struct Phases(Instant);
+
+impl Default for Phases {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Tell for Phases {
+    fn phase(&self, phase: Phase) {
+        println!("    {:7.1} s {phase:?}", self.0.elapsed().as_secs_f64());
+    }
+
     fn done(&self, _: Done) {}
 }
 
-async fn publish(jetstream: &Context, chats: u64) -> anyhow::Result<usize> {
-    let encoded = events::encoded(chats, CONVERSATIONS);
-    let events = encoded.len();
+async fn publish(jetstream: &Context, chats: Chats) -> anyhow::Result<usize> {
+    let mut events = 0;
     let mut waiting = std::collections::VecDeque::new();
-    for event in encoded {
-        let subject = shared::subject::of(event.kind, event.decode().user_id());
+    for event in chats.events() {
+        events += 1;
+        let decoded = event.decode();
+        let subject = shared::subject::of(event.kind, decoded.user_id());
         let mut headers = HeaderMap::new();
-        headers.insert(shared::envelope::TYPE, event.kind.type_name());
+        for (name, value) in shared::envelope::headers(&decoded, "/gateway/gateway-1") {
+            headers.insert(name, value);
+        }
         waiting.push_back(jetstream.publish_with_headers(subject, headers, event.payload.into()).await?);
         if waiting.len() == IN_FLIGHT
             && let Some(oldest) = waiting.pop_front()

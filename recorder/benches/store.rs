@@ -24,9 +24,7 @@ use shared::event::Event;
 use sqlx::postgres::PgPool;
 use sqlx::{AssertSqlSafe, Executor as _};
 
-use events::Encoded;
-
-const CONVERSATIONS: u64 = 50_000;
+use events::{Chats, Encoded};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -45,11 +43,12 @@ async fn main() -> anyhow::Result<()> {
 async fn measure(url: String, chats: u64, rounds: usize) -> anyhow::Result<()> {
     let pool = store::connect(&SecretString::from(url), 4)?;
     store::migrate(&pool).await?;
-    let encoded = Arc::new(events::encoded(chats, CONVERSATIONS));
+    let chats = Chats::of(chats);
+    let encoded = Arc::new(chats.events().collect::<Vec<_>>());
     println!(
         "{} events of {} bytes of text, {rounds} rounds: median events/s (least to most)",
         encoded.len(),
-        events::TEXT
+        chats.text
     );
     println!(
         "batch  writers  store                      COPY of all rows           COPY of messages           store/COPY"

@@ -16,6 +16,7 @@ pub mod upstream;
 pub mod proxy;
 
 pub mod browser;
+pub mod clients;
 
 pub mod fill;
 pub mod oracle;

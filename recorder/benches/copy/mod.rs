@@ -1,5 +1,8 @@
 //! Raw COPY of the rows that there are: the yardstick of what writes them.
 
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,8 +11,8 @@ use recorder::projection::tables::Table;
 use sqlx::postgres::{PgPool, PgPoolCopyExt as _};
 use sqlx::{AssertSqlSafe, Executor as _};
 
-/// The rows of every table, as lines for COPY.
-pub(crate) struct Rows(Vec<(Table, Vec<String>)>);
+/// The rows of every table, as lines for COPY, in files that nobody sees.
+pub(crate) struct Rows(Vec<(Table, File)>);
 
 impl Rows {
     /// Reads them all.
@@ -23,12 +26,11 @@ impl Rows {
             };
             let name = table.name();
             let mut out = pool.copy_out_raw(&format!("COPY (SELECT * FROM {name} {order}) TO STDOUT")).await?;
-            let mut bytes = Vec::new();
+            let mut file = std::io::BufWriter::new(tempfile::tempfile()?);
             while let Some(chunk) = out.next().await {
-                bytes.extend_from_slice(&chunk?);
+                file.write_all(&chunk?)?;
             }
-            let lines = String::from_utf8(bytes)?;
-            tables.push((table, lines.split_inclusive('\n').map(str::to_owned).collect()));
+            tables.push((table, file.into_inner()?));
         }
         Ok(Self(tables))
     }
@@ -48,10 +50,10 @@ pub(crate) async fn all(
         tokio::spawn(async move {
             for number in (writer..transactions).step_by(writers) {
                 let mut tx = pool.begin().await?;
-                for (table, lines) in rows.0.iter().filter(|(table, _)| tables.contains(table)) {
-                    let share = lines.len() * number / transactions..lines.len() * (number + 1) / transactions;
+                for (table, file) in rows.0.iter().filter(|(table, _)| tables.contains(table)) {
+                    let lines = share(file, number as u64, transactions as u64)?;
                     let mut copy = tx.copy_in_raw(&format!("COPY {} FROM STDIN", table.name())).await?;
-                    copy.send(lines[share].concat().into_bytes()).await?;
+                    copy.send(lines).await?;
                     copy.finish().await?;
                 }
                 tx.commit().await?;
@@ -63,6 +65,31 @@ pub(crate) async fn all(
         task.await??;
     }
     Ok(began.elapsed())
+}
+
+/// The lines that begin in this share of a file.
+fn share(file: &File, number: u64, of: u64) -> std::io::Result<Vec<u8>> {
+    let length = file.metadata()?.len();
+    let (from, to) = (begin_of_line(file, length * number / of)?, begin_of_line(file, length * (number + 1) / of)?);
+    let mut lines = vec![0; usize::try_from(to - from).map_err(std::io::Error::other)?];
+    file.read_exact_at(&mut lines, from)?;
+    Ok(lines)
+}
+
+/// Where the first line begins that begins here or later.
+fn begin_of_line(file: &File, at: u64) -> std::io::Result<u64> {
+    let Some(mut before) = at.checked_sub(1) else { return Ok(0) };
+    let mut block = [0; 8192];
+    loop {
+        let read = file.read_at(&mut block, before)?;
+        if let Some(end) = block[..read].iter().position(|byte| *byte == b'\n') {
+            return Ok(before + end as u64 + 1);
+        }
+        if read == 0 {
+            return Ok(before);
+        }
+        before += read as u64;
+    }
 }
 
 /// Empties every table.

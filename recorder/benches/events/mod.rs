@@ -7,8 +7,6 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-/// How long each message's text is, in bytes.
-pub(crate) const TEXT: usize = 1900;
 /// How many chats are under way at any time.
 const UNDER_WAY: u64 = 64;
 
@@ -27,18 +25,31 @@ impl Encoded {
     }
 }
 
-/// The start and the completion of this many chats, spread over this many conversations.
-pub(crate) fn encoded(chats: u64, conversations: u64) -> Vec<Encoded> {
-    let mut events = Vec::new();
-    for step in 0..chats + UNDER_WAY {
-        if step < chats {
-            events.push(started(step, conversations));
-        }
-        if step >= UNDER_WAY {
-            events.push(completed(step - UNDER_WAY, conversations));
-        }
+/// The chats that a benchmark has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Chats {
+    /// How many.
+    pub(crate) count: u64,
+    /// Over how many conversations they are spread.
+    pub(crate) conversations: u64,
+    /// How long each message's text is, in bytes.
+    pub(crate) text: usize,
+}
+
+impl Chats {
+    /// So many, like most.
+    pub(crate) fn of(count: u64) -> Self {
+        Self { count, conversations: 50_000, text: 1900 }
     }
-    events
+
+    /// The start and the completion of each of them.
+    pub(crate) fn events(self) -> impl Iterator<Item = Encoded> {
+        (0..self.count + UNDER_WAY).flat_map(move |step| {
+            let begun = (step < self.count).then(|| started(step, self));
+            let ended = step.checked_sub(UNDER_WAY).map(|number| completed(number, self));
+            begun.into_iter().chain(ended)
+        })
+    }
 }
 
 /// What is the same in both events of a chat.
@@ -64,10 +75,10 @@ fn chat(number: u64, conversations: u64) -> Chat {
     }
 }
 
-fn started(number: u64, conversations: u64) -> Encoded {
-    let chat = chat(number, conversations);
+fn started(number: u64, chats: Chats) -> Encoded {
+    let chat = chat(number, chats.conversations);
     let id = ChatId(chat.id);
-    let question = text(number);
+    let question = text(number, chats.text);
     let payload = json!({
         "chat_id": chat.id, "conversation_id": chat.conversation, "conversation_origin": "given", "user_id": chat.user,
         "gateway": "gateway-1", "started_at": chat.started_at.format(&Rfc3339).expect("a time"),
@@ -80,14 +91,14 @@ fn started(number: u64, conversations: u64) -> Encoded {
     Encoded { kind: EventKind::ChatStarted, payload: payload.to_string().into_bytes() }
 }
 
-fn completed(number: u64, conversations: u64) -> Encoded {
-    let chat = chat(number, conversations);
+fn completed(number: u64, chats: Chats) -> Encoded {
+    let chat = chat(number, chats.conversations);
     let started_at = chat.started_at.format(&Rfc3339).expect("a time");
     let finished_at = (chat.started_at + time::Duration::seconds(3)).format(&Rfc3339).expect("a time");
     let payload = json!({
         "chat_id": chat.id, "conversation_id": chat.conversation, "user_id": chat.user, "gateway": "gateway-1",
         "started_at": started_at, "finished_at": finished_at, "model": "gpt-5-mini",
-        "message": {"id": ChatId(chat.id).assistant_message(), "text": text(!number), "finish_reason": "stop"},
+        "message": {"id": ChatId(chat.id).assistant_message(), "text": text(!number, chats.text), "finish_reason": "stop"},
         "usage": {"source": "reported", "prompt_tokens": 412, "completion_tokens": 388, "total_tokens": 800,
             "parts": {"uncached_input": 412, "cache_read": 0, "cache_write": 0, "output": 388, "reasoning": 0},
             "raw": {"prompt_tokens": 412, "completion_tokens": 388, "total_tokens": 800,
@@ -100,17 +111,17 @@ fn completed(number: u64, conversations: u64) -> Encoded {
 }
 
 /// Words that compress about as well as prose does.
-fn text(seed: u64) -> String {
-    let mut text = String::with_capacity(TEXT + 16);
+fn text(seed: u64, length: usize) -> String {
+    let mut text = String::with_capacity(length + 16);
     let mut state = seed | 1;
-    while text.len() < TEXT {
+    while text.len() < length {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let length = 2 + (state >> 60) % 9;
-        for place in 0..length {
+        let letters = 2 + (state >> 60) % 9;
+        for place in 0..letters {
             text.push(char::from(b'a' + u8::try_from((state >> (place * 5)) % 26).unwrap_or(0)));
         }
         text.push(' ');
     }
-    text.truncate(TEXT);
+    text.truncate(length);
     text
 }

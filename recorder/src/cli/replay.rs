@@ -1,10 +1,11 @@
 //! `recorder replay`.
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use shared::event::EventKind;
@@ -82,6 +83,12 @@ enum Format {
 }
 
 pub(super) async fn run(arguments: ReplayArguments, config: Config) -> anyhow::Result<()> {
+    if let (Some(since), Some(until)) = (arguments.since, arguments.until) {
+        ensure!(since < until, "expected --since to be before --until");
+    }
+    if let (Some(from), Some(to)) = (arguments.from_sequence, arguments.to_sequence) {
+        ensure!(from <= to, "expected --from-sequence not to be after --to-sequence");
+    }
     let nats_url = config.nats_url()?.to_owned();
     config.log.start_on_stderr();
     let client = source::connect(&nats_url).await.context("NATS_URL cannot be used")?;
@@ -144,6 +151,7 @@ async fn lines(mut log: Log, filter: &Filter, fields: &[Field], bar: &ProgressBa
     let mut block = Vec::with_capacity(2 * BLOCK);
     let mut seen = Seen::new(SEEN_IN_MEMORY);
     let (mut done, mut unreadable) = (0_u64, 0_u64);
+    let mut lacking: BTreeSet<&str> = fields.iter().map(Field::name).collect();
     while let Some(delivery) = log.next().await? {
         done += 1;
         if filter.wants_envelope(&delivery) {
@@ -155,7 +163,9 @@ async fn lines(mut log: Log, filter: &Filter, fields: &[Field], bar: &ProgressBa
                     if wanted && seen.insert(id).context("the temporary directory cannot be used")? {
                         match fields {
                             [] => line.write(&mut block)?,
-                            fields => line.write_fields(fields, &mut block)?,
+                            fields => line.write_fields(fields, &mut block, |name| {
+                                lacking.remove(name);
+                            })?,
                         }
                     }
                 }
@@ -177,6 +187,8 @@ async fn lines(mut log: Log, filter: &Filter, fields: &[Field], bar: &ProgressBa
     if unreadable > 0 {
         tracing::warn!(unreadable, "passed over what is no event");
     }
+    // Misspelt, perhaps.
+    lacking.into_iter().for_each(|member| tracing::warn!(member, "no event had this member"));
     Ok(())
 }
 

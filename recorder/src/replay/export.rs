@@ -87,7 +87,10 @@ struct State {
     /// Where to read on.
     next_sequence: u64,
     phase: Phase,
-    rows: Exported,
+    /// Deliveries that were no events.
+    unreadable: u64,
+    /// What was written for each day: a day that is written again, because the run was interrupted, counts once.
+    days: BTreeMap<String, Exported>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,9 +117,7 @@ impl Export {
         for (done, (day, slots)) in (0..).zip(days) {
             progress(Progress::Writing { done, all });
             let rows = self.write_day(&day, &slots).with_context(|| format!("day {day} could not be written"))?;
-            state.rows.chats += rows.chats;
-            state.rows.messages += rows.messages;
-            state.rows.conversation_events += rows.conversation_events;
+            state.days.insert(day.clone(), rows);
             self.save(&state)?;
             fs::remove_dir_all(self.spill().join(&day))?;
         }
@@ -126,7 +127,7 @@ impl Export {
         }
         state.phase = Phase::Done;
         self.save(&state)?;
-        Ok(state.rows)
+        Ok(state.rows())
     }
 
     /// That of an interrupted run, if it was asked for the same; else a new one.
@@ -157,7 +158,8 @@ impl Export {
                         Start::Beginning | Start::Time(_) => first,
                     },
                     phase: Phase::Reading,
-                    rows: Exported::default(),
+                    unreadable: 0,
+                    days: BTreeMap::new(),
                 };
                 self.save(&state)?;
                 Ok(state)
@@ -186,7 +188,7 @@ impl Export {
                     Ok(event) if self.filter.wants(&event) => spill.add(&event, delivery.payload())?,
                     Ok(_) => {}
                     Err(error) => {
-                        state.rows.unreadable += 1;
+                        state.unreadable += 1;
                         tracing::warn!(sequence = delivery.sequence(), %error, "passed over what is no event");
                     }
                 }
@@ -235,6 +237,17 @@ impl Export {
     fn save(&self, state: &State) -> anyhow::Result<()> {
         write_whole(&self.directory.join(STATE), &serde_json::to_vec_pretty(state)?)
             .with_context(|| format!("{} could not be written", self.directory.display()))
+    }
+}
+
+impl State {
+    fn rows(&self) -> Exported {
+        self.days.values().fold(Exported { unreadable: self.unreadable, ..Exported::default() }, |rows, day| Exported {
+            chats: rows.chats + day.chats,
+            messages: rows.messages + day.messages,
+            conversation_events: rows.conversation_events + day.conversation_events,
+            ..rows
+        })
     }
 }
 

@@ -33,20 +33,35 @@ pub struct Field {
     path: Vec<String>,
 }
 
-/// The field has no name.
+/// No line has such a member.
 #[derive(Debug, thiserror::Error)]
-#[error("expected a member such as id, time or data.usage.total_tokens, found {0:?}")]
+#[error("expected one of {known}, or a member of data such as data.usage.total_tokens, found {0:?}", known = MEMBERS.join(", "))]
 pub struct InvalidField(String);
+
+/// The members of every line. Only `data` has members of its own.
+const MEMBERS: [&str; 8] = ["sequence", "published_at", "subject", "id", "type", "source", "time", "data"];
 
 impl FromStr for Field {
     type Err = InvalidField;
 
     fn from_str(text: &str) -> Result<Self, InvalidField> {
         let path: Vec<String> = text.trim().split('.').map(str::to_owned).collect();
-        if path.iter().any(String::is_empty) {
+        let is_known = match path.as_slice() {
+            [name] => MEMBERS.contains(&name.as_str()),
+            [name, inner @ ..] => name == "data" && !inner.iter().any(String::is_empty),
+            [] => false,
+        };
+        if !is_known {
             return Err(InvalidField(text.to_owned()));
         }
         Ok(Self { name: path.join("."), path })
+    }
+}
+
+impl Field {
+    /// Its whole name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 }
 
@@ -80,12 +95,23 @@ impl<'a> Line<'a> {
         Ok(())
     }
 
-    /// Only these members, each under its whole name; null where there is none.
-    pub fn write_fields(&self, fields: &[Field], to: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+    /// Only these members, each under its whole name; null where there is none. Says which there are.
+    pub fn write_fields(
+        &self,
+        fields: &[Field],
+        to: &mut Vec<u8>,
+        mut found: impl FnMut(&str),
+    ) -> Result<(), serde_json::Error> {
         let whole = serde_json::to_value(self)?;
         let value = |field: &Field| field.path.iter().try_fold(&whole, |value, name| value.get(name)).cloned();
-        let picked: Map<String, Value> =
-            fields.iter().map(|field| (field.name.clone(), value(field).unwrap_or_default())).collect();
+        let mut picked = Map::new();
+        for field in fields {
+            let value = value(field);
+            if value.is_some() {
+                found(&field.name);
+            }
+            picked.insert(field.name.clone(), value.unwrap_or_default());
+        }
         serde_json::to_writer(&mut *to, &picked)?;
         to.push(b'\n');
         Ok(())
@@ -98,7 +124,11 @@ mod tests {
 
     #[test]
     fn fields_are_paths() {
-        assert!("".parse::<Field>().is_err() && "data..x".parse::<Field>().is_err());
+        for wrong in ["", "data..x", "data.", "dat.model", "model", "id.x"] {
+            assert!(wrong.parse::<Field>().is_err(), "{wrong:?}");
+        }
+        let said = "model".parse::<Field>().unwrap_err().to_string();
+        assert!(said.starts_with("expected one of sequence, ") && said.ends_with("found \"model\""), "{said}");
         let data = RawValue::from_string(r#"{"usage":{"total_tokens":7}}"#.to_owned()).unwrap();
         let line = Line {
             sequence: 3,
@@ -113,7 +143,9 @@ mod tests {
         let mut out = Vec::new();
         let fields: Vec<Field> =
             ["data.usage.total_tokens", "id", "data.none"].iter().map(|field| field.parse().unwrap()).collect();
-        line.write_fields(&fields, &mut out).unwrap();
+        let mut found = Vec::new();
+        line.write_fields(&fields, &mut out, |name| found.push(name.to_owned())).unwrap();
+        assert_eq!(found, ["data.usage.total_tokens", "id"]);
         line.write(&mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         let mut lines = text.lines();

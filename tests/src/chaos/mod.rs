@@ -24,6 +24,7 @@ use tokio::time::sleep;
 
 use crate::openai::ApiError;
 use crate::oracle::Oracle;
+use crate::services::recorder::RecorderProgram;
 use crate::upstream::{Received, Script, Step, answer};
 use clients::Client;
 use ground::Ground;
@@ -111,11 +112,22 @@ async fn play(ground: &Ground, settings: &Settings, moments: &[Moment]) -> anyho
     let oracle = Oracle::settled_with_quarantine(&ground.nats_url, &ground.direct.database_url, REST, garbage).await?;
     let (wrong, tally) = violations(&seen, &ground.upstream.chats(), &oracle);
     ensure!(wrong.is_empty(), "{} violations:\n{}", wrong.len(), wrong[..wrong.len().min(20)].join("\n"));
+    remade(&ground.direct, oracle.tables.chats.len()).await?;
     let mut faults = BTreeMap::new();
     for moment in moments {
         *faults.entry(moment.fault.kind()).or_default() += 1;
     }
     Ok(Report { tally, faults })
+}
+
+/// Has the record made anew from the log, and compared with it before and after.
+async fn remade(recorder: &RecorderProgram, chats: usize) -> anyhow::Result<()> {
+    let identical = format!("identical: {chats} chats, ");
+    for command in ["verify", "rebuild", "verify"] {
+        let printed = recorder.run(&[command]).await?;
+        ensure!(command == "rebuild" || printed.starts_with(&identical), "expected {identical:?}, found {printed:?}");
+    }
+    Ok(())
 }
 
 /// What the upstream does with a question: mostly it answers, at its own pace; sometimes it refuses, hangs a while, breaks

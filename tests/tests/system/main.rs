@@ -1,6 +1,7 @@
 //! What the whole must do, on real servers: one behaviour a file.
 
 mod accounts;
+mod analysts;
 mod bad_input;
 mod bad_upstreams;
 mod broker_edges;
@@ -12,6 +13,7 @@ mod conversations;
 mod corpus;
 mod counting;
 mod dialects;
+mod events;
 mod failures;
 mod idempotency;
 mod identities;
@@ -20,6 +22,7 @@ mod journal;
 mod keys;
 mod leases;
 mod leaving;
+mod lessened;
 mod live;
 mod one_chat;
 mod outages;

@@ -61,7 +61,17 @@ async fn as_lines_each_event_once() -> anyhow::Result<()> {
     assert_eq!(tokens.len(), 6);
     assert!(tokens.iter().all(|line| line["data.usage.total_tokens"].as_u64() > Some(0)));
     assert!(tokens.iter().all(|line| line.as_object().unwrap().len() == 2));
-    assert!(stack.recorder.run(&["replay", "--kind", "ended"]).await.is_err());
+    for (arguments, said) in [
+        (&["--kind", "ended"][..], "expected one of started, completed, "),
+        (&["--fields", "id,model"], "expected one of sequence, published_at, "),
+        (&["--since", "yesterday"], "expected a time such as 2026-"),
+        (&["--since", "2026-02-01", "--until", "2026-01-01"], "expected --since to be before --until"),
+        (&["--from-sequence", "7", "--to-sequence", "3"], "expected --from-sequence not to be after --to-sequence"),
+        (&["--output", "here"], "--output goes with --format parquet"),
+    ] {
+        let refused = replay(arguments).await.unwrap_err().to_string();
+        assert!(refused.contains(said), "{arguments:?}: {refused}");
+    }
     // No recorder noticed: nothing came again.
     stack.settled().await?;
     Ok(())

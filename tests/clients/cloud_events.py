@@ -1,4 +1,4 @@
-"""Reads the whole stream as CloudEvents, by an SDK that knows nothing of us."""
+"""Reads the whole stream as CloudEvents, by an SDK and by schemas that know nothing of us."""
 
 import asyncio
 import collections
@@ -13,9 +13,10 @@ import nats
 from cloudevents.core.bindings.http import HTTPMessage, from_binary
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
+from jsonschema import Draft202012Validator, FormatChecker
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
-SCHEMAS = {path.stem: json.loads(path.read_text())["$id"] for path in pathlib.Path(sys.argv[1]).glob("stenograph.*.json")}
+SCHEMAS = {path.stem: json.loads(path.read_text()) for path in pathlib.Path(sys.argv[1]).glob("stenograph.*.json")}
 HAPPENED = ["finished_at", "failed_at", "created_at", "changed_at", "deleted_at", "started_at"]
 
 
@@ -27,12 +28,13 @@ def check(message):
     event = from_binary(HTTPMessage(headers, message.data or b"null"), JSONFormat(), CloudEvent)
     assert event.get_specversion() == "1.0", event.get_specversion()
     assert event.get_datacontenttype() == "application/json"
-    assert event.get_dataschema() == SCHEMAS[event.get_type()], event.get_dataschema()
+    assert event.get_dataschema() == SCHEMAS[event.get_type()]["$id"], event.get_dataschema()
     assert event.get_source().startswith("/"), event.get_source()
     assert str(uuid.UUID(event.get_id())) == event.get_id() == headers["Nats-Msg-Id"]
     assert event.get_time().utcoffset() == timedelta(0)
     if not elsewhere:
         data = event.get_data()
+        Draft202012Validator(SCHEMAS[event.get_type()], format_checker=FormatChecker()).validate(data)
         said = next(data[name] for name in HAPPENED if name in data)
         assert event.get_time() == datetime.fromisoformat(said), (event.get_time(), said)
     return event.get_type()

@@ -1,0 +1,66 @@
+//! Events as they are published, against what is said of them: their schemas, CloudEvents, and what subscribes as documented.
+
+use std::collections::BTreeSet;
+
+use anyhow::ensure;
+use serde_json::{Value, json};
+use shared::event::EventKind;
+use tests::openai::ApiError;
+use tests::stack::{Stack, User};
+use tests::upstream::Script;
+use tests::{clients, program};
+
+/// A stream with events of every kind; and one of its users.
+async fn published() -> anyhow::Result<(Stack, User)> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    stack.finished_chat(&ann, "question — é").await?;
+    stack.upstream.next(Script::error(&ApiError::invalid("no".into(), None)));
+    assert_eq!(stack.chat(&ann, "one too many").send().await?.status(), 400);
+    let body = json!({"title": "Woodchucks", "model": tests::stack::MODEL, "temperature": 0.5});
+    let opened = stack.post("/api/conversations").bearer_auth(&ann.token).json(&body).send().await?;
+    let opened: Value = opened.error_for_status()?.json().await?;
+    let path = format!("/api/conversations/{}", opened["id"].as_str().unwrap_or_default());
+    let change = stack.request(reqwest::Method::PATCH, &path).bearer_auth(&ann.token);
+    change.json(&json!({"title": "Woodchucks and others", "archived": true})).send().await?.error_for_status()?;
+    let deletion = stack.request(reqwest::Method::DELETE, &path).bearer_auth(&ann.token);
+    deletion.send().await?.error_for_status()?;
+    let oracle = stack.settled().await?;
+    let kinds: BTreeSet<_> = oracle.events.iter().map(shared::event::Event::kind).collect();
+    ensure!(kinds.len() == EventKind::ALL.len(), "expected an event of every kind, found {kinds:?}");
+    Ok((stack, ann))
+}
+
+#[tokio::test]
+async fn are_cloud_events_with_payloads_as_their_schemas_say() -> anyhow::Result<()> {
+    let (stack, _) = published().await?;
+    let Some(printed) = clients::run("cloudevents.sh", &[], &[("NATS_URL", &stack.nats.url())]).await? else {
+        return Ok(());
+    };
+    for kind in EventKind::ALL {
+        assert!(printed.contains(kind.type_name()), "{printed}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn are_an_asyncapi_document_to_an_independent_parser() -> anyhow::Result<()> {
+    let Some(printed) = clients::run("asyncapi.sh", &[], &[]).await? else { return Ok(()) };
+    assert_eq!(printed, format!("AsyncAPI 3.0.0: {0} messages on {0} channels", EventKind::ALL.len()));
+    Ok(())
+}
+
+#[tokio::test]
+async fn come_to_python_as_the_page_says() -> anyhow::Result<()> {
+    let (stack, ann) = published().await?;
+    let Some(python) = clients::run("venv.sh", &["nats-py", "nats-py==2.16.0"], &[]).await? else { return Ok(()) };
+    let page = std::fs::read_to_string(program::checkout().join("docs/EVENTS.md"))?;
+    let [program] = &clients::blocks(&page, "python")[..] else { anyhow::bail!("expected one program in Python") };
+    let mut command = std::process::Command::new(python);
+    command.args(["-c", program]).env("NATS_URL", stack.nats.url()).env("USER_ID", &ann.id);
+    let output = tokio::task::spawn_blocking(move || command.output()).await??;
+    let (printed, logged) = (String::from_utf8(output.stdout)?, String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{logged}");
+    assert_eq!(printed.lines().count(), stack.settled().await?.events.len(), "{printed}");
+    Ok(())
+}
