@@ -173,3 +173,31 @@ impl Metrics {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_for_operators_has_every_metric() {
+        let page = include_str!("../../docs/OPERATIONS.md");
+        let documented: Vec<_> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `stenograph_gateway_")?.split('`').next())
+            .map(str::to_owned)
+            .collect();
+        let metrics = Metrics::default();
+        // What has counted nothing yet is not in the text.
+        metrics.chats_ended.get_or_create(&Outcome { outcome: "completed" }).inc();
+        metrics.refused.get_or_create(&Status { status: 401 }).inc();
+        metrics.tokens.get_or_create(&Direction { direction: "prompt" }).inc();
+        metrics.upstream_tries.get_or_create(&UpstreamTry { upstream: "u".into(), outcome: "answered" }).inc();
+        let text = metrics.render();
+        let help = text.lines().filter_map(|line| line.strip_prefix("# HELP stenograph_gateway_")?.split(' ').next());
+        let mut there: Vec<_> = help.map(|name| name.trim_end_matches("_seconds").to_owned()).collect();
+        there.sort();
+        let mut documented = documented;
+        documented.sort();
+        assert_eq!(documented, there);
+    }
+}
