@@ -66,6 +66,7 @@ pub struct AnswerKind {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "an answer has one, and is in a box already")]
 enum State {
     /// The answer is coming.
     Streaming,

@@ -146,10 +146,10 @@ impl Chats {
         let (started, answer) = match Candidates::new(&in_force, &in_force.table.routes[route], request.dialect) {
             Some(candidates) => {
                 let sending = candidates.send(&outgoing, &self.recording.metrics, &mut chat.attempts);
-                tokio::join!(self.durable(started), sending)
+                tokio::join!(self.begun(started), sending)
             }
             // Looked for before the chat was admitted.
-            None => (self.durable(started).await, Err(UpstreamError::ConnectTimeout)),
+            None => (self.begun(started).await, Err(UpstreamError::ConnectTimeout)),
         };
         let mut response = match (started, answer) {
             (Err(refusal), _) => {
@@ -157,9 +157,14 @@ impl Chats {
                 fail(&mut chat, FailureStage::UpstreamConnect, failure).detach();
                 Err(refusal)
             }
-            (Ok(()), Err(failure)) => self.unanswered(chat, &failure).await,
-            (Ok(()), Ok(answer)) if is_key_refusal(answer.response.status()) => self.key_refused(chat, answer).await,
-            (Ok(()), Ok(answer)) => Ok(self.answered(chat, &request, telling, answer)),
+            (Ok(started), answer) => {
+                chat.started = started;
+                match answer {
+                    Err(failure) => self.unanswered(chat, &failure).await,
+                    Ok(answer) if is_key_refusal(answer.response.status()) => self.key_refused(chat, answer).await,
+                    Ok(answer) => Ok(self.answered(chat, &request, telling, answer)),
+                }
+            }
         }
         .unwrap_or_else(axum::response::IntoResponse::into_response);
         ids.put_on(response.headers_mut());
@@ -211,9 +216,18 @@ impl Chats {
         }
     }
 
-    /// Waits for a start to become durable, within reason.
-    pub async fn durable(&self, started: Recorded) -> Result<(), ApiError> {
-        match timeout(self.patience, started).await {
+    /// Waits until a start survives this process, within reason: then the answer may begin. What more is asked of it is
+    /// returned, for the end to wait for.
+    async fn begun(&self, started: Recorded) -> Result<Option<Recorded>, ApiError> {
+        if started.is_written() {
+            return Ok(Some(started));
+        }
+        self.durable(started).await.map(|()| None)
+    }
+
+    /// Waits for an event to become durable, within reason.
+    pub async fn durable(&self, recorded: Recorded) -> Result<(), ApiError> {
+        match timeout(self.patience, recorded).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(ApiError::cannot_record()),
         }

@@ -40,7 +40,7 @@ pub use released::{Acknowledged, Released};
 
 use crate::metrics::Metrics;
 use crate::relay::BrokerHealth;
-use feed::Feed;
+use feed::{Feed, Haste};
 use log::{Bounds, Kept, Log};
 use record::Draft;
 use waiters::{Needs, Waiters};
@@ -164,7 +164,11 @@ pub enum OpenError {
 
 /// Resolves when the event is durable.
 #[derive(Debug)]
-pub struct Recorded(Result<oneshot::Receiver<Durability>, Result<Durability, JournalError>>);
+pub struct Recorded {
+    outcome: Result<oneshot::Receiver<Durability>, Result<Durability, JournalError>>,
+    /// It is in the log already.
+    is_written: bool,
+}
 
 /// What the journal's users, its keeper and the relay share.
 #[derive(Debug)]
@@ -279,21 +283,36 @@ impl Journal {
     /// Records an event. When this returns it is in the log, or could not be: a beginning is then refused, and an end is
     /// kept in memory, on its way to the broker.
     pub fn record(&self, event: &Event) -> Recorded {
-        let Some(store) = &self.store else { return Recorded(Err(Ok(Durability::Off))) };
+        self.record_for(event, Haste::AtOnce, Needs::at)
+    }
+
+    /// Records the start of a chat, in the same way. Nobody waits for it before the chat's end is recorded, so it asks for no
+    /// sync of its own, and goes to the broker with others.
+    pub fn record_start(&self, event: &Event) -> Recorded {
+        self.record_for(event, Haste::InPassing, |level, _, _| Needs::of_start(level))
+    }
+
+    fn record_for(
+        &self,
+        event: &Event,
+        haste: Haste,
+        needs: impl Fn(Level, Instant, Duration) -> Option<Needs>,
+    ) -> Recorded {
+        let Some(store) = &self.store else { return Recorded::known(Ok(Durability::Off)) };
         let Ok(draft) = Draft::of_event(event, &self.source) else {
-            return Recorded(Err(Err(JournalError::Encoding)));
+            return Recorded::known(Err(JournalError::Encoding));
         };
         let is_end = matches!(event, Event::MessageCompleted(_) | Event::ChatFailed(_));
         let mut state = store.lock();
         if state.is_closed {
-            return Recorded(Err(Err(JournalError::Closed)));
+            return Recorded::known(Err(JournalError::Closed));
         }
         if !is_end && let Err(refused) = state.log.check_room(draft.len()) {
-            return Recorded(Err(Err(refused)));
+            return Recorded::known(Err(refused));
         }
         let (entry, kept) = state.log.append(event, draft);
-        let wakes_relay = kept != Kept::Nowhere && state.feed.push(&entry, kept);
-        let recorded = store.wait_for(&mut state, entry.number, kept);
+        let wakes_relay = kept != Kept::Nowhere && state.feed.push(&entry, kept, haste);
+        let recorded = store.wait_for(&mut state, entry.number, kept, needs);
         drop(state);
         // The relay sets it anew now and then; in between it must not say that nothing is waiting.
         store.metrics.journal_waiting.inc();
@@ -329,27 +348,34 @@ impl Journal {
 }
 
 impl Store {
-    fn wait_for(&self, state: &mut State, number: u64, kept: Kept) -> Recorded {
+    fn wait_for(
+        &self,
+        state: &mut State,
+        number: u64,
+        kept: Kept,
+        needs: impl Fn(Level, Instant, Duration) -> Option<Needs>,
+    ) -> Recorded {
         let now = Instant::now();
         // A broker that is known to be away is not waited for.
         let patience = if self.health.is_well() { self.settings.patience } else { Duration::ZERO };
         let needs = match kept {
-            Kept::Written => Needs::at(self.settings.level, now, patience),
+            Kept::Written => needs(self.settings.level, now, patience),
             Kept::InMemory => Some(Needs::Acknowledgement),
-            Kept::Nowhere => return Recorded(Err(Ok(Durability::Lost))),
+            Kept::Nowhere => return Recorded::known(Ok(Durability::Lost)),
         };
         let is_urgent = match needs {
             Some(Needs::Sync) => true,
             Some(Needs::AcknowledgementOrSyncAt(at)) => at <= now,
-            Some(Needs::Acknowledgement) | None => false,
+            Some(Needs::AcknowledgementOrAnySync | Needs::Acknowledgement) | None => false,
         };
         if state.keeper.has_to_wake(is_urgent) {
             self.work.notify_one();
         }
-        match needs {
-            None => Recorded(Err(Ok(Durability::Journal))),
-            Some(needs) => Recorded(Ok(state.waiters.add(number, needs, now))),
-        }
+        let outcome = match needs {
+            None => Err(Ok(Durability::Journal)),
+            Some(needs) => Ok(state.waiters.add(number, needs, now)),
+        };
+        Recorded { outcome, is_written: kept == Kept::Written }
     }
 }
 
@@ -495,7 +521,7 @@ impl Outlet {
     pub fn put_back(&self, entry: &Entry) -> bool {
         let mut state = self.0.lock();
         let Some(again) = state.log.append_again(entry) else { return false };
-        state.feed.push(&again, Kept::Written);
+        state.feed.push(&again, Kept::Written, Haste::InPassing);
         true
     }
 
@@ -517,9 +543,18 @@ impl Outlet {
 }
 
 impl Recorded {
+    fn known(outcome: Result<Durability, JournalError>) -> Self {
+        Self { outcome: Err(outcome), is_written: false }
+    }
+
+    /// Whether the event survives this process already, or is not to be recorded at all.
+    pub fn is_written(&self) -> bool {
+        self.is_written || matches!(self.outcome, Err(Ok(Durability::Off)))
+    }
+
     /// Why the event was refused, if that is known already: nothing of it is recorded then.
     pub fn refusal(&self) -> Option<JournalError> {
-        match &self.0 {
+        match &self.outcome {
             Err(Err(refusal)) => Some(*refusal),
             _ => None,
         }
@@ -530,7 +565,7 @@ impl Future for Recorded {
     type Output = Result<Durability, JournalError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(match &mut self.0 {
+        Poll::Ready(match &mut self.outcome {
             Ok(recorded) => ready!(Pin::new(recorded).poll(cx)).map_err(|_| JournalError::Closed),
             Err(known) => *known,
         })

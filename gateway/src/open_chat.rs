@@ -79,6 +79,8 @@ pub struct OpenChat {
     upstream: Option<String>,
     /// In case that usage has to be estimated.
     asked: Asked,
+    /// Its start, on its way to be as durable as its end has to be.
+    pub started: Option<Recorded>,
     is_ended: bool,
     claim: Option<Claim>,
     leaving: Leaving,
@@ -101,15 +103,23 @@ pub enum Ending {
 /// A chat that has ended: its terminal event is on its way.
 #[derive(Debug)]
 pub struct EndedChat {
-    /// Resolves when the end is durable.
-    pub recorded: EndRecorded,
+    /// Resolves when the start and the end are durable.
+    pub recorded: ChatRecorded,
     /// What is to be logged then.
     pub line: ChatLine,
 }
 
+/// A chat that has ended on its way to the record.
+#[derive(Debug)]
+pub struct ChatRecorded {
+    /// The start, unless it is known to be durable.
+    start: Option<Recorded>,
+    end: EndRecorded,
+}
+
 /// The end of a chat on its way to the record.
 #[derive(Debug)]
-pub enum EndRecorded {
+enum EndRecorded {
     /// The journal has it.
     Handed(Recorded),
     /// Its usage is estimated first, by a task of its own, which hands it over whoever waits.
@@ -156,6 +166,7 @@ impl OpenChat {
             first_token_ms: None,
             upstream: None,
             asked: Asked::of(&request.messages, &request.parameters),
+            started: None,
             is_ended: false,
             claim: admission.claim,
             leaving: admission.leaving,
@@ -186,7 +197,7 @@ impl OpenChat {
             assistant_message_id: chat.id.assistant_message(),
             caller_metadata: admission.caller_metadata,
         }));
-        let recorded = recording.journal.record(&started);
+        let recorded = recording.journal.record_start(&started);
         (chat, recorded)
     }
 
@@ -283,14 +294,14 @@ impl OpenChat {
         let message = has_answer.then(|| transcript.message(self.id.assistant_message()));
         let is_estimated = usage.source == UsageSource::Unknown && has_answer && self.is_recorded();
         let event = self.terminal_event(ending, message, transcript, usage, duration_ms);
-        let recorded = match tokio::runtime::Handle::try_current() {
+        let end = match tokio::runtime::Handle::try_current() {
             Ok(runtime) if is_estimated && !self.recording.is_stopping.load(Ordering::Relaxed) => {
                 let asked = std::mem::take(&mut self.asked);
                 EndRecorded::Estimating(runtime.spawn(estimated(Arc::clone(&self.recording), asked, event)))
             }
             _ => EndRecorded::Handed(self.recording.record_end(&event)),
         };
-        EndedChat { recorded, line }
+        EndedChat { recorded: ChatRecorded { start: self.started.take(), end }, line }
     }
 
     fn terminal_event(
@@ -391,6 +402,22 @@ impl Recording {
         let recorded = self.journal.record(event);
         self.metrics.chats_open.dec();
         recorded
+    }
+}
+
+impl Future for ChatRecorded {
+    type Output = Result<Durability, JournalError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(start) = &mut self.start {
+            let durable = ready!(Pin::new(start).poll(cx));
+            self.start = None;
+            // The end says who it was, and what came of it: it goes to the record whatever became of the start.
+            if let Err(error) = durable {
+                tracing::error!(%error, "a chat's start could not be made durable");
+            }
+        }
+        Pin::new(&mut self.end).poll(cx)
     }
 }
 

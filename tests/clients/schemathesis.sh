@@ -11,12 +11,13 @@ set -euo pipefail
 : "${GATEWAY_URL:?expected GATEWAY_URL: start deploy/local.sh, then: . .local/env}"
 token=${TOKEN:-${DEMO_TOKEN:?expected TOKEN or DEMO_TOKEN}}
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
-venv=$root/target/schemathesis
+target=${CARGO_TARGET_DIR:-$root/target}
+venv=$target/schemathesis
 
 if [ ! -x "$venv/bin/schemathesis" ]; then
-    if ! { python3 -m venv "$venv" && "$venv/bin/pip" install --quiet schemathesis==4.32.5; } >"$root/target/schemathesis.log" 2>&1; then
+    if ! { python3 -m venv "$venv" && "$venv/bin/pip" install --quiet schemathesis==4.32.5; } >"$target/schemathesis.log" 2>&1; then
         rm -rf "$venv"
-        echo "skipped: schemathesis cannot be installed here; see target/schemathesis.log"
+        echo "SKIPPED: schemathesis cannot be installed here; see $target/schemathesis.log"
         exit 0
     fi
 fi

@@ -12,6 +12,7 @@
 
 mod plain;
 mod shape;
+mod template;
 
 use std::borrow::Cow;
 
@@ -24,6 +25,7 @@ use crate::sse::{DONE, SseEvent};
 use crate::transcript::{Part, Transcript};
 use plain::Plain;
 use shape::{Choice, Chunk, Content, Delta, FunctionDelta};
+use template::Template;
 
 /// The fold of one answer.
 #[derive(Debug, Default)]
@@ -36,6 +38,8 @@ pub struct Fold {
     other_calls: Vec<(u64, Calls)>,
     /// Where the usage came from that stands.
     usage_place: Option<UsagePlace>,
+    /// What the chunks have in common.
+    template: Template,
 }
 
 /// The `index` that each tool call of a choice was opened with.
@@ -81,12 +85,19 @@ impl Fold {
     }
 
     fn chunk(&mut self, json: &[u8], said: Said) -> Signal {
+        if said == Said::Delta
+            && let Some((part, text)) = self.template.text(json)
+        {
+            self.transcript.push(part, &text);
+            return Signal::Pass;
+        }
         // Found to be UTF-8 once for the whole, not once for each string in it.
         let text = std::str::from_utf8(json);
         if let (Ok(text), Said::Delta) = (text, said)
             && let Some(plain) = Plain::read(text)
         {
             self.plain(&plain);
+            self.template.learn(text, &plain);
             return Signal::Pass;
         }
         self.chunk_of_any_kind(json, text.ok(), said)

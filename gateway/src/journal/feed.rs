@@ -18,6 +18,17 @@ pub(super) struct Feed {
     is_complete: bool,
     queue: VecDeque<(Entry, Kept)>,
     bytes: usize,
+    /// The relay has been woken, and has taken nothing since.
+    is_woken: bool,
+}
+
+/// Whether somebody waits for the broker to have an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Haste {
+    /// It goes out at once, with all that lies before it.
+    AtOnce,
+    /// It goes out with the next one that does, or when the relay looks by itself, ten times a second.
+    InPassing,
 }
 
 /// Where the relay reads from next.
@@ -34,15 +45,15 @@ pub enum Source {
 impl Feed {
     /// A feed that begins on the disk.
     pub(super) fn behind() -> Self {
-        Self { is_complete: false, queue: VecDeque::new(), bytes: 0 }
+        Self { is_complete: false, queue: VecDeque::new(), bytes: 0, is_woken: false }
     }
 
     /// A new event. Returns whether the relay has to be woken for it.
-    pub(super) fn push(&mut self, entry: &Entry, kept: Kept) -> bool {
+    pub(super) fn push(&mut self, entry: &Entry, kept: Kept, haste: Haste) -> bool {
+        let wakes = haste == Haste::AtOnce && !std::mem::replace(&mut self.is_woken, true);
         if !self.is_complete && kept == Kept::Written {
-            return true;
+            return wakes;
         }
-        let was_empty = self.queue.is_empty();
         self.bytes += entry.len();
         self.queue.push_back((entry.clone(), kept));
         if self.bytes > MAX_BYTES {
@@ -50,11 +61,12 @@ impl Feed {
             self.queue.retain(|(_, kept)| *kept == Kept::InMemory);
             self.bytes = self.queue.iter().map(|(entry, _)| entry.len()).sum();
         }
-        was_empty
+        wakes
     }
 
     /// The next events for the relay, at most so many.
     pub(super) fn take(&mut self, most: usize) -> Source {
+        self.is_woken = false;
         if self.queue.is_empty() && !self.is_complete {
             return Source::Disk;
         }

@@ -28,6 +28,8 @@ pub(super) enum Needs {
     Sync,
     /// To be acknowledged by the broker, or, from then on, to be on the disk.
     AcknowledgementOrSyncAt(Instant),
+    /// To be acknowledged, or to be on the disk, whoever had it synced.
+    AcknowledgementOrAnySync,
     /// To be acknowledged: the log cannot be written.
     Acknowledgement,
 }
@@ -42,13 +44,27 @@ impl Needs {
         }
     }
 
+    /// What the start of a chat needs that is in the log, before its end may be seen. The sync that an end waits for has
+    /// the start in it; only where the end was acknowledged, the start has to be, too.
+    pub(super) fn of_start(level: Level) -> Option<Self> {
+        match level {
+            Level::Journal | Level::Synced => None,
+            Level::Replicated => Some(Self::AcknowledgementOrAnySync),
+        }
+    }
+
     /// When it becomes worth syncing for.
     fn sync_at(self, since: Instant) -> Option<Instant> {
         match self {
             Self::Sync => Some(since),
             Self::AcknowledgementOrSyncAt(at) => Some(at),
-            Self::Acknowledgement => None,
+            Self::AcknowledgementOrAnySync | Self::Acknowledgement => None,
         }
+    }
+
+    /// Whether a sync that ends now is enough for it.
+    fn is_content_with_sync(self, since: Instant, now: Instant) -> bool {
+        self == Self::AcknowledgementOrAnySync || self.sync_at(since).is_some_and(|at| at <= now)
     }
 }
 
@@ -69,12 +85,13 @@ impl Waiters {
 
     /// What is in the log up to this number is on the disk. Returns whether the broker took too long for any of it.
     pub(super) fn synced(&mut self, up_to: u64, now: Instant) -> bool {
-        let is_due = |waiter: &Waiter| waiter.needs.sync_at(waiter.since).is_some_and(|at| at <= now);
+        let is_due = |waiter: &Waiter| waiter.needs.is_content_with_sync(waiter.since, now);
         let due: Vec<u64> =
             self.0.range(..=up_to).filter(|(_, waiter)| is_due(waiter)).map(|(number, _)| *number).collect();
         let mut was_late = false;
         for number in due {
-            was_late |= self.0.get(&number).is_some_and(|waiter| waiter.needs != Needs::Sync);
+            was_late |=
+                self.0.get(&number).is_some_and(|waiter| matches!(waiter.needs, Needs::AcknowledgementOrSyncAt(_)));
             self.resolve(number, Durability::Synced);
         }
         was_late
@@ -138,5 +155,19 @@ mod tests {
         assert!(held.try_recv().is_err(), "it is not in the log");
         assert_eq!(waiters.late(now + LATE), 1);
         assert_eq!(held.try_recv(), Ok(Durability::Memory));
+    }
+
+    #[test]
+    fn a_start_is_content_with_whatever_comes_first() {
+        let now = Instant::now();
+        let mut waiters = Waiters::default();
+        assert_eq!((Needs::of_start(Level::Journal), Needs::of_start(Level::Synced)), (None, None));
+        let needs = Needs::of_start(Level::Replicated).unwrap();
+        let (mut first, mut second) = (waiters.add(1, needs, now), waiters.add(2, needs, now));
+        assert_eq!(waiters.sync_at(), None, "it asks for no sync");
+        waiters.acknowledged(1);
+        assert_eq!(first.try_recv(), Ok(Durability::Broker));
+        assert!(!waiters.synced(2, now), "nobody was too slow");
+        assert_eq!(second.try_recv(), Ok(Durability::Synced));
     }
 }

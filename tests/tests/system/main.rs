@@ -17,6 +17,7 @@ mod events;
 mod failures;
 mod idempotency;
 mod identities;
+mod injection;
 mod issuer;
 mod journal;
 mod keys;

@@ -37,19 +37,23 @@ async fn of_the_database() -> anyhow::Result<()> {
 async fn of_the_database_and_a_recorder_killed_meanwhile() -> anyhow::Result<()> {
     let mut stack = Stack::with_own_postgres().await?;
     let ann = stack.user("ann").await?;
-    stack.postgres.as_mut().unwrap().stop().await?;
+    // It cannot commit, so it has a batch in hand when the database goes.
+    let database = stack.database().await?;
+    let mut locked = database.begin().await?;
+    sqlx::query("LOCK TABLE chats IN ACCESS EXCLUSIVE MODE").execute(&mut *locked).await?;
     chats(&stack, &ann, 20).await?;
-    stack.gateway.drained(Duration::from_secs(60)).await?;
-    // It has a batch in hand.
     let stream = stack.jetstream().await?.get_stream(shared::stream::NAME).await?;
     let taken = async {
-        while stream.consumer_info(shared::stream::CONSUMER).await.is_ok_and(|info| info.num_pending > 0) {
+        while stream.consumer_info(shared::stream::CONSUMER).await.is_ok_and(|info| info.num_ack_pending == 0) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(60), taken).await?;
+    stack.postgres.as_mut().unwrap().stop().await?;
+    stack.gateway.drained(Duration::from_secs(60)).await?;
     tokio::time::sleep(Duration::from_millis(500)).await;
     stack.recorders.pop().unwrap().kill9().await;
+    drop(locked);
     stack.postgres.as_mut().unwrap().start().await?;
     stack.add_recorder().await?;
     all_there(&stack, 20).await
@@ -108,6 +112,28 @@ async fn of_the_broker_from_the_beginning() -> anyhow::Result<()> {
     chats(&stack, &ann, 20).await?;
     stack.nats.start().await?;
     all_there(&stack, 40).await
+}
+
+/// The broker is there and well, and refuses everything. Nothing older makes way for what is new.
+#[tokio::test]
+async fn of_a_stream_that_is_full() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    chats(&stack, &ann, 3).await?;
+    stack.drained().await?;
+    let jetstream = stack.jetstream().await?;
+    let state = jetstream.get_stream(shared::stream::NAME).await?.get_info().await?;
+    let mut config = state.config;
+    config.max_bytes = i64::try_from(state.state.bytes)? + 100;
+    jetstream.update_stream(&config).await?;
+    chats(&stack, &ann, 100).await?;
+    stack.gateway.ready().await?;
+    assert!(stack.gateway.metric("stenograph_gateway_journal_waiting").await? >= 200.0);
+    assert_eq!(stack.events().await?, state.state.messages);
+    config.max_bytes = -1;
+    jetstream.update_stream(&config).await?;
+    stack.gateway.drained(Duration::from_secs(60)).await?;
+    all_there(&stack, 103).await
 }
 
 /// What the broker has not taken is not taken for delivered.

@@ -10,6 +10,9 @@ use std::borrow::Cow;
 /// How deep a value may be nested that is passed over.
 const MOST_DEPTH: u32 = 8;
 
+/// How many strings are remembered that were passed over.
+const MOST_PASSED_OVER: usize = 12;
+
 /// What a plain chunk says. Empty text is none.
 #[derive(Debug, Default)]
 pub(super) struct Plain<'a> {
@@ -20,6 +23,30 @@ pub(super) struct Plain<'a> {
     pub(super) refusal: Cow<'a, str>,
     /// `reasoning_content`, `reasoning` and `reasoning_text`.
     pub(super) reasoning: [Cow<'a, str>; 3],
+    /// The strings that were passed over, in their order.
+    pub(super) passed_over: PassedOver<'a>,
+}
+
+/// Some strings in a chunk.
+#[derive(Debug, Default)]
+pub(super) struct PassedOver<'a> {
+    strings: [&'a str; MOST_PASSED_OVER],
+    /// How many there were, those included for which there was no place.
+    count: usize,
+}
+
+impl<'a> PassedOver<'a> {
+    fn push(&mut self, string: &'a str) {
+        if let Some(place) = self.strings.get_mut(self.count) {
+            *place = string;
+        }
+        self.count += 1;
+    }
+
+    /// All of them, unless there were too many.
+    pub(super) fn all(&self) -> Option<&[&'a str]> {
+        self.strings.get(..self.count)
+    }
 }
 
 impl<'a> Plain<'a> {
@@ -31,9 +58,11 @@ impl<'a> Plain<'a> {
             return None;
         }
         let mut chunk = Self::default();
-        let mut tokens = Tokens { json, at: 0 };
+        let mut tokens = Tokens { json, at: 0, passed_over: PassedOver::default() };
         chunk.read_members(&mut tokens)?;
-        tokens.is_at_end().then_some(chunk)
+        let is_read = tokens.is_at_end();
+        chunk.passed_over = tokens.passed_over;
+        is_read.then_some(chunk)
     }
 
     fn read_members(&mut self, tokens: &mut Tokens<'a>) -> Option<()> {
@@ -109,6 +138,7 @@ impl Seen {
 struct Tokens<'a> {
     json: &'a str,
     at: usize,
+    passed_over: PassedOver<'a>,
 }
 
 impl<'a> Tokens<'a> {
@@ -228,7 +258,7 @@ impl<'a> Tokens<'a> {
     /// A value that says nothing here.
     fn pass_over(&mut self, depth: u32) -> Option<()> {
         match self.peek()? {
-            b'"' => self.word().map(|_| ()),
+            b'"' => self.word().map(|word| self.passed_over.push(word)),
             b'n' => self.literal("null"),
             b't' => self.literal("true"),
             b'f' => self.literal("false"),

@@ -1,0 +1,76 @@
+//! What the journal costs a chat: its start and its end encoded, as they have to be for the broker anyway, and the same with the
+//! log: numbered, checksummed, written, handed to the relay, released.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use gateway::journal::{Journal, Level, Settings, Source};
+use shared::event::{Event, EventKind};
+
+/// How many chats an iteration is; then the relay says how far it has come.
+const CHATS: u64 = 100;
+
+const STARTED: &str = include_str!("../../shared/tests/published/fixtures/stenograph.ChatStarted.v1/whole.json");
+const COMPLETED: &str = include_str!("../../shared/tests/published/fixtures/stenograph.MessageCompleted.v1/whole.json");
+
+fn main() {
+    divan::main();
+}
+
+/// The start and the end of a chat, the end with an answer of a few hundred words.
+fn chat() -> [Event; 2] {
+    let read = |kind, published: &str| {
+        let published: serde_json::Value = serde_json::from_str(published).expect("a fixture");
+        Event::decode(kind, published["payload"].to_string().as_bytes()).expect("an event")
+    };
+    let mut completed = read(EventKind::MessageCompleted, COMPLETED);
+    if let Event::MessageCompleted(completed) = &mut completed {
+        completed.message.text = "stenograph ".repeat(200);
+    }
+    [read(EventKind::ChatStarted, STARTED), completed]
+}
+
+#[divan::bench]
+fn without(bencher: Bencher<'_, '_>) {
+    let chat = chat();
+    bencher.counter(ItemsCount::new(CHATS)).bench_local(|| {
+        for event in std::iter::repeat_n(&chat, usize::try_from(CHATS).unwrap_or(0)).flatten() {
+            black_box((shared::envelope::time_of(event), event.encode().expect("an event")));
+        }
+    });
+}
+
+#[divan::bench]
+fn with(bencher: Bencher<'_, '_>) {
+    let chat = chat();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let settings = Settings {
+        directory: directory.path().to_owned(),
+        level: Level::Journal,
+        patience: Duration::from_secs(1),
+        max_bytes: 1 << 30,
+        keep: Duration::ZERO,
+    };
+    let journal = Journal::open(settings, "bench", Arc::default(), Arc::default()).expect("a journal");
+    let outlet = journal.outlet().expect("it is on");
+    let mut cursor = outlet.cursor_at(0);
+    // From here on the relay keeps up.
+    while outlet.read(&mut cursor, 0, 64, 1 << 20).is_some() {}
+    bencher.counter(ItemsCount::new(CHATS)).bench_local(|| {
+        for _ in 0..CHATS {
+            drop(black_box(journal.record_start(&chat[0])));
+            drop(black_box(journal.record(&chat[1])));
+            if let Source::InOrder(entries) = outlet.take(64) {
+                outlet.acknowledged(&entries.iter().map(|entry| entry.number).collect::<Vec<_>>());
+            }
+        }
+        let mut released = outlet.released();
+        released.below = outlet.next_number();
+        outlet.release(released)
+    });
+    journal.close();
+    journal.wait_until_synced();
+}
