@@ -356,8 +356,9 @@ impl Store {
         needs: impl Fn(Level, Instant, Duration) -> Option<Needs>,
     ) -> Recorded {
         let now = Instant::now();
-        // A broker that is known to be away is not waited for.
-        let patience = if self.health.is_well() { self.settings.patience } else { Duration::ZERO };
+        // A broker that is known to be away is not waited for, nor one that has much to catch up with first.
+        let is_near = self.health.is_well() && state.feed.keeps_up();
+        let patience = if is_near { self.settings.patience } else { Duration::ZERO };
         let needs = match kept {
             Kept::Written => needs(self.settings.level, now, patience),
             Kept::InMemory => Some(Needs::Acknowledgement),

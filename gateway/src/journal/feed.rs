@@ -76,6 +76,11 @@ impl Feed {
         if self.is_complete { Source::InOrder(entries) } else { Source::OutOfOrder(entries) }
     }
 
+    /// Whether the relay has all but what is in memory.
+    pub(super) fn keeps_up(&self) -> bool {
+        self.is_complete
+    }
+
     /// Whether there is nothing to take.
     pub(super) fn is_empty(&self) -> bool {
         self.is_complete && self.queue.is_empty()

@@ -78,6 +78,24 @@ async fn a_journal_that_is_opened_again_has_what_was_not_released() {
 }
 
 #[tokio::test]
+async fn a_broker_that_has_much_to_catch_up_with_is_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let patience = Duration::from_secs(60);
+    let settings = Settings { patience, ..settings(directory.path(), Level::Replicated) };
+    let health = Arc::<BrokerHealth>::default();
+    health.is_back();
+    let journal =
+        Journal::open_in(Directory::new(directory.path()), settings, "g", Arc::clone(&health), Arc::default()).unwrap();
+    // The relay has not read what is on the disk, so the broker's acknowledgement is far away.
+    let soon = |recorded| tokio::time::timeout(Duration::from_secs(10), recorded);
+    assert_eq!(soon(journal.record(&message_completed(1, 10))).await.unwrap(), Ok(Durability::Synced));
+    assert_eq!(waiting(&journal).len(), 1);
+    let recorded = journal.record(&message_completed(2, 10));
+    journal.outlet().unwrap().acknowledged(&[2]);
+    assert_eq!(soon(recorded).await.unwrap(), Ok(Durability::Broker), "it has caught up, and is waited for");
+}
+
+#[tokio::test]
 async fn a_second_gateway_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let settings = settings(directory.path(), Level::Journal);

@@ -39,6 +39,12 @@ impl BrokerHealth {
         }
     }
 
+    /// There is a new connection.
+    pub(crate) fn is_back(&self) {
+        self.connected.store(true, Ordering::Relaxed);
+        self.reconnected.notify_one();
+    }
+
     /// Resolves when there is a new connection.
     pub(super) async fn reconnected(&self) {
         self.reconnected.notified().await;
@@ -57,8 +63,7 @@ pub async fn connect(url: &str, instance: &str, health: Arc<BrokerHealth>) -> Re
             async move {
                 match event {
                     async_nats::Event::Connected => {
-                        health.connected.store(true, Ordering::Relaxed);
-                        health.reconnected.notify_one();
+                        health.is_back();
                         tracing::info!("connected to the broker");
                     }
                     async_nats::Event::Disconnected | async_nats::Event::Closed => {
