@@ -6,6 +6,7 @@
 pub mod bodies;
 pub mod delivery;
 pub mod log;
+pub mod patience;
 pub mod setup;
 
 use std::sync::Arc;

@@ -18,7 +18,8 @@ use crate::projection::tables::Table;
 use crate::rebuild::{Phase, Tell};
 use crate::reproject::{Done, ReprojectError, Reprojection};
 use crate::source::log::{Ending, Extent, Log, Span, Start};
-use crate::source::setup;
+use crate::source::patience::Patience;
+use crate::source::setup::{self, SetupError};
 use crate::store;
 use crate::store::compare::{Comparison, Difference, compare};
 use crate::store::shadow::{self, Keep, Shadow};
@@ -139,9 +140,16 @@ async fn compared(
 
 /// Up to which sequence everything has been acknowledged, and so committed or put aside.
 async fn floor(client: &Client) -> Result<u64, ReprojectError> {
-    let mut consumer = setup::consumer(&jetstream::new(client.clone())).await?;
-    let info = consumer.info().await.map_err(|error| setup::SetupError::Unavailable(error.to_string()))?;
-    Ok(info.ack_floor.stream_sequence)
+    let jetstream = jetstream::new(client.clone());
+    let patience = Patience::begin();
+    let consumer = loop {
+        match setup::consumer(&jetstream).await {
+            Err(SetupError::Unavailable(error)) if patience.lasts(&error).await => {}
+            outcome => break outcome?,
+        }
+    };
+    // It was asked for just now.
+    Ok(consumer.cached_info().ack_floor.stream_sequence)
 }
 
 /// Reads the log once more for what it has about these rows.

@@ -9,15 +9,14 @@ use async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig, OrderedError
 use async_nats::jetstream::{self, Message, stream};
 use futures_util::StreamExt as _;
 use time::OffsetDateTime;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
 use super::bodies::Bodies;
 use super::delivery::Delivery;
+use super::patience::Patience;
 
-/// How long the broker may be away before the reader gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two tries to reach it.
-const PAUSE: Duration = Duration::from_millis(500);
+/// How long a body in a bucket may take.
+const BODY: Duration = Duration::from_secs(60);
 /// How long the broker may be silent although there is more.
 const SILENCE: Duration = Duration::from_secs(20);
 /// The most bytes of events that are on their way at once.
@@ -104,13 +103,18 @@ impl Log {
         let stream = stream(&client).await?;
         let last = span.to.unwrap_or(stream.cached_info().state.last_sequence);
         let mut log = Self { client, span, messages: None, last, at: 0, pending: 0 };
-        log.bind(&stream).await?;
+        let patience = Patience::begin();
+        while let Err(error) = log.bind(&stream).await {
+            if !patience.lasts(&error).await {
+                return Err(error);
+            }
+        }
         Ok(log)
     }
 
     /// The next event, or whatever else is in its place; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Delivery>, LogError> {
-        let mut deadline = None;
+        let mut patience = None;
         loop {
             let is_over = self.span.ending == Ending::Stop && (self.pending == 0 || self.at >= self.last);
             if is_over {
@@ -125,7 +129,7 @@ impl Log {
                         if self.span.ending == Ending::Stop && self.at > self.last {
                             continue;
                         }
-                        let filled = timeout(PATIENCE, Bodies::new(self.client.clone()).fill(&delivery)).await;
+                        let filled = timeout(BODY, Bodies::new(self.client.clone()).fill(&delivery)).await;
                         filled.map_err(|_| LogError::Unavailable("a body could not be fetched".to_owned()))?;
                         return Ok(Some(delivery));
                     }
@@ -136,11 +140,9 @@ impl Log {
             };
             // Whatever it was, the reader begins anew behind the last event that it has read.
             self.messages = None;
-            let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
-            if Instant::now() >= deadline {
+            if !patience.get_or_insert_with(Patience::begin).lasts(&problem).await {
                 return Err(LogError::Unavailable(problem));
             }
-            sleep(PAUSE).await;
             if let Ok(stream) = stream(&self.client).await
                 && let Err(error) = self.bind(&stream).await
             {
@@ -216,14 +218,18 @@ async fn stream(client: &Client) -> Result<stream::Stream, LogError> {
     use jetstream::context::GetStreamErrorKind;
 
     let jetstream = jetstream::new(client.clone());
-    match timeout(PATIENCE, jetstream.get_stream(shared::stream::NAME)).await {
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(match error.kind() {
+    let patience = Patience::begin();
+    loop {
+        let error = match jetstream.get_stream(shared::stream::NAME).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => error,
+        };
+        match error.kind() {
             GetStreamErrorKind::JetStream(reply) if reply.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                LogError::NoStream
+                return Err(LogError::NoStream);
             }
-            _ => LogError::Unavailable(error.to_string()),
-        }),
-        Err(_) => Err(LogError::Unavailable(format!("no answer in {PATIENCE:?}"))),
+            _ if patience.lasts(&error).await => {}
+            _ => return Err(LogError::Unavailable(error.to_string())),
+        }
     }
 }

@@ -32,7 +32,7 @@ async fn of_the_database() -> anyhow::Result<()> {
     all_there(&stack, 105).await
 }
 
-/// What a recorder has taken and could not commit is not taken for recorded.
+/// What a recorder has taken and could not commit is not taken for recorded, whoever comes after it.
 #[tokio::test]
 async fn of_the_database_and_a_recorder_killed_meanwhile() -> anyhow::Result<()> {
     let mut stack = Stack::with_own_postgres().await?;
@@ -57,6 +57,26 @@ async fn of_the_database_and_a_recorder_killed_meanwhile() -> anyhow::Result<()>
     stack.postgres.as_mut().unwrap().start().await?;
     stack.add_recorder().await?;
     all_there(&stack, 20).await
+}
+
+/// Nor is it where another recorder goes on, which has no reason to look at the stream again: the broker gives it what the
+/// first one had.
+#[tokio::test]
+async fn of_a_recorder_with_a_batch_in_hand() -> anyhow::Result<()> {
+    let mut stack = Stack::start().await?;
+    stack.add_recorder().await?;
+    let ann = stack.user("ann").await?;
+    chats(&stack, &ann, 4).await?;
+    stack.drained().await?;
+    let database = stack.database().await?;
+    let mut locked = database.begin().await?;
+    sqlx::query("LOCK TABLE chats IN ACCESS EXCLUSIVE MODE").execute(&mut *locked).await?;
+    chats(&stack, &ann, 100).await?;
+    stack.gateway.drained(Duration::from_secs(60)).await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    stack.recorders[0].kill9().await;
+    locked.rollback().await?;
+    all_there(&stack, 104).await
 }
 
 #[tokio::test]
@@ -112,6 +132,24 @@ async fn of_the_broker_from_the_beginning() -> anyhow::Result<()> {
     chats(&stack, &ann, 20).await?;
     stack.nats.start().await?;
     all_there(&stack, 40).await
+}
+
+/// What was handed to the broker is not taken for delivered, before it says so.
+#[tokio::test]
+async fn of_a_broker_that_stands_still_and_the_gateway_killed_meanwhile() -> anyhow::Result<()> {
+    let mut stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    chats(&stack, &ann, 3).await?;
+    stack.drained().await?;
+    stack.nats.pause();
+    chats(&stack, &ann, 20).await?;
+    // The gateway writes down how far the broker has come ten times a second.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    stack.gateway.kill9().await;
+    stack.nats.kill9().await;
+    stack.nats.start().await?;
+    stack.restart_gateway().await?;
+    all_there(&stack, 23).await
 }
 
 /// The broker is there and well, and refuses everything. Nothing older makes way for what is new.

@@ -1,0 +1,121 @@
+//! What passes, what is held back, and what is recorded, however an answer is cut.
+
+use proptest::prelude::*;
+use shared::event::DialectName;
+
+use super::*;
+
+const CONTENT: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hé\"}}]}\n\n";
+const FINISH: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1}}\n\n";
+const DONE: &str = "data: [DONE]\n\n";
+
+/// Feeds these chunks; returns what passed before the end was released, all that passed, and the transcript.
+fn run(chunks: &[&[u8]], usage_chunk: UsageChunk) -> (String, String, Transcript, Usage) {
+    let mut tap = Tap::new(Fold::new(DialectName::OpenaiChat), Expected::Answer, usage_chunk);
+    let mut passed = Vec::new();
+    let mut before = None;
+    for chunk in chunks {
+        if before.is_some() {
+            passed.extend_from_slice(chunk);
+            continue;
+        }
+        let fed = tap.feed(Bytes::copy_from_slice(chunk));
+        while let Some(bytes) = tap.next_chunk() {
+            passed.extend_from_slice(&bytes);
+        }
+        if fed == Fed::End {
+            before = Some(passed.clone());
+            tap.release();
+            while let Some(bytes) = tap.next_chunk() {
+                passed.extend_from_slice(&bytes);
+            }
+        }
+    }
+    if before.is_none() {
+        tap.finish();
+    }
+    let before = before.unwrap_or_else(|| passed.clone());
+    tap.release();
+    while let Some(bytes) = tap.next_chunk() {
+        passed.extend_from_slice(&bytes);
+    }
+    let (transcript, usage) = tap.take_transcript();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (text(before), text(passed), transcript, usage)
+}
+
+#[test]
+fn bytes_pass_and_the_end_waits() {
+    let stream = [CONTENT, FINISH, USAGE, DONE].concat();
+    let (before, all, transcript, usage) = run(&[stream.as_bytes()], UsageChunk::Passes);
+    assert_eq!(before, [CONTENT, FINISH, USAGE].concat());
+    assert_eq!(all, stream);
+    assert_eq!(transcript.text, "hé");
+    assert_eq!(transcript.finish_reason.as_deref(), Some("stop"));
+    assert_eq!(usage.total_tokens, Some(4));
+}
+
+#[test]
+fn a_usage_chunk_that_the_client_did_not_ask_for_is_taken_out() {
+    let stream = [": hi\n\n", CONTENT, FINISH, USAGE, DONE].concat();
+    let expected = [": hi\n\n", CONTENT, FINISH, DONE].concat();
+    for size in 1..stream.len() {
+        let chunks: Vec<&[u8]> = stream.as_bytes().chunks(size).collect();
+        let (before, all, _, usage) = run(&chunks, UsageChunk::TakenOut);
+        assert_eq!(all, expected, "in chunks of {size}");
+        assert!(!before.contains("[DONE]"), "in chunks of {size}");
+        assert_eq!(usage.prompt_tokens, Some(3));
+    }
+}
+
+#[test]
+fn the_last_chunk_of_a_document_waits() {
+    let document = br#"{"id":"r","choices":[{"message":{"content":"x"},"finish_reason":"stop"}]}"#;
+    let (before, all, transcript, _) = run(&[&document[..10], &document[10..20], &document[20..]], UsageChunk::Passes);
+    assert_eq!(before.as_bytes(), &document[..20]);
+    assert_eq!(all.as_bytes(), document);
+    assert_eq!(transcript.text, "x");
+}
+
+#[test]
+fn an_event_too_long_to_be_usage_passes_as_it_comes() {
+    let long = format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{}\"}}}}]}}\n\n", "y".repeat(200_000));
+    let stream = [CONTENT, &long, USAGE, DONE].concat();
+    let chunks: Vec<&[u8]> = stream.as_bytes().chunks(1_000).collect();
+    let (_, all, transcript, _) = run(&chunks, UsageChunk::TakenOut);
+    assert_eq!(all, [CONTENT, &long, DONE].concat());
+    assert_eq!(transcript.text.len(), 200_003);
+}
+
+proptest! {
+    #[test]
+    fn however_it_is_cut_the_same_passes_and_the_same_is_recorded(
+        events in proptest::collection::vec(prop_oneof![
+            Just(CONTENT), Just(FINISH), Just(USAGE), Just(": c\n\n"), Just("data: {\"choices\":[]}\n\n"),
+            Just("data: nonsense\r\n\r\n"), Just("event: x\ndata: {}\ndata: {}\n\n"),
+        ], 0..8),
+        end in prop_oneof![Just(DONE), Just(""), Just("data: [DONE]")],
+        sizes in proptest::collection::vec(1..90_usize, 1..200),
+        taken_out in any::<bool>(),
+    ) {
+        let stream = events.concat() + end;
+        let usage_chunk = if taken_out { UsageChunk::TakenOut } else { UsageChunk::Passes };
+        let expected = if taken_out { stream.replace(USAGE, "") } else { stream.clone() };
+        let mut chunks = Vec::new();
+        let mut rest = stream.as_bytes();
+        for size in sizes.iter().cycle() {
+            if rest.is_empty() { break; }
+            let (chunk, next) = rest.split_at((*size).min(rest.len()));
+            chunks.push(chunk);
+            rest = next;
+        }
+        let (before, all, transcript, usage) = run(&chunks, usage_chunk);
+        let (_, _, whole, whole_usage) = run(&[stream.as_bytes()], usage_chunk);
+        prop_assert_eq!(all, expected);
+        prop_assert!(!before.contains("[DONE]"));
+        prop_assert_eq!(transcript.text, whole.text);
+        prop_assert_eq!(transcript.finish_reason, whole.finish_reason);
+        prop_assert_eq!(usage.total_tokens, whole_usage.total_tokens);
+    }
+}
