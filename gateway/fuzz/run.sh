@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Coverage-guided fuzzing (libFuzzer) of what reads answers, with the stable compiler. Needs a C++ compiler.
+#
+#   gateway/fuzz/run.sh TARGET [SECONDS]    sse, openai_chat, openai_responses or anthropic_messages; 600 seconds unless told otherwise
+#
+# What it learns stays in gateway/fuzz/corpus/, and an input that fails in artifacts/ beside it: `gateway/fuzz/run.sh TARGET FILE` tries that again.
+set -euo pipefail
+
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+target=${1:?run.sh: expected sse, openai_chat, openai_responses or anthropic_messages}
+host=$(rustc -vV | sed -n 's/^host: //p')
+passes="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters"
+# With a target named, what runs while building is built without all that.
+RUSTFLAGS="$passes -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares" \
+    cargo build --locked --release --target "$host" --bin "$target"
+program=target/$host/release/$target
+mkdir -p "corpus/$target" artifacts
+if [ -f "${2:-}" ]; then exec "$program" "$2"; fi
+exec "$program" "corpus/$target" "seeds/$target" -dict=answers.dict -max_len=4096 -rss_limit_mb=1024 -timeout=10 \
+    -artifact_prefix="artifacts/$target-" -max_total_time="${2:-600}" -print_final_stats=1 -reload=0
