@@ -1,6 +1,6 @@
 //! With the database or the recorders away, chats stream as if nothing had happened; afterwards everything is there.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -132,6 +132,27 @@ async fn of_the_broker_from_the_beginning() -> anyhow::Result<()> {
     chats(&stack, &ann, 20).await?;
     stack.nats.start().await?;
     all_there(&stack, 40).await
+}
+
+/// A broker that stands still holds back the end, for as long as there is patience with it, and nothing else.
+#[tokio::test]
+async fn of_a_broker_that_stands_still_delays_the_end_alone() -> anyhow::Result<()> {
+    let stack = Stack::with_gateway(&[("GATEWAY_JOURNAL_PATIENCE", "5s")]).await?;
+    let ann = stack.user("ann").await?;
+    chats(&stack, &ann, 1).await?;
+    stack.nats.pause();
+    let since = Instant::now();
+    let mut response = stack.chat(&ann, "hello").send().await?;
+    let mut body = response.chunk().await?.unwrap().to_vec();
+    assert!(since.elapsed() < Duration::from_secs(3), "the first byte came after {:?}", since.elapsed());
+    while let Some(chunk) = response.chunk().await? {
+        assert!(!body.ends_with(b"[DONE]\n\n"));
+        body.extend_from_slice(&chunk);
+    }
+    assert!(body.ends_with(b"data: [DONE]\n\n"));
+    assert!(since.elapsed() >= Duration::from_secs(5), "the end came after {:?}", since.elapsed());
+    stack.nats.resume();
+    all_there(&stack, 2).await
 }
 
 /// What was handed to the broker is not taken for delivered, before it says so.
