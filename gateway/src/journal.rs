@@ -288,10 +288,10 @@ impl Journal {
         self.record_for(event, Haste::AtOnce, Needs::at)
     }
 
-    /// Records the start of a chat, in the same way. Nobody waits for it before the chat's end is recorded, so it asks for no
-    /// sync of its own, and goes to the broker with others.
+    /// Records the start of a chat, in the same way. Nobody waits for it before the chat's end is recorded, so it is in no hurry
+    /// to be synced, and goes to the broker with others.
     pub fn record_start(&self, event: &Event) -> Recorded {
-        self.record_for(event, Haste::InPassing, |level, _, _| Needs::of_start(level))
+        self.record_for(event, Haste::InPassing, Needs::of_start)
     }
 
     fn record_for(
@@ -366,12 +366,7 @@ impl Store {
             Kept::InMemory => Some(Needs::Acknowledgement),
             Kept::Nowhere => return Recorded::known(Ok(Durability::Lost)),
         };
-        let is_urgent = match needs {
-            Some(Needs::Sync) => true,
-            Some(Needs::AcknowledgementOrSyncAt(at)) => at <= now,
-            Some(Needs::AcknowledgementOrAnySync | Needs::Acknowledgement) | None => false,
-        };
-        if state.keeper.has_to_wake(is_urgent) {
+        if state.keeper.has_to_wake(needs.and_then(|needs| needs.sync_at(now))) {
             self.work.notify_one();
         }
         let outcome = match needs {

@@ -18,18 +18,18 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) enum Doing {
     /// It works, and will look for more.
     Work,
-    /// It sleeps until a time.
-    Nap,
+    /// It sleeps until this time.
+    Nap(Instant),
     /// It sleeps until it is woken.
     Sleep,
 }
 
 impl Doing {
-    /// Whether an event that was just recorded has to wake it.
-    pub(super) fn has_to_wake(self, is_urgent: bool) -> bool {
+    /// Whether an event has to wake it that was just recorded, and becomes worth syncing for at this time.
+    pub(super) fn has_to_wake(self, sync_at: Option<Instant>) -> bool {
         match self {
             Self::Work => false,
-            Self::Nap => is_urgent,
+            Self::Nap(until) => sync_at.is_some_and(|at| at < until),
             Self::Sleep => true,
         }
     }
@@ -105,7 +105,7 @@ fn await_work(store: &Store, last_sync: Instant) -> Option<Work> {
         match (due, to_sync) {
             (Some(at), Some(to_sync)) if at <= now => break Some(Work::Sync(to_sync)),
             (Some(at), _) => {
-                state.keeper = Doing::Nap;
+                state.keeper = Doing::Nap(at);
                 let left = at.saturating_duration_since(now);
                 let waited = store.work.wait_timeout(state, left.max(Duration::from_micros(1)));
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;

@@ -96,6 +96,23 @@ async fn a_broker_that_has_much_to_catch_up_with_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn what_runs_out_of_patience_during_a_nap_of_the_keeper_is_synced_then() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = Settings { keep: Duration::from_secs(60), ..settings(directory.path(), Level::Replicated) };
+    let health = Arc::<BrokerHealth>::default();
+    health.is_back();
+    let journal = Journal::open_in(Directory::new(directory.path()), settings, "g", health, Arc::default()).unwrap();
+    assert_eq!(waiting(&journal).len(), 0);
+    // The keeper syncs by itself once a second, and has just begun.
+    let since = Instant::now();
+    assert_eq!(journal.record_start(&chat_started(1)).await, Ok(Durability::Synced));
+    assert!(since.elapsed() < Duration::from_millis(800), "{:?}", since.elapsed());
+    let since = Instant::now();
+    assert_eq!(journal.record(&message_completed(1, 10)).await, Ok(Durability::Synced));
+    assert!(since.elapsed() < Duration::from_millis(800), "{:?}", since.elapsed());
+}
+
+#[tokio::test]
 async fn a_second_gateway_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let settings = settings(directory.path(), Level::Journal);

@@ -10,6 +10,9 @@ use super::{Durability, Level};
 /// How long anyone waits. After that what is there has to do: a client does not wait for a disk that hangs.
 pub(super) const LATE: Duration = Duration::from_secs(10);
 
+/// How long a start waits at least for a sync that is not its own: nobody waits for it yet.
+const START: Duration = Duration::from_millis(250);
+
 /// Those who wait, by the number of their event.
 #[derive(Debug, Default)]
 pub(super) struct Waiters(BTreeMap<u64, Waiter>);
@@ -28,8 +31,8 @@ pub(super) enum Needs {
     Sync,
     /// To be acknowledged by the broker, or, from then on, to be on the disk.
     AcknowledgementOrSyncAt(Instant),
-    /// To be acknowledged, or to be on the disk, whoever had it synced.
-    AcknowledgementOrAnySync,
+    /// To be acknowledged, or to be on the disk, whoever had it synced; from then on it asks for that itself.
+    AcknowledgementOrAnySync(Instant),
     /// To be acknowledged: the log cannot be written.
     Acknowledgement,
 }
@@ -46,25 +49,25 @@ impl Needs {
 
     /// What the start of a chat needs that is in the log, before its end may be seen. The sync that an end waits for has
     /// the start in it; only where the end was acknowledged, the start has to be, too.
-    pub(super) fn of_start(level: Level) -> Option<Self> {
+    pub(super) fn of_start(level: Level, now: Instant, patience: Duration) -> Option<Self> {
         match level {
             Level::Journal | Level::Synced => None,
-            Level::Replicated => Some(Self::AcknowledgementOrAnySync),
+            Level::Replicated => Some(Self::AcknowledgementOrAnySync(now + patience.max(START))),
         }
     }
 
-    /// When it becomes worth syncing for.
-    fn sync_at(self, since: Instant) -> Option<Instant> {
+    /// When it becomes worth syncing for, if it is asked for now.
+    pub(super) fn sync_at(self, since: Instant) -> Option<Instant> {
         match self {
             Self::Sync => Some(since),
-            Self::AcknowledgementOrSyncAt(at) => Some(at),
-            Self::AcknowledgementOrAnySync | Self::Acknowledgement => None,
+            Self::AcknowledgementOrSyncAt(at) | Self::AcknowledgementOrAnySync(at) => Some(at),
+            Self::Acknowledgement => None,
         }
     }
 
     /// Whether a sync that ends now is enough for it.
     fn is_content_with_sync(self, since: Instant, now: Instant) -> bool {
-        self == Self::AcknowledgementOrAnySync || self.sync_at(since).is_some_and(|at| at <= now)
+        matches!(self, Self::AcknowledgementOrAnySync(_)) || self.sync_at(since).is_some_and(|at| at <= now)
     }
 }
 
@@ -161,10 +164,12 @@ mod tests {
     fn a_start_is_content_with_whatever_comes_first() {
         let now = Instant::now();
         let mut waiters = Waiters::default();
-        assert_eq!((Needs::of_start(Level::Journal), Needs::of_start(Level::Synced)), (None, None));
-        let needs = Needs::of_start(Level::Replicated).unwrap();
+        let patience = Duration::ZERO;
+        let needs = |level| Needs::of_start(level, now, patience);
+        assert_eq!((needs(Level::Journal), needs(Level::Synced)), (None, None));
+        let needs = needs(Level::Replicated).unwrap();
         let (mut first, mut second) = (waiters.add(1, needs, now), waiters.add(2, needs, now));
-        assert_eq!(waiters.sync_at(), None, "it asks for no sync");
+        assert_eq!(waiters.sync_at(), Some(now + START), "it is in no hurry");
         waiters.acknowledged(1);
         assert_eq!(first.try_recv(), Ok(Durability::Broker));
         assert!(!waiters.synced(2, now), "nobody was too slow");
