@@ -22,6 +22,8 @@ if [ ! -x "$venv/bin/schemathesis" ]; then
     fi
 fi
 
+# It writes down what it has found where it runs.
+cd "$target"
 # The stream of events has no end. Logging out would end the session of a token that belongs to one.
 exec "$venv/bin/schemathesis" run "$GATEWAY_URL/api/openapi.json" --url "$GATEWAY_URL" \
     --header "Authorization: Bearer $token" --exclude-path /api/events --exclude-path /api/auth/logout \
