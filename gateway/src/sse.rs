@@ -131,6 +131,12 @@ impl SseReader {
         !self.line.is_empty() || self.event.has_data || !self.event.name.is_empty()
     }
 
+    /// How much of this chunk, the next to be fed, belongs to what has been handed over: the line feed of a line end that was
+    /// cut in two.
+    pub fn belongs_to_last(&self, chunk: &[u8]) -> usize {
+        usize::from(self.after_cr && !self.in_event() && chunk.first() == Some(&b'\n'))
+    }
+
     fn keep(&mut self, part: &[u8]) {
         if self.line.len() + part.len() <= MAX_EVENT_BYTES {
             self.line.extend_from_slice(part);

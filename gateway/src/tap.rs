@@ -92,6 +92,8 @@ struct EventStream {
     withheld: Vec<u8>,
     /// The beginning of the current event has passed already, so the rest must.
     began_to_pass: bool,
+    /// The last event was taken out.
+    took_out: bool,
 }
 
 impl Tap {
@@ -295,10 +297,10 @@ impl EventStream {
         chunk: &Bytes,
         (passing, held): (&mut VecDeque<Bytes>, &mut Vec<Bytes>),
     ) -> Fed {
-        let mut passes_from = 0;
-        let mut decided = 0;
+        let Self { reader, withheld, began_to_pass, took_out } = self;
+        let mut decided = reader.belongs_to_last(chunk);
+        let mut passes_from = if *took_out { decided } else { 0 };
         let mut end = None;
-        let Self { reader, withheld, began_to_pass } = self;
         reader.feed(chunk, |event| {
             let signal = fold.event(&event);
             let began_before = event.span.start == 0 && decided == 0;
@@ -312,6 +314,8 @@ impl EventStream {
                         pass(passing, withheld, chunk.slice(passes_from..event.span.start));
                     }
                     passes_from = event.span.end;
+                    *took_out = true;
+                    return ControlFlow::Continue(());
                 }
                 Signal::End => {
                     if event.span.start > passes_from {
@@ -321,7 +325,7 @@ impl EventStream {
                 }
                 Signal::Pass | Signal::UsageOnly => {}
             }
-            *began_to_pass = false;
+            (*began_to_pass, *took_out) = (false, false);
             if end.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         if let Some(at) = end {

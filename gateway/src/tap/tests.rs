@@ -69,6 +69,22 @@ fn a_usage_chunk_that_the_client_did_not_ask_for_is_taken_out() {
     }
 }
 
+/// A line end may be cut in two: its second half belongs to what came before, and passes whatever becomes of what comes after.
+#[test]
+fn a_line_feed_that_is_cut_off_from_its_carriage_return_passes() {
+    let event = "data: nonsense\r\n\r\n";
+    let expected = [": hi\r\n\r\n", event, event, DONE].concat();
+    // Taken out, an event takes all of its own line end with it.
+    for usage in [USAGE.to_owned(), USAGE.replace('\n', "\r\n")] {
+        let stream = [": hi\r\n\r\n", event, &usage, event, DONE].concat();
+        for size in 1..stream.len() {
+            let chunks: Vec<&[u8]> = stream.as_bytes().chunks(size).collect();
+            assert_eq!(run(&chunks, UsageChunk::TakenOut).1, expected, "in chunks of {size}");
+            assert_eq!(run(&chunks, UsageChunk::Passes).1, stream, "in chunks of {size}");
+        }
+    }
+}
+
 #[test]
 fn the_last_chunk_of_a_document_waits() {
     let document = br#"{"id":"r","choices":[{"message":{"content":"x"},"finish_reason":"stop"}]}"#;
