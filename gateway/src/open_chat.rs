@@ -1,9 +1,9 @@
 //! A chat from its admission to its end. Whoever holds one has to end it; dropping it is how a client leaves.
 
-use std::pin::Pin;
+mod ended;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use shared::event::{
@@ -14,17 +14,18 @@ use shared::id::{ChatId, ConversationId, UserId};
 use shared::usage::{Usage, UsageSource};
 use time::OffsetDateTime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
 
 use crate::estimate::{Asked, estimate};
 use crate::idempotency::Claim;
-use crate::journal::{Durability, Journal, JournalError, Recorded};
+use crate::journal::{Journal, Recorded};
 use crate::leaving::Drains;
 use crate::metrics::{Direction, Metrics, Outcome};
 use crate::request::ChatRequest;
 use crate::routing::Leaving;
 use crate::transcript::Transcript;
 use crate::upstream::millis;
+pub use ended::{ChatLine, EndedChat};
+use ended::{ChatRecorded, EndRecorded};
 
 /// What every chat of this gateway needs to be put on the record.
 #[derive(Debug)]
@@ -98,49 +99,6 @@ pub enum Ending {
     Failed(FailureStage, ChatError),
     /// The client left.
     ClientGone,
-}
-
-/// A chat that has ended: its terminal event is on its way.
-#[derive(Debug)]
-pub struct EndedChat {
-    /// Resolves when the start and the end are durable.
-    pub recorded: ChatRecorded,
-    /// What is to be logged then.
-    pub line: ChatLine,
-}
-
-/// A chat that has ended on its way to the record.
-#[derive(Debug)]
-pub struct ChatRecorded {
-    /// The start, unless it is known to be durable.
-    start: Option<Recorded>,
-    end: EndRecorded,
-}
-
-/// The end of a chat on its way to the record.
-#[derive(Debug)]
-enum EndRecorded {
-    /// The journal has it.
-    Handed(Recorded),
-    /// Its usage is estimated first, by a task of its own, which hands it over whoever waits.
-    Estimating(JoinHandle<Recorded>),
-}
-
-/// The one line in the log about a chat. No text, no secret.
-#[derive(Debug)]
-pub struct ChatLine {
-    chat: ChatId,
-    conversation: ConversationId,
-    origin: ConversationOrigin,
-    user: UserId,
-    model: String,
-    outcome: &'static str,
-    status: Option<u16>,
-    first_token_ms: Option<u64>,
-    duration_ms: u64,
-    prompt_tokens: Option<u64>,
-    completion_tokens: Option<u64>,
-    attempts: usize,
 }
 
 impl OpenChat {
@@ -405,83 +363,11 @@ impl Recording {
     }
 }
 
-impl Future for ChatRecorded {
-    type Output = Result<Durability, JournalError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(start) = &mut self.start {
-            let durable = ready!(Pin::new(start).poll(cx));
-            self.start = None;
-            // The end says who it was, and what came of it: it goes to the record whatever became of the start.
-            if let Err(error) = durable {
-                tracing::error!(%error, "a chat's start could not be made durable");
-            }
-        }
-        Pin::new(&mut self.end).poll(cx)
-    }
-}
-
-impl Future for EndRecorded {
-    type Output = Result<Durability, JournalError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Self::Estimating(task) = &mut *self {
-            match ready!(Pin::new(task).poll(cx)) {
-                Ok(recorded) => *self = Self::Handed(recorded),
-                Err(_) => return Poll::Ready(Err(JournalError::Closed)),
-            }
-        }
-        match &mut *self {
-            Self::Handed(recorded) => Pin::new(recorded).poll(cx),
-            Self::Estimating(_) => Poll::Pending,
-        }
-    }
-}
-
 impl Drop for OpenChat {
     fn drop(&mut self) {
         if !self.is_ended {
             self.end(Ending::ClientGone, Transcript::default(), Usage::default()).detach();
         }
-    }
-}
-
-impl EndedChat {
-    /// Nobody waits for the end to be durable; it is logged when it is.
-    pub fn detach(self) {
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { self.line.log(self.recorded.await) });
-        }
-    }
-}
-
-impl ChatLine {
-    /// Writes the line.
-    pub fn log(&self, durable: Result<Durability, JournalError>) {
-        let Self { chat, conversation, user, model, outcome, status, .. } = self;
-        let conversation_origin = match self.origin {
-            ConversationOrigin::Minted => "new",
-            ConversationOrigin::Given => "given",
-            ConversationOrigin::Derived => "derived",
-        };
-        let durable = match durable {
-            Ok(how) => {
-                if !how.is_durable() {
-                    tracing::error!(%chat, %user, durable = how.as_str(), "a chat's end was seen and is not durable");
-                }
-                how.as_str()
-            }
-            Err(error) => {
-                tracing::error!(%chat, %user, %error, "a chat's end could not be recorded");
-                return;
-            }
-        };
-        tracing::info!(
-            %chat, %user, %conversation, conversation_origin, model, outcome, status,
-            first_token_ms = self.first_token_ms, duration_ms = self.duration_ms,
-            prompt_tokens = self.prompt_tokens, completion_tokens = self.completion_tokens,
-            attempts = self.attempts, durable, "chat"
-        );
     }
 }
 

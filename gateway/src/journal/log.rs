@@ -1,6 +1,10 @@
-//! The log: appending to segments, beginning new ones, reserving room, and letting go of what the broker has.
+//! The log: appending to segments, and beginning new ones.
 //!
 //! Everything here happens under one lock and is short: an append is a checksum and one `pwrite`.
+
+mod release;
+mod room;
+mod sync;
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use shared::event::Event;
 
-use super::JournalError;
 use super::open_chats::OpenChats;
 use super::record::{Draft, Entry};
 use super::segment::{Directory, HEADER, Header, Segment};
+pub(super) use sync::ToSync;
+use sync::Unsynced;
 
 /// The largest segment that is made ahead of what goes into it.
 const MAX_SEGMENT: u64 = 16 << 20;
@@ -20,17 +25,8 @@ const MAX_SEGMENT: u64 = 16 << 20;
 /// The smallest, for journals with little room.
 const MIN_SEGMENT: u64 = 256 << 10;
 
-/// The room that is kept for the end of each running chat. A longer end takes from the common room.
-pub(super) const ROOM_PER_CHAT: u64 = 64 << 10;
-
 /// How much may wait in memory alone while nothing can be written.
 const MAX_HELD_BYTES: usize = 64 << 20;
-
-/// How much of what is not synced yet is remembered, in case syncing fails.
-const MAX_UNSYNCED_BYTES: usize = 32 << 20;
-
-/// How often syncing may fail in a row before the disk is given up for a while.
-const MAX_FAILED_SYNCS: u32 = 2;
 
 /// The log.
 #[derive(Debug)]
@@ -81,25 +77,6 @@ pub(super) struct Sealed {
     pub(super) last: u64,
     pub(super) end: u64,
     pub(super) released_at: Option<Instant>,
-}
-
-/// What is written and may not be on the disk yet.
-#[derive(Debug, Default)]
-struct Unsynced {
-    entries: VecDeque<Entry>,
-    bytes: usize,
-    /// The segments that they are in, the one that is written to included.
-    segments: Vec<Arc<Segment>>,
-}
-
-/// What is to be synced.
-#[derive(Debug)]
-pub(super) struct ToSync {
-    pub(super) segments: Vec<Arc<Segment>>,
-    /// The highest number of an event in them.
-    pub(super) up_to: u64,
-    /// The segment that was being written to: there may be more in it by the time that it is synced.
-    writing: Option<u64>,
 }
 
 /// How an entry was kept.
@@ -162,65 +139,6 @@ impl Log {
     /// Whether the log can be written, as far as is known.
     pub(super) fn is_writable(&self) -> bool {
         self.writer.is_some()
-    }
-
-    /// Whether a chat can be begun: there is room for its start, this long, and for the ends of all that are running.
-    pub(super) fn check_room(&mut self, len: usize) -> Result<(), JournalError> {
-        if self.writer.is_none() {
-            return Err(JournalError::Unwritable);
-        }
-        let len = len as u64;
-        let needed = (self.open.len() as u64 + 1) * ROOM_PER_CHAT;
-        if len > self.segment_size - HEADER {
-            // It gets a segment of its own size.
-            self.make_room(len + HEADER)?;
-            return if self.reserved() < needed { self.add_spare() } else { Ok(()) };
-        }
-        while self.reserved() < needed + len {
-            self.add_spare()?;
-        }
-        Ok(())
-    }
-
-    /// The room that there is on the disk for certain.
-    fn reserved(&self) -> u64 {
-        let ahead = self.spares.len() as u64 * (self.segment_size - HEADER);
-        ahead + self.writer.as_ref().map_or(0, |writer| writer.size.saturating_sub(writer.at))
-    }
-
-    /// The size of all files.
-    pub(super) fn bytes(&self) -> u64 {
-        let sealed: u64 = self.sealed.iter().map(|sealed| sealed.end).sum();
-        sealed + self.spares.len() as u64 * self.segment_size + self.writer.as_ref().map_or(0, |writer| writer.size)
-    }
-
-    fn add_spare(&mut self) -> Result<(), JournalError> {
-        self.make_room(self.segment_size)?;
-        match self.create(self.segment_size) {
-            Ok(spare) => self.spares.push_back(Arc::new(spare)),
-            Err(error) => {
-                if !std::mem::replace(&mut self.is_short, true) {
-                    tracing::error!(%error, "the journal cannot reserve room on the disk; new chats are refused");
-                }
-                return Err(JournalError::Full);
-            }
-        }
-        self.is_short = false;
-        Ok(())
-    }
-
-    /// Sees to it that a file of this size fits. Room for new chats is worth more than what is kept in case the broker
-    /// loses it.
-    fn make_room(&mut self, size: u64) -> Result<(), JournalError> {
-        while self.bytes() + size > self.max_bytes {
-            if !self.drop_first_released() {
-                if !std::mem::replace(&mut self.is_short, true) {
-                    tracing::error!(bytes = self.bytes(), "the journal is full; new chats are refused");
-                }
-                return Err(JournalError::Full);
-            }
-        }
-        Ok(())
     }
 
     fn create(&mut self, size: u64) -> io::Result<Segment> {
@@ -357,47 +275,6 @@ impl Log {
         true
     }
 
-    /// What has to be synced.
-    pub(super) fn to_sync(&self) -> Option<ToSync> {
-        let writing = self.writer.as_ref().map(|writer| writer.segment.number);
-        let is_begun = writing.is_none_or(|writing| writing <= self.begun);
-        (!self.unsynced.entries.is_empty() || !is_begun).then(|| ToSync {
-            segments: self.unsynced.segments.clone(),
-            up_to: self.next_number - 1,
-            writing,
-        })
-    }
-
-    /// That has been synced.
-    pub(super) fn synced(&mut self, done: &ToSync) {
-        self.unsynced.forget(done.up_to);
-        self.synced_below = self.synced_below.max(done.up_to + 1);
-        self.failed_syncs = 0;
-        self.begun = done.segments.iter().map(|segment| segment.number).fold(self.begun, u64::max);
-        let is_done = |segment: &Segment| done.segments.iter().any(|other| other.number == segment.number);
-        self.unsynced.segments.retain(|segment| Some(segment.number) == done.writing || !is_done(segment));
-    }
-
-    /// Syncing failed. What the kernel was to write may be gone although it can still be read, so these files are trusted no
-    /// more: everything that was not synced before is written again, elsewhere.
-    pub(super) fn sync_failed(&mut self) {
-        self.failed_syncs += 1;
-        if self.failed_syncs > MAX_FAILED_SYNCS {
-            tracing::error!("the journal's disk cannot be synced; new chats are refused");
-            return self.stop_writing();
-        }
-        let entries = std::mem::take(&mut self.unsynced).entries;
-        let rewritten = self.rotate(0).and_then(|()| entries.iter().try_for_each(|entry| self.write(entry)));
-        if let Err(error) = rewritten {
-            tracing::error!(%error, "the journal can neither be synced nor written; new chats are refused");
-            self.stop_writing();
-            let is_held = |entry: &Entry| self.held.iter().any(|held| held.number == entry.number);
-            let missing: Vec<Entry> = entries.into_iter().filter(|entry| !is_held(entry)).collect();
-            self.held_bytes += missing.iter().map(Entry::len).sum::<usize>();
-            self.held.extend(missing);
-        }
-    }
-
     /// The broker has this event: it need not wait in memory.
     pub(super) fn acknowledged(&mut self, number: u64) {
         if self.held.is_empty() {
@@ -405,41 +282,6 @@ impl Log {
         }
         self.held.retain(|entry| entry.number != number);
         self.held_bytes = self.held.iter().map(Entry::len).sum();
-    }
-
-    /// The broker has everything below this.
-    pub(super) fn release_below(&mut self, number: u64) {
-        self.released_below = self.released_below.max(number);
-    }
-
-    /// Lets go of segments that the broker has had for long enough.
-    pub(super) fn forget_old(&mut self, now: Instant) {
-        let released = self.sealed.iter_mut().take_while(|sealed| sealed.last < self.released_below);
-        for sealed in released {
-            sealed.released_at.get_or_insert(now);
-        }
-        let keep = self.keep;
-        let is_old = |sealed: &Sealed| sealed.released_at.is_some_and(|at| now.duration_since(at) >= keep);
-        while !self.keeps_all && self.sealed.front().is_some_and(is_old) && self.drop_first_released() {}
-    }
-
-    fn drop_first_released(&mut self) -> bool {
-        let is_released = self.sealed.front().is_some_and(|sealed| sealed.last < self.released_below);
-        // Who is open must be on the disk elsewhere before it can be forgotten here.
-        let is_synced = self.sealed.front().is_some_and(|sealed| sealed.number < self.begun);
-        if !is_released || !is_synced {
-            return false;
-        }
-        let Some(sealed) = self.sealed.pop_front() else { return false };
-        if let Err(error) = self.directory.remove(sealed.number) {
-            tracing::error!(%error, segment = sealed.number, "a segment of the journal could not be removed");
-        }
-        true
-    }
-
-    /// The kept segments are to be kept for as long again.
-    pub(super) fn keep_anew(&mut self) {
-        self.sealed.iter_mut().for_each(|sealed| sealed.released_at = None);
     }
 
     /// Every event below this is on the disk.
@@ -492,27 +334,6 @@ impl Log {
         self.seal();
         for spare in self.spares.drain(..) {
             let _ = self.directory.remove(spare.number);
-        }
-    }
-}
-
-impl Unsynced {
-    fn push(&mut self, entry: &Entry) {
-        self.bytes += entry.len();
-        self.entries.push_back(entry.clone());
-        while self.bytes > MAX_UNSYNCED_BYTES {
-            // A disk that takes this long will not be helped by more memory.
-            if let Some(oldest) = self.entries.pop_front() {
-                self.bytes -= oldest.len();
-            }
-        }
-    }
-
-    fn forget(&mut self, up_to: u64) {
-        while self.entries.front().is_some_and(|entry| entry.number <= up_to) {
-            if let Some(entry) = self.entries.pop_front() {
-                self.bytes -= entry.len();
-            }
         }
     }
 }
