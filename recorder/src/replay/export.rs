@@ -27,6 +27,9 @@ const STATE: &str = "export.json";
 /// Where events wait to be projected.
 const SPILL: &str = "unfinished";
 
+/// Where files of them are split that are too large to be projected in one go.
+const SPLIT: &str = "split";
+
 /// How often the state is written while events are read.
 const CHECKPOINT: Duration = Duration::from_secs(2);
 
@@ -122,8 +125,10 @@ impl Export {
             fs::remove_dir_all(self.spill().join(&day))?;
         }
         progress(Progress::Writing { done: all, all });
-        if self.spill().exists() {
-            fs::remove_dir_all(self.spill())?;
+        for directory in [self.spill(), self.directory.join(SPLIT)] {
+            if directory.exists() {
+                fs::remove_dir_all(directory)?;
+            }
         }
         state.phase = Phase::Done;
         self.save(&state)?;
@@ -214,9 +219,8 @@ impl Export {
         }
         let [mut chats, mut messages, mut about] = DATASETS.map(|name| Dataset::new(&self.directory, name, day));
         for slot in slots {
-            let parts = slot.parts()?;
-            for part in 0..parts {
-                let (tables, events) = project(slot, part, parts)?;
+            for piece in slot.pieces(&self.directory.join(SPLIT))? {
+                let (tables, events) = project(&piece)?;
                 tables.chats.values().try_for_each(|chat| chats.chat(chat))?;
                 tables.messages.values().try_for_each(|message| messages.message(message))?;
                 events.values().try_for_each(|event| about.conversation_event(event))?;
@@ -251,10 +255,10 @@ impl State {
     }
 }
 
-/// The rows of one part, by the projection that the tables are made with; and the events that are about no chat, each once.
-fn project(slot: &Slot, part: u64, parts: u64) -> io::Result<(Tables, BTreeMap<EventId, Event>)> {
+/// The rows of a file, by the projection that the tables are made with; and the events that are about no chat, each once.
+fn project(slot: &Slot) -> io::Result<(Tables, BTreeMap<EventId, Event>)> {
     let (mut tables, mut events, mut batch) = (Tables::default(), BTreeMap::new(), Vec::with_capacity(BATCH));
-    slot.read(part, parts, |event| {
+    slot.read(|event| {
         if !matches!(event, Event::ChatStarted(_) | Event::MessageCompleted(_) | Event::ChatFailed(_)) {
             events.insert(event.id(), event);
             return;

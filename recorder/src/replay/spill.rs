@@ -1,7 +1,11 @@
 //! The events of an export, sorted into small files by when their chat started, so that each can be projected by itself.
 //!
 //! All events of a chat carry the time at which it started, so they come to lie in the same file, whenever the log has them.
-//! Events may be added twice, and the last one may be torn: projecting does not mind the first, reading not the second.
+//! Events may be added twice, and the last one may be torn: projecting does not mind the first, reading not the second. A file
+//! that has become too large to be projected in one go is split, by chat.
+//!
+//! An event in a file: its kind, in a byte; four bytes that all events of its chat share; the length of its payload, in four bytes
+//! (both little endian); its payload.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
@@ -17,8 +21,14 @@ const SPAN_MINUTES: u32 = 10;
 /// How many files are open at once.
 const MAX_OPEN: usize = 48;
 
-/// The most of a file that is projected in one go; of a longer one, a share of its chats after the other.
+/// The most that is projected in one go; a longer file is split.
 const MAX_AT_ONCE: u64 = 64 << 20;
+
+/// Into how many a file is split at most: they are all open at once.
+const MAX_PIECES: u64 = 256;
+
+/// What stands before a payload.
+const HEAD: usize = 9;
 
 /// The largest event that is believed: past this, a length is a torn one.
 const MAX_EVENT: u32 = 1 << 30;
@@ -62,9 +72,7 @@ impl Spill {
         let Some((file, used)) = self.open.get_mut(&path) else { return Ok(()) };
         *used = self.clock;
         let length = u32::try_from(payload.len()).map_err(|_| io::Error::other("an event is too large"))?;
-        file.write_all(&[number(event.kind())])?;
-        file.write_all(&length.to_le_bytes())?;
-        file.write_all(payload)
+        write(file, Head { kind: event.kind(), subject: subject_hash(event), length }, payload)
     }
 
     /// Everything so far is in the files.
@@ -108,19 +116,42 @@ impl Spill {
 }
 
 impl Slot {
-    /// In how many parts it has to be projected to stay within bounds.
-    pub fn parts(&self) -> io::Result<u64> {
-        Ok(fs::metadata(&self.0)?.len() / MAX_AT_ONCE + 1)
+    /// The same events in files that are small enough to be projected in one go, all events of a chat in the same one. Where
+    /// it has to be split, into this directory, whatever was there.
+    pub fn pieces(&self, directory: &Path) -> io::Result<Vec<Self>> {
+        self.pieces_of(directory, MAX_AT_ONCE)
     }
 
-    /// Calls `take` with the events of one part: all events of a chat are in the same.
-    pub fn read(&self, part: u64, parts: u64, mut take: impl FnMut(Event)) -> io::Result<()> {
-        let mut reader = BufReader::with_capacity(1 << 20, File::open(&self.0)?);
-        while let Some((kind, payload)) = next(&mut reader)? {
-            let event = Event::decode(kind, &payload).map_err(io::Error::other)?;
-            if parts == 1 || subject_hash(&event) % parts == part {
-                take(event);
-            }
+    fn pieces_of(&self, directory: &Path, most: u64) -> io::Result<Vec<Self>> {
+        let pieces = (fs::metadata(&self.0)?.len() / most + 1).min(MAX_PIECES);
+        if pieces == 1 {
+            return Ok(vec![self.clone()]);
+        }
+        if directory.exists() {
+            fs::remove_dir_all(directory)?;
+        }
+        fs::create_dir_all(directory)?;
+        let paths: Vec<_> = (0..pieces).map(|piece| directory.join(piece.to_string())).collect();
+        let files: io::Result<Vec<_>> = paths.iter().map(|path| Ok(BufWriter::new(File::create(path)?))).collect();
+        let mut files = files?;
+        let place = |head: Head| usize::try_from(u64::from(head.subject) % pieces).unwrap_or_default();
+        self.for_each(|head, payload| write(&mut files[place(head)], head, payload))?;
+        files.iter_mut().try_for_each(BufWriter::flush)?;
+        Ok(paths.into_iter().map(Self).collect())
+    }
+
+    /// Calls `take` with every event.
+    pub fn read(&self, mut take: impl FnMut(Event)) -> io::Result<()> {
+        self.for_each(|head, payload| {
+            take(Event::decode(head.kind, payload).map_err(io::Error::other)?);
+            Ok(())
+        })
+    }
+
+    fn for_each(&self, mut take: impl FnMut(Head, &[u8]) -> io::Result<()>) -> io::Result<()> {
+        let (mut reader, mut payload) = (BufReader::with_capacity(1 << 20, File::open(&self.0)?), Vec::new());
+        while let Some(head) = next(&mut reader, &mut payload)? {
+            take(head, &payload)?;
         }
         Ok(())
     }
@@ -141,7 +172,7 @@ fn started_at(event: &Event) -> OffsetDateTime {
     }
 }
 
-fn subject_hash(event: &Event) -> u64 {
+fn subject_hash(event: &Event) -> u32 {
     let id = match event {
         Event::ChatStarted(event) => event.chat_id.0,
         Event::MessageCompleted(event) => event.chat_id.0,
@@ -149,34 +180,137 @@ fn subject_hash(event: &Event) -> u64 {
         Event::ConversationCreated(_) | Event::ConversationChanged(_) | Event::ConversationDeleted(_) => event.id().0,
     };
     // The end of an id is random.
-    id.as_u64_pair().1 & 0xffff_ffff
+    let [.., a, b, c, d] = *id.as_bytes();
+    u32::from_le_bytes([a, b, c, d])
+}
+
+/// What stands before a payload.
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    kind: EventKind,
+    subject: u32,
+    length: u32,
 }
 
 fn number(kind: EventKind) -> u8 {
     EventKind::ALL.iter().position(|one| *one == kind).and_then(|place| u8::try_from(place).ok()).unwrap_or(u8::MAX)
 }
 
-/// The next event of a file; none at its end, or where it is torn.
-fn next(reader: &mut impl io::Read) -> io::Result<Option<(EventKind, Vec<u8>)>> {
-    let mut head = [0; 5];
+fn write(file: &mut impl io::Write, head: Head, payload: &[u8]) -> io::Result<()> {
+    file.write_all(&[number(head.kind)])?;
+    file.write_all(&head.subject.to_le_bytes())?;
+    file.write_all(&head.length.to_le_bytes())?;
+    file.write_all(payload)
+}
+
+/// Reads the next event of a file; none at its end, or where it is torn.
+fn next(reader: &mut impl io::Read, payload: &mut Vec<u8>) -> io::Result<Option<Head>> {
+    let mut head = [0; HEAD];
     match reader.read_exact(&mut head) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         other => other?,
     }
-    let [kind, length @ ..] = head;
-    let length = u32::from_le_bytes(length);
+    let [kind, s0, s1, s2, s3, l0, l1, l2, l3] = head;
+    let (subject, length) = (u32::from_le_bytes([s0, s1, s2, s3]), u32::from_le_bytes([l0, l1, l2, l3]));
     let Some(kind) = EventKind::ALL.get(usize::from(kind)).filter(|_| length <= MAX_EVENT) else { return Ok(None) };
-    let mut payload = Vec::new();
-    reader.take(u64::from(length)).read_to_end(&mut payload)?;
-    Ok((payload.len() == length as usize).then_some((*kind, payload)))
+    payload.clear();
+    reader.take(u64::from(length)).read_to_end(payload)?;
+    Ok((payload.len() == length as usize).then_some(Head { kind: *kind, subject, length }))
 }
 
 /// How much of a file is whole events.
 fn whole_length(path: &Path) -> io::Result<u64> {
-    let mut reader = BufReader::new(File::open(path)?);
+    let (mut reader, mut payload) = (BufReader::new(File::open(path)?), Vec::new());
     let mut whole = 0;
-    while let Some((_, payload)) = next(&mut reader)? {
-        whole += 5 + payload.len() as u64;
+    while next(&mut reader, &mut payload)?.is_some() {
+        whole += (HEAD + payload.len()) as u64;
     }
     Ok(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn chat(number: u128) -> [(EventKind, String); 2] {
+        let id = Uuid::from_u128(0x0193_6b6e_2f00_7abc_8def_0000_0000_0000 + number * 0x9E37_79B9);
+        let both = json!({"chat_id": id, "conversation_id": Uuid::from_u128(1), "user_id": "u", "gateway": "g",
+            "started_at": "2026-11-22T10:00:00Z", "model": "m"});
+        let with = |more: serde_json::Value| {
+            let mut event = both.clone();
+            event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            event.to_string()
+        };
+        [
+            (
+                EventKind::ChatStarted,
+                with(
+                    json!({"conversation_origin": "minted", "dialect": "openai_chat", "stream": true, "parameters": {},
+                    "messages": [], "assistant_message_id": Uuid::nil()}),
+                ),
+            ),
+            (
+                EventKind::ChatFailed,
+                with(
+                    json!({"failed_at": "2026-11-22T10:00:01Z", "stage": "upstream_stream", "error": {"message": "broke"},
+                    "usage": {"source": "unknown", "parts": {"uncached_input": 0, "cache_read": 0, "cache_write": 0,
+                    "output": 0, "reasoning": 0}}, "duration_ms": 5, "attempts": []}),
+                ),
+            ),
+        ]
+    }
+
+    fn ids(slot: &Slot) -> Vec<(Uuid, EventKind)> {
+        let mut ids = Vec::new();
+        slot.read(|event| {
+            let id = match &event {
+                Event::ChatStarted(event) => event.chat_id.0,
+                Event::ChatFailed(event) => event.chat_id.0,
+                _ => panic!("{event:?}"),
+            };
+            ids.push((id, event.kind()));
+        })
+        .unwrap();
+        ids
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_split_by_chat_and_a_torn_end_is_passed_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut spill = Spill::open(&directory.path().join("spill")).unwrap();
+        for (kind, payload) in (0..200).flat_map(chat) {
+            spill.add(&Event::decode(kind, payload.as_bytes()).unwrap(), payload.as_bytes()).unwrap();
+        }
+        spill.flush().unwrap();
+        let days = Spill::days(&directory.path().join("spill")).unwrap();
+        let [slot] = &days["2026-11-22"][..] else { panic!("{days:?}") };
+        let whole = ids(slot);
+        assert_eq!(whole.len(), 400);
+
+        let torn = fs::metadata(&slot.0).unwrap().len() - 1;
+        OpenOptions::new().write(true).open(&slot.0).unwrap().set_len(torn).unwrap();
+        let split = directory.path().join("split");
+        assert_eq!(slot.pieces(&split).unwrap(), std::slice::from_ref(slot), "small enough as it is");
+        let pieces = slot.pieces_of(&split, torn / 7).unwrap();
+        assert_eq!(pieces.len(), 8);
+        let mut seen = BTreeSet::new();
+        let mut events = Vec::new();
+        for piece in &pieces {
+            let piece = ids(piece);
+            let chats: BTreeSet<_> = piece.iter().map(|(id, _)| *id).collect();
+            assert!(chats.iter().all(|chat| seen.insert(*chat)), "a chat in two pieces");
+            events.extend(piece);
+        }
+        let mut whole = whole[..399].to_vec();
+        whole.sort_by_key(|(id, kind)| (*id, number(*kind)));
+        events.sort_by_key(|(id, kind)| (*id, number(*kind)));
+        assert_eq!(events, whole);
+        // Of what an earlier run has left of splitting another, nothing comes back.
+        assert_eq!(slot.pieces_of(&split, torn / 2).unwrap().iter().map(|piece| ids(piece).len()).sum::<usize>(), 399);
+    }
 }
