@@ -6,17 +6,18 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use recorder::projection::settle::{self, Sums};
 use recorder::projection::usage_stats::UsageChanges;
-use recorder::projection::{Changes, project, settle};
+use recorder::projection::{Changes, project};
 use shared::event::Event;
 
 const BATCH: usize = 1000;
 
 fn settle_all(changes: Changes) -> (settle::ChatWrites, UsageChanges) {
     let mut writes = settle::chats(changes.chats, &BTreeMap::new());
-    let touched = settle::touched(changes.conversations, std::mem::take(&mut writes.tallies));
-    let mut usage = std::mem::take(&mut writes.usage);
-    settle::conversations(touched, &changes.opened, &BTreeMap::new(), &mut usage);
+    let (tallies, usage) = (std::mem::take(&mut writes.tallies), std::mem::take(&mut writes.usage));
+    let Sums { conversations, mut usage } = Sums::new(changes.conversations, tallies, usage);
+    settle::conversations(conversations, &changes.opened, &BTreeMap::new(), &mut usage);
     (writes, usage)
 }
 

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use recorder::projection::project;
 use recorder::projection::tables::Table;
 use recorder::store;
 use secrecy::SecretString;
@@ -98,9 +99,14 @@ async fn store_all(
     let tasks = (0..writers).map(|writer| {
         let (pool, encoded) = (pool.clone(), Arc::clone(encoded));
         tokio::spawn(async move {
-            for chunk in encoded.chunks(batch).skip(writer).step_by(writers) {
-                let events: Vec<Event> = chunk.iter().map(Encoded::decode).collect();
-                store::apply(&pool, &events).await?;
+            // As the recorder does: the next batch is read and projected while PostgreSQL works on this one.
+            let read = |chunk: &[Encoded]| project(&chunk.iter().map(Encoded::decode).collect::<Vec<Event>>());
+            let mut chunks = encoded.chunks(batch).skip(writer).step_by(writers);
+            let mut next = chunks.next().map(read);
+            while let Some(changes) = next {
+                let (applied, ahead) = tokio::join!(store::apply(&pool, changes), async { chunks.next().map(read) });
+                applied?;
+                next = ahead;
             }
             anyhow::Ok(())
         })

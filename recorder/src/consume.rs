@@ -1,31 +1,28 @@
 //! The pipeline: from the broker into the tables, batch by batch.
 //!
 //! A batch is acknowledged after all of it has been committed, or put aside whole. A database that is away stops the line,
-//! never an event; an event that the database refuses is put aside, and never stops the line.
+//! never an event; an event that the database refuses is put aside, and never stops the line. While PostgreSQL works on one
+//! batch, the next is gathered, read and projected.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use shared::event::Event;
 use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
+use tokio::time::{interval_at, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::Fill;
-use crate::disposition::{Disposition, pause};
-use crate::metrics::{KindLabel, Metrics, ReasonLabel};
-use crate::reads::live;
+use crate::metrics::{KindLabel, Metrics};
+use crate::projection::{Changes, project};
+use crate::record::{Record, Recorded};
 use crate::source::bodies::Bodies;
 use crate::source::log::{Ending, Log, LogError, Span, Start};
 use crate::source::setup::SetupError;
-use crate::source::{Batch, Gathered, Source};
-use crate::store::quarantine::{Quarantined, Reason};
-use crate::store::{self, Applied};
+use crate::source::{Batch, Gathered, PROGRESS, Source};
 use crate::watchdog::{CheckError, Checked, Connection, Watchdog};
-
-/// How long a transaction may take. The database itself ends a statement after half of that.
-const LONGEST_WRITE: Duration = Duration::from_secs(60);
 
 /// Between two tries to see where the broker stands.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -33,9 +30,11 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// A worker that records what the source gives.
 pub struct Consume {
     source: Source,
+    /// What was gathered while the batch before it was written.
+    ahead: Option<Result<Ready, SetupError>>,
     bodies: Bodies,
     watchdog: Watchdog,
-    pool: PgPool,
+    record: Record,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 }
@@ -51,18 +50,10 @@ pub enum Step {
     Stopped,
 }
 
-/// What recording a batch came to.
-#[derive(Clone, Copy, Debug, Default)]
-struct Recorded {
-    applied: Applied,
-    quarantined: usize,
-    retries: u32,
-}
-
-/// A part of a batch that is still to be done, in a transaction of its own.
-enum Part {
-    Events(Range<usize>),
-    PutAside(Box<Quarantined>),
+/// Deliveries, and what they say, if that is known without fetching anything.
+struct Ready {
+    gathered: Gathered,
+    opened: Option<(Batch, Changes)>,
 }
 
 impl Consume {
@@ -74,33 +65,70 @@ impl Consume {
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> Self {
-        Self { source, bodies: Bodies::new(watchdog.client()), watchdog, pool, metrics, stop }
+        let bodies = Bodies::new(watchdog.client());
+        let record = Record::new(pool, Arc::clone(&metrics), stop.clone());
+        Self { source, ahead: None, bodies, watchdog, record, metrics, stop }
     }
 
     /// Records until it is told to stop.
     pub async fn run(mut self) -> Result<(), SetupError> {
         while self.step().await? != Step::Stopped {}
-        self.source.close().await;
+        let ahead = self.ahead.and_then(Result::ok).map(|ready| ready.gathered);
+        self.source.close(ahead).await;
         Ok(())
     }
 
     /// Records one batch: waits for it, writes it, acknowledges it.
     pub async fn step(&mut self) -> Result<Step, SetupError> {
         let stop = self.stop.clone();
-        let gathered = tokio::select! {
+        let Ready { gathered, opened } = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(Step::Stopped),
             connection = self.watchdog.reconnected() => return self.look_again(connection).await,
-            gathered = self.source.next() => gathered?,
+            ready = ready(&mut self.source, &mut self.ahead) => ready?,
         };
         let began = Instant::now();
-        let Some((batch, recorded)) = gathered.held_while(self.open_and_record(&gathered)).await else {
+        let Some((batch, recorded)) = self.record_and_gather(&gathered, opened).await else {
             gathered.give_back().await;
             return Ok(Step::Stopped);
         };
         gathered.acknowledge().await;
         self.report(&batch, recorded, began);
         Ok(Step::Recorded)
+    }
+
+    /// Records this, and gathers the next batch meanwhile. None if told to stop before all of it was written.
+    async fn record_and_gather(
+        &mut self,
+        gathered: &Gathered,
+        opened: Option<(Batch, Changes)>,
+    ) -> Option<(Batch, Recorded)> {
+        let Self { source, ahead, bodies, record, stop, .. } = self;
+        let recording = async {
+            let (batch, changes) = match opened {
+                Some(opened) => opened,
+                None => stop.run_until_cancelled(open(gathered, bodies)).await?,
+            };
+            let recorded = record.record(&batch, changes).await?;
+            Some((batch, recorded))
+        };
+        tokio::pin!(recording);
+        let mut progress = interval_at(tokio::time::Instant::now() + PROGRESS, PROGRESS);
+        loop {
+            tokio::select! {
+                biased;
+                recorded = &mut recording => return recorded,
+                next = source.next_full(), if ahead.is_none() => {
+                    *ahead = Some(next.map(|gathered| Ready { opened: open(&gathered, bodies).now_or_never(), gathered }));
+                }
+                _ = progress.tick() => {
+                    gathered.hold().await;
+                    if let Some(Ok(ahead)) = ahead {
+                        ahead.gathered.hold().await;
+                    }
+                }
+            }
+        }
     }
 
     /// The connection to the broker is new: reads again what the consumer may pass over, whatever it says. See `watchdog`.
@@ -128,7 +156,7 @@ impl Consume {
 
     async fn look_later(&self, error: &str) -> Step {
         tracing::debug!(error, "the stream could not be looked through yet");
-        match self.stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await {
+        match self.stop.run_until_cancelled(sleep(PAUSE)).await {
             Some(()) => Step::LookedAgain,
             None => Step::Stopped,
         }
@@ -158,81 +186,12 @@ impl Consume {
             self.metrics.read_again.inc_by(gathered.len() as u64);
             // Told to stop: this reading goes for nothing, and the next recorder does it again.
             let stopped = || LogError::Unavailable("the recorder stops".to_owned());
-            self.open_and_record(&Gathered::new(gathered)).await.ok_or_else(stopped)?;
+            let opened = self.stop.run_until_cancelled(open(&Gathered::new(gathered), &self.bodies)).await;
+            let (batch, changes) = opened.ok_or_else(stopped)?;
+            self.record.record(&batch, changes).await.ok_or_else(stopped)?;
         }
         tracing::info!(after, through, events = total, "events were read again");
         Ok(())
-    }
-
-    /// Reads what was gathered, and writes it. None if told to stop before all of it was.
-    async fn open_and_record(&self, gathered: &Gathered) -> Option<(Batch, Recorded)> {
-        let batch = self.stop.run_until_cancelled(gathered.open(&self.bodies)).await?;
-        let recorded = self.record(&batch).await?;
-        Some((batch, recorded))
-    }
-
-    /// Writes a batch, all of it; or nothing is certain, if told to stop while the database is away.
-    async fn record(&self, batch: &Batch) -> Option<Recorded> {
-        let mut recorded = Recorded::default();
-        let mut left = parts(batch);
-        let mut attempt = 0;
-        while let Some(part) = left.pop() {
-            let Err(error) = self.write(batch, &part, &mut recorded).await else {
-                attempt = 0;
-                continue;
-            };
-            match part.disposition(&error) {
-                Disposition::Split | Disposition::Quarantine => left.extend(part.smaller(batch, &error)),
-                disposition => {
-                    attempt += 1;
-                    left.push(part);
-                    self.pause(disposition, attempt, &error).await?;
-                    recorded.retries += 1;
-                }
-            }
-        }
-        Some(recorded)
-    }
-
-    async fn write(&self, batch: &Batch, part: &Part, recorded: &mut Recorded) -> Result<(), sqlx::Error> {
-        match part {
-            Part::Events(range) => {
-                let events = &batch.events[range.clone()];
-                let applied = in_time(store::apply(&self.pool, events)).await?;
-                // Before the acknowledgement: whoever gets these events again says it again. The record does not wait for it.
-                if let Err(error) = in_time(live::announce(&self.pool, events, shared::event::now())).await {
-                    tracing::warn!(error = store::describe(&error), "open pages are not told of a batch");
-                }
-                recorded.applied.applied += applied.applied;
-                recorded.applied.user_messages += applied.user_messages;
-                recorded.applied.assistant_messages += applied.assistant_messages;
-            }
-            Part::PutAside(event) => {
-                in_time(store::quarantine(&self.pool, event)).await?;
-                tracing::error!(
-                    subject = event.subject,
-                    stream_sequence = event.stream_sequence,
-                    detail = event.detail,
-                    "an event was put into quarantine"
-                );
-                recorded.quarantined += 1;
-            }
-        }
-        Ok(())
-    }
-
-    /// None if told to stop meanwhile.
-    async fn pause(&self, disposition: Disposition, attempt: u32, error: &sqlx::Error) -> Option<()> {
-        let reason = if disposition == Disposition::Wait { "wait" } else { "retry" };
-        self.metrics.retries.get_or_create(&ReasonLabel { reason }).inc();
-        tracing::warn!(error = store::describe(error), reason, attempt, "a batch has to wait");
-        let pause = tokio::time::sleep(pause(disposition, attempt, rand::random()));
-        self.stop.run_until_cancelled(pause).await?;
-        // After the pause: a connection goes back to the pool a little after its transaction has failed.
-        if store::fault(error).is_read_only() {
-            store::reconnect(&self.pool).await;
-        }
-        Some(())
     }
 
     fn report(&self, batch: &Batch, recorded: Recorded, began: Instant) {
@@ -267,50 +226,17 @@ impl Consume {
     }
 }
 
-/// A connection that has gone silent is an error like any other, in time.
-async fn in_time<T>(write: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-    match tokio::time::timeout(LONGEST_WRITE, write).await {
-        Ok(written) => written,
-        Err(_) => Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time"))),
+/// What was gathered ahead, or else the next there is.
+async fn ready(source: &mut Source, ahead: &mut Option<Result<Ready, SetupError>>) -> Result<Ready, SetupError> {
+    match ahead.take() {
+        Some(ready) => ready,
+        None => Ok(Ready { gathered: source.next().await?, opened: None }),
     }
 }
 
-/// A batch as it is first tried: everything at once; and what is no event, put aside.
-fn parts(batch: &Batch) -> Vec<Part> {
-    let undecodable = batch.undecodable.iter().map(|(delivery, error)| {
-        Part::PutAside(Box::new(delivery.quarantined(Reason::Undecodable, error.to_string())))
-    });
-    let mut parts: Vec<Part> = undecodable.collect();
-    if !batch.events.is_empty() {
-        parts.push(Part::Events(0..batch.events.len()));
-    }
-    parts
-}
-
-// === impl Part ===
-
-impl Part {
-    fn disposition(&self, error: &sqlx::Error) -> Disposition {
-        match self {
-            Self::Events(range) => Disposition::of(&store::fault(error), range.len()),
-            // What cannot even be put aside stops the line: it would be lost.
-            Self::PutAside(_) => Disposition::Wait,
-        }
-    }
-
-    /// What to try instead: the halves, the first one next; or, of one event, to put it aside.
-    fn smaller(self, batch: &Batch, error: &sqlx::Error) -> Vec<Self> {
-        match self {
-            Self::Events(range) if range.len() > 1 => {
-                let middle = range.start + range.len() / 2;
-                vec![Self::Events(middle..range.end), Self::Events(range.start..middle)]
-            }
-            Self::Events(range) => {
-                let delivery = &batch.deliveries[range.start];
-                let event = delivery.quarantined(Reason::RefusedByDatabase, store::describe(error));
-                vec![Self::PutAside(Box::new(event))]
-            }
-            part @ Self::PutAside(_) => vec![part],
-        }
-    }
+/// What deliveries say, and come to.
+async fn open(gathered: &Gathered, bodies: &Bodies) -> (Batch, Changes) {
+    let batch = gathered.open(bodies).await;
+    let changes = project(&batch.events);
+    (batch, changes)
 }

@@ -18,6 +18,8 @@ pub mod metrics;
 
 pub mod watchdog;
 
+pub mod record;
+
 pub mod consume;
 pub mod orphans;
 

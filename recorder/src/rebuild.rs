@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::disposition::{Disposition, Fault};
-use crate::reproject::{Done, ReprojectError, Reprojection};
+use crate::reproject::{Done, Holding, ReprojectError, Reprojection};
 use crate::source::log::{Extent, Log, Start};
 use crate::store;
 use crate::store::shadow::{self, Keep, Shadow, ShadowError};
@@ -86,13 +86,28 @@ pub async fn rebuild(
     {
         return Err(ShadowError::Exists(name.clone()).into());
     }
+    match attempt(connection, client.clone(), plan, Holding::Many, stop.clone(), tell).await {
+        Err(ReprojectError::SumsRefused) => attempt(connection, client, plan, Holding::Each, stop, tell).await,
+        outcome => outcome,
+    }
+}
+
+async fn attempt(
+    connection: &mut PgConnection,
+    client: Client,
+    plan: &Plan,
+    holding: Holding,
+    stop: CancellationToken,
+    tell: &impl Tell,
+) -> Result<Done, ReprojectError> {
     let keep = if plan.into.is_some() { Keep::Apart } else { Keep::InPlace };
     let shadow = Shadow::create(connection, SCHEMA, keep).await?;
     let rebuilt = match Log::extent(&client).await {
         Err(error) => Err(error.into()),
         Ok(extent) => {
             let from = (Start::Beginning, &extent);
-            let reprojection = Reprojection::new(client.clone(), shadow.clone(), from, plan.as_of, stop.clone());
+            let reprojection =
+                Reprojection::new(client.clone(), shadow.clone(), from, plan.as_of, holding, stop.clone());
             let mut rebuilding = Rebuilding { client, reprojection, stop, uncommitted: Vec::new() };
             rebuilding.run(connection, plan, &extent, tell).await
         }

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::batch::{Fill, Limits};
 use crate::disposition::Disposition;
+use crate::projection::settle::Sums;
 use crate::projection::tables::Table;
 use crate::projection::{Changes, is_in, project};
 use crate::source::Batch;
@@ -22,6 +23,7 @@ use crate::source::delivery::Delivery;
 use crate::source::log::{Ending, Extent, Log, LogError, Span, Start};
 use crate::source::setup::SetupError;
 use crate::store;
+use crate::store::alone;
 use crate::store::shadow::{Shadow, ShadowError};
 
 /// Batches are larger than the recorders' own: nobody waits for what is in them, and a chat's start and end that come in the
@@ -29,6 +31,8 @@ use crate::store::shadow::{Shadow, ShadowError};
 const LIMITS: Limits = Limits { events: 4000, bytes: 16 << 20, linger: std::time::Duration::ZERO };
 /// How many batches are read ahead.
 const AHEAD: usize = 2;
+/// How many rows of sums may be held back: some tens of megabytes.
+const HELD: usize = 100_000;
 /// How many rows are carried over at a time.
 const CARRIED: i64 = 1000;
 /// How far the clocks of gateways and of the broker may be apart, where events from before the log's first one are gone.
@@ -41,8 +45,18 @@ pub struct Reprojection {
     /// Events of a later time are left out.
     as_of: Option<OffsetDateTime>,
     stop: CancellationToken,
+    holding: Holding,
     /// What was done so far.
     pub done: Done,
+}
+
+/// When conversations and usage are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holding {
+    /// Once for many batches.
+    Many,
+    /// With each batch: an event whose rows are refused is then found, and left out whole, as the recorders do.
+    Each,
 }
 
 /// How much was projected.
@@ -76,6 +90,9 @@ pub enum ReprojectError {
     /// The database's own trouble.
     #[error("the database: {}", store::describe(.0))]
     Database(#[from] sqlx::Error),
+    /// The database refuses for its content what was held back of many batches: of which event's it is cannot be told.
+    #[error("the database refuses the sums of many events")]
+    SumsRefused,
     /// The task that reads died.
     #[error("the reader of the log died")]
     Reader,
@@ -106,10 +123,11 @@ impl Reprojection {
         shadow: Shadow,
         (start, extent): (Start, &Extent),
         as_of: Option<OffsetDateTime>,
+        holding: Holding,
         stop: CancellationToken,
     ) -> Self {
         let reader = Reader { client, start, made_at: extent.made_at, log: None, gathered: Vec::new() };
-        Self { shadow, reader: Some(reader), as_of, stop, done: Done::default() }
+        Self { shadow, reader: Some(reader), as_of, stop, holding, done: Done::default() }
     }
 
     /// The shadow.
@@ -136,13 +154,18 @@ impl Reprojection {
             }
             Ok::<_, LogError>(reader)
         });
+        let mut held = Sums::default();
         while let Some(Some(batch)) = self.stop.run_until_cancelled(batches.recv()).await {
-            self.write(connection, batch).await?;
+            self.write(connection, batch, &mut held).await?;
+            if held.len() > HELD {
+                write_held(connection, std::mem::take(&mut held)).await?;
+            }
             tell(self.done);
         }
         if self.stop.is_cancelled() {
             return Err(ReprojectError::Stopped);
         }
+        write_held(connection, held).await?;
         self.reader = Some(reading.await.map_err(|_| ReprojectError::Reader)??);
         Ok(())
     }
@@ -162,7 +185,7 @@ impl Reprojection {
         let mut left = vec![events];
         while let Some(events) = left.pop() {
             if !events.is_empty()
-                && let Some(halves) = self.write_part(connection, events, project(events)).await?
+                && let Some(halves) = self.write_part(connection, events, project(events), None).await?
             {
                 left.extend(halves.into_iter().rev());
             }
@@ -170,12 +193,20 @@ impl Reprojection {
         Ok(())
     }
 
-    async fn write(&mut self, connection: &mut PgConnection, batch: Ahead) -> Result<(), ReprojectError> {
+    async fn write(
+        &mut self,
+        connection: &mut PgConnection,
+        batch: Ahead,
+        held: &mut Sums,
+    ) -> Result<(), ReprojectError> {
         self.done.events += batch.read;
         self.done.undecodable += batch.undecodable;
-        match self.write_part(connection, &batch.events, batch.changes).await? {
+        let holds = (self.holding == Holding::Many).then_some(&mut *held);
+        match self.write_part(connection, &batch.events, batch.changes, holds).await? {
             None => Ok(()),
             Some(halves) => {
+                // What is not held must meet what was.
+                write_held(connection, std::mem::take(held)).await?;
                 for half in halves {
                     self.project(connection, half).await?;
                 }
@@ -184,17 +215,29 @@ impl Reprojection {
         }
     }
 
-    /// Writes all of it in one transaction; or says what to try instead, where some event in it is refused for its content.
+    /// Writes all of it in one transaction, but for what is to be held back; or says what to try instead, where some event in
+    /// it is refused for its content.
     async fn write_part<'a>(
         &mut self,
         connection: &mut PgConnection,
         events: &'a [Event],
         changes: Changes,
+        held: Option<&mut Sums>,
     ) -> Result<Option<[&'a [Event]; 2]>, ReprojectError> {
         let mut tx = connection.begin().await?;
-        let Err(error) = store::join(&mut tx, changes).await else {
-            tx.commit().await?;
-            return Ok(None);
+        let written = match (alone::write_but_sums(&mut tx, changes).await, &held) {
+            (Ok(sums), None) => alone::write_sums(&mut tx, sums).await.map(|()| Sums::default()),
+            (written, _) => written,
+        };
+        let error = match written {
+            Ok(sums) => {
+                tx.commit().await?;
+                if let Some(held) = held {
+                    held.add(sums);
+                }
+                return Ok(None);
+            }
+            Err(error) => error,
         };
         tx.rollback().await?;
         match Disposition::of(&store::fault(&error), events.len()) {
@@ -261,7 +304,8 @@ impl Reprojection {
         let projected = store::known(connection, chats, &[]).await?.chats;
         let mut tx = connection.begin().await?;
         let changes = Changes::of_rows(live.chats, live.messages, live.conversations, &projected);
-        store::join(&mut tx, changes).await?;
+        let sums = alone::write_but_sums(&mut tx, changes).await?;
+        alone::write_sums(&mut tx, sums).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -305,6 +349,16 @@ impl Reprojection {
                AND (s.conversation_id IS NULL OR s.created_at > l.created_at)
              ORDER BY l.conversation_id LIMIT $3"
         )
+    }
+}
+
+async fn write_held(connection: &mut PgConnection, held: Sums) -> Result<(), ReprojectError> {
+    let mut tx = connection.begin().await?;
+    let Err(error) = alone::write_sums(&mut tx, held).await else { return Ok(tx.commit().await?) };
+    tx.rollback().await?;
+    match Disposition::of(&store::fault(&error), 1) {
+        Disposition::Split | Disposition::Quarantine => Err(ReprojectError::SumsRefused),
+        Disposition::Wait | Disposition::Retry => Err(error.into()),
     }
 }
 

@@ -39,7 +39,7 @@ const MISSING: Duration = Duration::from_secs(5);
 /// Between two tries to reach the broker.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How often the broker is told that a batch is still being worked on.
-const PROGRESS: Duration = Duration::from_secs(ACK_WAIT.as_secs() / 3);
+pub const PROGRESS: Duration = Duration::from_secs(ACK_WAIT.as_secs() / 3);
 
 /// A connection to the broker that comes back by itself, and need not be there yet.
 pub async fn connect(url: &str) -> Result<Client, async_nats::ConnectError> {
@@ -103,10 +103,21 @@ impl Source {
         self.limits
     }
 
-    /// The next batch, as soon as there is anything. May be given up at any moment, and asked again.
+    /// The next batch, a little after there is anything. May be given up at any moment, and asked again.
     pub async fn next(&mut self) -> Result<Gathered, SetupError> {
+        self.gather(Some(self.limits.linger)).await
+    }
+
+    /// The next batch, once it is as large as a batch may be. May be given up at any moment: what there is by then is in the
+    /// [`next`](Self::next) one.
+    pub async fn next_full(&mut self) -> Result<Gathered, SetupError> {
+        self.gather(None).await
+    }
+
+    async fn gather(&mut self, linger: Option<Duration>) -> Result<Gathered, SetupError> {
         let mut fill = Fill::default();
-        let mut deadline = None;
+        // What is at hand from before has waited long enough.
+        let mut deadline = linger.filter(|_| !self.gathered.is_empty()).map(|_| Instant::now());
         self.gathered.iter().for_each(|delivery| fill.add(delivery.bytes()));
         while fill.has_room(&self.limits) {
             let next = self.delivery();
@@ -117,15 +128,15 @@ impl Source {
                     Err(_) => break,
                 },
             };
-            deadline.get_or_insert_with(|| Instant::now() + self.limits.linger);
+            deadline = deadline.or(linger.map(|linger| Instant::now() + linger));
             fill.add(delivery.bytes());
             self.gathered.push(delivery);
         }
         Ok(Gathered::new(std::mem::take(&mut self.gathered)))
     }
 
-    /// Stops, and gives what is at hand and unread back to the others.
-    pub async fn close(mut self) {
+    /// Stops, and gives what is at hand back to the others, together with what was gathered and shall not be recorded here.
+    pub async fn close(mut self, gathered: Option<Gathered>) {
         let mut left = std::mem::take(&mut self.gathered);
         if let Some(mut pull) = self.pull.take() {
             while let Some(Some(Ok(message))) = pull.next().now_or_never() {
@@ -134,7 +145,7 @@ impl Source {
         }
         // The pull has to be gone before anything is given back, or it would come straight here again.
         self.flush().await;
-        answer(left.iter(), AckKind::Nak(None)).await;
+        answer(left.iter().chain(gathered.iter().flat_map(Gathered::all)), AckKind::Nak(None)).await;
         self.flush().await;
     }
 
@@ -243,15 +254,9 @@ impl Gathered {
         batch
     }
 
-    /// Does the work while keeping the broker from giving them to another.
-    pub async fn held_while<T>(&self, work: impl Future<Output = T>) -> T {
-        tokio::pin!(work);
-        loop {
-            tokio::select! {
-                done = &mut work => return done,
-                () = sleep(PROGRESS) => answer(self.all(), AckKind::Progress).await,
-            }
-        }
+    /// They are being worked on: another shall not have them yet. To be said every [`PROGRESS`].
+    pub async fn hold(&self) {
+        answer(self.all(), AckKind::Progress).await;
     }
 
     /// All of it is in the tables.

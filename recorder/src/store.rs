@@ -4,6 +4,7 @@
 //! and every transaction the tables in one order: chats, conversations, messages, `usage_stats`, `usage_slots`. A row that two
 //! recorders would insert at once is inserted by the first; the second waits for it, then joins with what it finds.
 
+pub mod alone;
 pub mod chats;
 pub mod compare;
 mod conversations;
@@ -40,8 +41,9 @@ use crate::disposition::Fault;
 use crate::projection::chat::Chat;
 use crate::projection::conversation::Conversation;
 use crate::projection::message::{Message, Position};
+use crate::projection::settle::{self, Sums};
 use crate::projection::tables::Tables;
-use crate::projection::{Changes, project, settle};
+use crate::projection::{Changes, project};
 use quarantine::Quarantined;
 
 /// The migrations, in the binary.
@@ -155,40 +157,35 @@ pub async fn missing_migrations(pool: &PgPool) -> Result<Vec<i64>, sqlx::Error> 
     Ok(MIGRATIONS.iter().map(|ours| ours.version).filter(|v| !done.iter().any(|done| done.version == *v)).collect())
 }
 
-/// Writes a batch of events: all of it, or nothing.
-pub async fn apply(pool: &PgPool, events: &[Event]) -> Result<Applied, sqlx::Error> {
+/// Writes what a batch of events changes: all of it, or nothing.
+pub async fn apply(pool: &PgPool, changes: Changes) -> Result<Applied, sqlx::Error> {
     let mut tx = pool.begin().await?;
-    let applied = apply_in(&mut tx, events).await?;
+    let applied = join(&mut tx, changes).await?;
     tx.commit().await?;
     Ok(applied)
 }
 
-/// Writes a batch of events in a transaction of the caller's.
-async fn apply_in(tx: &mut PgConnection, events: &[Event]) -> Result<Applied, sqlx::Error> {
-    join(tx, project(events)).await
-}
-
 /// Joins changes with the rows that are there, inside a transaction.
-pub async fn join(tx: &mut PgConnection, changes: Changes) -> Result<Applied, sqlx::Error> {
+async fn join(tx: &mut PgConnection, changes: Changes) -> Result<Applied, sqlx::Error> {
     let Changes { chats, conversations, opened } = changes;
     let rows: Vec<_> = chats.values().map(|change| &change.row).collect();
     let inserted = if rows.is_empty() { <_>::default() } else { chats::insert(tx, &rows).await? };
     let there: Vec<_> = chats.keys().filter(|id| !inserted.contains(id)).map(|id| id.0).collect();
     let old = if there.is_empty() { <_>::default() } else { chats::lock(tx, &there).await? };
     expect_all(&there, old.len())?;
-    let mut writes = settle::chats(chats, &old);
+    let writes = settle::chats(chats, &old);
     if !writes.update.is_empty() {
         chats::update(tx, &writes.update.iter().collect::<Vec<_>>()).await?;
     }
 
-    let touched = settle::touched(conversations, writes.tallies);
-    let rows: Vec<_> = touched.values().filter_map(settle::ConversationChange::row).collect();
+    let Sums { conversations, mut usage } = Sums::new(conversations, writes.tallies, writes.usage);
+    let rows: Vec<_> = conversations.values().filter_map(settle::ConversationChange::row).collect();
     let rows: Vec<_> = rows.iter().collect();
     let inserted = if rows.is_empty() { <_>::default() } else { conversations::insert(tx, &rows).await? };
-    let there: Vec<_> = touched.keys().filter(|id| !inserted.contains(id)).map(|id| id.0).collect();
+    let there: Vec<_> = conversations.keys().filter(|id| !inserted.contains(id)).map(|id| id.0).collect();
     let old = if there.is_empty() { <_>::default() } else { conversations::lock(tx, &there).await? };
     expect_all(&there, old.len())?;
-    let settled = settle::conversations(touched, &opened, &old, &mut writes.usage);
+    let settled = settle::conversations(conversations, &opened, &old, &mut usage);
     if !settled.update.is_empty() {
         conversations::update(tx, &settled.update.iter().collect::<Vec<_>>()).await?;
     }
@@ -200,8 +197,8 @@ pub async fn join(tx: &mut PgConnection, changes: Changes) -> Result<Applied, sq
     if !writes.insert_messages.is_empty() {
         messages::insert(tx, &writes.insert_messages.iter().collect::<Vec<_>>()).await?;
     }
-    usage_stats::add(tx, &writes.usage).await?;
-    usage_slots::add(tx, &writes.usage).await?;
+    usage_stats::add(tx, &usage).await?;
+    usage_slots::add(tx, &usage).await?;
 
     let asked = writes.insert_messages.iter().filter(|message| message.position == Position::Asked).count();
     Ok(Applied {
@@ -227,7 +224,7 @@ pub async fn take_back(pool: &PgPool, quarantine_id: Uuid, event: &Event) -> Res
     let mut tx = pool.begin().await?;
     let was_there = quarantine::delete(&mut tx, quarantine_id).await?;
     if was_there {
-        apply_in(&mut tx, std::slice::from_ref(event)).await?;
+        join(&mut tx, project(std::slice::from_ref(event))).await?;
         tx.commit().await?;
     }
     Ok(was_there)

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::projection::project;
 use crate::projection::tables::Table;
 use crate::rebuild::{Phase, Tell};
-use crate::reproject::{Done, ReprojectError, Reprojection};
+use crate::reproject::{Done, Holding, ReprojectError, Reprojection};
 use crate::source::log::{Ending, Extent, Log, Span, Start};
 use crate::source::patience::Patience;
 use crate::source::setup::{self, SetupError};
@@ -76,14 +76,28 @@ pub async fn verify(
     tell: &impl Tell,
 ) -> Result<Verified, ReprojectError> {
     shadow::only_one(connection, "verify").await?;
+    match attempt(connection, &client, since, Holding::Many, &stop, tell).await {
+        Err(ReprojectError::SumsRefused) => attempt(connection, &client, since, Holding::Each, &stop, tell).await,
+        outcome => outcome,
+    }
+}
+
+async fn attempt(
+    connection: &mut PgConnection,
+    client: &Client,
+    since: Option<Date>,
+    holding: Holding,
+    stop: &CancellationToken,
+    tell: &impl Tell,
+) -> Result<Verified, ReprojectError> {
     let shadow = Shadow::create(connection, SCHEMA, Keep::Compare).await?;
     let start = since.map_or(Start::Beginning, |day| Start::Time(day.midnight().assume_utc() - SKEW));
-    let verified = match Log::extent(&client).await {
+    let verified = match Log::extent(client).await {
         Err(error) => Err(error.into()),
         Ok(extent) => {
             let from = (start, &extent);
-            let reprojection = Reprojection::new(client.clone(), shadow.clone(), from, None, stop.clone());
-            compared(connection, &client, (reprojection, &extent), since, tell).await
+            let reprojection = Reprojection::new(client.clone(), shadow.clone(), from, None, holding, stop.clone());
+            compared(connection, client, (reprojection, &extent), since, tell).await
         }
     };
     if let Err(error) = shadow.drop(connection).await {
@@ -91,7 +105,7 @@ pub async fn verify(
     }
     let mut verified = verified?;
     shadow.leave(connection).await?;
-    explain(&client, start, &mut verified.explained, &stop).await?;
+    explain(client, start, &mut verified.explained, stop).await?;
     verifications::insert(connection, &verified.result(since)).await?;
     Ok(verified)
 }

@@ -32,6 +32,16 @@ pub struct ChatWrites {
     pub applied: usize,
 }
 
+/// What batches say of conversations and usage, once their chats are settled. It adds up: what several batches say can be
+/// settled at once.
+#[derive(Debug, Default)]
+pub struct Sums {
+    /// The conversations that are touched.
+    pub conversations: BTreeMap<ConversationId, ConversationChange>,
+    /// What the users' days and quarters of an hour gain and lose.
+    pub usage: UsageChanges,
+}
+
 /// What a batch's conversations come to.
 #[derive(Debug, Default)]
 pub struct ConversationWrites {
@@ -42,7 +52,7 @@ pub struct ConversationWrites {
 }
 
 /// A conversation that a batch touches.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ConversationChange {
     /// What the batch's events say of it; none where a chat only leaves it.
     pub facts: Option<Conversation>,
@@ -61,22 +71,6 @@ pub fn chats(changes: BTreeMap<ChatId, ChatChange>, old: &BTreeMap<ChatId, Chat>
     }
     writes.tallies.retain(|_, tally| !tally.is_zero());
     writes
-}
-
-/// The conversations that a batch touches, by id.
-pub fn touched(
-    facts: BTreeMap<ConversationId, Conversation>,
-    mut tallies: BTreeMap<ConversationId, Tally>,
-) -> BTreeMap<ConversationId, ConversationChange> {
-    let mut touched: BTreeMap<_, _> = facts
-        .into_iter()
-        .map(|(id, facts)| {
-            let tally = tallies.remove(&id).unwrap_or_default();
-            (id, ConversationChange { facts: Some(facts), tally })
-        })
-        .collect();
-    touched.extend(tallies.into_iter().map(|(id, tally)| (id, ConversationChange { facts: None, tally })));
-    touched
 }
 
 /// Settles the conversations. `old` has the rows that were there; the others have been inserted as [`ConversationChange::row`].
@@ -151,6 +145,45 @@ impl ChatWrites {
     }
 }
 
+// === impl Sums ===
+
+impl Sums {
+    /// Of one batch: what it says of conversations, and what its chats add to them and to usage.
+    pub fn new(
+        facts: BTreeMap<ConversationId, Conversation>,
+        mut tallies: BTreeMap<ConversationId, Tally>,
+        usage: UsageChanges,
+    ) -> Self {
+        let mut conversations: BTreeMap<_, _> = facts
+            .into_iter()
+            .map(|(id, facts)| {
+                let tally = tallies.remove(&id).unwrap_or_default();
+                (id, ConversationChange { facts: Some(facts), tally })
+            })
+            .collect();
+        conversations.extend(tallies.into_iter().map(|(id, tally)| (id, ConversationChange { facts: None, tally })));
+        Self { conversations, usage }
+    }
+
+    /// Takes in those of another batch.
+    pub fn add(&mut self, other: Self) {
+        for (id, change) in other.conversations {
+            self.conversations.entry(id).or_default().add(change);
+        }
+        self.usage.add_all(other.usage);
+    }
+
+    /// About how many rows they are.
+    pub fn len(&self) -> usize {
+        self.conversations.len() + self.usage.len()
+    }
+
+    /// Whether they say nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 // === impl ConversationChange ===
 
 impl ConversationChange {
@@ -158,6 +191,15 @@ impl ConversationChange {
     pub fn row(&self) -> Option<Conversation> {
         let facts = self.facts.clone().filter(|_| !self.tally.takes_away())?;
         Some(Conversation { tally: self.tally, ..facts })
+    }
+
+    /// Takes in what another batch says of the same conversation.
+    fn add(&mut self, other: Self) {
+        self.tally += other.tally;
+        match (&mut self.facts, other.facts) {
+            (Some(mine), Some(theirs)) => mine.join(theirs),
+            (mine, theirs) => *mine = mine.take().or(theirs),
+        }
     }
 
     fn join(self, old: &Conversation) -> Conversation {

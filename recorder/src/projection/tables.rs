@@ -3,7 +3,7 @@
 //! [`Table`] is the one place that says which tables are the record. Whatever treats them alike goes through
 //! [`Table::ALL`]: the store's locks, `rebuild`, `verify`, the benchmarks, the tests' oracle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shared::event::Event;
 use shared::id::{ChatId, ConversationId, MessageId, UserId};
@@ -12,9 +12,10 @@ use time::Date;
 use super::chat::Chat;
 use super::conversation::Conversation;
 use super::message::Message;
+use super::settle::{self, Sums};
 use super::usage_slots::SlotKey;
 use super::usage_stats::Counts;
-use super::{Changes, project, settle};
+use super::{Changes, project};
 
 /// A projected table: a function of the events, and of nothing else. A new one is added here, and to [`Tables`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,31 +93,39 @@ impl Tables {
 
     /// Takes in a batch of events, as the store does in one transaction.
     pub fn apply(&mut self, events: &[Event]) {
-        let Changes { chats, conversations, opened } = project(events);
+        let sums = self.apply_but_sums(events);
+        self.apply_sums(sums);
+    }
+
+    /// Takes in what a batch of events says of chats and messages, and tells the rest.
+    pub fn apply_but_sums(&mut self, events: &[Event]) -> Sums {
+        let Changes { chats, conversations, opened: _ } = project(events);
 
         let old = present(&self.chats, chats.keys());
         self.chats.extend(chats.iter().map(|(id, change)| (*id, change.row.clone())));
-        let mut writes = settle::chats(chats, &old);
+        let writes = settle::chats(chats, &old);
         self.chats.extend(old);
         self.chats.extend(writes.update.into_iter().map(|row| (row.chat_id, row)));
-
-        let touched = settle::touched(conversations, writes.tallies);
-        let old = present(&self.conversations, touched.keys());
-        self.conversations.extend(touched.iter().filter_map(|(id, change)| Some((*id, change.row()?))));
-        let settled = settle::conversations(touched, &opened, &old, &mut writes.usage);
-        self.conversations.extend(old);
-        self.conversations.extend(settled.update.into_iter().map(|row| (row.conversation_id, row)));
-
         for id in writes.delete_messages {
             self.messages.remove(&id);
         }
         self.messages.extend(writes.insert_messages.into_iter().map(|row| (row.message_id, row)));
+        Sums::new(conversations, writes.tallies, writes.usage)
+    }
 
-        for (key, change) in writes.usage.days() {
+    /// Takes in what batches say of conversations and usage.
+    pub fn apply_sums(&mut self, sums: Sums) {
+        let Sums { conversations, mut usage } = sums;
+        let old = present(&self.conversations, conversations.keys());
+        self.conversations.extend(conversations.iter().filter_map(|(id, change)| Some((*id, change.row()?))));
+        let settled = settle::conversations(conversations, &BTreeSet::new(), &old, &mut usage);
+        self.conversations.extend(old);
+        self.conversations.extend(settled.update.into_iter().map(|row| (row.conversation_id, row)));
+        for (key, change) in usage.days() {
             *self.usage_stats.entry(key.clone()).or_default() += *change;
         }
         self.usage_stats.retain(|_, counts| !counts.is_zero());
-        for (key, change) in writes.usage.slots() {
+        for (key, change) in usage.slots() {
             *self.usage_slots.entry(key.clone()).or_default() += *change;
         }
         self.usage_slots.retain(|_, counts| !counts.is_zero());

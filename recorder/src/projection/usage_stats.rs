@@ -161,6 +161,26 @@ impl UsageChanges {
         *self.slots.entry(SlotKey::new(user, at, model)).or_default() -= counts;
     }
 
+    /// Counts all of these too.
+    pub fn add_all(&mut self, other: Self) {
+        for (key, counts) in other.days {
+            *self.days.entry(key).or_default() += counts;
+        }
+        for (key, counts) in other.slots {
+            *self.slots.entry(key).or_default() += counts;
+        }
+    }
+
+    /// How many rows it is about.
+    pub fn len(&self) -> usize {
+        self.days.len() + self.slots.len()
+    }
+
+    /// Whether it is about none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The changes of days that are any, in key order.
     pub fn days(&self) -> impl Iterator<Item = (&(UserId, Date), &Counts)> {
         self.days.iter().filter(|(_, counts)| !counts.is_zero())

@@ -9,16 +9,78 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::read::{Unreadable, user, utc, word};
-use super::write::column;
+use super::write::{Copy, Jsonb, column, copy_row};
 use crate::projection::chat::{Chat, Ending, Outcome, PartNumbers, Request, UsageNumbers};
 use crate::projection::representable::Json;
 use crate::projection::word::Word as _;
 use crate::vigil::Open;
 
+/// What a row is written with.
+const COLUMNS: &str = "chat_id, conversation_id, user_id, gateway, model, started_at, status, request_digest, \
+     conversation_origin, client_thread_id, dialect, stream, temperature, has_user_message, ending_digest, finished_at, \
+     has_assistant_message, stage, error_status, error_type, error_code, error_message, upstream_name, upstream_model, \
+     upstream_response_id, attempts, time_to_first_token_ms, duration_ms, usage_source, prompt_tokens, completion_tokens, \
+     total_tokens, uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens, \
+     usage_raw, notes, caller_metadata";
+
+/// The values of a row, in the order of [`COLUMNS`], each as a function of the row: for `$then!`.
+macro_rules! values {
+    ($then:ident $with:tt) => {
+        $then! { $with
+            |c| c.chat_id.0,
+            |c| c.conversation_id.0,
+            |c| c.user_id.as_str(),
+            |c| c.gateway.as_str(),
+            |c| c.model.as_str(),
+            |c| c.started_at,
+            |c| c.status(),
+            |c| Some(request(c)?.digest),
+            |c| Some(request(c)?.origin.word()),
+            |c| request(c)?.client_thread_id.as_deref(),
+            |c| Some(request(c)?.dialect.word()),
+            |c| Some(request(c)?.stream),
+            |c| request(c)?.temperature,
+            |c| request(c).is_some_and(|r| r.has_message),
+            |c| Some(ending(c)?.digest),
+            |c| Some(ending(c)?.finished_at),
+            |c| ending(c).is_some_and(|e| e.has_message),
+            |c| Some(failure(c)?.0.word()),
+            |c| failure(c)?.1.status.map(i32::from),
+            |c| failure(c)?.1.kind.as_deref(),
+            |c| failure(c)?.1.code.as_deref(),
+            |c| Some(failure(c)?.1.message.as_str()),
+            |c| Some(upstream(c)?.name.as_str()),
+            |c| upstream(c)?.model.as_deref(),
+            |c| upstream(c)?.response_id.as_deref(),
+            |c| Some(Jsonb(&ending(c)?.attempts)),
+            |c| ending(c)?.time_to_first_token_ms,
+            |c| Some(ending(c)?.duration_ms),
+            |c| Some(usage(c)?.source.word()),
+            |c| usage(c)?.prompt_tokens,
+            |c| usage(c)?.completion_tokens,
+            |c| usage(c)?.total_tokens,
+            |c| Some(usage(c)?.parts.uncached_input),
+            |c| Some(usage(c)?.parts.cache_read),
+            |c| Some(usage(c)?.parts.cache_write),
+            |c| Some(usage(c)?.parts.output),
+            |c| Some(usage(c)?.parts.reasoning),
+            |c| usage(c)?.raw.as_ref().map(Jsonb),
+            |c| Some(Jsonb(&ending(c)?.notes)),
+            |c| request(c)?.caller_metadata.as_ref().map(Jsonb),
+        }
+    };
+}
+
 /// A statement that takes whole rows, one array a column, between its head and its tail.
 macro_rules! with_rows {
     ($head:tt, $tail:tt, $rows:expr) => {{
         let rows: &[&Chat] = $rows;
+        values!(statement($head, $tail, rows))
+    }};
+}
+
+macro_rules! statement {
+    (($head:tt, $tail:tt, $rows:ident) $($value:expr,)*) => {
         sqlx::query!(
             $head
                 + " FROM (SELECT
@@ -34,57 +96,18 @@ macro_rules! with_rows {
                      UNNEST($20::text[]) AS error_type, UNNEST($21::text[]) AS error_code,
                      UNNEST($22::text[]) AS error_message, UNNEST($23::text[]) AS upstream_name,
                      UNNEST($24::text[]) AS upstream_model, UNNEST($25::text[]) AS upstream_response_id,
-                     UNNEST($26::text[]) AS attempts, UNNEST($27::bigint[]) AS time_to_first_token_ms,
+                     UNNEST($26::jsonb[]) AS attempts, UNNEST($27::bigint[]) AS time_to_first_token_ms,
                      UNNEST($28::bigint[]) AS duration_ms, UNNEST($29::text[]) AS usage_source,
                      UNNEST($30::bigint[]) AS prompt_tokens, UNNEST($31::bigint[]) AS completion_tokens,
                      UNNEST($32::bigint[]) AS total_tokens, UNNEST($33::bigint[]) AS uncached_input_tokens,
                      UNNEST($34::bigint[]) AS cache_read_tokens, UNNEST($35::bigint[]) AS cache_write_tokens,
                      UNNEST($36::bigint[]) AS output_tokens, UNNEST($37::bigint[]) AS reasoning_tokens,
-                     UNNEST($38::text[]) AS usage_raw, UNNEST($39::text[]) AS notes,
-                     UNNEST($40::text[]) AS caller_metadata) AS new "
+                     UNNEST($38::jsonb[]) AS usage_raw, UNNEST($39::jsonb[]) AS notes,
+                     UNNEST($40::jsonb[]) AS caller_metadata) AS new "
                 + $tail,
-            &column(rows, |c| c.chat_id.0) as _,
-            &column(rows, |c| c.conversation_id.0) as _,
-            &column(rows, |c| c.user_id.as_str()) as _,
-            &column(rows, |c| c.gateway.as_str()) as _,
-            &column(rows, |c| c.model.as_str()) as _,
-            &column(rows, |c| c.started_at) as _,
-            &column(rows, Chat::status) as _,
-            &column(rows, |c| Some(request(c)?.digest)) as _,
-            &column(rows, |c| Some(request(c)?.origin.word())) as _,
-            &column(rows, |c| request(c)?.client_thread_id.as_deref()) as _,
-            &column(rows, |c| Some(request(c)?.dialect.word())) as _,
-            &column(rows, |c| Some(request(c)?.stream)) as _,
-            &column(rows, |c| request(c)?.temperature) as _,
-            &column(rows, |c| request(c).is_some_and(|r| r.has_message)) as _,
-            &column(rows, |c| Some(ending(c)?.digest)) as _,
-            &column(rows, |c| Some(ending(c)?.finished_at)) as _,
-            &column(rows, |c| ending(c).is_some_and(|e| e.has_message)) as _,
-            &column(rows, |c| Some(failure(c)?.0.word())) as _,
-            &column(rows, |c| failure(c)?.1.status.map(i32::from)) as _,
-            &column(rows, |c| failure(c)?.1.kind.as_deref()) as _,
-            &column(rows, |c| failure(c)?.1.code.as_deref()) as _,
-            &column(rows, |c| Some(failure(c)?.1.message.as_str())) as _,
-            &column(rows, |c| Some(upstream(c)?.name.as_str())) as _,
-            &column(rows, |c| upstream(c)?.model.as_deref()) as _,
-            &column(rows, |c| upstream(c)?.response_id.as_deref()) as _,
-            &column(rows, |c| Some(ending(c)?.attempts.as_str())) as _,
-            &column(rows, |c| ending(c)?.time_to_first_token_ms) as _,
-            &column(rows, |c| Some(ending(c)?.duration_ms)) as _,
-            &column(rows, |c| Some(usage(c)?.source.word())) as _,
-            &column(rows, |c| usage(c)?.prompt_tokens) as _,
-            &column(rows, |c| usage(c)?.completion_tokens) as _,
-            &column(rows, |c| usage(c)?.total_tokens) as _,
-            &column(rows, |c| Some(usage(c)?.parts.uncached_input)) as _,
-            &column(rows, |c| Some(usage(c)?.parts.cache_read)) as _,
-            &column(rows, |c| Some(usage(c)?.parts.cache_write)) as _,
-            &column(rows, |c| Some(usage(c)?.parts.output)) as _,
-            &column(rows, |c| Some(usage(c)?.parts.reasoning)) as _,
-            &column(rows, |c| usage(c)?.raw.as_ref().map(Json::as_str)) as _,
-            &column(rows, |c| Some(ending(c)?.notes.as_str())) as _,
-            &column(rows, |c| request(c)?.caller_metadata.as_ref().map(Json::as_str)) as _
+            $(&column($rows, $value) as _),*
         )
-    }};
+    };
 }
 
 /// A statement that gives whole rows; what comes after the table's name is the caller's.
@@ -122,15 +145,27 @@ pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Chat]) -> Result<BTre
              chat_id, conversation_id, user_id, gateway, model, started_at, status, request_digest,
              conversation_origin, client_thread_id, dialect, stream, temperature, has_user_message,
              ending_digest, finished_at, has_assistant_message, stage, error_status, error_type, error_code,
-             error_message, upstream_name, upstream_model, upstream_response_id, attempts::jsonb,
+             error_message, upstream_name, upstream_model, upstream_response_id, attempts,
              time_to_first_token_ms, duration_ms, usage_source, prompt_tokens, completion_tokens, total_tokens,
              uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
-             usage_raw::jsonb, notes::jsonb, caller_metadata::jsonb",
+             usage_raw, notes, caller_metadata",
         "ON CONFLICT (chat_id) DO NOTHING
          RETURNING chat_id",
         rows
     );
     Ok(inserted.fetch_all(tx).await?.into_iter().map(|row| ChatId(row.chat_id)).collect())
+}
+
+/// Inserts rows that are not there, for whoever is alone with the table.
+pub(super) async fn copy(tx: &mut PgConnection, rows: &[&Chat]) -> Result<(), sqlx::Error> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut copy = Copy::begin(tx, "chats", COLUMNS).await?;
+    for &row in rows {
+        values!(copy_row(copy, row));
+    }
+    copy.end().await
 }
 
 /// Reads these rows and keeps others from writing them, in key order.
@@ -153,13 +188,13 @@ pub(super) async fn update(tx: &mut PgConnection, rows: &[&Chat]) -> Result<(), 
              error_status = new.error_status, error_type = new.error_type, error_code = new.error_code,
              error_message = new.error_message, upstream_name = new.upstream_name,
              upstream_model = new.upstream_model, upstream_response_id = new.upstream_response_id,
-             attempts = new.attempts::jsonb, time_to_first_token_ms = new.time_to_first_token_ms,
+             attempts = new.attempts, time_to_first_token_ms = new.time_to_first_token_ms,
              duration_ms = new.duration_ms, usage_source = new.usage_source, prompt_tokens = new.prompt_tokens,
              completion_tokens = new.completion_tokens, total_tokens = new.total_tokens,
              uncached_input_tokens = new.uncached_input_tokens, cache_read_tokens = new.cache_read_tokens,
              cache_write_tokens = new.cache_write_tokens, output_tokens = new.output_tokens,
-             reasoning_tokens = new.reasoning_tokens, usage_raw = new.usage_raw::jsonb, notes = new.notes::jsonb,
-             caller_metadata = new.caller_metadata::jsonb",
+             reasoning_tokens = new.reasoning_tokens, usage_raw = new.usage_raw, notes = new.notes,
+             caller_metadata = new.caller_metadata",
         "WHERE chats.chat_id = new.chat_id",
         rows
     );

@@ -8,14 +8,49 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::read::{Unreadable, user, utc};
-use super::write::column;
+use super::write::{Copy, column, copy_row};
 use crate::projection::conversation::{Archive, Conversation, Settings, Title, TitleOrigin};
 use crate::projection::usage_stats::Tally;
+
+/// What a row is written with.
+const COLUMNS: &str = "conversation_id, user_id, created_at, last_message_at, title, title_chat_id, model, \
+     temperature, settings_chat_id, message_count, total_tokens, estimated_total_tokens, title_change_id, archived, \
+     archive_change_id, deleted_at";
+
+/// The values of a row, in the order of [`COLUMNS`], each as a function of the row: for `$then!`.
+macro_rules! values {
+    ($then:ident $with:tt) => {
+        $then! { $with
+            |c| c.conversation_id.0,
+            |c| c.user_id.as_str(),
+            |c| c.created_at,
+            |c| c.last_message_at,
+            |c| Some(c.title.as_ref()?.text.as_str()),
+            |c| c.title.as_ref()?.origin.chat_id(),
+            |c| c.settings.as_ref()?.model.as_deref(),
+            |c| c.settings.as_ref()?.temperature,
+            |c| Some(c.settings.as_ref()?.chat_id?.0),
+            |c| c.tally.messages,
+            |c| c.tally.total_tokens,
+            |c| c.tally.estimated_total_tokens,
+            |c| c.title.as_ref()?.origin.change_id(),
+            |c| c.archive.is_some_and(|archive| archive.archived),
+            |c| Some(c.archive?.change_id.0),
+            |c| c.deleted_at,
+        }
+    };
+}
 
 /// A statement that takes whole rows, one array a column, between its head and its tail.
 macro_rules! with_rows {
     ($head:tt, $tail:tt, $rows:expr) => {{
         let rows: &[&Conversation] = $rows;
+        values!(statement($head, $tail, rows))
+    }};
+}
+
+macro_rules! statement {
+    (($head:tt, $tail:tt, $rows:ident) $($value:expr,)*) => {
         sqlx::query!(
             $head
                 + " FROM (SELECT
@@ -28,24 +63,9 @@ macro_rules! with_rows {
                      UNNEST($13::uuid[]) AS title_change_id, UNNEST($14::boolean[]) AS archived,
                      UNNEST($15::uuid[]) AS archive_change_id, UNNEST($16::timestamptz[]) AS deleted_at) AS new "
                 + $tail,
-            &column(rows, |c| c.conversation_id.0) as _,
-            &column(rows, |c| c.user_id.as_str()) as _,
-            &column(rows, |c| c.created_at) as _,
-            &column(rows, |c| c.last_message_at) as _,
-            &column(rows, |c| Some(c.title.as_ref()?.text.as_str())) as _,
-            &column(rows, |c| c.title.as_ref()?.origin.chat_id()) as _,
-            &column(rows, |c| c.settings.as_ref()?.model.as_deref()) as _,
-            &column(rows, |c| c.settings.as_ref()?.temperature) as _,
-            &column(rows, |c| Some(c.settings.as_ref()?.chat_id?.0)) as _,
-            &column(rows, |c| c.tally.messages) as _,
-            &column(rows, |c| c.tally.total_tokens) as _,
-            &column(rows, |c| c.tally.estimated_total_tokens) as _,
-            &column(rows, |c| c.title.as_ref()?.origin.change_id()) as _,
-            &column(rows, |c| c.archive.is_some_and(|archive| archive.archived)) as _,
-            &column(rows, |c| Some(c.archive?.change_id.0)) as _,
-            &column(rows, |c| c.deleted_at) as _
+            $(&column($rows, $value) as _),*
         )
-    }};
+    };
 }
 
 /// A statement that gives whole rows; what comes after the table's name is the caller's.
@@ -78,6 +98,18 @@ pub(super) async fn insert(
         rows
     );
     Ok(inserted.fetch_all(tx).await?.into_iter().map(|row| ConversationId(row.conversation_id)).collect())
+}
+
+/// Inserts rows that are not there, for whoever is alone with the table.
+pub(super) async fn copy(tx: &mut PgConnection, rows: &[&Conversation]) -> Result<(), sqlx::Error> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut copy = Copy::begin(tx, "conversations", COLUMNS).await?;
+    for &row in rows {
+        values!(copy_row(copy, row));
+    }
+    copy.end().await
 }
 
 /// Reads these rows and keeps others from writing them, in key order.

@@ -11,10 +11,59 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::read::{Unreadable, user, utc, word};
-use super::write::column;
+use super::write::{Copy, Jsonb, column, copy_row};
 use crate::projection::message::{Message, Position};
 use crate::projection::representable::Json;
 use crate::projection::word::Word as _;
+
+/// What a row is written with.
+const COLUMNS: &str = "message_id, conversation_id, chat_id, position, user_id, role, status, content, reasoning, refusal, \
+     tool_calls, finish_reason, model, tokens, created_at, audio_transcript";
+
+/// The values of a row, in the order of [`COLUMNS`], each as a function of the row: for `$then!`.
+macro_rules! values {
+    ($then:ident $with:tt) => {
+        $then! { $with
+            |m| m.message_id.0,
+            |m| m.conversation_id.0,
+            |m| m.chat_id.0,
+            |m| m.position.number(),
+            |m| m.user_id.as_str(),
+            |m| m.role.as_str(),
+            |m| m.status.word(),
+            |m| m.content.as_str(),
+            |m| m.reasoning.as_deref(),
+            |m| m.refusal.as_deref(),
+            |m| m.tool_calls.as_ref().map(Jsonb),
+            |m| m.finish_reason.as_deref(),
+            |m| m.model.as_str(),
+            |m| m.tokens,
+            |m| m.created_at,
+            |m| m.audio_transcript.as_deref(),
+        }
+    };
+}
+
+macro_rules! statement {
+    (($rows:ident) $($value:expr,)*) => {
+        sqlx::query!(
+            "INSERT INTO messages (
+                 message_id, conversation_id, chat_id, position, user_id, role, status, content, reasoning, refusal,
+                 tool_calls, finish_reason, model, tokens, created_at, audio_transcript)
+             SELECT message_id, conversation_id, chat_id, position, user_id, role, status, content, reasoning, refusal,
+                    tool_calls, finish_reason, model, tokens, created_at, audio_transcript
+             FROM (SELECT
+                         UNNEST($1::uuid[]) AS message_id, UNNEST($2::uuid[]) AS conversation_id,
+                         UNNEST($3::uuid[]) AS chat_id, UNNEST($4::smallint[]) AS position, UNNEST($5::text[]) AS user_id,
+                         UNNEST($6::text[]) AS role, UNNEST($7::text[]) AS status, UNNEST($8::text[]) AS content,
+                         UNNEST($9::text[]) AS reasoning, UNNEST($10::text[]) AS refusal, UNNEST($11::jsonb[]) AS tool_calls,
+                         UNNEST($12::text[]) AS finish_reason, UNNEST($13::text[]) AS model,
+                         UNNEST($14::bigint[]) AS tokens, UNNEST($15::timestamptz[]) AS created_at,
+                         UNNEST($16::text[]) AS audio_transcript) AS new",
+            $(&column($rows, $value) as _),*
+        )
+    };
+}
 
 /// A statement that gives whole rows; what comes after the table's name is the caller's.
 macro_rules! rows_where {
@@ -37,40 +86,20 @@ pub(super) async fn delete(tx: &mut PgConnection, ids: &[Uuid]) -> Result<(), sq
 
 /// Inserts messages that are not there.
 pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Message]) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "INSERT INTO messages (
-             message_id, conversation_id, chat_id, position, user_id, role, status, content, reasoning, refusal,
-             tool_calls, finish_reason, model, tokens, created_at, audio_transcript)
-         SELECT message_id, conversation_id, chat_id, position, user_id, role, status, content, reasoning, refusal,
-                tool_calls::jsonb, finish_reason, model, tokens, created_at, audio_transcript
-         FROM (SELECT
-                     UNNEST($1::uuid[]) AS message_id, UNNEST($2::uuid[]) AS conversation_id,
-                     UNNEST($3::uuid[]) AS chat_id, UNNEST($4::smallint[]) AS position, UNNEST($5::text[]) AS user_id,
-                     UNNEST($6::text[]) AS role, UNNEST($7::text[]) AS status, UNNEST($8::text[]) AS content,
-                     UNNEST($9::text[]) AS reasoning, UNNEST($10::text[]) AS refusal, UNNEST($11::text[]) AS tool_calls,
-                     UNNEST($12::text[]) AS finish_reason, UNNEST($13::text[]) AS model,
-                     UNNEST($14::bigint[]) AS tokens, UNNEST($15::timestamptz[]) AS created_at,
-                     UNNEST($16::text[]) AS audio_transcript) AS new",
-        &column(rows, |m| m.message_id.0) as _,
-        &column(rows, |m| m.conversation_id.0) as _,
-        &column(rows, |m| m.chat_id.0) as _,
-        &column(rows, |m| m.position.number()) as _,
-        &column(rows, |m| m.user_id.as_str()) as _,
-        &column(rows, |m| m.role.as_str()) as _,
-        &column(rows, |m| m.status.word()) as _,
-        &column(rows, |m| m.content.as_str()) as _,
-        &column(rows, |m| m.reasoning.as_deref()) as _,
-        &column(rows, |m| m.refusal.as_deref()) as _,
-        &column(rows, |m| m.tool_calls.as_ref().map(Json::as_str)) as _,
-        &column(rows, |m| m.finish_reason.as_deref()) as _,
-        &column(rows, |m| m.model.as_str()) as _,
-        &column(rows, |m| m.tokens) as _,
-        &column(rows, |m| m.created_at) as _,
-        &column(rows, |m| m.audio_transcript.as_deref()) as _
-    )
-    .execute(tx)
-    .await?;
+    values!(statement(rows)).execute(tx).await?;
     Ok(())
+}
+
+/// The same, for whoever is alone with the table.
+pub(super) async fn copy(tx: &mut PgConnection, rows: &[&Message]) -> Result<(), sqlx::Error> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut copy = Copy::begin(tx, "messages", COLUMNS).await?;
+    for &row in rows {
+        values!(copy_row(copy, row));
+    }
+    copy.end().await
 }
 
 /// These rows, of those that are there.

@@ -82,6 +82,7 @@ fn the_recorders_pipeline_never_names_axum() {
             "disposition",
             "source",
             "store",
+            "record",
             "consume",
             "vigil",
             "watchdog",

@@ -88,6 +88,32 @@ async fn of_emptied_tables_gives_the_same_rows_and_the_same_shape() -> anyhow::R
     Ok(())
 }
 
+/// What is written once for many batches is refused: batch by batch the event is found, and left out whole, as it was live.
+#[tokio::test]
+async fn leaves_out_what_the_recorders_had_to_put_into_quarantine() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    let pool = stack.database().await?;
+    for (table, check) in [("conversations", "title <> 'poison'"), ("messages", "content <> 'venom'")] {
+        let sql = format!("ALTER TABLE {table} ADD CONSTRAINT none_of_it CHECK ({check})");
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&pool).await?;
+    }
+    chats(&stack, &ann, 5).await?;
+    stack.finished_chat(&ann, "poison").await?;
+    stack.finished_chat(&ann, "venom").await?;
+    chats(&stack, &ann, 5).await?;
+    stack.drained().await?;
+    let live = dump(&pool, "public").await?;
+    assert_eq!((live["chats"].len(), live["messages"].len()), (12, 22), "two starts are not on the record");
+
+    let verified = stack.recorder.run(&["verify"]).await?;
+    assert!(verified.starts_with("identical: 12 chats, 12 conversations, 22 messages"), "{verified}");
+    let printed = stack.recorder.run(&["rebuild"]).await?;
+    assert!(printed.contains("2 events were refused"), "{printed}");
+    assert_eq!(dump(&pool, "public").await?, live);
+    nothing_is_left(&pool).await
+}
+
 #[tokio::test]
 async fn under_load_loses_and_doubles_nothing_and_no_reader_notices() -> anyhow::Result<()> {
     let mut stack = Stack::start().await?;

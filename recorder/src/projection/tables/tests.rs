@@ -107,6 +107,7 @@ proptest! {
         shuffle in any::<prop::sample::Index>(),
         picks in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
         size in 1..7_usize,
+        many in 1..9_usize,
     ) {
         let once: Vec<Event> = seeds.iter().copied().map(event).collect();
         let expected = tables([once.as_slice()]);
@@ -127,6 +128,16 @@ proptest! {
         let got = tables(again.chunks(size));
 
         prop_assert_eq!(&got, &expected);
+        // Nor does it matter for how many batches sums are held back.
+        let (mut held, mut sums) = (Tables::default(), Sums::default());
+        for (number, batch) in again.chunks(size).enumerate() {
+            sums.add(held.apply_but_sums(batch));
+            if number % many == many - 1 {
+                held.apply_sums(std::mem::take(&mut sums));
+            }
+        }
+        held.apply_sums(sums);
+        prop_assert_eq!(&held, &expected);
         prop_assert_eq!(&counted(&got), &got.usage_stats);
         // The quarters of a day come to the day.
         let mut days: BTreeMap<_, Counts> = BTreeMap::new();
