@@ -134,8 +134,7 @@ impl Slot {
         let paths: Vec<_> = (0..pieces).map(|piece| directory.join(piece.to_string())).collect();
         let files: io::Result<Vec<_>> = paths.iter().map(|path| Ok(BufWriter::new(File::create(path)?))).collect();
         let mut files = files?;
-        let place = |head: Head| usize::try_from(u64::from(head.subject) % pieces).unwrap_or_default();
-        self.for_each(|head, payload| write(&mut files[place(head)], head, payload))?;
+        self.for_each(|head, payload| write(&mut files[head.piece(pieces)], head, payload))?;
         files.iter_mut().try_for_each(BufWriter::flush)?;
         Ok(paths.into_iter().map(Self).collect())
     }
@@ -179,9 +178,9 @@ fn subject_hash(event: &Event) -> u32 {
         Event::ChatFailed(event) => event.chat_id.0,
         Event::ConversationCreated(_) | Event::ConversationChanged(_) | Event::ConversationDeleted(_) => event.id().0,
     };
-    // The end of an id is random.
+    // The end of an id is what tells it from others of the same time.
     let [.., a, b, c, d] = *id.as_bytes();
-    u32::from_le_bytes([a, b, c, d])
+    u32::from_be_bytes([a, b, c, d])
 }
 
 /// What stands before a payload.
@@ -190,6 +189,14 @@ struct Head {
     kind: EventKind,
     subject: u32,
     length: u32,
+}
+
+impl Head {
+    /// Which of so many pieces it belongs to. Ids may be random or in a row: either way the pieces come out alike.
+    fn piece(&self, pieces: u64) -> usize {
+        let scattered = u64::from(self.subject.wrapping_mul(0x9E37_79B1));
+        usize::try_from((scattered * pieces) >> u32::BITS).unwrap_or_default()
+    }
 }
 
 fn number(kind: EventKind) -> u8 {
@@ -238,7 +245,7 @@ mod tests {
     use super::*;
 
     fn chat(number: u128) -> [(EventKind, String); 2] {
-        let id = Uuid::from_u128(0x0193_6b6e_2f00_7abc_8def_0000_0000_0000 + number * 0x9E37_79B9);
+        let id = Uuid::from_u128(0x0193_6b6e_2f00_7abc_8def_0000_0000_0000 + number);
         let both = json!({"chat_id": id, "conversation_id": Uuid::from_u128(1), "user_id": "u", "gateway": "g",
             "started_at": "2026-11-22T10:00:00Z", "model": "m"});
         let with = |more: serde_json::Value| {
@@ -301,6 +308,7 @@ mod tests {
         let mut seen = BTreeSet::new();
         let mut events = Vec::new();
         for piece in &pieces {
+            assert!(fs::metadata(&piece.0).unwrap().len() < torn / 7 * 2, "larger than it may be");
             let piece = ids(piece);
             let chats: BTreeSet<_> = piece.iter().map(|(id, _)| *id).collect();
             assert!(chats.iter().all(|chat| seen.insert(*chat)), "a chat in two pieces");
