@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::read::{Unreadable, user, utc, word};
-use super::write::{Copy, Jsonb, column, copy_row};
+use super::write::{CopyIn, Jsonb, column, copy_row};
 use crate::projection::chat::{Chat, Ending, Outcome, PartNumbers, Request, UsageNumbers};
 use crate::projection::representable::Json;
 use crate::projection::word::Word as _;
@@ -161,7 +161,7 @@ pub(super) async fn copy(tx: &mut PgConnection, rows: &[&Chat]) -> Result<(), sq
     if rows.is_empty() {
         return Ok(());
     }
-    let mut copy = Copy::begin(tx, "chats", COLUMNS).await?;
+    let mut copy = CopyIn::begin(tx, "chats", COLUMNS).await?;
     for &row in rows {
         values!(copy_row(copy, row));
     }

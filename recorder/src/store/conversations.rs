@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::read::{Unreadable, user, utc};
-use super::write::{Copy, column, copy_row};
+use super::write::{CopyIn, column, copy_row};
 use crate::projection::conversation::{Archive, Conversation, Settings, Title, TitleOrigin};
 use crate::projection::usage_stats::Tally;
 
@@ -105,7 +105,7 @@ pub(super) async fn copy(tx: &mut PgConnection, rows: &[&Conversation]) -> Resul
     if rows.is_empty() {
         return Ok(());
     }
-    let mut copy = Copy::begin(tx, "conversations", COLUMNS).await?;
+    let mut copy = CopyIn::begin(tx, "conversations", COLUMNS).await?;
     for &row in rows {
         values!(copy_row(copy, row));
     }

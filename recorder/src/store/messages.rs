@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::read::{Unreadable, user, utc, word};
-use super::write::{Copy, Jsonb, column, copy_row};
+use super::write::{CopyIn, Jsonb, column, copy_row};
 use crate::projection::message::{Message, Position};
 use crate::projection::representable::Json;
 use crate::projection::word::Word as _;
@@ -95,7 +95,7 @@ pub(super) async fn copy(tx: &mut PgConnection, rows: &[&Message]) -> Result<(),
     if rows.is_empty() {
         return Ok(());
     }
-    let mut copy = Copy::begin(tx, "messages", COLUMNS).await?;
+    let mut copy = CopyIn::begin(tx, "messages", COLUMNS).await?;
     for &row in rows {
         values!(copy_row(copy, row));
     }

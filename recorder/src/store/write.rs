@@ -22,7 +22,7 @@ pub(super) struct Jsonb<'a>(pub(super) &'a Json);
 
 /// Rows on their way into COPY, in its binary format: a header, then for each row the number of its values, and for each value
 /// its length and what the driver encodes it as. PostgreSQL works on the first ones while the next are encoded.
-pub(super) struct Copy<'c> {
+pub(super) struct CopyIn<'c> {
     copy: PgCopyIn<&'c mut PgConnection>,
     buffer: PgArgumentBuffer,
     /// Where the row begins that is being written.
@@ -31,7 +31,7 @@ pub(super) struct Copy<'c> {
     error: Option<BoxDynError>,
 }
 
-/// Adds a row, of functions of it, to a [`Copy`].
+/// Adds a row, of functions of it, to a [`CopyIn`].
 macro_rules! copy_row {
     (($copy:ident, $row:ident) $($value:expr,)*) => {
         $copy.begin_row();
@@ -52,9 +52,9 @@ const NULL: i32 = -1;
 /// What jsonb begins with on the wire.
 const JSONB_VERSION: u8 = 1;
 
-// === impl Copy ===
+// === impl CopyIn ===
 
-impl<'c> Copy<'c> {
+impl<'c> CopyIn<'c> {
     /// Into these columns of a table.
     pub(super) async fn begin(
         connection: &'c mut PgConnection,
