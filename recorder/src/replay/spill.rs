@@ -24,8 +24,8 @@ const MAX_OPEN: usize = 48;
 /// The most that is projected in one go; a longer file is split.
 const MAX_AT_ONCE: u64 = 64 << 20;
 
-/// Into how many a file is split at most: they are all open at once.
-const MAX_PIECES: u64 = 256;
+/// Into how many pieces a file is split at once: they are all open. For more it is read again.
+const PIECES_AT_ONCE: usize = 256;
 
 /// What stands before a payload.
 const HEAD: usize = 9;
@@ -119,11 +119,11 @@ impl Slot {
     /// The same events in files that are small enough to be projected in one go, all events of a chat in the same one. Where
     /// it has to be split, into this directory, whatever was there.
     pub fn pieces(&self, directory: &Path) -> io::Result<Vec<Self>> {
-        self.pieces_of(directory, MAX_AT_ONCE)
+        self.pieces_of(directory, MAX_AT_ONCE, PIECES_AT_ONCE)
     }
 
-    fn pieces_of(&self, directory: &Path, most: u64) -> io::Result<Vec<Self>> {
-        let pieces = (fs::metadata(&self.0)?.len() / most + 1).min(MAX_PIECES);
+    fn pieces_of(&self, directory: &Path, most: u64, at_once: usize) -> io::Result<Vec<Self>> {
+        let pieces = fs::metadata(&self.0)?.len() / most + 1;
         if pieces == 1 {
             return Ok(vec![self.clone()]);
         }
@@ -132,10 +132,18 @@ impl Slot {
         }
         fs::create_dir_all(directory)?;
         let paths: Vec<_> = (0..pieces).map(|piece| directory.join(piece.to_string())).collect();
-        let files: io::Result<Vec<_>> = paths.iter().map(|path| Ok(BufWriter::new(File::create(path)?))).collect();
-        let mut files = files?;
-        self.for_each(|head, payload| write(&mut files[head.piece(pieces)], head, payload))?;
-        files.iter_mut().try_for_each(BufWriter::flush)?;
+        for (number, paths) in paths.chunks(at_once).enumerate() {
+            let files: io::Result<Vec<_>> = paths.iter().map(|path| Ok(BufWriter::new(File::create(path)?))).collect();
+            let mut files = files?;
+            self.for_each(|head, payload| {
+                let place = head.piece(pieces).checked_sub(number * at_once);
+                match place.and_then(|place| files.get_mut(place)) {
+                    Some(file) => write(file, head, payload),
+                    None => Ok(()),
+                }
+            })?;
+            files.iter_mut().try_for_each(BufWriter::flush)?;
+        }
         Ok(paths.into_iter().map(Self).collect())
     }
 
@@ -303,7 +311,7 @@ mod tests {
         OpenOptions::new().write(true).open(&slot.0).unwrap().set_len(torn).unwrap();
         let split = directory.path().join("split");
         assert_eq!(slot.pieces(&split).unwrap(), std::slice::from_ref(slot), "small enough as it is");
-        let pieces = slot.pieces_of(&split, torn / 7).unwrap();
+        let pieces = slot.pieces_of(&split, torn / 7, 3).unwrap();
         assert_eq!(pieces.len(), 8);
         let mut seen = BTreeSet::new();
         let mut events = Vec::new();
@@ -319,6 +327,13 @@ mod tests {
         events.sort_by_key(|(id, kind)| (*id, number(*kind)));
         assert_eq!(events, whole);
         // Of what an earlier run has left of splitting another, nothing comes back.
-        assert_eq!(slot.pieces_of(&split, torn / 2).unwrap().iter().map(|piece| ids(piece).len()).sum::<usize>(), 399);
+        assert_eq!(
+            slot.pieces_of(&split, torn / 2, PIECES_AT_ONCE)
+                .unwrap()
+                .iter()
+                .map(|piece| ids(piece).len())
+                .sum::<usize>(),
+            399
+        );
     }
 }

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::read::{Unreadable, user, utc, word};
-use super::write::{CopyIn, Jsonb, column, copy_row};
+use super::write::{Jsonb, column, copy_rows};
 use crate::projection::chat::{Chat, Ending, Outcome, PartNumbers, Request, UsageNumbers};
 use crate::projection::representable::Json;
 use crate::projection::word::Word as _;
@@ -158,14 +158,7 @@ pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Chat]) -> Result<BTre
 
 /// Inserts rows that are not there, for whoever is alone with the table.
 pub(super) async fn copy(tx: &mut PgConnection, rows: &[&Chat]) -> Result<(), sqlx::Error> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let mut copy = CopyIn::begin(tx, "chats", COLUMNS).await?;
-    for &row in rows {
-        values!(copy_row(copy, row));
-    }
-    copy.end().await
+    values!(copy_rows(tx, "chats", COLUMNS, rows))
 }
 
 /// Reads these rows and keeps others from writing them, in key order.

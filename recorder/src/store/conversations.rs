@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::read::{Unreadable, user, utc};
-use super::write::{CopyIn, column, copy_row};
+use super::write::{column, copy_rows};
 use crate::projection::conversation::{Archive, Conversation, Settings, Title, TitleOrigin};
 use crate::projection::usage_stats::Tally;
 
@@ -102,14 +102,7 @@ pub(super) async fn insert(
 
 /// Inserts rows that are not there, for whoever is alone with the table.
 pub(super) async fn copy(tx: &mut PgConnection, rows: &[&Conversation]) -> Result<(), sqlx::Error> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let mut copy = CopyIn::begin(tx, "conversations", COLUMNS).await?;
-    for &row in rows {
-        values!(copy_row(copy, row));
-    }
-    copy.end().await
+    values!(copy_rows(tx, "conversations", COLUMNS, rows))
 }
 
 /// Reads these rows and keeps others from writing them, in key order.

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::read::{Unreadable, user, utc, word};
-use super::write::{CopyIn, Jsonb, column, copy_row};
+use super::write::{Jsonb, column, copy_rows};
 use crate::projection::message::{Message, Position};
 use crate::projection::representable::Json;
 use crate::projection::word::Word as _;
@@ -92,14 +92,7 @@ pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Message]) -> Result<(
 
 /// The same, for whoever is alone with the table.
 pub(super) async fn copy(tx: &mut PgConnection, rows: &[&Message]) -> Result<(), sqlx::Error> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let mut copy = CopyIn::begin(tx, "messages", COLUMNS).await?;
-    for &row in rows {
-        values!(copy_row(copy, row));
-    }
-    copy.end().await
+    values!(copy_rows(tx, "messages", COLUMNS, rows))
 }
 
 /// These rows, of those that are there.

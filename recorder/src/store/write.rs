@@ -31,15 +31,23 @@ pub(super) struct CopyIn<'c> {
     error: Option<BoxDynError>,
 }
 
-/// Adds a row, of functions of it, to a [`CopyIn`].
-macro_rules! copy_row {
-    (($copy:ident, $row:ident) $($value:expr,)*) => {
-        $copy.begin_row();
-        $($copy.put($row, $value);)*
-        $copy.end_row().await?;
+/// Writes rows, each of functions of it, by a [`CopyIn`].
+macro_rules! copy_rows {
+    (($tx:ident, $table:literal, $columns:ident, $rows:ident) $($value:expr,)*) => {
+        if $rows.is_empty() {
+            Ok(())
+        } else {
+            let mut copy = $crate::store::write::CopyIn::begin($tx, $table, $columns).await?;
+            for &row in $rows {
+                copy.begin_row();
+                $(copy.put(row, $value);)*
+                copy.end_row().await?;
+            }
+            copy.end().await
+        }
     };
 }
-pub(super) use copy_row;
+pub(super) use copy_rows;
 
 /// Signature, no flags, no extension.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";

@@ -1,7 +1,13 @@
-//! The same event five times, and the end before the start: counted once.
+//! The same event five times, the end before the start, and events that one recorder gives back to another: counted once.
+
+use std::time::Duration;
 
 use async_nats::jetstream;
+use recorder::batch::Limits;
+use recorder::source::bodies::Bodies;
+use recorder::source::{Source, connect};
 use tests::stack::{Stack, publish_again};
+use tokio::time::{Instant, timeout};
 
 #[tokio::test]
 async fn changes_nothing() -> anyhow::Result<()> {
@@ -35,5 +41,27 @@ async fn of_the_end_before_the_start_gives_the_same_rows() -> anyhow::Result<()>
         other.settled().await?;
     }
     assert_eq!(other.settled().await?.tables, record.tables);
+    Ok(())
+}
+
+/// Gathering was given up half-way: what is at hand is the next batch, whether or not more comes. Closed, a recorder gives back
+/// at once what it gathered and did not record.
+#[tokio::test]
+async fn waits_neither_for_more_events_nor_for_the_brokers_patience() -> anyhow::Result<()> {
+    let mut stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    stack.recorders.pop().unwrap().terminate(Duration::from_secs(60)).await?;
+    stack.finished_chat(&ann, "hello").await?;
+    let client = connect(&stack.nats.url()).await?;
+    let mut source = Source::new(client.clone(), Limits { linger: Duration::from_secs(3600), ..Limits::default() });
+    assert!(timeout(Duration::from_secs(2), source.next_full()).await.is_err(), "two events are no full batch");
+    let gathered = timeout(Duration::from_secs(5), source.next()).await??;
+    assert_eq!(gathered.open(&Bodies::new(client)).await.len(), 2);
+
+    source.close(Some(gathered)).await;
+    let closed = Instant::now();
+    stack.add_recorder().await?;
+    assert_eq!(stack.settled().await?.tables.chats.len(), 1);
+    assert!(closed.elapsed() < shared::stream::ACK_WAIT / 2, "they came after {:?}", closed.elapsed());
     Ok(())
 }
