@@ -9,7 +9,7 @@ import { announce, ask, field, loading, menu, notice, toast } from "./ui.js";
 
 const PAGE = 40;
 /** How many pages one search looks through before it asks whether to go on. */
-const SEARCH_PAGES = 5;
+const SEARCH_PAGES = 20;
 
 /** Tells whoever shows a conversation that it has changed: `{id, title}` or `{id, deleted}`. */
 export const changes = new EventTarget();

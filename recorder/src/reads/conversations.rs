@@ -8,9 +8,12 @@ use uuid::Uuid;
 use super::Page;
 use crate::cursor::TimeCursor;
 
-/// How many of a user's conversations a page looks through: of a list, and of a search, which reads messages.
+/// How many of a user's conversations a page looks through: of a list, and of a search.
 const WINDOW: i64 = 500;
 const SEARCH_WINDOW: i64 = 200;
+
+/// After how many messages a page of a search takes no further conversation. One is always taken, however long it is.
+const SEARCHED_MESSAGES: i64 = 1_000;
 
 /// A conversation as it is shown.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,26 +69,33 @@ pub async fn page(pool: &PgPool, wanted: Wanted<'_>) -> Result<Page<Conversation
     let window = if pattern.is_some() { SEARCH_WINDOW } else { WINDOW };
     // The LIMIT in the lateral part keeps PostgreSQL from reading all messages once instead of a few by index.
     let rows = sqlx::query!(
-        r#"WITH looked_at AS MATERIALIZED (
-               SELECT * FROM conversations
+        r#"WITH at_hand AS MATERIALIZED (
+               SELECT *, deleted_at IS NULL AND ($5::boolean IS NULL OR archived = $5) AS wanted,
+                      $6::text IS NULL OR COALESCE(title, '') ILIKE $6 AS named
+               FROM conversations
                WHERE user_id = $1 AND (last_message_at, conversation_id) < ($2, $3)
                ORDER BY last_message_at DESC, conversation_id DESC LIMIT $4),
+           counted AS (
+               SELECT *, sum(CASE WHEN wanted AND NOT named THEN message_count ELSE 0 END) OVER (
+                   ORDER BY last_message_at DESC, conversation_id DESC
+                   ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS messages_before
+               FROM at_hand),
+           looked_at AS MATERIALIZED (
+               SELECT * FROM counted WHERE COALESCE(messages_before, 0) < $7::bigint),
            hits AS (
                SELECT c.* FROM looked_at c
                LEFT JOIN LATERAL (
                    SELECT true AS found FROM messages m
-                   WHERE $6::text IS NOT NULL AND c.deleted_at IS NULL AND COALESCE(c.title, '') NOT ILIKE $6
-                     AND m.conversation_id = c.conversation_id AND m.user_id = $1 AND m.content ILIKE $6 LIMIT 1
+                   WHERE NOT c.named AND m.conversation_id = c.conversation_id AND m.user_id = $1 AND m.content ILIKE $6 LIMIT 1
                ) m ON true
-               WHERE c.deleted_at IS NULL AND ($5::boolean IS NULL OR c.archived = $5)
-                 AND ($6::text IS NULL OR c.title ILIKE $6 OR m.found)
-               ORDER BY c.last_message_at DESC, c.conversation_id DESC LIMIT $7)
-           SELECT w.scanned AS "scanned!", w.stopped_at, w.stopped_id,
+               WHERE c.wanted AND (c.named OR m.found)
+               ORDER BY c.last_message_at DESC, c.conversation_id DESC LIMIT $8)
+           SELECT w.at_hand AS "at_hand!", w.looked_at AS "looked_at!", w.stopped_at, w.stopped_id,
                   h.conversation_id AS "conversation_id?", h.user_id AS "user_id?", h.title, h.model, h.temperature,
                   h.created_at AS "created_at?", h.last_message_at AS "last_message_at?",
                   h.message_count AS "message_count?", h.total_tokens AS "total_tokens?",
                   h.estimated_total_tokens AS "estimated_total_tokens?", h.archived AS "archived?"
-           FROM (SELECT count(*) AS scanned, min(last_message_at) AS stopped_at,
+           FROM (SELECT (SELECT count(*) FROM at_hand) AS at_hand, count(*) AS looked_at, min(last_message_at) AS stopped_at,
                         (array_agg(conversation_id ORDER BY last_message_at, conversation_id))[1] AS stopped_id
                  FROM looked_at) w
            LEFT JOIN hits h ON true
@@ -96,12 +106,13 @@ pub async fn page(pool: &PgPool, wanted: Wanted<'_>) -> Result<Page<Conversation
         window,
         wanted.archived,
         pattern,
+        SEARCHED_MESSAGES,
         wanted.limit + 1
     );
     let rows = rows.fetch_all(pool).await?;
     let stopped = rows
         .first()
-        .filter(|row| row.scanned == window)
+        .filter(|row| row.at_hand == window || row.looked_at < row.at_hand)
         .and_then(|row| Some(TimeCursor { at: row.stopped_at?, id: row.stopped_id? }));
     let conversations = rows.into_iter().filter_map(|row| {
         Some(Conversation {

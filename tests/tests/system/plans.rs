@@ -1,5 +1,8 @@
-//! No read of the API goes through a whole table of the record: each is served by an index.
+//! No read of the API goes through a whole table of the record: each is served by an index, and a page of a search reads so
+//! many messages and no more.
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use recorder::cursor::{IdCursor, TimeCursor};
@@ -46,6 +49,50 @@ async fn every_read_is_served_by_an_index() -> anyhow::Result<()> {
     .await?;
     assert_eq!(scanned, [], "tables that were read from one end to the other");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_search_goes_on_page_by_page_to_the_end() -> anyhow::Result<()> {
+    let secret = SecretString::from(Postgres::shared().await?.database().await?);
+    let pool = store::connect_for_reads(&secret, 1)?;
+    store::migrate(&pool).await?;
+    // 120 conversations of 20 messages; one of them says that it has more than a page reads.
+    tests::fill::fill(&pool, 2, 1_200).await?;
+    sqlx::query("UPDATE conversations SET message_count = 5000 WHERE user_id = 'user 1' AND title = 'conversation 60'")
+        .execute(&pool)
+        .await?;
+    for (words, archived, hits, pages) in [
+        ("MESSAGE 37 ", None, 1, 4),
+        ("message 605 ", None, 1, 4),
+        ("message 1199 ", Some(false), 1, 4),
+        ("words of an answer", None, 121, 4),
+        ("conversation 1", None, 32, 2),
+        ("not there", Some(false), 0, 4),
+        ("not there", Some(true), 0, 1),
+        ("conversation", None, 121, 2),
+    ] {
+        assert_eq!(search(&pool, words, archived).await?, (hits, pages), "{words}, {archived:?}");
+    }
+    Ok(())
+}
+
+/// How many conversations a search finds in its pages, and in how many.
+async fn search(pool: &PgPool, words: &str, archived: Option<bool>) -> anyhow::Result<(usize, usize)> {
+    let (user, mut before, mut found) = ("user 1".parse()?, TimeCursor::newest(), Vec::new());
+    for pages in 1.. {
+        let wanted = conversations::Wanted { user: &user, archived, words: Some(words), before, limit: 100 };
+        let page = conversations::page(pool, wanted).await?;
+        found.extend(page.rows.into_iter().map(|row| (Reverse(row.last_message_at), row.conversation_id)));
+        let Some(next) = page.next else {
+            assert!(found.is_sorted_by_key(|(at, _)| *at), "the latest used first");
+            let ids: BTreeSet<_> = found.iter().map(|(_, id)| id).collect();
+            assert_eq!(ids.len(), found.len(), "each once");
+            return Ok((found.len(), pages));
+        };
+        assert!((next.at, next.id) < (before.at, before.id), "every page goes further");
+        before = next;
+    }
+    unreachable!("pages without end")
 }
 
 async fn read_everything(pool: &PgPool) -> anyhow::Result<()> {
