@@ -10,6 +10,10 @@ use divan::counter::ItemsCount;
 use gateway::journal::{Journal, Level, Settings, Source};
 use shared::event::{Event, EventKind};
 
+/// As in the gateway itself.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How many chats an iteration is; then the relay says how far it has come.
 const CHATS: u64 = 100;
 

@@ -7,7 +7,7 @@
 //! COPY, being two small writes, waits about 40 ms for a delayed acknowledgement, and looks far slower than it is.
 //!
 //! DATABASE_URL names a server on which databases may be created: the benchmark makes one of its own and drops it.
-//! CHATS and ROUNDS change how much is written and how often.
+//! CHATS and ROUNDS change how much is written and how often, BATCHES and WRITERS (BATCHES=1000,2000) in which ways.
 #![expect(clippy::print_stdout, reason = "a benchmark says what it measured")]
 
 mod copy;
@@ -24,24 +24,41 @@ use secrecy::SecretString;
 use shared::event::Event;
 use sqlx::postgres::PgPool;
 use sqlx::{AssertSqlSafe, Executor as _};
+use tokio::task::spawn_blocking;
 
 use events::{Chats, Encoded};
+
+/// As in the recorder itself.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let url = std::env::var("DATABASE_URL").context("expected DATABASE_URL")?;
     let chats = std::env::var("CHATS").map_or(Ok(20_000), |text| text.parse())?;
     let rounds = std::env::var("ROUNDS").map_or(Ok(3), |text| text.parse())?;
+    let ways = (numbers("BATCHES", &[200, 1000, 2000])?, numbers("WRITERS", &[1, 2])?);
     let name = format!("stenograph_bench_{}", std::process::id());
     let server = PgPool::connect(&url).await?;
     server.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await?;
     let (base, _) = url.rsplit_once('/').context("expected a database in DATABASE_URL")?;
-    let measured = measure(format!("{base}/{name}"), chats, rounds).await;
+    let measured = measure(format!("{base}/{name}"), chats, rounds, ways).await;
     server.execute(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"))).await?;
     measured
 }
 
-async fn measure(url: String, chats: u64, rounds: usize) -> anyhow::Result<()> {
+/// A list of numbers from the environment.
+fn numbers(name: &str, defaults: &[usize]) -> anyhow::Result<Vec<usize>> {
+    let Ok(list) = std::env::var(name) else { return Ok(defaults.to_vec()) };
+    list.split(',').map(|number| number.trim().parse().with_context(|| format!("{name}: {number:?}"))).collect()
+}
+
+async fn measure(
+    url: String,
+    chats: u64,
+    rounds: usize,
+    (batches, concurrencies): (Vec<usize>, Vec<usize>),
+) -> anyhow::Result<()> {
     let pool = store::connect(&SecretString::from(url), 4)?;
     store::migrate(&pool).await?;
     let chats = Chats::of(chats);
@@ -54,8 +71,8 @@ async fn measure(url: String, chats: u64, rounds: usize) -> anyhow::Result<()> {
     println!(
         "batch  writers  store                      COPY of all rows           COPY of messages           store/COPY"
     );
-    for batch in [200, 1000] {
-        for writers in [1, 2] {
+    for batch in batches {
+        for &writers in &concurrencies {
             let (mut stored, mut copied, mut messages) = (Rates::default(), Rates::default(), Rates::default());
             for _ in 0..rounds {
                 copy::empty(&pool).await?;
@@ -100,13 +117,17 @@ async fn store_all(
         let (pool, encoded) = (pool.clone(), Arc::clone(encoded));
         tokio::spawn(async move {
             // As the recorder does: the next batch is read and projected while PostgreSQL works on this one.
-            let read = |chunk: &[Encoded]| project(&chunk.iter().map(Encoded::decode).collect::<Vec<Event>>());
-            let mut chunks = encoded.chunks(batch).skip(writer).step_by(writers);
-            let mut next = chunks.next().map(read);
+            let read = |from: usize| {
+                let encoded = Arc::clone(&encoded);
+                let to = encoded.len().min(from + batch);
+                spawn_blocking(move || project(&encoded[from..to].iter().map(Encoded::decode).collect::<Vec<Event>>()))
+            };
+            let mut batches = (0..encoded.len()).step_by(batch).skip(writer).step_by(writers);
+            let mut next = batches.next().map(read);
             while let Some(changes) = next {
-                let (applied, ahead) = tokio::join!(store::apply(&pool, changes), async { chunks.next().map(read) });
-                applied?;
-                next = ahead;
+                let changes = changes.await?;
+                next = batches.next().map(read);
+                store::apply(&pool, changes).await?;
             }
             anyhow::Ok(())
         })

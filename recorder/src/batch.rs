@@ -15,7 +15,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { events: 1000, bytes: 8 * 1024 * 1024, linger: Duration::from_millis(20) }
+        Self { events: 2000, bytes: 8 * 1024 * 1024, linger: Duration::from_millis(20) }
     }
 }
 

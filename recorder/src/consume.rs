@@ -11,6 +11,7 @@ use futures_util::FutureExt as _;
 use shared::event::Event;
 use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{interval_at, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -50,10 +51,10 @@ pub enum Step {
     Stopped,
 }
 
-/// Deliveries, and what they say, if that is known without fetching anything.
+/// Deliveries, and what they say, once that is read; none if something has to be fetched first.
 struct Ready {
     gathered: Gathered,
-    opened: Option<(Batch, Changes)>,
+    opened: Option<JoinHandle<Option<(Batch, Changes)>>>,
 }
 
 impl Consume {
@@ -101,10 +102,14 @@ impl Consume {
     async fn record_and_gather(
         &mut self,
         gathered: &Gathered,
-        opened: Option<(Batch, Changes)>,
+        opened: Option<JoinHandle<Option<(Batch, Changes)>>>,
     ) -> Option<(Batch, Recorded)> {
         let Self { source, ahead, bodies, record, stop, .. } = self;
         let recording = async {
+            let opened = match opened {
+                Some(opening) => opening.await.ok().flatten(),
+                None => None,
+            };
             let (batch, changes) = match opened {
                 Some(opened) => opened,
                 None => stop.run_until_cancelled(open(gathered, bodies)).await?,
@@ -119,7 +124,7 @@ impl Consume {
                 biased;
                 recorded = &mut recording => return recorded,
                 next = source.next_full(), if ahead.is_none() => {
-                    *ahead = Some(next.map(|gathered| Ready { opened: open(&gathered, bodies).now_or_never(), gathered }));
+                    *ahead = Some(next.map(|gathered| Ready { opened: Some(open_ahead(&gathered, bodies)), gathered }));
                 }
                 _ = progress.tick() => {
                     gathered.hold().await;
@@ -232,6 +237,13 @@ async fn ready(source: &mut Source, ahead: &mut Option<Result<Ready, SetupError>
         Some(ready) => ready,
         None => Ok(Ready { gathered: source.next().await?, opened: None }),
     }
+}
+
+/// What deliveries say, and come to, unless something has to be fetched first. It is read on a thread of its own: on this one, the
+/// batch before it would wait, and PostgreSQL with it.
+fn open_ahead(gathered: &Gathered, bodies: &Bodies) -> JoinHandle<Option<(Batch, Changes)>> {
+    let (gathered, bodies) = (gathered.clone(), bodies.clone());
+    spawn_blocking(move || open(&gathered, &bodies).now_or_never())
 }
 
 /// What deliveries say, and come to.

@@ -6,6 +6,9 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use recorder::cli::{Cli, exit_status, run};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     match run(Cli::parse()).await {
