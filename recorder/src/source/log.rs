@@ -6,6 +6,8 @@ use std::time::Duration;
 use async_nats::Client;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig, OrderedError};
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_nats::jetstream::{self, Message, stream};
 use futures_util::StreamExt as _;
 use time::OffsetDateTime;
@@ -116,11 +118,17 @@ impl Log {
     pub async fn next(&mut self) -> Result<Option<Delivery>, LogError> {
         let mut patience = None;
         loop {
-            let is_over = self.span.ending == Ending::Stop && (self.pending == 0 || self.at >= self.last);
-            if is_over {
+            let stops = self.span.ending == Ending::Stop;
+            if stops && self.at >= self.last {
                 return Ok(None);
             }
             let problem = match &mut self.messages {
+                Some(_) if stops && self.pending == 0 => {
+                    if !self.is_cut_short().await? {
+                        return Ok(None);
+                    }
+                    "the consumer has not caught up with the stream".to_owned()
+                }
                 // A consumer that says nothing although there is more has lost its way.
                 Some(messages) => match next_message(messages, self.pending > 0).await {
                     Some(Ok(message)) => {
@@ -178,6 +186,34 @@ impl Log {
     /// How many events are still to be read, as far as is known.
     pub fn pending(&self) -> u64 {
         self.pending
+    }
+
+    /// Whether the stream goes on where the consumer knows of nothing more. In a cluster a consumer may have come to a node that is
+    /// behind, such as one that was just started again; the stream's leader, which answers here, is not.
+    async fn is_cut_short(&mut self) -> Result<bool, LogError> {
+        let patience = Patience::begin();
+        let stream = stream(&self.client).await?;
+        let all = [shared::stream::SUBJECTS.to_owned()];
+        let subjects = if self.span.subjects.is_empty() { &all[..] } else { &self.span.subjects[..] };
+        for subject in subjects {
+            let last = loop {
+                match stream.get_last_raw_message_by_subject(subject).await {
+                    Ok(message) => break Some(message),
+                    Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => break None,
+                    Err(error) if patience.lasts(&error).await => {}
+                    Err(error) => return Err(LogError::Unavailable(error.to_string())),
+                }
+            };
+            let belongs = |message: &StreamMessage| match self.span.from {
+                Start::Beginning => true,
+                Start::Sequence(from) => message.sequence >= from,
+                Start::Time(from) => message.time >= from,
+            };
+            if last.is_some_and(|last| last.sequence > self.at && belongs(&last)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn bind(&mut self, stream: &stream::Stream) -> Result<(), LogError> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 
 use super::outage::{Outage, outage};
-use super::plan::Broker;
+use super::plan::{Broker, Journals};
 use super::{Settings, round};
 
 /// Plays rounds of load under faults, and checks after each that the record says what the clients saw.
@@ -36,11 +36,14 @@ pub struct Cli {
     /// A cluster of three nodes with three copies of the stream, instead of one node.
     #[arg(long)]
     cluster: bool,
+    /// The gateways' journals are as small as is possible, and are filled once in each round.
+    #[arg(long)]
+    small_journals: bool,
     /// A setting of the gateways, such as `GATEWAY_DURABILITY=journal`. May be given more than once.
     #[arg(long, value_parser = setting)]
     gateway: Vec<(String, String)>,
     /// Instead of rounds: one outage of the broker or the database under load, and what it cost.
-    #[arg(long, value_enum, conflicts_with_all = ["seed", "rounds", "within", "span", "every", "cluster"])]
+    #[arg(long, value_enum, conflicts_with_all = ["seed", "rounds", "within", "span", "every", "cluster", "small_journals"])]
     outage: Option<Outage>,
     /// How long that outage lasts.
     #[arg(long, default_value = "5m", value_parser = humantime::parse_duration, requires = "outage")]
@@ -114,6 +117,7 @@ impl Cli {
         Settings {
             seed,
             broker: if self.cluster { Broker::Cluster } else { Broker::Single },
+            journals: if self.small_journals { Journals::Small } else { Journals::Large },
             span: self.span,
             every: self.every,
             clients: self.clients,

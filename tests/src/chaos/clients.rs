@@ -85,6 +85,8 @@ pub struct Client {
     pub between: Range<u64>,
     /// Whether it leaves in the middle now and then.
     pub leaves: bool,
+    /// What its questions end with.
+    pub padding: String,
 }
 
 impl Client {
@@ -94,7 +96,7 @@ impl Client {
         let http = crate::http::client();
         let mut seen = Vec::new();
         while !self.stop.load(Ordering::Relaxed) {
-            let question = format!("{seed}-{}-{} how much wood", self.number, seen.len());
+            let question = format!("{seed}-{}-{} how much wood{}", self.number, seen.len(), self.padding);
             let gateway = &self.gateways[random.random_range(0..self.gateways.len())];
             let leaves_after = (self.leaves && random.random_bool(0.08)).then(|| random.random_range(0..6));
             let stream = random.random_bool(0.85);

@@ -67,7 +67,7 @@ struct RecorderSeat {
 }
 
 impl Ground {
-    /// Starts all of it. `journal_bytes` bounds the gateways' journals where given.
+    /// Starts all of it, the gateways with these settings beyond what they need.
     pub async fn start(broker: Broker, gateway_settings: &[(String, String)]) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let postgres = Postgres::new().await?;
@@ -202,6 +202,8 @@ impl Ground {
             Fault::Repeat(count) => self.repeat(count).await,
             Fault::Garbage => self.garbage().await,
             Fault::Forget(before) => self.forget(before).await,
+            // The clients' part in it is theirs.
+            Fault::Fill(away) => self.kill(Victim::Broker(0), away).await,
         }
     }
 

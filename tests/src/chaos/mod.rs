@@ -26,13 +26,20 @@ use crate::openai::ApiError;
 use crate::oracle::Oracle;
 use crate::services::recorder::RecorderProgram;
 use crate::upstream::{Received, Script, Step, answer};
-use clients::Client;
+use clients::{Client, Seen};
 use ground::Ground;
-use plan::{Broker, Fault, Moment, plan};
+use plan::{Broker, Fault, Journals, Moment, plan};
 use verdict::{Tally, answer_text, violations};
 
 /// How long everything may take to come to rest after a round.
 const REST: Duration = Duration::from_secs(180);
+
+/// The least that a journal may have.
+const SMALL_JOURNAL: u64 = 4 << 20;
+
+/// How many clients fill the journals, and how long their questions are: each is in a start twice, and in an answer.
+const FILLERS: usize = 12;
+const LONG: usize = 100_000;
 
 /// What a round is made of.
 #[derive(Clone, Debug)]
@@ -41,6 +48,8 @@ pub struct Settings {
     pub seed: u64,
     /// What kind of broker.
     pub broker: Broker,
+    /// How large the gateways' journals may become.
+    pub journals: Journals,
     /// How long the load lasts.
     pub span: Duration,
     /// How long from one fault to the next, on average.
@@ -62,8 +71,12 @@ pub struct Report {
 
 /// Plays one round. An error is a violation, or a part that did not come back; it says how to see it again.
 pub async fn round(settings: &Settings) -> anyhow::Result<Report> {
-    let mut ground = Ground::start(settings.broker, &settings.gateway).await?;
-    let moments = plan(settings.seed, settings.broker, settings.span, settings.every);
+    let mut gateway = settings.gateway.clone();
+    if settings.journals == Journals::Small {
+        gateway.push(("GATEWAY_JOURNAL_MAX_BYTES".to_owned(), SMALL_JOURNAL.to_string()));
+    }
+    let mut ground = Ground::start(settings.broker, &gateway).await?;
+    let moments = plan(settings.seed, settings.broker, settings.journals, settings.span, settings.every);
     let result = play(&ground, settings, &moments).await;
     if result.is_err() {
         ground.keep_directory();
@@ -80,29 +93,44 @@ async fn play(ground: &Ground, settings: &Settings, moments: &[Moment]) -> anyho
     let users = [ground.user("ann").await?, ground.user("bob").await?, ground.user("eve").await?];
     let stop = Arc::new(AtomicBool::new(false));
     let gateways = ground.gateway_urls().await;
-    let clients = (0..settings.clients).map(|number| Client {
+    let client = |number: usize, stop: &Arc<AtomicBool>| Client {
         number,
         user: users[number % users.len()].clone(),
         gateways: gateways.clone(),
-        stop: Arc::clone(&stop),
+        stop: Arc::clone(stop),
         between: 0..20,
         leaves: true,
-    });
-    let clients: Vec<_> = clients.map(|client| tokio::spawn(client.run(seed))).collect();
+        padding: String::new(),
+    };
+    let clients: Vec<_> = (0..settings.clients).map(|number| tokio::spawn(client(number, &stop).run(seed))).collect();
 
     let began = Instant::now();
     let suffered = moments.iter().map(async |moment| {
         sleep(moment.at.saturating_sub(began.elapsed())).await;
-        ground.suffer(moment.fault).await.with_context(|| format!("at {moment}"))
+        let Fault::Fill(_) = moment.fault else {
+            return ground.suffer(moment.fault).await.map(|()| Vec::new()).with_context(|| format!("at {moment}"));
+        };
+        let stop = Arc::new(AtomicBool::new(false));
+        let fillers = (settings.clients..settings.clients + FILLERS).map(|number| {
+            let padding = format!(" {}", "x".repeat(LONG));
+            tokio::spawn(Client { padding, leaves: false, ..client(number, &stop) }.run(seed))
+        });
+        let fillers: Vec<_> = fillers.collect();
+        let killed = ground.suffer(moment.fault).await;
+        stop.store(true, Ordering::Relaxed);
+        let mut seen = Vec::new();
+        for filler in fillers {
+            seen.extend(filler.await?);
+        }
+        killed.map(|()| seen).with_context(|| format!("at {moment}"))
     });
     let over = async {
         sleep(settings.span).await;
         stop.store(true, Ordering::Relaxed);
     };
     let (suffered, ()) = tokio::join!(join_all(suffered), over);
-    suffered.into_iter().collect::<anyhow::Result<Vec<()>>>()?;
+    let mut seen: Vec<Seen> = suffered.into_iter().collect::<anyhow::Result<Vec<_>>>()?.concat();
     ground.heal().await?;
-    let mut seen = Vec::new();
     for client in clients {
         seen.extend(client.await?);
     }

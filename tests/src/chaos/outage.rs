@@ -93,6 +93,7 @@ async fn play(ground: &Ground, outage: Outage, lasting: Duration, clients: usize
         stop: Arc::clone(&stop),
         between: BETWEEN,
         leaves: false,
+        padding: String::new(),
     });
     let clients: Vec<_> = clients.map(|client| tokio::spawn(client.run(0))).collect();
 

@@ -33,6 +33,8 @@ pub enum Fault {
     Garbage,
     /// The broker is killed and comes back as it was this long before: what it acknowledged since then is gone.
     Forget(Duration),
+    /// The broker is killed for this long, and meanwhile the gateways are asked long questions, until their journals are full.
+    Fill(Duration),
 }
 
 /// Which program.
@@ -90,21 +92,37 @@ pub enum Broker {
     Cluster,
 }
 
+/// How large the gateways' journals may become in a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Journals {
+    /// As large as they have to be.
+    Large,
+    /// As small as is possible. Once in the round they are filled; and no broker forgets, for what is kept for one that does
+    /// makes room for new chats.
+    Small,
+}
+
 /// What happens in the round with this seed, in order: a fault every `every` or so, until `span` is over.
-pub fn plan(seed: u64, broker: Broker, span: Duration, every: Duration) -> Vec<Moment> {
+pub fn plan(seed: u64, broker: Broker, journals: Journals, span: Duration, every: Duration) -> Vec<Moment> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut at = Duration::ZERO;
     let mut moments = Vec::new();
     loop {
         at += every.mul_f64(random.random_range(0.2..1.8));
         if at >= span {
-            return moments;
+            break;
         }
-        moments.push(Moment { at, fault: fault(&mut random, broker) });
+        moments.push(Moment { at, fault: fault(&mut random, broker, journals) });
     }
+    if journals == Journals::Small {
+        let (at, away) = (span.mul_f64(random.random_range(0.1..0.7)), random.random_range(1_000..2_500));
+        moments.push(Moment { at, fault: Fault::Fill(Duration::from_millis(away)) });
+        moments.sort_by_key(|moment| moment.at);
+    }
+    moments
 }
 
-fn fault(random: &mut StdRng, broker: Broker) -> Fault {
+fn fault(random: &mut StdRng, broker: Broker, journals: Journals) -> Fault {
     let away = Duration::from_millis(random.random_range(0..2_500));
     match random.random_range(0..100) {
         // What the promise is about comes most often.
@@ -131,7 +149,7 @@ fn fault(random: &mut StdRng, broker: Broker) -> Fault {
         89..95 => Fault::Repeat(random.random_range(1..200)),
         95..97 => Fault::Garbage,
         // A cluster keeps what one of its nodes forgets.
-        _ if broker == Broker::Cluster => Fault::Kill(node(random, broker), away),
+        _ if broker == Broker::Cluster || journals == Journals::Small => Fault::Kill(node(random, broker), away),
         _ => Fault::Forget(Duration::from_millis(random.random_range(100..900))),
     }
 }
@@ -162,6 +180,7 @@ impl Fault {
             Self::Repeat(_) => "events repeated in another order",
             Self::Garbage => "garbage published",
             Self::Forget(_) => "nats-server went back in time",
+            Self::Fill(_) => "journals filled",
         }
     }
 }
@@ -178,10 +197,16 @@ mod tests {
 
     #[test]
     fn a_seed_says_all_and_every_kind_of_fault_occurs() {
-        let of = |seed| plan(seed, Broker::Single, Duration::from_secs(10), Duration::from_millis(500));
-        assert_eq!(of(7), of(7));
-        assert_ne!(of(7), of(8));
-        let kinds: std::collections::BTreeSet<_> = (0..100).flat_map(of).map(|moment| moment.fault.kind()).collect();
-        assert_eq!(kinds.len(), 15, "{kinds:?}");
+        let of =
+            |seed, journals| plan(seed, Broker::Single, journals, Duration::from_secs(10), Duration::from_millis(500));
+        assert_eq!(of(7, Journals::Large), of(7, Journals::Large));
+        assert_ne!(of(7, Journals::Large), of(8, Journals::Large));
+        let kinds = |journals| {
+            let moments = (0..100).flat_map(|seed| of(seed, journals));
+            moments.map(|moment| moment.fault.kind()).collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(kinds(Journals::Large).len(), 15, "{:?}", kinds(Journals::Large));
+        assert_eq!(kinds(Journals::Small).len(), 15, "{:?}", kinds(Journals::Small));
+        assert!(!kinds(Journals::Small).contains(Fault::Forget(Duration::ZERO).kind()));
     }
 }

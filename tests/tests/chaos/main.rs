@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use tests::chaos::plan::Broker;
+use tests::chaos::plan::{Broker, Journals};
 use tests::chaos::{Settings, round};
 
 /// A round that is a function of its seed, but for what processes do by themselves.
-async fn play(seed: u64, broker: Broker, gateway: &[(&str, &str)]) -> anyhow::Result<()> {
+async fn play(seed: u64, (broker, journals): (Broker, Journals), gateway: &[(&str, &str)]) -> anyhow::Result<()> {
     let settings = Settings {
         seed,
         broker,
+        journals,
         span: Duration::from_secs(5),
         every: Duration::from_millis(600),
         clients: 12,
@@ -24,7 +25,8 @@ async fn play(seed: u64, broker: Broker, gateway: &[(&str, &str)]) -> anyhow::Re
 #[tokio::test(flavor = "multi_thread")]
 async fn the_record_says_what_the_clients_saw() -> anyhow::Result<()> {
     for (seed, level) in [(11, "replicated"), (12, "synced"), (13, "journal")] {
-        play(seed, Broker::Single, &[("GATEWAY_DURABILITY", level)]).await?;
+        play(seed, (Broker::Single, Journals::Large), &[("GATEWAY_DURABILITY", level)]).await?;
     }
-    play(14, Broker::Cluster, &[]).await
+    play(14, (Broker::Cluster, Journals::Large), &[]).await?;
+    play(15, (Broker::Single, Journals::Small), &[]).await
 }

@@ -25,6 +25,7 @@ mod leases;
 mod leaving;
 mod lessened;
 mod live;
+mod log;
 mod one_chat;
 mod outages;
 mod oversized;

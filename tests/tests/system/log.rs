@@ -1,0 +1,68 @@
+//! Reading the log: to its end, which is where the stream ends, whatever a consumer knows of it.
+
+use std::time::Duration;
+
+use async_nats::jetstream;
+use recorder::source::connect;
+use recorder::source::log::{Ending, Log, Span, Start};
+use tests::stack::Stack;
+use time::OffsetDateTime;
+use tokio::time::timeout;
+
+async fn sequences(log: &mut Log) -> anyhow::Result<Vec<u64>> {
+    let mut sequences = Vec::new();
+    while let Some(delivery) = timeout(Duration::from_secs(10), log.next()).await?? {
+        sequences.push(delivery.sequence());
+    }
+    Ok(sequences)
+}
+
+fn span(from: Start, to: Option<u64>) -> Span {
+    Span { from, to, subjects: Vec::new(), ending: Ending::Stop }
+}
+
+/// As it is in a cluster, where a consumer may come to a node that has not caught up.
+#[tokio::test]
+async fn goes_on_where_its_consumer_knew_of_nothing_more() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    stack.finished_chat(&ann, "one").await?;
+    stack.settled().await?;
+    let mut log = Log::open(connect(&stack.nats.url()).await?, span(Start::Beginning, Some(4))).await?;
+    let first = [log.next().await?, log.next().await?].map(|delivery| delivery.map(|delivery| delivery.sequence()));
+    assert_eq!(first, [Some(1), Some(2)]);
+    assert_eq!(log.pending(), 0);
+    stack.finished_chat(&ann, "two").await?;
+    stack.settled().await?;
+    assert_eq!(sequences(&mut log).await?, [3, 4]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn ends_where_there_is_nothing_more_of_it() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let (ann, bob) = (stack.user("ann").await?, stack.user("bob").await?);
+    for user in [&bob, &ann, &ann] {
+        stack.finished_chat(user, "hello").await?;
+        stack.settled().await?;
+    }
+    let client = connect(&stack.nats.url()).await?;
+    let read = async |span: Span| sequences(&mut Log::open(client.clone(), span).await?).await;
+    assert_eq!(read(span(Start::Beginning, None)).await?, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(read(span(Start::Sequence(3), Some(4))).await?, [3, 4]);
+    assert_eq!(read(span(Start::Sequence(7), None)).await?, [0; 0]);
+    assert_eq!(read(span(Start::Sequence(7), Some(100))).await?, [0; 0]);
+    assert_eq!(read(span(Start::Beginning, Some(100))).await?, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(read(span(Start::Time(OffsetDateTime::now_utc() + Duration::from_secs(60)), None)).await?, [0; 0]);
+    let of_bob = Span { subjects: vec![format!("chats.*.{}", bob.id)], ..span(Start::Beginning, None) };
+    assert_eq!(read(of_bob).await?, [1, 2]);
+    let of_nobody = Span { subjects: vec!["chats.*.nobody".to_owned()], ..span(Start::Beginning, None) };
+    assert_eq!(read(of_nobody).await?, [0; 0]);
+
+    let stream = jetstream::new(client.clone()).get_stream(shared::stream::NAME).await?;
+    for sequence in [1, 5, 6] {
+        stream.delete_message(sequence).await?;
+    }
+    assert_eq!(read(span(Start::Beginning, None)).await?, [2, 3, 4]);
+    Ok(())
+}
