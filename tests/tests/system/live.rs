@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use reqwest::{Method, Response};
 use serde_json::Value;
@@ -12,6 +13,8 @@ struct Watching {
     response: futures_util::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
     text: String,
     last: Option<String>,
+    /// All that came, for who finds that something is missing.
+    told: Vec<String>,
 }
 
 impl Watching {
@@ -20,12 +23,14 @@ impl Watching {
         let request = last.iter().fold(request, |request, id| request.header("last-event-id", *id));
         let response: Response = request.send().await?.error_for_status()?;
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Ok(Self { response: response.bytes_stream().boxed(), text: String::new(), last: None })
+        Ok(Self { response: response.bytes_stream().boxed(), text: String::new(), last: None, told: Vec::new() })
     }
 
     /// The next event's name and data, in good time; comments are passed over.
     async fn next(&mut self) -> anyhow::Result<(String, Value)> {
-        timeout(Duration::from_secs(60), self.read()).await?
+        timeout(Duration::from_secs(20), self.read())
+            .await
+            .with_context(|| format!("nothing more after {:?}", self.told))?
     }
 
     async fn read(&mut self) -> anyhow::Result<(String, Value)> {
@@ -43,6 +48,7 @@ impl Watching {
                     self.last = id;
                 }
                 if let (Some(name), Some(data)) = (name, data) {
+                    self.told.push(format!("{name} {data}"));
                     return Ok((name, serde_json::from_str(&data)?));
                 }
                 continue;
@@ -103,8 +109,17 @@ async fn who_watches_is_told_and_nobody_else() -> anyhow::Result<()> {
     let (name, first) = ann_sees.next().await?;
     assert_ne!(name, "reset");
     assert_ne!(first["conversationId"], conversation.as_str());
-    ann_sees.until(|name, data| name == "chat" && data["id"] != chat["id"] && data["status"] == "completed").await?;
-    ann_sees.until(|name, data| name == "conversation" && data["id"] == second.as_str()).await?;
+    let (mut is_chat_told, mut is_conversation_told) = (false, false);
+    let mut told = (name, first);
+    loop {
+        let (name, data) = &told;
+        is_chat_told |= name == "chat" && data["id"] != chat["id"] && data["status"] == "completed";
+        is_conversation_told |= name == "conversation" && data["id"] == second.as_str();
+        if is_chat_told && is_conversation_told {
+            break;
+        }
+        told = ann_sees.next().await?;
+    }
     let path = format!("/api/conversations/{second}");
     stack.request(Method::DELETE, &path).bearer_auth(&ann.token).send().await?;
     ann_sees.until(|name, data| name == "conversation" && data["deleted"] == true).await?;
