@@ -28,7 +28,7 @@ impl Watching {
 
     /// The next event's name and data, in good time; comments are passed over.
     async fn next(&mut self) -> anyhow::Result<(String, Value)> {
-        timeout(Duration::from_secs(20), self.read())
+        timeout(Duration::from_secs(60), self.read())
             .await
             .with_context(|| format!("nothing more after {:?}", self.told))?
     }
