@@ -138,7 +138,7 @@ impl Course {
     fn poll_streaming(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self.upstream.poll_chunk(cx) {
             Poll::Ready(Some(Ok(chunk))) => {
-                self.silence.broken();
+                self.silence.is_broken = true;
                 if !self.chat.is_recorded() && !self.tap.translates() {
                     self.tap.pass(chunk);
                     return Poll::Ready(());
@@ -319,6 +319,8 @@ impl Drop for Answer {
 #[derive(Debug)]
 struct Silence {
     last: Instant,
+    /// Something came since; when, is looked up once for all that came together.
+    is_broken: bool,
     idle: Duration,
     until: Instant,
     /// Set to when, at the earliest, a bound can be passed, and looked at anew then: no timer is moved per chunk.
@@ -331,18 +333,18 @@ impl Silence {
         let first = limits.idle_timeout.min(limits.total_timeout);
         Self {
             last: now,
+            is_broken: false,
             idle: limits.idle_timeout,
             until: now + limits.total_timeout,
             alarm: Box::pin(tokio::time::sleep(first)),
         }
     }
 
-    fn broken(&mut self) {
-        self.last = Instant::now();
-    }
-
     /// Ready when a bound is passed: which one.
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
+        if std::mem::take(&mut self.is_broken) {
+            self.last = Instant::now();
+        }
         loop {
             ready!(self.alarm.as_mut().poll(cx));
             let now = Instant::now();

@@ -14,6 +14,9 @@ use crate::loose::Members;
 /// How much of what was asked is kept to be counted. The rest is taken to be like it.
 const MAX_ASKED_BYTES: usize = 16 << 10;
 
+/// The longest question that is kept as it is until an estimate is needed, which is seldom. Reading it costs more than copying.
+const MAX_UNREAD_BYTES: usize = 4 << 10;
+
 /// How much of an answer's texts is counted.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 
@@ -41,8 +44,22 @@ const READ_MEMBERS: [&str; 13] = [
 ];
 
 /// What was asked, as far as it is needed to estimate what it costs.
+#[derive(Debug)]
+pub enum Asked {
+    /// Short enough to be kept as it is. Few chats need an estimate.
+    Unread {
+        /// The messages.
+        messages: Box<RawValue>,
+        /// The other members of the request.
+        parameters: Box<RawValue>,
+    },
+    /// Its texts.
+    Read(Texts),
+}
+
+/// The texts that were asked.
 #[derive(Debug, Default)]
-pub struct Asked {
+pub struct Texts {
     /// The beginning of the texts.
     text: String,
     /// How long all of them are.
@@ -50,9 +67,31 @@ pub struct Asked {
     messages: u64,
 }
 
+impl Default for Asked {
+    fn default() -> Self {
+        Self::Read(Texts::default())
+    }
+}
+
 impl Asked {
     /// What these messages, and these other members of the request, ask.
     pub fn of(messages: &RawValue, parameters: &RawValue) -> Self {
+        if messages.get().len() + parameters.get().len() <= MAX_UNREAD_BYTES {
+            return Self::Unread { messages: messages.to_owned(), parameters: parameters.to_owned() };
+        }
+        Self::Read(Texts::of(messages, parameters))
+    }
+
+    fn tokens(&self) -> u64 {
+        match self {
+            Self::Unread { messages, parameters } => Texts::of(messages, parameters).tokens(),
+            Self::Read(texts) => texts.tokens(),
+        }
+    }
+}
+
+impl Texts {
+    fn of(messages: &RawValue, parameters: &RawValue) -> Self {
         let mut asked = Self::default();
         asked.read(messages);
         if let Ok(list) = serde_json::from_str::<Vec<IgnoredAny>>(messages.get()) {
@@ -68,7 +107,7 @@ impl Asked {
 
     fn read(&mut self, raw: &RawValue) {
         // What cannot be read is not counted.
-        let _ = Texts { asked: self, is_read: true }.deserialize(&mut serde_json::Deserializer::from_str(raw.get()));
+        let _ = Reading { asked: self, is_read: true }.deserialize(&mut serde_json::Deserializer::from_str(raw.get()));
     }
 
     fn add(&mut self, text: &str) {
@@ -114,12 +153,12 @@ fn scaled(beginning: &str, bytes: usize) -> u64 {
 }
 
 /// Goes through a JSON value and adds the texts that a model reads.
-struct Texts<'a> {
-    asked: &'a mut Asked,
+struct Reading<'a> {
+    asked: &'a mut Texts,
     is_read: bool,
 }
 
-impl<'de> DeserializeSeed<'de> for Texts<'_> {
+impl<'de> DeserializeSeed<'de> for Reading<'_> {
     type Value = ();
 
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -127,7 +166,7 @@ impl<'de> DeserializeSeed<'de> for Texts<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Texts<'_> {
+impl<'de> Visitor<'de> for Reading<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -162,14 +201,14 @@ impl<'de> Visitor<'de> for Texts<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element_seed(Texts { asked: self.asked, is_read: self.is_read })?.is_some() {}
+        while seq.next_element_seed(Reading { asked: self.asked, is_read: self.is_read })?.is_some() {}
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(name) = map.next_key::<std::borrow::Cow<'de, str>>()? {
             let is_read = READ_MEMBERS.contains(&name.as_ref());
-            map.next_value_seed(Texts { asked: self.asked, is_read })?;
+            map.next_value_seed(Reading { asked: self.asked, is_read })?;
         }
         Ok(())
     }
@@ -182,9 +221,23 @@ mod tests {
     use super::*;
     use crate::transcript::{Part, Transcript};
 
-    fn asked(messages: &str, parameters: &str) -> Asked {
-        let raw = |json: &str| RawValue::from_string(json.to_owned()).unwrap();
-        Asked::of(&raw(messages), &raw(parameters))
+    fn raw(json: &str) -> Box<RawValue> {
+        RawValue::from_string(json.to_owned()).unwrap()
+    }
+
+    fn asked(messages: &str, parameters: &str) -> Texts {
+        Texts::of(&raw(messages), &raw(parameters))
+    }
+
+    #[test]
+    fn what_is_kept_unread_counts_the_same() {
+        let parameters = raw(r#"{"model":"m","system":"Be brief."}"#);
+        for words in [1, 10, 100, 1000, 10_000] {
+            let messages = raw(&format!(r#"[{{"role":"user","content":"{}"}}]"#, "word ".repeat(words)));
+            let asked = Asked::of(&messages, &parameters);
+            assert_eq!(asked.tokens(), Texts::of(&messages, &parameters).tokens());
+            assert_eq!(matches!(asked, Asked::Unread { .. }), words < 800);
+        }
     }
 
     #[test]

@@ -56,12 +56,19 @@ impl<'a> Members<'a> {
 
     /// An object of these members.
     pub fn write<'m>(members: impl Iterator<Item = (&'m str, &'m str)>) -> String {
-        let mut json = String::from("{");
+        let mut json = String::with_capacity(512);
+        json.push('{');
         for (name, value) in members {
             if json.len() > 1 {
                 json.push(',');
             }
-            json.push_str(&serde_json::Value::from(name).to_string());
+            if name.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+                json.push('"');
+                json.push_str(name);
+                json.push('"');
+            } else {
+                json.push_str(&serde_json::Value::from(name).to_string());
+            }
             json.push(':');
             json.push_str(value);
         }

@@ -10,6 +10,7 @@ mod publish;
 mod regression;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -24,7 +25,7 @@ pub use broker::{BrokerHealth, connect};
 use crate::journal::{Acknowledged, Cursor, Entry, Outlet, Released, Source};
 use crate::metrics::Metrics;
 use bodies::{StoreError, Uploads};
-use publish::{Answer, Sent};
+use publish::{Answer, Sent, Templates};
 use regression::Finding;
 
 /// How many events may be without acknowledgement at once, and how many bytes.
@@ -57,6 +58,7 @@ pub struct Relay {
     health: Arc<BrokerHealth>,
     metrics: Arc<Metrics>,
     inbox: String,
+    templates: Templates,
     /// What is without acknowledgement, by number: the first is the oldest.
     in_flight: BTreeMap<u64, InFlight>,
     bytes_in_flight: usize,
@@ -120,6 +122,7 @@ impl Relay {
             health,
             metrics,
             inbox,
+            templates: Templates::default(),
             in_flight: BTreeMap::new(),
             bytes_in_flight: 0,
             uploads: Uploads::default(),
@@ -295,14 +298,10 @@ impl Relay {
 
     async fn publish(&mut self, number: u64) {
         let Some(held) = self.in_flight.get_mut(&number) else { return };
-        match publish::publish(
-            &self.client,
-            &held.entry,
-            format!("{}.{number}", self.inbox),
-            self.uploads.reference(number),
-        )
-        .await
-        {
+        let mut reply = String::with_capacity(self.inbox.len() + 21);
+        let _ = write!(reply, "{}.{number}", self.inbox);
+        let body = self.uploads.reference(number);
+        match publish::publish(&self.client, &mut self.templates, &held.entry, reply, body).await {
             Sent::Yes => {}
             Sent::NotNow(error) => {
                 held.again_at = Instant::now() + backoff(held.tries);

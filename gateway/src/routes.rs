@@ -1,4 +1,6 @@
-//! The routes. Each checks the caller before anything else happens.
+//! The routes. Each checks the caller before anything else happens: [`Gateway::prove`] is where a [`Caller`] comes from.
+//!
+//! Every layer costs each request some allocations and moves, so what only some routes need is on no others' way.
 
 mod chat;
 mod conversations;
@@ -11,13 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::response::Response;
+use axum::extract::Request;
+use axum::middleware::map_response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, patch, post};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName};
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, Uri};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::time::timeout;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
@@ -48,48 +50,37 @@ pub struct Gateway {
 /// Every route.
 pub fn router(gateway: Arc<Gateway>) -> Router {
     let cors = cors(&gateway.cors_origins);
-    let proven = Router::new()
+    // Anthropic's clients read errors in another shape than OpenAI's, and the request's id in another header.
+    let anthropic = Router::new()
+        .route("/v1/messages", post(chat::anthropic))
+        .route("/v1/messages/count_tokens", post(count_tokens::count))
+        .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+        .layer(map_response(async |response: Response| error::for_anthropic(response)));
+    Router::new()
         .route("/api/chat", post(chat::frontend))
         .route("/v1/chat/completions", post(chat::openai))
         .route("/v1/responses", post(chat::responses))
-        .route("/v1/messages", post(chat::anthropic))
-        .route("/v1/messages/count_tokens", post(count_tokens::count))
+        .merge(anthropic)
         .route("/v1/models", get(models::list))
-        .route("/api/conversations", post(conversations::create).get(reads::pass))
-        .route("/api/conversations/{id}", patch(conversations::change).delete(conversations::delete).get(reads::pass))
-        .route_layer(from_fn_with_state(Arc::clone(&gateway), prove_caller));
-    Router::new()
-        .merge(proven)
+        .route("/api/conversations", post(conversations::create).get(reads::pass_proven))
+        .route(
+            "/api/conversations/{id}",
+            patch(conversations::change).delete(conversations::delete).get(reads::pass_proven),
+        )
         .merge(pages::router())
         .merge(reads::router())
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
-        .fallback(|| async { ApiError::no_such_route() })
+        .fallback(no_such_route)
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
-        .layer(from_fn(speak_the_dialect))
         .layer(cors)
         .with_state(gateway)
 }
 
-/// No caller, no route.
-async fn prove_caller(
-    State(gateway): State<Arc<Gateway>>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    same_origin(request.method(), request.headers(), &gateway.cors_origins)
-        .map_err(|error| gateway.refuse(ApiError::cross_origin(error)))?;
-    let caller = gateway.auth.caller(request.headers()).map_err(|error| gateway.refuse(error.into()))?;
-    request.extensions_mut().insert(caller);
-    Ok(next.run(request).await)
-}
-
-/// Anthropic's clients read errors in another shape than OpenAI's, and the request's id in another header.
-async fn speak_the_dialect(request: Request, next: Next) -> Response {
-    let is_anthropic = request.uri().path().starts_with("/v1/messages");
-    let response = next.run(request).await;
-    if is_anthropic { error::for_anthropic(response) } else { response }
+async fn no_such_route(uri: Uri) -> Response {
+    let response = ApiError::no_such_route().into_response();
+    if uri.path().starts_with("/v1/messages") { error::for_anthropic(response) } else { response }
 }
 
 impl Gateway {
@@ -99,9 +90,16 @@ impl Gateway {
         error
     }
 
-    /// The parts of a request with a JSON body, within bounds.
+    /// Who asks. Nothing else happens before this, and nothing at all without it.
+    fn prove(&self, method: &Method, headers: &HeaderMap) -> Result<Caller, ApiError> {
+        same_origin(method, headers, &self.cors_origins).map_err(ApiError::cross_origin)?;
+        Ok(self.auth.caller(headers)?)
+    }
+
+    /// Who asks, and the parts of a request with a JSON body, within bounds.
     async fn read_json(&self, request: Request) -> Result<(Caller, HeaderMap, Bytes), ApiError> {
-        let (mut head, body) = request.into_parts();
+        let (head, body) = request.into_parts();
+        let caller = self.prove(&head.method, &head.headers)?;
         let is_json =
             head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
                 let essence = value.split(';').next().unwrap_or("").trim();
@@ -110,8 +108,6 @@ impl Gateway {
         if !is_json {
             return Err(ApiError::unsupported_media_type());
         }
-        // `prove_caller` put it there; a route without it is a mistake that must not open a door.
-        let caller = head.extensions.remove::<Caller>().ok_or(crate::auth::Unauthenticated::Missing)?;
         let limit = self.chats.limits.body_bytes;
         let body = timeout(self.chats.limits.read_timeout, Limited::new(body, limit).collect())
             .await

@@ -31,16 +31,22 @@ const MAX_BYTES: usize = 256;
 
 /// The thread that a request names, if it names one.
 pub fn named_in(headers: &HeaderMap) -> Option<&str> {
-    let known = HEADERS.iter().filter_map(|name| headers.get(*name));
-    let other_vendors = headers
+    // Nearly every request has fewer headers than there are names to look for.
+    headers
         .iter()
-        .filter(|(name, _)| name.as_str().starts_with("x-") && name.as_str().ends_with("-session-id"))
-        .map(|(_, value)| value);
-    known
-        .chain(other_vendors)
-        .filter_map(|value| value.to_str().ok())
-        .map(str::trim)
-        .find(|name| !name.is_empty() && name.len() <= MAX_BYTES)
+        .filter_map(|(header, value)| Some((rank(header.as_str())?, value.to_str().ok()?.trim())))
+        .filter(|(_, name)| !name.is_empty() && name.len() <= MAX_BYTES)
+        .min_by_key(|(rank, _)| *rank)
+        .map(|(_, name)| name)
+}
+
+/// How soon a header is believed, if it names a thread: known clients first, then whatever else looks like theirs.
+fn rank(header: &str) -> Option<usize> {
+    if !["-id", "_id"].iter().any(|end| header.ends_with(end)) {
+        return None;
+    }
+    let is_like_them = || header.starts_with("x-") && header.ends_with("-session-id");
+    HEADERS.iter().position(|known| *known == header).or_else(|| is_like_them().then_some(HEADERS.len()))
 }
 
 /// The thread that a request's body names, if it does: a responses request by its `conversation`, Claude Code by the end of

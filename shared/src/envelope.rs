@@ -18,41 +18,47 @@ pub const SOURCE: &str = "ce-source";
 /// The header that says when it happened.
 pub const TIME: &str = "ce-time";
 
+/// The header by which the broker tells repeated events.
+pub const MESSAGE_ID: &str = "Nats-Msg-Id";
+
 /// An event's envelope: everything that its headers are made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Envelope {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Envelope<'a> {
     /// The event's id.
     pub id: EventId,
     /// Its type, version included.
-    pub type_name: String,
+    pub type_name: &'a str,
     /// When it happened, as in RFC 3339.
-    pub time: String,
+    pub time: &'a str,
     /// Who publishes it, as a URI reference: `/gateway/<instance>`.
-    pub source: String,
+    pub source: &'a str,
 }
 
-impl Envelope {
-    /// The headers.
-    pub fn headers(&self) -> [(&'static str, String); 9] {
-        let id = self.id.to_string();
-        [
-            (ID, id.clone()),
-            (TYPE, self.type_name.clone()),
-            (SOURCE, self.source.clone()),
-            (TIME, self.time.clone()),
+impl Envelope<'_> {
+    /// The headers: those of every event of this type and source, and those of this one.
+    pub fn headers(&self) -> Vec<(&'static str, String)> {
+        let common = [
+            (TYPE, self.type_name.to_owned()),
+            (SOURCE, self.source.to_owned()),
             ("ce-specversion", "1.0".to_owned()),
             ("ce-datacontenttype", "application/json".to_owned()),
-            ("ce-dataschema", schema_uri(&self.type_name)),
-            ("Nats-Msg-Id", id),
+            ("ce-dataschema", schema_uri(self.type_name)),
             ("Nats-Expected-Stream", stream::NAME.to_owned()),
-        ]
+        ];
+        common.into_iter().chain(self.own_headers()).collect()
+    }
+
+    /// The headers that are this event's alone.
+    pub fn own_headers(&self) -> [(&'static str, String); 3] {
+        let id = self.id.to_string();
+        [(ID, id.clone()), (TIME, self.time.to_owned()), (MESSAGE_ID, id)]
     }
 }
 
 /// The headers of this event, as published by `source` (a URI reference: `/gateway/<instance>`).
-pub fn headers(event: &Event, source: &str) -> [(&'static str, String); 9] {
-    let type_name = event.kind().type_name().to_owned();
-    Envelope { id: event.id(), type_name, time: time_of(event), source: source.to_owned() }.headers()
+pub fn headers(event: &Event, source: &str) -> Vec<(&'static str, String)> {
+    let (type_name, time) = (event.kind().type_name(), time_of(event));
+    Envelope { id: event.id(), type_name, time: &time, source }.headers()
 }
 
 /// When the event happened, as its envelope says it.

@@ -2,10 +2,12 @@
 //!
 //! No line ever holds a prompt, an answer, a key or a token.
 
+mod json;
 mod lines;
 
 use tracing_subscriber::EnvFilter;
 
+use self::json::Json;
 use self::lines::Lines;
 pub use self::lines::LogGuard;
 use crate::config::{ConfigError, Environment, malformed};
@@ -47,7 +49,7 @@ impl LogConfig {
         let (writer, guard) = Lines::start();
         let lines = tracing_subscriber::fmt().with_env_filter(self.filter).with_target(false).with_writer(writer);
         match self.format {
-            LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
+            LogFormat::Json => lines.event_format(Json).init(),
             LogFormat::Text => lines.init(),
         }
         guard

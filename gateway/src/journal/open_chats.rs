@@ -91,7 +91,7 @@ impl OpenChats {
             return chat.map(|chat| self.0.insert(chat.chat_id, chat)).is_ok();
         }
         let Some(stored) = entry.event() else { return false };
-        let kind = EventKind::from_type_name(&stored.envelope.type_name);
+        let kind = EventKind::from_type_name(stored.envelope.type_name);
         let event = kind.and_then(|kind| Event::decode(kind, &stored.payload).ok());
         event.as_ref().map(|event| self.saw(event)).is_some()
     }

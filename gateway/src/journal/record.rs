@@ -158,11 +158,11 @@ pub struct Entry {
 
 /// An event as it goes to the broker.
 #[derive(Debug)]
-pub struct StoredEvent {
+pub struct StoredEvent<'a> {
     /// Where it goes.
-    pub subject: String,
+    pub subject: Bytes,
     /// Its envelope.
-    pub envelope: Envelope,
+    pub envelope: Envelope<'a>,
     /// Its payload.
     pub payload: Bytes,
 }
@@ -203,19 +203,20 @@ impl Entry {
     }
 
     /// The event in it. `None` if the record is not of that form, which its checksum rules out for records of this version.
-    pub fn event(&self) -> Option<StoredEvent> {
-        let body = self.body();
+    pub fn event(&self) -> Option<StoredEvent<'_>> {
+        let body = self.record.get(HEAD..)?;
         let id = uuid::Uuid::from_slice(body.get(..16)?).ok()?;
         let mut at = 16;
-        let mut text = || -> Option<String> {
+        let mut text = || -> Option<&str> {
             let length = usize::from(u16::from_le_bytes(body.get(at..at + 2)?.try_into().ok()?));
             let text = std::str::from_utf8(body.get(at + 2..at + 2 + length)?).ok()?;
             at += 2 + length;
-            Some(text.to_owned())
+            Some(text)
         };
         let (subject, type_name, time, source) = (text()?, text()?, text()?, text()?);
         let envelope = Envelope { id: shared::id::EventId(id), type_name, time, source };
-        Some(StoredEvent { subject, envelope, payload: body.slice(at..) })
+        let subject = self.record.slice_ref(subject.as_bytes());
+        Some(StoredEvent { subject, envelope, payload: self.record.slice(HEAD + at..) })
     }
 }
 

@@ -159,8 +159,9 @@ async fn a_gateway_that_comes_back_ends_the_chats_that_were_open() {
     drop(journal);
 
     let types = |journal: &Journal| -> Vec<(String, Uuid)> {
-        let events = waiting(journal).into_iter().filter_map(|entry| entry.event());
-        events.map(|event| (event.envelope.type_name, event.envelope.id.0)).collect()
+        let entries = waiting(journal);
+        let events = entries.iter().filter_map(Entry::event);
+        events.map(|event| (event.envelope.type_name.to_owned(), event.envelope.id.0)).collect()
     };
     let journal = open(&settings).unwrap();
     let ended = types(&journal).split_off(4);

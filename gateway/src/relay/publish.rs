@@ -1,10 +1,11 @@
 //! One event to the broker, and the broker's answer.
 
 use async_nats::client::PublishErrorKind;
-use async_nats::{Client, HeaderMap, HeaderName, Message, StatusCode};
+use async_nats::{Client, HeaderMap, HeaderName, Message, StatusCode, Subject};
 use bytes::Bytes;
 use serde::Deserialize;
 use shared::body::Reference;
+use shared::envelope::Envelope;
 
 use super::bodies::is_large;
 use crate::journal::Entry;
@@ -24,21 +25,64 @@ pub(super) enum Sent {
     Never,
 }
 
+/// How many kinds of events are remembered: there are a few types, and one source but for journals that were taken over.
+const MOST_TEMPLATES: usize = 32;
+
+/// The headers of events of one type and source: a new event's are a copy, with its own put in. Making all of them anew
+/// costs three times as much.
+#[derive(Debug, Default)]
+pub(super) struct Templates(Vec<Template>);
+
+#[derive(Debug)]
+struct Template {
+    type_name: String,
+    source: String,
+    headers: HeaderMap,
+}
+
+impl Templates {
+    /// The headers of this event.
+    fn headers(&mut self, envelope: &Envelope<'_>) -> HeaderMap {
+        let is_same = |known: &&Template| known.type_name == envelope.type_name && known.source == envelope.source;
+        if let Some(known) = self.0.iter().find(is_same) {
+            let mut headers = known.headers.clone();
+            put(&mut headers, envelope.own_headers());
+            return headers;
+        }
+        let mut headers = HeaderMap::new();
+        put(&mut headers, envelope.headers());
+        if self.0.len() == MOST_TEMPLATES {
+            self.0.clear();
+        }
+        let (type_name, source) = (envelope.type_name.to_owned(), envelope.source.to_owned());
+        self.0.push(Template { type_name, source, headers: headers.clone() });
+        headers
+    }
+}
+
+fn put(headers: &mut HeaderMap, pairs: impl IntoIterator<Item = (&'static str, String)>) {
+    pairs.into_iter().for_each(|(name, value)| headers.insert(HeaderName::from_static(name), value));
+}
+
 /// Publishes an event, to be answered at `reply`.
-pub(super) async fn publish(client: &Client, entry: &Entry, reply: String, body: Option<&Reference>) -> Sent {
+pub(super) async fn publish(
+    client: &Client,
+    templates: &mut Templates,
+    entry: &Entry,
+    reply: String,
+    body: Option<&Reference>,
+) -> Sent {
     let Some(mut event) = entry.event() else { return Sent::Never };
     if body.is_none() && is_large(client, event.payload.len()) {
         return Sent::NeedsBucket(event.envelope.id.to_string(), event.payload);
     }
-    let mut headers = HeaderMap::new();
-    for (name, value) in event.envelope.headers() {
-        headers.insert(HeaderName::from_static(name), value);
-    }
+    let Ok(subject) = Subject::from_utf8(event.subject) else { return Sent::Never };
+    let mut headers = templates.headers(&event.envelope);
     if let Some(body) = body {
         event.payload = Bytes::new();
-        body.headers().into_iter().for_each(|(name, value)| headers.insert(HeaderName::from_static(name), value));
+        put(&mut headers, body.headers());
     }
-    let sent = client.publish_with_reply_and_headers(event.subject, reply, headers, event.payload).await;
+    let sent = client.publish_with_reply_and_headers(subject, reply, headers, event.payload).await;
     match sent {
         Ok(()) => Sent::Yes,
         Err(error) if error.kind() == PublishErrorKind::MaxPayloadExceeded => Sent::TooLarge,
@@ -94,5 +138,26 @@ pub(super) fn answer(message: &Message) -> Answer {
             Answer::Refused(format!("it went to stream {:?}, expected {}", ack.stream, shared::stream::NAME))
         }
         (_, Err(_)) => Answer::Refused("the answer makes no sense".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_from_a_template_are_the_event_s_own() {
+        let mut templates = Templates::default();
+        for place in 0..200_u128 {
+            let id = shared::id::EventId(uuid::Uuid::from_u128(place));
+            let (time, source) = (format!("2026-01-01T00:00:{place}Z"), format!("/gateway/{}", place % 40));
+            let type_name = ["stenograph.ChatStarted.v1", "stenograph.ChatFailed.v1"][usize::from(place % 3 == 0)];
+            let envelope = Envelope { id, type_name, time: &time, source: &source };
+            let mut expected = HeaderMap::new();
+            put(&mut expected, envelope.headers());
+            assert_eq!(expected.len(), 9);
+            assert_eq!(templates.headers(&envelope), expected);
+            assert!(templates.0.len() <= MOST_TEMPLATES);
+        }
     }
 }

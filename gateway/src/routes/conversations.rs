@@ -95,8 +95,8 @@ impl Gateway {
     }
 
     async fn delete_conversation(&self, id: &str, request: Request) -> Result<Response, ApiError> {
-        let (mut head, _) = request.into_parts();
-        let caller = head.extensions.remove::<Caller>().ok_or(crate::auth::Unauthenticated::Missing)?;
+        let (head, _) = request.into_parts();
+        let caller = self.prove(&head.method, &head.headers)?;
         let conversation_id = self.own_conversation(&caller, id)?;
         self.record(&Event::ConversationDeleted(Box::new(ConversationDeleted {
             conversation_id,

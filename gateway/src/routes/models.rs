@@ -23,20 +23,23 @@ const MAX_BYTES: usize = 8 << 20;
 
 /// Lists the models.
 pub(super) async fn list(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
-    let in_force = gateway.chats.upstreams.in_force();
-    match (in_force.table.origin, &in_force.upstreams[..]) {
-        (Origin::OneProvider, [upstream]) => {
-            let passed = gateway.pass_models(upstream, request.headers().clone()).await;
-            passed.map_err(|error| gateway.refuse(error))
-        }
-        _ => Ok(Json(json!({"object": "list", "data": catalogue::models(&in_force).await})).into_response()),
-    }
+    let (head, _) = request.into_parts();
+    gateway.models(&head.method, &head.headers).await.map_err(|error| gateway.refuse(error))
 }
 
 impl Gateway {
+    async fn models(&self, method: &Method, headers: &HeaderMap) -> Result<Response, ApiError> {
+        self.prove(method, headers)?;
+        let in_force = self.chats.upstreams.in_force();
+        match (in_force.table.origin, &in_force.upstreams[..]) {
+            (Origin::OneProvider, [upstream]) => self.pass_models(upstream, headers).await,
+            _ => Ok(Json(json!({"object": "list", "data": catalogue::models(&in_force).await})).into_response()),
+        }
+    }
+
     /// Passes an upstream's list on as it is.
-    async fn pass_models(&self, upstream: &Arc<Upstream>, headers: HeaderMap) -> Result<Response, ApiError> {
-        let headers = forward::to_upstream(&headers);
+    async fn pass_models(&self, upstream: &Arc<Upstream>, headers: &HeaderMap) -> Result<Response, ApiError> {
+        let headers = forward::to_upstream(headers);
         let mut attempts = Vec::new();
         let answer = upstream
             .send(&Method::GET, "/models", &headers, &Bytes::new(), &mut attempts)

@@ -1,5 +1,6 @@
 //! Which events: by user, kind, time, model and conversation.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use shared::envelope;
@@ -34,13 +35,13 @@ pub struct Filter {
 impl Filter {
     /// The subjects that the broker has to deliver; all if there are none.
     pub fn subjects(&self) -> Vec<String> {
-        let users: Vec<String> = self.users.iter().map(subject::user_token).collect();
-        let kinds: Vec<&str> = self.kinds.iter().map(|kind| kind.subject_token()).collect();
-        let or_any = |list: Vec<String>| if list.is_empty() { vec!["*".to_owned()] } else { list };
+        let users: Vec<Cow<'_, str>> = self.users.iter().map(subject::user_token).collect();
+        let kinds: Vec<Cow<'_, str>> = self.kinds.iter().map(|kind| kind.subject_token().into()).collect();
+        let or_any = |list: Vec<_>| if list.is_empty() { vec![Cow::Borrowed("*")] } else { list };
         if users.is_empty() && kinds.is_empty() {
             return Vec::new();
         }
-        let (users, kinds) = (or_any(users), or_any(kinds.into_iter().map(str::to_owned).collect()));
+        let (users, kinds) = (or_any(users), or_any(kinds));
         if users.len() * kinds.len() > MAX_SUBJECTS {
             return Vec::new();
         }

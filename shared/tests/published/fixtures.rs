@@ -55,7 +55,7 @@ fn every_event_ever_published_is_read_as_it_was_meant() {
         assert_eq!(&read, fixture.read_as.as_ref().unwrap_or(&fixture.payload), "{file}");
         assert_eq!(subject::of(kind, event.user_id()), fixture.subject, "{file}");
         let headers = envelope::headers(&event, &fixture.headers[envelope::SOURCE]);
-        let headers: BTreeMap<_, _> = headers.map(|(name, value)| (name.to_owned(), value)).into();
+        let headers: BTreeMap<_, _> = headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         assert_eq!(headers, fixture.headers, "{file}");
     }
 }

@@ -1,0 +1,164 @@
+//! A log line as one JSON object: `timestamp`, `level`, and the event's fields.
+//!
+//! Written in one pass into the line, without a tree between: a line for each chat is part of what each chat costs.
+
+use std::fmt::{self, Write as _};
+
+use time::format_description::well_known::Rfc3339;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::FmtContext;
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::registry::LookupSpan;
+
+/// Writes events as JSON.
+#[derive(Debug)]
+pub(super) struct Json;
+
+impl<S, N> FormatEvent<S, N> for Json
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut line: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let now = crate::event::now().format(&Rfc3339).map_err(|_| fmt::Error)?;
+        line.write_str("{\"timestamp\":\"")?;
+        line.write_str(&now)?;
+        line.write_str("\",\"level\":\"")?;
+        line.write_str(event.metadata().level().as_str())?;
+        line.write_str("\"")?;
+        let mut fields = Fields { line: line.by_ref(), result: Ok(()) };
+        event.record(&mut fields);
+        fields.result?;
+        line.write_str("}\n")
+    }
+}
+
+/// Writes fields as members.
+struct Fields<'a> {
+    line: Writer<'a>,
+    result: fmt::Result,
+}
+
+impl Fields<'_> {
+    fn member(&mut self, field: &Field, value: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
+        if self.result.is_ok() {
+            self.result = (|| {
+                self.line.write_str(",\"")?;
+                Escaped(&mut self.line).write_str(field.name())?;
+                self.line.write_str("\":")?;
+                value(&mut self.line)
+            })();
+        }
+    }
+
+    fn text(&mut self, field: &Field, text: impl FnOnce(&mut Escaped<'_, '_>) -> fmt::Result) {
+        self.member(field, |line| {
+            line.write_char('"')?;
+            text(&mut Escaped(line))?;
+            line.write_char('"')
+        });
+    }
+}
+
+impl Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.text(field, |text| write!(text, "{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.text(field, |text| text.write_str(value));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.member(field, |line| write!(line, "{value}"));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.member(field, |line| write!(line, "{value}"));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.member(field, |line| line.write_str(if value { "true" } else { "false" }));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        // JSON knows no other numbers.
+        self.member(field, |line| if value.is_finite() { write!(line, "{value:?}") } else { line.write_str("null") });
+    }
+}
+
+/// Writes text as it stands within a JSON string.
+struct Escaped<'a, 'w>(&'a mut Writer<'w>);
+
+impl fmt::Write for Escaped<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
+        while let Some(at) = rest.bytes().position(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+            self.0.write_str(&rest[..at])?;
+            match rest.as_bytes()[at] {
+                b'"' => self.0.write_str("\\\"")?,
+                b'\\' => self.0.write_str("\\\\")?,
+                b'\n' => self.0.write_str("\\n")?,
+                control => write!(self.0, "\\u{control:04x}")?,
+            }
+            rest = &rest[at + 1..];
+        }
+        self.0.write_str(rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Debug, Default)]
+    struct Out(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Out {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn lines(log: impl FnOnce()) -> Vec<serde_json::Value> {
+        let out = Out::default();
+        let written = out.clone();
+        let lines = tracing_subscriber::fmt().event_format(Json).with_writer(move || written.clone()).finish();
+        tracing::subscriber::with_default(lines, log);
+        let bytes = out.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn every_kind_of_field_is_json() {
+        let odd = "a \"quoted\" back\\slash,\nlines\r\tand \u{1} é 😀";
+        let error = io::Error::other(odd);
+        let lines = lines(|| {
+            let (absent, present): (Option<u64>, Option<u64>) = (None, Some(7));
+            tracing::info!(
+                text = odd, display = %odd, debug = ?odd, %error, absent, present, negative = -1_i64, yes = true,
+                half = 0.5, whole = 2.0, none = f64::NAN, status = 200_u16, "it {}", "happened"
+            );
+            tracing::error!("\"");
+        });
+        let mut first = lines[0].clone();
+        let time = first["timestamp"].take();
+        assert!(time::OffsetDateTime::parse(time.as_str().unwrap(), &Rfc3339).is_ok(), "{time}");
+        let expected = serde_json::json!({
+            "timestamp": null, "level": "INFO", "message": "it happened", "text": odd, "display": odd,
+            "debug": format!("{odd:?}"), "error": odd, "present": 7, "negative": -1, "yes": true,
+            "half": 0.5, "whole": 2.0, "none": null, "status": 200,
+        });
+        assert_eq!(first, expected);
+        assert_eq!((&lines[1]["level"], &lines[1]["message"]), (&"ERROR".into(), &"\"".into()));
+    }
+}
