@@ -188,6 +188,22 @@ fn numbers(directory: &Directory, log: &Log) -> BTreeSet<u64> {
     numbers
 }
 
+#[test]
+fn a_sync_that_fails_after_writing_did_leaves_what_is_in_memory_to_be_written() {
+    let mut world = World::new();
+    let chat = world.start().unwrap();
+    assert!(world.log.to_sync().is_some(), "it is being synced");
+    world.directory.disk.broken(true);
+    let end = message_completed(chat, 10);
+    let (entry, kept) = world.log.append(&end, Draft::of_event(&end, "g").unwrap());
+    assert_eq!(kept, Kept::InMemory);
+    world.directory.disk.broken(false);
+    world.log.sync_failed();
+    assert!(world.log.is_writable() || world.log.try_to_write(), "the disk can be written again");
+    let found = numbers(&world.directory, &world.log);
+    assert!(found.contains(&entry.number), "the end is in memory alone, and nobody will write it: {found:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 

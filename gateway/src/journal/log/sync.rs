@@ -57,6 +57,10 @@ impl Log {
     /// Syncing failed. What the kernel was to write may be gone although it can still be read, so these files are trusted no
     /// more: everything that was not synced before is written again, elsewhere.
     pub(in crate::journal) fn sync_failed(&mut self) {
+        if !self.is_writable() {
+            // Writing has failed since, so everything that was not synced is in memory, for the keeper to write again.
+            return;
+        }
         self.failed_syncs += 1;
         if self.failed_syncs > MAX_FAILED_SYNCS {
             tracing::error!("the journal's disk cannot be synced; new chats are refused");
