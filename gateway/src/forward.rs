@@ -73,8 +73,11 @@ pub fn to_client(mut headers: HeaderMap) -> HeaderMap {
     let passes = |name: &str| {
         !HOP_BY_HOP.contains(&name) && !NOT_TO_CLIENT.contains(&name) && !name.starts_with("access-control-")
     };
-    if headers.keys().any(|name| !passes(name.as_str())) {
-        headers = pass(&headers, passes);
+    let named = named_by_connection(&headers);
+    let is_stopped = |name: &HeaderName| !passes(name.as_str()) || is_among(name, &named);
+    let stopped: Vec<HeaderName> = headers.keys().filter(|name| is_stopped(name)).cloned().collect();
+    for name in stopped {
+        headers.remove(name);
     }
     if is_stream {
         // The tap may take a chunk out, and no proxy may collect them.
@@ -103,21 +106,21 @@ pub fn of_ui_stream(mut headers: HeaderMap) -> HeaderMap {
 
 /// The headers that pass, without those that `Connection` names.
 fn pass(headers: &HeaderMap, passes: impl Fn(&str) -> bool) -> HeaderMap {
-    let named = headers.get_all(header::CONNECTION);
-    let named: Vec<&str> = named
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .collect();
-    headers
-        .iter()
-        .filter(|(name, _)| passes(name.as_str()) && !named.iter().any(|n| n.eq_ignore_ascii_case(name.as_str())))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .fold(HeaderMap::with_capacity(headers.len()), |mut all, (name, value)| {
-            all.append(name, value);
-            all
-        })
+    let named = named_by_connection(headers);
+    let mut passed = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers.iter().filter(|(name, _)| passes(name.as_str()) && !is_among(name, &named)) {
+        passed.append(name.clone(), value.clone());
+    }
+    passed
+}
+
+fn named_by_connection(headers: &HeaderMap) -> Vec<String> {
+    let values = headers.get_all(header::CONNECTION).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(|name| name.trim().to_owned()).collect()
+}
+
+fn is_among(name: &HeaderName, named: &[String]) -> bool {
+    named.iter().any(|named| named.eq_ignore_ascii_case(name.as_str()))
 }
 
 /// The ids that a response carries.

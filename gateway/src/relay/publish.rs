@@ -54,8 +54,11 @@ impl Templates {
         if self.0.len() == MOST_TEMPLATES {
             self.0.clear();
         }
+        let mut common = headers.clone();
+        // Places for those to come, with nothing in them that would be copied in vain.
+        put(&mut common, envelope.own_headers().map(|(name, _)| (name, String::new())));
         let (type_name, source) = (envelope.type_name.to_owned(), envelope.source.to_owned());
-        self.0.push(Template { type_name, source, headers: headers.clone() });
+        self.0.push(Template { type_name, source, headers: common });
         headers
     }
 }
