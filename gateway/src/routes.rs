@@ -1,4 +1,4 @@
-//! The routes. Each checks the caller before anything else happens: [`Gateway::prove`] is where a [`Caller`] comes from.
+//! The routes. Each checks the caller before anything else happens: `Gateway::prove` is where a [`Caller`] comes from.
 //!
 //! Every layer costs each request some allocations and moves, so what only some routes need is on no others' way.
 

@@ -8,6 +8,7 @@ mod body;
 mod connection;
 mod error;
 mod multiplexed;
+mod news;
 mod tls;
 
 use std::collections::VecDeque;

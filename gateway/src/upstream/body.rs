@@ -131,17 +131,12 @@ impl UpstreamBody {
 
     /// What is there, else what driving the connection brings.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Way::Driven(connection, _) = &mut self.way else { return Pin::new(&mut self.incoming).poll_frame(cx) };
-        // Only the connection brings anything, and only we drive it: the body itself need not wake anyone.
-        let mut quiet = Context::from_waker(std::task::Waker::noop());
-        if let ready @ Poll::Ready(_) = Pin::new(&mut self.incoming).poll_frame(&mut quiet) {
-            return ready;
+        let mut incoming = Pin::new(&mut self.incoming);
+        match &mut self.way {
+            Way::Shared { .. } => incoming.poll_frame(cx),
+            Way::Driven(Some(connection), _) => connection.poll_for(cx, |cx| incoming.as_mut().poll_frame(cx)),
+            Way::Driven(None, _) => Poll::Ready(None),
         }
-        match connection {
-            Some(connection) => connection.drive(cx),
-            None => return Poll::Ready(None),
-        }
-        Pin::new(&mut self.incoming).poll_frame(&mut quiet)
     }
 
     /// The whole body, if it is not longer than this.

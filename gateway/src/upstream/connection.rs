@@ -14,6 +14,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
+use super::news::News;
+
 /// Plain or encrypted.
 pub(super) type Transport = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
@@ -24,38 +26,74 @@ pub(super) struct Connection {
     io: http1::Connection<TokioIo<Transport>, Full<Bytes>>,
     /// The connection has ended; driving it further is an error.
     has_ended: bool,
+    /// What has happened to it since it was last driven.
+    news: News,
 }
 
 impl Connection {
     /// Speaks HTTP over this transport.
     pub(super) async fn new(transport: Transport) -> Result<Self, hyper::Error> {
         let (sender, io) = http1::Builder::new().handshake(TokioIo::new(transport)).await?;
-        Ok(Self { sender, io, has_ended: false })
+        Ok(Self { sender, io, has_ended: false, news: News::new() })
     }
 
     /// Sends a request, and waits for the head of the response.
     pub(super) async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, hyper::Error> {
         let mut response = pin!(self.sender.send_request(request));
+        self.news.expect();
         poll_fn(|cx| {
-            if !self.has_ended {
-                self.has_ended = Pin::new(&mut self.io).poll(cx).is_ready();
+            if !self.news.are_there(cx) {
+                return Poll::Pending;
             }
-            response.as_mut().poll(cx)
+            self.drive();
+            // Only the connection brings it, and only we drive that.
+            let answer = response.as_mut().poll(&mut quiet());
+            if answer.is_pending() {
+                self.news.none_left(cx);
+            }
+            answer
         })
         .await
     }
 
+    /// Waits for what `take` takes, which comes by driving the connection and in no other way.
+    pub(super) fn poll_for<T>(
+        &mut self,
+        cx: &Context<'_>,
+        mut take: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        if !self.news.are_there(cx) {
+            return Poll::Pending;
+        }
+        if let ready @ Poll::Ready(_) = take(&mut quiet()) {
+            return ready;
+        }
+        self.drive();
+        let taken = take(&mut quiet());
+        if taken.is_pending() {
+            self.news.none_left(cx);
+        }
+        taken
+    }
+
     /// Reads and writes what can be read and written now.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
+    fn drive(&mut self) {
+        let mut cx = self.news.look();
         if !self.has_ended {
-            // How it ended, the response's body says.
-            self.has_ended = matches!(Pin::new(&mut self.io).poll(cx), Poll::Ready(_));
+            // How it ended, the response or its body says.
+            self.has_ended = Pin::new(&mut self.io).poll(&mut cx).is_ready();
         }
     }
 
     /// Whether it can take another request: still open, and nothing left of the last exchange.
     pub(super) fn is_usable(&mut self) -> bool {
-        self.drive(&mut Context::from_waker(Waker::noop()));
+        self.drive();
+        // Nobody waits for it while it is idle.
+        self.news.forget();
         !self.has_ended && self.sender.is_ready()
     }
+}
+
+fn quiet() -> Context<'static> {
+    Context::from_waker(Waker::noop())
 }
