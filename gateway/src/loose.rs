@@ -300,6 +300,14 @@ mod tests {
     }
 
     #[test]
+    fn members_are_written_as_they_were_read_whatever_their_names() {
+        let json = r#"{"model":"m","a \"quoted\" name":1,"back\\slash":[1, 2],"line\n":{"é":null},"":true}"#;
+        let members: Members<'_> = serde_json::from_str(json).unwrap();
+        let written = Members::write(members.0.iter().map(|(name, value)| (name.as_ref(), value.get())));
+        assert_eq!(written, json);
+    }
+
+    #[test]
     fn what_makes_no_sense_is_nothing_and_the_rest_is_read() {
         for odd in ["null", "true", "-1", "1.5", "[1,[2]]", "{\"a\":{}}"] {
             let json = format!(r#"{{"text":{odd},"count":{odd},"inner":[{odd}],"list":"x","other":{odd}}}"#);

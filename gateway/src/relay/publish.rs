@@ -29,7 +29,7 @@ pub(super) enum Sent {
 const MOST_TEMPLATES: usize = 32;
 
 /// The headers of events of one type and source: a new event's are a copy, with its own put in. Making all of them anew
-/// costs three times as much.
+/// costs twice as much.
 #[derive(Debug, Default)]
 pub(super) struct Templates(Vec<Template>);
 
