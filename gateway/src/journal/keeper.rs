@@ -41,35 +41,38 @@ enum Work {
     Stop,
 }
 
+/// When the keeper last did what it does now and then.
+struct Last {
+    sync: Instant,
+    write: Instant,
+}
+
 /// Starts the thread. It ends when the journal is closed, or nobody has it any more.
 pub(super) fn start(store: &Arc<Store>) -> std::io::Result<JoinHandle<()>> {
     let store = Arc::downgrade(store);
     std::thread::Builder::new().name("journal-keeper".into()).spawn(move || {
-        let mut last_sync = Instant::now();
-        while step(&store, &mut last_sync) {}
+        let mut last = Last { sync: Instant::now(), write: Instant::now() };
+        while step(&store, &mut last) {}
     })
 }
 
 /// Waits for work, and does it. False when there will be no more.
-fn step(store: &Weak<Store>, last_sync: &mut Instant) -> bool {
+fn step(store: &Weak<Store>, last: &mut Last) -> bool {
     let Some(store) = store.upgrade() else { return false };
-    let Some(work) = await_work(&store, *last_sync) else { return true };
+    let Some(work) = await_work(&store, last) else { return true };
     match work {
         Work::Sync(to_sync) => {
             sync(&store, &to_sync);
-            *last_sync = Instant::now();
+            last.sync = Instant::now();
         }
         Work::Write => {
-            let mut state = store.lock();
-            if state.log.try_to_write() {
-                state.waiters.written();
-                store.metrics.journal_writable.set(1);
-            } else {
-                drop(state);
-                std::thread::sleep(RETRY);
-            }
+            write(&store);
+            last.write = Instant::now();
         }
         Work::Stop => {
+            if store.lock().log.holds_any() {
+                write(&store);
+            }
             let left = store.lock().log.to_sync();
             if let Some(to_sync) = left {
                 sync(&store, &to_sync);
@@ -82,47 +85,61 @@ fn step(store: &Weak<Store>, last_sync: &mut Instant) -> bool {
 }
 
 /// `None` now and then, so that a journal that nobody has any more is noticed.
-fn await_work(store: &Store, last_sync: Instant) -> Option<Work> {
+fn await_work(store: &Store, last: &Last) -> Option<Work> {
     let mut state = store.lock();
     let work = loop {
         state.keeper = Doing::Work;
         let now = Instant::now();
-        if !state.log.is_writable() {
-            store.metrics.journal_writable.set(0);
-            break Some(if state.is_closed { Work::Stop } else { Work::Write });
-        }
-        let to_sync = state.log.to_sync();
-        // What is on the disk already is enough for those whose patience has run out only now.
-        let synced = to_sync.as_ref().map_or(u64::MAX, |_| state.log.synced_below().saturating_sub(1));
-        if state.waiters.synced(synced, now) {
-            store.health.was_too_slow();
-        }
-        let due = [state.waiters.sync_at(), to_sync.as_ref().map(|_| last_sync + SYNC_INTERVAL)];
-        let due = due.into_iter().flatten().min();
         if state.is_closed {
             break Some(Work::Stop);
         }
-        match (due, to_sync) {
-            (Some(at), Some(to_sync)) if at <= now => break Some(Work::Sync(to_sync)),
-            (Some(at), _) => {
-                state.keeper = Doing::Nap(at);
-                let left = at.saturating_duration_since(now);
-                let waited = store.work.wait_timeout(state, left.max(Duration::from_micros(1)));
-                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let is_writable = state.log.is_writable();
+        store.metrics.journal_writable.set(i64::from(is_writable));
+        let to_sync = if is_writable { state.log.to_sync() } else { None };
+        if is_writable {
+            // What is on the disk already is enough for those whose patience has run out only now.
+            let synced = to_sync.as_ref().map_or(u64::MAX, |_| state.log.synced_below().saturating_sub(1));
+            if state.waiters.synced(synced, now) {
+                store.health.was_too_slow();
             }
-            (None, _) => {
-                state.keeper = Doing::Sleep;
-                let waited = store.work.wait_timeout(state, Duration::from_secs(5));
-                let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-                state = woken;
-                if timeout.timed_out() {
-                    break None;
-                }
+        }
+        let write_at = (!is_writable || state.log.holds_any()).then(|| last.write + RETRY);
+        if write_at.is_some_and(|at| at <= now) {
+            break Some(Work::Write);
+        }
+        let sync_at = [state.waiters.sync_at(), to_sync.as_ref().map(|_| last.sync + SYNC_INTERVAL)];
+        let sync_at = sync_at.into_iter().flatten().min().filter(|_| is_writable);
+        if let Some(to_sync) = to_sync
+            && sync_at.is_some_and(|at| at <= now)
+        {
+            break Some(Work::Sync(to_sync));
+        }
+        if let Some(at) = sync_at.into_iter().chain(write_at).min() {
+            state.keeper = Doing::Nap(at);
+            let left = at.saturating_duration_since(now);
+            let waited = store.work.wait_timeout(state, left.max(Duration::from_micros(1)));
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        } else {
+            state.keeper = Doing::Sleep;
+            let waited = store.work.wait_timeout(state, Duration::from_secs(5));
+            let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            if timeout.timed_out() {
+                break None;
             }
         }
     };
     state.keeper = Doing::Work;
     work
+}
+
+/// Writes what is in memory alone, as far as the disk takes it.
+fn write(store: &Store) {
+    let mut state = store.lock();
+    state.log.try_to_write();
+    let held = state.log.held();
+    state.waiters.written(&held);
+    store.metrics.journal_writable.set(i64::from(state.log.is_writable()));
 }
 
 fn sync(store: &Store, to_sync: &ToSync) {

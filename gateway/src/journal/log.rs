@@ -6,7 +6,7 @@ mod release;
 mod room;
 mod sync;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,7 +51,7 @@ pub(super) struct Log {
     /// There is no more room, and that was said.
     is_short: bool,
     unsynced: Unsynced,
-    /// Every event below this is on the disk.
+    /// Every event below this is on the disk; none that is in memory alone is below it.
     synced_below: u64,
     /// The newest segment whose beginning is on the disk.
     begun: u64,
@@ -175,7 +175,7 @@ impl Log {
             match self.write(entry) {
                 Ok(()) => return Kept::Written,
                 // What needs a segment of its own size may not fit where others still do.
-                Err(error) if self.writer.is_some() && entry.len() as u64 > self.segment_size - HEADER => {
+                Err(error) if self.is_written_beside(entry) => {
                     tracing::error!(%error, bytes = entry.len(), "a large event could not be written to the journal");
                 }
                 Err(error) => {
@@ -190,6 +190,11 @@ impl Log {
         self.held_bytes += entry.len();
         self.held.push_back(entry.clone());
         Kept::InMemory
+    }
+
+    /// Whether others can still be written where this one cannot: it is too large for the segments that are made ahead.
+    fn is_written_beside(&self, entry: &Entry) -> bool {
+        self.writer.is_some() && entry.len() as u64 > self.segment_size - HEADER
     }
 
     /// Writes an entry where there is room; if the segment fails, into the next one.
@@ -257,22 +262,42 @@ impl Log {
         self.unsynced.segments.clear();
     }
 
-    /// Tries to write again, beginning with what is in memory alone. Returns whether that works.
+    /// Whether something is in memory alone, for want of a disk that takes it.
+    pub(super) fn holds_any(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// The numbers of those events.
+    pub(super) fn held(&self) -> BTreeSet<u64> {
+        self.held.iter().map(|entry| entry.number).collect()
+    }
+
+    /// Tries to write again, beginning with what is in memory alone. Returns whether nothing is left there.
     pub(super) fn try_to_write(&mut self) -> bool {
-        if self.rotate(0).is_err() {
+        let was_writable = self.is_writable();
+        if !was_writable && self.rotate(0).is_err() {
             return false;
         }
-        while let Some(entry) = self.held.front().cloned() {
-            if let Err(error) = self.write(&entry) {
-                tracing::error!(%error, "the journal still cannot be written");
-                self.stop_writing();
-                return false;
-            }
-            self.held.pop_front();
+        let mut left = VecDeque::new();
+        while let Some(entry) = self.held.pop_front() {
             self.held_bytes -= entry.len();
+            let Err(error) = self.write(&entry) else { continue };
+            self.held_bytes += entry.len();
+            if self.is_written_beside(&entry) {
+                left.push_back(entry);
+                continue;
+            }
+            tracing::error!(%error, "the journal still cannot be written");
+            self.held.push_front(entry);
+            self.stop_writing();
+            break;
         }
-        tracing::info!("the journal can be written again");
-        true
+        left.append(&mut self.held);
+        self.held = left;
+        if self.is_writable() && !was_writable {
+            tracing::info!("the journal can be written again");
+        }
+        self.held.is_empty()
     }
 
     /// The broker has this event: it need not wait in memory.

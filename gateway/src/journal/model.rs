@@ -10,7 +10,7 @@ use super::record::Draft;
 use super::recovery::{Recovered, recover};
 use super::released::{Released, ReleasedFile};
 use super::segment::{Directory, Found, Records};
-use super::tests::{chat_started, message_completed};
+use super::tests::{chat_started, conversation_created, message_completed};
 
 const BOUNDS: Bounds = Bounds { max_bytes: 4 << 20, keep: Duration::ZERO };
 
@@ -202,6 +202,27 @@ fn a_sync_that_fails_after_writing_did_leaves_what_is_in_memory_to_be_written() 
     assert!(world.log.is_writable() || world.log.try_to_write(), "the disk can be written again");
     let found = numbers(&world.directory, &world.log);
     assert!(found.contains(&entry.number), "the end is in memory alone, and nobody will write it: {found:?}");
+}
+
+#[test]
+fn what_is_in_memory_alone_does_not_pass_for_synced() {
+    let mut world = World::new();
+    let chat = world.start().unwrap();
+    world.sync();
+    world.directory.disk.full(true);
+    let large = message_completed(chat, 300_000);
+    let (large, kept) = world.log.append(&large, Draft::of_event(&large, "g").unwrap());
+    assert_eq!(kept, Kept::InMemory);
+    let small = conversation_created(9);
+    assert_eq!(world.log.append(&small, Draft::of_event(&small, "g").unwrap()).1, Kept::Written);
+    world.sync();
+    assert!(world.log.synced_below() <= large.number, "{} was never written", large.number);
+    world.directory.disk.full(false);
+    assert!(world.log.try_to_write());
+    assert!(world.log.synced_below() <= large.number, "{} is written, not synced", large.number);
+    assert!(numbers(&world.directory, &world.log).contains(&large.number));
+    world.sync();
+    assert_eq!(world.log.synced_below(), world.log.next_number());
 }
 
 proptest! {

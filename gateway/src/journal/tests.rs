@@ -272,6 +272,52 @@ async fn a_disk_without_room_is_a_full_journal() {
 }
 
 #[tokio::test]
+async fn an_end_too_large_for_a_disk_without_room_is_written_as_soon_as_there_is_some() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path(), Level::Synced);
+    let on = Directory::new(directory.path());
+    let disk = Arc::clone(&on.disk);
+    let journal = open_on(on, &settings).unwrap();
+    journal.record(&chat_started(1)).await.unwrap();
+    journal.record(&chat_started(2)).await.unwrap();
+    disk.full(true);
+    let large = journal.record(&message_completed(1, 300_000));
+    assert!(!large.is_written() && large.refusal().is_none(), "it needs a segment of its own, and there is no room");
+    let small = journal.record(&message_completed(2, 10)).await;
+    assert_eq!(small, Ok(Durability::Synced), "the others have theirs");
+    disk.full(false);
+    // Nothing else is recorded, and nothing else fails.
+    let large = tokio::time::timeout(Duration::from_secs(60), large).await.expect("it is written by itself");
+    assert_eq!(large, Ok(Durability::Synced));
+    journal.close();
+    journal.wait_until_synced();
+    drop(journal);
+    let mut numbers: Vec<u64> = waiting(&open(&settings).unwrap()).iter().map(|entry| entry.number).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, [1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn what_is_in_memory_alone_is_written_when_the_journal_is_closed() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path(), Level::Synced);
+    let on = Directory::new(directory.path());
+    let disk = Arc::clone(&on.disk);
+    let journal = open_on(on, &settings).unwrap();
+    journal.record(&chat_started(1)).await.unwrap();
+    disk.full(true);
+    let large = journal.record(&message_completed(1, 300_000));
+    disk.full(false);
+    journal.close();
+    journal.wait_until_synced();
+    let large = tokio::time::timeout(Duration::from_secs(60), large).await.expect("it is known what became of it");
+    assert_eq!(large, Ok(Durability::Synced));
+    drop(journal);
+    let numbers: Vec<u64> = waiting(&open(&settings).unwrap()).iter().map(|entry| entry.number).collect();
+    assert_eq!(numbers, [1, 2]);
+}
+
+#[tokio::test]
 async fn a_relay_that_falls_behind_reads_from_the_disk_and_misses_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let settings = Settings { max_bytes: 64 << 20, ..settings(directory.path(), Level::Journal) };

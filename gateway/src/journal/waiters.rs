@@ -1,6 +1,6 @@
 //! Who waits for an event to be durable, and what it takes. Pure: time is passed in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -100,10 +100,11 @@ impl Waiters {
         was_late
     }
 
-    /// What was in memory alone is in the log.
-    pub(super) fn written(&mut self) {
-        let in_memory = self.0.values_mut().filter(|waiter| waiter.needs == Needs::Acknowledgement);
-        in_memory.for_each(|waiter| waiter.needs = Needs::Sync);
+    /// What was in memory alone is in the log, but for these.
+    pub(super) fn written(&mut self, still_held: &BTreeSet<u64>) {
+        let written = self.0.iter_mut().filter(|(number, _)| !still_held.contains(number));
+        let in_memory = written.filter(|(_, waiter)| waiter.needs == Needs::Acknowledgement);
+        in_memory.for_each(|(_, waiter)| waiter.needs = Needs::Sync);
     }
 
     /// When the next event becomes worth syncing for.

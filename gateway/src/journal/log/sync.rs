@@ -47,7 +47,8 @@ impl Log {
     /// That has been synced.
     pub(in crate::journal) fn synced(&mut self, done: &ToSync) {
         self.unsynced.forget(done.up_to);
-        self.synced_below = self.synced_below.max(done.up_to + 1);
+        let first_held = self.held.iter().map(|entry| entry.number).min().unwrap_or(u64::MAX);
+        self.synced_below = self.synced_below.max((done.up_to + 1).min(first_held));
         self.failed_syncs = 0;
         self.begun = done.segments.iter().map(|segment| segment.number).fold(self.begun, u64::max);
         let is_done = |segment: &Segment| done.segments.iter().any(|other| other.number == segment.number);
