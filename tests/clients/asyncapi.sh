@@ -3,6 +3,10 @@
 # it cannot be installed.
 set -euo pipefail
 
+if ! node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 18 ? 1 : 0)' 2>/dev/null; then
+    echo "skipped: there is no Node.js 18 or newer here" >&2
+    exit 77
+fi
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 place=$root/target/asyncapi
 if [ ! -d "$place/node_modules/@asyncapi/parser" ]; then
