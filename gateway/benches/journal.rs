@@ -62,7 +62,7 @@ fn with(bencher: Bencher<'_, '_>) {
     let outlet = journal.outlet().expect("it is on");
     let mut cursor = outlet.cursor_at(0);
     // From here on the relay keeps up.
-    while outlet.read(&mut cursor, 0, 64, 1 << 20).is_some() {}
+    while outlet.read(&mut cursor, 64, 1 << 20).is_some() {}
     bencher.counter(ItemsCount::new(CHATS)).bench_local(|| {
         for _ in 0..CHATS {
             drop(black_box(journal.record_start(&chat[0])));

@@ -48,8 +48,10 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// How long an event waits that the broker finds too large.
 const OVERSIZED_WAIT: Duration = Duration::from_secs(60);
 
-/// How many events too large for the broker are held at once. More are put back.
-const MAX_OVERSIZED: usize = 16;
+/// How many events too large for the broker are set aside at once, and how many bytes. Beyond that nothing is published until
+/// the first of them has waited.
+const MAX_OVERSIZED: usize = 1000;
+const MAX_BYTES_OVERSIZED: usize = 64 << 20;
 
 /// Moves events to the broker until the journal is closed and everything is acknowledged.
 pub struct Relay {
@@ -66,16 +68,28 @@ pub struct Relay {
     uploads: Uploads,
     /// What the broker finds too large, and when to try it again.
     oversized: BTreeMap<u64, (Entry, Instant)>,
+    bytes_oversized: usize,
     /// Everything below this number has been taken from the journal.
     taken_below: u64,
     /// Where the disk is read, while the relay is behind.
     cursor: Option<Cursor>,
-    /// Where released events are read that are published again.
-    again: Option<Cursor>,
+    /// What the broker has lost, while it is published again. Until it has all of it, what is written down of the broker stays
+    /// as it was: a gateway that is killed meanwhile finds the same, and begins again.
+    again: Option<Again>,
     /// The question to the broker whether it still has what it had.
     looking: Option<JoinHandle<Option<Finding>>>,
     looked_at: Instant,
     released: Released,
+}
+
+/// A broker that went back, and what it is told again.
+struct Again {
+    /// Where released events are read; none when all have been.
+    cursor: Option<Cursor>,
+    /// When its stream was made.
+    stream_created: i64,
+    /// The last event that it has acknowledged since.
+    newest: Option<Acknowledged>,
 }
 
 struct InFlight {
@@ -127,6 +141,7 @@ impl Relay {
             bytes_in_flight: 0,
             uploads: Uploads::default(),
             oversized: BTreeMap::new(),
+            bytes_oversized: 0,
             taken_below: released.below,
             cursor: None,
             again: None,
@@ -180,6 +195,7 @@ impl Relay {
             && self.in_flight.len() < MAX_IN_FLIGHT
             && self.bytes_in_flight < MAX_BYTES_IN_FLIGHT
             && self.oversized.len() < MAX_OVERSIZED
+            && self.bytes_oversized < MAX_BYTES_OVERSIZED
     }
 
     /// Publishes what there is to publish, as far as there is room in flight.
@@ -205,9 +221,10 @@ impl Relay {
                 self.publish_first(entry, Why::New).await;
             }
         }
-        while self.has_room() && self.again.is_some() {
+        while self.has_room() && self.again.as_ref().is_some_and(|again| again.cursor.is_some()) {
             self.republish().await;
         }
+        self.end_republication();
     }
 
     fn taken(&mut self, entries: &[Entry]) {
@@ -218,11 +235,10 @@ impl Relay {
 
     /// The next events from the disk. `None` when there are none any more, and newer ones are in memory.
     async fn read(&mut self) -> Option<Vec<Entry>> {
-        let from = self.taken_below;
-        let mut cursor = self.cursor.take().unwrap_or_else(|| self.outlet.cursor_at(from));
+        let mut cursor = self.cursor.take().unwrap_or_else(|| self.outlet.cursor_at(self.taken_below));
         let outlet = self.outlet.clone();
         let read = move || {
-            let batch = outlet.read(&mut cursor, from, BATCH, BATCH_BYTES);
+            let batch = outlet.read(&mut cursor, BATCH, BATCH_BYTES);
             (cursor, batch)
         };
         let (cursor, batch) = tokio::task::spawn_blocking(read).await.ok()?;
@@ -232,7 +248,7 @@ impl Relay {
 
     /// Publishes some of the events again that the broker had and has lost.
     async fn republish(&mut self) {
-        let Some(mut cursor) = self.again.take() else { return };
+        let Some(mut cursor) = self.again.as_mut().and_then(|again| again.cursor.take()) else { return };
         let outlet = self.outlet.clone();
         let read = move || {
             let batch = outlet.read_beside(&mut cursor, BATCH, BATCH_BYTES);
@@ -249,11 +265,22 @@ impl Relay {
                 self.publish_first(entry, Why::Lost).await;
             }
         }
-        if is_over {
+        if let Some(again) = &mut self.again
+            && !is_over
+        {
+            again.cursor = Some(cursor);
+        }
+    }
+
+    /// Ends publishing again, when all of it has been read and acknowledged.
+    fn end_republication(&mut self) {
+        let is_on_its_way =
+            |again: &Again| again.cursor.is_some() || self.in_flight.values().any(|held| held.why == Why::Lost);
+        if let Some(again) = self.again.take_if(|again| !is_on_its_way(again)) {
+            self.released.stream_created = Some(again.stream_created);
+            self.released.newest = again.newest;
             self.outlet.republished();
             tracing::warn!("what the broker had lost has been published again");
-        } else {
-            self.again = Some(cursor);
         }
     }
 
@@ -288,10 +315,13 @@ impl Relay {
         let oversized: Vec<u64> =
             self.oversized.iter().filter(|(_, (_, at))| *at <= now).map(|(number, _)| *number).collect();
         for number in oversized {
-            let Some((entry, _)) = self.oversized.remove(&number) else { continue };
+            let Some((entry, at)) = self.oversized.get_mut(&number) else { continue };
             // Behind all others, so that it does not keep the journal from being released.
-            if !self.outlet.put_back(&entry) {
-                self.oversized.insert(number, (entry, now + OVERSIZED_WAIT));
+            if self.outlet.put_back(entry) {
+                self.bytes_oversized -= entry.len();
+                self.oversized.remove(&number);
+            } else {
+                *at = now + OVERSIZED_WAIT;
             }
         }
     }
@@ -341,6 +371,7 @@ impl Relay {
     fn park(&mut self, number: u64) {
         if let Some(held) = self.in_flight.remove(&number) {
             self.bytes_in_flight -= held.entry.len();
+            self.bytes_oversized += held.entry.len();
             self.oversized.insert(number, (held.entry, Instant::now() + OVERSIZED_WAIT));
         }
     }
@@ -362,10 +393,12 @@ impl Relay {
                 let Some(done) = self.done(number) else { return };
                 self.metrics.journal_ack_seconds.observe(done.since.elapsed().as_secs_f64());
                 numbers.push(number);
-                let is_newest = self.released.newest.is_none_or(|newest| newest.sequence < sequence);
-                if !is_repeated && is_newest {
-                    self.released.newest =
-                        done.entry.id().map(|event| Acknowledged { sequence, event }).or(self.released.newest);
+                let newest = match &mut self.again {
+                    Some(again) => &mut again.newest,
+                    None => &mut self.released.newest,
+                };
+                if !is_repeated && newest.is_none_or(|newest| newest.sequence < sequence) {
+                    *newest = done.entry.id().map(|event| Acknowledged { sequence, event }).or(*newest);
                 }
             }
             Answer::Refused(problem) => {
@@ -382,23 +415,28 @@ impl Relay {
     fn look(&mut self) {
         if self.looking.is_none() && self.health.is_connected() {
             self.looked_at = Instant::now();
-            let (client, newest, created) = (self.client.clone(), self.released.newest, self.released.stream_created);
+            let client = self.client.clone();
+            let (newest, created) = match &self.again {
+                Some(again) => (again.newest, Some(again.stream_created)),
+                None => (self.released.newest, self.released.stream_created),
+            };
             self.looking = Some(tokio::spawn(async move { regression::look(&client, newest, created).await }));
         }
     }
 
     fn looked(&mut self, finding: Option<Finding>) {
         match finding {
-            Some(Finding::Whole { stream_created }) => self.released.stream_created = Some(stream_created),
+            Some(Finding::Whole { stream_created }) if self.again.is_none() => {
+                self.released.stream_created = Some(stream_created);
+            }
             Some(Finding::WentBack { stream_created }) => {
                 tracing::error!(
                     "the broker has lost events that it had acknowledged; what is kept of them is published again"
                 );
-                self.released.stream_created = Some(stream_created);
-                self.released.newest = None;
-                self.again = self.outlet.cursor_at_oldest();
+                let cursor = self.outlet.cursor_at_oldest();
+                self.again = Some(Again { cursor, stream_created, newest: None });
             }
-            None => {}
+            Some(Finding::Whole { .. }) | None => {}
         }
     }
 
@@ -411,7 +449,9 @@ impl Relay {
             .map(|(number, held)| (*number, held.entry.at_ms));
         let oversized = self.oversized.iter().next().map(|(number, (entry, _))| (*number, entry.at_ms));
         let oldest = new.into_iter().chain(oversized).min();
-        self.released.below = oldest.map_or(self.taken_below, |(number, _)| number.min(self.taken_below));
+        let ahead = self.cursor.as_ref().and_then(|cursor| self.outlet.lowest_ahead(cursor));
+        let not_ours = oldest.map(|(number, _)| number).into_iter().chain(ahead).min();
+        self.released.below = not_ours.map_or(self.taken_below, |number| number.min(self.taken_below));
         let depth = self.outlet.release(self.released);
         let age = oldest.map_or(0, |(_, at_ms)| now_ms().saturating_sub(at_ms));
         self.metrics.journal_waiting.set(i64::try_from(depth.events).unwrap_or(i64::MAX));

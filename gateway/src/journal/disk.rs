@@ -52,7 +52,7 @@ impl Disk {
         self.state().unsynced.clone()
     }
 
-    pub(super) fn may_create(&self, _segment: u64) -> io::Result<()> {
+    pub(super) fn may_create(&self) -> io::Result<()> {
         let state = self.state();
         if state.is_full || state.is_broken { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }

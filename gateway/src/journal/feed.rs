@@ -86,6 +86,11 @@ impl Feed {
         self.is_complete && self.queue.is_empty()
     }
 
+    /// The lowest number of an event that waits here.
+    pub(super) fn lowest(&self) -> Option<u64> {
+        self.queue.iter().map(|(entry, _)| entry.number).min()
+    }
+
     /// The relay has read all that is on the disk.
     pub(super) fn caught_up(&mut self) {
         self.is_complete = true;
@@ -97,6 +102,8 @@ impl Feed {
 pub struct Cursor {
     segment: u64,
     records: Option<Records>,
+    /// Events below this are stepped over. It stays as it is all the way: a higher number may lie before a lower one.
+    from: u64,
 }
 
 /// What was read.
@@ -111,17 +118,16 @@ pub struct Batch {
 }
 
 impl Cursor {
-    /// The beginning of this segment.
-    pub(super) fn at(segment: u64) -> Self {
-        Self { segment, records: None }
+    /// The beginning of this segment, for events of the number `from` and higher.
+    pub(super) fn at(segment: u64, from: u64) -> Self {
+        Self { segment, records: None, from }
     }
 
-    /// Reads on, up to `end` in this segment: at most so many events of this number or higher, and little more than so many
-    /// bytes.
+    /// Reads on, up to `end` in this segment: at most so many events, and little more than so many bytes.
     pub(super) fn read(
         &mut self,
         directory: &Directory,
-        (from, end): (u64, u64),
+        end: u64,
         most: usize,
         most_bytes: usize,
     ) -> io::Result<Batch> {
@@ -140,7 +146,7 @@ impl Cursor {
             match records.next()? {
                 Found::Record(entry, gap) => {
                     batch.damaged += u64::from(gap.bytes > 0);
-                    if entry.kind == Kind::Event && entry.number >= from {
+                    if entry.kind == Kind::Event && entry.number >= self.from {
                         bytes += entry.len();
                         batch.entries.push(entry);
                     }
@@ -169,13 +175,17 @@ impl Cursor {
         if self.records.as_ref().is_none_or(|records| records.at() < end) {
             return true;
         }
-        next.map(|next| *self = Self::at(next)).is_some()
+        self.go_to(next)
     }
 
     /// Gives this segment up: it cannot be read. False if there is no other.
     pub(super) fn skip_segment(&mut self, log: &Log) -> bool {
-        let next = log.extent(self.segment).1;
-        next.map(|next| *self = Self::at(next)).is_some()
+        self.go_to(log.extent(self.segment).1)
+    }
+
+    /// Goes on at the beginning of this segment, if there is one.
+    pub(super) fn go_to(&mut self, segment: Option<u64>) -> bool {
+        segment.map(|segment| *self = Self::at(segment, self.from)).is_some()
     }
 
     pub(super) fn segment(&self) -> u64 {

@@ -15,7 +15,7 @@ use shared::event::Event;
 
 use super::open_chats::OpenChats;
 use super::record::{Draft, Entry};
-use super::segment::{Directory, HEADER, Header, Segment};
+use super::segment::{Directory, HEADER, Header, Segment, Spare};
 pub(super) use sync::ToSync;
 use sync::Unsynced;
 
@@ -38,11 +38,13 @@ pub(super) struct Log {
     max_bytes: u64,
     keep: Duration,
     next_segment: u64,
+    next_spare: u64,
     next_number: u64,
     /// Where events go; `None` while nothing can be written.
     writer: Option<Writer>,
     /// Made ahead, so that the ends of running chats have room whatever becomes of the disk.
-    spares: VecDeque<Arc<Segment>>,
+    spares: VecDeque<Spare>,
+    /// In the order in which they were written, which is that of their numbers.
     sealed: VecDeque<Sealed>,
     /// Every event below this is the broker's.
     released_below: u64,
@@ -67,12 +69,16 @@ struct Writer {
     segment: Arc<Segment>,
     at: u64,
     size: u64,
+    /// The lowest number of an event in it.
+    lowest: u64,
 }
 
 /// A segment that is complete.
 #[derive(Debug)]
 pub(super) struct Sealed {
     pub(super) number: u64,
+    /// The lowest number of an event in it. What had to be written again, or later than others, is behind higher ones.
+    pub(super) lowest: u64,
     /// The highest number of an event in it or before it.
     pub(super) last: u64,
     pub(super) end: u64,
@@ -118,6 +124,7 @@ impl Log {
             max_bytes: bounds.max_bytes,
             keep: bounds.keep,
             next_segment: beginning.next_segment,
+            next_spare: 0,
             next_number: beginning.next_number,
             writer: None,
             spares: VecDeque::new(),
@@ -141,10 +148,9 @@ impl Log {
         self.writer.is_some()
     }
 
-    fn create(&mut self, size: u64) -> io::Result<Segment> {
-        let number = self.next_segment;
-        self.next_segment += 1;
-        Segment::create(&self.directory, number, size)
+    fn create_spare(&mut self, size: u64) -> io::Result<Spare> {
+        self.next_spare += 1;
+        Spare::create(&self.directory, self.next_spare, size)
     }
 
     /// Appends an event. Where the log cannot be written it is kept in memory.
@@ -159,9 +165,17 @@ impl Log {
 
     /// Appends an event once more, under a new number, so that what is before it can be let go of.
     pub(super) fn append_again(&mut self, entry: &Entry) -> Option<Entry> {
+        self.writer.as_ref()?;
         let renumbered = entry.renumbered(self.next_number, now_ms());
         self.next_number += 1;
-        (self.keep(&renumbered) == Kept::Written).then_some(renumbered)
+        if let Err(error) = self.write(&renumbered) {
+            tracing::error!(%error, bytes = entry.len(), "an event could not be written to the journal once more");
+            if !self.is_written_beside(&renumbered) {
+                self.stop_writing();
+            }
+            return None;
+        }
+        Some(renumbered)
     }
 
     fn number(&mut self, draft: Draft) -> Entry {
@@ -216,6 +230,7 @@ impl Log {
         let writer = self.writer.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         writer.segment.write_at(entry.record(), writer.at)?;
         writer.at += entry.len() as u64;
+        writer.lowest = writer.lowest.min(entry.number);
         Ok(())
     }
 
@@ -225,21 +240,18 @@ impl Log {
         let at_ms = now_ms();
         let open = self.open.records(at_ms);
         let needed = HEADER + open.len() as u64 + len;
-        let (segment, size) = match self.spares.pop_front() {
-            Some(spare) if needed <= self.segment_size => (spare, self.segment_size),
-            spare => {
-                // One that is too small for this is still good for another.
-                self.spares.extend(spare);
-                let size = needed.max(self.segment_size);
-                (Arc::new(self.create(size)?), size)
-            }
-        };
-        let header = Header { incarnation: self.incarnation, segment: segment.number, first: self.next_number, at_ms };
-        segment.begin(&header)?;
+        let size = needed.max(self.segment_size);
+        // One that is too small for this is still good for another.
+        let spare = if needed <= self.segment_size { self.spares.pop_front() } else { None };
+        let spare = spare.map_or_else(|| self.create_spare(size), Ok)?;
+        let header =
+            Header { incarnation: self.incarnation, segment: self.next_segment, first: self.next_number, at_ms };
+        self.next_segment += 1;
+        let segment = Arc::new(spare.begin(&header)?);
         segment.write_at(&open, HEADER)?;
         self.seal();
         self.unsynced.segments.push(Arc::clone(&segment));
-        self.writer = Some(Writer { segment, at: HEADER + open.len() as u64, size });
+        self.writer = Some(Writer { segment, at: HEADER + open.len() as u64, size, lowest: u64::MAX });
         Ok(())
     }
 
@@ -249,14 +261,15 @@ impl Log {
             // If this fails, the file is longer than it has to be.
             let _ = writer.segment.truncate(writer.at);
             let last = self.next_number.saturating_sub(1);
-            self.sealed.push_back(Sealed { number: writer.segment.number, last, end: writer.at, released_at: None });
+            let (number, lowest) = (writer.segment.number, writer.lowest);
+            self.sealed.push_back(Sealed { number, lowest, last, end: writer.at, released_at: None });
         }
     }
 
     /// Nothing can be written. What was not synced may be lost with the disk that it is on, so it is kept in memory too.
     fn stop_writing(&mut self) {
         self.seal();
-        self.spares.clear();
+        self.spares.drain(..).for_each(Spare::discard);
         self.held.extend(self.unsynced.entries.drain(..));
         self.held_bytes += std::mem::take(&mut self.unsynced.bytes);
         self.unsynced.segments.clear();
@@ -335,6 +348,13 @@ impl Log {
         sealed.or(self.writer.as_ref().map(|writer| writer.segment.number))
     }
 
+    /// The lowest number of an event in this segment, or in one after it.
+    pub(super) fn lowest_from(&self, segment: u64) -> Option<u64> {
+        let sealed = self.sealed.iter().map(|sealed| (sealed.number, sealed.lowest));
+        let all = sealed.chain(self.writer.iter().map(|writer| (writer.segment.number, writer.lowest)));
+        all.filter(|(number, _)| *number >= segment).map(|(_, lowest)| lowest).min()
+    }
+
     /// Where this segment ends, and the one after it.
     pub(super) fn extent(&self, segment: u64) -> (u64, Option<u64>) {
         let mut extents = self
@@ -357,9 +377,7 @@ impl Log {
     /// Gives back the room that was reserved. Nothing is written after this.
     pub(super) fn close(&mut self) {
         self.seal();
-        for spare in self.spares.drain(..) {
-            let _ = self.directory.remove(spare.number);
-        }
+        self.spares.drain(..).for_each(Spare::discard);
     }
 }
 

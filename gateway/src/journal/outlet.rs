@@ -36,16 +36,21 @@ impl Outlet {
         self.0.lock().feed.take(most)
     }
 
-    /// A cursor at the first event of this number or a higher one.
+    /// A cursor for all events of this number and higher ones.
     pub fn cursor_at(&self, number: u64) -> Cursor {
-        Cursor::at(self.0.lock().log.segment_of(number).unwrap_or_default())
+        Cursor::at(self.0.lock().log.segment_of(number).unwrap_or_default(), number)
+    }
+
+    /// The lowest number of an event that this cursor may not have come to yet.
+    pub fn lowest_ahead(&self, cursor: &Cursor) -> Option<u64> {
+        self.0.lock().log.lowest_from(cursor.segment())
     }
 
     /// A cursor at the first event that is kept. Nothing is let go of until [`Self::republished`].
     pub fn cursor_at_oldest(&self) -> Option<Cursor> {
         let mut state = self.0.lock();
         state.log.keeps_all = true;
-        state.log.first_segment().map(Cursor::at)
+        state.log.first_segment().map(|segment| Cursor::at(segment, 0))
     }
 
     /// What was kept has been published again, and is kept anew.
@@ -55,21 +60,19 @@ impl Outlet {
         state.log.keep_anew();
     }
 
-    /// Reads on from the disk: events of this number and higher. `None` when everything has been read, and newer events are
-    /// in memory. Blocks on the disk.
-    pub fn read(&self, cursor: &mut Cursor, from: u64, most: usize, most_bytes: usize) -> Option<Batch> {
-        self.read_on(cursor, from, most, most_bytes, |state| state.feed.caught_up())
+    /// Reads on from the disk. `None` when everything has been read, and newer events are in memory. Blocks on the disk.
+    pub fn read(&self, cursor: &mut Cursor, most: usize, most_bytes: usize) -> Option<Batch> {
+        self.read_on(cursor, most, most_bytes, |state| state.feed.caught_up())
     }
 
     /// The same for a reading beside the main one.
     pub fn read_beside(&self, cursor: &mut Cursor, most: usize, most_bytes: usize) -> Option<Batch> {
-        self.read_on(cursor, 0, most, most_bytes, |_| {})
+        self.read_on(cursor, most, most_bytes, |_| {})
     }
 
     fn read_on(
         &self,
         cursor: &mut Cursor,
-        from: u64,
         most: usize,
         most_bytes: usize,
         at_end: impl Fn(&mut State),
@@ -86,10 +89,10 @@ impl Outlet {
             };
             if end == 0 {
                 // It was let go of in the meantime.
-                *cursor = Cursor::at(next?);
+                cursor.go_to(next);
                 continue;
             }
-            let read = cursor.read(&self.0.directory, (from, end), most, most_bytes);
+            let read = cursor.read(&self.0.directory, end, most, most_bytes);
             let mut state = self.0.lock();
             let is_over = match read {
                 Ok(batch) => {
@@ -126,9 +129,11 @@ impl Outlet {
         self.0.lock().released
     }
 
-    /// The broker has come this far: what is below is released. To be called now and then; returns how much is waiting.
-    pub fn release(&self, released: Released) -> Depth {
+    /// The broker has come this far: what is below is released, but for what has not been taken. To be called now and then;
+    /// returns how much is waiting.
+    pub fn release(&self, mut released: Released) -> Depth {
         let mut state = self.0.lock();
+        released.below = released.below.min(state.feed.lowest().unwrap_or(u64::MAX));
         let now = Instant::now();
         self.0.metrics.journal_late.inc_by(state.waiters.late(now));
         state.log.release_below(released.below);

@@ -42,6 +42,7 @@ pub(super) fn recover(directory: Directory, bounds: Bounds) -> Result<Recovered,
     let (released_file, mut released) = ReleasedFile::open(&path).map_err(unusable)?;
     // Events are numbered from 1.
     released.below = released.below.max(1);
+    directory.remove_spares().map_err(unusable)?;
     let mut survey = Survey { next_segment: 1, next_number: released.below, ..Survey::default() };
     for number in directory.segments().map_err(unusable)? {
         survey.segment(&directory, number, released.below)?;
@@ -79,6 +80,7 @@ impl Survey {
         let mut records = Records::new(file, start, length);
         let mut damaged = 0;
         let mut count = 0_u64;
+        let mut lowest = u64::MAX;
         let end = loop {
             match records.next().map_err(unusable)? {
                 Found::Record(entry, gap) => {
@@ -87,6 +89,7 @@ impl Survey {
                     count += 1;
                     if entry.kind == Kind::Event {
                         self.next_number = self.next_number.max(entry.number + 1);
+                        lowest = lowest.min(entry.number);
                         self.waiting += u64::from(entry.number >= released_below);
                     }
                     if !self.open.saw_record(&entry) {
@@ -121,6 +124,7 @@ impl Survey {
         trimmed.sync_all().map_err(unusable)?;
         self.sealed.push_back(Sealed {
             number,
+            lowest,
             last: self.next_number.saturating_sub(1),
             end,
             released_at: Some(Instant::now()).filter(|_| self.next_number <= released_below),

@@ -87,6 +87,21 @@ impl Directory {
         Ok(numbers)
     }
 
+    fn spare(&self, spare: u64) -> PathBuf {
+        self.path.join(format!("{spare:016}.spare"))
+    }
+
+    /// Removes the spares that another gateway has left.
+    pub(super) fn remove_spares(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.path)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "spare") {
+                std::fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn remove(&self, segment: u64) -> io::Result<()> {
         std::fs::remove_file(self.file(segment))?;
         #[cfg(test)]
@@ -100,6 +115,15 @@ impl Directory {
     }
 }
 
+/// A file that will be a segment: room that is certain. It has no number yet, for segments are numbered in the order in which
+/// they are begun.
+#[derive(Debug)]
+pub(super) struct Spare {
+    directory: Directory,
+    file: File,
+    path: PathBuf,
+}
+
 /// A segment that is written to.
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -108,26 +132,45 @@ pub(super) struct Segment {
     pub(super) number: u64,
 }
 
-impl Segment {
-    /// Makes one with room for `size` bytes, all of it reserved on the disk where the file system can.
-    pub(super) fn create(directory: &Directory, number: u64, size: u64) -> io::Result<Self> {
+impl Spare {
+    /// Makes one with room for `size` bytes, all of it reserved on the disk where the file system can. `spare` is a number that
+    /// no other has had.
+    pub(super) fn create(directory: &Directory, spare: u64, size: u64) -> io::Result<Self> {
         #[cfg(test)]
-        directory.disk.may_create(number)?;
-        let path = directory.file(number);
+        directory.disk.may_create()?;
+        let path = directory.spare(spare);
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-        let segment = Self { directory: directory.clone(), file, number };
-        match rustix::fs::fallocate(&segment.file, rustix::fs::FallocateFlags::empty(), 0, size) {
+        let spare = Self { directory: directory.clone(), file, path };
+        match rustix::fs::fallocate(&spare.file, rustix::fs::FallocateFlags::empty(), 0, size) {
             // Not every file system can; the first write that finds no room is then an error like any other.
-            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(segment),
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(spare),
             Err(error) => {
-                let _ = std::fs::remove_file(&path);
+                spare.discard();
                 Err(error.into())
             }
         }
     }
 
+    /// Makes it this segment.
+    pub(super) fn begin(self, header: &Header) -> io::Result<Segment> {
+        if let Err(error) = std::fs::rename(&self.path, self.directory.file(header.segment)) {
+            self.discard();
+            return Err(error);
+        }
+        let segment = Segment { directory: self.directory, file: self.file, number: header.segment };
+        segment.begin(header)?;
+        Ok(segment)
+    }
+
+    /// Gives its room back.
+    pub(super) fn discard(self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Segment {
     /// Writes the header.
-    pub(super) fn begin(&self, header: &Header) -> io::Result<()> {
+    fn begin(&self, header: &Header) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(48);
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&VERSION.to_le_bytes());

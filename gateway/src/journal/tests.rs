@@ -50,7 +50,7 @@ fn waiting(journal: &Journal) -> Vec<Entry> {
             Source::InOrder(taken) if taken.is_empty() => return entries,
             Source::InOrder(taken) | Source::OutOfOrder(taken) => entries.extend(taken),
             Source::Disk => {
-                let batch = outlet.read(&mut cursor, outlet.released().below, 64, 1 << 20);
+                let batch = outlet.read(&mut cursor, 64, 1 << 20);
                 entries.extend(batch.into_iter().flat_map(|batch| batch.entries));
             }
         }
@@ -292,9 +292,71 @@ async fn an_end_too_large_for_a_disk_without_room_is_written_as_soon_as_there_is
     journal.close();
     journal.wait_until_synced();
     drop(journal);
-    let mut numbers: Vec<u64> = waiting(&open(&settings).unwrap()).iter().map(|entry| entry.number).collect();
-    numbers.sort_unstable();
-    assert_eq!(numbers, [1, 2, 3, 4]);
+    // It lies behind higher numbers. Nothing may be taken for released that was not read yet.
+    let journal = open(&settings).unwrap();
+    let outlet = journal.outlet().unwrap();
+    let mut cursor = outlet.cursor_at(1);
+    let mut numbers = Vec::new();
+    while let Some(batch) = outlet.read(&mut cursor, 1, 1) {
+        numbers.extend(batch.entries.iter().map(|entry| entry.number));
+        let unread = (1..=4).find(|number| !numbers.contains(number));
+        let ahead = outlet.lowest_ahead(&cursor);
+        assert!(
+            unread.is_none_or(|unread| ahead.unwrap() <= unread),
+            "{numbers:?} are read, {ahead:?} is said to be next"
+        );
+    }
+    assert_eq!(numbers, [1, 2, 4, 3]);
+}
+
+#[tokio::test]
+async fn what_is_not_taken_is_not_released_whatever_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path(), Level::Journal);
+    let on = Directory::new(directory.path());
+    let disk = Arc::clone(&on.disk);
+    let journal = open_on(on, &settings).unwrap();
+    journal.record(&chat_started(1)).await.unwrap();
+    disk.full(true);
+    drop(journal.record(&message_completed(1, 300_000)));
+    journal.record(&conversation_created(2)).await.unwrap();
+    let outlet = journal.outlet().unwrap();
+    let mut cursor = outlet.cursor_at(1);
+    let read = outlet.read(&mut cursor, 64, 1 << 20).unwrap();
+    assert_eq!(read.entries.iter().map(|entry| entry.number).collect::<Vec<_>>(), [1, 3]);
+    outlet.release(Released { below: 4, ..Released::default() });
+    assert_eq!(outlet.released().below, 2, "the second is in memory, and nobody has taken it");
+    assert_eq!(waiting(&journal).iter().map(|entry| entry.number).min(), Some(2));
+    outlet.release(Released { below: 4, ..Released::default() });
+    assert_eq!(outlet.released().below, 4);
+}
+
+#[test]
+fn a_segment_for_a_large_event_lies_where_it_was_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path(), Level::Journal);
+    let journal = open(&settings).unwrap();
+    // So many that a segment is made ahead, which is too small for the next.
+    for number in 1..=4 {
+        assert_eq!(journal.record(&chat_started(number)).refusal(), None);
+    }
+    assert!(journal.record(&message_completed(1, 300_000)).is_written());
+    assert!(journal.record(&message_completed(2, 10)).is_written());
+    let (done, read) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let outlet = journal.outlet().unwrap();
+        let mut cursor = outlet.cursor_at(1);
+        let mut numbers = Vec::new();
+        while let Some(batch) = outlet.read(&mut cursor, 2, 1 << 20) {
+            numbers.extend(batch.entries.iter().map(|entry| entry.number));
+            if numbers.len() > 100 {
+                break;
+            }
+        }
+        done.send(numbers).unwrap();
+    });
+    let numbers = read.recv_timeout(Duration::from_secs(10)).expect("reading comes to an end");
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6]);
 }
 
 #[tokio::test]

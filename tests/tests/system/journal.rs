@@ -149,8 +149,8 @@ async fn of_another_process_is_not_touched() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn gives_a_broker_again_what_it_has_lost() -> anyhow::Result<()> {
+/// A broker that has 30 events of 15 chats, and is stopped; and the first 10 of them, as they were on its disk.
+async fn broker_and_its_past() -> anyhow::Result<(Stack, tempfile::TempDir)> {
     let mut stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     for n in 0..5 {
@@ -166,17 +166,59 @@ async fn gives_a_broker_again_what_it_has_lost() -> anyhow::Result<()> {
     }
     stack.settled().await?;
     assert_eq!(stack.events().await?, 30);
-
     stack.nats.stop().await?;
+    Ok((stack, copy))
+}
+
+/// Has it be as it was.
+async fn go_back(stack: &mut Stack, past: &tempfile::TempDir) -> anyhow::Result<()> {
+    let messages = stack.nats.messages_of(shared::stream::NAME);
     std::fs::remove_dir_all(&messages)?;
-    let kept = copy.path().join("msgs");
+    let kept = past.path().join("msgs");
     ensure!(std::process::Command::new("cp").arg("-a").arg(kept).arg(&messages).status()?.success());
-    stack.nats.start().await?;
+    stack.nats.start().await
+}
+
+async fn await_events(stack: &Stack, count: u64) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
-    while stack.events().await? < 30 {
-        ensure!(Instant::now() < deadline, "{} of 30 events are back", stack.events().await?);
+    while stack.events().await? < count {
+        ensure!(Instant::now() < deadline, "{} of {count} events are back", stack.events().await?);
         sleep(Duration::from_millis(50)).await;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn gives_a_broker_again_what_it_has_lost_also_by_way_of_a_gateway_that_is_killed_over_it() -> anyhow::Result<()> {
+    let (mut stack, past) = broker_and_its_past().await?;
+    stack.gateway.kill9().await;
+    go_back(&mut stack, &past).await?;
+    // It takes nothing more for now, so that what it is told again stays on its way.
+    let stream = stack.jetstream().await?.get_stream(shared::stream::NAME).await?;
+    let mut config = stream.cached_info().config.clone();
+    let most = std::mem::replace(&mut config.max_messages, 10);
+    stack.jetstream().await?.update_stream(&config).await?;
+    stack.restart_gateway().await?;
+    let deadline = Instant::now() + PATIENCE;
+    while stack.gateway.metric("stenograph_gateway_journal_republished_total").await? < 20.0 {
+        ensure!(Instant::now() < deadline, "nothing is published again");
+        sleep(Duration::from_millis(20)).await;
+    }
+    // Ten times a second the gateway writes down how far the broker has come.
+    sleep(Duration::from_secs(1)).await;
+    stack.gateway.kill9().await;
+    config.max_messages = most;
+    stack.jetstream().await?.update_stream(&config).await?;
+    assert_eq!(stack.events().await?, 10);
+    stack.restart_gateway().await?;
+    await_events(&stack, 30).await
+}
+
+#[tokio::test]
+async fn gives_a_broker_again_what_it_has_lost() -> anyhow::Result<()> {
+    let (mut stack, past) = broker_and_its_past().await?;
+    go_back(&mut stack, &past).await?;
+    await_events(&stack, 30).await?;
     assert!(stack.gateway.metric("stenograph_gateway_journal_republished_total").await? >= 20.0);
     Ok(())
 }

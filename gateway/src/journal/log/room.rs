@@ -1,7 +1,5 @@
 //! Room on the disk: a chat is begun only where there is some for its start, and for the ends of all that are running.
 
-use std::sync::Arc;
-
 use super::Log;
 use crate::journal::JournalError;
 use crate::journal::segment::HEADER;
@@ -42,8 +40,8 @@ impl Log {
 
     fn add_spare(&mut self) -> Result<(), JournalError> {
         self.make_room(self.segment_size)?;
-        match self.create(self.segment_size) {
-            Ok(spare) => self.spares.push_back(Arc::new(spare)),
+        match self.create_spare(self.segment_size) {
+            Ok(spare) => self.spares.push_back(spare),
             Err(error) => {
                 if !std::mem::replace(&mut self.is_short, true) {
                     tracing::error!(%error, "the journal cannot reserve room on the disk; new chats are refused");
