@@ -513,7 +513,7 @@ password() {
 }
 
 start_services() {
-    local signing=$here/keys/signing-key.pem upstream=()
+    local signing=$here/keys/signing-key.pem provider=()
     upstream_url=$wish
     if [ -z "$wish" ]; then
         step "starting the stand-in LLM, for want of LLM_API_KEY and LLM_BASE_URL"
@@ -550,9 +550,9 @@ start_services() {
 
     step "starting the gateway"
     mkdir -p "$here/data/gateway"
-    if [ -z "${GATEWAY_ROUTES_FILE:-}" ]; then upstream=("LLM_BASE_URL=$upstream_url" ${llm_api_key:+"LLM_API_KEY=$llm_api_key"}); fi
+    if [ -z "${GATEWAY_ROUTES_FILE:-}" ]; then provider=("LLM_BASE_URL=$upstream_url" ${llm_api_key:+"LLM_API_KEY=$llm_api_key"}); fi
     start gateway "GATEWAY_ $routes_keys" "GATEWAY_LISTEN=127.0.0.1:${ports[gateway]}" "NATS_URL=$nats_url" \
-        "${upstream[@]}" "TOKEN_KEYS_FILE=$here/keys/jwks.json" \
+        "${provider[@]}" "TOKEN_KEYS_FILE=$here/keys/jwks.json" \
         "CONVERSATION_KEYS=$(secret_file conversation-keys conversation_key)" "GATEWAY_DATA_DIR=$here/data/gateway" \
         "RECORDER_URL=http://127.0.0.1:${ports[api]}" "GATEWAY_DURABILITY=${GATEWAY_DURABILITY:-synced}" \
         GATEWAY_INSTANCE=local -- "${programs[gateway]}"
@@ -669,6 +669,7 @@ up() {
     mkdir -p -m 700 "$here/keys"
     choose_upstream
     if [ -e "$env_file" ] && all_alive; then
+        # shellcheck disable=SC1090
         if [ -n "$wish" ] && [ "$wish" != "$(. "$env_file" && printf '%s' "$UPSTREAM_URL")" ]; then
             die "it is up already, with answers from elsewhere than $wish: first run: deploy/local.sh down"
         fi
