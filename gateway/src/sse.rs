@@ -15,7 +15,12 @@ const MAX_NAME_BYTES: usize = 256;
 const DATA: &[u8] = b"data: ";
 
 /// The data that ends a stream of OpenAI chat completions.
-pub const DONE: &[u8] = b"[DONE]";
+const DONE: &[u8] = b"[DONE]";
+
+/// Whether this data ends a stream of OpenAI chat completions. Some have spaces after it.
+pub fn is_done(data: &[u8]) -> bool {
+    data.trim_ascii() == DONE
+}
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,7 +184,7 @@ impl Partial {
     }
 
     fn is_done(&self) -> bool {
-        self.data == DONE
+        is_done(&self.data)
     }
 
     fn dispatch(
@@ -203,11 +208,11 @@ fn one_line(rest: &[u8]) -> Option<&[u8]> {
     let data = rest.strip_prefix(DATA)?;
     let end = memchr::memchr2(b'\n', b'\r', data)?;
     let is_one = data[end..].starts_with(b"\n\n") && end <= MAX_EVENT_BYTES;
-    Some(&data[..end]).filter(|data| is_one && *data != DONE)
+    Some(&data[..end]).filter(|data| is_one && !is_done(data))
 }
 
 fn is_done_line(line: &[u8]) -> bool {
-    line.strip_prefix(b"data:").is_some_and(|value| value.strip_prefix(b" ").unwrap_or(value) == DONE)
+    line.strip_prefix(b"data:").is_some_and(is_done)
 }
 
 #[cfg(test)]

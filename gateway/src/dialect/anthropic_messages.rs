@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use super::error_shape::{error_in, error_object, spoken};
 use super::{Signal, each_value};
 use crate::loose::{Count, List, Members, Object, Text, compact, mended};
-use crate::sse::{DONE, SseEvent};
+use crate::sse::{SseEvent, is_done};
 use crate::transcript::{Part, Transcript};
 
 /// How many fields of usage are kept.
@@ -138,7 +138,7 @@ impl Fold {
     /// Folds one event of a stream.
     pub fn event(&mut self, event: &SseEvent<'_>) -> Signal {
         let Some(data) = event.data else { return Signal::Pass };
-        if data == DONE {
+        if is_done(data) {
             // No part of this dialect, and no end to its clients; some proxies send it all the same.
             self.transcript.note("done_sent");
             return if self.transcript.ended { Signal::End } else { Signal::Pass };

@@ -21,7 +21,7 @@ use serde_json::value::RawValue;
 use super::error_shape::{error_in, error_object, spoken};
 use super::{Signal, each_value};
 use crate::loose::{Text, compact, mended};
-use crate::sse::{DONE, SseEvent};
+use crate::sse::{SseEvent, is_done};
 use crate::transcript::{Part, Transcript};
 use plain::Plain;
 use shape::{Choice, Chunk, Content, Delta, FunctionDelta};
@@ -66,7 +66,7 @@ impl Fold {
     /// Folds one event of a stream.
     pub fn event(&mut self, event: &SseEvent<'_>) -> Signal {
         let Some(data) = event.data else { return Signal::Pass };
-        if data == DONE {
+        if is_done(data) {
             self.transcript.ended = true;
             return Signal::End;
         }

@@ -14,7 +14,7 @@ mod shape;
 use super::error_shape::{error_in, error_object, spoken};
 use super::{Signal, each_value};
 use crate::loose::{List, mended};
-use crate::sse::{DONE, SseEvent};
+use crate::sse::{SseEvent, is_done};
 use crate::transcript::{Part, Transcript};
 use shape::{EventData, Item, Response};
 
@@ -60,7 +60,7 @@ impl Fold {
     /// Folds one event of a stream.
     pub fn event(&mut self, event: &SseEvent<'_>) -> Signal {
         let Some(data) = event.data else { return Signal::Pass };
-        if data == DONE {
+        if is_done(data) {
             self.transcript.note("done_sent");
             return Signal::End;
         }
