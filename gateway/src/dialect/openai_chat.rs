@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 
 use super::error_shape::{error_in, error_object, spoken};
 use super::{Signal, each_value};
-use crate::loose::{Text, compact, mended};
+use crate::loose::{Text, compact, righted};
 use crate::sse::{SseEvent, is_done};
 use crate::transcript::{Part, Transcript};
 use plain::Plain;
@@ -157,13 +157,13 @@ impl Fold {
     }
 
     fn unreadable(&mut self, json: &[u8], said: Said) -> Signal {
+        if let Some((righted, note)) = righted(json) {
+            self.transcript.note(note);
+            return self.chunk(righted.as_bytes(), said);
+        }
         if let Some(error) = error_in(json) {
             self.transcript.fail(error);
             return Signal::End;
-        }
-        if let Some(mended) = mended(json) {
-            self.transcript.note("text_mended");
-            return self.chunk(mended.as_bytes(), said);
         }
         self.transcript.note("unreadable_chunk");
         Signal::Pass

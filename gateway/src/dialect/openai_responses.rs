@@ -13,7 +13,7 @@ mod shape;
 
 use super::error_shape::{error_in, error_object, spoken};
 use super::{Signal, each_value};
-use crate::loose::{List, mended};
+use crate::loose::righted;
 use crate::sse::{SseEvent, is_done};
 use crate::transcript::{Part, Transcript};
 use shape::{EventData, Item, Response};
@@ -65,13 +65,13 @@ impl Fold {
             return Signal::End;
         }
         let Ok(read) = serde_json::from_slice::<EventData<'_>>(data) else {
+            if let Some((righted, note)) = righted(data) {
+                self.transcript.note(note);
+                return self.event(&SseEvent { data: Some(righted.as_bytes()), ..event.clone() });
+            }
             if event.name == "error" || error_in(data).is_some() {
                 self.transcript.fail(error_in(data).unwrap_or_else(|| spoken(data)));
                 return Signal::End;
-            }
-            if let Some(mended) = mended(data) {
-                self.transcript.note("text_mended");
-                return self.event(&SseEvent { data: Some(mended.as_bytes()), ..event.clone() });
             }
             if !data.is_empty() {
                 self.transcript.note("unreadable_event");
@@ -100,7 +100,7 @@ impl Fold {
                 }
             }
             "response.completed" | "response.incomplete" | "response.failed" | "response.cancelled" => {
-                if let Some(response) = &read.response.0 {
+                if let Some(response) = read.response.0 {
                     self.response(response, kind);
                 }
                 self.transcript.ended = true;
@@ -119,15 +119,23 @@ impl Fold {
 
     /// Folds an answer that is one JSON document.
     pub fn document(&mut self, body: &[u8]) {
-        each_value(body, |json| match serde_json::from_slice::<Response<'_>>(json) {
+        each_value(body, |json| self.whole(json));
+    }
+
+    fn whole(&mut self, json: &[u8]) {
+        match serde_json::from_slice::<Response<'_>>(json) {
             Ok(response) if response.output.is_some() || response.status.filled().is_some() => {
-                self.response(&response, "");
+                self.response(response, "");
+            }
+            Err(_) if let Some((righted, note)) = righted(json) => {
+                self.transcript.note(note);
+                self.whole(righted.as_bytes());
             }
             _ => match error_in(json) {
                 Some(error) => self.transcript.fail(error),
                 None => self.transcript.note("unreadable_document"),
             },
-        });
+        }
     }
 
     /// What was kept apart until now goes into the transcript.
@@ -164,14 +172,13 @@ impl Fold {
     }
 
     /// The whole response. Its id is the one that a client goes on with, should the first event have had another.
-    fn response(&mut self, response: &Response<'_>, kind: &str) {
+    fn response(&mut self, response: Response<'_>, kind: &str) {
         if response.id.filled().is_some() {
             self.transcript.response_id = None;
         }
-        self.identify(response);
-        let output: List<crate::loose::Object<Item<'_>>> =
-            response.output.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
-        let items: Vec<Item<'_>> = output.0.into_iter().filter_map(|item| item.0).collect();
+        self.identify(&response);
+        let output = response.output.unwrap_or_default().0;
+        let items: Vec<Item<'_>> = output.into_iter().filter_map(|item| item.0).collect();
         if items.is_empty() {
             if self.transcript.has_answer() {
                 self.transcript.note("final_output_empty");

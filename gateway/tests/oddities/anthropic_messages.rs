@@ -28,6 +28,25 @@ fn block(events: &[&str]) -> String {
 }
 
 #[test]
+fn members_that_come_twice() {
+    let document = r#"{"type":"message","id":"m","content":[{"type":"text","text":"n","text":"hi"},{"type":"tool_use","id":"a","name":"f","input":{"x":1,"x":2}}],"stop_reason":"max","stop_reason":"end_turn","usage":{"input_tokens":1,"input_tokens":3,"output_tokens":1}}"#;
+    let started = format!(r#"{{"type":"message_start","message":{document},"message":{document}}}"#);
+    for body in [document.to_owned(), events(&[&started, r#"{"type":"message_stop"}"#])] {
+        let tapped = tap(AnthropicMessages, &[body.as_bytes()]);
+        let told = Told {
+            text: "hi",
+            calls: &[("a", "f", r#"{"x":2}"#)],
+            finish: Some("end_turn"),
+            id: Some("m"),
+            usage: Some((3, 1)),
+            notes: &["repeated_member"],
+            ..Told::default()
+        };
+        compare(&told, &tapped.transcript, &tapped.usage, &body);
+    }
+}
+
+#[test]
 fn usage_of_the_start_is_overlaid_by_that_of_the_deltas() {
     check(AnthropicMessages, &block(&[BLOCK, r#"{"type":"ping"}"#, HI]), &told("hi"));
     let whole = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":5,"cache_read_input_tokens":null,"cache_creation_input_tokens":2,"output_tokens":9}}"#;

@@ -235,6 +235,38 @@ fn whole_answers() {
 }
 
 #[test]
+fn members_that_come_twice() {
+    let twice = |told: Told| Told { notes: &["repeated_member"], ..told };
+    let delta = r#"{"choices":[{"index":0,"delta":{"content":"x","content":"hi","reasoning_content":null,"reasoning_content":"hm"}}]}"#;
+    check(OpenaiChat, &stream(&[delta]), &twice(Told { reasoning: "hm", ..told("hi") }));
+    let parts = r#"{"choices":[{"delta":{"content":[{"type":"text","text":"ho","text":"hi"}]}}]}"#;
+    check(OpenaiChat, &stream(&[parts]), &twice(told("hi")));
+    let half_a_pair = r#"{"choices":[{"delta":{"content":[{"type":"text","text":"\ud83d"}]}}]}"#;
+    check(OpenaiChat, &stream(&[half_a_pair]), &Told { notes: &["text_mended"], ..told("\u{fffd}") });
+    let both = r#"{"id":"a","id":"b","choices":[{"delta":{"reasoning":"\ud83d"}}]}"#;
+    let notes: &[&str] = &["repeated_member", "text_mended"];
+    check(OpenaiChat, &stream(&[both]), &Told { id: Some("b"), reasoning: "\u{fffd}", notes, ..told("") });
+    let usage = r#"{"choices":[],"usage":{"prompt_tokens":1,"prompt_tokens":3,"completion_tokens":1,"prompt_tokens_details":{"cached_tokens":0,"cached_tokens":2}}}"#;
+    let body = stream(&[HI, usage]);
+    check(OpenaiChat, &body, &Told { usage: Some((3, 1)), ..told("hi") });
+    let usage_read = tap(OpenaiChat, &[body.as_bytes()]).usage;
+    assert_eq!(usage_read.parts.cache_read, 2);
+    assert!(usage.contains(usage_read.raw.unwrap().get()), "as it came");
+    for error in [
+        r#"{"error":{"message":"n","message":"m","code":1,"code":2}}"#,
+        r#"{"code":1,"code":2,"message":"m"}"#,
+        r#"{"choices":[],"error":null,"error":{"message":"m","code":2}}"#,
+    ] {
+        let transcript = tap(OpenaiChat, &[events(&[HI, error]).as_bytes()]).transcript;
+        let told = transcript.error.map(|error| (error.code.unwrap_or_default(), error.message));
+        assert_eq!(told, Some(("2".to_owned(), "m".to_owned())), "{error}");
+    }
+    let document = r#"{"id":"r","choices":[{"message":{"content":"n","content":"hi"},"finish_reason":"stop"}]}"#;
+    let transcript = tap(OpenaiChat, &[document.as_bytes()]).transcript;
+    assert_eq!((transcript.text.as_str(), transcript.finish_reason.as_deref()), ("hi", Some("stop")));
+}
+
+#[test]
 fn the_end_waits() {
     check_end_waits(OpenaiChat, &stream(&[HI]), "[DONE");
 }

@@ -134,6 +134,25 @@ fn what_is_not_understood() {
 }
 
 #[test]
+fn members_that_come_twice() {
+    let twice = |told: Told| Told { notes: &["repeated_member"], ..told };
+    let hi = HI.replace("\"delta\"", "\"delta\":null,\"delta\"");
+    check(OpenaiResponses, &stream(&[CREATED, &hi, COMPLETED]), &twice(told("hi")));
+    for (once, repeated) in [
+        (r#""text":"hi""#, r#""text":"ho","text":"hi""#),
+        (r#""status":"completed""#, r#""status":null,"status":"completed""#),
+        (r#"{"type":"message","#, r#"{"type":"message","type":"message","#),
+    ] {
+        let completed = COMPLETED.replace(once, repeated);
+        check(OpenaiResponses, &stream(&[CREATED, HI, &completed]), &twice(told("hi")));
+        let document: serde_json::Value = serde_json::from_str(COMPLETED).unwrap();
+        let document = document["response"].to_string().replace(once, repeated);
+        let tapped = tap(OpenaiResponses, &[document.as_bytes()]);
+        compare(&twice(told("hi")), &tapped.transcript, &tapped.usage, &document);
+    }
+}
+
+#[test]
 fn whole_answers() {
     let check = |body: &str, expected: &Told| {
         let tapped = tap(OpenaiResponses, &[body.as_bytes()]);
