@@ -100,16 +100,26 @@ impl Fold {
                 }
             }
             "response.completed" | "response.incomplete" | "response.failed" | "response.cancelled" => {
-                if let Some(response) = read.response.0 {
-                    self.response(response, kind);
+                // Some have the error beside the response, or in its place.
+                if let Some(error) = read.error.and_then(error_object) {
+                    self.transcript.fail(error);
+                }
+                match read.response.0 {
+                    Some(response) => self.response(response, kind),
+                    None if kind == "response.failed" => {
+                        self.transcript.finish("failed");
+                        self.transcript.fail(spoken(b"the response failed"));
+                    }
+                    None => {}
                 }
                 self.transcript.ended = true;
                 return Signal::End;
             }
+            "error" | "response.error" => return self.other_event(kind, &read, data),
             _ => {
                 if let Some(response) = &read.response.0 {
                     self.identify(response);
-                } else if kind == "error" || !kind.starts_with("response.") {
+                } else if !kind.starts_with("response.") {
                     return self.other_event(kind, &read, data);
                 }
             }
@@ -149,7 +159,7 @@ impl Fold {
     /// An error, or something that is no part of this dialect.
     fn other_event(&mut self, kind: &str, read: &EventData<'_>, data: &[u8]) -> Signal {
         let error = read.error.and_then(error_object).or_else(|| error_in(data));
-        match error.or_else(|| (kind == "error").then(|| spoken(data))) {
+        match error.or_else(|| matches!(kind, "error" | "response.error").then(|| spoken(data))) {
             Some(error) => {
                 self.transcript.fail(error);
                 Signal::End

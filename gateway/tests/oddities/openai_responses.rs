@@ -24,6 +24,11 @@ fn without_output(text: &'static str) -> Told {
     Told { notes: &["final_output_empty"], ..told(text) }
 }
 
+/// Without an end, or with a bad one.
+fn error_told(text: &'static str) -> Told {
+    Told { finish: None, usage: None, ..told(text) }
+}
+
 #[test]
 fn text_from_wherever_it_comes() {
     check(OpenaiResponses, &stream(&[CREATED, HI, COMPLETED]), &told("hi"));
@@ -107,6 +112,19 @@ fn ends_of_all_kinds() {
         &(stream(&[CREATED, HI]) + "event: error\ndata: oh\n\n"),
         &Told { error: Some((None, None, "oh")), ..error.clone() },
     );
+    // Perplexity has the error beside where the response would be, OpenRouter an event of its own.
+    let beside = r#"{"type":"response.failed","sequence_number":9,"error":{"code":"c","message":"m"}}"#;
+    let failed = |error| Told { finish: Some("failed"), error: Some(error), ..error_told("hi") };
+    check(OpenaiResponses, &stream(&[CREATED, HI, beside]), &failed((None, Some("c"), "m")));
+    check_end_waits(OpenaiResponses, &stream(&[CREATED, HI, beside]), "response.failed");
+    let bare = r#"{"type":"response.failed"}"#;
+    check(OpenaiResponses, &stream(&[CREATED, HI, bare]), &failed((None, None, "the response failed")));
+    let within = r#"{"type":"response.failed","response":{"status":"failed"},"error":{"message":"m"}}"#;
+    let body = stream(&[CREATED, HI, within]);
+    assert_eq!(tap(OpenaiResponses, &[body.as_bytes()]).transcript.error.unwrap().message, "m");
+    let named = r#"{"type":"response.error","error":{"code":"c","message":"m"}}"#;
+    check(OpenaiResponses, &stream(&[CREATED, HI, named]), &error);
+    check_end_waits(OpenaiResponses, &stream(&[CREATED, HI, named]), "response.error");
     check(OpenaiResponses, &(stream(&[CREATED, HI, COMPLETED]) + "data: [DONE]\n\n"), &told("hi"));
     check(
         OpenaiResponses,
