@@ -8,7 +8,8 @@
 //! - a tool call's id and name are the first non-empty ones; another non-empty id on a known index opens a new call;
 //!   a delta without an index opens a call if it has an id, else extends the last;
 //! - usage is the last that came, never a sum: top level, else on a choice, else under `x_groq`;
-//! - an error within the stream ends it: clients raise it and read no further.
+//! - an error within the stream ends it: clients raise it and read no further; one on a choice they do not see, so that it
+//!   ends nothing.
 
 mod plain;
 mod shape;
@@ -192,6 +193,9 @@ impl Fold {
         };
         if let Some(reason) = choice.finish_reason.filled() {
             transcript.finish(reason);
+        }
+        if let Some(error) = choice.error.and_then(error_object) {
+            transcript.fail(error);
         }
         match (choice.delta.0, choice.message.0, said) {
             (_, Some(message), Said::Message) | (None, Some(message), Said::Delta) => {

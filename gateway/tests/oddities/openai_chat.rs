@@ -208,6 +208,15 @@ fn errors_in_a_stream() {
     check(OpenaiChat, &(hi.clone() + "event: error\ndata: out of luck\n\n"), &failed((None, None, "out of luck")));
     let llamacpp = "error: {\"code\":500,\"message\":\"m\",\"type\":\"server_error\"}\n\n";
     check(OpenaiChat, &(hi + llamacpp), &failed((Some("server_error"), Some("500"), "m")));
+    // On the choice, as OpenRouter has it: no client stops at it, and what comes after it is read.
+    let choice = r#"{"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error","error":{"code":502,"message":"m"}}]}"#;
+    let usage = r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
+    let on_choice = Told { finish: Some("error"), usage: Some((3, 1)), ..failed((None, Some("502"), "m")) };
+    check(OpenaiChat, &events(&[HI, choice, usage, "[DONE]"]), &on_choice);
+    let document = r#"{"choices":[{"message":{"content":"hi"},"finish_reason":"error","error":{"code":502,"message":"m"}}],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
+    let tapped = tap(OpenaiChat, &[document.as_bytes()]);
+    super::compare(&on_choice, &tapped.transcript, &tapped.usage, document);
+    check(OpenaiChat, &stream(&[r#"{"choices":[{"delta":{"content":"hi"},"error":null}]}"#]), &told("hi"));
     // These are none.
     for event in [r#"{"error":null,"choices":[]}"#, r#"{"error":{},"choices":[]}"#] {
         check(OpenaiChat, &stream(&[HI, event]), &told("hi"));

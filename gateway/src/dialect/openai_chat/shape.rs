@@ -44,6 +44,8 @@ pub(super) struct Choice<'a> {
     pub(super) finish_reason: Text<'a>,
     #[serde(default, borrow)]
     pub(super) usage: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    pub(super) error: Option<&'a RawValue>,
 }
 
 /// What is new in a choice; in a whole answer, everything.
