@@ -234,15 +234,13 @@ fn fold_delta(transcript: &mut Transcript, calls: &mut Calls, delta: Delta<'_>, 
     if let Some(audio) = &delta.audio.0 {
         transcript.push(Part::AudioTranscript, audio.transcript.filled().unwrap_or(""));
     }
-    for call in delta.tool_calls.0.iter().filter_map(|call| call.0.as_ref()) {
-        let function = call.function.0.as_ref();
-        match said {
-            Said::Delta => {
-                let known = known_call(transcript, calls, call.index.0, call.id.filled());
-                fold_call(transcript, calls, known, call.index.0, call.id.filled(), function);
-            }
-            Said::Message => fold_call(transcript, calls, None, call.index.0, call.id.filled(), function),
-        }
+    for mut call in delta.tool_calls.0.into_iter().filter_map(|call| call.0) {
+        let (index, id) = (call.index.0, std::mem::take(&mut call.id));
+        let known = match said {
+            Said::Delta => known_call(transcript, calls, index, id.filled()),
+            Said::Message => None,
+        };
+        fold_call(transcript, calls, known, index, id.filled(), call.called().as_ref());
     }
     // Some fill in every field that there is, with nothing.
     if let Some(function) = delta.function_call.0.as_ref().filter(|function| function.says_anything()) {

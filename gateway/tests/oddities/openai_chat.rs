@@ -114,6 +114,19 @@ fn tool_calls() {
     check(OpenaiChat, &body, &call(&[("", "f", "{}")]));
     check(OpenaiChat, &stream(&[HI, &legacy(r#"{"name":"","arguments":""}"#)]), &told("hi"));
 
+    // A custom tool's input is no JSON.
+    let custom = |custom: &str| delta(&format!(r#"{{"index":0,"id":"a","type":"custom","custom":{{{custom}}}}}"#));
+    let more = delta(r#"{"index":0,"custom":{"input":" 1"}}"#);
+    let body = stream(&[&custom(r#""name":"sql","input":"""#), &custom(r#""input":"SELECT""#), &more]);
+    check(OpenaiChat, &body, &call(&[("a", "sql", "SELECT 1")]));
+    let filled_in = delta(
+        r#"{"index":0,"id":"a","function":{"name":"","arguments":""},"custom":{"name":"sql","input":"SELECT 1"}}"#,
+    );
+    check(OpenaiChat, &stream(&[&filled_in]), &call(&[("a", "sql", "SELECT 1")]));
+    let document = r#"{"choices":[{"message":{"tool_calls":[{"id":"a","type":"custom","custom":{"name":"sql","input":"SELECT 1"}}]},"finish_reason":"stop"}]}"#;
+    let tapped = tap(OpenaiChat, &[document.as_bytes()]);
+    super::compare(&call(&[("a", "sql", "SELECT 1")]), &tapped.transcript, &tapped.usage, document);
+
     // A whole answer has no indexes: each call is one.
     let document = r#"{"choices":[{"message":{"tool_calls":[{"function":{"name":"f","arguments":"1"}},{"function":{"name":"g","arguments":"2"}}]},"finish_reason":"stop"}]}"#;
     let transcript = tap(OpenaiChat, &[document.as_bytes()]).transcript;

@@ -92,7 +92,26 @@ pub(super) struct ToolCallDelta<'a> {
     #[serde(default, borrow)]
     pub(super) id: Text<'a>,
     #[serde(default, borrow)]
-    pub(super) function: Object<FunctionDelta<'a>>,
+    function: Object<FunctionDelta<'a>>,
+    #[serde(default, borrow)]
+    custom: Object<CustomDelta<'a>>,
+}
+
+/// A custom tool's call: what it is given is no JSON.
+#[derive(Deserialize)]
+struct CustomDelta<'a> {
+    #[serde(default, borrow)]
+    name: Text<'a>,
+    #[serde(default, borrow)]
+    input: Option<&'a RawValue>,
+}
+
+impl<'a> ToolCallDelta<'a> {
+    /// What is called, and with what: a function, or a custom tool, the input of which stands for the arguments.
+    pub(super) fn called(self) -> Option<FunctionDelta<'a>> {
+        let custom = self.custom.0.map(|custom| FunctionDelta { name: custom.name, arguments: custom.input });
+        self.function.0.filter(FunctionDelta::says_anything).or(custom)
+    }
 }
 
 #[derive(Deserialize)]
