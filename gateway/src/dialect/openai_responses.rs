@@ -14,7 +14,7 @@ mod shape;
 use super::error_shape::{error_in, error_object, spoken};
 use super::{Signal, each_value};
 use crate::loose::righted;
-use crate::sse::{SseEvent, is_done};
+use crate::sse::{Length, SseEvent, is_done};
 use crate::transcript::{Part, Transcript};
 use shape::{EventData, Item, Response};
 
@@ -59,7 +59,7 @@ enum What {
 impl Fold {
     /// Folds one event of a stream.
     pub fn event(&mut self, event: &SseEvent<'_>) -> Signal {
-        let Some(data) = event.data else { return Signal::Pass };
+        let Some(data) = event.data else { return self.unread(event) };
         if is_done(data) {
             self.transcript.note("done_sent");
             return Signal::End;
@@ -125,6 +125,20 @@ impl Fold {
             }
         }
         Signal::Pass
+    }
+
+    /// An event without data. One that was too long to be read may be the end all the same.
+    fn unread(&mut self, event: &SseEvent<'_>) -> Signal {
+        match event.name.strip_prefix("response.") {
+            Some(status @ ("completed" | "incomplete" | "failed" | "cancelled")) if event.length == Length::TooLong => {
+                self.transcript.finish(status);
+                if status == "failed" {
+                    self.transcript.fail(spoken(b"the response failed"));
+                }
+                Signal::End
+            }
+            _ => Signal::Pass,
+        }
     }
 
     /// Folds an answer that is one JSON document.
