@@ -126,6 +126,11 @@ impl Tap {
         self.ui.is_some()
     }
 
+    /// Whether less may pass than comes, whatever kind of body it is said to be.
+    pub fn may_take_out(&self) -> bool {
+        self.usage_chunk == UsageChunk::TakenOut && matches!(self.reading, Reading::Unknown(Expected::Answer))
+    }
+
     /// Takes in one chunk of the answer.
     pub fn feed(&mut self, chunk: Bytes) -> Fed {
         let fed = self.read_piece(chunk);

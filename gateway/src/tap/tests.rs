@@ -69,6 +69,15 @@ fn a_usage_chunk_that_the_client_did_not_ask_for_is_taken_out() {
     }
 }
 
+#[test]
+fn only_what_nothing_is_taken_out_of_is_as_long_as_it_was() {
+    let tap = |expected, usage_chunk| Tap::new(Fold::new(DialectName::OpenaiChat), expected, usage_chunk);
+    assert!(tap(Expected::Answer, UsageChunk::TakenOut).may_take_out());
+    assert!(!tap(Expected::Answer, UsageChunk::Passes).may_take_out());
+    assert!(!tap(Expected::Error, UsageChunk::TakenOut).may_take_out());
+    assert!(!tap(Expected::Answer, UsageChunk::TakenOut).encoded(Encoding::Gzip).may_take_out());
+}
+
 /// A line end may be cut in two: its second half belongs to what came before, and passes whatever becomes of what comes after.
 #[test]
 fn a_line_feed_that_is_cut_off_from_its_carriage_return_passes() {
