@@ -28,6 +28,15 @@ fn block(events: &[&str]) -> String {
 }
 
 #[test]
+fn a_tool_input_that_is_given_whole_is_as_it_came_but_for_the_space() {
+    let document = r#"{"type":"message","content":[{"type":"tool_use","id":"a","name":"f","input":{ "n" : 1234567890123456789012, "x" : [1.0, 1E5 ,
+ -0], "a b":"\u00e9 \" : " }}],"stop_reason":"tool_use"}"#;
+    let transcript = tap(AnthropicMessages, &[document.as_bytes()]).transcript;
+    let expected = r#"{"n":1234567890123456789012,"x":[1.0,1E5,-0],"a b":"\u00e9 \" : "}"#;
+    assert_eq!(transcript.tool_calls[0].arguments, expected);
+}
+
+#[test]
 fn members_that_come_twice() {
     let document = r#"{"type":"message","id":"m","content":[{"type":"text","text":"n","text":"hi"},{"type":"tool_use","id":"a","name":"f","input":{"x":1,"x":2}}],"stop_reason":"max","stop_reason":"end_turn","usage":{"input_tokens":1,"input_tokens":3,"output_tokens":1}}"#;
     let started = format!(r#"{{"type":"message_start","message":{document},"message":{document}}}"#);
