@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method};
 use shared::event::{ChatError, ConversationOrigin, FailureStage};
 use shared::id::{ChatId, ConversationId, UserId};
@@ -255,6 +256,9 @@ impl Chats {
         let ends_with_connection = UpstreamBody::ends_with_connection(&answer);
         let (head, body) = answer.into_parts();
         let mut headers = forward::to_client(head.headers);
+        if tap.may_take_out() {
+            headers.remove(CONTENT_LENGTH);
+        }
         // An error is the same to every client.
         if let Some(ui) = telling.filter(|_| expected == Expected::Answer) {
             tap = tap.told_to(ui);

@@ -42,7 +42,8 @@ impl Encoding {
             return if headers.contains_key(CONTENT_ENCODING) { Self::Unknown } else { Self::Identity };
         };
         match value.to_str().unwrap_or("?").trim().to_ascii_lowercase().as_str() {
-            "" | "identity" => Self::Identity,
+            // The last three are no encodings, but what some say who do not encode.
+            "" | "identity" | "none" | "utf-8" | "binary" => Self::Identity,
             "gzip" | "x-gzip" => Self::Gzip,
             "deflate" => Self::Deflate,
             "br" => Self::Brotli,
@@ -179,6 +180,9 @@ mod tests {
         };
         assert_eq!(of(&[]), Encoding::Identity);
         assert_eq!(of(&["identity"]), Encoding::Identity);
+        assert_eq!(of(&["none"]), Encoding::Identity);
+        assert_eq!(of(&["UTF-8"]), Encoding::Identity);
+        assert_eq!(of(&["binary"]), Encoding::Identity);
         assert_eq!(of(&[" GZIP"]), Encoding::Gzip);
         assert_eq!(of(&["br"]), Encoding::Brotli);
         assert_eq!(of(&["gzip, br"]), Encoding::Unknown);

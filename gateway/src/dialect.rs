@@ -13,7 +13,7 @@ use shared::usage::Usage;
 
 pub use error_shape::error_body;
 
-use crate::sse::SseEvent;
+use crate::sse::{Length, SseEvent};
 use crate::transcript::Transcript;
 
 /// What one event of a stream means for the bytes that carry it.
@@ -50,8 +50,10 @@ impl Fold {
 
     /// Folds one event of a stream.
     pub fn event(&mut self, event: &SseEvent<'_>) -> Signal {
-        if event.too_long {
-            self.note("event_too_long_to_read");
+        match event.length {
+            Length::Whole => {}
+            Length::Shortened => self.note("event_shortened_to_be_read"),
+            Length::TooLong => self.note("event_too_long_to_read"),
         }
         match self {
             Self::OpenaiChat(fold) => fold.event(event),

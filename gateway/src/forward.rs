@@ -16,6 +16,8 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const UI_MESSAGE_STREAM: HeaderName = HeaderName::from_static("x-vercel-ai-ui-message-stream");
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
+const EVENT_STREAM: &[u8] = b"text/event-stream";
+
 /// Headers of one connection, never passed on.
 const HOP_BY_HOP: [&str; 9] = [
     "connection",
@@ -80,7 +82,7 @@ pub fn to_client(mut headers: HeaderMap) -> HeaderMap {
         headers.remove(name);
     }
     if is_stream {
-        // The tap may take a chunk out, and no proxy may collect them.
+        // Comments may be put in, and no proxy may collect them.
         headers.remove(header::CONTENT_LENGTH);
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
         headers.entry(ACCEL_BUFFERING).or_insert(HeaderValue::from_static("no"));
@@ -90,7 +92,8 @@ pub fn to_client(mut headers: HeaderMap) -> HeaderMap {
 
 /// Whether these are the headers of an event stream.
 pub fn is_event_stream(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.as_bytes().get(..EVENT_STREAM.len()));
+    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(EVENT_STREAM))
 }
 
 /// The headers of an answer that is told as a UI message stream.
@@ -200,5 +203,7 @@ mod tests {
             ("x-accel-buffering", "no"),
         ]);
         assert_eq!(to_client(sent), expected);
+        assert!(is_event_stream(&headers(&[("content-type", "Text/Event-Stream;charset=utf-8")])));
+        assert!(!is_event_stream(&headers(&[("content-type", "text/event")])));
     }
 }

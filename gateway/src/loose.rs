@@ -2,12 +2,16 @@
 //! us the rest of the chunk. One pass, no intermediate tree.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+
+/// How deep objects are looked into for members that come twice. Nothing that is read lies deeper.
+const MOST_DEPTH: u32 = 16;
 
 /// Text, or nothing where there is something else.
 #[derive(Debug, Default)]
@@ -220,7 +224,13 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
 
 /// A value of a known shape if it has that shape, else nothing.
 pub fn shaped<T: DeserializeOwned>(json: &str) -> Option<T> {
-    serde_json::from_str(json).ok()
+    serde_json::from_str(json).ok().or_else(|| serde_json::from_str(&once_each(json.as_bytes())?).ok())
+}
+
+/// JSON that could not be read, such that it can be, and the note that says what was amiss.
+pub fn righted(json: &[u8]) -> Option<(String, &'static str)> {
+    let once = once_each(json).map(|json| (json, "repeated_member"));
+    once.or_else(|| mended(json).map(|json| (json, "text_mended")))
 }
 
 /// JSON with what is no text in it replaced by U+FFFD: bytes that are no UTF-8, and halves of surrogate pairs, which some
@@ -248,16 +258,83 @@ pub fn mended(json: &[u8]) -> Option<String> {
     (mended.as_bytes() != json && serde_json::from_str::<IgnoredAny>(&mended).is_ok()).then_some(mended)
 }
 
+/// JSON in which no object has a member twice: of several of the same name the last one stands, as most parsers have it.
+/// `None` if there is none such, or no JSON.
+pub fn once_each(json: &[u8]) -> Option<String> {
+    let raw: &RawValue = serde_json::from_slice(json).ok()?;
+    let mut written = String::with_capacity(json.len());
+    write_once_each(raw, MOST_DEPTH, &mut written).then_some(written)
+}
+
+/// Writes a value without what is repeated in it; whether anything was.
+fn write_once_each(raw: &RawValue, depth: u32, written: &mut String) -> bool {
+    let mut is_repeated = false;
+    match raw.get().as_bytes()[0] {
+        b'{' if depth > 0
+            && let Ok(Members(members)) = serde_json::from_str(raw.get()) =>
+        {
+            let last: HashMap<&str, usize> =
+                members.iter().enumerate().map(|(place, (name, _))| (name.as_ref(), place)).collect();
+            is_repeated = last.len() < members.len();
+            let kept = members.iter().enumerate().filter(|(place, (name, _))| last[name.as_ref()] == *place);
+            let values: Vec<(&str, String)> = kept
+                .map(|(_, (name, value))| {
+                    let mut once = String::new();
+                    is_repeated |= write_once_each(value, depth - 1, &mut once);
+                    (name.as_ref(), once)
+                })
+                .collect();
+            written.push_str(&Members::write(values.iter().map(|(name, value)| (*name, value.as_str()))));
+        }
+        b'[' if depth > 0
+            && let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(raw.get()) =>
+        {
+            written.push('[');
+            for (place, item) in items.into_iter().enumerate() {
+                if place > 0 {
+                    written.push(',');
+                }
+                is_repeated |= write_once_each(item, depth - 1, written);
+            }
+            written.push(']');
+        }
+        _ => written.push_str(raw.get()),
+    }
+    is_repeated
+}
+
 /// The code unit of an escape such as `\ud83d` that this text begins with.
 fn surrogate(escape: &str) -> Option<u16> {
     let digits = escape.strip_prefix("\\u")?.get(..4)?;
     u16::from_str_radix(digits, 16).ok()
 }
 
-/// The value without white space between its tokens.
+/// The value as it was sent, without white space between its tokens.
 pub fn compact(raw: &RawValue) -> String {
-    serde_json::from_str::<serde_json::Value>(raw.get())
-        .map_or_else(|_| raw.get().to_owned(), |value| value.to_string())
+    let mut compact = String::with_capacity(raw.get().len());
+    let mut rest = raw.get();
+    while let Some(quote) = rest.find('"') {
+        let (before, quoted) = rest.split_at(quote);
+        compact.extend(before.split_ascii_whitespace());
+        let (string, after) = quoted.split_at(length_of_quoted(quoted.as_bytes()).unwrap_or(quoted.len()));
+        compact.push_str(string);
+        rest = after;
+    }
+    compact.extend(rest.split_ascii_whitespace());
+    compact
+}
+
+/// How long the string is that begins with the quotation mark here, both marks included.
+pub fn length_of_quoted(quoted: &[u8]) -> Option<usize> {
+    let mut at = 1;
+    loop {
+        at += memchr::memchr2(b'"', b'\\', quoted.get(at..)?)?;
+        match quoted[at] {
+            b'"' => return Some(at + 1),
+            // What it escapes is judged by who reads the string.
+            _ => at += 2,
+        }
+    }
 }
 
 /// Text, whatever the value: a string as it is, anything else as its JSON; nothing for `null` and empty text.
@@ -297,6 +374,23 @@ mod tests {
         check(br#"{"a":"\ud83d\ude00 \\ud83d \n"}"#, None);
         check(b"{\"a\":\"\xff\"", None);
         check("\\é\\".as_bytes(), None);
+    }
+
+    #[test]
+    fn of_members_that_come_twice_the_last_stands() {
+        let check = |json: &str, expected: Option<&str>| {
+            assert_eq!(once_each(json.as_bytes()).as_deref(), expected, "{json}");
+        };
+        check(r#"{"a":1,"b":2,"a":3.0}"#, Some(r#"{"b":2,"a":3.0}"#));
+        check(
+            r#"[{"x" : {"a":"\ud83d","\u0061":12345678901234567890123, "b":[ {"c":null,"c":{}} ]}}]"#,
+            Some(r#"[{"x":{"a":12345678901234567890123,"b":[{"c":{}}]}}]"#),
+        );
+        for none in [r#"{"a":1,"b":{"a":1}}"#, r#"{"a":1,"a":2"#, "7", ""] {
+            check(none, None);
+        }
+        let deep = format!("{}{}", r#"{"a":"#.repeat(100_000), "}".repeat(100_000));
+        check(&deep, None);
     }
 
     #[test]

@@ -3,9 +3,13 @@
 //!
 //! Pure: bytes in, events out.
 
+pub mod kept;
+
 use std::ops::{ControlFlow, Range};
 
-/// The longest line, and the most data of one event, that is kept. What is longer is passed over and counted.
+use kept::Kept;
+
+/// The longest line, and the most data of one event, that is kept.
 const MAX_EVENT_BYTES: usize = 4 << 20;
 
 /// The most of an event's name that is kept.
@@ -15,7 +19,12 @@ const MAX_NAME_BYTES: usize = 256;
 const DATA: &[u8] = b"data: ";
 
 /// The data that ends a stream of OpenAI chat completions.
-pub const DONE: &[u8] = b"[DONE]";
+const DONE: &[u8] = b"[DONE]";
+
+/// Whether this data ends a stream of OpenAI chat completions. Some have spaces after it.
+pub fn is_done(data: &[u8]) -> bool {
+    data.trim_ascii() == DONE
+}
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,17 +33,29 @@ pub struct SseEvent<'a> {
     pub name: &'a str,
     /// The `data:` lines, joined by line feeds; none for a block of comments or a blank line, which clients pass over.
     pub data: Option<&'a [u8]>,
-    /// It was too long to be kept: there is no data for that reason.
-    pub too_long: bool,
+    /// How much of it was kept.
+    pub length: Length,
     /// Where it lies in the current chunk, its blank line included; from 0 where it began in an earlier one.
     pub span: Range<usize>,
+}
+
+/// How much of an event was kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Length {
+    /// All of it.
+    #[default]
+    Whole,
+    /// All but most of a picture or a sound.
+    Shortened,
+    /// It was too long to be kept: there is no data for that reason.
+    TooLong,
 }
 
 /// What is kept between two chunks.
 #[derive(Debug, Default)]
 pub struct SseReader {
     /// The part of a line whose end has not come.
-    line: Vec<u8>,
+    line: Kept,
     /// What has come of the event whose end has not.
     event: Partial,
     /// The last chunk ended in a carriage return: a line feed right after it belongs to it.
@@ -46,9 +67,9 @@ pub struct SseReader {
 #[derive(Debug, Default)]
 struct Partial {
     name: String,
-    data: Vec<u8>,
+    data: Kept,
     has_data: bool,
-    too_long: bool,
+    length: Length,
 }
 
 impl SseReader {
@@ -64,12 +85,12 @@ impl SseReader {
         let mut event_start = if self.in_event() { 0 } else { at };
         loop {
             if !self.in_event()
-                && !self.event.too_long
+                && self.event.length == Length::Whole
                 && let Some(data) = one_line(&chunk[at..])
             {
                 at += DATA.len() + data.len() + 2;
                 self.past_first_line = true;
-                let event = SseEvent { name: "", data: Some(data), too_long: false, span: event_start..at };
+                let event = SseEvent { name: "", data: Some(data), length: Length::Whole, span: event_start..at };
                 if on(event).is_break() {
                     return;
                 }
@@ -86,12 +107,12 @@ impl SseReader {
                 }
                 _ => end + 1,
             };
-            let is_end = if self.line.is_empty() {
+            let is_end = if self.line.bytes().is_empty() {
                 self.event.line(&chunk[at..end], self.past_first_line);
                 length == 0 || self.event.is_done()
             } else {
                 self.keep(&chunk[at..end]);
-                self.event.line(&self.line, self.past_first_line);
+                self.event.line(self.line.bytes(), self.past_first_line);
                 self.line.clear();
                 self.event.is_done()
             };
@@ -106,8 +127,8 @@ impl SseReader {
         }
         if at < chunk.len() {
             self.keep(&chunk[at..]);
-            if !self.event.has_data && is_done_line(&self.line) {
-                self.event.line(&self.line, true);
+            if !self.event.has_data && is_done_line(self.line.bytes()) {
+                self.event.line(self.line.bytes(), true);
                 self.line.clear();
                 // What breaking off means here, at the end of the chunk, is up to the caller.
                 let _ = self.event.dispatch(event_start..chunk.len(), &mut on);
@@ -117,8 +138,8 @@ impl SseReader {
 
     /// The stream has ended: hands over an event that came without its blank line, which clients would drop.
     pub fn finish(&mut self, mut on: impl FnMut(SseEvent<'_>) -> ControlFlow<()>) {
-        if !self.line.is_empty() {
-            self.event.line(&self.line, self.past_first_line);
+        if !self.line.bytes().is_empty() {
+            self.event.line(self.line.bytes(), self.past_first_line);
             self.line.clear();
         }
         if self.event.has_data {
@@ -128,7 +149,7 @@ impl SseReader {
 
     /// Whether part of an event has been read, comments apart.
     pub fn in_event(&self) -> bool {
-        !self.line.is_empty() || self.event.has_data || !self.event.name.is_empty()
+        !self.line.bytes().is_empty() || self.event.has_data || !self.event.name.is_empty()
     }
 
     /// How much of this chunk, the next to be fed, belongs to what has been handed over: the line feed of a line end that was
@@ -138,11 +159,8 @@ impl SseReader {
     }
 
     fn keep(&mut self, part: &[u8]) {
-        if self.line.len() + part.len() <= MAX_EVENT_BYTES {
-            self.line.extend_from_slice(part);
-        } else {
-            self.event.too_long = true;
-        }
+        self.line.push(part, MAX_EVENT_BYTES);
+        self.event.length = self.event.length.max(length(&self.line));
     }
 }
 
@@ -168,18 +186,15 @@ impl Partial {
     }
 
     fn data(&mut self, value: &[u8]) {
-        if self.data.len() + value.len() > MAX_EVENT_BYTES {
-            self.too_long = true;
-            return;
-        }
         if std::mem::replace(&mut self.has_data, true) {
-            self.data.push(b'\n');
+            self.data.push(b"\n", MAX_EVENT_BYTES);
         }
-        self.data.extend_from_slice(value);
+        self.data.push(value, MAX_EVENT_BYTES);
+        self.length = self.length.max(length(&self.data));
     }
 
     fn is_done(&self) -> bool {
-        self.data == DONE
+        is_done(self.data.bytes())
     }
 
     fn dispatch(
@@ -187,12 +202,12 @@ impl Partial {
         span: Range<usize>,
         on: &mut impl FnMut(SseEvent<'_>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let data = (self.has_data && !self.too_long).then_some(self.data.as_slice());
-        let flow = on(SseEvent { name: &self.name, data, too_long: self.too_long, span });
+        let data = (self.has_data && self.length != Length::TooLong).then_some(self.data.bytes());
+        let flow = on(SseEvent { name: &self.name, data, length: self.length, span });
         self.name.clear();
         self.data.clear();
         self.has_data = false;
-        self.too_long = false;
+        self.length = Length::Whole;
         flow
     }
 }
@@ -203,11 +218,19 @@ fn one_line(rest: &[u8]) -> Option<&[u8]> {
     let data = rest.strip_prefix(DATA)?;
     let end = memchr::memchr2(b'\n', b'\r', data)?;
     let is_one = data[end..].starts_with(b"\n\n") && end <= MAX_EVENT_BYTES;
-    Some(&data[..end]).filter(|data| is_one && *data != DONE)
+    Some(&data[..end]).filter(|data| is_one && !is_done(data))
+}
+
+fn length(kept: &Kept) -> Length {
+    match (kept.is_too_long(), kept.is_shortened()) {
+        (true, _) => Length::TooLong,
+        (false, true) => Length::Shortened,
+        (false, false) => Length::Whole,
+    }
 }
 
 fn is_done_line(line: &[u8]) -> bool {
-    line.strip_prefix(b"data:").is_some_and(|value| value.strip_prefix(b" ").unwrap_or(value) == DONE)
+    line.strip_prefix(b"data:").is_some_and(is_done)
 }
 
 #[cfg(test)]
@@ -270,9 +293,23 @@ mod tests {
 
     #[test]
     fn too_long_an_event_is_passed_over_and_the_next_is_read() {
-        let long = format!("data: {}\n\ndata: ok\n\n", "x".repeat(MAX_EVENT_BYTES + 1));
+        let long = format!("data: {}\n\ndata: ok\n\n", "x ".repeat(MAX_EVENT_BYTES));
         let chunks: Vec<&[u8]> = long.as_bytes().chunks(100_000).collect();
         assert_eq!(read(&chunks), [(String::new(), "ok".to_owned())]);
+        assert_eq!(read(&[long.as_bytes()]), [(String::new(), "ok".to_owned())]);
+    }
+
+    #[test]
+    fn of_a_picture_in_an_event_only_the_beginning_is_kept() {
+        let long = format!("data: {{\"x\":\"{}\"}}\n\ndata: ok\n\n", "x".repeat(MAX_EVENT_BYTES));
+        for size in [1_000, 100_000, long.len()] {
+            let chunks: Vec<&[u8]> = long.as_bytes().chunks(size).collect();
+            let events = read(&chunks);
+            assert_eq!(events.len(), 2);
+            assert!(
+                events[0].1.len() < 100_000 && events[0].1.starts_with("{\"x\":\"xx") && events[0].1.ends_with("x\"}")
+            );
+        }
     }
 
     proptest! {

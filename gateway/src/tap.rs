@@ -19,10 +19,11 @@ use shared::usage::Usage;
 use crate::decode::{Decoder, Encoding};
 use crate::dialect::{Fold, Signal};
 use crate::sse::SseReader;
+use crate::sse::kept::Kept;
 use crate::transcript::Transcript;
 use crate::ui_stream::UiStream;
 
-/// The most of a document that is kept to be read.
+/// The most of a document that is kept to be read. Of one that is longer, [`Kept`] has a word to say.
 const MAX_DOCUMENT_BYTES: usize = 8 << 20;
 
 /// The most of an unfinished event that is withheld to see whether it is a usage chunk, or the end. No usage chunk is this
@@ -82,7 +83,7 @@ enum Reading {
     /// An event stream.
     Events(EventStream),
     /// One document, copied as far as it will be read.
-    Document { expected: Expected, body: Vec<u8>, too_long: bool },
+    Document { expected: Expected, body: Kept },
 }
 
 #[derive(Debug, Default)]
@@ -123,6 +124,11 @@ impl Tap {
     /// Whether the client gets other words than the upstream's, so that everything has to be read.
     pub fn translates(&self) -> bool {
         self.ui.is_some()
+    }
+
+    /// Whether less may pass than comes, whatever kind of body it is said to be.
+    pub fn may_take_out(&self) -> bool {
+        self.usage_chunk == UsageChunk::TakenOut && matches!(self.reading, Reading::Unknown(Expected::Answer))
     }
 
     /// Takes in one chunk of the answer.
@@ -185,7 +191,7 @@ impl Tap {
             // What comes before passes unread, in whatever pieces it comes.
             self.passing.extend(Some(chunk.split_to(at)).filter(|before| !before.is_empty()));
             self.reading = if *expected == Expected::Error || matches!(chunk[0], b'{' | b'[' | b'<') {
-                Reading::Document { expected: *expected, body: Vec::new(), too_long: false }
+                Reading::Document { expected: *expected, body: Kept::default() }
             } else {
                 Reading::Events(EventStream::default())
             };
@@ -195,12 +201,8 @@ impl Tap {
                 self.passing.push_back(chunk);
                 Fed::More
             }
-            Reading::Document { body, too_long, .. } => {
-                if body.len() + chunk.len() <= MAX_DOCUMENT_BYTES {
-                    body.extend_from_slice(&chunk);
-                } else {
-                    *too_long = true;
-                }
+            Reading::Document { body, .. } => {
+                body.push(&chunk, MAX_DOCUMENT_BYTES);
                 self.passing.extend(self.held.drain(..));
                 self.held.push(chunk);
                 Fed::More
@@ -236,12 +238,16 @@ impl Tap {
             Reading::Unknown(_) => {}
             // Whoever asked for it reads it as an error.
             Reading::Document { expected: Expected::Error, .. } => {}
-            Reading::Document { body, too_long, .. } => {
-                if *too_long {
-                    self.fold.note("document_too_long_to_read");
-                } else {
-                    self.fold.document(body);
+            Reading::Document { body, .. } if body.is_too_long() => {
+                // It did end; what it said is not known.
+                self.fold.note("document_too_long_to_read");
+                self.fold.ended();
+            }
+            Reading::Document { body, .. } => {
+                if body.is_shortened() {
+                    self.fold.note("document_shortened_to_be_read");
                 }
+                self.fold.document(body.bytes());
             }
             Reading::Events(events) => {
                 let mut usage_only = false;
@@ -276,7 +282,7 @@ impl Tap {
     /// The body of an error status.
     pub fn error_body(&self) -> &[u8] {
         match &self.reading {
-            Reading::Document { body, .. } => body,
+            Reading::Document { body, .. } => body.bytes(),
             Reading::Unknown(_) | Reading::Events(_) => &[],
         }
     }

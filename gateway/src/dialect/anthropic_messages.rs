@@ -8,13 +8,13 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::error_shape::{error_in, error_object, spoken};
 use super::{Signal, each_value};
-use crate::loose::{Count, List, Members, Object, Text, compact, mended};
-use crate::sse::{DONE, SseEvent};
+use crate::loose::{Count, List, Members, Object, Text, compact, righted};
+use crate::sse::{SseEvent, is_done};
 use crate::transcript::{Part, Transcript};
 
 /// How many fields of usage are kept.
@@ -96,11 +96,29 @@ struct Message<'a> {
     #[serde(default, borrow)]
     model: Text<'a>,
     #[serde(default, borrow)]
-    content: Option<&'a RawValue>,
+    content: Option<Content<'a>>,
     #[serde(default, borrow)]
     stop_reason: Text<'a>,
     #[serde(default, borrow)]
     usage: Option<&'a RawValue>,
+}
+
+/// A content: blocks, or a plain text from some.
+enum Content<'a> {
+    Text(Cow<'a, str>),
+    Blocks(List<Object<ContentBlock<'a>>>),
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = <&'a RawValue>::deserialize(deserializer)?.get();
+        let read = if json.starts_with('"') {
+            serde_json::from_str::<Text<'_>>(json).map(|text| Self::Text(text.0.unwrap_or_default()))
+        } else {
+            serde_json::from_str(json).map(Self::Blocks)
+        };
+        read.map_err(serde::de::Error::custom)
+    }
 }
 
 #[derive(Deserialize)]
@@ -138,13 +156,17 @@ impl Fold {
     /// Folds one event of a stream.
     pub fn event(&mut self, event: &SseEvent<'_>) -> Signal {
         let Some(data) = event.data else { return Signal::Pass };
-        if data == DONE {
+        if is_done(data) {
             // No part of this dialect, and no end to its clients; some proxies send it all the same.
             self.transcript.note("done_sent");
             return if self.transcript.ended { Signal::End } else { Signal::Pass };
         }
         let data_read = serde_json::from_slice::<EventData<'_>>(data);
         let Ok(read) = data_read else {
+            if let Some((righted, note)) = righted(data) {
+                self.transcript.note(note);
+                return self.event(&SseEvent { data: Some(righted.as_bytes()), ..event.clone() });
+            }
             if event.name == "error" || error_in(data).is_some() {
                 self.transcript.fail(error_in(data).unwrap_or_else(|| spoken(data)));
                 return Signal::End;
@@ -152,10 +174,6 @@ impl Fold {
             if event.name == "message_stop" {
                 self.transcript.ended = true;
                 return Signal::End;
-            }
-            if let Some(mended) = mended(data) {
-                self.transcript.note("text_mended");
-                return self.event(&SseEvent { data: Some(mended.as_bytes()), ..event.clone() });
             }
             if !data.is_empty() {
                 self.transcript.note("unreadable_event");
@@ -202,15 +220,23 @@ impl Fold {
 
     /// Folds an answer that is one JSON document.
     pub fn document(&mut self, body: &[u8]) {
-        each_value(body, |json| match serde_json::from_slice::<Message<'_>>(json) {
+        each_value(body, |json| self.whole(json));
+    }
+
+    fn whole(&mut self, json: &[u8]) {
+        match serde_json::from_slice::<Message<'_>>(json) {
             Ok(message) if message.kind.filled() != Some("error") && !is_error(&message, json) => {
                 self.message_start(Some(message), Said::Document);
+            }
+            Err(_) if let Some((righted, note)) = righted(json) => {
+                self.transcript.note(note);
+                self.whole(righted.as_bytes());
             }
             _ => match error_in(json) {
                 Some(error) => self.transcript.fail(error),
                 None => self.transcript.note("unreadable_document"),
             },
-        });
+        }
     }
 
     /// What was kept apart until now goes into the transcript.
@@ -234,11 +260,10 @@ impl Fold {
         self.transcript.identify(message.id.filled(), message.model.filled());
         self.overlay(message.usage);
         if let Some(content) = message.content {
-            match serde_json::from_str::<Cow<'_, str>>(content.get()) {
-                Ok(text) => self.transcript.push(Part::Text, &text),
-                Err(_) => {
-                    let blocks = serde_json::from_str::<List<Object<ContentBlock<'_>>>>(content.get());
-                    for (index, block) in (0..).zip(blocks.unwrap_or_default().0) {
+            match content {
+                Content::Text(text) => self.transcript.push(Part::Text, &text),
+                Content::Blocks(List(blocks)) => {
+                    for (index, block) in (0..).zip(blocks) {
                         if let Some(block) = block.0 {
                             self.open_block(index, &block, said);
                         }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use shared::event::ChatError;
 
-use crate::loose::{Object, Text, words};
+use crate::loose::{Object, Text, once_each, words};
 use crate::sse::SseReader;
 
 /// The longest error message that is kept: it has to fit into an event.
@@ -43,7 +43,9 @@ pub(super) fn error_in(json: &[u8]) -> Option<ChatError> {
     if let Ok([only]) = serde_json::from_slice::<[&RawValue; 1]>(json) {
         return error_in(only.get().as_bytes());
     }
-    let body: Body<'_> = serde_json::from_slice(json).ok()?;
+    let Ok(body) = serde_json::from_slice::<Body<'_>>(json) else {
+        return once_each(json).and_then(|once| error_in(once.as_bytes()));
+    };
     if let Some(error) = body.error.and_then(error_object) {
         // xAI has the words in `error` and the code beside it.
         let code = error.code.or_else(|| body.code.map(short));
@@ -70,7 +72,10 @@ pub(super) fn error_object(raw: &RawValue) -> Option<ChatError> {
         #[serde(default, deserialize_with = "words")]
         code: Option<String>,
     }
-    match serde_json::from_str::<Object<ErrorObject<'_>>>(raw.get()).ok()?.0 {
+    let Ok(Object(read)) = serde_json::from_str::<Object<ErrorObject<'_>>>(raw.get()) else {
+        return error_object(&RawValue::from_string(once_each(raw.get().as_bytes())?).ok()?);
+    };
+    match read {
         Some(ErrorObject { message: None, kind: None, code: None }) if is_empty(raw) => None,
         Some(error) => Some(ChatError {
             status: None,

@@ -8,7 +8,8 @@
 //! - a tool call's id and name are the first non-empty ones; another non-empty id on a known index opens a new call;
 //!   a delta without an index opens a call if it has an id, else extends the last;
 //! - usage is the last that came, never a sum: top level, else on a choice, else under `x_groq`;
-//! - an error within the stream ends it: clients raise it and read no further.
+//! - an error within the stream ends it: clients raise it and read no further; one on a choice they do not see, so that it
+//!   ends nothing.
 
 mod plain;
 mod shape;
@@ -20,8 +21,8 @@ use serde_json::value::RawValue;
 
 use super::error_shape::{error_in, error_object, spoken};
 use super::{Signal, each_value};
-use crate::loose::{Text, compact, mended};
-use crate::sse::{DONE, SseEvent};
+use crate::loose::{Text, compact, righted};
+use crate::sse::{SseEvent, is_done};
 use crate::transcript::{Part, Transcript};
 use plain::Plain;
 use shape::{Choice, Chunk, Content, Delta, FunctionDelta};
@@ -66,7 +67,7 @@ impl Fold {
     /// Folds one event of a stream.
     pub fn event(&mut self, event: &SseEvent<'_>) -> Signal {
         let Some(data) = event.data else { return Signal::Pass };
-        if data == DONE {
+        if is_done(data) {
             self.transcript.ended = true;
             return Signal::End;
         }
@@ -157,13 +158,13 @@ impl Fold {
     }
 
     fn unreadable(&mut self, json: &[u8], said: Said) -> Signal {
+        if let Some((righted, note)) = righted(json) {
+            self.transcript.note(note);
+            return self.chunk(righted.as_bytes(), said);
+        }
         if let Some(error) = error_in(json) {
             self.transcript.fail(error);
             return Signal::End;
-        }
-        if let Some(mended) = mended(json) {
-            self.transcript.note("text_mended");
-            return self.chunk(mended.as_bytes(), said);
         }
         self.transcript.note("unreadable_chunk");
         Signal::Pass
@@ -192,6 +193,9 @@ impl Fold {
         };
         if let Some(reason) = choice.finish_reason.filled() {
             transcript.finish(reason);
+        }
+        if let Some(error) = choice.error.and_then(error_object) {
+            transcript.fail(error);
         }
         match (choice.delta.0, choice.message.0, said) {
             (_, Some(message), Said::Message) | (None, Some(message), Said::Delta) => {
@@ -230,15 +234,13 @@ fn fold_delta(transcript: &mut Transcript, calls: &mut Calls, delta: Delta<'_>, 
     if let Some(audio) = &delta.audio.0 {
         transcript.push(Part::AudioTranscript, audio.transcript.filled().unwrap_or(""));
     }
-    for call in delta.tool_calls.0.iter().filter_map(|call| call.0.as_ref()) {
-        let function = call.function.0.as_ref();
-        match said {
-            Said::Delta => {
-                let known = known_call(transcript, calls, call.index.0, call.id.filled());
-                fold_call(transcript, calls, known, call.index.0, call.id.filled(), function);
-            }
-            Said::Message => fold_call(transcript, calls, None, call.index.0, call.id.filled(), function),
-        }
+    for mut call in delta.tool_calls.0.into_iter().filter_map(|call| call.0) {
+        let (index, id) = (call.index.0, std::mem::take(&mut call.id));
+        let known = match said {
+            Said::Delta => known_call(transcript, calls, index, id.filled()),
+            Said::Message => None,
+        };
+        fold_call(transcript, calls, known, index, id.filled(), call.called().as_ref());
     }
     // Some fill in every field that there is, with nothing.
     if let Some(function) = delta.function_call.0.as_ref().filter(|function| function.says_anything()) {

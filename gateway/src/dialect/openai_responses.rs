@@ -13,8 +13,8 @@ mod shape;
 
 use super::error_shape::{error_in, error_object, spoken};
 use super::{Signal, each_value};
-use crate::loose::{List, mended};
-use crate::sse::{DONE, SseEvent};
+use crate::loose::righted;
+use crate::sse::{Length, SseEvent, is_done};
 use crate::transcript::{Part, Transcript};
 use shape::{EventData, Item, Response};
 
@@ -59,19 +59,19 @@ enum What {
 impl Fold {
     /// Folds one event of a stream.
     pub fn event(&mut self, event: &SseEvent<'_>) -> Signal {
-        let Some(data) = event.data else { return Signal::Pass };
-        if data == DONE {
+        let Some(data) = event.data else { return self.unread(event) };
+        if is_done(data) {
             self.transcript.note("done_sent");
             return Signal::End;
         }
         let Ok(read) = serde_json::from_slice::<EventData<'_>>(data) else {
+            if let Some((righted, note)) = righted(data) {
+                self.transcript.note(note);
+                return self.event(&SseEvent { data: Some(righted.as_bytes()), ..event.clone() });
+            }
             if event.name == "error" || error_in(data).is_some() {
                 self.transcript.fail(error_in(data).unwrap_or_else(|| spoken(data)));
                 return Signal::End;
-            }
-            if let Some(mended) = mended(data) {
-                self.transcript.note("text_mended");
-                return self.event(&SseEvent { data: Some(mended.as_bytes()), ..event.clone() });
             }
             if !data.is_empty() {
                 self.transcript.note("unreadable_event");
@@ -100,16 +100,26 @@ impl Fold {
                 }
             }
             "response.completed" | "response.incomplete" | "response.failed" | "response.cancelled" => {
-                if let Some(response) = &read.response.0 {
-                    self.response(response, kind);
+                // Some have the error beside the response, or in its place.
+                if let Some(error) = read.error.and_then(error_object) {
+                    self.transcript.fail(error);
+                }
+                match read.response.0 {
+                    Some(response) => self.response(response, kind),
+                    None if kind == "response.failed" => {
+                        self.transcript.finish("failed");
+                        self.transcript.fail(spoken(b"the response failed"));
+                    }
+                    None => {}
                 }
                 self.transcript.ended = true;
                 return Signal::End;
             }
+            "error" | "response.error" => return self.other_event(kind, &read, data),
             _ => {
                 if let Some(response) = &read.response.0 {
                     self.identify(response);
-                } else if kind == "error" || !kind.starts_with("response.") {
+                } else if !kind.starts_with("response.") {
                     return self.other_event(kind, &read, data);
                 }
             }
@@ -117,17 +127,39 @@ impl Fold {
         Signal::Pass
     }
 
+    /// An event without data. One that was too long to be read may be the end all the same.
+    fn unread(&mut self, event: &SseEvent<'_>) -> Signal {
+        match event.name.strip_prefix("response.") {
+            Some(status @ ("completed" | "incomplete" | "failed" | "cancelled")) if event.length == Length::TooLong => {
+                self.transcript.finish(status);
+                if status == "failed" {
+                    self.transcript.fail(spoken(b"the response failed"));
+                }
+                Signal::End
+            }
+            _ => Signal::Pass,
+        }
+    }
+
     /// Folds an answer that is one JSON document.
     pub fn document(&mut self, body: &[u8]) {
-        each_value(body, |json| match serde_json::from_slice::<Response<'_>>(json) {
+        each_value(body, |json| self.whole(json));
+    }
+
+    fn whole(&mut self, json: &[u8]) {
+        match serde_json::from_slice::<Response<'_>>(json) {
             Ok(response) if response.output.is_some() || response.status.filled().is_some() => {
-                self.response(&response, "");
+                self.response(response, "");
+            }
+            Err(_) if let Some((righted, note)) = righted(json) => {
+                self.transcript.note(note);
+                self.whole(righted.as_bytes());
             }
             _ => match error_in(json) {
                 Some(error) => self.transcript.fail(error),
                 None => self.transcript.note("unreadable_document"),
             },
-        });
+        }
     }
 
     /// What was kept apart until now goes into the transcript.
@@ -141,7 +173,7 @@ impl Fold {
     /// An error, or something that is no part of this dialect.
     fn other_event(&mut self, kind: &str, read: &EventData<'_>, data: &[u8]) -> Signal {
         let error = read.error.and_then(error_object).or_else(|| error_in(data));
-        match error.or_else(|| (kind == "error").then(|| spoken(data))) {
+        match error.or_else(|| matches!(kind, "error" | "response.error").then(|| spoken(data))) {
             Some(error) => {
                 self.transcript.fail(error);
                 Signal::End
@@ -164,14 +196,13 @@ impl Fold {
     }
 
     /// The whole response. Its id is the one that a client goes on with, should the first event have had another.
-    fn response(&mut self, response: &Response<'_>, kind: &str) {
+    fn response(&mut self, response: Response<'_>, kind: &str) {
         if response.id.filled().is_some() {
             self.transcript.response_id = None;
         }
-        self.identify(response);
-        let output: List<crate::loose::Object<Item<'_>>> =
-            response.output.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
-        let items: Vec<Item<'_>> = output.0.into_iter().filter_map(|item| item.0).collect();
+        self.identify(&response);
+        let output = response.output.unwrap_or_default().0;
+        let items: Vec<Item<'_>> = output.into_iter().filter_map(|item| item.0).collect();
         if items.is_empty() {
             if self.transcript.has_answer() {
                 self.transcript.note("final_output_empty");

@@ -69,6 +69,15 @@ fn a_usage_chunk_that_the_client_did_not_ask_for_is_taken_out() {
     }
 }
 
+#[test]
+fn only_what_nothing_is_taken_out_of_is_as_long_as_it_was() {
+    let tap = |expected, usage_chunk| Tap::new(Fold::new(DialectName::OpenaiChat), expected, usage_chunk);
+    assert!(tap(Expected::Answer, UsageChunk::TakenOut).may_take_out());
+    assert!(!tap(Expected::Answer, UsageChunk::Passes).may_take_out());
+    assert!(!tap(Expected::Error, UsageChunk::TakenOut).may_take_out());
+    assert!(!tap(Expected::Answer, UsageChunk::TakenOut).encoded(Encoding::Gzip).may_take_out());
+}
+
 /// A line end may be cut in two: its second half belongs to what came before, and passes whatever becomes of what comes after.
 #[test]
 fn a_line_feed_that_is_cut_off_from_its_carriage_return_passes() {
@@ -102,6 +111,60 @@ fn an_event_too_long_to_be_usage_passes_as_it_comes() {
     let (_, all, transcript, _) = run(&chunks, UsageChunk::TakenOut);
     assert_eq!(all, [CONTENT, &long, DONE].concat());
     assert_eq!(transcript.text.len(), 200_003);
+}
+
+#[test]
+fn a_document_with_a_picture_that_is_too_long_is_read_without_it() {
+    let picture = "iVBORw0KGgo".repeat(1 << 20);
+    let document = format!(
+        r#"{{"id":"r","choices":[{{"message":{{"images":[{{"url":"data:image/png;base64,{picture}"}}],"content":"here"}},"finish_reason":"stop"}}],"usage":{{"prompt_tokens":3,"completion_tokens":1}}}}"#
+    );
+    for size in [100_000, document.len()] {
+        let chunks: Vec<&[u8]> = document.as_bytes().chunks(size).collect();
+        let (_, all, transcript, usage) = run(&chunks, UsageChunk::Passes);
+        assert!(all == document, "other bytes passed");
+        assert_eq!((transcript.text.as_str(), transcript.finish_reason.as_deref()), ("here", Some("stop")));
+        assert_eq!((usage.total_tokens, transcript.notes), (Some(4), vec!["document_shortened_to_be_read"]));
+    }
+}
+
+/// What it said is not known, but it is no empty answer, and none that broke off.
+#[test]
+fn a_document_that_is_too_long_even_so_has_ended() {
+    let document = format!(r#"{{"choices":[{{"message":{{"content":"{}"}}}}]}}"#, "word ".repeat(2 << 20));
+    let chunks: Vec<&[u8]> = document.as_bytes().chunks(100_000).collect();
+    let (_, all, transcript, _) = run(&chunks, UsageChunk::Passes);
+    assert!(all == document, "other bytes passed");
+    assert!(transcript.ended && transcript.error.is_none());
+    assert_eq!(transcript.notes, ["document_too_long_to_read"]);
+}
+
+/// However long it is, nobody sees the end before its time.
+#[test]
+fn an_end_with_a_picture_in_it_waits_and_is_read() {
+    let end = |result: &str| {
+        format!(
+            r#"{{"type":"response.completed","response":{{"id":"r","status":"completed","output":[{{"type":"image_generation_call","result":"{result}"}}],"usage":{{"input_tokens":3,"output_tokens":1}}}}}}"#
+        )
+    };
+    let (picture, words) = ("iVBORw0KGgo".repeat(1 << 19), "not a picture ".repeat(1 << 19));
+    for (result, total, note) in
+        [(&picture, Some(4), "event_shortened_to_be_read"), (&words, None, "event_too_long_to_read")]
+    {
+        let stream = format!("event: response.completed\ndata: {}\n\n", end(result));
+        for size in [1 << 16, stream.len()] {
+            let mut tap = Tap::new(Fold::new(DialectName::OpenaiResponses), Expected::Answer, UsageChunk::Passes);
+            let mut fed = Vec::new();
+            for chunk in stream.as_bytes().chunks(size) {
+                fed.push(tap.feed(Bytes::copy_from_slice(chunk)));
+            }
+            assert_eq!(fed.pop(), Some(Fed::End), "{note}, in pieces of {size}");
+            assert!(!tap.held.is_empty() && !fed.contains(&Fed::End));
+            let (transcript, usage) = tap.take_transcript();
+            assert_eq!((transcript.finish_reason.as_deref(), usage.total_tokens), (Some("completed"), total));
+            assert_eq!(transcript.notes, [note]);
+        }
+    }
 }
 
 proptest! {

@@ -23,6 +23,7 @@ pub(crate) static OPENAI_CHAT: Pool = Pool {
     ],
     odd: &[
         "[DONE]",
+        "[DONE] ",
         r#"{"choices":[{"index":1,"delta":{"content":"other"}}]}"#,
         r#"{"choices":[{"delta":{"content":[{"type":"text","text":"a"},{"type":"thinking","thinking":[{"text":"b"}]}]}}]}"#,
         r#"{"choices":[{"delta":{"tool_calls":[{"id":"t1","function":{"name":"g","arguments":"{}"}},{"function":{"arguments":"x"}}]}}]}"#,

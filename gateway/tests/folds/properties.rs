@@ -110,7 +110,8 @@ fn cut<'a>(mut body: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
 /// A line that merely begins with `[DONE]` is taken for the end if it is cut there: that is when clients take it for the end.
 fn depends_on_the_cut(body: &[u8]) -> bool {
     let places = body.windows(6).enumerate().filter(|(_, window)| *window == b"[DONE]");
-    places.into_iter().any(|(place, _)| !matches!(body.get(place + 6), None | Some(b'\n' | b'\r')))
+    let after = |place: usize| body[place + 6..].iter().find(|byte| !matches!(byte, b' ' | b'\t' | b'\x0c'));
+    places.into_iter().any(|(place, _)| !matches!(after(place), None | Some(b'\n' | b'\r')))
 }
 
 /// The last place in the first half after a blank line.

@@ -28,6 +28,34 @@ fn block(events: &[&str]) -> String {
 }
 
 #[test]
+fn a_tool_input_that_is_given_whole_is_as_it_came_but_for_the_space() {
+    let document = r#"{"type":"message","content":[{"type":"tool_use","id":"a","name":"f","input":{ "n" : 1234567890123456789012, "x" : [1.0, 1E5 ,
+ -0], "a b":"\u00e9 \" : " }}],"stop_reason":"tool_use"}"#;
+    let transcript = tap(AnthropicMessages, &[document.as_bytes()]).transcript;
+    let expected = r#"{"n":1234567890123456789012,"x":[1.0,1E5,-0],"a b":"\u00e9 \" : "}"#;
+    assert_eq!(transcript.tool_calls[0].arguments, expected);
+}
+
+#[test]
+fn members_that_come_twice() {
+    let document = r#"{"type":"message","id":"m","content":[{"type":"text","text":"n","text":"hi"},{"type":"tool_use","id":"a","name":"f","input":{"x":1,"x":2}}],"stop_reason":"max","stop_reason":"end_turn","usage":{"input_tokens":1,"input_tokens":3,"output_tokens":1}}"#;
+    let started = format!(r#"{{"type":"message_start","message":{document},"message":{document}}}"#);
+    for body in [document.to_owned(), events(&[&started, r#"{"type":"message_stop"}"#])] {
+        let tapped = tap(AnthropicMessages, &[body.as_bytes()]);
+        let told = Told {
+            text: "hi",
+            calls: &[("a", "f", r#"{"x":2}"#)],
+            finish: Some("end_turn"),
+            id: Some("m"),
+            usage: Some((3, 1)),
+            notes: &["repeated_member"],
+            ..Told::default()
+        };
+        compare(&told, &tapped.transcript, &tapped.usage, &body);
+    }
+}
+
+#[test]
 fn usage_of_the_start_is_overlaid_by_that_of_the_deltas() {
     check(AnthropicMessages, &block(&[BLOCK, r#"{"type":"ping"}"#, HI]), &told("hi"));
     let whole = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":5,"cache_read_input_tokens":null,"cache_creation_input_tokens":2,"output_tokens":9}}"#;

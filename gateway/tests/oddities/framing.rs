@@ -37,11 +37,21 @@ fn data_in_several_lines_and_without_a_space() {
 
 #[test]
 fn ends_of_all_kinds() {
-    for end in ["", "data: [DONE]", "data: [DONE]\n", "data: [DONE]\n\n\n", ": bye\n\n"] {
+    for end in ["", "data: [DONE]", "data: [DONE]\n", "data: [DONE]\n\n\n", "data:  [DONE]\t\n\n", ": bye\n\n"] {
         check(OpenaiChat, &format!("data: {HI}\n\n{end}"), &told());
     }
     for end in ["", "\n"] {
         check(OpenaiChat, &format!("data: {HI}{end}"), &told());
+    }
+}
+
+#[test]
+fn the_end_with_spaces_around_it_is_the_end() {
+    for end in ["data: [DONE] \n\n", "data: [DONE] \r\n\r\n", "data:\t[DONE]\t\n", "data:   [DONE] ", "data: [DONE] \n"]
+    {
+        let body = format!("data: {HI}\n\n{end}");
+        check(OpenaiChat, &body, &told());
+        super::check_end_waits(OpenaiChat, &body, "[DONE]");
     }
 }
 

@@ -114,6 +114,19 @@ fn tool_calls() {
     check(OpenaiChat, &body, &call(&[("", "f", "{}")]));
     check(OpenaiChat, &stream(&[HI, &legacy(r#"{"name":"","arguments":""}"#)]), &told("hi"));
 
+    // A custom tool's input is no JSON.
+    let custom = |custom: &str| delta(&format!(r#"{{"index":0,"id":"a","type":"custom","custom":{{{custom}}}}}"#));
+    let more = delta(r#"{"index":0,"custom":{"input":" 1"}}"#);
+    let body = stream(&[&custom(r#""name":"sql","input":"""#), &custom(r#""input":"SELECT""#), &more]);
+    check(OpenaiChat, &body, &call(&[("a", "sql", "SELECT 1")]));
+    let filled_in = delta(
+        r#"{"index":0,"id":"a","function":{"name":"","arguments":""},"custom":{"name":"sql","input":"SELECT 1"}}"#,
+    );
+    check(OpenaiChat, &stream(&[&filled_in]), &call(&[("a", "sql", "SELECT 1")]));
+    let document = r#"{"choices":[{"message":{"tool_calls":[{"id":"a","type":"custom","custom":{"name":"sql","input":"SELECT 1"}}]},"finish_reason":"stop"}]}"#;
+    let tapped = tap(OpenaiChat, &[document.as_bytes()]);
+    super::compare(&call(&[("a", "sql", "SELECT 1")]), &tapped.transcript, &tapped.usage, document);
+
     // A whole answer has no indexes: each call is one.
     let document = r#"{"choices":[{"message":{"tool_calls":[{"function":{"name":"f","arguments":"1"}},{"function":{"name":"g","arguments":"2"}}]},"finish_reason":"stop"}]}"#;
     let transcript = tap(OpenaiChat, &[document.as_bytes()]).transcript;
@@ -208,6 +221,15 @@ fn errors_in_a_stream() {
     check(OpenaiChat, &(hi.clone() + "event: error\ndata: out of luck\n\n"), &failed((None, None, "out of luck")));
     let llamacpp = "error: {\"code\":500,\"message\":\"m\",\"type\":\"server_error\"}\n\n";
     check(OpenaiChat, &(hi + llamacpp), &failed((Some("server_error"), Some("500"), "m")));
+    // On the choice, as OpenRouter has it: no client stops at it, and what comes after it is read.
+    let choice = r#"{"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error","error":{"code":502,"message":"m"}}]}"#;
+    let usage = r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
+    let on_choice = Told { finish: Some("error"), usage: Some((3, 1)), ..failed((None, Some("502"), "m")) };
+    check(OpenaiChat, &events(&[HI, choice, usage, "[DONE]"]), &on_choice);
+    let document = r#"{"choices":[{"message":{"content":"hi"},"finish_reason":"error","error":{"code":502,"message":"m"}}],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
+    let tapped = tap(OpenaiChat, &[document.as_bytes()]);
+    super::compare(&on_choice, &tapped.transcript, &tapped.usage, document);
+    check(OpenaiChat, &stream(&[r#"{"choices":[{"delta":{"content":"hi"},"error":null}]}"#]), &told("hi"));
     // These are none.
     for event in [r#"{"error":null,"choices":[]}"#, r#"{"error":{},"choices":[]}"#] {
         check(OpenaiChat, &stream(&[HI, event]), &told("hi"));
@@ -232,6 +254,38 @@ fn whole_answers() {
     check_document(&format!("{HI}\n{STOP}\n"), &told("hi"));
     check_document("<html>no</html>", &Told { notes: &["unreadable_chunk"], ..Told::default() });
     check_document("{\"choices\":[{\"message\":", &Told { notes: &["unreadable_chunk"], ..Told::default() });
+}
+
+#[test]
+fn members_that_come_twice() {
+    let twice = |told: Told| Told { notes: &["repeated_member"], ..told };
+    let delta = r#"{"choices":[{"index":0,"delta":{"content":"x","content":"hi","reasoning_content":null,"reasoning_content":"hm"}}]}"#;
+    check(OpenaiChat, &stream(&[delta]), &twice(Told { reasoning: "hm", ..told("hi") }));
+    let parts = r#"{"choices":[{"delta":{"content":[{"type":"text","text":"ho","text":"hi"}]}}]}"#;
+    check(OpenaiChat, &stream(&[parts]), &twice(told("hi")));
+    let half_a_pair = r#"{"choices":[{"delta":{"content":[{"type":"text","text":"\ud83d"}]}}]}"#;
+    check(OpenaiChat, &stream(&[half_a_pair]), &Told { notes: &["text_mended"], ..told("\u{fffd}") });
+    let both = r#"{"id":"a","id":"b","choices":[{"delta":{"reasoning":"\ud83d"}}]}"#;
+    let notes: &[&str] = &["repeated_member", "text_mended"];
+    check(OpenaiChat, &stream(&[both]), &Told { id: Some("b"), reasoning: "\u{fffd}", notes, ..told("") });
+    let usage = r#"{"choices":[],"usage":{"prompt_tokens":1,"prompt_tokens":3,"completion_tokens":1,"prompt_tokens_details":{"cached_tokens":0,"cached_tokens":2}}}"#;
+    let body = stream(&[HI, usage]);
+    check(OpenaiChat, &body, &Told { usage: Some((3, 1)), ..told("hi") });
+    let usage_read = tap(OpenaiChat, &[body.as_bytes()]).usage;
+    assert_eq!(usage_read.parts.cache_read, 2);
+    assert!(usage.contains(usage_read.raw.unwrap().get()), "as it came");
+    for error in [
+        r#"{"error":{"message":"n","message":"m","code":1,"code":2}}"#,
+        r#"{"code":1,"code":2,"message":"m"}"#,
+        r#"{"choices":[],"error":null,"error":{"message":"m","code":2}}"#,
+    ] {
+        let transcript = tap(OpenaiChat, &[events(&[HI, error]).as_bytes()]).transcript;
+        let told = transcript.error.map(|error| (error.code.unwrap_or_default(), error.message));
+        assert_eq!(told, Some(("2".to_owned(), "m".to_owned())), "{error}");
+    }
+    let document = r#"{"id":"r","choices":[{"message":{"content":"n","content":"hi"},"finish_reason":"stop"}]}"#;
+    let transcript = tap(OpenaiChat, &[document.as_bytes()]).transcript;
+    assert_eq!((transcript.text.as_str(), transcript.finish_reason.as_deref()), ("hi", Some("stop")));
 }
 
 #[test]

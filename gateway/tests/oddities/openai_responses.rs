@@ -24,6 +24,11 @@ fn without_output(text: &'static str) -> Told {
     Told { notes: &["final_output_empty"], ..told(text) }
 }
 
+/// Without an end, or with a bad one.
+fn error_told(text: &'static str) -> Told {
+    Told { finish: None, usage: None, ..told(text) }
+}
+
 #[test]
 fn text_from_wherever_it_comes() {
     check(OpenaiResponses, &stream(&[CREATED, HI, COMPLETED]), &told("hi"));
@@ -107,6 +112,19 @@ fn ends_of_all_kinds() {
         &(stream(&[CREATED, HI]) + "event: error\ndata: oh\n\n"),
         &Told { error: Some((None, None, "oh")), ..error.clone() },
     );
+    // Perplexity has the error beside where the response would be, OpenRouter an event of its own.
+    let beside = r#"{"type":"response.failed","sequence_number":9,"error":{"code":"c","message":"m"}}"#;
+    let failed = |error| Told { finish: Some("failed"), error: Some(error), ..error_told("hi") };
+    check(OpenaiResponses, &stream(&[CREATED, HI, beside]), &failed((None, Some("c"), "m")));
+    check_end_waits(OpenaiResponses, &stream(&[CREATED, HI, beside]), "response.failed");
+    let bare = r#"{"type":"response.failed"}"#;
+    check(OpenaiResponses, &stream(&[CREATED, HI, bare]), &failed((None, None, "the response failed")));
+    let within = r#"{"type":"response.failed","response":{"status":"failed"},"error":{"message":"m"}}"#;
+    let body = stream(&[CREATED, HI, within]);
+    assert_eq!(tap(OpenaiResponses, &[body.as_bytes()]).transcript.error.unwrap().message, "m");
+    let named = r#"{"type":"response.error","error":{"code":"c","message":"m"}}"#;
+    check(OpenaiResponses, &stream(&[CREATED, HI, named]), &error);
+    check_end_waits(OpenaiResponses, &stream(&[CREATED, HI, named]), "response.error");
     check(OpenaiResponses, &(stream(&[CREATED, HI, COMPLETED]) + "data: [DONE]\n\n"), &told("hi"));
     check(
         OpenaiResponses,
@@ -131,6 +149,25 @@ fn what_is_not_understood() {
     check(OpenaiResponses, &stream(&[CREATED, newer, HI, COMPLETED]), &told("hi"));
     let body = stream(&[CREATED]) + "data: nonsense\n\n" + &stream(&[HI, COMPLETED]);
     check(OpenaiResponses, &body, &Told { notes: &["unreadable_event"], ..told("hi") });
+}
+
+#[test]
+fn members_that_come_twice() {
+    let twice = |told: Told| Told { notes: &["repeated_member"], ..told };
+    let hi = HI.replace("\"delta\"", "\"delta\":null,\"delta\"");
+    check(OpenaiResponses, &stream(&[CREATED, &hi, COMPLETED]), &twice(told("hi")));
+    for (once, repeated) in [
+        (r#""text":"hi""#, r#""text":"ho","text":"hi""#),
+        (r#""status":"completed""#, r#""status":null,"status":"completed""#),
+        (r#"{"type":"message","#, r#"{"type":"message","type":"message","#),
+    ] {
+        let completed = COMPLETED.replace(once, repeated);
+        check(OpenaiResponses, &stream(&[CREATED, HI, &completed]), &twice(told("hi")));
+        let document: serde_json::Value = serde_json::from_str(COMPLETED).unwrap();
+        let document = document["response"].to_string().replace(once, repeated);
+        let tapped = tap(OpenaiResponses, &[document.as_bytes()]);
+        compare(&twice(told("hi")), &tapped.transcript, &tapped.usage, &document);
+    }
 }
 
 #[test]

@@ -100,6 +100,7 @@ impl<'a> Plain<'a> {
             "finish_reason" => tokens.word_or_null(seen.first(2)?).map(|reason| self.finish_reason = reason),
             "message" => tokens.null(seen.first(3)?),
             "usage" => tokens.null(seen.first(4)?),
+            "error" => tokens.null(seen.first(5)?),
             _ => tokens.pass_over(MOST_DEPTH),
         })
     }

@@ -44,6 +44,8 @@ pub(super) struct Choice<'a> {
     pub(super) finish_reason: Text<'a>,
     #[serde(default, borrow)]
     pub(super) usage: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    pub(super) error: Option<&'a RawValue>,
 }
 
 /// What is new in a choice; in a whole answer, everything.
@@ -90,7 +92,26 @@ pub(super) struct ToolCallDelta<'a> {
     #[serde(default, borrow)]
     pub(super) id: Text<'a>,
     #[serde(default, borrow)]
-    pub(super) function: Object<FunctionDelta<'a>>,
+    function: Object<FunctionDelta<'a>>,
+    #[serde(default, borrow)]
+    custom: Object<CustomDelta<'a>>,
+}
+
+/// A custom tool's call: what it is given is no JSON.
+#[derive(Deserialize)]
+struct CustomDelta<'a> {
+    #[serde(default, borrow)]
+    name: Text<'a>,
+    #[serde(default, borrow)]
+    input: Option<&'a RawValue>,
+}
+
+impl<'a> ToolCallDelta<'a> {
+    /// What is called, and with what: a function, or a custom tool, the input of which stands for the arguments.
+    pub(super) fn called(self) -> Option<FunctionDelta<'a>> {
+        let custom = self.custom.0.map(|custom| FunctionDelta { name: custom.name, arguments: custom.input });
+        self.function.0.filter(FunctionDelta::says_anything).or(custom)
+    }
 }
 
 #[derive(Deserialize)]
@@ -137,7 +158,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
             },
             b'[' => {
                 let (mut text, mut thinking) = (String::new(), String::new());
-                each_part(json, |part| {
+                let read = each_part(json, |part| {
                     text.push_str(part.text.filled().unwrap_or(""));
                     // Not read as a content again: what is nested ever deeper must not cost us ever more of the stack.
                     if let Some(inner) = part.thinking {
@@ -145,10 +166,14 @@ impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
                             Ok(Borrowed(words)) => thinking.push_str(&words),
                             Err(_) => each_part(inner.get(), |part| {
                                 thinking.push_str(part.text.filled().unwrap_or(""));
-                            }),
+                                Ok(())
+                            })?,
                         }
                     }
+                    Ok(())
                 });
+                // So that the whole chunk is righted.
+                read.map_err(serde::de::Error::custom)?;
                 Content::Parts { text, thinking }
             }
             b'{' => Content::Text(Cow::Owned(compact(raw))),
@@ -158,15 +183,16 @@ impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
 }
 
 /// Goes through a list of parts, each an object or a plain text.
-fn each_part(json: &str, mut on: impl FnMut(ContentPart<'_>)) {
+fn each_part(json: &str, mut on: impl FnMut(ContentPart<'_>) -> serde_json::Result<()>) -> serde_json::Result<()> {
     let List(parts) = serde_json::from_str::<List<&RawValue>>(json).unwrap_or_default();
     for part in parts {
         if let Ok(Borrowed(text)) = serde_json::from_str(part.get()) {
-            on(ContentPart { text: Text(Some(text)), thinking: None });
-        } else if let Ok(part) = serde_json::from_str::<ContentPart<'_>>(part.get()) {
-            on(part);
+            on(ContentPart { text: Text(Some(text)), thinking: None })?;
+        } else if let Object(Some(part)) = serde_json::from_str::<Object<ContentPart<'_>>>(part.get())? {
+            on(part)?;
         }
     }
+    Ok(())
 }
 
 /// A string that borrows where it can.

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use super::plain::Plain;
+use crate::loose::length_of_quoted;
 use crate::transcript::Part;
 
 /// The longest chunk, its strings apart, that is remembered. Real ones have a few hundred bytes.
@@ -81,19 +82,6 @@ impl Template {
 /// Whether JSON allows all of these bytes in a string as they are, quotation marks and backslashes apart.
 fn is_allowed(string: &[u8]) -> bool {
     string.iter().copied().fold(u8::MAX, u8::min) >= b' '
-}
-
-/// How long the string is that begins with the quotation mark here, both marks included.
-fn length_of_quoted(quoted: &[u8]) -> Option<usize> {
-    let mut at = 1;
-    loop {
-        at += memchr::memchr2(b'"', b'\\', quoted.get(at..)?)?;
-        match quoted[at] {
-            b'"' => return Some(at + 1),
-            // What it escapes is judged by who reads the string.
-            _ => at += 2,
-        }
-    }
 }
 
 /// The text of a chunk that says nothing else, but for what every chunk of its stream says. Its bytes are those of the chunk:

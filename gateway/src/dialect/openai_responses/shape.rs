@@ -40,7 +40,7 @@ pub(super) struct Response<'a> {
     #[serde(default, borrow)]
     pub(super) incomplete_details: Object<Incomplete<'a>>,
     #[serde(default, borrow)]
-    pub(super) output: Option<&'a RawValue>,
+    pub(super) output: Option<List<Object<Item<'a>>>>,
     #[serde(default, borrow)]
     pub(super) usage: Option<&'a RawValue>,
     #[serde(default, borrow)]
@@ -70,9 +70,9 @@ pub(super) struct Item<'a> {
     #[serde(default, borrow)]
     input: Option<&'a RawValue>,
     #[serde(default, borrow)]
-    content: Option<&'a RawValue>,
+    content: List<Object<ContentPart<'a>>>,
     #[serde(default, borrow)]
-    summary: Option<&'a RawValue>,
+    summary: List<Object<ContentPart<'a>>>,
 }
 
 /// A part of an item's content, or of a summary.
@@ -98,20 +98,18 @@ impl<'a> Item<'a> {
     }
 
     /// The parts of the content.
-    pub(super) fn contents(&self) -> impl Iterator<Item = ContentPart<'a>> {
-        parts(self.content)
+    pub(super) fn contents(&self) -> impl Iterator<Item = &ContentPart<'a>> {
+        parts(&self.content)
     }
 
     /// The parts of the summary.
-    pub(super) fn summaries(&self) -> impl Iterator<Item = ContentPart<'a>> {
-        parts(self.summary)
+    pub(super) fn summaries(&self) -> impl Iterator<Item = &ContentPart<'a>> {
+        parts(&self.summary)
     }
 }
 
-fn parts(raw: Option<&RawValue>) -> impl Iterator<Item = ContentPart<'_>> {
-    let List(parts) =
-        raw.and_then(|raw| serde_json::from_str::<List<Object<ContentPart<'_>>>>(raw.get()).ok()).unwrap_or_default();
-    parts.into_iter().filter_map(|part| part.0)
+fn parts<'p, 'a>(parts: &'p List<Object<ContentPart<'a>>>) -> impl Iterator<Item = &'p ContentPart<'a>> {
+    parts.0.iter().filter_map(|part| part.0.as_ref())
 }
 
 fn words(raw: Option<&RawValue>) -> Cow<'_, str> {

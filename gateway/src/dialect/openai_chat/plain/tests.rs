@@ -18,7 +18,7 @@ const PLAIN: [&str; 8] = [
 ];
 
 /// What has to be left to the other reader, whatever it makes of it.
-const NOT_PLAIN: [&str; 20] = [
+const NOT_PLAIN: [&str; 21] = [
     "",
     "{}",
     "[]",
@@ -35,6 +35,7 @@ const NOT_PLAIN: [&str; 20] = [
     r#"{"choices":[{"delta":{"content":"a"},"message":{"content":"b"}}]}"#,
     r#"{"choices":[{"delta":{"content":"a"}}],"usage":{}}"#,
     r#"{"choices":[{"delta":{"content":"a"}}],"error":"x"}"#,
+    r#"{"choices":[{"delta":{"content":"a"},"error":{"code":1}}]}"#,
     r#"{"choices":[{"delta":{"tool_calls":[{}]}}]}"#,
     r#"{"choices":[{"delta":{"cont\u0065nt":"a"}}]}"#,
     r#"{"choices":[{"delta":{"content":"a"}}]}}"#,
@@ -116,6 +117,7 @@ fn choice() -> impl Strategy<Value = String> {
         ("message", delta()),
         ("finish_reason", text().boxed()),
         ("usage", odd().boxed()),
+        ("error", odd().boxed()),
         ("logprobs", odd().boxed()),
     ])
 }
