@@ -128,6 +128,8 @@ async fn compared(
     // A lock takes no snapshot: the tables are the ones that stay before one is taken.
     shadow.pin(&mut tx).await?;
     shadow.enter(&mut tx).await?;
+    // The first query does, before it is asked where the log ends: what the snapshot has is not behind that.
+    tx.execute("SELECT pg_current_snapshot()").await?;
     let last = Log::extent(client).await?.last;
     while let Some(events) = reprojection.read(committed.min(last)).await? {
         reprojection.project(&mut tx, &events).await?;

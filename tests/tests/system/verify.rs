@@ -1,9 +1,12 @@
 //! The tables compared with the log: what is wrong is named, with the event that says what is right.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use recorder::projection::tables::Table;
 use sqlx::PgPool;
+use tests::proxy::CuttingProxy;
 use tests::servers::Postgres;
 use tests::stack::Stack;
 
@@ -113,6 +116,46 @@ async fn names_a_corrupted_a_deleted_and_an_extra_row_and_a_counter_off_by_one()
         "{said}"
     );
     record.stack.settled().await.map(drop)
+}
+
+/// Chats go on between any two steps that it takes: each answer of its broker is late.
+#[tokio::test]
+async fn finds_no_difference_while_chats_go_on() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    stack.finished_chat(&ann, "first").await?;
+    let url: reqwest::Url = stack.nats.url().parse()?;
+    let broker = format!("127.0.0.1:{}", url.port().unwrap_or_default()).parse()?;
+    let proxy = CuttingProxy::start(broker).await?;
+    proxy.slow(Duration::from_millis(50));
+    let mut late = stack.recorder.clone();
+    late.nats_url = format!("nats://{}", proxy.address());
+    let done = AtomicBool::new(false);
+    let chatting = async {
+        while !done.load(Ordering::Relaxed) {
+            stack.finished_chat(&ann, "and on").await?;
+        }
+        anyhow::Ok(())
+    };
+    let verifying = async {
+        let mut said = Vec::new();
+        while said.len() < 3 {
+            let one = late.run(&["verify"]).await;
+            // The server may not have noticed yet that the last one is gone.
+            if !one.as_ref().is_err_and(|error| error.to_string().contains("another verify is running")) {
+                said.push(one);
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        said
+    };
+    let (chatted, said) = tokio::join!(chatting, verifying);
+    chatted?;
+    for said in said {
+        let said = said?;
+        anyhow::ensure!(said.contains("identical: "), "{said}");
+    }
+    stack.settled().await.map(drop)
 }
 
 /// Every table that the store writes is in the list that the oracle, rebuild and verify go by.
