@@ -139,7 +139,7 @@ impl Rebuilding {
         tell.phase(Phase::Projecting { events: extent.events });
         self.reprojection.advance(connection, extent.last, &|done| tell.done(done)).await?;
         tell.phase(Phase::CarryingOver);
-        self.reprojection.carry_over(connection, extent).await?;
+        self.reprojection.carry_over(connection, extent, None).await?;
         tell.phase(Phase::Indexing);
         self.reprojection.shadow().finish(connection).await?;
         match &plan.into {

@@ -8,7 +8,7 @@ use shared::event::Event;
 use shared::id::{ChatId, ConversationId};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
-use time::OffsetDateTime;
+use time::{Date, OffsetDateTime};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -268,20 +268,35 @@ impl Reprojection {
         Ok(events.into_iter().filter(|event| is_in(event, &live.chats, &live.conversations)).collect())
     }
 
-    /// Takes over from the live tables what is older than the log's first event, as far as the log does not have it.
-    pub async fn carry_over(&mut self, connection: &mut PgConnection, extent: &Extent) -> Result<(), ReprojectError> {
+    /// Takes over from the live tables what is older than the log's first event, as far as the log does not have it. Where only
+    /// the days from `since` on are projected, that is what belongs to them; and of older conversations that they touch, the log
+    /// was not asked when they were opened.
+    pub async fn carry_over(
+        &mut self,
+        connection: &mut PgConnection,
+        extent: &Extent,
+        since: Option<Date>,
+    ) -> Result<(), ReprojectError> {
         let begins = extent.begins_at.map(|at| if extent.is_cut { at + SKEW } else { at });
         let before = [begins, self.as_of].into_iter().flatten().min();
+        let from = since.map(|day| day.midnight().assume_utc());
+        let opened_before = before.map(|before| from.map_or(before, |from| before.max(from)));
+        // Chats that are older than the log and yet belong to these days, if there can be any.
+        let any = from.zip(before).is_none_or(|(from, before)| from < before);
         let (mut chat, mut conversation) = (Uuid::nil(), Uuid::nil());
         loop {
-            let ids = self.lacking(connection, &self.lacking_chats(), chat, before).await?;
+            if !any {
+                break;
+            }
+            let ids = self.lacking(connection, &self.lacking_chats(), chat, (from, before)).await?;
             let Some(last) = ids.last() else { break };
             chat = *last;
             self.done.carried += ids.len() as u64;
             self.carry(connection, &ids.into_iter().map(ChatId).collect::<Vec<_>>(), &[]).await?;
         }
         loop {
-            let ids = self.lacking(connection, &self.lacking_conversations(), conversation, before).await?;
+            let ids =
+                self.lacking(connection, &self.lacking_conversations(), conversation, (from, opened_before)).await?;
             let Some(last) = ids.last() else { break };
             conversation = *last;
             self.carry(connection, &[], &ids.into_iter().map(ConversationId).collect::<Vec<_>>()).await?;
@@ -315,7 +330,7 @@ impl Reprojection {
         connection: &mut PgConnection,
         sql: &str,
         after: Uuid,
-        before: Option<OffsetDateTime>,
+        (from, before): (Option<OffsetDateTime>, Option<OffsetDateTime>),
     ) -> Result<Vec<Uuid>, sqlx::Error> {
         if self.stop.is_cancelled() {
             return Ok(Vec::new());
@@ -324,6 +339,7 @@ impl Reprojection {
             .bind(after)
             .bind(before)
             .bind(CARRIED)
+            .bind(from)
             .fetch_all(connection)
             .await
     }
@@ -333,6 +349,7 @@ impl Reprojection {
         format!(
             "SELECT l.chat_id FROM {live} l LEFT JOIN {own} s USING (chat_id)
              WHERE l.chat_id > $1 AND ($2::timestamptz IS NULL OR l.started_at < $2)
+               AND ($4::timestamptz IS NULL OR l.started_at >= $4)
                AND (s.chat_id IS NULL
                     OR l.request_digest IS NOT NULL AND s.request_digest IS NULL
                     OR l.ending_digest IS NOT NULL AND s.ending_digest IS NULL)
@@ -340,13 +357,14 @@ impl Reprojection {
         )
     }
 
-    /// Where the log lacks the event that opened the conversation.
+    /// Where the log lacks the event that opened the conversation, or was not asked for it.
     fn lacking_conversations(&self) -> String {
         let (live, own) = (self.shadow.live(Table::Conversations), self.shadow.own(Table::Conversations));
         format!(
             "SELECT l.conversation_id FROM {live} l LEFT JOIN {own} s USING (conversation_id)
              WHERE l.conversation_id > $1 AND ($2::timestamptz IS NULL OR l.created_at < $2)
-               AND (s.conversation_id IS NULL OR s.created_at > l.created_at)
+               AND (s.conversation_id IS NULL AND ($4::timestamptz IS NULL OR l.created_at >= $4)
+                    OR s.created_at > l.created_at)
              ORDER BY l.conversation_id LIMIT $3"
         )
     }

@@ -142,9 +142,7 @@ async fn compared(
         unrecorded += (all - recorded.len()) as u64;
         reprojection.project(&mut tx, &recorded).await?;
     }
-    if since.is_none() {
-        reprojection.carry_over(&mut tx, extent).await?;
-    }
+    reprojection.carry_over(&mut tx, extent, since).await?;
     let mut tables = Vec::new();
     for table in Table::ALL {
         tables.push(compare(&mut tx, &shadow, table, since).await?);
