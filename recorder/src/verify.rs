@@ -142,6 +142,7 @@ async fn compared(
         unrecorded += (all - recorded.len()) as u64;
         reprojection.project(&mut tx, &recorded).await?;
     }
+    reprojection.look_in_quarantine(&mut tx).await?;
     reprojection.carry_over(&mut tx, extent, since).await?;
     let mut tables = Vec::new();
     for table in Table::ALL {
