@@ -1,4 +1,4 @@
-//! What to do about a batch that could not be written: decided here, acted on in `consume`.
+//! What to do about a batch that could not be written: decided here, acted on in `record` and `reproject`.
 //!
 //! The one distinction that matters: is it the database, or is it the events? A database that is down, full or not what we
 //! expect is never a reason to put an event aside; an event that PostgreSQL refuses for its content is never a reason to

@@ -56,8 +56,17 @@ pub struct Orphans {
     rules: Rules,
     pause: Duration,
     vigil: Vigil,
-    /// How far the ledger must be before chats that took too long are looked for again.
-    overdue_through: u64,
+    /// Chats that took too long, as seen by an earlier look; none if that saw none.
+    overdue: Option<Overdue>,
+}
+
+/// Chats that took too long, to be ended once the ledger is known to lack their ends.
+#[derive(Clone, Copy, Debug)]
+struct Overdue {
+    /// Those that started before this.
+    before: OffsetDateTime,
+    /// How far the stream must be in the ledger, so that an end which was already there is not overlooked.
+    through: u64,
 }
 
 /// The broker's side of a look.
@@ -73,7 +82,7 @@ impl Orphans {
         let pause = (rules.grace / 4).min(LONGEST_PAUSE);
         // A look may take its time where a server is slow to answer.
         let vigil = Vigil::new(rules.grace, pause * 2 + PATIENCE);
-        Self { client, pool, metrics, rules, pause, vigil, overdue_through: 0 }
+        Self { client, pool, metrics, rules, pause, vigil, overdue: None }
     }
 
     /// Looks until told to stop.
@@ -82,6 +91,7 @@ impl Orphans {
             if let Some(Err(error)) = stop.run_until_cancelled(self.step()).await {
                 // What could not be looked at may have been there.
                 self.vigil.blind();
+                self.overdue = None;
                 tracing::debug!(error = format!("{error:#}"), "leases could not be looked at");
             }
             self.metrics.gateways_missing.set(i64::try_from(self.vigil.missing()).unwrap_or(i64::MAX));
@@ -99,11 +109,14 @@ impl Orphans {
         let lost = self.vigil.look(Instant::now(), stand.last_sequence, &seen);
         let lost: Vec<_> = lost.into_iter().filter(|lost| lost.through <= stand.acknowledged).collect();
         let now = shared::event::now();
-        let overdue = now - self.rules.longest_chat;
-        self.overdue_through = self.overdue_through.min(stand.last_sequence);
-        let has_overdue =
-            self.overdue_through <= stand.acknowledged && seen.iter().any(|(open, _)| open.oldest < overdue);
-        if lost.is_empty() && !has_overdue {
+        let begun = now - self.rules.longest_chat;
+        let fresh = Overdue { before: begun, through: stand.last_sequence };
+        let any_overdue = seen.iter().any(|(open, _)| open.oldest < begun);
+        // Where the broker went back in time, what was asked for will not come.
+        self.overdue =
+            any_overdue.then(|| self.overdue.filter(|seen| seen.through <= stand.last_sequence).unwrap_or(fresh));
+        let overdue = self.overdue.filter(|overdue| overdue.through <= stand.acknowledged);
+        if lost.is_empty() && overdue.is_none() {
             return Ok(0);
         }
         // Held until the transaction ends, with everything published and acknowledged.
@@ -116,11 +129,15 @@ impl Orphans {
             let through = self.end(chats, now).await?;
             self.vigil.published(&gateway, through);
         }
-        if has_overdue {
-            let chats = chats::open(&self.pool, None, overdue, CHATS).await?;
-            tracing::warn!(chats = chats.len(), "chats took longer than any may: they are ended");
+        if let Some(Overdue { before, .. }) = overdue {
+            let chats = chats::open(&self.pool, None, before, CHATS).await?;
+            if !chats.is_empty() {
+                tracing::warn!(chats = chats.len(), "chats took longer than any may: they are ended");
+            }
             ended += chats.len();
-            self.overdue_through = self.end(chats, now).await?;
+            // What was ended is not ended again before the ledger has seen that, and others have their turn then.
+            let published = self.end(chats, now).await?;
+            self.overdue = Some(Overdue { through: published.max(fresh.through), ..fresh });
         }
         turn.end().await?;
         Ok(ended)

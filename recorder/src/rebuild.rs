@@ -4,6 +4,9 @@
 //! moment, what the log got meanwhile is added, and the shadow takes their place, all in one transaction. Whatever a recorder
 //! has written by then is in the log, and so in the shadow; whatever it had in hand comes after the fence, and joins.
 //!
+//! What the log has, but nobody can read, is left out if it is in quarantine, where it was left out too. If it is not, the tables
+//! may be all that is left of it: then they stay.
+//!
 //! Killed at any moment, the tables are as they were or as they shall be; what is left of a shadow is dropped by the next run.
 
 use std::time::Duration;
@@ -37,6 +40,8 @@ pub struct Plan {
     pub into: Option<String>,
     /// The record as of this time.
     pub as_of: Option<OffsetDateTime>,
+    /// Whether the live tables may go although they may have what cannot be read in the log any more.
+    pub without_unreadable: bool,
 }
 
 /// How far it is.
@@ -108,7 +113,8 @@ async fn attempt(
             let from = (Start::Beginning, &extent);
             let reprojection =
                 Reprojection::new(client.clone(), shadow.clone(), from, plan.as_of, holding, stop.clone());
-            let mut rebuilding = Rebuilding { client, reprojection, stop, uncommitted: Vec::new() };
+            let may_lose = plan.into.is_some() || plan.without_unreadable;
+            let mut rebuilding = Rebuilding { client, reprojection, stop, may_lose, uncommitted: Vec::new() };
             rebuilding.run(connection, plan, &extent, tell).await
         }
     };
@@ -124,6 +130,8 @@ struct Rebuilding {
     client: Client,
     reprojection: Reprojection,
     stop: CancellationToken,
+    /// Whether to go on without what cannot be read and is not in quarantine.
+    may_lose: bool,
     /// What was read behind a fence whose transaction came to nothing.
     uncommitted: Vec<Event>,
 }
@@ -138,8 +146,9 @@ impl Rebuilding {
     ) -> Result<Done, ReprojectError> {
         tell.phase(Phase::Projecting { events: extent.events });
         self.reprojection.advance(connection, extent.last, &|done| tell.done(done)).await?;
+        self.keep_what_cannot_be_read(connection).await?;
         tell.phase(Phase::CarryingOver);
-        self.reprojection.carry_over(connection, extent).await?;
+        self.reprojection.carry_over(connection, extent, None).await?;
         tell.phase(Phase::Indexing);
         self.reprojection.shadow().finish(connection).await?;
         match &plan.into {
@@ -207,9 +216,22 @@ impl Rebuilding {
         let last = extent?.last;
         loop {
             let Ok(events) = timeout_at(deadline, self.reprojection.read(last)).await else { return Ok(false) };
-            let Some(events) = events? else { return Ok(true) };
+            let Some(events) = events? else { break };
             self.uncommitted.extend(events.iter().cloned());
             self.reprojection.project(tx, &events).await?;
+        }
+        self.keep_what_cannot_be_read(tx).await?;
+        Ok(true)
+    }
+
+    /// Fails if the tables may have what the log does not say any more.
+    async fn keep_what_cannot_be_read(&mut self, connection: &mut PgConnection) -> Result<(), ReprojectError> {
+        self.reprojection.look_in_quarantine(connection).await?;
+        match self.reprojection.done {
+            Done { lost: count, first_lost: Some(first), .. } if !self.may_lose => {
+                Err(ReprojectError::Unreadable { count, first })
+            }
+            _ => Ok(()),
         }
     }
 }

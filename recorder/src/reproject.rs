@@ -8,7 +8,7 @@ use shared::event::Event;
 use shared::id::{ChatId, ConversationId};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
-use time::OffsetDateTime;
+use time::{Date, OffsetDateTime};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -24,6 +24,7 @@ use crate::source::log::{Ending, Extent, Log, LogError, Span, Start};
 use crate::source::setup::SetupError;
 use crate::store;
 use crate::store::alone;
+use crate::store::quarantine::{self, Reason};
 use crate::store::shadow::{Shadow, ShadowError};
 
 /// Batches are larger than the recorders' own: nobody waits for what is in them, and a chat's start and end that come in the
@@ -46,8 +47,18 @@ pub struct Reprojection {
     as_of: Option<OffsetDateTime>,
     stop: CancellationToken,
     holding: Holding,
+    /// Events that could not be read, and have not been looked for in quarantine yet.
+    unreadable: Vec<Unreadable>,
     /// What was done so far.
     pub done: Done,
+}
+
+/// An event that cannot be read.
+#[derive(Clone, Copy, Debug)]
+struct Unreadable {
+    sequence: u64,
+    /// Its id in quarantine, if it is there.
+    quarantine_id: Uuid,
 }
 
 /// When conversations and usage are written.
@@ -66,6 +77,10 @@ pub struct Done {
     pub events: u64,
     /// Of those, what no recorder of this version can read.
     pub undecodable: u64,
+    /// Of those in turn, what is not in quarantine either, as far as that was asked.
+    pub lost: u64,
+    /// The sequence of the first one that is not.
+    pub first_lost: Option<u64>,
     /// Of those, what the database refused.
     pub refused: u64,
     /// Chats that were taken over from the tables, for want of their events.
@@ -96,6 +111,18 @@ pub enum ReprojectError {
     /// The task that reads died.
     #[error("the reader of the log died")]
     Reader,
+    /// The tables may have what the log does not say any more.
+    #[error(
+        "{count} events of the log cannot be read, the first at sequence {first}, and are not in quarantine: what the tables \
+         have of them would be gone, so the tables are as they were. Put back what bucket BODIES has lost, use a recorder of a \
+         version that can read them, or wait until the recorders have come to them; --without-unreadable gives them up"
+    )]
+    Unreadable {
+        /// How many.
+        count: u64,
+        /// Where the first one is.
+        first: u64,
+    },
 }
 
 /// Reads the log on from where it was left, each time up to what is known to be there.
@@ -113,7 +140,7 @@ struct Ahead {
     events: Vec<Event>,
     changes: Changes,
     read: u64,
-    undecodable: u64,
+    unreadable: Vec<Unreadable>,
 }
 
 impl Reprojection {
@@ -127,7 +154,7 @@ impl Reprojection {
         stop: CancellationToken,
     ) -> Self {
         let reader = Reader { client, start, made_at: extent.made_at, log: None, gathered: Vec::new() };
-        Self { shadow, reader: Some(reader), as_of, stop, holding, done: Done::default() }
+        Self { shadow, reader: Some(reader), as_of, stop, holding, unreadable: Vec::new(), done: Done::default() }
     }
 
     /// The shadow.
@@ -175,9 +202,31 @@ impl Reprojection {
         let reader = self.reader.as_mut().ok_or(ReprojectError::Reader)?;
         let Some(batch) = reader.next(until).await? else { return Ok(None) };
         let ahead = Ahead::of(batch, self.as_of);
-        self.done.events += ahead.read;
-        self.done.undecodable += ahead.undecodable;
+        self.count(ahead.read, ahead.unreadable);
         Ok(Some(ahead.events))
+    }
+
+    fn count(&mut self, read: u64, unreadable: Vec<Unreadable>) {
+        self.done.events += read;
+        self.done.undecodable += unreadable.len() as u64;
+        self.unreadable.extend(unreadable);
+    }
+
+    /// Looks in quarantine for the events that could not be read, and counts those that are not there.
+    pub async fn look_in_quarantine(&mut self, connection: &mut PgConnection) -> Result<(), ReprojectError> {
+        let unreadable = std::mem::take(&mut self.unreadable);
+        if unreadable.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<_> = unreadable.iter().map(|event| event.quarantine_id).collect();
+        self.shadow.leave(connection).await?;
+        let there = quarantine::those_there(connection, &ids).await?;
+        self.shadow.enter(connection).await?;
+        for event in unreadable.iter().filter(|event| !there.contains(&event.quarantine_id)) {
+            self.done.lost += 1;
+            self.done.first_lost.get_or_insert(event.sequence);
+        }
+        Ok(())
     }
 
     /// Projects these events.
@@ -199,8 +248,7 @@ impl Reprojection {
         batch: Ahead,
         held: &mut Sums,
     ) -> Result<(), ReprojectError> {
-        self.done.events += batch.read;
-        self.done.undecodable += batch.undecodable;
+        self.count(batch.read, batch.unreadable);
         let holds = (self.holding == Holding::Many).then_some(&mut *held);
         match self.write_part(connection, &batch.events, batch.changes, holds).await? {
             None => Ok(()),
@@ -268,20 +316,35 @@ impl Reprojection {
         Ok(events.into_iter().filter(|event| is_in(event, &live.chats, &live.conversations)).collect())
     }
 
-    /// Takes over from the live tables what is older than the log's first event, as far as the log does not have it.
-    pub async fn carry_over(&mut self, connection: &mut PgConnection, extent: &Extent) -> Result<(), ReprojectError> {
+    /// Takes over from the live tables what is older than the log's first event, as far as the log does not have it. Where only
+    /// the days from `since` on are projected, that is what belongs to them; and of older conversations that they touch, the log
+    /// was not asked when they were opened.
+    pub async fn carry_over(
+        &mut self,
+        connection: &mut PgConnection,
+        extent: &Extent,
+        since: Option<Date>,
+    ) -> Result<(), ReprojectError> {
         let begins = extent.begins_at.map(|at| if extent.is_cut { at + SKEW } else { at });
         let before = [begins, self.as_of].into_iter().flatten().min();
+        let from = since.map(|day| day.midnight().assume_utc());
+        let opened_before = before.map(|before| from.map_or(before, |from| before.max(from)));
+        // Chats that are older than the log and yet belong to these days, if there can be any.
+        let any = from.zip(before).is_none_or(|(from, before)| from < before);
         let (mut chat, mut conversation) = (Uuid::nil(), Uuid::nil());
         loop {
-            let ids = self.lacking(connection, &self.lacking_chats(), chat, before).await?;
+            if !any {
+                break;
+            }
+            let ids = self.lacking(connection, &self.lacking_chats(), chat, (from, before)).await?;
             let Some(last) = ids.last() else { break };
             chat = *last;
             self.done.carried += ids.len() as u64;
             self.carry(connection, &ids.into_iter().map(ChatId).collect::<Vec<_>>(), &[]).await?;
         }
         loop {
-            let ids = self.lacking(connection, &self.lacking_conversations(), conversation, before).await?;
+            let ids =
+                self.lacking(connection, &self.lacking_conversations(), conversation, (from, opened_before)).await?;
             let Some(last) = ids.last() else { break };
             conversation = *last;
             self.carry(connection, &[], &ids.into_iter().map(ConversationId).collect::<Vec<_>>()).await?;
@@ -315,7 +378,7 @@ impl Reprojection {
         connection: &mut PgConnection,
         sql: &str,
         after: Uuid,
-        before: Option<OffsetDateTime>,
+        (from, before): (Option<OffsetDateTime>, Option<OffsetDateTime>),
     ) -> Result<Vec<Uuid>, sqlx::Error> {
         if self.stop.is_cancelled() {
             return Ok(Vec::new());
@@ -324,6 +387,7 @@ impl Reprojection {
             .bind(after)
             .bind(before)
             .bind(CARRIED)
+            .bind(from)
             .fetch_all(connection)
             .await
     }
@@ -333,6 +397,7 @@ impl Reprojection {
         format!(
             "SELECT l.chat_id FROM {live} l LEFT JOIN {own} s USING (chat_id)
              WHERE l.chat_id > $1 AND ($2::timestamptz IS NULL OR l.started_at < $2)
+               AND ($4::timestamptz IS NULL OR l.started_at >= $4)
                AND (s.chat_id IS NULL
                     OR l.request_digest IS NOT NULL AND s.request_digest IS NULL
                     OR l.ending_digest IS NOT NULL AND s.ending_digest IS NULL)
@@ -340,13 +405,14 @@ impl Reprojection {
         )
     }
 
-    /// Where the log lacks the event that opened the conversation.
+    /// Where the log lacks the event that opened the conversation, or was not asked for it.
     fn lacking_conversations(&self) -> String {
         let (live, own) = (self.shadow.live(Table::Conversations), self.shadow.own(Table::Conversations));
         format!(
             "SELECT l.conversation_id FROM {live} l LEFT JOIN {own} s USING (conversation_id)
              WHERE l.conversation_id > $1 AND ($2::timestamptz IS NULL OR l.created_at < $2)
-               AND (s.conversation_id IS NULL OR s.created_at > l.created_at)
+               AND (s.conversation_id IS NULL AND ($4::timestamptz IS NULL OR l.created_at >= $4)
+                    OR s.created_at > l.created_at)
              ORDER BY l.conversation_id LIMIT $3"
         )
     }
@@ -398,11 +464,16 @@ impl Reader {
 
 impl Ahead {
     fn of(batch: Batch, as_of: Option<OffsetDateTime>) -> Self {
-        let (read, undecodable) = (batch.len() as u64, batch.undecodable.len() as u64);
+        let read = batch.len() as u64;
+        let unreadable = batch.undecodable.iter().map(|(delivery, error)| Unreadable {
+            sequence: delivery.sequence(),
+            quarantine_id: delivery.quarantined(Reason::Undecodable, error.to_string()).id(),
+        });
+        let unreadable = unreadable.collect();
         let mut events = batch.events;
         if let Some(as_of) = as_of {
             events.retain(|event| event.time() <= as_of);
         }
-        Self { changes: project(&events), events, read, undecodable }
+        Self { changes: project(&events), events, read, unreadable }
     }
 }

@@ -15,10 +15,10 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::jetstream::consumer::pull::{self, MessagesErrorKind};
 use async_nats::jetstream::{self, AckKind};
-use async_nats::{Client, ConnectOptions, Event as ConnectionEvent, ServerAddr};
+use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event as ConnectionEvent, ServerAddr};
 use futures_util::{FutureExt as _, StreamExt as _};
 use shared::event::Event;
-use shared::stream::ACK_WAIT;
+use shared::stream::{ACK_WAIT, servers};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::batch::{Fill, Limits};
@@ -42,10 +42,13 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub const PROGRESS: Duration = Duration::from_secs(ACK_WAIT.as_secs() / 3);
 
 /// A connection to the broker that comes back by itself, and need not be there yet.
-pub async fn connect(url: &str) -> Result<Client, async_nats::ConnectError> {
-    let servers: Result<Vec<ServerAddr>, _> = url.split(',').map(|server| server.trim().parse()).collect();
-    let servers = servers
-        .map_err(|error| async_nats::ConnectError::with_source(async_nats::ConnectErrorKind::ServerParse, error))?;
+pub async fn connect(url: &str) -> Result<Client, ConnectError> {
+    let malformed = |error| ConnectError::with_source(ConnectErrorKind::ServerParse, error);
+    let servers: Result<Vec<ServerAddr>, _> = servers(url).into_iter().map(str::parse).collect();
+    let servers = servers.map_err(malformed)?;
+    if servers.is_empty() {
+        return Err(ConnectErrorKind::ServerParse.into());
+    }
     let options = ConnectOptions::new()
         .name("stenograph-recorder")
         .ping_interval(PING)
@@ -308,6 +311,20 @@ async fn answer<'a>(deliveries: impl Iterator<Item = &'a Delivery>, kind: AckKin
         if let Err(error) = delivery.answer(kind).await {
             tracing::warn!(error, "the broker could not be told");
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn servers_are_named_with_commas_between_them() {
+        for (url, is_good) in
+            [("nats://a:4222, b:4222,", true), ("a", true), (" , ", false), ("", false), ("nats://:x", false)]
+        {
+            assert_eq!(connect(url).await.is_ok(), is_good, "{url}");
         }
     }
 }

@@ -128,6 +128,8 @@ async fn compared(
     // A lock takes no snapshot: the tables are the ones that stay before one is taken.
     shadow.pin(&mut tx).await?;
     shadow.enter(&mut tx).await?;
+    // The first query does, before it is asked where the log ends: what the snapshot has is not behind that.
+    tx.execute("SELECT pg_current_snapshot()").await?;
     let last = Log::extent(client).await?.last;
     while let Some(events) = reprojection.read(committed.min(last)).await? {
         reprojection.project(&mut tx, &events).await?;
@@ -140,9 +142,8 @@ async fn compared(
         unrecorded += (all - recorded.len()) as u64;
         reprojection.project(&mut tx, &recorded).await?;
     }
-    if since.is_none() {
-        reprojection.carry_over(&mut tx, extent).await?;
-    }
+    reprojection.look_in_quarantine(&mut tx).await?;
+    reprojection.carry_over(&mut tx, extent, since).await?;
     let mut tables = Vec::new();
     for table in Table::ALL {
         tables.push(compare(&mut tx, &shadow, table, since).await?);

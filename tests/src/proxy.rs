@@ -3,18 +3,22 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::sleep;
 
 /// What the wires do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wires {
     /// Bytes pass.
     Whole,
+    /// Bytes pass this much later.
+    Slow(Duration),
     /// Connections stay open, new ones are accepted, and nothing passes.
     Stalled,
     /// Connections are closed, and new ones as soon as they are made.
@@ -78,6 +82,11 @@ impl CuttingProxy {
     /// Tells the clients that the server has sent its last byte.
     pub fn half_close(&self) {
         self.wires.send_replace(Wires::HalfClosed);
+    }
+
+    /// Lets everything pass this much later, either way.
+    pub fn slow(&self, by: Duration) {
+        self.wires.send_replace(Wires::Slow(by));
     }
 
     /// Lets bytes pass again, on the connections that are left and on new ones.
@@ -156,6 +165,9 @@ async fn copy(
         let Ok(read @ 1..) = read else { break };
         // What was read while the wires are stalled waits here, and nothing more is read.
         let Ok(wires) = wires.wait_for(|wires| *wires != Wires::Stalled).await.map(|wires| *wires) else { break };
+        if let Wires::Slow(by) = wires {
+            sleep(by).await;
+        }
         if half_closed(wires) || to.write_all(&buffer[..read]).await.is_err() {
             break;
         }

@@ -26,6 +26,9 @@ pub(super) struct RebuildArguments {
     /// Make the tables in this new schema, and leave the ones in use alone.
     #[arg(long, value_parser = schema)]
     into: Option<String>,
+    /// Go on without events that cannot be read and are not in quarantine: what the tables have of them is lost.
+    #[arg(long, conflicts_with = "into")]
+    without_unreadable: bool,
 }
 
 #[derive(Debug, Args)]
@@ -41,10 +44,10 @@ pub(super) struct VerifyArguments {
 pub(super) struct Different(i64);
 
 pub(super) async fn run_rebuild(arguments: RebuildArguments, config: &Config) -> anyhow::Result<()> {
-    let RebuildArguments { until, into } = arguments;
+    let RebuildArguments { until, into, without_unreadable } = arguments;
     let (mut connection, client) = servers(config).await?;
     let progress = Progress::new();
-    let plan = Plan { into, as_of: until };
+    let plan = Plan { into, as_of: until, without_unreadable };
     let done = rebuild(&mut connection, client, &plan, stopping(), &progress).await;
     progress.clear();
     let done = done?;
@@ -107,7 +110,8 @@ fn rows(verified: &Verified) -> String {
 fn besides(done: Done) -> String {
     let some = |number: u64, what: &str| if number > 0 { format!("; {number} {what}") } else { String::new() };
     some(done.carried, "chats are older than the log and taken as they are")
-        + &some(done.undecodable, "events cannot be read, as when they were put into quarantine")
+        + &some(done.undecodable - done.lost, "events cannot be read, as when they were put into quarantine")
+        + &some(done.lost, "events cannot be read, and are not in quarantine")
         + &some(done.refused, "events were refused, as when they were put into quarantine")
 }
 

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | U+0000, in text and in JSON | the six characters `\u0000` |
 //! | half a surrogate pair in JSON (`\ud800`) | the six characters |
-//! | JSON nested deeper than 100, or a number beyond a double's range or of over 1000 digits | the whole value as one JSON string |
+//! | JSON nested deeper than 100, or a number at or beyond the end of a double's range, or of over about 1000 digits when written out | the whole value as one JSON string |
 //! | a token count over 10^12 | 10^12: sums of them stay far from the end of bigint |
 //! | milliseconds over 2^63 | 2^63 - 1 |
 //! | nanoseconds | cut to microseconds |
@@ -22,6 +22,8 @@ const NUL: &str = "\\u0000";
 const MAX_TOKENS: i64 = 1_000_000_000_000;
 const MAX_DEPTH: usize = 100;
 const MAX_DIGITS: usize = 1000;
+/// A little less than the largest double: so close to that, whether serde_json reads a number depends on how it is written.
+const MOST: f64 = 1.79e308;
 const LAST: OffsetDateTime = datetime!(9999-12-31 23:59:59.999999 UTC);
 const FIRST: OffsetDateTime = datetime!(0001-01-01 00:00 UTC);
 
@@ -108,7 +110,7 @@ fn for_jsonb(json: &str) -> Cow<'_, str> {
         return as_string(json);
     }
     let escaped = if json.contains("\\u") { escape_unpaired(json) } else { Cow::Borrowed(json) };
-    // What serde_json reads as a value has no number beyond the range of a double, which `numeric` exceeds.
+    // Whoever reads the row has to be able to read it as a value.
     if serde_json::from_str::<Value>(&escaped).is_ok() { escaped } else { as_string(json) }
 }
 
@@ -144,10 +146,17 @@ fn is_tame(json: &str) -> bool {
     number_from.is_none_or(|from| is_tame_number(&json[from..]))
 }
 
+/// `jsonb` writes a number out, without an exponent: that, too, has to be tame, since a row that is read is taken in again.
 fn is_tame_number(number: &str) -> bool {
+    if !number.starts_with(|c: char| c == '-' || c.is_ascii_digit()) {
+        // The letter in `true` and `false`.
+        return true;
+    }
     let exponent = number.split_once(['e', 'E']).map_or("", |(_, exponent)| exponent);
     let digits = exponent.trim_start_matches(['+', '-']).trim_start_matches('0');
-    number.len() <= MAX_DIGITS && digits.len() <= 3
+    let zeros = if digits.is_empty() { Ok(0) } else { digits.parse::<u16>() };
+    zeros.is_ok_and(|zeros| number.len() + usize::from(zeros) <= MAX_DIGITS)
+        && number.parse::<f64>().is_ok_and(|number| number.abs() < MOST)
 }
 
 /// Doubles the backslash of each `\uXXXX` that stands for U+0000 or for half a pair.
@@ -183,7 +192,73 @@ fn unit(text: &str) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// A number as `numeric`, and so `jsonb`, prints it: written out, with as many digits behind the point as it came with.
+    fn printed(number: &str) -> String {
+        let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+        let exponent: i64 = exponent.trim_start_matches('+').parse().unwrap();
+        let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |rest| ("-", rest));
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let (mut digits, behind) = (format!("{whole}{fraction}"), i64::try_from(fraction.len()).unwrap() - exponent);
+        digits.push_str(&"0".repeat(usize::try_from(-behind).unwrap_or(0)));
+        let behind = usize::try_from(behind).unwrap_or(0);
+        digits.insert_str(0, &"0".repeat((behind + 1).saturating_sub(digits.len())));
+        let (whole, fraction) = digits.split_at(digits.len() - behind);
+        let whole = match whole.trim_start_matches('0') {
+            "" => "0",
+            whole => whole,
+        };
+        if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
+    }
+
+    #[test]
+    fn numbers_are_printed_as_postgresql_does() {
+        for (number, expected) in [
+            ("1e3", "1000"),
+            ("-1.50e1", "-15.0"),
+            ("1.5e-3", "0.0015"),
+            ("12.5E+1", "125"),
+            ("120e-2", "1.20"),
+            ("0.001e2", "0.1"),
+            ("0", "0"),
+        ] {
+            assert_eq!(printed(number), expected);
+        }
+    }
+
+    #[test]
+    fn the_largest_numbers_are_the_same_however_they_are_written() {
+        let is_kept = |number: &str| Json::new(number).as_str() == number;
+        for (number, expected) in [
+            ("1.7976931348623157e308", false),
+            ("-1.7976931348623157e308", false),
+            ("1.78e308", true),
+            ("-1e308", true),
+            ("2.2250738585072014e-308", true),
+            ("5e-324", true),
+        ] {
+            assert_eq!((is_kept(number), is_kept(&printed(number))), (expected, expected), "{number}");
+        }
+    }
+
+    proptest! {
+        /// Or a row that was read back would be another than the one that was written.
+        #[test]
+        fn what_jsonb_prints_of_json_stays_as_it_is(
+            sign in "-?", whole in "0|[1-9][0-9]{0,2}|[1-9][0-9]{0,1000}", fraction in "|[.][0-9]{1,3}|[.][0-9]{1,1000}",
+            exponent in "|[eE][+-]?[0-9]{1,4}|e-9[89][0-9]|e30[0-9]",
+        ) {
+            let number = format!("{sign}{whole}{fraction}{exponent}");
+            if Json::new(&number).as_str() == number {
+                let printed = printed(&number);
+                let again = Json::new(&printed);
+                prop_assert_eq!(again.as_str(), printed.as_str());
+            }
+        }
+    }
 
     #[test]
     fn text_loses_only_what_cannot_be_held() {
@@ -205,6 +280,8 @@ mod tests {
         check("[1e-20000]", r#""[1e-20000]""#);
         check("[true,1e308,1e-0100]", "[true,1e308,1e-0100]");
         check("-1e-99999", r#""-1e-99999""#);
+        check("[1e-990]", "[1e-990]");
+        check("[1e-999]", r#""[1e-999]""#);
         let deep = "[".repeat(200) + &"]".repeat(200);
         check(&deep, &format!("\"{deep}\""));
     }

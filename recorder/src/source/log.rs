@@ -93,10 +93,12 @@ pub struct Log {
     messages: Option<Ordered>,
     /// The last sequence that will be read.
     last: u64,
-    /// The last sequence that has been read.
+    /// The last sequence that has been delivered.
     at: u64,
     /// How many events of the span the broker still has.
     pending: u64,
+    /// The last event that was delivered, until it has its body: kept here so that giving up waiting for that loses nothing.
+    unfilled: Option<Delivery>,
 }
 
 impl Log {
@@ -104,7 +106,7 @@ impl Log {
     pub async fn open(client: Client, span: Span) -> Result<Self, LogError> {
         let stream = stream(&client).await?;
         let last = span.to.unwrap_or(stream.cached_info().state.last_sequence);
-        let mut log = Self { client, span, messages: None, last, at: 0, pending: 0 };
+        let mut log = Self { client, span, messages: None, last, at: 0, pending: 0, unfilled: None };
         let patience = Patience::begin();
         while let Err(error) = log.bind(&stream).await {
             if !patience.lasts(&error).await {
@@ -114,10 +116,15 @@ impl Log {
         Ok(log)
     }
 
-    /// The next event, or whatever else is in its place; `None` at the end.
+    /// The next event, or whatever else is in its place; `None` at the end. May be given up at any moment, and asked again.
     pub async fn next(&mut self) -> Result<Option<Delivery>, LogError> {
         let mut patience = None;
         loop {
+            if let Some(delivery) = &self.unfilled {
+                let filled = timeout(BODY, Bodies::new(self.client.clone()).fill(delivery)).await;
+                filled.map_err(|_| LogError::Unavailable("a body could not be fetched".to_owned()))?;
+                return Ok(self.unfilled.take());
+            }
             let stops = self.span.ending == Ending::Stop;
             if stops && self.at >= self.last {
                 return Ok(None);
@@ -134,19 +141,15 @@ impl Log {
                     Some(Ok(message)) => {
                         let delivery = Delivery::new(message);
                         (self.at, self.pending) = (delivery.sequence(), delivery.pending());
-                        if self.span.ending == Ending::Stop && self.at > self.last {
-                            continue;
-                        }
-                        let filled = timeout(BODY, Bodies::new(self.client.clone()).fill(&delivery)).await;
-                        filled.map_err(|_| LogError::Unavailable("a body could not be fetched".to_owned()))?;
-                        return Ok(Some(delivery));
+                        self.unfilled = Some(delivery).filter(|_| !stops || self.at <= self.last);
+                        continue;
                     }
                     Some(Err(error)) => error.to_string(),
                     None => "the consumer is gone".to_owned(),
                 },
                 None => "not bound".to_owned(),
             };
-            // Whatever it was, the reader begins anew behind the last event that it has read.
+            // Whatever it was, the reader begins anew behind the last event that it was given.
             self.messages = None;
             if !patience.get_or_insert_with(Patience::begin).lasts(&problem).await {
                 return Err(LogError::Unavailable(problem));

@@ -69,7 +69,7 @@ pub async fn create(jetstream: &Context, choices: Choices) -> Result<Created, Se
         }
         Err(error) => return Err(error),
     };
-    let made_buckets = buckets::create(jetstream, choices).await?;
+    let made_buckets = buckets::create(jetstream, choices, stream.cached_info().config.max_age).await?;
     match verify_consumer(&stream).await {
         Ok(()) => Ok(made_buckets),
         Err(SetupError::Missing(_)) => {
@@ -85,7 +85,7 @@ pub async fn create(jetstream: &Context, choices: Choices) -> Result<Created, Se
 pub async fn consumer(jetstream: &Context) -> Result<consumer::PullConsumer, SetupError> {
     let stream = verified_stream(jetstream, Choices::default()).await?;
     verify_consumer(&stream).await?;
-    buckets::verify_needed(jetstream).await?;
+    buckets::verify_needed(jetstream, stream.cached_info().config.max_age).await?;
     stream.get_consumer(CONSUMER).await.map_err(|error| unavailable(&*error))
 }
 

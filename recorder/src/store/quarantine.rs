@@ -1,6 +1,6 @@
 //! The `quarantine` table: events that can never be projected, kept whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest as _, Sha256};
 use sqlx::{PgConnection, PgPool};
@@ -103,6 +103,12 @@ pub async fn list(pool: &PgPool, after: Option<Uuid>, limit: u16) -> Result<Vec<
     .await
 }
 
+/// Which of these events are there.
+pub async fn those_there(connection: &mut PgConnection, ids: &[Uuid]) -> Result<BTreeSet<Uuid>, sqlx::Error> {
+    let there = sqlx::query_scalar("SELECT quarantine_id FROM quarantine WHERE quarantine_id = ANY($1)").bind(ids);
+    Ok(there.fetch_all(connection).await?.into_iter().collect())
+}
+
 /// How many there are.
 pub async fn count(pool: &PgPool) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM quarantine"#).fetch_one(pool).await
@@ -162,7 +168,8 @@ impl Quarantined {
         headers.get(name)?.first().cloned()
     }
 
-    fn id(&self) -> Uuid {
+    /// Its id in quarantine: the same whoever puts it there.
+    pub fn id(&self) -> Uuid {
         let mut hash = Sha256::new();
         for part in [self.subject.as_bytes(), self.headers.as_bytes(), &self.payload] {
             hash.update((part.len() as u64).to_le_bytes());

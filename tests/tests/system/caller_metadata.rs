@@ -1,8 +1,12 @@
 //! What callers say about their chats can be asked for: through the API, and in SQL, with an index for it.
 
 use serde_json::{Value, json};
+use shared::event::{Event, EventKind};
 use sqlx::AssertSqlSafe;
+use tests::servers::Postgres;
 use tests::stack::{MODEL, Stack, User};
+
+use crate::rebuild::dump;
 
 async fn chat(stack: &Stack, user: &User, said: &Value, tags: &str) -> anyhow::Result<String> {
     let mut body = json!({"model": MODEL, "messages": [{"role": "user", "content": "x"}]});
@@ -69,5 +73,59 @@ async fn chats_are_found_by_what_callers_said() -> anyhow::Result<()> {
     assert!(!verified.contains("differ") || verified.contains("0 differ"), "{verified}");
     let lines = stack.recorder.run(&["replay", "--kind", "started", "--fields", "data.caller_metadata.tags"]).await?;
     assert_eq!(lines.matches("blue").count(), 3, "{lines}");
+    Ok(())
+}
+
+/// A start that was read back, because its end came later, is what it is when both come at once.
+#[tokio::test]
+async fn numbers_are_the_same_however_events_are_batched() -> anyhow::Result<()> {
+    let numbers = [
+        "1e-999",
+        "-1e-997",
+        "1e-990",
+        "1e308",
+        "0.1e-500",
+        "0e-999",
+        "1e-10",
+        "true",
+        "1E+2",
+        "1.7976931348623157e308",
+    ];
+    let mut dumps = Vec::new();
+    for batch in [1, 2 * numbers.len()] {
+        let url = Postgres::shared().await?.database().await?;
+        let pool = recorder::store::connect(&url.into(), 1)?;
+        recorder::store::migrate(&pool).await?;
+        let mut events = Vec::new();
+        for (n, number) in numbers.iter().enumerate() {
+            let id = format!("01936b6e-2f00-7abc-8def-0000000000{n:02}");
+            let ids = format!(
+                r#""chat_id":"{id}","conversation_id":"01936b6e-2f00-8784-a514-c19a14c72d61","user_id":"u","gateway":"g",
+                   "model":"m","started_at":"2026-11-22T12:00:00Z""#
+            );
+            let started = format!(
+                r#"{{{ids},"conversation_origin":"minted","dialect":"openai_chat","stream":true,"parameters":{{}},"messages":[],
+                   "assistant_message_id":"{id}","caller_metadata":{{"user":"u-1","metadata":{{"x":{number}}}}}}}"#
+            );
+            let failed = format!(
+                r#"{{{ids},"failed_at":"2026-11-22T12:00:01Z","stage":"upstream_stream","error":{{"message":"broke"}},
+                   "usage":{{"source":"unknown","prompt_tokens":null,"completion_tokens":null,"total_tokens":null,
+                   "parts":{{"uncached_input":0,"cache_read":0,"cache_write":0,"output":0,"reasoning":0}}}},
+                   "duration_ms":1000,"attempts":[]}}"#
+            );
+            events.push(Event::decode(EventKind::ChatStarted, started.as_bytes())?);
+            events.push(Event::decode(EventKind::ChatFailed, failed.as_bytes())?);
+        }
+        for events in events.chunks(batch) {
+            recorder::store::apply(&pool, recorder::projection::project(events)).await?;
+        }
+        let objects: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM chats WHERE caller_metadata @> '{\"user\":\"u-1\"}'")
+                .fetch_one(&pool)
+                .await?;
+        assert_eq!(usize::try_from(objects)?, numbers.len(), "in batches of {batch}");
+        dumps.push(dump(&pool, "public").await?);
+    }
+    assert_eq!(dumps[0], dumps[1]);
     Ok(())
 }

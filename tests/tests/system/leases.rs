@@ -1,13 +1,17 @@
 //! A gateway that is lost leaves no chat open for ever: a recorder ends them, as events in the stream; a true end that comes
 //! later takes the place of that. And a gateway that lives is never taken for lost, whatever the broker does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use recorder::metrics::Metrics;
+use recorder::orphans::{Orphans, Rules};
+use recorder::projection::tables::Table;
 use reqwest::Response;
 use serde_json::json;
 use shared::event::{Event, FailureStage};
 use tests::services::Gateway;
-use tests::stack::{MODEL, Stack, User, header};
+use tests::stack::{MODEL, Stack, User, header, publish_again};
 use tests::upstream::{Gate, Script, Step};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -143,4 +147,76 @@ async fn a_gateway_that_lives_is_not_lost_because_the_broker_was_away() -> anyho
     becomes(&pool, &chat_of_alive, "completed").await?;
     stack.settled().await?;
     Ok(())
+}
+
+/// A new database, or one that was away for long: the stream has ends that the ledger does not have yet.
+#[tokio::test]
+async fn chats_that_took_too_long_are_ended_only_where_the_ledger_has_caught_up() -> anyhow::Result<()> {
+    let mut stack = Stack::start().await?;
+    let (ann, pool) = (stack.user("ann").await?, stack.database().await?);
+    for text in ["ended", "never ended"] {
+        stack.finished_chat(&ann, text).await?;
+        stack.settled().await?;
+    }
+    let events = stack.settled().await?.events;
+    for recorder in stack.recorders.drain(..) {
+        recorder.terminate(PATIENCE).await?;
+    }
+    let tables = Table::ALL.map(Table::name).join(", ");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("TRUNCATE {tables}"))).execute(&pool).await?;
+    let jetstream = stack.jetstream().await?;
+    jetstream.get_stream(shared::stream::NAME).await?.purge().await?;
+    // The same two days ago, but for the last end: all of it is in the stream, and the starts are in the ledger.
+    let ago = time::Duration::days(2);
+    let (mut starts, mut ends) = (Vec::new(), Vec::new());
+    for event in events {
+        match event {
+            Event::ChatStarted(mut event) => {
+                event.started_at -= ago;
+                starts.push((event.chat_id.to_string(), Event::ChatStarted(event)));
+            }
+            Event::MessageCompleted(mut event) => {
+                event.started_at -= ago;
+                event.finished_at -= ago;
+                ends.push(Event::MessageCompleted(event));
+            }
+            other => anyhow::bail!("{other:?}"),
+        }
+    }
+    let (chats, starts): (Vec<_>, Vec<_>) = starts.into_iter().unzip();
+    for event in starts.iter().chain(&ends[..1]) {
+        publish_again(&jetstream, event).await?;
+    }
+    recorder::store::apply(&pool, recorder::projection::project(&starts)).await?;
+
+    let hour = Duration::from_secs(3600);
+    let client = recorder::source::connect(&stack.nats.url()).await?;
+    let metrics = Arc::new(Metrics::register(&mut <_>::default()));
+    let mut orphans = Orphans::new(client, pool.clone(), metrics, Rules { grace: hour, longest_chat: 24 * hour });
+    for _ in 0..3 {
+        assert_eq!(look(&mut orphans).await?, 0, "the stream may have their ends");
+    }
+    stack.recorder.more.push(("RECORDER_GATEWAY_GRACE".into(), "1h".into()));
+    stack.recorder.more.push(("RECORDER_LONGEST_CHAT".into(), "1000h".into()));
+    stack.add_recorder().await?;
+    stack.drained().await?;
+    assert_eq!(look(&mut orphans).await?, 1, "nobody else will end it");
+    becomes(&pool, &chats[1], "orphaned").await?;
+    becomes(&pool, &chats[0], "completed").await?;
+    stack.drained().await?;
+    assert_eq!(look(&mut orphans).await?, 0);
+    stack.settled().await.map(drop)
+}
+
+/// Takes one look, as soon as the broker is there.
+async fn look(orphans: &mut Orphans) -> anyhow::Result<usize> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match orphans.step().await {
+            Err(error) if error.to_string().contains("is away") && Instant::now() < deadline => {
+                sleep(Duration::from_millis(20)).await;
+            }
+            looked => return looked,
+        }
+    }
 }

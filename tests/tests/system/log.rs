@@ -9,6 +9,8 @@ use tests::stack::Stack;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
+use crate::oversized;
+
 async fn sequences(log: &mut Log) -> anyhow::Result<Vec<u64>> {
     let mut sequences = Vec::new();
     while let Some(delivery) = timeout(Duration::from_secs(10), log.next()).await?? {
@@ -64,5 +66,28 @@ async fn ends_where_there_is_nothing_more_of_it() -> anyhow::Result<()> {
         stream.delete_message(sequence).await?;
     }
     assert_eq!(read(span(Start::Beginning, None)).await?, [2, 3, 4]);
+    Ok(())
+}
+
+/// Whoever gives up waiting for a body gets its event when it asks again.
+#[tokio::test]
+async fn loses_nothing_that_was_not_waited_for() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    stack.finished_chat(&ann, "one").await?;
+    let events = stack.settled().await?.events;
+    let jetstream = stack.jetstream().await?;
+    oversized::publish_reference(&jetstream, &events[0]).await?;
+    let bound = Duration::from_millis(1500);
+    for last in [Some(3), None] {
+        let mut log = Log::open(connect(&stack.nats.url()).await?, span(Start::Sequence(3), last)).await?;
+        assert!(timeout(bound, log.next()).await.is_err(), "there is no body yet");
+        oversized::put_body(&jetstream, &events[0]).await?;
+        let delivery = timeout(Duration::from_secs(30), log.next()).await??.expect("it was not read yet");
+        assert_eq!(delivery.sequence(), 3);
+        assert_eq!(delivery.read()?.id(), events[0].id());
+        assert!(sequences(&mut log).await?.is_empty());
+        oversized::remove_body(&jetstream, &events[0]).await?;
+    }
     Ok(())
 }

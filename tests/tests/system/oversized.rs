@@ -5,21 +5,29 @@ use shared::body::{BUCKET, MOST_INLINE, Reference};
 use shared::event::Event;
 use tests::stack::Stack;
 
-/// Publishes an event with its body apart.
-async fn publish_reference(jetstream: &jetstream::Context, event: &Event) -> anyhow::Result<()> {
+use crate::rebuild::dump;
+
+/// Publishes an event with its body apart, whether or not the broker has it already.
+pub(crate) async fn publish_reference(jetstream: &jetstream::Context, event: &Event) -> anyhow::Result<()> {
     let reference = Reference::to(&event.id().to_string(), &event.encode()?);
     let mut headers = async_nats::HeaderMap::new();
     let envelope = shared::envelope::headers(event, "/gateway/large");
-    envelope.into_iter().chain(reference.headers()).for_each(|(name, value)| headers.insert(name, value));
+    let envelope = envelope.into_iter().filter(|(name, _)| *name != shared::envelope::MESSAGE_ID);
+    envelope.chain(reference.headers()).for_each(|(name, value)| headers.insert(name, value));
     let subject = shared::subject::of(event.kind(), event.user_id());
     jetstream.publish_with_headers(subject, headers, "".into()).await?.await?;
     Ok(())
 }
 
-async fn put_body(jetstream: &jetstream::Context, event: &Event) -> anyhow::Result<()> {
+pub(crate) async fn put_body(jetstream: &jetstream::Context, event: &Event) -> anyhow::Result<()> {
     let bucket = jetstream.get_object_store(BUCKET).await?;
     bucket.put(event.id().to_string().as_str(), &mut event.encode()?.as_slice()).await?;
     Ok(())
+}
+
+pub(crate) async fn remove_body(jetstream: &jetstream::Context, event: &Event) -> anyhow::Result<()> {
+    let bucket = jetstream.get_object_store(BUCKET).await?;
+    Ok(bucket.delete(event.id().to_string()).await?)
 }
 
 #[tokio::test]
@@ -85,4 +93,69 @@ async fn a_request_of_ten_megabytes_is_recorded_completely_also_while_the_broker
         assert!(oracle.tables.messages.values().any(|message| message.content == text), "to the byte");
     }
     Ok(())
+}
+
+/// The rows that it made are the only ones left that have what it said.
+#[tokio::test]
+async fn a_body_that_was_recorded_and_then_lost_keeps_the_tables_from_being_made_anew() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    let text = "0123456789abcdef".repeat(60 * 1024);
+    stack.finished_chat(&ann, "small").await?;
+    stack.settled().await?;
+    stack.finished_chat(&ann, &text).await?;
+    let events = stack.settled().await?.events;
+    let is_large = |event: &Event| event.encode().is_ok_and(|body| body.len() > MOST_INLINE);
+    let index = events.iter().position(is_large).expect("it is large");
+    let (large, sequence) = (&events[index], index + 1);
+    let (pool, jetstream) = (stack.database().await?, stack.jetstream().await?);
+    let rows = dump(&pool, "public").await?;
+    // What is in quarantine, and nowhere else, is no reason.
+    jetstream.publish(format!("chats.started.{}", ann.id), "no event".into()).await?.await?;
+    stack.drained().await?;
+    stack.recorder.run(&["rebuild"]).await?;
+    assert_eq!(dump(&pool, "public").await?, rows);
+
+    remove_body(&jetstream, large).await?;
+    let refused = stack.recorder.run(&["rebuild"]).await.expect_err("it would be lost").to_string();
+    let expected =
+        format!("1 events of the log cannot be read, the first at sequence {sequence}, and are not in quarantine");
+    assert!(refused.contains(&expected) && refused.contains("BODIES"), "{refused}");
+    assert_eq!(dump(&pool, "public").await?, rows);
+    let said = stack.recorder.run(&["verify"]).await.expect_err("the log has it no more").to_string();
+    assert!(said.contains("exit status: 3"), "{said}");
+    assert!(said.contains("; 1 events cannot be read, and are not in quarantine"), "{said}");
+    assert!(said.contains("; 1 events cannot be read, as when they were put into quarantine"), "{said}");
+
+    put_body(&jetstream, large).await?;
+    stack.recorder.run(&["rebuild"]).await?;
+    assert_eq!(dump(&pool, "public").await?, rows);
+    stack.recorder.run(&["verify"]).await?;
+
+    // Whoever means it.
+    remove_body(&jetstream, large).await?;
+    let apart = stack.recorder.run(&["rebuild", "--into", "apart"]).await?;
+    assert!(apart.contains("; 1 events cannot be read, and are not in quarantine"), "{apart}");
+    stack.recorder.run(&["rebuild", "--without-unreadable"]).await?;
+    assert_ne!(dump(&pool, "public").await?, rows);
+    stack.recorder.run(&["verify"]).await.map(drop)
+}
+
+#[tokio::test]
+async fn bodies_that_go_before_their_events_are_noticed() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let jetstream = stack.jetstream().await?;
+    let mut config = jetstream.get_stream(format!("OBJ_{BUCKET}")).await?.cached_info().config.clone();
+    config.max_age = std::time::Duration::from_secs(3600);
+    jetstream.update_stream(&config).await?;
+    let refused = stack.recorder.run(&["stream", "create"]).await.expect_err("they go too soon").to_string();
+    assert!(refused.contains("bucket BODIES differs: max_age is 3600s, expected none, as the stream has"), "{refused}");
+    let mut stream = jetstream.get_stream(shared::stream::NAME).await?.cached_info().config.clone();
+    stream.max_age = std::time::Duration::from_secs(7200);
+    jetstream.update_stream(&stream).await?;
+    let refused = stack.recorder.run(&["stream", "create"]).await.expect_err("they go too soon").to_string();
+    assert!(refused.contains("max_age is 3600s, expected at least the stream's 7200s"), "{refused}");
+    config.max_age = std::time::Duration::from_secs(7200);
+    jetstream.update_stream(&config).await?;
+    stack.recorder.run(&["stream", "create"]).await.map(drop)
 }

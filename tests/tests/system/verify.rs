@@ -1,11 +1,18 @@
 //! The tables compared with the log: what is wrong is named, with the event that says what is right.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use recorder::projection::tables::Table;
+use serde_json::{Value, json};
+use shared::event::{Event, EventKind};
 use sqlx::PgPool;
+use tests::proxy::CuttingProxy;
 use tests::servers::Postgres;
-use tests::stack::Stack;
+use tests::stack::{Stack, publish_again};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 struct Record {
     stack: Stack,
@@ -41,7 +48,7 @@ async fn says_what_is_the_same() -> anyhow::Result<()> {
     let expected = record.stack.recorder.run(&["verify"]).await?;
     let start = "identical: 3 chats, 3 conversations, 6 messages, 2 usage rows, ";
     assert!(expected.starts_with(start) && expected.ends_with(" usage slots"), "{expected}");
-    let today = time::OffsetDateTime::now_utc().date().to_string();
+    let today = OffsetDateTime::now_utc().date().to_string();
     assert_eq!(record.stack.recorder.run(&["verify", "--since", &today]).await?, expected);
     let kept: Vec<(i64, Option<time::Date>)> =
         sqlx::query_as("SELECT differences, since FROM verifications ORDER BY finished_at")
@@ -113,6 +120,133 @@ async fn names_a_corrupted_a_deleted_and_an_extra_row_and_a_counter_off_by_one()
         "{said}"
     );
     record.stack.settled().await.map(drop)
+}
+
+/// Chats go on between any two steps that it takes: each answer of its broker is late.
+#[tokio::test]
+async fn finds_no_difference_while_chats_go_on() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    stack.finished_chat(&ann, "first").await?;
+    let url: reqwest::Url = stack.nats.url().parse()?;
+    let broker = format!("127.0.0.1:{}", url.port().unwrap_or_default()).parse()?;
+    let proxy = CuttingProxy::start(broker).await?;
+    proxy.slow(Duration::from_millis(50));
+    let mut late = stack.recorder.clone();
+    late.nats_url = format!("nats://{}", proxy.address());
+    let done = AtomicBool::new(false);
+    let chatting = async {
+        while !done.load(Ordering::Relaxed) {
+            stack.finished_chat(&ann, "and on").await?;
+        }
+        anyhow::Ok(())
+    };
+    let verifying = async {
+        let mut said = Vec::new();
+        while said.len() < 3 {
+            let one = late.run(&["verify"]).await;
+            // The server may not have noticed yet that the last one is gone.
+            if !one.as_ref().is_err_and(|error| error.to_string().contains("another verify is running")) {
+                said.push(one);
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        said
+    };
+    let (chatted, said) = tokio::join!(chatting, verifying);
+    chatted?;
+    for said in said {
+        let said = said?;
+        anyhow::ensure!(said.contains("identical: "), "{said}");
+    }
+    stack.settled().await.map(drop)
+}
+
+/// An event, made of these fields and of what every event has.
+fn event(kind: EventKind, ids: &Value, more: &Value) -> anyhow::Result<Event> {
+    let mut fields = ids.clone();
+    for (name, value) in more.as_object().into_iter().flatten() {
+        fields[name] = value.clone();
+    }
+    Ok(Event::decode(kind, fields.to_string().as_bytes())?)
+}
+
+/// What opened a conversation is from before the part of the log that is read; the user comes back to it, renames it, and deletes
+/// another one.
+#[tokio::test]
+async fn of_some_days_takes_older_conversations_for_what_they_are() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    let now = OffsetDateTime::now_utc();
+    let (today, now) = (now.date().to_string(), now.format(&Rfc3339)?);
+    let millis = format!("{:012x}", 1000 * OffsetDateTime::now_utc().unix_timestamp());
+    let old = (OffsetDateTime::now_utc() - time::Duration::days(2)).format(&Rfc3339)?;
+    let ids = |n: u32| {
+        let conversation = format!("01936b6e-2f00-8784-a514-00000000000{n}");
+        let chat = format!("{}-{}-7abc-8def-00000000000{n}", &millis[..8], &millis[8..]);
+        json!({"conversation_id": conversation, "chat_id": chat, "user_id": ann.id, "gateway": "g", "model": "m", "started_at": now})
+    };
+    let usage = json!({"source": "reported", "prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7,
+        "parts": {"uncached_input": 3, "cache_read": 0, "cache_write": 0, "output": 4, "reasoning": 0}});
+    let created = json!({"created_at": old, "title": "Old"});
+    let older = [1, 2, 3].map(|n| event(EventKind::ConversationCreated, &ids(n), &created));
+    let started = json!({"conversation_origin": "minted", "dialect": "openai_chat", "stream": true, "parameters": {},
+        "messages": [], "assistant_message_id": ids(1)["chat_id"],
+        "user_message": {"id": ids(1)["chat_id"], "role": "user", "text": "again"}});
+    let completed = json!({"finished_at": now, "duration_ms": 5, "usage": usage, "upstream": {"name": "u"}, "attempts": [],
+        "message": {"id": ids(1)["chat_id"], "text": "yes", "finish_reason": "stop"}});
+    let newer = [
+        event(EventKind::ChatStarted, &ids(1), &started)?,
+        event(EventKind::MessageCompleted, &ids(1), &completed)?,
+        event(
+            EventKind::ConversationChanged,
+            &ids(2),
+            &json!({"changed_at": now, "change_id": ids(2)["chat_id"], "title": "New"}),
+        )?,
+        event(EventKind::ConversationDeleted, &ids(3), &json!({"deleted_at": now}))?,
+        event(EventKind::ConversationCreated, &ids(4), &json!({"created_at": now, "title": "Today's"}))?,
+    ];
+    // What comes first is read, and says when the log begins.
+    stack.finished_chat(&ann, "first").await?;
+    stack.settled().await?;
+    let jetstream = stack.jetstream().await?;
+    for event in older.into_iter().collect::<Result<Vec<_>, _>>()?.iter().chain(&newer) {
+        publish_again(&jetstream, event).await?;
+    }
+    stack.settled().await?;
+    let log = jetstream.get_stream(shared::stream::NAME).await?;
+    for sequence in 3..=5 {
+        log.delete_message(sequence).await?;
+    }
+
+    let said = stack.recorder.run(&["verify", "--since", &today]).await?;
+    assert!(said.starts_with("identical: 2 chats, 2 conversations, 4 messages, 1 usage rows, "), "{said}");
+    let pool = stack.database().await?;
+    for (change, and_back, expected) in [
+        (
+            "UPDATE usage_stats SET conversations_created = conversations_created + 1 WHERE api_calls > 0",
+            "UPDATE usage_stats SET conversations_created = conversations_created - 1 WHERE api_calls > 0",
+            "conversations_created is 3, the log says 2",
+        ),
+        (
+            "UPDATE conversations SET created_at = created_at - interval '2 days' WHERE title = 'Today''s'",
+            "UPDATE conversations SET created_at = created_at + interval '2 days' WHERE title = 'Today''s'",
+            "conversations_created is 2, the log says 1",
+        ),
+        (
+            "UPDATE chats SET total_tokens = 8 WHERE total_tokens = 7",
+            "UPDATE chats SET total_tokens = 7 WHERE total_tokens = 8",
+            "total_tokens is 8, the log says 7",
+        ),
+    ] {
+        sqlx::raw_sql(change).execute(&pool).await?;
+        let said = stack.recorder.run(&["verify", "--since", &today]).await.expect_err("it differs").to_string();
+        sqlx::raw_sql(and_back).execute(&pool).await?;
+        assert!(said.contains("exit status: 3") && said.contains(expected), "{said}");
+    }
+    let said = stack.recorder.run(&["verify", "--since", &today]).await?;
+    assert!(said.starts_with("identical: "), "{said}");
+    Ok(())
 }
 
 /// Every table that the store writes is in the list that the oracle, rebuild and verify go by.

@@ -35,8 +35,8 @@ fn all() -> [Bucket; 3] {
     ]
 }
 
-/// Makes those that are missing.
-pub(super) async fn create(jetstream: &Context, choices: Choices) -> Result<Created, SetupError> {
+/// Makes those that are missing, beside a stream that keeps its events for so long (zero: for ever).
+pub(super) async fn create(jetstream: &Context, choices: Choices, kept: Duration) -> Result<Created, SetupError> {
     let mut made = Created::Already;
     for bucket in all() {
         if let Err(SetupError::Missing(_)) = find_stream(jetstream, &bucket.stream, bucket.what).await {
@@ -44,24 +44,25 @@ pub(super) async fn create(jetstream: &Context, choices: Choices) -> Result<Crea
             made = Created::New;
         }
     }
-    verify(jetstream, choices, all().into_iter()).await?;
+    verify(jetstream, choices, kept, all().into_iter()).await?;
     Ok(made)
 }
 
 /// Whether those that a recorder uses are what they have to be. Without idempotency keys, which are the gateways' alone, it
 /// records as ever.
-pub(super) async fn verify_needed(jetstream: &Context) -> Result<(), SetupError> {
-    verify(jetstream, Choices::default(), all().into_iter().filter(|bucket| bucket.kind != Kind::Keys)).await
+pub(super) async fn verify_needed(jetstream: &Context, kept: Duration) -> Result<(), SetupError> {
+    verify(jetstream, Choices::default(), kept, all().into_iter().filter(|bucket| bucket.kind != Kind::Keys)).await
 }
 
 async fn verify(
     jetstream: &Context,
     choices: Choices,
+    kept: Duration,
     buckets: impl Iterator<Item = Bucket>,
 ) -> Result<(), SetupError> {
     for bucket in buckets {
         let stream = find_stream(jetstream, &bucket.stream, bucket.what).await?;
-        let differences = bucket.differences(&stream.cached_info().config, choices);
+        let differences = bucket.differences(&stream.cached_info().config, choices, kept);
         if !differences.is_empty() {
             return Err(SetupError::Differs { what: bucket.what, differences });
         }
@@ -117,7 +118,7 @@ impl Bucket {
         }
     }
 
-    fn differences(&self, found: &stream::Config, choices: Choices) -> Vec<String> {
+    fn differences(&self, found: &stream::Config, choices: Choices, kept: Duration) -> Vec<String> {
         let mut list = Differences::default();
         list.compare("storage", &StorageType::File, &found.storage);
         list.compare("discard", &DiscardPolicy::New, &found.discard);
@@ -143,6 +144,10 @@ impl Bucket {
                 let may_go = Duration::ZERO < found.max_age && choices.max_age.is_some_and(|age| age != found.max_age);
                 if may_go {
                     list.compare("max_age", &choices.max_age.unwrap_or_default(), &found.max_age);
+                } else if !found.max_age.is_zero() && kept.is_zero() {
+                    list.0.push(format!("max_age is {:?}, expected none, as the stream has", found.max_age));
+                } else if !found.max_age.is_zero() && found.max_age < kept {
+                    list.0.push(format!("max_age is {:?}, expected at least the stream's {kept:?}", found.max_age));
                 }
             }
         }
