@@ -4,6 +4,7 @@
 mod drain;
 mod keep_alive;
 mod ready;
+mod whole;
 
 use std::future::Future;
 use std::pin::{Pin, pin};

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Method, StatusCode};
 use shared::event::{ChatError, ConversationOrigin, FailureStage};
 use shared::id::{ChatId, ConversationId, UserId};
 use shared::usage::Usage;
@@ -162,7 +163,7 @@ impl Chats {
                 match answer {
                     Err(failure) => self.unanswered(chat, &failure).await,
                     Ok(answer) if is_key_refusal(answer.response.status()) => self.key_refused(chat, answer).await,
-                    Ok(answer) => Ok(self.answered(chat, &request, telling, answer)),
+                    Ok(answer) => self.answered(chat, &request, telling, answer).await,
                 }
             }
         }
@@ -233,13 +234,13 @@ impl Chats {
         }
     }
 
-    fn answered(
+    async fn answered(
         &self,
         mut chat: OpenChat,
         request: &ChatRequest,
         telling: Option<UiStream>,
         answered: Answered,
-    ) -> Response {
+    ) -> Result<Response, ApiError> {
         let Answered { upstream, response: answer, asked } = answered;
         chat.answered_by(upstream.name());
         let (idle_timeout, total_timeout) = (upstream.settings.idle_timeout, upstream.settings.total_timeout);
@@ -252,7 +253,8 @@ impl Chats {
         };
         let encoding = Encoding::of(answer.headers());
         let mut tap = Tap::new(Fold::new(request.dialect), expected, usage_chunk).encoded(encoding);
-        let ends_with_connection = UpstreamBody::ends_with_connection(&answer);
+        let is_empty = answer.body().is_empty() || matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
+        let ends_with_connection = !is_empty && UpstreamBody::ends_with_connection(&answer);
         let (head, body) = answer.into_parts();
         let mut headers = forward::to_client(head.headers);
         // An error is the same to every client.
@@ -262,10 +264,18 @@ impl Chats {
         }
         let is_event_stream = forward::is_event_stream(&headers);
         let kind = AnswerKind { status: status.as_u16(), ends_with_connection, is_event_stream };
-        let mut response = Response::new(Body::new(Answer::new(body, tap, chat, kind, &limits)));
+        let answer = Answer::new(body, tap, chat, kind, &limits);
+        let body = if is_empty {
+            headers.remove(CONTENT_LENGTH);
+            let whole = Box::pin(answer.whole()).await.map_err(|_| ApiError::cannot_record())?;
+            if status == StatusCode::OK || !status.is_success() { Body::from(whole) } else { Body::empty() }
+        } else {
+            Body::new(answer)
+        };
+        let mut response = Response::new(body);
         *response.status_mut() = status;
         *response.headers_mut() = headers;
-        response
+        Ok(response)
     }
 
     /// Nobody answered.

@@ -269,3 +269,41 @@ async fn garbage_in_a_stream_passes_and_is_noted() -> anyhow::Result<()> {
     stack.settled().await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn an_answer_without_a_body_is_on_the_record_for_what_it_is() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    let raw = Raw::start(|body| {
+        let model = model_of(body);
+        let status = model.trim_start_matches("s");
+        let length = if status == "204" { "" } else { "content-length: 0\r\n" };
+        // Nothing is asked for again, so each has one attempt.
+        format!("HTTP/1.1 {status} Whatever\r\nx-should-retry: false\r\n{length}\r\n").into()
+    })
+    .await?;
+    let url = raw.base_url();
+    let statuses = [200, 204, 422, 429, 500, 503];
+    let names: Vec<String> = statuses.iter().map(|status| format!("s{status}")).collect();
+    let models: Vec<_> = names.iter().map(|name| (name.as_str(), url.as_str(), "")).collect();
+    let (gateway, _dir) = routed(&stack, &models, "key").await?;
+    for (name, status) in names.iter().zip(statuses) {
+        let response = chat(&gateway, &ann, name).await?;
+        assert_eq!(response.status().as_u16(), status);
+        assert!(response.headers().contains_key("x-chat-id"));
+        assert_eq!(read(response).await, (Vec::new(), true), "{name}");
+        // The end is on its way before the client has the answer.
+        assert_eq!(gateway.metric("stenograph_gateway_chats_open").await?, 0.0, "{name}");
+    }
+    let oracle = stack.settled().await?;
+    for (name, status) in names.iter().zip(statuses) {
+        let (stage, kind, said, attempts) = failure(&oracle, name);
+        assert_eq!(attempts, 1, "{name}");
+        if status < 300 {
+            assert_eq!((stage, kind.as_deref()), (FailureStage::UpstreamStream, Some("empty_answer")), "{name}");
+        } else {
+            assert_eq!((stage, said), (FailureStage::UpstreamStatus, Some(status)), "{name}");
+        }
+    }
+    Ok(())
+}
