@@ -19,7 +19,7 @@ use crate::config::Limits;
 use crate::conversation_id::ConversationKeys;
 use crate::decode::{self, Encoding};
 use crate::dialect::{Fold, error_body};
-use crate::dispatch::{Answered, Candidates, Outgoing, UsageAsked, is_key_refusal};
+use crate::dispatch::{Answered, Candidates, Outgoing, UsageAsked};
 use crate::error::ApiError;
 use crate::idempotency::{self, Claim, Idempotency};
 use crate::journal::Recorded;
@@ -162,7 +162,6 @@ impl Chats {
                 chat.started = started;
                 match answer {
                     Err(failure) => self.unanswered(chat, &failure).await,
-                    Ok(answer) if is_key_refusal(answer.response.status()) => self.key_refused(chat, answer).await,
                     Ok(answer) => self.answered(chat, &request, telling, answer).await,
                 }
             }
@@ -241,6 +240,10 @@ impl Chats {
         telling: Option<UiStream>,
         answered: Answered,
     ) -> Result<Response, ApiError> {
+        if let Some(instead) = ApiError::in_place_of(answered.response.status()) {
+            // In a place of its own, as few answers come to this.
+            return Err(Box::pin(self.withheld(chat, answered, instead)).await);
+        }
         let Answered { upstream, response: answer, asked } = answered;
         chat.answered_by(upstream.name());
         let (idle_timeout, total_timeout) = (upstream.settings.idle_timeout, upstream.settings.total_timeout);
@@ -286,9 +289,9 @@ impl Chats {
         Err(failure.into())
     }
 
-    /// The upstream did not accept the gateway's own key. What it said may repeat part of that key, so it goes no further
-    /// than the record.
-    async fn key_refused(&self, mut chat: OpenChat, answered: Answered) -> Result<Response, ApiError> {
+    /// The upstream's response is none of the client's business, which is told this instead: the response may repeat part of
+    /// the gateway's own key, or lead past the gateway. It goes no further than the record.
+    async fn withheld(&self, mut chat: OpenChat, answered: Answered, instead: ApiError) -> ApiError {
         let Answered { upstream, response: answer, .. } = answered;
         chat.answered_by(upstream.name());
         let (status, encoding) = (answer.status().as_u16(), Encoding::of(answer.headers()));
@@ -297,7 +300,7 @@ impl Chats {
         said.message = upstream.redact(&said.message);
         let ended = fail(&mut chat, FailureStage::UpstreamStatus, said);
         ended.line.log(ended.recorded.await);
-        Err(ApiError::upstream_refused_key())
+        instead
     }
 }
 
