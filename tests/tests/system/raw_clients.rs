@@ -1,4 +1,5 @@
-//! Clients that keep to TCP and to little else: one that never reads, one that speaks HTTP/1.0.
+//! Clients that keep to TCP and to little else: one that never reads, one that writes everything before it reads, one that
+//! speaks HTTP/1.0.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -95,6 +96,49 @@ async fn who_reads_slowly_is_served_for_as_long_as_an_answer_may_take() -> anyho
         _ => None,
     });
     assert_eq!(failure.as_deref(), Some("upstream_total_timeout"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_writes_everything_first_reads_why_it_was_refused() -> anyhow::Result<()> {
+    let stack = Stack::with_api(&[], &[]).await?;
+    let ann = stack.user("ann").await?;
+    let expired = stack.recorder.token("ann", "-1h").await?;
+    let address = stack.gateway.address();
+    let refused = tokio::task::spawn_blocking(move || {
+        let status = |request: &[u8]| -> anyhow::Result<String> {
+            let mut client = connect(address)?;
+            client.write_all(request)?;
+            let mut answer = [0; 12];
+            client.read_exact(&mut answer)?;
+            Ok(String::from_utf8_lossy(&answer).into_owned())
+        };
+        let large = "x".repeat(5 << 20);
+        for time in 0..20 {
+            let answer = status(&chat("HTTP/1.1", &expired, &large)).map_err(|error| error.context(time))?;
+            assert_eq!(answer, "HTTP/1.1 401");
+        }
+        for time in 0..5 {
+            let answer = status(&chat("HTTP/1.1", &ann.token, &large)).map_err(|error| error.context(time))?;
+            assert_eq!(answer, "HTTP/1.1 413");
+        }
+        // What is passed on has a bound of its own.
+        let body = "x".repeat(2 << 20);
+        let login =
+            format!("POST /api/auth/login HTTP/1.1\r\nhost: gateway\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        assert_eq!(status(login.as_bytes())?, "HTTP/1.1 413");
+        // Who asks first is told at once, and to send nothing.
+        let mut client = connect(address)?;
+        client.write_all(
+            b"POST /api/chat HTTP/1.1\r\nhost: gateway\r\nexpect: 100-continue\r\ncontent-length: 1000\r\n\r\n",
+        )?;
+        let mut answer = [0; 12];
+        client.read_exact(&mut answer)?;
+        assert_eq!(&answer, b"HTTP/1.1 401");
+        anyhow::Ok(())
+    });
+    refused.await??;
+    assert_eq!(stack.events().await?, 0);
     Ok(())
 }
 
