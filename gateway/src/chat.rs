@@ -84,6 +84,9 @@ impl Chats {
     ) -> Result<Response, ApiError> {
         let in_force = self.upstreams.in_force();
         let (mut request, ui) = parse(body, surface, &in_force)?;
+        if request.is_for_later {
+            return Err(ApiError::unsupported_background());
+        }
         let route = in_force.table.route(&request.model).ok_or_else(|| ApiError::model_not_found(&request.model))?;
         if !in_force.serves(route, request.dialect) {
             return Err(ApiError::model_not_found(&request.model));

@@ -92,6 +92,14 @@ impl ApiError {
         Self { param: Some("model"), ..error }
     }
 
+    /// The answer could not be fetched here, so it would be paid for and never be on the record.
+    pub fn unsupported_background() -> Self {
+        let message = "background: not supported here: an answer that is made later could not be fetched";
+        let code = Some("unsupported_parameter");
+        let error = Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", code, message);
+        Self { param: Some("background"), ..error }
+    }
+
     /// The gateway stops, and this chat with it.
     pub fn stopping() -> Self {
         let message = "the gateway was stopped before there was an answer; try again";
