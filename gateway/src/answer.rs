@@ -4,6 +4,7 @@
 mod drain;
 mod keep_alive;
 mod ready;
+mod whole;
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -26,6 +27,9 @@ use crate::upstream::UpstreamBody;
 
 /// How much of what is ready goes to the client in one piece.
 const MOST_AT_ONCE: usize = 64 << 10;
+
+const TOTAL_TIMEOUT: &str = "upstream_total_timeout";
+const TOOK_TOO_LONG: &str = "the answer took too long";
 
 /// The body of an answer. Dropped before the end, the client has left.
 #[derive(Debug)]
@@ -164,7 +168,7 @@ impl Course {
             }
             Poll::Pending => {
                 let timeout = ready!(self.silence.poll_over(cx));
-                self.end(Then::Break, Some(error(timeout, "the answer took too long")));
+                self.end(Then::Break, Some(error(timeout, TOOK_TOO_LONG)));
             }
         }
         Poll::Ready(())
@@ -270,6 +274,10 @@ impl http_body::Body for Answer {
 impl Course {
     /// What is ready together goes out together: whatever the upstream has sent is read before anything is handed over.
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenAnswer>>> {
+        // With something ready whenever it is asked for, nothing else would notice.
+        if matches!(self.state, State::Streaming) && self.silence.is_over_for_good() {
+            self.end(Then::Break, Some(error(TOTAL_TIMEOUT, TOOK_TOO_LONG)));
+        }
         while self.ready.bytes() < MOST_AT_ONCE {
             let step = self.poll_step(cx);
             while let Some(chunk) = self.tap.next_chunk() {
@@ -340,6 +348,11 @@ impl Silence {
         }
     }
 
+    /// Whether the answer has been going on for as long as one may.
+    fn is_over_for_good(&self) -> bool {
+        Instant::now() >= self.until
+    }
+
     /// Ready when a bound is passed: which one.
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
         if std::mem::take(&mut self.is_broken) {
@@ -349,7 +362,7 @@ impl Silence {
             ready!(self.alarm.as_mut().poll(cx));
             let now = Instant::now();
             if now >= self.until {
-                return Poll::Ready("upstream_total_timeout");
+                return Poll::Ready(TOTAL_TIMEOUT);
             }
             if now >= self.last + self.idle {
                 return Poll::Ready("upstream_idle_timeout");

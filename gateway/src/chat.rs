@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 use shared::event::{ChatError, ConversationOrigin, FailureStage};
 use shared::id::{ChatId, ConversationId, UserId};
 use shared::usage::Usage;
@@ -19,7 +19,7 @@ use crate::config::Limits;
 use crate::conversation_id::ConversationKeys;
 use crate::decode::{self, Encoding};
 use crate::dialect::{Fold, error_body};
-use crate::dispatch::{Answered, Candidates, Outgoing, UsageAsked, is_key_refusal};
+use crate::dispatch::{Answered, Candidates, Outgoing, UsageAsked};
 use crate::error::ApiError;
 use crate::idempotency::{self, Claim, Idempotency};
 use crate::journal::Recorded;
@@ -84,6 +84,9 @@ impl Chats {
     ) -> Result<Response, ApiError> {
         let in_force = self.upstreams.in_force();
         let (mut request, ui) = parse(body, surface, &in_force)?;
+        if request.is_for_later {
+            return Err(ApiError::unsupported_background());
+        }
         let route = in_force.table.route(&request.model).ok_or_else(|| ApiError::model_not_found(&request.model))?;
         if !in_force.serves(route, request.dialect) {
             return Err(ApiError::model_not_found(&request.model));
@@ -162,8 +165,7 @@ impl Chats {
                 chat.started = started;
                 match answer {
                     Err(failure) => self.unanswered(chat, &failure).await,
-                    Ok(answer) if is_key_refusal(answer.response.status()) => self.key_refused(chat, answer).await,
-                    Ok(answer) => Ok(self.answered(chat, &request, telling, answer)),
+                    Ok(answer) => self.answered(chat, &request, telling, answer).await,
                 }
             }
         }
@@ -234,13 +236,17 @@ impl Chats {
         }
     }
 
-    fn answered(
+    async fn answered(
         &self,
         mut chat: OpenChat,
         request: &ChatRequest,
         telling: Option<UiStream>,
         answered: Answered,
-    ) -> Response {
+    ) -> Result<Response, ApiError> {
+        if let Some(instead) = ApiError::in_place_of(answered.response.status()) {
+            // In a place of its own, as few answers come to this.
+            return Err(Box::pin(self.withheld(chat, answered, instead)).await);
+        }
         let Answered { upstream, response: answer, asked } = answered;
         chat.answered_by(upstream.name());
         let (idle_timeout, total_timeout) = (upstream.settings.idle_timeout, upstream.settings.total_timeout);
@@ -253,7 +259,8 @@ impl Chats {
         };
         let encoding = Encoding::of(answer.headers());
         let mut tap = Tap::new(Fold::new(request.dialect), expected, usage_chunk).encoded(encoding);
-        let ends_with_connection = UpstreamBody::ends_with_connection(&answer);
+        let is_empty = answer.body().is_empty() || matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
+        let ends_with_connection = !is_empty && UpstreamBody::ends_with_connection(&answer);
         let (head, body) = answer.into_parts();
         let mut headers = forward::to_client(head.headers);
         if tap.may_take_out() {
@@ -266,10 +273,18 @@ impl Chats {
         }
         let is_event_stream = forward::is_event_stream(&headers);
         let kind = AnswerKind { status: status.as_u16(), ends_with_connection, is_event_stream };
-        let mut response = Response::new(Body::new(Answer::new(body, tap, chat, kind, &limits)));
+        let answer = Answer::new(body, tap, chat, kind, &limits);
+        let body = if is_empty {
+            headers.remove(CONTENT_LENGTH);
+            let whole = Box::pin(answer.whole()).await.map_err(|_| ApiError::cannot_record())?;
+            if status == StatusCode::OK || !status.is_success() { Body::from(whole) } else { Body::empty() }
+        } else {
+            Body::new(answer)
+        };
+        let mut response = Response::new(body);
         *response.status_mut() = status;
         *response.headers_mut() = headers;
-        response
+        Ok(response)
     }
 
     /// Nobody answered.
@@ -280,9 +295,9 @@ impl Chats {
         Err(failure.into())
     }
 
-    /// The upstream did not accept the gateway's own key. What it said may repeat part of that key, so it goes no further
-    /// than the record.
-    async fn key_refused(&self, mut chat: OpenChat, answered: Answered) -> Result<Response, ApiError> {
+    /// The upstream's response is none of the client's business, which is told this instead: the response may repeat part of
+    /// the gateway's own key, or lead past the gateway. It goes no further than the record.
+    async fn withheld(&self, mut chat: OpenChat, answered: Answered, instead: ApiError) -> ApiError {
         let Answered { upstream, response: answer, .. } = answered;
         chat.answered_by(upstream.name());
         let (status, encoding) = (answer.status().as_u16(), Encoding::of(answer.headers()));
@@ -291,7 +306,7 @@ impl Chats {
         said.message = upstream.redact(&said.message);
         let ended = fail(&mut chat, FailureStage::UpstreamStatus, said);
         ended.line.log(ended.recorded.await);
-        Err(ApiError::upstream_refused_key())
+        instead
     }
 }
 

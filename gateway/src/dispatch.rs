@@ -204,8 +204,8 @@ impl Failures {
         asked: UsageAsked,
     ) {
         match result {
-            // What an upstream says of the gateway's key helps nobody who can be told something else.
-            Ok(response) if self.response.is_none() || !is_key_refusal(response.status()) => {
+            // What an upstream says of the gateway's key or address helps nobody who can be told something else.
+            Ok(response) if self.response.is_none() || !is_withheld(response.status()) => {
                 self.response = Some(Answered { upstream: Arc::clone(upstream), response, asked });
             }
             Ok(_) => {}
@@ -226,6 +226,12 @@ impl Failures {
 /// Whether this status says that the gateway's own key was not accepted.
 pub fn is_key_refusal(status: StatusCode) -> bool {
     matches!(status, StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED)
+}
+
+/// Whether a response of this status is none of the client's business: it is about the gateway's own key, or leads past the
+/// gateway.
+pub fn is_withheld(status: StatusCode) -> bool {
+    is_key_refusal(status) || status.is_redirection()
 }
 
 /// Whether the upstream refuses the question for usage. What is read of its answer to know that is not lost to the client.

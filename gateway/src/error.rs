@@ -11,6 +11,7 @@ use shared::id::{ChatId, ConversationId};
 use shared::token::TokenError;
 
 use crate::auth::{CrossOrigin, Unauthenticated};
+use crate::dispatch::{is_key_refusal, is_withheld};
 use crate::forward::{CHAT_ID, CONVERSATION_ID, REQUEST_ID};
 use crate::idempotency::{MalformedKey, Progress, Taken};
 use crate::request::InvalidRequest;
@@ -91,6 +92,14 @@ impl ApiError {
         Self { param: Some("model"), ..error }
     }
 
+    /// The answer could not be fetched here, so it would be paid for and never be on the record.
+    pub fn unsupported_background() -> Self {
+        let message = "background: not supported here: an answer that is made later could not be fetched";
+        let code = Some("unsupported_parameter");
+        let error = Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", code, message);
+        Self { param: Some("background"), ..error }
+    }
+
     /// The gateway stops, and this chat with it.
     pub fn stopping() -> Self {
         let message = "the gateway was stopped before there was an answer; try again";
@@ -150,6 +159,21 @@ impl ApiError {
     pub fn models_unreadable() -> Self {
         let message = "the upstream's list of models could not be read";
         Self::new(StatusCode::BAD_GATEWAY, "upstream_error", Some("upstream_broken"), message)
+    }
+
+    /// What the client is told in place of an upstream's response of this status, where that is none of its business.
+    pub fn in_place_of(status: StatusCode) -> Option<Self> {
+        if !is_withheld(status) {
+            return None;
+        }
+        Some(if is_key_refusal(status) { Self::upstream_refused_key() } else { Self::upstream_redirected() })
+    }
+
+    /// The upstream is somewhere else, as it says. A client that went there would leave the record, and might take its token
+    /// along.
+    pub fn upstream_redirected() -> Self {
+        let message = "the upstream answered with a redirect, which is not followed: its address here is wrong";
+        Self::new(StatusCode::BAD_GATEWAY, "upstream_error", Some("upstream_redirected"), message)
     }
 
     /// The upstream does not accept the gateway's own key. That is not the caller's fault, nor can they mend it.

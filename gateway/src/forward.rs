@@ -50,10 +50,10 @@ const NOT_TO_UPSTREAM: [&str; 13] = [
     "x-conversation-id",
 ];
 
-/// Response headers that stop here: the provider's cookies and challenges, and what says how pages may use the provider's
-/// origin rather than ours.
-const NOT_TO_CLIENT: [&str; 5] =
-    ["alt-svc", "set-cookie", "strict-transport-security", "www-authenticate", "content-security-policy"];
+/// Response headers that stop here: the provider's cookies and challenges, what says how pages may use the provider's
+/// origin rather than ours, and what leads past the gateway.
+const NOT_TO_CLIENT: [&str; 6] =
+    ["alt-svc", "location", "set-cookie", "strict-transport-security", "www-authenticate", "content-security-policy"];
 
 /// The caller's headers as the upstream gets them.
 pub fn to_upstream(headers: &HeaderMap) -> HeaderMap {

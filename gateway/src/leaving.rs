@@ -12,8 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::request::InvalidRequest;
-use crate::routing::Leaving;
-use crate::routing::file::DRAIN_FOR;
+use crate::routing::{Leaving, RouteLeaving};
 
 /// Where a request says what is to happen: `cancel` or `drain`.
 pub const HEADER: &str = "x-stenograph-on-leave";
@@ -34,19 +33,24 @@ pub struct LeavingRule {
 
 impl Default for LeavingRule {
     fn default() -> Self {
-        Self { otherwise: Leaving::Cancel, drain_for: DRAIN_FOR, most: 1000 }
+        Self { otherwise: Leaving::Cancel, drain_for: Duration::from_secs(120), most: 1000 }
     }
 }
 
 impl LeavingRule {
     /// What happens to this request: the request's own word goes before the route's, and that before the deployment's.
-    pub fn of(&self, headers: &HeaderMap, route: Option<Leaving>) -> Result<Leaving, InvalidRequest> {
+    pub fn of(&self, headers: &HeaderMap, route: Option<RouteLeaving>) -> Result<Leaving, InvalidRequest> {
         let drain_for = match route {
-            Some(Leaving::Drain(drain_for)) => drain_for,
-            Some(Leaving::Cancel) | None => self.drain_for,
+            Some(RouteLeaving::Drain(Some(drain_for))) => drain_for,
+            Some(RouteLeaving::Drain(None) | RouteLeaving::Cancel) | None => self.drain_for,
+        };
+        let standing = match route {
+            Some(RouteLeaving::Drain(_)) => Leaving::Drain(drain_for),
+            Some(RouteLeaving::Cancel) => Leaving::Cancel,
+            None => self.otherwise,
         };
         match headers.get(HEADER).map(http::HeaderValue::as_bytes) {
-            None => Ok(route.unwrap_or(self.otherwise)),
+            None => Ok(standing),
             Some(b"cancel") => Ok(Leaving::Cancel),
             Some(b"drain") => Ok(Leaving::Drain(drain_for)),
             Some(_) => Err(InvalidRequest { message: format!("{HEADER}: expected cancel or drain"), param: None }),
@@ -104,15 +108,18 @@ mod tests {
     fn the_request_goes_before_the_route_and_that_before_the_deployment() {
         let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
         let rule = LeavingRule { otherwise: Leaving::Cancel, drain_for: minute, most: 1 };
-        let asks = |word: Option<&'static str>, route: Option<Leaving>| {
+        let asks = |word: Option<&'static str>, route: Option<RouteLeaving>| {
             let headers = word.map(|word| (http::HeaderName::from_static(HEADER), word.parse().unwrap()));
             rule.of(&headers.into_iter().collect(), route).map_err(|error| error.message)
         };
         assert_eq!(asks(None, None), Ok(Leaving::Cancel));
-        assert_eq!(asks(None, Some(Leaving::Drain(hour))), Ok(Leaving::Drain(hour)));
-        assert_eq!(asks(Some("cancel"), Some(Leaving::Drain(hour))), Ok(Leaving::Cancel));
-        assert_eq!(asks(Some("drain"), Some(Leaving::Cancel)), Ok(Leaving::Drain(minute)));
-        assert_eq!(asks(Some("drain"), Some(Leaving::Drain(hour))), Ok(Leaving::Drain(hour)));
+        let drains_for = |bound| Some(RouteLeaving::Drain(bound));
+        assert_eq!(asks(None, drains_for(Some(hour))), Ok(Leaving::Drain(hour)));
+        assert_eq!(asks(None, drains_for(None)), Ok(Leaving::Drain(minute)), "the deployment's");
+        assert_eq!(asks(None, Some(RouteLeaving::Cancel)), Ok(Leaving::Cancel));
+        assert_eq!(asks(Some("cancel"), drains_for(Some(hour))), Ok(Leaving::Cancel));
+        assert_eq!(asks(Some("drain"), Some(RouteLeaving::Cancel)), Ok(Leaving::Drain(minute)));
+        assert_eq!(asks(Some("drain"), drains_for(Some(hour))), Ok(Leaving::Drain(hour)));
         assert_eq!(asks(Some("stay"), None), Err("x-stenograph-on-leave: expected cancel or drain".to_owned()));
     }
 }

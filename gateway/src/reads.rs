@@ -121,11 +121,14 @@ impl Reads {
 
     /// Sends it to one after the other until one can be reached: what could not even be connected to has seen nothing of it.
     async fn send(&self, request: &Passed<'_>, patience: Duration) -> Result<reqwest::Response, ApiError> {
+        if leads_up(request.path) {
+            return Err(ApiError::no_such_route());
+        }
         let _waiting = self.waiting.try_acquire().map_err(|_| ApiError::reads_unavailable())?;
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         for at in 0..self.urls.len() {
             let base = &self.urls[(first + at) % self.urls.len()];
-            let url = format!("{}{}", base.to_string().trim_end_matches('/'), request.path);
+            let url = below(base, request.path).ok_or_else(ApiError::no_such_route)?;
             let sending = self
                 .client
                 .request(request.method.clone(), url)
@@ -169,5 +172,77 @@ impl Reads {
     fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let forwarded = headers.get_all(&FORWARDED_FOR);
         self.trusted.client(peer, forwarded.iter().filter_map(|value| value.to_str().ok()))
+    }
+}
+
+/// Whether a segment of the path, read with every leniency that URLs are read with, is one that leads nowhere or up.
+fn leads_up(path: &str) -> bool {
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    let path = decoded(path);
+    path.split(|byte| matches!(byte, b'/' | b'\\')).any(|segment| segment == b"." || segment == b"..")
+}
+
+/// Without percent-encoding.
+fn decoded(path: &str) -> Vec<u8> {
+    let mut bytes = path.as_bytes().iter().copied();
+    let mut decoded = Vec::with_capacity(path.len());
+    while let Some(byte) = bytes.next() {
+        let rest = bytes.clone();
+        let digit = |place: usize| rest.clone().nth(place).and_then(|digit| char::from(digit).to_digit(16));
+        match (byte, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push(u8::try_from(high * 16 + low).unwrap_or_default());
+                bytes.nth(1);
+            }
+            _ => decoded.push(byte),
+        }
+    }
+    decoded
+}
+
+/// The address of this path below the API's. `None` if it is not below it by the time it is parsed, or not what was asked for.
+fn below(base: &Uri, path: &str) -> Option<reqwest::Url> {
+    let base = base.to_string();
+    let base = base.trim_end_matches('/');
+    let own = reqwest::Url::parse(base).ok()?;
+    let url = reqwest::Url::parse(&format!("{base}{path}")).ok()?;
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    let is_there = url.path().strip_prefix(own.path().trim_end_matches('/')) == Some(path);
+    (is_there && url.origin() == own.origin()).then_some(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_below_the_api() {
+        let up = [
+            "/api/..",
+            "/api/%2e%2e/metrics",
+            "/api/.%2E/x",
+            "/api/./x",
+            "/api/x/%2e",
+            "/api/..%2fx",
+            "/api/..\\x",
+            "/api/x%5C..",
+            "/api/..?q=1",
+        ];
+        for path in up {
+            assert!(leads_up(path), "{path}");
+        }
+        for path in
+            ["/api/x", "/api/...", "/api/x..y", "/api/x?q=../..", "/api/%252e%252e/x", "/api/%", "/api/%2", "/api/%zz"]
+        {
+            assert!(!leads_up(path), "{path}");
+        }
+        let inner: Uri = "http://127.0.0.1:1/inner/".parse().unwrap();
+        let url = |path| below(&inner, path).map(String::from);
+        assert_eq!(url("/api/x?q=%2e%2e").as_deref(), Some("http://127.0.0.1:1/inner/api/x?q=%2e%2e"));
+        for path in ["/api/../../x", "/api/%2e%2e/x", "/api\\x"] {
+            assert_eq!(url(path), None, "{path}");
+        }
+        let outer = Uri::from_static("http://127.0.0.1:1");
+        assert_eq!(below(&outer, "/api/x").map(String::from).as_deref(), Some("http://127.0.0.1:1/api/x"));
     }
 }

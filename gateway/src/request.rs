@@ -38,6 +38,8 @@ pub struct ChatRequest {
     pub parameters: Box<RawValue>,
     /// The message that is new: the last one that is no assistant's.
     pub new_message: Option<NewMessage>,
+    /// The answer is to be made though nobody waits for it, and fetched later: one that is streamed comes all the same.
+    pub is_for_later: bool,
     /// The body for the upstream.
     pub forward: Bytes,
     /// The gateway asks for a usage chunk that the client did not ask for.
@@ -117,6 +119,9 @@ impl ChatRequest {
             Surface::OpenAi | Surface::Responses | Surface::Anthropic => None,
         };
         let is_stream = stream.unwrap_or(surface == Surface::Frontend);
+        let is_background =
+            surface == Surface::Responses && get(&members, "background", "true or false")?.unwrap_or(false);
+        let is_for_later = is_background && !is_stream;
         let asks_for_usage = surface.dialect() != DialectName::OpenaiChat || asks_for_usage(&members)?;
 
         let parameters = write(&members, |name| name != surface.messages(), &[]);
@@ -147,6 +152,7 @@ impl ChatRequest {
             messages,
             parameters: RawValue::from_string(parameters).map_err(|error| not_json(&error))?,
             new_message,
+            is_for_later,
             forward,
             sent: (body.clone(), surface),
         })

@@ -28,8 +28,12 @@ pub enum Verdict {
 
 /// Judges the head of a response.
 pub fn verdict(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Verdict {
-    if status.is_success() || status.is_redirection() {
+    if status.is_success() {
         return Verdict::Final;
+    }
+    if status.is_redirection() {
+        // The address is wrong, and stays so.
+        return Verdict::Elsewhere;
     }
     let may_help = matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504 | 520..=524 | 529);
     match headers.get(SHOULD_RETRY).map(http::HeaderValue::as_bytes) {
@@ -87,9 +91,12 @@ mod tests {
     #[test]
     fn what_may_pass_is_tried_again() {
         let after = |ms| Verdict::Again(Some(Duration::from_millis(ms)));
-        let cases: [(u16, &[_], _); 16] = [
+        let cases: [(u16, &[_], _); 19] = [
             (200, &[], Verdict::Final),
             (200, &[("retry-after", "5")], Verdict::Final),
+            (301, &[], Verdict::Elsewhere),
+            (304, &[], Verdict::Elsewhere),
+            (307, &[("x-should-retry", "true")], Verdict::Elsewhere),
             (400, &[], Verdict::Final),
             (404, &[], Verdict::Final),
             (409, &[], Verdict::Final),

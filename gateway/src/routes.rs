@@ -13,13 +13,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::body::Body;
+use axum::extract::{Request, State};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, patch, post};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName};
+use http::request::Parts;
 use http::{HeaderValue, Method, Uri};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::time::timeout;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
@@ -31,6 +34,9 @@ use crate::forward::{CHAT_ID, CONVERSATION_ID, REQUEST_ID};
 use crate::metrics::{Metrics, Status};
 use crate::pages;
 use crate::reads::Reads;
+
+/// How long the rest of a refused request is read.
+const READ_AWAY_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the routes need.
 #[derive(Debug)]
@@ -54,7 +60,7 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
     let anthropic = Router::new()
         .route("/v1/messages", post(chat::anthropic))
         .route("/v1/messages/count_tokens", post(count_tokens::count))
-        .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(map_response(async |response: Response| error::for_anthropic(response)));
     Router::new()
         .route("/api/chat", post(chat::frontend))
@@ -73,12 +79,20 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
         .fallback(no_such_route)
-        .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(cors)
         .with_state(gateway)
 }
 
-async fn no_such_route(uri: Uri) -> Response {
+async fn method_not_allowed(State(gateway): State<Arc<Gateway>>, request: Request) -> ApiError {
+    let (head, body) = request.into_parts();
+    gateway.read_away(&head.headers, body);
+    ApiError::method_not_allowed()
+}
+
+async fn no_such_route(State(gateway): State<Arc<Gateway>>, uri: Uri, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    gateway.read_away(&head.headers, body);
     let response = ApiError::no_such_route().into_response();
     if uri.path().starts_with("/v1/messages") { error::for_anthropic(response) } else { response }
 }
@@ -98,7 +112,17 @@ impl Gateway {
 
     /// Who asks, and the parts of a request with a JSON body, within bounds.
     async fn read_json(&self, request: Request) -> Result<(Caller, HeaderMap, Bytes), ApiError> {
-        let (head, body) = request.into_parts();
+        let (head, mut body) = request.into_parts();
+        match self.read_body(&head, &mut body).await {
+            Ok((caller, bytes)) => Ok((caller, head.headers, bytes)),
+            Err(error) => {
+                self.read_away(&head.headers, body);
+                Err(error)
+            }
+        }
+    }
+
+    async fn read_body(&self, head: &Parts, body: &mut Body) -> Result<(Caller, Bytes), ApiError> {
         let caller = self.prove(&head.method, &head.headers)?;
         let is_json =
             head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
@@ -116,7 +140,24 @@ impl Gateway {
                 Some(_) => ApiError::body_too_large(limit),
                 None => ApiError::body_unreadable(),
             })?;
-        Ok((caller, head.headers, body.to_bytes()))
+        Ok((caller, body.to_bytes()))
+    }
+
+    /// Reads what is left of the body of a request that is refused, within bounds, while the refusal is on its way: the
+    /// connection of a client that writes everything before it reads would be reset otherwise, and the refusal lost. One that
+    /// waits to be told to go on has sent nothing.
+    fn read_away(&self, headers: &HeaderMap, mut body: Body) {
+        if body.is_end_stream() || headers.contains_key(header::EXPECT) {
+            return;
+        }
+        let mut left = self.chats.limits.body_bytes.saturating_mul(2);
+        tokio::spawn(timeout(READ_AWAY_WITHIN, async move {
+            while let Some(Ok(frame)) = body.frame().await {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                let Some(rest) = left.checked_sub(bytes) else { return };
+                left = rest;
+            }
+        }));
     }
 }
 

@@ -91,7 +91,7 @@ pub struct Route {
     /// How hard it is tried.
     pub persistence: Persistence,
     /// What happens when a client leaves, where the deployment's rule is not to hold.
-    pub leaving: Option<Leaving>,
+    pub leaving: Option<RouteLeaving>,
 }
 
 /// One upstream of a route.
@@ -123,6 +123,15 @@ pub enum Leaving {
     Cancel,
     /// The answer is read on for at most this long, so that the record has all of it.
     Drain(Duration),
+}
+
+/// What a route says of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteLeaving {
+    /// As [`Leaving::Cancel`].
+    Cancel,
+    /// As [`Leaving::Drain`], for as long as the deployment says where the route does not.
+    Drain(Option<Duration>),
 }
 
 impl Default for Persistence {

@@ -1,19 +1,18 @@
 //! Accepting connections, and stopping: first no new ones, then the running chats to their end, then whatever is left.
 
+mod line;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ConnectInfo;
-use axum::{Extension, Router};
+use axum::Router;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tower::Layer as _;
 
 use crate::config::Limits;
 use crate::metrics::Metrics;
@@ -46,8 +45,8 @@ pub async fn serve(
             }
             () = &mut stop => break,
         };
-        let service = TowerToHyperService::new(Extension(ConnectInfo(peer)).layer(router.clone()));
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        let (line, served) = line::open(stream, peer, &router, limits.idle_timeout);
+        let connection = graceful.watch(http.serve_connection(line, served));
         connections.spawn(async move {
             // How a connection ends concerns nobody here: what the chat came to is on the record.
             let _ = connection.await;

@@ -11,7 +11,7 @@ use shared::event::DialectName;
 use tokio::time::timeout;
 
 use super::Gateway;
-use crate::dispatch::{Candidates, Outgoing, is_key_refusal};
+use crate::dispatch::{Candidates, Outgoing};
 use crate::error::ApiError;
 use crate::loose::{Object, Text};
 use crate::request::InvalidRequest;
@@ -46,8 +46,8 @@ impl Gateway {
         let answered =
             candidates.send(&outgoing, &self.metrics, &mut Vec::new()).await.map_err(|error| ApiError::from(&error))?;
         let answer = answered.response;
-        if is_key_refusal(answer.status()) {
-            return Err(ApiError::upstream_refused_key());
+        if let Some(instead) = ApiError::in_place_of(answer.status()) {
+            return Err(instead);
         }
         let (head, body) = answer.into_parts();
         let body = timeout(self.chats.limits.idle_timeout, body.collect(MAX_BYTES)).await;

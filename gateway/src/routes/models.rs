@@ -12,7 +12,6 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::Gateway;
-use crate::dispatch::is_key_refusal;
 use crate::error::ApiError;
 use crate::routing::Origin;
 use crate::upstream::Upstream;
@@ -45,8 +44,8 @@ impl Gateway {
             .send(&Method::GET, "/models", &headers, &Bytes::new(), &mut attempts)
             .await
             .map_err(|error| ApiError::from(&error))?;
-        if is_key_refusal(answer.status()) {
-            return Err(ApiError::upstream_refused_key());
+        if let Some(instead) = ApiError::in_place_of(answer.status()) {
+            return Err(instead);
         }
         let (head, body) = answer.into_parts();
         let body = timeout(self.chats.limits.idle_timeout, body.collect(MAX_BYTES)).await;

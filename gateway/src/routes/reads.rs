@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::Response;
 use axum::routing::{any, get};
+use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::time::timeout;
 
@@ -37,8 +39,16 @@ pub(super) async fn pass_proven(State(gateway): State<Arc<Gateway>>, request: Re
 
 impl Gateway {
     async fn pass(&self, request: Request) -> Result<Response, ApiError> {
+        let (head, mut body) = request.into_parts();
+        let passed = self.pass_body(&head, &mut body).await;
+        if passed.is_err() {
+            self.read_away(&head.headers, body);
+        }
+        passed
+    }
+
+    async fn pass_body(&self, head: &Parts, body: &mut Body) -> Result<Response, ApiError> {
         let reads = self.reads.as_ref().ok_or_else(ApiError::reads_unavailable)?;
-        let (head, body) = request.into_parts();
         same_origin(&head.method, &head.headers, &self.cors_origins).map_err(ApiError::cross_origin)?;
         let body = timeout(self.chats.limits.read_timeout, Limited::new(body, BODY_BYTES).collect())
             .await
@@ -49,7 +59,7 @@ impl Gateway {
             })?;
         let path = head.uri.path_and_query().map_or(head.uri.path(), |path| path.as_str());
         let peer = head.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
-        let passed = Passed { method: head.method, path, headers: &head.headers, body: body.to_bytes(), peer };
+        let passed = Passed { method: head.method.clone(), path, headers: &head.headers, body: body.to_bytes(), peer };
         reads.pass(passed).await
     }
 }

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::pattern::ModelPattern;
-use super::{Choice, Leaving, Origin, Persistence, Route, RoutingTable, UpstreamSettings};
+use super::{Choice, Origin, Persistence, Route, RouteLeaving, RoutingTable, UpstreamSettings};
 
 /// The largest routes file.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -167,18 +167,16 @@ fn read_route(
         attempts: count("attempts", route.attempts.as_ref(), persistence.attempts)?,
         within: duration("retry_within", route.retry_within.as_ref(), persistence.within)?,
     };
-    let drain_for = duration("drain_for", route.drain_for.as_ref(), DRAIN_FOR)?;
+    let drain_for =
+        route.drain_for.as_ref().map(|text| duration("drain_for", Some(text), Duration::ZERO)).transpose()?;
     let leaving = match (route.leaving.as_ref().map(|text| *text.get_ref()), &route.drain_for) {
-        (Some(LeavingText::Drain), _) => Some(Leaving::Drain(drain_for)),
+        (Some(LeavingText::Drain), _) => Some(RouteLeaving::Drain(drain_for)),
         (_, Some(text)) => return Err(mistake(text, "drain_for: expected leaving = \"drain\" with it".into())),
-        (Some(LeavingText::Cancel), None) => Some(Leaving::Cancel),
+        (Some(LeavingText::Cancel), None) => Some(RouteLeaving::Cancel),
         (None, None) => None,
     };
     Ok(Route { models, choices, persistence, leaving })
 }
-
-/// How long an answer is drained unless the file says otherwise.
-pub const DRAIN_FOR: Duration = Duration::from_secs(120);
 
 fn read_choice(text: &Spanned<toml::Value>, upstreams: &[UpstreamSettings]) -> Result<Choice, Mistake> {
     let expected = "an upstream of a route: expected its name, or { name, weight, model }";

@@ -121,6 +121,13 @@ impl UpstreamBody {
         }
     }
 
+    /// Whether nothing follows the head.
+    pub fn is_empty(&self) -> bool {
+        let ahead = self.ahead.as_ref();
+        let is_at_end = self.incoming.is_end_stream() || self.incoming.size_hint().exact() == Some(0);
+        is_at_end && ahead.is_none_or(|ahead| ahead.chunks.is_empty() && !matches!(ahead.end, Some(End::Broken(_))))
+    }
+
     /// Whether the connection's end is the only end that this body has. Then a broken connection looks like an end.
     pub fn ends_with_connection(response: &Response<Self>) -> bool {
         let headers = response.headers();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use recorder::projection::chat::{Chat, Outcome};
 use serde_json::{Value, json};
 use shared::event::FailureStage;
@@ -267,5 +267,93 @@ async fn garbage_in_a_stream_passes_and_is_noted() -> anyhow::Result<()> {
     let again = Duration::from_secs(60);
     tokio::time::timeout(again, stack.finished_chat(&ann, "still there?")).await??;
     stack.settled().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_answer_without_a_body_is_on_the_record_for_what_it_is() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    let raw = Raw::start(|body| {
+        let model = model_of(body);
+        let status = model.trim_start_matches("s");
+        let length = if status == "204" { "" } else { "content-length: 0\r\n" };
+        // Nothing is asked for again, so each has one attempt.
+        format!("HTTP/1.1 {status} Whatever\r\nx-should-retry: false\r\n{length}\r\n").into()
+    })
+    .await?;
+    let url = raw.base_url();
+    let statuses = [200, 204, 422, 429, 500, 503];
+    let names: Vec<String> = statuses.iter().map(|status| format!("s{status}")).collect();
+    let models: Vec<_> = names.iter().map(|name| (name.as_str(), url.as_str(), "")).collect();
+    let (gateway, _dir) = routed(&stack, &models, "key").await?;
+    for (name, status) in names.iter().zip(statuses) {
+        let response = chat(&gateway, &ann, name).await?;
+        assert_eq!(response.status().as_u16(), status);
+        assert!(response.headers().contains_key("x-chat-id"));
+        assert_eq!(read(response).await, (Vec::new(), true), "{name}");
+        // The end is on its way before the client has the answer.
+        assert_eq!(gateway.metric("stenograph_gateway_chats_open").await?, 0.0, "{name}");
+    }
+    let oracle = stack.settled().await?;
+    for (name, status) in names.iter().zip(statuses) {
+        let (stage, kind, said, attempts) = failure(&oracle, name);
+        assert_eq!(attempts, 1, "{name}");
+        if status < 300 {
+            assert_eq!((stage, kind.as_deref()), (FailureStage::UpstreamStream, Some("empty_answer")), "{name}");
+        } else {
+            assert_eq!((stage, said), (FailureStage::UpstreamStatus, Some(status)), "{name}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_redirect_leads_no_client_past_the_gateway() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    let scripted = Scripted::start().await?;
+    let away = |status| Script::new(status).header(LOCATION, "http://127.0.0.1:9/v1/away");
+    scripted.otherwise(move |request: &Received| match model_of(&request.body).as_str() {
+        "moved" => away(StatusCode::PERMANENT_REDIRECT),
+        "found" => away(StatusCode::FOUND),
+        "made" => Script::stream([PIECE, END]).header(LOCATION, "/v1/made"),
+        _ => away(StatusCode::TEMPORARY_REDIRECT),
+    });
+    let url = scripted.base_url();
+    let (gateway, _dir) =
+        routed(&stack, &[("moved", &url, ""), ("found", &url, ""), ("made", &url, "")], scripted.key()).await?;
+    for model in ["moved", "found"] {
+        let response = chat(&gateway, &ann, model).await?;
+        assert_eq!((response.status(), response.headers().get(LOCATION)), (StatusCode::BAD_GATEWAY, None));
+        assert!(response.headers().contains_key("x-chat-id"));
+        assert_eq!(response.json::<Value>().await?["error"]["code"], "upstream_redirected");
+    }
+    let response = chat(&gateway, &ann, "made").await?;
+    assert_eq!((response.status(), response.headers().get(LOCATION)), (StatusCode::OK, None));
+    assert!(read(response).await.1);
+
+    // What is no chat goes no other way.
+    let raw = Raw::start(|_| Bytes::from_static(b"HTTP/1.1 302 Found\r\nlocation: /away\r\ncontent-length: 0\r\n\r\n"))
+        .await?;
+    let dir = tempfile::tempdir()?;
+    let provider = stack.another_gateway(|settings| {
+        settings.instance = "gateway-3".into();
+        settings.data_dir = dir.path().join("data");
+        settings.llm_base_url = raw.base_url();
+    });
+    let (provider, client) = (provider.await?, tests::http::client());
+    let question = json!({"model": "moved", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]});
+    let counting = client.post(provider.url("/v1/messages/count_tokens")).json(&question);
+    for request in [counting, client.get(provider.url("/v1/models"))] {
+        let response = request.bearer_auth(&ann.token).send().await?;
+        assert_eq!((response.status(), response.headers().get(LOCATION)), (StatusCode::BAD_GATEWAY, None));
+    }
+
+    let oracle = stack.settled().await?;
+    for (model, status) in [("moved", 308), ("found", 302)] {
+        let (stage, _, said, attempts) = failure(&oracle, model);
+        assert_eq!((stage, said, attempts), (FailureStage::UpstreamStatus, Some(status), 1), "{model}");
+    }
     Ok(())
 }

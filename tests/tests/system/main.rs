@@ -31,6 +31,7 @@ mod outages;
 mod oversized;
 mod plans;
 mod quarantine;
+mod raw_clients;
 mod reads;
 mod rebuild;
 mod redelivery;

@@ -1,8 +1,12 @@
 //! Reading the record through the API: what was chatted is what is shown, and changes are seen by whoever made them.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 use tests::stack::{Stack, User, streamed_text};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
 
 async fn change(stack: &Stack, user: &User, method: Method, id: &str, body: Value) -> anyhow::Result<(u16, Value)> {
     let request = stack.request(method, &format!("/api/conversations/{id}")).bearer_auth(&user.token);
@@ -161,4 +165,58 @@ async fn without_the_api_chats_go_on_and_reads_say_so() -> anyhow::Result<()> {
     let oracle = stack.settled().await?;
     assert_eq!(oracle.tables.conversations.values().next().unwrap().title.as_ref().unwrap().text, "later");
     Ok(())
+}
+
+#[tokio::test]
+async fn no_path_leads_out_of_the_api() -> anyhow::Result<()> {
+    let served = TcpListener::bind("127.0.0.1:0").await?;
+    let inner = format!("http://{}/inner", served.local_addr()?);
+    let asked = tokio::spawn(async move {
+        let mut asked = Vec::new();
+        loop {
+            let Ok((stream, _)) = served.accept().await else { return asked };
+            let mut lines = BufReader::new(stream).lines();
+            let Ok(Some(line)) = lines.next_line().await else { continue };
+            let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+            while lines.next_line().await.is_ok_and(|line| line.is_some_and(|line| !line.is_empty())) {}
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+            let _ = lines.into_inner().into_inner().write_all(answer).await;
+            asked.push(path.clone());
+            if path.ends_with("/last") {
+                return asked;
+            }
+        }
+    });
+    let stack = Stack::with_gateway(&[("RECORDER_URL", &inner)]).await?;
+    let out = [
+        "/api/%2e%2e/%2e%2e/metrics",
+        "/api/../../metrics",
+        "/api/.%2E/%2e./metrics",
+        "/api/x/%2e%2e/y",
+        "/api/./x",
+        "/api/%2e/x",
+        "/api/x/..",
+        "/api/..%2f..%2fmetrics",
+        "/api/%2e%2e%5c%2e%2e%5cmetrics",
+        "/api/..\\..\\metrics",
+    ];
+    for path in out {
+        assert_eq!(raw_status(&stack, path).await?, 404, "{path}");
+    }
+    for path in ["/api/x..y/...?q=../..", "/api/a%20b/%E4%BD%A0", "/api/last"] {
+        assert_eq!(raw_status(&stack, path).await?, 200, "{path}");
+    }
+    let asked = tokio::time::timeout(Duration::from_secs(20), asked).await??;
+    assert_eq!(asked, ["/inner/api/x..y/...?q=../..", "/inner/api/a%20b/%E4%BD%A0", "/inner/api/last"]);
+    Ok(())
+}
+
+/// The status of the answer to this path, exactly as it is.
+async fn raw_status(stack: &Stack, path: &str) -> anyhow::Result<u16> {
+    let mut stream = TcpStream::connect(stack.gateway.address()).await?;
+    let head = format!("GET {path} HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer.split(' ').nth(1).unwrap_or_default().parse()?)
 }

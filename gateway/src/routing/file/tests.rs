@@ -81,7 +81,7 @@ drain_for = "90s"
     assert_eq!(route.choices[0], Choice { upstream: 1, weight: Some(3), model: Some("gpt-4o-mini".into()) });
     assert_eq!(route.choices[1], Choice { upstream: 0, weight: None, model: None });
     assert_eq!(route.persistence, Persistence { tries: 1, attempts: 5, within: Duration::from_secs(60) });
-    assert_eq!(route.leaving, Some(Leaving::Drain(Duration::from_secs(90))));
+    assert_eq!(route.leaving, Some(RouteLeaving::Drain(Some(Duration::from_secs(90)))));
 }
 
 #[test]

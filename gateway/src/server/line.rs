@@ -1,0 +1,171 @@
+//! A client's connection, which is neither written to without end nor ended cleanly where an answer was not.
+
+use std::convert::Infallible;
+use std::io::{Error, ErrorKind, IoSlice, Result};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::middleware::AddExtension;
+use axum::response::Response;
+use axum::{Extension, Router};
+use bytes::Bytes;
+use futures_util::future::Either;
+use http::{Request, Version};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::rt::ReadBufCursor;
+use hyper::service::Service;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+use tower::Layer as _;
+
+/// A client's connection.
+#[derive(Debug)]
+pub(super) struct Line {
+    stream: TokioIo<TcpStream>,
+    /// How long a write may wait without the client having taken anything.
+    patience: Duration,
+    /// Made when a write waits for the first time, and set anew for each that does: one that goes through at once costs nothing.
+    alarm: Option<Pin<Box<Sleep>>>,
+    is_waiting: bool,
+    /// Whether it has to end in a way that nobody takes for the end of an answer.
+    is_broken: Arc<AtomicBool>,
+}
+
+/// What answers on a connection.
+pub(super) struct Served {
+    router: TowerToHyperService<Routes>,
+    is_broken: Arc<AtomicBool>,
+}
+
+type Routes = AddExtension<Router, ConnectInfo<SocketAddr>>;
+
+/// The body of an answer that has no end but that of the connection, as over HTTP/1.0.
+struct Delimited {
+    body: Body,
+    is_broken: Arc<AtomicBool>,
+}
+
+/// A connection, and what answers on it.
+pub(super) fn open(stream: TcpStream, peer: SocketAddr, router: &Router, patience: Duration) -> (Line, Served) {
+    let is_broken = Arc::new(AtomicBool::new(false));
+    let router = TowerToHyperService::new(Extension(ConnectInfo(peer)).layer(router.clone()));
+    let stream = TokioIo::new(stream);
+    let line = Line { stream, patience, alarm: None, is_waiting: false, is_broken: Arc::clone(&is_broken) };
+    (line, Served { router, is_broken })
+}
+
+impl Line {
+    /// What a write came to; one that waits for too long is an error.
+    fn within_patience(&mut self, cx: &mut Context<'_>, written: Poll<Result<usize>>) -> Poll<Result<usize>> {
+        if written.is_ready() {
+            self.is_waiting = false;
+            return written;
+        }
+        let patience = self.patience;
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        if !std::mem::replace(&mut self.is_waiting, true) {
+            alarm.as_mut().reset(Instant::now() + patience);
+        }
+        ready!(alarm.as_mut().poll(cx));
+        // Nor does the system keep what nobody takes.
+        self.is_broken.store(true, Ordering::Relaxed);
+        Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the client reads nothing")))
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if self.is_broken.load(Ordering::Relaxed) {
+            // A reset.
+            let _ = self.stream.inner().set_zero_linger();
+        }
+    }
+}
+
+impl hyper::rt::Read for Line {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl hyper::rt::Write for Line {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.within_patience(cx, written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
+        self.within_patience(cx, written)
+    }
+}
+
+type Answering = <TowerToHyperService<Routes> as Service<Request<Incoming>>>::Future;
+type Answered = std::result::Result<Response, Infallible>;
+
+impl Service<Request<Incoming>> for Served {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Either<Answering, Pin<Box<dyn Future<Output = Answered> + Send>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let is_framed = request.version() >= Version::HTTP_11;
+        let answering = self.router.call(request);
+        if is_framed {
+            return Either::Left(answering);
+        }
+        let is_broken = Arc::clone(&self.is_broken);
+        Either::Right(Box::pin(
+            async move { Ok(answering.await?.map(|body| Body::new(Delimited { body, is_broken }))) },
+        ))
+    }
+}
+
+impl http_body::Body for Delimited {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if matches!(frame, Some(Err(_))) {
+            self.is_broken.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
