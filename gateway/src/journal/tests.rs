@@ -7,6 +7,7 @@ use std::time::Duration;
 use shared::event::{ConversationCreated, Event};
 use uuid::Uuid;
 
+use super::disk::Disk;
 use super::segment::Directory;
 use super::*;
 
@@ -38,6 +39,16 @@ fn open(settings: &Settings) -> Result<Journal, OpenError> {
 
 fn open_on(directory: Directory, settings: &Settings) -> Result<Journal, OpenError> {
     Journal::open_in(directory, settings.clone(), "g", Arc::default(), Arc::default())
+}
+
+/// A journal, and the disk that it is on.
+fn on_a_disk(level: Level) -> (tempfile::TempDir, Settings, Arc<Disk>, Journal) {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path(), level);
+    let on = Directory::new(directory.path());
+    let disk = Arc::clone(&on.disk);
+    let journal = open_on(on, &settings).unwrap();
+    (directory, settings, disk, journal)
 }
 
 /// Everything that the relay would publish.
@@ -176,11 +187,7 @@ async fn a_gateway_that_comes_back_ends_the_chats_that_were_open() {
 
 #[tokio::test]
 async fn a_sync_that_fails_is_not_trusted_and_what_it_held_is_written_again() {
-    let directory = tempfile::tempdir().unwrap();
-    let settings = settings(directory.path(), Level::Synced);
-    let on = Directory::new(directory.path());
-    let disk = Arc::clone(&on.disk);
-    let journal = open_on(on, &settings).unwrap();
+    let (directory, settings, disk, journal) = on_a_disk(Level::Synced);
     journal.record(&conversation_created(1)).await.unwrap();
     disk.fail_syncs(1);
     assert_eq!(journal.record(&conversation_created(2)).await, Ok(Durability::Synced));
@@ -195,11 +202,7 @@ async fn a_sync_that_fails_is_not_trusted_and_what_it_held_is_written_again() {
 
 #[tokio::test]
 async fn a_disk_that_fails_refuses_beginnings_and_keeps_ends_until_it_is_mended() {
-    let directory = tempfile::tempdir().unwrap();
-    let settings = settings(directory.path(), Level::Synced);
-    let on = Directory::new(directory.path());
-    let disk = Arc::clone(&on.disk);
-    let journal = open_on(on, &settings).unwrap();
+    let (_directory, settings, disk, journal) = on_a_disk(Level::Synced);
     journal.record(&chat_started(1)).await.unwrap();
     disk.broken(true);
     let end = journal.record(&message_completed(1, 10));
@@ -252,11 +255,7 @@ async fn a_full_journal_refuses_beginnings_and_has_room_for_ends() {
 
 #[tokio::test]
 async fn a_disk_without_room_is_a_full_journal() {
-    let directory = tempfile::tempdir().unwrap();
-    let settings = settings(directory.path(), Level::Journal);
-    let on = Directory::new(directory.path());
-    let disk = Arc::clone(&on.disk);
-    let journal = open_on(on, &settings).unwrap();
+    let (_directory, _, disk, journal) = on_a_disk(Level::Journal);
     disk.full(true);
     let mut number = 1;
     while journal.record(&chat_started(number)).refusal().is_none() {
@@ -273,11 +272,7 @@ async fn a_disk_without_room_is_a_full_journal() {
 
 #[tokio::test]
 async fn an_end_too_large_for_a_disk_without_room_is_written_as_soon_as_there_is_some() {
-    let directory = tempfile::tempdir().unwrap();
-    let settings = settings(directory.path(), Level::Synced);
-    let on = Directory::new(directory.path());
-    let disk = Arc::clone(&on.disk);
-    let journal = open_on(on, &settings).unwrap();
+    let (_directory, settings, disk, journal) = on_a_disk(Level::Synced);
     journal.record(&chat_started(1)).await.unwrap();
     journal.record(&chat_started(2)).await.unwrap();
     disk.full(true);
@@ -311,11 +306,7 @@ async fn an_end_too_large_for_a_disk_without_room_is_written_as_soon_as_there_is
 
 #[tokio::test]
 async fn what_is_not_taken_is_not_released_whatever_is_said() {
-    let directory = tempfile::tempdir().unwrap();
-    let settings = settings(directory.path(), Level::Journal);
-    let on = Directory::new(directory.path());
-    let disk = Arc::clone(&on.disk);
-    let journal = open_on(on, &settings).unwrap();
+    let (_directory, _, disk, journal) = on_a_disk(Level::Journal);
     journal.record(&chat_started(1)).await.unwrap();
     disk.full(true);
     drop(journal.record(&message_completed(1, 300_000)));
@@ -361,11 +352,7 @@ fn a_segment_for_a_large_event_lies_where_it_was_written() {
 
 #[tokio::test]
 async fn what_is_in_memory_alone_is_written_when_the_journal_is_closed() {
-    let directory = tempfile::tempdir().unwrap();
-    let settings = settings(directory.path(), Level::Synced);
-    let on = Directory::new(directory.path());
-    let disk = Arc::clone(&on.disk);
-    let journal = open_on(on, &settings).unwrap();
+    let (_directory, settings, disk, journal) = on_a_disk(Level::Synced);
     journal.record(&chat_started(1)).await.unwrap();
     disk.full(true);
     let large = journal.record(&message_completed(1, 300_000));
