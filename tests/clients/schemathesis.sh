@@ -24,8 +24,9 @@ fi
 
 # It writes down what it has found where it runs.
 cd "$target"
-# The stream of events has no end. Logging out would end the session of a token that belongs to one.
+# One worker: Python before 3.12 fails now and then where two threads read source code at once, as its generators do ("AST
+# constructor recursion depth mismatch"). The stream of events has no end. Logging out would end the session of a token that belongs to one.
 exec "$venv/bin/schemathesis" run "$GATEWAY_URL/api/openapi.json" --url "$GATEWAY_URL" \
     --header "Authorization: Bearer $token" --exclude-path /api/events --exclude-path /api/auth/logout \
     --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
-    --max-examples "${EXAMPLES:-25}" --workers 2 --request-timeout 20
+    --max-examples "${EXAMPLES:-25}" --workers 1 --request-timeout 20
