@@ -203,6 +203,8 @@ impl Partial {
         on: &mut impl FnMut(SseEvent<'_>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let data = (self.has_data && self.length != Length::TooLong).then_some(self.data.bytes());
+        // Where the chunk ended before the spaces, nobody waits for them; so they are not there where it ended behind them.
+        let data = data.map(|data| if is_done(data) { DONE } else { data });
         let flow = on(SseEvent { name: &self.name, data, length: self.length, span });
         self.name.clear();
         self.data.clear();
@@ -277,6 +279,8 @@ mod tests {
         check("data: no blank line\n", &[("", "no blank line")]);
         check("data: no line end", &[("", "no line end")]);
         check("data: a\n\ndata: [DONE]", &[("", "a"), ("", "[DONE]")]);
+        check("data: a\n\ndata: [DONE] \n\n", &[("", "a"), ("", "[DONE]")]);
+        check("data:  [DONE]\t\r\n\r\n", &[("", "[DONE]")]);
         check("error: {\"code\":500}\n\n", &[("error", "{\"code\":500}")]);
     }
 
