@@ -254,7 +254,11 @@ impl Relay {
             let batch = outlet.read_beside(&mut cursor, BATCH, BATCH_BYTES);
             (cursor, batch)
         };
-        let Ok((cursor, batch)) = tokio::task::spawn_blocking(read).await else { return };
+        let Ok((cursor, batch)) = tokio::task::spawn_blocking(read).await else {
+            // Not all has been read, so nothing is over: the next look finds what this one did, and begins again.
+            self.again = None;
+            return;
+        };
         let entries = batch.map(|batch| batch.entries).unwrap_or_default();
         let lost = entries.len();
         let is_over = lost == 0 || entries.iter().any(|entry| entry.number >= self.taken_below);
