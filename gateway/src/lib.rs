@@ -8,6 +8,7 @@ pub mod conversation_id;
 pub mod request;
 pub mod thread;
 
+pub mod kept;
 pub mod loose;
 pub mod sse;
 pub mod transcript;

@@ -3,11 +3,9 @@
 //!
 //! Pure: bytes in, events out.
 
-pub mod kept;
-
 use std::ops::{ControlFlow, Range};
 
-use kept::Kept;
+use crate::kept::Kept;
 
 /// The longest line, and the most data of one event, that is kept.
 const MAX_EVENT_BYTES: usize = 4 << 20;

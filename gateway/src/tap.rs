@@ -18,8 +18,8 @@ use shared::usage::Usage;
 
 use crate::decode::{Decoder, Encoding};
 use crate::dialect::{Fold, Signal};
+use crate::kept::Kept;
 use crate::sse::SseReader;
-use crate::sse::kept::Kept;
 use crate::transcript::Transcript;
 use crate::ui_stream::UiStream;
 
