@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use gateway::dialect::Fold;
-use gateway::tap::{Expected, Tap, UsageChunk};
+use gateway::response::dialect::Fold;
+use gateway::response::tap::{Expected, Tap, UsageChunk};
 use shared::event::DialectName;
 
 /// A chunk as OpenAI sends it, about 260 bytes.

@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher};
-use gateway::dialect::Fold;
-use gateway::tap::{Expected, Tap, UsageChunk};
+use gateway::response::dialect::Fold;
+use gateway::response::tap::{Expected, Tap, UsageChunk};
 use shared::event::DialectName;
 
 #[global_allocator]

@@ -1,10 +1,13 @@
 //! Who asks, proven: a session token, checked with public keys alone. No lookup, so no outage elsewhere can refuse anyone.
 
+pub mod key_refresh;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use http::header::{AUTHORIZATION, COOKIE, HOST, HeaderValue, ORIGIN};
+use http::header::{AUTHORIZATION, COOKIE, HeaderValue, ORIGIN};
 use http::{HeaderMap, Method};
+use shared::credentials::{bearer_token, is_own_origin};
 use shared::id::UserId;
 use shared::issuer::Issuer;
 use shared::token::{Claims, TokenError, Verifier};
@@ -44,9 +47,7 @@ pub fn same_origin(method: &Method, headers: &HeaderMap, allowed: &[HeaderValue]
     if headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin") {
         return Ok(());
     }
-    let host = headers.get(HOST).map(HeaderValue::as_bytes);
-    let is_ours = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, rest)| rest.as_bytes());
-    if (is_ours.is_some() && is_ours == host) || allowed.contains(origin) { Ok(()) } else { Err(CrossOrigin) }
+    if is_own_origin(origin, headers) || allowed.contains(origin) { Ok(()) } else { Err(CrossOrigin) }
 }
 
 /// Why there is no caller.
@@ -87,10 +88,7 @@ impl Authenticator {
     }
 
     fn verify(&self, token: &str) -> Result<Claims, TokenError> {
-        match (self.verifier().verify(token), &self.issuer) {
-            (Err(TokenError::Invalid), Some(issuer)) => issuer.verify(token),
-            (verified, _) => verified,
-        }
+        shared::credentials::verify(token, &self.verifier(), self.issuer.as_deref())
     }
 
     fn verifier(&self) -> Arc<Verifier> {
@@ -100,7 +98,7 @@ impl Authenticator {
     /// Who sent these headers: the `Authorization` header goes before `x-api-key`, where Anthropic's clients put their key,
     /// and that before the cookie.
     pub fn caller(&self, headers: &HeaderMap) -> Result<Caller, Unauthenticated> {
-        let token = bearer(headers)
+        let token = bearer_token(headers)
             .or_else(|| api_key(headers))
             .or_else(|| session_cookie(headers))
             .ok_or(Unauthenticated::Missing)?;
@@ -131,11 +129,6 @@ impl Authenticator {
     fn remembered(&self) -> std::sync::MutexGuard<'_, HashMap<String, Claims>> {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 fn api_key(headers: &HeaderMap) -> Option<&str> {
@@ -188,8 +181,8 @@ mod tests {
 
     #[test]
     fn tokens_are_found_where_clients_put_them() {
-        assert_eq!(bearer(&headers("authorization", "bearer  abc ")), Some("abc"));
-        assert_eq!(bearer(&headers("authorization", "Basic abc")), None);
+        assert_eq!(bearer_token(&headers("authorization", "bearer  abc ")), Some("abc"));
+        assert_eq!(bearer_token(&headers("authorization", "Basic abc")), None);
         assert_eq!(api_key(&headers("x-api-key", " abc ")), Some("abc"));
         assert_eq!(api_key(&headers("x-api-key", "")), None);
         assert_eq!(session_cookie(&headers("cookie", "a=b; stenograph_session=abc; c=d")), Some("abc"));

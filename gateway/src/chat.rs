@@ -1,5 +1,11 @@
 //! The pipeline: one chat from its request to the answer's body. It reads like the flow in ARCHITECTURE.md.
 
+pub mod disconnect;
+pub mod ended_chat;
+pub mod open_chat;
+pub mod response_body;
+pub mod response_ids;
+
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -13,27 +19,32 @@ use shared::usage::Usage;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::answer::{Answer, AnswerKind};
 use crate::auth::Caller;
-use crate::config::Limits;
-use crate::conversation_id::ConversationKeys;
-use crate::decode::{self, Encoding};
-use crate::dialect::{Fold, error_body};
-use crate::dispatch::{Answered, Candidates, Outgoing, UsageAsked};
+use crate::chat::disconnect::LeavingRule;
+use crate::chat::ended_chat::EndedChat;
+use crate::chat::open_chat::{Admission, Ending, OpenChat, Recording};
+use crate::chat::response_body::{Answer, AnswerKind};
+use crate::chat::response_ids::Ids;
 use crate::error::ApiError;
+use crate::headers;
 use crate::idempotency::{self, Claim, Idempotency};
 use crate::journal::Recorded;
-use crate::leaving::LeavingRule;
-use crate::open_chat::{Admission, Ending, OpenChat, Recording, error};
+use crate::json::edit;
+use crate::limits::Limits;
+use crate::request::conversation_id::ConversationKeys;
+use crate::request::ui_message::{self, UiRequest};
 use crate::request::{ChatRequest, InvalidRequest, Surface};
+use crate::request::{caller_metadata, thread_id};
+use crate::response::content_encoding::{self, Encoding};
+use crate::response::dialect::{Fold, error_body};
+use crate::response::tap::{Expected, Tap, UsageChunk};
+use crate::response::transcript::Transcript;
+use crate::response::ui_stream::UiStream;
 use crate::routing::{Choice, Leaving};
-use crate::tap::{Expected, Tap, UsageChunk};
-use crate::transcript::Transcript;
-use crate::ui_message::{self, UiRequest};
-use crate::ui_stream::UiStream;
-use crate::upstream::{UpstreamBody, UpstreamError};
-use crate::upstreams::{InForce, Upstreams};
-use crate::{caller_metadata, forward, rewrite, thread};
+use crate::upstream::body::UpstreamBody;
+use crate::upstream::dispatch::{Answered, Candidates, Outgoing, UsageAsked};
+use crate::upstream::error::UpstreamError;
+use crate::upstream::registry::{InForce, Upstreams};
 
 /// The largest error body that is read where it cannot be passed on.
 const MAX_ERROR_BYTES: usize = 64 << 10;
@@ -67,7 +78,7 @@ struct Course {
     request: ChatRequest,
     path: &'static str,
     headers: HeaderMap,
-    ids: forward::Ids,
+    ids: Ids,
     telling: Option<UiStream>,
     chat: OpenChat,
     started: Recorded,
@@ -112,8 +123,8 @@ impl Chats {
             in_force,
             route,
             path: surface.path(),
-            headers: forward::to_upstream(headers),
-            ids: forward::Ids::of(&chat, headers),
+            headers: headers::to_upstream(headers),
+            ids: Ids::of(&chat, headers),
             request,
             telling,
             chat,
@@ -157,7 +168,7 @@ impl Chats {
         };
         let mut response = match (started, answer) {
             (Err(refusal), _) => {
-                let failure = error("journal_unavailable", "the start could not be made durable");
+                let failure = ChatError::new("journal_unavailable", "the start could not be made durable");
                 fail(&mut chat, FailureStage::UpstreamConnect, failure).detach();
                 Err(refusal)
             }
@@ -204,14 +215,14 @@ impl Chats {
             let id = open(named).ok_or_else(ApiError::no_such_conversation)?;
             return Ok((id, ConversationOrigin::Given, None));
         }
-        let Some(thread) = thread::named_in(headers).or(request.thread.as_deref()) else {
+        let Some(thread) = thread_id::named_in(headers).or(request.thread.as_deref()) else {
             let id = self.conversations.mint(&caller.user, shared::event::now());
             return Ok((id, ConversationOrigin::Minted, None));
         };
         match open(thread) {
             Some(id) => Ok((id, ConversationOrigin::Given, None)),
             // It looks like one of ours, so it is not a name of the client's own making.
-            None if thread::looks_like_ours(thread) => Err(ApiError::no_such_conversation()),
+            None if thread_id::looks_like_ours(thread) => Err(ApiError::no_such_conversation()),
             None => {
                 let id = self.conversations.derive(&caller.user, thread);
                 Ok((id, ConversationOrigin::Derived, Some(thread.to_owned())))
@@ -262,16 +273,16 @@ impl Chats {
         let is_empty = answer.body().is_empty() || matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
         let ends_with_connection = !is_empty && UpstreamBody::ends_with_connection(&answer);
         let (head, body) = answer.into_parts();
-        let mut headers = forward::to_client(head.headers);
+        let mut headers = headers::to_client(head.headers);
         if tap.may_take_out() {
             headers.remove(CONTENT_LENGTH);
         }
         // An error is the same to every client.
         if let Some(ui) = telling.filter(|_| expected == Expected::Answer) {
             tap = tap.told_to(ui);
-            headers = forward::of_ui_stream(headers);
+            headers = headers::of_ui_stream(headers);
         }
-        let is_event_stream = forward::is_event_stream(&headers);
+        let is_event_stream = headers::is_event_stream(&headers);
         let kind = AnswerKind { status: status.as_u16(), ends_with_connection, is_event_stream };
         let answer = Answer::new(body, tap, chat, kind, &limits);
         let body = if is_empty {
@@ -289,7 +300,7 @@ impl Chats {
 
     /// Nobody answered.
     async fn unanswered(&self, mut chat: OpenChat, failure: &UpstreamError) -> Result<Response, ApiError> {
-        let said = error(failure.code(), &failure.to_string());
+        let said = ChatError::new(failure.code(), &failure.to_string());
         let ended = fail(&mut chat, FailureStage::UpstreamConnect, said);
         ended.line.log(ended.recorded.await);
         Err(failure.into())
@@ -302,7 +313,7 @@ impl Chats {
         chat.answered_by(upstream.name());
         let (status, encoding) = (answer.status().as_u16(), Encoding::of(answer.headers()));
         let body = timeout(self.limits.read_timeout, answer.into_body().collect(MAX_ERROR_BYTES)).await;
-        let mut said = error_body(status, &decode::whole(encoding, body.ok().flatten().unwrap_or_default()));
+        let mut said = error_body(status, &content_encoding::whole(encoding, body.ok().flatten().unwrap_or_default()));
         said.message = upstream.redact(&said.message);
         let ended = fail(&mut chat, FailureStage::UpstreamStatus, said);
         ended.line.log(ended.recorded.await);
@@ -320,9 +331,9 @@ fn parse(
     let body = ui.as_ref().map_or(body, |ui| &ui.body);
     let mut request = match (ChatRequest::parse(body, surface), &in_force.table.default_model) {
         (Err(error), Some(model))
-            if surface == Surface::Frontend && error.param == Some("model") && !rewrite::has_member(body, "model") =>
+            if surface == Surface::Frontend && error.param == Some("model") && !edit::has_member(body, "model") =>
         {
-            ChatRequest::parse(&rewrite::with_member(body, "model", &model.as_str().into()), surface)?
+            ChatRequest::parse(&edit::with_member(body, "model", &model.as_str().into()), surface)?
         }
         (parsed, _) => parsed?,
     };
@@ -342,11 +353,11 @@ fn body_for(request: &ChatRequest, asked: UsageAsked, choice: &Choice) -> Bytes 
         UsageAsked::NotByUs => request.without_usage_asked(),
     };
     match &choice.model {
-        Some(model) => rewrite::with_member(&body, "model", &model.as_str().into()),
+        Some(model) => edit::with_member(&body, "model", &model.as_str().into()),
         None => body,
     }
 }
 
-fn fail(chat: &mut OpenChat, stage: FailureStage, failure: ChatError) -> crate::open_chat::EndedChat {
+fn fail(chat: &mut OpenChat, stage: FailureStage, failure: ChatError) -> EndedChat {
     chat.end(Ending::Failed(stage, failure), Transcript::default(), Usage::default())
 }

@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use http::Uri;
 use secrecy::ExposeSecret;
-use shared::address::Trusted;
-use shared::config::{ConfigError, Environment, malformed};
+use shared::config::{ConfigError, Environment, http_url, malformed};
 use shared::issuer::IssuerConfig;
 use shared::telemetry::LogConfig;
 
-use crate::conversation_id::{ConversationKeys, EXPECTED_KEYS};
+use crate::auth::key_refresh::KeySource;
+use crate::chat::disconnect::LeavingRule;
 use crate::journal::{self, Level};
-use crate::keys::KeySource;
-use crate::leaving::LeavingRule;
+use crate::limits::Limits;
+use crate::recorder_api::ReadsConfig;
+use crate::request::conversation_id::{ConversationKeys, EXPECTED_KEYS};
 use crate::routing::{KeyHeader, Leaving, UpstreamSettings};
-use crate::upstreams::TableSource;
+use crate::upstream::registry::TableSource;
 
 /// The gateway's configuration.
 #[derive(Debug)]
@@ -54,36 +55,6 @@ pub struct JournalConfig {
     pub nats_url: String,
     /// How the journal is kept. `None` only to measure what recording costs.
     pub journal: Option<journal::Settings>,
-}
-
-/// Where the record is read.
-#[derive(Clone, Debug)]
-pub struct ReadsConfig {
-    /// The recorder's API: as many as share the work.
-    pub urls: Vec<Uri>,
-    /// Whose word is taken for where a request came from: proxies before the gateway.
-    pub trusted: Trusted,
-}
-
-/// The bounds of what callers can make the gateway do.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// The size of a request body.
-    pub body_bytes: usize,
-    /// How long a request's head, and then its body, may take to arrive.
-    pub read_timeout: Duration,
-    /// How long an answer may be silent.
-    pub idle_timeout: Duration,
-    /// How long an answer may take altogether.
-    pub total_timeout: Duration,
-    /// Chats at once.
-    pub chats: usize,
-    /// Connections at once.
-    pub connections: usize,
-    /// How long running chats may take to finish when the gateway is asked to stop.
-    pub shutdown_deadline: Duration,
-    /// After how long a silence clients get a comment, if they do.
-    pub keep_alive_comments: Option<Duration>,
 }
 
 impl Config {
@@ -158,58 +129,6 @@ impl JournalConfig {
         };
         let journal = journal::Settings { directory, level, patience, max_bytes, keep };
         Ok(Self { nats_url, journal: Some(journal).filter(|_| is_recorded) })
-    }
-}
-
-impl ReadsConfig {
-    fn read(env: &Environment) -> Result<Option<Self>, ConfigError> {
-        let networks = "addresses or networks with commas between them, such as 127.0.0.1,10.0.0.0/8";
-        let trusted = env.or("GATEWAY_TRUSTED_PROXIES", Trusted::default(), networks)?;
-        let urls = env.text("RECORDER_URL").unwrap_or("").split(',').map(str::trim).filter(|url| !url.is_empty());
-        let urls: Vec<Uri> = urls.map(|url| http_url("RECORDER_URL", url)).collect::<Result<_, _>>()?;
-        Ok((!urls.is_empty()).then_some(Self { urls, trusted }))
-    }
-}
-
-fn http_url(name: &str, text: &str) -> Result<Uri, ConfigError> {
-    let expected = "an http or https URL such as http://127.0.0.1:8082";
-    let url: Uri = text.parse().map_err(|error| malformed(name, expected, &error))?;
-    if !matches!(url.scheme_str(), Some("http" | "https")) || url.host().is_none() || url.query().is_some() {
-        return Err(malformed(name, expected, &"not an absolute URL"));
-    }
-    Ok(url)
-}
-
-impl Limits {
-    fn read(env: &Environment) -> Result<Self, ConfigError> {
-        let limits = Self {
-            body_bytes: env.or("GATEWAY_MAX_BODY_BYTES", 3 << 20, "a number of bytes")?,
-            read_timeout: env.duration("GATEWAY_READ_TIMEOUT", Duration::from_secs(30))?,
-            idle_timeout: env.duration("GATEWAY_IDLE_TIMEOUT", Duration::from_secs(300))?,
-            total_timeout: env.duration("GATEWAY_TOTAL_TIMEOUT", Duration::from_secs(3600))?,
-            chats: env.or("GATEWAY_MAX_CHATS", 10_000, "a number of chats")?,
-            connections: env.or("GATEWAY_MAX_CONNECTIONS", 20_000, "a number of connections")?,
-            shutdown_deadline: env.duration("GATEWAY_SHUTDOWN_DEADLINE", Duration::from_secs(30))?,
-            keep_alive_comments: match env.text("GATEWAY_KEEP_ALIVE_COMMENTS") {
-                None | Some("off") => None,
-                Some(_) => Some(env.duration("GATEWAY_KEEP_ALIVE_COMMENTS", Duration::ZERO)?),
-            },
-        };
-        if limits.keep_alive_comments.is_some_and(|every| every < Duration::from_millis(100)) {
-            let expected = "off, or a duration of at least 100ms";
-            return Err(malformed("GATEWAY_KEEP_ALIVE_COMMENTS", expected, &"too short"));
-        }
-        if limits.chats == 0 || limits.chats > 1_000_000 {
-            return Err(malformed("GATEWAY_MAX_CHATS", "a number of chats from 1 to 1000000", &limits.chats));
-        }
-        if limits.connections == 0 || limits.connections > 1_000_000 {
-            return Err(malformed(
-                "GATEWAY_MAX_CONNECTIONS",
-                "a number of connections from 1 to 1000000",
-                &limits.connections,
-            ));
-        }
-        Ok(limits)
     }
 }
 
@@ -328,8 +247,8 @@ mod tests {
             lines.filter_map(|line| line.split_once('=')).filter(|(name, _)| !name.contains(' ')).collect();
         let config = Config::read(&Environment::from_pairs(pairs.iter().copied()));
         assert!(config.is_ok(), "{config:?}");
-        let source = include_str!("config.rs");
-        let source = source.split("mod tests").next().unwrap();
+        let source = [include_str!("config.rs"), include_str!("limits.rs"), include_str!("recorder_api.rs")];
+        let source: String = source.iter().map(|text| text.split("mod tests").next().unwrap()).collect();
         for name in source.split('"').filter(|word| word.starts_with("GATEWAY_") && word.len() > 8) {
             let is_internal = matches!(name, "GATEWAY_URL" | "GATEWAY_RECORDING");
             assert!(

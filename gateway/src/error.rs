@@ -11,11 +11,11 @@ use shared::id::{ChatId, ConversationId};
 use shared::token::TokenError;
 
 use crate::auth::{CrossOrigin, Unauthenticated};
-use crate::dispatch::{is_key_refusal, is_withheld};
-use crate::forward::{CHAT_ID, CONVERSATION_ID, REQUEST_ID};
+use crate::headers::{CHAT_ID, CONVERSATION_ID, REQUEST_ID};
 use crate::idempotency::{MalformedKey, Progress, Taken};
 use crate::request::InvalidRequest;
-use crate::upstream::UpstreamError;
+use crate::upstream::dispatch::{is_key_refusal, is_withheld};
+use crate::upstream::error::UpstreamError;
 
 /// Where Anthropic's clients look for a request's id.
 const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");

@@ -7,19 +7,20 @@
 //! A chat that fails without an answer gives its key back: there is nothing to come back to.
 
 mod bucket;
-mod known;
+mod key;
+mod local;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use sha2::{Digest as _, Sha256};
-use shared::id::{ChatId, ConversationId, UserId};
+use shared::id::{ChatId, ConversationId};
 
 use bucket::{Answer, Bucket};
-use known::Known;
+use local::Known;
 
-pub use known::{Progress, Taken};
+pub use key::{Progress, Taken, Token};
 
 /// The header.
 pub const HEADER: &str = "idempotency-key";
@@ -39,10 +40,6 @@ pub struct Idempotency {
     known: Mutex<Known>,
     bucket: Bucket,
 }
-
-/// A key as it is kept: a hash of the user and the key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Token([u8; 32]);
 
 /// A key, claimed for one chat.
 #[derive(Debug)]
@@ -65,26 +62,6 @@ pub fn key_in(headers: &HeaderMap) -> Result<Option<&str>, MalformedKey> {
     match value.to_str().map(str::trim) {
         Ok(key) if (1..=MAX_KEY_BYTES).contains(&key.len()) => Ok(Some(key)),
         _ => Err(MalformedKey),
-    }
-}
-
-impl Token {
-    /// Of this user's key. Two users never share one.
-    pub fn new(user: &UserId, key: &str) -> Self {
-        let mut hash = Sha256::new();
-        hash.update((user.as_str().len() as u64).to_le_bytes());
-        hash.update(user.as_str());
-        hash.update(key);
-        Self(hash.finalize().into())
-    }
-
-    fn text(self) -> String {
-        use std::fmt::Write as _;
-        self.0.iter().fold(String::with_capacity(64), |mut text, byte| {
-            // Writing to a string does not fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
     }
 }
 
@@ -175,6 +152,8 @@ impl Drop for Pending<'_> {
 
 #[cfg(test)]
 mod tests {
+    use shared::id::UserId;
+
     use super::*;
 
     #[test]

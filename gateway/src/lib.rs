@@ -1,287 +1,35 @@
 //! The gateway: proxies LLM chat streams, and puts every one of them on the record. It has no database.
 //!
-//! Modules in the order of the flow. Pure ones first (no runtime, no network, no clock), then the edge, then the surface.
+//! Modules in the order of the layers, the lowest first. Pure ones (no runtime, no network, no clock), then the edge, then the
+//! surface. ARCHITECTURE.md has the table.
 
-pub mod config;
+pub mod headers;
+pub mod json;
+pub mod limits;
+pub mod metrics;
 
-pub mod conversation_id;
 pub mod request;
-pub mod thread;
-
-pub mod kept;
-pub mod loose;
-pub mod sse;
-pub mod transcript;
-
-pub mod decode;
-pub mod estimate;
-
-pub mod dialect;
-pub mod tap;
-
-pub mod breaker;
-pub mod caller_metadata;
-pub mod retry;
-pub mod rewrite;
 pub mod routing;
-pub mod ui_message;
-pub mod ui_stream;
-pub mod usage_refusal;
+
+pub mod response;
 
 pub mod auth;
-pub mod catalogue;
-pub mod forward;
+pub mod broker;
+pub mod idempotency;
+
 pub mod journal;
-pub mod keys;
-pub mod lease;
+
 pub mod relay;
 pub mod upstream;
-pub mod upstreams;
-
-pub mod dispatch;
-pub mod idempotency;
-pub mod leaving;
-
-pub mod reads;
-
-pub mod answer;
-pub mod open_chat;
-
-pub mod chat;
 
 pub mod error;
-pub mod metrics;
-pub mod pages;
-pub mod routes;
+
+pub mod chat;
+pub mod recorder_api;
+
+pub mod config;
 pub mod server;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+mod app;
 
-use anyhow::Context as _;
-use shared::issuer::Issuer;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
-
-use crate::config::{Config, JournalConfig};
-use crate::journal::Journal;
-use crate::relay::{BrokerHealth, Relay};
-
-/// How long the relay may take to empty the journal when everything else has stopped. What is left stays on the disk.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
-
-/// How long the estimates of usage that are under way may take when everything else has stopped.
-const ESTIMATES_DEADLINE: Duration = Duration::from_secs(5);
-
-/// How long a start may take to become durable before the chat is refused. Nobody waits that long for a disk that works.
-const START_DEADLINE: Duration = Duration::from_secs(15);
-
-/// How much longer than the longest answer a chat is believed to be under way, if nobody says how it ended.
-const ABANDONED_AFTER: Duration = Duration::from_secs(60);
-
-/// How often unused connections to the upstream are looked through.
-const HOUSEKEEPING: Duration = Duration::from_secs(5);
-
-/// Runs the gateway until it is asked to stop.
-pub fn run(config: Config) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
-}
-
-/// Checks what [`run`] would need of files: the keys and the routes. Returns what was found, in words.
-pub fn check(config: &Config) -> anyhow::Result<String> {
-    keys::read(&config.token_keys.file)?;
-    let upstreams = upstreams::Upstreams::new(config.upstreams.clone())?;
-    let in_force = upstreams.in_force();
-    let (routes, upstreams) = (in_force.table.routes.len(), in_force.upstreams.len());
-    Ok(format!("the configuration is good: {routes} routes, {upstreams} upstreams"))
-}
-
-async fn serve(config: Config) -> anyhow::Result<()> {
-    let Config {
-        listen,
-        instance,
-        log,
-        token_keys,
-        token_issuer,
-        conversation_keys,
-        journal,
-        upstreams,
-        reads,
-        limits,
-        leaving,
-        cors_origins,
-    } = config;
-    let issuer = token_issuer.map(|config| Arc::new(Issuer::new(config)));
-    let auth = Arc::new(auth::Authenticator::new(keys::read(&token_keys.file)?, issuer.clone()));
-    let http = shared::http::client()?;
-    let reads = reads.map(|reads| reads::Reads::new(reads, http.clone()));
-    let _log = log.start();
-
-    let metrics = Arc::new(metrics::Metrics::default());
-    let broker = Arc::new(BrokerHealth::default());
-    let nats_url = journal.nats_url.clone();
-    let longest = limits.total_timeout + ABANDONED_AFTER;
-    let keys = Arc::new(idempotency::Idempotency::new(&nats_url, &instance, longest));
-    let drains = leaving::Drains::new(leaving.most);
-    // The journal first: a second process on the same directory must not take the lease of the first.
-    let (journal, mut relay) = open_journal(journal, &instance, &broker, &metrics).await?;
-    let lease = if journal.is_on() {
-        let kept = lease::LeaseKeeper::start(&nats_url, &instance).await;
-        Some(kept.context("NATS_URL: the broker could not be connected to")?)
-    } else {
-        None
-    };
-    let upstreams = Arc::new(upstreams::Upstreams::new(upstreams)?);
-    let recording = Arc::new(open_chat::Recording {
-        journal: journal.clone(),
-        metrics: Arc::clone(&metrics),
-        instance,
-        is_stopping: AtomicBool::new(false),
-        drains: drains.clone(),
-        estimates: Arc::new(Semaphore::new(1)),
-    });
-    let gateway = Arc::new(routes::Gateway {
-        auth: Arc::clone(&auth),
-        chats: Arc::new(chat::Chats {
-            recording: Arc::clone(&recording),
-            upstreams: Arc::clone(&upstreams),
-            conversations: conversation_keys,
-            limits,
-            patience: START_DEADLINE,
-            places: Arc::new(Semaphore::new(limits.chats)),
-            leaving,
-            keys,
-        }),
-        reads,
-        cors_origins,
-        metrics: Arc::clone(&metrics),
-    });
-    let listener =
-        TcpListener::bind(listen).await.with_context(|| format!("GATEWAY_LISTEN {listen} is not to be had"))?;
-    tracing::info!(address = %listener.local_addr()?, instance = recording.instance, "listening");
-
-    let lease = tokio::spawn(async move {
-        match lease {
-            Some(lease) => lease.run().await,
-            None => std::future::pending().await,
-        }
-    });
-    let router = routes::router(gateway);
-    let stopped_at = OnceLock::new();
-    let stop = async {
-        tokio::select! {
-            requested = shared::shutdown::requested() => match requested {
-                Ok(()) => tracing::info!("stopping: running chats finish first"),
-                Err(error) => tracing::error!(%error, "signals cannot be received; stopping"),
-            },
-            () = housekeeping(&upstreams) => {}
-            () = keys::follow(token_keys, http.clone(), Arc::clone(&auth)) => {}
-            () = keys::follow_issuer(issuer, http, auth) => {}
-            error = reloading(&upstreams) => tracing::error!(%error, "signals cannot be received; stopping"),
-        }
-        stopped_at.get_or_init(Instant::now);
-    };
-    let on_deadline = || recording.is_stopping.store(true, Ordering::Relaxed);
-    let serving = server::serve(listener, router, &limits, &metrics, stop, on_deadline);
-    let cut_off = tokio::select! {
-        cut_off = serving => cut_off,
-        died = relay_died(&mut relay) => anyhow::bail!("the relay stopped: {died}"),
-        died = lease => anyhow::bail!("the lease's keeper stopped: {died:?}"),
-    };
-    if cut_off > 0 {
-        tracing::warn!(cut_off, "the deadline is over: connections were cut off");
-    }
-    // Answers that are read on have what is left of the deadline.
-    let left = limits.shutdown_deadline.saturating_sub(stopped_at.get().map(Instant::elapsed).unwrap_or_default());
-    drains.finish(left).await;
-    // Ends whose usage is being estimated are still on their way to the journal.
-    let _ = tokio::time::timeout(ESTIMATES_DEADLINE, recording.estimates.acquire()).await;
-    journal.close();
-    if let Some(mut relay) = relay {
-        let deadline = if broker.is_connected() { DRAIN_DEADLINE } else { Duration::ZERO };
-        match tokio::time::timeout(deadline, &mut relay).await {
-            Ok(done) => done??,
-            Err(_) => {
-                relay.abort();
-                let waiting = metrics.journal_waiting.get();
-                tracing::warn!(waiting, "the broker has not taken everything; the rest goes to it at the next start");
-            }
-        }
-    }
-    tokio::task::spawn_blocking(move || journal.wait_until_synced()).await?;
-    tracing::info!("stopped");
-    Ok(())
-}
-
-type RelayTask = tokio::task::JoinHandle<Result<(), async_nats::SubscribeError>>;
-
-async fn open_journal(
-    config: JournalConfig,
-    instance: &str,
-    broker: &Arc<BrokerHealth>,
-    metrics: &Arc<metrics::Metrics>,
-) -> anyhow::Result<(Journal, Option<RelayTask>)> {
-    let Some(settings) = config.journal else {
-        tracing::warn!("GATEWAY_RECORDING is off: nothing is recorded");
-        return Ok((Journal::off(instance), None));
-    };
-    let (broker, metrics) = (Arc::clone(broker), Arc::clone(metrics));
-    let (name, health, counted) = (instance.to_owned(), Arc::clone(&broker), Arc::clone(&metrics));
-    let opened = tokio::task::spawn_blocking(move || Journal::open(settings, &name, health, counted)).await?;
-    let journal = opened.context("GATEWAY_DATA_DIR: the journal could not be opened")?;
-    let client = relay::connect(&config.nats_url, instance, Arc::clone(&broker))
-        .await
-        .context("NATS_URL: the broker cannot be connected to")?;
-    let relay = journal.outlet().map(|outlet| tokio::spawn(Relay::new(client, outlet, broker, metrics).run()));
-    Ok((journal, relay))
-}
-
-/// Resolves, with the reason, if the relay stops while it is still needed: without it nothing is recorded.
-async fn relay_died(relay: &mut Option<RelayTask>) -> String {
-    match relay {
-        Some(relay) => match relay.await {
-            Ok(Ok(())) => "the journal was closed".to_owned(),
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
-        },
-        None => std::future::pending().await,
-    }
-}
-
-async fn housekeeping(upstreams: &upstreams::Upstreams) {
-    let mut interval = tokio::time::interval(HOUSEKEEPING);
-    loop {
-        interval.tick().await;
-        upstreams.close_unused();
-    }
-}
-
-/// Reads the routes file again whenever SIGHUP asks for it. What runs is not disturbed. Returns only if signals cannot be
-/// received.
-async fn reloading(upstreams: &upstreams::Upstreams) -> std::io::Error {
-    let mut hangup = match signal(SignalKind::hangup()) {
-        Ok(hangup) => hangup,
-        Err(error) => return error,
-    };
-    while hangup.recv().await.is_some() {
-        let Some(file) = upstreams.file() else {
-            tracing::info!("there is no routes file to be read again: GATEWAY_ROUTES_FILE is not set");
-            continue;
-        };
-        // A file of at most a megabyte: quicker than it takes to hand it to another thread.
-        match upstreams.reload() {
-            Ok(upstreams::Reloaded { routes, upstreams, kept }) => {
-                tracing::info!(file = %file.display(), routes, upstreams, kept, "the routes are in force");
-            }
-            Err(error) => {
-                tracing::error!(
-                    error = format!("{error:#}"),
-                    "the routes file is not good: the routes stay as they were"
-                );
-            }
-        }
-    }
-    std::io::Error::other("the signal's stream ended")
-}
+pub use app::{check, run};

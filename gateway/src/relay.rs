@@ -4,29 +4,29 @@
 //! little with every publish that is never answered, and wakes one task more for each. What the library loses when a
 //! connection breaks is published again; the broker tells repeated events by their id, and so do the recorders.
 
-mod bodies;
-mod broker;
+mod in_flight;
+mod large_bodies;
+mod loss_check;
 mod publish;
-mod regression;
+mod republish;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_nats::{Client, Message};
 use futures_util::{FutureExt as _, StreamExt as _};
-use rand::RngExt as _;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
-pub use broker::{BrokerHealth, connect};
-
-use crate::journal::{Acknowledged, Cursor, Entry, Outlet, Released, Source};
+use crate::broker::BrokerHealth;
+use crate::journal::{Acknowledged, Cursor, Entry, Outlet, Released, Source, now_ms};
 use crate::metrics::Metrics;
-use bodies::{StoreError, Uploads};
+use in_flight::{Due, InFlight, Why, backoff};
+use large_bodies::{StoreError, Uploads};
+use loss_check::{Again, Finding, found};
 use publish::{Answer, Sent, Templates};
-use regression::Finding;
 
 /// How many events may be without acknowledgement at once, and how many bytes.
 const MAX_IN_FLIGHT: usize = 512;
@@ -80,43 +80,6 @@ pub struct Relay {
     looking: Option<JoinHandle<Option<Finding>>>,
     looked_at: Instant,
     released: Released,
-}
-
-/// A broker that went back, and what it is told again.
-struct Again {
-    /// Where released events are read; none when all have been.
-    cursor: Option<Cursor>,
-    /// When its stream was made.
-    stream_created: i64,
-    /// The last event that it has acknowledged since.
-    newest: Option<Acknowledged>,
-}
-
-struct InFlight {
-    entry: Entry,
-    since: Instant,
-    /// When to publish it again, if nothing has been heard by then.
-    again_at: Instant,
-    tries: u32,
-    why: Why,
-}
-
-/// Why an event is published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Why {
-    /// The broker has not had it.
-    New,
-    /// It was released, and the broker has lost it.
-    Lost,
-}
-
-/// Which events to publish again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Due {
-    /// The connection is new: whatever was on the old one may be lost.
-    Everything,
-    /// No acknowledgement in time.
-    Overdue,
 }
 
 impl std::fmt::Debug for Relay {
@@ -246,48 +209,6 @@ impl Relay {
         batch.map(|batch| batch.entries)
     }
 
-    /// Publishes some of the events again that the broker had and has lost.
-    async fn republish(&mut self) {
-        let Some(mut cursor) = self.again.as_mut().and_then(|again| again.cursor.take()) else { return };
-        let outlet = self.outlet.clone();
-        let read = move || {
-            let batch = outlet.read_beside(&mut cursor, BATCH, BATCH_BYTES);
-            (cursor, batch)
-        };
-        let Ok((cursor, batch)) = tokio::task::spawn_blocking(read).await else {
-            // Not all has been read, so nothing is over: the next look finds what this one did, and begins again.
-            self.again = None;
-            return;
-        };
-        let entries = batch.map(|batch| batch.entries).unwrap_or_default();
-        let lost = entries.len();
-        let is_over = lost == 0 || entries.iter().any(|entry| entry.number >= self.taken_below);
-        for entry in entries {
-            let is_ours = entry.number >= self.taken_below || self.in_flight.contains_key(&entry.number);
-            if !is_ours {
-                self.metrics.journal_republished.inc();
-                self.publish_first(entry, Why::Lost).await;
-            }
-        }
-        if let Some(again) = &mut self.again
-            && !is_over
-        {
-            again.cursor = Some(cursor);
-        }
-    }
-
-    /// Ends publishing again, when all of it has been read and acknowledged.
-    fn end_republication(&mut self) {
-        let is_on_its_way =
-            |again: &Again| again.cursor.is_some() || self.in_flight.values().any(|held| held.why == Why::Lost);
-        if let Some(again) = self.again.take_if(|again| !is_on_its_way(again)) {
-            self.released.stream_created = Some(again.stream_created);
-            self.released.newest = again.newest;
-            self.outlet.republished();
-            tracing::warn!("what the broker had lost has been published again");
-        }
-    }
-
     async fn publish_first(&mut self, entry: Entry, why: Why) {
         let now = Instant::now();
         let number = entry.number;
@@ -415,35 +336,6 @@ impl Relay {
         }
     }
 
-    /// Asks the broker whether it still has what it had.
-    fn look(&mut self) {
-        if self.looking.is_none() && self.health.is_connected() {
-            self.looked_at = Instant::now();
-            let client = self.client.clone();
-            let (newest, created) = match &self.again {
-                Some(again) => (again.newest, Some(again.stream_created)),
-                None => (self.released.newest, self.released.stream_created),
-            };
-            self.looking = Some(tokio::spawn(async move { regression::look(&client, newest, created).await }));
-        }
-    }
-
-    fn looked(&mut self, finding: Option<Finding>) {
-        match finding {
-            Some(Finding::Whole { stream_created }) if self.again.is_none() => {
-                self.released.stream_created = Some(stream_created);
-            }
-            Some(Finding::WentBack { stream_created }) => {
-                tracing::error!(
-                    "the broker has lost events that it had acknowledged; what is kept of them is published again"
-                );
-                let cursor = self.outlet.cursor_at_oldest();
-                self.again = Some(Again { cursor, stream_created, newest: None });
-            }
-            Some(Finding::Whole { .. }) | None => {}
-        }
-    }
-
     /// Writes down how far the broker has come, and what is waiting.
     fn report(&mut self) {
         let new = self
@@ -464,22 +356,4 @@ impl Relay {
         self.metrics.journal_oversized.set(i64::try_from(self.oversized.len()).unwrap_or(i64::MAX));
         self.metrics.journal_oldest_seconds.set(Duration::from_millis(age).as_secs_f64());
     }
-}
-
-/// What the broker was found to be, when it is known.
-async fn found(looking: &mut Option<JoinHandle<Option<Finding>>>) -> Option<Option<Finding>> {
-    let found = looking.as_mut()?.await;
-    *looking = None;
-    Some(found.ok().flatten())
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// How long to wait after so many tries: 250 ms, doubling, up to 8 s, and up to a quarter more so that gateways spread out.
-fn backoff(tries: u32) -> Duration {
-    let base = Duration::from_millis(250) * 2_u32.pow(tries.min(5));
-    base + base.mul_f64(rand::rng().random_range(0.0..0.25))
 }

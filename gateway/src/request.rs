@@ -3,19 +3,25 @@
 //! The body is taken apart into its members without touching their values, so that whatever else the client sent reaches
 //! the upstream unchanged, and the record too.
 
-mod asked;
+pub mod caller_metadata;
+pub mod conversation_id;
+mod invalid_request;
+mod new_message;
 #[cfg(test)]
 mod tests;
+pub mod thread_id;
+pub mod ui_message;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use shared::event::DialectName;
 
-use crate::loose::Members;
-use crate::thread;
+use self::invalid_request::{invalid, missing, not_json};
+use crate::json::lenient::Members;
 
-pub use asked::NewMessage;
+pub use invalid_request::InvalidRequest;
+pub use new_message::NewMessage;
 
 /// A chat request, understood as far as the gateway needs to.
 #[derive(Debug)]
@@ -89,16 +95,6 @@ impl Surface {
     }
 }
 
-/// What is wrong with a request, in words for its author.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct InvalidRequest {
-    /// What was found and what was expected.
-    pub message: String,
-    /// The member that is wrong.
-    pub param: Option<&'static str>,
-}
-
 impl ChatRequest {
     /// Reads a body.
     pub fn parse(body: &Bytes, surface: Surface) -> Result<Self, InvalidRequest> {
@@ -108,9 +104,9 @@ impl ChatRequest {
             return Err(invalid("model", "expected a model name of 1 to 256 bytes"));
         }
         let (messages, new_message) = match surface {
-            Surface::OpenAi | Surface::Frontend => asked::in_chat(&members)?,
-            Surface::Responses => asked::in_input(&members)?,
-            Surface::Anthropic => asked::in_messages(&members)?,
+            Surface::OpenAi | Surface::Frontend => new_message::in_chat(&members)?,
+            Surface::Responses => new_message::in_input(&members)?,
+            Surface::Anthropic => new_message::in_messages(&members)?,
         };
         let temperature = get(&members, "temperature", "a number")?;
         let stream = get(&members, "stream", "true or false")?;
@@ -148,7 +144,7 @@ impl ChatRequest {
             stream: is_stream,
             temperature,
             conversation_id,
-            thread: thread::named_in_body(surface.dialect(), &members),
+            thread: thread_id::named_in_body(surface.dialect(), &members),
             messages,
             parameters: RawValue::from_string(parameters).map_err(|error| not_json(&error))?,
             new_message,
@@ -206,16 +202,4 @@ fn stream_options_with_usage(members: &Members<'_>) -> String {
 fn write(members: &Members<'_>, keep: impl Fn(&str) -> bool, added: &[(&str, &str)]) -> String {
     let kept = members.0.iter().filter(|(name, _)| keep(name)).map(|(name, value)| (name.as_ref(), value.get()));
     Members::write(kept.chain(added.iter().copied()))
-}
-
-fn not_json(error: &serde_json::Error) -> InvalidRequest {
-    InvalidRequest { message: format!("expected a JSON object: {error}"), param: None }
-}
-
-fn invalid(param: &'static str, problem: &str) -> InvalidRequest {
-    InvalidRequest { message: format!("{param}: {problem}"), param: Some(param) }
-}
-
-fn missing(param: &'static str, expected: &str) -> InvalidRequest {
-    invalid(param, &format!("missing; expected {expected}"))
 }

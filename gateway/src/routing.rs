@@ -3,8 +3,11 @@
 //! Pure. The table is read from a file ([`mod@file`]) or made of the two settings of a deployment with one provider; chance
 //! is passed in.
 
+pub mod breaker;
 pub mod file;
 pub mod pattern;
+pub mod retry;
+pub mod stream_options;
 
 use std::time::Duration;
 

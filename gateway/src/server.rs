@@ -1,6 +1,13 @@
 //! Accepting connections, and stopping: first no new ones, then the running chats to their end, then whatever is left.
 
-mod line;
+mod connection;
+
+pub mod gateway;
+
+mod body;
+mod cors;
+pub mod pages;
+pub mod routes;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use crate::config::Limits;
+use crate::limits::Limits;
 use crate::metrics::Metrics;
 
 /// Serves until `stop` resolves and everything that was running then has finished, or the deadline is over.
@@ -45,7 +52,7 @@ pub async fn serve(
             }
             () = &mut stop => break,
         };
-        let (line, served) = line::open(stream, peer, &router, limits.idle_timeout);
+        let (line, served) = connection::open(stream, peer, &router, limits.idle_timeout);
         let connection = graceful.watch(http.serve_connection(line, served));
         connections.spawn(async move {
             // How a connection ends concerns nobody here: what the chat came to is on the record.

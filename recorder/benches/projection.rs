@@ -6,18 +6,18 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use recorder::projection::settle::{self, Sums};
+use recorder::projection::merge::{self, Sums};
 use recorder::projection::usage_stats::UsageChanges;
 use recorder::projection::{Changes, project};
 use shared::event::Event;
 
 const BATCH: usize = 1000;
 
-fn settle_all(changes: Changes) -> (settle::ChatWrites, UsageChanges) {
-    let mut writes = settle::chats(changes.chats, &BTreeMap::new());
+fn settle_all(changes: Changes) -> (merge::ChatWrites, UsageChanges) {
+    let mut writes = merge::chats(changes.chats, &BTreeMap::new());
     let (tallies, usage) = (std::mem::take(&mut writes.tallies), std::mem::take(&mut writes.usage));
     let Sums { conversations, mut usage } = Sums::new(changes.conversations, tallies, usage);
-    settle::conversations(conversations, &changes.opened, &BTreeMap::new(), &mut usage);
+    merge::conversations(conversations, &changes.opened, &BTreeMap::new(), &mut usage);
     (writes, usage)
 }
 

@@ -14,17 +14,19 @@ mod chats;
 mod conversations;
 mod cookies;
 mod docs;
-mod elsewhere;
 mod etag;
-pub mod events;
+mod events;
+mod gateway_routes;
 mod input;
+mod live;
 mod messages;
 mod openapi;
-mod shapes;
+mod state;
 mod usage;
 mod users;
+mod views;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -32,65 +34,15 @@ use axum::middleware::{from_fn, map_response};
 use axum::response::Response;
 use axum::routing::{get, patch, post};
 use http::header::{CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use shared::address::Trusted;
-use shared::issuer::Issuer;
-use shared::token::{Claims, TokenError, Verifier};
-use sqlx::postgres::PgPool;
 
-use crate::accounts::Accounts;
 use error::ApiError;
-use events::Live;
 
-pub use openapi::document;
+pub use live::Live;
+pub use openapi::openapi_document;
+pub use state::{Api, Keys};
 
 /// The largest body of a request, in bytes: a few short fields.
 const BODY_BYTES: usize = 64 << 10;
-
-/// What the routes need.
-#[derive(Debug)]
-pub struct Api {
-    /// The database, for reading.
-    pub pool: PgPool,
-    /// Who may do what.
-    pub accounts: Accounts,
-    /// Who asks.
-    pub keys: Keys,
-    /// Whose word is taken for where a request came from.
-    pub trusted: Trusted,
-    /// Those who watch.
-    pub live: Arc<Live>,
-}
-
-/// The public keys of the moment, as a verifier and as they are published; and those of an identity provider outside.
-#[derive(Debug)]
-pub struct Keys {
-    ours: RwLock<(Arc<Verifier>, Arc<str>)>,
-    issuer: Option<Arc<Issuer>>,
-}
-
-impl Keys {
-    /// Keys to begin with.
-    pub fn new(verifier: Verifier, published: &str, issuer: Option<Arc<Issuer>>) -> Self {
-        Self { ours: RwLock::new((Arc::new(verifier), published.into())), issuer }
-    }
-
-    /// Others, from now on.
-    pub fn replace(&self, verifier: Verifier, published: &str) {
-        *self.ours.write().unwrap_or_else(PoisonError::into_inner) = (Arc::new(verifier), published.into());
-    }
-
-    fn verify(&self, token: &str) -> Result<Claims, TokenError> {
-        let ours = Arc::clone(&self.ours.read().unwrap_or_else(PoisonError::into_inner).0);
-        match (ours.verify(token), &self.issuer) {
-            (Err(TokenError::Invalid), Some(issuer)) => issuer.verify(token),
-            (verified, _) => verified,
-        }
-    }
-
-    fn published(&self) -> Arc<str> {
-        Arc::clone(&self.ours.read().unwrap_or_else(PoisonError::into_inner).1)
-    }
-}
 
 /// Every route of the API. Health and metrics are elsewhere.
 pub fn router(api: Arc<Api>) -> Router {
@@ -105,7 +57,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/api/auth/me", get(users::me))
         .route("/api/admin/usage", get(usage::of_all))
         .route("/api/admin/failures", get(admin::failures))
-        .route("/api/openapi.json", get(docs::document))
+        .route("/api/openapi.json", get(openapi::document))
         .layer(from_fn(etag::conditional));
     Router::new()
         .merge(reads)

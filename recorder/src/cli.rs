@@ -1,8 +1,10 @@
 //! The command line. Prints what was asked for on standard output; errors are one line on standard error.
 
+mod connect;
 mod consume;
 mod invites;
 mod keys;
+mod output;
 mod progress;
 mod quarantine;
 mod rebuild;
@@ -12,15 +14,14 @@ mod stream;
 mod token;
 mod users;
 
-use std::io::Write as _;
-
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use shared::config::{ConfigError, EXIT_USAGE, Environment};
-use sqlx::postgres::PgPool;
 
 use crate::config::Config;
 use crate::store;
+use connect::pool;
+use output::print;
 
 /// The tables are not what the log says.
 const EXIT_DIFFERENT: u8 = 3;
@@ -95,14 +96,4 @@ pub fn exit_status(error: &anyhow::Error) -> u8 {
         error if error.is::<rebuild::Different>() => EXIT_DIFFERENT,
         _ => 1,
     }
-}
-
-fn pool(config: &Config) -> anyhow::Result<PgPool> {
-    // What is wrong with a URL is not repeated: there is a password in it.
-    let malformed = |_| shared::config::malformed("DATABASE_URL", "postgres://user:password@host/database", &"a URL");
-    store::connect(config.database_url()?, 1).map_err(malformed).map_err(Into::into)
-}
-
-fn print(line: &str) -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{line}").context("standard output could not be written")
 }

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use shared::address::Trusted;
+use shared::client_address::Trusted;
 use shared::config::{ConfigError, Environment, malformed};
 use shared::issuer::IssuerConfig;
 use shared::telemetry::LogConfig;
 
-use crate::batch::Limits;
-use crate::orphans::Rules;
+use crate::pipeline::orphans::Rules;
+use crate::policy::batch::Limits;
 
 /// All settings. What a command needs and is not set, it asks for by the methods.
 #[derive(Debug)]

@@ -1,153 +1,26 @@
 //! From events to rows: pure, without a clock, randomness or any state from outside.
 //!
-//! `project` reads a batch of events into [`Changes`]; [`settle`] joins them with the rows that are there and says what to
+//! `project` reads a batch of events into [`Changes`]; [`merge`] joins them with the rows that are there and says what to
 //! write. Both are joins in a semilattice: any order, any batching and any repetition of the same events end in the same
 //! rows, which is what lets the broker deliver as it likes, and any number of recorders share the work.
 //!
-//! Nothing that a provider or a client sends may keep a batch from being written: [`representable`] brings every value into
+//! Nothing that a provider or a client sends may keep a batch from being written: [`pg_value`] brings every value into
 //! the range of what PostgreSQL can hold.
 
+mod changes;
 pub mod chat;
+mod chat_change;
 pub mod conversation;
 pub mod message;
 pub mod usage_slots;
 pub mod usage_stats;
 
-pub mod settle;
+pub mod merge;
 pub mod tables;
 
 mod digest;
-pub mod representable;
-pub mod word;
+pub mod pg_value;
+pub mod sql_enum;
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
-
-use shared::event::Event;
-use shared::id::{ChatId, ConversationId, MessageId};
-
-use chat::{Chat, ChatChange};
-use conversation::Conversation;
-use message::Message;
-use usage_stats::Tally;
-
-/// What a batch of events says, before it meets the rows that are there.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Changes {
-    /// What is said of each chat.
-    pub chats: BTreeMap<ChatId, ChatChange>,
-    /// What is said of each conversation; the counts in it are zero.
-    pub conversations: BTreeMap<ConversationId, Conversation>,
-    /// The conversations that were opened ahead of their first chat.
-    pub opened: BTreeSet<ConversationId>,
-}
-
-/// Reads a batch of events.
-pub fn project(events: &[Event]) -> Changes {
-    let mut changes = Changes::default();
-    for event in events {
-        match event {
-            Event::ChatStarted(event) => {
-                changes.conversation(Conversation::of_started(event));
-                changes.chat(ChatChange::started(event));
-            }
-            Event::MessageCompleted(event) => {
-                changes.conversation(Conversation::of_completed(event));
-                changes.chat(ChatChange::completed(event));
-            }
-            Event::ChatFailed(event) => {
-                changes.conversation(Conversation::of_failed(event));
-                changes.chat(ChatChange::failed(event));
-            }
-            Event::ConversationCreated(event) => {
-                changes.opened.insert(event.conversation_id);
-                changes.conversation(Conversation::of_created(event));
-            }
-            Event::ConversationChanged(event) => changes.conversation(Conversation::of_changed(event)),
-            Event::ConversationDeleted(event) => changes.conversation(Conversation::of_deleted(event)),
-        }
-    }
-    changes
-}
-
-/// Whether these rows have what an event says: joining it changes nothing. An event that was counted always is; one that
-/// was not is only where others say all that it does, and then it would not have counted.
-pub fn is_in(
-    event: &Event,
-    chats: &BTreeMap<ChatId, Chat>,
-    conversations: &BTreeMap<ConversationId, Conversation>,
-) -> bool {
-    let changes = project(std::slice::from_ref(event));
-    if !changes.chats.is_empty() {
-        // One transaction writes a chat and its conversation.
-        return changes.chats.into_iter().all(|(id, change)| {
-            chats.get(&id).is_some_and(|row| {
-                let mut joined = row.clone();
-                joined.join(change.row);
-                joined == *row
-            })
-        });
-    }
-    changes.conversations.into_iter().all(|(id, change)| {
-        conversations.get(&id).is_some_and(|row| {
-            let mut joined = row.clone();
-            joined.join(change);
-            joined == *row
-        })
-    })
-}
-
-impl Changes {
-    /// What both say together.
-    #[must_use]
-    pub fn join(mut self, other: Self) -> Self {
-        other.chats.into_values().for_each(|change| self.chat(change));
-        other.conversations.into_values().for_each(|row| self.conversation(row));
-        self.opened.extend(other.opened);
-        self
-    }
-
-    /// What rows say, where a projection lacks it: the events that they were made from are no longer in the log. A row is
-    /// joined like an event, so the sums are counted anew; what `projected` has already is not taken from rows.
-    pub fn of_rows(
-        chats: BTreeMap<ChatId, Chat>,
-        mut messages: BTreeMap<MessageId, Message>,
-        conversations: BTreeMap<ConversationId, Conversation>,
-        projected: &BTreeMap<ChatId, Chat>,
-    ) -> Self {
-        let mut changes = Self::default();
-        for (id, mut row) in chats {
-            let has = projected.get(&id);
-            if has.is_some_and(|has| has.request.is_some()) {
-                row.request = None;
-            }
-            if has.is_some_and(|has| has.ending.is_some()) {
-                row.ending = None;
-            }
-            let asked = row.request.as_ref().and_then(|_| messages.remove(&id.user_message()));
-            let answered = row.ending.as_ref().and_then(|_| messages.remove(&id.assistant_message()));
-            if !conversations.contains_key(&row.conversation_id) {
-                changes.conversation(Conversation::of_chat(&row));
-            }
-            changes.chat(ChatChange { row, asked, answered });
-        }
-        for row in conversations.into_values() {
-            changes.conversation(Conversation { tally: Tally::default(), ..row });
-        }
-        changes
-    }
-
-    fn chat(&mut self, change: ChatChange) {
-        match self.chats.entry(change.row.chat_id) {
-            Entry::Vacant(entry) => drop(entry.insert(change)),
-            Entry::Occupied(mut entry) => entry.get_mut().join(change),
-        }
-    }
-
-    fn conversation(&mut self, row: Conversation) {
-        match self.conversations.entry(row.conversation_id) {
-            Entry::Vacant(entry) => drop(entry.insert(row)),
-            Entry::Occupied(mut entry) => entry.get_mut().join(row),
-        }
-    }
-}
+pub use changes::{Changes, is_in, project};
+pub use chat_change::ChatChange;

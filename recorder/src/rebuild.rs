@@ -9,6 +9,14 @@
 //!
 //! Killed at any moment, the tables are as they were or as they shall be; what is left of a shadow is dropped by the next run.
 
+pub mod error;
+pub mod progress;
+pub mod reprojection;
+pub mod verify;
+
+mod carry_over;
+mod log_reader;
+
 use std::time::Duration;
 
 use async_nats::Client;
@@ -19,11 +27,14 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::disposition::{Disposition, Fault};
-use crate::reproject::{Done, Holding, ReprojectError, Reprojection};
+use crate::policy::disposition::{Disposition, Fault};
 use crate::source::log::{Extent, Log, Start};
 use crate::store;
 use crate::store::shadow::{self, Keep, Shadow, ShadowError};
+use error::ReprojectError;
+use reprojection::{Done, Holding, Reprojection};
+
+pub use progress::{Phase, Tell};
 
 /// Where the shadow is. It belongs to whoever holds the right to rebuild.
 const SCHEMA: &str = "stenograph_rebuild";
@@ -42,32 +53,6 @@ pub struct Plan {
     pub as_of: Option<OffsetDateTime>,
     /// Whether the live tables may go although they may have what cannot be read in the log any more.
     pub without_unreadable: bool,
-}
-
-/// How far it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Projecting, with so many events in the log.
-    Projecting {
-        /// In the log.
-        events: u64,
-    },
-    /// Taking over what is older than the log.
-    CarryingOver,
-    /// Making the indexes.
-    Indexing,
-    /// Waiting for a moment at which nobody is busy with the live tables.
-    Swapping,
-    /// Comparing with the live tables.
-    Comparing,
-}
-
-/// Tells someone how far it is.
-pub trait Tell: Sync {
-    /// A phase begins.
-    fn phase(&self, phase: Phase);
-    /// So much is done.
-    fn done(&self, done: Done);
 }
 
 /// How a try to swap ended.

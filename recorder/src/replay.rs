@@ -1,9 +1,9 @@
 //! Replay: the log for analysts, as lines of JSON or as Parquet files. Reads by consumers of its own, so that no recorder
 //! notices; and in constant memory, however long the log is.
 
+pub mod dedup;
 pub mod filter;
-pub mod line;
-pub mod seen;
+pub mod json_lines;
 
 pub mod export;
 pub mod parquet;

@@ -6,7 +6,7 @@
 pub mod bodies;
 pub mod delivery;
 pub mod log;
-pub mod patience;
+pub mod retry;
 pub mod setup;
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use shared::event::Event;
 use shared::stream::{ACK_WAIT, servers};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::batch::{Fill, Limits};
+use crate::policy::batch::{Fill, Limits};
 use bodies::Bodies;
 use delivery::{Delivery, Undecodable};
 use setup::SetupError;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use http::Uri;
 use secrecy::SecretString;
 
 /// Exit status for a configuration error, as in `sysexits.h`.
@@ -113,6 +114,16 @@ impl Environment {
 /// The error for a variable that could not be read.
 pub fn malformed(name: &str, expected: &'static str, detail: &dyn fmt::Display) -> ConfigError {
     ConfigError::Malformed { name: name.to_owned(), expected, detail: format!(" ({detail})") }
+}
+
+/// The absolute `http` or `https` URL that a variable holds.
+pub fn http_url(name: &str, text: &str) -> Result<Uri, ConfigError> {
+    let expected = "an http or https URL such as http://127.0.0.1:8082";
+    let url: Uri = text.parse().map_err(|error| malformed(name, expected, &error))?;
+    if !matches!(url.scheme_str(), Some("http" | "https")) || url.host().is_none() || url.query().is_some() {
+        return Err(malformed(name, expected, &"not an absolute URL"));
+    }
+    Ok(url)
 }
 
 #[cfg(test)]

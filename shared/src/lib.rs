@@ -9,8 +9,8 @@ pub mod id;
 pub mod event;
 pub mod usage;
 
-pub mod body;
 pub mod envelope;
+pub mod large_body;
 pub mod lease;
 pub mod stream;
 pub mod subject;
@@ -18,8 +18,9 @@ pub mod subject;
 #[cfg(feature = "schema")]
 pub mod schema;
 
-pub mod address;
-pub mod http;
+pub mod client_address;
+pub mod credentials;
+pub mod http_client;
 pub mod issuer;
 pub mod token;
 

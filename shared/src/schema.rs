@@ -1,39 +1,22 @@
 //! JSON Schemas of the events and an AsyncAPI document of the stream, made from the types that are published: they cannot
 //! say anything else. Both are checked in below `docs/schema`, for whoever reads the stream without this code.
 
-use std::borrow::Cow;
+pub(crate) mod date_time;
+
 use std::collections::BTreeMap;
 
+use schemars::Schema;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::transform::{RecursiveTransform, Transform as _};
-use schemars::{JsonSchema, Schema, json_schema};
 use serde_json::{Map, Value, json};
 
 use crate::event::{
     ChatFailed, ChatStarted, ConversationChanged, ConversationCreated, ConversationDeleted, EventKind, MessageCompleted,
 };
-use crate::{body, envelope, stream};
+use crate::{envelope, large_body, stream};
 
 /// The name of the AsyncAPI document among [`documents`].
 pub const ASYNCAPI: &str = "asyncapi.json";
-
-/// A time, as in RFC 3339.
-#[derive(Clone, Copy, Debug)]
-pub struct DateTime;
-
-impl JsonSchema for DateTime {
-    fn schema_name() -> Cow<'static, str> {
-        "DateTime".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "format": "date-time"})
-    }
-}
 
 /// Every document, by the name of its file.
 pub fn documents() -> BTreeMap<String, String> {
@@ -193,12 +176,12 @@ fn headers(kind: EventKind) -> Value {
             "ce-datacontenttype": {"type": "string", "const": "application/json"},
             "ce-dataschema": {"type": "string", "const": envelope::schema_uri(kind.type_name())},
             "Nats-Msg-Id": uuid,
-            body::OBJECT: {"type": "string", "description": format!(
+            large_body::OBJECT: {"type": "string", "description": format!(
                 "Where the payload is too large for a message: its object in the bucket {}. The message has no payload then.",
-                body::BUCKET
+                large_body::BUCKET
             )},
-            body::SHA256: {"type": "string", "description": "The SHA-256 of that object, in hexadecimal digits."},
-            body::SIZE: {"type": "string", "description": "The size of that object, in bytes."},
+            large_body::SHA256: {"type": "string", "description": "The SHA-256 of that object, in hexadecimal digits."},
+            large_body::SIZE: {"type": "string", "description": "The size of that object, in bytes."},
         },
     })
 }

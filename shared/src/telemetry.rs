@@ -2,14 +2,14 @@
 //!
 //! No line ever holds a prompt, an answer, a key or a token.
 
+mod buffered_writer;
 mod json;
-mod lines;
 
 use tracing_subscriber::EnvFilter;
 
+use self::buffered_writer::Lines;
+pub use self::buffered_writer::LogGuard;
 use self::json::Json;
-use self::lines::Lines;
-pub use self::lines::LogGuard;
 use crate::config::{ConfigError, Environment, malformed};
 
 /// What to log, and how.

@@ -14,8 +14,8 @@ use thirtyfour::{
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
-use crate::http;
-use crate::process::{Process, Start};
+use harness::http;
+use harness::process::{Process, Start};
 
 /// How long a page may take to come to what a test waits for. The machine may be busy with much else.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -251,7 +251,7 @@ impl Browser {
     }
 
     async fn keep(&self, name: &str) -> anyhow::Result<PathBuf> {
-        let directory = crate::program::target_directory()?.join("screenshots");
+        let directory = harness::program::target_directory()?.join("screenshots");
         std::fs::create_dir_all(&directory)?;
         let path = directory.join(format!("{name}.png"));
         std::fs::write(&path, self.driver()?.screenshot_as_png().await?)?;

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
-use crate::program;
+use harness::program;
 
 /// How a script says that what it needs is not here.
 const SKIPPED: i32 = 77;

@@ -14,12 +14,12 @@ use sqlx::PgPool;
 use tempfile::TempDir;
 
 use crate::oracle::Oracle;
-use crate::servers::{Nats, Postgres};
-use crate::services::gateway::GatewaySettings;
-use crate::services::recorder::RecorderProgram;
-use crate::services::{Gateway, Recorder};
-use crate::upstream::Scripted;
-use crate::{http, program};
+use harness::servers::{Nats, Postgres};
+use harness::services::gateway::GatewaySettings;
+use harness::services::recorder::RecorderProgram;
+use harness::services::{Gateway, Recorder};
+use harness::upstream::Scripted;
+use harness::{http, program};
 
 /// The model that the scripted upstream has.
 pub const MODEL: &str = "scripted-1";

@@ -13,7 +13,7 @@ use shared::id::{ChatId, ConversationId};
 use time::OffsetDateTime;
 use tokio::sync::OnceCell;
 
-use super::{Progress, Taken, Token};
+use super::key::{Progress, Taken, Token};
 
 #[derive(Debug)]
 pub(super) struct Bucket {

@@ -2,9 +2,10 @@
 //!
 //! Everything here happens under one lock and is short: an append is a checksum and one `pwrite`.
 
-mod release;
-mod room;
+mod reservation;
+mod retention;
 mod sync;
+mod unsynced;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -13,11 +14,12 @@ use std::time::{Duration, Instant};
 
 use shared::event::Event;
 
+use super::clock::now_ms;
 use super::open_chats::OpenChats;
 use super::record::{Draft, Entry};
 use super::segment::{Directory, HEADER, Header, Segment, Spare};
-pub(super) use sync::ToSync;
-use sync::Unsynced;
+pub(super) use unsynced::ToSync;
+use unsynced::Unsynced;
 
 /// The largest segment that is made ahead of what goes into it.
 const MAX_SEGMENT: u64 = 16 << 20;
@@ -379,10 +381,4 @@ impl Log {
         self.seal();
         self.spares.drain(..).for_each(Spare::discard);
     }
-}
-
-/// The present, in milliseconds since 1970.
-fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
-use shared::event::{ChatFailed, ChatStarted, Event, EventKind, FailureStage};
+use shared::event::{ChatError, ChatFailed, ChatStarted, Event, EventKind, FailureStage};
 use shared::id::{ChatId, ConversationId, UserId};
 use shared::usage::Usage;
 use time::OffsetDateTime;
@@ -56,7 +56,7 @@ impl OpenChat {
             failed_at: now,
             model: self.model,
             stage: FailureStage::GatewayRestarted,
-            error: crate::open_chat::error("gateway_restarted", "the gateway died while the chat was running"),
+            error: ChatError::new("gateway_restarted", "the gateway died while the chat was running"),
             message: None,
             usage: Usage::default(),
             time_to_first_token_ms: None,

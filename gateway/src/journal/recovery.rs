@@ -5,11 +5,11 @@ use std::fs::OpenOptions;
 use std::path::Path;
 use std::time::Instant;
 
-use super::OpenError;
+use super::checkpoint::{Released, ReleasedFile};
+use super::error::OpenError;
 use super::log::{Beginning as LogBeginning, Bounds, Log, Sealed};
 use super::open_chats::OpenChats;
 use super::record::Kind;
-use super::released::{Released, ReleasedFile};
 use super::segment::{Beginning, Directory, Found, HEADER, Records, beginning};
 
 /// A journal that was opened.

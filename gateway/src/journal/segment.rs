@@ -29,7 +29,7 @@ const WINDOW: usize = 1 << 20;
 pub(super) struct Directory {
     path: PathBuf,
     #[cfg(test)]
-    pub(super) disk: std::sync::Arc<super::disk::Disk>,
+    pub(super) disk: std::sync::Arc<super::tests::disk::Disk>,
 }
 
 /// What a segment's header says.

@@ -1,5 +1,8 @@
 //! The journal as its callers and the relay see it.
 
+pub(in crate::journal) mod disk;
+mod model;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +10,7 @@ use std::time::Duration;
 use shared::event::{ConversationCreated, Event};
 use uuid::Uuid;
 
-use super::disk::Disk;
+use self::disk::Disk;
 use super::segment::Directory;
 use super::*;
 

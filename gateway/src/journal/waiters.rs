@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::{Durability, Level};
+use super::durability::{Durability, Level};
 
 /// How long anyone waits. After that what is there has to do: a client does not wait for a disk that hangs.
 pub(super) const LATE: Duration = Duration::from_secs(10);

@@ -4,10 +4,10 @@ use async_nats::client::PublishErrorKind;
 use async_nats::{Client, HeaderMap, HeaderName, Message, StatusCode, Subject};
 use bytes::Bytes;
 use serde::Deserialize;
-use shared::body::Reference;
 use shared::envelope::Envelope;
+use shared::large_body::Reference;
 
-use super::bodies::is_large;
+use super::large_bodies::is_large;
 use crate::journal::Entry;
 
 /// What became of an attempt to publish.

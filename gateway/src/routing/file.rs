@@ -2,18 +2,21 @@
 //!
 //! Pure: where keys come from is passed in. `docs/ROUTES.md` explains the format, `deploy/routes.toml` is a sample.
 
+mod key_source;
+mod mistake;
 mod upstream;
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::time::Duration;
 
-use secrecy::SecretString;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::pattern::ModelPattern;
-use super::{Choice, Origin, Persistence, Route, RouteLeaving, RoutingTable, UpstreamSettings};
+use self::mistake::{Mistake, duration, mistake};
+use crate::routing::pattern::ModelPattern;
+use crate::routing::{Choice, Origin, Persistence, Route, RouteLeaving, RoutingTable, UpstreamSettings};
+
+pub use self::key_source::{KeySource, Keys};
 
 /// The largest routes file.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -32,24 +35,6 @@ pub struct FileError {
     pub line: usize,
     /// What was found and what was expected. Never a key.
     pub message: String,
-}
-
-/// Where a key is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeySource<'a> {
-    /// In this environment variable.
-    Variable(&'a str),
-    /// In this file, which holds nothing else.
-    File(&'a str),
-}
-
-/// Fetches a key; the error says what is wrong with its source.
-pub type Keys<'a> = dyn Fn(KeySource<'_>) -> Result<SecretString, String> + 'a;
-
-/// A mistake, and where in the text it is.
-struct Mistake {
-    at: Range<usize>,
-    message: String,
 }
 
 #[derive(Deserialize)]
@@ -207,19 +192,6 @@ fn count(name: &str, text: Option<&Spanned<u32>>, default: u32) -> Result<u32, M
         Some(text) => Ok(*text.get_ref()),
         None => Ok(default),
     }
-}
-
-/// A duration that is not zero.
-fn duration(name: &str, text: Option<&Spanned<String>>, default: Duration) -> Result<Duration, Mistake> {
-    let Some(text) = text else { return Ok(default) };
-    match humantime::parse_duration(text.get_ref()) {
-        Ok(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err(mistake(text, format!("{name}: expected a duration such as 250ms, 30s or 5m"))),
-    }
-}
-
-fn mistake<T>(at: &Spanned<T>, message: String) -> Mistake {
-    Mistake { at: at.span(), message }
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ use bytes::Bytes;
 use http::Response;
 use hyper::body::{Body as _, Frame, Incoming};
 
-use super::Upstream;
-use super::connection::Connection;
-use super::multiplexed::Ticket;
+use crate::upstream::connection::Connection;
+use crate::upstream::http2::Ticket;
+use crate::upstream::pool::Pool;
 
 /// The body of an upstream's response, and the connection that it comes over.
 #[derive(Debug)]
@@ -41,15 +41,15 @@ enum End {
 #[derive(Debug)]
 enum Way {
     /// Over a connection of its own: given back when the body has ended; closed with the body if it has not.
-    Driven(Option<Box<Connection>>, Arc<Upstream>),
+    Driven(Option<Box<Connection>>, Arc<Pool>),
     /// Over one that it shares.
     Shared { _ticket: Ticket },
 }
 
 impl UpstreamBody {
-    /// A body that comes over this connection of the upstream's.
-    pub(super) fn driven(incoming: Incoming, connection: Box<Connection>, upstream: Arc<Upstream>) -> Self {
-        Self { incoming, way: Way::Driven(Some(connection), upstream), ahead: None }
+    /// A body that comes over this connection of the pool's.
+    pub(super) fn driven(incoming: Incoming, connection: Box<Connection>, pool: Arc<Pool>) -> Self {
+        Self { incoming, way: Way::Driven(Some(connection), pool), ahead: None }
     }
 
     /// A body that comes over a connection that others use too.
@@ -109,11 +109,11 @@ impl UpstreamBody {
                     return Poll::Ready(Some(Err(error)));
                 }
                 None => {
-                    if let Way::Driven(connection, upstream) = &mut self.way
+                    if let Way::Driven(connection, pool) = &mut self.way
                         && let Some(mut connection) = connection.take()
                         && connection.is_usable()
                     {
-                        upstream.keep(connection);
+                        pool.keep(connection);
                     }
                     return Poll::Ready(None);
                 }

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-use super::news::News;
+use crate::upstream::wake_flag::News;
 
 /// Plain or encrypted.
 pub(super) type Transport = Either<TcpStream, Box<TlsStream<TcpStream>>>;

@@ -11,8 +11,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::either::Either;
 
-use super::UpstreamError;
-use super::connection::{Connection, Transport};
+use crate::upstream::connection::{Connection, Transport};
+use crate::upstream::error::UpstreamError;
 
 /// HTTP/2's name in the TLS handshake.
 const HTTP_2: &[u8] = b"h2";

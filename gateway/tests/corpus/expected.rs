@@ -1,6 +1,6 @@
 //! What a correct reading is, by the collection's own account, and where a reading differs.
 
-use gateway::transcript::Transcript;
+use gateway::response::transcript::Transcript;
 use serde::Deserialize;
 use serde_json::Value;
 use shared::event::{ChatError, DialectName, ToolCall};

@@ -11,9 +11,9 @@ mod expected;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use gateway::dialect::{Fold, error_body};
-use gateway::tap::{Expected, Fed, Tap, UsageChunk};
-use gateway::transcript::Transcript;
+use gateway::response::dialect::{Fold, error_body};
+use gateway::response::tap::{Expected, Fed, Tap, UsageChunk};
+use gateway::response::transcript::Transcript;
 use serde::Deserialize;
 use shared::event::{ChatError, DialectName};
 use shared::usage::Usage;

@@ -4,8 +4,8 @@
 mod pools;
 mod properties;
 
-use gateway::dialect::Fold;
-use gateway::tap::{Expected, Tap, UsageChunk};
+use gateway::response::dialect::Fold;
+use gateway::response::tap::{Expected, Tap, UsageChunk};
 use pools::Pool;
 use proptest::prelude::*;
 use shared::event::DialectName;

@@ -5,10 +5,10 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use gateway::dialect::Fold;
-use gateway::sse::SseReader;
-use gateway::tap::{Expected, Fed, Tap, UsageChunk};
-use gateway::transcript::Transcript;
+use gateway::response::dialect::Fold;
+use gateway::response::sse::SseReader;
+use gateway::response::tap::{Expected, Fed, Tap, UsageChunk};
+use gateway::response::transcript::Transcript;
 use shared::event::DialectName;
 
 /// Checks a fold with this answer, whole and cut into pieces of these sizes, over and over.
@@ -74,7 +74,7 @@ fn tap(dialect: DialectName, chunks: &[&[u8]]) -> (Vec<u8>, Transcript, Told) {
 fn events(chunks: &[&[u8]]) -> Vec<(String, Option<Vec<u8>>)> {
     let mut reader = SseReader::default();
     let mut events = Vec::new();
-    let mut on = |event: gateway::sse::SseEvent<'_>| {
+    let mut on = |event: gateway::response::sse::SseEvent<'_>| {
         if event.data.is_some() {
             events.push((event.name.to_owned(), event.data.map(<[u8]>::to_vec)));
         }

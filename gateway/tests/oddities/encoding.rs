@@ -6,9 +6,9 @@ use base64::Engine as _;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
-use gateway::decode::{Decoder, Encoding};
-use gateway::dialect::{Fold, error_body};
-use gateway::tap::{Expected, Fed, Tap, UsageChunk};
+use gateway::response::content_encoding::{Decoder, Encoding};
+use gateway::response::dialect::{Fold, error_body};
+use gateway::response::tap::{Expected, Fed, Tap, UsageChunk};
 use shared::event::DialectName::OpenaiChat;
 
 use super::{Told, compare, drain};

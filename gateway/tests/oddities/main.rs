@@ -10,9 +10,9 @@ mod openai_chat;
 mod openai_responses;
 
 use bytes::Bytes;
-use gateway::dialect::Fold;
-use gateway::tap::{Expected, Fed, Tap, UsageChunk};
-use gateway::transcript::Transcript;
+use gateway::response::dialect::Fold;
+use gateway::response::tap::{Expected, Fed, Tap, UsageChunk};
+use gateway::response::transcript::Transcript;
 use shared::event::DialectName;
 use shared::usage::{Usage, UsageSource};
 

@@ -1,7 +1,7 @@
 // The pages' words in English and Chinese, and numbers and times as the reader writes them.
 
-import en from "./words/en.js";
-import zh from "./words/zh.js";
+import en from "./locales/en.js";
+import zh from "./locales/zh.js";
 import { preferences } from "./storage.js";
 
 const LANGUAGES = { en, "zh-Hans": zh };

@@ -4,40 +4,30 @@ import { onSessionLost } from "./api.js";
 import { h, fill } from "./dom.js";
 import { t } from "./i18n.js";
 import * as live from "./live.js";
+import { go, onNavigate } from "./navigation.js";
 import { forget, resume } from "./session.js";
 import * as session from "./session.js";
-import { Shell } from "./shell.js";
-import { loading, notice } from "./ui.js";
+import { Shell } from "./components/shell.js";
+import { loading, notice } from "./components/ui.js";
 
 const app = document.getElementById("app");
 let shell = null;
 let here = 0;
 
 const PAGES = [
-  [/^\/$/, () => import("./chat.js"), () => ({})],
-  [/^\/c\/([^/]+)$/, () => import("./chat.js"), ([, id]) => ({ id: decodeURIComponent(id) })],
-  [/^\/settings$/, () => import("./settings.js"), () => ({})],
-  [/^\/admin(?:\/([^/]+))?$/, () => import("./admin.js"), ([, section]) => ({ section: section ?? "usage" })],
+  [/^\/$/, () => import("./pages/chat.js"), () => ({})],
+  [/^\/c\/([^/]+)$/, () => import("./pages/chat.js"), ([, id]) => ({ id: decodeURIComponent(id) })],
+  [/^\/settings$/, () => import("./pages/settings.js"), () => ({})],
+  [/^\/admin(?:\/([^/]+))?$/, () => import("./pages/admin.js"), ([, section]) => ({ section: section ?? "usage" })],
 ];
 
-/** Goes to a path of ours. */
-export function go(path, { replace = false } = {}) {
-  history[replace ? "replaceState" : "pushState"](null, "", path);
-  return show();
-}
-
-/** The address changes, the page stays: a new conversation has got its id. */
-export function rename(path) {
-  history.replaceState(null, "", path);
-  shell?.located();
-}
-
-/** Shows the page that the address names; again, if words or colours have changed. */
-export async function show() {
+/** Shows the page that the address names; with `anew`, everything around it too. */
+async function show({ anew = false } = {}) {
+  if (anew) leaveShell();
   const turn = ++here;
   const path = location.pathname;
   if (path === "/login" || path === "/register") {
-    const { entrance } = await import("./entrance.js");
+    const { entrance } = await import("./pages/login.js");
     leaveShell();
     if (turn === here) fill(app, entrance(path.slice(1)));
     return;
@@ -64,23 +54,10 @@ export async function show() {
   }
 }
 
-/** Everything anew: words in another language, say. */
-export function showAnew() {
-  leaveShell();
-  return show();
-}
-
 function leaveShell() {
   shell?.leave();
   shell = null;
   live.disconnect();
-}
-
-/** After the session has ended. */
-export function loggedOut() {
-  forget();
-  leaveShell();
-  return go("/login");
 }
 
 // Links to our own pages need no loading.
@@ -93,6 +70,7 @@ document.addEventListener("click", (event) => {
   go(link.pathname + link.search);
 });
 addEventListener("popstate", () => show());
+onNavigate(show);
 onSessionLost(() => {
   if (!session.user) return;
   forget();

@@ -5,7 +5,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::{AccountError, Accounts, Session, throttle};
+use super::account::{Accounts, Session};
+use super::error::AccountError;
+use super::throttle;
 use crate::store::users::NewUser;
 use crate::store::{invite_codes, users};
 

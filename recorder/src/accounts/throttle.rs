@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use sqlx::postgres::PgPool;
 use time::{Duration, OffsetDateTime};
 
-use super::AccountError;
+use super::error::{AccountError, Throttled};
 use crate::store::{guesses, sessions};
 
 /// How long guesses count, from the first one on.
@@ -22,14 +22,6 @@ const PAIR: i32 = 10;
 const ADDRESS: i32 = 100;
 /// At one account from addresses that it does not know.
 const ACCOUNT: i32 = 200;
-
-/// Too many guesses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many guesses")]
-pub struct Throttled {
-    /// In how many seconds they are forgotten.
-    pub retry_after: u64,
-}
 
 /// Counts a try at a password, before it is looked at: however many come at once, no more than the limit are.
 pub async fn login(pool: &PgPool, name: &str, address: &str, now: OffsetDateTime) -> Result<(), AccountError> {

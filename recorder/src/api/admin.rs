@@ -12,11 +12,14 @@ use time::Duration;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::Api;
 use super::caller::{Address, Admin};
 use super::error::ApiError;
 use super::input::{Body, Paging, Params, PathId, PathUser, limit, text};
-use super::shapes::{Chat, Invite, List, User};
+use super::state::Api;
+use super::views::chat::Chat;
+use super::views::invite::Invite;
+use super::views::list::List;
+use super::views::user::User;
 use crate::accounts::InviteCode;
 use crate::cursor::TimeCursor;
 use crate::reads::chats;

@@ -11,9 +11,11 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use super::caller::{Address, Caller};
+use super::cookies;
 use super::error::ApiError;
 use super::input::Body;
-use super::{Api, cookies, shapes};
+use super::state::Api;
+use super::views;
 use crate::accounts::refresh::RefreshToken;
 use crate::accounts::{AccountError, InviteCode, Registration, Session, name_error, password_error};
 
@@ -85,7 +87,7 @@ pub(super) struct PasswordChange {
 #[serde(rename_all = "camelCase")]
 pub(super) struct SessionBody {
     /// Whose it is.
-    user: shapes::User,
+    user: views::user::User,
     /// Until when the access token is good.
     #[serde(with = "time::serde::rfc3339")]
     expires_at: OffsetDateTime,

@@ -11,8 +11,9 @@ use shared::id::UserId;
 use shared::token::Role;
 use uuid::Uuid;
 
+use super::cookies;
 use super::error::ApiError;
-use super::{Api, cookies};
+use super::state::Api;
 use crate::accounts::throttle::address_of;
 use crate::store::sessions;
 use crate::store::users::{self, User};

@@ -10,12 +10,13 @@ use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::Api;
 use super::caller::Caller;
 use super::error::ApiError;
 use super::input::{Params, PathId, limit, text, time};
-use super::shapes::{Chat, List};
+use super::state::Api;
 use super::users::subject;
+use super::views::chat::Chat;
+use super::views::list::List;
 use crate::cursor::TimeCursor;
 use crate::reads::chats::{self, Wanted};
 

@@ -14,11 +14,12 @@ use tokio::time::{Instant, sleep};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::Api;
 use super::caller::Caller;
 use super::error::ApiError;
 use super::input::{Params, PathId, limit, text};
-use super::shapes::{Conversation, List};
+use super::state::Api;
+use super::views::conversation::Conversation;
+use super::views::list::List;
 use crate::cursor::TimeCursor;
 use crate::reads::conversations::{self, Change, Wanted};
 

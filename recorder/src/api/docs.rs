@@ -1,24 +1,17 @@
-//! The document, a page to look through it, and the public keys.
+//! A page to look through the OpenAPI document, and the public keys.
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 
 use super::error::ApiError;
-use super::{Api, openapi};
+use super::state::Api;
 
 /// The page needs its own script and style, the document, and nothing from anywhere else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; \
      form-action 'none'; frame-ancestors 'none'";
-
-/// This document.
-#[utoipa::path(get, path = "/api/openapi.json", tag = "about", security(()), responses((status = 200, body = Object)))]
-pub(super) async fn document() -> Json<utoipa::openapi::OpenApi> {
-    Json(openapi::document())
-}
 
 /// The public keys that access tokens are signed with: a JSON Web Key Set.
 #[utoipa::path(get, path = "/.well-known/jwks.json", tag = "about", security(()), responses((status = 200, body = Object)))]

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use crate::accounts::AccountError;
 use crate::calendar::CalendarError;
 use crate::cursor::InvalidCursor;
-use crate::disposition::Fault;
+use crate::policy::disposition::Fault;
 use crate::store;
 
 /// The body of every answer that is an error.

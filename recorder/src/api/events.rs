@@ -4,9 +4,9 @@
 //! watches. A stream that is woken reads its own user's changes from where it was. So a slow client holds nothing up, any
 //! number of recorders may write and any number of these processes read, and a stream can be resumed at another process.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -17,53 +17,22 @@ use http::HeaderMap;
 use serde::Serialize;
 use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{sleep, timeout_at};
+use tokio::time::timeout_at;
 use uuid::Uuid;
 
-use super::Api;
 use super::caller::Caller;
 use super::error::ApiError;
-use super::shapes::{Conversation, DayOfUsage, UsageCounts};
+use super::live::Watcher;
+use super::state::Api;
+use super::views::conversation::Conversation;
+use super::views::usage::{DayOfUsage, UsageCounts};
 use crate::reads::live::{self, Change, KEPT, Place};
 use crate::reads::{conversations, usage};
 
-/// Streams at once: of all users, and of one.
-const MOST_STREAMS: usize = 1000;
-const MOST_OF_ONE: usize = 8;
-/// How often changes are looked for.
-const BETWEEN: Duration = Duration::from_millis(200);
-/// How long to wait when the database cannot say.
-const PAUSE: Duration = Duration::from_secs(2);
 /// A client, or a proxy before it, that hears nothing for long takes the connection for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How many changes are read at once.
 const AT_ONCE: i64 = 500;
-
-/// Those who watch.
-#[derive(Debug)]
-pub struct Live {
-    watching: Mutex<HashMap<String, Watched>>,
-    places: Arc<Semaphore>,
-    someone: Notify,
-}
-
-#[derive(Debug)]
-struct Watched {
-    seen: watch::Sender<Place>,
-    streams: usize,
-    /// Not looked for yet: what changed between the stream's place and the first look is still to be found.
-    is_new: bool,
-}
-
-/// A stream's place among those who watch; gone with it.
-#[derive(Debug)]
-struct Watcher {
-    live: Arc<Live>,
-    user: String,
-    seen: watch::Receiver<Place>,
-    _place: OwnedSemaphorePermit,
-}
 
 /// A stream.
 struct Watching {
@@ -85,103 +54,6 @@ struct ChatChanged {
 struct Deleted {
     id: Uuid,
     deleted: bool,
-}
-
-impl Default for Live {
-    fn default() -> Self {
-        Self { watching: Mutex::default(), places: Arc::new(Semaphore::new(MOST_STREAMS)), someone: Notify::new() }
-    }
-}
-
-impl Live {
-    /// Looks for changes for as long as anyone watches; until the process ends.
-    pub async fn run(&self, pool: &PgPool) -> Infallible {
-        let mut at = None;
-        loop {
-            let (new, known) = self.users();
-            if new.is_empty() && known.is_empty() {
-                at = None;
-                self.someone.notified().await;
-                continue;
-            }
-            match Self::look(pool, new, known, at).await {
-                Ok((changed, horizon)) => {
-                    at = Some(horizon);
-                    self.wake(&changed, horizon);
-                    sleep(BETWEEN).await;
-                }
-                Err(error) => {
-                    // Whoever was new is known by now, and has not been told: let everyone look.
-                    at = None;
-                    tracing::warn!(error = crate::store::describe(&error), "changes cannot be looked for");
-                    sleep(PAUSE).await;
-                }
-            }
-        }
-    }
-
-    /// Who has changes, and up to where that is known. Whoever is new may have: its place can lie before the last look's.
-    async fn look(
-        pool: &PgPool,
-        new: Vec<String>,
-        known: Vec<String>,
-        at: Option<Place>,
-    ) -> Result<(Vec<String>, Place), sqlx::Error> {
-        let horizon = live::horizon(pool).await?;
-        let mut changed = match at {
-            Some(at) => live::changed(pool, &known, (at, horizon)).await?,
-            None => known,
-        };
-        changed.extend(new);
-        Ok((changed, horizon))
-    }
-
-    fn wake(&self, users: &[String], horizon: Place) {
-        let watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
-        for user in users {
-            if let Some(watched) = watching.get(user) {
-                watched.seen.send_replace(horizon);
-            }
-        }
-    }
-
-    /// Who watches: since now, and since before.
-    fn users(&self) -> (Vec<String>, Vec<String>) {
-        let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut new, mut known) = (Vec::new(), Vec::new());
-        for (user, watched) in watching.iter_mut() {
-            let list = if std::mem::take(&mut watched.is_new) { &mut new } else { &mut known };
-            list.push(user.clone());
-        }
-        (new, known)
-    }
-
-    fn watch(self: &Arc<Self>, user: &str, from: Place) -> Option<Watcher> {
-        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
-        let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Watched { seen: watch::Sender::new(from), streams: 0, is_new: true };
-        let watched = watching.entry(user.to_owned()).or_insert_with(new);
-        if watched.streams == MOST_OF_ONE {
-            return None;
-        }
-        watched.streams += 1;
-        let seen = watched.seen.subscribe();
-        drop(watching);
-        self.someone.notify_one();
-        Some(Watcher { live: Arc::clone(self), user: user.to_owned(), seen, _place: place })
-    }
-}
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        let mut watching = self.live.watching.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(watched) = watching.get_mut(&self.user) {
-            watched.streams -= 1;
-            if watched.streams == 0 {
-                watching.remove(&self.user);
-            }
-        }
-    }
 }
 
 /// The caller's record as it changes.
@@ -315,20 +187,5 @@ mod tests {
         for id in ["", "7", "7-3", "-7-3-1", "x-y-z", "9999999999999999999-1-1"] {
             assert_eq!(resume(id, now), None, "{id}");
         }
-    }
-
-    #[tokio::test]
-    async fn a_user_has_so_many_streams_and_places_come_back() {
-        let live = Arc::new(Live::default());
-        let at = Place { xid: 1, number: 0 };
-        let streams: Vec<_> = (0..MOST_OF_ONE).map(|_| live.watch("ann", at).unwrap()).collect();
-        assert!(live.watch("ann", at).is_none());
-        assert!(live.watch("bob", at).is_some());
-        assert_eq!(live.users(), (vec!["ann".to_owned()], vec![]));
-        assert_eq!(live.users(), (vec![], vec!["ann".to_owned()]));
-        drop(streams);
-        assert_eq!(live.users(), (vec![], vec![]));
-        let _stream = live.watch("ann", at).unwrap();
-        assert_eq!(live.users(), (vec!["ann".to_owned()], vec![]), "who comes back is new");
     }
 }

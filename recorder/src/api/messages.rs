@@ -8,12 +8,13 @@ use serde::Deserialize;
 use shared::id::ConversationId;
 use utoipa::{IntoParams, ToSchema};
 
-use super::Api;
 use super::caller::Caller;
 use super::conversations::readable;
 use super::error::ApiError;
 use super::input::{Params, PathId, limit};
-use super::shapes::{Chat, Message, Messages};
+use super::state::Api;
+use super::views::chat::Chat;
+use super::views::message::{Message, Messages};
 use crate::cursor::IdCursor;
 use crate::reads::{chats, messages};
 

@@ -1,11 +1,12 @@
 //! The OpenAPI document, from the code of the routes.
 
+use axum::Json;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Content, OpenApi as Document, PathItem, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::error::{ErrorBody, ErrorFields};
-use super::{admin, auth, chats, conversations, docs, elsewhere, events, messages, usage, users};
+use super::{admin, auth, chats, conversations, docs, events, gateway_routes, messages, usage, users};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -17,12 +18,12 @@ use super::{admin, auth, chats, conversations, docs, elsewhere, events, messages
     paths(
         auth::register, auth::login, auth::refresh, auth::logout, auth::password, users::me,
         users::profile, usage::of_user,
-        conversations::list, elsewhere::create, conversations::one, elsewhere::change, elsewhere::delete, messages::list,
+        conversations::list, gateway_routes::create, conversations::one, gateway_routes::change, gateway_routes::delete, messages::list,
         chats::list, chats::one,
         events::stream,
         usage::of_all, admin::failures, admin::users, admin::change_user, admin::invites, admin::create_invite,
         admin::revoke_invite,
-        docs::document, docs::keys
+        document, docs::keys
     ),
     components(schemas(ErrorBody, ErrorFields)),
     modifiers(&Habits)
@@ -44,8 +45,14 @@ const ERRORS: [(&str, &str); 8] = [
     ("429", "Too many: `Retry-After` says when to come again"),
 ];
 
+/// This document.
+#[utoipa::path(get, path = "/api/openapi.json", tag = "about", security(()), responses((status = 200, body = Object)))]
+pub(super) async fn document() -> Json<Document> {
+    Json(openapi_document())
+}
+
 /// The document.
-pub fn document() -> Document {
+pub fn openapi_document() -> Document {
     Api::openapi()
 }
 

@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
-use super::Api;
 use super::caller::{Admin, Caller};
 use super::error::ApiError;
 use super::input::{Params, PathUser};
-use super::shapes::UsageCounts;
+use super::state::Api;
 use super::users::subject;
+use super::views::usage::UsageCounts;
 use crate::calendar::{self, Range};
 use crate::projection::usage_stats::Counts;
 use crate::reads::usage::{Group, OTHER, Row, pieces};

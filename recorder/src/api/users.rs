@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 use time::{Date, Duration, OffsetDateTime};
 use utoipa::{IntoParams, ToSchema};
 
-use super::Api;
 use super::caller::Caller;
 use super::error::ApiError;
 use super::input::{Params, PathUser};
-use super::shapes::{DayOfUsage, UsageCounts, User};
+use super::state::Api;
+use super::views::usage::{DayOfUsage, UsageCounts};
+use super::views::user::User;
 use crate::reads;
 use crate::store::users;
 

@@ -12,15 +12,15 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::Limits;
 use crate::config::Config;
-use crate::consume::Consume;
-use crate::http::{self, Surface};
+use crate::health::{self, Surface};
 use crate::metrics::Metrics;
-use crate::orphans::{Orphans, Rules};
+use crate::pipeline::consume::Consume;
+use crate::pipeline::consumer_watchdog::Watchdog;
+use crate::pipeline::orphans::{Orphans, Rules};
+use crate::policy::batch::Limits;
 use crate::source::{self, Source};
 use crate::store;
-use crate::watchdog::Watchdog;
 
 /// One connection for the pipeline, one for what asks whether the database is there, two each for
 /// what looks for orphans and what looks after the consumer.
@@ -52,7 +52,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(address = %listener.local_addr()?, batch = ?config.batch, "listening");
 
     let http_stop = CancellationToken::new();
-    let http = http::serve(listener, surface, http_stop.clone());
+    let http = health::serve(listener, surface, http_stop.clone());
     tasks.spawn(async move { http.await.context("the HTTP listener failed") });
     tasks.spawn(async move {
         if stop.run_until_cancelled(migrated(&pool)).await.transpose()?.is_some() {

@@ -6,7 +6,8 @@ use shared::token::Role;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use super::{pool, print};
+use super::connect::pool;
+use super::output::print;
 use crate::accounts::InviteCode;
 use crate::config::Config;
 use crate::cursor::TimeCursor;

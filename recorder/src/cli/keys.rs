@@ -18,7 +18,7 @@ use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _};
 use sha2::{Digest as _, Sha256};
 use shared::token::{KeySet, PublicKey};
 
-use super::print;
+use super::output::print;
 
 const PRIVATE: &str = "signing-key.pem";
 const PUBLIC: &str = "jwks.json";

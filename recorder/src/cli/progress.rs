@@ -2,8 +2,8 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::rebuild::reprojection::Done;
 use crate::rebuild::{Phase, Tell};
-use crate::reproject::Done;
 
 pub(super) struct Progress(ProgressBar);
 

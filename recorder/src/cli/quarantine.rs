@@ -8,17 +8,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use serde_json::json;
-use shared::body::{self, Reference};
 use shared::envelope;
+use shared::large_body::{self, Reference};
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use super::{pool, print};
+use super::connect::pool;
+use super::output::print;
 use crate::config::Config;
-use crate::disposition::Disposition;
-use crate::projection::word::Word as _;
+use crate::policy::disposition::Disposition;
+use crate::projection::sql_enum::Word as _;
 use crate::source;
 use crate::source::bodies::{Bodies, FetchError};
 use crate::source::delivery::decode;
@@ -163,7 +164,7 @@ async fn retry(pool: &PgPool, config: &Config, ids: &[Uuid]) -> anyhow::Result<R
 async fn project_again(pool: &PgPool, config: &Config, entry: &Entry) -> anyhow::Result<Result<(), (Reason, String)>> {
     let kind = entry.event.header(envelope::TYPE);
     let mut payload = entry.event.payload.clone();
-    let headers: BTreeMap<&'static str, String> = [body::OBJECT, body::SHA256, body::SIZE]
+    let headers: BTreeMap<&'static str, String> = [large_body::OBJECT, large_body::SHA256, large_body::SIZE]
         .into_iter()
         .filter_map(|name| Some((name, entry.event.header(name)?)))
         .collect();

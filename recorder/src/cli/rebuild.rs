@@ -9,14 +9,15 @@ use time::macros::format_description;
 use time::{Date, OffsetDateTime};
 use tokio_util::sync::CancellationToken;
 
+use super::connect::pool;
+use super::output::print;
 use super::progress::Progress;
-use super::{pool, print};
 use crate::config::Config;
+use crate::rebuild::reprojection::Done;
+use crate::rebuild::verify::{Explained, Verified, verify};
 use crate::rebuild::{Plan, rebuild};
-use crate::reproject::Done;
 use crate::source;
 use crate::store::compare::Kind;
-use crate::verify::{Explained, Verified, verify};
 
 #[derive(Debug, Args)]
 pub(super) struct RebuildArguments {

@@ -14,10 +14,10 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::config::Config;
+use crate::replay::dedup::Seen;
 use crate::replay::export::{Export, Progress};
 use crate::replay::filter::Filter;
-use crate::replay::line::{Field, Line};
-use crate::replay::seen::Seen;
+use crate::replay::json_lines::{Field, Line};
 use crate::source::log::{Ending, Log, Span, Start};
 use crate::source::{self};
 

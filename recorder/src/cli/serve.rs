@@ -17,8 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::keys;
 use crate::accounts::refresh::Successors;
 use crate::accounts::{self, Accounts, Signing};
-use crate::api::events::Live;
-use crate::api::{self, Api, Keys};
+use crate::api::{self, Api, Keys, Live};
 use crate::config::{Config, ServeConfig};
 use crate::reads;
 use crate::store;
@@ -59,7 +58,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
 
     tasks.spawn(until(stop.clone(), follow_keys(Arc::clone(&api), files, published)));
     if let Some(issuer) = issuer {
-        let client = shared::http::client()?;
+        let client = shared::http_client::client()?;
         tasks.spawn(until(stop.clone(), async move { issuer.follow(&client, || {}).await }));
     }
     tasks.spawn(until(stop.clone(), tidy(pool.clone())));
@@ -74,7 +73,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
 }
 
 async fn serve(listener: TcpListener, api: Arc<Api>, pool: PgPool, stop: CancellationToken) -> anyhow::Result<()> {
-    let health = crate::http::database_health(pool);
+    let health = crate::health::database_health(pool);
     let routes = api::router(api).merge(health).into_make_service_with_connect_info::<SocketAddr>();
     let stopping = stop.clone();
     let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {

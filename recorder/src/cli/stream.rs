@@ -8,7 +8,7 @@ use clap::Subcommand;
 use shared::lease::SHORTEST_LIFETIME;
 use tokio::time::{Instant, sleep};
 
-use super::print;
+use super::output::print;
 use crate::config::Config;
 use crate::source::setup::{self, Choices, Created, SetupError};
 use crate::source::{self};

@@ -5,7 +5,9 @@ use clap::Args;
 use shared::token::{Claims, ISSUER, Minter};
 use time::OffsetDateTime;
 
-use super::{keys, pool, print};
+use super::connect::pool;
+use super::keys;
+use super::output::print;
 use crate::config::Config;
 use crate::store::users;
 

@@ -10,7 +10,8 @@ use shared::id::UserId;
 use shared::token::Role;
 use sqlx::postgres::PgPool;
 
-use super::{pool, print};
+use super::connect::pool;
+use super::output::print;
 use crate::accounts::password::Passwords;
 use crate::accounts::{self, password_error};
 use crate::config::Config;

@@ -1,6 +1,6 @@
 //! Conversations: what each event says of its conversation, and how that joins.
 //!
-//! The sums in a row (messages, tokens) are not joined but counted from the chats; see [`super::settle`].
+//! The sums in a row (messages, tokens) are not joined but counted from the chats; see [`super::merge`].
 
 use std::cmp::{Ordering, Reverse};
 
@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::chat::Chat;
-use super::representable::{instant, text};
+use super::pg_value::{instant, text};
 use super::usage_stats::Tally;
 
 /// How long a title may be, in characters.

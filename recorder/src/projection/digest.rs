@@ -7,8 +7,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::chat::{Ending, Outcome, Request};
 use super::message::Message;
-use super::representable::Json;
-use super::word::Word as _;
+use super::pg_value::Json;
+use super::sql_enum::Word as _;
 
 pub(super) struct Digest(Sha256);
 

@@ -8,7 +8,7 @@ use shared::id::{ChatId, ConversationId, MessageId, UserId};
 use shared::usage::{Usage, UsageSource};
 use time::OffsetDateTime;
 
-use super::representable::{Json, instant, json_of, text, tokens};
+use super::pg_value::{Json, instant, json_of, text, tokens};
 
 /// A row of `messages`.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,13 +9,13 @@ use shared::event::Event;
 use shared::id::{ChatId, ConversationId, MessageId, UserId};
 use time::Date;
 
+use super::changes::{Changes, project};
 use super::chat::Chat;
 use super::conversation::Conversation;
+use super::merge::{self, Sums};
 use super::message::Message;
-use super::settle::{self, Sums};
 use super::usage_slots::SlotKey;
 use super::usage_stats::Counts;
-use super::{Changes, project};
 
 /// A projected table: a function of the events, and of nothing else. A new one is added here, and to [`Tables`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,7 +103,7 @@ impl Tables {
 
         let old = present(&self.chats, chats.keys());
         self.chats.extend(chats.iter().map(|(id, change)| (*id, change.row.clone())));
-        let writes = settle::chats(chats, &old);
+        let writes = merge::chats(chats, &old);
         self.chats.extend(old);
         self.chats.extend(writes.update.into_iter().map(|row| (row.chat_id, row)));
         for id in writes.delete_messages {
@@ -118,7 +118,7 @@ impl Tables {
         let Sums { conversations, mut usage } = sums;
         let old = present(&self.conversations, conversations.keys());
         self.conversations.extend(conversations.iter().filter_map(|(id, change)| Some((*id, change.row()?))));
-        let settled = settle::conversations(conversations, &BTreeSet::new(), &old, &mut usage);
+        let settled = merge::conversations(conversations, &BTreeSet::new(), &old, &mut usage);
         self.conversations.extend(old);
         self.conversations.extend(settled.update.into_iter().map(|row| (row.conversation_id, row)));
         for (key, change) in usage.days() {

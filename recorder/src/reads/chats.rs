@@ -5,7 +5,7 @@ use sqlx::PgPool;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::Page;
+use super::page::Page;
 use crate::cursor::TimeCursor;
 
 /// How many of a user's chats a page looks through.

@@ -136,6 +136,6 @@ fn row(event: &Event) -> (String, Uuid, Option<Uuid>, Option<&'static str>, Date
         Event::ConversationChanged(event) => (event.conversation_id, None, None, event.changed_at),
         Event::ConversationDeleted(event) => (event.conversation_id, None, None, event.deleted_at),
     };
-    let at = crate::projection::representable::instant(at);
+    let at = crate::projection::pg_value::instant(at);
     (event.user_id().as_str().to_owned(), conversation.0, chat.map(|id| id.0), status, at.date())
 }

@@ -22,8 +22,8 @@ use time::OffsetDateTime;
 
 use crate::projection::chat::{Chat, Outcome};
 use crate::projection::message::Message;
-use crate::projection::representable::Json;
-use crate::projection::word::Word as _;
+use crate::projection::pg_value::Json;
+use crate::projection::sql_enum::Word as _;
 
 /// How many rows, and about how many bytes of them, are in memory before they are written.
 const ROWS: usize = 10_000;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::object_store::{GetErrorKind, ObjectStore};
 use async_nats::{Client, jetstream};
 use bytes::Bytes;
-use shared::body::{BUCKET, BodyError, Reference};
+use shared::large_body::{BUCKET, BodyError, Reference};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::{sleep, timeout};
 

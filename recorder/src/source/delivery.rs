@@ -6,10 +6,10 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::{AckKind, Message};
 use bytes::Bytes;
 use shared::event::{Event, EventKind};
-use shared::{body, envelope};
+use shared::{envelope, large_body};
 use time::OffsetDateTime;
 
-use crate::projection::representable::json_of;
+use crate::projection::pg_value::json_of;
 use crate::store::quarantine::{Quarantined, Reason};
 
 /// A delivered event, apart from what it says.
@@ -81,7 +81,7 @@ impl Delivery {
     pub fn read(&self) -> Result<Event, Undecodable> {
         match self.body.get() {
             Some(Err(detail)) => return Err(Undecodable::Body(detail.clone())),
-            None if self.header(body::OBJECT).is_some() => {
+            None if self.header(large_body::OBJECT).is_some() => {
                 return Err(Undecodable::Body("it was not fetched".to_owned()));
             }
             _ => {}
@@ -96,7 +96,7 @@ impl Delivery {
 
     /// The bytes that it takes.
     pub fn bytes(&self) -> usize {
-        let body: Option<usize> = self.header(body::SIZE).and_then(|size| size.parse().ok());
+        let body: Option<usize> = self.header(large_body::SIZE).and_then(|size| size.parse().ok());
         self.message.length.saturating_add(body.unwrap_or_default())
     }
 

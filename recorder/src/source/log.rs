@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::bodies::Bodies;
 use super::delivery::Delivery;
-use super::patience::Patience;
+use super::retry::Patience;
 
 /// How long a body in a bucket may take.
 const BODY: Duration = Duration::from_secs(60);

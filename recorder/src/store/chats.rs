@@ -3,17 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shared::event::{ChatError, FailureStage, UpstreamAnswer};
-use shared::id::{ChatId, ConversationId, UserId};
-use sqlx::{PgConnection, PgPool};
+use shared::id::{ChatId, ConversationId};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::read::{Unreadable, user, utc, word};
 use super::write::{Jsonb, column, copy_rows};
 use crate::projection::chat::{Chat, Ending, Outcome, PartNumbers, Request, UsageNumbers};
-use crate::projection::representable::Json;
-use crate::projection::word::Word as _;
-use crate::vigil::Open;
+use crate::projection::pg_value::Json;
+use crate::projection::sql_enum::Word as _;
 
 /// What a row is written with.
 const COLUMNS: &str = "chat_id, conversation_id, user_id, gateway, model, started_at, status, request_digest, \
@@ -205,58 +204,6 @@ pub(super) async fn some(connection: &mut PgConnection, ids: &[Uuid]) -> Result<
 pub(super) async fn all(connection: &mut PgConnection) -> Result<BTreeMap<ChatId, Chat>, sqlx::Error> {
     let rows = rows_where!("").fetch_all(connection).await?;
     rows.into_iter().map(|row| Ok((ChatId(row.chat_id), row.read()?))).collect()
-}
-
-/// The gateways with chats that have no end yet, those with the oldest first.
-pub async fn open_gateways(pool: &PgPool, limit: u16) -> Result<Vec<Open>, sqlx::Error> {
-    sqlx::query_as!(
-        Open,
-        r#"SELECT gateway, min(started_at) AS "oldest!" FROM chats
-           WHERE status = 'started' GROUP BY gateway ORDER BY min(started_at) LIMIT $1"#,
-        i64::from(limit)
-    )
-    .fetch_all(pool)
-    .await
-}
-
-/// A chat that has no end yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of Chat")]
-pub struct OpenChat {
-    pub chat_id: ChatId,
-    pub conversation_id: ConversationId,
-    pub user_id: UserId,
-    pub gateway: String,
-    pub model: String,
-    pub started_at: OffsetDateTime,
-}
-
-/// Up to `limit` chats, of this gateway or of any, that started before a time and have no end yet.
-pub async fn open(
-    pool: &PgPool,
-    gateway: Option<&str>,
-    before: OffsetDateTime,
-    limit: u16,
-) -> Result<Vec<OpenChat>, sqlx::Error> {
-    let rows = sqlx::query!(
-        "SELECT chat_id, conversation_id, user_id, gateway, model, started_at FROM chats
-         WHERE status = 'started' AND ($1::text IS NULL OR gateway = $1) AND started_at < $2
-         ORDER BY started_at, chat_id LIMIT $3",
-        gateway,
-        before,
-        i64::from(limit)
-    );
-    let rows = rows.fetch_all(pool).await?.into_iter().map(|row| {
-        Ok(OpenChat {
-            chat_id: ChatId(row.chat_id),
-            conversation_id: ConversationId(row.conversation_id),
-            user_id: user(row.user_id)?,
-            gateway: row.gateway,
-            model: row.model,
-            started_at: utc(row.started_at),
-        })
-    });
-    rows.collect()
 }
 
 fn request(chat: &Chat) -> Option<&Request> {

@@ -13,8 +13,8 @@ use uuid::Uuid;
 use super::read::{Unreadable, user, utc, word};
 use super::write::{Jsonb, column, copy_rows};
 use crate::projection::message::{Message, Position};
-use crate::projection::representable::Json;
-use crate::projection::word::Word as _;
+use crate::projection::pg_value::Json;
+use crate::projection::sql_enum::Word as _;
 
 /// What a row is written with.
 const COLUMNS: &str = "message_id, conversation_id, chat_id, position, user_id, role, status, content, reasoning, refusal, \

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::read::word;
-use crate::projection::word::Word;
+use crate::projection::sql_enum::Word;
 
 /// An event to put aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub enum Reason {
 }
 
 /// Puts an event aside; once, however often it comes.
-pub(super) async fn insert(connection: &mut PgConnection, event: &Quarantined) -> Result<(), sqlx::Error> {
+pub async fn insert(pool: &PgPool, event: &Quarantined) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "INSERT INTO quarantine (
              quarantine_id, subject, headers, payload, reason, detail, stream_sequence, published_at)
@@ -54,7 +54,7 @@ pub(super) async fn insert(connection: &mut PgConnection, event: &Quarantined) -
         i64::try_from(event.stream_sequence).unwrap_or(i64::MAX),
         event.published_at
     )
-    .execute(connection)
+    .execute(pool)
     .await?;
     Ok(())
 }

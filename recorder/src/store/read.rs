@@ -3,7 +3,7 @@
 use shared::id::UserId;
 use time::{OffsetDateTime, UtcOffset};
 
-use crate::projection::word::Word;
+use crate::projection::sql_enum::Word;
 
 /// A value in a row that this build cannot read.
 #[derive(Debug, thiserror::Error)]

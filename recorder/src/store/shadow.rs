@@ -64,7 +64,7 @@ pub enum ShadowError {
     #[error("schema {0} is there already: expected the name of a new one")]
     Exists(String),
     /// The database's own trouble.
-    #[error("the database: {}", super::describe(.0))]
+    #[error("the database: {}", super::fault::describe(.0))]
     Database(#[from] sqlx::Error),
 }
 

@@ -1,6 +1,6 @@
 //! The `verifications` table: what comparisons of the tables with the log came to.
 
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 use time::{Date, OffsetDateTime};
 
 /// How many are kept.
@@ -46,7 +46,7 @@ pub async fn insert(connection: &mut PgConnection, result: &Verification) -> Res
 }
 
 /// When the latest was finished, and how many differences it found.
-pub async fn latest(connection: &mut PgConnection) -> Result<Option<(OffsetDateTime, i64)>, sqlx::Error> {
+pub async fn latest(pool: &PgPool) -> Result<Option<(OffsetDateTime, i64)>, sqlx::Error> {
     let row = sqlx::query!("SELECT finished_at, differences FROM verifications ORDER BY finished_at DESC LIMIT 1");
-    Ok(row.fetch_optional(connection).await?.map(|row| (row.finished_at, row.differences)))
+    Ok(row.fetch_optional(pool).await?.map(|row| (row.finished_at, row.differences)))
 }

@@ -9,7 +9,7 @@ use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArgumentBuffer, PgConnection, PgCopyIn, PgHasArrayType, PgTypeInfo};
 use sqlx::{Postgres, Type};
 
-use crate::projection::representable::Json;
+use crate::projection::pg_value::Json;
 
 /// One column of these rows.
 pub(crate) fn column<'a, R, T>(rows: &[&'a R], of: impl Fn(&'a R) -> T) -> Vec<T> {

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{AssistantMessage, Attempt, UpstreamAnswer};
+use crate::event::assistant_message::AssistantMessage;
+use crate::event::upstream::{Attempt, UpstreamAnswer};
 use crate::id::{ChatId, ConversationId, UserId};
 use crate::usage::Usage;
 
@@ -21,11 +22,11 @@ pub struct ChatFailed {
     pub gateway: String,
     /// When it was admitted. Its UTC day is the day that it counts for.
     #[serde(with = "time::serde::rfc3339")]
-    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::DateTime"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::date_time::DateTime"))]
     pub started_at: OffsetDateTime,
     /// When it failed.
     #[serde(with = "time::serde::rfc3339")]
-    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::DateTime"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::date_time::DateTime"))]
     pub failed_at: OffsetDateTime,
     /// The model that the client asked for.
     pub model: String,
@@ -101,4 +102,11 @@ pub struct ChatError {
     pub code: Option<String>,
     /// The error in words.
     pub message: String,
+}
+
+impl ChatError {
+    /// An error that the gateway found itself, as opposed to one that a provider reported.
+    pub fn new(kind: &str, message: &str) -> Self {
+        Self { status: None, kind: Some(kind.to_owned()), code: None, message: message.to_owned() }
+    }
 }

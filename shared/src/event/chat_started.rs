@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
-use super::{CallerMetadata, DialectName};
+use crate::event::caller_metadata::CallerMetadata;
+use crate::event::dialect::DialectName;
 use crate::id::{ChatId, ConversationId, MessageId, UserId};
 
 /// A chat was admitted: durable before the first byte of the answer reaches the client.
@@ -26,7 +27,7 @@ pub struct ChatStarted {
     pub gateway: String,
     /// When it was admitted.
     #[serde(with = "time::serde::rfc3339")]
-    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::DateTime"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::date_time::DateTime"))]
     pub started_at: OffsetDateTime,
     /// The wire format that the client speaks.
     pub dialect: DialectName,

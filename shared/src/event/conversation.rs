@@ -15,7 +15,7 @@ pub struct ConversationCreated {
     pub user_id: UserId,
     /// When it was opened.
     #[serde(with = "time::serde::rfc3339")]
-    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::DateTime"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::date_time::DateTime"))]
     pub created_at: OffsetDateTime,
     /// The title that the client gave it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -40,7 +40,7 @@ pub struct ConversationChanged {
     pub user_id: UserId,
     /// When it was changed.
     #[serde(with = "time::serde::rfc3339")]
-    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::DateTime"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::date_time::DateTime"))]
     pub changed_at: OffsetDateTime,
     /// Its new title.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,6 +60,6 @@ pub struct ConversationDeleted {
     pub user_id: UserId,
     /// When it was deleted.
     #[serde(with = "time::serde::rfc3339")]
-    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::DateTime"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::date_time::DateTime"))]
     pub deleted_at: OffsetDateTime,
 }

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{AssistantMessage, Attempt, UpstreamAnswer};
+use crate::event::assistant_message::AssistantMessage;
+use crate::event::upstream::{Attempt, UpstreamAnswer};
 use crate::id::{ChatId, ConversationId, UserId};
 use crate::usage::Usage;
 
@@ -21,11 +22,11 @@ pub struct MessageCompleted {
     pub gateway: String,
     /// When it was admitted. Its UTC day is the day that it counts for.
     #[serde(with = "time::serde::rfc3339")]
-    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::DateTime"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::date_time::DateTime"))]
     pub started_at: OffsetDateTime,
     /// When the answer was complete.
     #[serde(with = "time::serde::rfc3339")]
-    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::DateTime"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::date_time::DateTime"))]
     pub finished_at: OffsetDateTime,
     /// The model that the client asked for.
     pub model: String,

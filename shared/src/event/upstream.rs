@@ -11,7 +11,7 @@ pub struct Attempt {
     pub upstream: String,
     /// When it began.
     #[serde(with = "time::serde::rfc3339")]
-    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::DateTime"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::date_time::DateTime"))]
     pub started_at: OffsetDateTime,
     /// Until the response head came, or the try failed, in milliseconds.
     pub duration_ms: u64,

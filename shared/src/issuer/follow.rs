@@ -6,7 +6,7 @@ use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 
 use super::Issuer;
-use crate::http::FetchError;
+use crate::http_client::FetchError;
 
 /// How long the keys are good for before they are asked for again, and how long to wait if they could not be had.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -76,12 +76,12 @@ impl Issuer {
             Some(url) => url.clone(),
             None => self.discovered(client).await?,
         };
-        Ok(crate::http::fetch(client, &url).await?)
+        Ok(crate::http_client::fetch(client, &url).await?)
     }
 
     async fn discovered(&self, client: &reqwest::Client) -> Result<String, NoKeys> {
         let url = format!("{}/.well-known/openid-configuration", self.config.issuer.trim_end_matches('/'));
-        let text = crate::http::fetch(client, &url).await?;
+        let text = crate::http_client::fetch(client, &url).await?;
         let found: Discovered = serde_json::from_str(&text).map_err(NoKeys::Configuration)?;
         // Whoever answers for another issuer could lend it their keys.
         if found.issuer == self.config.issuer { Ok(found.jwks_uri) } else { Err(NoKeys::OtherIssuer(found.issuer)) }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use shared::event::EventKind;
-use shared::{body, stream};
+use shared::{large_body, stream};
 
 use crate::{fixtures, schemas};
 
@@ -63,7 +63,8 @@ fn has_every_subject_type_header_and_bucket() {
         assert!(page.contains(&format!("`{}`", kind.type_name())), "{kind:?}");
     }
     let headers = fixtures::all().into_iter().flat_map(|fixture| fixture.headers.into_keys());
-    let others = [body::OBJECT, body::SHA256, body::SIZE, body::BUCKET, stream::NAME].map(str::to_owned);
+    let others =
+        [large_body::OBJECT, large_body::SHA256, large_body::SIZE, large_body::BUCKET, stream::NAME].map(str::to_owned);
     for name in headers.chain(others) {
         assert!(page.contains(&format!("`{name}`")), "docs/EVENTS.md does not name {name}");
     }

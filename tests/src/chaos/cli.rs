@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 
-use super::outage::{Outage, outage};
-use super::plan::{Broker, Journals};
-use super::{Settings, round};
+use crate::chaos::outage::{Outage, outage};
+use crate::chaos::plan::{Broker, Journals};
+use crate::chaos::round::{Settings, round};
 
 /// Plays rounds of load under faults, and checks after each that the record says what the clients saw.
 #[derive(Debug, Parser)]

@@ -11,9 +11,9 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::openai::DONE;
 use crate::stack::User;
-use crate::upstream::MODEL;
+use harness::openai::DONE;
+use harness::upstream::MODEL;
 
 /// How long a client waits for the whole of an answer before it gives up.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -93,7 +93,7 @@ impl Client {
     /// Asks until told to stop, and returns what it saw.
     pub async fn run(self, seed: u64) -> Vec<Seen> {
         let mut random = StdRng::seed_from_u64(seed ^ (self.number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let http = crate::http::client();
+        let http = harness::http::client();
         let mut seen = Vec::new();
         while !self.stop.load(Ordering::Relaxed) {
             let question = format!("{seed}-{}-{} how much wood{}", self.number, seen.len(), self.padding);

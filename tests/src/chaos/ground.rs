@@ -5,25 +5,28 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use async_nats::jetstream;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rand::seq::SliceRandom as _;
 use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
-use super::plan::{Broker, Fault, GATEWAYS, NODES, RECORDERS, Trouble, Victim, Wire};
+use crate::chaos::plan::{Broker, Fault, GATEWAYS, NODES, RECORDERS, Trouble, Victim, Wire};
+use crate::chaos::seat::{GatewaySeat, RecorderSeat};
+use crate::chaos::stream;
 use crate::load::meter::Meter;
-use crate::proxy::CuttingProxy;
-use crate::servers::{Nats, PATIENCE, Postgres};
-use crate::services::gateway::GatewaySettings;
-use crate::services::recorder::RecorderProgram;
-use crate::services::{Gateway, Recorder};
 use crate::stack::User;
-use crate::upstream::Scripted;
-use crate::{port, program};
+use harness::process::PATIENCE;
+use harness::proxy::CuttingProxy;
+use harness::servers::{Nats, Postgres};
+use harness::services::gateway::GatewaySettings;
+use harness::services::recorder::RecorderProgram;
+use harness::upstream::Scripted;
+use harness::{port, program};
+
+/// How long everything may take to come to rest after a round.
+pub(crate) const REST: Duration = Duration::from_secs(180);
 
 /// Everything that runs in a round.
 #[derive(Debug)]
@@ -48,22 +51,6 @@ struct Wires {
     recorder_broker: CuttingProxy,
     recorder_database: CuttingProxy,
     gateway_upstream: CuttingProxy,
-}
-
-#[derive(Debug)]
-struct GatewaySeat {
-    program: PathBuf,
-    settings: GatewaySettings,
-    log: PathBuf,
-    running: Option<Gateway>,
-}
-
-#[derive(Debug)]
-struct RecorderSeat {
-    program: RecorderProgram,
-    listen: String,
-    log: PathBuf,
-    running: Option<Recorder>,
 }
 
 impl Ground {
@@ -199,8 +186,8 @@ impl Ground {
                 Ok(())
             }
             Fault::ReadOnly(long) => self.read_only(long).await,
-            Fault::Repeat(count) => self.repeat(count).await,
-            Fault::Garbage => self.garbage().await,
+            Fault::Repeat(count) => stream::repeat(&self.nats_url, count).await,
+            Fault::Garbage => stream::garbage(&self.nats_url).await,
             Fault::Forget(before) => self.forget(before).await,
             // The clients' part in it is theirs.
             Fault::Fill(away) => self.kill(Victim::Broker(0), away).await,
@@ -305,59 +292,6 @@ impl Ground {
         Ok(())
     }
 
-    /// Publishes events of the stream again, shuffled, without the id that the broker would know them by.
-    async fn repeat(&self, count: usize) -> anyhow::Result<()> {
-        let Ok(Ok(stored)) = tokio::time::timeout(Duration::from_secs(5), self.stored(count)).await else {
-            // The broker is away just now: then nothing is repeated.
-            return Ok(());
-        };
-        let (client, mut messages) = stored;
-        messages.shuffle(&mut rand::rng());
-        for (subject, headers, payload) in messages {
-            if client.publish_with_headers(subject, headers, payload).await.is_err() {
-                return Ok(());
-            }
-        }
-        let _ = tokio::time::timeout(Duration::from_secs(5), client.flush()).await;
-        Ok(())
-    }
-
-    async fn stored(&self, count: usize) -> anyhow::Result<(async_nats::Client, Vec<StoredEvent>)> {
-        let client = connect(&self.nats_url).await?;
-        let mut stream = jetstream::new(client.clone()).get_stream(shared::stream::NAME).await?;
-        let state = stream.info().await?.state.clone();
-        let mut messages = Vec::new();
-        for _ in 0..count.min(usize::try_from(state.messages)?) {
-            let sequence = rand::random_range(state.first_sequence..=state.last_sequence);
-            let Ok(message) = stream.get_raw_message(sequence).await else { continue };
-            // Garbage is not repeated: how much of it goes into quarantine is counted.
-            if message.headers.get(shared::envelope::TYPE).is_none() {
-                continue;
-            }
-            let mut headers = async_nats::HeaderMap::new();
-            for (name, values) in message.headers.iter() {
-                if !name.to_string().eq_ignore_ascii_case("Nats-Msg-Id") {
-                    values.iter().for_each(|value| headers.append(name.clone(), value.clone()));
-                }
-            }
-            messages.push((message.subject.to_string(), headers, message.payload));
-        }
-        Ok((client, messages))
-    }
-
-    async fn garbage(&self) -> anyhow::Result<()> {
-        let publish = async {
-            let client = connect(&self.nats_url).await?;
-            let subject = format!("chats.completed.garbage-{:08x}", rand::random::<u32>());
-            client.publish(subject, "{\"this is\": \"no event\"".into()).await?;
-            client.flush().await?;
-            anyhow::Ok(())
-        };
-        // Where the broker is away, nothing is published.
-        let _ = tokio::time::timeout(Duration::from_secs(5), publish).await;
-        Ok(())
-    }
-
     async fn forget(&self, before: Duration) -> anyhow::Result<()> {
         let mut node = self.nodes[0].lock().await;
         node.forget(before).await
@@ -397,40 +331,6 @@ impl Ground {
         }
         Ok(())
     }
-}
-
-type StoredEvent = (String, async_nats::HeaderMap, bytes::Bytes);
-
-impl GatewaySeat {
-    /// Starts it unless it runs.
-    async fn start(&mut self) -> anyhow::Result<()> {
-        if self.running.as_ref().is_some_and(|gateway| gateway.process().is_running()) {
-            return Ok(());
-        }
-        self.running = Some(Gateway::start(&self.program, &self.settings, &self.log).await?);
-        Ok(())
-    }
-}
-
-impl RecorderSeat {
-    /// Starts it unless it runs. It may refuse while what it needs is away; then it is started again, as an operator's
-    /// supervisor would.
-    async fn start(&mut self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while !self.running.as_ref().is_some_and(|recorder| recorder.process().is_running()) {
-            match self.program.consume(&self.listen, &self.log).await {
-                Ok(recorder) => self.running = Some(recorder),
-                Err(error) if Instant::now() >= deadline => return Err(error),
-                Err(_) => sleep(Duration::from_millis(200)).await,
-            }
-        }
-        Ok(())
-    }
-}
-
-async fn connect(url: &str) -> anyhow::Result<async_nats::Client> {
-    let servers: Result<Vec<async_nats::ServerAddr>, _> = url.split(',').map(str::parse).collect();
-    Ok(async_nats::connect(servers?).await?)
 }
 
 async fn prepare(recorder: &RecorderProgram, broker: Broker) -> anyhow::Result<()> {

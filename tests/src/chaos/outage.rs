@@ -10,13 +10,13 @@ use anyhow::{Context as _, ensure};
 use hdrhistogram::Histogram;
 use tokio::time::{Instant, sleep};
 
-use super::REST;
-use super::clients::{Client, End, Seen};
-use super::ground::Ground;
-use super::plan::{Broker, Fault, GATEWAYS, Victim};
-use super::verdict::{Tally, answer_text, violations};
+use crate::chaos::clients::{Client, End, Seen};
+use crate::chaos::ground::Ground;
+use crate::chaos::ground::REST;
+use crate::chaos::plan::{Broker, Fault, GATEWAYS, Victim};
+use crate::chaos::verdict::{Tally, answer_text, violations};
 use crate::oracle::Oracle;
-use crate::upstream::answer;
+use harness::upstream::answer;
 
 /// Whose outage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -79,7 +79,7 @@ pub async fn outage(
 
 async fn play(ground: &Ground, outage: Outage, lasting: Duration, clients: usize) -> anyhow::Result<Report> {
     ground.upstream.otherwise(|request| {
-        let question = crate::openai::ChatRequest::parse(&request.body).map(|chat| chat.question());
+        let question = harness::openai::ChatRequest::parse(&request.body).map(|chat| chat.question());
         answer(request, &answer_text(&question.unwrap_or_default()))
     });
     let user = ground.user("ann").await?;

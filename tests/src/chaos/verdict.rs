@@ -6,10 +6,10 @@ use recorder::projection::chat::{Chat, Outcome};
 use recorder::projection::message::Position;
 use shared::id::ChatId;
 
-use super::clients::{End, Seen};
-use crate::openai::{Answer, ChatRequest, Usage};
+use crate::chaos::clients::{End, Seen};
 use crate::oracle::Oracle;
-use crate::upstream::Received;
+use harness::openai::{Answer, ChatRequest, Usage};
+use harness::upstream::Received;
 
 /// What a round came to, in numbers.
 #[derive(Clone, Copy, Debug, Default)]
@@ -100,7 +100,7 @@ impl<'a> Record<'a> {
         if !seen.saw_the_end() {
             return None;
         }
-        if seen.stream && !seen.body.ends_with(crate::openai::DONE) {
+        if seen.stream && !seen.body.ends_with(harness::openai::DONE) {
             return Some(format!("{question:?}: the stream ended cleanly without its end"));
         }
         let Some(ending) = &chat.ending else { return Some(format!("{question:?}: its end was seen, not recorded")) };
@@ -146,8 +146,8 @@ fn sums(oracle: &Oracle) -> Vec<String> {
 
 fn usage_of(question: &str) -> Usage {
     let request = ChatRequest {
-        model: crate::upstream::MODEL.into(),
-        messages: vec![crate::openai::Message { role: "user".into(), content: question.into() }],
+        model: harness::upstream::MODEL.into(),
+        messages: vec![harness::openai::Message { role: "user".into(), content: question.into() }],
         stream: None,
         stream_options: None,
     };

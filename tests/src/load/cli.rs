@@ -11,20 +11,20 @@ use anyhow::{Context as _, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::net::TcpListener;
 
-use super::client::{Endpoint, Reply};
-use super::compare::Comparison;
-use super::cores::{self, Cores};
-use super::fleet::{Kind, Programs};
-use super::meter::Meter;
-use super::reads::Reads;
-use super::scenario::Target;
-use super::scenario::closed::Closed;
-use super::scenario::held::Held;
-use super::scenario::open::Open;
-use super::scenario::paced::Paced;
-use super::tally::UsageChunk;
-use super::{passthrough, upstream};
-use crate::program;
+use crate::load::client::{Endpoint, Reply};
+use crate::load::compare::Comparison;
+use crate::load::cores::{self, Cores};
+use crate::load::fleet::{Kind, Programs};
+use crate::load::meter::Meter;
+use crate::load::reads::Reads;
+use crate::load::scenario::Target;
+use crate::load::scenario::closed::Closed;
+use crate::load::scenario::held::Held;
+use crate::load::scenario::open::Open;
+use crate::load::scenario::paced::Paced;
+use crate::load::tally::UsageChunk;
+use crate::load::{passthrough, upstream};
+use harness::program;
 
 /// Measures the gateway as a proxy of token streams.
 #[derive(Debug, Parser)]

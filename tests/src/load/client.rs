@@ -9,10 +9,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::answer::Answer;
-use super::chunked::{Chunked, Piece};
-use super::tally::{Expected, Incomplete, Tally, UsageChunk};
-use super::wire::{self, Stamp};
+use crate::load::answer::Answer;
+use crate::load::chunked::{Chunked, Piece};
+use crate::load::tally::{Expected, Incomplete, Tally, UsageChunk};
+use crate::load::wire::{self, Stamp};
 
 const MOST_HEADERS: usize = 64;
 

@@ -3,17 +3,17 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::answer::Writes;
-use super::cores::{self, Cores};
-use super::fleet::{Fleet, Kind, Programs, Running};
-use super::record;
-use super::report::{Machine, Report};
-use super::scenario::closed::Closed;
-use super::scenario::held::Held;
-use super::scenario::open::Open;
-use super::scenario::paced::Paced;
-use super::scenario::{Outcome, Target};
-use super::summary::Round;
+use crate::load::answer::Writes;
+use crate::load::cores::{self, Cores};
+use crate::load::fleet::{Fleet, Kind, Programs, Running};
+use crate::load::record;
+use crate::load::report::{Machine, Report};
+use crate::load::scenario::closed::Closed;
+use crate::load::scenario::held::Held;
+use crate::load::scenario::open::Open;
+use crate::load::scenario::paced::Paced;
+use crate::load::scenario::{Outcome, Target};
+use crate::load::summary::Round;
 
 /// What a comparison does. Times are those of one scenario on one target in one round.
 #[derive(Clone, Debug)]

@@ -8,17 +8,17 @@ use anyhow::Context as _;
 use rustix::process::Signal;
 use serde::Serialize;
 
-use super::client::Endpoint;
-use super::cores::{self, Cores};
-use super::keys::Keys;
-use super::meter::Meter;
-use super::record;
-use super::scenario::Target;
-use crate::port;
-use crate::process::{Process, Start};
-use crate::servers::{Nats, PATIENCE};
-use crate::services::gateway::GatewaySettings;
-use crate::services::{Gateway, Service};
+use crate::load::client::Endpoint;
+use crate::load::cores::{self, Cores};
+use crate::load::keys::Keys;
+use crate::load::meter::Meter;
+use crate::load::record;
+use crate::load::scenario::Target;
+use harness::port;
+use harness::process::{PATIENCE, Process, Start};
+use harness::servers::Nats;
+use harness::services::gateway::GatewaySettings;
+use harness::services::{Gateway, Service};
 
 const PATH: &str = "/v1/chat/completions";
 

@@ -3,8 +3,8 @@
 
 use serde::Serialize;
 
-use super::fleet::Kind::{self, Direct, Gateway, GatewayOff, Nginx, Passthrough};
-use super::summary::{Round, Spread};
+use crate::load::fleet::Kind::{self, Direct, Gateway, GatewayOff, Nginx, Passthrough};
+use crate::load::summary::{Round, Spread};
 use Against::{Difference, Nothing, Ratio};
 
 /// What a measure is held against.

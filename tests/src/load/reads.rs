@@ -14,11 +14,11 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::metronome::Metronome;
 use crate::fill::fill;
-use crate::openai::DONE;
+use crate::load::metronome::Metronome;
 use crate::stack::{MODEL, Stack, User};
-use crate::upstream::answer;
+use harness::openai::DONE;
+use harness::upstream::answer;
 
 /// Between two chunks of a stream.
 const PACE: Duration = Duration::from_millis(50);

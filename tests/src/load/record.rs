@@ -73,7 +73,7 @@ async fn count(record: &async_nats::jetstream::stream::Stream) -> anyhow::Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::servers::Nats;
+    use harness::servers::Nats;
 
     #[tokio::test]
     async fn the_record_has_to_hold_exactly_the_chats() {

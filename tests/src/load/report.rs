@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::cores::Cores;
-use super::fleet::Kind;
-use super::goal::{self, Judged};
-use super::record::Recorded;
-use super::summary::{self, Round, Spread};
+use crate::load::cores::Cores;
+use crate::load::fleet::Kind;
+use crate::load::goal::{self, Judged};
+use crate::load::record::Recorded;
+use crate::load::summary::{self, Round, Spread};
 
 /// All that a comparison found.
 #[derive(Debug, Serialize)]

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::fleet::Kind;
-use super::scenario::Outcome;
+use crate::load::fleet::Kind;
+use crate::load::scenario::Outcome;
 
 /// One scenario on one target in one round.
 #[derive(Debug, Serialize)]

@@ -1,7 +1,7 @@
 //! Counts the events of a stream as it arrives and judges, at its end, whether it was complete.
 
-use super::answer::Answer;
-use super::wire::{self, Stamp};
+use crate::load::answer::Answer;
+use crate::load::wire::{self, Stamp};
 
 /// Whether the request asked for a usage chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

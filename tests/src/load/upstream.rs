@@ -12,9 +12,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-use super::answer::{Answer, Writes};
-use super::chunked::{Chunked, Piece};
-use super::wire::{self, Events, Stamp};
+use crate::load::answer::{Answer, Writes};
+use crate::load::chunked::{Chunked, Piece};
+use crate::load::wire::{self, Events, Stamp};
 
 const STREAM_HEAD: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n\

@@ -3,7 +3,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::answer::Answer;
+use crate::load::answer::Answer;
 
 /// Ends a stream.
 pub const DONE: &[u8] = b"data: [DONE]\n\n";

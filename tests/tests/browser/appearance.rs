@@ -1,11 +1,11 @@
 //! Every page, wide and narrow, light and dark, in both languages: a picture of each is kept with the test's output for
 //! people to look at, and a program looks for what would keep some people out.
 
+use harness::openai::ApiError;
+use harness::upstream::Script;
+use harness::upstream::answer;
 use serde_json::Value;
 use tests::browser::{Colours, Screen};
-use tests::openai::ApiError;
-use tests::upstream::Script;
-use tests::upstream::answer;
 
 use crate::site::Site;
 
@@ -67,7 +67,7 @@ async fn chinese_is_spoken_where_it_is_read() -> anyhow::Result<()> {
     assert_eq!(browser.script("return document.documentElement.lang", vec![]).await?, "en");
 
     // Both languages say everything.
-    let keys = "const base = document.querySelector('script[type=module]').src; const [en, zh] = await Promise.all(['en', 'zh'].map((l) => import(new URL(`words/${l}.js`, base)))); \
+    let keys = "const base = document.querySelector('script[type=module]').src; const [en, zh] = await Promise.all(['en', 'zh'].map((l) => import(new URL(`locales/${l}.js`, base)))); \
                 const names = (w) => Object.keys(w.default).sort().join(); return names(en) === names(zh) && names(en).length > 1000";
     let run = format!("return (async () => {{ {keys} }})()");
     assert_eq!(browser.script(&run, vec![]).await?, true);

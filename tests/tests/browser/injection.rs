@@ -1,9 +1,9 @@
 //! Script and HTML in every field and in what models say: the pages stay inert.
 
+use harness::openai::ApiError;
+use harness::upstream::Script;
+use harness::upstream::answer;
 use serde_json::Value;
-use tests::openai::ApiError;
-use tests::upstream::Script;
-use tests::upstream::answer;
 
 use crate::site::Site;
 

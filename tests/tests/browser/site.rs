@@ -1,9 +1,9 @@
 //! The stack with everything that pages need, and a browser at its gateway.
 
+use harness::services::{Gateway, Recorder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::browser::Browser;
-use tests::services::{Gateway, Recorder};
 use tests::stack::{MODEL, Stack};
 
 /// axe-core, as a script that puts `axe` on the page.

@@ -1,8 +1,8 @@
 //! An answer as it is written, stopped, broken off, failed and tried again, and the page loaded anew in the middle of it.
 
-use tests::openai::ApiError;
-use tests::upstream::answer;
-use tests::upstream::{Gate, Script, Step};
+use harness::openai::ApiError;
+use harness::upstream::answer;
+use harness::upstream::{Gate, Script, Step};
 
 use crate::site::Site;
 

@@ -1,10 +1,10 @@
 //! Settings show exactly what the chats used; an admin sees everyone's.
 
+use harness::openai::ApiError;
+use harness::upstream::Script;
+use harness::upstream::answer;
 use serde_json::Value;
-use tests::openai::ApiError;
 use tests::stack::MODEL;
-use tests::upstream::Script;
-use tests::upstream::answer;
 
 use crate::site::Site;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tests::chaos::plan::{Broker, Journals};
-use tests::chaos::{Settings, round};
+use tests::chaos::round::{Settings, round};
 
 /// A round that is a function of its seed, but for what processes do by themselves.
 async fn play(seed: u64, (broker, journals): (Broker, Journals), gateway: &[(&str, &str)]) -> anyhow::Result<()> {

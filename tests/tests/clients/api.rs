@@ -7,7 +7,7 @@ use tests::stack::{Stack, User};
 /// Runs Schemathesis as this user, and returns what it says.
 async fn try_as(stack: &Stack, user: &User) -> anyhow::Result<String> {
     let mut command = Command::new("timeout");
-    command.arg("600").arg(tests::program::checkout().join("tests/clients/schemathesis.sh"));
+    command.arg("600").arg(harness::program::checkout().join("tests/clients/schemathesis.sh"));
     command.env("GATEWAY_URL", stack.gateway.url("")).env("TOKEN", &user.token);
     let output = tokio::task::spawn_blocking(move || command.output()).await??;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();

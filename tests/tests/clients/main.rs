@@ -12,11 +12,11 @@ use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
+use harness::upstream::MODEL;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tests::oracle::Oracle;
 use tests::stack::{Stack, User};
-use tests::upstream::MODEL;
 use upstream::{TEXT, Upstream};
 
 /// What a client saw of one case.
@@ -78,7 +78,7 @@ impl Installed {
         let directory = Path::new(&directory);
         let skipped = std::env::var("CLIENTS_SKIPPED").unwrap_or_default();
         Ok(Self {
-            scripts: tests::program::checkout().join("tests/clients"),
+            scripts: harness::program::checkout().join("tests/clients"),
             python: directory.join("python/bin/python"),
             modules: directory.join("node/node_modules"),
             skipped: skipped.split_whitespace().map(str::to_owned).collect(),

@@ -2,12 +2,12 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use harness::openai::ApiError;
+use harness::upstream::{Received, Script, Step};
 use http::header::{HeaderName, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use shared::event::DialectName;
-use tests::openai::ApiError;
-use tests::upstream::{Received, Script, Step};
 
 /// The text of a whole answer.
 pub(crate) const TEXT: &str = "It rains in Wien, as ever ☂";

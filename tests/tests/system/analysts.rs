@@ -5,11 +5,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use harness::program;
 use shared::event::Event;
 use shared::id::{ChatId, ConversationId};
 use sqlx::PgPool;
+use tests::clients;
 use tests::stack::{Stack, publish_again};
-use tests::{clients, program};
 use tokio::time::{Instant, sleep};
 
 /// A chat of ann's like her first one, a day earlier, in a conversation of its own.

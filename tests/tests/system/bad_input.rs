@@ -40,7 +40,7 @@ async fn is_refused_and_changes_nothing() -> anyhow::Result<()> {
     assert_eq!((&error["param"], &error["code"]), (&"background".into(), &"unsupported_parameter".into()));
     let wrong = stack.post("/v1/nothing").bearer_auth(&ann.token).send().await?;
     assert_eq!(wrong.status(), 404);
-    let wrong = tests::http::client().get(stack.gateway.url("/api/chat")).bearer_auth(&ann.token).send().await?;
+    let wrong = harness::http::client().get(stack.gateway.url("/api/chat")).bearer_auth(&ann.token).send().await?;
     assert_eq!(wrong.status(), 405);
     assert_eq!(stack.events().await?, 0);
     stack.finished_chat(&ann, "still serving").await?;

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use harness::openai::ApiError;
+use harness::services::Gateway;
+use harness::upstream::{Gate, Raw, Received, Script, Scripted, Step};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use recorder::projection::chat::{Chat, Outcome};
 use serde_json::{Value, json};
 use shared::event::FailureStage;
-use tests::openai::ApiError;
 use tests::oracle::Oracle;
-use tests::services::Gateway;
 use tests::stack::{Stack, User, streamed_text};
-use tests::upstream::{Gate, Raw, Received, Script, Scripted, Step};
 
 const PIECE: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"half\"}}]}\n\n";
 const END: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
@@ -43,7 +43,7 @@ async fn routed(
 
 async fn chat(gateway: &Gateway, user: &User, model: &str) -> anyhow::Result<reqwest::Response> {
     let body = json!({"messages": [{"role": "user", "content": "x"}], "model": model, "stream": true});
-    let request = tests::http::client().post(gateway.url("/v1/chat/completions")).bearer_auth(&user.token);
+    let request = harness::http::client().post(gateway.url("/v1/chat/completions")).bearer_auth(&user.token);
     Ok(request.json(&body).send().await?)
 }
 
@@ -342,7 +342,7 @@ async fn a_redirect_leads_no_client_past_the_gateway() -> anyhow::Result<()> {
         settings.data_dir = dir.path().join("data");
         settings.llm_base_url = raw.base_url();
     });
-    let (provider, client) = (provider.await?, tests::http::client());
+    let (provider, client) = (provider.await?, harness::http::client());
     let question = json!({"model": "moved", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]});
     let counting = client.post(provider.url("/v1/messages/count_tokens")).json(&question);
     for request in [counting, client.get(provider.url("/v1/models"))] {

@@ -7,10 +7,10 @@ use std::time::Duration;
 use async_nats::jetstream::{self, consumer};
 use futures_util::StreamExt as _;
 use futures_util::stream;
+use harness::program;
 use shared::envelope;
 use shared::event::Event;
 use shared::stream::{CONSUMER, NAME};
-use tests::program;
 use tests::stack::{Stack, User};
 use tokio::time::{Instant, sleep};
 
@@ -164,7 +164,7 @@ async fn what_is_missing_or_different_at_the_start_is_refused_in_words() -> anyh
     jetstream.delete_key_value(shared::lease::BUCKET).await?;
     stack.recorder.run(&["stream", "create"]).await?;
 
-    jetstream.delete_object_store(shared::body::BUCKET).await?;
+    jetstream.delete_object_store(shared::large_body::BUCKET).await?;
     refuses(&mut stack, &["bucket BODIES does not exist"]).await?;
     stack.recorder.run(&["stream", "create"]).await?;
     stack.add_recorder().await?;

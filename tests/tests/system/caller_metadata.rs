@@ -1,9 +1,9 @@
 //! What callers say about their chats can be asked for: through the API, and in SQL, with an index for it.
 
+use harness::servers::Postgres;
 use serde_json::{Value, json};
 use shared::event::{Event, EventKind};
 use sqlx::AssertSqlSafe;
-use tests::servers::Postgres;
 use tests::stack::{MODEL, Stack, User};
 
 use crate::rebuild::dump;

@@ -11,7 +11,7 @@ async fn async_openai_streams_and_lists_models() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let config = OpenAIConfig::new().with_api_base(stack.gateway.url("/v1")).with_api_key(&ann.token);
-    let client = Client::build(tests::http::client(), config);
+    let client = Client::build(harness::http::client(), config);
     let request = json!({"model": MODEL, "stream": true, "messages": [{"role": "user", "content": "hi"}]});
     let mut stream = client.chat().create_stream_byot::<_, Value>(request).await?;
     let mut text = String::new();

@@ -3,17 +3,25 @@
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
+use harness::services::Gateway;
+use harness::upstream::{Gate, Script, Scripted, Step};
 use http::Version;
 use serde_json::{Value, json};
-use tests::services::Gateway;
 use tests::stack::{MODEL, Stack, User, streamed_text};
-use tests::upstream::{Gate, Script, Scripted, Step};
 
 const PIECE: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"half\"}}]}\n\n";
 
+/// An upstream over TLS, as `localhost`, with HTTP/2 for those who offer it; and the certificate to be trusted, in PEM.
+async fn start_tls() -> anyhow::Result<(Scripted, String)> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let upstream = Scripted::start_tls(made.cert.der().clone(), key.into()).await?;
+    Ok((upstream, made.cert.pem()))
+}
+
 /// A gateway whose provider is over TLS.
 async fn over_tls(stack: &Stack) -> anyhow::Result<(Gateway, Scripted, tempfile::TempDir)> {
-    let (upstream, certificate) = Scripted::start_tls().await?;
+    let (upstream, certificate) = start_tls().await?;
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("ca.pem");
     std::fs::write(&file, certificate)?;
@@ -29,7 +37,7 @@ async fn over_tls(stack: &Stack) -> anyhow::Result<(Gateway, Scripted, tempfile:
 
 async fn chat(gateway: &Gateway, user: &User) -> anyhow::Result<reqwest::Response> {
     let body = json!({"messages": [{"role": "user", "content": "x"}], "model": MODEL});
-    let request = tests::http::client().post(gateway.url("/api/chat")).bearer_auth(&user.token);
+    let request = harness::http::client().post(gateway.url("/api/chat")).bearer_auth(&user.token);
     Ok(request.json(&body).send().await?)
 }
 
@@ -85,7 +93,7 @@ async fn a_certificate_that_is_not_trusted_is_an_error_of_its_own() -> anyhow::R
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let (_, upstream, _dir) = over_tls(&stack).await?;
-    let (_, other) = Scripted::start_tls().await?;
+    let (_, other) = start_tls().await?;
     let dir = tempfile::tempdir()?;
     std::fs::write(dir.path().join("ca.pem"), other)?;
     let gateway = stack

@@ -42,7 +42,7 @@ async fn a_clients_own_thread_leads_to_one_conversation_on_every_gateway() -> an
         [(&ann, stack.gateway.url("/api/chat")), (&ann, other.url("/api/chat")), (&bob, other.url("/api/chat"))]
     {
         let body = json!({"messages": [{"role": "user", "content": "x"}], "model": MODEL});
-        let request = tests::http::client().post(url).bearer_auth(&user.token).json(&body);
+        let request = harness::http::client().post(url).bearer_auth(&user.token).json(&body);
         let response = request.header("x-openwebui-chat-id", "thread-7").send().await?;
         ids.push(header(&response, "x-conversation-id")?);
         response.bytes().await?;

@@ -8,15 +8,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
+use harness::upstream::{Received, Script, Step};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use recorder::projection::chat::Chat;
-use recorder::projection::representable::Json;
+use recorder::projection::pg_value::Json;
 use serde_json::{Value, json};
 use shared::usage::UsageSource;
 use tests::oracle::Oracle;
 use tests::stack::{Stack, User};
-use tests::upstream::{Received, Script, Step};
 
 /// How many are under way at once.
 const AT_ONCE: usize = 8;
@@ -138,7 +138,7 @@ fn differences(oracle: &Oracle, chat: &Chat, exchange: &Exchange) -> Vec<String>
 
 #[tokio::test]
 async fn recorded_exchanges_pass_and_are_recorded() -> anyhow::Result<()> {
-    let corpus: PathBuf = tests::program::checkout().join("../shared/corpus");
+    let corpus: PathBuf = harness::program::checkout().join("../shared/corpus");
     if !corpus.is_dir() {
         println!("skipped: there is no collection of recorded exchanges beside the checkout");
         return Ok(());

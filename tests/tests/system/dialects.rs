@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
+use harness::upstream::{Gate, Script, Step};
 use http::StatusCode;
 use serde_json::{Value, json};
 use shared::event::{DialectName, Event, MessageCompleted};
 use shared::usage::UsageSource;
 use sqlx::Row as _;
 use tests::stack::{Stack, header};
-use tests::upstream::{Gate, Script, Step};
 
 /// Long enough on any machine.
 const PATIENCE: Duration = Duration::from_secs(60);

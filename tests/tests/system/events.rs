@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use anyhow::ensure;
+use harness::openai::ApiError;
+use harness::program;
+use harness::upstream::Script;
 use serde_json::{Value, json};
 use shared::event::EventKind;
-use tests::openai::ApiError;
+use tests::clients;
 use tests::stack::{Stack, User};
-use tests::upstream::Script;
-use tests::{clients, program};
 
 /// A stream with events of every kind; and one of its users.
 async fn published() -> anyhow::Result<(Stack, User)> {

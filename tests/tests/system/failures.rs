@@ -1,8 +1,8 @@
 //! Chats that fail are on the record as such, and the client learns as much as concerns it.
 
+use harness::upstream::{Script, Step};
 use serde_json::{Value, json};
 use tests::stack::{MODEL, Stack};
-use tests::upstream::{Script, Step};
 
 #[tokio::test]
 async fn the_upstream_refusing_our_key_is_our_fault() -> anyhow::Result<()> {
@@ -16,7 +16,7 @@ async fn the_upstream_refusing_our_key_is_our_fault() -> anyhow::Result<()> {
             body["conversationId"] = id.into();
         }
         let response =
-            tests::http::client().post(other.url("/api/chat")).bearer_auth(&ann.token).json(&body).send().await?;
+            harness::http::client().post(other.url("/api/chat")).bearer_auth(&ann.token).json(&body).send().await?;
         assert_eq!(response.status(), 502);
         let text = response.text().await?;
         assert!(!text.contains("sk-wrong") && text.contains("upstream_refused_credentials"), "{text}");
@@ -32,7 +32,7 @@ async fn an_unknown_model_is_what_the_upstream_says_of_it() -> anyhow::Result<()
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let body = json!({"messages": [{"role": "user", "content": "x"}], "model": "no-such-model"});
-    let refusal = tests::openai::ApiError::unknown_model("no-such-model");
+    let refusal = harness::openai::ApiError::unknown_model("no-such-model");
     stack.upstream.next(Script::error(&refusal));
     let response = stack.post("/v1/chat/completions").bearer_auth(&ann.token).json(&body).send().await?;
     assert_eq!(response.status(), 404);
@@ -64,7 +64,7 @@ async fn an_upstream_that_is_not_there_is_a_502_on_the_record() -> anyhow::Resul
     let other = stack.another_gateway(|settings| settings.llm_base_url = "http://127.0.0.1:9/v1".into()).await?;
     let body = json!({"messages": [{"role": "user", "content": "x"}], "model": MODEL});
     let response =
-        tests::http::client().post(other.url("/api/chat")).bearer_auth(&ann.token).json(&body).send().await?;
+        harness::http::client().post(other.url("/api/chat")).bearer_auth(&ann.token).json(&body).send().await?;
     assert_eq!(response.status(), 502);
     assert_eq!(response.json::<Value>().await?["error"]["code"], "upstream_unreachable");
     let oracle = stack.settled().await?;

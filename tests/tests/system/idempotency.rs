@@ -1,9 +1,9 @@
 //! `Idempotency-Key`: a retry is the same chat, on any gateway, and chats go on where that cannot be asked.
 
+use harness::upstream::{Gate, Script, Step};
 use serde_json::{Value, json};
 use shared::event::Event;
 use tests::stack::{MODEL, Stack, User, header};
-use tests::upstream::{Gate, Script, Step};
 
 fn chat(stack: &Stack, user: &User, text: &str, key: &str) -> reqwest::RequestBuilder {
     stack.chat(user, text).header("idempotency-key", key)
@@ -23,7 +23,7 @@ async fn a_retry_is_the_same_chat_on_any_gateway() -> anyhow::Result<()> {
     let other = stack.another_gateway(|_| {}).await?;
     let elsewhere = |user: &User, text: &str, key: &str| {
         let body = json!({"messages": [{"role": "user", "content": text}], "model": MODEL, "temperature": 0.5});
-        let request = tests::http::client().post(other.url("/api/chat")).bearer_auth(&user.token).json(&body);
+        let request = harness::http::client().post(other.url("/api/chat")).bearer_auth(&user.token).json(&body);
         request.header("idempotency-key", key).send()
     };
     let gate = Gate::new();

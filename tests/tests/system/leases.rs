@@ -4,15 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use harness::services::Gateway;
+use harness::upstream::{Gate, Script, Step};
 use recorder::metrics::Metrics;
-use recorder::orphans::{Orphans, Rules};
+use recorder::pipeline::orphans::{Orphans, Rules};
 use recorder::projection::tables::Table;
 use reqwest::Response;
 use serde_json::json;
 use shared::event::{Event, FailureStage};
-use tests::services::Gateway;
 use tests::stack::{MODEL, Stack, User, header, publish_again};
-use tests::upstream::{Gate, Script, Step};
 use tokio::time::{Instant, sleep, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -47,7 +47,8 @@ async fn held(stack: &Stack, gateway: &Gateway, user: &User, gate: &Gate) -> any
     let piece = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"half\"}}]}\n\n";
     stack.upstream.next(Script::stream([piece, "data: [DONE]\n\n"]).after(1, Step::Wait(gate.clone())));
     let body = json!({"model": MODEL, "stream": true, "messages": [{"role": "user", "content": "x"}]});
-    let request = tests::http::client().post(gateway.url("/v1/chat/completions")).bearer_auth(&user.token).json(&body);
+    let request =
+        harness::http::client().post(gateway.url("/v1/chat/completions")).bearer_auth(&user.token).json(&body);
     let mut response = request.send().await?;
     let chat = header(&response, "x-chat-id")?;
     assert!(response.chunk().await?.is_some());

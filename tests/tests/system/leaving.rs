@@ -1,9 +1,9 @@
 //! Clients that leave: by policy the upstream is let go of, or read on for the record.
 
+use harness::upstream::{Ending, Gate, Script, Step};
 use serde_json::json;
 use shared::event::Event;
 use tests::stack::{MODEL, Stack, User, streamed_text};
-use tests::upstream::{Ending, Gate, Script, Step};
 
 fn piece(text: &str) -> String {
     format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n")

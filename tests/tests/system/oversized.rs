@@ -1,8 +1,8 @@
 //! Events whose body is too large for a message: it is in a bucket, the event refers to it, and every reader follows.
 
 use async_nats::jetstream;
-use shared::body::{BUCKET, MOST_INLINE, Reference};
 use shared::event::Event;
+use shared::large_body::{BUCKET, MOST_INLINE, Reference};
 use tests::stack::Stack;
 
 use crate::rebuild::dump;

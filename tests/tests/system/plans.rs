@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use harness::servers::Postgres;
 use recorder::cursor::{IdCursor, TimeCursor};
 use recorder::reads::live::Place;
 use recorder::reads::messages::Order;
@@ -14,7 +15,6 @@ use recorder::store::{self, sessions, users};
 use secrecy::SecretString;
 use shared::id::ConversationId;
 use sqlx::PgPool;
-use tests::servers::Postgres;
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 

@@ -5,9 +5,9 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use harness::upstream::{Script, Step};
 use serde_json::json;
 use tests::stack::{MODEL, Stack, User};
-use tests::upstream::{Script, Step};
 
 const PIECE: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"half\"}}]}\n\n";
 

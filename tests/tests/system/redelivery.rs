@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream;
-use recorder::batch::Limits;
+use recorder::policy::batch::Limits;
 use recorder::source::bodies::Bodies;
 use recorder::source::{Source, connect};
 use tests::stack::{Stack, publish_again};

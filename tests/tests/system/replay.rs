@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use arrow_array::cast::AsArray as _;
 use arrow_array::{Array as _, RecordBatch};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use recorder::projection::word::Word as _;
+use recorder::projection::sql_enum::Word as _;
 use serde_json::Value;
 use tests::stack::Stack;
 
@@ -20,7 +20,7 @@ async fn recorded() -> anyhow::Result<(Stack, String)> {
     for n in 0..6 {
         stack.finished_chat(if n % 3 == 0 { &bob } else { &ann }, &format!("question {n} — é")).await?;
     }
-    stack.upstream.next(tests::upstream::Script::error(&tests::openai::ApiError::invalid("no".into(), None)));
+    stack.upstream.next(harness::upstream::Script::error(&harness::openai::ApiError::invalid("no".into(), None)));
     assert_eq!(stack.chat(&ann, "one too many").send().await?.status(), 400);
     stack.settled().await?;
     stack.publish_everything_again().await?;

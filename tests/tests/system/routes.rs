@@ -3,16 +3,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use harness::openai::ApiError;
+use harness::services::Gateway;
+use harness::upstream::{Gate, Script, Scripted, Step};
 use http::StatusCode;
 use http::header::{HeaderName, RETRY_AFTER};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use shared::event::{Attempt, Event};
-use tests::openai::ApiError;
 use tests::oracle::Oracle;
-use tests::services::Gateway;
 use tests::stack::{Stack, User, streamed_text};
-use tests::upstream::{Gate, Script, Scripted, Step};
 use tokio::time::timeout;
 
 /// Long enough on any machine.
@@ -52,7 +52,7 @@ impl Routed {
     }
 
     async fn post(&self, path: &str, body: &Value) -> anyhow::Result<reqwest::Response> {
-        let request = tests::http::client().post(self.gateway.url(path)).bearer_auth(&self.ann.token);
+        let request = harness::http::client().post(self.gateway.url(path)).bearer_auth(&self.ann.token);
         Ok(request.json(body).send().await?)
     }
 
@@ -163,7 +163,7 @@ async fn each_upstream_is_spoken_to_in_its_own_way() -> anyhow::Result<()> {
     assert_eq!(unknown.status(), 404);
     assert_eq!(unknown.json::<Value>().await?["error"]["code"], "model_not_found");
 
-    let request = tests::http::client().get(routed.gateway.url("/v1/models")).bearer_auth(&routed.ann.token);
+    let request = harness::http::client().get(routed.gateway.url("/v1/models")).bearer_auth(&routed.ann.token);
     let list: Value = request.send().await?.json().await?;
     let names: Vec<_> = list["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
     assert_eq!(names, ["m", "scripted-1"], "what routes name, and what upstreams have that a pattern lets through");
@@ -218,7 +218,7 @@ async fn a_configuration_can_be_checked() -> anyhow::Result<()> {
     )?;
     let check = |text: &str| -> anyhow::Result<(Option<i32>, String)> {
         std::fs::write(&routes, text)?;
-        let output = std::process::Command::new(tests::program::ours("gateway")?)
+        let output = std::process::Command::new(harness::program::ours("gateway")?)
             .arg("check-config")
             .env("TOKEN_KEYS_FILE", &keys)
             .env("CONVERSATION_KEYS", "1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8")

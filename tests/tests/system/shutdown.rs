@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tests::openai::{Answer, ChatRequest};
+use harness::openai::{Answer, ChatRequest};
+use harness::upstream::{Gate, Script, Step};
 use tests::stack::Stack;
-use tests::upstream::{Gate, Script, Step};
 
 #[tokio::test]
 async fn waits_for_the_running_chats() -> anyhow::Result<()> {
@@ -22,7 +22,7 @@ async fn waits_for_the_running_chats() -> anyhow::Result<()> {
         gate.reached(50).await;
         let stopped = stack.gateway.terminate(Duration::from_secs(30));
         let refused = async {
-            while tests::http::client().get(stack.gateway.url("/health/live")).send().await.is_ok() {
+            while harness::http::client().get(stack.gateway.url("/health/live")).send().await.is_ok() {
                 tokio::task::yield_now().await;
             }
             gate.open();

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
+use harness::proxy::CuttingProxy;
 use sqlx::Row as _;
-use tests::proxy::CuttingProxy;
 use tests::stack::{Stack, User};
 use tokio::time::{Instant, sleep};
 

@@ -1,10 +1,10 @@
 //! Providers that refuse `stream_options`: the gateway takes back what only it asked for, and remembers.
 
+use harness::upstream::{Received, Script, answer};
 use http::StatusCode;
 use serde_json::{Value, json};
 use shared::event::{Attempt, Event};
 use tests::stack::{MODEL, Stack, User, streamed_text};
-use tests::upstream::{Received, Script, answer};
 
 const REFUSAL: &str = r#"{"error":{"message":"Unrecognized request argument supplied: stream_options","type":"invalid_request_error","param":null,"code":null}}"#;
 
@@ -81,7 +81,7 @@ async fn another_mistake_is_told_as_it_came_and_not_remembered() -> anyhow::Resu
     stack.upstream.next(Script::json(StatusCode::BAD_REQUEST, long.clone()));
     assert_eq!(chat(&stack, &ann, &streamed()).await?, (StatusCode::BAD_REQUEST, long));
     let pieces = ["half of ", "an error"].map(bytes::Bytes::from);
-    let cut = Script::stream(pieces).after(2, tests::upstream::Step::Cut);
+    let cut = Script::stream(pieces).after(2, harness::upstream::Step::Cut);
     stack.upstream.next(Script { status: StatusCode::BAD_REQUEST, ..cut });
     assert!(chat(&stack, &ann, &streamed()).await.is_err(), "what breaks off breaks off");
     let context = r#"{"error":{"message":"too many tokens","code":"context_length_exceeded"}}"#;

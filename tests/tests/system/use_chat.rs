@@ -1,8 +1,8 @@
 //! The AI SDK's `useChat`, unchanged: UI messages in, the UI message stream out, and all of it on the record.
 
+use harness::upstream::{Gate, Script, Step};
 use serde_json::{Value, json};
 use tests::stack::{MODEL, Stack, header};
-use tests::upstream::{Gate, Script, Step};
 
 fn events(body: &str) -> Vec<Value> {
     let data = body.split_terminator("\n\n").map(|event| event.strip_prefix("data: ").unwrap_or(event));

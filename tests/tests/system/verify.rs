@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use harness::proxy::CuttingProxy;
+use harness::servers::Postgres;
 use recorder::projection::tables::Table;
 use serde_json::{Value, json};
 use shared::event::{Event, EventKind};
 use sqlx::PgPool;
-use tests::proxy::CuttingProxy;
-use tests::servers::Postgres;
 use tests::stack::{Stack, publish_again};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;

@@ -1,5 +1,5 @@
 use http::Uri;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use shared::event::DialectName;
 
 use super::*;

@@ -7,7 +7,8 @@ use serde::Deserialize;
 use shared::event::DialectName;
 use toml::Spanned;
 
-use super::{KeySource, Keys, Mistake, duration, mistake};
+use super::key_source::{KeySource, Keys};
+use super::mistake::{Mistake, duration, mistake};
 use crate::routing::{KeyHeader, UpstreamSettings};
 
 /// Headers that are not the file's to set: credentials have their own settings, the others belong to the connection.

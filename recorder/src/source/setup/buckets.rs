@@ -5,9 +5,11 @@ use std::time::Duration;
 use async_nats::jetstream::stream::{self, Compression, DiscardPolicy, StorageType};
 use async_nats::jetstream::{Context, kv, object_store};
 use shared::stream::{IDEMPOTENCY_BUCKET, IDEMPOTENCY_MAX_BYTES, IDEMPOTENCY_WINDOW};
-use shared::{body, lease};
+use shared::{large_body, lease};
 
-use super::{Choices, Created, Differences, SetupError, find_stream, unavailable};
+use super::choices::{Choices, Created};
+use super::error::{Differences, SetupError, unavailable};
+use super::stream::find_stream;
 
 const THE_LEASES: &str = "bucket GATEWAYS";
 const THE_BODIES: &str = "bucket BODIES";
@@ -30,7 +32,7 @@ enum Kind {
 fn all() -> [Bucket; 3] {
     [
         Bucket { stream: format!("KV_{}", lease::BUCKET), what: THE_LEASES, kind: Kind::Leases },
-        Bucket { stream: format!("OBJ_{}", body::BUCKET), what: THE_BODIES, kind: Kind::Bodies },
+        Bucket { stream: format!("OBJ_{}", large_body::BUCKET), what: THE_BODIES, kind: Kind::Bodies },
         Bucket { stream: format!("KV_{IDEMPOTENCY_BUCKET}"), what: THE_KEYS, kind: Kind::Keys },
     ]
 }
@@ -103,7 +105,7 @@ impl Bucket {
             }
             Kind::Bodies => {
                 let config = object_store::Config {
-                    bucket: body::BUCKET.to_owned(),
+                    bucket: large_body::BUCKET.to_owned(),
                     description: Some("Bodies of events that are too large for a message.".to_owned()),
                     // They must not go before the events that refer to them.
                     max_age: choices.max_age.unwrap_or_default(),

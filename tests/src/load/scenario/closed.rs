@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Latency, Outcome, Phase, Shared, Target, Window, chat_within};
 use crate::load::answer::{Answer, Writes};
 use crate::load::client::{Reply, Request};
+use crate::load::scenario::outcome::{Latency, Outcome, Target};
+use crate::load::scenario::window::{Phase, Shared, Window, chat_within};
 use crate::load::tally::UsageChunk;
 
 const CHAT_LIMIT: Duration = Duration::from_secs(30);

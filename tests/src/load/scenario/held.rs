@@ -9,10 +9,11 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use tokio::sync::{Notify, Semaphore};
 
-use super::closed::Closed;
-use super::{Outcome, Shared, Target, chat_within};
 use crate::load::answer::{Answer, Writes};
 use crate::load::client::{Reply, Request};
+use crate::load::scenario::closed::Closed;
+use crate::load::scenario::outcome::{Outcome, Target};
+use crate::load::scenario::window::{Shared, chat_within};
 use crate::load::tally::UsageChunk;
 
 /// Streams that are being opened at one time.

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Latency, Outcome, Phase, Shared, Target, Window, chat_within};
 use crate::load::answer::{Answer, Writes};
 use crate::load::client::{ChatError, Connection, Reply, Request};
 use crate::load::metronome::Metronome;
+use crate::load::scenario::outcome::{Latency, Outcome, Target};
+use crate::load::scenario::window::{Phase, Shared, Window, chat_within};
 use crate::load::tally::UsageChunk;
 
 const CHAT_LIMIT: Duration = Duration::from_secs(30);

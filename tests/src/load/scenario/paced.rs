@@ -6,9 +6,10 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Latency, Outcome, Phase, Shared, Target, Window, chat_within};
 use crate::load::answer::Answer;
 use crate::load::client::{Reply, Request};
+use crate::load::scenario::outcome::{Latency, Outcome, Target};
+use crate::load::scenario::window::{Phase, Shared, Window, chat_within};
 use crate::load::tally::UsageChunk;
 
 const SLACK: Duration = Duration::from_secs(30);

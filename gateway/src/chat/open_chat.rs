@@ -1,0 +1,370 @@
+//! A chat from its admission to its end. Whoever holds one has to end it; dropping it is how a client leaves.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use shared::event::{
+    Attempt, CallerMetadata, ChatError, ChatFailed, ChatStarted, ConversationOrigin, Event, FailureStage,
+    MessageCompleted, UpstreamAnswer, UserMessage,
+};
+use shared::id::{ChatId, ConversationId, UserId};
+use shared::usage::{Usage, UsageSource};
+use time::OffsetDateTime;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::chat::disconnect::Drains;
+use crate::chat::ended_chat::{ChatLine, ChatRecorded, EndRecorded, EndedChat};
+use crate::idempotency::Claim;
+use crate::journal::{Journal, Recorded};
+use crate::metrics::{Direction, Metrics, Outcome};
+use crate::request::ChatRequest;
+use crate::response::token_estimate::{Asked, estimate};
+use crate::response::transcript::Transcript;
+use crate::routing::Leaving;
+use crate::upstream::endpoint::millis;
+
+/// What every chat of this gateway needs to be put on the record.
+#[derive(Debug)]
+pub struct Recording {
+    /// Where events go.
+    pub journal: Journal,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The name of this instance.
+    pub instance: String,
+    /// Set when running chats are cut off because the gateway has to stop.
+    pub is_stopping: AtomicBool,
+    /// A place for each estimate of usage that may be made at once: they take a processor, which is the streams' first.
+    pub estimates: Arc<Semaphore>,
+    /// The answers that are read on though their clients have left.
+    pub drains: Drains,
+}
+
+/// What is settled about a chat before it is admitted.
+#[derive(Debug)]
+pub struct Admission {
+    /// Its id.
+    pub id: ChatId,
+    /// Its conversation, how it came by it, and the client's own name for that.
+    pub conversation: (ConversationId, ConversationOrigin, Option<String>),
+    /// What the caller said about it.
+    pub caller_metadata: Option<CallerMetadata>,
+    /// The idempotency key that it came with.
+    pub claim: Option<Claim>,
+    /// What happens when the client leaves.
+    pub leaving: Leaving,
+    /// What is odd about it already.
+    pub note: Option<&'static str>,
+}
+
+/// A chat that has been admitted and has not ended.
+#[derive(Debug)]
+pub struct OpenChat {
+    recording: Arc<Recording>,
+    /// The chat.
+    pub id: ChatId,
+    /// Its conversation.
+    pub conversation_id: ConversationId,
+    origin: ConversationOrigin,
+    user: UserId,
+    started_at: OffsetDateTime,
+    clock: Instant,
+    model: String,
+    /// Every try at an upstream so far.
+    pub attempts: Vec<Attempt>,
+    first_token_ms: Option<u64>,
+    upstream: Option<String>,
+    /// In case that usage has to be estimated.
+    asked: Asked,
+    /// Its start, on its way to be as durable as its end has to be.
+    pub started: Option<Recorded>,
+    is_ended: bool,
+    claim: Option<Claim>,
+    leaving: Leaving,
+    note: Option<&'static str>,
+    /// Holds the chat's place among those that may run at once.
+    _permit: OwnedSemaphorePermit,
+}
+
+/// How a chat ends.
+#[derive(Debug)]
+pub enum Ending {
+    /// The answer is complete.
+    Completed,
+    /// It is not.
+    Failed(FailureStage, ChatError),
+    /// The client left.
+    ClientGone,
+}
+
+impl OpenChat {
+    /// Admits a chat: puts its start on the way to the record.
+    pub fn admit(
+        recording: &Arc<Recording>,
+        user: UserId,
+        admission: Admission,
+        request: &mut ChatRequest,
+        permit: OwnedSemaphorePermit,
+    ) -> (Self, Recorded) {
+        let (conversation_id, origin, client_thread_id) = admission.conversation;
+        let chat = Self {
+            recording: Arc::clone(recording),
+            id: admission.id,
+            conversation_id,
+            origin,
+            user,
+            started_at: shared::event::now(),
+            clock: Instant::now(),
+            model: request.model.clone(),
+            attempts: Vec::new(),
+            first_token_ms: None,
+            upstream: None,
+            asked: Asked::of(&request.messages, &request.parameters),
+            started: None,
+            is_ended: false,
+            claim: admission.claim,
+            leaving: admission.leaving,
+            note: admission.note,
+            _permit: permit,
+        };
+        recording.metrics.chats_started.inc();
+        recording.metrics.chats_open.inc();
+        let started = Event::ChatStarted(Box::new(ChatStarted {
+            chat_id: chat.id,
+            conversation_id,
+            conversation_origin: origin,
+            client_thread_id,
+            user_id: chat.user.clone(),
+            gateway: recording.instance.clone(),
+            started_at: chat.started_at,
+            dialect: request.dialect,
+            stream: request.stream,
+            model: chat.model.clone(),
+            temperature: request.temperature,
+            parameters: std::mem::take(&mut request.parameters),
+            messages: std::mem::take(&mut request.messages),
+            user_message: request.new_message.take().map(|new| UserMessage {
+                id: chat.id.user_message(),
+                role: new.role,
+                text: new.text,
+            }),
+            assistant_message_id: chat.id.assistant_message(),
+            caller_metadata: admission.caller_metadata,
+        }));
+        let recorded = recording.journal.record_start(&started);
+        (chat, recorded)
+    }
+
+    /// The start could not be recorded, so there is no chat and nothing to end.
+    pub fn never_began(mut self) {
+        self.is_ended = true;
+        if let Some(claim) = self.claim.take() {
+            claim.give_back();
+        }
+        self.recording.metrics.chats_open.dec();
+        self.recording.metrics.chats_ended.get_or_create(&Outcome { outcome: "refused" }).inc();
+    }
+
+    /// Whether the answer is to be folded and its end held back.
+    pub fn is_recorded(&self) -> bool {
+        self.recording.journal.is_on()
+    }
+
+    /// How long the answer may be read on though the client has left, if it may at all and there is a place for that.
+    pub fn place_to_drain(&self) -> Option<(Duration, OwnedSemaphorePermit)> {
+        match self.leaving {
+            Leaving::Drain(bound) if self.is_recorded() && !self.recording.is_stopping.load(Ordering::Relaxed) => {
+                self.recording.drains.place().map(|place| (bound, place))
+            }
+            Leaving::Drain(_) | Leaving::Cancel => None,
+        }
+    }
+
+    /// The answers that are read on.
+    pub fn drains(&self) -> &Drains {
+        &self.recording.drains
+    }
+
+    /// The upstream that answers.
+    pub fn answered_by(&mut self, upstream: &str) {
+        self.upstream = Some(upstream.to_owned());
+    }
+
+    /// The answer has begun, as far as the transcript shows.
+    pub fn saw(&mut self, transcript: &Transcript) {
+        if self.first_token_ms.is_none() && transcript.has_answer() {
+            self.first_token_ms = Some(millis(self.clock.elapsed()));
+            self.recording.metrics.first_token_seconds.observe(self.clock.elapsed().as_secs_f64());
+        }
+    }
+
+    /// Ends the chat: puts its end on the way to the record.
+    pub fn end(&mut self, ending: Ending, mut transcript: Transcript, usage: Usage) -> EndedChat {
+        self.is_ended = true;
+        if let Some(note) = self.note {
+            transcript.note(note);
+        }
+        let has_answer = transcript.has_answer();
+        let ending = match ending {
+            Ending::ClientGone if self.recording.is_stopping.load(Ordering::Relaxed) => Ending::Failed(
+                FailureStage::GatewayRestarted,
+                ChatError::new("gateway_stopped", "the gateway was stopped"),
+            ),
+            // What was said was heard: the answer is complete as far as this client is concerned.
+            Ending::ClientGone if has_answer => {
+                transcript.finish_reason = Some("client_gone".to_owned());
+                Ending::Completed
+            }
+            Ending::ClientGone => Ending::Failed(
+                FailureStage::ClientGone,
+                ChatError::new("client_gone", "the client left before there was an answer"),
+            ),
+            other => other,
+        };
+        let outcome = match &ending {
+            Ending::Failed(stage, _) => stage.as_str(),
+            Ending::Completed | Ending::ClientGone => "completed",
+        };
+        let duration_ms = millis(self.clock.elapsed());
+        let line = ChatLine {
+            chat: self.id,
+            conversation: self.conversation_id,
+            origin: self.origin,
+            user: self.user.clone(),
+            model: self.model.clone(),
+            outcome,
+            status: self.attempts.last().and_then(|attempt| attempt.status),
+            first_token_ms: self.first_token_ms,
+            duration_ms,
+            prompt_tokens: usage.prompt_tokens,
+            completion_tokens: usage.completion_tokens,
+            attempts: self.attempts.len(),
+        };
+        self.count(outcome, &usage);
+        match self.claim.take() {
+            Some(claim) if outcome == "completed" || has_answer => claim.keep(),
+            Some(claim) => claim.give_back(),
+            None => {}
+        }
+        let message = has_answer.then(|| transcript.message(self.id.assistant_message()));
+        let is_estimated = usage.source == UsageSource::Unknown && has_answer && self.is_recorded();
+        let event = self.terminal_event(ending, message, transcript, usage, duration_ms);
+        let end = match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if is_estimated && !self.recording.is_stopping.load(Ordering::Relaxed) => {
+                let asked = std::mem::take(&mut self.asked);
+                EndRecorded::Estimating(runtime.spawn(estimated(Arc::clone(&self.recording), asked, event)))
+            }
+            _ => EndRecorded::Handed(self.recording.record_end(&event)),
+        };
+        EndedChat { recorded: ChatRecorded { start: self.started.take(), end }, line }
+    }
+
+    fn terminal_event(
+        &mut self,
+        ending: Ending,
+        message: Option<shared::event::AssistantMessage>,
+        mut transcript: Transcript,
+        usage: Usage,
+        duration_ms: u64,
+    ) -> Event {
+        let finished_at = shared::event::now();
+        let attempts = std::mem::take(&mut self.attempts);
+        let upstream = self.upstream.take().map(|name| UpstreamAnswer {
+            name,
+            model: transcript.model.take(),
+            response_id: transcript.response_id.take(),
+        });
+        let notes = transcript.notes.iter().map(|note| (*note).to_owned()).collect();
+        match ending {
+            Ending::Failed(stage, error) => Event::ChatFailed(Box::new(ChatFailed {
+                chat_id: self.id,
+                conversation_id: self.conversation_id,
+                user_id: self.user.clone(),
+                gateway: self.recording.instance.clone(),
+                started_at: self.started_at,
+                failed_at: finished_at,
+                model: self.model.clone(),
+                stage,
+                error,
+                message,
+                usage,
+                time_to_first_token_ms: self.first_token_ms,
+                duration_ms,
+                upstream,
+                attempts,
+                notes,
+            })),
+            Ending::Completed | Ending::ClientGone => Event::MessageCompleted(Box::new(MessageCompleted {
+                chat_id: self.id,
+                conversation_id: self.conversation_id,
+                user_id: self.user.clone(),
+                gateway: self.recording.instance.clone(),
+                started_at: self.started_at,
+                finished_at,
+                model: self.model.clone(),
+                message: message.unwrap_or_else(|| transcript.message(self.id.assistant_message())),
+                usage,
+                time_to_first_token_ms: self.first_token_ms,
+                duration_ms,
+                upstream: upstream.unwrap_or_default(),
+                attempts,
+                notes,
+            })),
+        }
+    }
+
+    fn count(&self, outcome: &'static str, usage: &Usage) {
+        let metrics = &self.recording.metrics;
+        metrics.chats_ended.get_or_create(&Outcome { outcome }).inc();
+        metrics.chat_seconds.observe(self.clock.elapsed().as_secs_f64());
+        for (direction, tokens) in [("prompt", usage.prompt_tokens), ("completion", usage.completion_tokens)] {
+            if let Some(tokens) = tokens {
+                metrics.tokens.get_or_create(&Direction { direction }).inc_by(tokens);
+            }
+        }
+    }
+}
+
+/// Estimates what the chat has cost, and puts its end on the way to the record. Nothing waits for this but what waits for
+/// the end.
+async fn estimated(recording: Arc<Recording>, asked: Asked, event: Event) -> Recorded {
+    let place = recording.estimates.acquire().await;
+    let event = Arc::new(event);
+    let counted = Arc::clone(&event);
+    let count = move || match &*counted {
+        Event::MessageCompleted(event) => Some(estimate(&asked, &event.message)),
+        Event::ChatFailed(event) => event.message.as_ref().map(|message| estimate(&asked, message)),
+        _ => None,
+    };
+    let usage = tokio::task::spawn_blocking(count).await.ok().flatten();
+    let mut event = Arc::unwrap_or_clone(event);
+    if let Some(usage) = usage {
+        match &mut event {
+            Event::MessageCompleted(event) => event.usage = Usage { raw: event.usage.raw.take(), ..usage },
+            Event::ChatFailed(event) => event.usage = Usage { raw: event.usage.raw.take(), ..usage },
+            _ => {}
+        }
+    }
+    let recorded = recording.record_end(&event);
+    // Whoever has the place knows that every end before is on its way: so it is waited for when the gateway stops.
+    drop(place);
+    recorded
+}
+
+impl Recording {
+    /// Hands the end of a chat to the journal: the chat is under way until then.
+    fn record_end(&self, event: &Event) -> Recorded {
+        let recorded = self.journal.record(event);
+        self.metrics.chats_open.dec();
+        recorded
+    }
+}
+
+impl Drop for OpenChat {
+    fn drop(&mut self) {
+        if !self.is_ended {
+            self.end(Ending::ClientGone, Transcript::default(), Usage::default()).detach();
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! JSON values that are read as far as they make sense: a provider that sends a number where text belongs must not cost
+//! us the rest of the chunk. One pass, no intermediate tree.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+/// Text, or nothing where there is something else.
+#[derive(Debug, Default)]
+pub struct Text<'a>(pub Option<Cow<'a, str>>);
+
+/// A whole number that is not negative, or nothing where there is something else. `7.0` is 7.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count(pub Option<u64>);
+
+/// An object, or nothing where there is something else.
+#[derive(Debug)]
+pub struct Object<T>(pub Option<T>);
+
+/// A list; nothing where there is something else.
+#[derive(Debug)]
+pub struct List<T>(pub Vec<T>);
+
+/// The members of an object, in order, their values as sent.
+#[derive(Debug, Default)]
+pub struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<T> Default for Object<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl Text<'_> {
+    /// The text, if there is any and it is not empty.
+    pub fn filled(&self) -> Option<&str> {
+        self.0.as_deref().filter(|text| !text.is_empty())
+    }
+}
+
+impl<'a> Members<'a> {
+    /// The value of a member; of several with the same name, the last, as most parsers have it.
+    pub fn raw(&self, name: &str) -> Option<&'a RawValue> {
+        self.0.iter().rev().find(|(known, _)| known == name).map(|(_, value)| *value)
+    }
+
+    /// An object of these members.
+    pub fn write<'m>(members: impl Iterator<Item = (&'m str, &'m str)>) -> String {
+        let mut json = String::with_capacity(512);
+        json.push('{');
+        for (name, value) in members {
+            if json.len() > 1 {
+                json.push(',');
+            }
+            if name.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+                json.push('"');
+                json.push_str(name);
+                json.push('"');
+            } else {
+                json.push_str(&serde_json::Value::from(name).to_string());
+            }
+            json.push(':');
+            json.push_str(value);
+        }
+        json.push('}');
+        json
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MembersVisitor;
+        impl<'de> Visitor<'de> for MembersVisitor {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                #[derive(Deserialize)]
+                struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+                let mut members = Vec::new();
+                while let Some((Name(name), value)) = map.next_entry()? {
+                    members.push((name, value));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+/// What every visitor here does with values that it has no use for.
+macro_rules! ignore {
+    ($($method:ident($type:ty))*) => {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("anything")
+        }
+
+        $(fn $method<E>(self, _: $type) -> Result<Self::Value, E> {
+            Ok(Self::Value::default())
+        })*
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(Self::Value::default())
+        }
+    };
+    (seq) => {
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            while seq.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(Self::Value::default())
+        }
+    };
+    (map) => {
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            Ok(Self::Value::default())
+        }
+    };
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text<'de>;
+            ignore!(visit_bool(bool) visit_i64(i64) visit_u64(u64) visit_f64(f64));
+            ignore!(seq);
+            ignore!(map);
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Some(Cow::Borrowed(text))))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Some(Cow::Owned(text.to_owned()))))
+            }
+        }
+        deserializer.deserialize_any(TextVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct CountVisitor;
+        impl<'de> Visitor<'de> for CountVisitor {
+            type Value = Count;
+            ignore!(visit_bool(bool) visit_str(&str));
+            ignore!(seq);
+            ignore!(map);
+
+            fn visit_u64<E>(self, count: u64) -> Result<Count, E> {
+                Ok(Count(Some(count)))
+            }
+
+            fn visit_i64<E>(self, count: i64) -> Result<Count, E> {
+                Ok(Count(u64::try_from(count).ok()))
+            }
+
+            fn visit_f64<E>(self, count: f64) -> Result<Count, E> {
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "checked to be a whole number in range"
+                )]
+                let whole = ((0.0..1e15).contains(&count) && count.fract() == 0.0).then_some(count as u64);
+                Ok(Count(whole))
+            }
+        }
+        deserializer.deserialize_any(CountVisitor)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = Object<T>;
+            ignore!(visit_bool(bool) visit_i64(i64) visit_u64(u64) visit_f64(f64) visit_str(&str));
+            ignore!(seq);
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(|object| Object(Some(object)))
+            }
+        }
+        deserializer.deserialize_any(ObjectVisitor(PhantomData))
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ListVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
+            type Value = List<T>;
+            ignore!(visit_bool(bool) visit_i64(i64) visit_u64(u64) visit_f64(f64) visit_str(&str));
+            ignore!(map);
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<List<T>, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = seq.next_element()? {
+                    items.push(item);
+                }
+                Ok(List(items))
+            }
+        }
+        deserializer.deserialize_any(ListVisitor(PhantomData))
+    }
+}
+
+/// The value as it was sent, without white space between its tokens.
+pub fn compact(raw: &RawValue) -> String {
+    let mut compact = String::with_capacity(raw.get().len());
+    let mut rest = raw.get();
+    while let Some(quote) = rest.find('"') {
+        let (before, quoted) = rest.split_at(quote);
+        compact.extend(before.split_ascii_whitespace());
+        let (string, after) = quoted.split_at(length_of_quoted(quoted.as_bytes()).unwrap_or(quoted.len()));
+        compact.push_str(string);
+        rest = after;
+    }
+    compact.extend(rest.split_ascii_whitespace());
+    compact
+}
+
+/// How long the string is that begins with the quotation mark here, both marks included.
+pub fn length_of_quoted(quoted: &[u8]) -> Option<usize> {
+    let mut at = 1;
+    loop {
+        at += memchr::memchr2(b'"', b'\\', quoted.get(at..)?)?;
+        match quoted[at] {
+            b'"' => return Some(at + 1),
+            // What it escapes is judged by who reads the string.
+            _ => at += 2,
+        }
+    }
+}
+
+/// Text, whatever the value: a string as it is, anything else as its JSON; nothing for `null` and empty text.
+pub fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(match serde_json::Value::deserialize(deserializer)? {
+        serde_json::Value::Null => None,
+        serde_json::Value::String(text) => Some(text),
+        other => Some(other.to_string()),
+    }
+    .filter(|text| !text.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Sample<'a> {
+        #[serde(default, borrow)]
+        text: Text<'a>,
+        #[serde(default)]
+        count: Count,
+        #[serde(default, borrow)]
+        inner: Object<Box<Sample<'a>>>,
+        #[serde(default)]
+        list: List<Count>,
+    }
+
+    #[test]
+    fn members_are_written_as_they_were_read_whatever_their_names() {
+        let json = r#"{"model":"m","a \"quoted\" name":1,"back\\slash":[1, 2],"line\n":{"é":null},"":true}"#;
+        let members: Members<'_> = serde_json::from_str(json).unwrap();
+        let written = Members::write(members.0.iter().map(|(name, value)| (name.as_ref(), value.get())));
+        assert_eq!(written, json);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_nothing_and_the_rest_is_read() {
+        for odd in ["null", "true", "-1", "1.5", "[1,[2]]", "{\"a\":{}}"] {
+            let json = format!(r#"{{"text":{odd},"count":{odd},"inner":[{odd}],"list":"x","other":{odd}}}"#);
+            let sample: Sample<'_> = serde_json::from_str(&json).unwrap();
+            assert!(sample.text.0.is_none() && sample.count.0.is_none(), "{odd}");
+            assert!(sample.inner.0.is_none() && sample.list.0.is_empty(), "{odd}");
+        }
+        let sample: Sample<'_> =
+            serde_json::from_str(r#"{"text":"a\nb","count":7.0,"inner":{"text":"x"},"list":[1,"2",3]}"#).unwrap();
+        assert_eq!(sample.text.filled(), Some("a\nb"));
+        assert_eq!(sample.count.0, Some(7));
+        assert_eq!(sample.inner.0.unwrap().text.filled(), Some("x"));
+        assert_eq!(sample.list.0, [Count(Some(1)), Count(None), Count(Some(3))]);
+    }
+}

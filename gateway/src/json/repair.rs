@@ -1,0 +1,133 @@
+//! JSON that cannot be read as it is: text that is no text is replaced, and of members that come twice the last one stands.
+
+use std::collections::HashMap;
+
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::value::RawValue;
+
+use crate::json::lenient::Members;
+
+/// How deep objects are looked into for members that come twice. Nothing that is read lies deeper.
+const MOST_DEPTH: u32 = 16;
+
+/// A value of a known shape if it has that shape, else nothing.
+pub fn shaped<T: DeserializeOwned>(json: &str) -> Option<T> {
+    serde_json::from_str(json).ok().or_else(|| serde_json::from_str(&once_each(json.as_bytes())?).ok())
+}
+
+/// JSON that could not be read, such that it can be, and the note that says what was amiss.
+pub fn righted(json: &[u8]) -> Option<(String, &'static str)> {
+    let once = once_each(json).map(|json| (json, "repeated_member"));
+    once.or_else(|| mended(json).map(|json| (json, "text_mended")))
+}
+
+/// JSON with what is no text in it replaced by U+FFFD: bytes that are no UTF-8, and halves of surrogate pairs, which some
+/// send in two chunks. `None` if there is nothing of the kind, or no JSON all the same.
+pub fn mended(json: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(json);
+    let mut mended = String::with_capacity(text.len());
+    let mut rest = text.as_ref();
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        mended.push_str(before);
+        let length = match (surrogate(escape), escape.get(6..).and_then(surrogate)) {
+            (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => 12,
+            (Some(0xD800..=0xDFFF), _) => {
+                mended.push_str("\\ufffd");
+                rest = &escape[6..];
+                continue;
+            }
+            _ => escape.char_indices().nth(2).map_or(escape.len(), |(length, _)| length),
+        };
+        mended.push_str(&escape[..length]);
+        rest = &escape[length..];
+    }
+    mended.push_str(rest);
+    (mended.as_bytes() != json && serde_json::from_str::<IgnoredAny>(&mended).is_ok()).then_some(mended)
+}
+
+/// JSON in which no object has a member twice: of several of the same name the last one stands, as most parsers have it.
+/// `None` if there is none such, or no JSON.
+pub fn once_each(json: &[u8]) -> Option<String> {
+    let raw: &RawValue = serde_json::from_slice(json).ok()?;
+    let mut written = String::with_capacity(json.len());
+    write_once_each(raw, MOST_DEPTH, &mut written).then_some(written)
+}
+
+/// Writes a value without what is repeated in it; whether anything was.
+fn write_once_each(raw: &RawValue, depth: u32, written: &mut String) -> bool {
+    let mut is_repeated = false;
+    match raw.get().as_bytes()[0] {
+        b'{' if depth > 0
+            && let Ok(Members(members)) = serde_json::from_str(raw.get()) =>
+        {
+            let last: HashMap<&str, usize> =
+                members.iter().enumerate().map(|(place, (name, _))| (name.as_ref(), place)).collect();
+            is_repeated = last.len() < members.len();
+            let kept = members.iter().enumerate().filter(|(place, (name, _))| last[name.as_ref()] == *place);
+            let values: Vec<(&str, String)> = kept
+                .map(|(_, (name, value))| {
+                    let mut once = String::new();
+                    is_repeated |= write_once_each(value, depth - 1, &mut once);
+                    (name.as_ref(), once)
+                })
+                .collect();
+            written.push_str(&Members::write(values.iter().map(|(name, value)| (*name, value.as_str()))));
+        }
+        b'[' if depth > 0
+            && let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(raw.get()) =>
+        {
+            written.push('[');
+            for (place, item) in items.into_iter().enumerate() {
+                if place > 0 {
+                    written.push(',');
+                }
+                is_repeated |= write_once_each(item, depth - 1, written);
+            }
+            written.push(']');
+        }
+        _ => written.push_str(raw.get()),
+    }
+    is_repeated
+}
+
+/// The code unit of an escape such as `\ud83d` that this text begins with.
+fn surrogate(escape: &str) -> Option<u16> {
+    let digits = escape.strip_prefix("\\u")?.get(..4)?;
+    u16::from_str_radix(digits, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_text_is_mended() {
+        let check = |json: &[u8], expected: Option<&str>| {
+            assert_eq!(mended(json).as_deref(), expected, "{}", String::from_utf8_lossy(json));
+        };
+        check(br#"{"a":"\ud83d"}"#, Some(r#"{"a":"\ufffd"}"#));
+        check(br#"{"a":"\ude00\ud83d\ude00"}"#, Some(r#"{"a":"\ufffd\ud83d\ude00"}"#));
+        check(b"{\"a\":\"\xff\"}", Some("{\"a\":\"\u{fffd}\"}"));
+        check(br#"{"a":"\ud83d\ude00 \\ud83d \n"}"#, None);
+        check(b"{\"a\":\"\xff\"", None);
+        check("\\é\\".as_bytes(), None);
+    }
+
+    #[test]
+    fn of_members_that_come_twice_the_last_stands() {
+        let check = |json: &str, expected: Option<&str>| {
+            assert_eq!(once_each(json.as_bytes()).as_deref(), expected, "{json}");
+        };
+        check(r#"{"a":1,"b":2,"a":3.0}"#, Some(r#"{"b":2,"a":3.0}"#));
+        check(
+            r#"[{"x" : {"a":"\ud83d","\u0061":12345678901234567890123, "b":[ {"c":null,"c":{}} ]}}]"#,
+            Some(r#"[{"x":{"a":12345678901234567890123,"b":[{"c":{}}]}}]"#),
+        );
+        for none in [r#"{"a":1,"b":{"a":1}}"#, r#"{"a":1,"a":2"#, "7", ""] {
+            check(none, None);
+        }
+        let deep = format!("{}{}", r#"{"a":"#.repeat(100_000), "}".repeat(100_000));
+        check(&deep, None);
+    }
+}

@@ -1,0 +1,268 @@
+//! Reads and accounts: passed on to the recorder's API, so that frontends have one origin and the gateway no database.
+//!
+//! Nothing of a chat goes this way. With the API down, what is read answers 503, and nothing else is concerned.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode, Uri};
+use shared::client_address::Trusted;
+use shared::config::{ConfigError, Environment, http_url};
+use shared::id::ConversationId;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::error::ApiError;
+
+/// How long an answer's head may take.
+const HEAD: Duration = Duration::from_secs(15);
+/// How many may wait for an answer's head at once.
+const WAITING: usize = 512;
+/// How long a change is waited for before it is said to be pending.
+const SEEN: Duration = Duration::from_secs(3);
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// What passes on the way there. Everything else is between the client and the gateway.
+const TO_API: [HeaderName; 8] = [
+    header::AUTHORIZATION,
+    header::COOKIE,
+    header::CONTENT_TYPE,
+    header::ACCEPT,
+    header::IF_NONE_MATCH,
+    header::USER_AGENT,
+    HeaderName::from_static("last-event-id"),
+    FORWARDED_PROTO,
+];
+
+/// What passes on the way back.
+const TO_CLIENT: [HeaderName; 10] = [
+    header::CONTENT_TYPE,
+    header::SET_COOKIE,
+    header::ETAG,
+    header::CACHE_CONTROL,
+    header::VARY,
+    header::RETRY_AFTER,
+    header::WWW_AUTHENTICATE,
+    header::ALLOW,
+    header::X_CONTENT_TYPE_OPTIONS,
+    header::CONTENT_SECURITY_POLICY,
+];
+
+/// Where the record is read.
+#[derive(Clone, Debug)]
+pub struct ReadsConfig {
+    /// The recorder's API: as many as share the work.
+    pub urls: Vec<Uri>,
+    /// Whose word is taken for where a request came from: proxies before the gateway.
+    pub trusted: Trusted,
+}
+
+impl ReadsConfig {
+    /// Reads the environment.
+    pub(crate) fn read(env: &Environment) -> Result<Option<Self>, ConfigError> {
+        let networks = "addresses or networks with commas between them, such as 127.0.0.1,10.0.0.0/8";
+        let trusted = env.or("GATEWAY_TRUSTED_PROXIES", Trusted::default(), networks)?;
+        let urls = env.text("RECORDER_URL").unwrap_or("").split(',').map(str::trim).filter(|url| !url.is_empty());
+        let urls: Vec<Uri> = urls.map(|url| http_url("RECORDER_URL", url)).collect::<Result<_, _>>()?;
+        Ok((!urls.is_empty()).then_some(Self { urls, trusted }))
+    }
+}
+
+/// The way to the recorder's API.
+#[derive(Debug)]
+pub struct Reads {
+    client: reqwest::Client,
+    /// Where it is: as many as share the work.
+    urls: Vec<Uri>,
+    next: AtomicUsize,
+    waiting: Semaphore,
+    trusted: Trusted,
+}
+
+/// A request to be passed on.
+#[derive(Debug)]
+pub struct Passed<'a> {
+    /// The method.
+    pub method: Method,
+    /// Path and query.
+    pub path: &'a str,
+    /// The client's headers.
+    pub headers: &'a HeaderMap,
+    /// The body.
+    pub body: Bytes,
+    /// Who the gateway was called by.
+    pub peer: Option<SocketAddr>,
+}
+
+impl Reads {
+    /// To the API at these addresses.
+    pub fn new(config: ReadsConfig, client: reqwest::Client) -> Self {
+        let ReadsConfig { urls, trusted } = config;
+        Self { client, urls, next: AtomicUsize::new(0), waiting: Semaphore::new(WAITING), trusted }
+    }
+
+    /// Passes a request on, and its answer back as it comes.
+    pub async fn pass(&self, request: Passed<'_>) -> Result<Response, ApiError> {
+        let answer = self.send(&request, HEAD).await?;
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = answer.status();
+        for name in &TO_CLIENT {
+            for value in answer.headers().get_all(name) {
+                response.headers_mut().append(name.clone(), value.clone());
+            }
+        }
+        let is_stream = answer
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        if is_stream {
+            // No proxy may collect events.
+            response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+        }
+        *response.body_mut() = Body::new(reqwest::Body::from(answer));
+        Ok(response)
+    }
+
+    /// Waits, within a bound, until a change of a conversation can be read. The answer where it can; None where it is not
+    /// certain yet.
+    pub async fn seen(&self, id: ConversationId, change: &str, headers: &HeaderMap) -> Option<Response> {
+        let path = format!("/api/conversations/{id}/changes?{change}");
+        let request = Passed { method: Method::GET, path: &path, headers, body: Bytes::new(), peer: None };
+        let answer = timeout(SEEN, self.pass(request)).await.ok()?.ok()?;
+        matches!(answer.status(), StatusCode::OK | StatusCode::NO_CONTENT).then_some(answer)
+    }
+
+    /// Sends it to one after the other until one can be reached: what could not even be connected to has seen nothing of it.
+    async fn send(&self, request: &Passed<'_>, patience: Duration) -> Result<reqwest::Response, ApiError> {
+        if leads_up(request.path) {
+            return Err(ApiError::no_such_route());
+        }
+        let _waiting = self.waiting.try_acquire().map_err(|_| ApiError::reads_unavailable())?;
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        for at in 0..self.urls.len() {
+            let base = &self.urls[(first + at) % self.urls.len()];
+            let url = below(base, request.path).ok_or_else(ApiError::no_such_route)?;
+            let sending = self
+                .client
+                .request(request.method.clone(), url)
+                .headers(self.headers(request))
+                .body(request.body.clone())
+                .send();
+            match timeout(patience, sending).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) if error.is_connect() => {
+                    tracing::warn!(url = %base, "the recorder's API cannot be reached");
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(url = %base, error = %error.without_url(), "the recorder's API broke off");
+                    break;
+                }
+                Err(_) => {
+                    tracing::warn!(url = %base, "the recorder's API does not answer");
+                    break;
+                }
+            }
+        }
+        Err(ApiError::reads_unavailable())
+    }
+
+    fn headers(&self, request: &Passed<'_>) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for name in &TO_API {
+            for value in request.headers.get_all(name) {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+        // Failed logins are counted by address, so a client must not be able to choose its own.
+        if let Some(client) = request.peer.map(|peer| self.client_address(peer.ip(), request.headers))
+            && let Ok(client) = HeaderValue::try_from(client.to_string())
+        {
+            headers.insert(FORWARDED_FOR, client);
+        }
+        headers
+    }
+
+    fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let forwarded = headers.get_all(&FORWARDED_FOR);
+        self.trusted.client(peer, forwarded.iter().filter_map(|value| value.to_str().ok()))
+    }
+}
+
+/// Whether a segment of the path, read with every leniency that URLs are read with, is one that leads nowhere or up.
+fn leads_up(path: &str) -> bool {
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    let path = decoded(path);
+    path.split(|byte| matches!(byte, b'/' | b'\\')).any(|segment| segment == b"." || segment == b"..")
+}
+
+/// Without percent-encoding.
+fn decoded(path: &str) -> Vec<u8> {
+    let mut bytes = path.as_bytes().iter().copied();
+    let mut decoded = Vec::with_capacity(path.len());
+    while let Some(byte) = bytes.next() {
+        let rest = bytes.clone();
+        let digit = |place: usize| rest.clone().nth(place).and_then(|digit| char::from(digit).to_digit(16));
+        match (byte, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push(u8::try_from(high * 16 + low).unwrap_or_default());
+                bytes.nth(1);
+            }
+            _ => decoded.push(byte),
+        }
+    }
+    decoded
+}
+
+/// The address of this path below the API's. `None` if it is not below it by the time it is parsed, or not what was asked for.
+fn below(base: &Uri, path: &str) -> Option<reqwest::Url> {
+    let base = base.to_string();
+    let base = base.trim_end_matches('/');
+    let own = reqwest::Url::parse(base).ok()?;
+    let url = reqwest::Url::parse(&format!("{base}{path}")).ok()?;
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    let is_there = url.path().strip_prefix(own.path().trim_end_matches('/')) == Some(path);
+    (is_there && url.origin() == own.origin()).then_some(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_below_the_api() {
+        let up = [
+            "/api/..",
+            "/api/%2e%2e/metrics",
+            "/api/.%2E/x",
+            "/api/./x",
+            "/api/x/%2e",
+            "/api/..%2fx",
+            "/api/..\\x",
+            "/api/x%5C..",
+            "/api/..?q=1",
+        ];
+        for path in up {
+            assert!(leads_up(path), "{path}");
+        }
+        for path in
+            ["/api/x", "/api/...", "/api/x..y", "/api/x?q=../..", "/api/%252e%252e/x", "/api/%", "/api/%2", "/api/%zz"]
+        {
+            assert!(!leads_up(path), "{path}");
+        }
+        let inner: Uri = "http://127.0.0.1:1/inner/".parse().unwrap();
+        let url = |path| below(&inner, path).map(String::from);
+        assert_eq!(url("/api/x?q=%2e%2e").as_deref(), Some("http://127.0.0.1:1/inner/api/x?q=%2e%2e"));
+        for path in ["/api/../../x", "/api/%2e%2e/x", "/api\\x"] {
+            assert_eq!(url(path), None, "{path}");
+        }
+        let outer = Uri::from_static("http://127.0.0.1:1");
+        assert_eq!(below(&outer, "/api/x").map(String::from).as_deref(), Some("http://127.0.0.1:1/api/x"));
+    }
+}

@@ -1,0 +1,104 @@
+//! What the caller says about a chat for whoever reads the record: `user` and `metadata` of the body, and tags.
+//!
+//! Pure. All of it reaches the upstream too, but for the tags.
+
+use http::HeaderMap;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use shared::event::CallerMetadata;
+
+use crate::request::invalid_request::InvalidRequest;
+
+/// Where tags stand: separated by commas.
+pub const TAGS: &str = "x-stenograph-tags";
+
+const MAX_TAGS: usize = 16;
+const MAX_TAG_BYTES: usize = 64;
+const MAX_USER_BYTES: usize = 256;
+const MAX_METADATA_BYTES: usize = 8 << 10;
+
+/// Reads it. What an upstream may understand in its own way is no mistake here: a `user` or `metadata` beyond the bounds, or
+/// of another form, is left out (it stays among the parameters). Tags are the gateway's own, and mistakes in them are named.
+pub fn read(parameters: &RawValue, headers: &HeaderMap) -> Result<Option<CallerMetadata>, InvalidRequest> {
+    let mut found = CallerMetadata { tags: tags(headers)?, ..CallerMetadata::default() };
+    let text = parameters.get();
+    if [r#""user""#, r#""metadata""#]
+        .iter()
+        .any(|name| memchr::memmem::find(text.as_bytes(), name.as_bytes()).is_some())
+    {
+        let members: Members<'_> = serde_json::from_str(text).unwrap_or_default();
+        found.user = members
+            .user
+            .and_then(|raw| serde_json::from_str::<String>(raw.get()).ok())
+            .filter(|user| (1..=MAX_USER_BYTES).contains(&user.len()));
+        found.metadata = members
+            .metadata
+            .filter(|raw| raw.get().starts_with('{') && raw.get() != "{}" && raw.get().len() <= MAX_METADATA_BYTES)
+            .map(RawValue::to_owned);
+    }
+    let is_empty = found.user.is_none() && found.metadata.is_none() && found.tags.is_empty();
+    Ok((!is_empty).then_some(found))
+}
+
+#[derive(Default, Deserialize)]
+struct Members<'a> {
+    #[serde(default, borrow)]
+    user: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    metadata: Option<&'a RawValue>,
+}
+
+fn tags(headers: &HeaderMap) -> Result<Vec<String>, InvalidRequest> {
+    let mut tags: Vec<String> = Vec::new();
+    for value in headers.get_all(TAGS) {
+        let text = value.to_str().map_err(|_| invalid())?;
+        for tag in text.split(',').map(str::trim).filter(|tag| !tag.is_empty()) {
+            if tag.len() > MAX_TAG_BYTES || (tags.len() == MAX_TAGS && !tags.iter().any(|known| known == tag)) {
+                return Err(invalid());
+            }
+            if !tags.iter().any(|known| known == tag) {
+                tags.push(tag.to_owned());
+            }
+        }
+    }
+    Ok(tags)
+}
+
+fn invalid() -> InvalidRequest {
+    let message = format!(
+        "{TAGS}: expected at most {MAX_TAGS} tags of 1 to {MAX_TAG_BYTES} visible ascii characters, separated by commas"
+    );
+    InvalidRequest { message, param: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(parameters: &str, tags: &[&str]) -> Result<Option<serde_json::Value>, String> {
+        let parameters = RawValue::from_string(parameters.to_owned()).unwrap();
+        let mut headers = HeaderMap::new();
+        for tag in tags {
+            headers.append(TAGS, tag.parse().unwrap());
+        }
+        let found = super::read(&parameters, &headers).map_err(|error| error.message)?;
+        Ok(found.map(|found| serde_json::to_value(found).unwrap()))
+    }
+
+    #[test]
+    fn what_was_said_is_found_within_bounds() {
+        let json = |text: &str| Ok(Some(serde_json::from_str(text).unwrap()));
+        assert_eq!(read(r#"{"model":"m"}"#, &[]), Ok(None));
+        assert_eq!(
+            read(r#"{"user":"u-1","metadata":{"a":[1.0]}}"#, &[]),
+            json(r#"{"user":"u-1","metadata":{"a":[1.0]}}"#)
+        );
+        assert_eq!(read("{}", &["a, b", "b,c ,"]), json(r#"{"tags":["a","b","c"]}"#));
+        assert_eq!(read(r#"{"user":7,"metadata":"x"}"#, &[]), Ok(None), "somebody else's to refuse");
+        let long = format!(r#"{{"user":"u","metadata":{{"a":"{}"}}}}"#, "x".repeat(9000));
+        assert_eq!(read(&long, &[]), json(r#"{"user":"u"}"#));
+        assert!(read("{}", &[&"x".repeat(65)]).unwrap_err().starts_with("x-stenograph-tags: expected at most 16"));
+        let many: Vec<String> = (0..17).map(|number| number.to_string()).collect();
+        assert!(read("{}", &[&many.join(",")]).is_err());
+    }
+}

@@ -1,0 +1,173 @@
+//! What a request adds to its conversation: the last message that is no assistant's, in each dialect.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::invalid_request::{InvalidRequest, invalid, missing, not_json};
+use crate::json::lenient::{List, Members, Object, Text};
+
+/// The message that the client adds.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NewMessage {
+    /// Who speaks: `user`, or `tool` for the result of a tool call (or `function`, as it was once called).
+    pub role: String,
+    /// The text: of a content in parts, the text parts joined.
+    pub text: String,
+}
+
+type Asked = Result<(Box<RawValue>, Option<NewMessage>), InvalidRequest>;
+
+/// In the messages of a chat completion.
+pub(super) fn in_chat(members: &Members<'_>) -> Asked {
+    #[derive(Deserialize)]
+    struct Message<'a> {
+        #[serde(borrow)]
+        role: Cow<'a, str>,
+        #[serde(default, borrow)]
+        content: Option<&'a RawValue>,
+    }
+    let (messages, list) = messages(members)?;
+    let mut new = None;
+    for (place, raw) in list.iter().enumerate().rev() {
+        let message: Message<'_> = serde_json::from_str(raw.get())
+            .map_err(|_| invalid("messages", &format!("expected an object with a role at messages[{place}]")))?;
+        if new.is_none() && matches!(message.role.as_ref(), "user" | "tool" | "function") {
+            let text = match message.content {
+                Some(content) => text_of(content).ok_or_else(|| {
+                    invalid("messages", &format!("expected text or a list of parts at messages[{place}].content"))
+                })?,
+                None => String::new(),
+            };
+            new = Some(NewMessage { role: message.role.into_owned(), text });
+        }
+    }
+    Ok((messages, new))
+}
+
+/// In the messages of an Anthropic request, where the result of a tool call is a part of a user's message.
+pub(super) fn in_messages(members: &Members<'_>) -> Asked {
+    #[derive(Deserialize)]
+    struct Message<'a> {
+        #[serde(borrow)]
+        role: Cow<'a, str>,
+        #[serde(borrow)]
+        content: &'a RawValue,
+    }
+    let (messages, list) = messages(members)?;
+    let mut new = None;
+    for (place, raw) in list.iter().enumerate().rev() {
+        let message: Message<'_> = serde_json::from_str(raw.get()).map_err(|_| {
+            invalid("messages", &format!("expected an object with a role and a content at messages[{place}]"))
+        })?;
+        if new.is_none() && message.role == "user" {
+            let expected = "expected text or a list of blocks at";
+            let text = text_of(message.content)
+                .ok_or_else(|| invalid("messages", &format!("{expected} messages[{place}].content")))?;
+            let results = results_in(message.content);
+            new = Some(match results {
+                Some(results) if text.is_empty() => NewMessage { role: "tool".to_owned(), text: results },
+                _ => NewMessage { role: "user".to_owned(), text },
+            });
+        }
+    }
+    Ok((messages, new))
+}
+
+/// In the input of a responses request: a text, or items. What cannot be read is the upstream's to judge.
+pub(super) fn in_input(members: &Members<'_>) -> Asked {
+    #[derive(Deserialize)]
+    struct Item<'a> {
+        #[serde(default, borrow, rename = "type")]
+        kind: Text<'a>,
+        #[serde(default, borrow)]
+        role: Text<'a>,
+        #[serde(default, borrow)]
+        content: Option<&'a RawValue>,
+        #[serde(default, borrow)]
+        output: Option<&'a RawValue>,
+    }
+    let expected = "text or a list of items";
+    let Some(input) = members.raw("input").filter(|raw| raw.get() != "null") else {
+        let goes_on = ["prompt", "previous_response_id", "conversation"].iter().any(|name| members.raw(name).is_some());
+        let nothing = RawValue::from_string("[]".to_owned()).map_err(|error| not_json(&error))?;
+        return if goes_on { Ok((nothing, None)) } else { Err(missing("input", expected)) };
+    };
+    if let Ok(text) = serde_json::from_str::<Cow<'_, str>>(input.get()) {
+        let new = NewMessage { role: "user".to_owned(), text: text.into_owned() };
+        return Ok((input.to_owned(), Some(new)));
+    }
+    if !input.get().starts_with('[') {
+        return Err(invalid("input", &format!("expected {expected}")));
+    }
+    let List(items) = serde_json::from_str::<List<Object<Item<'_>>>>(input.get()).unwrap_or_default();
+    let new = items.iter().rev().filter_map(|item| item.0.as_ref()).find_map(|item| {
+        let text = |raw: Option<&RawValue>| raw.and_then(text_of).unwrap_or_default();
+        if item.role.filled() == Some("user") {
+            return Some(NewMessage { role: "user".to_owned(), text: text(item.content) });
+        }
+        let is_result = item.kind.filled().is_some_and(|kind| kind.ends_with("_output"));
+        is_result.then(|| NewMessage { role: "tool".to_owned(), text: text(item.output) })
+    });
+    Ok((input.to_owned(), new))
+}
+
+/// The `messages` member, as sent and as a list of at least one.
+fn messages<'a>(members: &Members<'a>) -> Result<(Box<RawValue>, Vec<&'a RawValue>), InvalidRequest> {
+    let messages = members.raw("messages").ok_or_else(|| missing("messages", "a list of messages"))?;
+    let list: Vec<&RawValue> =
+        serde_json::from_str(messages.get()).map_err(|_| invalid("messages", "expected a list of messages"))?;
+    if list.is_empty() {
+        return Err(invalid("messages", "expected at least one message"));
+    }
+    Ok((messages.to_owned(), list))
+}
+
+/// The text of a content: a string, or a list of parts some of which have text.
+fn text_of(content: &RawValue) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Content {
+        Text(String),
+        Parts(Vec<ContentPart>),
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum ContentPart {
+        Text(String),
+        Object {
+            #[serde(default)]
+            text: Option<String>,
+        },
+    }
+    match serde_json::from_str::<Option<Content>>(content.get()).ok()? {
+        None => Some(String::new()),
+        Some(Content::Text(text)) => Some(text),
+        Some(Content::Parts(parts)) => Some(
+            parts
+                .into_iter()
+                .filter_map(|part| match part {
+                    ContentPart::Text(text) => Some(text),
+                    ContentPart::Object { text } => text,
+                })
+                .collect(),
+        ),
+    }
+}
+
+/// The text of the tool results among these blocks, if there are any.
+fn results_in(content: &RawValue) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Block<'a> {
+        #[serde(default, borrow, rename = "type")]
+        kind: Text<'a>,
+        #[serde(default, borrow)]
+        content: Option<&'a RawValue>,
+    }
+    let List(blocks) = serde_json::from_str::<List<Object<Block<'_>>>>(content.get()).ok()?;
+    let results = blocks.iter().filter_map(|block| block.0.as_ref());
+    let results = results.filter(|block| block.kind.filled() == Some("tool_result"));
+    let texts: Vec<String> = results.map(|block| block.content.and_then(text_of).unwrap_or_default()).collect();
+    (!texts.is_empty()).then(|| texts.concat())
+}

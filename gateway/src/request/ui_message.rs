@@ -1,0 +1,309 @@
+//! What the AI SDK's `useChat` posts, as a request that upstreams understand.
+//!
+//! Pure. `{id, messages: [{role, parts}], trigger, messageId, ...}` becomes OpenAI chat completions: the parts become contents,
+//! tool calls and tool results, as the SDK's own conversion has it; `id` is the client's name for the thread; everything
+//! else passes as it is.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::request::invalid_request::{InvalidRequest, invalid};
+
+/// The longest name of a thread.
+const MAX_ID_BYTES: usize = 256;
+
+/// A request of `useChat`.
+#[derive(Debug, PartialEq)]
+pub struct UiRequest {
+    /// The same as a request for chat completions.
+    pub body: Bytes,
+    /// The client's name for the thread.
+    pub thread: Option<String>,
+    /// The message of the assistant that the answer goes on with, where the client has answered tool calls.
+    pub continues: Option<String>,
+    /// The last message of the user is not new: it is to be answered once more.
+    pub is_repeated: bool,
+}
+
+#[derive(Deserialize)]
+struct UiBody {
+    #[serde(default)]
+    id: Option<String>,
+    messages: Vec<UiMessage>,
+    #[serde(default)]
+    trigger: Option<String>,
+    #[serde(default, rename = "messageId")]
+    _message_id: Option<Value>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+struct UiMessage {
+    #[serde(default)]
+    id: Option<String>,
+    role: String,
+    parts: Vec<Part>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Part {
+    #[serde(rename = "type")]
+    kind: String,
+    text: Option<String>,
+    media_type: Option<String>,
+    filename: Option<String>,
+    url: Option<String>,
+    tool_name: Option<String>,
+    tool_call_id: Option<String>,
+    state: Option<String>,
+    input: Option<Value>,
+    output: Option<Value>,
+    error_text: Option<String>,
+    provider_executed: Option<bool>,
+}
+
+/// Reads a body if it is one of `useChat`'s: its messages have parts.
+pub fn read(body: &[u8]) -> Result<Option<UiRequest>, InvalidRequest> {
+    if !has_parts(body) {
+        return Ok(None);
+    }
+    let expected = "expected UI messages: objects with a role and a list of parts, each with a type";
+    let body: UiBody =
+        serde_json::from_slice(body).map_err(|error| invalid("messages", &format!("{expected}: {error}")))?;
+    let thread = body.id.filter(|id| !id.is_empty());
+    if thread.as_ref().is_some_and(|id| id.len() > MAX_ID_BYTES) {
+        return Err(invalid("id", &format!("expected a thread's name of at most {MAX_ID_BYTES} bytes")));
+    }
+    let mut messages = Vec::new();
+    for (place, message) in body.messages.iter().enumerate() {
+        match message.role.as_str() {
+            "assistant" => assistant(&message.parts, &mut messages),
+            "user" => messages.push(json!({"role": "user", "content": user(place, &message.parts)?})),
+            "system" => messages.push(json!({"role": "system", "content": texts(&message.parts)})),
+            other => {
+                let found =
+                    format!("expected the role user, assistant or system at messages[{place}], found {other:?}");
+                return Err(invalid("messages", &found));
+            }
+        }
+    }
+    let last = body.messages.last().filter(|last| last.role == "assistant");
+    let continues = last.and_then(|last| last.id.clone()).filter(|id| id.len() <= MAX_ID_BYTES);
+    let mut request = body.rest;
+    request.insert("messages".to_owned(), Value::Array(messages));
+    request.insert("stream".to_owned(), true.into());
+    Ok(Some(UiRequest {
+        body: Value::Object(request).to_string().into(),
+        thread,
+        continues,
+        is_repeated: body.trigger.as_deref() == Some("regenerate-message"),
+    }))
+}
+
+/// Whether the messages are UI messages. A body that is not even an object is somebody else's to refuse.
+fn has_parts(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Probe {
+        #[serde(default)]
+        messages: Vec<ProbeMessage>,
+    }
+    #[derive(Deserialize)]
+    struct ProbeMessage {
+        #[serde(default)]
+        parts: Option<Vec<serde::de::IgnoredAny>>,
+        #[serde(default)]
+        content: Option<serde::de::IgnoredAny>,
+    }
+    memchr::memmem::find(body, b"\"parts\"").is_some()
+        && serde_json::from_slice::<Probe>(body).is_ok_and(|probe| {
+            probe.messages.iter().any(|message| message.parts.is_some() && message.content.is_none())
+        })
+}
+
+fn texts(parts: &[Part]) -> String {
+    parts.iter().filter(|part| part.kind == "text").filter_map(|part| part.text.as_deref()).collect()
+}
+
+/// A user's content: text where it is nothing else.
+fn user(place: usize, parts: &[Part]) -> Result<Value, InvalidRequest> {
+    let mut contents = Vec::new();
+    for (number, part) in parts.iter().enumerate() {
+        match part.kind.as_str() {
+            "text" => contents.push(json!({"type": "text", "text": part.text.as_deref().unwrap_or("")})),
+            "file" => contents.push(file(part).ok_or_else(|| {
+                let expected = "expected a file with a mediaType and a url: an image, or anything in a data URL";
+                invalid("messages", &format!("{expected}, at messages[{place}].parts[{number}]"))
+            })?),
+            // What only the page is to know.
+            _ => {}
+        }
+    }
+    Ok(match &contents[..] {
+        [] => Value::from(""),
+        [only] if only["type"] == "text" => only["text"].clone(),
+        _ => Value::Array(contents),
+    })
+}
+
+fn file(part: &Part) -> Option<Value> {
+    let (kind, url) = (part.media_type.as_deref()?, part.url.as_deref()?);
+    if kind.starts_with("image/") {
+        return Some(json!({"type": "image_url", "image_url": {"url": url}}));
+    }
+    let (_, data) = url.strip_prefix("data:")?.split_once(";base64,")?;
+    let format = match kind {
+        "audio/wav" | "audio/x-wav" => Some("wav"),
+        "audio/mpeg" | "audio/mp3" => Some("mp3"),
+        _ => None,
+    };
+    Some(match format {
+        Some(format) => json!({"type": "input_audio", "input_audio": {"data": data, "format": format}}),
+        None => {
+            let name = part.filename.as_deref().unwrap_or("file");
+            json!({"type": "file", "file": {"filename": name, "file_data": url}})
+        }
+    })
+}
+
+/// An assistant's message: for each step its text and tool calls, and then the results of those.
+fn assistant(parts: &[Part], messages: &mut Vec<Value>) {
+    for step in parts.split(|part| part.kind == "step-start") {
+        let text = texts(step);
+        let (mut calls, mut results) = (Vec::new(), Vec::new());
+        for part in step {
+            let Some((name, id, content)) = tool_result(part) else { continue };
+            let arguments = part.input.as_ref().map_or_else(|| "{}".to_owned(), Value::to_string);
+            calls.push(json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}));
+            results.push(json!({"role": "tool", "tool_call_id": id, "content": content}));
+        }
+        if text.is_empty() && calls.is_empty() {
+            continue;
+        }
+        let mut message = json!({"role": "assistant", "content": text});
+        if !calls.is_empty() {
+            message["tool_calls"] = calls.into();
+        }
+        messages.push(message);
+        messages.append(&mut results);
+    }
+}
+
+/// The name, id and result of a tool call that has one: upstreams refuse a call that nothing answers.
+fn tool_result(part: &Part) -> Option<(&str, &str, String)> {
+    let name = match part.kind.strip_prefix("tool-") {
+        Some(name) => name,
+        None if part.kind == "dynamic-tool" => part.tool_name.as_deref()?,
+        None => return None,
+    };
+    if part.provider_executed == Some(true) {
+        return None;
+    }
+    let content = match part.state.as_deref() {
+        Some("output-available") => match part.output.as_ref() {
+            Some(Value::String(text)) => text.clone(),
+            Some(output) => output.to_string(),
+            None => "null".to_owned(),
+        },
+        Some("output-error") => part.error_text.clone().unwrap_or_default(),
+        Some("output-denied") => "the user did not allow this call".to_owned(),
+        _ => return None,
+    };
+    Some((name, part.tool_call_id.as_deref()?, content))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(body: &Value) -> Value {
+        let read = read(body.to_string().as_bytes()).unwrap().unwrap();
+        serde_json::from_slice::<Value>(&read.body).unwrap()["messages"].clone()
+    }
+
+    #[test]
+    fn what_use_chat_posts() {
+        let body = json!({
+            "id": "thread-1", "trigger": "submit-message", "messageId": null, "model": "m", "temperature": 0.5,
+            "messages": [{"id": "u1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}],
+        });
+        let request = read(body.to_string().as_bytes()).unwrap().unwrap();
+        assert_eq!(request.thread.as_deref(), Some("thread-1"));
+        assert_eq!((request.continues, request.is_repeated), (None, false));
+        let sent: Value = serde_json::from_slice(&request.body).unwrap();
+        let expected = json!({
+            "model": "m", "temperature": 0.5, "messages": [{"role": "user", "content": "hi"}], "stream": true,
+        });
+        assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn steps_tools_and_files_become_messages() {
+        let body = json!({"id": "t", "trigger": "regenerate-message", "messages": [
+            {"id": "s", "role": "system", "parts": [{"type": "text", "text": "be "}, {"type": "text", "text": "brief"}]},
+            {"id": "u", "role": "user", "parts": [
+                {"type": "text", "text": "look"},
+                {"type": "file", "mediaType": "image/png", "url": "https://h/a.png"},
+                {"type": "file", "mediaType": "application/pdf", "filename": "a.pdf", "url": "data:application/pdf;base64,AA=="},
+                {"type": "file", "mediaType": "audio/wav", "url": "data:audio/wav;base64,BB=="},
+                {"type": "data-mood", "data": {"x": 1}}]},
+            {"id": "a", "role": "assistant", "parts": [
+                {"type": "step-start"},
+                {"type": "reasoning", "text": "hm"},
+                {"type": "text", "text": "let me see"},
+                {"type": "tool-weather", "toolCallId": "c1", "state": "output-available", "input": {"city": "Köln"}, "output": {"t": 20}},
+                {"type": "dynamic-tool", "toolName": "time", "toolCallId": "c2", "state": "output-error", "input": {}, "errorText": "no clock"},
+                {"type": "tool-late", "toolCallId": "c3", "state": "input-available", "input": {}},
+                {"type": "step-start"},
+                {"type": "text", "text": "20 degrees"}]},
+        ]});
+        let expected = json!([
+            {"role": "system", "content": "be brief"},
+            {"role": "user", "content": [
+                {"type": "text", "text": "look"},
+                {"type": "image_url", "image_url": {"url": "https://h/a.png"}},
+                {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,AA=="}},
+                {"type": "input_audio", "input_audio": {"data": "BB==", "format": "wav"}}]},
+            {"role": "assistant", "content": "let me see", "tool_calls": [
+                {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{\"city\":\"Köln\"}"}},
+                {"id": "c2", "type": "function", "function": {"name": "time", "arguments": "{}"}}]},
+            {"role": "tool", "tool_call_id": "c1", "content": "{\"t\":20}"},
+            {"role": "tool", "tool_call_id": "c2", "content": "no clock"},
+            {"role": "assistant", "content": "20 degrees"},
+        ]);
+        assert_eq!(messages(&body), expected);
+        let read = read(body.to_string().as_bytes()).unwrap().unwrap();
+        assert_eq!(read.continues.as_deref(), Some("a"));
+        assert!(read.is_repeated);
+    }
+
+    #[test]
+    fn other_bodies_are_not_taken_for_it_and_mistakes_are_named() {
+        let others = [
+            r#"{"messages":[{"role":"user","content":"\"parts\""}]}"#,
+            r#"{"messages":[{"role":"user","content":"x","parts":[]}]}"#,
+            r#"{"parts":1}"#,
+            "not json \"parts\"",
+        ];
+        for other in others {
+            assert_eq!(read(other.as_bytes()), Ok(None), "{other}");
+        }
+        let wrong = [
+            (
+                json!([{"role": "robot", "parts": []}]),
+                "messages: expected the role user, assistant or system at messages[0]",
+            ),
+            (json!([{"role": "user", "parts": [{"type": 7}]}]), "messages: expected UI messages"),
+            (
+                json!([{"role": "user", "parts": [{"type": "file", "mediaType": "text/plain", "url": "https://h/x"}]}]),
+                "messages: expected a file with a mediaType and a url: an image, or anything in a data URL, at messages[0].parts[0]",
+            ),
+        ];
+        for (messages, expected) in wrong {
+            let error = read(json!({"messages": messages}).to_string().as_bytes()).unwrap_err();
+            assert!(error.message.starts_with(expected), "{error}");
+        }
+    }
+}

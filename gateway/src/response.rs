@@ -1,0 +1,13 @@
+//! Reading an upstream's answer: pure folds from bytes to a transcript. No runtime, no network, no clock.
+
+pub mod bounded_buffer;
+pub mod sse;
+
+pub mod transcript;
+
+pub mod content_encoding;
+pub mod token_estimate;
+
+pub mod dialect;
+pub mod tap;
+pub mod ui_stream;

@@ -1,0 +1,177 @@
+//! Errors in whatever shape providers give them: OpenAI's and Anthropic's objects, a plain text in place of the object, a
+//! `detail`, a bare `message`, a list of one of these, the same within an event stream, text or HTML.
+
+use std::ops::ControlFlow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use shared::event::ChatError;
+
+use crate::json::lenient::{Object, Text, words};
+use crate::json::repair::once_each;
+use crate::response::sse::SseReader;
+
+/// The longest error message that is kept: it has to fit into an event.
+const MAX_MESSAGE_BYTES: usize = 16 << 10;
+
+/// The longest error type or code that is kept.
+const MAX_WORD_BYTES: usize = 1024;
+
+/// Reads the body of an error status.
+pub fn error_body(status: u16, body: &[u8]) -> ChatError {
+    let mut error = error_in(body).or_else(|| error_event(body)).unwrap_or_else(|| spoken(body));
+    error.status = Some(status);
+    error
+}
+
+/// The error in a body or chunk, if there is one in any of the known shapes.
+pub(super) fn error_in(json: &[u8]) -> Option<ChatError> {
+    #[derive(Deserialize)]
+    struct Body<'a> {
+        #[serde(default, borrow)]
+        error: Option<&'a RawValue>,
+        #[serde(default, borrow)]
+        detail: Option<&'a RawValue>,
+        #[serde(default, borrow)]
+        message: Text<'a>,
+        #[serde(default, rename = "type", deserialize_with = "words")]
+        kind: Option<String>,
+        #[serde(default, deserialize_with = "words")]
+        code: Option<String>,
+        #[serde(default, borrow)]
+        object: Text<'a>,
+    }
+    if let Ok([only]) = serde_json::from_slice::<[&RawValue; 1]>(json) {
+        return error_in(only.get().as_bytes());
+    }
+    let Ok(body) = serde_json::from_slice::<Body<'_>>(json) else {
+        return once_each(json).and_then(|once| error_in(once.as_bytes()));
+    };
+    if let Some(error) = body.error.and_then(error_object) {
+        // xAI has the words in `error` and the code beside it.
+        let code = error.code.or_else(|| body.code.map(short));
+        return Some(ChatError { code, ..error });
+    }
+    let message = match body.detail {
+        Some(detail) => plain(detail),
+        None => {
+            let says_error = body.object.filled() == Some("error") || body.kind.is_some() || body.code.is_some();
+            body.message.filled().filter(|_| says_error)?.to_owned()
+        }
+    };
+    Some(ChatError { status: None, kind: body.kind.map(short), code: body.code.map(short), message: bounded(&message) })
+}
+
+/// The error in an `error` member: an object, or plain text. `null`, `false`, an empty text and an empty object are none.
+pub(super) fn error_object(raw: &RawValue) -> Option<ChatError> {
+    #[derive(Deserialize)]
+    struct ErrorObject<'a> {
+        #[serde(default, borrow)]
+        message: Option<&'a RawValue>,
+        #[serde(default, rename = "type", deserialize_with = "words")]
+        kind: Option<String>,
+        #[serde(default, deserialize_with = "words")]
+        code: Option<String>,
+    }
+    let Ok(Object(read)) = serde_json::from_str::<Object<ErrorObject<'_>>>(raw.get()) else {
+        return error_object(&RawValue::from_string(once_each(raw.get().as_bytes())?).ok()?);
+    };
+    match read {
+        Some(ErrorObject { message: None, kind: None, code: None }) if is_empty(raw) => None,
+        Some(error) => Some(ChatError {
+            status: None,
+            kind: error.kind.map(short),
+            code: error.code.map(short),
+            message: bounded(&error.message.map_or_else(|| raw.get().to_owned(), plain)),
+        }),
+        None => Some(plain(raw))
+            .filter(|text| !matches!(text.as_str(), "" | "null" | "false"))
+            .map(|text| ChatError { message: bounded(&text), ..ChatError::default() }),
+    }
+}
+
+/// An error that is nothing but words.
+pub(super) fn spoken(words: &[u8]) -> ChatError {
+    ChatError { message: bounded(String::from_utf8_lossy(words).trim()), ..ChatError::default() }
+}
+
+/// The error in the first event of an event stream.
+fn error_event(body: &[u8]) -> Option<ChatError> {
+    let mut error = None;
+    let mut on = |event: crate::response::sse::SseEvent<'_>| {
+        error = event.data.and_then(error_in);
+        if error.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let mut reader = SseReader::default();
+    reader.feed(body, &mut on);
+    reader.finish(on);
+    error
+}
+
+fn is_empty(raw: &RawValue) -> bool {
+    raw.get().bytes().all(|byte| matches!(byte, b'{' | b'}') || byte.is_ascii_whitespace())
+}
+
+/// An error message that fits into an event.
+fn bounded(message: &str) -> String {
+    message[..message.floor_char_boundary(MAX_MESSAGE_BYTES)].to_owned()
+}
+
+fn short(mut word: String) -> String {
+    word.truncate(word.floor_char_boundary(MAX_WORD_BYTES));
+    word
+}
+
+/// A string as it is, anything else as its JSON.
+fn plain(raw: &RawValue) -> String {
+    serde_json::from_str(raw.get()).unwrap_or_else(|_| raw.get().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(body: &str, kind: Option<&str>, code: Option<&str>, message: &str) {
+        let error = error_body(400, body.as_bytes());
+        assert_eq!((error.kind.as_deref(), error.code.as_deref()), (kind, code), "{body}");
+        assert_eq!((error.status, error.message.as_str()), (Some(400), message), "{body}");
+    }
+
+    #[test]
+    fn every_shape_is_read() {
+        check(r#"{"error":{"message":"m","type":"t","code":"c","param":null}}"#, Some("t"), Some("c"), "m");
+        check(r#"{"error":{"message":"m","code":400,"metadata":{}}}"#, None, Some("400"), "m");
+        check(r#"{"error":{"message":"m","type":"","code":null}}"#, None, None, "m");
+        check(r#"{"type":"error","error":{"type":"t","message":"m"},"request_id":"r"}"#, Some("t"), None, "m");
+        check(r#"{"code":"invalid-argument","error":"m"}"#, None, Some("invalid-argument"), "m");
+        check(r#"{"error":"m"}"#, None, None, "m");
+        check(r#"{"error":{"why":1}}"#, None, None, r#"{"why":1}"#);
+        check(r#"{"error":{"message":{"a":1}}}"#, None, None, r#"{"a":1}"#);
+        check(r#"{"detail":"m"}"#, None, None, "m");
+        check(r#"{"detail":[{"loc":["body"]}]}"#, None, None, r#"[{"loc":["body"]}]"#);
+        check(r#"{"object":"error","message":"m","type":"t","code":40}"#, Some("t"), Some("40"), "m");
+        check(r#"[{"error":{"code":404,"message":"m","status":"NOT_FOUND"}}]"#, None, Some("404"), "m");
+        check("data: {\"error\":{\"message\":\"m\",\"type\":\"t\"}}\n\n", Some("t"), None, "m");
+        check("error: {\"error\":{\"message\":\"m\"}}", None, None, "m");
+        check(" Service Unavailable\n", None, None, "Service Unavailable");
+        check("<html><h1>502</h1></html>", None, None, "<html><h1>502</h1></html>");
+        check("", None, None, "");
+    }
+
+    #[test]
+    fn what_is_no_error_is_none() {
+        for body in
+            [r#"{"error":null}"#, r#"{"error":{}}"#, r#"{"error":false}"#, r#"{"error":""}"#, r#"{"message":"m"}"#]
+        {
+            assert_eq!(error_in(body.as_bytes()), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let long = "é".repeat(100_000);
+        let error = error_body(500, format!(r#"{{"error":{{"message":"{long}","type":"{long}"}}}}"#).as_bytes());
+        assert!(error.message.len() <= MAX_MESSAGE_BYTES);
+        assert!(error.kind.unwrap().len() <= MAX_WORD_BYTES);
+    }
+}

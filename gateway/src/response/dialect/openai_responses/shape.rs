@@ -1,0 +1,123 @@
+//! The events and items of a response, read as far as they make sense.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::json::lenient::{Count, List, Object, Text, compact};
+
+/// The data of an event.
+#[derive(Deserialize)]
+pub(super) struct EventData<'a> {
+    #[serde(default, borrow, rename = "type")]
+    pub(super) kind: Text<'a>,
+    #[serde(default)]
+    pub(super) output_index: Count,
+    #[serde(default)]
+    pub(super) content_index: Count,
+    #[serde(default)]
+    pub(super) summary_index: Count,
+    #[serde(default, borrow)]
+    pub(super) delta: Text<'a>,
+    #[serde(default, borrow)]
+    pub(super) item: Object<Item<'a>>,
+    #[serde(default, borrow)]
+    pub(super) response: Object<Response<'a>>,
+    #[serde(default, borrow)]
+    pub(super) error: Option<&'a RawValue>,
+}
+
+/// A response, whole or as far as it has come.
+#[derive(Deserialize)]
+pub(super) struct Response<'a> {
+    #[serde(default, borrow)]
+    pub(super) id: Text<'a>,
+    #[serde(default, borrow)]
+    pub(super) model: Text<'a>,
+    #[serde(default, borrow)]
+    pub(super) status: Text<'a>,
+    #[serde(default, borrow)]
+    pub(super) incomplete_details: Object<Incomplete<'a>>,
+    #[serde(default, borrow)]
+    pub(super) output: Option<List<Object<Item<'a>>>>,
+    #[serde(default, borrow)]
+    pub(super) usage: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    pub(super) error: Option<&'a RawValue>,
+}
+
+/// Why a response is incomplete.
+#[derive(Deserialize)]
+pub(super) struct Incomplete<'a> {
+    #[serde(default, borrow)]
+    pub(super) reason: Text<'a>,
+}
+
+/// An item of the output.
+#[derive(Deserialize)]
+pub(super) struct Item<'a> {
+    #[serde(default, borrow, rename = "type")]
+    pub(super) kind: Text<'a>,
+    #[serde(default, borrow)]
+    pub(super) id: Text<'a>,
+    #[serde(default, borrow)]
+    pub(super) call_id: Text<'a>,
+    #[serde(default, borrow)]
+    pub(super) name: Text<'a>,
+    #[serde(default, borrow)]
+    arguments: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    input: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    content: List<Object<ContentPart<'a>>>,
+    #[serde(default, borrow)]
+    summary: List<Object<ContentPart<'a>>>,
+}
+
+/// A part of an item's content, or of a summary.
+#[derive(Deserialize)]
+pub(super) struct ContentPart<'a> {
+    #[serde(default, borrow, rename = "type")]
+    pub(super) kind: Text<'a>,
+    #[serde(default, borrow)]
+    pub(super) text: Text<'a>,
+    #[serde(default, borrow)]
+    pub(super) refusal: Text<'a>,
+}
+
+impl<'a> Item<'a> {
+    /// A function's arguments: text, or the object itself from some.
+    pub(super) fn arguments(&self) -> Cow<'a, str> {
+        words(self.arguments)
+    }
+
+    /// A custom tool's input.
+    pub(super) fn input(&self) -> Cow<'a, str> {
+        words(self.input)
+    }
+
+    /// The parts of the content.
+    pub(super) fn contents(&self) -> impl Iterator<Item = &ContentPart<'a>> {
+        parts(&self.content)
+    }
+
+    /// The parts of the summary.
+    pub(super) fn summaries(&self) -> impl Iterator<Item = &ContentPart<'a>> {
+        parts(&self.summary)
+    }
+}
+
+fn parts<'p, 'a>(parts: &'p List<Object<ContentPart<'a>>>) -> impl Iterator<Item = &'p ContentPart<'a>> {
+    parts.0.iter().filter_map(|part| part.0.as_ref())
+}
+
+fn words(raw: Option<&RawValue>) -> Cow<'_, str> {
+    #[derive(Deserialize)]
+    struct Borrowed<'a>(#[serde(borrow)] Cow<'a, str>);
+    let Some(raw) = raw else { return Cow::Borrowed("") };
+    match serde_json::from_str(raw.get()) {
+        Ok(Borrowed(text)) => text,
+        Err(_) => Cow::Owned(compact(raw)),
+    }
+}

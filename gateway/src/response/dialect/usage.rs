@@ -1,0 +1,222 @@
+//! Usage as providers report it, and the same in disjoint parts. A reported zero is a zero.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use shared::usage::{Usage, UsageParts, UsageSource};
+
+use crate::json::lenient::{Count, Object};
+use crate::json::repair::shaped;
+
+/// What the two OpenAI dialects report. No aliases: some send a number under two names, and both have to be readable.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct OpenaiUsage {
+    prompt_tokens: Count,
+    completion_tokens: Count,
+    total_tokens: Count,
+    prompt_tokens_details: Object<InputDetails>,
+    completion_tokens_details: Object<OutputDetails>,
+    /// As responses name them.
+    input_tokens: Count,
+    output_tokens: Count,
+    input_tokens_details: Object<InputDetails>,
+    output_tokens_details: Object<OutputDetails>,
+    /// DeepSeek's place for cached input.
+    prompt_cache_hit_tokens: Count,
+    /// Moonshot's, and Together's.
+    cached_tokens: Count,
+    /// Anthropic's names, which some proxies keep beside OpenAI's.
+    cache_read_input_tokens: Count,
+    cache_creation_input_tokens: Count,
+    /// Perplexity's and xAI's place for reasoning.
+    reasoning_tokens: Count,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct InputDetails {
+    cached_tokens: Count,
+    cache_write_tokens: Count,
+    cache_read_input_tokens: Count,
+    cache_creation_input_tokens: Count,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct OutputDetails {
+    reasoning_tokens: Count,
+    thinking_tokens: Count,
+}
+
+/// What Anthropic reports.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct AnthropicUsage {
+    input_tokens: Count,
+    cache_read_input_tokens: Count,
+    cache_creation_input_tokens: Count,
+    output_tokens: Count,
+    output_tokens_details: Object<OutputDetails>,
+}
+
+/// The usage in an object of either OpenAI dialect: cached input is part of the input, reasoning part of the output.
+pub(super) fn openai(raw: Option<&RawValue>) -> Usage {
+    let Some(raw) = raw else { return Usage::default() };
+    let unread = Usage { raw: Some(raw.to_owned()), ..Usage::default() };
+    let Some(Object(Some(reported))) = shaped::<Object<OpenaiUsage>>(raw.get()) else { return unread };
+    let prompt = reported.prompt_tokens.0.or(reported.input_tokens.0);
+    let completion = reported.completion_tokens.0.or(reported.output_tokens.0);
+    if prompt.is_none() && completion.is_none() && reported.total_tokens.0.is_none() {
+        return unread;
+    }
+    let input_details = reported.prompt_tokens_details.0.or(reported.input_tokens_details.0).unwrap_or_default();
+    let output_details = reported.completion_tokens_details.0.or(reported.output_tokens_details.0).unwrap_or_default();
+    let reasoning = output_details.reasoning_tokens.0.or(reported.reasoning_tokens.0).unwrap_or(0);
+    let cached = first([
+        input_details.cached_tokens,
+        input_details.cache_read_input_tokens,
+        reported.prompt_cache_hit_tokens,
+        reported.cached_tokens,
+        reported.cache_read_input_tokens,
+    ]);
+    let written = first([
+        input_details.cache_write_tokens,
+        input_details.cache_creation_input_tokens,
+        reported.cache_creation_input_tokens,
+    ]);
+    let (input, output) = (prompt.unwrap_or(0), completion.unwrap_or(0));
+    let total = reported.total_tokens.0.unwrap_or_else(|| input.saturating_add(output));
+    // Most count reasoning within the completion; where the total shows that it comes on top, it does.
+    let on_top =
+        reasoning > output || (reasoning > 0 && total == input.saturating_add(output).saturating_add(reasoning));
+    let cache_read = cached.min(input);
+    let cache_write = written.min(input - cache_read);
+    Usage {
+        source: UsageSource::Reported,
+        prompt_tokens: prompt,
+        completion_tokens: completion,
+        total_tokens: Some(total),
+        parts: UsageParts {
+            uncached_input: input - cache_read - cache_write,
+            cache_read,
+            cache_write,
+            output: if on_top { output } else { output - reasoning },
+            reasoning,
+        },
+        raw: Some(raw.to_owned()),
+    }
+}
+
+/// The usage in an object of Anthropic's: input tokens are those that no cache had a part in, so the whole input is the sum
+/// of three numbers.
+pub(super) fn anthropic(raw: Option<&RawValue>) -> Usage {
+    let Some(raw) = raw else { return Usage::default() };
+    let unread = Usage { raw: Some(raw.to_owned()), ..Usage::default() };
+    let Some(Object(Some(reported))) = shaped::<Object<AnthropicUsage>>(raw.get()) else { return unread };
+    let (uncached, completion) = (reported.input_tokens.0, reported.output_tokens.0);
+    let caches = [reported.cache_read_input_tokens.0, reported.cache_creation_input_tokens.0];
+    let inputs = [uncached, caches[0], caches[1]];
+    if inputs.iter().all(Option::is_none) && completion.is_none() {
+        return unread;
+    }
+    let [uncached_input, cache_read, cache_write] = inputs.map(|count| count.unwrap_or(0));
+    let prompt = inputs.iter().flatten().copied().reduce(u64::saturating_add);
+    let output = completion.unwrap_or(0);
+    let reasoning = reported.output_tokens_details.0.and_then(|details| details.thinking_tokens.0);
+    let reasoning = reasoning.unwrap_or(0).min(output);
+    Usage {
+        source: UsageSource::Reported,
+        prompt_tokens: prompt,
+        completion_tokens: completion,
+        total_tokens: Some(prompt.unwrap_or(0).saturating_add(output)),
+        parts: UsageParts { uncached_input, cache_read, cache_write, output: output - reasoning, reasoning },
+        raw: Some(raw.to_owned()),
+    }
+}
+
+/// The first of these that was reported.
+fn first<const N: usize>(counts: [Count; N]) -> u64 {
+    counts.into_iter().find_map(|count| count.0).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(json: &str) -> Box<RawValue> {
+        RawValue::from_string(json.to_owned()).unwrap()
+    }
+
+    /// Input and output as a whole, then the parts: uncached, read, written, output, reasoning.
+    fn check(read: fn(Option<&RawValue>) -> Usage, json: &str, whole: [Option<u64>; 3], parts: [u64; 5]) {
+        let usage = read(Some(&raw(json)));
+        assert_eq!([usage.prompt_tokens, usage.completion_tokens, usage.total_tokens], whole, "{json}");
+        let UsageParts { uncached_input, cache_read, cache_write, output, reasoning } = usage.parts;
+        assert_eq!([uncached_input, cache_read, cache_write, output, reasoning], parts, "{json}");
+        assert_eq!(usage.raw.unwrap().get(), json, "untouched");
+    }
+
+    #[test]
+    fn parts_are_disjoint() {
+        let some = |a, b, c| [Some(a), Some(b), Some(c)];
+        check(
+            openai,
+            r#"{"prompt_tokens":10,"completion_tokens":7,"total_tokens":17,"prompt_tokens_details":{"cached_tokens":4,"cache_write_tokens":2},"completion_tokens_details":{"reasoning_tokens":5}}"#,
+            some(10, 7, 17),
+            [4, 4, 2, 2, 5],
+        );
+        // Reasoning on top of the completion, as the total shows.
+        check(
+            openai,
+            r#"{"prompt_tokens":10,"completion_tokens":7,"total_tokens":22,"completion_tokens_details":{"reasoning_tokens":5}}"#,
+            some(10, 7, 22),
+            [10, 0, 0, 7, 5],
+        );
+        check(
+            openai,
+            r#"{"input_tokens":3,"output_tokens":2,"total_tokens":5,"input_tokens_details":{"cached_tokens":1},"output_tokens_details":{"reasoning_tokens":2}}"#,
+            some(3, 2, 5),
+            [2, 1, 0, 0, 2],
+        );
+        check(
+            openai,
+            r#"{"prompt_tokens":9,"completion_tokens":1,"prompt_cache_hit_tokens":8}"#,
+            some(9, 1, 10),
+            [1, 8, 0, 1, 0],
+        );
+        check(
+            anthropic,
+            r#"{"input_tokens":3,"cache_read_input_tokens":20,"cache_creation_input_tokens":100,"output_tokens":9,"output_tokens_details":{"thinking_tokens":4}}"#,
+            some(123, 9, 132),
+            [3, 20, 100, 5, 4],
+        );
+        check(anthropic, r#"{"output_tokens":9}"#, [None, Some(9), Some(9)], [0, 0, 0, 9, 0]);
+    }
+
+    #[test]
+    fn a_reported_zero_is_reported_and_nonsense_is_unknown() {
+        let zero = openai(Some(&raw(r#"{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}"#)));
+        assert_eq!((zero.source, zero.prompt_tokens), (UsageSource::Reported, Some(0)));
+        let zero = anthropic(Some(&raw(r#"{"input_tokens":0,"output_tokens":0}"#)));
+        assert_eq!((zero.source, zero.completion_tokens), (UsageSource::Reported, Some(0)));
+        for odd in ["{}", "[1]", "\"many\"", r#"{"prompt_tokens":"7"}"#, r#"{"input_tokens":-1}"#] {
+            for read in [openai, anthropic] {
+                let usage = read(Some(&raw(odd)));
+                assert_eq!(usage.source, UsageSource::Unknown, "{odd}");
+                assert!(usage.raw.is_some());
+            }
+        }
+        assert!(openai(None).raw.is_none());
+    }
+
+    #[test]
+    fn numbers_beyond_all_sense_do_not_overflow() {
+        let most = u64::MAX;
+        let json = format!(
+            r#"{{"prompt_tokens":{most},"completion_tokens":{most},"completion_tokens_details":{{"reasoning_tokens":{most}}}}}"#
+        );
+        assert_eq!(openai(Some(&raw(&json))).total_tokens, Some(most));
+        let json = format!(r#"{{"input_tokens":{most},"cache_read_input_tokens":{most},"output_tokens":{most}}}"#);
+        assert_eq!(anthropic(Some(&raw(&json))).total_tokens, Some(most));
+    }
+}

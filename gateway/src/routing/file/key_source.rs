@@ -1,0 +1,15 @@
+//! Where the routes file says that a key is kept.
+
+use secrecy::SecretString;
+
+/// Where a key is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeySource<'a> {
+    /// In this environment variable.
+    Variable(&'a str),
+    /// In this file, which holds nothing else.
+    File(&'a str),
+}
+
+/// Fetches a key; the error says what is wrong with its source.
+pub type Keys<'a> = dyn Fn(KeySource<'_>) -> Result<SecretString, String> + 'a;

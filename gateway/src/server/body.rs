@@ -1,0 +1,77 @@
+//! The bodies of requests, read within bounds of size and time.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use bytes::Bytes;
+use http::header::{self, HeaderMap};
+use http::request::Parts;
+use http_body::Body as _;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio::time::timeout;
+
+use crate::auth::Caller;
+use crate::error::ApiError;
+use crate::server::gateway::Gateway;
+
+/// How long the rest of a refused request is read.
+const READ_AWAY_WITHIN: Duration = Duration::from_secs(2);
+
+impl Gateway {
+    /// Who asks, and the parts of a request with a JSON body, within bounds.
+    pub(super) async fn read_json(&self, request: Request) -> Result<(Caller, HeaderMap, Bytes), ApiError> {
+        let (head, mut body) = request.into_parts();
+        match self.read_body(&head, &mut body).await {
+            Ok((caller, bytes)) => Ok((caller, head.headers, bytes)),
+            Err(error) => {
+                self.read_away(&head.headers, body);
+                Err(error)
+            }
+        }
+    }
+
+    async fn read_body(&self, head: &Parts, body: &mut Body) -> Result<(Caller, Bytes), ApiError> {
+        let caller = self.prove(&head.method, &head.headers)?;
+        let is_json =
+            head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
+                let essence = value.split(';').next().unwrap_or("").trim();
+                essence.eq_ignore_ascii_case("application/json") || essence.to_ascii_lowercase().ends_with("+json")
+            });
+        if !is_json {
+            return Err(ApiError::unsupported_media_type());
+        }
+        let limit = self.chats.limits.body_bytes;
+        let body = read_bounded(body, limit, self.chats.limits.read_timeout).await?;
+        Ok((caller, body))
+    }
+
+    /// Reads what is left of the body of a request that is refused, within bounds, while the refusal is on its way: the
+    /// connection of a client that writes everything before it reads would be reset otherwise, and the refusal lost. One that
+    /// waits to be told to go on has sent nothing.
+    pub(super) fn read_away(&self, headers: &HeaderMap, mut body: Body) {
+        if body.is_end_stream() || headers.contains_key(header::EXPECT) {
+            return;
+        }
+        let mut left = self.chats.limits.body_bytes.saturating_mul(2);
+        tokio::spawn(timeout(READ_AWAY_WITHIN, async move {
+            while let Some(Ok(frame)) = body.frame().await {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                let Some(rest) = left.checked_sub(bytes) else { return };
+                left = rest;
+            }
+        }));
+    }
+}
+
+/// The whole of a body that is no longer than `limit` bytes and has come within this time.
+pub(super) async fn read_bounded(body: &mut Body, limit: usize, within: Duration) -> Result<Bytes, ApiError> {
+    let body = timeout(within, Limited::new(body, limit).collect())
+        .await
+        .map_err(|_| ApiError::body_timeout())?
+        .map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+            Some(_) => ApiError::body_too_large(limit),
+            None => ApiError::body_unreadable(),
+        })?;
+    Ok(body.to_bytes())
+}

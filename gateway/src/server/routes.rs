@@ -1,0 +1,69 @@
+//! The routes. Each checks the caller before anything else happens: `Gateway::prove` is where a
+//! [`Caller`](crate::auth::Caller) comes from.
+//!
+//! Every layer costs each request some allocations and moves, so what only some routes need is on no others' way.
+
+mod chat;
+mod conversations;
+mod count_tokens;
+mod health;
+mod models;
+mod recorder_api;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, patch, post};
+use http::Uri;
+
+use crate::error::{self, ApiError};
+use crate::server::cors::cors;
+use crate::server::gateway::Gateway;
+use crate::server::pages;
+
+/// Every route.
+pub fn router(gateway: Arc<Gateway>) -> Router {
+    let cors = cors(&gateway.cors_origins);
+    // Anthropic's clients read errors in another shape than OpenAI's, and the request's id in another header.
+    let anthropic = Router::new()
+        .route("/v1/messages", post(chat::anthropic))
+        .route("/v1/messages/count_tokens", post(count_tokens::count))
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(map_response(async |response: Response| error::for_anthropic(response)));
+    Router::new()
+        .route("/api/chat", post(chat::frontend))
+        .route("/v1/chat/completions", post(chat::openai))
+        .route("/v1/responses", post(chat::responses))
+        .merge(anthropic)
+        .route("/v1/models", get(models::list))
+        .route("/api/conversations", post(conversations::create).get(recorder_api::pass_proven))
+        .route(
+            "/api/conversations/{id}",
+            patch(conversations::change).delete(conversations::delete).get(recorder_api::pass_proven),
+        )
+        .merge(pages::router())
+        .merge(recorder_api::router())
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(cors)
+        .with_state(gateway)
+}
+
+async fn method_not_allowed(State(gateway): State<Arc<Gateway>>, request: Request) -> ApiError {
+    let (head, body) = request.into_parts();
+    gateway.read_away(&head.headers, body);
+    ApiError::method_not_allowed()
+}
+
+async fn no_such_route(State(gateway): State<Arc<Gateway>>, uri: Uri, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    gateway.read_away(&head.headers, body);
+    let response = ApiError::no_such_route().into_response();
+    if uri.path().starts_with("/v1/messages") { error::for_anthropic(response) } else { response }
+}

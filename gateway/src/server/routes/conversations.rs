@@ -1,0 +1,191 @@
+//! Opening a conversation ahead of its first chat, renaming it, putting it away, deleting it.
+//!
+//! Each is an event, and on the record before it is answered. A change then waits a little until it can be read: whoever is
+//! told 200 or 204 sees it in everything that is read from then on, wherever; with 202 it is yet to be seen.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use shared::event::{ConversationChanged, ConversationCreated, ConversationDeleted, Event};
+use shared::id::{ChangeId, ConversationId};
+use time::OffsetDateTime;
+
+use crate::auth::Caller;
+use crate::error::ApiError;
+use crate::request::InvalidRequest;
+use crate::server::gateway::Gateway;
+
+/// The longest title, in characters.
+const MAX_TITLE: usize = 200;
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct NewConversation {
+    title: Option<String>,
+    model: Option<String>,
+    temperature: Option<f64>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Created {
+    id: ConversationId,
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+}
+
+#[derive(Deserialize)]
+struct Change {
+    title: Option<String>,
+    archived: Option<bool>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Pending {
+    id: ConversationId,
+    change_id: Option<ChangeId>,
+    pending: bool,
+}
+
+/// Makes an id, and answers when the conversation is on the record.
+pub(super) async fn create(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
+    gateway.create_conversation(request).await.map_err(|error| gateway.refuse(error))
+}
+
+/// Renames a conversation, puts it away, or takes it out again.
+pub(super) async fn change(
+    State(gateway): State<Arc<Gateway>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    gateway.change_conversation(&id, request).await.map_err(|error| gateway.refuse(error))
+}
+
+/// Deletes a conversation.
+pub(super) async fn delete(
+    State(gateway): State<Arc<Gateway>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    gateway.delete_conversation(&id, request).await.map_err(|error| gateway.refuse(error))
+}
+
+impl Gateway {
+    async fn change_conversation(&self, id: &str, request: Request) -> Result<Response, ApiError> {
+        let (caller, headers, body) = self.read_json(request).await?;
+        let conversation_id = self.own_conversation(&caller, id)?;
+        let Change { title, archived } = parse_change(&body)?;
+        let change_id = ChangeId::mint();
+        let seen = format!("changeId={change_id}&title={}&archived={}", title.is_some(), archived.is_some());
+        self.record(&Event::ConversationChanged(Box::new(ConversationChanged {
+            change_id,
+            conversation_id,
+            user_id: caller.user,
+            changed_at: shared::event::now(),
+            title,
+            archived,
+        })))
+        .await?;
+        Ok(self.seen(conversation_id, Some(change_id), &seen, &headers).await)
+    }
+
+    async fn delete_conversation(&self, id: &str, request: Request) -> Result<Response, ApiError> {
+        let (head, _) = request.into_parts();
+        let caller = self.prove(&head.method, &head.headers)?;
+        let conversation_id = self.own_conversation(&caller, id)?;
+        self.record(&Event::ConversationDeleted(Box::new(ConversationDeleted {
+            conversation_id,
+            user_id: caller.user,
+            deleted_at: shared::event::now(),
+        })))
+        .await?;
+        Ok(self.seen(conversation_id, None, "", &head.headers).await)
+    }
+
+    fn own_conversation(&self, caller: &Caller, id: &str) -> Result<ConversationId, ApiError> {
+        self.chats.conversations.open(&caller.user, id).ok_or_else(ApiError::no_such_conversation)
+    }
+
+    async fn record(&self, event: &Event) -> Result<(), ApiError> {
+        let recording = &self.chats.recording;
+        if !recording.journal.is_available() {
+            return Err(ApiError::cannot_record());
+        }
+        self.chats.durable(recording.journal.record(event)).await
+    }
+
+    async fn seen(
+        &self,
+        id: ConversationId,
+        change_id: Option<ChangeId>,
+        change: &str,
+        headers: &HeaderMap,
+    ) -> Response {
+        let seen = match &self.reads {
+            Some(reads) => reads.seen(id, change, headers).await,
+            None => None,
+        };
+        let pending = || (StatusCode::ACCEPTED, Json(Pending { id, change_id, pending: true })).into_response();
+        seen.unwrap_or_else(pending)
+    }
+
+    async fn create_conversation(&self, request: Request) -> Result<Response, ApiError> {
+        let (caller, _, body) = self.read_json(request).await?;
+        let new = parse(&body)?;
+        let recording = &self.chats.recording;
+        if !recording.journal.is_available() {
+            return Err(ApiError::cannot_record());
+        }
+        let created_at = shared::event::now();
+        let id = self.chats.conversations.mint(&caller.user, created_at);
+        let recorded = recording.journal.record(&Event::ConversationCreated(Box::new(ConversationCreated {
+            conversation_id: id,
+            user_id: caller.user,
+            created_at,
+            title: new.title,
+            model: new.model,
+            temperature: new.temperature,
+        })));
+        self.chats.durable(recorded).await?;
+        Ok((StatusCode::CREATED, Json(Created { id, created_at })).into_response())
+    }
+}
+
+fn parse_change(body: &[u8]) -> Result<Change, InvalidRequest> {
+    let invalid = |message: String, param| InvalidRequest { message, param };
+    let change: Change = serde_json::from_slice(body)
+        .map_err(|error| invalid(format!("expected an object with title, archived, or both: {error}"), None))?;
+    if change.title.is_none() && change.archived.is_none() {
+        return Err(invalid("expected title, archived, or both".into(), None));
+    }
+    let is_blank = |title: &str| title.chars().all(|c| c.is_whitespace() || c.is_control());
+    if change.title.as_ref().is_some_and(|title| is_blank(title) || title.chars().count() > MAX_TITLE) {
+        return Err(invalid(
+            format!("title: expected 1 to {MAX_TITLE} characters, not only blank ones"),
+            Some("title"),
+        ));
+    }
+    Ok(change)
+}
+
+fn parse(body: &[u8]) -> Result<NewConversation, InvalidRequest> {
+    let invalid = |message: String, param| InvalidRequest { message, param };
+    if body.trim_ascii().is_empty() {
+        return Ok(NewConversation::default());
+    }
+    let new: NewConversation = serde_json::from_slice(body).map_err(|error| {
+        invalid(format!("expected an object with title, model and temperature, all optional: {error}"), None)
+    })?;
+    if new.title.as_ref().is_some_and(|title| title.chars().count() > MAX_TITLE) {
+        return Err(invalid(format!("title: expected at most {MAX_TITLE} characters"), Some("title")));
+    }
+    if new.model.as_ref().is_some_and(|model| model.is_empty() || model.len() > 256) {
+        return Err(invalid("model: expected a model name of 1 to 256 bytes".into(), Some("model")));
+    }
+    Ok(new)
+}

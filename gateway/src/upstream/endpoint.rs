@@ -1,0 +1,258 @@
+//! The upstream: an LLM provider's endpoint, over connections that are kept for the next chat.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, HOST};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
+use http_body_util::Full;
+use secrecy::ExposeSecret;
+use shared::event::Attempt;
+use tokio::time::timeout;
+
+use crate::routing::breaker::{Admission, Breaker, Change};
+use crate::routing::{KeyHeader, UpstreamSettings};
+use crate::upstream::body::UpstreamBody;
+use crate::upstream::error::UpstreamError;
+use crate::upstream::pool::{Line, Pool};
+
+/// For how long an upstream that refused to be asked for usage is not asked again.
+const REFUSAL_HOLDS: Duration = Duration::from_secs(3600);
+
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const API_KEY: HeaderName = HeaderName::from_static("api-key");
+
+/// One upstream.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Its settings.
+    pub settings: UpstreamSettings,
+    /// The models that it has, by its own word.
+    pub known_models: tokio::sync::Mutex<Known>,
+    host: HeaderValue,
+    keys: Option<KeyValues>,
+    breaker: Mutex<Breaker>,
+    /// When it last refused to be asked for usage.
+    refused_usage: Mutex<Option<Instant>>,
+    /// Its connections.
+    pool: Arc<Pool>,
+}
+
+/// What an upstream said it has, and when.
+#[derive(Debug, Default)]
+pub struct Known {
+    pub(super) ids: Arc<[String]>,
+    pub(super) asked_at: Option<Instant>,
+}
+
+/// The gateway's own key, as header values.
+#[derive(Debug)]
+struct KeyValues {
+    bearer: HeaderValue,
+    bare: HeaderValue,
+}
+
+impl Upstream {
+    /// An upstream as configured.
+    pub fn new(settings: UpstreamSettings) -> anyhow::Result<Self> {
+        let authority = settings.base_url.authority().map_or("", http::uri::Authority::as_str);
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        let value = |text: &str| {
+            let value = HeaderValue::try_from(text);
+            let mut value = value.map_err(|_| {
+                anyhow::anyhow!("the key of upstream {} is malformed: expected visible ASCII characters", settings.name)
+            })?;
+            value.set_sensitive(true);
+            anyhow::Ok(value)
+        };
+        let keys = settings.key.as_ref().map(|key| {
+            let key = key.expose_secret();
+            anyhow::Ok(KeyValues { bearer: value(&format!("Bearer {key}"))?, bare: value(key)? })
+        });
+        Ok(Self {
+            host: HeaderValue::try_from(host)?,
+            keys: keys.transpose()?,
+            pool: Arc::new(Pool::new(&settings.base_url, settings.keep_alive)?),
+            settings,
+            known_models: tokio::sync::Mutex::default(),
+            breaker: Mutex::default(),
+            refused_usage: Mutex::default(),
+        })
+    }
+
+    /// Its name, as in events and metrics.
+    pub fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// Whether it is to be tried now; see [`Breaker`].
+    pub fn admit(&self) -> Admission {
+        self.breaker().admit(Instant::now())
+    }
+
+    /// Whether it is tried without reserve.
+    pub fn is_well(&self) -> bool {
+        self.breaker().is_closed()
+    }
+
+    /// Takes in how a try went.
+    pub fn tried(&self, went_well: bool) {
+        let change = if went_well { self.breaker().succeeded() } else { self.breaker().failed(Instant::now()) };
+        match change {
+            Change::None => {}
+            Change::Opened(rest) => {
+                tracing::warn!(upstream = self.name(), ?rest, "an upstream fails again and again: it is passed over");
+            }
+            Change::Closed => tracing::info!(upstream = self.name(), "an upstream answers again"),
+        }
+    }
+
+    /// Whether it may be asked for usage that the client did not ask for: it is not if that is its setting, nor within an
+    /// hour after it refused.
+    pub fn may_be_asked_for_usage(&self) -> bool {
+        let refused = *self.refused_usage.lock().unwrap_or_else(PoisonError::into_inner);
+        self.settings.ask_for_usage && refused.is_none_or(|at| at.elapsed() > REFUSAL_HOLDS)
+    }
+
+    /// It refused to be asked for usage, and answered when it was not.
+    pub fn refused_usage(&self) {
+        *self.refused_usage.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        tracing::info!(
+            upstream = self.name(),
+            "an upstream refuses stream_options: for an hour it is not asked for usage"
+        );
+    }
+
+    /// Sends one request, and waits for the head of the response. Every try is noted in `attempts`.
+    ///
+    /// A connection that was kept may turn out to have been closed by the other side just now. Then, and only then, the
+    /// request is sent once more, on a new one.
+    pub async fn send(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+        body: &Bytes,
+        attempts: &mut Vec<Attempt>,
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        let kept = self.pool.kept();
+        let was_kept = kept.is_some();
+        let first = self.attempt(kept, self.request(method, path, headers, body), attempts).await;
+        match first {
+            Err((UpstreamError::Http(error), MayBeLost::Yes)) if was_kept && !error.is_parse() => {
+                let request = self.request(method, path, headers, body);
+                self.attempt(None, request, attempts).await.map_err(|(error, _)| error)
+            }
+            other => other.map_err(|(error, _)| error),
+        }
+    }
+
+    /// The text without the gateway's own key, should the upstream have repeated it.
+    pub fn redact(&self, text: &str) -> String {
+        match &self.settings.key {
+            Some(key) if text.contains(key.expose_secret()) => text.replace(key.expose_secret(), "[redacted]"),
+            _ => text.to_owned(),
+        }
+    }
+
+    /// Closes connections that have been unused for too long.
+    pub fn close_unused(&self) {
+        self.pool.close_unused();
+    }
+
+    async fn attempt(
+        &self,
+        kept: Option<Line>,
+        request: Request<Full<Bytes>>,
+        attempts: &mut Vec<Attempt>,
+    ) -> Result<Response<UpstreamBody>, (UpstreamError, MayBeLost)> {
+        let (started_at, clock) = (shared::event::now(), Instant::now());
+        // Noted before anything is awaited: a client that leaves meanwhile leaves a trace of it.
+        attempts.push(Attempt {
+            upstream: self.name().to_owned(),
+            started_at,
+            duration_ms: 0,
+            status: None,
+            error: None,
+        });
+        let result = self.exchange(kept, request).await;
+        if let Some(attempt) = attempts.last_mut() {
+            attempt.duration_ms = millis(clock.elapsed());
+            match &result {
+                Ok(response) => attempt.status = Some(response.status().as_u16()),
+                Err((error, _)) => attempt.error = Some(error.code().to_owned()),
+            }
+        }
+        result
+    }
+
+    async fn exchange(
+        &self,
+        kept: Option<Line>,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<UpstreamBody>, (UpstreamError, MayBeLost)> {
+        let line = match kept {
+            Some(line) => line,
+            None => {
+                // In a place of its own: a connection that was kept should not pay for what opening one takes.
+                let opened = timeout(self.settings.connect_timeout, Box::pin(self.pool.open())).await;
+                opened.unwrap_or(Err(UpstreamError::ConnectTimeout)).map_err(|error| (error, MayBeLost::No))?
+            }
+        };
+        let too_late = (UpstreamError::HeadTimeout, MayBeLost::No);
+        match line {
+            Line::Driven(mut connection) => {
+                let answer = timeout(self.settings.head_timeout, connection.exchange(request)).await;
+                let response = answer.map_err(|_| too_late)?.map_err(|e| (UpstreamError::Http(e), MayBeLost::Yes))?;
+                Ok(response.map(|incoming| UpstreamBody::driven(incoming, connection, Arc::clone(&self.pool))))
+            }
+            Line::Shared(mut place) => {
+                let Some(authority) = self.settings.base_url.authority() else { return Err(too_late) };
+                let answer = timeout(self.settings.head_timeout, place.exchange(request, authority)).await;
+                // Where the connection still stands, the upstream got the request and refused to go on with it.
+                let may_be_lost = if place.is_closed() { MayBeLost::Yes } else { MayBeLost::No };
+                let response = answer.map_err(|_| too_late)?.map_err(|e| (UpstreamError::Http(e), may_be_lost))?;
+                Ok(response.map(|incoming| UpstreamBody::shared(incoming, place.into_ticket())))
+            }
+        }
+    }
+
+    fn request(&self, method: &Method, path: &str, headers: &HeaderMap, body: &Bytes) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(body.clone()));
+        *request.method_mut() = method.clone();
+        *request.uri_mut() =
+            format!("{}{path}", self.settings.base_url.path().trim_end_matches('/')).parse().unwrap_or_default();
+        *request.headers_mut() = headers.clone();
+        request.headers_mut().insert(HOST, self.host.clone());
+        for (name, value) in &self.settings.headers {
+            request.headers_mut().insert(name, value.clone());
+        }
+        if let Some(keys) = &self.keys {
+            let (name, value) = match self.settings.key_header {
+                KeyHeader::ByDialect if path.starts_with("/messages") => (X_API_KEY, &keys.bare),
+                KeyHeader::ByDialect | KeyHeader::Authorization => (AUTHORIZATION, &keys.bearer),
+                KeyHeader::XApiKey => (X_API_KEY, &keys.bare),
+                KeyHeader::ApiKey => (API_KEY, &keys.bare),
+            };
+            request.headers_mut().insert(name, value.clone());
+        }
+        request
+    }
+
+    fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a request that failed may never have reached the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum MayBeLost {
+    Yes,
+    No,
+}
+
+/// Whole milliseconds.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,230 @@
+//! Sessions of accounts: begun, gone on with, ended.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use shared::id::UserId;
+use shared::token::{Claims, ISSUER, Minter};
+use sqlx::postgres::PgPool;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use super::error::AccountError;
+use super::password::Passwords;
+use super::refresh::{self, RefreshToken, Successors};
+use super::throttle;
+use crate::store::guesses;
+use crate::store::sessions::{self, EndedBy};
+use crate::store::users::{self, User};
+
+/// What accounts need.
+pub struct Accounts {
+    /// The database.
+    pub pool: PgPool,
+    pub(super) passwords: Passwords,
+    signing: RwLock<Arc<Signing>>,
+    token_ttl: Duration,
+    session_ttl: Duration,
+}
+
+/// What the private key is for.
+pub struct Signing {
+    /// Signs access tokens.
+    pub minter: Minter,
+    /// Makes refresh tokens of used ones.
+    pub successors: Successors,
+}
+
+/// A session that has just begun or gone on.
+#[derive(Debug)]
+pub struct Session {
+    /// Whose it is.
+    pub user: User,
+    /// Until when the access token is good.
+    pub expires_at: OffsetDateTime,
+    /// The access token.
+    pub access_token: String,
+    /// The refresh token, and until when it is good.
+    pub refresh_token: RefreshToken,
+    /// Until when the session can be refreshed.
+    pub session_expires_at: OffsetDateTime,
+}
+
+impl std::fmt::Debug for Accounts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Accounts").field("token_ttl", &self.token_ttl).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Signing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signing").field("minter", &self.minter).finish_non_exhaustive()
+    }
+}
+
+impl Accounts {
+    /// Accounts in this database, with tokens signed so.
+    pub fn new(pool: PgPool, signing: Signing, token_ttl: Duration, session_ttl: Duration) -> Self {
+        let signing = RwLock::new(Arc::new(signing));
+        Self { pool, passwords: Passwords::default(), signing, token_ttl, session_ttl }
+    }
+
+    /// Signs with another key from now on.
+    pub fn sign_with(&self, signing: Signing) {
+        *self.signing.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(signing);
+    }
+
+    fn signing(&self) -> Arc<Signing> {
+        Arc::clone(&self.signing.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Begins a session for whoever knows the password. Takes as long whether or not there is such an account.
+    pub async fn login(&self, name: &str, password: &str, address: &str) -> Result<Session, AccountError> {
+        let now = shared::event::now();
+        throttle::login(&self.pool, name, address, now).await?;
+        let found = users::credentials(&self.pool, name).await?;
+        let hash = found.as_ref().and_then(|(_, hash)| hash.as_deref());
+        let is_right = self.passwords.verify(password, hash).await?;
+        match found {
+            Some((user, _)) if is_right && user.disabled_at.is_none() => {
+                throttle::login_succeeded(&self.pool, name, address).await?;
+                self.begin(user, address).await
+            }
+            Some(_) | None => Err(AccountError::WrongCredentials),
+        }
+    }
+
+    /// Goes on with a session. A token that was used before ends it: two parties have it, and one of them is a thief. Only
+    /// the very next moment is forgiven, when it is most likely the same client asking twice, and gets the same answer.
+    pub async fn refresh(&self, token: &RefreshToken) -> Result<Session, AccountError> {
+        let now = shared::event::now();
+        let hash = token.hash();
+        let signing = self.signing();
+        let next = signing.successors.of(token);
+        let mut tx = self.pool.begin().await?;
+        let Some(presented) = sessions::present(&mut tx, &hash).await? else { return Err(AccountError::SessionEnded) };
+        if presented.is_ended || presented.expires_at <= now {
+            return Err(AccountError::SessionEnded);
+        }
+        match presented.used_at {
+            None => {
+                sessions::mark_used(&mut tx, &hash, now).await?;
+                sessions::add_token(&mut tx, &next.hash(), presented.session_id, now).await?;
+            }
+            Some(used_at) => {
+                let is_repeat = now - used_at <= refresh::GRACE && sessions::is_unused(&mut tx, &next.hash()).await?;
+                if !is_repeat {
+                    sessions::end(&mut tx, presented.session_id, EndedBy::Reuse, now).await?;
+                    tx.commit().await?;
+                    tracing::warn!(session = %presented.session_id, user = %presented.user_id, "a refresh token came a second time: the session was ended");
+                    return Err(AccountError::SessionEnded);
+                }
+            }
+        }
+        tx.commit().await?;
+        let user = users::by_id(&self.pool, presented.user_id.as_str()).await?;
+        let user = user.filter(|user| user.disabled_at.is_none()).ok_or(AccountError::SessionEnded)?;
+        self.session(&signing, user, presented.session_id, next, presented.expires_at)
+    }
+
+    /// Ends the session of a refresh token, or this one.
+    pub async fn logout(&self, token: Option<&RefreshToken>, session: Option<Uuid>) -> Result<(), AccountError> {
+        let now = shared::event::now();
+        let mut tx = self.pool.begin().await?;
+        let presented = match token {
+            Some(token) => sessions::present(&mut tx, &token.hash()).await?.map(|presented| presented.session_id),
+            None => None,
+        };
+        for session in presented.into_iter().chain(session) {
+            sessions::end(&mut tx, session, EndedBy::Logout, now).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
+    /// Changes a password, and ends every other session of the user.
+    pub async fn change_password(
+        &self,
+        user: &User,
+        session: Option<Uuid>,
+        (current, new): (&str, &str),
+        address: &str,
+    ) -> Result<(), AccountError> {
+        let now = shared::event::now();
+        throttle::login(&self.pool, &user.name, address, now).await?;
+        let hash = users::credentials(&self.pool, &user.name).await?.and_then(|(_, hash)| hash);
+        let hash = hash.ok_or(AccountError::NoAccount)?;
+        if !self.passwords.verify(current, Some(&hash)).await? {
+            return Err(AccountError::WrongCredentials);
+        }
+        throttle::login_succeeded(&self.pool, &user.name, address).await?;
+        self.set_password(&user.user_id, session, new).await
+    }
+
+    /// Sets a password, and ends every session of the user but this one.
+    pub async fn set_password(&self, user: &UserId, but: Option<Uuid>, new: &str) -> Result<(), AccountError> {
+        let hash = self.passwords.hash(new).await?;
+        let mut tx = self.pool.begin().await?;
+        if !users::set_password(&mut tx, user, &hash).await? {
+            return Err(AccountError::NoAccount);
+        }
+        sessions::end_others(&mut tx, user, but, EndedBy::Password, shared::event::now()).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Disables an account, and ends its sessions; or lets it in again.
+    pub async fn set_disabled(&self, user: &UserId, disabled: bool) -> Result<bool, sqlx::Error> {
+        set_disabled(&self.pool, user, disabled).await
+    }
+
+    pub(super) async fn begin(&self, user: User, address: &str) -> Result<Session, AccountError> {
+        let now = shared::event::now();
+        let (session_id, expires_at) = (Uuid::now_v7(), now + self.session_ttl);
+        let token = RefreshToken::new();
+        let mut tx = self.pool.begin().await?;
+        sessions::create(&mut tx, session_id, &user.user_id, address, now, expires_at).await?;
+        sessions::add_token(&mut tx, &token.hash(), session_id, now).await?;
+        tx.commit().await?;
+        self.session(&self.signing(), user, session_id, token, expires_at)
+    }
+
+    fn session(
+        &self,
+        signing: &Signing,
+        user: User,
+        session_id: Uuid,
+        refresh_token: RefreshToken,
+        session_expires_at: OffsetDateTime,
+    ) -> Result<Session, AccountError> {
+        let now = OffsetDateTime::now_utc();
+        let expires_at = (now + self.token_ttl).replace_nanosecond(0).unwrap_or(now);
+        let access_token = signing.minter.mint(&Claims {
+            iss: ISSUER.to_owned(),
+            sub: user.user_id.clone(),
+            iat: now.unix_timestamp(),
+            exp: expires_at.unix_timestamp(),
+            role: user.role,
+            sid: Some(session_id),
+        })?;
+        Ok(Session { user, expires_at, access_token, refresh_token, session_expires_at })
+    }
+}
+
+/// Disables an account, and ends its sessions; or lets it in again. False: there is no such account.
+pub async fn set_disabled(pool: &PgPool, user: &UserId, disabled: bool) -> Result<bool, sqlx::Error> {
+    let now = shared::event::now();
+    let mut tx = pool.begin().await?;
+    let found = users::set_disabled(&mut tx, user, disabled.then_some(now)).await?;
+    if disabled {
+        sessions::end_others(&mut tx, user, None, EndedBy::Disabled, now).await?;
+    }
+    tx.commit().await?;
+    Ok(found)
+}
+
+/// Deletes what is over: sessions and guesses. To be called now and then, by any number of processes.
+pub async fn tidy(pool: &PgPool) -> Result<(), sqlx::Error> {
+    let now = shared::event::now();
+    // A batch at a time, so that nothing waits long; what is left is there the next time.
+    sessions::delete_expired(pool, now - Duration::days(1)).await?;
+    guesses::delete_old(pool, now - throttle::WINDOW * 2).await?;
+    Ok(())
+}

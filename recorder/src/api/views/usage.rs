@@ -1,0 +1,63 @@
+//! Usage.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::projection::usage_stats::Counts;
+
+/// Counts of calls, tokens, messages and conversations. Reported and estimated tokens are never mixed.
+#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct UsageCounts {
+    /// Chats that have ended.
+    api_calls: i64,
+    /// Chats that completed.
+    successful_calls: i64,
+    /// Chats that failed, or whose gateway was lost.
+    failed_calls: i64,
+    /// Input tokens that providers reported.
+    prompt_tokens: i64,
+    /// Output tokens that providers reported.
+    completion_tokens: i64,
+    /// All tokens that providers reported.
+    total_tokens: i64,
+    /// Input tokens of chats without a report, estimated.
+    estimated_prompt_tokens: i64,
+    /// Output tokens of chats without a report, estimated.
+    estimated_completion_tokens: i64,
+    /// All tokens of chats without a report, estimated.
+    estimated_tokens: i64,
+    /// Messages, of both sides.
+    messages_created: i64,
+    /// Conversations opened.
+    conversations_created: i64,
+}
+
+/// What a user used on one UTC day.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DayOfUsage {
+    /// The day.
+    #[schema(format = Date)]
+    pub(crate) date: String,
+    /// The sums.
+    #[serde(flatten)]
+    pub(crate) counts: UsageCounts,
+}
+
+impl From<Counts> for UsageCounts {
+    fn from(counts: Counts) -> Self {
+        Self {
+            api_calls: counts.api_calls,
+            successful_calls: counts.successful_calls,
+            failed_calls: counts.failed_calls,
+            prompt_tokens: counts.prompt_tokens,
+            completion_tokens: counts.completion_tokens,
+            total_tokens: counts.total_tokens,
+            estimated_prompt_tokens: counts.estimated_prompt_tokens,
+            estimated_completion_tokens: counts.estimated_completion_tokens,
+            estimated_tokens: counts.estimated_total_tokens,
+            messages_created: counts.messages_created,
+            conversations_created: counts.conversations_created,
+        }
+    }
+}

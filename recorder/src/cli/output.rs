@@ -1,0 +1,9 @@
+//! Standard output: what a command was asked for.
+
+use std::io::Write as _;
+
+use anyhow::Context as _;
+
+pub(super) fn print(line: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{line}").context("standard output could not be written")
+}

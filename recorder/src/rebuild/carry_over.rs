@@ -1,0 +1,123 @@
+//! What the live tables have and the log does not any more: taken over into the shadow.
+
+use shared::id::{ChatId, ConversationId};
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection as _};
+use time::{Date, OffsetDateTime};
+use uuid::Uuid;
+
+use super::error::ReprojectError;
+use super::reprojection::Reprojection;
+use crate::projection::Changes;
+use crate::projection::tables::Table;
+use crate::source::log::Extent;
+use crate::store;
+use crate::store::bulk;
+
+/// How many rows are carried over at a time.
+const CARRIED: i64 = 1000;
+/// How far the clocks of gateways and of the broker may be apart, where events from before the log's first one are gone.
+const SKEW: time::Duration = time::Duration::minutes(5);
+
+impl Reprojection {
+    /// Takes over from the live tables what is older than the log's first event, as far as the log does not have it. Where only
+    /// the days from `since` on are projected, that is what belongs to them; and of older conversations that they touch, the log
+    /// was not asked when they were opened.
+    pub async fn carry_over(
+        &mut self,
+        connection: &mut PgConnection,
+        extent: &Extent,
+        since: Option<Date>,
+    ) -> Result<(), ReprojectError> {
+        let begins = extent.begins_at.map(|at| if extent.is_cut { at + SKEW } else { at });
+        let before = [begins, self.as_of].into_iter().flatten().min();
+        let from = since.map(|day| day.midnight().assume_utc());
+        let opened_before = before.map(|before| from.map_or(before, |from| before.max(from)));
+        // Chats that are older than the log and yet belong to these days, if there can be any.
+        let any = from.zip(before).is_none_or(|(from, before)| from < before);
+        let (mut chat, mut conversation) = (Uuid::nil(), Uuid::nil());
+        loop {
+            if !any {
+                break;
+            }
+            let ids = self.lacking(connection, &self.lacking_chats(), chat, (from, before)).await?;
+            let Some(last) = ids.last() else { break };
+            chat = *last;
+            self.done.carried += ids.len() as u64;
+            self.carry(connection, &ids.into_iter().map(ChatId).collect::<Vec<_>>(), &[]).await?;
+        }
+        loop {
+            let ids =
+                self.lacking(connection, &self.lacking_conversations(), conversation, (from, opened_before)).await?;
+            let Some(last) = ids.last() else { break };
+            conversation = *last;
+            self.carry(connection, &[], &ids.into_iter().map(ConversationId).collect::<Vec<_>>()).await?;
+        }
+        if self.stop.is_cancelled() { Err(ReprojectError::Stopped) } else { Ok(()) }
+    }
+
+    async fn carry(
+        &self,
+        connection: &mut PgConnection,
+        chats: &[ChatId],
+        conversations: &[ConversationId],
+    ) -> Result<(), ReprojectError> {
+        self.shadow.leave(connection).await?;
+        let mut live = store::known(connection, chats, conversations).await?;
+        self.shadow.enter(connection).await?;
+        if let Some(as_of) = self.as_of {
+            live.as_of(as_of);
+        }
+        let projected = store::known(connection, chats, &[]).await?.chats;
+        let mut tx = connection.begin().await?;
+        let changes = Changes::of_rows(live.chats, live.messages, live.conversations, &projected);
+        let sums = bulk::write_but_sums(&mut tx, changes).await?;
+        bulk::write_sums(&mut tx, sums).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    async fn lacking(
+        &self,
+        connection: &mut PgConnection,
+        sql: &str,
+        after: Uuid,
+        (from, before): (Option<OffsetDateTime>, Option<OffsetDateTime>),
+    ) -> Result<Vec<Uuid>, sqlx::Error> {
+        if self.stop.is_cancelled() {
+            return Ok(Vec::new());
+        }
+        sqlx::query_scalar(AssertSqlSafe(sql.to_owned()))
+            .bind(after)
+            .bind(before)
+            .bind(CARRIED)
+            .bind(from)
+            .fetch_all(connection)
+            .await
+    }
+
+    fn lacking_chats(&self) -> String {
+        let (live, own) = (self.shadow.live(Table::Chats), self.shadow.own(Table::Chats));
+        format!(
+            "SELECT l.chat_id FROM {live} l LEFT JOIN {own} s USING (chat_id)
+             WHERE l.chat_id > $1 AND ($2::timestamptz IS NULL OR l.started_at < $2)
+               AND ($4::timestamptz IS NULL OR l.started_at >= $4)
+               AND (s.chat_id IS NULL
+                    OR l.request_digest IS NOT NULL AND s.request_digest IS NULL
+                    OR l.ending_digest IS NOT NULL AND s.ending_digest IS NULL)
+             ORDER BY l.chat_id LIMIT $3"
+        )
+    }
+
+    /// Where the log lacks the event that opened the conversation, or was not asked for it.
+    fn lacking_conversations(&self) -> String {
+        let (live, own) = (self.shadow.live(Table::Conversations), self.shadow.own(Table::Conversations));
+        format!(
+            "SELECT l.conversation_id FROM {live} l LEFT JOIN {own} s USING (conversation_id)
+             WHERE l.conversation_id > $1 AND ($2::timestamptz IS NULL OR l.created_at < $2)
+               AND (s.conversation_id IS NULL AND ($4::timestamptz IS NULL OR l.created_at >= $4)
+                    OR s.created_at > l.created_at)
+             ORDER BY l.conversation_id LIMIT $3"
+        )
+    }
+}

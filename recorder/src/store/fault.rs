@@ -1,0 +1,24 @@
+//! Errors of the database: what kind of trouble one is, and the error in words.
+
+use crate::policy::disposition::Fault;
+
+/// What kind of trouble an error is.
+pub fn fault(error: &sqlx::Error) -> Fault {
+    match error {
+        sqlx::Error::Database(error) => Fault::Sqlstate(error.code().unwrap_or_default().into_owned()),
+        sqlx::Error::Encode(_) | sqlx::Error::InvalidArgument(_) => Fault::Unencodable,
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Fault::Unreadable,
+        _ => Fault::Unreachable,
+    }
+}
+
+/// The error in words. PostgreSQL's detail is left out: it repeats the row, and so the text of a chat.
+pub fn describe(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => {
+            let place = error.constraint().or(error.table()).map(|name| format!(" ({name})")).unwrap_or_default();
+            format!("{} {}{place}", error.code().unwrap_or_default(), error.message())
+        }
+        error => error.to_string(),
+    }
+}

@@ -1,0 +1,60 @@
+//! Chats that have no end yet: rows of the `chats` table whose status is `started`.
+
+use shared::id::{ChatId, ConversationId, UserId};
+use sqlx::PgPool;
+use time::OffsetDateTime;
+
+use super::read::{user, utc};
+use crate::policy::failure_detector::Open;
+
+/// The gateways with chats that have no end yet, those with the oldest first.
+pub async fn open_gateways(pool: &PgPool, limit: u16) -> Result<Vec<Open>, sqlx::Error> {
+    sqlx::query_as!(
+        Open,
+        r#"SELECT gateway, min(started_at) AS "oldest!" FROM chats
+           WHERE status = 'started' GROUP BY gateway ORDER BY min(started_at) LIMIT $1"#,
+        i64::from(limit)
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// A chat that has no end yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of Chat")]
+pub struct OpenChat {
+    pub chat_id: ChatId,
+    pub conversation_id: ConversationId,
+    pub user_id: UserId,
+    pub gateway: String,
+    pub model: String,
+    pub started_at: OffsetDateTime,
+}
+
+/// Up to `limit` chats, of this gateway or of any, that started before a time and have no end yet.
+pub async fn open(
+    pool: &PgPool,
+    gateway: Option<&str>,
+    before: OffsetDateTime,
+    limit: u16,
+) -> Result<Vec<OpenChat>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "SELECT chat_id, conversation_id, user_id, gateway, model, started_at FROM chats
+         WHERE status = 'started' AND ($1::text IS NULL OR gateway = $1) AND started_at < $2
+         ORDER BY started_at, chat_id LIMIT $3",
+        gateway,
+        before,
+        i64::from(limit)
+    );
+    let rows = rows.fetch_all(pool).await?.into_iter().map(|row| {
+        Ok(OpenChat {
+            chat_id: ChatId(row.chat_id),
+            conversation_id: ConversationId(row.conversation_id),
+            user_id: user(row.user_id)?,
+            gateway: row.gateway,
+            model: row.model,
+            started_at: utc(row.started_at),
+        })
+    });
+    rows.collect()
+}

@@ -1,0 +1,241 @@
+//! One child process: its output goes to a log file, its exit can be awaited, and dropping it ends it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead as _, BufReader, PipeReader, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use tokio::sync::watch;
+
+use crate::reaper;
+
+/// How long a server may take to start or to stop. Generous: a machine that builds something else at the same time is slow.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How many lines of a log are shown when its process fails.
+const LAST_LINES: usize = 30;
+
+/// What to start, and how to tell that it is ready and how to end it.
+#[derive(Debug)]
+pub struct Start<'a> {
+    /// Its name in messages.
+    pub name: &'a str,
+    /// The program, its arguments and its environment.
+    pub command: Command,
+    /// Where its output goes; appended to.
+    pub log: &'a Path,
+    /// The first line of output that contains this says that it is ready.
+    pub ready: &'static str,
+    /// What ends it in good order.
+    pub stop: Signal,
+}
+
+/// A running child process, or one that ran.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    pid: Pid,
+    log: PathBuf,
+    stop: Signal,
+    /// Taken under the lock by the one who reaps the child, so that a signal never goes to another process's number.
+    alive: Arc<Mutex<bool>>,
+    exit: watch::Receiver<Option<ExitStatus>>,
+    ready: watch::Receiver<Option<String>>,
+    waiter: Option<JoinHandle<()>>,
+}
+
+impl Process {
+    /// Starts it. It runs in a process group of its own, so that an interrupt from the terminal reaches only us.
+    pub fn start(start: Start<'_>) -> anyhow::Result<Self> {
+        let Start { name, mut command, log, ready: marker, stop } = start;
+        let file = OpenOptions::new().create(true).append(true).open(log);
+        let file = file.with_context(|| format!("cannot open the log {}", log.display()))?;
+        let (reader, writer) = std::io::pipe()?;
+        command.stdin(Stdio::null()).stderr(writer.try_clone()?).stdout(writer).process_group(0);
+        let child = command.spawn().with_context(|| format!("cannot start {}", command.get_program().display()))?;
+        drop(command);
+        let pid = Pid::from_child(&child);
+        reaper::watch(pid, stop);
+
+        let (ready_sender, ready) = watch::channel(None);
+        std::thread::spawn(move || copy_lines(reader, file, marker, &ready_sender));
+        let (exit_sender, exit) = watch::channel(None);
+        let alive = Arc::new(Mutex::new(true));
+        let waiter = std::thread::spawn({
+            let alive = Arc::clone(&alive);
+            move || reap(child, pid, &alive, &exit_sender)
+        });
+        Ok(Self { name: name.to_owned(), pid, log: log.to_owned(), stop, alive, exit, ready, waiter: Some(waiter) })
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.pid.as_raw_pid().unsigned_abs()
+    }
+
+    /// Waits for the line that says it is ready, and returns it.
+    pub async fn ready(&self, within: Duration) -> anyhow::Result<String> {
+        let mut ready = self.ready.clone();
+        let said = async { ready.wait_for(Option::is_some).await.ok().and_then(|line| line.clone()) };
+        tokio::select! {
+            biased;
+            Some(line) = said => Ok(line),
+            status = self.exited() => bail!("{} ended ({status}) before it was ready\n{}", self.name, self.last_lines()),
+            () = tokio::time::sleep(within) => bail!("{} was not ready in {within:?}\n{}", self.name, self.last_lines()),
+        }
+    }
+
+    /// Waits for its end.
+    pub async fn exited(&self) -> ExitStatus {
+        let mut exit = self.exit.clone();
+        // The sender is dropped without a word only if the waiting thread died.
+        exit.wait_for(Option::is_some).await.ok().and_then(|status| *status).unwrap_or_else(|| ExitStatus::from_raw(-1))
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&self) -> bool {
+        self.exit.borrow().is_none()
+    }
+
+    /// Sends a signal, if it has not ended.
+    pub fn signal(&self, signal: Signal) {
+        if *self.alive.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = rustix::process::kill_process(self.pid, signal);
+        }
+    }
+
+    /// Ends it in good order, and by force if that takes longer than `within`, which is an error.
+    pub async fn stop(&self, within: Duration) -> anyhow::Result<ExitStatus> {
+        self.signal(self.stop);
+        if let Ok(status) = tokio::time::timeout(within, self.exited()).await {
+            return Ok(status);
+        }
+        self.signal(Signal::KILL);
+        self.exited().await;
+        bail!("{} did not stop in {within:?} and was killed\n{}", self.name, self.last_lines())
+    }
+
+    /// Ends it at once.
+    pub async fn kill9(&self) {
+        self.signal(Signal::KILL);
+        self.exited().await;
+    }
+
+    /// Suspends it: its connections stay open and nothing answers.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Waits until its output has this text.
+    pub async fn logged(&self, text: &str) -> anyhow::Result<()> {
+        let deadline = tokio::time::Instant::now() + 3 * PATIENCE;
+        loop {
+            if std::fs::read_to_string(&self.log).unwrap_or_default().contains(text) {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() > deadline {
+                bail!("{} did not log {text:?}\n{}", self.name, self.last_lines());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Where its output is.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// The end of its output.
+    pub fn last_lines(&self) -> String {
+        last_lines(&self.name, &self.log)
+    }
+
+    /// Its own children, as handles that stay theirs.
+    pub(crate) fn children(&self) -> Vec<Descendant> {
+        let list = format!("/proc/{0}/task/{0}/children", self.pid);
+        let list = std::fs::read_to_string(list).unwrap_or_default();
+        let pids = list.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
+        pids.filter_map(Descendant::open).collect()
+    }
+}
+
+impl Drop for Process {
+    #[expect(clippy::print_stderr, reason = "the log of a server is what explains a failing test")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.last_lines());
+        }
+        self.signal(Signal::KILL);
+        if let Some(waiter) = self.waiter.take() {
+            let _ = waiter.join();
+        }
+    }
+}
+
+/// A process that is not our own child, held by a handle that its number's next owner does not share.
+#[derive(Debug)]
+pub struct Descendant(OwnedFd);
+
+impl Descendant {
+    /// The process with this number, if there is one.
+    pub fn open(pid: Pid) -> Option<Self> {
+        rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok().map(Self)
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let _ = rustix::process::pidfd_send_signal(&self.0, signal);
+    }
+
+    /// Waits for its end, no longer than `within`; tells whether it ended. Blocks the thread.
+    pub fn gone(&self, within: Duration) -> bool {
+        let mut polled = [rustix::event::PollFd::new(&self.0, rustix::event::PollFlags::IN)];
+        let within = rustix::event::Timespec::try_from(within).ok();
+        rustix::event::poll(&mut polled, within.as_ref()).is_ok_and(|ready| ready > 0)
+    }
+}
+
+/// The end of a log, under a headline.
+pub fn last_lines(name: &str, log: &Path) -> String {
+    let text = std::fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+    format!("--- {name}: the end of {}\n{}\n---", log.display(), last.join("\n"))
+}
+
+/// Copies lines until nobody writes any more, and passes on the first that contains `marker`.
+fn copy_lines(reader: PipeReader, mut file: File, marker: &str, ready: &watch::Sender<Option<String>>) {
+    let mut reader = BufReader::new(reader);
+    let mut line = Vec::new();
+    let mut waiting = true;
+    while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+        // A full disk must not stop the server whose log this is: it is read on, and lost.
+        let _ = file.write_all(&line);
+        if waiting && String::from_utf8_lossy(&line).contains(marker) {
+            ready.send_replace(Some(String::from_utf8_lossy(&line).trim_end().to_owned()));
+            waiting = false;
+        }
+        line.clear();
+    }
+}
+
+fn reap(mut child: Child, pid: Pid, alive: &Mutex<bool>, exit: &watch::Sender<Option<ExitStatus>>) {
+    let _ = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+    let mut alive = alive.lock().unwrap_or_else(PoisonError::into_inner);
+    *alive = false;
+    reaper::forget(pid);
+    let status = child.wait().unwrap_or_else(|_| ExitStatus::from_raw(-1));
+    exit.send_replace(Some(status));
+}

@@ -1,0 +1,10 @@
+//! The servers that the services need, as private child processes on the loopback address. Each can be stopped, killed,
+//! paused and started again on the same data and port.
+
+pub mod nats;
+pub mod owner;
+mod place;
+pub mod postgres;
+
+pub use nats::Nats;
+pub use postgres::Postgres;

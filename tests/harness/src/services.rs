@@ -1,0 +1,10 @@
+//! The two services as child processes, exactly as an operator runs them: a binary, its environment, signals.
+
+mod command;
+pub mod gateway;
+pub mod recorder;
+mod service;
+
+pub use gateway::Gateway;
+pub use recorder::Recorder;
+pub use service::Service;

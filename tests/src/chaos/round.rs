@@ -1,0 +1,166 @@
+//! One round: load and faults, rest, and the verdict.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use futures_util::future::join_all;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::time::sleep;
+
+use crate::chaos::clients::{Client, Seen};
+use crate::chaos::ground::{Ground, REST};
+use crate::chaos::plan::{Broker, Fault, Journals, Moment, plan};
+use crate::chaos::verdict::{Tally, answer_text, violations};
+use crate::oracle::Oracle;
+use harness::openai::ApiError;
+use harness::services::recorder::RecorderProgram;
+use harness::upstream::{Received, Script, Step, answer};
+
+/// The least that a journal may have.
+const SMALL_JOURNAL: u64 = 4 << 20;
+
+/// How many clients fill the journals, and how long their questions are: each is in a start twice, and in an answer.
+const FILLERS: usize = 12;
+const LONG: usize = 100_000;
+
+/// What a round is made of.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Decides what happens, and when.
+    pub seed: u64,
+    /// What kind of broker.
+    pub broker: Broker,
+    /// How large the gateways' journals may become.
+    pub journals: Journals,
+    /// How long the load lasts.
+    pub span: Duration,
+    /// How long from one fault to the next, on average.
+    pub every: Duration,
+    /// How many clients ask at once.
+    pub clients: usize,
+    /// Settings of the gateways beyond what they need.
+    pub gateway: Vec<(String, String)>,
+}
+
+/// What a round came to.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Numbers of chats.
+    pub tally: Tally,
+    /// How often each kind of fault was used.
+    pub faults: BTreeMap<&'static str, usize>,
+}
+
+/// Plays one round. An error is a violation, or a part that did not come back; it says how to see it again.
+pub async fn round(settings: &Settings) -> anyhow::Result<Report> {
+    let mut gateway = settings.gateway.clone();
+    if settings.journals == Journals::Small {
+        gateway.push(("GATEWAY_JOURNAL_MAX_BYTES".to_owned(), SMALL_JOURNAL.to_string()));
+    }
+    let mut ground = Ground::start(settings.broker, &gateway).await?;
+    let moments = plan(settings.seed, settings.broker, settings.journals, settings.span, settings.every);
+    let result = play(&ground, settings, &moments).await;
+    if result.is_err() {
+        ground.keep_directory();
+    }
+    result.with_context(|| {
+        let plan: Vec<_> = moments.iter().map(Moment::to_string).collect();
+        format!("seed {}; logs and data are in {}\n{}", settings.seed, ground.directory().display(), plan.join("\n"))
+    })
+}
+
+async fn play(ground: &Ground, settings: &Settings, moments: &[Moment]) -> anyhow::Result<Report> {
+    let seed = settings.seed;
+    ground.upstream.otherwise(move |request| script(seed, request));
+    let users = [ground.user("ann").await?, ground.user("bob").await?, ground.user("eve").await?];
+    let stop = Arc::new(AtomicBool::new(false));
+    let gateways = ground.gateway_urls().await;
+    let client = |number: usize, stop: &Arc<AtomicBool>| Client {
+        number,
+        user: users[number % users.len()].clone(),
+        gateways: gateways.clone(),
+        stop: Arc::clone(stop),
+        between: 0..20,
+        leaves: true,
+        padding: String::new(),
+    };
+    let clients: Vec<_> = (0..settings.clients).map(|number| tokio::spawn(client(number, &stop).run(seed))).collect();
+
+    let began = Instant::now();
+    let suffered = moments.iter().map(async |moment| {
+        sleep(moment.at.saturating_sub(began.elapsed())).await;
+        let Fault::Fill(_) = moment.fault else {
+            return ground.suffer(moment.fault).await.map(|()| Vec::new()).with_context(|| format!("at {moment}"));
+        };
+        let stop = Arc::new(AtomicBool::new(false));
+        let fillers = (settings.clients..settings.clients + FILLERS).map(|number| {
+            let padding = format!(" {}", "x".repeat(LONG));
+            tokio::spawn(Client { padding, leaves: false, ..client(number, &stop) }.run(seed))
+        });
+        let fillers: Vec<_> = fillers.collect();
+        let killed = ground.suffer(moment.fault).await;
+        stop.store(true, Ordering::Relaxed);
+        let mut seen = Vec::new();
+        for filler in fillers {
+            seen.extend(filler.await?);
+        }
+        killed.map(|()| seen).with_context(|| format!("at {moment}"))
+    });
+    let over = async {
+        sleep(settings.span).await;
+        stop.store(true, Ordering::Relaxed);
+    };
+    let (suffered, ()) = tokio::join!(join_all(suffered), over);
+    let mut seen: Vec<Seen> = suffered.into_iter().collect::<anyhow::Result<Vec<_>>>()?.concat();
+    ground.heal().await?;
+    for client in clients {
+        seen.extend(client.await?);
+    }
+
+    ground.at_rest(REST).await?;
+    let garbage = moments.iter().filter(|moment| moment.fault == Fault::Garbage).count();
+    let oracle = Oracle::settled_with_quarantine(&ground.nats_url, &ground.direct.database_url, REST, garbage).await?;
+    let (wrong, tally) = violations(&seen, &ground.upstream.chats(), &oracle);
+    ensure!(wrong.is_empty(), "{} violations:\n{}", wrong.len(), wrong[..wrong.len().min(20)].join("\n"));
+    remade(&ground.direct, oracle.tables.chats.len()).await?;
+    let mut faults = BTreeMap::new();
+    for moment in moments {
+        *faults.entry(moment.fault.kind()).or_default() += 1;
+    }
+    Ok(Report { tally, faults })
+}
+
+/// Has the record made anew from the log, and compared with it before and after.
+async fn remade(recorder: &RecorderProgram, chats: usize) -> anyhow::Result<()> {
+    let identical = format!("identical: {chats} chats, ");
+    for command in ["verify", "rebuild", "verify"] {
+        let printed = recorder.run(&[command]).await?;
+        ensure!(command == "rebuild" || printed.starts_with(&identical), "expected {identical:?}, found {printed:?}");
+    }
+    Ok(())
+}
+
+/// What the upstream does with a question: mostly it answers, at its own pace; sometimes it refuses, hangs a while, breaks
+/// off, or says nothing at all.
+fn script(seed: u64, request: &Received) -> Script {
+    let question = harness::openai::ChatRequest::parse(&request.body).map(|chat| chat.question()).unwrap_or_default();
+    let mut random = StdRng::seed_from_u64(seed ^ number_of(&question));
+    let answered = answer(request, &answer_text(&question));
+    match random.random_range(0..100) {
+        0..3 => Script::error(&ApiError::rate_limited()),
+        3..6 => answered.after(random.random_range(0..6), Step::Cut),
+        6..8 => answered.before(Step::Cut),
+        8..12 => answered.after(random.random_range(1..6), Step::Pause(Duration::from_millis(800))),
+        12..40 => answered,
+        _ => answered.paced(Duration::from_millis(random.random_range(1..25))),
+    }
+}
+
+/// A number that depends on nothing but the text.
+fn number_of(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}

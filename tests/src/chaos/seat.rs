@@ -1,0 +1,53 @@
+//! A gateway's place in a round, and a recorder's: what is started there, and started again.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use harness::process::PATIENCE;
+use harness::services::gateway::GatewaySettings;
+use harness::services::recorder::RecorderProgram;
+use harness::services::{Gateway, Recorder};
+use tokio::time::{Instant, sleep};
+
+#[derive(Debug)]
+pub(super) struct GatewaySeat {
+    pub(super) program: PathBuf,
+    pub(super) settings: GatewaySettings,
+    pub(super) log: PathBuf,
+    pub(super) running: Option<Gateway>,
+}
+
+#[derive(Debug)]
+pub(super) struct RecorderSeat {
+    pub(super) program: RecorderProgram,
+    pub(super) listen: String,
+    pub(super) log: PathBuf,
+    pub(super) running: Option<Recorder>,
+}
+
+impl GatewaySeat {
+    /// Starts it unless it runs.
+    pub(super) async fn start(&mut self) -> anyhow::Result<()> {
+        if self.running.as_ref().is_some_and(|gateway| gateway.process().is_running()) {
+            return Ok(());
+        }
+        self.running = Some(Gateway::start(&self.program, &self.settings, &self.log).await?);
+        Ok(())
+    }
+}
+
+impl RecorderSeat {
+    /// Starts it unless it runs. It may refuse while what it needs is away; then it is started again, as an operator's
+    /// supervisor would.
+    pub(super) async fn start(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.running.as_ref().is_some_and(|recorder| recorder.process().is_running()) {
+            match self.program.consume(&self.listen, &self.log).await {
+                Ok(recorder) => self.running = Some(recorder),
+                Err(error) if Instant::now() >= deadline => return Err(error),
+                Err(_) => sleep(Duration::from_millis(200)).await,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,104 @@
+//! What the tasks of a scenario share, and what its window of measurement costs.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::load::client::{Arrival, ChatError, Connection, Endpoint, Reading, Request};
+use crate::load::meter::{CpuTime, Meter};
+use crate::load::scenario::outcome::{Failures, Outcome, Target};
+
+/// Whether what happens is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    WarmUp,
+    Measuring,
+    Over,
+}
+
+/// What the tasks of one scenario share; they all run on one thread.
+pub(super) struct Shared {
+    pub(super) phase: Cell<Phase>,
+    pub(super) completed: Cell<u64>,
+    pub(super) failures: RefCell<Failures>,
+}
+
+impl Shared {
+    pub(super) fn new() -> Rc<Self> {
+        Rc::new(Self { phase: Cell::new(Phase::WarmUp), completed: Cell::new(0), failures: RefCell::default() })
+    }
+
+    pub(super) fn outcome(&self) -> Outcome {
+        let failures = self.failures.borrow().clone();
+        Outcome { completed: self.completed.get(), failures, ..Outcome::default() }
+    }
+}
+
+/// The CPU that a target, and its broker, use in a window.
+pub(super) struct Window {
+    target: Target,
+    start: tokio::time::Instant,
+    cpu: Option<CpuTime>,
+    broker_cpu: Option<CpuTime>,
+}
+
+/// What they used.
+pub(super) struct Used {
+    seconds: f64,
+    cpu: Option<Duration>,
+    broker_cpu: Option<Duration>,
+}
+
+impl Window {
+    pub(super) fn open(target: &Target) -> anyhow::Result<Self> {
+        let cpu = target.meter.map(Meter::cpu).transpose()?;
+        let broker_cpu = target.broker.map(Meter::cpu).transpose()?;
+        Ok(Self { target: target.clone(), start: tokio::time::Instant::now(), cpu, broker_cpu })
+    }
+
+    pub(super) fn close(self) -> anyhow::Result<Used> {
+        let seconds = self.start.elapsed().as_secs_f64();
+        let since = |meter: Option<Meter>, earlier: Option<CpuTime>| {
+            let Some((meter, earlier)) = meter.zip(earlier) else { return Ok(None) };
+            meter.cpu().map(|now| Some(now.since(&earlier)))
+        };
+        let cpu = since(self.target.meter, self.cpu)?;
+        Ok(Used { seconds, cpu, broker_cpu: since(self.target.broker, self.broker_cpu)? })
+    }
+}
+
+impl Used {
+    /// Puts down the CPU for each of `count` things called `thing`, and how many of them there were in a second.
+    #[expect(clippy::cast_precision_loss, reason = "for people to read")]
+    pub(super) fn per(&self, outcome: &mut Outcome, thing: &str, count: u64) {
+        outcome.measure(&format!("{thing}s_per_s"), count as f64 / self.seconds);
+        for (name, cpu) in [("cpu", self.cpu), ("broker_cpu", self.broker_cpu)] {
+            if let Some(cpu) = cpu.filter(|_| count > 0) {
+                outcome.measure(&format!("{name}_us_per_{thing}"), cpu.as_secs_f64() * 1e6 / count as f64);
+            }
+        }
+        if let Some(cpu) = self.cpu {
+            outcome.measure("core_percent", cpu.as_secs_f64() / self.seconds * 100.0);
+        }
+    }
+}
+
+/// One chat on a connection of its own or a kept one, which is left behind for the next if it is still good.
+pub(super) async fn chat_within(
+    limit: Duration,
+    kept: &mut Option<Connection>,
+    endpoint: &Endpoint,
+    request: &Request,
+    on_chunk: &mut impl FnMut(Arrival),
+) -> Result<Reading, ChatError> {
+    let chat = async {
+        let mut connection = match kept.take() {
+            Some(connection) => connection,
+            None => Connection::open(endpoint.address).await?,
+        };
+        let reading = connection.chat(request, on_chunk).await?;
+        *kept = Some(connection);
+        Ok(reading)
+    };
+    tokio::time::timeout(limit, chat).await.map_err(|_| ChatError::Late)?
+}
