@@ -1,6 +1,7 @@
 //! The servers that the services need, as private child processes on the loopback address. Each can be stopped, killed,
 //! paused and started again on the same data and port.
 
+pub mod cluster;
 pub mod nats;
 pub mod owner;
 mod place;

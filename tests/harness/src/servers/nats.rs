@@ -10,6 +10,9 @@ use crate::process::{PATIENCE, Process, Start};
 use crate::servers::place::Place;
 use crate::{port, program};
 
+/// The server's log line that says that clients can connect.
+pub const READY: &str = "Server is ready";
+
 /// Where JetStream keeps its streams, below the server's directory.
 const STORE: &str = "jetstream";
 
@@ -56,7 +59,7 @@ impl Nats {
     async fn open(place: Place, program: PathBuf, port: u16, monitor: u16, more: &str) -> anyhow::Result<Self> {
         let log = place.path().join("nats.log");
         let config = place.path().join("nats.conf");
-        let settings = configuration(&place.path().join(STORE), port, monitor);
+        let settings = configuration(&place.path().join(STORE), port, Some(monitor));
         std::fs::write(&config, format!("{settings}{more}"))?;
         let process = run(&program, &config, &log).await?;
         Ok(Self { process, program, config, log, port, place })
@@ -129,17 +132,19 @@ async fn run(program: &Path, config: &Path, log: &Path) -> anyhow::Result<Proces
     let mut command = Command::new(program);
     command.arg("--config").arg(config);
     // An interrupt stops it at once; at SIGTERM it would first wait for its clients in lame duck mode.
-    let process =
-        Process::start(Start { name: "nats-server", command, log, ready: "Server is ready", stop: Signal::INT })?;
+    let process = Process::start(Start { name: "nats-server", command, log, ready: READY, stop: Signal::INT })?;
     process.ready(PATIENCE).await?;
     Ok(process)
 }
 
-/// `sync_interval` of one second costs nothing measurable and bounds what a power cut can take.
-fn configuration(store: &Path, port: u16, monitor: u16) -> String {
+/// The configuration file of a server on this port of the loopback address, with JetStream's streams in `store`, and the
+/// monitoring endpoint on a port of its own if one is given. `sync_interval` of one second costs nothing measurable and bounds
+/// the loss from a power cut.
+pub fn configuration(store: &Path, port: u16, monitor: Option<u16>) -> String {
     let store = store.display();
+    let monitor = monitor.map(|monitor| format!("http: 127.0.0.1:{monitor}\n")).unwrap_or_default();
     format!(
-        "listen: 127.0.0.1:{port}\nhttp: 127.0.0.1:{monitor}\nmax_payload: 8MB\n\
+        "listen: 127.0.0.1:{port}\n{monitor}max_payload: 8MB\n\
          jetstream {{ store_dir: \"{store}\", sync_interval: 1s }}\n"
     )
 }

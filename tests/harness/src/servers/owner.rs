@@ -1,7 +1,7 @@
 //! PostgreSQL refuses to run as root. Where we are root, its programs run as another user, by way of `setpriv`.
 
 use std::ffi::OsStr;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
 
@@ -36,6 +36,15 @@ impl Owner {
         user("postgres")
             .or_else(|| user("nobody"))
             .context("PostgreSQL refuses to run as root: there must be a user nobody")
+    }
+
+    /// The user that a cluster's data belongs to: PostgreSQL reads nobody else's. Ourselves where we are not root.
+    pub fn of(data: &Path) -> anyhow::Result<Self> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(Self::Ourselves);
+        }
+        let owner = data.metadata().with_context(|| format!("cannot read the owner of {}", data.display()))?;
+        Ok(Self::Other { uid: owner.uid(), gid: owner.gid() })
     }
 
     /// Gives a file or directory to this user.

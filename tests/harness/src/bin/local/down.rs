@@ -1,0 +1,20 @@
+//! `down`: stops everything and keeps the data.
+
+use std::process::ExitCode;
+
+use crate::directory::Directory;
+use crate::failure::Outcome;
+use crate::service::Service;
+use crate::{lock, output, process};
+
+/// Stops everything.
+pub(crate) async fn down(directory: &Directory) -> Outcome {
+    let _lock = lock::take(directory)?;
+    if !Service::ALL.iter().any(|service| directory.process_file(*service).exists()) {
+        output::line("Nothing is running.");
+        return Ok(ExitCode::SUCCESS);
+    }
+    process::stop_all(directory).await?;
+    output::line("Stopped. The data is kept; deploy/local.sh reset deletes it.");
+    Ok(ExitCode::SUCCESS)
+}

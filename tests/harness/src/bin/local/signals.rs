@@ -1,0 +1,35 @@
+//! Signals that end `up`.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Signals that ask this program to end, and the one that says that nobody reads the output any more.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+    broken_pipe: Signal,
+}
+
+impl Signals {
+    /// Takes over these signals from now on: they no longer end the process by themselves.
+    pub(crate) fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            broken_pipe: signal(SignalKind::pipe())?,
+        })
+    }
+
+    /// Waits for the next signal, and returns the exit code that a shell gives to a process that the signal has ended.
+    pub(crate) async fn next(&mut self) -> u8 {
+        let number = tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.hangup.recv() => SignalKind::terminate(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = self.broken_pipe.recv() => SignalKind::pipe(),
+        };
+        128_u8.saturating_add(u8::try_from(number.as_raw_value()).unwrap_or(0))
+    }
+}
