@@ -6,5 +6,9 @@ pub mod filter;
 pub mod json_lines;
 
 pub mod export;
+#[cfg(feature = "parquet")]
+pub mod parquet;
+#[cfg(not(feature = "parquet"))]
+#[path = "replay/no_parquet.rs"]
 pub mod parquet;
 pub mod spill;

@@ -18,6 +18,7 @@ use crate::replay::dedup::Seen;
 use crate::replay::export::{Export, Progress};
 use crate::replay::filter::Filter;
 use crate::replay::json_lines::{Field, Line};
+use crate::replay::parquet;
 use crate::source::log::{Ending, Log, Span, Start};
 use crate::source::{self};
 
@@ -88,6 +89,9 @@ pub(super) async fn run(arguments: ReplayArguments, config: Config) -> anyhow::R
     }
     if let (Some(from), Some(to)) = (arguments.from_sequence, arguments.to_sequence) {
         ensure!(from <= to, "expected --from-sequence not to be after --to-sequence");
+    }
+    if arguments.format == Format::Parquet {
+        parquet::ensure_built()?;
     }
     let nats_url = config.nats_url()?.to_owned();
     config.log.start_on_stderr();

@@ -1,0 +1,57 @@
+//! Stands for `parquet.rs` in a build without the feature `parquet`: the same names, and an error in place of every file.
+
+use std::io;
+use std::path::Path;
+
+use shared::event::Event;
+
+use crate::projection::chat::Chat;
+use crate::projection::message::Message;
+
+/// The error of every attempt to write a Parquet file.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "this recorder was built without Parquet: build one with `cargo build --release -p recorder`, which makes target/release/recorder"
+)]
+pub struct NotBuilt;
+
+/// A dataset that cannot be written.
+#[derive(Debug)]
+pub struct Dataset;
+
+impl Dataset {
+    /// Takes the arguments of the real dataset and ignores them.
+    pub fn new(_directory: &Path, _name: &str, _day: &str) -> Self {
+        Self
+    }
+
+    /// Fails.
+    pub fn chat(&mut self, _chat: &Chat) -> Result<(), NotBuilt> {
+        Err(NotBuilt)
+    }
+
+    /// Fails.
+    pub fn message(&mut self, _message: &Message) -> Result<(), NotBuilt> {
+        Err(NotBuilt)
+    }
+
+    /// Fails.
+    pub fn conversation_event(&mut self, _event: &Event) -> Result<(), NotBuilt> {
+        Err(NotBuilt)
+    }
+
+    /// Fails.
+    pub fn finish(self) -> Result<u64, NotBuilt> {
+        Err(NotBuilt)
+    }
+}
+
+/// Fails: no file can be there that this build has begun.
+pub fn remove_unfinished(_directory: &Path, _name: &str, _day: &str) -> io::Result<()> {
+    Err(io::Error::other(NotBuilt))
+}
+
+/// Fails before anything is read.
+pub fn ensure_built() -> Result<(), NotBuilt> {
+    Err(NotBuilt)
+}
