@@ -46,10 +46,12 @@ pub(crate) fn of(tree: &Crate) -> Arrows {
         let mut first = BTreeMap::new();
         for mention in &names.mentions {
             match resolve(tree, &names.imports, mention) {
-                Target::Inside(to, path) if to != index => {
-                    first.entry(to).or_insert((mention.line, path));
+                Target::Inside(to, path) => {
+                    for to in to.iter().filter(|_| !to.contains(&index)) {
+                        first.entry(*to).or_insert_with(|| (mention.line, path.clone()));
+                    }
                 }
-                Target::Inside(..) | Target::Nothing => {}
+                Target::Nothing => {}
                 Target::Outside(name) => {
                     arrows.outside.push(Outside { from: file.path.clone(), line: mention.line, name });
                 }
@@ -64,13 +66,13 @@ pub(crate) fn of(tree: &Crate) -> Arrows {
 }
 
 #[derive(Debug, PartialEq)]
-enum Target {
-    Inside(usize, String),
+enum Target<'a> {
+    Inside(&'a [usize], String),
     Outside(String),
     Nothing,
 }
 
-fn resolve(tree: &Crate, imports: &Imports, mention: &Mention) -> Target {
+fn resolve<'a>(tree: &'a Crate, imports: &Imports, mention: &Mention) -> Target<'a> {
     let path = if mention.kind == Kind::Absolute {
         absolute(tree, mention.segments.clone())
     } else {
@@ -89,7 +91,7 @@ fn resolve(tree: &Crate, imports: &Imports, mention: &Mention) -> Target {
         return Target::Nothing;
     }
     let name = std::iter::once("crate").chain(path[1..].iter().map(String::as_str)).collect::<Vec<_>>().join("::");
-    Target::Inside(tree.modules[&path[..deepest]], name)
+    Target::Inside(&tree.modules[&path[..deepest]], name)
 }
 
 /// Returns the path from a root of the crate, or from an outside crate. `hops` bounds chains of imports.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use syn::{Attribute, Item, Meta};
+use syn::{Attribute, Expr, ExprLit, Item, Lit, Meta};
 
 /// The files below a folder: the path relative to the folder, and the text.
 pub(crate) type Texts = BTreeMap<PathBuf, String>;
@@ -23,8 +23,8 @@ pub(crate) struct SourceFile {
 pub(crate) struct Crate {
     pub(crate) name: String,
     pub(crate) files: Vec<SourceFile>,
-    /// The file of every module, the inline ones included: an index into `files`.
-    pub(crate) modules: BTreeMap<ModulePath, usize>,
+    /// The files of every module, inline modules included: indices into `files`. A module has two files if `cfg` chooses the file.
+    pub(crate) modules: BTreeMap<ModulePath, Vec<usize>>,
 }
 
 /// Reads the files below `folder` with the given endings.
@@ -78,7 +78,7 @@ impl Crate {
         let children = self.declare(&syntax.items, &module, index);
         self.files.push(SourceFile { path: path.clone(), module, syntax });
         for child in children {
-            let found = candidates(path, &child.module).into_iter().find_map(|path| texts.get_key_value(&path));
+            let found = child.candidates(path).into_iter().find_map(|path| texts.get_key_value(&path));
             let Some((found, _)) = found else {
                 let name = child.module.last().map_or("", String::as_str);
                 return Err(format!("{}: no file for `mod {name}`", path.display()));
@@ -94,7 +94,7 @@ impl Crate {
 
     /// Enters `module` and the inline modules. Returns the modules with files of their own.
     fn declare(&mut self, items: &[Item], module: &ModulePath, file: usize) -> Vec<Child> {
-        self.modules.insert(module.clone(), file);
+        self.modules.entry(module.clone()).or_default().push(file);
         let mut children = Vec::new();
         for item in items {
             let Item::Mod(item) = item else { continue };
@@ -102,7 +102,7 @@ impl Crate {
             path.push(item.ident.to_string());
             let is_test = is_test(&item.attrs);
             match &item.content {
-                None => children.push(Child { module: path, is_test }),
+                None => children.push(Child { module: path, path: path_attribute(&item.attrs), is_test }),
                 Some((_, inner)) if !is_test => children.extend(self.declare(inner, &path, file)),
                 Some(_) => {}
             }
@@ -113,7 +113,34 @@ impl Crate {
 
 struct Child {
     module: ModulePath,
+    /// The value of `#[path]`.
+    path: Option<String>,
     is_test: bool,
+}
+
+impl Child {
+    /// Returns the paths where the file of the module may be. `parent` is the file with the `mod` line.
+    fn candidates(&self, parent: &Path) -> Vec<PathBuf> {
+        let beside = parent.parent().unwrap_or(Path::new(""));
+        if let Some(path) = &self.path {
+            return vec![beside.join(path)];
+        }
+        let is_folders_own = is_root(parent) || parent.ends_with("mod.rs");
+        let folder = if is_folders_own { beside.to_owned() } else { parent.with_extension("") };
+        let name = self.module.last().map_or("", String::as_str);
+        vec![folder.join(format!("{name}.rs")), folder.join(name).join("mod.rs")]
+    }
+}
+
+/// Returns the file name in `#[path = "…"]`.
+fn path_attribute(attributes: &[Attribute]) -> Option<String> {
+    attributes.iter().find_map(|attribute| match &attribute.meta {
+        Meta::NameValue(pair) if pair.path.is_ident("path") => match &pair.value {
+            Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Some(text.value()),
+            _ => None,
+        },
+        _ => None,
+    })
 }
 
 fn is_root(path: &Path) -> bool {
@@ -123,17 +150,6 @@ fn is_root(path: &Path) -> bool {
         Some("main.rs") => folder == Path::new("") || folder.parent() == Some(Path::new("bin")),
         _ => folder == Path::new("bin"),
     }
-}
-
-/// The two places where the file of a module may be. `parent` is the file with the `mod` line.
-fn candidates(parent: &Path, module: &[String]) -> [PathBuf; 2] {
-    let folder = if is_root(parent) || parent.ends_with("mod.rs") {
-        parent.parent().unwrap_or(Path::new("")).to_owned()
-    } else {
-        parent.with_extension("")
-    };
-    let name = module.last().map_or("", String::as_str);
-    [folder.join(format!("{name}.rs")), folder.join(name).join("mod.rs")]
 }
 
 /// Tells an item of the tests by its `#[cfg(test)]`, `#[cfg(all(test, …))]` or `#[test]`.

@@ -200,6 +200,26 @@ fn a_program_that_names_its_library_is_seen() {
 }
 
 #[test]
+fn a_module_with_a_file_for_each_feature_is_read_as_both_files() {
+    let module =
+        "#[cfg(a)]\npub mod sum;\n#[cfg(not(a))]\n#[path = \"fold/no_sum.rs\"]\npub mod sum;\npub use sum::Sum;";
+    let files = [
+        ("fold.rs", module),
+        ("fold/sum.rs", ""),
+        ("fold/no_sum.rs", "use crate::journal::Journal;"),
+        ("journal.rs", ""),
+    ];
+    assert_eq!(
+        shown(&files),
+        [
+            "fold/no_sum.rs:1 journal.rs crate::journal::Journal",
+            "fold.rs:6 fold/no_sum.rs crate::fold::sum::Sum",
+            "fold.rs:6 fold/sum.rs crate::fold::sum::Sum",
+        ]
+    );
+}
+
+#[test]
 fn the_outside_is_used_as_the_row_lists() {
     let says =
         |use_: &str, word: &str| format!("app/src/fold.rs:1 names {use_}: the row of `fold/` does not list `{word}`");
