@@ -10,11 +10,11 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 # Each: its name, what is broken, the file, the change (a Perl expression over the whole file), and the test that has to fail.
 mutations() {
     cat <<'TABLE'
-acknowledge-first|a batch is acknowledged before it is committed|recorder/src/pipeline/consume.rs|s/(let began = Instant::now\(\);\n)(\s+let Some\(\(batch, recorded\)\))/$1        gathered.acknowledge().await;\n$2/|cargo test -p tests --test system outages::of_a_recorder_with_a_batch_in_hand
-add|a repeated event is added instead of joined|recorder/src/projection/merge.rs|s/self\.usage\.take_back\(&old\.user_id.*\n//|cargo test -p recorder --lib projection::
-release-first|the journal lets go of events before the broker has them|gateway/src/relay.rs|s/self\.released\.below = not_ours\.map_or\(self\.taken_below, .*\n/self.released.below = self.taken_below;\n/|cargo test -p tests --test system outages::of_a_broker_that_stands_still_and_the_gateway_killed_meanwhile
-no-hold-back|the end is passed on before it is on the record|gateway/src/response/tap.rs|s/(events\.feed\(&mut self\.fold, self\.usage_chunk, &chunk, \(&mut self\.passing, &mut self\.held\)\))\n/{ let fed = $1; self.passing.extend(self.held.drain(..)); fed }\n/|cargo test -p gateway --lib tap::
-now|the projection asks the clock|recorder/src/projection/chat_change.rs|s/finished_at: instant\(event\.finished_at\)/finished_at: OffsetDateTime::now_utc()/|cargo test -p recorder --lib projection::
+acknowledge-first|a batch is acknowledged before it is committed|recorder/src/pipeline/consume.rs|s/(let began = Instant::now\(\);\n)(\s+let Some\(\(batch, outcome\)\))/$1        deliveries.acknowledge().await;\n$2/|cargo test -p tests --test system outages::of_a_recorder_with_a_batch_in_hand
+add|a repeated event is added instead of joined|recorder/src/projection/merge.rs|s/self\.usage\.subtract\(&old\.user_id.*\n//|cargo test -p recorder --lib projection::
+release-first|the journal lets go of events before the broker has them|gateway/src/relay.rs|s/self\.checkpoint\.released_below =\s+lowest_unreleased\.map_or\(self\.taken_below, .*\n/self.checkpoint.released_below = self.taken_below;\n/|cargo test -p tests --test system outages::of_a_broker_that_stands_still_and_the_gateway_killed_meanwhile
+no-hold-back|the end is passed on before it is on the record|gateway/src/response/tap.rs|s/(events\.feed\(&mut self\.fold, self\.usage_chunk, &chunk, \(&mut self\.forwarded, &mut self\.held_back\)\))\n/{ let fed = $1; self.forwarded.extend(self.held_back.drain(..)); fed }\n/|cargo test -p gateway --lib tap::
+now|the projection asks the clock|recorder/src/projection/chat_change.rs|s/finished_at: pg_timestamp\(event\.finished_at\)/finished_at: OffsetDateTime::now_utc()/|cargo test -p recorder --lib projection::
 no-checksum|a torn or damaged record is taken for a good one|gateway/src/journal/record.rs|s/ && crc32fast::hash\(body\) == self\.body_crc//|cargo test -p gateway --lib journal::
 TABLE
 }

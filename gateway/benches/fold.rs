@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use gateway::response::dialect::Fold;
-use gateway::response::tap::{Expected, Tap, UsageChunk};
+use gateway::response::tap::{ExpectedBody, Tap, UsageChunkPolicy};
 use shared::event::DialectName;
 
 /// A chunk as OpenAI sends it, about 260 bytes.
@@ -18,10 +18,10 @@ fn chunks(criterion: &mut Criterion) {
     let chunk = Bytes::from_static(CHUNK.as_bytes());
     let mut group = criterion.benchmark_group("tap");
     group.throughput(Throughput::Elements(1_000));
-    for (name, usage_chunk) in [("passes", UsageChunk::Passes), ("taken_out", UsageChunk::TakenOut)] {
+    for (name, usage_chunk) in [("passes", UsageChunkPolicy::Forward), ("taken_out", UsageChunkPolicy::Remove)] {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let mut tap = Tap::new(Fold::new(DialectName::OpenaiChat), Expected::Answer, usage_chunk);
+                let mut tap = Tap::new(Fold::new(DialectName::OpenaiChat), ExpectedBody::Answer, usage_chunk);
                 for _ in 0..1_000 {
                     tap.feed(chunk.clone());
                     while tap.next_chunk().is_some() {}

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher};
 use gateway::response::dialect::Fold;
-use gateway::response::tap::{Expected, Tap, UsageChunk};
+use gateway::response::tap::{ExpectedBody, Tap, UsageChunkPolicy};
 use shared::event::DialectName;
 
 #[global_allocator]
@@ -66,7 +66,7 @@ fn anthropic_messages(bencher: Bencher<'_, '_>) {
 fn chunks(bencher: Bencher<'_, '_>, dialect: DialectName, start: &'static str, chunk: &'static str) {
     let (start, chunk) = (Bytes::from_static(start.as_bytes()), Bytes::from_static(chunk.as_bytes()));
     bencher.counter(ItemsCount::new(CHUNKS)).bench_local(|| {
-        let mut tap = Tap::new(Fold::new(dialect), Expected::Answer, UsageChunk::Passes);
+        let mut tap = Tap::new(Fold::new(dialect), ExpectedBody::Answer, UsageChunkPolicy::Forward);
         for chunk in std::iter::once(&start).chain(std::iter::repeat_n(&chunk, CHUNKS)) {
             tap.feed(chunk.clone());
             while tap.next_chunk().is_some() {}

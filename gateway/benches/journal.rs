@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use gateway::journal::{Journal, Level, Settings, Source};
+use gateway::journal::{DurabilityLevel, Journal, JournalSettings, TailRead};
 use shared::event::{Event, EventKind};
 
 /// As in the gateway itself.
@@ -38,42 +38,42 @@ fn chat() -> [Event; 2] {
 }
 
 #[divan::bench]
-fn without(bencher: Bencher<'_, '_>) {
+fn encoding_alone(bencher: Bencher<'_, '_>) {
     let chat = chat();
     bencher.counter(ItemsCount::new(CHATS)).bench_local(|| {
         for event in std::iter::repeat_n(&chat, usize::try_from(CHATS).unwrap_or(0)).flatten() {
-            black_box((shared::envelope::time_of(event), event.encode().expect("an event")));
+            black_box((shared::envelope::rfc3339_time(event), event.encode().expect("an event")));
         }
     });
 }
 
 #[divan::bench]
-fn with(bencher: Bencher<'_, '_>) {
+fn encoding_and_recording(bencher: Bencher<'_, '_>) {
     let chat = chat();
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-    let settings = Settings {
+    let settings = JournalSettings {
         directory: directory.path().to_owned(),
-        level: Level::Journal,
-        patience: Duration::from_secs(1),
+        level: DurabilityLevel::Journal,
+        acknowledgement_timeout: Duration::from_secs(1),
         max_bytes: 1 << 30,
-        keep: Duration::ZERO,
+        retention: Duration::ZERO,
     };
     let journal = Journal::open(settings, "bench", Arc::default(), Arc::default()).expect("a journal");
-    let outlet = journal.outlet().expect("it is on");
-    let mut cursor = outlet.cursor_at(0);
+    let consumer = journal.consumer().expect("it is on");
+    let mut cursor = consumer.cursor_from(0);
     // From here on the relay keeps up.
-    while outlet.read(&mut cursor, 64, 1 << 20).is_some() {}
+    while consumer.read(&mut cursor, 64, 1 << 20).is_some() {}
     bencher.counter(ItemsCount::new(CHATS)).bench_local(|| {
         for _ in 0..CHATS {
             drop(black_box(journal.record_start(&chat[0])));
             drop(black_box(journal.record(&chat[1])));
-            if let Source::InOrder(entries) = outlet.take(64) {
-                outlet.acknowledged(&entries.iter().map(|entry| entry.number).collect::<Vec<_>>());
+            if let TailRead::InOrder(entries) = consumer.take(64) {
+                consumer.mark_acknowledged(&entries.iter().map(|entry| entry.number).collect::<Vec<_>>());
             }
         }
-        let mut released = outlet.released();
-        released.below = outlet.next_number();
-        outlet.release(released)
+        let mut checkpoint = consumer.checkpoint();
+        checkpoint.released_below = consumer.next_number();
+        consumer.advance_checkpoint(checkpoint)
     });
     journal.close();
     journal.wait_until_synced();

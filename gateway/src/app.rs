@@ -22,7 +22,7 @@ use crate::upstream::registry;
 use crate::{idempotency, metrics, recorder_api, server};
 
 /// How long the relay may take to empty the journal when everything else has stopped. What is left stays on the disk.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+const RELAY_DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long the estimates of usage that are under way may take when everything else has stopped.
 const ESTIMATES_DEADLINE: Duration = Duration::from_secs(5);
@@ -31,10 +31,10 @@ const ESTIMATES_DEADLINE: Duration = Duration::from_secs(5);
 const START_DEADLINE: Duration = Duration::from_secs(15);
 
 /// How much longer than the longest answer a chat is believed to be under way, if nobody says how it ended.
-const ABANDONED_AFTER: Duration = Duration::from_secs(60);
+const ABANDONED_MARGIN: Duration = Duration::from_secs(60);
 
 /// How often unused connections to the upstream are looked through.
-const HOUSEKEEPING: Duration = Duration::from_secs(5);
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Runs the gateway until it is asked to stop.
 pub fn run(config: Config) -> anyhow::Result<()> {
@@ -43,10 +43,10 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 
 /// Checks what [`run`] would need of files: the keys and the routes. Returns what was found, in words.
 pub fn check(config: &Config) -> anyhow::Result<String> {
-    key_refresh::read(&config.token_keys.file)?;
-    let upstreams = registry::Upstreams::new(config.upstreams.clone())?;
-    let in_force = upstreams.in_force();
-    let (routes, upstreams) = (in_force.table.routes.len(), in_force.upstreams.len());
+    key_refresh::read_keys(&config.token_keys.file)?;
+    let upstreams = registry::UpstreamRegistry::new(config.upstreams.clone())?;
+    let snapshot = upstreams.snapshot();
+    let (routes, upstreams) = (snapshot.table.routes.len(), snapshot.upstreams.len());
     Ok(format!("the configuration is good: {routes} routes, {upstreams} upstreams"))
 }
 
@@ -60,32 +60,32 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         conversation_keys,
         journal,
         upstreams,
-        reads,
+        recorder_api,
         limits,
-        leaving,
+        disconnect_policy,
         cors_origins,
     } = config;
     let issuer = token_issuer.map(|config| Arc::new(Issuer::new(config)));
-    let auth = Arc::new(auth::Authenticator::new(key_refresh::read(&token_keys.file)?, issuer.clone()));
+    let auth = Arc::new(auth::Authenticator::new(key_refresh::read_keys(&token_keys.file)?, issuer.clone()));
     let http = shared::http_client::client()?;
-    let reads = reads.map(|reads| recorder_api::Reads::new(reads, http.clone()));
+    let recorder_api = recorder_api.map(|config| recorder_api::RecorderApi::new(config, http.clone()));
     let _log = log.start();
 
     let metrics = Arc::new(metrics::Metrics::default());
-    let broker = Arc::new(BrokerHealth::default());
+    let broker_health = Arc::new(BrokerHealth::default());
     let nats_url = journal.nats_url.clone();
-    let longest = limits.total_timeout + ABANDONED_AFTER;
-    let keys = Arc::new(idempotency::Idempotency::new(&nats_url, &instance, longest));
-    let drains = disconnect::Drains::new(leaving.most);
+    let max_chat_duration = limits.total_timeout + ABANDONED_MARGIN;
+    let idempotency_keys = Arc::new(idempotency::IdempotencyKeys::new(&nats_url, &instance, max_chat_duration));
+    let drains = disconnect::Drains::new(disconnect_policy.max_drains);
     // The journal first: a second process on the same directory must not take the lease of the first.
-    let (journal, mut relay) = open_journal(journal, &instance, &broker, &metrics).await?;
-    let lease = if journal.is_on() {
-        let kept = lease::LeaseKeeper::start(&nats_url, &instance).await;
-        Some(kept.context("NATS_URL: the broker could not be connected to")?)
+    let (journal, mut relay) = open_journal(journal, &instance, &broker_health, &metrics).await?;
+    let lease = if journal.is_enabled() {
+        let started = lease::LeaseRenewer::start(&nats_url, &instance).await;
+        Some(started.context("NATS_URL: the broker could not be connected to")?)
     } else {
         None
     };
-    let upstreams = Arc::new(registry::Upstreams::new(upstreams)?);
+    let upstreams = Arc::new(registry::UpstreamRegistry::new(upstreams)?);
     let recording = Arc::new(open_chat::Recording {
         journal: journal.clone(),
         metrics: Arc::clone(&metrics),
@@ -96,17 +96,17 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     });
     let gateway = Arc::new(server::gateway::Gateway {
         auth: Arc::clone(&auth),
-        chats: Arc::new(chat::Chats {
+        chats: Arc::new(chat::ChatPipeline {
             recording: Arc::clone(&recording),
             upstreams: Arc::clone(&upstreams),
             conversations: conversation_keys,
             limits,
-            patience: START_DEADLINE,
-            places: Arc::new(Semaphore::new(limits.chats)),
-            leaving,
-            keys,
+            start_timeout: START_DEADLINE,
+            permits: Arc::new(Semaphore::new(limits.max_chats)),
+            disconnect_policy,
+            keys: idempotency_keys,
         }),
-        reads,
+        recorder_api,
         cors_origins,
         metrics: Arc::clone(&metrics),
     });
@@ -128,10 +128,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
                 Ok(()) => tracing::info!("stopping: running chats finish first"),
                 Err(error) => tracing::error!(%error, "signals cannot be received; stopping"),
             },
-            () = housekeeping(&upstreams) => {}
-            () = key_refresh::follow(token_keys, http.clone(), Arc::clone(&auth)) => {}
+            () = close_unused_connections(&upstreams) => {}
+            () = key_refresh::follow_keys(token_keys, http.clone(), Arc::clone(&auth)) => {}
             () = key_refresh::follow_issuer(issuer, http, auth) => {}
-            error = reloading(&upstreams) => tracing::error!(%error, "signals cannot be received; stopping"),
+            error = reload_on_hangup(&upstreams) => tracing::error!(%error, "signals cannot be received; stopping"),
         }
         stopped_at.get_or_init(Instant::now);
     };
@@ -139,8 +139,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let serving = server::serve(listener, router, &limits, &metrics, stop, on_deadline);
     let cut_off = tokio::select! {
         cut_off = serving => cut_off,
-        died = relay_died(&mut relay) => anyhow::bail!("the relay stopped: {died}"),
-        died = lease => anyhow::bail!("the lease's keeper stopped: {died:?}"),
+        failure = relay_failure(&mut relay) => anyhow::bail!("the relay stopped: {failure}"),
+        failure = lease => anyhow::bail!("the lease's renewer stopped: {failure:?}"),
     };
     if cut_off > 0 {
         tracing::warn!(cut_off, "the deadline is over: connections were cut off");
@@ -152,7 +152,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let _ = tokio::time::timeout(ESTIMATES_DEADLINE, recording.estimates.acquire()).await;
     journal.close();
     if let Some(mut relay) = relay {
-        let deadline = if broker.is_connected() { DRAIN_DEADLINE } else { Duration::ZERO };
+        let deadline = if broker_health.is_connected() { RELAY_DRAIN_DEADLINE } else { Duration::ZERO };
         match tokio::time::timeout(deadline, &mut relay).await {
             Ok(done) => done??,
             Err(_) => {
@@ -172,26 +172,27 @@ type RelayTask = tokio::task::JoinHandle<Result<(), async_nats::SubscribeError>>
 async fn open_journal(
     config: JournalConfig,
     instance: &str,
-    broker: &Arc<BrokerHealth>,
+    broker_health: &Arc<BrokerHealth>,
     metrics: &Arc<metrics::Metrics>,
 ) -> anyhow::Result<(Journal, Option<RelayTask>)> {
     let Some(settings) = config.journal else {
         tracing::warn!("GATEWAY_RECORDING is off: nothing is recorded");
-        return Ok((Journal::off(instance), None));
+        return Ok((Journal::disabled(instance), None));
     };
-    let (broker, metrics) = (Arc::clone(broker), Arc::clone(metrics));
-    let (name, health, counted) = (instance.to_owned(), Arc::clone(&broker), Arc::clone(&metrics));
-    let opened = tokio::task::spawn_blocking(move || Journal::open(settings, &name, health, counted)).await?;
+    let (broker_health, metrics) = (Arc::clone(broker_health), Arc::clone(metrics));
+    let (name, health, journal_metrics) = (instance.to_owned(), Arc::clone(&broker_health), Arc::clone(&metrics));
+    let opened = tokio::task::spawn_blocking(move || Journal::open(settings, &name, health, journal_metrics)).await?;
     let journal = opened.context("GATEWAY_DATA_DIR: the journal could not be opened")?;
-    let client = broker::connect(&config.nats_url, instance, Arc::clone(&broker))
+    let client = broker::connect(&config.nats_url, instance, Arc::clone(&broker_health))
         .await
         .context("NATS_URL: the broker cannot be connected to")?;
-    let relay = journal.outlet().map(|outlet| tokio::spawn(Relay::new(client, outlet, broker, metrics).run()));
+    let relay =
+        journal.consumer().map(|consumer| tokio::spawn(Relay::new(client, consumer, broker_health, metrics).run()));
     Ok((journal, relay))
 }
 
 /// Resolves, with the reason, if the relay stops while it is still needed: without it nothing is recorded.
-async fn relay_died(relay: &mut Option<RelayTask>) -> String {
+async fn relay_failure(relay: &mut Option<RelayTask>) -> String {
     match relay {
         Some(relay) => match relay.await {
             Ok(Ok(())) => "the journal was closed".to_owned(),
@@ -202,8 +203,8 @@ async fn relay_died(relay: &mut Option<RelayTask>) -> String {
     }
 }
 
-async fn housekeeping(upstreams: &registry::Upstreams) {
-    let mut interval = tokio::time::interval(HOUSEKEEPING);
+async fn close_unused_connections(upstreams: &registry::UpstreamRegistry) {
+    let mut interval = tokio::time::interval(HOUSEKEEPING_INTERVAL);
     loop {
         interval.tick().await;
         upstreams.close_unused();
@@ -212,7 +213,7 @@ async fn housekeeping(upstreams: &registry::Upstreams) {
 
 /// Reads the routes file again whenever SIGHUP asks for it. What runs is not disturbed. Returns only if signals cannot be
 /// received.
-async fn reloading(upstreams: &registry::Upstreams) -> std::io::Error {
+async fn reload_on_hangup(upstreams: &registry::UpstreamRegistry) -> std::io::Error {
     let mut hangup = match signal(SignalKind::hangup()) {
         Ok(hangup) => hangup,
         Err(error) => return error,
@@ -224,7 +225,7 @@ async fn reloading(upstreams: &registry::Upstreams) -> std::io::Error {
         };
         // A file of at most a megabyte: quicker than it takes to hand it to another thread.
         match upstreams.reload() {
-            Ok(registry::Reloaded { routes, upstreams, kept }) => {
+            Ok(registry::ReloadSummary { routes, upstreams, kept }) => {
                 tracing::info!(file = %file.display(), routes, upstreams, kept, "the routes are in force");
             }
             Err(error) => {

@@ -14,11 +14,11 @@ use shared::token::{Claims, TokenError, Verifier};
 use time::OffsetDateTime;
 
 /// The cookie that carries a session token for pages.
-pub const COOKIE_NAME: &str = "stenograph_session";
+pub const SESSION_COOKIE: &str = "stenograph_session";
 
 /// Checking a signature costs about 50 µs, more than everything else that a chat costs. So tokens that were good are
 /// remembered until they expire; this many.
-const MAX_REMEMBERED: usize = 10_000;
+const MAX_VERIFIED_TOKENS: usize = 10_000;
 
 /// A proven caller.
 #[derive(Clone, Debug)]
@@ -37,7 +37,7 @@ pub struct CrossOrigin;
 
 /// Cookies come along with whatever any page makes a browser send. SameSite keeps them from most of it; this from the rest:
 /// a request without a token of its own that changes something comes from this origin, or from one that is let in.
-pub fn same_origin(method: &Method, headers: &HeaderMap, allowed: &[HeaderValue]) -> Result<(), CrossOrigin> {
+pub fn check_origin(method: &Method, headers: &HeaderMap, allowed: &[HeaderValue]) -> Result<(), CrossOrigin> {
     let has_token = headers.contains_key(AUTHORIZATION) || headers.contains_key("x-api-key");
     if method.is_safe() || has_token || !headers.contains_key(COOKIE) {
         return Ok(());
@@ -67,24 +67,24 @@ pub struct Authenticator {
     verifier: RwLock<Arc<Verifier>>,
     /// An identity provider outside, whose users are let in too.
     issuer: Option<Arc<Issuer>>,
-    remembered: Mutex<HashMap<String, Claims>>,
+    verified_tokens: Mutex<HashMap<String, Claims>>,
 }
 
 impl Authenticator {
     /// Checks with these keys, and those of an identity provider outside, if there is one.
     pub fn new(verifier: Verifier, issuer: Option<Arc<Issuer>>) -> Self {
-        Self { verifier: RwLock::new(Arc::new(verifier)), issuer, remembered: Mutex::default() }
+        Self { verifier: RwLock::new(Arc::new(verifier)), issuer, verified_tokens: Mutex::default() }
     }
 
     /// Checks with other keys from now on. What was good with the old ones is looked at again.
-    pub fn verify_with(&self, verifier: Verifier) {
+    pub fn replace_verifier(&self, verifier: Verifier) {
         *self.verifier.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(verifier);
-        self.forget();
+        self.clear_verified_tokens();
     }
 
     /// Looks at every token again from now on.
-    pub fn forget(&self) {
-        self.remembered().clear();
+    pub fn clear_verified_tokens(&self) {
+        self.verified_tokens().clear();
     }
 
     fn verify(&self, token: &str) -> Result<Claims, TokenError> {
@@ -103,31 +103,31 @@ impl Authenticator {
             .or_else(|| session_cookie(headers))
             .ok_or(Unauthenticated::Missing)?;
         let now = OffsetDateTime::now_utc().unix_timestamp();
-        let known = self.remembered().get(token).filter(|claims| claims.exp > now).cloned();
+        let known = self.verified_tokens().get(token).filter(|claims| claims.exp > now).cloned();
         let claims = match known {
             Some(claims) => claims,
             None => {
                 let claims = self.verify(token)?;
-                self.remember(token, &claims, now);
+                self.cache_verified(token, &claims, now);
                 claims
             }
         };
         Ok(Caller { user: claims.sub })
     }
 
-    fn remember(&self, token: &str, claims: &Claims, now: i64) {
-        let mut remembered = self.remembered();
-        if remembered.len() >= MAX_REMEMBERED {
-            remembered.retain(|_, claims| claims.exp > now);
-            if remembered.len() >= MAX_REMEMBERED {
-                remembered.clear();
+    fn cache_verified(&self, token: &str, claims: &Claims, now: i64) {
+        let mut verified_tokens = self.verified_tokens();
+        if verified_tokens.len() >= MAX_VERIFIED_TOKENS {
+            verified_tokens.retain(|_, claims| claims.exp > now);
+            if verified_tokens.len() >= MAX_VERIFIED_TOKENS {
+                verified_tokens.clear();
             }
         }
-        remembered.insert(token.to_owned(), claims.clone());
+        verified_tokens.insert(token.to_owned(), claims.clone());
     }
 
-    fn remembered(&self) -> std::sync::MutexGuard<'_, HashMap<String, Claims>> {
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    fn verified_tokens(&self) -> std::sync::MutexGuard<'_, HashMap<String, Claims>> {
+        self.verified_tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -138,7 +138,7 @@ fn api_key(headers: &HeaderMap) -> Option<&str> {
 fn session_cookie(headers: &HeaderMap) -> Option<&str> {
     let cookies = headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == COOKIE_NAME).map(|(_, token)| token)
+    pairs.find(|(name, _)| *name == SESSION_COOKIE).map(|(_, token)| token)
 }
 
 #[cfg(test)]
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn other_origins_cannot_act_with_cookies() {
+    fn requests_with_cookies_from_other_origins_are_refused() {
         let request = |origin: &str, token: bool| {
             let mut all = headers("host", "chat.example.org");
             all.insert(COOKIE, "stenograph_session=t".parse().unwrap());
@@ -161,7 +161,7 @@ mod tests {
             all
         };
         let allowed = ["https://other.example.org".parse().unwrap()];
-        let is_let_in = |method: Method, headers| same_origin(&method, &headers, &allowed).is_ok();
+        let is_let_in = |method: Method, headers| check_origin(&method, &headers, &allowed).is_ok();
         assert!(is_let_in(Method::POST, request("https://chat.example.org", false)));
         assert!(is_let_in(Method::POST, request("https://other.example.org", false)));
         assert!(is_let_in(Method::POST, headers("cookie", "a=b")), "no browser");
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_found_where_clients_put_them() {
+    fn tokens_are_read_from_each_header_and_from_the_session_cookie() {
         assert_eq!(bearer_token(&headers("authorization", "bearer  abc ")), Some("abc"));
         assert_eq!(bearer_token(&headers("authorization", "Basic abc")), None);
         assert_eq!(api_key(&headers("x-api-key", " abc ")), Some("abc"));

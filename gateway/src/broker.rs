@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 /// What is known of the broker without asking it.
 #[derive(Debug, Default)]
 pub struct BrokerHealth {
-    connected: AtomicBool,
+    is_connected: AtomicBool,
     /// It took longer than anyone was willing to wait, and has not answered since.
     is_slow: AtomicBool,
     reconnected: Notify,
@@ -21,29 +21,29 @@ pub struct BrokerHealth {
 impl BrokerHealth {
     /// Whether there is a connection.
     pub fn is_connected(&self) -> bool {
-        self.connected.load(Ordering::Relaxed)
+        self.is_connected.load(Ordering::Relaxed)
     }
 
     /// Whether waiting for it is worth while.
-    pub fn is_well(&self) -> bool {
+    pub fn is_responsive(&self) -> bool {
         self.is_connected() && !self.is_slow.load(Ordering::Relaxed)
     }
 
     /// Somebody's patience has run out.
-    pub fn was_too_slow(&self) {
+    pub fn mark_slow(&self) {
         self.is_slow.store(true, Ordering::Relaxed);
     }
 
     /// It has answered.
-    pub(super) fn has_answered(&self) {
+    pub(super) fn mark_responsive(&self) {
         if self.is_slow.load(Ordering::Relaxed) {
             self.is_slow.store(false, Ordering::Relaxed);
         }
     }
 
     /// There is a new connection.
-    pub(crate) fn is_back(&self) {
-        self.connected.store(true, Ordering::Relaxed);
+    pub(crate) fn mark_connected(&self) {
+        self.is_connected.store(true, Ordering::Relaxed);
         self.reconnected.notify_one();
     }
 
@@ -65,11 +65,11 @@ pub async fn connect(url: &str, instance: &str, health: Arc<BrokerHealth>) -> Re
             async move {
                 match event {
                     async_nats::Event::Connected => {
-                        health.is_back();
+                        health.mark_connected();
                         tracing::info!("connected to the broker");
                     }
                     async_nats::Event::Disconnected | async_nats::Event::Closed => {
-                        health.connected.store(false, Ordering::Relaxed);
+                        health.is_connected.store(false, Ordering::Relaxed);
                         tracing::warn!("disconnected from the broker");
                     }
                     other => tracing::warn!(event = %other, "the broker's client reports"),

@@ -10,13 +10,13 @@ use shared::config::{ConfigError, Environment, http_url, malformed};
 use shared::issuer::IssuerConfig;
 use shared::telemetry::LogConfig;
 
-use crate::auth::key_refresh::KeySource;
-use crate::chat::disconnect::LeavingRule;
-use crate::journal::{self, Level};
+use crate::auth::key_refresh::TokenKeySource;
+use crate::chat::disconnect::DisconnectPolicy;
+use crate::journal::{DurabilityLevel, JournalSettings};
 use crate::limits::Limits;
-use crate::recorder_api::ReadsConfig;
+use crate::recorder_api::RecorderApiConfig;
 use crate::request::conversation_id::{ConversationKeys, EXPECTED_KEYS};
-use crate::routing::{KeyHeader, Leaving, UpstreamSettings};
+use crate::routing::{KeyHeader, OnDisconnect, UpstreamSettings};
 use crate::upstream::registry::TableSource;
 
 /// The gateway's configuration.
@@ -29,7 +29,7 @@ pub struct Config {
     /// What to log.
     pub log: LogConfig,
     /// How callers prove themselves.
-    pub token_keys: KeySource,
+    pub token_keys: TokenKeySource,
     /// An identity provider outside, if its users are let in too.
     pub token_issuer: Option<IssuerConfig>,
     /// The keys behind conversation ids.
@@ -39,11 +39,11 @@ pub struct Config {
     /// Where answers come from.
     pub upstreams: TableSource,
     /// Where the record is read, if anywhere.
-    pub reads: Option<ReadsConfig>,
+    pub recorder_api: Option<RecorderApiConfig>,
     /// The bounds.
     pub limits: Limits,
     /// What happens when clients leave.
-    pub leaving: LeavingRule,
+    pub disconnect_policy: DisconnectPolicy,
     /// The origins whose pages may call; every one if none is named, then without cookies.
     pub cors_origins: Vec<http::HeaderValue>,
 }
@@ -54,7 +54,7 @@ pub struct JournalConfig {
     /// The broker's address.
     pub nats_url: String,
     /// How the journal is kept. `None` only to measure what recording costs.
-    pub journal: Option<journal::Settings>,
+    pub journal: Option<JournalSettings>,
 }
 
 impl Config {
@@ -65,14 +65,14 @@ impl Config {
             .ok_or_else(|| ConfigError::Missing { name: "CONVERSATION_KEYS".into(), expected: EXPECTED_KEYS })?;
         let limits = Limits::read(env)?;
         let config = Self {
-            listen: env.or(
+            listen: env.optional_or(
                 "GATEWAY_LISTEN",
                 SocketAddr::from(([127, 0, 0, 1], 8080)),
                 "an address and port such as 127.0.0.1:8080",
             )?,
             instance: instance(env)?,
             log: LogConfig::read(env)?,
-            token_keys: KeySource {
+            token_keys: TokenKeySource {
                 file: env.required("TOKEN_KEYS_FILE", "the path of a JSON Web Key Set")?.into(),
                 url: env.text("TOKEN_KEYS_URL").map(|url| http_url("TOKEN_KEYS_URL", url)).transpose()?,
             },
@@ -88,9 +88,9 @@ impl Config {
                 file: env.text("GATEWAY_ROUTES_FILE").map(PathBuf::from),
                 default_model: env.text("GATEWAY_DEFAULT_MODEL").map(str::to_owned),
             },
-            reads: ReadsConfig::read(env)?,
+            recorder_api: RecorderApiConfig::read(env)?,
             limits,
-            leaving: leaving(env)?,
+            disconnect_policy: disconnect_policy(env)?,
             cors_origins: cors_origins(env)?,
         };
         // `.local/env` tells scripts where the gateway is; it is no setting, but no mistake either.
@@ -104,18 +104,18 @@ impl JournalConfig {
     fn read(env: &Environment) -> Result<Self, ConfigError> {
         let nats_url = env.text("NATS_URL").unwrap_or("nats://127.0.0.1:4222").to_owned();
         let level = match env.text("GATEWAY_DURABILITY") {
-            Some("journal") => Level::Journal,
-            Some("synced") => Level::Synced,
-            None | Some("replicated") => Level::Replicated,
+            Some("journal") => DurabilityLevel::Journal,
+            Some("synced") => DurabilityLevel::Synced,
+            None | Some("replicated") => DurabilityLevel::Replicated,
             Some(other) => return Err(malformed("GATEWAY_DURABILITY", "journal, synced or replicated", &other)),
         };
-        let patience = env.duration("GATEWAY_JOURNAL_PATIENCE", Duration::from_millis(250))?;
+        let acknowledgement_timeout = env.duration("GATEWAY_JOURNAL_PATIENCE", Duration::from_millis(250))?;
         let expected = "a number of bytes, 4194304 or more";
-        let max_bytes: u64 = env.or("GATEWAY_JOURNAL_MAX_BYTES", 4 << 30, expected)?;
+        let max_bytes: u64 = env.optional_or("GATEWAY_JOURNAL_MAX_BYTES", 4 << 30, expected)?;
         if max_bytes < 4 << 20 {
             return Err(malformed("GATEWAY_JOURNAL_MAX_BYTES", expected, &max_bytes));
         }
-        let keep = env.duration("GATEWAY_JOURNAL_KEEP", Duration::from_secs(150))?;
+        let retention = env.duration("GATEWAY_JOURNAL_KEEP", Duration::from_secs(150))?;
         let is_recorded = match env.text("GATEWAY_RECORDING") {
             None | Some("on") => true,
             Some("off") => false,
@@ -127,7 +127,7 @@ impl JournalConfig {
             None if !is_recorded => return Ok(Self { nats_url, journal: None }),
             None => PathBuf::from(env.required("GATEWAY_DATA_DIR", "a directory of this instance's own")?),
         };
-        let journal = journal::Settings { directory, level, patience, max_bytes, keep };
+        let journal = JournalSettings { directory, level, acknowledgement_timeout, max_bytes, retention };
         Ok(Self { nats_url, journal: Some(journal).filter(|_| is_recorded) })
     }
 }
@@ -135,7 +135,7 @@ impl JournalConfig {
 /// The one provider of a deployment without a routes file; with one, the defaults of its timeouts.
 fn provider(env: &Environment, limits: &Limits) -> Result<UpstreamSettings, ConfigError> {
     let expected = "an http or https URL such as https://api.openai.com/v1";
-    let base_url: Uri = env.or("LLM_BASE_URL", Uri::from_static("https://api.openai.com/v1"), expected)?;
+    let base_url: Uri = env.optional_or("LLM_BASE_URL", Uri::from_static("https://api.openai.com/v1"), expected)?;
     if !matches!(base_url.scheme_str(), Some("http" | "https"))
         || base_url.host().is_none()
         || base_url.query().is_some()
@@ -159,19 +159,19 @@ fn provider(env: &Environment, limits: &Limits) -> Result<UpstreamSettings, Conf
     })
 }
 
-fn leaving(env: &Environment) -> Result<LeavingRule, ConfigError> {
-    let standard = LeavingRule::default();
+fn disconnect_policy(env: &Environment) -> Result<DisconnectPolicy, ConfigError> {
+    let standard = DisconnectPolicy::default();
     let drain_for = env.duration("GATEWAY_DRAIN_FOR", standard.drain_for)?;
-    let most = env.or("GATEWAY_MAX_DRAINING", standard.most, "a number of chats")?;
+    let most = env.optional_or("GATEWAY_MAX_DRAINING", standard.max_drains, "a number of chats")?;
     if most > 1_000_000 {
         return Err(malformed("GATEWAY_MAX_DRAINING", "a number of chats from 0 to 1000000", &most));
     }
     let otherwise = match env.text("GATEWAY_ON_LEAVE") {
-        None | Some("cancel") => Leaving::Cancel,
-        Some("drain") => Leaving::Drain(drain_for),
+        None | Some("cancel") => OnDisconnect::Cancel,
+        Some("drain") => OnDisconnect::Drain(drain_for),
         Some(other) => return Err(malformed("GATEWAY_ON_LEAVE", "cancel or drain", &other)),
     };
-    Ok(LeavingRule { otherwise, drain_for, most })
+    Ok(DisconnectPolicy { default: otherwise, drain_for, max_drains: most })
 }
 
 /// The name of this instance: as set, else the host's and a random part, so that two on one host differ.
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn the_error_names_the_setting_that_is_wrong() {
         assert!(read(&[]).is_ok());
         let cases = [
             ("GATEWAY_MAX_BODY", "1", "GATEWAY_MAX_BODY is not a setting of this program"),
@@ -233,13 +233,13 @@ mod tests {
         ];
         for (name, value, expected) in cases {
             let error = read(&[(name, value)]).unwrap_err();
-            assert!(error.starts_with(expected), "{error}");
-            assert!(!error.contains("secret"), "{error}");
+            assert!(error.starts_with(expected), "{name}={value}: {error}");
+            assert!(!error.contains("secret"), "{name}: {error}");
         }
     }
 
     #[test]
-    fn the_sample_file_is_complete_and_good() {
+    fn the_sample_file_has_every_setting_and_is_valid() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/gateway.env");
         let text = std::fs::read_to_string(path).unwrap();
         let lines = text.lines().map(|line| line.trim_start_matches("# "));

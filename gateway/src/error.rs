@@ -12,7 +12,7 @@ use shared::token::TokenError;
 
 use crate::auth::{CrossOrigin, Unauthenticated};
 use crate::headers::{CHAT_ID, CONVERSATION_ID, REQUEST_ID};
-use crate::idempotency::{MalformedKey, Progress, Taken};
+use crate::idempotency::{KeyOwner, MalformedKey, Progress};
 use crate::request::InvalidRequest;
 use crate::upstream::dispatch::{is_key_refusal, is_withheld};
 use crate::upstream::error::UpstreamError;
@@ -31,12 +31,12 @@ pub struct ApiError {
     message: String,
     retry_after: Option<u64>,
     /// The chat that it is about, where it is another one than the request's, which there is none of.
-    about: Option<Box<(ChatId, ConversationId)>>,
+    conflicting_chat: Option<Box<(ChatId, ConversationId)>>,
 }
 
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, code: Option<&'static str>, message: impl Into<String>) -> Self {
-        Self { status, kind, code, param: None, message: message.into(), retry_after: None, about: None }
+        Self { status, kind, code, param: None, message: message.into(), retry_after: None, conflicting_chat: None }
     }
 
     fn retry_after(mut self, seconds: u64) -> Self {
@@ -101,13 +101,13 @@ impl ApiError {
     }
 
     /// The gateway stops, and this chat with it.
-    pub fn stopping() -> Self {
+    pub fn gateway_stopped() -> Self {
         let message = "the gateway was stopped before there was an answer; try again";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("gateway_stopped"), message).retry_after(1)
     }
 
     /// The idempotency key belongs to a chat already, of the same request: nothing was begun.
-    pub fn idempotency_key_taken(taken: &Taken) -> Self {
+    pub fn idempotency_key_taken(taken: &KeyOwner) -> Self {
         let (code, state) = match taken.progress {
             Progress::UnderWay => ("idempotency_chat_under_way", "is under way"),
             Progress::Done => ("idempotency_chat_done", "is done"),
@@ -115,15 +115,15 @@ impl ApiError {
         let message =
             format!("this idempotency key belongs to chat {}, which {state}; nothing new was begun", taken.chat);
         let error = Self::new(StatusCode::CONFLICT, "invalid_request_error", Some(code), message);
-        Self { about: Some(Box::new((taken.chat, taken.conversation))), ..error }
+        Self { conflicting_chat: Some(Box::new((taken.chat, taken.conversation))), ..error }
     }
 
     /// The idempotency key belongs to a chat of another request.
-    pub fn idempotency_key_reused(taken: &Taken) -> Self {
+    pub fn idempotency_key_reused(taken: &KeyOwner) -> Self {
         let message = format!("this idempotency key belongs to chat {}, whose request was another one", taken.chat);
         let code = Some("idempotency_key_reused");
         let error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", code, message);
-        Self { about: Some(Box::new((taken.chat, taken.conversation))), ..error }
+        Self { conflicting_chat: Some(Box::new((taken.chat, taken.conversation))), ..error }
     }
 
     /// As many chats as may run do.
@@ -133,13 +133,13 @@ impl ApiError {
     }
 
     /// Nothing new can be recorded, so nothing new is begun.
-    pub fn cannot_record() -> Self {
+    pub fn journal_unavailable() -> Self {
         let message = "the chat could not be put on the record, so it was not begun; try again shortly";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("journal_unavailable"), message).retry_after(2)
     }
 
     /// An answer that is passed on whole broke off, or is beyond all bounds.
-    pub fn answer_unreadable() -> Self {
+    pub fn response_unreadable() -> Self {
         let message = "the upstream's answer could not be read";
         Self::new(StatusCode::BAD_GATEWAY, "upstream_error", Some("upstream_broken"), message)
     }
@@ -150,19 +150,19 @@ impl ApiError {
     }
 
     /// The recorder's API is down, or not there at all.
-    pub fn reads_unavailable() -> Self {
+    pub fn recorder_unavailable() -> Self {
         let message = "the record cannot be read at the moment; chats are not concerned";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("recorder_unavailable"), message).retry_after(2)
     }
 
     /// The upstream's list of models broke off, or is beyond all bounds.
-    pub fn models_unreadable() -> Self {
+    pub fn model_list_unreadable() -> Self {
         let message = "the upstream's list of models could not be read";
         Self::new(StatusCode::BAD_GATEWAY, "upstream_error", Some("upstream_broken"), message)
     }
 
     /// What the client is told in place of an upstream's response of this status, where that is none of its business.
-    pub fn in_place_of(status: StatusCode) -> Option<Self> {
+    pub fn replacing_status(status: StatusCode) -> Option<Self> {
         if !is_withheld(status) {
             return None;
         }
@@ -216,7 +216,7 @@ impl From<&UpstreamError> for ApiError {
             UpstreamError::ConnectTimeout | UpstreamError::HeadTimeout => StatusCode::GATEWAY_TIMEOUT,
             UpstreamError::Connect(_) | UpstreamError::Tls(_) | UpstreamError::Http(_) => StatusCode::BAD_GATEWAY,
         };
-        Self::new(status, "upstream_error", Some(error.code()), error.public())
+        Self::new(status, "upstream_error", Some(error.code()), error.public_message())
     }
 }
 
@@ -232,7 +232,7 @@ impl IntoResponse for ApiError {
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if let Some((chat, conversation)) = self.about.as_deref() {
+        if let Some((chat, conversation)) = self.conflicting_chat.as_deref() {
             let value = |id: String| HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static(""));
             response.headers_mut().insert(CHAT_ID, value(chat.to_string()));
             response.headers_mut().insert(CONVERSATION_ID, value(conversation.to_string()));
@@ -249,7 +249,7 @@ impl IntoResponse for ApiError {
 }
 
 /// The response as Anthropic's clients read it.
-pub fn for_anthropic(mut response: Response) -> Response {
+pub fn into_anthropic_shape(mut response: Response) -> Response {
     let request_id = response.headers().get(REQUEST_ID).cloned();
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
         let kind = match error.status {

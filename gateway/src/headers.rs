@@ -12,7 +12,7 @@ pub const CONVERSATION_ID: HeaderName = HeaderName::from_static("x-conversation-
 /// The request's id: the upstream's if it gave one, else the caller's, else the chat's.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const UI_MESSAGE_STREAM: HeaderName = HeaderName::from_static("x-vercel-ai-ui-message-stream");
-const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 const EVENT_STREAM: &[u8] = b"text/event-stream";
 
@@ -31,7 +31,7 @@ const HOP_BY_HOP: [&str; 9] = [
 
 /// Request headers that stop here: credentials, what the gateway's own request has its own of, and what tells the upstream
 /// where a page was loaded from. Compression is not asked for, so that the tap reads what the client reads.
-const NOT_TO_UPSTREAM: [&str; 13] = [
+const STRIPPED_FROM_REQUESTS: [&str; 13] = [
     "accept-encoding",
     "api-key",
     "authorization",
@@ -50,78 +50,80 @@ const NOT_TO_UPSTREAM: [&str; 13] = [
 
 /// Response headers that stop here: the provider's cookies and challenges, what says how pages may use the provider's
 /// origin rather than ours, and what leads past the gateway.
-const NOT_TO_CLIENT: [&str; 6] =
+const STRIPPED_FROM_RESPONSES: [&str; 6] =
     ["alt-svc", "location", "set-cookie", "strict-transport-security", "www-authenticate", "content-security-policy"];
 
 /// The caller's headers as the upstream gets them.
-pub fn to_upstream(headers: &HeaderMap) -> HeaderMap {
-    let passes = |name: &str| {
+pub fn for_upstream(headers: &HeaderMap) -> HeaderMap {
+    let is_forwarded = |name: &str| {
         !HOP_BY_HOP.contains(&name)
-            && !NOT_TO_UPSTREAM.contains(&name)
+            && !STRIPPED_FROM_REQUESTS.contains(&name)
             && !name.starts_with("sec-")
             && !name.starts_with("x-forwarded-")
             && !name.starts_with("x-stenograph-")
     };
-    let mut passed = pass(headers, passes);
-    passed.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    passed
+    let mut forwarded = filter(headers, is_forwarded);
+    forwarded.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    forwarded
 }
 
 /// The upstream's headers as the client gets them.
-pub fn to_client(mut headers: HeaderMap) -> HeaderMap {
+pub fn for_client(mut headers: HeaderMap) -> HeaderMap {
     let is_stream = is_event_stream(&headers);
-    let passes = |name: &str| {
-        !HOP_BY_HOP.contains(&name) && !NOT_TO_CLIENT.contains(&name) && !name.starts_with("access-control-")
+    let is_forwarded = |name: &str| {
+        !HOP_BY_HOP.contains(&name) && !STRIPPED_FROM_RESPONSES.contains(&name) && !name.starts_with("access-control-")
     };
-    let named = named_by_connection(&headers);
-    let is_stopped = |name: &HeaderName| !passes(name.as_str()) || is_among(name, &named);
-    let stopped: Vec<HeaderName> = headers.keys().filter(|name| is_stopped(name)).cloned().collect();
-    for name in stopped {
+    let options = connection_options(&headers);
+    let is_stripped = |name: &HeaderName| !is_forwarded(name.as_str()) || contains_name(name, &options);
+    let stripped: Vec<HeaderName> = headers.keys().filter(|name| is_stripped(name)).cloned().collect();
+    for name in stripped {
         headers.remove(name);
     }
     if is_stream {
         // Comments may be put in, and no proxy may collect them.
         headers.remove(header::CONTENT_LENGTH);
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
-        headers.entry(ACCEL_BUFFERING).or_insert(HeaderValue::from_static("no"));
+        headers.entry(X_ACCEL_BUFFERING).or_insert(HeaderValue::from_static("no"));
     }
     headers
 }
 
 /// Whether these are the headers of an event stream.
 pub fn is_event_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.as_bytes().get(..EVENT_STREAM.len()));
-    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(EVENT_STREAM))
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.as_bytes().get(..EVENT_STREAM.len()));
+    content_type.is_some_and(|content_type| content_type.eq_ignore_ascii_case(EVENT_STREAM))
 }
 
 /// The headers of an answer that is told as a UI message stream.
-pub fn of_ui_stream(mut headers: HeaderMap) -> HeaderMap {
+pub fn for_ui_stream(mut headers: HeaderMap) -> HeaderMap {
     headers.remove(header::CONTENT_LENGTH);
     headers.remove(header::CONTENT_ENCODING);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(UI_MESSAGE_STREAM, HeaderValue::from_static("v1"));
-    headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     headers
 }
 
 /// The headers that pass, without those that `Connection` names.
-fn pass(headers: &HeaderMap, passes: impl Fn(&str) -> bool) -> HeaderMap {
-    let named = named_by_connection(headers);
-    let mut passed = HeaderMap::with_capacity(headers.len());
-    for (name, value) in headers.iter().filter(|(name, _)| passes(name.as_str()) && !is_among(name, &named)) {
-        passed.append(name.clone(), value.clone());
+fn filter(headers: &HeaderMap, is_forwarded: impl Fn(&str) -> bool) -> HeaderMap {
+    let options = connection_options(headers);
+    let mut forwarded = HeaderMap::with_capacity(headers.len());
+    for (name, value) in
+        headers.iter().filter(|(name, _)| is_forwarded(name.as_str()) && !contains_name(name, &options))
+    {
+        forwarded.append(name.clone(), value.clone());
     }
-    passed
+    forwarded
 }
 
-fn named_by_connection(headers: &HeaderMap) -> Vec<String> {
+fn connection_options(headers: &HeaderMap) -> Vec<String> {
     let values = headers.get_all(header::CONNECTION).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(|name| name.trim().to_owned()).collect()
 }
 
-fn is_among(name: &HeaderName, named: &[String]) -> bool {
-    named.iter().any(|named| named.eq_ignore_ascii_case(name.as_str()))
+fn contains_name(name: &HeaderName, names: &[String]) -> bool {
+    names.iter().any(|known| known.eq_ignore_ascii_case(name.as_str()))
 }
 
 #[cfg(test)]
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_and_connections_stop_here() {
+    fn credentials_and_hop_by_hop_headers_are_not_forwarded() {
         let sent = headers(&[
             ("authorization", "Bearer t"),
             ("cookie", "stenograph_session=t"),
@@ -155,11 +157,11 @@ mod tests {
             ("anthropic-beta", "b"),
             ("accept-encoding", "identity"),
         ]);
-        assert_eq!(to_upstream(&sent), kept);
+        assert_eq!(for_upstream(&sent), kept);
     }
 
     #[test]
-    fn streams_are_not_to_be_collected_on_the_way() {
+    fn event_streams_are_marked_as_not_to_be_buffered() {
         let sent = headers(&[
             ("content-type", "text/event-stream; charset=utf-8"),
             ("content-length", "10"),
@@ -172,7 +174,7 @@ mod tests {
             ("cache-control", "no-cache"),
             ("x-accel-buffering", "no"),
         ]);
-        assert_eq!(to_client(sent), expected);
+        assert_eq!(for_client(sent), expected);
         assert!(is_event_stream(&headers(&[("content-type", "Text/Event-Stream;charset=utf-8")])));
         assert!(!is_event_stream(&headers(&[("content-type", "text/event")])));
     }

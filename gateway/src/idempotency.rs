@@ -17,36 +17,36 @@ use http::HeaderMap;
 use sha2::{Digest as _, Sha256};
 use shared::id::{ChatId, ConversationId};
 
-use bucket::{Answer, Bucket};
-use local::Known;
+use bucket::{Bucket, ClaimOutcome};
+use local::LocalKeys;
 
-pub use key::{Progress, Taken, Token};
+pub use key::{KeyHash, KeyOwner, Progress};
 
 /// The header.
-pub const HEADER: &str = "idempotency-key";
+pub const HEADER_NAME: &str = "idempotency-key";
 
 /// The longest key.
 const MAX_KEY_BYTES: usize = 255;
 
 /// How long the bucket may take to answer before a chat goes on without it.
-const PATIENCE: Duration = Duration::from_millis(500);
+const BUCKET_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The note on a chat whose key could only be checked in this process.
-pub const UNCHECKED: &str = "idempotency_key_not_checked";
+pub const NOT_CHECKED_NOTE: &str = "idempotency_key_not_checked";
 
 /// The keys of all users.
 #[derive(Debug)]
-pub struct Idempotency {
-    known: Mutex<Known>,
+pub struct IdempotencyKeys {
+    local: Mutex<LocalKeys>,
     bucket: Bucket,
 }
 
 /// A key, claimed for one chat.
 #[derive(Debug)]
 pub struct Claim {
-    keys: Arc<Idempotency>,
-    token: Token,
-    taken: Taken,
+    keys: Arc<IdempotencyKeys>,
+    key_hash: KeyHash,
+    owner: KeyOwner,
     /// Where it stands in the bucket, if it does.
     revision: Option<u64>,
 }
@@ -57,8 +57,8 @@ pub struct Claim {
 pub struct MalformedKey;
 
 /// The key that a request brings, if it does.
-pub fn key_in(headers: &HeaderMap) -> Result<Option<&str>, MalformedKey> {
-    let Some(value) = headers.get(HEADER) else { return Ok(None) };
+pub fn key_from_headers(headers: &HeaderMap) -> Result<Option<&str>, MalformedKey> {
+    let Some(value) = headers.get(HEADER_NAME) else { return Ok(None) };
     match value.to_str().map(str::trim) {
         Ok(key) if (1..=MAX_KEY_BYTES).contains(&key.len()) => Ok(Some(key)),
         _ => Err(MalformedKey),
@@ -73,62 +73,63 @@ pub fn fingerprint(body: &[u8]) -> u128 {
     u128::from_le_bytes(half)
 }
 
-impl Idempotency {
-    /// Keys that are kept in the bucket of this broker. A chat is never under way for longer than `longest`.
-    pub fn new(nats_url: &str, instance: &str, longest: Duration) -> Self {
-        Self { known: Mutex::default(), bucket: Bucket::new(nats_url, instance, longest) }
+impl IdempotencyKeys {
+    /// Keys that are kept in the bucket of this broker. A chat is never under way for longer than `max_chat_duration`.
+    pub fn new(nats_url: &str, instance: &str, max_chat_duration: Duration) -> Self {
+        Self { local: Mutex::default(), bucket: Bucket::new(nats_url, instance, max_chat_duration) }
     }
 
     /// Claims a key for a chat, or says whose it is.
     pub async fn claim(
         self: &Arc<Self>,
-        token: Token,
+        key_hash: KeyHash,
         (chat, conversation): (ChatId, ConversationId),
         fingerprint: u128,
-    ) -> Result<(Claim, Option<&'static str>), Taken> {
-        let taken = Taken { chat, conversation, fingerprint, progress: Progress::UnderWay };
-        self.known().claim(token, taken, Instant::now())?;
+    ) -> Result<(Claim, Option<&'static str>), KeyOwner> {
+        let owner = KeyOwner { chat, conversation, fingerprint, progress: Progress::UnderWay };
+        self.local_keys().claim(key_hash, owner, Instant::now())?;
         // From here on the key is given back unless the claim stands, also if the caller leaves meanwhile.
-        let mut pending = Pending { keys: self, token, is_settled: false };
-        let answer = tokio::time::timeout(PATIENCE, self.bucket.claim(token, taken)).await;
+        let mut pending = PendingClaim { keys: self, key_hash, is_settled: false };
+        let outcome = tokio::time::timeout(BUCKET_TIMEOUT, self.bucket.claim(key_hash, owner)).await;
         pending.is_settled = true;
-        let claim = |revision| Claim { keys: Arc::clone(self), token, taken, revision };
-        match answer.unwrap_or(Answer::Unknown) {
-            Answer::Claimed(revision) => Ok((claim(Some(revision)), None)),
-            Answer::Taken(other) => {
-                self.known().replace(token, other);
+        let claim = |revision| Claim { keys: Arc::clone(self), key_hash, owner, revision };
+        match outcome.unwrap_or(ClaimOutcome::Unknown) {
+            ClaimOutcome::Claimed(revision) => Ok((claim(Some(revision)), None)),
+            ClaimOutcome::AlreadyClaimed(other) => {
+                self.local_keys().replace(key_hash, other);
                 Err(other)
             }
-            Answer::Unknown => Ok((claim(None), Some(UNCHECKED))),
+            ClaimOutcome::Unknown => Ok((claim(None), Some(NOT_CHECKED_NOTE))),
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn local_keys(&self) -> MutexGuard<'_, LocalKeys> {
+        self.local.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Claim {
     /// The chat has an answer, or part of one: the key stays with it.
     pub fn keep(mut self) {
-        self.taken.progress = Progress::Done;
-        self.keys.known().replace(self.token, self.taken);
-        self.tell_bucket(Some(self.taken));
+        self.owner.progress = Progress::Done;
+        self.keys.local_keys().replace(self.key_hash, self.owner);
+        self.settle_in_bucket(Some(self.owner));
     }
 
     /// The chat came to nothing: the key is free.
-    pub fn give_back(self) {
-        self.keys.known().forget(self.token);
-        self.tell_bucket(None);
+    pub fn release(self) {
+        self.keys.local_keys().forget(self.key_hash);
+        self.settle_in_bucket(None);
     }
 
     /// Lets other gateways know, when there is time. If they are not told, the key is taken until the bucket forgets it.
-    fn tell_bucket(&self, taken: Option<Taken>) {
+    fn settle_in_bucket(&self, owner: Option<KeyOwner>) {
         let (Some(revision), Ok(runtime)) = (self.revision, tokio::runtime::Handle::try_current()) else { return };
-        let (keys, token) = (Arc::clone(&self.keys), self.token);
+        let (keys, key_hash) = (Arc::clone(&self.keys), self.key_hash);
         runtime.spawn(async move {
-            let told = tokio::time::timeout(PATIENCE * 10, keys.bucket.settle(token, taken, revision)).await;
-            if !matches!(told, Ok(Ok(()))) {
+            let settled =
+                tokio::time::timeout(BUCKET_TIMEOUT * 10, keys.bucket.settle(key_hash, owner, revision)).await;
+            if !matches!(settled, Ok(Ok(()))) {
                 tracing::warn!("an idempotency key could not be settled: it stays taken until it is forgotten");
             }
         });
@@ -136,16 +137,16 @@ impl Claim {
 }
 
 /// A claim of which the bucket has not said yet whether it stands.
-struct Pending<'a> {
-    keys: &'a Idempotency,
-    token: Token,
+struct PendingClaim<'a> {
+    keys: &'a IdempotencyKeys,
+    key_hash: KeyHash,
     is_settled: bool,
 }
 
-impl Drop for Pending<'_> {
+impl Drop for PendingClaim<'_> {
     fn drop(&mut self) {
         if !self.is_settled {
-            self.keys.known().forget(self.token);
+            self.keys.local_keys().forget(self.key_hash);
         }
     }
 }
@@ -157,24 +158,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_belong_to_users() {
+    fn the_same_key_of_two_users_has_two_hashes() {
         let user = |id: &str| id.parse::<UserId>().unwrap();
-        assert_eq!(Token::new(&user("ann"), "k"), Token::new(&user("ann"), "k"));
-        assert_ne!(Token::new(&user("ann"), "k"), Token::new(&user("bob"), "k"));
-        assert_ne!(Token::new(&user("ann"), "xk"), Token::new(&user("annx"), "k"));
-        assert_eq!(Token::new(&user("ann"), "k").text().len(), 64);
+        assert_eq!(KeyHash::new(&user("ann"), "k"), KeyHash::new(&user("ann"), "k"));
+        assert_ne!(KeyHash::new(&user("ann"), "k"), KeyHash::new(&user("bob"), "k"));
+        assert_ne!(KeyHash::new(&user("ann"), "xk"), KeyHash::new(&user("annx"), "k"));
+        assert_eq!(KeyHash::new(&user("ann"), "k").hex().len(), 64);
     }
 
     #[test]
-    fn keys_are_short_and_visible() {
+    fn a_key_is_1_to_255_visible_ascii_characters() {
         let with = |value: &'static [u8]| {
             let mut headers = HeaderMap::new();
-            headers.insert(HEADER, http::HeaderValue::from_bytes(value).unwrap());
-            key_in(&headers).map(|key| key.map(str::to_owned))
+            headers.insert(HEADER_NAME, http::HeaderValue::from_bytes(value).unwrap());
+            key_from_headers(&headers).map(|key| key.map(str::to_owned))
         };
         assert_eq!(with(b" k-1 "), Ok(Some("k-1".to_owned())));
         assert_eq!(with(b" "), Err(MalformedKey));
         assert_eq!(with("ü".as_bytes()), Err(MalformedKey));
-        assert_eq!(key_in(&HeaderMap::new()), Ok(None));
+        assert_eq!(key_from_headers(&HeaderMap::new()), Ok(None));
     }
 }

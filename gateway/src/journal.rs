@@ -2,8 +2,8 @@
 //!
 //! An event is encoded once and appended to a log on local disk by the caller itself: a lock, a checksum and one write, no
 //! other task. From then on it survives the death of this process. The [`relay`](crate::relay) moves the log to the broker
-//! and releases what the broker has acknowledged; a thread (`keeper`) syncs. What an event's caller waits for beyond the
-//! write is the [`Level`]; docs/DURABILITY.md says what each level survives.
+//! and releases what the broker has acknowledged; the sync thread syncs. What an event's caller waits for beyond the
+//! write is the [`DurabilityLevel`]; docs/DURABILITY.md says what each level survives.
 
 mod checkpoint;
 mod clock;
@@ -12,7 +12,6 @@ mod durability;
 mod error;
 mod lock;
 mod log;
-mod open_chats;
 mod reader;
 mod record;
 mod recorded;
@@ -22,6 +21,7 @@ mod segment;
 mod store;
 mod sync_thread;
 mod tail;
+mod unended_chats;
 mod waiters;
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -30,24 +30,24 @@ use std::time::{Duration, Instant};
 use shared::event::Event;
 use tokio::sync::Notify;
 
-pub use checkpoint::{Acknowledged, Released};
+pub use checkpoint::{AcknowledgedEvent, Checkpoint};
 pub use clock::now_ms;
-pub use consumer::{Depth, Outlet};
-pub use durability::{Durability, Level};
-pub use error::{JournalError, OpenError};
-pub use reader::{Batch, Cursor};
-pub use record::{Entry, StoredEvent};
+pub use consumer::{Backlog, JournalConsumer};
+pub use durability::{Durability, DurabilityLevel};
+pub use error::{JournalError, JournalOpenError};
+pub use reader::{Cursor, EntryBatch};
+pub use record::{JournalEntry, StoredEvent};
 pub use recorded::Recorded;
-pub use store::Settings;
-pub use tail::Source;
+pub use store::JournalSettings;
+pub use tail::TailRead;
 
 use crate::broker::BrokerHealth;
 use crate::metrics::Metrics;
-use log::{Bounds, Kept};
-use record::Draft;
-use store::{Doing, State, Store};
-use tail::{Feed, Haste};
-use waiters::{Needs, Waiters};
+use log::{AppendOutcome, LogLimits};
+use record::UnnumberedRecord;
+use store::{Store, StoreState, SyncThreadState};
+use tail::{Priority, Tail};
+use waiters::{WaitCondition, Waiters};
 
 /// Where events are recorded.
 #[derive(Clone, Debug)]
@@ -58,70 +58,70 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal in this directory, ends the chats that were open in it, and starts its keeper.
+    /// Opens the journal in this directory, ends the chats that were open in it, and starts its sync thread.
     pub fn open(
-        settings: Settings,
+        settings: JournalSettings,
         instance: &str,
-        health: Arc<BrokerHealth>,
+        broker_health: Arc<BrokerHealth>,
         metrics: Arc<Metrics>,
-    ) -> Result<Self, OpenError> {
-        Self::open_in(segment::Directory::new(&settings.directory), settings, instance, health, metrics)
+    ) -> Result<Self, JournalOpenError> {
+        Self::open_in(segment::LogDirectory::new(&settings.directory), settings, instance, broker_health, metrics)
     }
 
     fn open_in(
-        directory: segment::Directory,
-        settings: Settings,
+        directory: segment::LogDirectory,
+        settings: JournalSettings,
         instance: &str,
-        health: Arc<BrokerHealth>,
+        broker_health: Arc<BrokerHealth>,
         metrics: Arc<Metrics>,
-    ) -> Result<Self, OpenError> {
-        recovery::make(&settings.directory)?;
-        let lock = lock::Lock::take(&settings.directory)?;
-        let bounds = Bounds { max_bytes: settings.max_bytes, keep: settings.keep };
-        let recovered = recovery::recover(directory.clone(), bounds)?;
-        let (waiting, left_open) = (recovered.waiting, recovered.log.open.all());
+    ) -> Result<Self, JournalOpenError> {
+        recovery::create_directory(&settings.directory)?;
+        let lock = lock::DirectoryLock::take(&settings.directory)?;
+        let limits = LogLimits { max_bytes: settings.max_bytes, retention: settings.retention };
+        let recovered = recovery::recover(directory.clone(), limits)?;
+        let (waiting, unended) = (recovered.waiting, recovered.log.unended_chats.all());
         metrics.journal_damaged.inc_by(recovered.damaged);
         let store = Arc::new(Store {
-            state: Mutex::new(State {
+            state: Mutex::new(StoreState {
                 log: recovered.log,
-                feed: Feed::behind(),
+                tail: Tail::starting_on_disk(),
                 waiters: Waiters::default(),
-                keeper: Doing::Work,
+                sync_thread_state: SyncThreadState::Working,
                 is_closed: false,
-                released_file: recovered.released_file,
-                released: recovered.released,
+                checkpoint_file: recovered.checkpoint_file,
+                checkpoint: recovered.checkpoint,
             }),
-            work: Condvar::new(),
-            arrived: Notify::new(),
+            sync_thread_wake: Condvar::new(),
+            entry_arrived: Notify::new(),
             settings,
-            health,
+            broker_health,
             metrics,
             directory,
-            keeper: Mutex::default(),
+            sync_thread_handle: Mutex::default(),
             _lock: lock,
         });
         let journal = Self { store: Some(Arc::clone(&store)), source: source(instance) };
         tracing::info!(
-            directory = %store.settings.directory.display(), waiting, open = left_open.len(), damaged = recovered.damaged,
+            directory = %store.settings.directory.display(), waiting, open = unended.len(), damaged = recovered.damaged,
             "the journal is open"
         );
-        for chat in left_open {
+        for chat in unended {
             // It is in the log when this returns, or held in memory and said so.
-            drop(journal.record(&chat.ended_by_restart(shared::event::now())));
+            drop(journal.record(&chat.end_event(shared::event::now())));
         }
-        let keeper = sync_thread::start(&store)
-            .map_err(|error| OpenError::Unusable { path: store.settings.directory.clone(), error })?;
-        *store.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
+        let sync_thread = sync_thread::start(&store)
+            .map_err(|error| JournalOpenError::Unusable { path: store.settings.directory.clone(), error })?;
+        *store.sync_thread_handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(sync_thread);
         Ok(journal)
     }
 
     /// A journal that records nothing.
-    pub fn off(instance: &str) -> Self {
+    pub fn disabled(instance: &str) -> Self {
         Self { store: None, source: source(instance) }
     }
 
     /// Whether events are recorded at all.
-    pub fn is_on(&self) -> bool {
+    pub fn is_enabled(&self) -> bool {
         self.store.is_some()
     }
 
@@ -129,48 +129,48 @@ impl Journal {
     pub fn is_available(&self) -> bool {
         self.store.as_ref().is_none_or(|store| {
             let mut state = store.lock();
-            !state.is_closed && state.log.check_room(0).is_ok()
+            !state.is_closed && state.log.reserve_for_new_chat(0).is_ok()
         })
     }
 
     /// Records an event. When this returns it is in the log, or could not be: a beginning is then refused, and an end is
     /// kept in memory, on its way to the broker.
     pub fn record(&self, event: &Event) -> Recorded {
-        self.record_for(event, Haste::AtOnce, Needs::at)
+        self.record_with(event, Priority::Immediate, WaitCondition::for_level)
     }
 
     /// Records the start of a chat, in the same way. Nobody waits for it before the chat's end is recorded, so it is in no hurry
     /// to be synced, and goes to the broker with others.
     pub fn record_start(&self, event: &Event) -> Recorded {
-        self.record_for(event, Haste::InPassing, Needs::of_start)
+        self.record_with(event, Priority::Deferred, WaitCondition::for_start)
     }
 
-    fn record_for(
+    fn record_with(
         &self,
         event: &Event,
-        haste: Haste,
-        needs: impl Fn(Level, Instant, Duration) -> Option<Needs>,
+        priority: Priority,
+        condition: impl Fn(DurabilityLevel, Instant, Duration) -> Option<WaitCondition>,
     ) -> Recorded {
-        let Some(store) = &self.store else { return Recorded::known(Ok(Durability::Off)) };
-        let Ok(draft) = Draft::of_event(event, &self.source) else {
-            return Recorded::known(Err(JournalError::Encoding));
+        let Some(store) = &self.store else { return Recorded::resolved(Ok(Durability::Disabled)) };
+        let Ok(record) = UnnumberedRecord::from_event(event, &self.source) else {
+            return Recorded::resolved(Err(JournalError::Encoding));
         };
         let is_end = matches!(event, Event::MessageCompleted(_) | Event::ChatFailed(_));
         let mut state = store.lock();
         if state.is_closed {
-            return Recorded::known(Err(JournalError::Closed));
+            return Recorded::resolved(Err(JournalError::Closed));
         }
-        if !is_end && let Err(refused) = state.log.check_room(draft.len()) {
-            return Recorded::known(Err(refused));
+        if !is_end && let Err(refused) = state.log.reserve_for_new_chat(record.len()) {
+            return Recorded::resolved(Err(refused));
         }
-        let (entry, kept) = state.log.append(event, draft);
-        let wakes_relay = kept != Kept::Nowhere && state.feed.push(&entry, kept, haste);
-        let recorded = store.wait_for(&mut state, entry.number, kept, needs);
+        let (entry, outcome) = state.log.append(event, record);
+        let must_wake_relay = outcome != AppendOutcome::Dropped && state.tail.push(&entry, outcome, priority);
+        let recorded = store.wait_for(&mut state, entry.number, outcome, condition);
         drop(state);
         // The relay sets it anew now and then; in between it must not say that nothing is waiting.
         store.metrics.journal_waiting.inc();
-        if wakes_relay {
-            store.arrived.notify_one();
+        if must_wake_relay {
+            store.entry_arrived.notify_one();
         }
         recorded
     }
@@ -180,23 +180,25 @@ impl Journal {
     pub fn close(&self) {
         if let Some(store) = &self.store {
             store.lock().is_closed = true;
-            store.work.notify_all();
-            store.arrived.notify_one();
+            store.sync_thread_wake.notify_all();
+            store.entry_arrived.notify_one();
         }
     }
 
     /// Waits until everything is on the disk, after [`Self::close`]. Blocks.
     pub fn wait_until_synced(&self) {
-        let keeper =
-            self.store.as_ref().and_then(|store| store.keeper.lock().unwrap_or_else(PoisonError::into_inner).take());
-        if keeper.is_some_and(|keeper| keeper.join().is_err()) {
-            tracing::error!("the journal's keeper has panicked; the last events may not be on the disk");
+        let sync_thread = self
+            .store
+            .as_ref()
+            .and_then(|store| store.sync_thread_handle.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if sync_thread.is_some_and(|sync_thread| sync_thread.join().is_err()) {
+            tracing::error!("the journal's sync thread has panicked; the last events may not be on the disk");
         }
     }
 
     /// The other end: what the relay moves to the broker.
-    pub fn outlet(&self) -> Option<Outlet> {
-        self.store.clone().map(Outlet)
+    pub fn consumer(&self) -> Option<JournalConsumer> {
+        self.store.clone().map(JournalConsumer)
     }
 }
 

@@ -8,7 +8,7 @@ use shared::config::{ConfigError, Environment, malformed};
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// The size of a request body.
-    pub body_bytes: usize,
+    pub max_body_bytes: usize,
     /// How long a request's head, and then its body, may take to arrive.
     pub read_timeout: Duration,
     /// How long an answer may be silent.
@@ -16,9 +16,9 @@ pub struct Limits {
     /// How long an answer may take altogether.
     pub total_timeout: Duration,
     /// Chats at once.
-    pub chats: usize,
+    pub max_chats: usize,
     /// Connections at once.
-    pub connections: usize,
+    pub max_connections: usize,
     /// How long running chats may take to finish when the gateway is asked to stop.
     pub shutdown_deadline: Duration,
     /// After how long a silence clients get a comment, if they do.
@@ -29,12 +29,12 @@ impl Limits {
     /// Reads the environment.
     pub(crate) fn read(env: &Environment) -> Result<Self, ConfigError> {
         let limits = Self {
-            body_bytes: env.or("GATEWAY_MAX_BODY_BYTES", 3 << 20, "a number of bytes")?,
+            max_body_bytes: env.optional_or("GATEWAY_MAX_BODY_BYTES", 3 << 20, "a number of bytes")?,
             read_timeout: env.duration("GATEWAY_READ_TIMEOUT", Duration::from_secs(30))?,
             idle_timeout: env.duration("GATEWAY_IDLE_TIMEOUT", Duration::from_secs(300))?,
             total_timeout: env.duration("GATEWAY_TOTAL_TIMEOUT", Duration::from_secs(3600))?,
-            chats: env.or("GATEWAY_MAX_CHATS", 10_000, "a number of chats")?,
-            connections: env.or("GATEWAY_MAX_CONNECTIONS", 20_000, "a number of connections")?,
+            max_chats: env.optional_or("GATEWAY_MAX_CHATS", 10_000, "a number of chats")?,
+            max_connections: env.optional_or("GATEWAY_MAX_CONNECTIONS", 20_000, "a number of connections")?,
             shutdown_deadline: env.duration("GATEWAY_SHUTDOWN_DEADLINE", Duration::from_secs(30))?,
             keep_alive_comments: match env.text("GATEWAY_KEEP_ALIVE_COMMENTS") {
                 None | Some("off") => None,
@@ -45,14 +45,14 @@ impl Limits {
             let expected = "off, or a duration of at least 100ms";
             return Err(malformed("GATEWAY_KEEP_ALIVE_COMMENTS", expected, &"too short"));
         }
-        if limits.chats == 0 || limits.chats > 1_000_000 {
-            return Err(malformed("GATEWAY_MAX_CHATS", "a number of chats from 1 to 1000000", &limits.chats));
+        if limits.max_chats == 0 || limits.max_chats > 1_000_000 {
+            return Err(malformed("GATEWAY_MAX_CHATS", "a number of chats from 1 to 1000000", &limits.max_chats));
         }
-        if limits.connections == 0 || limits.connections > 1_000_000 {
+        if limits.max_connections == 0 || limits.max_connections > 1_000_000 {
             return Err(malformed(
                 "GATEWAY_MAX_CONNECTIONS",
                 "a number of connections from 1 to 1000000",
-                &limits.connections,
+                &limits.max_connections,
             ));
         }
         Ok(limits)

@@ -22,29 +22,31 @@ fn main() -> ExitCode {
     let only_check = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => false,
         ["check-config"] => true,
-        ["--help" | "-h"] => return say(std::io::stdout(), USAGE, ExitCode::SUCCESS),
+        ["--help" | "-h"] => return print(std::io::stdout(), USAGE, ExitCode::SUCCESS),
         ["--version" | "-V"] => {
-            return say(std::io::stdout(), concat!("gateway ", env!("CARGO_PKG_VERSION"), "\n"), ExitCode::SUCCESS);
+            return print(std::io::stdout(), concat!("gateway ", env!("CARGO_PKG_VERSION"), "\n"), ExitCode::SUCCESS);
         }
-        _ => return say(std::io::stderr(), USAGE, ExitCode::from(EXIT_USAGE)),
+        _ => return print(std::io::stderr(), USAGE, ExitCode::from(EXIT_USAGE)),
     };
-    let config = match gateway::config::Config::read(&Environment::of_process()) {
+    let config = match gateway::config::Config::read(&Environment::from_process()) {
         Ok(config) => config,
-        Err(error) => return say(std::io::stderr(), &format!("gateway: {error}\n"), ExitCode::from(EXIT_USAGE)),
+        Err(error) => {
+            return print(std::io::stderr(), &format!("gateway: {error}\n"), ExitCode::from(EXIT_USAGE));
+        }
     };
     if only_check {
         return match gateway::check(&config) {
-            Ok(found) => say(std::io::stdout(), &format!("{found}\n"), ExitCode::SUCCESS),
-            Err(error) => say(std::io::stderr(), &format!("gateway: {error:#}\n"), ExitCode::from(EXIT_USAGE)),
+            Ok(found) => print(std::io::stdout(), &format!("{found}\n"), ExitCode::SUCCESS),
+            Err(error) => print(std::io::stderr(), &format!("gateway: {error:#}\n"), ExitCode::from(EXIT_USAGE)),
         };
     }
     match gateway::run(config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => say(std::io::stderr(), &format!("gateway: {error:#}\n"), ExitCode::FAILURE),
+        Err(error) => print(std::io::stderr(), &format!("gateway: {error:#}\n"), ExitCode::FAILURE),
     }
 }
 
-fn say(mut to: impl std::io::Write, text: &str, code: ExitCode) -> ExitCode {
+fn print(mut to: impl std::io::Write, text: &str, code: ExitCode) -> ExitCode {
     // If nobody reads it, there is nobody to tell.
     let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
     code

@@ -18,17 +18,17 @@ pub struct Metrics {
     /// Chats that were admitted.
     pub chats_started: Counter,
     /// Chats that ended, by outcome.
-    pub chats_ended: Family<Outcome, Counter>,
+    pub chats_ended: Family<OutcomeLabels, Counter>,
     /// Chats under way.
     pub chats_open: Gauge,
     /// Requests that were refused before they became a chat, by status.
-    pub refused: Family<Status, Counter>,
+    pub refused: Family<StatusLabels, Counter>,
     /// From admission to the first token.
     pub first_token_seconds: Histogram,
     /// From admission to the end.
     pub chat_seconds: Histogram,
     /// Tokens as reported by upstreams, by direction.
-    pub tokens: Family<Direction, Counter>,
+    pub tokens: Family<DirectionLabels, Counter>,
     /// Events that the broker has not acknowledged.
     pub journal_waiting: Gauge,
     /// The age of the oldest of them.
@@ -58,12 +58,12 @@ pub struct Metrics {
     /// Connections from clients.
     pub connections: Gauge,
     /// Tries at upstreams, by upstream and outcome.
-    pub upstream_tries: Family<UpstreamTry, Counter>,
+    pub upstream_tries: Family<UpstreamTryLabels, Counter>,
 }
 
 /// How a try at an upstream went: a class of statuses, or what went wrong in one word.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct UpstreamTry {
+pub struct UpstreamTryLabels {
     /// The upstream's name.
     pub upstream: String,
     /// The outcome.
@@ -72,21 +72,21 @@ pub struct UpstreamTry {
 
 /// How a chat ended: `completed`, or the stage at which it failed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Outcome {
+pub struct OutcomeLabels {
     /// The outcome.
     pub outcome: &'static str,
 }
 
 /// An HTTP status.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Status {
+pub struct StatusLabels {
     /// The status.
     pub status: u16,
 }
 
 /// Which way tokens went: `prompt` or `completion`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Direction {
+pub struct DirectionLabels {
     /// The direction.
     pub direction: &'static str,
 }
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_for_operators_has_every_metric() {
+    fn the_operations_page_lists_every_metric() {
         let page = include_str!("../../docs/OPERATIONS.md");
         let documented: Vec<_> = page
             .lines()
@@ -188,10 +188,10 @@ mod tests {
             .collect();
         let metrics = Metrics::default();
         // What has counted nothing yet is not in the text.
-        metrics.chats_ended.get_or_create(&Outcome { outcome: "completed" }).inc();
-        metrics.refused.get_or_create(&Status { status: 401 }).inc();
-        metrics.tokens.get_or_create(&Direction { direction: "prompt" }).inc();
-        metrics.upstream_tries.get_or_create(&UpstreamTry { upstream: "u".into(), outcome: "answered" }).inc();
+        metrics.chats_ended.get_or_create(&OutcomeLabels { outcome: "completed" }).inc();
+        metrics.refused.get_or_create(&StatusLabels { status: 401 }).inc();
+        metrics.tokens.get_or_create(&DirectionLabels { direction: "prompt" }).inc();
+        metrics.upstream_tries.get_or_create(&UpstreamTryLabels { upstream: "u".into(), outcome: "answered" }).inc();
         let text = metrics.render();
         let help = text.lines().filter_map(|line| line.strip_prefix("# HELP stenograph_gateway_")?.split(' ').next());
         let mut there: Vec<_> = help.map(|name| name.trim_end_matches("_seconds").to_owned()).collect();

@@ -11,7 +11,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Uri};
-use shared::client_address::Trusted;
+use shared::client_address::TrustedProxies;
 use shared::config::{ConfigError, Environment, http_url};
 use shared::id::ConversationId;
 use tokio::sync::Semaphore;
@@ -20,17 +20,17 @@ use tokio::time::timeout;
 use crate::error::ApiError;
 
 /// How long an answer's head may take.
-const HEAD: Duration = Duration::from_secs(15);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// How many may wait for an answer's head at once.
-const WAITING: usize = 512;
+const MAX_WAITING: usize = 512;
 /// How long a change is waited for before it is said to be pending.
-const SEEN: Duration = Duration::from_secs(3);
+const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(3);
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// What passes on the way there. Everything else is between the client and the gateway.
-const TO_API: [HeaderName; 8] = [
+const REQUEST_HEADERS: [HeaderName; 8] = [
     header::AUTHORIZATION,
     header::COOKIE,
     header::CONTENT_TYPE,
@@ -42,7 +42,7 @@ const TO_API: [HeaderName; 8] = [
 ];
 
 /// What passes on the way back.
-const TO_CLIENT: [HeaderName; 10] = [
+const RESPONSE_HEADERS: [HeaderName; 10] = [
     header::CONTENT_TYPE,
     header::SET_COOKIE,
     header::ETAG,
@@ -57,18 +57,18 @@ const TO_CLIENT: [HeaderName; 10] = [
 
 /// Where the record is read.
 #[derive(Clone, Debug)]
-pub struct ReadsConfig {
+pub struct RecorderApiConfig {
     /// The recorder's API: as many as share the work.
     pub urls: Vec<Uri>,
     /// Whose word is taken for where a request came from: proxies before the gateway.
-    pub trusted: Trusted,
+    pub trusted: TrustedProxies,
 }
 
-impl ReadsConfig {
+impl RecorderApiConfig {
     /// Reads the environment.
     pub(crate) fn read(env: &Environment) -> Result<Option<Self>, ConfigError> {
         let networks = "addresses or networks with commas between them, such as 127.0.0.1,10.0.0.0/8";
-        let trusted = env.or("GATEWAY_TRUSTED_PROXIES", Trusted::default(), networks)?;
+        let trusted = env.optional_or("GATEWAY_TRUSTED_PROXIES", TrustedProxies::default(), networks)?;
         let urls = env.text("RECORDER_URL").unwrap_or("").split(',').map(str::trim).filter(|url| !url.is_empty());
         let urls: Vec<Uri> = urls.map(|url| http_url("RECORDER_URL", url)).collect::<Result<_, _>>()?;
         Ok((!urls.is_empty()).then_some(Self { urls, trusted }))
@@ -77,18 +77,18 @@ impl ReadsConfig {
 
 /// The way to the recorder's API.
 #[derive(Debug)]
-pub struct Reads {
+pub struct RecorderApi {
     client: reqwest::Client,
     /// Where it is: as many as share the work.
     urls: Vec<Uri>,
-    next: AtomicUsize,
+    next_index: AtomicUsize,
     waiting: Semaphore,
-    trusted: Trusted,
+    trusted: TrustedProxies,
 }
 
 /// A request to be passed on.
 #[derive(Debug)]
-pub struct Passed<'a> {
+pub struct ForwardedRequest<'a> {
     /// The method.
     pub method: Method,
     /// Path and query.
@@ -101,19 +101,19 @@ pub struct Passed<'a> {
     pub peer: Option<SocketAddr>,
 }
 
-impl Reads {
+impl RecorderApi {
     /// To the API at these addresses.
-    pub fn new(config: ReadsConfig, client: reqwest::Client) -> Self {
-        let ReadsConfig { urls, trusted } = config;
-        Self { client, urls, next: AtomicUsize::new(0), waiting: Semaphore::new(WAITING), trusted }
+    pub fn new(config: RecorderApiConfig, client: reqwest::Client) -> Self {
+        let RecorderApiConfig { urls, trusted } = config;
+        Self { client, urls, next_index: AtomicUsize::new(0), waiting: Semaphore::new(MAX_WAITING), trusted }
     }
 
     /// Passes a request on, and its answer back as it comes.
-    pub async fn pass(&self, request: Passed<'_>) -> Result<Response, ApiError> {
-        let answer = self.send(&request, HEAD).await?;
+    pub async fn forward(&self, request: ForwardedRequest<'_>) -> Result<Response, ApiError> {
+        let answer = self.send(&request, HEAD_TIMEOUT).await?;
         let mut response = Response::new(Body::empty());
         *response.status_mut() = answer.status();
-        for name in &TO_CLIENT {
+        for name in &RESPONSE_HEADERS {
             for value in answer.headers().get_all(name) {
                 response.headers_mut().append(name.clone(), value.clone());
             }
@@ -132,30 +132,34 @@ impl Reads {
 
     /// Waits, within a bound, until a change of a conversation can be read. The answer where it can; None where it is not
     /// certain yet.
-    pub async fn seen(&self, id: ConversationId, change: &str, headers: &HeaderMap) -> Option<Response> {
+    pub async fn wait_until_visible(&self, id: ConversationId, change: &str, headers: &HeaderMap) -> Option<Response> {
         let path = format!("/api/conversations/{id}/changes?{change}");
-        let request = Passed { method: Method::GET, path: &path, headers, body: Bytes::new(), peer: None };
-        let answer = timeout(SEEN, self.pass(request)).await.ok()?.ok()?;
+        let request = ForwardedRequest { method: Method::GET, path: &path, headers, body: Bytes::new(), peer: None };
+        let answer = timeout(VISIBILITY_TIMEOUT, self.forward(request)).await.ok()?.ok()?;
         matches!(answer.status(), StatusCode::OK | StatusCode::NO_CONTENT).then_some(answer)
     }
 
     /// Sends it to one after the other until one can be reached: what could not even be connected to has seen nothing of it.
-    async fn send(&self, request: &Passed<'_>, patience: Duration) -> Result<reqwest::Response, ApiError> {
-        if leads_up(request.path) {
+    async fn send(
+        &self,
+        request: &ForwardedRequest<'_>,
+        head_timeout: Duration,
+    ) -> Result<reqwest::Response, ApiError> {
+        if has_dot_segments(request.path) {
             return Err(ApiError::no_such_route());
         }
-        let _waiting = self.waiting.try_acquire().map_err(|_| ApiError::reads_unavailable())?;
-        let first = self.next.fetch_add(1, Ordering::Relaxed);
-        for at in 0..self.urls.len() {
-            let base = &self.urls[(first + at) % self.urls.len()];
-            let url = below(base, request.path).ok_or_else(ApiError::no_such_route)?;
+        let _waiting = self.waiting.try_acquire().map_err(|_| ApiError::recorder_unavailable())?;
+        let first_index = self.next_index.fetch_add(1, Ordering::Relaxed);
+        for attempt in 0..self.urls.len() {
+            let base = &self.urls[(first_index + attempt) % self.urls.len()];
+            let url = url_below(base, request.path).ok_or_else(ApiError::no_such_route)?;
             let sending = self
                 .client
                 .request(request.method.clone(), url)
                 .headers(self.headers(request))
                 .body(request.body.clone())
                 .send();
-            match timeout(patience, sending).await {
+            match timeout(head_timeout, sending).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) if error.is_connect() => {
                     tracing::warn!(url = %base, "the recorder's API cannot be reached");
@@ -170,12 +174,12 @@ impl Reads {
                 }
             }
         }
-        Err(ApiError::reads_unavailable())
+        Err(ApiError::recorder_unavailable())
     }
 
-    fn headers(&self, request: &Passed<'_>) -> HeaderMap {
+    fn headers(&self, request: &ForwardedRequest<'_>) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        for name in &TO_API {
+        for name in &REQUEST_HEADERS {
             for value in request.headers.get_all(name) {
                 headers.append(name.clone(), value.clone());
             }
@@ -191,44 +195,44 @@ impl Reads {
 
     fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let forwarded = headers.get_all(&FORWARDED_FOR);
-        self.trusted.client(peer, forwarded.iter().filter_map(|value| value.to_str().ok()))
+        self.trusted.client_address(peer, forwarded.iter().filter_map(|value| value.to_str().ok()))
     }
 }
 
 /// Whether a segment of the path, read with every leniency that URLs are read with, is one that leads nowhere or up.
-fn leads_up(path: &str) -> bool {
+fn has_dot_segments(path: &str) -> bool {
     let path = path.split_once('?').map_or(path, |(path, _)| path);
-    let path = decoded(path);
+    let path = percent_decoded(path);
     path.split(|byte| matches!(byte, b'/' | b'\\')).any(|segment| segment == b"." || segment == b"..")
 }
 
 /// Without percent-encoding.
-fn decoded(path: &str) -> Vec<u8> {
+fn percent_decoded(path: &str) -> Vec<u8> {
     let mut bytes = path.as_bytes().iter().copied();
-    let mut decoded = Vec::with_capacity(path.len());
+    let mut percent_decoded = Vec::with_capacity(path.len());
     while let Some(byte) = bytes.next() {
         let rest = bytes.clone();
         let digit = |place: usize| rest.clone().nth(place).and_then(|digit| char::from(digit).to_digit(16));
         match (byte, digit(0), digit(1)) {
             (b'%', Some(high), Some(low)) => {
-                decoded.push(u8::try_from(high * 16 + low).unwrap_or_default());
+                percent_decoded.push(u8::try_from(high * 16 + low).unwrap_or_default());
                 bytes.nth(1);
             }
-            _ => decoded.push(byte),
+            _ => percent_decoded.push(byte),
         }
     }
-    decoded
+    percent_decoded
 }
 
 /// The address of this path below the API's. `None` if it is not below it by the time it is parsed, or not what was asked for.
-fn below(base: &Uri, path: &str) -> Option<reqwest::Url> {
+fn url_below(base: &Uri, path: &str) -> Option<reqwest::Url> {
     let base = base.to_string();
     let base = base.trim_end_matches('/');
-    let own = reqwest::Url::parse(base).ok()?;
+    let own_url = reqwest::Url::parse(base).ok()?;
     let url = reqwest::Url::parse(&format!("{base}{path}")).ok()?;
     let path = path.split_once('?').map_or(path, |(path, _)| path);
-    let is_there = url.path().strip_prefix(own.path().trim_end_matches('/')) == Some(path);
-    (is_there && url.origin() == own.origin()).then_some(url)
+    let is_below = url.path().strip_prefix(own_url.path().trim_end_matches('/')) == Some(path);
+    (is_below && url.origin() == own_url.origin()).then_some(url)
 }
 
 #[cfg(test)]
@@ -249,20 +253,20 @@ mod tests {
             "/api/..?q=1",
         ];
         for path in up {
-            assert!(leads_up(path), "{path}");
+            assert!(has_dot_segments(path), "{path}");
         }
         for path in
             ["/api/x", "/api/...", "/api/x..y", "/api/x?q=../..", "/api/%252e%252e/x", "/api/%", "/api/%2", "/api/%zz"]
         {
-            assert!(!leads_up(path), "{path}");
+            assert!(!has_dot_segments(path), "{path}");
         }
         let inner: Uri = "http://127.0.0.1:1/inner/".parse().unwrap();
-        let url = |path| below(&inner, path).map(String::from);
+        let url = |path| url_below(&inner, path).map(String::from);
         assert_eq!(url("/api/x?q=%2e%2e").as_deref(), Some("http://127.0.0.1:1/inner/api/x?q=%2e%2e"));
         for path in ["/api/../../x", "/api/%2e%2e/x", "/api\\x"] {
             assert_eq!(url(path), None, "{path}");
         }
         let outer = Uri::from_static("http://127.0.0.1:1");
-        assert_eq!(below(&outer, "/api/x").map(String::from).as_deref(), Some("http://127.0.0.1:1/api/x"));
+        assert_eq!(url_below(&outer, "/api/x").map(String::from).as_deref(), Some("http://127.0.0.1:1/api/x"));
     }
 }

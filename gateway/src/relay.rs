@@ -21,65 +21,65 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::broker::BrokerHealth;
-use crate::journal::{Acknowledged, Cursor, Entry, Outlet, Released, Source, now_ms};
+use crate::journal::{AcknowledgedEvent, Checkpoint, Cursor, JournalConsumer, JournalEntry, TailRead, now_ms};
 use crate::metrics::Metrics;
-use in_flight::{Due, InFlight, Why, backoff};
-use large_bodies::{StoreError, Uploads};
-use loss_check::{Again, Finding, found};
-use publish::{Answer, Sent, Templates};
+use in_flight::{InFlightEvent, PublishReason, ResendScope, backoff};
+use large_bodies::{BodyUploads, UploadError};
+use loss_check::{Republication, StreamCheck, stream_check_result};
+use publish::{HeaderTemplates, PublishAck, PublishOutcome};
 
 /// How many events may be without acknowledgement at once, and how many bytes.
-const MAX_IN_FLIGHT: usize = 512;
-const MAX_BYTES_IN_FLIGHT: usize = 16 << 20;
+const MAX_IN_FLIGHT_EVENTS: usize = 512;
+const MAX_IN_FLIGHT_BYTES: usize = 16 << 20;
 
 /// How many events are taken over at once, and how many bytes from the disk.
-const BATCH: usize = 64;
-const BATCH_BYTES: usize = 1 << 20;
+const MAX_BATCH_EVENTS: usize = 64;
+const MAX_BATCH_BYTES: usize = 1 << 20;
 
 /// How long an acknowledgement may take before the event is published again. A cluster that elects a leader takes 4 to 8 s.
 const ACK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often overdue events are looked for, and progress is written down.
-const TICK: Duration = Duration::from_millis(100);
+const TICK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often the broker is asked whether it still has what it had.
-const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long an event waits that the broker finds too large.
-const OVERSIZED_WAIT: Duration = Duration::from_secs(60);
+const OVERSIZED_RETRY_DELAY: Duration = Duration::from_secs(60);
 
 /// How many events too large for the broker are set aside at once, and how many bytes. Beyond that nothing is published until
 /// the first of them has waited.
-const MAX_OVERSIZED: usize = 1000;
-const MAX_BYTES_OVERSIZED: usize = 64 << 20;
+const MAX_OVERSIZED_EVENTS: usize = 1000;
+const MAX_OVERSIZED_BYTES: usize = 64 << 20;
 
 /// Moves events to the broker until the journal is closed and everything is acknowledged.
 pub struct Relay {
     client: Client,
-    outlet: Outlet,
-    health: Arc<BrokerHealth>,
+    consumer: JournalConsumer,
+    broker_health: Arc<BrokerHealth>,
     metrics: Arc<Metrics>,
     inbox: String,
-    templates: Templates,
+    templates: HeaderTemplates,
     /// What is without acknowledgement, by number: the first is the oldest.
-    in_flight: BTreeMap<u64, InFlight>,
-    bytes_in_flight: usize,
+    in_flight: BTreeMap<u64, InFlightEvent>,
+    in_flight_bytes: usize,
     /// Bodies that do not fit into a message.
-    uploads: Uploads,
+    uploads: BodyUploads,
     /// What the broker finds too large, and when to try it again.
-    oversized: BTreeMap<u64, (Entry, Instant)>,
-    bytes_oversized: usize,
+    oversized: BTreeMap<u64, (JournalEntry, Instant)>,
+    oversized_bytes: usize,
     /// Everything below this number has been taken from the journal.
     taken_below: u64,
     /// Where the disk is read, while the relay is behind.
     cursor: Option<Cursor>,
     /// What the broker has lost, while it is published again. Until it has all of it, what is written down of the broker stays
     /// as it was: a gateway that is killed meanwhile finds the same, and begins again.
-    again: Option<Again>,
+    republication: Option<Republication>,
     /// The question to the broker whether it still has what it had.
-    looking: Option<JoinHandle<Option<Finding>>>,
-    looked_at: Instant,
-    released: Released,
+    pending_stream_check: Option<JoinHandle<Option<StreamCheck>>>,
+    stream_checked_at: Instant,
+    checkpoint: Checkpoint,
 }
 
 impl std::fmt::Debug for Relay {
@@ -90,90 +90,95 @@ impl std::fmt::Debug for Relay {
 
 impl Relay {
     /// A relay for this journal.
-    pub fn new(client: Client, outlet: Outlet, health: Arc<BrokerHealth>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        client: Client,
+        consumer: JournalConsumer,
+        broker_health: Arc<BrokerHealth>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let inbox = client.new_inbox();
-        let released = outlet.released();
+        let checkpoint = consumer.checkpoint();
         Self {
             client,
-            outlet,
-            health,
+            consumer,
+            broker_health,
             metrics,
             inbox,
-            templates: Templates::default(),
+            templates: HeaderTemplates::default(),
             in_flight: BTreeMap::new(),
-            bytes_in_flight: 0,
-            uploads: Uploads::default(),
+            in_flight_bytes: 0,
+            uploads: BodyUploads::default(),
             oversized: BTreeMap::new(),
-            bytes_oversized: 0,
-            taken_below: released.below,
+            oversized_bytes: 0,
+            taken_below: checkpoint.released_below,
             cursor: None,
-            again: None,
-            looking: None,
-            looked_at: Instant::now(),
-            released,
+            republication: None,
+            pending_stream_check: None,
+            stream_checked_at: Instant::now(),
+            checkpoint,
         }
     }
 
     /// Runs until the journal is closed and everything is acknowledged.
     pub async fn run(mut self) -> Result<(), async_nats::SubscribeError> {
         let mut acks = self.client.subscribe(format!("{}.*", self.inbox)).await?;
-        let mut tick = tokio::time::interval(TICK);
+        let mut tick = tokio::time::interval(TICK_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !(self.in_flight.is_empty() && self.outlet.is_done()) {
-            let outlet = self.outlet.clone();
-            let health = Arc::clone(&self.health);
+        while !(self.in_flight.is_empty() && self.consumer.is_drained()) {
+            let consumer = self.consumer.clone();
+            let broker_health = Arc::clone(&self.broker_health);
             tokio::select! {
                 Some(ack) = acks.next() => {
-                    let mut numbers = Vec::with_capacity(BATCH);
-                    self.answered(&ack, &mut numbers);
+                    let mut numbers = Vec::with_capacity(MAX_BATCH_EVENTS);
+                    self.process_ack(&ack, &mut numbers);
                     while let Some(Some(ack)) = acks.next().now_or_never() {
-                        self.answered(&ack, &mut numbers);
+                        self.process_ack(&ack, &mut numbers);
                     }
-                    self.outlet.acknowledged(&numbers);
+                    self.consumer.mark_acknowledged(&numbers);
                 }
                 // Whoever is about to record something does so first: then it goes out in the same write.
-                () = outlet.arrived(), if self.has_room() => tokio::task::yield_now().await,
-                () = health.reconnected() => {
-                    self.look();
-                    self.publish_due(Due::Everything).await;
+                () = consumer.wait_for_entries(), if self.has_room() => tokio::task::yield_now().await,
+                () = broker_health.reconnected() => {
+                    self.start_stream_check();
+                    self.resend(ResendScope::Everything).await;
                 }
-                Some((number, stored)) = self.uploads.finished() => self.stored(number, stored).await,
-                Some(finding) = found(&mut self.looking) => self.looked(finding),
+                Some((number, uploaded)) = self.uploads.next_finished() => self.finish_upload(number, uploaded).await,
+                Some(check) = stream_check_result(&mut self.pending_stream_check) => self.apply_stream_check(check),
                 _ = tick.tick() => {
-                    self.publish_due(Due::Overdue).await;
-                    self.report();
-                    if self.looked_at.elapsed() >= LOOK_INTERVAL {
-                        self.look();
+                    self.resend(ResendScope::Overdue).await;
+                    self.report_progress();
+                    if self.stream_checked_at.elapsed() >= STREAM_CHECK_INTERVAL {
+                        self.start_stream_check();
                     }
                 }
             }
-            self.fill().await;
+            self.publish_next().await;
         }
-        self.report();
+        self.report_progress();
         Ok(())
     }
 
     fn has_room(&self) -> bool {
-        self.health.is_connected()
-            && self.in_flight.len() < MAX_IN_FLIGHT
-            && self.bytes_in_flight < MAX_BYTES_IN_FLIGHT
-            && self.oversized.len() < MAX_OVERSIZED
-            && self.bytes_oversized < MAX_BYTES_OVERSIZED
+        self.broker_health.is_connected()
+            && self.in_flight.len() < MAX_IN_FLIGHT_EVENTS
+            && self.in_flight_bytes < MAX_IN_FLIGHT_BYTES
+            && self.oversized.len() < MAX_OVERSIZED_EVENTS
+            && self.oversized_bytes < MAX_OVERSIZED_BYTES
     }
 
     /// Publishes what there is to publish, as far as there is room in flight.
-    async fn fill(&mut self) {
+    async fn publish_next(&mut self) {
         while self.has_room() {
-            let entries = match self.outlet.take(BATCH) {
-                Source::InOrder(entries) => {
+            let entries = match self.consumer.take(MAX_BATCH_EVENTS) {
+                TailRead::InOrder(entries) => {
                     self.cursor = None;
-                    self.taken(&entries);
+                    self.mark_taken(&entries);
                     entries
                 }
-                Source::OutOfOrder(entries) => entries,
-                Source::Disk => {
-                    let Some(entries) = self.read().await else { continue };
-                    self.taken(&entries);
+                TailRead::OutOfOrder(entries) => entries,
+                TailRead::OnDisk => {
+                    let Some(entries) = self.read_from_disk().await else { continue };
+                    self.mark_taken(&entries);
                     entries
                 }
             };
@@ -181,27 +186,28 @@ impl Relay {
                 break;
             }
             for entry in entries {
-                self.publish_first(entry, Why::New).await;
+                self.publish_and_track(entry, PublishReason::New).await;
             }
         }
-        while self.has_room() && self.again.as_ref().is_some_and(|again| again.cursor.is_some()) {
+        while self.has_room() && self.republication.as_ref().is_some_and(|republication| republication.cursor.is_some())
+        {
             self.republish().await;
         }
         self.end_republication();
     }
 
-    fn taken(&mut self, entries: &[Entry]) {
+    fn mark_taken(&mut self, entries: &[JournalEntry]) {
         if let Some(last) = entries.last() {
             self.taken_below = self.taken_below.max(last.number + 1);
         }
     }
 
     /// The next events from the disk. `None` when there are none any more, and newer ones are in memory.
-    async fn read(&mut self) -> Option<Vec<Entry>> {
-        let mut cursor = self.cursor.take().unwrap_or_else(|| self.outlet.cursor_at(self.taken_below));
-        let outlet = self.outlet.clone();
+    async fn read_from_disk(&mut self) -> Option<Vec<JournalEntry>> {
+        let mut cursor = self.cursor.take().unwrap_or_else(|| self.consumer.cursor_from(self.taken_below));
+        let consumer = self.consumer.clone();
         let read = move || {
-            let batch = outlet.read(&mut cursor, BATCH, BATCH_BYTES);
+            let batch = consumer.read(&mut cursor, MAX_BATCH_EVENTS, MAX_BATCH_BYTES);
             (cursor, batch)
         };
         let (cursor, batch) = tokio::task::spawn_blocking(read).await.ok()?;
@@ -209,32 +215,35 @@ impl Relay {
         batch.map(|batch| batch.entries)
     }
 
-    async fn publish_first(&mut self, entry: Entry, why: Why) {
+    async fn publish_and_track(&mut self, entry: JournalEntry, reason: PublishReason) {
         let now = Instant::now();
         let number = entry.number;
-        self.bytes_in_flight += entry.len();
-        let again_at = now + ACK_TIMEOUT;
-        if let Some(other) = self.in_flight.insert(number, InFlight { entry, since: now, again_at, tries: 0, why }) {
-            self.bytes_in_flight -= other.entry.len();
+        self.in_flight_bytes += entry.len();
+        let resend_at = now + ACK_TIMEOUT;
+        if let Some(replaced) = self
+            .in_flight
+            .insert(number, InFlightEvent { entry, first_published_at: now, resend_at, resends: 0, reason })
+        {
+            self.in_flight_bytes -= replaced.entry.len();
         }
-        self.publish(number).await;
+        self.publish_in_flight(number).await;
     }
 
     /// Publishes again what the broker may not have.
-    async fn publish_due(&mut self, due: Due) {
-        if !self.health.is_connected() {
+    async fn resend(&mut self, scope: ResendScope) {
+        if !self.broker_health.is_connected() {
             return;
         }
         let now = Instant::now();
-        let is_due = |held: &InFlight| due == Due::Everything || held.again_at <= now;
+        let is_due = |event: &InFlightEvent| scope == ResendScope::Everything || event.resend_at <= now;
         let numbers: Vec<u64> =
-            self.in_flight.iter().filter(|(_, held)| is_due(held)).map(|(number, _)| *number).collect();
+            self.in_flight.iter().filter(|(_, event)| is_due(event)).map(|(number, _)| *number).collect();
         for number in numbers {
-            if let Some(held) = self.in_flight.get_mut(&number) {
-                held.tries += 1;
-                held.again_at = now + backoff(held.tries).max(ACK_TIMEOUT);
+            if let Some(event) = self.in_flight.get_mut(&number) {
+                event.resends += 1;
+                event.resend_at = now + backoff(event.resends).max(ACK_TIMEOUT);
                 self.metrics.journal_retries.inc();
-                self.publish(number).await;
+                self.publish_in_flight(number).await;
             }
         }
         let oversized: Vec<u64> =
@@ -242,117 +251,122 @@ impl Relay {
         for number in oversized {
             let Some((entry, at)) = self.oversized.get_mut(&number) else { continue };
             // Behind all others, so that it does not keep the journal from being released.
-            if self.outlet.put_back(entry) {
-                self.bytes_oversized -= entry.len();
+            if self.consumer.append_again(entry) {
+                self.oversized_bytes -= entry.len();
                 self.oversized.remove(&number);
             } else {
-                *at = now + OVERSIZED_WAIT;
+                *at = now + OVERSIZED_RETRY_DELAY;
             }
         }
     }
 
-    async fn publish(&mut self, number: u64) {
-        let Some(held) = self.in_flight.get_mut(&number) else { return };
+    async fn publish_in_flight(&mut self, number: u64) {
+        let Some(event) = self.in_flight.get_mut(&number) else { return };
         let mut reply = String::with_capacity(self.inbox.len() + 21);
         let _ = write!(reply, "{}.{number}", self.inbox);
         let body = self.uploads.reference(number);
-        match publish::publish(&self.client, &mut self.templates, &held.entry, reply, body).await {
-            Sent::Yes => {}
-            Sent::NotNow(error) => {
-                held.again_at = Instant::now() + backoff(held.tries);
-                tracing::warn!(%error, bytes = held.entry.len(), "an event could not be published yet");
+        match publish::publish(&self.client, &mut self.templates, &event.entry, reply, body).await {
+            PublishOutcome::Sent => {}
+            PublishOutcome::RetryLater(error) => {
+                event.resend_at = Instant::now() + backoff(event.resends);
+                tracing::warn!(%error, bytes = event.entry.len(), "an event could not be published yet");
             }
-            Sent::NeedsBucket(event_id, body) => {
-                held.again_at = Instant::now() + OVERSIZED_WAIT;
+            PublishOutcome::NeedsBucket(event_id, body) => {
+                event.resend_at = Instant::now() + OVERSIZED_RETRY_DELAY;
                 self.uploads.start(&self.client, number, event_id, body);
             }
-            Sent::TooLarge => {
+            PublishOutcome::TooLarge => {
                 tracing::error!(
-                    bytes = held.entry.len(),
+                    bytes = event.entry.len(),
                     "the broker does not take an event of this size (max_payload); it is kept, and tried again"
                 );
-                self.park(number);
+                self.set_aside(number);
             }
-            Sent::Never => {
+            PublishOutcome::NotAnEvent => {
                 tracing::error!(number, "a record of the journal holds no event; it is let go of");
                 self.metrics.journal_damaged.inc();
-                self.done(number);
+                self.remove_in_flight(number);
             }
         }
     }
 
     /// A body is in its bucket, so that the event may follow; or it is not.
-    async fn stored(&mut self, number: u64, stored: Result<(), StoreError>) {
-        match stored {
-            Ok(()) => self.publish(number).await,
+    async fn finish_upload(&mut self, number: u64, uploaded: Result<(), UploadError>) {
+        match uploaded {
+            Ok(()) => self.publish_in_flight(number).await,
             Err(error) => {
                 tracing::error!(%error, number, "an event too large for a message is kept, and tried again");
-                self.park(number);
+                self.set_aside(number);
             }
         }
     }
 
     /// Sets an event aside that would only take the room of others.
-    fn park(&mut self, number: u64) {
-        if let Some(held) = self.in_flight.remove(&number) {
-            self.bytes_in_flight -= held.entry.len();
-            self.bytes_oversized += held.entry.len();
-            self.oversized.insert(number, (held.entry, Instant::now() + OVERSIZED_WAIT));
+    fn set_aside(&mut self, number: u64) {
+        if let Some(event) = self.in_flight.remove(&number) {
+            self.in_flight_bytes -= event.entry.len();
+            self.oversized_bytes += event.entry.len();
+            self.oversized.insert(number, (event.entry, Instant::now() + OVERSIZED_RETRY_DELAY));
         }
     }
 
-    fn done(&mut self, number: u64) -> Option<InFlight> {
+    fn remove_in_flight(&mut self, number: u64) -> Option<InFlightEvent> {
         self.uploads.forget(number);
-        let done = self.in_flight.remove(&number)?;
-        self.bytes_in_flight -= done.entry.len();
-        Some(done)
+        let removed = self.in_flight.remove(&number)?;
+        self.in_flight_bytes -= removed.entry.len();
+        Some(removed)
     }
 
     /// The broker has it, or says why not.
-    fn answered(&mut self, answer: &Message, numbers: &mut Vec<u64>) {
-        let number = answer.subject.rsplit_once('.').and_then(|(_, number)| number.parse().ok());
+    fn process_ack(&mut self, message: &Message, numbers: &mut Vec<u64>) {
+        let number = message.subject.rsplit_once('.').and_then(|(_, number)| number.parse().ok());
         let Some(number) = number else { return };
-        match publish::answer(answer) {
-            Answer::Acknowledged { sequence, is_repeated } => {
-                self.health.has_answered();
-                let Some(done) = self.done(number) else { return };
-                self.metrics.journal_ack_seconds.observe(done.since.elapsed().as_secs_f64());
+        match publish::parse_ack(message) {
+            PublishAck::Acknowledged { sequence, is_duplicate } => {
+                self.broker_health.mark_responsive();
+                let Some(acknowledged) = self.remove_in_flight(number) else { return };
+                self.metrics.journal_ack_seconds.observe(acknowledged.first_published_at.elapsed().as_secs_f64());
                 numbers.push(number);
-                let newest = match &mut self.again {
-                    Some(again) => &mut again.newest,
-                    None => &mut self.released.newest,
+                let last_acknowledged = match &mut self.republication {
+                    Some(republication) => &mut republication.last_acknowledged,
+                    None => &mut self.checkpoint.last_acknowledged,
                 };
-                if !is_repeated && newest.is_none_or(|newest| newest.sequence < sequence) {
-                    *newest = done.entry.id().map(|event| Acknowledged { sequence, event }).or(*newest);
+                if !is_duplicate && last_acknowledged.is_none_or(|last| last.sequence < sequence) {
+                    *last_acknowledged = acknowledged
+                        .entry
+                        .id()
+                        .map(|event_id| AcknowledgedEvent { sequence, event_id })
+                        .or(*last_acknowledged);
                 }
             }
-            Answer::Refused(problem) => {
-                let Some(held) = self.in_flight.get_mut(&number) else { return };
-                if held.tries == 0 {
+            PublishAck::Refused(problem) => {
+                let Some(event) = self.in_flight.get_mut(&number) else { return };
+                if event.resends == 0 {
                     tracing::error!(problem, "the broker did not take an event; it will be published again");
                 }
-                held.again_at = Instant::now() + backoff(held.tries);
+                event.resend_at = Instant::now() + backoff(event.resends);
             }
         }
     }
 
     /// Writes down how far the broker has come, and what is waiting.
-    fn report(&mut self) {
+    fn report_progress(&mut self) {
         let new = self
             .in_flight
             .iter()
-            .find(|(_, held)| held.why == Why::New)
-            .map(|(number, held)| (*number, held.entry.at_ms));
-        let oversized = self.oversized.iter().next().map(|(number, (entry, _))| (*number, entry.at_ms));
+            .find(|(_, event)| event.reason == PublishReason::New)
+            .map(|(number, event)| (*number, event.entry.recorded_at_ms));
+        let oversized = self.oversized.iter().next().map(|(number, (entry, _))| (*number, entry.recorded_at_ms));
         let oldest = new.into_iter().chain(oversized).min();
-        let ahead = self.cursor.as_ref().and_then(|cursor| self.outlet.lowest_ahead(cursor));
-        let not_ours = oldest.map(|(number, _)| number).into_iter().chain(ahead).min();
-        self.released.below = not_ours.map_or(self.taken_below, |number| number.min(self.taken_below));
-        let depth = self.outlet.release(self.released);
+        let lowest_unread = self.cursor.as_ref().and_then(|cursor| self.consumer.lowest_unread_number(cursor));
+        let lowest_unreleased = oldest.map(|(number, _)| number).into_iter().chain(lowest_unread).min();
+        self.checkpoint.released_below =
+            lowest_unreleased.map_or(self.taken_below, |number| number.min(self.taken_below));
+        let backlog = self.consumer.advance_checkpoint(self.checkpoint);
         let age = oldest.map_or(0, |(_, at_ms)| now_ms().saturating_sub(at_ms));
-        self.metrics.journal_waiting.set(i64::try_from(depth.events).unwrap_or(i64::MAX));
-        self.metrics.journal_bytes.set(i64::try_from(depth.bytes).unwrap_or(i64::MAX));
-        self.metrics.journal_writable.set(i64::from(depth.is_writable));
+        self.metrics.journal_waiting.set(i64::try_from(backlog.events).unwrap_or(i64::MAX));
+        self.metrics.journal_bytes.set(i64::try_from(backlog.bytes).unwrap_or(i64::MAX));
+        self.metrics.journal_writable.set(i64::from(backlog.is_writable));
         self.metrics.journal_oversized.set(i64::try_from(self.oversized.len()).unwrap_or(i64::MAX));
         self.metrics.journal_oldest_seconds.set(Duration::from_millis(age).as_secs_f64());
     }

@@ -27,14 +27,14 @@ pub struct RoutingTable {
     /// The model of a request that names none.
     pub default_model: Option<String>,
     /// Where the table comes from.
-    pub origin: Origin,
+    pub origin: TableOrigin,
 }
 
 /// Where a table comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum TableOrigin {
     /// From the settings of one provider, which answers for every model.
-    OneProvider,
+    SingleProvider,
     /// From a routes file, which says which models there are.
     File,
 }
@@ -90,18 +90,18 @@ pub struct Route {
     /// The models that it answers for.
     pub models: Vec<ModelPattern>,
     /// Who answers.
-    pub choices: Vec<Choice>,
+    pub upstreams: Vec<RouteUpstream>,
     /// How hard it is tried.
-    pub persistence: Persistence,
+    pub retry_policy: RetryPolicy,
     /// What happens when a client leaves, where the deployment's rule is not to hold.
-    pub leaving: Option<RouteLeaving>,
+    pub on_disconnect: Option<RouteOnDisconnect>,
 }
 
 /// One upstream of a route.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Choice {
+pub struct RouteUpstream {
     /// The place of the upstream in the table.
-    pub upstream: usize,
+    pub upstream_index: usize,
     /// Its share of the load. Those without one are tried after those with one, in the order of the file.
     pub weight: Option<u32>,
     /// What the model is called there, if something else.
@@ -110,18 +110,18 @@ pub struct Choice {
 
 /// How hard a route tries before the first byte of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Persistence {
+pub struct RetryPolicy {
     /// Tries at one upstream before the next one's turn.
-    pub tries: u32,
+    pub attempts_per_upstream: u32,
     /// Tries at all of them together.
-    pub attempts: u32,
+    pub max_attempts: u32,
     /// No try begins later than this after the first.
-    pub within: Duration,
+    pub retry_within: Duration,
 }
 
 /// What happens to an answer whose client leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leaving {
+pub enum OnDisconnect {
     /// The upstream is let go of at once.
     Cancel,
     /// The answer is read on for at most this long, so that the record has all of it.
@@ -130,43 +130,43 @@ pub enum Leaving {
 
 /// What a route says of that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RouteLeaving {
-    /// As [`Leaving::Cancel`].
+pub enum RouteOnDisconnect {
+    /// As [`OnDisconnect::Cancel`].
     Cancel,
-    /// As [`Leaving::Drain`], for as long as the deployment says where the route does not.
+    /// As [`OnDisconnect::Drain`], for as long as the deployment says where the route does not.
     Drain(Option<Duration>),
 }
 
-impl Default for Persistence {
+impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { tries: 2, attempts: 4, within: Duration::from_secs(20) }
+        Self { attempts_per_upstream: 2, max_attempts: 4, retry_within: Duration::from_secs(20) }
     }
 }
 
 impl RoutingTable {
     /// One provider that answers for every model.
-    pub fn one_provider(upstream: UpstreamSettings, default_model: Option<String>) -> Self {
-        let choice = Choice { upstream: 0, weight: None, model: None };
+    pub fn single_provider(upstream: UpstreamSettings, default_model: Option<String>) -> Self {
+        let only = RouteUpstream { upstream_index: 0, weight: None, model: None };
         let route = Route {
-            models: vec![ModelPattern::any()],
-            choices: vec![choice],
-            persistence: Persistence::default(),
-            leaving: None,
+            models: vec![ModelPattern::match_all()],
+            upstreams: vec![only],
+            retry_policy: RetryPolicy::default(),
+            on_disconnect: None,
         };
-        Self { upstreams: vec![upstream], routes: vec![route], default_model, origin: Origin::OneProvider }
+        Self { upstreams: vec![upstream], routes: vec![route], default_model, origin: TableOrigin::SingleProvider }
     }
 
     /// The place of the route that answers for this model.
-    pub fn route(&self, model: &str) -> Option<usize> {
-        let named = |route: &Route| route.models.iter().any(|pattern| pattern.name() == Some(model));
-        let matching = |route: &Route| route.models.iter().any(|pattern| pattern.matches(model));
-        self.routes.iter().position(named).or_else(|| self.routes.iter().position(matching))
+    pub fn route_index(&self, model: &str) -> Option<usize> {
+        let has_name = |route: &Route| route.models.iter().any(|pattern| pattern.exact_name() == Some(model));
+        let has_pattern = |route: &Route| route.models.iter().any(|pattern| pattern.matches(model));
+        self.routes.iter().position(has_name).or_else(|| self.routes.iter().position(has_pattern))
     }
 }
 
 impl UpstreamSettings {
     /// Whether it speaks this dialect.
-    pub fn speaks(&self, dialect: DialectName) -> bool {
+    pub fn supports(&self, dialect: DialectName) -> bool {
         self.dialects.is_empty() || self.dialects.contains(&dialect)
     }
 }
@@ -186,31 +186,31 @@ impl PartialEq for UpstreamSettings {
 }
 
 impl Route {
-    /// The order in which its choices are tried: those with a weight by chance, then the others. `chance` gives a number
+    /// The order in which its choices are tried: those with a weight by chance, then the others. `random_below` gives a number
     /// below the one it is given.
-    pub fn order(&self, mut chance: impl FnMut(u64) -> u64) -> Vec<usize> {
+    pub fn upstream_order(&self, mut random_below: impl FnMut(u64) -> u64) -> Vec<usize> {
         let mut weighted: Vec<(usize, u64)> = Vec::new();
-        let mut after = Vec::new();
-        for (place, choice) in self.choices.iter().enumerate() {
-            match choice.weight {
-                Some(weight) => weighted.push((place, u64::from(weight))),
-                None => after.push(place),
+        let mut unweighted = Vec::new();
+        for (index, upstream) in self.upstreams.iter().enumerate() {
+            match upstream.weight {
+                Some(weight) => weighted.push((index, u64::from(weight))),
+                None => unweighted.push(index),
             }
         }
-        let mut order = Vec::with_capacity(self.choices.len());
+        let mut order = Vec::with_capacity(self.upstreams.len());
         while !weighted.is_empty() {
             let mut drawn = match weighted.iter().map(|(_, weight)| weight).sum() {
                 0 => 0,
-                all => chance(all),
+                all => random_below(all),
             };
-            let at = weighted.iter().position(|(_, weight)| {
-                let is_it = drawn < *weight;
+            let position = weighted.iter().position(|(_, weight)| {
+                let is_drawn = drawn < *weight;
                 drawn = drawn.saturating_sub(*weight);
-                is_it
+                is_drawn
             });
-            order.push(weighted.remove(at.unwrap_or(0)).0);
+            order.push(weighted.remove(position.unwrap_or(0)).0);
         }
-        order.append(&mut after);
+        order.append(&mut unweighted);
         order
     }
 }
@@ -222,37 +222,40 @@ mod tests {
     fn route(models: &[&str], weights: &[Option<u32>]) -> Route {
         Route {
             models: models.iter().map(|model| ModelPattern::parse(model).unwrap()).collect(),
-            choices: weights.iter().map(|weight| Choice { upstream: 0, weight: *weight, model: None }).collect(),
-            persistence: Persistence::default(),
-            leaving: None,
+            upstreams: weights
+                .iter()
+                .map(|weight| RouteUpstream { upstream_index: 0, weight: *weight, model: None })
+                .collect(),
+            retry_policy: RetryPolicy::default(),
+            on_disconnect: None,
         }
     }
 
     #[test]
-    fn a_name_goes_before_a_pattern() {
+    fn an_exact_name_goes_before_a_pattern() {
         let table = RoutingTable {
             upstreams: Vec::new(),
             routes: vec![route(&["gpt-*"], &[]), route(&["o3", "gpt-4o"], &[]), route(&["*-mini"], &[])],
             default_model: None,
-            origin: Origin::File,
+            origin: TableOrigin::File,
         };
         let cases = [("gpt-4o", Some(1)), ("gpt-5-mini", Some(0)), ("o3", Some(1)), ("o3-mini", Some(2)), ("x", None)];
         for (model, expected) in cases {
-            assert_eq!(table.route(model), expected, "{model}");
+            assert_eq!(table.route_index(model), expected, "{model}");
         }
     }
 
     #[test]
-    fn without_weights_the_order_is_the_files() {
-        assert_eq!(route(&["m"], &[None, None, None]).order(|_| unreachable!()), [0, 1, 2]);
+    fn upstreams_without_weights_keep_the_order_of_the_file() {
+        assert_eq!(route(&["m"], &[None, None, None]).upstream_order(|_| unreachable!()), [0, 1, 2]);
     }
 
     #[test]
-    fn weights_share_the_load_and_the_others_stand_by() {
+    fn weights_share_the_load_and_the_others_come_last() {
         let route = route(&["m"], &[None, Some(3), Some(1), Some(0)]);
         let mut first = [0; 4];
         for drawn in 0..4 {
-            let order = route.order(|all| drawn % all);
+            let order = route.upstream_order(|all| drawn % all);
             first[order[0]] += 1;
             assert_eq!(order[3], 0, "without a weight: last");
         }

@@ -39,25 +39,25 @@ pub async fn serve(
     http.timer(TokioTimer::new()).header_read_timeout(limits.read_timeout).max_buf_size(64 << 10);
     // Small pieces are copied into one buffer and written from there: a vector of three for each costs more.
     http.writev(false);
-    let places = Arc::new(Semaphore::new(limits.connections));
+    let permits = Arc::new(Semaphore::new(limits.max_connections));
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut stop = std::pin::pin!(stop);
     loop {
-        let (stream, peer, place) = tokio::select! {
-            accepted = accept(&listener, &places) => accepted,
+        let (stream, peer, permit) = tokio::select! {
+            accepted = accept(&listener, &permits) => accepted,
             Some(_) = connections.join_next() => {
                 metrics.connections.set(i64::try_from(connections.len()).unwrap_or(i64::MAX));
                 continue;
             }
             () = &mut stop => break,
         };
-        let (line, served) = connection::open(stream, peer, &router, limits.idle_timeout);
-        let connection = graceful.watch(http.serve_connection(line, served));
+        let (connection_io, service) = connection::open(stream, peer, &router, limits.idle_timeout);
+        let connection = graceful.watch(http.serve_connection(connection_io, service));
         connections.spawn(async move {
             // How a connection ends concerns nobody here: what the chat came to is on the record.
             let _ = connection.await;
-            drop(place);
+            drop(permit);
         });
         metrics.connections.set(i64::try_from(connections.len()).unwrap_or(i64::MAX));
     }
@@ -72,14 +72,14 @@ pub async fn serve(
 }
 
 /// The next connection, when there is a place for it. Until then clients wait in the listener's queue.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
     loop {
-        let Ok(place) = Arc::clone(places).acquire_owned().await else { return std::future::pending().await };
+        let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return std::future::pending().await };
         match listener.accept().await {
             Ok((stream, peer)) => {
                 // Nagle's algorithm and delayed acknowledgements together hold a token back for 40 ms.
                 let _ = stream.set_nodelay(true);
-                return (stream, peer, place);
+                return (stream, peer, permit);
             }
             Err(error) => {
                 tracing::error!(%error, "could not accept a connection");

@@ -3,7 +3,7 @@
 pub mod error;
 
 pub mod body;
-mod connection;
+mod http1;
 mod http2;
 mod pool;
 mod tls;

@@ -6,18 +6,20 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use recorder::projection::merge::{self, Sums};
+use recorder::projection::merge::{self, AggregateChanges};
 use recorder::projection::usage_stats::UsageChanges;
 use recorder::projection::{Changes, project};
 use shared::event::Event;
 
 const BATCH: usize = 1000;
 
-fn settle_all(changes: Changes) -> (merge::ChatWrites, UsageChanges) {
-    let mut writes = merge::chats(changes.chats, &BTreeMap::new());
-    let (tallies, usage) = (std::mem::take(&mut writes.tallies), std::mem::take(&mut writes.usage));
-    let Sums { conversations, mut usage } = Sums::new(changes.conversations, tallies, usage);
-    merge::conversations(conversations, &changes.opened, &BTreeMap::new(), &mut usage);
+fn merge_all(changes: Changes) -> (merge::ChatWrites, UsageChanges) {
+    let mut writes = merge::merge_chats(changes.chats, &BTreeMap::new());
+    let (conversation_totals, usage) =
+        (std::mem::take(&mut writes.conversation_totals), std::mem::take(&mut writes.usage));
+    let AggregateChanges { conversations, mut usage } =
+        AggregateChanges::new(changes.conversations, conversation_totals, usage);
+    merge::merge_conversations(conversations, &changes.created_conversations, &BTreeMap::new(), &mut usage);
     (writes, usage)
 }
 
@@ -30,7 +32,7 @@ fn projection(criterion: &mut Criterion) {
         bencher.iter(|| encoded.iter().map(events::Encoded::decode).collect::<Vec<_>>());
     });
     group.bench_function("project", |bencher| bencher.iter(|| project(black_box(&decoded))));
-    group.bench_function("project and settle", |bencher| bencher.iter(|| settle_all(project(black_box(&decoded)))));
+    group.bench_function("project and settle", |bencher| bencher.iter(|| merge_all(project(black_box(&decoded)))));
     group.finish();
 }
 

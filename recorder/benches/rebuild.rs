@@ -19,16 +19,16 @@ use async_nats::jetstream::{self, Context};
 use async_nats::{Client, HeaderMap};
 use prometheus_client::registry::Registry;
 use recorder::metrics::Metrics;
-use recorder::pipeline::consume::Consume;
-use recorder::pipeline::consumer_watchdog::Watchdog;
-use recorder::policy::batch::Limits;
+use recorder::pipeline::consume::Pipeline;
+use recorder::pipeline::consumer_watchdog::ConsumerWatchdog;
+use recorder::policy::batch::BatchLimits;
 use recorder::projection::tables::Table;
-use recorder::rebuild::reprojection::Done;
+use recorder::rebuild::reprojection::ReprojectionStats;
 use recorder::rebuild::verify::verify;
-use recorder::rebuild::{Phase, Plan, Tell, rebuild};
+use recorder::rebuild::{ProgressListener, RebuildOptions, RebuildPhase, rebuild};
 use recorder::replay::export::Export;
 use recorder::replay::filter::Filter;
-use recorder::source::log::{Ending, Log, Span, Start};
+use recorder::source::log::{LogRange, LogReader, RangeEnd, RangeStart};
 use recorder::source::{Source, connect, setup};
 use recorder::store;
 use secrecy::SecretString;
@@ -64,28 +64,28 @@ async fn main() -> anyhow::Result<()> {
 async fn measure(client: &Client, jetstream: &Context, url: String, chats: Chats) -> anyhow::Result<()> {
     let pool = store::connect(&SecretString::from(url), 4)?;
     store::migrate(&pool).await?;
-    setup::create(jetstream, setup::Choices::default()).await?;
+    setup::create(jetstream, setup::StreamOptions::default()).await?;
     let meter = Meter::start()?;
     let events = publish(jetstream, chats).await?;
     println!("{events} events, {} bytes of text in each message", chats.text);
     meter.stop("publish", events)?;
 
     let meter = Meter::start()?;
-    let mut log = Log::open(client.clone(), whole_log()).await?;
+    let mut log = LogReader::open(client.clone(), whole_log()).await?;
     while log.next().await?.is_some() {}
     meter.stop("reading the log alone", events)?;
 
     let meter = Meter::start()?;
-    let mut log = Log::open(client.clone(), whole_log()).await?;
+    let mut log = LogReader::open(client.clone(), whole_log()).await?;
     while let Some(delivery) = log.next().await? {
-        delivery.read()?;
+        delivery.decode()?;
     }
     let read = meter.stop("reading and decoding the log", events)?;
 
     let meter = Meter::start()?;
     let directory = tempfile::tempdir()?;
     let (filter, directory) = (Filter::default(), directory.path().join("export"));
-    let export = Export { filter, from: Start::Beginning, to: None, directory };
+    let export = Export { filter, from: RangeStart::Beginning, to: None, directory };
     export.run(client.clone(), &mut |_| {}).await?;
     let exported = meter.stop("replay to Parquet", events)?;
     std::fs::remove_dir_all(&export.directory)?;
@@ -96,7 +96,8 @@ async fn measure(client: &Client, jetstream: &Context, url: String, chats: Chats
 
     let mut connection = pool.acquire().await?.detach();
     let meter = Meter::start()?;
-    rebuild(&mut connection, client.clone(), &Plan::default(), CancellationToken::new(), &Phases::default()).await?;
+    rebuild(&mut connection, client.clone(), &RebuildOptions::default(), CancellationToken::new(), &Phases::default())
+        .await?;
     let rebuilt = meter.stop("rebuild", events)?;
 
     let mut connection = pool.acquire().await?.detach();
@@ -143,8 +144,8 @@ async fn drop_indexes(pool: &PgPool) -> anyhow::Result<Vec<String>> {
     Ok(made_again)
 }
 
-fn whole_log() -> Span {
-    Span { from: Start::Beginning, to: None, subjects: Vec::new(), ending: Ending::Stop }
+fn whole_log() -> LogRange {
+    LogRange { from: RangeStart::Beginning, to: None, subjects: Vec::new(), end: RangeEnd::Stop }
 }
 
 /// Time and memory of one thing.
@@ -187,12 +188,12 @@ impl Default for Phases {
     }
 }
 
-impl Tell for Phases {
-    fn phase(&self, phase: Phase) {
+impl ProgressListener for Phases {
+    fn phase_started(&self, phase: RebuildPhase) {
         println!("    {:7.1} s {phase:?}", self.0.elapsed().as_secs_f64());
     }
 
-    fn done(&self, _: Done) {}
+    fn advanced(&self, _: ReprojectionStats) {}
 }
 
 async fn publish(jetstream: &Context, chats: Chats) -> anyhow::Result<usize> {
@@ -223,10 +224,10 @@ async fn publish(jetstream: &Context, chats: Chats) -> anyhow::Result<usize> {
 async fn consume(client: &Client, jetstream: &Context, pool: &PgPool) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let metrics = Arc::new(Metrics::register(&mut Registry::default()));
-    let source = Source::new(client.clone(), Limits::default());
-    let watchdog = Watchdog::new(client.clone(), pool.clone(), Arc::clone(&metrics));
-    let consuming = tokio::spawn(Consume::new(source, watchdog, pool.clone(), metrics, stop.clone()).run());
-    let mut consumer = setup::consumer(jetstream).await?;
+    let source = Source::new(client.clone(), BatchLimits::default());
+    let watchdog = ConsumerWatchdog::new(client.clone(), pool.clone(), Arc::clone(&metrics));
+    let consuming = tokio::spawn(Pipeline::new(source, watchdog, pool.clone(), metrics, stop.clone()).run());
+    let mut consumer = setup::verified_consumer(jetstream).await?;
     loop {
         let info = consumer.info().await?;
         if info.num_pending == 0 && info.num_ack_pending == 0 {

@@ -9,6 +9,6 @@ pub mod refresh;
 mod registration;
 pub mod throttle;
 
-pub use account::{Accounts, Session, Signing, set_disabled, tidy};
+pub use account::{Accounts, Session, SigningKeys, delete_expired, set_disabled};
 pub use error::AccountError;
 pub use registration::{InviteCode, Registration, name_error, password_error};

@@ -37,15 +37,15 @@ use http::header::{CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 
 use error::ApiError;
 
-pub use live::Live;
+pub use live::LiveSubscriptions;
 pub use openapi::openapi_document;
-pub use state::{Api, Keys};
+pub use state::{ApiState, TokenKeys};
 
 /// The largest body of a request, in bytes: a few short fields.
-const BODY_BYTES: usize = 64 << 10;
+const MAX_BODY_BYTES: usize = 64 << 10;
 
 /// Every route of the API. Health and metrics are elsewhere.
-pub fn router(api: Arc<Api>) -> Router {
+pub fn router(api: Arc<ApiState>) -> Router {
     let reads = Router::new()
         .route("/api/users/{id}", get(users::profile))
         .route("/api/users/{id}/usage", get(usage::of_user))
@@ -66,7 +66,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/api/auth/refresh", post(auth::refresh))
         .route("/api/auth/logout", post(auth::logout))
         .route("/api/auth/password", post(auth::password))
-        .route("/api/conversations/{id}/changes", get(conversations::change))
+        .route("/api/conversations/{id}/changes", get(conversations::await_change))
         .route("/api/events", get(events::stream))
         .route("/api/admin/users", get(admin::users))
         .route("/api/admin/users/{id}", patch(admin::change_user))
@@ -77,13 +77,13 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/.well-known/jwks.json", get(docs::keys))
         .fallback(|| async { ApiError::no_such_route() })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
-        .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .layer(map_response(unless_said))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(map_response(set_default_headers))
         .with_state(api)
 }
 
 /// Nothing is kept by anyone between here and the client, unless it is asked again; and nothing is taken for what it is not.
-async fn unless_said(mut response: Response) -> Response {
+async fn set_default_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

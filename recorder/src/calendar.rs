@@ -10,7 +10,7 @@ use jiff::{Span, Timestamp, ToSpan as _};
 use time::OffsetDateTime;
 
 /// The most buckets of one answer: three years of days, or 45 days of hours.
-pub const MOST_BUCKETS: usize = 1100;
+pub const MAX_BUCKETS: usize = 1100;
 
 /// The first day that can be asked for. Since 1972 every zone's offset is a multiple of 15 minutes, which is what usage is
 /// counted in.
@@ -32,7 +32,7 @@ pub enum Bucket {
 
 /// A piece of a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Piece {
+pub struct BucketRange {
     /// Its first instant.
     pub start: OffsetDateTime,
     /// The first instant that is behind it.
@@ -43,13 +43,13 @@ pub struct Piece {
 
 /// A range, cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Range {
+pub struct DateRange {
     /// The first day.
     pub from: Date,
     /// The last day.
     pub to: Date,
     /// The pieces, in order, without gaps.
-    pub pieces: Vec<Piece>,
+    pub buckets: Vec<BucketRange>,
 }
 
 /// What cannot be cut.
@@ -65,7 +65,7 @@ pub enum CalendarError {
     #[error("to: expected a day that is not before from")]
     Backwards,
     /// Too many pieces.
-    #[error("expected a range of at most {MOST_BUCKETS} buckets: a shorter range, or larger buckets")]
+    #[error("expected a range of at most {MAX_BUCKETS} buckets: a shorter range, or larger buckets")]
     TooMany,
 }
 
@@ -82,7 +82,7 @@ impl CalendarError {
 }
 
 /// The zone of this name. Names are short: a long one is not looked for.
-pub fn zone(name: &str) -> Result<TimeZone, CalendarError> {
+pub fn time_zone(name: &str) -> Result<TimeZone, CalendarError> {
     if name.len() > 64 {
         return Err(CalendarError::Zone);
     }
@@ -90,13 +90,13 @@ pub fn zone(name: &str) -> Result<TimeZone, CalendarError> {
 }
 
 /// A range of days, both included; the last 30 where not said otherwise.
-pub fn range(
+pub fn date_range(
     zone: &TimeZone,
     from: Option<&str>,
     to: Option<&str>,
     bucket: Bucket,
     now: OffsetDateTime,
-) -> Result<Range, CalendarError> {
+) -> Result<DateRange, CalendarError> {
     let now = Timestamp::from_second(now.unix_timestamp()).map_err(|_| CalendarError::Day("to"))?;
     let today = zone.to_datetime(now).date();
     let to = to.map_or(Ok(today), |text| day(text, "to"))?;
@@ -108,14 +108,14 @@ pub fn range(
         return Err(CalendarError::Backwards);
     }
     let end = to.tomorrow().map_err(|_| CalendarError::Day("to"))?;
-    let (start, end) = (instant(zone, from.at(0, 0, 0, 0))?, instant(zone, end.at(0, 0, 0, 0))?);
-    let pieces = match bucket {
+    let (start, end) = (first_instant_of(zone, from.at(0, 0, 0, 0))?, first_instant_of(zone, end.at(0, 0, 0, 0))?);
+    let buckets = match bucket {
         // A single day that the zone skipped.
         _ if start >= end => Vec::new(),
         Bucket::Hour => hours(zone, start, end)?,
         Bucket::Day | Bucket::Week | Bucket::Month => days(zone, from, (start, end), bucket)?,
     };
-    Ok(Range { from, to, pieces })
+    Ok(DateRange { from, to, buckets })
 }
 
 fn day(text: &str, param: &'static str) -> Result<Date, CalendarError> {
@@ -125,11 +125,11 @@ fn day(text: &str, param: &'static str) -> Result<Date, CalendarError> {
 }
 
 /// Hours by the clock: where it jumps, one is shorter or longer than 60 minutes only in zones that jump by half an hour.
-fn hours(zone: &TimeZone, start: Timestamp, end: Timestamp) -> Result<Vec<Piece>, CalendarError> {
+fn hours(zone: &TimeZone, start: Timestamp, end: Timestamp) -> Result<Vec<BucketRange>, CalendarError> {
     let mut cuts = Vec::new();
     let mut at = start;
     while at < end {
-        if cuts.len() == MOST_BUCKETS {
+        if cuts.len() == MAX_BUCKETS {
             return Err(CalendarError::TooMany);
         }
         cuts.push(at);
@@ -143,7 +143,7 @@ fn hours(zone: &TimeZone, start: Timestamp, end: Timestamp) -> Result<Vec<Piece>
         let local = zone.to_datetime(at);
         format!("{}T{:02}:{:02}", local.date(), local.hour(), local.minute())
     };
-    pieces(&cuts, end, label)
+    bucket_ranges(&cuts, end, label)
 }
 
 fn days(
@@ -151,7 +151,7 @@ fn days(
     from: Date,
     (start, end): (Timestamp, Timestamp),
     bucket: Bucket,
-) -> Result<Vec<Piece>, CalendarError> {
+) -> Result<Vec<BucketRange>, CalendarError> {
     let (mut first, step): (Date, Span) = match bucket {
         Bucket::Hour | Bucket::Day => (from, 1.day()),
         Bucket::Week => {
@@ -163,39 +163,39 @@ fn days(
     let mut cuts = vec![start];
     loop {
         first = first.checked_add(step).map_err(|_| CalendarError::Day("to"))?;
-        let at = instant(zone, first.at(0, 0, 0, 0))?;
+        let at = first_instant_of(zone, first.at(0, 0, 0, 0))?;
         if at >= end {
             break;
         }
         // A day that was skipped begins where the next one does.
         if at > start && cuts.last().is_none_or(|last| *last < at) {
-            if cuts.len() == MOST_BUCKETS {
+            if cuts.len() == MAX_BUCKETS {
                 return Err(CalendarError::TooMany);
             }
             cuts.push(at);
         }
     }
-    pieces(&cuts, end, |at| zone.to_datetime(at).date().to_string())
+    bucket_ranges(&cuts, end, |at| zone.to_datetime(at).date().to_string())
 }
 
 /// The instant at which clocks first show this; where they skip it, the one at which they jump.
-fn instant(zone: &TimeZone, at: DateTime) -> Result<Timestamp, CalendarError> {
+fn first_instant_of(zone: &TimeZone, at: DateTime) -> Result<Timestamp, CalendarError> {
     zone.to_ambiguous_timestamp(at).compatible().map_err(|_| CalendarError::Day("to"))
 }
 
-fn pieces(
+fn bucket_ranges(
     cuts: &[Timestamp],
     end: Timestamp,
     label: impl Fn(Timestamp) -> String,
-) -> Result<Vec<Piece>, CalendarError> {
+) -> Result<Vec<BucketRange>, CalendarError> {
     let ends = cuts.iter().skip(1).copied().chain([end]);
     let piece = |(start, end): (&Timestamp, Timestamp)| {
-        Ok(Piece { start: time_of(*start)?, end: time_of(end)?, label: label(*start) })
+        Ok(BucketRange { start: to_offset_date_time(*start)?, end: to_offset_date_time(end)?, label: label(*start) })
     };
     cuts.iter().zip(ends).map(piece).collect()
 }
 
-fn time_of(at: Timestamp) -> Result<OffsetDateTime, CalendarError> {
+fn to_offset_date_time(at: Timestamp) -> Result<OffsetDateTime, CalendarError> {
     OffsetDateTime::from_unix_timestamp(at.as_second()).map_err(|_| CalendarError::Day("to"))
 }
 
@@ -208,8 +208,10 @@ mod tests {
     use crate::projection::usage_slots::SLOT_SECONDS;
 
     fn cut(name: &str, from: &str, to: &str, bucket: Bucket) -> Vec<(String, i64)> {
-        let range = range(&zone(name).unwrap(), Some(from), Some(to), bucket, datetime!(2026-11-24 12:00 UTC)).unwrap();
-        range.pieces.into_iter().map(|piece| (piece.label, (piece.end - piece.start).whole_minutes())).collect()
+        let range =
+            date_range(&time_zone(name).unwrap(), Some(from), Some(to), bucket, datetime!(2026-11-24 12:00 UTC))
+                .unwrap();
+        range.buckets.into_iter().map(|piece| (piece.label, (piece.end - piece.start).whole_minutes())).collect()
     }
 
     #[test]
@@ -242,21 +244,21 @@ mod tests {
     #[test]
     fn what_cannot_be_cut_is_said() {
         let now = datetime!(2026-11-24 12:00 UTC);
-        let refused = |from, to, bucket| range(&TimeZone::UTC, from, to, bucket, now).unwrap_err();
-        assert_eq!(zone("Mars/Olympus").unwrap_err(), CalendarError::Zone);
+        let refused = |from, to, bucket| date_range(&TimeZone::UTC, from, to, bucket, now).unwrap_err();
+        assert_eq!(time_zone("Mars/Olympus").unwrap_err(), CalendarError::Zone);
         assert_eq!(refused(Some("2026-13-01"), None, Bucket::Day), CalendarError::Day("from"));
         assert_eq!(refused(Some("1901-01-01"), None, Bucket::Day), CalendarError::Day("from"));
         assert_eq!(refused(Some("2026-11-25"), Some("2026-11-24"), Bucket::Day), CalendarError::Backwards);
         assert_eq!(refused(Some("1990-01-01"), None, Bucket::Day), CalendarError::TooMany);
         assert_eq!(refused(Some("2026-01-01"), None, Bucket::Hour), CalendarError::TooMany);
-        assert_eq!(range(&TimeZone::UTC, None, None, Bucket::Day, now).unwrap().pieces.len(), 30);
+        assert_eq!(date_range(&TimeZone::UTC, None, None, Bucket::Day, now).unwrap().buckets.len(), 30);
     }
 
     /// Every zone there is: in each, for each kind of bucket, the pieces meet, and are whole quarters of an hour.
     #[test]
     fn pieces_meet_in_every_zone() {
         for name in jiff::tz::db().available() {
-            let zone = zone(name.as_str()).unwrap();
+            let zone = time_zone(name.as_str()).unwrap();
             for bucket in [Bucket::Hour, Bucket::Day, Bucket::Week, Bucket::Month] {
                 let span =
                     if bucket == Bucket::Hour { ("2026-03-01", "2026-04-10") } else { ("2025-01-15", "2026-12-14") };
@@ -266,14 +268,14 @@ mod tests {
     }
 
     fn check(zone: &TimeZone, from: &str, to: &str, bucket: Bucket) {
-        let range = range(zone, Some(from), Some(to), bucket, OffsetDateTime::UNIX_EPOCH).unwrap();
-        let days = super::range(zone, Some(from), Some(to), Bucket::Month, OffsetDateTime::UNIX_EPOCH).unwrap();
-        assert_eq!(range.pieces[0].start, days.pieces[0].start);
-        assert_eq!(range.pieces.last().unwrap().end, days.pieces.last().unwrap().end);
-        for pair in range.pieces.windows(2) {
+        let range = date_range(zone, Some(from), Some(to), bucket, OffsetDateTime::UNIX_EPOCH).unwrap();
+        let days = date_range(zone, Some(from), Some(to), Bucket::Month, OffsetDateTime::UNIX_EPOCH).unwrap();
+        assert_eq!(range.buckets[0].start, days.buckets[0].start);
+        assert_eq!(range.buckets.last().unwrap().end, days.buckets.last().unwrap().end);
+        for pair in range.buckets.windows(2) {
             assert_eq!(pair[0].end, pair[1].start, "{zone:?} {pair:?}");
         }
-        for piece in &range.pieces {
+        for piece in &range.buckets {
             assert!(piece.start < piece.end, "{zone:?} {piece:?}");
             assert_eq!(piece.start.unix_timestamp() % SLOT_SECONDS, 0, "{zone:?} {piece:?}");
         }
@@ -289,18 +291,18 @@ mod tests {
             kind in 0..4_usize, quarters in prop::collection::vec(-200..4_200_i64, 1..50),
         ) {
             let names: Vec<_> = jiff::tz::db().available().map(|name| name.to_string()).collect();
-            let zone = zone(&names[zone_at.index(names.len())]).unwrap();
+            let zone = time_zone(&names[zone_at.index(names.len())]).unwrap();
             let from = FIRST_DAY.checked_add(start.days()).unwrap();
             let to = from.checked_add(days.days()).unwrap();
             let bucket = [Bucket::Hour, Bucket::Day, Bucket::Week, Bucket::Month][kind];
             // A day that the zone skipped is no range.
-            let whole = range(&zone, Some(&from.to_string()), Some(&to.to_string()), Bucket::Month, OffsetDateTime::UNIX_EPOCH).unwrap();
-            let cut = range(&zone, Some(&from.to_string()), Some(&to.to_string()), bucket, OffsetDateTime::UNIX_EPOCH).unwrap();
-            let (Some(first), Some(last)) = (whole.pieces.first(), whole.pieces.last()) else { return Ok(()) };
+            let whole = date_range(&zone, Some(&from.to_string()), Some(&to.to_string()), Bucket::Month, OffsetDateTime::UNIX_EPOCH).unwrap();
+            let cut = date_range(&zone, Some(&from.to_string()), Some(&to.to_string()), bucket, OffsetDateTime::UNIX_EPOCH).unwrap();
+            let (Some(first), Some(last)) = (whole.buckets.first(), whole.buckets.last()) else { return Ok(()) };
             let (start, end) = (first.start, last.end);
             for quarter in quarters {
                 let at = start + time::Duration::seconds(quarter * SLOT_SECONDS);
-                let holding = cut.pieces.iter().filter(|piece| piece.start <= at && at < piece.end).count();
+                let holding = cut.buckets.iter().filter(|piece| piece.start <= at && at < piece.end).count();
                 prop_assert_eq!(holding, usize::from(start <= at && at < end));
             }
         }

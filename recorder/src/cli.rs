@@ -68,7 +68,7 @@ enum Command {
 
 /// Runs a command.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
-    let config = Config::read(&Environment::of_process())?;
+    let config = Config::read(&Environment::from_process())?;
     match cli.command {
         Command::Migrate => {
             let pool = pool(&config)?;
@@ -93,7 +93,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
 pub fn exit_status(error: &anyhow::Error) -> u8 {
     match error {
         error if error.is::<ConfigError>() => EXIT_USAGE,
-        error if error.is::<rebuild::Different>() => EXIT_DIFFERENT,
+        error if error.is::<rebuild::TablesDiffer>() => EXIT_DIFFERENT,
         _ => 1,
     }
 }

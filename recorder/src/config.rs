@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use shared::client_address::Trusted;
+use shared::client_address::TrustedProxies;
 use shared::config::{ConfigError, Environment, malformed};
 use shared::issuer::IssuerConfig;
 use shared::telemetry::LogConfig;
 
-use crate::pipeline::orphans::Rules;
-use crate::policy::batch::Limits;
+use crate::pipeline::orphans::OrphanPolicy;
+use crate::policy::batch::BatchLimits;
 
 /// All settings. What a command needs and is not set, it asks for by the methods.
 #[derive(Debug)]
@@ -26,9 +26,9 @@ pub struct Config {
     /// The public keys of session tokens, where they are not beside the private one.
     pub token_keys_file: Option<PathBuf>,
     /// The limits of a batch.
-    pub batch: Limits,
+    pub batch: BatchLimits,
     /// When a chat has no gateway any more.
-    pub orphans: Rules,
+    pub orphans: OrphanPolicy,
     /// What to log.
     pub log: LogConfig,
 }
@@ -45,7 +45,7 @@ pub struct ServeConfig {
     /// How long a session can be refreshed.
     pub session_ttl: time::Duration,
     /// Whose word is taken for where a request came from: the gateways.
-    pub trusted: Trusted,
+    pub trusted: TrustedProxies,
     /// An identity provider outside, if its users may read their record too.
     pub issuer: Option<IssuerConfig>,
 }
@@ -55,25 +55,25 @@ impl ServeConfig {
         let networks = "addresses or networks with commas between them, such as 127.0.0.1,10.0.0.0/8";
         let loopback = "127.0.0.1,::1".parse().unwrap_or_default();
         Ok(Self {
-            listen: env.or(
+            listen: env.optional_or(
                 "RECORDER_SERVE_LISTEN",
                 ([127, 0, 0, 1], 8082).into(),
                 "an address such as 127.0.0.1:8082",
             )?,
-            connections: match env.or("RECORDER_SERVE_CONNECTIONS", 16_u32, "a number from 1 to 1000")? {
+            connections: match env.optional_or("RECORDER_SERVE_CONNECTIONS", 16_u32, "a number from 1 to 1000")? {
                 number @ 1..=1000 => number,
                 number => return Err(malformed("RECORDER_SERVE_CONNECTIONS", "a number from 1 to 1000", &number)),
             },
-            token_ttl: span(env, "RECORDER_TOKEN_TTL", 15 * 60, 24 * 3600)?,
-            session_ttl: span(env, "RECORDER_SESSION_TTL", 30 * 86_400, 366 * 86_400)?,
-            trusted: env.or("RECORDER_TRUSTED_PROXIES", loopback, networks)?,
+            token_ttl: duration_up_to(env, "RECORDER_TOKEN_TTL", 15 * 60, 24 * 3600)?,
+            session_ttl: duration_up_to(env, "RECORDER_SESSION_TTL", 30 * 86_400, 366 * 86_400)?,
+            trusted: env.optional_or("RECORDER_TRUSTED_PROXIES", loopback, networks)?,
             issuer: IssuerConfig::read(env)?,
         })
     }
 }
 
 /// A duration of whole seconds, up to a bound.
-fn span(env: &Environment, name: &str, default: u64, most: u64) -> Result<time::Duration, ConfigError> {
+fn duration_up_to(env: &Environment, name: &str, default: u64, most: u64) -> Result<time::Duration, ConfigError> {
     match env.duration(name, Duration::from_secs(default))?.as_secs() {
         seconds if (1..=most).contains(&seconds) => Ok(time::Duration::seconds(i64::try_from(seconds).unwrap_or(1))),
         _ => Err(malformed(name, "a duration of at least a second", &format!("at most {most}s"))),
@@ -83,20 +83,24 @@ fn span(env: &Environment, name: &str, default: u64, most: u64) -> Result<time::
 impl Config {
     /// Reads them all, and refuses what is malformed, or of our prefix and unknown.
     pub fn read(env: &Environment) -> Result<Self, ConfigError> {
-        let defaults = Limits::default();
+        let defaults = BatchLimits::default();
         let config = Self {
             database_url: env.secret("DATABASE_URL"),
             nats_url: env.text("NATS_URL").map(str::to_owned),
             signing_key_file: env.text("RECORDER_SIGNING_KEY_FILE").map(PathBuf::from),
-            listen: env.or("RECORDER_LISTEN", ([127, 0, 0, 1], 8081).into(), "an address such as 127.0.0.1:8081")?,
+            listen: env.optional_or(
+                "RECORDER_LISTEN",
+                ([127, 0, 0, 1], 8081).into(),
+                "an address such as 127.0.0.1:8081",
+            )?,
             serve: ServeConfig::read(env)?,
             token_keys_file: env.text("TOKEN_KEYS_FILE").map(PathBuf::from),
-            batch: Limits {
+            batch: BatchLimits {
                 events: within(env, "RECORDER_BATCH_EVENTS", defaults.events, 10_000, "a number from 1 to 10000")?,
                 bytes: within(env, "RECORDER_BATCH_BYTES", defaults.bytes, 1 << 28, "a number from 1 to 268435456")?,
                 linger: env.duration("RECORDER_BATCH_LINGER", defaults.linger)?,
             },
-            orphans: Rules {
+            orphans: OrphanPolicy {
                 grace: env.duration("RECORDER_GATEWAY_GRACE", Duration::from_secs(60))?,
                 longest_chat: env.duration("RECORDER_LONGEST_CHAT", Duration::from_secs(24 * 3600))?,
             },
@@ -141,7 +145,7 @@ fn within(
     most: usize,
     expected: &'static str,
 ) -> Result<usize, ConfigError> {
-    match env.or(name, default, expected)? {
+    match env.optional_or(name, default, expected)? {
         value if (1..=most).contains(&value) => Ok(value),
         value => Err(malformed(name, expected, &value)),
     }
@@ -203,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_setting() {
+    fn an_error_names_the_setting() {
         let error = |name: &str, value: &str| {
             Config::read(&Environment::from_pairs([(name, value)])).map(drop).unwrap_err().to_string()
         };

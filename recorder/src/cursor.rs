@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cursors_come_back_as_they_went() {
+    fn a_cursor_decodes_to_itself() {
         for at in [datetime!(2026-11-24 16:05:00.123456 UTC), OffsetDateTime::UNIX_EPOCH, TimeCursor::newest().at] {
             let cursor = TimeCursor { at, id: Uuid::from_u128(7) };
             assert_eq!(TimeCursor::decode(&cursor.encode()), Ok(cursor));

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_for_operators_has_every_metric() {
+    fn the_operations_page_lists_every_metric() {
         let page = include_str!("../../docs/OPERATIONS.md");
         let mut registry = Registry::default();
         let _metrics = Metrics::register(&mut registry);

@@ -22,5 +22,5 @@ mod digest;
 pub mod pg_value;
 pub mod sql_enum;
 
-pub use changes::{Changes, is_in, project};
+pub use changes::{Changes, is_recorded_in, project};
 pub use chat_change::ChatChange;

@@ -14,8 +14,8 @@ pub mod progress;
 pub mod reprojection;
 pub mod verify;
 
+mod batch_reader;
 mod carry_over;
-mod log_reader;
 
 use std::time::Duration;
 
@@ -27,26 +27,26 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::policy::disposition::{Disposition, Fault};
-use crate::source::log::{Extent, Log, Start};
+use crate::policy::disposition::{DatabaseFault, Disposition};
+use crate::source::log::{LogExtent, LogReader, RangeStart};
 use crate::store;
-use crate::store::shadow::{self, Keep, Shadow, ShadowError};
-use error::ReprojectError;
-use reprojection::{Done, Holding, Reprojection};
+use crate::store::shadow::{self, ShadowError, ShadowPurpose, ShadowSchema};
+use error::ReprojectionError;
+use reprojection::{AggregateFlush, Reprojection, ReprojectionStats};
 
-pub use progress::{Phase, Tell};
+pub use progress::{ProgressListener, RebuildPhase};
 
 /// Where the shadow is. It belongs to whoever holds the right to rebuild.
-const SCHEMA: &str = "stenograph_rebuild";
+const SHADOW_SCHEMA: &str = "stenograph_rebuild";
 /// How long the fence may stand.
-const FENCED: Duration = Duration::from_secs(2);
+const MAX_FENCE_DURATION: Duration = Duration::from_secs(2);
 /// Between two tries to swap.
-const PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const MIN_SWAP_INTERVAL: Duration = Duration::from_millis(500);
+const MAX_SWAP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What to make.
 #[derive(Clone, Debug, Default)]
-pub struct Plan {
+pub struct RebuildOptions {
     /// The schema to make; the live tables' place if there is none.
     pub into: Option<String>,
     /// The record as of this time.
@@ -56,7 +56,7 @@ pub struct Plan {
 }
 
 /// How a try to swap ended.
-enum Swap {
+enum SwapOutcome {
     Done,
     /// Someone was busy with the tables for too long, or the log grew too fast.
     Busy,
@@ -66,155 +66,157 @@ enum Swap {
 pub async fn rebuild(
     connection: &mut PgConnection,
     client: Client,
-    plan: &Plan,
+    options: &RebuildOptions,
     stop: CancellationToken,
-    tell: &impl Tell,
-) -> Result<Done, ReprojectError> {
-    shadow::only_one(connection, "rebuild").await?;
-    if let Some(name) = &plan.into
+    progress: &impl ProgressListener,
+) -> Result<ReprojectionStats, ReprojectionError> {
+    shadow::lock_exclusive_run(connection, "rebuild").await?;
+    if let Some(name) = &options.into
         && shadow::exists(connection, name).await?
     {
         return Err(ShadowError::Exists(name.clone()).into());
     }
-    match attempt(connection, client.clone(), plan, Holding::Many, stop.clone(), tell).await {
-        Err(ReprojectError::SumsRefused) => attempt(connection, client, plan, Holding::Each, stop, tell).await,
+    match run_once(connection, client.clone(), options, AggregateFlush::Deferred, stop.clone(), progress).await {
+        Err(ReprojectionError::SumsRefused) => {
+            run_once(connection, client, options, AggregateFlush::PerBatch, stop, progress).await
+        }
         outcome => outcome,
     }
 }
 
-async fn attempt(
+async fn run_once(
     connection: &mut PgConnection,
     client: Client,
-    plan: &Plan,
-    holding: Holding,
+    options: &RebuildOptions,
+    flush: AggregateFlush,
     stop: CancellationToken,
-    tell: &impl Tell,
-) -> Result<Done, ReprojectError> {
-    let keep = if plan.into.is_some() { Keep::Apart } else { Keep::InPlace };
-    let shadow = Shadow::create(connection, SCHEMA, keep).await?;
-    let rebuilt = match Log::extent(&client).await {
+    progress: &impl ProgressListener,
+) -> Result<ReprojectionStats, ReprojectionError> {
+    let purpose = if options.into.is_some() { ShadowPurpose::Separate } else { ShadowPurpose::Replace };
+    let shadow = ShadowSchema::create(connection, SHADOW_SCHEMA, purpose).await?;
+    let rebuilt = match LogReader::extent(&client).await {
         Err(error) => Err(error.into()),
         Ok(extent) => {
-            let from = (Start::Beginning, &extent);
+            let from = (RangeStart::Beginning, &extent);
             let reprojection =
-                Reprojection::new(client.clone(), shadow.clone(), from, plan.as_of, holding, stop.clone());
-            let may_lose = plan.into.is_some() || plan.without_unreadable;
-            let mut rebuilding = Rebuilding { client, reprojection, stop, may_lose, uncommitted: Vec::new() };
-            rebuilding.run(connection, plan, &extent, tell).await
+                Reprojection::new(client.clone(), shadow.clone(), from, options.as_of, flush, stop.clone());
+            let without_unreadable = options.into.is_some() || options.without_unreadable;
+            let mut rebuilding = RebuildRun { client, reprojection, stop, without_unreadable, uncommitted: Vec::new() };
+            rebuilding.run(connection, options, &extent, progress).await
         }
     };
     if rebuilt.is_err()
         && let Err(error) = shadow.drop(connection).await
     {
-        tracing::warn!(error = store::describe(&error), "schema {SCHEMA} is left: the next rebuild drops it");
+        tracing::warn!(error = store::describe(&error), "schema {SHADOW_SCHEMA} is left: the next rebuild drops it");
     }
     rebuilt
 }
 
-struct Rebuilding {
+struct RebuildRun {
     client: Client,
     reprojection: Reprojection,
     stop: CancellationToken,
     /// Whether to go on without what cannot be read and is not in quarantine.
-    may_lose: bool,
+    without_unreadable: bool,
     /// What was read behind a fence whose transaction came to nothing.
     uncommitted: Vec<Event>,
 }
 
-impl Rebuilding {
+impl RebuildRun {
     async fn run(
         &mut self,
         connection: &mut PgConnection,
-        plan: &Plan,
-        extent: &Extent,
-        tell: &impl Tell,
-    ) -> Result<Done, ReprojectError> {
-        tell.phase(Phase::Projecting { events: extent.events });
-        self.reprojection.advance(connection, extent.last, &|done| tell.done(done)).await?;
-        self.keep_what_cannot_be_read(connection).await?;
-        tell.phase(Phase::CarryingOver);
+        options: &RebuildOptions,
+        extent: &LogExtent,
+        progress: &impl ProgressListener,
+    ) -> Result<ReprojectionStats, ReprojectionError> {
+        progress.phase_started(RebuildPhase::Projecting { events: extent.events });
+        self.reprojection.advance(connection, extent.last_sequence, &|stats| progress.advanced(stats)).await?;
+        self.check_unreadable(connection).await?;
+        progress.phase_started(RebuildPhase::CarryingOver);
         self.reprojection.carry_over(connection, extent, None).await?;
-        tell.phase(Phase::Indexing);
-        self.reprojection.shadow().finish(connection).await?;
-        match &plan.into {
+        progress.phase_started(RebuildPhase::Indexing);
+        self.reprojection.shadow().create_indexes(connection).await?;
+        match &options.into {
             Some(name) => self.reprojection.shadow().rename(connection, name).await?,
             None => {
-                tell.phase(Phase::Swapping);
-                self.take_over(connection, &|done| tell.done(done)).await?;
+                progress.phase_started(RebuildPhase::Swapping);
+                self.swap_until_done(connection, &|stats| progress.advanced(stats)).await?;
             }
         }
         self.reprojection.shadow().leave(connection).await?;
-        Ok(self.reprojection.done)
+        Ok(self.reprojection.stats)
     }
 
     /// Catches up and tries to swap, until it works.
-    async fn take_over(
+    async fn swap_until_done(
         &mut self,
         connection: &mut PgConnection,
-        tell: &(dyn Fn(Done) + Sync),
-    ) -> Result<(), ReprojectError> {
-        let mut pause = PAUSE;
+        progress: &(dyn Fn(ReprojectionStats) + Sync),
+    ) -> Result<(), ReprojectionError> {
+        let mut pause = MIN_SWAP_INTERVAL;
         loop {
             let events = std::mem::take(&mut self.uncommitted);
             self.reprojection.project(connection, &events).await?;
-            let extent = Log::extent(&self.client).await?;
-            self.reprojection.advance(connection, extent.last, tell).await?;
+            let extent = LogReader::extent(&self.client).await?;
+            self.reprojection.advance(connection, extent.last_sequence, progress).await?;
             match self.swap(connection).await? {
-                Swap::Done => return Ok(()),
-                Swap::Busy => tracing::info!("the tables are in use: trying again"),
+                SwapOutcome::Done => return Ok(()),
+                SwapOutcome::Busy => tracing::info!("the tables are in use: trying again"),
             }
             if self.stop.run_until_cancelled(sleep(pause)).await.is_none() {
-                return Err(ReprojectError::Stopped);
+                return Err(ReprojectionError::Stopped);
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(MAX_SWAP_INTERVAL);
         }
     }
 
-    async fn swap(&mut self, connection: &mut PgConnection) -> Result<Swap, ReprojectError> {
+    async fn swap(&mut self, connection: &mut PgConnection) -> Result<SwapOutcome, ReprojectionError> {
         let mut tx = connection.begin().await?;
         let shadow = self.reprojection.shadow().clone();
         if let Err(error) = shadow.fence(&mut tx).await {
             tx.rollback().await?;
-            return if is_in_the_way(&error) { Ok(Swap::Busy) } else { Err(error.into()) };
+            return if is_lock_conflict(&error) { Ok(SwapOutcome::Busy) } else { Err(error.into()) };
         }
-        let deadline = Instant::now() + FENCED;
+        let deadline = Instant::now() + MAX_FENCE_DURATION;
         match self.catch_up(&mut tx, deadline).await {
             Ok(true) => {}
             Ok(false) => {
                 tx.rollback().await?;
-                return Ok(Swap::Busy);
+                return Ok(SwapOutcome::Busy);
             }
-            Err(ReprojectError::Database(error)) if is_in_the_way(&error) => {
+            Err(ReprojectionError::Database(error)) if is_lock_conflict(&error) => {
                 tx.rollback().await?;
-                return Ok(Swap::Busy);
+                return Ok(SwapOutcome::Busy);
             }
             Err(error) => return Err(error),
         }
-        shadow.take_over(&mut tx).await?;
+        shadow.replace_live_tables(&mut tx).await?;
         tx.commit().await?;
-        Ok(Swap::Done)
+        Ok(SwapOutcome::Done)
     }
 
     /// Adds what the log got until now, if that is soon done.
-    async fn catch_up(&mut self, tx: &mut PgConnection, deadline: Instant) -> Result<bool, ReprojectError> {
-        let Ok(extent) = timeout_at(deadline, Log::extent(&self.client)).await else { return Ok(false) };
-        let last = extent?.last;
+    async fn catch_up(&mut self, tx: &mut PgConnection, deadline: Instant) -> Result<bool, ReprojectionError> {
+        let Ok(extent) = timeout_at(deadline, LogReader::extent(&self.client)).await else { return Ok(false) };
+        let last = extent?.last_sequence;
         loop {
             let Ok(events) = timeout_at(deadline, self.reprojection.read(last)).await else { return Ok(false) };
             let Some(events) = events? else { break };
             self.uncommitted.extend(events.iter().cloned());
             self.reprojection.project(tx, &events).await?;
         }
-        self.keep_what_cannot_be_read(tx).await?;
+        self.check_unreadable(tx).await?;
         Ok(true)
     }
 
     /// Fails if the tables may have what the log does not say any more.
-    async fn keep_what_cannot_be_read(&mut self, connection: &mut PgConnection) -> Result<(), ReprojectError> {
-        self.reprojection.look_in_quarantine(connection).await?;
-        match self.reprojection.done {
-            Done { lost: count, first_lost: Some(first), .. } if !self.may_lose => {
-                Err(ReprojectError::Unreadable { count, first })
+    async fn check_unreadable(&mut self, connection: &mut PgConnection) -> Result<(), ReprojectionError> {
+        self.reprojection.check_quarantine(connection).await?;
+        match self.reprojection.stats {
+            ReprojectionStats { lost: count, first_lost: Some(first), .. } if !self.without_unreadable => {
+                Err(ReprojectionError::Unreadable { count, first })
             }
             _ => Ok(()),
         }
@@ -222,8 +224,8 @@ impl Rebuilding {
 }
 
 /// Whether others are to be waited for.
-fn is_in_the_way(error: &sqlx::Error) -> bool {
-    let fault = store::fault(error);
+fn is_lock_conflict(error: &sqlx::Error) -> bool {
+    let fault = store::classify(error);
     // A statement that took too long (57014) waited behind others, too.
-    Disposition::of(&fault, 1) == Disposition::Retry || fault == Fault::Sqlstate("57014".to_owned())
+    Disposition::for_fault(&fault, 1) == Disposition::Retry || fault == DatabaseFault::Sqlstate("57014".to_owned())
 }

@@ -21,25 +21,25 @@ use shared::event::Event;
 use shared::stream::{ACK_WAIT, servers};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::policy::batch::{Fill, Limits};
-use bodies::Bodies;
-use delivery::{Delivery, Undecodable};
+use crate::policy::batch::{BatchLimits, BatchSize};
+use bodies::BodyFetcher;
+use delivery::{DecodeError, Delivery};
 use setup::SetupError;
 
 /// How often the broker says that an idle pull is alive.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// After so many missing heartbeats in a row the pull is made anew.
-const MISSING_HEARTBEATS: u32 = 3;
+const MAX_MISSED_HEARTBEATS: u32 = 3;
 /// How long a pull lasts.
-const EXPIRES: Duration = Duration::from_secs(30);
+const PULL_EXPIRY: Duration = Duration::from_secs(30);
 /// How soon a half-open connection is noticed: after two of these.
-const PING: Duration = Duration::from_secs(5);
+const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the consumer may be missing: a recorder that makes it anew takes a moment for that.
-const MISSING: Duration = Duration::from_secs(5);
+const MAX_CONSUMER_ABSENCE: Duration = Duration::from_secs(5);
 /// Between two tries to reach the broker.
-const PAUSE: Duration = Duration::from_millis(500);
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the broker is told that a batch is still being worked on.
-pub const PROGRESS: Duration = Duration::from_secs(ACK_WAIT.as_secs() / 3);
+pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(ACK_WAIT.as_secs() / 3);
 
 /// A connection to the broker that comes back by itself, and need not be there yet.
 pub async fn connect(url: &str) -> Result<Client, ConnectError> {
@@ -51,7 +51,7 @@ pub async fn connect(url: &str) -> Result<Client, ConnectError> {
     }
     let options = ConnectOptions::new()
         .name("stenograph-recorder")
-        .ping_interval(PING)
+        .ping_interval(PING_INTERVAL)
         .retry_on_initial_connect()
         .event_callback(async |event| match event {
             ConnectionEvent::Connected
@@ -71,16 +71,16 @@ pub fn is_connected(client: &Client) -> bool {
 /// Where the events come from.
 pub struct Source {
     client: Client,
-    limits: Limits,
+    limits: BatchLimits,
     pull: Option<pull::Stream>,
-    missing_heartbeats: u32,
+    missed_heartbeats: u32,
     /// A batch in the making: kept here so that giving up waiting for more loses nothing.
-    gathered: Vec<Delivery>,
+    received: Vec<Delivery>,
 }
 
 /// Deliveries to be recorded together, not read yet.
 #[derive(Clone, Debug)]
-pub struct Gathered(Vec<Arc<Delivery>>);
+pub struct Deliveries(Vec<Arc<Delivery>>);
 
 /// Events to be recorded together, each with its delivery.
 #[derive(Debug, Default)]
@@ -90,40 +90,40 @@ pub struct Batch {
     /// The delivery of each.
     pub deliveries: Vec<Arc<Delivery>>,
     /// Deliveries that are no events.
-    pub undecodable: Vec<(Arc<Delivery>, Undecodable)>,
+    pub undecodable: Vec<(Arc<Delivery>, DecodeError)>,
 }
 
 // === impl Source ===
 
 impl Source {
     /// A source that binds to the consumer when it is first asked.
-    pub fn new(client: Client, limits: Limits) -> Self {
-        Self { client, limits, pull: None, missing_heartbeats: 0, gathered: Vec::new() }
+    pub fn new(client: Client, limits: BatchLimits) -> Self {
+        Self { client, limits, pull: None, missed_heartbeats: 0, received: Vec::new() }
     }
 
     /// The limits of its batches.
-    pub fn limits(&self) -> Limits {
+    pub fn limits(&self) -> BatchLimits {
         self.limits
     }
 
     /// The next batch, a little after there is anything. May be given up at any moment, and asked again.
-    pub async fn next(&mut self) -> Result<Gathered, SetupError> {
-        self.gather(Some(self.limits.linger)).await
+    pub async fn next(&mut self) -> Result<Deliveries, SetupError> {
+        self.receive(Some(self.limits.linger)).await
     }
 
     /// The next batch, once it is as large as a batch may be. May be given up at any moment: what there is by then is in the
     /// [`next`](Self::next) one.
-    pub async fn next_full(&mut self) -> Result<Gathered, SetupError> {
-        self.gather(None).await
+    pub async fn next_full(&mut self) -> Result<Deliveries, SetupError> {
+        self.receive(None).await
     }
 
-    async fn gather(&mut self, linger: Option<Duration>) -> Result<Gathered, SetupError> {
-        let mut fill = Fill::default();
+    async fn receive(&mut self, linger: Option<Duration>) -> Result<Deliveries, SetupError> {
+        let mut fill = BatchSize::default();
         // What is at hand from before has waited long enough.
-        let mut deadline = linger.filter(|_| !self.gathered.is_empty()).map(|_| Instant::now());
-        self.gathered.iter().for_each(|delivery| fill.add(delivery.bytes()));
+        let mut deadline = linger.filter(|_| !self.received.is_empty()).map(|_| Instant::now());
+        self.received.iter().for_each(|delivery| fill.add(delivery.size()));
         while fill.has_room(&self.limits) {
-            let next = self.delivery();
+            let next = self.next_delivery();
             let delivery = match deadline {
                 None => next.await?,
                 Some(deadline) => match timeout_at(deadline, next).await {
@@ -132,15 +132,15 @@ impl Source {
                 },
             };
             deadline = deadline.or(linger.map(|linger| Instant::now() + linger));
-            fill.add(delivery.bytes());
-            self.gathered.push(delivery);
+            fill.add(delivery.size());
+            self.received.push(delivery);
         }
-        Ok(Gathered::new(std::mem::take(&mut self.gathered)))
+        Ok(Deliveries::new(std::mem::take(&mut self.received)))
     }
 
     /// Stops, and gives what is at hand back to the others, together with what was gathered and shall not be recorded here.
-    pub async fn close(mut self, gathered: Option<Gathered>) {
-        let mut left = std::mem::take(&mut self.gathered);
+    pub async fn close(mut self, deliveries: Option<Deliveries>) {
+        let mut left = std::mem::take(&mut self.received);
         if let Some(mut pull) = self.pull.take() {
             while let Some(Some(Ok(message))) = pull.next().now_or_never() {
                 left.push(Delivery::new(message));
@@ -148,19 +148,19 @@ impl Source {
         }
         // The pull has to be gone before anything is given back, or it would come straight here again.
         self.flush().await;
-        answer(left.iter().chain(gathered.iter().flat_map(Gathered::all)), AckKind::Nak(None)).await;
+        send_acks(left.iter().chain(deliveries.iter().flat_map(Deliveries::iter)), AckKind::Nak(None)).await;
         self.flush().await;
     }
 
     /// Waits until what was said to the broker has been sent, within a bound.
     async fn flush(&self) {
-        let flushed = timeout_at(Instant::now() + PING, self.client.flush()).await;
+        let flushed = timeout_at(Instant::now() + PING_INTERVAL, self.client.flush()).await;
         if !matches!(flushed, Ok(Ok(()))) {
             tracing::warn!("the last acknowledgements may not have reached the broker: their events will come again");
         }
     }
 
-    async fn delivery(&mut self) -> Result<Delivery, SetupError> {
+    async fn next_delivery(&mut self) -> Result<Delivery, SetupError> {
         loop {
             if self.pull.is_none() {
                 self.pull = Some(self.bind().await?);
@@ -168,26 +168,26 @@ impl Source {
             let Some(pull) = &mut self.pull else { continue };
             match pull.next().await {
                 Some(Ok(message)) => {
-                    self.missing_heartbeats = 0;
+                    self.missed_heartbeats = 0;
                     return Ok(Delivery::new(message));
                 }
                 Some(Err(error)) => {
                     tracing::warn!(%error, "the pull was disturbed");
-                    if self.is_over(error.kind()) {
+                    if self.must_rebind(error.kind()) {
                         self.pull = None;
                     }
-                    sleep(PAUSE).await;
+                    sleep(RETRY_INTERVAL).await;
                 }
                 None => self.pull = None,
             }
         }
     }
 
-    fn is_over(&mut self, error: MessagesErrorKind) -> bool {
-        self.missing_heartbeats += u32::from(error == MessagesErrorKind::MissingHeartbeat);
+    fn must_rebind(&mut self, error: MessagesErrorKind) -> bool {
+        self.missed_heartbeats += u32::from(error == MessagesErrorKind::MissingHeartbeat);
         match error {
             MessagesErrorKind::NoResponders | MessagesErrorKind::Pull | MessagesErrorKind::Other => false,
-            MessagesErrorKind::MissingHeartbeat => self.missing_heartbeats >= MISSING_HEARTBEATS,
+            MessagesErrorKind::MissingHeartbeat => self.missed_heartbeats >= MAX_MISSED_HEARTBEATS,
             MessagesErrorKind::ConsumerDeleted
             | MessagesErrorKind::PushBasedConsumer
             | MessagesErrorKind::RequestLimitExceeded => true,
@@ -197,7 +197,7 @@ impl Source {
     /// Binds to the consumer, if it is what it has to be; waits for a broker that is merely away.
     async fn bind(&mut self) -> Result<pull::Stream, SetupError> {
         let jetstream = jetstream::new(self.client.clone());
-        self.missing_heartbeats = 0;
+        self.missed_heartbeats = 0;
         let mut missing_since = None;
         loop {
             match self.try_bind(&jetstream).await {
@@ -205,22 +205,23 @@ impl Source {
                     missing_since = None;
                     tracing::warn!(error, "waiting for the broker");
                 }
-                Err(SetupError::Missing(_)) if missing_since.get_or_insert_with(Instant::now).elapsed() < MISSING => {}
+                Err(SetupError::Missing(_))
+                    if missing_since.get_or_insert_with(Instant::now).elapsed() < MAX_CONSUMER_ABSENCE => {}
                 bound => return bound,
             }
-            sleep(PAUSE).await;
+            sleep(RETRY_INTERVAL).await;
         }
     }
 
     async fn try_bind(&self, jetstream: &jetstream::Context) -> Result<pull::Stream, SetupError> {
-        let consumer = setup::consumer(jetstream).await?;
+        let consumer = setup::verified_consumer(jetstream).await?;
         let pull = consumer
             .stream()
             .max_messages_per_batch(self.limits.events)
             // An event larger than what a pull may carry would never be delivered.
             .max_bytes_per_batch(self.limits.bytes.max(2 * self.client.max_payload()))
-            .expires(EXPIRES)
-            .heartbeat(HEARTBEAT)
+            .expires(PULL_EXPIRY)
+            .heartbeat(HEARTBEAT_INTERVAL)
             .messages();
         pull.await.map_err(|error| SetupError::Unavailable(error.to_string()))
     }
@@ -228,25 +229,25 @@ impl Source {
 
 // === impl Gathered ===
 
-impl Gathered {
+impl Deliveries {
     /// These.
     pub fn new(deliveries: Vec<Delivery>) -> Self {
         Self(deliveries.into_iter().map(Arc::new).collect())
     }
 
     /// What they say, with the bodies that they refer to.
-    pub async fn open(&self, bodies: &Bodies) -> Batch {
+    pub async fn fetch_and_decode(&self, body_fetcher: &BodyFetcher) -> Batch {
         for delivery in &self.0 {
-            bodies.fill(delivery).await;
+            body_fetcher.attach_body(delivery).await;
         }
-        self.read()
+        self.decode()
     }
 
-    fn read(&self) -> Batch {
+    fn decode(&self) -> Batch {
         let mut batch = Batch::default();
         for delivery in &self.0 {
             let delivery = Arc::clone(delivery);
-            match delivery.read() {
+            match delivery.decode() {
                 Ok(event) => {
                     batch.events.push(event);
                     batch.deliveries.push(delivery);
@@ -257,22 +258,22 @@ impl Gathered {
         batch
     }
 
-    /// They are being worked on: another shall not have them yet. To be said every [`PROGRESS`].
-    pub async fn hold(&self) {
-        answer(self.all(), AckKind::Progress).await;
+    /// They are being worked on: another shall not have them yet. To be said every [`PROGRESS_INTERVAL`].
+    pub async fn report_progress(&self) {
+        send_acks(self.iter(), AckKind::Progress).await;
     }
 
     /// All of it is in the tables.
     pub async fn acknowledge(&self) {
-        answer(self.all(), AckKind::Ack).await;
+        send_acks(self.iter(), AckKind::Ack).await;
     }
 
     /// Nothing of it is certain to be in the tables: another may have it.
-    pub async fn give_back(&self) {
-        answer(self.all(), AckKind::Nak(None)).await;
+    pub async fn negative_acknowledge(&self) {
+        send_acks(self.iter(), AckKind::Nak(None)).await;
     }
 
-    fn all(&self) -> impl Iterator<Item = &Delivery> {
+    fn iter(&self) -> impl Iterator<Item = &Delivery> {
         self.0.iter().map(|delivery| &**delivery)
     }
 }
@@ -281,8 +282,8 @@ impl Gathered {
 
 impl Batch {
     /// What these deliveries say, whose bodies have been fetched.
-    pub fn read(deliveries: Vec<Delivery>) -> Self {
-        Gathered::new(deliveries).read()
+    pub fn decode(deliveries: Vec<Delivery>) -> Self {
+        Deliveries::new(deliveries).decode()
     }
 
     /// How many deliveries are in it.
@@ -297,18 +298,18 @@ impl Batch {
 
     /// How many events the broker had left when it delivered the last of these.
     pub fn pending(&self) -> u64 {
-        self.all().map(Delivery::pending).min().unwrap_or_default()
+        self.iter().map(Delivery::pending).min().unwrap_or_default()
     }
 
-    fn all(&self) -> impl Iterator<Item = &Delivery> {
+    fn iter(&self) -> impl Iterator<Item = &Delivery> {
         self.deliveries.iter().chain(self.undecodable.iter().map(|(delivery, _)| delivery)).map(|delivery| &**delivery)
     }
 }
 
 /// Says the same of each. Where the broker cannot be told, it will deliver again: nothing is lost, so nothing is retried.
-async fn answer<'a>(deliveries: impl Iterator<Item = &'a Delivery>, kind: AckKind) {
+async fn send_acks<'a>(deliveries: impl Iterator<Item = &'a Delivery>, kind: AckKind) {
     for delivery in deliveries {
-        if let Err(error) = delivery.answer(kind).await {
+        if let Err(error) = delivery.send_ack(kind).await {
             tracing::warn!(error, "the broker could not be told");
             return;
         }
@@ -320,7 +321,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn servers_are_named_with_commas_between_them() {
+    async fn a_url_lists_servers_separated_by_commas() {
         for (url, is_good) in
             [("nats://a:4222, b:4222,", true), ("a", true), (" , ", false), ("", false), ("nats://:x", false)]
         {

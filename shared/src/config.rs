@@ -44,23 +44,26 @@ pub enum ConfigError {
 #[derive(Debug)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
-    asked: RefCell<BTreeSet<String>>,
+    read_names: RefCell<BTreeSet<String>>,
 }
 
 impl Environment {
     /// The process's own. Variables that are not UTF-8 are passed over.
-    pub fn of_process() -> Self {
+    pub fn from_process() -> Self {
         Self::from_pairs(std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))))
     }
 
     /// These variables; for tests, and for files of them.
     pub fn from_pairs<K: Into<String>, V: Into<String>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
-        Self { variables: pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect(), asked: RefCell::default() }
+        Self {
+            variables: pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
+            read_names: RefCell::default(),
+        }
     }
 
     /// The text of a variable, if it is set and not empty.
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.asked.borrow_mut().insert(name.to_owned());
+        self.read_names.borrow_mut().insert(name.to_owned());
         self.variables.get(name).map(String::as_str).filter(|text| !text.is_empty())
     }
 
@@ -84,7 +87,7 @@ impl Environment {
     }
 
     /// A parsed variable, or its default.
-    pub fn or<T>(&self, name: &str, default: T, expected: &'static str) -> Result<T, ConfigError>
+    pub fn optional_or<T>(&self, name: &str, default: T, expected: &'static str) -> Result<T, ConfigError>
     where
         T: std::str::FromStr,
         T::Err: fmt::Display,
@@ -102,9 +105,9 @@ impl Environment {
 
     /// Refuses variables with one of these prefixes that nothing has asked for. To be called when all is read.
     pub fn refuse_unknown(&self, prefixes: &[&str]) -> Result<(), ConfigError> {
-        let asked = self.asked.borrow();
-        let ours = |name: &&String| prefixes.iter().any(|prefix| name.starts_with(prefix));
-        match self.variables.keys().filter(ours).find(|name| !asked.contains(*name)) {
+        let read_names = self.read_names.borrow();
+        let has_prefix = |name: &&String| prefixes.iter().any(|prefix| name.starts_with(prefix));
+        match self.variables.keys().filter(has_prefix).find(|name| !read_names.contains(*name)) {
             Some(name) => Err(ConfigError::Unknown(name.clone())),
             None => Ok(()),
         }
@@ -134,11 +137,14 @@ mod tests {
     fn errors_name_the_variable_and_what_was_expected() {
         let env =
             Environment::from_pairs([("X_PORT", "eighty"), ("X_WAIT", "5 parsecs"), ("X_TYPO", "1"), ("X_EMPTY", "")]);
-        let error = env.or::<u16>("X_PORT", 1, "a port").unwrap_err().to_string();
+        let error = env.optional_or::<u16>("X_PORT", 1, "a port").unwrap_err().to_string();
         assert_eq!(error, "X_PORT is malformed: expected a port (invalid digit found in string)");
         assert!(env.duration("X_WAIT", Duration::ZERO).is_err());
         assert_eq!(env.text("X_EMPTY"), None, "an empty variable is not set");
-        assert_eq!(env.required("X_GONE", "a name").unwrap_err().to_string(), "X_GONE is not set: expected a name");
+        assert_eq!(
+            env.required("X_MISSING", "a name").unwrap_err().to_string(),
+            "X_MISSING is not set: expected a name"
+        );
         assert_eq!(env.refuse_unknown(&["X_"]), Err(ConfigError::Unknown("X_TYPO".into())));
         assert_eq!(env.refuse_unknown(&["Y_"]), Ok(()));
     }

@@ -37,7 +37,7 @@ pub struct Envelope<'a> {
 impl Envelope<'_> {
     /// The headers: those of every event of this type and source, and those of this one.
     pub fn headers(&self) -> Vec<(&'static str, String)> {
-        let common = [
+        let type_headers = [
             (TYPE, self.type_name.to_owned()),
             (SOURCE, self.source.to_owned()),
             ("ce-specversion", "1.0".to_owned()),
@@ -45,7 +45,7 @@ impl Envelope<'_> {
             ("ce-dataschema", schema_uri(self.type_name)),
             ("Nats-Expected-Stream", stream::NAME.to_owned()),
         ];
-        common.into_iter().chain(self.own_headers()).collect()
+        type_headers.into_iter().chain(self.own_headers()).collect()
     }
 
     /// The headers that are this event's alone.
@@ -57,12 +57,12 @@ impl Envelope<'_> {
 
 /// The headers of this event, as published by `source` (a URI reference: `/gateway/<instance>`).
 pub fn headers(event: &Event, source: &str) -> Vec<(&'static str, String)> {
-    let (type_name, time) = (event.kind().type_name(), time_of(event));
+    let (type_name, time) = (event.kind().type_name(), rfc3339_time(event));
     Envelope { id: event.id(), type_name, time: &time, source }.headers()
 }
 
 /// When the event happened, as its envelope says it.
-pub fn time_of(event: &Event) -> String {
+pub fn rfc3339_time(event: &Event) -> String {
     event.time().format(&Rfc3339).unwrap_or_default()
 }
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 use rustls::{ClientConfig, RootCertStore};
 
 /// How long connecting may take, and how long an answer may be silent: live streams say something every 15 seconds.
-const CONNECT: Duration = Duration::from_secs(2);
-const SILENCE: Duration = Duration::from_secs(45);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const READ_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// The largest document, in bytes.
-const MOST_BYTES: usize = 1 << 20;
+const MAX_DOCUMENT_BYTES: usize = 1 << 20;
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -30,11 +30,11 @@ pub enum FetchError {
     #[error("{0}")]
     Http(#[from] reqwest::Error),
     /// It is larger than any that is wanted.
-    #[error("expected at most {MOST_BYTES} bytes, got more")]
+    #[error("expected at most {MAX_DOCUMENT_BYTES} bytes, got more")]
     TooLarge,
     /// It is not text.
     #[error("expected UTF-8 text")]
-    NotText,
+    NotUtf8,
 }
 
 /// A client for plain HTTP, or HTTPS where the URL says so; no proxies, no redirects.
@@ -49,8 +49,8 @@ pub fn client() -> Result<reqwest::Client, ClientError> {
         .tls_backend_preconfigured(tls)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CONNECT)
-        .read_timeout(SILENCE)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(READ_TIMEOUT)
         .pool_max_idle_per_host(64)
         .tcp_nodelay(true)
         .build();
@@ -59,13 +59,13 @@ pub fn client() -> Result<reqwest::Client, ClientError> {
 
 /// A document of at most a mebibyte.
 pub async fn fetch(client: &reqwest::Client, url: &str) -> Result<String, FetchError> {
-    let mut answer = client.get(url).send().await?.error_for_status()?;
-    let mut bytes = Vec::new();
-    while let Some(chunk) = answer.chunk().await? {
-        if bytes.len() + chunk.len() > MOST_BYTES {
+    let mut response = client.get(url).send().await?.error_for_status()?;
+    let mut document = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if document.len() + chunk.len() > MAX_DOCUMENT_BYTES {
             return Err(FetchError::TooLarge);
         }
-        bytes.extend_from_slice(&chunk);
+        document.extend_from_slice(&chunk);
     }
-    String::from_utf8(bytes).map_err(|_| FetchError::NotText)
+    String::from_utf8(document).map_err(|_| FetchError::NotUtf8)
 }

@@ -84,20 +84,20 @@ impl ChangeId {
 
 impl EventId {
     /// The id of the event that says `what` of `subject`.
-    pub fn derive(subject: Uuid, what: &str) -> Self {
-        Self(derive(subject, what))
+    pub fn derive(subject: Uuid, label: &str) -> Self {
+        Self(derive(subject, label))
     }
 }
 
 /// A UUIDv8 with the time of `of` in front (so that ids derived from time-ordered ids are time-ordered too),
 /// and a hash of `of` and `label` behind it.
-fn derive(of: Uuid, label: &str) -> Uuid {
+fn derive(source: Uuid, label: &str) -> Uuid {
     let mut hash = Sha256::new();
-    hash.update(of.as_bytes());
+    hash.update(source.as_bytes());
     hash.update(label.as_bytes());
     let hash = hash.finalize();
     let mut bytes = [0; 16];
-    bytes[..6].copy_from_slice(&of.as_bytes()[..6]);
+    bytes[..6].copy_from_slice(&source.as_bytes()[..6]);
     bytes[6..].copy_from_slice(&hash[..10]);
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }

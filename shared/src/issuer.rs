@@ -3,7 +3,7 @@
 //! Its users need no account here. Their ids are made of the provider's host and the token's `sub`, so that nobody there can
 //! be anybody here.
 
-mod follow;
+mod key_refresh;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -17,10 +17,10 @@ use crate::id::UserId;
 use crate::token::{Claims, TokenError};
 
 /// How far the provider's clock and ours may be apart, in seconds.
-const LEEWAY: u64 = 30;
+const CLOCK_LEEWAY_SECONDS: u64 = 30;
 
 /// How many of a set's keys are taken.
-const MOST_KEYS: usize = 100;
+const MAX_KEYS: usize = 100;
 
 /// Which provider, as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,15 +62,22 @@ impl IssuerConfig {
 pub struct Issuer {
     config: IssuerConfig,
     host: String,
-    keys: RwLock<Option<Arc<Keys>>>,
+    keys: RwLock<Option<Arc<KeysById>>>,
 }
 
 /// The keys by name, each with the algorithms that it is for.
-type Keys = HashMap<String, (Vec<Algorithm>, DecodingKey)>;
+type KeysById = HashMap<String, VerificationKey>;
+
+/// A public key of the provider, and the algorithms that fit it.
+#[derive(Debug)]
+struct VerificationKey {
+    algorithms: Vec<Algorithm>,
+    decoding_key: DecodingKey,
+}
 
 /// What we take from a token.
 #[derive(Deserialize)]
-struct Outside {
+struct ProviderClaims {
     sub: String,
     #[serde(default)]
     iat: i64,
@@ -88,27 +95,28 @@ impl Issuer {
     pub fn verify(&self, token: &str) -> Result<Claims, TokenError> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
         // Before the keys are known it cannot be said whether a token is good; one that is not even theirs is not.
-        let said = jsonwebtoken::dangerous::insecure_decode_claims::<Issued>(token).map_err(|_| TokenError::Invalid)?;
-        if said.iss != self.config.issuer {
+        let unverified = jsonwebtoken::dangerous::insecure_decode_claims::<UnverifiedClaims>(token)
+            .map_err(|_| TokenError::Invalid)?;
+        if unverified.iss != self.config.issuer {
             return Err(TokenError::Invalid);
         }
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(TokenError::KeysUnknown)?;
-        let named = match &header.kid {
+        let key = match &header.kid {
             Some(kid) => keys.get(kid),
             // A provider with one key need not name it.
             None => keys.values().next().filter(|_| keys.len() == 1),
         };
-        let (algorithms, key) = named.ok_or(TokenError::Invalid)?;
-        if !algorithms.contains(&header.alg) {
+        let key = key.ok_or(TokenError::Invalid)?;
+        if !key.algorithms.contains(&header.alg) {
             return Err(TokenError::Invalid);
         }
         let mut validation = Validation::new(header.alg);
-        validation.leeway = LEEWAY;
+        validation.leeway = CLOCK_LEEWAY_SECONDS;
         validation.validate_nbf = true;
         validation.set_issuer(&[&self.config.issuer]);
         validation.set_audience(&[&self.config.audience]);
         validation.set_required_spec_claims(&["exp", "sub", "iss", "aud"]);
-        match jsonwebtoken::decode::<Outside>(token, key, &validation) {
+        match jsonwebtoken::decode::<ProviderClaims>(token, &key.decoding_key, &validation) {
             Ok(data) => self.claims(data.claims),
             Err(error) if *error.kind() == jsonwebtoken::errors::ErrorKind::ExpiredSignature => {
                 Err(TokenError::Expired)
@@ -117,36 +125,36 @@ impl Issuer {
         }
     }
 
-    fn claims(&self, Outside { sub, iat, exp }: Outside) -> Result<Claims, TokenError> {
+    fn claims(&self, ProviderClaims { sub, iat, exp }: ProviderClaims) -> Result<Claims, TokenError> {
         let sub: UserId = format!("{}|{sub}", self.host).parse().map_err(|_| TokenError::Invalid)?;
         Ok(Claims { iss: self.config.issuer.clone(), sub, iat, exp, role: None, sid: None })
     }
 
     /// Takes the keys of a JSON Web Key Set that can verify; says how many that are. With none, the old ones stay.
-    pub fn take_keys(&self, json: &str) -> Result<usize, serde_json::Error> {
+    pub fn replace_keys(&self, json: &str) -> Result<usize, serde_json::Error> {
         // One key that we cannot read is no reason to do without the others.
         #[derive(Deserialize)]
-        struct Set {
+        struct JsonWebKeySet {
             keys: Vec<serde_json::Value>,
         }
-        let set: Set = serde_json::from_str(json)?;
+        let set: JsonWebKeySet = serde_json::from_str(json)?;
         let jwks = set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
-        let keys: Keys = jwks.filter_map(|jwk| usable(&jwk)).take(MOST_KEYS).collect();
-        let found = keys.len();
-        if found > 0 {
+        let keys: KeysById = jwks.filter_map(|jwk| verification_key(&jwk)).take(MAX_KEYS).collect();
+        let count = keys.len();
+        if count > 0 {
             *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(keys));
         }
-        Ok(found)
+        Ok(count)
     }
 }
 
 #[derive(Deserialize)]
-struct Issued {
+struct UnverifiedClaims {
     iss: String,
 }
 
 /// A key for signatures, by its name, with the algorithms that fit it. Never one with a shared secret.
-fn usable(jwk: &Jwk) -> Option<(String, (Vec<Algorithm>, DecodingKey))> {
+fn verification_key(jwk: &Jwk) -> Option<(String, VerificationKey)> {
     use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
     if jwk.common.public_key_use.as_ref().is_some_and(|usage| *usage != PublicKeyUse::Signature) {
         return None;
@@ -159,14 +167,14 @@ fn usable(jwk: &Jwk) -> Option<(String, (Vec<Algorithm>, DecodingKey))> {
         _ => return None,
     };
     let algorithms = match jwk.common.key_algorithm {
-        Some(named) => {
-            let named = Algorithm::try_from(named).ok()?;
-            algorithms.into_iter().filter(|algorithm| *algorithm == named).collect()
+        Some(declared) => {
+            let declared = Algorithm::try_from(declared).ok()?;
+            algorithms.into_iter().filter(|algorithm| *algorithm == declared).collect()
         }
         None => algorithms,
     };
-    let key = DecodingKey::from_jwk(jwk).ok()?;
-    Some((jwk.common.key_id.clone().unwrap_or_default(), (algorithms, key)))
+    let decoding_key = DecodingKey::from_jwk(jwk).ok()?;
+    Some((jwk.common.key_id.clone().unwrap_or_default(), VerificationKey { algorithms, decoding_key }))
 }
 
 /// The host of an http or https URL, with its port if it has one.

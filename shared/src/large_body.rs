@@ -1,6 +1,6 @@
 //! Bodies that are too large for a message of the broker: they are kept in a bucket, and the event says where.
 //!
-//! An event whose encoded payload is over [`MOST_INLINE`] is published with an empty payload and the three headers below.
+//! An event whose encoded payload is over [`MAX_INLINE_BYTES`] is published with an empty payload and the three headers below.
 //! The object is complete before the event is published; its name is the event's id, so writing it again changes nothing.
 
 use sha2::{Digest as _, Sha256};
@@ -9,10 +9,10 @@ use sha2::{Digest as _, Sha256};
 pub const BUCKET: &str = "BODIES";
 
 /// The largest payload that goes into the message itself: below the broker's usual limit of 1 MiB, headers included.
-pub const MOST_INLINE: usize = 768 << 10;
+pub const MAX_INLINE_BYTES: usize = 768 << 10;
 
 /// The largest body that anyone writes or reads.
-pub const MOST: usize = 256 << 20;
+pub const MAX_BYTES: usize = 256 << 20;
 
 /// The header that names the object.
 pub const OBJECT: &str = "Stenograph-Body";
@@ -25,7 +25,7 @@ pub const SIZE: &str = "Stenograph-Body-Size";
 
 /// What an event says about a body that it does not carry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reference {
+pub struct BodyReference {
     /// The object's name.
     pub object: String,
     /// The body's SHA-256.
@@ -41,25 +41,25 @@ pub enum BodyError {
     #[error("expected a header {0} that refers to a body, found none or another")]
     Header(&'static str),
     /// The size is beyond what is read.
-    #[error("expected a body of at most {MOST} bytes, found a reference to one of {0}")]
+    #[error("expected a body of at most {MAX_BYTES} bytes, found a reference to one of {0}")]
     TooLarge(usize),
     /// It has another size or digest.
     #[error("the body is not the one that the event refers to")]
-    Different,
+    Mismatch,
 }
 
-impl Reference {
+impl BodyReference {
     /// The reference to the body of the event with this id.
-    pub fn to(event_id: &str, body: &[u8]) -> Self {
+    pub fn new(event_id: &str, body: &[u8]) -> Self {
         Self { object: event_id.to_owned(), sha256: Sha256::digest(body).into(), size: body.len() }
     }
 
     /// The reference in an event's headers, if it has one.
-    pub fn read<'a>(header: impl Fn(&'static str) -> Option<&'a str>) -> Result<Option<Self>, BodyError> {
+    pub fn from_headers<'a>(header: impl Fn(&'static str) -> Option<&'a str>) -> Result<Option<Self>, BodyError> {
         let Some(object) = header(OBJECT) else { return Ok(None) };
-        let sha256 = header(SHA256).and_then(digest).ok_or(BodyError::Header(SHA256))?;
+        let sha256 = header(SHA256).and_then(decode_digest).ok_or(BodyError::Header(SHA256))?;
         let size = header(SIZE).and_then(|size| size.parse().ok()).ok_or(BodyError::Header(SIZE))?;
-        if size > MOST {
+        if size > MAX_BYTES {
             return Err(BodyError::TooLarge(size));
         }
         Ok(Some(Self { object: object.to_owned(), sha256, size }))
@@ -67,17 +67,17 @@ impl Reference {
 
     /// The headers that say so.
     pub fn headers(&self) -> [(&'static str, String); 3] {
-        [(OBJECT, self.object.clone()), (SHA256, hex(&self.sha256)), (SIZE, self.size.to_string())]
+        [(OBJECT, self.object.clone()), (SHA256, encode_hex(&self.sha256)), (SIZE, self.size.to_string())]
     }
 
     /// Whether this is the body.
-    pub fn check(&self, body: &[u8]) -> Result<(), BodyError> {
-        let is_it = body.len() == self.size && Sha256::digest(body)[..] == self.sha256[..];
-        if is_it { Ok(()) } else { Err(BodyError::Different) }
+    pub fn verify(&self, body: &[u8]) -> Result<(), BodyError> {
+        let matches = body.len() == self.size && Sha256::digest(body)[..] == self.sha256[..];
+        if matches { Ok(()) } else { Err(BodyError::Mismatch) }
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+fn encode_hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
         // Writing to a string does not fail.
@@ -86,13 +86,13 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn digest(text: &str) -> Option<[u8; 32]> {
+fn decode_digest(text: &str) -> Option<[u8; 32]> {
     let mut digest = [0; 32];
     if text.len() != 64 || !text.is_ascii() {
         return None;
     }
-    for (byte, at) in digest.iter_mut().zip((0..64).step_by(2)) {
-        *byte = u8::from_str_radix(text.get(at..at + 2)?, 16).ok()?;
+    for (byte, start) in digest.iter_mut().zip((0..64).step_by(2)) {
+        *byte = u8::from_str_radix(text.get(start..start + 2)?, 16).ok()?;
     }
     Some(digest)
 }
@@ -102,18 +102,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reference_survives_the_way_through_the_headers() {
-        let reference = Reference::to("id", b"body");
+    fn a_reference_is_written_to_headers_and_read_back() {
+        let reference = BodyReference::new("id", b"body");
         let headers = reference.headers();
         let find = |name: &str| headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());
-        assert_eq!(Reference::read(find), Ok(Some(reference.clone())));
-        assert_eq!(Reference::read(|_| None), Ok(None));
-        assert_eq!(Reference::read(|name| find(name).filter(|_| name != SIZE)), Err(BodyError::Header(SIZE)));
+        assert_eq!(BodyReference::from_headers(find), Ok(Some(reference.clone())));
+        assert_eq!(BodyReference::from_headers(|_| None), Ok(None));
         assert_eq!(
-            Reference::read(|name| if name == SIZE { Some("999999999999") } else { find(name) }),
+            BodyReference::from_headers(|name| find(name).filter(|_| name != SIZE)),
+            Err(BodyError::Header(SIZE))
+        );
+        assert_eq!(
+            BodyReference::from_headers(|name| if name == SIZE { Some("999999999999") } else { find(name) }),
             Err(BodyError::TooLarge(999_999_999_999))
         );
-        assert_eq!(reference.check(b"body"), Ok(()));
-        assert_eq!(reference.check(b"bodi"), Err(BodyError::Different));
+        assert_eq!(reference.verify(b"body"), Ok(()));
+        assert_eq!(reference.verify(b"bodi"), Err(BodyError::Mismatch));
     }
 }

@@ -13,10 +13,10 @@ use uuid::Uuid;
 pub const BUCKET: &str = "GATEWAYS";
 
 /// How long an entry lives unless it is renewed, where an operator does not choose otherwise: the bucket's `max_age`.
-pub const LIFETIME: Duration = Duration::from_secs(60);
+pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
 
 /// The shortest life of an entry that can be chosen.
-pub const SHORTEST_LIFETIME: Duration = Duration::from_secs(2);
+pub const MIN_LIFETIME: Duration = Duration::from_secs(2);
 
 /// An entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,16 +34,16 @@ pub struct Lease {
 }
 
 /// How often an entry that lives so long has to be renewed: several times, so that one that is late does no harm.
-pub fn renewal(lifetime: Duration) -> Duration {
+pub fn renewal_interval(lifetime: Duration) -> Duration {
     lifetime / 4
 }
 
 /// The key of an instance's entry; none for a name that no gateway can have: theirs are 1 to 64 letters, digits, `-`, `_`
 /// and `.`, and a key may have a dot only between other characters.
 pub fn key(instance: &str) -> Option<String> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let is_name = (1..=64).contains(&instance.len()) && instance.chars().all(is_plain);
-    is_name.then(|| instance.replace('.', "="))
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let is_valid = (1..=64).contains(&instance.len()) && instance.chars().all(is_allowed);
+    is_valid.then(|| instance.replace('.', "="))
 }
 
 #[cfg(test)]
@@ -51,11 +51,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_safe_and_apart() {
+    fn keys_are_safe_and_distinct() {
         assert_eq!(key("gateway-1_a").as_deref(), Some("gateway-1_a"));
         assert_eq!(key("..a.").as_deref(), Some("==a="));
         assert_eq!(key("a=b"), None);
         assert_eq!(key(""), None);
-        assert_eq!(renewal(LIFETIME), Duration::from_secs(15));
+        assert_eq!(renewal_interval(DEFAULT_LIFETIME), Duration::from_secs(15));
     }
 }

@@ -20,8 +20,11 @@ pub const ASYNCAPI: &str = "asyncapi.json";
 
 /// Every document, by the name of its file.
 pub fn documents() -> BTreeMap<String, String> {
-    let schemas = EventKind::ALL.into_iter().map(|kind| (file_name(kind), json_schema_of(kind)));
-    schemas.chain([(ASYNCAPI.to_owned(), asyncapi())]).map(|(name, document)| (name, pretty(&document))).collect()
+    let schemas = EventKind::ALL.into_iter().map(|kind| (file_name(kind), json_schema(kind)));
+    schemas
+        .chain([(ASYNCAPI.to_owned(), asyncapi())])
+        .map(|(name, document)| (name, to_pretty_text(&document)))
+        .collect()
 }
 
 /// The file with the schema of this kind of event.
@@ -30,8 +33,8 @@ pub fn file_name(kind: EventKind) -> String {
 }
 
 /// The JSON Schema (2020-12) of the payload; its `$id` is what the events' header `ce-dataschema` says.
-fn json_schema_of(kind: EventKind) -> Value {
-    let mut schema = payload(kind, SchemaSettings::draft2020_12().for_serialize().into_generator());
+fn json_schema(kind: EventKind) -> Value {
+    let mut schema = payload_schema(kind, SchemaSettings::draft2020_12().for_serialize().into_generator());
     schema.insert("$id".to_owned(), envelope::schema_uri(kind.type_name()).into());
     schema.insert("title".to_owned(), kind.type_name().into());
     // These first, then the rest as it comes.
@@ -43,7 +46,7 @@ fn json_schema_of(kind: EventKind) -> Value {
     Value::Object(ordered)
 }
 
-fn payload(kind: EventKind, generator: SchemaGenerator) -> Map<String, Value> {
+fn payload_schema(kind: EventKind, generator: SchemaGenerator) -> Map<String, Value> {
     let mut schema = match kind {
         EventKind::ChatStarted => generator.into_root_schema_for::<ChatStarted>(),
         EventKind::MessageCompleted => generator.into_root_schema_for::<MessageCompleted>(),
@@ -52,29 +55,29 @@ fn payload(kind: EventKind, generator: SchemaGenerator) -> Map<String, Value> {
         EventKind::ConversationChanged => generator.into_root_schema_for::<ConversationChanged>(),
         EventKind::ConversationDeleted => generator.into_root_schema_for::<ConversationDeleted>(),
     };
-    RecursiveTransform(absent_is_never_null).transform(&mut schema);
+    RecursiveTransform(remove_null_from_optional_members).transform(&mut schema);
     schema.as_object_mut().map(std::mem::take).unwrap_or_default()
 }
 
 /// A member that may be absent is left out when there is nothing to say: it is never published as null.
-fn absent_is_never_null(schema: &mut Schema) {
+fn remove_null_from_optional_members(schema: &mut Schema) {
     let required: Vec<Value> = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
     let Some(members) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
     for (_, member) in members.iter_mut().filter(|(name, _)| !required.contains(&Value::from(name.as_str()))) {
         let Some(member) = member.as_object_mut() else { continue };
         if let Some(Value::Array(types)) = member.get_mut("type") {
             types.retain(|name| name != "null");
-            if let [only] = types.as_slice() {
-                let only = only.clone();
-                member.insert("type".to_owned(), only);
+            if let [single] = types.as_slice() {
+                let single = single.clone();
+                member.insert("type".to_owned(), single);
             }
         }
         if let Some(Value::Array(choices)) = member.get_mut("anyOf") {
             choices.retain(|choice| choice.get("type").is_none_or(|name| name != "null"));
-            if let [Value::Object(only)] = choices.as_slice() {
-                let only = only.clone();
+            if let [Value::Object(single)] = choices.as_slice() {
+                let single = single.clone();
                 member.remove("anyOf");
-                member.extend(only);
+                member.extend(single);
             }
         }
     }
@@ -88,13 +91,13 @@ fn asyncapi() -> Value {
             settings.definitions_path = "/components/schemas".into();
             settings.meta_schema = None;
         });
-        let mut schema = payload(kind, settings.into_generator());
+        let mut schema = payload_schema(kind, settings.into_generator());
         // Where the settings say that definitions are to be.
         let mut components = schema.remove("components").unwrap_or_default();
         if let Some(definitions) = components.get_mut("schemas").and_then(Value::as_object_mut) {
             for definition in definitions.values_mut() {
                 let definition: Result<&mut Schema, _> = definition.try_into();
-                definition.into_iter().for_each(absent_is_never_null);
+                definition.into_iter().for_each(remove_null_from_optional_members);
             }
             schemas.append(definitions);
         }
@@ -108,7 +111,7 @@ fn asyncapi() -> Value {
                 "title": name,
                 "summary": description,
                 "contentType": "application/json",
-                "headers": headers(kind),
+                "headers": header_schema(kind),
                 "payload": {"$ref": format!("#/components/schemas/{name}")},
             }),
         );
@@ -162,7 +165,7 @@ fn asyncapi() -> Value {
 }
 
 /// The envelope: the attributes of CloudEvents 1.0, and those of ours.
-fn headers(kind: EventKind) -> Value {
+fn header_schema(kind: EventKind) -> Value {
     let uuid = json!({"type": "string", "format": "uuid"});
     json!({
         "type": "object",
@@ -191,6 +194,6 @@ fn message_name(kind: EventKind) -> String {
     kind.type_name().split('.').nth(1).unwrap_or_default().to_owned()
 }
 
-fn pretty(document: &Value) -> String {
+fn to_pretty_text(document: &Value) -> String {
     format!("{document:#}\n")
 }

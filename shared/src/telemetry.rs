@@ -7,9 +7,9 @@ mod json;
 
 use tracing_subscriber::EnvFilter;
 
-use self::buffered_writer::Lines;
+use self::buffered_writer::BufferedWriter;
 pub use self::buffered_writer::LogGuard;
-use self::json::Json;
+use self::json::JsonFormat;
 use crate::config::{ConfigError, Environment, malformed};
 
 /// What to log, and how.
@@ -46,11 +46,11 @@ impl LogConfig {
 
     /// Starts logging. To be called once, at the start of the process; what is returned is to be kept until its end.
     pub fn start(self) -> LogGuard {
-        let (writer, guard) = Lines::start();
-        let lines = tracing_subscriber::fmt().with_env_filter(self.filter).with_target(false).with_writer(writer);
+        let (writer, guard) = BufferedWriter::start();
+        let subscriber = tracing_subscriber::fmt().with_env_filter(self.filter).with_target(false).with_writer(writer);
         match self.format {
-            LogFormat::Json => lines.event_format(Json).init(),
-            LogFormat::Text => lines.init(),
+            LogFormat::Json => subscriber.event_format(JsonFormat).init(),
+            LogFormat::Text => subscriber.init(),
         }
         guard
     }

@@ -59,13 +59,13 @@ pub enum TokenError {
 pub enum KeyError {
     /// Not a JSON Web Key Set.
     #[error("expected a JSON Web Key Set: {0}")]
-    Json(#[from] serde_json::Error),
+    InvalidKeySet(#[from] serde_json::Error),
     /// No usable key in it.
     #[error("expected at least one key with kty OKP, crv Ed25519, a kid and a 32-byte x; found none")]
-    Empty,
+    NoUsableKey,
     /// Not a private key.
     #[error("expected an Ed25519 private key in PKCS#8 PEM")]
-    Private,
+    InvalidPrivateKey,
 }
 
 /// A JSON Web Key Set (RFC 7517), as far as it concerns Ed25519 keys (RFC 8037).
@@ -122,7 +122,7 @@ impl Verifier {
             .filter_map(|key| Some((key.kid.clone(), DecodingKey::from_ed_components(&key.x).ok()?)))
             .collect();
         if keys.is_empty() {
-            return Err(KeyError::Empty);
+            return Err(KeyError::NoUsableKey);
         }
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.leeway = 0;
@@ -147,26 +147,26 @@ impl Verifier {
 }
 
 /// Mints tokens. Holds the private key, so only the recorder has one.
-pub struct Minter {
+pub struct TokenSigner {
     kid: String,
     key: EncodingKey,
 }
 
-impl std::fmt::Debug for Minter {
+impl std::fmt::Debug for TokenSigner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Minter").field("kid", &self.kid).finish_non_exhaustive()
+        f.debug_struct("TokenSigner").field("kid", &self.kid).finish_non_exhaustive()
     }
 }
 
-impl Minter {
+impl TokenSigner {
     /// Reads a private key (PKCS#8 PEM) that verifiers know as `kid`.
     pub fn from_pem(kid: &str, pem: &str) -> Result<Self, KeyError> {
-        let key = EncodingKey::from_ed_pem(pem.as_bytes()).map_err(|_| KeyError::Private)?;
+        let key = EncodingKey::from_ed_pem(pem.as_bytes()).map_err(|_| KeyError::InvalidPrivateKey)?;
         Ok(Self { kid: kid.to_owned(), key })
     }
 
     /// A token with these claims.
-    pub fn mint(&self, claims: &Claims) -> Result<String, jsonwebtoken::errors::Error> {
+    pub fn sign(&self, claims: &Claims) -> Result<String, jsonwebtoken::errors::Error> {
         let mut header = Header::new(Algorithm::EdDSA);
         header.kid = Some(self.kid.clone());
         jsonwebtoken::encode(&header, claims, &self.key)

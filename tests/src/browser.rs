@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
 use harness::http;
-use harness::process::{Process, Start};
+use harness::process::{Process, StartOptions};
 
 /// How long a page may take to come to what a test waits for. The machine may be busy with much else.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -83,7 +83,7 @@ impl Browser {
         let log = profile.path().join("chromedriver.log");
         let ready = "started successfully on port";
         let chromedriver =
-            Process::start(Start { name: "chromedriver", command, log: &log, ready, stop: Signal::TERM })?;
+            Process::start(StartOptions { name: "chromedriver", command, log: &log, ready, stop: Signal::TERM })?;
         let line = chromedriver.ready(PATIENCE).await?;
         let port = line.rsplit("port ").next().unwrap_or_default().trim_end_matches('.').to_owned();
 

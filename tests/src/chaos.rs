@@ -6,10 +6,10 @@ pub mod cli;
 pub mod plan;
 
 pub mod clients;
-pub mod ground;
-mod seat;
-mod stream;
-pub mod verdict;
+pub mod invariants;
+mod slot;
+mod stream_faults;
+pub mod testbed;
 
 pub mod outage;
 pub mod round;

@@ -5,10 +5,10 @@
 //! checked to the byte and every chat of the gateway has to be on the record: a fast proxy that drops things is no use.
 
 pub mod answer;
-pub mod wire;
+pub mod wire_format;
 
 pub mod chunked;
-pub mod tally;
+pub mod stream_check;
 
 pub mod client;
 pub mod upstream;
@@ -16,14 +16,14 @@ pub mod upstream;
 pub mod passthrough;
 
 pub mod cores;
-pub mod meter;
-pub mod metronome;
+pub mod pacer;
+pub mod process_meter;
 
 pub mod scenario;
 
-pub mod fleet;
 pub mod keys;
 pub mod record;
+pub mod targets;
 
 pub mod compare;
 pub mod goal;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use async_nats::jetstream;
 use recorder::projection::tables::{Table, Tables};
-use recorder::source::log::{Ending, Log, Span, Start};
+use recorder::source::log::{LogRange, LogReader, RangeEnd, RangeStart};
 use shared::event::Event;
 use tokio::time::{Instant, sleep};
 
@@ -125,11 +125,11 @@ async fn stream(nats_url: &str) -> anyhow::Result<jetstream::stream::Stream> {
 /// With them, how many deliveries are no events.
 async fn read(nats_url: &str) -> anyhow::Result<(Vec<Event>, usize)> {
     let client = recorder::source::connect(nats_url).await?;
-    let span = Span { from: Start::Beginning, to: None, subjects: Vec::new(), ending: Ending::Stop };
-    let mut log = Log::open(client, span).await?;
+    let span = LogRange { from: RangeStart::Beginning, to: None, subjects: Vec::new(), end: RangeEnd::Stop };
+    let mut log = LogReader::open(client, span).await?;
     let (mut events, mut unreadable) = (Vec::new(), 0);
     while let Some(delivery) = log.next().await? {
-        match delivery.read() {
+        match delivery.decode() {
             Ok(event) => events.push(event),
             Err(_) => unreadable += 1,
         }

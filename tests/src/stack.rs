@@ -18,7 +18,7 @@ use harness::servers::{Nats, Postgres};
 use harness::services::gateway::GatewaySettings;
 use harness::services::recorder::RecorderProgram;
 use harness::services::{Gateway, Recorder};
-use harness::upstream::Scripted;
+use harness::upstream::ScriptedUpstream;
 use harness::{http, program};
 
 /// The model that the scripted upstream has.
@@ -38,7 +38,7 @@ pub struct Stack {
     /// The database server, where the test has one of its own.
     pub postgres: Option<Postgres>,
     /// Who answers.
-    pub upstream: Scripted,
+    pub upstream: ScriptedUpstream,
     /// The recorder's commands.
     pub recorder: RecorderProgram,
     gateway_program: PathBuf,
@@ -47,9 +47,9 @@ pub struct Stack {
     dir: TempDir,
 }
 
-/// What the services are told beyond what they need.
+/// What the services are services beyond what they need.
 #[derive(Clone, Copy, Debug, Default)]
-struct Told<'a> {
+struct ServiceSettings<'a> {
     gateway: &'a [(&'a str, &'a str)],
     recorder: &'a [(&'a str, &'a str)],
     has_api: bool,
@@ -68,60 +68,67 @@ impl Stack {
     /// One gateway, one recorder, and a database on the server that tests share.
     pub async fn start() -> anyhow::Result<Self> {
         let url = Postgres::shared().await?.database().await?;
-        Self::on(url, None, Told::default()).await
+        Self::on(url, None, ServiceSettings::default()).await
     }
 
     /// The same, and the API that reads and accounts are passed on to, with these settings for all of the recorder's programs.
     pub async fn with_api(gateway: &[(&str, &str)], recorder: &[(&str, &str)]) -> anyhow::Result<Self> {
         let url = Postgres::shared().await?.database().await?;
-        Self::on(url, None, Told { gateway, recorder, has_api: true }).await
+        Self::on(url, None, ServiceSettings { gateway, recorder, has_api: true }).await
     }
 
     /// The same, with this nats-server program.
     pub async fn with_nats_server(program: PathBuf) -> anyhow::Result<Self> {
         let url = Postgres::shared().await?.database().await?;
-        Self::on_broker(Nats::of(program).await?, url, None, Told::default()).await
+        Self::on_broker(Nats::of(program).await?, url, None, ServiceSettings::default()).await
     }
 
     /// The same, with these settings for the gateway.
     pub async fn with_gateway(settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         let url = Postgres::shared().await?.database().await?;
-        Self::on(url, None, Told { gateway: settings, ..Told::default() }).await
+        Self::on(url, None, ServiceSettings { gateway: settings, ..ServiceSettings::default() }).await
     }
 
     /// The same, with a database server of its own, which the test may stop.
     pub async fn with_own_postgres() -> anyhow::Result<Self> {
         let postgres = Postgres::new().await?;
         let url = postgres.database().await?;
-        Self::on(url, Some(postgres), Told::default()).await
+        Self::on(url, Some(postgres), ServiceSettings::default()).await
     }
 
-    async fn on(database_url: String, postgres: Option<Postgres>, told: Told<'_>) -> anyhow::Result<Self> {
-        Self::on_broker(Nats::new().await?, database_url, postgres, told).await
+    async fn on(
+        database_url: String,
+        postgres: Option<Postgres>,
+        services: ServiceSettings<'_>,
+    ) -> anyhow::Result<Self> {
+        Self::on_broker(Nats::new().await?, database_url, postgres, services).await
     }
 
     async fn on_broker(
         nats: Nats,
         database_url: String,
         postgres: Option<Postgres>,
-        told: Told<'_>,
+        services: ServiceSettings<'_>,
     ) -> anyhow::Result<Self> {
         let owned = |settings: &[(&str, &str)]| -> Vec<(String, String)> {
             settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
         };
-        let mut more = owned(told.gateway);
+        let mut more = owned(services.gateway);
         let dir = tempfile::tempdir()?;
-        let upstream = Scripted::start().await?;
+        let upstream = ScriptedUpstream::start().await?;
         let recorder = RecorderProgram {
-            program: program::ours("recorder")?,
+            program: program::built("recorder")?,
             database_url,
             nats_url: nats.url(),
             keys: dir.path().join("keys"),
-            more: owned(told.recorder),
+            more: owned(services.recorder),
         };
         recorder.prepare().await?;
-        let api =
-            if told.has_api { Some(recorder.serve("127.0.0.1:0", &dir.path().join("api.log")).await?) } else { None };
+        let api = if services.has_api {
+            Some(recorder.serve("127.0.0.1:0", &dir.path().join("api.log")).await?)
+        } else {
+            None
+        };
         more.extend(api.iter().map(|api| ("RECORDER_URL".to_owned(), api.url(""))));
         let gateway_settings = GatewaySettings {
             listen: "127.0.0.1:0".into(),
@@ -134,7 +141,7 @@ impl Stack {
             instance: "gateway-1".into(),
             more,
         };
-        let gateway_program = program::ours("gateway")?;
+        let gateway_program = program::built("gateway")?;
         let gateway = Gateway::start(&gateway_program, &gateway_settings, &dir.path().join("gateway.log")).await?;
         gateway.ready().await?;
         let mut stack = Self {

@@ -10,20 +10,20 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions};
-use shared::lease::{BUCKET, Lease, key, renewal};
+use shared::lease::{BUCKET, Lease, key, renewal_interval};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 /// How long the gateway's start waits for the first one. Then it goes on without.
-const FIRST: Duration = Duration::from_secs(2);
+const FIRST_LEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Between two tries while it cannot be renewed.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Keeps this gateway's lease.
 #[derive(Debug)]
-pub struct LeaseKeeper {
+pub struct LeaseRenewer {
     client: Client,
     connected: Arc<Notify>,
     lease: Lease,
@@ -35,14 +35,14 @@ pub struct LeaseKeeper {
 #[derive(Debug, thiserror::Error)]
 enum LeaseError {
     #[error("the broker is away")]
-    Away,
+    Disconnected,
     #[error("bucket {BUCKET} cannot be used, expected one made by `recorder stream create`: {0}")]
     Bucket(String),
     #[error("the entry was not taken: {0}")]
     Put(String),
 }
 
-impl LeaseKeeper {
+impl LeaseRenewer {
     /// Connects, and takes the lease if the broker is there: before the first chat, so that none is older than its lease.
     pub async fn start(nats_url: &str, instance: &str) -> Result<Self, async_nats::ConnectError> {
         let connected = Arc::new(Notify::new());
@@ -63,44 +63,44 @@ impl LeaseKeeper {
         let instance = instance.to_owned();
         let key = key(&instance).unwrap_or_default();
         let lease = Lease { instance, incarnation: Uuid::now_v7(), since: now, renewed_at: now };
-        let mut keeper = Self { client, connected, lease, key, is_held: false };
-        let first = async {
-            keeper.connected.notified().await;
-            keeper.step().await
+        let mut renewer = Self { client, connected, lease, key, is_held: false };
+        let first_renewal = async {
+            renewer.connected.notified().await;
+            renewer.renew_once().await
         };
-        if timeout(FIRST, first).await.is_err() {
+        if timeout(FIRST_LEASE_TIMEOUT, first_renewal).await.is_err() {
             tracing::warn!("the lease could not be taken yet: the gateway starts without");
         }
-        Ok(keeper)
+        Ok(renewer)
     }
 
     /// Renews it for ever.
     pub async fn run(mut self) {
         loop {
-            let pause = self.step().await;
+            let delay = self.renew_once().await;
             tokio::select! {
-                () = sleep(pause) => {}
+                () = sleep(delay) => {}
                 () = self.connected.notified() => {}
             }
         }
     }
 
     /// Renews it once; says when to do so again.
-    async fn step(&mut self) -> Duration {
+    async fn renew_once(&mut self) -> Duration {
         match self.renew().await {
             Ok(lifetime) => {
                 if !self.is_held {
                     tracing::info!(?lifetime, "the lease is held");
                 }
                 self.is_held = true;
-                renewal(lifetime)
+                renewal_interval(lifetime)
             }
             Err(error) => {
-                if self.is_held || !matches!(error, LeaseError::Away) {
+                if self.is_held || !matches!(error, LeaseError::Disconnected) {
                     tracing::warn!(%error, "the lease could not be renewed");
                 }
                 self.is_held = false;
-                PAUSE
+                RETRY_DELAY
             }
         }
     }
@@ -108,7 +108,7 @@ impl LeaseKeeper {
     async fn renew(&mut self) -> Result<Duration, LeaseError> {
         // What is published while the broker is away only piles up.
         if self.client.connection_state() != State::Connected {
-            return Err(LeaseError::Away);
+            return Err(LeaseError::Disconnected);
         }
         let jetstream: Context = jetstream::new(self.client.clone());
         // Asked for anew each time: it may have been made again, with another lifetime.

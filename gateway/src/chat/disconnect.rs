@@ -12,48 +12,54 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::request::InvalidRequest;
-use crate::routing::{Leaving, RouteLeaving};
+use crate::routing::{OnDisconnect, RouteOnDisconnect};
 
 /// Where a request says what is to happen: `cancel` or `drain`.
-pub const HEADER: &str = "x-stenograph-on-leave";
+pub const ON_LEAVE_HEADER: &str = "x-stenograph-on-leave";
 
 /// How long a drain that is asked to stop may take to do so: it only has to be put on the record.
-const STOP_WITHIN: Duration = Duration::from_secs(5);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The rule of the deployment.
 #[derive(Clone, Copy, Debug)]
-pub struct LeavingRule {
+pub struct DisconnectPolicy {
     /// What happens where neither the route nor the request says.
-    pub otherwise: Leaving,
+    pub default: OnDisconnect,
     /// How long a drain may take where the route does not say.
     pub drain_for: Duration,
     /// Drains at once.
-    pub most: usize,
+    pub max_drains: usize,
 }
 
-impl Default for LeavingRule {
+impl Default for DisconnectPolicy {
     fn default() -> Self {
-        Self { otherwise: Leaving::Cancel, drain_for: Duration::from_secs(120), most: 1000 }
+        Self { default: OnDisconnect::Cancel, drain_for: Duration::from_secs(120), max_drains: 1000 }
     }
 }
 
-impl LeavingRule {
+impl DisconnectPolicy {
     /// What happens to this request: the request's own word goes before the route's, and that before the deployment's.
-    pub fn of(&self, headers: &HeaderMap, route: Option<RouteLeaving>) -> Result<Leaving, InvalidRequest> {
+    pub fn resolve(
+        &self,
+        headers: &HeaderMap,
+        route: Option<RouteOnDisconnect>,
+    ) -> Result<OnDisconnect, InvalidRequest> {
         let drain_for = match route {
-            Some(RouteLeaving::Drain(Some(drain_for))) => drain_for,
-            Some(RouteLeaving::Drain(None) | RouteLeaving::Cancel) | None => self.drain_for,
+            Some(RouteOnDisconnect::Drain(Some(drain_for))) => drain_for,
+            Some(RouteOnDisconnect::Drain(None) | RouteOnDisconnect::Cancel) | None => self.drain_for,
         };
-        let standing = match route {
-            Some(RouteLeaving::Drain(_)) => Leaving::Drain(drain_for),
-            Some(RouteLeaving::Cancel) => Leaving::Cancel,
-            None => self.otherwise,
+        let configured = match route {
+            Some(RouteOnDisconnect::Drain(_)) => OnDisconnect::Drain(drain_for),
+            Some(RouteOnDisconnect::Cancel) => OnDisconnect::Cancel,
+            None => self.default,
         };
-        match headers.get(HEADER).map(http::HeaderValue::as_bytes) {
-            None => Ok(standing),
-            Some(b"cancel") => Ok(Leaving::Cancel),
-            Some(b"drain") => Ok(Leaving::Drain(drain_for)),
-            Some(_) => Err(InvalidRequest { message: format!("{HEADER}: expected cancel or drain"), param: None }),
+        match headers.get(ON_LEAVE_HEADER).map(http::HeaderValue::as_bytes) {
+            None => Ok(configured),
+            Some(b"cancel") => Ok(OnDisconnect::Cancel),
+            Some(b"drain") => Ok(OnDisconnect::Drain(drain_for)),
+            Some(_) => {
+                Err(InvalidRequest { message: format!("{ON_LEAVE_HEADER}: expected cancel or drain"), param: None })
+            }
         }
     }
 }
@@ -61,20 +67,24 @@ impl LeavingRule {
 /// The answers that are read on.
 #[derive(Clone, Debug)]
 pub struct Drains {
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Drains {
     /// At most this many at once.
-    pub fn new(most: usize) -> Self {
-        Self { places: Arc::new(Semaphore::new(most)), tasks: TaskTracker::new(), stop: CancellationToken::new() }
+    pub fn new(max_drains: usize) -> Self {
+        Self {
+            permits: Arc::new(Semaphore::new(max_drains)),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }
     }
 
     /// A place, if there is one.
-    pub fn place(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.places).try_acquire_owned().ok()
+    pub fn try_acquire(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.permits).try_acquire_owned().ok()
     }
 
     /// Does this in a task that outlives the client. It is waited for when the gateway stops.
@@ -95,7 +105,7 @@ impl Drains {
         self.tasks.close();
         if tokio::time::timeout(within, self.tasks.wait()).await.is_err() {
             self.stop.cancel();
-            let _ = tokio::time::timeout(STOP_WITHIN, self.tasks.wait()).await;
+            let _ = tokio::time::timeout(STOP_TIMEOUT, self.tasks.wait()).await;
         }
     }
 }
@@ -105,21 +115,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_request_goes_before_the_route_and_that_before_the_deployment() {
+    fn the_request_overrides_the_route_and_the_route_the_deployment() {
         let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
-        let rule = LeavingRule { otherwise: Leaving::Cancel, drain_for: minute, most: 1 };
-        let asks = |word: Option<&'static str>, route: Option<RouteLeaving>| {
-            let headers = word.map(|word| (http::HeaderName::from_static(HEADER), word.parse().unwrap()));
-            rule.of(&headers.into_iter().collect(), route).map_err(|error| error.message)
+        let policy = DisconnectPolicy { default: OnDisconnect::Cancel, drain_for: minute, max_drains: 1 };
+        let asks = |word: Option<&'static str>, route: Option<RouteOnDisconnect>| {
+            let headers = word.map(|word| (http::HeaderName::from_static(ON_LEAVE_HEADER), word.parse().unwrap()));
+            policy.resolve(&headers.into_iter().collect(), route).map_err(|error| error.message)
         };
-        assert_eq!(asks(None, None), Ok(Leaving::Cancel));
-        let drains_for = |bound| Some(RouteLeaving::Drain(bound));
-        assert_eq!(asks(None, drains_for(Some(hour))), Ok(Leaving::Drain(hour)));
-        assert_eq!(asks(None, drains_for(None)), Ok(Leaving::Drain(minute)), "the deployment's");
-        assert_eq!(asks(None, Some(RouteLeaving::Cancel)), Ok(Leaving::Cancel));
-        assert_eq!(asks(Some("cancel"), drains_for(Some(hour))), Ok(Leaving::Cancel));
-        assert_eq!(asks(Some("drain"), Some(RouteLeaving::Cancel)), Ok(Leaving::Drain(minute)));
-        assert_eq!(asks(Some("drain"), drains_for(Some(hour))), Ok(Leaving::Drain(hour)));
+        assert_eq!(asks(None, None), Ok(OnDisconnect::Cancel));
+        let drains_for = |bound| Some(RouteOnDisconnect::Drain(bound));
+        assert_eq!(asks(None, drains_for(Some(hour))), Ok(OnDisconnect::Drain(hour)));
+        assert_eq!(asks(None, drains_for(None)), Ok(OnDisconnect::Drain(minute)), "the deployment's");
+        assert_eq!(asks(None, Some(RouteOnDisconnect::Cancel)), Ok(OnDisconnect::Cancel));
+        assert_eq!(asks(Some("cancel"), drains_for(Some(hour))), Ok(OnDisconnect::Cancel));
+        assert_eq!(asks(Some("drain"), Some(RouteOnDisconnect::Cancel)), Ok(OnDisconnect::Drain(minute)));
+        assert_eq!(asks(Some("drain"), drains_for(Some(hour))), Ok(OnDisconnect::Drain(hour)));
         assert_eq!(asks(Some("stay"), None), Err("x-stenograph-on-leave: expected cancel or drain".to_owned()));
     }
 }

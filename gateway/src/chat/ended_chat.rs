@@ -13,31 +13,31 @@ use crate::journal::{Durability, JournalError, Recorded};
 #[derive(Debug)]
 pub struct EndedChat {
     /// Resolves when the start and the end are durable.
-    pub recorded: ChatRecorded,
+    pub pending: PendingRecord,
     /// What is to be logged then.
-    pub line: ChatLine,
+    pub log_line: ChatLogLine,
 }
 
 /// A chat that has ended on its way to the record.
 #[derive(Debug)]
-pub struct ChatRecorded {
+pub struct PendingRecord {
     /// The start, unless it is known to be durable.
     pub(super) start: Option<Recorded>,
-    pub(super) end: EndRecorded,
+    pub(super) end: PendingEnd,
 }
 
 /// The end of a chat on its way to the record.
 #[derive(Debug)]
-pub(super) enum EndRecorded {
+pub(super) enum PendingEnd {
     /// The journal has it.
-    Handed(Recorded),
+    Recorded(Recorded),
     /// Its usage is estimated first, by a task of its own, which hands it over whoever waits.
     Estimating(JoinHandle<Recorded>),
 }
 
 /// The one line in the log about a chat. No text, no secret.
 #[derive(Debug)]
-pub struct ChatLine {
+pub struct ChatLogLine {
     pub(super) chat: ChatId,
     pub(super) conversation: ConversationId,
     pub(super) origin: ConversationOrigin,
@@ -52,7 +52,7 @@ pub struct ChatLine {
     pub(super) attempts: usize,
 }
 
-impl Future for ChatRecorded {
+impl Future for PendingRecord {
     type Output = Result<Durability, JournalError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -68,18 +68,18 @@ impl Future for ChatRecorded {
     }
 }
 
-impl Future for EndRecorded {
+impl Future for PendingEnd {
     type Output = Result<Durability, JournalError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let Self::Estimating(task) = &mut *self {
             match ready!(Pin::new(task).poll(cx)) {
-                Ok(recorded) => *self = Self::Handed(recorded),
+                Ok(recorded) => *self = Self::Recorded(recorded),
                 Err(_) => return Poll::Ready(Err(JournalError::Closed)),
             }
         }
         match &mut *self {
-            Self::Handed(recorded) => Pin::new(recorded).poll(cx),
+            Self::Recorded(recorded) => Pin::new(recorded).poll(cx),
             Self::Estimating(_) => Poll::Pending,
         }
     }
@@ -89,12 +89,12 @@ impl EndedChat {
     /// Nobody waits for the end to be durable; it is logged when it is.
     pub fn detach(self) {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { self.line.log(self.recorded.await) });
+            runtime.spawn(async move { self.log_line.log(self.pending.await) });
         }
     }
 }
 
-impl ChatLine {
+impl ChatLogLine {
     /// Writes the line.
     pub fn log(&self, durable: Result<Durability, JournalError>) {
         let Self { chat, conversation, user, model, outcome, status, .. } = self;

@@ -14,14 +14,14 @@ use time::OffsetDateTime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::chat::disconnect::Drains;
-use crate::chat::ended_chat::{ChatLine, ChatRecorded, EndRecorded, EndedChat};
+use crate::chat::ended_chat::{ChatLogLine, EndedChat, PendingEnd, PendingRecord};
 use crate::idempotency::Claim;
 use crate::journal::{Journal, Recorded};
-use crate::metrics::{Direction, Metrics, Outcome};
+use crate::metrics::{DirectionLabels, Metrics, OutcomeLabels};
 use crate::request::ChatRequest;
-use crate::response::token_estimate::{Asked, estimate};
+use crate::response::token_estimate::{Prompt, estimate_usage};
 use crate::response::transcript::Transcript;
-use crate::routing::Leaving;
+use crate::routing::OnDisconnect;
 use crate::upstream::endpoint::millis;
 
 /// What every chat of this gateway needs to be put on the record.
@@ -43,7 +43,7 @@ pub struct Recording {
 
 /// What is settled about a chat before it is admitted.
 #[derive(Debug)]
-pub struct Admission {
+pub struct ChatAdmission {
     /// Its id.
     pub id: ChatId,
     /// Its conversation, how it came by it, and the client's own name for that.
@@ -53,7 +53,7 @@ pub struct Admission {
     /// The idempotency key that it came with.
     pub claim: Option<Claim>,
     /// What happens when the client leaves.
-    pub leaving: Leaving,
+    pub on_disconnect: OnDisconnect,
     /// What is odd about it already.
     pub note: Option<&'static str>,
 }
@@ -69,19 +69,19 @@ pub struct OpenChat {
     origin: ConversationOrigin,
     user: UserId,
     started_at: OffsetDateTime,
-    clock: Instant,
+    admitted_at: Instant,
     model: String,
     /// Every try at an upstream so far.
     pub attempts: Vec<Attempt>,
     first_token_ms: Option<u64>,
     upstream: Option<String>,
     /// In case that usage has to be estimated.
-    asked: Asked,
+    prompt: Prompt,
     /// Its start, on its way to be as durable as its end has to be.
     pub started: Option<Recorded>,
     is_ended: bool,
     claim: Option<Claim>,
-    leaving: Leaving,
+    on_disconnect: OnDisconnect,
     note: Option<&'static str>,
     /// Holds the chat's place among those that may run at once.
     _permit: OwnedSemaphorePermit,
@@ -89,7 +89,7 @@ pub struct OpenChat {
 
 /// How a chat ends.
 #[derive(Debug)]
-pub enum Ending {
+pub enum ChatEnding {
     /// The answer is complete.
     Completed,
     /// It is not.
@@ -103,7 +103,7 @@ impl OpenChat {
     pub fn admit(
         recording: &Arc<Recording>,
         user: UserId,
-        admission: Admission,
+        admission: ChatAdmission,
         request: &mut ChatRequest,
         permit: OwnedSemaphorePermit,
     ) -> (Self, Recorded) {
@@ -115,16 +115,16 @@ impl OpenChat {
             origin,
             user,
             started_at: shared::event::now(),
-            clock: Instant::now(),
+            admitted_at: Instant::now(),
             model: request.model.clone(),
             attempts: Vec::new(),
             first_token_ms: None,
             upstream: None,
-            asked: Asked::of(&request.messages, &request.parameters),
+            prompt: Prompt::from_request(&request.messages, &request.parameters),
             started: None,
             is_ended: false,
             claim: admission.claim,
-            leaving: admission.leaving,
+            on_disconnect: admission.on_disconnect,
             note: admission.note,
             _permit: permit,
         };
@@ -157,27 +157,27 @@ impl OpenChat {
     }
 
     /// The start could not be recorded, so there is no chat and nothing to end.
-    pub fn never_began(mut self) {
+    pub fn cancel_unstarted(mut self) {
         self.is_ended = true;
         if let Some(claim) = self.claim.take() {
-            claim.give_back();
+            claim.release();
         }
         self.recording.metrics.chats_open.dec();
-        self.recording.metrics.chats_ended.get_or_create(&Outcome { outcome: "refused" }).inc();
+        self.recording.metrics.chats_ended.get_or_create(&OutcomeLabels { outcome: "refused" }).inc();
     }
 
     /// Whether the answer is to be folded and its end held back.
     pub fn is_recorded(&self) -> bool {
-        self.recording.journal.is_on()
+        self.recording.journal.is_enabled()
     }
 
     /// How long the answer may be read on though the client has left, if it may at all and there is a place for that.
-    pub fn place_to_drain(&self) -> Option<(Duration, OwnedSemaphorePermit)> {
-        match self.leaving {
-            Leaving::Drain(bound) if self.is_recorded() && !self.recording.is_stopping.load(Ordering::Relaxed) => {
-                self.recording.drains.place().map(|place| (bound, place))
+    pub fn acquire_drain(&self) -> Option<(Duration, OwnedSemaphorePermit)> {
+        match self.on_disconnect {
+            OnDisconnect::Drain(bound) if self.is_recorded() && !self.recording.is_stopping.load(Ordering::Relaxed) => {
+                self.recording.drains.try_acquire().map(|permit| (bound, permit))
             }
-            Leaving::Drain(_) | Leaving::Cancel => None,
+            OnDisconnect::Drain(_) | OnDisconnect::Cancel => None,
         }
     }
 
@@ -187,47 +187,47 @@ impl OpenChat {
     }
 
     /// The upstream that answers.
-    pub fn answered_by(&mut self, upstream: &str) {
+    pub fn set_upstream(&mut self, upstream: &str) {
         self.upstream = Some(upstream.to_owned());
     }
 
     /// The answer has begun, as far as the transcript shows.
-    pub fn saw(&mut self, transcript: &Transcript) {
-        if self.first_token_ms.is_none() && transcript.has_answer() {
-            self.first_token_ms = Some(millis(self.clock.elapsed()));
-            self.recording.metrics.first_token_seconds.observe(self.clock.elapsed().as_secs_f64());
+    pub fn observe_answer(&mut self, transcript: &Transcript) {
+        if self.first_token_ms.is_none() && transcript.has_content() {
+            self.first_token_ms = Some(millis(self.admitted_at.elapsed()));
+            self.recording.metrics.first_token_seconds.observe(self.admitted_at.elapsed().as_secs_f64());
         }
     }
 
     /// Ends the chat: puts its end on the way to the record.
-    pub fn end(&mut self, ending: Ending, mut transcript: Transcript, usage: Usage) -> EndedChat {
+    pub fn end(&mut self, ending: ChatEnding, mut transcript: Transcript, usage: Usage) -> EndedChat {
         self.is_ended = true;
         if let Some(note) = self.note {
             transcript.note(note);
         }
-        let has_answer = transcript.has_answer();
+        let has_content = transcript.has_content();
         let ending = match ending {
-            Ending::ClientGone if self.recording.is_stopping.load(Ordering::Relaxed) => Ending::Failed(
+            ChatEnding::ClientGone if self.recording.is_stopping.load(Ordering::Relaxed) => ChatEnding::Failed(
                 FailureStage::GatewayRestarted,
                 ChatError::new("gateway_stopped", "the gateway was stopped"),
             ),
             // What was said was heard: the answer is complete as far as this client is concerned.
-            Ending::ClientGone if has_answer => {
+            ChatEnding::ClientGone if has_content => {
                 transcript.finish_reason = Some("client_gone".to_owned());
-                Ending::Completed
+                ChatEnding::Completed
             }
-            Ending::ClientGone => Ending::Failed(
+            ChatEnding::ClientGone => ChatEnding::Failed(
                 FailureStage::ClientGone,
                 ChatError::new("client_gone", "the client left before there was an answer"),
             ),
             other => other,
         };
         let outcome = match &ending {
-            Ending::Failed(stage, _) => stage.as_str(),
-            Ending::Completed | Ending::ClientGone => "completed",
+            ChatEnding::Failed(stage, _) => stage.as_str(),
+            ChatEnding::Completed | ChatEnding::ClientGone => "completed",
         };
-        let duration_ms = millis(self.clock.elapsed());
-        let line = ChatLine {
+        let duration_ms = millis(self.admitted_at.elapsed());
+        let log_line = ChatLogLine {
             chat: self.id,
             conversation: self.conversation_id,
             origin: self.origin,
@@ -243,26 +243,26 @@ impl OpenChat {
         };
         self.count(outcome, &usage);
         match self.claim.take() {
-            Some(claim) if outcome == "completed" || has_answer => claim.keep(),
-            Some(claim) => claim.give_back(),
+            Some(claim) if outcome == "completed" || has_content => claim.keep(),
+            Some(claim) => claim.release(),
             None => {}
         }
-        let message = has_answer.then(|| transcript.message(self.id.assistant_message()));
-        let is_estimated = usage.source == UsageSource::Unknown && has_answer && self.is_recorded();
+        let message = has_content.then(|| transcript.message(self.id.assistant_message()));
+        let is_estimated = usage.source == UsageSource::Unknown && has_content && self.is_recorded();
         let event = self.terminal_event(ending, message, transcript, usage, duration_ms);
         let end = match tokio::runtime::Handle::try_current() {
             Ok(runtime) if is_estimated && !self.recording.is_stopping.load(Ordering::Relaxed) => {
-                let asked = std::mem::take(&mut self.asked);
-                EndRecorded::Estimating(runtime.spawn(estimated(Arc::clone(&self.recording), asked, event)))
+                let prompt = std::mem::take(&mut self.prompt);
+                PendingEnd::Estimating(runtime.spawn(estimate_and_record(Arc::clone(&self.recording), prompt, event)))
             }
-            _ => EndRecorded::Handed(self.recording.record_end(&event)),
+            _ => PendingEnd::Recorded(self.recording.record_end(&event)),
         };
-        EndedChat { recorded: ChatRecorded { start: self.started.take(), end }, line }
+        EndedChat { pending: PendingRecord { start: self.started.take(), end }, log_line }
     }
 
     fn terminal_event(
         &mut self,
-        ending: Ending,
+        ending: ChatEnding,
         message: Option<shared::event::AssistantMessage>,
         mut transcript: Transcript,
         usage: Usage,
@@ -277,7 +277,7 @@ impl OpenChat {
         });
         let notes = transcript.notes.iter().map(|note| (*note).to_owned()).collect();
         match ending {
-            Ending::Failed(stage, error) => Event::ChatFailed(Box::new(ChatFailed {
+            ChatEnding::Failed(stage, error) => Event::ChatFailed(Box::new(ChatFailed {
                 chat_id: self.id,
                 conversation_id: self.conversation_id,
                 user_id: self.user.clone(),
@@ -295,7 +295,7 @@ impl OpenChat {
                 attempts,
                 notes,
             })),
-            Ending::Completed | Ending::ClientGone => Event::MessageCompleted(Box::new(MessageCompleted {
+            ChatEnding::Completed | ChatEnding::ClientGone => Event::MessageCompleted(Box::new(MessageCompleted {
                 chat_id: self.id,
                 conversation_id: self.conversation_id,
                 user_id: self.user.clone(),
@@ -316,11 +316,11 @@ impl OpenChat {
 
     fn count(&self, outcome: &'static str, usage: &Usage) {
         let metrics = &self.recording.metrics;
-        metrics.chats_ended.get_or_create(&Outcome { outcome }).inc();
-        metrics.chat_seconds.observe(self.clock.elapsed().as_secs_f64());
+        metrics.chats_ended.get_or_create(&OutcomeLabels { outcome }).inc();
+        metrics.chat_seconds.observe(self.admitted_at.elapsed().as_secs_f64());
         for (direction, tokens) in [("prompt", usage.prompt_tokens), ("completion", usage.completion_tokens)] {
             if let Some(tokens) = tokens {
-                metrics.tokens.get_or_create(&Direction { direction }).inc_by(tokens);
+                metrics.tokens.get_or_create(&DirectionLabels { direction }).inc_by(tokens);
             }
         }
     }
@@ -328,13 +328,13 @@ impl OpenChat {
 
 /// Estimates what the chat has cost, and puts its end on the way to the record. Nothing waits for this but what waits for
 /// the end.
-async fn estimated(recording: Arc<Recording>, asked: Asked, event: Event) -> Recorded {
-    let place = recording.estimates.acquire().await;
+async fn estimate_and_record(recording: Arc<Recording>, prompt: Prompt, event: Event) -> Recorded {
+    let permit = recording.estimates.acquire().await;
     let event = Arc::new(event);
     let counted = Arc::clone(&event);
     let count = move || match &*counted {
-        Event::MessageCompleted(event) => Some(estimate(&asked, &event.message)),
-        Event::ChatFailed(event) => event.message.as_ref().map(|message| estimate(&asked, message)),
+        Event::MessageCompleted(event) => Some(estimate_usage(&prompt, &event.message)),
+        Event::ChatFailed(event) => event.message.as_ref().map(|message| estimate_usage(&prompt, message)),
         _ => None,
     };
     let usage = tokio::task::spawn_blocking(count).await.ok().flatten();
@@ -348,7 +348,7 @@ async fn estimated(recording: Arc<Recording>, asked: Asked, event: Event) -> Rec
     }
     let recorded = recording.record_end(&event);
     // Whoever has the place knows that every end before is on its way: so it is waited for when the gateway stops.
-    drop(place);
+    drop(permit);
     recorded
 }
 
@@ -364,7 +364,7 @@ impl Recording {
 impl Drop for OpenChat {
     fn drop(&mut self) {
         if !self.is_ended {
-            self.end(Ending::ClientGone, Transcript::default(), Usage::default()).detach();
+            self.end(ChatEnding::ClientGone, Transcript::default(), Usage::default()).detach();
         }
     }
 }

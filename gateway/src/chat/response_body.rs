@@ -1,9 +1,9 @@
 //! The answer's body on its way to the client: the upstream's bytes through the tap, the end held back until the chat's end
 //! is durable, and the connection broken where the upstream broke it.
 
-mod coalesce;
+mod coalescer;
 mod drain;
-mod keep_alive;
+mod keep_alive_comments;
 mod state;
 mod timeouts;
 
@@ -14,27 +14,27 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body as _, Frame};
 
-use self::state::{Course, State};
+use self::state::{BodyPhase, BodyState};
 use crate::chat::open_chat::OpenChat;
 use crate::limits::Limits;
 use crate::response::tap::Tap;
 use crate::upstream::body::UpstreamBody;
 
-pub use self::state::{AnswerKind, BrokenAnswer};
+pub use self::state::{BodyError, BodyFraming};
 
 /// The body of an answer. Dropped before the end, the client has left.
 #[derive(Debug)]
-pub struct Answer(Option<Box<Course>>);
+pub struct ResponseBody(Option<Box<BodyState>>);
 
-impl Answer {
+impl ResponseBody {
     /// The answer to this chat.
-    pub fn new(upstream: UpstreamBody, tap: Tap, chat: OpenChat, kind: AnswerKind, limits: &Limits) -> Self {
-        Self(Some(Box::new(Course::new(upstream, tap, chat, kind, limits))))
+    pub fn new(upstream: UpstreamBody, tap: Tap, chat: OpenChat, framing: BodyFraming, limits: &Limits) -> Self {
+        Self(Some(Box::new(BodyState::new(upstream, tap, chat, framing, limits))))
     }
 
     /// All of it, when its end is as durable as the end of any. For an answer whose head says that nothing follows: a server
     /// does not ask for the body of such a response, so nobody would see its end come, nor wait for it.
-    pub async fn whole(mut self) -> Result<Vec<u8>, BrokenAnswer> {
+    pub async fn collect(mut self) -> Result<Vec<u8>, BodyError> {
         let mut whole = Vec::new();
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {
             if let Ok(chunk) = frame?.into_data() {
@@ -45,33 +45,33 @@ impl Answer {
     }
 }
 
-impl http_body::Body for Answer {
+impl http_body::Body for ResponseBody {
     type Data = Bytes;
-    type Error = BrokenAnswer;
+    type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenAnswer>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.get_mut().0 {
-            Some(course) => course.poll_chunk(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data))),
+            Some(state) => state.poll_chunk(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data))),
             None => Poll::Ready(None),
         }
     }
 
     /// So the end is written together with what comes before it.
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|course| course.is_over())
+        self.0.as_ref().is_none_or(|state| state.is_end_stream())
     }
 }
 
-impl Drop for Answer {
+impl Drop for ResponseBody {
     fn drop(&mut self) {
-        let Some(mut course) = self.0.take() else { return };
-        match std::mem::replace(&mut course.state, State::Ended) {
-            State::Streaming => {
-                course.state = State::Streaming;
-                course.left();
+        let Some(mut state) = self.0.take() else { return };
+        match std::mem::replace(&mut state.phase, BodyPhase::Ended) {
+            BodyPhase::Streaming => {
+                state.phase = BodyPhase::Streaming;
+                state.client_disconnected();
             }
-            State::Ending(ended, _) => ended.detach(),
-            State::Trailing | State::Breaking(..) | State::Ended => {}
+            BodyPhase::Ending(ended, _) => ended.detach(),
+            BodyPhase::Trailing | BodyPhase::Aborting(..) | BodyPhase::Ended => {}
         }
     }
 }

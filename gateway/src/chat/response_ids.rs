@@ -7,15 +7,15 @@ use crate::headers::{CHAT_ID, CONVERSATION_ID, REQUEST_ID};
 
 /// The ids that a response carries.
 #[derive(Debug)]
-pub struct Ids {
+pub struct ResponseIds {
     chat: HeaderValue,
     conversation: HeaderValue,
     request: Option<HeaderValue>,
 }
 
-impl Ids {
+impl ResponseIds {
     /// The ids of this chat, and of the request that it came with.
-    pub fn of(chat: &OpenChat, request: &HeaderMap) -> Self {
+    pub fn new(chat: &OpenChat, request: &HeaderMap) -> Self {
         let value = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
         Self {
             chat: value(chat.id.to_string()),
@@ -25,7 +25,7 @@ impl Ids {
     }
 
     /// Puts them on a response.
-    pub fn put_on(self, headers: &mut HeaderMap) {
+    pub fn insert_into(self, headers: &mut HeaderMap) {
         let request = self.request.unwrap_or_else(|| self.chat.clone());
         headers.entry(REQUEST_ID).or_insert(request);
         headers.insert(CHAT_ID, self.chat);

@@ -13,31 +13,31 @@ use shared::id::{ChatId, ConversationId};
 use time::OffsetDateTime;
 use tokio::sync::OnceCell;
 
-use super::key::{Progress, Taken, Token};
+use super::key::{KeyHash, KeyOwner, Progress};
 
 #[derive(Debug)]
 pub(super) struct Bucket {
     nats_url: String,
     name: String,
-    longest: Duration,
+    max_chat_duration: Duration,
     client: OnceCell<async_nats::Client>,
     store: OnceCell<kv::Store>,
 }
 
 /// What the bucket says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum ClaimOutcome {
     /// The key was free; this is where it stands now.
     Claimed(u64),
     /// It is somebody's.
-    Taken(Taken),
+    AlreadyClaimed(KeyOwner),
     /// Nothing.
     Unknown,
 }
 
 /// What stands in the bucket for a key.
 #[derive(Debug, Deserialize, Serialize)]
-struct Entry {
+struct StoredKey {
     chat_id: ChatId,
     conversation_id: ConversationId,
     fingerprint: String,
@@ -47,41 +47,41 @@ struct Entry {
 }
 
 impl Bucket {
-    pub(super) fn new(nats_url: &str, instance: &str, longest: Duration) -> Self {
+    pub(super) fn new(nats_url: &str, instance: &str, max_chat_duration: Duration) -> Self {
         let name = format!("{instance} (idempotency keys)");
-        Self { nats_url: nats_url.to_owned(), name, longest, client: OnceCell::new(), store: OnceCell::new() }
+        Self { nats_url: nats_url.to_owned(), name, max_chat_duration, client: OnceCell::new(), store: OnceCell::new() }
     }
 
     /// Claims a key.
-    pub(super) async fn claim(&self, token: Token, taken: Taken) -> Answer {
-        let Some(store) = self.store().await else { return Answer::Unknown };
-        let (key, value) = (token.text(), Entry::of(taken).encode());
+    pub(super) async fn claim(&self, key_hash: KeyHash, owner: KeyOwner) -> ClaimOutcome {
+        let Some(store) = self.store().await else { return ClaimOutcome::Unknown };
+        let (key, value) = (key_hash.hex(), StoredKey::new(owner).encode());
         match store.create(&key, value.clone()).await {
-            Ok(revision) => return Answer::Claimed(revision),
+            Ok(revision) => return ClaimOutcome::Claimed(revision),
             Err(error) if error.kind() == CreateErrorKind::AlreadyExists => {}
-            Err(_) => return Answer::Unknown,
+            Err(_) => return ClaimOutcome::Unknown,
         }
-        let Ok(Some(found)) = store.entry(&key).await else { return Answer::Unknown };
+        let Ok(Some(found)) = store.entry(&key).await else { return ClaimOutcome::Unknown };
         let entry = match found.operation {
-            Operation::Put => serde_json::from_slice::<Entry>(&found.value).ok(),
+            Operation::Put => serde_json::from_slice::<StoredKey>(&found.value).ok(),
             Operation::Delete | Operation::Purge => None,
         };
-        match entry.map(|entry| (entry.taken(), entry.is_abandoned(self.longest))) {
-            Some((Some(other), false)) => Answer::Taken(other),
+        match entry.map(|entry| (entry.owner(), entry.is_abandoned(self.max_chat_duration))) {
+            Some((Some(other), false)) => ClaimOutcome::AlreadyClaimed(other),
             // Given back just now, unreadable, or of a chat that cannot be under way any more.
             _ => match store.update(&key, value, found.revision).await {
-                Ok(revision) => Answer::Claimed(revision),
-                Err(_) => Answer::Unknown,
+                Ok(revision) => ClaimOutcome::Claimed(revision),
+                Err(_) => ClaimOutcome::Unknown,
             },
         }
     }
 
     /// Says what became of a claim: an answer, or nothing.
-    pub(super) async fn settle(&self, token: Token, taken: Option<Taken>, revision: u64) -> Result<(), ()> {
+    pub(super) async fn settle(&self, key_hash: KeyHash, owner: Option<KeyOwner>, revision: u64) -> Result<(), ()> {
         let store = self.store().await.ok_or(())?;
-        let key = token.text();
-        match taken {
-            Some(taken) => store.update(&key, Entry::of(taken).encode(), revision).await.map(drop).map_err(drop),
+        let key = key_hash.hex();
+        match owner {
+            Some(owner) => store.update(&key, StoredKey::new(owner).encode(), revision).await.map(drop).map_err(drop),
             None => store.delete_expect_revision(&key, Some(revision)).await.map_err(drop),
         }
     }
@@ -112,13 +112,13 @@ impl Bucket {
     }
 }
 
-impl Entry {
-    fn of(taken: Taken) -> Self {
+impl StoredKey {
+    fn new(owner: KeyOwner) -> Self {
         Self {
-            chat_id: taken.chat,
-            conversation_id: taken.conversation,
-            fingerprint: format!("{:032x}", taken.fingerprint),
-            is_done: taken.progress == Progress::Done,
+            chat_id: owner.chat,
+            conversation_id: owner.conversation,
+            fingerprint: format!("{:032x}", owner.fingerprint),
+            is_done: owner.progress == Progress::Done,
             at: shared::event::now(),
         }
     }
@@ -127,8 +127,8 @@ impl Entry {
         serde_json::to_vec(self).unwrap_or_default().into()
     }
 
-    fn taken(&self) -> Option<Taken> {
-        Some(Taken {
+    fn owner(&self) -> Option<KeyOwner> {
+        Some(KeyOwner {
             chat: self.chat_id,
             conversation: self.conversation_id,
             fingerprint: u128::from_str_radix(&self.fingerprint, 16).ok()?,
@@ -137,7 +137,7 @@ impl Entry {
     }
 
     /// Whether its chat cannot be under way any more, though nobody said how it ended.
-    fn is_abandoned(&self, longest: Duration) -> bool {
-        !self.is_done && shared::event::now() - self.at > longest
+    fn is_abandoned(&self, max_chat_duration: Duration) -> bool {
+        !self.is_done && shared::event::now() - self.at > max_chat_duration
     }
 }

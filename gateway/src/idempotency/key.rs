@@ -5,11 +5,11 @@ use shared::id::{ChatId, ConversationId, UserId};
 
 /// A key as it is kept: a hash of the user and the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Token([u8; 32]);
+pub struct KeyHash([u8; 32]);
 
 /// Whose key it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct KeyOwner {
     /// The chat.
     pub chat: ChatId,
     /// Its conversation.
@@ -29,7 +29,7 @@ pub enum Progress {
     Done,
 }
 
-impl Token {
+impl KeyHash {
     /// Of this user's key. Two users never share one.
     pub fn new(user: &UserId, key: &str) -> Self {
         let mut hash = Sha256::new();
@@ -39,7 +39,7 @@ impl Token {
         Self(hash.finalize().into())
     }
 
-    pub(super) fn text(self) -> String {
+    pub(super) fn hex(self) -> String {
         use std::fmt::Write as _;
         self.0.iter().fold(String::with_capacity(64), |mut text, byte| {
             // Writing to a string does not fail.

@@ -5,59 +5,59 @@ use std::time::{Duration, Instant};
 
 use shared::id::ChatId;
 
-use super::key::{Progress, Taken, Token};
+use super::key::{KeyHash, KeyOwner, Progress};
 
 /// How many keys are known at most: the oldest are forgotten first. The bucket knows them still.
-const MAX_KEYS: usize = 20_000;
+const MAX_LOCAL_KEYS: usize = 20_000;
 
 /// How long a key is known.
-const KNOWN_FOR: Duration = Duration::from_secs(3600);
+const LOCAL_KEY_LIFETIME: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Default)]
-pub(super) struct Known {
-    keys: HashMap<Token, Taken>,
+pub(super) struct LocalKeys {
+    keys: HashMap<KeyHash, KeyOwner>,
     /// When each was claimed, the oldest first. Some are forgotten already.
-    order: VecDeque<(Instant, Token, ChatId)>,
+    order: VecDeque<(Instant, KeyHash, ChatId)>,
 }
 
-impl Known {
+impl LocalKeys {
     /// Claims a key, or says whose it is.
-    pub(super) fn claim(&mut self, token: Token, taken: Taken, now: Instant) -> Result<(), Taken> {
-        while let Some((since, token, chat)) = self.order.front().copied() {
-            if now.duration_since(since) <= KNOWN_FOR && self.order.len() < MAX_KEYS {
+    pub(super) fn claim(&mut self, key_hash: KeyHash, owner: KeyOwner, now: Instant) -> Result<(), KeyOwner> {
+        while let Some((since, key_hash, chat)) = self.order.front().copied() {
+            if now.duration_since(since) <= LOCAL_KEY_LIFETIME && self.order.len() < MAX_LOCAL_KEYS {
                 break;
             }
             self.order.pop_front();
-            if self.keys.get(&token).is_some_and(|known| known.chat == chat) {
-                self.keys.remove(&token);
+            if self.keys.get(&key_hash).is_some_and(|known| known.chat == chat) {
+                self.keys.remove(&key_hash);
             }
         }
-        if let Some(known) = self.keys.get(&token) {
+        if let Some(known) = self.keys.get(&key_hash) {
             return Err(*known);
         }
-        self.keys.insert(token, taken);
-        self.order.push_back((now, token, taken.chat));
+        self.keys.insert(key_hash, owner);
+        self.order.push_back((now, key_hash, owner.chat));
         Ok(())
     }
 
     /// What is known of the key changes.
-    pub(super) fn replace(&mut self, token: Token, taken: Taken) {
-        if let Some(known) = self.keys.get_mut(&token) {
+    pub(super) fn replace(&mut self, key_hash: KeyHash, owner: KeyOwner) {
+        if let Some(known) = self.keys.get_mut(&key_hash) {
             // Another gateway's chat goes on where nobody here sees it end: asked again, the bucket knows better.
-            if known.chat != taken.chat && taken.progress == Progress::UnderWay {
-                self.keys.remove(&token);
+            if known.chat != owner.chat && owner.progress == Progress::UnderWay {
+                self.keys.remove(&key_hash);
             } else {
-                *known = taken;
-                if let Some((_, _, chat)) = self.order.iter_mut().rev().find(|(_, known, _)| *known == token) {
-                    *chat = taken.chat;
+                *known = owner;
+                if let Some((_, _, chat)) = self.order.iter_mut().rev().find(|(_, known, _)| *known == key_hash) {
+                    *chat = owner.chat;
                 }
             }
         }
     }
 
     /// The key is free.
-    pub(super) fn forget(&mut self, token: Token) {
-        self.keys.remove(&token);
+    pub(super) fn forget(&mut self, key_hash: KeyHash) {
+        self.keys.remove(&key_hash);
     }
 }
 
@@ -67,38 +67,38 @@ mod tests {
 
     use super::*;
 
-    fn token(key: &str) -> Token {
-        Token::new(&"ann".parse::<UserId>().unwrap(), key)
+    fn key_hash(key: &str) -> KeyHash {
+        KeyHash::new(&"ann".parse::<UserId>().unwrap(), key)
     }
 
-    fn taken() -> Taken {
+    fn owner() -> KeyOwner {
         let conversation = ConversationId(uuid::Uuid::nil());
-        Taken { chat: ChatId::mint(), conversation, fingerprint: 1, progress: Progress::UnderWay }
+        KeyOwner { chat: ChatId::mint(), conversation, fingerprint: 1, progress: Progress::UnderWay }
     }
 
     #[test]
-    fn a_key_is_claimed_once_until_it_is_given_back_or_old() {
-        let (mut known, start, first) = (Known::default(), Instant::now(), taken());
-        assert_eq!(known.claim(token("k"), first, start), Ok(()));
-        assert_eq!(known.claim(token("k"), taken(), start), Err(first));
-        let done = Taken { progress: Progress::Done, ..first };
-        known.replace(token("k"), done);
-        assert_eq!(known.claim(token("k"), taken(), start), Err(done));
-        known.forget(token("k"));
-        let second = taken();
-        assert_eq!(known.claim(token("k"), second, start), Ok(()));
-        assert_eq!(known.claim(token("k"), taken(), start + KNOWN_FOR), Err(second));
-        assert_eq!(known.claim(token("k"), taken(), start + KNOWN_FOR * 2), Ok(()));
+    fn a_key_is_claimed_once_until_it_is_released_or_expires() {
+        let (mut keys, start, first) = (LocalKeys::default(), Instant::now(), owner());
+        assert_eq!(keys.claim(key_hash("k"), first, start), Ok(()));
+        assert_eq!(keys.claim(key_hash("k"), owner(), start), Err(first));
+        let done = KeyOwner { progress: Progress::Done, ..first };
+        keys.replace(key_hash("k"), done);
+        assert_eq!(keys.claim(key_hash("k"), owner(), start), Err(done));
+        keys.forget(key_hash("k"));
+        let second = owner();
+        assert_eq!(keys.claim(key_hash("k"), second, start), Ok(()));
+        assert_eq!(keys.claim(key_hash("k"), owner(), start + LOCAL_KEY_LIFETIME), Err(second));
+        assert_eq!(keys.claim(key_hash("k"), owner(), start + LOCAL_KEY_LIFETIME * 2), Ok(()));
     }
 
     #[test]
-    fn the_oldest_are_forgotten_first() {
-        let (mut known, start) = (Known::default(), Instant::now());
-        for number in 0..MAX_KEYS + 10 {
-            known.claim(token(&number.to_string()), taken(), start).unwrap();
+    fn the_oldest_keys_are_forgotten_first() {
+        let (mut keys, start) = (LocalKeys::default(), Instant::now());
+        for number in 0..MAX_LOCAL_KEYS + 10 {
+            keys.claim(key_hash(&number.to_string()), owner(), start).unwrap();
         }
-        assert!(known.keys.len() <= MAX_KEYS && known.order.len() <= MAX_KEYS);
-        assert!(known.claim(token("0"), taken(), start).is_ok());
-        assert!(known.claim(token("20005"), taken(), start).is_err());
+        assert!(keys.keys.len() <= MAX_LOCAL_KEYS && keys.order.len() <= MAX_LOCAL_KEYS);
+        assert!(keys.claim(key_hash("0"), owner(), start).is_ok());
+        assert!(keys.claim(key_hash("20005"), owner(), start).is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 /// How durable an event is before anyone sees its effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
+pub enum DurabilityLevel {
     /// Written to the log: it survives the death of the process.
     Journal,
     /// On the disk: it survives the death of the machine.
@@ -25,7 +25,7 @@ pub enum Durability {
     /// It is nowhere: there was not even memory left for it.
     Lost,
     /// It was not: recording is switched off.
-    Off,
+    Disabled,
 }
 
 impl Durability {
@@ -37,7 +37,7 @@ impl Durability {
             Self::Journal => "journal",
             Self::Memory => "memory",
             Self::Lost => "lost",
-            Self::Off => "off",
+            Self::Disabled => "off",
         }
     }
 

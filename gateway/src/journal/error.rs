@@ -22,7 +22,7 @@ pub enum JournalError {
 
 /// Why a journal cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum JournalOpenError {
     /// Another process has it.
     #[error("{} is in use by process {holder}: every gateway needs a directory of its own", path.display())]
     Locked {
@@ -42,7 +42,7 @@ pub enum OpenError {
     },
     /// It was written by another version.
     #[error("{} has the form of version {version}, expected version 1: start the gateway that wrote it once more", path.display())]
-    OtherVersion {
+    UnsupportedVersion {
         /// The segment.
         path: PathBuf,
         /// Its version.

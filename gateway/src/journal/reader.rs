@@ -4,66 +4,66 @@ use std::fs::File;
 use std::io;
 
 use super::log::Log;
-use super::record::{Entry, Kind};
-use super::segment::{self, Beginning, Directory, Found, HEADER, Records};
+use super::record::{JournalEntry, RecordKind};
+use super::segment::{self, HeaderState, LogDirectory, NextRecord, RecordReader, SEGMENT_HEADER_BYTES};
 
 /// A place in the log that is read from.
 #[derive(Debug)]
 pub struct Cursor {
     segment: u64,
-    records: Option<Records>,
+    records: Option<RecordReader>,
     /// Events below this are stepped over. It stays as it is all the way: a higher number may lie before a lower one.
-    from: u64,
+    from_number: u64,
 }
 
 /// What was read.
 #[derive(Debug)]
-pub struct Batch {
+pub struct EntryBatch {
     /// The events.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<JournalEntry>,
     /// In how many places something was damaged.
     pub damaged: u64,
     /// The end of this segment was reached.
-    pub(super) is_over: bool,
+    pub(super) is_segment_end: bool,
 }
 
 impl Cursor {
-    /// The beginning of this segment, for events of the number `from` and higher.
-    pub(super) fn at(segment: u64, from: u64) -> Self {
-        Self { segment, records: None, from }
+    /// The beginning of this segment, for events of the number `from_number` and higher.
+    pub(super) fn new(segment: u64, from_number: u64) -> Self {
+        Self { segment, records: None, from_number }
     }
 
     /// Reads on, up to `end` in this segment: at most so many events, and little more than so many bytes.
     pub(super) fn read(
         &mut self,
-        directory: &Directory,
+        directory: &LogDirectory,
         end: u64,
-        most: usize,
-        most_bytes: usize,
-    ) -> io::Result<Batch> {
-        let mut batch = Batch { entries: Vec::new(), damaged: 0, is_over: false };
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> io::Result<EntryBatch> {
+        let mut batch = EntryBatch { entries: Vec::new(), damaged: 0, is_segment_end: false };
         let mut bytes = 0;
         if self.records.is_none() {
-            self.records = Some(open(directory, self.segment, end)?);
+            self.records = Some(open_segment(directory, self.segment, end)?);
         }
         let Some(records) = &mut self.records else { return Ok(batch) };
-        records.set_end(end);
-        while batch.entries.len() < most && bytes < most_bytes {
-            if records.at() >= end {
-                batch.is_over = true;
+        records.set_end_offset(end);
+        while batch.entries.len() < max_entries && bytes < max_bytes {
+            if records.offset() >= end {
+                batch.is_segment_end = true;
                 break;
             }
             match records.next()? {
-                Found::Record(entry, gap) => {
+                NextRecord::Record(entry, gap) => {
                     batch.damaged += u64::from(gap.bytes > 0);
-                    if entry.kind == Kind::Event && entry.number >= self.from {
+                    if entry.kind == RecordKind::Event && entry.number >= self.from_number {
                         bytes += entry.len();
                         batch.entries.push(entry);
                     }
                 }
-                Found::End(_, gap) => {
+                NextRecord::End(_, gap) => {
                     batch.damaged += u64::from(gap.bytes > 0);
-                    batch.is_over = true;
+                    batch.is_segment_end = true;
                     break;
                 }
             }
@@ -82,7 +82,7 @@ impl Cursor {
     /// Goes on, where this segment is over: to the next one if there is one. False if everything has been read.
     pub(super) fn advance(&mut self, log: &Log) -> bool {
         let (end, next) = log.extent(self.segment);
-        if self.records.as_ref().is_none_or(|records| records.at() < end) {
+        if self.records.as_ref().is_none_or(|records| records.offset() < end) {
             return true;
         }
         self.go_to(next)
@@ -95,7 +95,7 @@ impl Cursor {
 
     /// Goes on at the beginning of this segment, if there is one.
     pub(super) fn go_to(&mut self, segment: Option<u64>) -> bool {
-        segment.map(|segment| *self = Self::at(segment, self.from)).is_some()
+        segment.map(|segment| *self = Self::new(segment, self.from_number)).is_some()
     }
 
     pub(super) fn segment(&self) -> u64 {
@@ -103,12 +103,12 @@ impl Cursor {
     }
 }
 
-fn open(directory: &Directory, segment: u64, end: u64) -> io::Result<Records> {
-    let file = File::open(directory.file(segment))?;
-    let at = match segment::beginning(&file)? {
-        Beginning::Good(_) => HEADER,
+fn open_segment(directory: &LogDirectory, segment: u64, end: u64) -> io::Result<RecordReader> {
+    let file = File::open(directory.segment_path(segment))?;
+    let at = match segment::read_header(&file)? {
+        HeaderState::Valid(_) => SEGMENT_HEADER_BYTES,
         // The records speak for themselves.
-        Beginning::Damaged | Beginning::Unused | Beginning::OtherVersion(_) => 0,
+        HeaderState::Damaged | HeaderState::Unused | HeaderState::UnsupportedVersion(_) => 0,
     };
-    Ok(Records::new(file, at, end))
+    Ok(RecordReader::new(file, at, end))
 }

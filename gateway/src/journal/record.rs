@@ -19,32 +19,32 @@ use shared::envelope::Envelope;
 use shared::event::Event;
 
 /// The size of a record's head.
-pub(super) const HEAD: usize = 36;
+pub(super) const RECORD_HEADER_BYTES: usize = 36;
 
 /// What every record begins with.
-pub(super) const MAGIC: [u8; 4] = [0xff, b'S', b'J', 0xfe];
+pub(super) const RECORD_MAGIC: [u8; 4] = [0xff, b'S', b'J', 0xfe];
 
 /// What a record holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum RecordKind {
     /// An event that goes to the broker.
     Event,
     /// Who a chat is that was open when the segment was begun. It goes nowhere.
-    OpenChat,
+    UnendedChat,
 }
 
-impl Kind {
+impl RecordKind {
     fn code(self) -> u8 {
         match self {
             Self::Event => 1,
-            Self::OpenChat => 2,
+            Self::UnendedChat => 2,
         }
     }
 
     fn from_code(code: u8) -> Option<Self> {
         match code {
             1 => Some(Self::Event),
-            2 => Some(Self::OpenChat),
+            2 => Some(Self::UnendedChat),
             _ => None,
         }
     }
@@ -52,81 +52,87 @@ impl Kind {
 
 /// The head of a record, read and found good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Head {
-    pub(super) kind: Kind,
+pub(super) struct RecordHeader {
+    pub(super) kind: RecordKind,
     pub(super) number: u64,
-    pub(super) at_ms: u64,
-    body: u32,
+    pub(super) recorded_at_ms: u64,
+    body_len: u32,
     body_crc: u32,
 }
 
-impl Head {
+impl RecordHeader {
     /// Reads a head; `None` if it is none.
-    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
-        let head = bytes.get(..HEAD)?;
-        let u32_at = |at: usize| Some(u32::from_le_bytes(head.get(at..at + 4)?.try_into().ok()?));
-        let u64_at = |at: usize| Some(u64::from_le_bytes(head.get(at..at + 8)?.try_into().ok()?));
-        if head[..4] != MAGIC || crc32fast::hash(&head[..28]) != u32_at(28)? {
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let header = bytes.get(..RECORD_HEADER_BYTES)?;
+        let u32_at = |at: usize| Some(u32::from_le_bytes(header.get(at..at + 4)?.try_into().ok()?));
+        let u64_at = |at: usize| Some(u64::from_le_bytes(header.get(at..at + 8)?.try_into().ok()?));
+        if header[..4] != RECORD_MAGIC || crc32fast::hash(&header[..28]) != u32_at(28)? {
             return None;
         }
-        let kind = Kind::from_code(head[24])?;
-        Some(Self { kind, number: u64_at(8)?, at_ms: u64_at(16)?, body: u32_at(4)?, body_crc: u32_at(32)? })
+        let kind = RecordKind::from_code(header[24])?;
+        Some(Self {
+            kind,
+            number: u64_at(8)?,
+            recorded_at_ms: u64_at(16)?,
+            body_len: u32_at(4)?,
+            body_crc: u32_at(32)?,
+        })
     }
 
     /// The size of the record with its body.
     pub(super) fn record_len(&self) -> usize {
-        HEAD + self.body as usize
+        RECORD_HEADER_BYTES + self.body_len as usize
     }
 
     /// Whether the body is the one that was written.
-    pub(super) fn vouches_for(&self, body: &[u8]) -> bool {
-        body.len() == self.body as usize && crc32fast::hash(body) == self.body_crc
+    pub(super) fn matches_body(&self, body: &[u8]) -> bool {
+        body.len() == self.body_len as usize && crc32fast::hash(body) == self.body_crc
     }
 }
 
 /// A record that has no number yet.
 #[derive(Debug)]
-pub(super) struct Draft {
+pub(super) struct UnnumberedRecord {
     bytes: Vec<u8>,
-    kind: Kind,
+    kind: RecordKind,
 }
 
 /// An event is too long for a record, or is no JSON.
 #[derive(Debug, thiserror::Error)]
 #[error("the event could not be encoded")]
-pub(super) struct Unencodable;
+pub(super) struct EncodeError;
 
-impl Draft {
+impl UnnumberedRecord {
     /// The record of an event, published by `source`. This is the only time that the event is encoded.
-    pub(super) fn of_event(event: &Event, source: &str) -> Result<Self, Unencodable> {
+    pub(super) fn from_event(event: &Event, source: &str) -> Result<Self, EncodeError> {
         let mut bytes = Vec::with_capacity(1024);
-        bytes.resize(HEAD, 0);
+        bytes.resize(RECORD_HEADER_BYTES, 0);
         bytes.extend_from_slice(event.id().0.as_bytes());
-        let time = shared::envelope::time_of(event);
+        let time = shared::envelope::rfc3339_time(event);
         let subject = shared::subject::of(event.kind(), event.user_id());
         for text in [&subject, event.kind().type_name(), &time, source] {
-            let length = u16::try_from(text.len()).map_err(|_| Unencodable)?;
+            let length = u16::try_from(text.len()).map_err(|_| EncodeError)?;
             bytes.extend_from_slice(&length.to_le_bytes());
             bytes.extend_from_slice(text.as_bytes());
         }
-        event.encode_into(&mut bytes).map_err(|_| Unencodable)?;
-        Self::finish(bytes, Kind::Event)
+        event.encode_into(&mut bytes).map_err(|_| EncodeError)?;
+        Self::finish(bytes, RecordKind::Event)
     }
 
     /// The record of something else, already encoded.
-    pub(super) fn of_bytes(kind: Kind, body: &[u8]) -> Result<Self, Unencodable> {
-        let mut bytes = vec![0; HEAD];
+    pub(super) fn from_bytes(kind: RecordKind, body: &[u8]) -> Result<Self, EncodeError> {
+        let mut bytes = vec![0; RECORD_HEADER_BYTES];
         bytes.extend_from_slice(body);
         Self::finish(bytes, kind)
     }
 
-    fn finish(mut bytes: Vec<u8>, kind: Kind) -> Result<Self, Unencodable> {
-        let (head, body) = bytes.split_at_mut(HEAD);
-        let length = u32::try_from(body.len()).map_err(|_| Unencodable)?;
-        head[..4].copy_from_slice(&MAGIC);
-        head[4..8].copy_from_slice(&length.to_le_bytes());
-        head[24] = kind.code();
-        head[32..36].copy_from_slice(&crc32fast::hash(body).to_le_bytes());
+    fn finish(mut bytes: Vec<u8>, kind: RecordKind) -> Result<Self, EncodeError> {
+        let (header, body) = bytes.split_at_mut(RECORD_HEADER_BYTES);
+        let length = u32::try_from(body.len()).map_err(|_| EncodeError)?;
+        header[..4].copy_from_slice(&RECORD_MAGIC);
+        header[4..8].copy_from_slice(&length.to_le_bytes());
+        header[24] = kind.code();
+        header[32..36].copy_from_slice(&crc32fast::hash(body).to_le_bytes());
         Ok(Self { bytes, kind })
     }
 
@@ -136,23 +142,23 @@ impl Draft {
     }
 
     /// Gives it its number and time.
-    pub(super) fn number(mut self, number: u64, at_ms: u64) -> Entry {
+    pub(super) fn assign_number(mut self, number: u64, recorded_at_ms: u64) -> JournalEntry {
         self.bytes[8..16].copy_from_slice(&number.to_le_bytes());
-        self.bytes[16..24].copy_from_slice(&at_ms.to_le_bytes());
+        self.bytes[16..24].copy_from_slice(&recorded_at_ms.to_le_bytes());
         let crc = crc32fast::hash(&self.bytes[..28]);
         self.bytes[28..32].copy_from_slice(&crc.to_le_bytes());
-        Entry { number, at_ms, kind: self.kind, record: self.bytes.into() }
+        JournalEntry { number, recorded_at_ms, kind: self.kind, record: self.bytes.into() }
     }
 }
 
 /// A record, as it is on disk.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct JournalEntry {
     /// The event's number in this journal: they grow, and are never used again.
     pub number: u64,
     /// When it was recorded, in milliseconds since 1970.
-    pub at_ms: u64,
-    pub(super) kind: Kind,
+    pub recorded_at_ms: u64,
+    pub(super) kind: RecordKind,
     record: Bytes,
 }
 
@@ -167,9 +173,9 @@ pub struct StoredEvent<'a> {
     pub payload: Bytes,
 }
 
-impl Entry {
-    pub(super) fn new(head: &Head, record: Bytes) -> Self {
-        Self { number: head.number, at_ms: head.at_ms, kind: head.kind, record }
+impl JournalEntry {
+    pub(super) fn new(header: &RecordHeader, record: Bytes) -> Self {
+        Self { number: header.number, recorded_at_ms: header.recorded_at_ms, kind: header.kind, record }
     }
 
     /// The whole record.
@@ -178,13 +184,13 @@ impl Entry {
     }
 
     /// The same record under another number.
-    pub(super) fn renumbered(&self, number: u64, at_ms: u64) -> Self {
-        Draft { bytes: self.record.to_vec(), kind: self.kind }.number(number, at_ms)
+    pub(super) fn renumbered(&self, number: u64, recorded_at_ms: u64) -> Self {
+        UnnumberedRecord { bytes: self.record.to_vec(), kind: self.kind }.assign_number(number, recorded_at_ms)
     }
 
     /// What follows the head.
     pub(super) fn body(&self) -> Bytes {
-        self.record.slice(HEAD..)
+        self.record.slice(RECORD_HEADER_BYTES..)
     }
 
     /// The size of the record.
@@ -199,12 +205,12 @@ impl Entry {
 
     /// The id of the event in it.
     pub fn id(&self) -> Option<uuid::Uuid> {
-        uuid::Uuid::from_slice(self.record.get(HEAD..HEAD + 16)?).ok()
+        uuid::Uuid::from_slice(self.record.get(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + 16)?).ok()
     }
 
     /// The event in it. `None` if the record is not of that form, which its checksum rules out for records of this version.
     pub fn event(&self) -> Option<StoredEvent<'_>> {
-        let body = self.record.get(HEAD..)?;
+        let body = self.record.get(RECORD_HEADER_BYTES..)?;
         let id = uuid::Uuid::from_slice(body.get(..16)?).ok()?;
         let mut at = 16;
         let mut text = || -> Option<&str> {
@@ -216,7 +222,7 @@ impl Entry {
         let (subject, type_name, time, source) = (text()?, text()?, text()?, text()?);
         let envelope = Envelope { id: shared::id::EventId(id), type_name, time, source };
         let subject = self.record.slice_ref(subject.as_bytes());
-        Some(StoredEvent { subject, envelope, payload: self.record.slice(HEAD + at..) })
+        Some(StoredEvent { subject, envelope, payload: self.record.slice(RECORD_HEADER_BYTES + at..) })
     }
 }
 
@@ -225,13 +231,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_survives() {
-        let event = crate::journal::tests::conversation_created(7);
-        let entry = Draft::of_event(&event, "/gateway/g").unwrap().number(42, 1_763_856_000_000);
-        let head = Head::read(entry.record()).unwrap();
-        assert_eq!((head.number, head.at_ms, head.kind), (42, 1_763_856_000_000, Kind::Event));
-        assert_eq!(head.record_len(), entry.len());
-        assert!(head.vouches_for(&entry.body()));
+    fn an_event_is_read_back_as_it_was_encoded() {
+        let event = crate::journal::tests::events::conversation_created(7);
+        let entry = UnnumberedRecord::from_event(&event, "/gateway/g").unwrap().assign_number(42, 1_763_856_000_000);
+        let header = RecordHeader::parse(entry.record()).unwrap();
+        assert_eq!((header.number, header.recorded_at_ms, header.kind), (42, 1_763_856_000_000, RecordKind::Event));
+        assert_eq!(header.record_len(), entry.len());
+        assert!(header.matches_body(&entry.body()));
         let stored = entry.event().unwrap();
         assert_eq!(stored.subject, shared::subject::of(event.kind(), event.user_id()));
         assert_eq!(stored.envelope.headers(), shared::envelope::headers(&event, "/gateway/g"));
@@ -239,13 +245,16 @@ mod tests {
     }
 
     #[test]
-    fn any_flipped_bit_is_noticed() {
-        let draft = Draft::of_event(&crate::journal::tests::conversation_created(1), "/gateway/g").unwrap();
-        let record = draft.number(1, 2).record().to_vec();
+    fn any_flipped_bit_fails_a_checksum() {
+        let record =
+            UnnumberedRecord::from_event(&crate::journal::tests::events::conversation_created(1), "/gateway/g")
+                .unwrap();
+        let record = record.assign_number(1, 2).record().to_vec();
         for bit in 0..record.len() * 8 {
             let mut damaged = record.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            let is_good = Head::read(&damaged).is_some_and(|head| head.vouches_for(&damaged[HEAD..]));
+            let is_good = RecordHeader::parse(&damaged)
+                .is_some_and(|header| header.matches_body(&damaged[RECORD_HEADER_BYTES..]));
             assert!(!is_good, "bit {bit}");
         }
     }

@@ -17,13 +17,13 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    pub(super) fn known(outcome: Result<Durability, JournalError>) -> Self {
+    pub(super) fn resolved(outcome: Result<Durability, JournalError>) -> Self {
         Self { outcome: Err(outcome), is_written: false }
     }
 
     /// Whether the event survives this process already, or is not to be recorded at all.
     pub fn is_written(&self) -> bool {
-        self.is_written || matches!(self.outcome, Err(Ok(Durability::Off)))
+        self.is_written || matches!(self.outcome, Err(Ok(Durability::Disabled)))
     }
 
     /// Why the event was refused, if that is known already: nothing of it is recorded then.

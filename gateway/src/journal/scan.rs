@@ -2,49 +2,49 @@
 
 use memchr::memmem;
 
-use super::record::{HEAD, Head, MAGIC};
+use super::record::{RECORD_HEADER_BYTES, RECORD_MAGIC, RecordHeader};
 
 /// What comes next in some bytes. `skipped` is what was stepped over before it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum ScanStep {
     /// A record whose checksums hold.
-    Record { skipped: usize, head: Head },
+    Record { skipped: usize, header: RecordHeader },
     /// A record whose length is known and whose body is damaged.
     Damaged { skipped: usize, len: usize },
     /// What begins there may be a record; this many bytes from there on decide.
-    More { skipped: usize, needed: usize },
+    NeedMore { skipped: usize, needed: usize },
     /// No record begins in what was skipped.
-    Nothing { skipped: usize },
+    NoRecord { skipped: usize },
 }
 
 /// The next step.
-pub(super) fn step(bytes: &[u8]) -> Step {
+pub(super) fn next_step(bytes: &[u8]) -> ScanStep {
     let mut skipped = 0;
-    while let Some(found) = memmem::find(&bytes[skipped..], &MAGIC) {
+    while let Some(found) = memmem::find(&bytes[skipped..], &RECORD_MAGIC) {
         skipped += found;
         let candidate = &bytes[skipped..];
-        if candidate.len() < HEAD {
-            return Step::More { skipped, needed: HEAD };
+        if candidate.len() < RECORD_HEADER_BYTES {
+            return ScanStep::NeedMore { skipped, needed: RECORD_HEADER_BYTES };
         }
-        if let Some(head) = Head::read(candidate) {
-            let len = head.record_len();
-            return match candidate.get(HEAD..len) {
-                Some(body) if head.vouches_for(body) => Step::Record { skipped, head },
-                Some(_) => Step::Damaged { skipped, len },
-                None => Step::More { skipped, needed: len },
+        if let Some(header) = RecordHeader::parse(candidate) {
+            let len = header.record_len();
+            return match candidate.get(RECORD_HEADER_BYTES..len) {
+                Some(body) if header.matches_body(body) => ScanStep::Record { skipped, header },
+                Some(_) => ScanStep::Damaged { skipped, len },
+                None => ScanStep::NeedMore { skipped, needed: len },
             };
         }
         skipped += 1;
     }
     // The last bytes may be the beginning of a magic number.
-    Step::Nothing { skipped: bytes.len().saturating_sub(MAGIC.len() - 1).max(skipped) }
+    ScanStep::NoRecord { skipped: bytes.len().saturating_sub(RECORD_MAGIC.len() - 1).max(skipped) }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::record::{Draft, Entry, Kind};
+    use super::super::record::{JournalEntry, RecordKind, UnnumberedRecord};
     use super::*;
 
     /// The numbers of the records found, and how many places had to be stepped over.
@@ -52,29 +52,29 @@ mod tests {
         let (mut numbers, mut gaps) = (Vec::new(), 0);
         loop {
             let gap = |skipped| usize::from(skipped > 0);
-            match step(bytes) {
-                Step::Record { skipped, head } => {
+            match next_step(bytes) {
+                ScanStep::Record { skipped, header } => {
                     gaps += gap(skipped);
-                    numbers.push(head.number);
-                    bytes = &bytes[skipped + head.record_len()..];
+                    numbers.push(header.number);
+                    bytes = &bytes[skipped + header.record_len()..];
                 }
-                Step::Damaged { skipped, len } => {
+                ScanStep::Damaged { skipped, len } => {
                     gaps += 1;
                     bytes = &bytes[skipped + len..];
                 }
-                Step::More { .. } | Step::Nothing { .. } => return (numbers, gaps + gap(bytes.len())),
+                ScanStep::NeedMore { .. } | ScanStep::NoRecord { .. } => return (numbers, gaps + gap(bytes.len())),
             }
         }
     }
 
-    fn records(bodies: &[Vec<u8>]) -> Vec<Entry> {
-        let drafts = bodies.iter().map(|body| Draft::of_bytes(Kind::Event, body).unwrap());
-        drafts.zip(1..).map(|(draft, number)| draft.number(number, 0)).collect()
+    fn records(bodies: &[Vec<u8>]) -> Vec<JournalEntry> {
+        let unnumbered = bodies.iter().map(|body| UnnumberedRecord::from_bytes(RecordKind::Event, body).unwrap());
+        unnumbered.zip(1..).map(|(record, number)| record.assign_number(number, 0)).collect()
     }
 
     proptest! {
         #[test]
-        fn one_damaged_byte_costs_one_record_and_is_noticed(
+        fn one_damaged_byte_loses_one_record_and_leaves_a_gap(
             bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 1..8),
             at in any::<prop::sample::Index>(),
             to in any::<u8>(),
@@ -91,7 +91,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_cut_off_costs_what_was_cut(
+        fn every_record_before_a_cut_is_found(
             bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 1..8),
             at in any::<prop::sample::Index>(),
         ) {
@@ -104,7 +104,7 @@ mod tests {
         }
 
         #[test]
-        fn nonsense_holds_no_record(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn random_bytes_hold_no_record(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             prop_assert!(found(&bytes).0.is_empty());
         }
     }

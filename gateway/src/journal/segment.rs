@@ -9,56 +9,56 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::record::{Entry, HEAD};
-use super::scan::{Step, step};
+use super::record::{JournalEntry, RECORD_HEADER_BYTES};
+use super::scan::{ScanStep, next_step};
 
 /// The size of a segment's header.
-pub(super) const HEADER: u64 = 48;
+pub(super) const SEGMENT_HEADER_BYTES: u64 = 48;
 
 /// What a segment begins with.
-const MAGIC: [u8; 8] = *b"STENOLOG";
+const SEGMENT_MAGIC: [u8; 8] = *b"STENOLOG";
 
 /// The version of the form of segments and records.
-const VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 1;
 
 /// How much is read at once.
-const WINDOW: usize = 1 << 20;
+const READ_WINDOW_BYTES: usize = 1 << 20;
 
 /// The directory that the segments are in.
 #[derive(Clone, Debug)]
-pub(super) struct Directory {
+pub(super) struct LogDirectory {
     path: PathBuf,
     #[cfg(test)]
-    pub(super) disk: std::sync::Arc<super::tests::disk::Disk>,
+    pub(super) disk: std::sync::Arc<super::tests::disk::FaultyDisk>,
 }
 
 /// What a segment's header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
+pub(super) struct SegmentHeader {
     /// Which run of the gateway wrote it.
     pub(super) incarnation: u64,
     /// The segment's number.
     pub(super) segment: u64,
     /// The number that the next event had when it was begun.
-    pub(super) first: u64,
+    pub(super) first_number: u64,
     /// When it was begun, in milliseconds since 1970.
-    pub(super) at_ms: u64,
+    pub(super) created_at_ms: u64,
 }
 
 /// What is at the beginning of a segment.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Beginning {
+pub(super) enum HeaderState {
     /// A header.
-    Good(Header),
+    Valid(SegmentHeader),
     /// Zeros: it was made, and never used.
     Unused,
     /// A header of another version.
-    OtherVersion(u32),
+    UnsupportedVersion(u32),
     /// None of these.
     Damaged,
 }
 
-impl Directory {
+impl LogDirectory {
     pub(super) fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
@@ -71,12 +71,12 @@ impl Directory {
         &self.path
     }
 
-    pub(super) fn file(&self, segment: u64) -> PathBuf {
+    pub(super) fn segment_path(&self, segment: u64) -> PathBuf {
         self.path.join(format!("{segment:016}.log"))
     }
 
     /// The numbers of the segments that there are, in order.
-    pub(super) fn segments(&self) -> io::Result<Vec<u64>> {
+    pub(super) fn segment_numbers(&self) -> io::Result<Vec<u64>> {
         let mut numbers = Vec::new();
         for entry in std::fs::read_dir(&self.path)? {
             let name = entry?.file_name();
@@ -87,12 +87,12 @@ impl Directory {
         Ok(numbers)
     }
 
-    fn spare(&self, spare: u64) -> PathBuf {
-        self.path.join(format!("{spare:016}.spare"))
+    fn spare_path(&self, number: u64) -> PathBuf {
+        self.path.join(format!("{number:016}.spare"))
     }
 
     /// Removes the spares that another gateway has left.
-    pub(super) fn remove_spares(&self) -> io::Result<()> {
+    pub(super) fn remove_spare_segments(&self) -> io::Result<()> {
         for entry in std::fs::read_dir(&self.path)? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "spare") {
@@ -102,10 +102,10 @@ impl Directory {
         Ok(())
     }
 
-    pub(super) fn remove(&self, segment: u64) -> io::Result<()> {
-        std::fs::remove_file(self.file(segment))?;
+    pub(super) fn remove_segment(&self, segment: u64) -> io::Result<()> {
+        std::fs::remove_file(self.segment_path(segment))?;
         #[cfg(test)]
-        self.disk.removed(segment);
+        self.disk.mark_removed(segment);
         Ok(())
     }
 
@@ -118,8 +118,8 @@ impl Directory {
 /// A file that will be a segment: room that is certain. It has no number yet, for segments are numbered in the order in which
 /// they are begun.
 #[derive(Debug)]
-pub(super) struct Spare {
-    directory: Directory,
+pub(super) struct SpareSegment {
+    directory: LogDirectory,
     file: File,
     path: PathBuf,
 }
@@ -127,18 +127,18 @@ pub(super) struct Spare {
 /// A segment that is written to.
 #[derive(Debug)]
 pub(super) struct Segment {
-    directory: Directory,
+    directory: LogDirectory,
     file: File,
     pub(super) number: u64,
 }
 
-impl Spare {
-    /// Makes one with room for `size` bytes, all of it reserved on the disk where the file system can. `spare` is a number that
+impl SpareSegment {
+    /// Makes one with room for `size` bytes, all of it reserved on the disk where the file system can. `number` is one that
     /// no other has had.
-    pub(super) fn create(directory: &Directory, spare: u64, size: u64) -> io::Result<Self> {
+    pub(super) fn create(directory: &LogDirectory, number: u64, size: u64) -> io::Result<Self> {
         #[cfg(test)]
-        directory.disk.may_create()?;
-        let path = directory.spare(spare);
+        directory.disk.check_create()?;
+        let path = directory.spare_path(number);
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         let spare = Self { directory: directory.clone(), file, path };
         match rustix::fs::fallocate(&spare.file, rustix::fs::FallocateFlags::empty(), 0, size) {
@@ -152,13 +152,13 @@ impl Spare {
     }
 
     /// Makes it this segment.
-    pub(super) fn begin(self, header: &Header) -> io::Result<Segment> {
-        if let Err(error) = std::fs::rename(&self.path, self.directory.file(header.segment)) {
+    pub(super) fn activate(self, header: &SegmentHeader) -> io::Result<Segment> {
+        if let Err(error) = std::fs::rename(&self.path, self.directory.segment_path(header.segment)) {
             self.discard();
             return Err(error);
         }
         let segment = Segment { directory: self.directory, file: self.file, number: header.segment };
-        segment.begin(header)?;
+        segment.write_header(header)?;
         Ok(segment)
     }
 
@@ -170,12 +170,12 @@ impl Spare {
 
 impl Segment {
     /// Writes the header.
-    fn begin(&self, header: &Header) -> io::Result<()> {
+    fn write_header(&self, header: &SegmentHeader) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(48);
-        bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&SEGMENT_MAGIC);
+        bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
         bytes.extend_from_slice(&[0; 4]);
-        for number in [header.incarnation, header.segment, header.first, header.at_ms] {
+        for number in [header.incarnation, header.segment, header.first_number, header.created_at_ms] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         let crc = crc32fast::hash(&bytes);
@@ -186,18 +186,18 @@ impl Segment {
 
     pub(super) fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         #[cfg(test)]
-        self.directory.disk.may_write(self.number, bytes, at, |part| self.file.write_all_at(part, at))?;
+        self.directory.disk.check_write(self.number, bytes, at, |part| self.file.write_all_at(part, at))?;
         self.file.write_all_at(bytes, at)
     }
 
     /// Makes sure that what was written is on the disk, and that the file can be found there.
     pub(super) fn sync(&self) -> io::Result<()> {
         #[cfg(test)]
-        self.directory.disk.may_sync(self.number)?;
+        self.directory.disk.check_sync(self.number)?;
         self.file.sync_data()?;
         self.directory.sync()?;
         #[cfg(test)]
-        self.directory.disk.synced(self.number);
+        self.directory.disk.mark_synced(self.number);
         Ok(())
     }
 
@@ -208,9 +208,9 @@ impl Segment {
 }
 
 /// Reads the header of a segment.
-pub(super) fn beginning(file: &File) -> io::Result<Beginning> {
+pub(super) fn read_header(file: &File) -> io::Result<HeaderState> {
     let mut bytes = Vec::with_capacity(48);
-    let mut header = [0; HEADER as usize];
+    let mut header = [0; SEGMENT_HEADER_BYTES as usize];
     while bytes.len() < header.len() {
         let read = file.read_at(&mut header, bytes.len() as u64)?;
         if read == 0 {
@@ -220,7 +220,7 @@ pub(super) fn beginning(file: &File) -> io::Result<Beginning> {
         bytes.extend_from_slice(&header[..wanted]);
     }
     if bytes.iter().all(|&byte| byte == 0) {
-        return Ok(Beginning::Unused);
+        return Ok(HeaderState::Unused);
     }
     let u32_at = |at: usize| bytes.get(at..at + 4).and_then(|bytes| Some(u32::from_le_bytes(bytes.try_into().ok()?)));
     let u64_at = |at: usize| bytes.get(at..at + 8).and_then(|bytes| Some(u64::from_le_bytes(bytes.try_into().ok()?)));
@@ -229,27 +229,33 @@ pub(super) fn beginning(file: &File) -> io::Result<Beginning> {
     if let Some(place) = unsigned.get_mut(12..16) {
         place.fill(0);
     }
-    if bytes.len() < 48 || !bytes.starts_with(&MAGIC) || crc != Some(crc32fast::hash(&unsigned)) {
-        return Ok(Beginning::Damaged);
+    if bytes.len() < 48 || !bytes.starts_with(&SEGMENT_MAGIC) || crc != Some(crc32fast::hash(&unsigned)) {
+        return Ok(HeaderState::Damaged);
     }
-    let header =
-        (|| Some(Header { incarnation: u64_at(16)?, segment: u64_at(24)?, first: u64_at(32)?, at_ms: u64_at(40)? }))();
+    let header = (|| {
+        Some(SegmentHeader {
+            incarnation: u64_at(16)?,
+            segment: u64_at(24)?,
+            first_number: u64_at(32)?,
+            created_at_ms: u64_at(40)?,
+        })
+    })();
     Ok(match (u32_at(8), header) {
-        (Some(VERSION), Some(header)) => Beginning::Good(header),
-        (Some(other), Some(_)) => Beginning::OtherVersion(other),
-        _ => Beginning::Damaged,
+        (Some(FORMAT_VERSION), Some(header)) => HeaderState::Valid(header),
+        (Some(other), Some(_)) => HeaderState::UnsupportedVersion(other),
+        _ => HeaderState::Damaged,
     })
 }
 
 /// Reads the records of a segment.
 #[derive(Debug)]
-pub(super) struct Records {
+pub(super) struct RecordReader {
     file: File,
     window: Bytes,
     /// Where the window begins in the file.
-    at: u64,
+    offset: u64,
     /// Where the segment ends.
-    end: u64,
+    end_offset: u64,
     gap: Gap,
 }
 
@@ -262,75 +268,75 @@ pub(super) struct Gap {
     pub(super) has_data: bool,
 }
 
-/// What [`Records`] finds.
+/// What [`RecordReader`] finds.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum NextRecord {
     /// A record, and what was stepped over to get to it.
-    Record(Entry, Gap),
+    Record(JournalEntry, Gap),
     /// No record any more. Where the last one ended, and what is behind it.
     End(u64, Gap),
 }
 
-impl Records {
+impl RecordReader {
     /// The records of an open file from `at` to `end`.
-    pub(super) fn new(file: File, at: u64, end: u64) -> Self {
-        Self { file, window: Bytes::new(), at, end, gap: Gap::default() }
+    pub(super) fn new(file: File, offset: u64, end_offset: u64) -> Self {
+        Self { file, window: Bytes::new(), offset, end_offset, gap: Gap::default() }
     }
 
     /// Where the next record is looked for.
-    pub(super) fn at(&self) -> u64 {
-        self.at
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
     }
 
     /// The same segment has grown.
-    pub(super) fn set_end(&mut self, end: u64) {
-        self.end = end;
+    pub(super) fn set_end_offset(&mut self, end_offset: u64) {
+        self.end_offset = end_offset;
     }
 
     /// The next record.
-    pub(super) fn next(&mut self) -> io::Result<Found> {
+    pub(super) fn next(&mut self) -> io::Result<NextRecord> {
         loop {
-            let needed = match step(&self.window) {
-                Step::Record { skipped, head } => {
+            let needed = match next_step(&self.window) {
+                ScanStep::Record { skipped, header } => {
                     self.skip(skipped);
-                    let record = self.window.split_to(head.record_len());
-                    self.at += record.len() as u64;
-                    return Ok(Found::Record(Entry::new(&head, record), std::mem::take(&mut self.gap)));
+                    let record = self.window.split_to(header.record_len());
+                    self.offset += record.len() as u64;
+                    return Ok(NextRecord::Record(JournalEntry::new(&header, record), std::mem::take(&mut self.gap)));
                 }
-                Step::Damaged { skipped, len } => {
+                ScanStep::Damaged { skipped, len } => {
                     self.skip(skipped + len);
                     self.gap.has_data = true;
                     continue;
                 }
-                Step::More { skipped, needed } => {
+                ScanStep::NeedMore { skipped, needed } => {
                     self.skip(skipped);
                     needed
                 }
-                Step::Nothing { skipped } => {
+                ScanStep::NoRecord { skipped } => {
                     self.skip(skipped);
-                    HEAD
+                    RECORD_HEADER_BYTES
                 }
             };
             if !self.fill(needed)? {
-                let ended = self.at - self.gap.bytes;
-                let rest = self.window.len();
-                self.skip(rest);
-                return Ok(Found::End(ended, std::mem::take(&mut self.gap)));
+                let end_offset = self.offset - self.gap.bytes;
+                let remaining = self.window.len();
+                self.skip(remaining);
+                return Ok(NextRecord::End(end_offset, std::mem::take(&mut self.gap)));
             }
         }
     }
 
     fn skip(&mut self, bytes: usize) {
         let skipped = self.window.split_to(bytes);
-        self.at += bytes as u64;
+        self.offset += bytes as u64;
         self.gap.bytes += bytes as u64;
         self.gap.has_data |= skipped.iter().any(|&byte| byte != 0);
     }
 
     /// Makes the window at least this long. False if the segment ends before.
     fn fill(&mut self, needed: usize) -> io::Result<bool> {
-        let left = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX);
-        let wanted = left.min(needed.max(WINDOW));
+        let left = usize::try_from(self.end_offset.saturating_sub(self.offset)).unwrap_or(usize::MAX);
+        let wanted = left.min(needed.max(READ_WINDOW_BYTES));
         if wanted <= self.window.len() {
             return Ok(false);
         }
@@ -338,7 +344,7 @@ impl Records {
         let mut filled = window.len();
         window.resize(wanted, 0);
         while filled < wanted {
-            match self.file.read_at(&mut window[filled..], self.at + filled as u64)? {
+            match self.file.read_at(&mut window[filled..], self.offset + filled as u64)? {
                 0 => break,
                 read => filled += read,
             }

@@ -7,61 +7,61 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::checkpoint::{Released, ReleasedFile};
-use super::durability::{Durability, Level};
-use super::lock::Lock;
-use super::log::{Kept, Log};
+use super::checkpoint::{Checkpoint, CheckpointFile};
+use super::durability::{Durability, DurabilityLevel};
+use super::lock::DirectoryLock;
+use super::log::{AppendOutcome, Log};
 use super::recorded::Recorded;
-use super::segment::Directory;
-use super::tail::Feed;
-use super::waiters::{Needs, Waiters};
+use super::segment::LogDirectory;
+use super::tail::Tail;
+use super::waiters::{WaitCondition, Waiters};
 use crate::broker::BrokerHealth;
 use crate::metrics::Metrics;
 
 /// How the journal is kept.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct JournalSettings {
     /// The directory that it is in.
     pub directory: PathBuf,
     /// What is waited for.
-    pub level: Level,
+    pub level: DurabilityLevel,
     /// How long the broker's acknowledgement is waited for before the disk has to do.
-    pub patience: Duration,
+    pub acknowledgement_timeout: Duration,
     /// How large it may become.
     pub max_bytes: u64,
     /// For how long the broker may lose what it has acknowledged: released events are kept for that long.
-    pub keep: Duration,
+    pub retention: Duration,
 }
 
-/// What the journal's users, its keeper and the relay share.
+/// What the journal's users, its sync thread and the relay share.
 #[derive(Debug)]
 pub(super) struct Store {
-    pub(super) state: Mutex<State>,
-    /// Wakes the keeper.
-    pub(super) work: Condvar,
+    pub(super) state: Mutex<StoreState>,
+    /// Wakes the sync thread.
+    pub(super) sync_thread_wake: Condvar,
     /// Wakes the relay.
-    pub(super) arrived: Notify,
-    pub(super) settings: Settings,
-    pub(super) health: Arc<BrokerHealth>,
+    pub(super) entry_arrived: Notify,
+    pub(super) settings: JournalSettings,
+    pub(super) broker_health: Arc<BrokerHealth>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) directory: Directory,
-    pub(super) keeper: Mutex<Option<JoinHandle<()>>>,
-    pub(super) _lock: Lock,
+    pub(super) directory: LogDirectory,
+    pub(super) sync_thread_handle: Mutex<Option<JoinHandle<()>>>,
+    pub(super) _lock: DirectoryLock,
 }
 
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct StoreState {
     pub(super) log: Log,
-    pub(super) feed: Feed,
+    pub(super) tail: Tail,
     pub(super) waiters: Waiters,
-    pub(super) keeper: Doing,
+    pub(super) sync_thread_state: SyncThreadState,
     pub(super) is_closed: bool,
-    pub(super) released_file: ReleasedFile,
-    pub(super) released: Released,
+    pub(super) checkpoint_file: CheckpointFile,
+    pub(super) checkpoint: Checkpoint,
 }
 
 impl Store {
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, StoreState> {
         // A panic while it was held is a defect that has been reported; the data is in order between any two writes.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -69,49 +69,50 @@ impl Store {
     /// Has an event that was just appended waited for, until it is as durable as is asked.
     pub(super) fn wait_for(
         &self,
-        state: &mut State,
+        state: &mut StoreState,
         number: u64,
-        kept: Kept,
-        needs: impl Fn(Level, Instant, Duration) -> Option<Needs>,
+        appended: AppendOutcome,
+        condition: impl Fn(DurabilityLevel, Instant, Duration) -> Option<WaitCondition>,
     ) -> Recorded {
         let now = Instant::now();
         // A broker that is known to be away is not waited for, nor one that has much to catch up with first.
-        let is_near = self.health.is_well() && state.feed.keeps_up();
-        let patience = if is_near { self.settings.patience } else { Duration::ZERO };
-        let needs = match kept {
-            Kept::Written => needs(self.settings.level, now, patience),
-            Kept::InMemory => Some(Needs::Acknowledgement),
-            Kept::Nowhere => return Recorded::known(Ok(Durability::Lost)),
+        let is_broker_current = self.broker_health.is_responsive() && state.tail.is_caught_up();
+        let acknowledgement_timeout =
+            if is_broker_current { self.settings.acknowledgement_timeout } else { Duration::ZERO };
+        let condition = match appended {
+            AppendOutcome::Written => condition(self.settings.level, now, acknowledgement_timeout),
+            AppendOutcome::InMemory => Some(WaitCondition::Acknowledgement),
+            AppendOutcome::Dropped => return Recorded::resolved(Ok(Durability::Lost)),
         };
-        if state.keeper.has_to_wake(needs.and_then(|needs| needs.sync_at(now))) {
-            self.work.notify_one();
+        if state.sync_thread_state.must_be_woken_for(condition.and_then(|condition| condition.sync_at(now))) {
+            self.sync_thread_wake.notify_one();
         }
-        let outcome = match needs {
+        let outcome = match condition {
             None => Err(Ok(Durability::Journal)),
-            Some(needs) => Ok(state.waiters.add(number, needs, now)),
+            Some(condition) => Ok(state.waiters.add(number, condition, now)),
         };
-        Recorded { outcome, is_written: kept == Kept::Written }
+        Recorded { outcome, is_written: appended == AppendOutcome::Written }
     }
 }
 
-/// What the keeper is doing, so that whoever has work for it knows whether to wake it.
+/// What the sync thread is doing, so that whoever has work for it knows whether to wake it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Doing {
+pub(super) enum SyncThreadState {
     /// It works, and will look for more.
-    Work,
+    Working,
     /// It sleeps until this time.
-    Nap(Instant),
+    SleepingUntil(Instant),
     /// It sleeps until it is woken.
-    Sleep,
+    Sleeping,
 }
 
-impl Doing {
+impl SyncThreadState {
     /// Whether an event has to wake it that was just recorded, and becomes worth syncing for at this time.
-    pub(super) fn has_to_wake(self, sync_at: Option<Instant>) -> bool {
+    pub(super) fn must_be_woken_for(self, sync_at: Option<Instant>) -> bool {
         match self {
-            Self::Work => false,
-            Self::Nap(until) => sync_at.is_some_and(|at| at < until),
-            Self::Sleep => true,
+            Self::Working => false,
+            Self::SleepingUntil(until) => sync_at.is_some_and(|at| at < until),
+            Self::Sleeping => true,
         }
     }
 }

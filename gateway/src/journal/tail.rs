@@ -2,18 +2,18 @@
 
 use std::collections::VecDeque;
 
-use super::log::Kept;
-use super::record::Entry;
+use super::log::AppendOutcome;
+use super::record::JournalEntry;
 
 /// How much waits for the relay in memory. If it falls further behind, it reads from the disk.
-const MAX_BYTES: usize = 8 << 20;
+const MAX_TAIL_BYTES: usize = 8 << 20;
 
 /// The events that the relay has not taken.
 #[derive(Debug)]
-pub(super) struct Feed {
+pub(super) struct Tail {
     /// Whether `queue` holds everything that the relay has not taken. Else all but what is in memory alone is on the disk.
     is_complete: bool,
-    queue: VecDeque<(Entry, Kept)>,
+    queue: VecDeque<(JournalEntry, AppendOutcome)>,
     bytes: usize,
     /// The relay has been woken, and has taken nothing since.
     is_woken: bool,
@@ -21,60 +21,60 @@ pub(super) struct Feed {
 
 /// Whether somebody waits for the broker to have an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Haste {
+pub(super) enum Priority {
     /// It goes out at once, with all that lies before it.
-    AtOnce,
+    Immediate,
     /// It goes out with the next one that does, or when the relay looks by itself, ten times a second.
-    InPassing,
+    Deferred,
 }
 
 /// Where the relay reads from next.
 #[derive(Debug)]
-pub enum Source {
+pub enum TailRead {
     /// These, and nothing before them is left.
-    InOrder(Vec<Entry>),
+    InOrder(Vec<JournalEntry>),
     /// These, which are in memory alone; others before them are on the disk.
-    OutOfOrder(Vec<Entry>),
+    OutOfOrder(Vec<JournalEntry>),
     /// The disk.
-    Disk,
+    OnDisk,
 }
 
-impl Feed {
-    /// A feed that begins on the disk.
-    pub(super) fn behind() -> Self {
+impl Tail {
+    /// A tail that begins on the disk.
+    pub(super) fn starting_on_disk() -> Self {
         Self { is_complete: false, queue: VecDeque::new(), bytes: 0, is_woken: false }
     }
 
     /// A new event. Returns whether the relay has to be woken for it.
-    pub(super) fn push(&mut self, entry: &Entry, kept: Kept, haste: Haste) -> bool {
-        let wakes = haste == Haste::AtOnce && !std::mem::replace(&mut self.is_woken, true);
-        if !self.is_complete && kept == Kept::Written {
-            return wakes;
+    pub(super) fn push(&mut self, entry: &JournalEntry, appended: AppendOutcome, priority: Priority) -> bool {
+        let must_wake = priority == Priority::Immediate && !std::mem::replace(&mut self.is_woken, true);
+        if !self.is_complete && appended == AppendOutcome::Written {
+            return must_wake;
         }
         self.bytes += entry.len();
-        self.queue.push_back((entry.clone(), kept));
-        if self.bytes > MAX_BYTES {
+        self.queue.push_back((entry.clone(), appended));
+        if self.bytes > MAX_TAIL_BYTES {
             self.is_complete = false;
-            self.queue.retain(|(_, kept)| *kept == Kept::InMemory);
+            self.queue.retain(|(_, appended)| *appended == AppendOutcome::InMemory);
             self.bytes = self.queue.iter().map(|(entry, _)| entry.len()).sum();
         }
-        wakes
+        must_wake
     }
 
     /// The next events for the relay, at most so many.
-    pub(super) fn take(&mut self, most: usize) -> Source {
+    pub(super) fn take(&mut self, max_entries: usize) -> TailRead {
         self.is_woken = false;
         if self.queue.is_empty() && !self.is_complete {
-            return Source::Disk;
+            return TailRead::OnDisk;
         }
-        let taken = self.queue.len().min(most);
-        let entries: Vec<Entry> = self.queue.drain(..taken).map(|(entry, _)| entry).collect();
-        self.bytes -= entries.iter().map(Entry::len).sum::<usize>();
-        if self.is_complete { Source::InOrder(entries) } else { Source::OutOfOrder(entries) }
+        let taken = self.queue.len().min(max_entries);
+        let entries: Vec<JournalEntry> = self.queue.drain(..taken).map(|(entry, _)| entry).collect();
+        self.bytes -= entries.iter().map(JournalEntry::len).sum::<usize>();
+        if self.is_complete { TailRead::InOrder(entries) } else { TailRead::OutOfOrder(entries) }
     }
 
     /// Whether the relay has all but what is in memory.
-    pub(super) fn keeps_up(&self) -> bool {
+    pub(super) fn is_caught_up(&self) -> bool {
         self.is_complete
     }
 
@@ -84,12 +84,12 @@ impl Feed {
     }
 
     /// The lowest number of an event that waits here.
-    pub(super) fn lowest(&self) -> Option<u64> {
+    pub(super) fn lowest_number(&self) -> Option<u64> {
         self.queue.iter().map(|(entry, _)| entry.number).min()
     }
 
     /// The relay has read all that is on the disk.
-    pub(super) fn caught_up(&mut self) {
+    pub(super) fn mark_caught_up(&mut self) {
         self.is_complete = true;
     }
 }

@@ -1,70 +1,59 @@
 //! The journal as its callers and the relay see it.
 
 pub(in crate::journal) mod disk;
+pub(in crate::journal) mod events;
 mod model;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::event::{ConversationCreated, Event};
 use uuid::Uuid;
 
-use self::disk::Disk;
-use super::segment::Directory;
+use self::disk::FaultyDisk;
+use self::events::{chat_started, conversation_created, message_completed};
+use super::segment::LogDirectory;
 use super::*;
 
-/// An event of its own for each number; a small one.
-pub(super) fn conversation_created(number: u64) -> Event {
-    Event::ConversationCreated(Box::new(ConversationCreated {
-        conversation_id: shared::id::ConversationId(Uuid::from_u128(u128::from(number))),
-        user_id: "ann".parse().unwrap(),
-        created_at: shared::event::now(),
-        title: Some(format!("number {number}")),
-        model: None,
-        temperature: None,
-    }))
-}
-
-fn settings(directory: &Path, level: Level) -> Settings {
-    Settings {
+fn settings(directory: &Path, level: DurabilityLevel) -> JournalSettings {
+    JournalSettings {
         directory: directory.to_owned(),
         level,
-        patience: Duration::from_millis(10),
+        acknowledgement_timeout: Duration::from_millis(10),
         max_bytes: 4 << 20,
-        keep: Duration::ZERO,
+        retention: Duration::ZERO,
     }
 }
 
-fn open(settings: &Settings) -> Result<Journal, OpenError> {
-    open_on(Directory::new(&settings.directory), settings)
+fn open(settings: &JournalSettings) -> Result<Journal, JournalOpenError> {
+    open_on(LogDirectory::new(&settings.directory), settings)
 }
 
-fn open_on(directory: Directory, settings: &Settings) -> Result<Journal, OpenError> {
+fn open_on(directory: LogDirectory, settings: &JournalSettings) -> Result<Journal, JournalOpenError> {
     Journal::open_in(directory, settings.clone(), "g", Arc::default(), Arc::default())
 }
 
 /// A journal, and the disk that it is on.
-fn on_a_disk(level: Level) -> (tempfile::TempDir, Settings, Arc<Disk>, Journal) {
+fn on_a_faulty_disk(level: DurabilityLevel) -> (tempfile::TempDir, JournalSettings, Arc<FaultyDisk>, Journal) {
     let directory = tempfile::tempdir().unwrap();
     let settings = settings(directory.path(), level);
-    let on = Directory::new(directory.path());
+    let on = LogDirectory::new(directory.path());
     let disk = Arc::clone(&on.disk);
     let journal = open_on(on, &settings).unwrap();
     (directory, settings, disk, journal)
 }
 
 /// Everything that the relay would publish.
-fn waiting(journal: &Journal) -> Vec<Entry> {
-    let outlet = journal.outlet().unwrap();
-    let mut cursor = outlet.cursor_at(outlet.released().below);
+fn unreleased(journal: &Journal) -> Vec<JournalEntry> {
+    let consumer = journal.consumer().unwrap();
+    let mut cursor = consumer.cursor_from(consumer.checkpoint().released_below);
     let mut entries = Vec::new();
     loop {
-        match outlet.take(64) {
-            Source::InOrder(taken) if taken.is_empty() => return entries,
-            Source::InOrder(taken) | Source::OutOfOrder(taken) => entries.extend(taken),
-            Source::Disk => {
-                let batch = outlet.read(&mut cursor, 64, 1 << 20);
+        match consumer.take(64) {
+            TailRead::InOrder(taken) if taken.is_empty() => return entries,
+            TailRead::InOrder(taken) | TailRead::OutOfOrder(taken) => entries.extend(taken),
+            TailRead::OnDisk => {
+                let batch = consumer.read(&mut cursor, 64, 1 << 20);
                 entries.extend(batch.into_iter().flat_map(|batch| batch.entries));
             }
         }
@@ -72,52 +61,63 @@ fn waiting(journal: &Journal) -> Vec<Entry> {
 }
 
 #[tokio::test]
-async fn a_journal_that_is_opened_again_has_what_was_not_released() {
+async fn a_reopened_journal_has_every_event_that_was_not_released() {
     let directory = tempfile::tempdir().unwrap();
-    let settings = settings(directory.path(), Level::Synced);
+    let settings = settings(directory.path(), DurabilityLevel::Synced);
     let journal = open(&settings).unwrap();
     for number in 1..=10 {
         assert_eq!(journal.record(&conversation_created(number)).await, Ok(Durability::Synced));
     }
-    let outlet = journal.outlet().unwrap();
-    assert_eq!(outlet.release(Released { below: 4, ..Released::default() }).events, 7);
+    let consumer = journal.consumer().unwrap();
+    assert_eq!(consumer.advance_checkpoint(Checkpoint { released_below: 4, ..Checkpoint::default() }).events, 7);
     journal.close();
     journal.wait_until_synced();
     assert_eq!(journal.record(&conversation_created(11)).await, Err(JournalError::Closed));
-    drop((journal, outlet));
+    drop((journal, consumer));
 
     let journal = open(&settings).unwrap();
-    let numbers: Vec<u64> = waiting(&journal).iter().map(|entry| entry.number).collect();
+    let numbers: Vec<u64> = unreleased(&journal).iter().map(|entry| entry.number).collect();
     assert_eq!(numbers, (4..=10).collect::<Vec<_>>());
 }
 
 #[tokio::test]
-async fn a_broker_that_has_much_to_catch_up_with_is_not_waited_for() {
+async fn events_do_not_wait_for_the_broker_while_the_relay_is_behind() {
     let directory = tempfile::tempdir().unwrap();
-    let patience = Duration::from_secs(60);
-    let settings = Settings { patience, ..settings(directory.path(), Level::Replicated) };
-    let health = Arc::<BrokerHealth>::default();
-    health.is_back();
-    let journal =
-        Journal::open_in(Directory::new(directory.path()), settings, "g", Arc::clone(&health), Arc::default()).unwrap();
+    let acknowledgement_timeout = Duration::from_secs(60);
+    let settings =
+        JournalSettings { acknowledgement_timeout, ..settings(directory.path(), DurabilityLevel::Replicated) };
+    let broker_health = Arc::<BrokerHealth>::default();
+    broker_health.mark_connected();
+    let journal = Journal::open_in(
+        LogDirectory::new(directory.path()),
+        settings,
+        "g",
+        Arc::clone(&broker_health),
+        Arc::default(),
+    )
+    .unwrap();
     // The relay has not read what is on the disk, so the broker's acknowledgement is far away.
     let soon = |recorded| tokio::time::timeout(Duration::from_secs(10), recorded);
     assert_eq!(soon(journal.record(&message_completed(1, 10))).await.unwrap(), Ok(Durability::Synced));
-    assert_eq!(waiting(&journal).len(), 1);
+    assert_eq!(unreleased(&journal).len(), 1);
     let recorded = journal.record(&message_completed(2, 10));
-    journal.outlet().unwrap().acknowledged(&[2]);
+    journal.consumer().unwrap().mark_acknowledged(&[2]);
     assert_eq!(soon(recorded).await.unwrap(), Ok(Durability::Broker), "it has caught up, and is waited for");
 }
 
 #[tokio::test]
-async fn what_runs_out_of_patience_during_a_nap_of_the_keeper_is_synced_then() {
+async fn an_acknowledgement_timeout_is_kept_while_the_sync_thread_sleeps() {
     let directory = tempfile::tempdir().unwrap();
-    let settings = Settings { keep: Duration::from_secs(60), ..settings(directory.path(), Level::Replicated) };
-    let health = Arc::<BrokerHealth>::default();
-    health.is_back();
-    let journal = Journal::open_in(Directory::new(directory.path()), settings, "g", health, Arc::default()).unwrap();
-    assert_eq!(waiting(&journal).len(), 0);
-    // The keeper syncs by itself once a second, and has just begun.
+    let settings = JournalSettings {
+        retention: Duration::from_secs(60),
+        ..settings(directory.path(), DurabilityLevel::Replicated)
+    };
+    let broker_health = Arc::<BrokerHealth>::default();
+    broker_health.mark_connected();
+    let journal =
+        Journal::open_in(LogDirectory::new(directory.path()), settings, "g", broker_health, Arc::default()).unwrap();
+    assert_eq!(unreleased(&journal).len(), 0);
+    // The sync thread syncs by itself once a second, and has just begun.
     let since = Instant::now();
     assert_eq!(journal.record_start(&chat_started(1)).await, Ok(Durability::Synced));
     assert!(since.elapsed() < Duration::from_millis(800), "{:?}", since.elapsed());
@@ -127,9 +127,9 @@ async fn what_runs_out_of_patience_during_a_nap_of_the_keeper_is_synced_then() {
 }
 
 #[tokio::test]
-async fn a_second_gateway_is_refused() {
+async fn a_directory_in_use_by_another_gateway_is_refused() {
     let directory = tempfile::tempdir().unwrap();
-    let settings = settings(directory.path(), Level::Journal);
+    let settings = settings(directory.path(), DurabilityLevel::Journal);
     let journal = open(&settings).unwrap();
     let refused = open(&settings).unwrap_err().to_string();
     let us = std::process::id();
@@ -137,32 +137,10 @@ async fn a_second_gateway_is_refused() {
     drop(journal);
 }
 
-/// The start of a chat of its own for each number.
-pub(super) fn chat_started(number: u64) -> Event {
-    let id = Uuid::from_u128(u128::from(number));
-    let text = serde_json::json!({
-        "chat_id": id, "conversation_id": id, "conversation_origin": "minted", "user_id": "ann", "gateway": "g",
-        "started_at": "2026-01-02T03:04:05Z", "dialect": "openai_chat", "stream": true, "model": "m", "parameters": {},
-        "messages": [], "assistant_message_id": id,
-    });
-    Event::decode(shared::event::EventKind::ChatStarted, text.to_string().as_bytes()).unwrap()
-}
-
-/// The end of that chat, with an answer of this length.
-pub(super) fn message_completed(number: u64, length: usize) -> Event {
-    let id = Uuid::from_u128(u128::from(number));
-    let text = serde_json::json!({
-        "chat_id": id, "conversation_id": id, "user_id": "ann", "gateway": "g", "started_at": "2026-01-02T03:04:05Z",
-        "finished_at": "2026-01-02T03:04:06Z", "model": "m", "message": {"id": id, "text": "x".repeat(length)},
-        "usage": shared::usage::Usage::default(), "duration_ms": 1000, "upstream": {"name": "u"}, "attempts": [],
-    });
-    Event::decode(shared::event::EventKind::MessageCompleted, text.to_string().as_bytes()).unwrap()
-}
-
 #[tokio::test]
-async fn a_gateway_that_comes_back_ends_the_chats_that_were_open() {
+async fn a_reopened_journal_ends_the_chats_that_were_left_open_once() {
     let directory = tempfile::tempdir().unwrap();
-    let settings = settings(directory.path(), Level::Journal);
+    let settings = settings(directory.path(), DurabilityLevel::Journal);
     let journal = open(&settings).unwrap();
     for number in 1..=3 {
         assert_eq!(journal.record(&chat_started(number)).await, Ok(Durability::Journal));
@@ -173,8 +151,8 @@ async fn a_gateway_that_comes_back_ends_the_chats_that_were_open() {
     drop(journal);
 
     let types = |journal: &Journal| -> Vec<(String, Uuid)> {
-        let entries = waiting(journal);
-        let events = entries.iter().filter_map(Entry::event);
+        let entries = unreleased(journal);
+        let events = entries.iter().filter_map(JournalEntry::event);
         events.map(|event| (event.envelope.type_name.to_owned(), event.envelope.id.0)).collect()
     };
     let journal = open(&settings).unwrap();
@@ -189,8 +167,8 @@ async fn a_gateway_that_comes_back_ends_the_chats_that_were_open() {
 }
 
 #[tokio::test]
-async fn a_sync_that_fails_is_not_trusted_and_what_it_held_is_written_again() {
-    let (directory, settings, disk, journal) = on_a_disk(Level::Synced);
+async fn entries_of_a_failed_sync_are_written_again_to_a_new_segment() {
+    let (directory, settings, disk, journal) = on_a_faulty_disk(DurabilityLevel::Synced);
     journal.record(&conversation_created(1)).await.unwrap();
     disk.fail_syncs(1);
     assert_eq!(journal.record(&conversation_created(2)).await, Ok(Durability::Synced));
@@ -198,39 +176,39 @@ async fn a_sync_that_fails_is_not_trusted_and_what_it_held_is_written_again() {
     journal.wait_until_synced();
     drop(journal);
     // The first segment holds the second event too, as it seems; it is the other one that vouches for it.
-    std::fs::remove_file(Directory::new(directory.path()).file(1)).unwrap();
-    let numbers: Vec<u64> = waiting(&open(&settings).unwrap()).iter().map(|entry| entry.number).collect();
+    std::fs::remove_file(LogDirectory::new(directory.path()).segment_path(1)).unwrap();
+    let numbers: Vec<u64> = unreleased(&open(&settings).unwrap()).iter().map(|entry| entry.number).collect();
     assert_eq!(numbers, [2]);
 }
 
 #[tokio::test]
-async fn a_disk_that_fails_refuses_beginnings_and_keeps_ends_until_it_is_mended() {
-    let (_directory, settings, disk, journal) = on_a_disk(Level::Synced);
+async fn a_broken_disk_refuses_new_chats_and_holds_ends_in_memory_until_it_is_repaired() {
+    let (_directory, settings, disk, journal) = on_a_faulty_disk(DurabilityLevel::Synced);
     journal.record(&chat_started(1)).await.unwrap();
-    disk.broken(true);
+    disk.set_broken(true);
     let end = journal.record(&message_completed(1, 10));
     assert_eq!(end.refusal(), None);
     assert!(!journal.is_available());
     assert_eq!(journal.record(&chat_started(2)).refusal(), Some(JournalError::Unwritable));
-    let held = waiting(&journal);
-    assert!(held.iter().any(|entry| entry.number == 2), "the relay gets it from memory");
-    disk.broken(false);
-    // The keeper tries again every second. What it writes then is synced, and the end is durable.
+    let in_memory = unreleased(&journal);
+    assert!(in_memory.iter().any(|entry| entry.number == 2), "the relay gets it from memory");
+    disk.set_broken(false);
+    // The sync thread tries again every second. What it writes then is synced, and the end is durable.
     assert_eq!(tokio::time::timeout(Duration::from_secs(60), end).await.unwrap(), Ok(Durability::Synced));
     assert!(journal.is_available());
     journal.record(&chat_started(3)).await.unwrap();
     journal.close();
     journal.wait_until_synced();
     drop(journal);
-    let numbers: Vec<u64> = waiting(&open(&settings).unwrap()).iter().map(|entry| entry.number).collect();
+    let numbers: Vec<u64> = unreleased(&open(&settings).unwrap()).iter().map(|entry| entry.number).collect();
     // The first was not certain to be on the disk, so it was written once more.
     assert!(numbers.ends_with(&[2, 3, 4]), "{numbers:?}");
 }
 
 #[tokio::test]
-async fn a_full_journal_refuses_beginnings_and_has_room_for_ends() {
+async fn a_full_journal_refuses_new_chats_and_has_room_for_the_ends_of_running_chats() {
     let directory = tempfile::tempdir().unwrap();
-    let settings = settings(directory.path(), Level::Journal);
+    let settings = settings(directory.path(), DurabilityLevel::Journal);
     let journal = open(&settings).unwrap();
     let mut begun = 0;
     let refusal = loop {
@@ -246,20 +224,20 @@ async fn a_full_journal_refuses_beginnings_and_has_room_for_ends() {
     for number in 1..=begun {
         assert_eq!(journal.record(&message_completed(number, 50_000)).await, Ok(Durability::Journal));
     }
-    let outlet = journal.outlet().unwrap();
-    let depth = outlet.release(outlet.released());
+    let consumer = journal.consumer().unwrap();
+    let depth = consumer.advance_checkpoint(consumer.checkpoint());
     assert!(depth.is_writable && depth.bytes <= settings.max_bytes, "{depth:?}");
     // The broker takes it all, and there is room again.
-    let below = outlet.next_number();
-    outlet.release(Released { below, ..Released::default() });
+    let released_below = consumer.next_number();
+    consumer.advance_checkpoint(Checkpoint { released_below, ..Checkpoint::default() });
     assert!(journal.is_available());
     assert_eq!(journal.record(&chat_started(1_000)).refusal(), None);
 }
 
 #[tokio::test]
-async fn a_disk_without_room_is_a_full_journal() {
-    let (_directory, _, disk, journal) = on_a_disk(Level::Journal);
-    disk.full(true);
+async fn a_full_disk_is_reported_as_a_full_journal() {
+    let (_directory, _, disk, journal) = on_a_faulty_disk(DurabilityLevel::Journal);
+    disk.set_full(true);
     let mut number = 1;
     while journal.record(&chat_started(number)).refusal().is_none() {
         number += 1;
@@ -269,21 +247,21 @@ async fn a_disk_without_room_is_a_full_journal() {
     for ended in 1..number {
         assert_eq!(journal.record(&message_completed(ended, 10)).await, Ok(Durability::Journal));
     }
-    disk.full(false);
+    disk.set_full(false);
     assert_eq!(journal.record(&chat_started(number)).refusal(), None);
 }
 
 #[tokio::test]
-async fn an_end_too_large_for_a_disk_without_room_is_written_as_soon_as_there_is_some() {
-    let (_directory, settings, disk, journal) = on_a_disk(Level::Synced);
+async fn an_end_too_large_for_a_full_disk_is_written_when_the_disk_has_room() {
+    let (_directory, settings, disk, journal) = on_a_faulty_disk(DurabilityLevel::Synced);
     journal.record(&chat_started(1)).await.unwrap();
     journal.record(&chat_started(2)).await.unwrap();
-    disk.full(true);
+    disk.set_full(true);
     let large = journal.record(&message_completed(1, 300_000));
     assert!(!large.is_written() && large.refusal().is_none(), "it needs a segment of its own, and there is no room");
     let small = journal.record(&message_completed(2, 10)).await;
     assert_eq!(small, Ok(Durability::Synced), "the others have theirs");
-    disk.full(false);
+    disk.set_full(false);
     // Nothing else is recorded, and nothing else fails.
     let large = tokio::time::timeout(Duration::from_secs(60), large).await.expect("it is written by itself");
     assert_eq!(large, Ok(Durability::Synced));
@@ -292,13 +270,13 @@ async fn an_end_too_large_for_a_disk_without_room_is_written_as_soon_as_there_is
     drop(journal);
     // It lies behind higher numbers. Nothing may be taken for released that was not read yet.
     let journal = open(&settings).unwrap();
-    let outlet = journal.outlet().unwrap();
-    let mut cursor = outlet.cursor_at(1);
+    let consumer = journal.consumer().unwrap();
+    let mut cursor = consumer.cursor_from(1);
     let mut numbers = Vec::new();
-    while let Some(batch) = outlet.read(&mut cursor, 1, 1) {
+    while let Some(batch) = consumer.read(&mut cursor, 1, 1) {
         numbers.extend(batch.entries.iter().map(|entry| entry.number));
         let unread = (1..=4).find(|number| !numbers.contains(number));
-        let ahead = outlet.lowest_ahead(&cursor);
+        let ahead = consumer.lowest_unread_number(&cursor);
         assert!(
             unread.is_none_or(|unread| ahead.unwrap() <= unread),
             "{numbers:?} are read, {ahead:?} is said to be next"
@@ -308,27 +286,27 @@ async fn an_end_too_large_for_a_disk_without_room_is_written_as_soon_as_there_is
 }
 
 #[tokio::test]
-async fn what_is_not_taken_is_not_released_whatever_is_said() {
-    let (_directory, _, disk, journal) = on_a_disk(Level::Journal);
+async fn an_entry_that_was_not_taken_is_not_released_by_a_higher_checkpoint() {
+    let (_directory, _, disk, journal) = on_a_faulty_disk(DurabilityLevel::Journal);
     journal.record(&chat_started(1)).await.unwrap();
-    disk.full(true);
+    disk.set_full(true);
     drop(journal.record(&message_completed(1, 300_000)));
     journal.record(&conversation_created(2)).await.unwrap();
-    let outlet = journal.outlet().unwrap();
-    let mut cursor = outlet.cursor_at(1);
-    let read = outlet.read(&mut cursor, 64, 1 << 20).unwrap();
+    let consumer = journal.consumer().unwrap();
+    let mut cursor = consumer.cursor_from(1);
+    let read = consumer.read(&mut cursor, 64, 1 << 20).unwrap();
     assert_eq!(read.entries.iter().map(|entry| entry.number).collect::<Vec<_>>(), [1, 3]);
-    outlet.release(Released { below: 4, ..Released::default() });
-    assert_eq!(outlet.released().below, 2, "the second is in memory, and nobody has taken it");
-    assert_eq!(waiting(&journal).iter().map(|entry| entry.number).min(), Some(2));
-    outlet.release(Released { below: 4, ..Released::default() });
-    assert_eq!(outlet.released().below, 4);
+    consumer.advance_checkpoint(Checkpoint { released_below: 4, ..Checkpoint::default() });
+    assert_eq!(consumer.checkpoint().released_below, 2, "the second is in memory, and nobody has taken it");
+    assert_eq!(unreleased(&journal).iter().map(|entry| entry.number).min(), Some(2));
+    consumer.advance_checkpoint(Checkpoint { released_below: 4, ..Checkpoint::default() });
+    assert_eq!(consumer.checkpoint().released_below, 4);
 }
 
 #[test]
-fn a_segment_for_a_large_event_lies_where_it_was_written() {
+fn a_segment_made_for_a_large_event_is_read_in_the_order_of_writing() {
     let directory = tempfile::tempdir().unwrap();
-    let settings = settings(directory.path(), Level::Journal);
+    let settings = settings(directory.path(), DurabilityLevel::Journal);
     let journal = open(&settings).unwrap();
     // So many that a segment is made ahead, which is too small for the next.
     for number in 1..=4 {
@@ -338,10 +316,10 @@ fn a_segment_for_a_large_event_lies_where_it_was_written() {
     assert!(journal.record(&message_completed(2, 10)).is_written());
     let (done, read) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        let outlet = journal.outlet().unwrap();
-        let mut cursor = outlet.cursor_at(1);
+        let consumer = journal.consumer().unwrap();
+        let mut cursor = consumer.cursor_from(1);
         let mut numbers = Vec::new();
-        while let Some(batch) = outlet.read(&mut cursor, 2, 1 << 20) {
+        while let Some(batch) = consumer.read(&mut cursor, 2, 1 << 20) {
             numbers.extend(batch.entries.iter().map(|entry| entry.number));
             if numbers.len() > 100 {
                 break;
@@ -354,34 +332,34 @@ fn a_segment_for_a_large_event_lies_where_it_was_written() {
 }
 
 #[tokio::test]
-async fn what_is_in_memory_alone_is_written_when_the_journal_is_closed() {
-    let (_directory, settings, disk, journal) = on_a_disk(Level::Synced);
+async fn closing_writes_the_entries_held_in_memory() {
+    let (_directory, settings, disk, journal) = on_a_faulty_disk(DurabilityLevel::Synced);
     journal.record(&chat_started(1)).await.unwrap();
-    disk.full(true);
+    disk.set_full(true);
     let large = journal.record(&message_completed(1, 300_000));
-    disk.full(false);
+    disk.set_full(false);
     journal.close();
     journal.wait_until_synced();
     let large = tokio::time::timeout(Duration::from_secs(60), large).await.expect("it is known what became of it");
     assert_eq!(large, Ok(Durability::Synced));
     drop(journal);
-    let numbers: Vec<u64> = waiting(&open(&settings).unwrap()).iter().map(|entry| entry.number).collect();
+    let numbers: Vec<u64> = unreleased(&open(&settings).unwrap()).iter().map(|entry| entry.number).collect();
     assert_eq!(numbers, [1, 2]);
 }
 
 #[tokio::test]
-async fn a_relay_that_falls_behind_reads_from_the_disk_and_misses_nothing() {
+async fn a_relay_that_falls_behind_reads_every_entry_from_the_disk() {
     let directory = tempfile::tempdir().unwrap();
-    let settings = Settings { max_bytes: 64 << 20, ..settings(directory.path(), Level::Journal) };
+    let settings = JournalSettings { max_bytes: 64 << 20, ..settings(directory.path(), DurabilityLevel::Journal) };
     let journal = open(&settings).unwrap();
-    assert!(waiting(&journal).is_empty());
+    assert!(unreleased(&journal).is_empty());
     // More than is kept in memory for the relay.
     for number in 1..=100 {
         journal.record(&chat_started(number)).await.unwrap();
         journal.record(&message_completed(number, 150_000)).await.unwrap();
     }
-    let numbers: Vec<u64> = waiting(&journal).iter().map(|entry| entry.number).collect();
+    let numbers: Vec<u64> = unreleased(&journal).iter().map(|entry| entry.number).collect();
     assert_eq!(numbers, (1..=200).collect::<Vec<_>>());
     journal.record(&conversation_created(1)).await.unwrap();
-    assert_eq!(waiting(&journal).len(), 1, "from memory again");
+    assert_eq!(unreleased(&journal).len(), 1, "from memory again");
 }

@@ -2,25 +2,25 @@
 //!
 //! Pure.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
-use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
+
+use crate::json::lenient::BorrowedText;
 
 /// The object with this value for the member. Of several of the same name the last one counts, and is the one that changes;
 /// a member that is not there comes first. What is no object stays as it is.
 pub fn with_member(body: &Bytes, name: &str, value: &serde_json::Value) -> Bytes {
-    let Ok(found) = Found::read(body, name) else { return body.clone() };
+    let Ok(found) = FoundMember::find(body, name) else { return body.clone() };
     let text = value.to_string();
     let (before, after, between) = match found {
-        Found { value: Some(old), .. } => {
+        FoundMember { value: Some(old), .. } => {
             let start = old.get().as_ptr().addr() - body.as_ptr().addr();
             (&body[..start], &body[start + old.get().len()..], text)
         }
-        Found { value: None, is_empty } => {
+        FoundMember { value: None, is_empty } => {
             let Some(brace) = body.iter().position(|byte| *byte == b'{') else { return body.clone() };
             let comma = if is_empty { "" } else { "," };
             (&body[..=brace], &body[brace + 1..], format!("{}:{text}{comma}", serde_json::Value::from(name)))
@@ -31,30 +31,28 @@ pub fn with_member(body: &Bytes, name: &str, value: &serde_json::Value) -> Bytes
 
 /// Whether the object has a member of this name that is not null.
 pub fn has_member(body: &[u8], name: &str) -> bool {
-    Found::read(body, name).is_ok_and(|found| found.value.is_some_and(|value| value.get() != "null"))
+    FoundMember::find(body, name).is_ok_and(|found| found.value.is_some_and(|value| value.get() != "null"))
 }
 
 /// What there is of a member.
-struct Found<'a> {
+struct FoundMember<'a> {
     value: Option<&'a RawValue>,
     is_empty: bool,
 }
 
-impl<'a> Found<'a> {
-    fn read(body: &'a [u8], name: &str) -> serde_json::Result<Self> {
-        struct Search<'n>(&'n str);
-        #[derive(Deserialize)]
-        struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-        impl<'de> Visitor<'de> for Search<'_> {
-            type Value = Found<'de>;
+impl<'a> FoundMember<'a> {
+    fn find(body: &'a [u8], name: &str) -> serde_json::Result<Self> {
+        struct MemberVisitor<'n>(&'n str);
+        impl<'de> Visitor<'de> for MemberVisitor<'_> {
+            type Value = FoundMember<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a JSON object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found<'de>, A::Error> {
-                let mut found = Found { value: None, is_empty: true };
-                while let Some(Name(name)) = map.next_key()? {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FoundMember<'de>, A::Error> {
+                let mut found = FoundMember { value: None, is_empty: true };
+                while let Some(BorrowedText(name)) = map.next_key()? {
                     found.is_empty = false;
                     if name == self.0 {
                         found.value = Some(map.next_value()?);
@@ -66,7 +64,7 @@ impl<'a> Found<'a> {
             }
         }
         let mut deserializer = serde_json::Deserializer::from_slice(body);
-        serde::Deserializer::deserialize_map(&mut deserializer, Search(name))
+        serde::Deserializer::deserialize_map(&mut deserializer, MemberVisitor(name))
     }
 }
 
@@ -75,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_else_changes() {
+    fn only_the_named_member_changes() {
         let cases = [
             (
                 r#" {"a" : 1.0, "model" :"x" , "b":[{"model":2}]} "#,
@@ -90,7 +88,7 @@ mod tests {
         ];
         for (body, expected) in cases {
             let changed = with_member(&Bytes::from_static(body.as_bytes()), "model", &"new".into());
-            assert_eq!(std::str::from_utf8(&changed).unwrap(), expected);
+            assert_eq!(std::str::from_utf8(&changed).unwrap(), expected, "{body}");
         }
         assert!(has_member(br#"{"model":"x"}"#, "model"));
         assert!(!has_member(br#"{"model":null}"#, "model") && !has_member(b"{}", "model") && !has_member(b"", "model"));

@@ -25,6 +25,10 @@ pub struct Object<T>(pub Option<T>);
 #[derive(Debug)]
 pub struct List<T>(pub Vec<T>);
 
+/// A string, borrowed where it has no escapes.
+#[derive(Debug, Deserialize)]
+pub struct BorrowedText<'a>(#[serde(borrow)] pub Cow<'a, str>);
+
 /// The members of an object, in order, their values as sent.
 #[derive(Debug, Default)]
 pub struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
@@ -43,19 +47,19 @@ impl<T> Default for List<T> {
 
 impl Text<'_> {
     /// The text, if there is any and it is not empty.
-    pub fn filled(&self) -> Option<&str> {
+    pub fn non_empty(&self) -> Option<&str> {
         self.0.as_deref().filter(|text| !text.is_empty())
     }
 }
 
 impl<'a> Members<'a> {
     /// The value of a member; of several with the same name, the last, as most parsers have it.
-    pub fn raw(&self, name: &str) -> Option<&'a RawValue> {
-        self.0.iter().rev().find(|(known, _)| known == name).map(|(_, value)| *value)
+    pub fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.0.iter().rev().find(|(member_name, _)| member_name == name).map(|(_, value)| *value)
     }
 
     /// An object of these members.
-    pub fn write<'m>(members: impl Iterator<Item = (&'m str, &'m str)>) -> String {
+    pub fn to_json<'m>(members: impl Iterator<Item = (&'m str, &'m str)>) -> String {
         let mut json = String::with_capacity(512);
         json.push('{');
         for (name, value) in members {
@@ -88,10 +92,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-                #[derive(Deserialize)]
-                struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
                 let mut members = Vec::new();
-                while let Some((Name(name), value)) = map.next_entry()? {
+                while let Some((BorrowedText(name), value)) = map.next_entry()? {
                     members.push((name, value));
                 }
                 Ok(Members(members))
@@ -225,7 +227,7 @@ pub fn compact(raw: &RawValue) -> String {
     while let Some(quote) = rest.find('"') {
         let (before, quoted) = rest.split_at(quote);
         compact.extend(before.split_ascii_whitespace());
-        let (string, after) = quoted.split_at(length_of_quoted(quoted.as_bytes()).unwrap_or(quoted.len()));
+        let (string, after) = quoted.split_at(quoted_string_length(quoted.as_bytes()).unwrap_or(quoted.len()));
         compact.push_str(string);
         rest = after;
     }
@@ -234,7 +236,7 @@ pub fn compact(raw: &RawValue) -> String {
 }
 
 /// How long the string is that begins with the quotation mark here, both marks included.
-pub fn length_of_quoted(quoted: &[u8]) -> Option<usize> {
+pub fn quoted_string_length(quoted: &[u8]) -> Option<usize> {
     let mut at = 1;
     loop {
         at += memchr::memchr2(b'"', b'\\', quoted.get(at..)?)?;
@@ -247,7 +249,7 @@ pub fn length_of_quoted(quoted: &[u8]) -> Option<usize> {
 }
 
 /// Text, whatever the value: a string as it is, anything else as its JSON; nothing for `null` and empty text.
-pub fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+pub fn text_or_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(match serde_json::Value::deserialize(deserializer)? {
         serde_json::Value::Null => None,
         serde_json::Value::String(text) => Some(text),
@@ -273,15 +275,15 @@ mod tests {
     }
 
     #[test]
-    fn members_are_written_as_they_were_read_whatever_their_names() {
+    fn members_are_written_as_they_were_read() {
         let json = r#"{"model":"m","a \"quoted\" name":1,"back\\slash":[1, 2],"line\n":{"é":null},"":true}"#;
         let members: Members<'_> = serde_json::from_str(json).unwrap();
-        let written = Members::write(members.0.iter().map(|(name, value)| (name.as_ref(), value.get())));
+        let written = Members::to_json(members.0.iter().map(|(name, value)| (name.as_ref(), value.get())));
         assert_eq!(written, json);
     }
 
     #[test]
-    fn what_makes_no_sense_is_nothing_and_the_rest_is_read() {
+    fn values_of_unexpected_types_are_absent_and_the_rest_is_read() {
         for odd in ["null", "true", "-1", "1.5", "[1,[2]]", "{\"a\":{}}"] {
             let json = format!(r#"{{"text":{odd},"count":{odd},"inner":[{odd}],"list":"x","other":{odd}}}"#);
             let sample: Sample<'_> = serde_json::from_str(&json).unwrap();
@@ -290,9 +292,9 @@ mod tests {
         }
         let sample: Sample<'_> =
             serde_json::from_str(r#"{"text":"a\nb","count":7.0,"inner":{"text":"x"},"list":[1,"2",3]}"#).unwrap();
-        assert_eq!(sample.text.filled(), Some("a\nb"));
+        assert_eq!(sample.text.non_empty(), Some("a\nb"));
         assert_eq!(sample.count.0, Some(7));
-        assert_eq!(sample.inner.0.unwrap().text.filled(), Some("x"));
+        assert_eq!(sample.inner.0.unwrap().text.non_empty(), Some("x"));
         assert_eq!(sample.list.0, [Count(Some(1)), Count(None), Count(Some(3))]);
     }
 }

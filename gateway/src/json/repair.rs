@@ -8,71 +8,71 @@ use serde_json::value::RawValue;
 use crate::json::lenient::Members;
 
 /// How deep objects are looked into for members that come twice. Nothing that is read lies deeper.
-const MOST_DEPTH: u32 = 16;
+const MAX_DEPTH: u32 = 16;
 
 /// A value of a known shape if it has that shape, else nothing.
-pub fn shaped<T: DeserializeOwned>(json: &str) -> Option<T> {
-    serde_json::from_str(json).ok().or_else(|| serde_json::from_str(&once_each(json.as_bytes())?).ok())
+pub fn parse<T: DeserializeOwned>(json: &str) -> Option<T> {
+    serde_json::from_str(json).ok().or_else(|| serde_json::from_str(&dedup_members(json.as_bytes())?).ok())
 }
 
 /// JSON that could not be read, such that it can be, and the note that says what was amiss.
-pub fn righted(json: &[u8]) -> Option<(String, &'static str)> {
-    let once = once_each(json).map(|json| (json, "repeated_member"));
-    once.or_else(|| mended(json).map(|json| (json, "text_mended")))
+pub fn repair(json: &[u8]) -> Option<(String, &'static str)> {
+    let deduplicated = dedup_members(json).map(|json| (json, "repeated_member"));
+    deduplicated.or_else(|| replace_invalid_text(json).map(|json| (json, "text_mended")))
 }
 
 /// JSON with what is no text in it replaced by U+FFFD: bytes that are no UTF-8, and halves of surrogate pairs, which some
 /// send in two chunks. `None` if there is nothing of the kind, or no JSON all the same.
-pub fn mended(json: &[u8]) -> Option<String> {
+pub fn replace_invalid_text(json: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(json);
-    let mut mended = String::with_capacity(text.len());
+    let mut replaced = String::with_capacity(text.len());
     let mut rest = text.as_ref();
-    while let Some(at) = rest.find('\\') {
-        let (before, escape) = rest.split_at(at);
-        mended.push_str(before);
-        let length = match (surrogate(escape), escape.get(6..).and_then(surrogate)) {
+    while let Some(offset) = rest.find('\\') {
+        let (before, escape) = rest.split_at(offset);
+        replaced.push_str(before);
+        let length = match (surrogate_code_unit(escape), escape.get(6..).and_then(surrogate_code_unit)) {
             (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => 12,
             (Some(0xD800..=0xDFFF), _) => {
-                mended.push_str("\\ufffd");
+                replaced.push_str("\\ufffd");
                 rest = &escape[6..];
                 continue;
             }
             _ => escape.char_indices().nth(2).map_or(escape.len(), |(length, _)| length),
         };
-        mended.push_str(&escape[..length]);
+        replaced.push_str(&escape[..length]);
         rest = &escape[length..];
     }
-    mended.push_str(rest);
-    (mended.as_bytes() != json && serde_json::from_str::<IgnoredAny>(&mended).is_ok()).then_some(mended)
+    replaced.push_str(rest);
+    (replaced.as_bytes() != json && serde_json::from_str::<IgnoredAny>(&replaced).is_ok()).then_some(replaced)
 }
 
 /// JSON in which no object has a member twice: of several of the same name the last one stands, as most parsers have it.
 /// `None` if there is none such, or no JSON.
-pub fn once_each(json: &[u8]) -> Option<String> {
+pub fn dedup_members(json: &[u8]) -> Option<String> {
     let raw: &RawValue = serde_json::from_slice(json).ok()?;
     let mut written = String::with_capacity(json.len());
-    write_once_each(raw, MOST_DEPTH, &mut written).then_some(written)
+    write_deduplicated(raw, MAX_DEPTH, &mut written).then_some(written)
 }
 
 /// Writes a value without what is repeated in it; whether anything was.
-fn write_once_each(raw: &RawValue, depth: u32, written: &mut String) -> bool {
+fn write_deduplicated(raw: &RawValue, depth: u32, written: &mut String) -> bool {
     let mut is_repeated = false;
     match raw.get().as_bytes()[0] {
         b'{' if depth > 0
             && let Ok(Members(members)) = serde_json::from_str(raw.get()) =>
         {
-            let last: HashMap<&str, usize> =
+            let last_position: HashMap<&str, usize> =
                 members.iter().enumerate().map(|(place, (name, _))| (name.as_ref(), place)).collect();
-            is_repeated = last.len() < members.len();
-            let kept = members.iter().enumerate().filter(|(place, (name, _))| last[name.as_ref()] == *place);
+            is_repeated = last_position.len() < members.len();
+            let kept = members.iter().enumerate().filter(|(place, (name, _))| last_position[name.as_ref()] == *place);
             let values: Vec<(&str, String)> = kept
                 .map(|(_, (name, value))| {
                     let mut once = String::new();
-                    is_repeated |= write_once_each(value, depth - 1, &mut once);
+                    is_repeated |= write_deduplicated(value, depth - 1, &mut once);
                     (name.as_ref(), once)
                 })
                 .collect();
-            written.push_str(&Members::write(values.iter().map(|(name, value)| (*name, value.as_str()))));
+            written.push_str(&Members::to_json(values.iter().map(|(name, value)| (*name, value.as_str()))));
         }
         b'[' if depth > 0
             && let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(raw.get()) =>
@@ -82,7 +82,7 @@ fn write_once_each(raw: &RawValue, depth: u32, written: &mut String) -> bool {
                 if place > 0 {
                     written.push(',');
                 }
-                is_repeated |= write_once_each(item, depth - 1, written);
+                is_repeated |= write_deduplicated(item, depth - 1, written);
             }
             written.push(']');
         }
@@ -92,7 +92,7 @@ fn write_once_each(raw: &RawValue, depth: u32, written: &mut String) -> bool {
 }
 
 /// The code unit of an escape such as `\ud83d` that this text begins with.
-fn surrogate(escape: &str) -> Option<u16> {
+fn surrogate_code_unit(escape: &str) -> Option<u16> {
     let digits = escape.strip_prefix("\\u")?.get(..4)?;
     u16::from_str_radix(digits, 16).ok()
 }
@@ -102,9 +102,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_text_is_mended() {
+    fn invalid_text_is_replaced() {
         let check = |json: &[u8], expected: Option<&str>| {
-            assert_eq!(mended(json).as_deref(), expected, "{}", String::from_utf8_lossy(json));
+            assert_eq!(replace_invalid_text(json).as_deref(), expected, "{}", String::from_utf8_lossy(json));
         };
         check(br#"{"a":"\ud83d"}"#, Some(r#"{"a":"\ufffd"}"#));
         check(br#"{"a":"\ude00\ud83d\ude00"}"#, Some(r#"{"a":"\ufffd\ud83d\ude00"}"#));
@@ -115,9 +115,9 @@ mod tests {
     }
 
     #[test]
-    fn of_members_that_come_twice_the_last_stands() {
+    fn the_last_of_repeated_members_is_kept() {
         let check = |json: &str, expected: Option<&str>| {
-            assert_eq!(once_each(json.as_bytes()).as_deref(), expected, "{json}");
+            assert_eq!(dedup_members(json.as_bytes()).as_deref(), expected, "{json}");
         };
         check(r#"{"a":1,"b":2,"a":3.0}"#, Some(r#"{"b":2,"a":3.0}"#));
         check(

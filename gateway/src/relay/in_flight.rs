@@ -5,21 +5,21 @@ use std::time::Duration;
 use rand::RngExt as _;
 use tokio::time::Instant;
 
-use crate::journal::Entry;
+use crate::journal::JournalEntry;
 
 /// An event that is published and not acknowledged.
-pub(super) struct InFlight {
-    pub(super) entry: Entry,
-    pub(super) since: Instant,
+pub(super) struct InFlightEvent {
+    pub(super) entry: JournalEntry,
+    pub(super) first_published_at: Instant,
     /// When to publish it again, if nothing has been heard by then.
-    pub(super) again_at: Instant,
-    pub(super) tries: u32,
-    pub(super) why: Why,
+    pub(super) resend_at: Instant,
+    pub(super) resends: u32,
+    pub(super) reason: PublishReason,
 }
 
 /// Why an event is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum PublishReason {
     /// The broker has not had it.
     New,
     /// It was released, and the broker has lost it.
@@ -28,7 +28,7 @@ pub(super) enum Why {
 
 /// Which events to publish again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Due {
+pub(super) enum ResendScope {
     /// The connection is new: whatever was on the old one may be lost.
     Everything,
     /// No acknowledgement in time.
@@ -36,7 +36,7 @@ pub(super) enum Due {
 }
 
 /// How long to wait after so many tries: 250 ms, doubling, up to 8 s, and up to a quarter more so that gateways spread out.
-pub(super) fn backoff(tries: u32) -> Duration {
-    let base = Duration::from_millis(250) * 2_u32.pow(tries.min(5));
+pub(super) fn backoff(resends: u32) -> Duration {
+    let base = Duration::from_millis(250) * 2_u32.pow(resends.min(5));
     base + base.mul_f64(rand::rng().random_range(0.0..0.25))
 }

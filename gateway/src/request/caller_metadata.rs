@@ -10,7 +10,7 @@ use shared::event::CallerMetadata;
 use crate::request::invalid_request::InvalidRequest;
 
 /// Where tags stand: separated by commas.
-pub const TAGS: &str = "x-stenograph-tags";
+pub const TAGS_HEADER: &str = "x-stenograph-tags";
 
 const MAX_TAGS: usize = 16;
 const MAX_TAG_BYTES: usize = 64;
@@ -19,14 +19,14 @@ const MAX_METADATA_BYTES: usize = 8 << 10;
 
 /// Reads it. What an upstream may understand in its own way is no mistake here: a `user` or `metadata` beyond the bounds, or
 /// of another form, is left out (it stays among the parameters). Tags are the gateway's own, and mistakes in them are named.
-pub fn read(parameters: &RawValue, headers: &HeaderMap) -> Result<Option<CallerMetadata>, InvalidRequest> {
-    let mut found = CallerMetadata { tags: tags(headers)?, ..CallerMetadata::default() };
+pub fn parse(parameters: &RawValue, headers: &HeaderMap) -> Result<Option<CallerMetadata>, InvalidRequest> {
+    let mut found = CallerMetadata { tags: parse_tags(headers)?, ..CallerMetadata::default() };
     let text = parameters.get();
     if [r#""user""#, r#""metadata""#]
         .iter()
         .any(|name| memchr::memmem::find(text.as_bytes(), name.as_bytes()).is_some())
     {
-        let members: Members<'_> = serde_json::from_str(text).unwrap_or_default();
+        let members: MetadataMembers<'_> = serde_json::from_str(text).unwrap_or_default();
         found.user = members
             .user
             .and_then(|raw| serde_json::from_str::<String>(raw.get()).ok())
@@ -41,20 +41,20 @@ pub fn read(parameters: &RawValue, headers: &HeaderMap) -> Result<Option<CallerM
 }
 
 #[derive(Default, Deserialize)]
-struct Members<'a> {
+struct MetadataMembers<'a> {
     #[serde(default, borrow)]
     user: Option<&'a RawValue>,
     #[serde(default, borrow)]
     metadata: Option<&'a RawValue>,
 }
 
-fn tags(headers: &HeaderMap) -> Result<Vec<String>, InvalidRequest> {
+fn parse_tags(headers: &HeaderMap) -> Result<Vec<String>, InvalidRequest> {
     let mut tags: Vec<String> = Vec::new();
-    for value in headers.get_all(TAGS) {
-        let text = value.to_str().map_err(|_| invalid())?;
+    for value in headers.get_all(TAGS_HEADER) {
+        let text = value.to_str().map_err(|_| invalid_tags())?;
         for tag in text.split(',').map(str::trim).filter(|tag| !tag.is_empty()) {
             if tag.len() > MAX_TAG_BYTES || (tags.len() == MAX_TAGS && !tags.iter().any(|known| known == tag)) {
-                return Err(invalid());
+                return Err(invalid_tags());
             }
             if !tags.iter().any(|known| known == tag) {
                 tags.push(tag.to_owned());
@@ -64,9 +64,9 @@ fn tags(headers: &HeaderMap) -> Result<Vec<String>, InvalidRequest> {
     Ok(tags)
 }
 
-fn invalid() -> InvalidRequest {
+fn invalid_tags() -> InvalidRequest {
     let message = format!(
-        "{TAGS}: expected at most {MAX_TAGS} tags of 1 to {MAX_TAG_BYTES} visible ascii characters, separated by commas"
+        "{TAGS_HEADER}: expected at most {MAX_TAGS} tags of 1 to {MAX_TAG_BYTES} visible ascii characters, separated by commas"
     );
     InvalidRequest { message, param: None }
 }
@@ -75,30 +75,30 @@ fn invalid() -> InvalidRequest {
 mod tests {
     use super::*;
 
-    fn read(parameters: &str, tags: &[&str]) -> Result<Option<serde_json::Value>, String> {
+    fn parse(parameters: &str, tags: &[&str]) -> Result<Option<serde_json::Value>, String> {
         let parameters = RawValue::from_string(parameters.to_owned()).unwrap();
         let mut headers = HeaderMap::new();
         for tag in tags {
-            headers.append(TAGS, tag.parse().unwrap());
+            headers.append(TAGS_HEADER, tag.parse().unwrap());
         }
-        let found = super::read(&parameters, &headers).map_err(|error| error.message)?;
+        let found = super::parse(&parameters, &headers).map_err(|error| error.message)?;
         Ok(found.map(|found| serde_json::to_value(found).unwrap()))
     }
 
     #[test]
-    fn what_was_said_is_found_within_bounds() {
+    fn user_metadata_and_tags_are_read_within_bounds() {
         let json = |text: &str| Ok(Some(serde_json::from_str(text).unwrap()));
-        assert_eq!(read(r#"{"model":"m"}"#, &[]), Ok(None));
+        assert_eq!(parse(r#"{"model":"m"}"#, &[]), Ok(None));
         assert_eq!(
-            read(r#"{"user":"u-1","metadata":{"a":[1.0]}}"#, &[]),
+            parse(r#"{"user":"u-1","metadata":{"a":[1.0]}}"#, &[]),
             json(r#"{"user":"u-1","metadata":{"a":[1.0]}}"#)
         );
-        assert_eq!(read("{}", &["a, b", "b,c ,"]), json(r#"{"tags":["a","b","c"]}"#));
-        assert_eq!(read(r#"{"user":7,"metadata":"x"}"#, &[]), Ok(None), "somebody else's to refuse");
+        assert_eq!(parse("{}", &["a, b", "b,c ,"]), json(r#"{"tags":["a","b","c"]}"#));
+        assert_eq!(parse(r#"{"user":7,"metadata":"x"}"#, &[]), Ok(None), "somebody else's to refuse");
         let long = format!(r#"{{"user":"u","metadata":{{"a":"{}"}}}}"#, "x".repeat(9000));
-        assert_eq!(read(&long, &[]), json(r#"{"user":"u"}"#));
-        assert!(read("{}", &[&"x".repeat(65)]).unwrap_err().starts_with("x-stenograph-tags: expected at most 16"));
+        assert_eq!(parse(&long, &[]), json(r#"{"user":"u"}"#));
+        assert!(parse("{}", &[&"x".repeat(65)]).unwrap_err().starts_with("x-stenograph-tags: expected at most 16"));
         let many: Vec<String> = (0..17).map(|number| number.to_string()).collect();
-        assert!(read("{}", &[&many.join(",")]).is_err());
+        assert!(parse("{}", &[&many.join(",")]).is_err());
     }
 }

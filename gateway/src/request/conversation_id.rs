@@ -86,7 +86,7 @@ impl ConversationKeys {
     }
 
     /// The id in this text, if it is one that was made for this user.
-    pub fn open(&self, user: &UserId, text: &str) -> Option<ConversationId> {
+    pub fn verify(&self, user: &UserId, text: &str) -> Option<ConversationId> {
         let id = Uuid::try_parse(text).ok()?;
         if id.get_version_num() != 8 {
             return None;
@@ -146,13 +146,13 @@ mod tests {
     }
 
     #[test]
-    fn an_id_opens_for_its_user_alone() {
+    fn an_id_is_valid_for_its_user_alone() {
         let (keys, alice, bob) = (keys(), user("alice"), user("bob"));
         let id = keys.mint(&alice, OffsetDateTime::now_utc()).to_string();
-        assert!(keys.open(&alice, &id).is_some());
-        assert!(keys.open(&bob, &id).is_none());
-        assert!(keys.open(&alice, "not an id").is_none());
-        assert!(keys.open(&alice, &Uuid::now_v7().to_string()).is_none());
+        assert!(keys.verify(&alice, &id).is_some());
+        assert!(keys.verify(&bob, &id).is_none());
+        assert!(keys.verify(&alice, "not an id").is_none());
+        assert!(keys.verify(&alice, &Uuid::now_v7().to_string()).is_none());
     }
 
     #[test]
@@ -172,8 +172,8 @@ mod tests {
         assert_eq!(id, there.derive(&alice, "thread-1"));
         assert_ne!(id, here.derive(&alice, "thread-2"));
         assert_ne!(id, here.derive(&bob, "thread-1"));
-        assert!(here.open(&alice, &id.to_string()).is_some(), "what was returned can be sent back");
-        assert!(here.open(&bob, &id.to_string()).is_none());
+        assert!(here.verify(&alice, &id.to_string()).is_some(), "what was returned can be sent back");
+        assert!(here.verify(&bob, &id.to_string()).is_none());
         // The boundary between user and thread is part of what is hashed.
         assert_ne!(here.derive(&user("ab"), "c"), here.derive(&user("a"), "bc"));
     }
@@ -184,10 +184,10 @@ mod tests {
         let old = keys();
         let new = ConversationKeys::parse(&format!("{},{}", key(2, 9), key(1, 7))).unwrap();
         let id = old.mint(&alice, OffsetDateTime::now_utc()).to_string();
-        assert!(new.open(&alice, &id).is_some());
+        assert!(new.verify(&alice, &id).is_some());
         assert_eq!(new.derive(&alice, "t"), old.derive(&alice, "t"));
         let id = new.mint(&alice, OffsetDateTime::now_utc()).to_string();
-        assert!(old.open(&alice, &id).is_none(), "signed with the new key");
+        assert!(old.verify(&alice, &id).is_none(), "signed with the new key");
     }
 
     #[test]
@@ -199,11 +199,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_changed_bit_is_accepted(bit in 0..128_usize) {
+        fn an_id_with_a_changed_bit_is_refused(bit in 0..128_usize) {
             let (keys, alice) = (keys(), user("alice"));
             let mut bytes = *keys.mint(&alice, OffsetDateTime::now_utc()).0.as_bytes();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(keys.open(&alice, &Uuid::from_bytes(bytes).to_string()).is_none());
+            prop_assert!(keys.verify(&alice, &Uuid::from_bytes(bytes).to_string()).is_none());
         }
     }
 }

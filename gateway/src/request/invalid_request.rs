@@ -10,14 +10,14 @@ pub struct InvalidRequest {
     pub param: Option<&'static str>,
 }
 
-pub(super) fn not_json(error: &serde_json::Error) -> InvalidRequest {
+pub(super) fn not_an_object(error: &serde_json::Error) -> InvalidRequest {
     InvalidRequest { message: format!("expected a JSON object: {error}"), param: None }
 }
 
-pub(super) fn invalid(param: &'static str, problem: &str) -> InvalidRequest {
+pub(super) fn invalid_member(param: &'static str, problem: &str) -> InvalidRequest {
     InvalidRequest { message: format!("{param}: {problem}"), param: Some(param) }
 }
 
-pub(super) fn missing(param: &'static str, expected: &str) -> InvalidRequest {
-    invalid(param, &format!("missing; expected {expected}"))
+pub(super) fn missing_member(param: &'static str, expected: &str) -> InvalidRequest {
+    invalid_member(param, &format!("missing; expected {expected}"))
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::invalid_request::{InvalidRequest, invalid, missing, not_json};
+use super::invalid_request::{InvalidRequest, invalid_member, missing_member, not_an_object};
 use crate::json::lenient::{List, Members, Object, Text};
 
 /// The message that the client adds.
@@ -17,10 +17,10 @@ pub struct NewMessage {
     pub text: String,
 }
 
-type Asked = Result<(Box<RawValue>, Option<NewMessage>), InvalidRequest>;
+type ParsedMessages = Result<(Box<RawValue>, Option<NewMessage>), InvalidRequest>;
 
 /// In the messages of a chat completion.
-pub(super) fn in_chat(members: &Members<'_>) -> Asked {
+pub(super) fn from_chat_completions(members: &Members<'_>) -> ParsedMessages {
     #[derive(Deserialize)]
     struct Message<'a> {
         #[serde(borrow)]
@@ -28,15 +28,18 @@ pub(super) fn in_chat(members: &Members<'_>) -> Asked {
         #[serde(default, borrow)]
         content: Option<&'a RawValue>,
     }
-    let (messages, list) = messages(members)?;
+    let (messages, list) = messages_list(members)?;
     let mut new = None;
-    for (place, raw) in list.iter().enumerate().rev() {
+    for (index, raw) in list.iter().enumerate().rev() {
         let message: Message<'_> = serde_json::from_str(raw.get())
-            .map_err(|_| invalid("messages", &format!("expected an object with a role at messages[{place}]")))?;
+            .map_err(|_| invalid_member("messages", &format!("expected an object with a role at messages[{index}]")))?;
         if new.is_none() && matches!(message.role.as_ref(), "user" | "tool" | "function") {
             let text = match message.content {
-                Some(content) => text_of(content).ok_or_else(|| {
-                    invalid("messages", &format!("expected text or a list of parts at messages[{place}].content"))
+                Some(content) => content_text(content).ok_or_else(|| {
+                    invalid_member(
+                        "messages",
+                        &format!("expected text or a list of parts at messages[{index}].content"),
+                    )
                 })?,
                 None => String::new(),
             };
@@ -47,7 +50,7 @@ pub(super) fn in_chat(members: &Members<'_>) -> Asked {
 }
 
 /// In the messages of an Anthropic request, where the result of a tool call is a part of a user's message.
-pub(super) fn in_messages(members: &Members<'_>) -> Asked {
+pub(super) fn from_anthropic_messages(members: &Members<'_>) -> ParsedMessages {
     #[derive(Deserialize)]
     struct Message<'a> {
         #[serde(borrow)]
@@ -55,17 +58,17 @@ pub(super) fn in_messages(members: &Members<'_>) -> Asked {
         #[serde(borrow)]
         content: &'a RawValue,
     }
-    let (messages, list) = messages(members)?;
+    let (messages, list) = messages_list(members)?;
     let mut new = None;
-    for (place, raw) in list.iter().enumerate().rev() {
+    for (index, raw) in list.iter().enumerate().rev() {
         let message: Message<'_> = serde_json::from_str(raw.get()).map_err(|_| {
-            invalid("messages", &format!("expected an object with a role and a content at messages[{place}]"))
+            invalid_member("messages", &format!("expected an object with a role and a content at messages[{index}]"))
         })?;
         if new.is_none() && message.role == "user" {
             let expected = "expected text or a list of blocks at";
-            let text = text_of(message.content)
-                .ok_or_else(|| invalid("messages", &format!("{expected} messages[{place}].content")))?;
-            let results = results_in(message.content);
+            let text = content_text(message.content)
+                .ok_or_else(|| invalid_member("messages", &format!("{expected} messages[{index}].content")))?;
+            let results = tool_results_text(message.content);
             new = Some(match results {
                 Some(results) if text.is_empty() => NewMessage { role: "tool".to_owned(), text: results },
                 _ => NewMessage { role: "user".to_owned(), text },
@@ -76,7 +79,7 @@ pub(super) fn in_messages(members: &Members<'_>) -> Asked {
 }
 
 /// In the input of a responses request: a text, or items. What cannot be read is the upstream's to judge.
-pub(super) fn in_input(members: &Members<'_>) -> Asked {
+pub(super) fn from_responses_input(members: &Members<'_>) -> ParsedMessages {
     #[derive(Deserialize)]
     struct Item<'a> {
         #[serde(default, borrow, rename = "type")]
@@ -89,43 +92,44 @@ pub(super) fn in_input(members: &Members<'_>) -> Asked {
         output: Option<&'a RawValue>,
     }
     let expected = "text or a list of items";
-    let Some(input) = members.raw("input").filter(|raw| raw.get() != "null") else {
-        let goes_on = ["prompt", "previous_response_id", "conversation"].iter().any(|name| members.raw(name).is_some());
-        let nothing = RawValue::from_string("[]".to_owned()).map_err(|error| not_json(&error))?;
-        return if goes_on { Ok((nothing, None)) } else { Err(missing("input", expected)) };
+    let Some(input) = members.get("input").filter(|raw| raw.get() != "null") else {
+        let continues_conversation =
+            ["prompt", "previous_response_id", "conversation"].iter().any(|name| members.get(name).is_some());
+        let empty_input = RawValue::from_string("[]".to_owned()).map_err(|error| not_an_object(&error))?;
+        return if continues_conversation { Ok((empty_input, None)) } else { Err(missing_member("input", expected)) };
     };
     if let Ok(text) = serde_json::from_str::<Cow<'_, str>>(input.get()) {
         let new = NewMessage { role: "user".to_owned(), text: text.into_owned() };
         return Ok((input.to_owned(), Some(new)));
     }
     if !input.get().starts_with('[') {
-        return Err(invalid("input", &format!("expected {expected}")));
+        return Err(invalid_member("input", &format!("expected {expected}")));
     }
     let List(items) = serde_json::from_str::<List<Object<Item<'_>>>>(input.get()).unwrap_or_default();
     let new = items.iter().rev().filter_map(|item| item.0.as_ref()).find_map(|item| {
-        let text = |raw: Option<&RawValue>| raw.and_then(text_of).unwrap_or_default();
-        if item.role.filled() == Some("user") {
+        let text = |raw: Option<&RawValue>| raw.and_then(content_text).unwrap_or_default();
+        if item.role.non_empty() == Some("user") {
             return Some(NewMessage { role: "user".to_owned(), text: text(item.content) });
         }
-        let is_result = item.kind.filled().is_some_and(|kind| kind.ends_with("_output"));
+        let is_result = item.kind.non_empty().is_some_and(|kind| kind.ends_with("_output"));
         is_result.then(|| NewMessage { role: "tool".to_owned(), text: text(item.output) })
     });
     Ok((input.to_owned(), new))
 }
 
 /// The `messages` member, as sent and as a list of at least one.
-fn messages<'a>(members: &Members<'a>) -> Result<(Box<RawValue>, Vec<&'a RawValue>), InvalidRequest> {
-    let messages = members.raw("messages").ok_or_else(|| missing("messages", "a list of messages"))?;
+fn messages_list<'a>(members: &Members<'a>) -> Result<(Box<RawValue>, Vec<&'a RawValue>), InvalidRequest> {
+    let messages = members.get("messages").ok_or_else(|| missing_member("messages", "a list of messages"))?;
     let list: Vec<&RawValue> =
-        serde_json::from_str(messages.get()).map_err(|_| invalid("messages", "expected a list of messages"))?;
+        serde_json::from_str(messages.get()).map_err(|_| invalid_member("messages", "expected a list of messages"))?;
     if list.is_empty() {
-        return Err(invalid("messages", "expected at least one message"));
+        return Err(invalid_member("messages", "expected at least one message"));
     }
     Ok((messages.to_owned(), list))
 }
 
 /// The text of a content: a string, or a list of parts some of which have text.
-fn text_of(content: &RawValue) -> Option<String> {
+fn content_text(content: &RawValue) -> Option<String> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Content {
@@ -157,7 +161,7 @@ fn text_of(content: &RawValue) -> Option<String> {
 }
 
 /// The text of the tool results among these blocks, if there are any.
-fn results_in(content: &RawValue) -> Option<String> {
+fn tool_results_text(content: &RawValue) -> Option<String> {
     #[derive(Deserialize)]
     struct Block<'a> {
         #[serde(default, borrow, rename = "type")]
@@ -167,7 +171,7 @@ fn results_in(content: &RawValue) -> Option<String> {
     }
     let List(blocks) = serde_json::from_str::<List<Object<Block<'_>>>>(content.get()).ok()?;
     let results = blocks.iter().filter_map(|block| block.0.as_ref());
-    let results = results.filter(|block| block.kind.filled() == Some("tool_result"));
-    let texts: Vec<String> = results.map(|block| block.content.and_then(text_of).unwrap_or_default()).collect();
+    let results = results.filter(|block| block.kind.non_empty() == Some("tool_result"));
+    let texts: Vec<String> = results.map(|block| block.content.and_then(content_text).unwrap_or_default()).collect();
     (!texts.is_empty()).then(|| texts.concat())
 }

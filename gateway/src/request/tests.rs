@@ -1,18 +1,18 @@
 use super::*;
 
-fn parse(body: &str, surface: Surface) -> Result<ChatRequest, InvalidRequest> {
+fn parse(body: &str, surface: ApiSurface) -> Result<ChatRequest, InvalidRequest> {
     ChatRequest::parse(&Bytes::copy_from_slice(body.as_bytes()), surface)
 }
 
 #[test]
-fn what_a_frontend_sends_today() {
+fn a_frontends_request_streams_and_asks_for_usage() {
     let body = r#"{"messages":[{"role":"system","content":"be brief"},{"role":"user","content":"hé\n"}],"model":"m","temperature":0.7}"#;
-    let request = parse(body, Surface::Frontend).unwrap();
-    assert!(request.stream && request.strips_usage);
+    let request = parse(body, ApiSurface::Frontend).unwrap();
+    assert!(request.stream && request.added_usage_option);
     assert_eq!(request.temperature, Some(0.7));
     assert_eq!(request.new_message, Some(NewMessage { role: "user".into(), text: "hé\n".into() }));
     assert_eq!(request.parameters.get(), r#"{"model":"m","temperature":0.7}"#);
-    let forward: serde_json::Value = serde_json::from_slice(&request.forward).unwrap();
+    let forward: serde_json::Value = serde_json::from_slice(&request.upstream_body).unwrap();
     assert_eq!(forward["stream"], true);
     assert_eq!(forward["stream_options"]["include_usage"], true);
     assert_eq!(forward["messages"][1]["content"], "hé\n");
@@ -24,47 +24,48 @@ fn an_openai_body_is_forwarded_as_sent() {
         r#" {"model":"m" , "messages":[{"role":"user","content":"x"}],"x":1e2}"#,
         r#"{"stream":true,"stream_options":{"include_usage":true},"model":"m","messages":[{"role":"user"}]}"#,
     ] {
-        let request = parse(body, Surface::OpenAi).unwrap();
-        assert_eq!(request.forward, body);
-        assert!(!request.strips_usage);
+        let request = parse(body, ApiSurface::ChatCompletions).unwrap();
+        assert_eq!(request.upstream_body, body);
+        assert!(!request.added_usage_option);
     }
 }
 
 #[test]
 fn asking_for_usage_changes_nothing_else() {
     let body = r#"{"stream":true,"stream_options":{"a":[1],"include_usage":false},"seed":1.0,"model":"m","messages":[{"role":"user","content":"x"}]}"#;
-    let request = parse(body, Surface::OpenAi).unwrap();
-    assert!(request.strips_usage);
+    let request = parse(body, ApiSurface::ChatCompletions).unwrap();
+    assert!(request.added_usage_option);
     assert_eq!(
-        std::str::from_utf8(&request.forward).unwrap(),
+        std::str::from_utf8(&request.upstream_body).unwrap(),
         r#"{"stream":true,"seed":1.0,"model":"m","messages":[{"role":"user","content":"x"}],"stream_options":{"a":[1],"include_usage":true}}"#
     );
 }
 
 #[test]
-fn the_conversation_is_the_gateways_business() {
+fn the_conversation_id_is_not_forwarded() {
     let body = r#"{"conversationId":"c1","model":"m","stream":false,"messages":[{"role":"user","content":[{"type":"text","text":"a"},{"type":"image_url","image_url":{}},{"type":"text","text":"b"}]}]}"#;
-    let request = parse(body, Surface::Frontend).unwrap();
+    let request = parse(body, ApiSurface::Frontend).unwrap();
     assert_eq!(request.conversation_id.as_deref(), Some("c1"));
-    assert!(!std::str::from_utf8(&request.forward).unwrap().contains("conversationId"));
+    assert!(!std::str::from_utf8(&request.upstream_body).unwrap().contains("conversationId"));
     assert_eq!(request.new_message.unwrap().text, "ab");
 }
 
 #[test]
-fn the_new_message_is_the_last_one_that_is_not_the_models() {
-    let last = |messages: &str| {
-        parse(&format!(r#"{{"model":"m","messages":{messages}}}"#), Surface::OpenAi).unwrap().new_message
+fn the_new_message_is_the_last_one_that_is_not_the_assistants() {
+    let new_message = |messages: &str| {
+        parse(&format!(r#"{{"model":"m","messages":{messages}}}"#), ApiSurface::ChatCompletions).unwrap().new_message
     };
-    let found =
-        last(r#"[{"role":"user","content":"q"},{"role":"assistant","tool_calls":[]},{"role":"tool","content":"42"}]"#);
+    let found = new_message(
+        r#"[{"role":"user","content":"q"},{"role":"assistant","tool_calls":[]},{"role":"tool","content":"42"}]"#,
+    );
     assert_eq!(found, Some(NewMessage { role: "tool".into(), text: "42".into() }));
-    let found = last(r#"[{"role":"user","content":"q"},{"role":"assistant","content":"prefill"}]"#);
+    let found = new_message(r#"[{"role":"user","content":"q"},{"role":"assistant","content":"prefill"}]"#);
     assert_eq!(found.unwrap().text, "q");
-    assert_eq!(last(r#"[{"role":"system","content":"s"}]"#), None);
+    assert_eq!(new_message(r#"[{"role":"system","content":"s"}]"#), None);
 }
 
 #[test]
-fn bad_requests_say_what_is_wrong() {
+fn the_error_of_an_invalid_request_names_the_member() {
     let cases = [
         ("", "expected a JSON object: EOF while parsing a value at line 1 column 0"),
         ("[]", "expected a JSON object: invalid type: sequence, expected a JSON object at line 1 column 0"),
@@ -86,6 +87,6 @@ fn bad_requests_say_what_is_wrong() {
         ),
     ];
     for (body, message) in cases {
-        assert_eq!(parse(body, Surface::OpenAi).unwrap_err().message, message, "{body}");
+        assert_eq!(parse(body, ApiSurface::ChatCompletions).unwrap_err().message, message, "{body}");
     }
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::json::lenient::{Members, Object, Text};
 
 /// Headers that name a thread: LibreChat's documented example (and our own answer's), Open WebUI, Claude Code, Codex, opencode.
-const HEADERS: [&str; 11] = [
+const THREAD_HEADERS: [&str; 11] = [
     "x-conversation-id",
     "x-openwebui-chat-id",
     "x-claude-code-session-id",
@@ -27,31 +27,31 @@ const HEADERS: [&str; 11] = [
 ];
 
 /// The longest name that is taken for one.
-const MAX_BYTES: usize = 256;
+const MAX_NAME_BYTES: usize = 256;
 
 /// The thread that a request names, if it names one.
-pub fn named_in(headers: &HeaderMap) -> Option<&str> {
+pub fn from_headers(headers: &HeaderMap) -> Option<&str> {
     // Nearly every request has fewer headers than there are names to look for.
     headers
         .iter()
-        .filter_map(|(header, value)| Some((rank(header.as_str())?, value.to_str().ok()?.trim())))
-        .filter(|(_, name)| !name.is_empty() && name.len() <= MAX_BYTES)
+        .filter_map(|(header, value)| Some((header_rank(header.as_str())?, value.to_str().ok()?.trim())))
+        .filter(|(_, name)| !name.is_empty() && name.len() <= MAX_NAME_BYTES)
         .min_by_key(|(rank, _)| *rank)
         .map(|(_, name)| name)
 }
 
 /// How soon a header is believed, if it names a thread: known clients first, then whatever else looks like theirs.
-fn rank(header: &str) -> Option<usize> {
+fn header_rank(header: &str) -> Option<usize> {
     if !["-id", "_id"].iter().any(|end| header.ends_with(end)) {
         return None;
     }
-    let is_like_them = || header.starts_with("x-") && header.ends_with("-session-id");
-    HEADERS.iter().position(|known| *known == header).or_else(|| is_like_them().then_some(HEADERS.len()))
+    let is_session_id = || header.starts_with("x-") && header.ends_with("-session-id");
+    THREAD_HEADERS.iter().position(|known| *known == header).or_else(|| is_session_id().then_some(THREAD_HEADERS.len()))
 }
 
 /// The thread that a request's body names, if it does: a responses request by its `conversation`, Claude Code by the end of
 /// Anthropic's `metadata.user_id`.
-pub fn named_in_body(dialect: DialectName, members: &Members<'_>) -> Option<String> {
+pub fn from_body(dialect: DialectName, members: &Members<'_>) -> Option<String> {
     #[derive(Deserialize)]
     struct Conversation<'a> {
         #[serde(default, borrow)]
@@ -65,23 +65,25 @@ pub fn named_in_body(dialect: DialectName, members: &Members<'_>) -> Option<Stri
     let name = match dialect {
         DialectName::OpenaiChat => None,
         DialectName::OpenaiResponses => {
-            let raw = members.raw("conversation")?.get();
+            let raw = members.get("conversation")?.get();
             match serde_json::from_str::<Cow<'_, str>>(raw) {
                 Ok(id) => Some(id.into_owned()),
-                Err(_) => serde_json::from_str::<Object<Conversation<'_>>>(raw).ok()?.0?.id.filled().map(str::to_owned),
+                Err(_) => {
+                    serde_json::from_str::<Object<Conversation<'_>>>(raw).ok()?.0?.id.non_empty().map(str::to_owned)
+                }
             }
         }
         DialectName::AnthropicMessages => {
-            let metadata = serde_json::from_str::<Object<Metadata<'_>>>(members.raw("metadata")?.get()).ok()?.0?;
-            let (_, session) = metadata.user_id.filled()?.rsplit_once("_session_")?;
+            let metadata = serde_json::from_str::<Object<Metadata<'_>>>(members.get("metadata")?.get()).ok()?.0?;
+            let (_, session) = metadata.user_id.non_empty()?.rsplit_once("_session_")?;
             Uuid::try_parse(session).ok().map(|session| session.to_string())
         }
     };
-    name.filter(|name| !name.trim().is_empty() && name.len() <= MAX_BYTES)
+    name.filter(|name| !name.trim().is_empty() && name.len() <= MAX_NAME_BYTES)
 }
 
 /// Whether a name has the form of the gateway's own conversation ids.
-pub fn looks_like_ours(name: &str) -> bool {
+pub fn looks_like_conversation_id(name: &str) -> bool {
     Uuid::try_parse(name).is_ok_and(|id| id.get_version_num() == 8)
 }
 
@@ -90,24 +92,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_clients_are_understood() {
+    fn the_thread_headers_of_known_clients_are_read() {
         let find = |pairs: &[(&'static str, &str)]| {
             let headers: HeaderMap =
                 pairs.iter().map(|(n, v)| (http::HeaderName::from_static(n), v.parse().unwrap())).collect();
-            named_in(&headers).map(str::to_owned)
+            from_headers(&headers).map(str::to_owned)
         };
         assert_eq!(find(&[("x-openwebui-chat-id", "c1")]).as_deref(), Some("c1"));
         assert_eq!(find(&[("session-id", "s1"), ("x-conversation-id", "c1")]).as_deref(), Some("c1"));
         assert_eq!(find(&[("x-acme-session-id", "a1")]).as_deref(), Some("a1"));
         assert_eq!(find(&[("x-conversation-id", " ")]), None);
         assert_eq!(find(&[("x-request-id", "r1")]), None);
-        assert!(looks_like_ours("01936b6e-2f00-8784-a514-c19a14c72d61"));
-        assert!(!looks_like_ours("01936b6e-2f00-4784-a514-c19a14c72d61"), "a random UUID of the client's own");
+        assert!(looks_like_conversation_id("01936b6e-2f00-8784-a514-c19a14c72d61"));
+        assert!(
+            !looks_like_conversation_id("01936b6e-2f00-4784-a514-c19a14c72d61"),
+            "a random UUID of the client's own"
+        );
     }
 
     #[test]
-    fn bodies_are_understood() {
-        let find = |dialect, body: &str| named_in_body(dialect, &serde_json::from_str(body).unwrap());
+    fn threads_are_read_from_bodies() {
+        let find = |dialect, body: &str| from_body(dialect, &serde_json::from_str(body).unwrap());
         let (responses, messages) = (DialectName::OpenaiResponses, DialectName::AnthropicMessages);
         assert_eq!(find(responses, r#"{"conversation":"conv_1"}"#).as_deref(), Some("conv_1"));
         assert_eq!(find(responses, r#"{"conversation":{"id":"conv_1"}}"#).as_deref(), Some("conv_1"));

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::request::invalid_request::{InvalidRequest, invalid};
+use crate::request::invalid_request::{InvalidRequest, invalid_member};
 
 /// The longest name of a thread.
 const MAX_ID_BYTES: usize = 256;
@@ -19,11 +19,11 @@ pub struct UiRequest {
     /// The same as a request for chat completions.
     pub body: Bytes,
     /// The client's name for the thread.
-    pub thread: Option<String>,
+    pub thread_id: Option<String>,
     /// The message of the assistant that the answer goes on with, where the client has answered tool calls.
-    pub continues: Option<String>,
+    pub continued_message_id: Option<String>,
     /// The last message of the user is not new: it is to be answered once more.
-    pub is_repeated: bool,
+    pub is_regeneration: bool,
 }
 
 #[derive(Deserialize)]
@@ -44,12 +44,12 @@ struct UiMessage {
     #[serde(default)]
     id: Option<String>,
     role: String,
-    parts: Vec<Part>,
+    parts: Vec<UiPart>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Part {
+struct UiPart {
     #[serde(rename = "type")]
     kind: String,
     text: Option<String>,
@@ -66,45 +66,46 @@ struct Part {
 }
 
 /// Reads a body if it is one of `useChat`'s: its messages have parts.
-pub fn read(body: &[u8]) -> Result<Option<UiRequest>, InvalidRequest> {
-    if !has_parts(body) {
+pub fn parse(body: &[u8]) -> Result<Option<UiRequest>, InvalidRequest> {
+    if !is_ui_request(body) {
         return Ok(None);
     }
     let expected = "expected UI messages: objects with a role and a list of parts, each with a type";
     let body: UiBody =
-        serde_json::from_slice(body).map_err(|error| invalid("messages", &format!("{expected}: {error}")))?;
-    let thread = body.id.filter(|id| !id.is_empty());
-    if thread.as_ref().is_some_and(|id| id.len() > MAX_ID_BYTES) {
-        return Err(invalid("id", &format!("expected a thread's name of at most {MAX_ID_BYTES} bytes")));
+        serde_json::from_slice(body).map_err(|error| invalid_member("messages", &format!("{expected}: {error}")))?;
+    let thread_id = body.id.filter(|id| !id.is_empty());
+    if thread_id.as_ref().is_some_and(|id| id.len() > MAX_ID_BYTES) {
+        return Err(invalid_member("id", &format!("expected a thread's name of at most {MAX_ID_BYTES} bytes")));
     }
     let mut messages = Vec::new();
-    for (place, message) in body.messages.iter().enumerate() {
+    for (message_index, message) in body.messages.iter().enumerate() {
         match message.role.as_str() {
-            "assistant" => assistant(&message.parts, &mut messages),
-            "user" => messages.push(json!({"role": "user", "content": user(place, &message.parts)?})),
-            "system" => messages.push(json!({"role": "system", "content": texts(&message.parts)})),
+            "assistant" => push_assistant_messages(&message.parts, &mut messages),
+            "user" => messages.push(json!({"role": "user", "content": user_content(message_index, &message.parts)?})),
+            "system" => messages.push(json!({"role": "system", "content": joined_text(&message.parts)})),
             other => {
-                let found =
-                    format!("expected the role user, assistant or system at messages[{place}], found {other:?}");
-                return Err(invalid("messages", &found));
+                let found = format!(
+                    "expected the role user, assistant or system at messages[{message_index}], found {other:?}"
+                );
+                return Err(invalid_member("messages", &found));
             }
         }
     }
     let last = body.messages.last().filter(|last| last.role == "assistant");
-    let continues = last.and_then(|last| last.id.clone()).filter(|id| id.len() <= MAX_ID_BYTES);
+    let continued_message_id = last.and_then(|last| last.id.clone()).filter(|id| id.len() <= MAX_ID_BYTES);
     let mut request = body.rest;
     request.insert("messages".to_owned(), Value::Array(messages));
     request.insert("stream".to_owned(), true.into());
     Ok(Some(UiRequest {
         body: Value::Object(request).to_string().into(),
-        thread,
-        continues,
-        is_repeated: body.trigger.as_deref() == Some("regenerate-message"),
+        thread_id,
+        continued_message_id,
+        is_regeneration: body.trigger.as_deref() == Some("regenerate-message"),
     }))
 }
 
 /// Whether the messages are UI messages. A body that is not even an object is somebody else's to refuse.
-fn has_parts(body: &[u8]) -> bool {
+fn is_ui_request(body: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Probe {
         #[serde(default)]
@@ -123,19 +124,19 @@ fn has_parts(body: &[u8]) -> bool {
         })
 }
 
-fn texts(parts: &[Part]) -> String {
+fn joined_text(parts: &[UiPart]) -> String {
     parts.iter().filter(|part| part.kind == "text").filter_map(|part| part.text.as_deref()).collect()
 }
 
 /// A user's content: text where it is nothing else.
-fn user(place: usize, parts: &[Part]) -> Result<Value, InvalidRequest> {
+fn user_content(message_index: usize, parts: &[UiPart]) -> Result<Value, InvalidRequest> {
     let mut contents = Vec::new();
-    for (number, part) in parts.iter().enumerate() {
+    for (part_index, part) in parts.iter().enumerate() {
         match part.kind.as_str() {
             "text" => contents.push(json!({"type": "text", "text": part.text.as_deref().unwrap_or("")})),
-            "file" => contents.push(file(part).ok_or_else(|| {
+            "file" => contents.push(file_content(part).ok_or_else(|| {
                 let expected = "expected a file with a mediaType and a url: an image, or anything in a data URL";
-                invalid("messages", &format!("{expected}, at messages[{place}].parts[{number}]"))
+                invalid_member("messages", &format!("{expected}, at messages[{message_index}].parts[{part_index}]"))
             })?),
             // What only the page is to know.
             _ => {}
@@ -148,7 +149,7 @@ fn user(place: usize, parts: &[Part]) -> Result<Value, InvalidRequest> {
     })
 }
 
-fn file(part: &Part) -> Option<Value> {
+fn file_content(part: &UiPart) -> Option<Value> {
     let (kind, url) = (part.media_type.as_deref()?, part.url.as_deref()?);
     if kind.starts_with("image/") {
         return Some(json!({"type": "image_url", "image_url": {"url": url}}));
@@ -169,9 +170,9 @@ fn file(part: &Part) -> Option<Value> {
 }
 
 /// An assistant's message: for each step its text and tool calls, and then the results of those.
-fn assistant(parts: &[Part], messages: &mut Vec<Value>) {
+fn push_assistant_messages(parts: &[UiPart], messages: &mut Vec<Value>) {
     for step in parts.split(|part| part.kind == "step-start") {
-        let text = texts(step);
+        let text = joined_text(step);
         let (mut calls, mut results) = (Vec::new(), Vec::new());
         for part in step {
             let Some((name, id, content)) = tool_result(part) else { continue };
@@ -192,7 +193,7 @@ fn assistant(parts: &[Part], messages: &mut Vec<Value>) {
 }
 
 /// The name, id and result of a tool call that has one: upstreams refuse a call that nothing answers.
-fn tool_result(part: &Part) -> Option<(&str, &str, String)> {
+fn tool_result(part: &UiPart) -> Option<(&str, &str, String)> {
     let name = match part.kind.strip_prefix("tool-") {
         Some(name) => name,
         None if part.kind == "dynamic-tool" => part.tool_name.as_deref()?,
@@ -219,19 +220,19 @@ mod tests {
     use super::*;
 
     fn messages(body: &Value) -> Value {
-        let read = read(body.to_string().as_bytes()).unwrap().unwrap();
-        serde_json::from_slice::<Value>(&read.body).unwrap()["messages"].clone()
+        let request = parse(body.to_string().as_bytes()).unwrap().unwrap();
+        serde_json::from_slice::<Value>(&request.body).unwrap()["messages"].clone()
     }
 
     #[test]
-    fn what_use_chat_posts() {
+    fn a_request_of_use_chat_becomes_a_chat_completion() {
         let body = json!({
             "id": "thread-1", "trigger": "submit-message", "messageId": null, "model": "m", "temperature": 0.5,
             "messages": [{"id": "u1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}],
         });
-        let request = read(body.to_string().as_bytes()).unwrap().unwrap();
-        assert_eq!(request.thread.as_deref(), Some("thread-1"));
-        assert_eq!((request.continues, request.is_repeated), (None, false));
+        let request = parse(body.to_string().as_bytes()).unwrap().unwrap();
+        assert_eq!(request.thread_id.as_deref(), Some("thread-1"));
+        assert_eq!((request.continued_message_id, request.is_regeneration), (None, false));
         let sent: Value = serde_json::from_slice(&request.body).unwrap();
         let expected = json!({
             "model": "m", "temperature": 0.5, "messages": [{"role": "user", "content": "hi"}], "stream": true,
@@ -274,13 +275,13 @@ mod tests {
             {"role": "assistant", "content": "20 degrees"},
         ]);
         assert_eq!(messages(&body), expected);
-        let read = read(body.to_string().as_bytes()).unwrap().unwrap();
-        assert_eq!(read.continues.as_deref(), Some("a"));
-        assert!(read.is_repeated);
+        let request = parse(body.to_string().as_bytes()).unwrap().unwrap();
+        assert_eq!(request.continued_message_id.as_deref(), Some("a"));
+        assert!(request.is_regeneration);
     }
 
     #[test]
-    fn other_bodies_are_not_taken_for_it_and_mistakes_are_named() {
+    fn other_bodies_are_not_ui_requests_and_mistakes_are_named() {
         let others = [
             r#"{"messages":[{"role":"user","content":"\"parts\""}]}"#,
             r#"{"messages":[{"role":"user","content":"x","parts":[]}]}"#,
@@ -288,7 +289,7 @@ mod tests {
             "not json \"parts\"",
         ];
         for other in others {
-            assert_eq!(read(other.as_bytes()), Ok(None), "{other}");
+            assert_eq!(parse(other.as_bytes()), Ok(None), "{other}");
         }
         let wrong = [
             (
@@ -302,7 +303,7 @@ mod tests {
             ),
         ];
         for (messages, expected) in wrong {
-            let error = read(json!({"messages": messages}).to_string().as_bytes()).unwrap_err();
+            let error = parse(json!({"messages": messages}).to_string().as_bytes()).unwrap_err();
             assert!(error.message.starts_with(expected), "{error}");
         }
     }

@@ -4,29 +4,29 @@
 //! A run holds no quotation mark, no backslash and no line end, so that JSON stays JSON, and a line a line.
 
 /// The most of a run that is kept. No word of any language is this long.
-const MAX_RUN_BYTES: usize = 64 << 10;
+const MAX_BASE64_RUN_BYTES: usize = 64 << 10;
 
 /// Bytes that are kept.
 #[derive(Debug, Default)]
-pub struct Kept {
+pub struct BoundedBuffer {
     bytes: Vec<u8>,
     /// How long the run is that the last of them belong to, where runs are shortened.
-    run: Option<usize>,
-    is_too_long: bool,
+    base64_run: Option<usize>,
+    is_truncated: bool,
 }
 
-impl Kept {
-    /// Takes in what comes next, where no more than `most` may be kept.
-    pub fn push(&mut self, piece: &[u8], most: usize) {
-        if self.run.is_none() {
-            if self.bytes.len() + piece.len() <= most {
+impl BoundedBuffer {
+    /// Takes in what comes next, where no more than `max_bytes` may be kept.
+    pub fn push(&mut self, piece: &[u8], max_bytes: usize) {
+        if self.base64_run.is_none() {
+            if self.bytes.len() + piece.len() <= max_bytes {
                 return self.bytes.extend_from_slice(piece);
             }
             let whole = std::mem::take(&mut self.bytes);
-            self.run = Some(0);
-            self.push_shortened(&whole, most);
+            self.base64_run = Some(0);
+            self.push_shortened(&whole, max_bytes);
         }
-        self.push_shortened(piece, most);
+        self.push_shortened(piece, max_bytes);
     }
 
     /// What is kept.
@@ -36,36 +36,36 @@ impl Kept {
 
     /// Whether runs were shortened.
     pub fn is_shortened(&self) -> bool {
-        self.run.is_some()
+        self.base64_run.is_some()
     }
 
     /// Whether it was too long even so. Then only a beginning of it is kept.
-    pub fn is_too_long(&self) -> bool {
-        self.is_too_long
+    pub fn is_truncated(&self) -> bool {
+        self.is_truncated
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.bytes.clear();
-        (self.run, self.is_too_long) = (None, false);
+        (self.base64_run, self.is_truncated) = (None, false);
     }
 
-    fn push_shortened(&mut self, mut piece: &[u8], most: usize) {
-        let mut run = self.run.unwrap_or(0);
-        while !self.is_too_long && !piece.is_empty() {
+    fn push_shortened(&mut self, mut piece: &[u8], max_bytes: usize) {
+        let mut base64_run = self.base64_run.unwrap_or(0);
+        while !self.is_truncated && !piece.is_empty() {
             let length = piece.iter().take_while(|byte| is_base64(**byte)).count();
-            let others = piece[length..].iter().take_while(|byte| !is_base64(**byte)).count();
-            let kept = length.min(MAX_RUN_BYTES.saturating_sub(run));
-            run = if others > 0 { 0 } else { run + length };
-            if self.bytes.len() + kept + others > most {
-                self.is_too_long = true;
+            let other_bytes = piece[length..].iter().take_while(|byte| !is_base64(**byte)).count();
+            let retained = length.min(MAX_BASE64_RUN_BYTES.saturating_sub(base64_run));
+            base64_run = if other_bytes > 0 { 0 } else { base64_run + length };
+            if self.bytes.len() + retained + other_bytes > max_bytes {
+                self.is_truncated = true;
             } else {
-                self.bytes.extend_from_slice(&piece[..kept]);
-                self.bytes.extend_from_slice(&piece[length..length + others]);
+                self.bytes.extend_from_slice(&piece[..retained]);
+                self.bytes.extend_from_slice(&piece[length..length + other_bytes]);
             }
-            piece = &piece[length + others..];
+            piece = &piece[length + other_bytes..];
         }
-        self.run = Some(run);
+        self.base64_run = Some(base64_run);
     }
 }
 
@@ -80,57 +80,57 @@ mod tests {
 
     use super::*;
 
-    const MOST: usize = 300 << 10;
+    const MAX_BYTES: usize = 300 << 10;
 
-    fn keep<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Kept {
-        let mut kept = Kept::default();
-        pieces.into_iter().for_each(|piece| kept.push(piece, MOST));
-        kept
+    fn fill<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> BoundedBuffer {
+        let mut buffer = BoundedBuffer::default();
+        pieces.into_iter().for_each(|piece| buffer.push(piece, MAX_BYTES));
+        buffer
     }
 
     #[test]
-    fn what_is_short_enough_is_kept_as_it_is() {
-        let long = "A".repeat(MOST);
-        let kept = keep([long.as_bytes()]);
-        assert!(kept.bytes() == long.as_bytes() && !kept.is_shortened() && !kept.is_too_long());
+    fn short_content_is_kept_unchanged() {
+        let long = "A".repeat(MAX_BYTES);
+        let buffer = fill([long.as_bytes()]);
+        assert!(buffer.bytes() == long.as_bytes() && !buffer.is_shortened() && !buffer.is_truncated());
     }
 
     #[test]
-    fn of_what_is_longer_runs_are_shortened() {
+    fn base64_runs_of_long_content_are_shortened() {
         let document =
             |run: usize| format!(r#"{{"a":"é {0}","b":"data:x;base64,{0}","c":[1,"{0}"]}}"#, "Aa0+/=".repeat(run));
         let (long, short) = (document(1 << 20), document(0));
         for size in [1 << 10, 100_000, long.len()] {
-            let mut kept = keep(long.as_bytes().chunks(size));
-            assert!(kept.is_shortened() && !kept.is_too_long());
-            assert_eq!(kept.bytes().len(), short.len() + 3 * MAX_RUN_BYTES);
-            assert!(serde_json::from_slice::<serde::de::IgnoredAny>(kept.bytes()).is_ok());
-            kept.clear();
-            kept.push(b"next", MOST);
-            assert!(kept.bytes() == b"next" && !kept.is_shortened());
+            let mut buffer = fill(long.as_bytes().chunks(size));
+            assert!(buffer.is_shortened() && !buffer.is_truncated(), "in pieces of {size}");
+            assert_eq!(buffer.bytes().len(), short.len() + 3 * MAX_BASE64_RUN_BYTES, "in pieces of {size}");
+            assert!(serde_json::from_slice::<serde::de::IgnoredAny>(buffer.bytes()).is_ok(), "in pieces of {size}");
+            buffer.clear();
+            buffer.push(b"next", MAX_BYTES);
+            assert!(buffer.bytes() == b"next" && !buffer.is_shortened(), "after pieces of {size}");
         }
     }
 
     #[test]
-    fn what_is_too_long_even_so_is_bounded() {
-        let words = "so on and ".repeat(MOST);
-        let mut kept = keep(words.as_bytes().chunks(1_000));
-        assert!(kept.is_too_long() && kept.bytes().len() <= MOST && kept.bytes.capacity() <= 2 * MOST);
-        kept.clear();
-        assert!(!kept.is_too_long());
+    fn content_that_stays_too_long_is_bounded() {
+        let words = "so on and ".repeat(MAX_BYTES);
+        let mut buffer = fill(words.as_bytes().chunks(1_000));
+        assert!(buffer.is_truncated() && buffer.bytes().len() <= MAX_BYTES && buffer.bytes.capacity() <= 2 * MAX_BYTES);
+        buffer.clear();
+        assert!(!buffer.is_truncated());
     }
 
     proptest! {
         #[test]
-        fn however_it_is_cut_the_same_is_kept(
+        fn content_is_the_same_however_it_is_cut(
             runs in proptest::collection::vec((0..200_000_usize, "[ é\"\\\\\n]{1,3}"), 1..6),
             size in 1_000..400_000_usize,
         ) {
-            let text: String = runs.iter().map(|(run, between)| "x".repeat(*run) + between).collect();
-            let (whole, cut) = (keep([text.as_bytes()]), keep(text.as_bytes().chunks(size)));
-            prop_assert!(whole.is_too_long() || whole.bytes() == cut.bytes());
-            prop_assert_eq!((whole.is_shortened(), whole.is_too_long()), (cut.is_shortened(), cut.is_too_long()));
-            prop_assert!(whole.bytes().len() <= MOST);
+            let text: String = runs.iter().map(|(base64_run, between)| "x".repeat(*base64_run) + between).collect();
+            let (whole, cut) = (fill([text.as_bytes()]), fill(text.as_bytes().chunks(size)));
+            prop_assert!(whole.is_truncated() || whole.bytes() == cut.bytes());
+            prop_assert_eq!((whole.is_shortened(), whole.is_truncated()), (cut.is_shortened(), cut.is_truncated()));
+            prop_assert!(whole.bytes().len() <= MAX_BYTES);
         }
     }
 }

@@ -19,7 +19,7 @@ const MAX_ZSTD_WINDOW: u32 = 23;
 
 /// How a body is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encoding {
+pub enum ContentEncoding {
     /// Not at all.
     Identity,
     /// `gzip`.
@@ -34,9 +34,9 @@ pub enum Encoding {
     Unknown,
 }
 
-impl Encoding {
+impl ContentEncoding {
     /// How the body of a response with these headers is compressed.
-    pub fn of(headers: &HeaderMap) -> Self {
+    pub fn from_headers(headers: &HeaderMap) -> Self {
         let mut values = headers.get_all(CONTENT_ENCODING).iter();
         let (Some(value), None) = (values.next(), values.next()) else {
             return if headers.contains_key(CONTENT_ENCODING) { Self::Unknown } else { Self::Identity };
@@ -56,90 +56,94 @@ impl Encoding {
 /// This cannot be decoded, or would come to too much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the body cannot be decoded")]
-pub struct Undecodable;
+pub struct DecodeError;
 
 /// Decodes one body.
-pub struct Decoder(Way);
+pub struct ContentDecoder(DecoderState);
 
-enum Way {
-    Gzip(MultiGzDecoder<Decoded>),
+enum DecoderState {
+    Gzip(MultiGzDecoder<DecodedOutput>),
     /// Nothing has come that tells whether there is a frame.
     Deflate,
-    Zlib(ZlibDecoder<Decoded>),
-    Raw(DeflateDecoder<Decoded>),
-    Brotli(Box<DecompressorWriter<Decoded>>),
-    Zstd(Box<zstd::stream::write::Decoder<'static, Decoded>>),
+    Zlib(ZlibDecoder<DecodedOutput>),
+    Raw(DeflateDecoder<DecodedOutput>),
+    Brotli(Box<DecompressorWriter<DecodedOutput>>),
+    Zstd(Box<zstd::stream::write::Decoder<'static, DecodedOutput>>),
     Broken,
 }
 
 /// What has been decoded and not been taken yet, within bounds.
 #[derive(Default)]
-struct Decoded(Vec<u8>);
+struct DecodedOutput(Vec<u8>);
 
-impl Decoder {
+impl ContentDecoder {
     /// A decoder, where the body is compressed.
-    pub fn new(encoding: Encoding) -> Option<Self> {
+    pub fn new(encoding: ContentEncoding) -> Option<Self> {
         Some(Self(match encoding {
-            Encoding::Identity => return None,
-            Encoding::Gzip => Way::Gzip(MultiGzDecoder::new(Decoded::default())),
-            Encoding::Deflate => Way::Deflate,
-            Encoding::Brotli => Way::Brotli(Box::new(DecompressorWriter::new(Decoded::default(), 16 << 10))),
-            Encoding::Zstd => zstd_decoder().map_or(Way::Broken, |decoder| Way::Zstd(Box::new(decoder))),
-            Encoding::Unknown => Way::Broken,
+            ContentEncoding::Identity => return None,
+            ContentEncoding::Gzip => DecoderState::Gzip(MultiGzDecoder::new(DecodedOutput::default())),
+            ContentEncoding::Deflate => DecoderState::Deflate,
+            ContentEncoding::Brotli => {
+                DecoderState::Brotli(Box::new(DecompressorWriter::new(DecodedOutput::default(), 16 << 10)))
+            }
+            ContentEncoding::Zstd => {
+                zstd_decoder().map_or(DecoderState::Broken, |decoder| DecoderState::Zstd(Box::new(decoder)))
+            }
+            ContentEncoding::Unknown => DecoderState::Broken,
         }))
     }
 
     /// What this piece decodes to, together with what was left of those before. After an error there are only errors.
-    pub fn decode(&mut self, piece: &[u8]) -> Result<Vec<u8>, Undecodable> {
-        if let (Way::Deflate, Some(first)) = (&self.0, piece.first()) {
+    pub fn decode(&mut self, piece: &[u8]) -> Result<Vec<u8>, DecodeError> {
+        if let (DecoderState::Deflate, Some(first)) = (&self.0, piece.first()) {
             // Zlib's frame begins with its method, which is 8.
             self.0 = if first & 0x0f == 8 {
-                Way::Zlib(ZlibDecoder::new(Decoded::default()))
+                DecoderState::Zlib(ZlibDecoder::new(DecodedOutput::default()))
             } else {
-                Way::Raw(DeflateDecoder::new(Decoded::default()))
+                DecoderState::Raw(DeflateDecoder::new(DecodedOutput::default()))
             };
         }
         let decoded = match &mut self.0 {
-            Way::Gzip(decoder) => write(decoder, piece).map(|()| decoder.get_mut().take()),
-            Way::Zlib(decoder) => write(decoder, piece).map(|()| decoder.get_mut().take()),
-            Way::Raw(decoder) => write(decoder, piece).map(|()| decoder.get_mut().take()),
-            Way::Brotli(decoder) => write(decoder, piece).map(|()| decoder.get_mut().take()),
-            Way::Zstd(decoder) => write(decoder, piece).map(|()| decoder.get_mut().take()),
-            Way::Deflate => Ok(Vec::new()),
-            Way::Broken => Err(Undecodable),
+            DecoderState::Gzip(decoder) => write_and_flush(decoder, piece).map(|()| decoder.get_mut().take()),
+            DecoderState::Zlib(decoder) => write_and_flush(decoder, piece).map(|()| decoder.get_mut().take()),
+            DecoderState::Raw(decoder) => write_and_flush(decoder, piece).map(|()| decoder.get_mut().take()),
+            DecoderState::Brotli(decoder) => write_and_flush(decoder, piece).map(|()| decoder.get_mut().take()),
+            DecoderState::Zstd(decoder) => write_and_flush(decoder, piece).map(|()| decoder.get_mut().take()),
+            DecoderState::Deflate => Ok(Vec::new()),
+            DecoderState::Broken => Err(DecodeError),
         };
         if decoded.is_err() {
-            self.0 = Way::Broken;
+            self.0 = DecoderState::Broken;
         }
         decoded
     }
 }
 
 /// The whole of a short body, decoded as far as it can be.
-pub fn whole(encoding: Encoding, body: Vec<u8>) -> Vec<u8> {
-    match Decoder::new(encoding) {
+pub fn decode_body(encoding: ContentEncoding, body: Vec<u8>) -> Vec<u8> {
+    match ContentDecoder::new(encoding) {
         Some(mut decoder) => decoder.decode(&body).unwrap_or_default(),
         None => body,
     }
 }
 
-fn write(decoder: &mut impl Write, piece: &[u8]) -> Result<(), Undecodable> {
-    decoder.write_all(piece).and_then(|()| decoder.flush()).map_err(|_| Undecodable)
+fn write_and_flush(decoder: &mut impl Write, piece: &[u8]) -> Result<(), DecodeError> {
+    decoder.write_all(piece).and_then(|()| decoder.flush()).map_err(|_| DecodeError)
 }
 
-fn zstd_decoder() -> io::Result<zstd::stream::write::Decoder<'static, Decoded>> {
-    let mut decoder = zstd::stream::write::Decoder::new(Decoded::default())?;
+fn zstd_decoder() -> io::Result<zstd::stream::write::Decoder<'static, DecodedOutput>> {
+    let mut decoder = zstd::stream::write::Decoder::new(DecodedOutput::default())?;
     decoder.window_log_max(MAX_ZSTD_WINDOW)?;
     Ok(decoder)
 }
 
-impl Decoded {
+impl DecodedOutput {
     fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.0)
     }
 }
 
-impl Write for Decoded {
+impl Write for DecodedOutput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.0.len() + bytes.len() > MAX_DECODED_BYTES {
             return Err(io::Error::other("too much"));
@@ -153,14 +157,14 @@ impl Write for Decoded {
     }
 }
 
-impl fmt::Debug for Decoder {
+impl fmt::Debug for ContentDecoder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            Way::Gzip(_) => "gzip",
-            Way::Deflate | Way::Zlib(_) | Way::Raw(_) => "deflate",
-            Way::Brotli(_) => "br",
-            Way::Zstd(_) => "zstd",
-            Way::Broken => "broken",
+            DecoderState::Gzip(_) => "gzip",
+            DecoderState::Deflate | DecoderState::Zlib(_) | DecoderState::Raw(_) => "deflate",
+            DecoderState::Brotli(_) => "br",
+            DecoderState::Zstd(_) => "zstd",
+            DecoderState::Broken => "broken",
         })
     }
 }
@@ -170,23 +174,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn encodings_are_read_from_the_header() {
+    fn the_encoding_is_read_from_the_header() {
         let of = |values: &[&'static str]| {
             let pairs = values.iter().map(|value| (CONTENT_ENCODING, http::HeaderValue::from_static(value)));
-            Encoding::of(&pairs.fold(HeaderMap::new(), |mut all, (name, value)| {
+            ContentEncoding::from_headers(&pairs.fold(HeaderMap::new(), |mut all, (name, value)| {
                 all.append(name, value);
                 all
             }))
         };
-        assert_eq!(of(&[]), Encoding::Identity);
-        assert_eq!(of(&["identity"]), Encoding::Identity);
-        assert_eq!(of(&["none"]), Encoding::Identity);
-        assert_eq!(of(&["UTF-8"]), Encoding::Identity);
-        assert_eq!(of(&["binary"]), Encoding::Identity);
-        assert_eq!(of(&[" GZIP"]), Encoding::Gzip);
-        assert_eq!(of(&["br"]), Encoding::Brotli);
-        assert_eq!(of(&["gzip, br"]), Encoding::Unknown);
-        assert_eq!(of(&["gzip", "br"]), Encoding::Unknown);
+        assert_eq!(of(&[]), ContentEncoding::Identity);
+        assert_eq!(of(&["identity"]), ContentEncoding::Identity);
+        assert_eq!(of(&["none"]), ContentEncoding::Identity);
+        assert_eq!(of(&["UTF-8"]), ContentEncoding::Identity);
+        assert_eq!(of(&["binary"]), ContentEncoding::Identity);
+        assert_eq!(of(&[" GZIP"]), ContentEncoding::Gzip);
+        assert_eq!(of(&["br"]), ContentEncoding::Brotli);
+        assert_eq!(of(&["gzip, br"]), ContentEncoding::Unknown);
+        assert_eq!(of(&["gzip", "br"]), ContentEncoding::Unknown);
     }
 
     #[test]
@@ -195,8 +199,8 @@ mod tests {
         packed.write_all(&vec![b'a'; MAX_DECODED_BYTES + 1]).unwrap();
         let packed = packed.finish().unwrap();
         assert!(packed.len() < 32 << 10);
-        let mut decoder = Decoder::new(Encoding::Gzip).unwrap();
-        assert_eq!(decoder.decode(&packed), Err(Undecodable));
-        assert_eq!(decoder.decode(b""), Err(Undecodable));
+        let mut decoder = ContentDecoder::new(ContentEncoding::Gzip).unwrap();
+        assert_eq!(decoder.decode(&packed), Err(DecodeError));
+        assert_eq!(decoder.decode(b""), Err(DecodeError));
     }
 }

@@ -5,7 +5,7 @@
 
 use std::ops::{ControlFlow, Range};
 
-use crate::response::bounded_buffer::Kept;
+use crate::response::bounded_buffer::BoundedBuffer;
 
 /// The longest line, and the most data of one event, that is kept.
 const MAX_EVENT_BYTES: usize = 4 << 20;
@@ -14,14 +14,14 @@ const MAX_EVENT_BYTES: usize = 4 << 20;
 const MAX_NAME_BYTES: usize = 256;
 
 /// What most events begin with.
-const DATA: &[u8] = b"data: ";
+const DATA_PREFIX: &[u8] = b"data: ";
 
 /// The data that ends a stream of OpenAI chat completions.
-const DONE: &[u8] = b"[DONE]";
+const DONE_DATA: &[u8] = b"[DONE]";
 
 /// Whether this data ends a stream of OpenAI chat completions. Some have spaces after it.
-pub fn is_done(data: &[u8]) -> bool {
-    data.trim_ascii() == DONE
+pub fn is_done_data(data: &[u8]) -> bool {
+    data.trim_ascii() == DONE_DATA
 }
 
 /// One event.
@@ -32,14 +32,14 @@ pub struct SseEvent<'a> {
     /// The `data:` lines, joined by line feeds; none for a block of comments or a blank line, which clients pass over.
     pub data: Option<&'a [u8]>,
     /// How much of it was kept.
-    pub length: Length,
+    pub completeness: EventCompleteness,
     /// Where it lies in the current chunk, its blank line included; from 0 where it began in an earlier one.
     pub span: Range<usize>,
 }
 
 /// How much of an event was kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Length {
+pub enum EventCompleteness {
     /// All of it.
     #[default]
     Whole,
@@ -51,11 +51,11 @@ pub enum Length {
 
 /// What is kept between two chunks.
 #[derive(Debug, Default)]
-pub struct SseReader {
+pub struct SseParser {
     /// The part of a line whose end has not come.
-    line: Kept,
+    line: BoundedBuffer,
     /// What has come of the event whose end has not.
-    event: Partial,
+    event: PartialEvent,
     /// The last chunk ended in a carriage return: a line feed right after it belongs to it.
     after_cr: bool,
     /// The byte order mark can only be at the very beginning.
@@ -63,41 +63,46 @@ pub struct SseReader {
 }
 
 #[derive(Debug, Default)]
-struct Partial {
+struct PartialEvent {
     name: String,
-    data: Kept,
+    data: BoundedBuffer,
     has_data: bool,
-    length: Length,
+    completeness: EventCompleteness,
 }
 
-impl SseReader {
-    /// Reads one chunk. `on` gets each event, and each other block of lines, that it completes, and may break off.
+impl SseParser {
+    /// Reads one chunk. `on_event` gets each event, and each other block of lines, that it completes, and may break off.
     ///
     /// `[DONE]` is handed over as soon as it is there, with or without the end of its line: that is when clients take it
     /// for the end.
-    pub fn feed(&mut self, chunk: &[u8], mut on: impl FnMut(SseEvent<'_>) -> ControlFlow<()>) {
-        let mut at = 0;
+    pub fn feed(&mut self, chunk: &[u8], mut on_event: impl FnMut(SseEvent<'_>) -> ControlFlow<()>) {
+        let mut offset = 0;
         if !chunk.is_empty() && std::mem::take(&mut self.after_cr) && chunk[0] == b'\n' {
-            at = 1;
+            offset = 1;
         }
-        let mut event_start = if self.in_event() { 0 } else { at };
+        let mut event_start = if self.in_event() { 0 } else { offset };
         loop {
             if !self.in_event()
-                && self.event.length == Length::Whole
-                && let Some(data) = one_line(&chunk[at..])
+                && self.event.completeness == EventCompleteness::Whole
+                && let Some(data) = single_line_event_data(&chunk[offset..])
             {
-                at += DATA.len() + data.len() + 2;
+                offset += DATA_PREFIX.len() + data.len() + 2;
                 self.past_first_line = true;
-                let event = SseEvent { name: "", data: Some(data), length: Length::Whole, span: event_start..at };
-                if on(event).is_break() {
+                let event = SseEvent {
+                    name: "",
+                    data: Some(data),
+                    completeness: EventCompleteness::Whole,
+                    span: event_start..offset,
+                };
+                if on_event(event).is_break() {
                     return;
                 }
-                event_start = at;
+                event_start = offset;
                 continue;
             }
-            let Some(length) = memchr::memchr2(b'\n', b'\r', &chunk[at..]) else { break };
-            let end = at + length;
-            let next = match (chunk[end], chunk.get(end + 1)) {
+            let Some(length) = memchr::memchr2(b'\n', b'\r', &chunk[offset..]) else { break };
+            let end = offset + length;
+            let next_line = match (chunk[end], chunk.get(end + 1)) {
                 (b'\r', Some(b'\n')) => end + 2,
                 (b'\r', None) => {
                     self.after_cr = true;
@@ -106,42 +111,42 @@ impl SseReader {
                 _ => end + 1,
             };
             let is_end = if self.line.bytes().is_empty() {
-                self.event.line(&chunk[at..end], self.past_first_line);
-                length == 0 || self.event.is_done()
+                self.event.process_line(&chunk[offset..end], self.past_first_line);
+                length == 0 || self.event.is_done_data()
             } else {
-                self.keep(&chunk[at..end]);
-                self.event.line(self.line.bytes(), self.past_first_line);
+                self.buffer_line(&chunk[offset..end]);
+                self.event.process_line(self.line.bytes(), self.past_first_line);
                 self.line.clear();
-                self.event.is_done()
+                self.event.is_done_data()
             };
             self.past_first_line = true;
-            at = next;
+            offset = next_line;
             if is_end {
-                if self.event.dispatch(event_start..next, &mut on).is_break() {
+                if self.event.dispatch(event_start..next_line, &mut on_event).is_break() {
                     return;
                 }
-                event_start = next;
+                event_start = next_line;
             }
         }
-        if at < chunk.len() {
-            self.keep(&chunk[at..]);
+        if offset < chunk.len() {
+            self.buffer_line(&chunk[offset..]);
             if !self.event.has_data && is_done_line(self.line.bytes()) {
-                self.event.line(self.line.bytes(), true);
+                self.event.process_line(self.line.bytes(), true);
                 self.line.clear();
                 // What breaking off means here, at the end of the chunk, is up to the caller.
-                let _ = self.event.dispatch(event_start..chunk.len(), &mut on);
+                let _ = self.event.dispatch(event_start..chunk.len(), &mut on_event);
             }
         }
     }
 
     /// The stream has ended: hands over an event that came without its blank line, which clients would drop.
-    pub fn finish(&mut self, mut on: impl FnMut(SseEvent<'_>) -> ControlFlow<()>) {
+    pub fn finish(&mut self, mut on_event: impl FnMut(SseEvent<'_>) -> ControlFlow<()>) {
         if !self.line.bytes().is_empty() {
-            self.event.line(self.line.bytes(), self.past_first_line);
+            self.event.process_line(self.line.bytes(), self.past_first_line);
             self.line.clear();
         }
         if self.event.has_data {
-            let _ = self.event.dispatch(0..0, &mut on);
+            let _ = self.event.dispatch(0..0, &mut on_event);
         }
     }
 
@@ -152,85 +157,85 @@ impl SseReader {
 
     /// How much of this chunk, the next to be fed, belongs to what has been handed over: the line feed of a line end that was
     /// cut in two.
-    pub fn belongs_to_last(&self, chunk: &[u8]) -> usize {
+    pub fn split_line_end_length(&self, chunk: &[u8]) -> usize {
         usize::from(self.after_cr && !self.in_event() && chunk.first() == Some(&b'\n'))
     }
 
-    fn keep(&mut self, part: &[u8]) {
+    fn buffer_line(&mut self, part: &[u8]) {
         self.line.push(part, MAX_EVENT_BYTES);
-        self.event.length = self.event.length.max(length(&self.line));
+        self.event.completeness = self.event.completeness.max(completeness(&self.line));
     }
 }
 
-impl Partial {
-    fn line(&mut self, line: &[u8], past_first_line: bool) {
+impl PartialEvent {
+    fn process_line(&mut self, line: &[u8], past_first_line: bool) {
         let line = if past_first_line { line } else { line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line) };
         let (field, value) = match memchr::memchr(b':', line) {
             Some(colon) => (&line[..colon], line[colon + 1..].strip_prefix(b" ").unwrap_or(&line[colon + 1..])),
             None => (line, &b""[..]),
         };
         match field {
-            b"data" => self.data(value),
+            b"data" => self.append_data(value),
             b"event" => {
                 self.name.clear();
                 self.name.push_str(&String::from_utf8_lossy(&value[..value.len().min(MAX_NAME_BYTES)]));
             }
             b"error" => {
                 "error".clone_into(&mut self.name);
-                self.data(value);
+                self.append_data(value);
             }
             _ => {}
         }
     }
 
-    fn data(&mut self, value: &[u8]) {
+    fn append_data(&mut self, value: &[u8]) {
         if std::mem::replace(&mut self.has_data, true) {
             self.data.push(b"\n", MAX_EVENT_BYTES);
         }
         self.data.push(value, MAX_EVENT_BYTES);
-        self.length = self.length.max(length(&self.data));
+        self.completeness = self.completeness.max(completeness(&self.data));
     }
 
-    fn is_done(&self) -> bool {
-        is_done(self.data.bytes())
+    fn is_done_data(&self) -> bool {
+        is_done_data(self.data.bytes())
     }
 
     fn dispatch(
         &mut self,
         span: Range<usize>,
-        on: &mut impl FnMut(SseEvent<'_>) -> ControlFlow<()>,
+        on_event: &mut impl FnMut(SseEvent<'_>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let data = (self.has_data && self.length != Length::TooLong).then_some(self.data.bytes());
+        let data = (self.has_data && self.completeness != EventCompleteness::TooLong).then_some(self.data.bytes());
         // Where the chunk ended before the spaces, nobody waits for them; so they are not there where it ended behind them.
-        let data = data.map(|data| if is_done(data) { DONE } else { data });
-        let flow = on(SseEvent { name: &self.name, data, length: self.length, span });
+        let data = data.map(|data| if is_done_data(data) { DONE_DATA } else { data });
+        let flow = on_event(SseEvent { name: &self.name, data, completeness: self.completeness, span });
         self.name.clear();
         self.data.clear();
         self.has_data = false;
-        self.length = Length::Whole;
+        self.completeness = EventCompleteness::Whole;
         flow
     }
 }
 
 /// The data of the event that this begins with, if it is what most are: one line of data, and a blank line. Nothing of it has
 /// to be kept. The end is read with more care.
-fn one_line(rest: &[u8]) -> Option<&[u8]> {
-    let data = rest.strip_prefix(DATA)?;
+fn single_line_event_data(rest: &[u8]) -> Option<&[u8]> {
+    let data = rest.strip_prefix(DATA_PREFIX)?;
     let end = memchr::memchr2(b'\n', b'\r', data)?;
     let is_one = data[end..].starts_with(b"\n\n") && end <= MAX_EVENT_BYTES;
-    Some(&data[..end]).filter(|data| is_one && !is_done(data))
+    Some(&data[..end]).filter(|data| is_one && !is_done_data(data))
 }
 
-fn length(kept: &Kept) -> Length {
-    match (kept.is_too_long(), kept.is_shortened()) {
-        (true, _) => Length::TooLong,
-        (false, true) => Length::Shortened,
-        (false, false) => Length::Whole,
+fn completeness(buffer: &BoundedBuffer) -> EventCompleteness {
+    match (buffer.is_truncated(), buffer.is_shortened()) {
+        (true, _) => EventCompleteness::TooLong,
+        (false, true) => EventCompleteness::Shortened,
+        (false, false) => EventCompleteness::Whole,
     }
 }
 
 fn is_done_line(line: &[u8]) -> bool {
-    line.strip_prefix(b"data:").is_some_and(is_done)
+    line.strip_prefix(b"data:").is_some_and(is_done_data)
 }
 
 #[cfg(test)]
@@ -240,18 +245,18 @@ mod tests {
     use super::*;
 
     fn read(chunks: &[&[u8]]) -> Vec<(String, String)> {
-        let mut reader = SseReader::default();
+        let mut reader = SseParser::default();
         let mut events = Vec::new();
-        let mut on = |event: SseEvent<'_>| {
+        let mut on_event = |event: SseEvent<'_>| {
             if let Some(data) = event.data {
                 events.push((event.name.to_owned(), String::from_utf8_lossy(data).into_owned()));
             }
             ControlFlow::Continue(())
         };
         for chunk in chunks {
-            reader.feed(chunk, &mut on);
+            reader.feed(chunk, &mut on_event);
         }
-        reader.finish(&mut on);
+        reader.finish(&mut on_event);
         events
     }
 
@@ -263,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whatwg_algorithm() {
+    fn events_are_read_by_the_whatwg_algorithm() {
         check("data: a\n\ndata:b\n\n", &[("", "a"), ("", "b")]);
         check("data: a\r\n\r\ndata: b\r\rdata: c\n\n", &[("", "a"), ("", "b"), ("", "c")]);
         check("\u{feff}data: a\n\n", &[("", "a")]);
@@ -273,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn looser_than_the_algorithm() {
+    fn some_violations_of_the_algorithm_are_read_too() {
         check("data: no blank line\n", &[("", "no blank line")]);
         check("data: no line end", &[("", "no line end")]);
         check("data: a\n\ndata: [DONE]", &[("", "a"), ("", "[DONE]")]);
@@ -283,8 +288,8 @@ mod tests {
     }
 
     #[test]
-    fn done_is_seen_before_its_blank_line_and_its_place_is_told() {
-        let mut reader = SseReader::default();
+    fn done_is_reported_before_its_blank_line_with_its_span() {
+        let mut reader = SseParser::default();
         let mut spans = Vec::new();
         reader.feed(b"data: x\n\ndata: [DONE]", |event| {
             spans.push(event.span);
@@ -294,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn too_long_an_event_is_passed_over_and_the_next_is_read() {
+    fn an_event_that_is_too_long_is_skipped_and_the_next_is_read() {
         let long = format!("data: {}\n\ndata: ok\n\n", "x ".repeat(MAX_EVENT_BYTES));
         let chunks: Vec<&[u8]> = long.as_bytes().chunks(100_000).collect();
         assert_eq!(read(&chunks), [(String::new(), "ok".to_owned())]);
@@ -302,15 +307,15 @@ mod tests {
     }
 
     #[test]
-    fn of_a_picture_in_an_event_only_the_beginning_is_kept() {
+    fn long_base64_in_an_event_is_shortened() {
         let long = format!("data: {{\"x\":\"{}\"}}\n\ndata: ok\n\n", "x".repeat(MAX_EVENT_BYTES));
         for size in [1_000, 100_000, long.len()] {
             let chunks: Vec<&[u8]> = long.as_bytes().chunks(size).collect();
             let events = read(&chunks);
-            assert_eq!(events.len(), 2);
-            assert!(
-                events[0].1.len() < 100_000 && events[0].1.starts_with("{\"x\":\"xx") && events[0].1.ends_with("x\"}")
-            );
+            assert_eq!(events.len(), 2, "in chunks of {size}");
+            let data = &events[0].1;
+            let is_shortened = data.len() < 100_000 && data.starts_with("{\"x\":\"xx") && data.ends_with("x\"}");
+            assert!(is_shortened, "in chunks of {size}");
         }
     }
 

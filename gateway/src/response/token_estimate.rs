@@ -12,10 +12,10 @@ use shared::usage::{Usage, UsageParts, UsageSource};
 use crate::json::lenient::Members;
 
 /// How much of what was asked is kept to be counted. The rest is taken to be like it.
-const MAX_ASKED_BYTES: usize = 16 << 10;
+const MAX_PROMPT_BYTES: usize = 16 << 10;
 
 /// The longest question that is kept as it is until an estimate is needed, which is seldom. Reading it costs more than copying.
-const MAX_UNREAD_BYTES: usize = 4 << 10;
+const MAX_RAW_BYTES: usize = 4 << 10;
 
 /// How much of an answer's texts is counted.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
@@ -27,7 +27,7 @@ const MESSAGE_TOKENS: u64 = 4;
 const PROMPT_MEMBERS: [&str; 3] = ["system", "instructions", "tools"];
 
 /// Members, anywhere in a message or a tool, whose text a model reads.
-const READ_MEMBERS: [&str; 13] = [
+const TEXT_MEMBERS: [&str; 13] = [
     "arguments",
     "content",
     "description",
@@ -45,21 +45,21 @@ const READ_MEMBERS: [&str; 13] = [
 
 /// What was asked, as far as it is needed to estimate what it costs.
 #[derive(Debug)]
-pub enum Asked {
+pub enum Prompt {
     /// Short enough to be kept as it is. Few chats need an estimate.
-    Unread {
+    Raw {
         /// The messages.
         messages: Box<RawValue>,
         /// The other members of the request.
         parameters: Box<RawValue>,
     },
     /// Its texts.
-    Read(Texts),
+    Extracted(PromptText),
 }
 
 /// The texts that were asked.
 #[derive(Debug, Default)]
-pub struct Texts {
+pub struct PromptText {
     /// The beginning of the texts.
     text: String,
     /// How long all of them are.
@@ -67,67 +67,69 @@ pub struct Texts {
     messages: u64,
 }
 
-impl Default for Asked {
+impl Default for Prompt {
     fn default() -> Self {
-        Self::Read(Texts::default())
+        Self::Extracted(PromptText::default())
     }
 }
 
-impl Asked {
+impl Prompt {
     /// What these messages, and these other members of the request, ask.
-    pub fn of(messages: &RawValue, parameters: &RawValue) -> Self {
-        if messages.get().len() + parameters.get().len() <= MAX_UNREAD_BYTES {
-            return Self::Unread { messages: messages.to_owned(), parameters: parameters.to_owned() };
+    pub fn from_request(messages: &RawValue, parameters: &RawValue) -> Self {
+        if messages.get().len() + parameters.get().len() <= MAX_RAW_BYTES {
+            return Self::Raw { messages: messages.to_owned(), parameters: parameters.to_owned() };
         }
-        Self::Read(Texts::of(messages, parameters))
+        Self::Extracted(PromptText::from_request(messages, parameters))
     }
 
-    fn tokens(&self) -> u64 {
+    fn token_count(&self) -> u64 {
         match self {
-            Self::Unread { messages, parameters } => Texts::of(messages, parameters).tokens(),
-            Self::Read(texts) => texts.tokens(),
+            Self::Raw { messages, parameters } => PromptText::from_request(messages, parameters).token_count(),
+            Self::Extracted(texts) => texts.token_count(),
         }
     }
 }
 
-impl Texts {
-    fn of(messages: &RawValue, parameters: &RawValue) -> Self {
-        let mut asked = Self::default();
-        asked.read(messages);
+impl PromptText {
+    fn from_request(messages: &RawValue, parameters: &RawValue) -> Self {
+        let mut prompt = Self::default();
+        prompt.collect(messages);
         if let Ok(list) = serde_json::from_str::<Vec<IgnoredAny>>(messages.get()) {
-            asked.messages = list.len() as u64;
+            prompt.messages = list.len() as u64;
         } else {
-            asked.messages = 1;
+            prompt.messages = 1;
         }
         if let Ok(parameters) = serde_json::from_str::<Members<'_>>(parameters.get()) {
-            PROMPT_MEMBERS.iter().filter_map(|name| parameters.raw(name)).for_each(|raw| asked.read(raw));
+            PROMPT_MEMBERS.iter().filter_map(|name| parameters.get(name)).for_each(|raw| prompt.collect(raw));
         }
-        asked
+        prompt
     }
 
-    fn read(&mut self, raw: &RawValue) {
+    fn collect(&mut self, raw: &RawValue) {
         // What cannot be read is not counted.
-        let _ = Reading { asked: self, is_read: true }.deserialize(&mut serde_json::Deserializer::from_str(raw.get()));
+        let _ = TextCollector { prompt: self, is_collected: true }
+            .deserialize(&mut serde_json::Deserializer::from_str(raw.get()));
     }
 
     fn add(&mut self, text: &str) {
         self.bytes = self.bytes.saturating_add(text.len());
-        let room = MAX_ASKED_BYTES.saturating_sub(self.text.len());
+        let room = MAX_PROMPT_BYTES.saturating_sub(self.text.len());
         self.text.push_str(&text[..text.floor_char_boundary(room)]);
     }
 
-    fn tokens(&self) -> u64 {
-        scaled(&self.text, self.bytes) + self.messages * MESSAGE_TOKENS
+    fn token_count(&self) -> u64 {
+        scaled_token_count(&self.text, self.bytes) + self.messages * MESSAGE_TOKENS
     }
 }
 
 /// What this answer to this question may have cost.
-pub fn estimate(asked: &Asked, answer: &AssistantMessage) -> Usage {
+pub fn estimate_usage(prompt: &Prompt, answer: &AssistantMessage) -> Usage {
     let texts = [Some(answer.text.as_str()), answer.refusal.as_deref(), answer.audio_transcript.as_deref()];
-    let said: u64 = texts.into_iter().flatten().map(count).sum();
-    let called: u64 = answer.tool_calls.iter().map(|call| count(&call.name) + count(&call.arguments)).sum();
-    let reasoning = answer.reasoning.as_deref().map_or(0, count);
-    let (input, output) = (asked.tokens(), said + called);
+    let said: u64 = texts.into_iter().flatten().map(count_tokens).sum();
+    let called: u64 =
+        answer.tool_calls.iter().map(|call| count_tokens(&call.name) + count_tokens(&call.arguments)).sum();
+    let reasoning = answer.reasoning.as_deref().map_or(0, count_tokens);
+    let (input, output) = (prompt.token_count(), said + called);
     Usage {
         source: UsageSource::Estimated,
         prompt_tokens: Some(input),
@@ -138,12 +140,12 @@ pub fn estimate(asked: &Asked, answer: &AssistantMessage) -> Usage {
     }
 }
 
-fn count(text: &str) -> u64 {
-    scaled(&text[..text.floor_char_boundary(MAX_ANSWER_BYTES)], text.len())
+fn count_tokens(text: &str) -> u64 {
+    scaled_token_count(&text[..text.floor_char_boundary(MAX_ANSWER_BYTES)], text.len())
 }
 
 /// The tokens of so many bytes, of which this is the beginning.
-fn scaled(beginning: &str, bytes: usize) -> u64 {
+fn scaled_token_count(beginning: &str, bytes: usize) -> u64 {
     let tokens = bpe_openai::o200k_base().count(beginning) as u64;
     match beginning.len() {
         0 => 0,
@@ -153,12 +155,12 @@ fn scaled(beginning: &str, bytes: usize) -> u64 {
 }
 
 /// Goes through a JSON value and adds the texts that a model reads.
-struct Reading<'a> {
-    asked: &'a mut Texts,
-    is_read: bool,
+struct TextCollector<'a> {
+    prompt: &'a mut PromptText,
+    is_collected: bool,
 }
 
-impl<'de> DeserializeSeed<'de> for Reading<'_> {
+impl<'de> DeserializeSeed<'de> for TextCollector<'_> {
     type Value = ();
 
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -166,7 +168,7 @@ impl<'de> DeserializeSeed<'de> for Reading<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Reading<'_> {
+impl<'de> Visitor<'de> for TextCollector<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -174,8 +176,8 @@ impl<'de> Visitor<'de> for Reading<'_> {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        if self.is_read {
-            self.asked.add(text);
+        if self.is_collected {
+            self.prompt.add(text);
         }
         Ok(())
     }
@@ -201,14 +203,15 @@ impl<'de> Visitor<'de> for Reading<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element_seed(Reading { asked: self.asked, is_read: self.is_read })?.is_some() {}
+        while seq.next_element_seed(TextCollector { prompt: self.prompt, is_collected: self.is_collected })?.is_some() {
+        }
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(name) = map.next_key::<std::borrow::Cow<'de, str>>()? {
-            let is_read = READ_MEMBERS.contains(&name.as_ref());
-            map.next_value_seed(Reading { asked: self.asked, is_read })?;
+            let is_collected = TEXT_MEMBERS.contains(&name.as_ref());
+            map.next_value_seed(TextCollector { prompt: self.prompt, is_collected })?;
         }
         Ok(())
     }
@@ -219,43 +222,44 @@ mod tests {
     use shared::id::MessageId;
 
     use super::*;
-    use crate::response::transcript::{Part, Transcript};
+    use crate::response::transcript::{Transcript, TranscriptPart};
 
     fn raw(json: &str) -> Box<RawValue> {
         RawValue::from_string(json.to_owned()).unwrap()
     }
 
-    fn asked(messages: &str, parameters: &str) -> Texts {
-        Texts::of(&raw(messages), &raw(parameters))
+    fn prompt(messages: &str, parameters: &str) -> PromptText {
+        PromptText::from_request(&raw(messages), &raw(parameters))
     }
 
     #[test]
-    fn what_is_kept_unread_counts_the_same() {
+    fn a_raw_prompt_counts_the_same_as_an_extracted_one() {
         let parameters = raw(r#"{"model":"m","system":"Be brief."}"#);
         for words in [1, 10, 100, 1000, 10_000] {
             let messages = raw(&format!(r#"[{{"role":"user","content":"{}"}}]"#, "word ".repeat(words)));
-            let asked = Asked::of(&messages, &parameters);
-            assert_eq!(asked.tokens(), Texts::of(&messages, &parameters).tokens());
-            assert_eq!(matches!(asked, Asked::Unread { .. }), words < 800);
+            let prompt = Prompt::from_request(&messages, &parameters);
+            let extracted = PromptText::from_request(&messages, &parameters);
+            assert_eq!(prompt.token_count(), extracted.token_count(), "{words} words");
+            assert_eq!(matches!(prompt, Prompt::Raw { .. }), words < 800, "{words} words");
         }
     }
 
     #[test]
-    fn what_a_model_reads_is_counted_and_nothing_else() {
+    fn only_the_texts_that_a_model_reads_are_counted() {
         let messages = r#"[{"role":"user","content":[{"type":"text","text":"How are you?"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]}]"#;
-        let of = asked(messages, r#"{"model":"m","system":"Be brief.","tools":[{"name":"f"}],"user":"u"}"#);
-        assert_eq!(of.text, "How are you?Be brief.f");
-        assert_eq!(asked(r#""How are you?""#, "{}").text, "How are you?");
+        let text = prompt(messages, r#"{"model":"m","system":"Be brief.","tools":[{"name":"f"}],"user":"u"}"#);
+        assert_eq!(text.text, "How are you?Be brief.f");
+        assert_eq!(prompt(r#""How are you?""#, "{}").text, "How are you?");
         // Four tokens of text, and those around it.
-        assert_eq!(asked(r#"[{"role":"user","content":"How are you?"}]"#, "{}").tokens(), 8);
+        assert_eq!(prompt(r#"[{"role":"user","content":"How are you?"}]"#, "{}").token_count(), 8);
     }
 
     #[test]
-    fn an_estimate_is_marked_and_adds_up() {
+    fn an_estimate_is_marked_as_estimated_and_adds_up() {
         let mut transcript = Transcript::default();
-        transcript.push(Part::Text, "Hello there");
-        transcript.push(Part::Reasoning, "hm");
-        let usage = estimate(&Asked::default(), &transcript.message(MessageId(uuid::Uuid::nil())));
+        transcript.append(TranscriptPart::Text, "Hello there");
+        transcript.append(TranscriptPart::Reasoning, "hm");
+        let usage = estimate_usage(&Prompt::default(), &transcript.message(MessageId(uuid::Uuid::nil())));
         assert_eq!(usage.source, UsageSource::Estimated);
         assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.total_tokens), (Some(0), Some(3), Some(3)));
         assert_eq!((usage.parts.output, usage.parts.reasoning), (2, 1));
@@ -263,12 +267,12 @@ mod tests {
     }
 
     #[test]
-    fn long_texts_are_counted_in_part() {
+    fn long_texts_are_counted_by_their_beginning() {
         let long = format!(r#"[{{"role":"user","content":"{}"}}]"#, "word ".repeat(200_000));
-        let of = asked(&long, "{}");
-        assert!(of.text.len() <= MAX_ASKED_BYTES);
-        assert!((190_000..=210_000).contains(&of.tokens()), "{}", of.tokens());
+        let text = prompt(&long, "{}");
+        assert!(text.text.len() <= MAX_PROMPT_BYTES);
+        assert!((190_000..=210_000).contains(&text.token_count()), "{}", text.token_count());
         // One long word is no trap.
-        assert!(count(&"a".repeat(3 << 20)) > 0);
+        assert!(count_tokens(&"a".repeat(3 << 20)) > 0);
     }
 }

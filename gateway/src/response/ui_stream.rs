@@ -14,33 +14,33 @@ use crate::response::transcript::Transcript;
 pub struct UiStream {
     message_id: String,
     has_started: bool,
-    open: Option<(PartKind, String)>,
+    open: Option<(UiPartKind, String)>,
     parts: u32,
     /// How much of each text has been told, in bytes.
     text: usize,
     reasoning: usize,
     refusal: usize,
-    calls: Vec<ToldCall>,
+    calls: Vec<EmittedToolCall>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PartKind {
+enum UiPartKind {
     Text,
     Reasoning,
 }
 
-impl PartKind {
-    fn event(self, what: &str) -> String {
+impl UiPartKind {
+    fn event_type(self, suffix: &str) -> String {
         let kind = match self {
             Self::Text => "text",
             Self::Reasoning => "reasoning",
         };
-        format!("{kind}-{what}")
+        format!("{kind}-{suffix}")
     }
 }
 
 #[derive(Debug)]
-struct ToldCall {
+struct EmittedToolCall {
     id: String,
     arguments: usize,
 }
@@ -62,103 +62,103 @@ impl UiStream {
 
     /// What is new in the transcript.
     pub fn advance(&mut self, transcript: &Transcript) -> Bytes {
-        let mut out = Out::default();
-        self.tell(transcript, &mut out);
-        out.0.into()
+        let mut writer = EventWriter::default();
+        self.emit_new(transcript, &mut writer);
+        writer.0.into()
     }
 
     /// The end of a complete answer.
     pub fn finish(&mut self, transcript: &Transcript) -> Bytes {
-        let mut out = Out::default();
-        self.tell(transcript, &mut out);
-        self.close(&mut out);
-        for (call, told) in transcript.tool_calls.iter().zip(&self.calls) {
+        let mut writer = EventWriter::default();
+        self.emit_new(transcript, &mut writer);
+        self.close_part(&mut writer);
+        for (call, emitted) in transcript.tool_calls.iter().zip(&self.calls) {
             let arguments = if call.arguments.trim().is_empty() { "{}" } else { &call.arguments };
             match serde_json::from_str::<Value>(arguments) {
-                Ok(input) => out.event(&json!({
-                    "type": "tool-input-available", "toolCallId": told.id, "toolName": call.name, "input": input,
+                Ok(input) => writer.event(&json!({
+                    "type": "tool-input-available", "toolCallId": emitted.id, "toolName": call.name, "input": input,
                 })),
-                Err(error) => out.event(&json!({
-                    "type": "tool-input-error", "toolCallId": told.id, "toolName": call.name, "input": arguments,
+                Err(error) => writer.event(&json!({
+                    "type": "tool-input-error", "toolCallId": emitted.id, "toolName": call.name, "input": arguments,
                     "errorText": format!("the tool's input is not JSON: {error}"),
                 })),
             }
         }
-        out.event(&json!({"type": "finish-step"}));
-        out.event(&json!({"type": "finish", "finishReason": finish_reason(transcript)}));
-        out.0.extend_from_slice(b"data: [DONE]\n\n");
-        out.0.into()
+        writer.event(&json!({"type": "finish-step"}));
+        writer.event(&json!({"type": "finish", "finishReason": finish_reason(transcript)}));
+        writer.0.extend_from_slice(b"data: [DONE]\n\n");
+        writer.0.into()
     }
 
     /// The end of one that failed. There is no `finish`: to the page it is an error, and what came before it stays.
     pub fn fail(&mut self, transcript: &Transcript, message: &str) -> Bytes {
-        let mut out = Out::default();
-        self.tell(transcript, &mut out);
-        self.close(&mut out);
-        out.event(&json!({"type": "error", "errorText": message}));
-        out.0.into()
+        let mut writer = EventWriter::default();
+        self.emit_new(transcript, &mut writer);
+        self.close_part(&mut writer);
+        writer.event(&json!({"type": "error", "errorText": message}));
+        writer.0.into()
     }
 
-    fn tell(&mut self, transcript: &Transcript, out: &mut Out) {
+    fn emit_new(&mut self, transcript: &Transcript, writer: &mut EventWriter) {
         if !self.has_started {
             self.has_started = true;
-            out.event(&json!({"type": "start", "messageId": self.message_id}));
-            out.event(&json!({"type": "start-step"}));
+            writer.event(&json!({"type": "start", "messageId": self.message_id}));
+            writer.event(&json!({"type": "start-step"}));
         }
-        let reasoning = new(&transcript.reasoning, &mut self.reasoning);
-        self.part(PartKind::Reasoning, reasoning, out);
-        let text = new(&transcript.text, &mut self.text);
-        self.part(PartKind::Text, text, out);
-        let refusal = new(&transcript.refusal, &mut self.refusal);
-        self.part(PartKind::Text, refusal, out);
-        for (place, call) in transcript.tool_calls.iter().enumerate() {
-            if place == self.calls.len() {
+        let reasoning = take_new(&transcript.reasoning, &mut self.reasoning);
+        self.emit_text(UiPartKind::Reasoning, reasoning, writer);
+        let text = take_new(&transcript.text, &mut self.text);
+        self.emit_text(UiPartKind::Text, text, writer);
+        let refusal = take_new(&transcript.refusal, &mut self.refusal);
+        self.emit_text(UiPartKind::Text, refusal, writer);
+        for (index, call) in transcript.tool_calls.iter().enumerate() {
+            if index == self.calls.len() {
                 if call.name.is_empty() {
                     // Its name is still to come.
                     return;
                 }
-                self.close(out);
-                let id = if call.id.is_empty() { format!("call-{place}") } else { call.id.clone() };
-                out.event(&json!({"type": "tool-input-start", "toolCallId": id, "toolName": call.name}));
-                self.calls.push(ToldCall { id, arguments: 0 });
+                self.close_part(writer);
+                let id = if call.id.is_empty() { format!("call-{index}") } else { call.id.clone() };
+                writer.event(&json!({"type": "tool-input-start", "toolCallId": id, "toolName": call.name}));
+                self.calls.push(EmittedToolCall { id, arguments: 0 });
             }
-            let told = &mut self.calls[place];
-            let arguments = new(&call.arguments, &mut told.arguments);
+            let emitted = &mut self.calls[index];
+            let arguments = take_new(&call.arguments, &mut emitted.arguments);
             if !arguments.is_empty() {
-                let delta = json!({"type": "tool-input-delta", "toolCallId": told.id, "inputTextDelta": arguments});
-                out.event(&delta);
+                let delta = json!({"type": "tool-input-delta", "toolCallId": emitted.id, "inputTextDelta": arguments});
+                writer.event(&delta);
             }
         }
     }
 
-    fn part(&mut self, kind: PartKind, text: &str, out: &mut Out) {
+    fn emit_text(&mut self, kind: UiPartKind, text: &str, writer: &mut EventWriter) {
         if text.is_empty() {
             return;
         }
         if self.open.as_ref().is_some_and(|(open, _)| *open != kind) {
-            self.close(out);
+            self.close_part(writer);
         }
         let parts = &mut self.parts;
         let (_, id) = self.open.get_or_insert_with(|| {
             let id = parts.to_string();
             *parts += 1;
-            out.event(&json!({"type": kind.event("start"), "id": id}));
+            writer.event(&json!({"type": kind.event_type("start"), "id": id}));
             (kind, id)
         });
-        out.event(&json!({"type": kind.event("delta"), "id": id, "delta": text}));
+        writer.event(&json!({"type": kind.event_type("delta"), "id": id, "delta": text}));
     }
 
-    fn close(&mut self, out: &mut Out) {
+    fn close_part(&mut self, writer: &mut EventWriter) {
         if let Some((kind, id)) = self.open.take() {
-            out.event(&json!({"type": kind.event("end"), "id": id}));
+            writer.event(&json!({"type": kind.event_type("end"), "id": id}));
         }
     }
 }
 
 /// What has been added to a text since it was told last.
-fn new<'a>(text: &'a str, told: &mut usize) -> &'a str {
-    let new = text.get(*told..).unwrap_or("");
-    *told += new.len();
+fn take_new<'a>(text: &'a str, emitted: &mut usize) -> &'a str {
+    let new = text.get(*emitted..).unwrap_or("");
+    *emitted += new.len();
     new
 }
 
@@ -174,9 +174,9 @@ fn finish_reason(transcript: &Transcript) -> &'static str {
 }
 
 #[derive(Default)]
-struct Out(Vec<u8>);
+struct EventWriter(Vec<u8>);
 
-impl Out {
+impl EventWriter {
     fn event(&mut self, event: &Value) {
         self.0.extend_from_slice(b"data: ");
         self.0.extend_from_slice(event.to_string().as_bytes());
@@ -189,7 +189,7 @@ mod tests {
     use shared::event::ToolCall;
 
     use super::*;
-    use crate::response::transcript::Part;
+    use crate::response::transcript::TranscriptPart;
 
     fn events(bytes: &[u8]) -> Vec<Value> {
         let text = std::str::from_utf8(bytes).unwrap();
@@ -198,26 +198,26 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_told_as_it_grows() {
+    fn an_answer_is_emitted_as_it_grows() {
         let mut stream = UiStream::new("m1".into());
         let mut transcript = Transcript::default();
         let start = [json!({"type": "start", "messageId": "m1"}), json!({"type": "start-step"})];
         assert_eq!(events(&stream.advance(&transcript)), start);
         assert!(stream.advance(&transcript).is_empty());
-        transcript.push(Part::Reasoning, "hm");
+        transcript.append(TranscriptPart::Reasoning, "hm");
         let expected = [
             json!({"type": "reasoning-start", "id": "0"}),
             json!({"type": "reasoning-delta", "id": "0", "delta": "hm"}),
         ];
         assert_eq!(events(&stream.advance(&transcript)), expected);
-        transcript.push(Part::Text, "é");
+        transcript.append(TranscriptPart::Text, "é");
         let expected = [
             json!({"type": "reasoning-end", "id": "0"}),
             json!({"type": "text-start", "id": "1"}),
             json!({"type": "text-delta", "id": "1", "delta": "é"}),
         ];
         assert_eq!(events(&stream.advance(&transcript)), expected);
-        transcript.push(Part::Text, "!");
+        transcript.append(TranscriptPart::Text, "!");
         assert_eq!(events(&stream.advance(&transcript)), [json!({"type": "text-delta", "id": "1", "delta": "!"})]);
         transcript.finish_reason = Some("stop".into());
         let expected = [
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn tool_calls_are_complete_at_the_end() {
+    fn tool_calls_are_completed_at_the_end() {
         let mut stream = UiStream::new("m1".into());
         let mut transcript = Transcript::default();
         transcript.tool_calls.push(ToolCall { id: "c1".into(), name: String::new(), arguments: String::new() });
@@ -245,22 +245,22 @@ mod tests {
         transcript.tool_calls[0].arguments.push_str("\"Köln\"}");
         transcript.tool_calls.push(ToolCall { id: String::new(), name: "time".into(), arguments: "{".into() });
         transcript.finish_reason = Some("tool_calls".into());
-        let told = events(&stream.finish(&transcript));
-        assert!(told.contains(&json!({
+        let emitted = events(&stream.finish(&transcript));
+        assert!(emitted.contains(&json!({
             "type": "tool-input-available", "toolCallId": "c1", "toolName": "weather", "input": {"city": "Köln"},
         })));
-        assert!(told.iter().any(|event| event["type"] == "tool-input-error" && event["toolCallId"] == "call-1"));
-        assert_eq!(told[told.len() - 2]["finishReason"], "tool-calls");
+        assert!(emitted.iter().any(|event| event["type"] == "tool-input-error" && event["toolCallId"] == "call-1"));
+        assert_eq!(emitted[emitted.len() - 2]["finishReason"], "tool-calls");
     }
 
     #[test]
-    fn a_failure_is_an_error_and_no_finish() {
+    fn a_failed_answer_ends_with_an_error_and_no_finish() {
         let mut stream = UiStream::new("m1".into());
         let mut transcript = Transcript::default();
-        transcript.push(Part::Text, "half");
-        let told = events(&stream.fail(&transcript, "the answer broke off"));
-        assert_eq!(told.last().unwrap(), &json!({"type": "error", "errorText": "the answer broke off"}));
-        assert!(told.iter().all(|event| event["type"] != "finish" && *event != json!("[DONE]")));
-        assert!(told.contains(&json!({"type": "text-delta", "id": "0", "delta": "half"})));
+        transcript.append(TranscriptPart::Text, "half");
+        let emitted = events(&stream.fail(&transcript, "the answer broke off"));
+        assert_eq!(emitted.last().unwrap(), &json!({"type": "error", "errorText": "the answer broke off"}));
+        assert!(emitted.iter().all(|event| event["type"] != "finish" && *event != json!("[DONE]")));
+        assert!(emitted.contains(&json!({"type": "text-delta", "id": "0", "delta": "half"})));
     }
 }

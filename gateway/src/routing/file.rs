@@ -14,21 +14,23 @@ use toml::Spanned;
 
 use self::mistake::{Mistake, duration, mistake};
 use crate::routing::pattern::ModelPattern;
-use crate::routing::{Choice, Origin, Persistence, Route, RouteLeaving, RoutingTable, UpstreamSettings};
+use crate::routing::{
+    RetryPolicy, Route, RouteOnDisconnect, RouteUpstream, RoutingTable, TableOrigin, UpstreamSettings,
+};
 
-pub use self::key_source::{KeySource, Keys};
+pub use self::key_source::{KeyLookup, UpstreamKeySource};
 
 /// The largest routes file.
 pub const MAX_BYTES: usize = 1 << 20;
 const MAX_UPSTREAMS: usize = 256;
 const MAX_ROUTES: usize = 1024;
-const MAX_CHOICES: usize = 16;
-const MAX_TRIES: u32 = 10;
+const MAX_UPSTREAMS_PER_ROUTE: usize = 16;
+const MAX_ATTEMPTS: u32 = 10;
 
 /// What is wrong with a routes file.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}: {message}")]
-pub struct FileError {
+pub struct RoutesFileError {
     /// The file, as it was named.
     pub file: String,
     /// The line, counted from 1.
@@ -39,29 +41,29 @@ pub struct FileError {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FileText {
+struct RoutesFile {
     default_model: Option<Spanned<String>>,
     #[serde(default)]
-    upstreams: BTreeMap<Spanned<String>, Spanned<upstream::UpstreamText>>,
+    upstreams: BTreeMap<Spanned<String>, Spanned<upstream::UpstreamEntry>>,
     #[serde(default)]
-    routes: Vec<Spanned<RouteText>>,
+    routes: Vec<Spanned<RouteEntry>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RouteText {
+struct RouteEntry {
     models: Vec<Spanned<String>>,
     upstreams: Vec<Spanned<toml::Value>>,
     tries: Option<Spanned<u32>>,
     attempts: Option<Spanned<u32>>,
     retry_within: Option<Spanned<String>>,
-    leaving: Option<Spanned<LeavingText>>,
+    leaving: Option<Spanned<OnDisconnectEntry>>,
     drain_for: Option<Spanned<String>>,
 }
 
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
-enum LeavingText {
+enum OnDisconnectEntry {
     Cancel,
     Drain,
 }
@@ -69,53 +71,58 @@ enum LeavingText {
 /// A choice in full; a mere name stands for one with nothing but that.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ChoiceText {
+struct RouteUpstreamEntry {
     name: String,
     weight: Option<u32>,
     model: Option<String>,
 }
 
 /// Reads a routes file. What it leaves out of an upstream's timeouts is as in `defaults`.
-pub fn parse(text: &str, file: &str, defaults: &UpstreamSettings, keys: &Keys<'_>) -> Result<RoutingTable, FileError> {
+pub fn parse(
+    text: &str,
+    file: &str,
+    defaults: &UpstreamSettings,
+    keys: &KeyLookup<'_>,
+) -> Result<RoutingTable, RoutesFileError> {
     read(text, defaults, keys).map_err(|mistake| {
-        let before = text.as_bytes().get(..mistake.at.start).unwrap_or_default();
+        let before = text.as_bytes().get(..mistake.span.start).unwrap_or_default();
         let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
-        FileError { file: file.to_owned(), line, message: mistake.message }
+        RoutesFileError { file: file.to_owned(), line, message: mistake.message }
     })
 }
 
-fn read(text: &str, defaults: &UpstreamSettings, keys: &Keys<'_>) -> Result<RoutingTable, Mistake> {
+fn read(text: &str, defaults: &UpstreamSettings, keys: &KeyLookup<'_>) -> Result<RoutingTable, Mistake> {
     if text.len() > MAX_BYTES {
-        return Err(Mistake { at: 0..0, message: format!("expected at most {MAX_BYTES} bytes") });
+        return Err(Mistake { span: 0..0, message: format!("expected at most {MAX_BYTES} bytes") });
     }
-    let file: FileText = toml::from_str(text).map_err(|error| Mistake {
-        at: error.span().unwrap_or(0..0),
+    let file: RoutesFile = toml::from_str(text).map_err(|error| Mistake {
+        span: error.span().unwrap_or(0..0),
         message: error.message().replace('\n', ", ").to_lowercase(),
     })?;
     if file.upstreams.len() > MAX_UPSTREAMS || file.routes.len() > MAX_ROUTES {
         let message = format!("expected at most {MAX_UPSTREAMS} upstreams and {MAX_ROUTES} routes");
-        return Err(Mistake { at: 0..0, message });
+        return Err(Mistake { span: 0..0, message });
     }
     if file.routes.is_empty() {
-        return Err(Mistake { at: 0..0, message: "no routes: expected at least one [[routes]]".into() });
+        return Err(Mistake { span: 0..0, message: "no routes: expected at least one [[routes]]".into() });
     }
     let mut upstreams = Vec::new();
     for (name, text) in &file.upstreams {
         upstreams.push(upstream::read(name, text, defaults, keys)?);
     }
-    let mut named: BTreeMap<String, usize> = BTreeMap::new();
+    let mut named_models: BTreeMap<String, usize> = BTreeMap::new();
     let mut routes = Vec::new();
     for route in &file.routes {
-        routes.push(read_route(route, &upstreams, &mut named)?);
+        routes.push(read_route(route, &upstreams, &mut named_models)?);
     }
     let table = RoutingTable {
         upstreams,
         routes,
         default_model: file.default_model.as_ref().map(|model| model.get_ref().clone()),
-        origin: Origin::File,
+        origin: TableOrigin::File,
     };
     match &file.default_model {
-        Some(model) if table.route(model.get_ref()).is_none() => {
+        Some(model) if table.route_index(model.get_ref()).is_none() => {
             Err(mistake(model, format!("default_model: no route answers for {:?}", model.get_ref())))
         }
         _ => Ok(table),
@@ -123,71 +130,71 @@ fn read(text: &str, defaults: &UpstreamSettings, keys: &Keys<'_>) -> Result<Rout
 }
 
 fn read_route(
-    spanned: &Spanned<RouteText>,
+    spanned: &Spanned<RouteEntry>,
     upstreams: &[UpstreamSettings],
-    named: &mut BTreeMap<String, usize>,
+    named_models: &mut BTreeMap<String, usize>,
 ) -> Result<Route, Mistake> {
     let route = spanned.get_ref();
-    if route.models.is_empty() || route.upstreams.is_empty() || route.upstreams.len() > MAX_CHOICES {
-        let message = format!("a route: expected one or more models, and 1 to {MAX_CHOICES} upstreams");
+    if route.models.is_empty() || route.upstreams.is_empty() || route.upstreams.len() > MAX_UPSTREAMS_PER_ROUTE {
+        let message = format!("a route: expected one or more models, and 1 to {MAX_UPSTREAMS_PER_ROUTE} upstreams");
         return Err(mistake(spanned, message));
     }
     let mut models = Vec::new();
     for text in &route.models {
         let pattern = ModelPattern::parse(text.get_ref()).map_err(|expected| mistake(text, expected.into()))?;
-        if let Some(name) = pattern.name()
-            && named.insert(name.to_owned(), text.span().start).is_some()
+        if let Some(name) = pattern.exact_name()
+            && named_models.insert(name.to_owned(), text.span().start).is_some()
         {
             return Err(mistake(text, format!("model {name:?} is named by two routes: expected one")));
         }
         models.push(pattern);
     }
-    let mut choices: Vec<Choice> = Vec::new();
+    let mut route_upstreams: Vec<RouteUpstream> = Vec::new();
     for text in &route.upstreams {
-        choices.push(read_choice(text, upstreams)?);
+        route_upstreams.push(read_route_upstream(text, upstreams)?);
     }
-    let persistence = Persistence::default();
-    let persistence = Persistence {
-        tries: count("tries", route.tries.as_ref(), persistence.tries)?,
-        attempts: count("attempts", route.attempts.as_ref(), persistence.attempts)?,
-        within: duration("retry_within", route.retry_within.as_ref(), persistence.within)?,
+    let defaults = RetryPolicy::default();
+    let retry_policy = RetryPolicy {
+        attempts_per_upstream: bounded_count("tries", route.tries.as_ref(), defaults.attempts_per_upstream)?,
+        max_attempts: bounded_count("attempts", route.attempts.as_ref(), defaults.max_attempts)?,
+        retry_within: duration("retry_within", route.retry_within.as_ref(), defaults.retry_within)?,
     };
     let drain_for =
         route.drain_for.as_ref().map(|text| duration("drain_for", Some(text), Duration::ZERO)).transpose()?;
-    let leaving = match (route.leaving.as_ref().map(|text| *text.get_ref()), &route.drain_for) {
-        (Some(LeavingText::Drain), _) => Some(RouteLeaving::Drain(drain_for)),
+    let on_disconnect = match (route.leaving.as_ref().map(|text| *text.get_ref()), &route.drain_for) {
+        (Some(OnDisconnectEntry::Drain), _) => Some(RouteOnDisconnect::Drain(drain_for)),
         (_, Some(text)) => return Err(mistake(text, "drain_for: expected leaving = \"drain\" with it".into())),
-        (Some(LeavingText::Cancel), None) => Some(RouteLeaving::Cancel),
+        (Some(OnDisconnectEntry::Cancel), None) => Some(RouteOnDisconnect::Cancel),
         (None, None) => None,
     };
-    Ok(Route { models, choices, persistence, leaving })
+    Ok(Route { models, upstreams: route_upstreams, retry_policy, on_disconnect })
 }
 
-fn read_choice(text: &Spanned<toml::Value>, upstreams: &[UpstreamSettings]) -> Result<Choice, Mistake> {
+fn read_route_upstream(text: &Spanned<toml::Value>, upstreams: &[UpstreamSettings]) -> Result<RouteUpstream, Mistake> {
     let expected = "an upstream of a route: expected its name, or { name, weight, model }";
-    let choice = match text.get_ref() {
-        toml::Value::String(name) => ChoiceText { name: name.clone(), weight: None, model: None },
+    let entry = match text.get_ref() {
+        toml::Value::String(name) => RouteUpstreamEntry { name: name.clone(), weight: None, model: None },
         other => other
             .clone()
             .try_into()
             .map_err(|error: toml::de::Error| mistake(text, format!("{expected}: {}", error.message())))?,
     };
-    let Some(upstream) = upstreams.iter().position(|known| known.name == choice.name) else {
-        return Err(mistake(text, format!("upstream {:?} is not defined: expected [upstreams.{0}]", choice.name)));
+    let Some(upstream_index) = upstreams.iter().position(|known| known.name == entry.name) else {
+        return Err(mistake(text, format!("upstream {:?} is not defined: expected [upstreams.{0}]", entry.name)));
     };
-    if choice.weight.is_some_and(|weight| weight > 1_000_000) {
+    if entry.weight.is_some_and(|weight| weight > 1_000_000) {
         return Err(mistake(text, "weight: expected a number from 0 to 1000000".into()));
     }
-    if choice.model.as_ref().is_some_and(|model| model.is_empty() || model.len() > ModelPattern::MAX_BYTES) {
+    if entry.model.as_ref().is_some_and(|model| model.is_empty() || model.len() > ModelPattern::MAX_BYTES) {
         return Err(mistake(text, "model: expected a model name of 1 to 256 bytes".into()));
     }
-    Ok(Choice { upstream, weight: choice.weight, model: choice.model })
+    Ok(RouteUpstream { upstream_index, weight: entry.weight, model: entry.model })
 }
 
-fn count(name: &str, text: Option<&Spanned<u32>>, default: u32) -> Result<u32, Mistake> {
+fn bounded_count(name: &str, text: Option<&Spanned<u32>>, default: u32) -> Result<u32, Mistake> {
     match text {
-        Some(text) if !(1..=MAX_TRIES).contains(text.get_ref()) => {
-            Err(mistake(text, format!("{name}: expected a number from 1 to {MAX_TRIES}")))
+        Some(text) if !(1..=MAX_ATTEMPTS).contains(text.get_ref()) => {
+            Err(mistake(text, format!("{name}: expected a number from 1 to {MAX_ATTEMPTS}")))
         }
         Some(text) => Ok(*text.get_ref()),
         None => Ok(default),

@@ -20,12 +20,12 @@ impl ModelPattern {
     }
 
     /// Every name.
-    pub fn any() -> Self {
+    pub fn match_all() -> Self {
         Self("*".to_owned())
     }
 
     /// The one name that it stands for, if it is no pattern.
-    pub fn name(&self) -> Option<&str> {
+    pub fn exact_name(&self) -> Option<&str> {
         (!self.0.contains('*')).then_some(&self.0)
     }
 
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_stands_for_anything() {
+    fn a_star_matches_any_text() {
         let cases = [
             ("gpt-4o", "gpt-4o", true),
             ("gpt-4o", "gpt-4o-mini", false),
@@ -74,6 +74,6 @@ mod tests {
             assert_eq!(ModelPattern::parse(pattern).unwrap().matches(name), expected, "{pattern} {name}");
         }
         assert!(ModelPattern::parse("").is_err());
-        assert_eq!(ModelPattern::parse("gpt-*").unwrap().name(), None);
+        assert_eq!(ModelPattern::parse("gpt-*").unwrap().exact_name(), None);
     }
 }

@@ -6,13 +6,13 @@
 use http::StatusCode;
 
 /// The longest error body that is looked through.
-pub const MAX_BYTES: usize = 64 << 10;
+pub const MAX_REFUSAL_BYTES: usize = 64 << 10;
 
 /// What names the member, or what stands in it.
-const NAMES: [&str; 3] = ["stream_options", "include_usage", "streamoptions"];
+const MEMBER_NAMES: [&str; 3] = ["stream_options", "include_usage", "streamoptions"];
 
 /// What is said of members that are not known. Some say it without a name.
-const UNKNOWN_MEMBER: [&str; 9] = [
+const UNKNOWN_MEMBER_PHRASES: [&str; 9] = [
     "unrecognized request argument",
     "unrecognized argument",
     "extra fields not permitted",
@@ -25,15 +25,15 @@ const UNKNOWN_MEMBER: [&str; 9] = [
 ];
 
 /// Whether an answer with this status may be such a refusal, so that its body is worth a look.
-pub fn may_be(status: StatusCode) -> bool {
+pub fn may_be_refusal(status: StatusCode) -> bool {
     matches!(status, StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY)
 }
 
 /// Whether an error body says so. It may seem to where something else is wrong (some repeat the whole request): the same
 /// request without the question tells.
-pub fn is_one(body: &[u8]) -> bool {
+pub fn is_refusal(body: &[u8]) -> bool {
     let text = String::from_utf8_lossy(body).to_ascii_lowercase();
-    NAMES.iter().chain(&UNKNOWN_MEMBER).any(|words| text.contains(words))
+    MEMBER_NAMES.iter().chain(&UNKNOWN_MEMBER_PHRASES).any(|words| text.contains(words))
 }
 
 #[cfg(test)]
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_are_known_in_whatever_words() {
+    fn refusals_are_recognized_in_the_words_of_many_providers() {
         let refusals = [
             r#"{"error":{"message":"Unrecognized request argument supplied: stream_options","type":"invalid_request_error","param":null,"code":null}}"#,
             r#"{"error":{"message":"Unknown parameter: 'stream_options'.","param":"stream_options","code":"unknown_parameter"}}"#,
@@ -54,12 +54,12 @@ mod tests {
             r#"{"error":"include_usage is not supported"}"#,
         ];
         for body in refusals {
-            assert!(is_one(body.as_bytes()), "{body}");
+            assert!(is_refusal(body.as_bytes()), "{body}");
         }
     }
 
     #[test]
-    fn other_errors_are_the_clients() {
+    fn other_errors_are_not_refusals() {
         let others = [
             r#"{"error":{"message":"This model's maximum context length is 8192 tokens","code":"context_length_exceeded"}}"#,
             r#"{"error":{"message":"Invalid value for 'temperature': expected at most 2","param":"temperature"}}"#,
@@ -68,9 +68,9 @@ mod tests {
             "",
         ];
         for body in others {
-            assert!(!is_one(body.as_bytes()), "{body}");
+            assert!(!is_refusal(body.as_bytes()), "{body}");
         }
         let statuses = [400, 422, 200, 401, 404, 429, 500].map(|status| StatusCode::from_u16(status).unwrap());
-        assert_eq!(statuses.map(may_be), [true, true, false, false, false, false, false]);
+        assert_eq!(statuses.map(may_be_refusal), [true, true, false, false, false, false, false]);
     }
 }

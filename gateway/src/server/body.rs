@@ -16,7 +16,7 @@ use crate::error::ApiError;
 use crate::server::gateway::Gateway;
 
 /// How long the rest of a refused request is read.
-const READ_AWAY_WITHIN: Duration = Duration::from_secs(2);
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Gateway {
     /// Who asks, and the parts of a request with a JSON body, within bounds.
@@ -25,14 +25,14 @@ impl Gateway {
         match self.read_body(&head, &mut body).await {
             Ok((caller, bytes)) => Ok((caller, head.headers, bytes)),
             Err(error) => {
-                self.read_away(&head.headers, body);
+                self.discard_body(&head.headers, body);
                 Err(error)
             }
         }
     }
 
     async fn read_body(&self, head: &Parts, body: &mut Body) -> Result<(Caller, Bytes), ApiError> {
-        let caller = self.prove(&head.method, &head.headers)?;
+        let caller = self.authenticate(&head.method, &head.headers)?;
         let is_json =
             head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
                 let essence = value.split(';').next().unwrap_or("").trim();
@@ -41,7 +41,7 @@ impl Gateway {
         if !is_json {
             return Err(ApiError::unsupported_media_type());
         }
-        let limit = self.chats.limits.body_bytes;
+        let limit = self.chats.limits.max_body_bytes;
         let body = read_bounded(body, limit, self.chats.limits.read_timeout).await?;
         Ok((caller, body))
     }
@@ -49,12 +49,12 @@ impl Gateway {
     /// Reads what is left of the body of a request that is refused, within bounds, while the refusal is on its way: the
     /// connection of a client that writes everything before it reads would be reset otherwise, and the refusal lost. One that
     /// waits to be told to go on has sent nothing.
-    pub(super) fn read_away(&self, headers: &HeaderMap, mut body: Body) {
+    pub(super) fn discard_body(&self, headers: &HeaderMap, mut body: Body) {
         if body.is_end_stream() || headers.contains_key(header::EXPECT) {
             return;
         }
-        let mut left = self.chats.limits.body_bytes.saturating_mul(2);
-        tokio::spawn(timeout(READ_AWAY_WITHIN, async move {
+        let mut left = self.chats.limits.max_body_bytes.saturating_mul(2);
+        tokio::spawn(timeout(DISCARD_TIMEOUT, async move {
             while let Some(Ok(frame)) = body.frame().await {
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
                 let Some(rest) = left.checked_sub(bytes) else { return };

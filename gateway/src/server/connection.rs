@@ -29,78 +29,84 @@ use tower::Layer as _;
 
 /// A client's connection.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct ClientConnection {
     stream: TokioIo<TcpStream>,
     /// How long a write may wait without the client having taken anything.
-    patience: Duration,
+    write_timeout: Duration,
     /// Made when a write waits for the first time, and set anew for each that does: one that goes through at once costs nothing.
-    alarm: Option<Pin<Box<Sleep>>>,
+    timer: Option<Pin<Box<Sleep>>>,
     is_waiting: bool,
     /// Whether it has to end in a way that nobody takes for the end of an answer.
-    is_broken: Arc<AtomicBool>,
+    is_aborted: Arc<AtomicBool>,
 }
 
 /// What answers on a connection.
-pub(super) struct Served {
-    router: TowerToHyperService<Routes>,
-    is_broken: Arc<AtomicBool>,
+pub(super) struct ConnectionService {
+    router: TowerToHyperService<ConnectionRouter>,
+    is_aborted: Arc<AtomicBool>,
 }
 
-type Routes = AddExtension<Router, ConnectInfo<SocketAddr>>;
+type ConnectionRouter = AddExtension<Router, ConnectInfo<SocketAddr>>;
 
 /// The body of an answer that has no end but that of the connection, as over HTTP/1.0.
-struct Delimited {
+struct ConnectionDelimitedBody {
     body: Body,
-    is_broken: Arc<AtomicBool>,
+    is_aborted: Arc<AtomicBool>,
 }
 
 /// A connection, and what answers on it.
-pub(super) fn open(stream: TcpStream, peer: SocketAddr, router: &Router, patience: Duration) -> (Line, Served) {
-    let is_broken = Arc::new(AtomicBool::new(false));
+pub(super) fn open(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: &Router,
+    write_timeout: Duration,
+) -> (ClientConnection, ConnectionService) {
+    let is_aborted = Arc::new(AtomicBool::new(false));
     let router = TowerToHyperService::new(Extension(ConnectInfo(peer)).layer(router.clone()));
     let stream = TokioIo::new(stream);
-    let line = Line { stream, patience, alarm: None, is_waiting: false, is_broken: Arc::clone(&is_broken) };
-    (line, Served { router, is_broken })
+    let connection =
+        ClientConnection { stream, write_timeout, timer: None, is_waiting: false, is_aborted: Arc::clone(&is_aborted) };
+    (connection, ConnectionService { router, is_aborted })
 }
 
-impl Line {
+impl ClientConnection {
     /// What a write came to; one that waits for too long is an error.
-    fn within_patience(&mut self, cx: &mut Context<'_>, written: Poll<Result<usize>>) -> Poll<Result<usize>> {
+    fn poll_within_timeout(&mut self, cx: &mut Context<'_>, written: Poll<Result<usize>>) -> Poll<Result<usize>> {
         if written.is_ready() {
             self.is_waiting = false;
             return written;
         }
-        let patience = self.patience;
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        let write_timeout = self.write_timeout;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(write_timeout)));
         if !std::mem::replace(&mut self.is_waiting, true) {
-            alarm.as_mut().reset(Instant::now() + patience);
+            timer.as_mut().reset(Instant::now() + write_timeout);
         }
-        ready!(alarm.as_mut().poll(cx));
+        ready!(timer.as_mut().poll(cx));
         // Nor does the system keep what nobody takes.
-        self.is_broken.store(true, Ordering::Relaxed);
+        self.is_aborted.store(true, Ordering::Relaxed);
         Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the client reads nothing")))
     }
 }
 
-impl Drop for Line {
+impl Drop for ClientConnection {
     fn drop(&mut self) {
-        if self.is_broken.load(Ordering::Relaxed) {
+        if self.is_aborted.load(Ordering::Relaxed) {
             // A reset.
             let _ = self.stream.inner().set_zero_linger();
         }
     }
 }
 
-impl hyper::rt::Read for Line {
+impl hyper::rt::Read for ClientConnection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl hyper::rt::Write for Line {
+impl hyper::rt::Write for ClientConnection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.within_patience(cx, written)
+        self.poll_within_timeout(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -121,17 +127,17 @@ impl hyper::rt::Write for Line {
         pieces: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
-        self.within_patience(cx, written)
+        self.poll_within_timeout(cx, written)
     }
 }
 
-type Answering = <TowerToHyperService<Routes> as Service<Request<Incoming>>>::Future;
-type Answered = std::result::Result<Response, Infallible>;
+type RouterFuture = <TowerToHyperService<ConnectionRouter> as Service<Request<Incoming>>>::Future;
+type RouterResult = std::result::Result<Response, Infallible>;
 
-impl Service<Request<Incoming>> for Served {
+impl Service<Request<Incoming>> for ConnectionService {
     type Response = Response;
     type Error = Infallible;
-    type Future = Either<Answering, Pin<Box<dyn Future<Output = Answered> + Send>>>;
+    type Future = Either<RouterFuture, Pin<Box<dyn Future<Output = RouterResult> + Send>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let is_framed = request.version() >= Version::HTTP_11;
@@ -139,14 +145,14 @@ impl Service<Request<Incoming>> for Served {
         if is_framed {
             return Either::Left(answering);
         }
-        let is_broken = Arc::clone(&self.is_broken);
-        Either::Right(Box::pin(
-            async move { Ok(answering.await?.map(|body| Body::new(Delimited { body, is_broken }))) },
-        ))
+        let is_aborted = Arc::clone(&self.is_aborted);
+        Either::Right(Box::pin(async move {
+            Ok(answering.await?.map(|body| Body::new(ConnectionDelimitedBody { body, is_aborted })))
+        }))
     }
 }
 
-impl http_body::Body for Delimited {
+impl http_body::Body for ConnectionDelimitedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -156,7 +162,7 @@ impl http_body::Body for Delimited {
     ) -> Poll<Option<std::result::Result<Frame<Bytes>, axum::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if matches!(frame, Some(Err(_))) {
-            self.is_broken.store(true, Ordering::Relaxed);
+            self.is_aborted.store(true, Ordering::Relaxed);
         }
         Poll::Ready(frame)
     }

@@ -23,7 +23,8 @@ use sha2::{Digest as _, Sha256};
 use crate::error::ApiError;
 
 /// The paths that are pages. Whatever comes after `/c/` is for the page to make sense of.
-const PATHS: [&str; 7] = ["/", "/login", "/register", "/c/{conversation}", "/settings", "/admin", "/admin/{section}"];
+const PAGE_PATHS: [&str; 7] =
+    ["/", "/login", "/register", "/c/{conversation}", "/settings", "/admin", "/admin/{section}"];
 
 /// What pages may do: run and show what came from here, ask here, and nothing else. Scripts cannot turn text into HTML but
 /// through DOMPurify.
@@ -32,7 +33,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
      require-trusted-types-for 'script'; trusted-types dompurify";
 
 /// Headers of everything that is served here.
-const HEADERS: [(HeaderName, &str); 7] = [
+const SECURITY_HEADERS: [(HeaderName, &str); 7] = [
     (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
@@ -46,23 +47,23 @@ const HEADERS: [(HeaderName, &str); 7] = [
 ];
 
 /// For files whose path changes when they do.
-const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
 /// For everything else: kept, but asked about each time.
-const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
+const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 
 /// The pages, ready to be served.
 #[derive(Debug)]
 struct Pages {
     version: String,
-    shell: File,
-    files: HashMap<&'static str, File>,
+    shell: StaticFile,
+    files: HashMap<&'static str, StaticFile>,
 }
 
 /// One file.
 #[derive(Debug)]
-struct File {
-    kind: &'static str,
+struct StaticFile {
+    content_type: &'static str,
     etag: HeaderValue,
     content: Bytes,
 }
@@ -70,14 +71,14 @@ struct File {
 /// The routes of pages and their files, for whatever router they are merged into.
 pub fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let mut router = Router::new().route("/assets/{version}/{*path}", get(file));
-    for path in PATHS {
+    for path in PAGE_PATHS {
         router = router.route(path, get(shell));
     }
     router.with_state(Arc::new(Pages::new()))
 }
 
 async fn shell(State(pages): State<Arc<Pages>>, headers: HeaderMap) -> Response {
-    pages.shell.answer(&headers, ASK_AGAIN)
+    pages.shell.respond(&headers, REVALIDATE)
 }
 
 async fn file(
@@ -97,43 +98,47 @@ impl Pages {
         }
         let version = URL_SAFE_NO_PAD.encode(&hash.finalize()[..9]);
         let shell = files::SHELL.replace("{{assets}}", &format!("/assets/{version}"));
-        let served = files::FILES.iter().map(|(path, content)| (*path, File::new(path, Bytes::from_static(content))));
-        Self { shell: File::new("index.html", Bytes::from(shell)), files: served.collect(), version }
+        let served =
+            files::FILES.iter().map(|(path, content)| (*path, StaticFile::new(path, Bytes::from_static(content))));
+        Self { shell: StaticFile::new("index.html", Bytes::from(shell)), files: served.collect(), version }
     }
 
     /// A file. One of another version than asked for is served too, so that a page that was loaded from another gateway
     /// while an upgrade went round still works; but it must not be kept under that name.
     fn file(&self, version: &str, path: &str, headers: &HeaderMap) -> Option<Response> {
-        let caching = if version == self.version { FOR_EVER } else { ASK_AGAIN };
-        Some(self.files.get(path)?.answer(headers, caching))
+        let caching = if version == self.version { IMMUTABLE } else { REVALIDATE };
+        Some(self.files.get(path)?.respond(headers, caching))
     }
 }
 
-impl File {
+impl StaticFile {
     fn new(path: &str, content: Bytes) -> Self {
         let etag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(&Sha256::digest(&content)[..15]));
         let etag = HeaderValue::try_from(etag).unwrap_or(HeaderValue::from_static("\"\""));
-        Self { kind: files::content_type(path), etag, content }
+        Self { content_type: files::content_type(path), etag, content }
     }
 
-    fn answer(&self, asked: &HeaderMap, caching: HeaderValue) -> Response {
-        let mut response = if self.is_known(asked) {
+    fn respond(&self, request_headers: &HeaderMap, caching: HeaderValue) -> Response {
+        let mut response = if self.is_cached_by_client(request_headers) {
             StatusCode::NOT_MODIFIED.into_response()
         } else {
-            ([(header::CONTENT_TYPE, self.kind)], self.content.clone()).into_response()
+            ([(header::CONTENT_TYPE, self.content_type)], self.content.clone()).into_response()
         };
         let headers = response.headers_mut();
         headers.insert(header::ETAG, self.etag.clone());
         headers.insert(header::CACHE_CONTROL, caching);
-        for (name, value) in HEADERS {
+        for (name, value) in SECURITY_HEADERS {
             headers.insert(name, HeaderValue::from_static(value));
         }
         response
     }
 
     /// Whether the client has it already, by its own word.
-    fn is_known(&self, asked: &HeaderMap) -> bool {
-        let tags = asked.get_all(header::IF_NONE_MATCH).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    fn is_cached_by_client(&self, request_headers: &HeaderMap) -> bool {
+        let tags = request_headers
+            .get_all(header::IF_NONE_MATCH)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|b| *b == b','));
         let mut tags = tags.map(<[u8]>::trim_ascii).map(|tag| tag.strip_prefix(b"W/").unwrap_or(tag));
         tags.any(|tag| tag == b"*" || tag == self.etag.as_bytes())
     }
@@ -143,27 +148,27 @@ impl File {
 mod tests {
     use super::*;
 
-    fn asked(etag: &str) -> HeaderMap {
+    fn request_headers(etag: &str) -> HeaderMap {
         HeaderMap::from_iter([(header::IF_NONE_MATCH, HeaderValue::from_str(etag).unwrap())])
     }
 
     #[test]
-    fn what_the_client_has_is_not_sent_again() {
+    fn a_file_that_the_client_has_is_not_sent_again() {
         let pages = Pages::new();
-        let first = pages.shell.answer(&HeaderMap::new(), ASK_AGAIN);
+        let first = pages.shell.respond(&HeaderMap::new(), REVALIDATE);
         assert_eq!(first.status(), 200);
         assert_eq!(first.headers()["content-type"], "text/html; charset=utf-8");
         let etag = first.headers()["etag"].to_str().unwrap();
         for known in [etag.to_owned(), format!("\"x\", W/{etag}"), "*".to_owned()] {
-            let again = pages.shell.answer(&asked(&known), ASK_AGAIN);
+            let again = pages.shell.respond(&request_headers(&known), REVALIDATE);
             assert_eq!((again.status().as_u16(), &again.headers()["etag"]), (304, &first.headers()["etag"]), "{known}");
             assert!(again.headers().contains_key("content-security-policy"));
         }
-        assert_eq!(pages.shell.answer(&asked("\"x\""), ASK_AGAIN).status(), 200);
+        assert_eq!(pages.shell.respond(&request_headers("\"x\""), REVALIDATE).status(), 200);
     }
 
     #[test]
-    fn files_are_kept_for_ever_under_their_own_version_only() {
+    fn files_are_immutable_under_their_own_version_alone() {
         let pages = Pages::new();
         let caching = |version: &str| {
             let response = pages.file(version, "js/main.js", &HeaderMap::new()).unwrap();
@@ -176,20 +181,20 @@ mod tests {
     }
 
     #[test]
-    fn the_shell_asks_only_for_files_that_are_there() {
+    fn the_shell_names_existing_files_alone() {
         let pages = Pages::new();
         let shell = std::str::from_utf8(&pages.shell.content).unwrap();
         let prefix = format!("\"/assets/{}/", pages.version);
-        let asked: Vec<_> = shell.split(&prefix).skip(1).filter_map(|rest| rest.split('"').next()).collect();
-        assert!(asked.len() > 3, "{shell}");
-        for path in asked {
+        let request_headers: Vec<_> = shell.split(&prefix).skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert!(request_headers.len() > 3, "{shell}");
+        for path in request_headers {
             assert!(pages.files.contains_key(path), "{path}");
         }
         assert!(!shell.contains("{{"));
     }
 
     #[test]
-    fn nothing_is_inline_so_that_the_policy_can_forbid_it() {
+    fn the_shell_has_no_inline_scripts_or_styles() {
         assert!(!files::SHELL.contains("<style") && !files::SHELL.contains(" style=") && !files::SHELL.contains(" on"));
         for tag in files::SHELL.split("<script").skip(1) {
             assert!(tag.contains(" src=") && tag.contains("></script>"), "{tag}");

@@ -1,4 +1,4 @@
-//! The routes. Each checks the caller before anything else happens: `Gateway::prove` is where a
+//! The routes. Each checks the caller before anything else happens: `Gateway::authenticate` is where a
 //! [`Caller`](crate::auth::Caller) comes from.
 //!
 //! Every layer costs each request some allocations and moves, so what only some routes need is on no others' way.
@@ -29,20 +29,20 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
     let cors = cors(&gateway.cors_origins);
     // Anthropic's clients read errors in another shape than OpenAI's, and the request's id in another header.
     let anthropic = Router::new()
-        .route("/v1/messages", post(chat::anthropic))
+        .route("/v1/messages", post(chat::messages))
         .route("/v1/messages/count_tokens", post(count_tokens::count))
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(map_response(async |response: Response| error::for_anthropic(response)));
+        .layer(map_response(async |response: Response| error::into_anthropic_shape(response)));
     Router::new()
         .route("/api/chat", post(chat::frontend))
-        .route("/v1/chat/completions", post(chat::openai))
+        .route("/v1/chat/completions", post(chat::chat_completions))
         .route("/v1/responses", post(chat::responses))
         .merge(anthropic)
         .route("/v1/models", get(models::list))
-        .route("/api/conversations", post(conversations::create).get(recorder_api::pass_proven))
+        .route("/api/conversations", post(conversations::create).get(recorder_api::forward_authenticated))
         .route(
             "/api/conversations/{id}",
-            patch(conversations::change).delete(conversations::delete).get(recorder_api::pass_proven),
+            patch(conversations::change).delete(conversations::delete).get(recorder_api::forward_authenticated),
         )
         .merge(pages::router())
         .merge(recorder_api::router())
@@ -57,13 +57,13 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
 
 async fn method_not_allowed(State(gateway): State<Arc<Gateway>>, request: Request) -> ApiError {
     let (head, body) = request.into_parts();
-    gateway.read_away(&head.headers, body);
+    gateway.discard_body(&head.headers, body);
     ApiError::method_not_allowed()
 }
 
 async fn no_such_route(State(gateway): State<Arc<Gateway>>, uri: Uri, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    gateway.read_away(&head.headers, body);
+    gateway.discard_body(&head.headers, body);
     let response = ApiError::no_such_route().into_response();
-    if uri.path().starts_with("/v1/messages") { error::for_anthropic(response) } else { response }
+    if uri.path().starts_with("/v1/messages") { error::into_anthropic_shape(response) } else { response }
 }

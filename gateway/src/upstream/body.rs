@@ -10,86 +10,89 @@ use bytes::Bytes;
 use http::Response;
 use hyper::body::{Body as _, Frame, Incoming};
 
-use crate::upstream::connection::Connection;
-use crate::upstream::http2::Ticket;
+use crate::upstream::http1::Http1Connection;
+use crate::upstream::http2::StreamPermit;
 use crate::upstream::pool::Pool;
 
 /// The body of an upstream's response, and the connection that it comes over.
 #[derive(Debug)]
 pub struct UpstreamBody {
     incoming: Incoming,
-    way: Way,
+    transport: BodyTransport,
     /// What was read before its turn.
-    ahead: Option<Box<Ahead>>,
+    read_ahead: Option<Box<ReadAhead>>,
 }
 
 /// What was read before its turn: to be handed out first, and as it came.
 #[derive(Debug, Default)]
-struct Ahead {
+struct ReadAhead {
     chunks: VecDeque<Bytes>,
-    end: Option<End>,
+    end: Option<BodyEnd>,
 }
 
 /// How a body ended that was read ahead.
 #[derive(Debug)]
-enum End {
-    Meant,
+enum BodyEnd {
+    Clean,
     Broken(hyper::Error),
 }
 
 /// How the body comes.
 #[derive(Debug)]
-enum Way {
+enum BodyTransport {
     /// Over a connection of its own: given back when the body has ended; closed with the body if it has not.
-    Driven(Option<Box<Connection>>, Arc<Pool>),
+    Http1(Option<Box<Http1Connection>>, Arc<Pool>),
     /// Over one that it shares.
-    Shared { _ticket: Ticket },
+    Http2 { _permit: StreamPermit },
 }
 
 impl UpstreamBody {
     /// A body that comes over this connection of the pool's.
-    pub(super) fn driven(incoming: Incoming, connection: Box<Connection>, pool: Arc<Pool>) -> Self {
-        Self { incoming, way: Way::Driven(Some(connection), pool), ahead: None }
+    pub(super) fn over_http1(incoming: Incoming, connection: Box<Http1Connection>, pool: Arc<Pool>) -> Self {
+        Self { incoming, transport: BodyTransport::Http1(Some(connection), pool), read_ahead: None }
     }
 
     /// A body that comes over a connection that others use too.
-    pub(super) fn shared(incoming: Incoming, ticket: Ticket) -> Self {
-        Self { incoming, way: Way::Shared { _ticket: ticket }, ahead: None }
+    pub(super) fn over_http2(incoming: Incoming, permit: StreamPermit) -> Self {
+        Self { incoming, transport: BodyTransport::Http2 { _permit: permit }, read_ahead: None }
     }
 
     /// The next chunk. `None` is the end that the upstream meant; an error is one that it did not.
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
-        if let Some(ahead) = &mut self.ahead {
-            if let Some(next) = ahead.next() {
+        if let Some(read_ahead) = &mut self.read_ahead {
+            if let Some(next) = read_ahead.next() {
                 return Poll::Ready(next);
             }
-            self.ahead = None;
+            self.read_ahead = None;
         }
-        self.poll_further(cx)
+        self.poll_data(cx)
     }
 
     /// Reads up to about this much before its turn; what was read is handed out again later. Whoever stops waiting for it
     /// loses nothing.
     pub async fn read_ahead(&mut self, limit: usize) {
-        self.ahead.get_or_insert_default();
-        while self.ahead.as_ref().is_some_and(|ahead| ahead.wants_more(limit)) {
-            let next = poll_fn(|cx| self.poll_further(cx)).await;
-            if let Some(ahead) = &mut self.ahead {
+        self.read_ahead.get_or_insert_default();
+        while self.read_ahead.as_ref().is_some_and(|read_ahead| read_ahead.wants_more(limit)) {
+            let next = poll_fn(|cx| self.poll_data(cx)).await;
+            if let Some(read_ahead) = &mut self.read_ahead {
                 match next {
-                    Some(Ok(chunk)) => ahead.chunks.push_back(chunk),
-                    Some(Err(error)) => ahead.end = Some(End::Broken(error)),
-                    None => ahead.end = Some(End::Meant),
+                    Some(Ok(chunk)) => read_ahead.chunks.push_back(chunk),
+                    Some(Err(error)) => read_ahead.end = Some(BodyEnd::Broken(error)),
+                    None => read_ahead.end = Some(BodyEnd::Clean),
                 }
             }
         }
     }
 
     /// What was read before its turn.
-    pub fn ahead(&self) -> Vec<u8> {
-        self.ahead.as_ref().map(|ahead| ahead.chunks.iter().flatten().copied().collect()).unwrap_or_default()
+    pub fn read_ahead_bytes(&self) -> Vec<u8> {
+        self.read_ahead
+            .as_ref()
+            .map(|read_ahead| read_ahead.chunks.iter().flatten().copied().collect())
+            .unwrap_or_default()
     }
 
-    fn poll_further(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
         loop {
             let frame = match self.poll_frame(cx) {
                 Poll::Ready(frame) => frame,
@@ -103,17 +106,17 @@ impl UpstreamBody {
                     }
                 }
                 Some(Err(error)) => {
-                    if let Way::Driven(connection, _) = &mut self.way {
+                    if let BodyTransport::Http1(connection, _) = &mut self.transport {
                         *connection = None;
                     }
                     return Poll::Ready(Some(Err(error)));
                 }
                 None => {
-                    if let Way::Driven(connection, pool) = &mut self.way
+                    if let BodyTransport::Http1(connection, pool) = &mut self.transport
                         && let Some(mut connection) = connection.take()
                         && connection.is_usable()
                     {
-                        pool.keep(connection);
+                        pool.put_back(connection);
                     }
                     return Poll::Ready(None);
                 }
@@ -123,9 +126,12 @@ impl UpstreamBody {
 
     /// Whether nothing follows the head.
     pub fn is_empty(&self) -> bool {
-        let ahead = self.ahead.as_ref();
+        let read_ahead = self.read_ahead.as_ref();
         let is_at_end = self.incoming.is_end_stream() || self.incoming.size_hint().exact() == Some(0);
-        is_at_end && ahead.is_none_or(|ahead| ahead.chunks.is_empty() && !matches!(ahead.end, Some(End::Broken(_))))
+        is_at_end
+            && read_ahead.is_none_or(|read_ahead| {
+                read_ahead.chunks.is_empty() && !matches!(read_ahead.end, Some(BodyEnd::Broken(_)))
+            })
     }
 
     /// Whether the connection's end is the only end that this body has. Then a broken connection looks like an end.
@@ -139,10 +145,12 @@ impl UpstreamBody {
     /// What is there, else what driving the connection brings.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let mut incoming = Pin::new(&mut self.incoming);
-        match &mut self.way {
-            Way::Shared { .. } => incoming.poll_frame(cx),
-            Way::Driven(Some(connection), _) => connection.poll_for(cx, |cx| incoming.as_mut().poll_frame(cx)),
-            Way::Driven(None, _) => Poll::Ready(None),
+        match &mut self.transport {
+            BodyTransport::Http2 { .. } => incoming.poll_frame(cx),
+            BodyTransport::Http1(Some(connection), _) => {
+                connection.poll_driving(cx, |cx| incoming.as_mut().poll_frame(cx))
+            }
+            BodyTransport::Http1(None, _) => Poll::Ready(None),
         }
     }
 
@@ -160,7 +168,7 @@ impl UpstreamBody {
     }
 }
 
-impl Ahead {
+impl ReadAhead {
     fn wants_more(&self, limit: usize) -> bool {
         self.end.is_none() && self.chunks.iter().map(Bytes::len).sum::<usize>() < limit
     }
@@ -171,9 +179,9 @@ impl Ahead {
             return Some(Some(Ok(chunk)));
         }
         // Once it was broken, it has ended.
-        match self.end.replace(End::Meant) {
-            Some(End::Broken(error)) => Some(Some(Err(error))),
-            Some(End::Meant) => Some(None),
+        match self.end.replace(BodyEnd::Clean) {
+            Some(BodyEnd::Broken(error)) => Some(Some(Err(error))),
+            Some(BodyEnd::Clean) => Some(None),
             None => {
                 self.end = None;
                 None

@@ -9,22 +9,22 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use shared::event::{Attempt, DialectName};
 use tokio::time::timeout;
 
-use crate::metrics::{Metrics, UpstreamTry};
-use crate::response::content_encoding::{self, Encoding};
-use crate::routing::breaker::Admission;
-use crate::routing::retry::{self, Verdict};
+use crate::metrics::{Metrics, UpstreamTryLabels};
+use crate::response::content_encoding::{self, ContentEncoding};
+use crate::routing::breaker::BreakerAdmission;
+use crate::routing::retry::{self, RetryDecision};
 use crate::routing::stream_options;
-use crate::routing::{Choice, Persistence, Route};
+use crate::routing::{RetryPolicy, Route, RouteUpstream};
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::endpoint::Upstream;
 use crate::upstream::error::UpstreamError;
-use crate::upstream::registry::InForce;
+use crate::upstream::registry::RoutingSnapshot;
 
 /// How long the body of an error is waited for that may be a refusal to be asked for usage.
-const REFUSAL_READ_WITHIN: Duration = Duration::from_secs(5);
+const REFUSAL_READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is sent.
-pub struct Outgoing<'a> {
+pub struct OutgoingRequest<'a> {
     /// The method.
     pub method: &'a Method,
     /// The path below the upstream's base URL.
@@ -32,53 +32,54 @@ pub struct Outgoing<'a> {
     /// The headers, without credentials.
     pub headers: &'a HeaderMap,
     /// Whether usage is wanted that the client did not ask for.
-    pub may_ask_for_usage: bool,
+    pub may_add_usage_option: bool,
     /// The body for an upstream that is asked for usage, or not, and has another name for the model, or not.
-    pub body: &'a (dyn Fn(&Choice, UsageAsked) -> Bytes + Sync),
+    pub body: &'a (dyn Fn(&RouteUpstream, UsageOption) -> Bytes + Sync),
 }
 
 /// Who asked for usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UsageAsked {
+pub enum UsageOption {
     /// The gateway, and not the client.
-    ByUs,
+    Added,
     /// The client, or nobody.
-    NotByUs,
+    NotAdded,
 }
 
 /// A response, and whose it is.
 #[derive(Debug)]
-pub struct Answered {
+pub struct UpstreamResponse {
     /// Who answered.
     pub upstream: Arc<Upstream>,
     /// What.
     pub response: Response<UpstreamBody>,
     /// Who asked for the usage in it.
-    pub asked: UsageAsked,
+    pub usage_option: UsageOption,
 }
 
 /// Whom a request may go to, in this order: a route's upstreams that speak its dialect.
 #[derive(Debug)]
 pub struct Candidates<'a> {
     route: &'a Route,
-    list: Vec<(&'a Choice, &'a Arc<Upstream>)>,
+    candidates: Vec<(&'a RouteUpstream, &'a Arc<Upstream>)>,
 }
 
 /// A failure so far: what the client gets if nothing better comes.
 #[derive(Default)]
-struct Failures {
-    response: Option<Answered>,
+struct FailedAttempts {
+    response: Option<UpstreamResponse>,
     error: Option<UpstreamError>,
 }
 
 impl<'a> Candidates<'a> {
     /// Those of a route, in the order in which they are tried. `None` if none speaks this dialect.
-    pub fn new(in_force: &'a InForce, route: &'a Route, dialect: DialectName) -> Option<Self> {
-        let order = route.order(|below| rand::random_range(0..below));
-        let choice = |place: usize| (&route.choices[place], &in_force.upstreams[route.choices[place].upstream]);
-        let list: Vec<_> =
-            order.into_iter().map(choice).filter(|(_, upstream)| upstream.settings.speaks(dialect)).collect();
-        (!list.is_empty()).then_some(Self { route, list })
+    pub fn new(snapshot: &'a RoutingSnapshot, route: &'a Route, dialect: DialectName) -> Option<Self> {
+        let order = route.upstream_order(|below| rand::random_range(0..below));
+        let candidate =
+            |index: usize| (&route.upstreams[index], &snapshot.upstreams[route.upstreams[index].upstream_index]);
+        let candidates: Vec<_> =
+            order.into_iter().map(candidate).filter(|(_, upstream)| upstream.settings.supports(dialect)).collect();
+        (!candidates.is_empty()).then_some(Self { route, candidates })
     }
 
     /// Sends the request until an upstream answers for good. Every try is noted in `attempts`.
@@ -86,103 +87,110 @@ impl<'a> Candidates<'a> {
     /// If none does, the last response that came is the answer, whatever it says; if none came, the last error.
     pub async fn send(
         &self,
-        outgoing: &Outgoing<'_>,
+        outgoing: &OutgoingRequest<'_>,
         metrics: &Metrics,
         attempts: &mut Vec<Attempt>,
-    ) -> Result<Answered, UpstreamError> {
-        let mut course = Course {
+    ) -> Result<UpstreamResponse, UpstreamError> {
+        let mut request_attempts = Attempts {
             outgoing,
             metrics,
             attempts,
-            persistence: self.route.persistence,
-            begun: Instant::now(),
-            left: self.route.persistence.attempts,
-            failures: Failures::default(),
+            retry_policy: self.route.retry_policy,
+            started_at: Instant::now(),
+            remaining_attempts: self.route.retry_policy.max_attempts,
+            failed: FailedAttempts::default(),
         };
-        let mut resting: Option<(Instant, usize)> = None;
-        for (place, (choice, upstream)) in self.list.iter().enumerate() {
+        let mut first_to_recover: Option<(Instant, usize)> = None;
+        for (index, (route_upstream, upstream)) in self.candidates.iter().enumerate() {
             match upstream.admit() {
-                Admission::Admitted => {
-                    if let Some(answered) = course.try_upstream(choice, upstream).await {
+                BreakerAdmission::Admitted => {
+                    if let Some(answered) = request_attempts.try_upstream(route_upstream, upstream).await {
                         return Ok(answered);
                     }
                 }
-                Admission::RestsUntil(until) if resting.is_none_or(|(known, _)| until < known) => {
-                    resting = Some((until, place));
+                BreakerAdmission::RejectedUntil(until) if first_to_recover.is_none_or(|(known, _)| until < known) => {
+                    first_to_recover = Some((until, index));
                 }
-                Admission::RestsUntil(_) => {}
+                BreakerAdmission::RejectedUntil(_) => {}
             }
         }
         // A breaker turns nobody away: where no upstream was tried, the one that comes back first is.
-        if course.has_tried_nobody()
-            && let Some((_, place)) = resting
-            && let Some(answered) = course.try_upstream(self.list[place].0, self.list[place].1).await
+        if request_attempts.is_first_attempt()
+            && let Some((_, index)) = first_to_recover
+            && let Some(answered) =
+                request_attempts.try_upstream(self.candidates[index].0, self.candidates[index].1).await
         {
             return Ok(answered);
         }
-        course.failures.outcome()
+        request_attempts.failed.outcome()
     }
 }
 
 /// A request on its way from one upstream to the next.
-struct Course<'a> {
-    outgoing: &'a Outgoing<'a>,
+struct Attempts<'a> {
+    outgoing: &'a OutgoingRequest<'a>,
     metrics: &'a Metrics,
     attempts: &'a mut Vec<Attempt>,
-    persistence: Persistence,
-    begun: Instant,
+    retry_policy: RetryPolicy,
+    started_at: Instant,
     /// Tries that are left.
-    left: u32,
-    failures: Failures,
+    remaining_attempts: u32,
+    failed: FailedAttempts,
 }
 
-impl Course<'_> {
-    fn has_tried_nobody(&self) -> bool {
-        self.left == self.persistence.attempts
+impl Attempts<'_> {
+    fn is_first_attempt(&self) -> bool {
+        self.remaining_attempts == self.retry_policy.max_attempts
     }
 
     /// Tries one upstream as often as may help and is allowed. `None` if it did not answer for good.
-    async fn try_upstream(&mut self, choice: &Choice, upstream: &Arc<Upstream>) -> Option<Answered> {
-        let is_too_late = !self.has_tried_nobody() && self.begun.elapsed() > self.persistence.within;
-        if self.left == 0 || is_too_late {
+    async fn try_upstream(
+        &mut self,
+        route_upstream: &RouteUpstream,
+        upstream: &Arc<Upstream>,
+    ) -> Option<UpstreamResponse> {
+        let is_past_deadline = !self.is_first_attempt() && self.started_at.elapsed() > self.retry_policy.retry_within;
+        if self.remaining_attempts == 0 || is_past_deadline {
             return None;
         }
-        let asks = self.outgoing.may_ask_for_usage && upstream.may_be_asked_for_usage();
-        let mut asked = if asks { UsageAsked::ByUs } else { UsageAsked::NotByUs };
-        let mut body = (self.outgoing.body)(choice, asked);
-        for tries in 1..=self.persistence.tries {
-            self.left -= 1;
+        let adds_option = self.outgoing.may_add_usage_option && upstream.accepts_usage_option();
+        let mut usage_option = if adds_option { UsageOption::Added } else { UsageOption::NotAdded };
+        let mut body = (self.outgoing.body)(route_upstream, usage_option);
+        for attempt in 1..=self.retry_policy.attempts_per_upstream {
+            self.remaining_attempts -= 1;
             let mut result = self.send(upstream, &body).await;
-            if asked == UsageAsked::ByUs && refuses_usage(&mut result).await {
+            if usage_option == UsageOption::Added && is_usage_refusal(&mut result).await {
                 // Our own addition must not fail a chat: this once, neither a pause nor a bound on tries stands in the way.
-                asked = UsageAsked::NotByUs;
-                body = (self.outgoing.body)(choice, asked);
-                self.left = self.left.saturating_sub(1);
+                usage_option = UsageOption::NotAdded;
+                body = (self.outgoing.body)(route_upstream, usage_option);
+                self.remaining_attempts = self.remaining_attempts.saturating_sub(1);
                 result = self.send(upstream, &body).await;
                 if result.as_ref().is_ok_and(|response| response.status().is_success()) {
-                    upstream.refused_usage();
+                    upstream.record_usage_refusal();
                 }
             }
             let verdict = match &result {
-                Ok(response) => retry::verdict(response.status(), response.headers(), SystemTime::now()),
-                Err(_) => Verdict::Again(None),
+                Ok(response) => retry::decide(response.status(), response.headers(), SystemTime::now()),
+                Err(_) => RetryDecision::RetrySameUpstream(None),
             };
             let wait = match (verdict, result) {
-                (Verdict::Final, Ok(response)) => {
-                    return Some(Answered { upstream: Arc::clone(upstream), response, asked });
+                (RetryDecision::Final, Ok(response)) => {
+                    return Some(UpstreamResponse { upstream: Arc::clone(upstream), response, usage_option });
                 }
-                (Verdict::Again(wait), result) => {
-                    self.failures.note(upstream, result, asked);
+                (RetryDecision::RetrySameUpstream(wait), result) => {
+                    self.failed.record(upstream, result, usage_option);
                     wait
                 }
                 (_, result) => {
-                    self.failures.note(upstream, result, asked);
+                    self.failed.record(upstream, result, usage_option);
                     return None;
                 }
             };
-            let pause = retry::pause(tries, wait, rand::random());
-            let is_last = tries == self.persistence.tries || self.left == 0 || !upstream.is_well();
-            if is_last || self.begun.elapsed() + pause > self.persistence.within {
+            let pause = retry::backoff(attempt, wait, rand::random());
+            let is_last = attempt == self.retry_policy.attempts_per_upstream
+                || self.remaining_attempts == 0
+                || !upstream.is_healthy();
+            if is_last || self.started_at.elapsed() + pause > self.retry_policy.retry_within {
                 return None;
             }
             tokio::time::sleep(pause).await;
@@ -191,31 +199,31 @@ impl Course<'_> {
     }
 
     async fn send(&mut self, upstream: &Arc<Upstream>, body: &Bytes) -> Result<Response<UpstreamBody>, UpstreamError> {
-        let Outgoing { method, path, headers, .. } = self.outgoing;
+        let OutgoingRequest { method, path, headers, .. } = self.outgoing;
         let result = upstream.send(method, path, headers, body, self.attempts).await;
-        count(upstream, &result, self.metrics);
+        record_outcome(upstream, &result, self.metrics);
         result
     }
 }
 
-impl Failures {
-    fn note(
+impl FailedAttempts {
+    fn record(
         &mut self,
         upstream: &Arc<Upstream>,
         result: Result<Response<UpstreamBody>, UpstreamError>,
-        asked: UsageAsked,
+        usage_option: UsageOption,
     ) {
         match result {
             // What an upstream says of the gateway's key or address helps nobody who can be told something else.
             Ok(response) if self.response.is_none() || !is_withheld(response.status()) => {
-                self.response = Some(Answered { upstream: Arc::clone(upstream), response, asked });
+                self.response = Some(UpstreamResponse { upstream: Arc::clone(upstream), response, usage_option });
             }
             Ok(_) => {}
             Err(error) => self.error = Some(error),
         }
     }
 
-    fn outcome(self) -> Result<Answered, UpstreamError> {
+    fn outcome(self) -> Result<UpstreamResponse, UpstreamError> {
         match (self.response, self.error) {
             (Some(response), _) => Ok(response),
             (None, Some(error)) => Err(error),
@@ -237,25 +245,25 @@ pub fn is_withheld(status: StatusCode) -> bool {
 }
 
 /// Whether the upstream refuses the question for usage. What is read of its answer to know that is not lost to the client.
-async fn refuses_usage(result: &mut Result<Response<UpstreamBody>, UpstreamError>) -> bool {
+async fn is_usage_refusal(result: &mut Result<Response<UpstreamBody>, UpstreamError>) -> bool {
     let Ok(response) = result else { return false };
-    if !stream_options::may_be(response.status()) {
+    if !stream_options::may_be_refusal(response.status()) {
         return false;
     }
-    let encoding = Encoding::of(response.headers());
+    let encoding = ContentEncoding::from_headers(response.headers());
     // What has not come by then is not waited for.
-    let _ = timeout(REFUSAL_READ_WITHIN, response.body_mut().read_ahead(stream_options::MAX_BYTES)).await;
-    stream_options::is_one(&content_encoding::whole(encoding, response.body().ahead()))
+    let _ = timeout(REFUSAL_READ_TIMEOUT, response.body_mut().read_ahead(stream_options::MAX_REFUSAL_BYTES)).await;
+    stream_options::is_refusal(&content_encoding::decode_body(encoding, response.body().read_ahead_bytes()))
 }
 
 /// Counts a try, and lets the upstream's breaker know of it.
-fn count(upstream: &Upstream, result: &Result<Response<UpstreamBody>, UpstreamError>, metrics: &Metrics) {
-    let (outcome, is_well) = match result {
-        Ok(response) => (status_class(response.status()), !retry::is_ill(response.status())),
+fn record_outcome(upstream: &Upstream, result: &Result<Response<UpstreamBody>, UpstreamError>, metrics: &Metrics) {
+    let (outcome, is_healthy) = match result {
+        Ok(response) => (status_class(response.status()), !retry::is_upstream_failure(response.status())),
         Err(error) => (error.code(), false),
     };
-    upstream.tried(is_well);
-    metrics.upstream_tries.get_or_create(&UpstreamTry { upstream: upstream.name().to_owned(), outcome }).inc();
+    upstream.record_outcome(is_healthy);
+    metrics.upstream_tries.get_or_create(&UpstreamTryLabels { upstream: upstream.name().to_owned(), outcome }).inc();
 }
 
 fn status_class(status: StatusCode) -> &'static str {

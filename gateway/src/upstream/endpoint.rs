@@ -11,14 +11,14 @@ use secrecy::ExposeSecret;
 use shared::event::Attempt;
 use tokio::time::timeout;
 
-use crate::routing::breaker::{Admission, Breaker, Change};
+use crate::routing::breaker::{BreakerAdmission, BreakerTransition, CircuitBreaker};
 use crate::routing::{KeyHeader, UpstreamSettings};
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::error::UpstreamError;
-use crate::upstream::pool::{Line, Pool};
+use crate::upstream::pool::{Pool, PooledConnection};
 
 /// For how long an upstream that refused to be asked for usage is not asked again.
-const REFUSAL_HOLDS: Duration = Duration::from_secs(3600);
+const USAGE_REFUSAL_TTL: Duration = Duration::from_secs(3600);
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
@@ -29,28 +29,28 @@ pub struct Upstream {
     /// Its settings.
     pub settings: UpstreamSettings,
     /// The models that it has, by its own word.
-    pub known_models: tokio::sync::Mutex<Known>,
+    pub cached_models: tokio::sync::Mutex<CachedModels>,
     host: HeaderValue,
-    keys: Option<KeyValues>,
-    breaker: Mutex<Breaker>,
+    keys: Option<KeyHeaderValues>,
+    breaker: Mutex<CircuitBreaker>,
     /// When it last refused to be asked for usage.
-    refused_usage: Mutex<Option<Instant>>,
+    usage_refused_at: Mutex<Option<Instant>>,
     /// Its connections.
     pool: Arc<Pool>,
 }
 
 /// What an upstream said it has, and when.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct CachedModels {
     pub(super) ids: Arc<[String]>,
-    pub(super) asked_at: Option<Instant>,
+    pub(super) fetched_at: Option<Instant>,
 }
 
 /// The gateway's own key, as header values.
 #[derive(Debug)]
-struct KeyValues {
+struct KeyHeaderValues {
     bearer: HeaderValue,
-    bare: HeaderValue,
+    plain: HeaderValue,
 }
 
 impl Upstream {
@@ -68,16 +68,16 @@ impl Upstream {
         };
         let keys = settings.key.as_ref().map(|key| {
             let key = key.expose_secret();
-            anyhow::Ok(KeyValues { bearer: value(&format!("Bearer {key}"))?, bare: value(key)? })
+            anyhow::Ok(KeyHeaderValues { bearer: value(&format!("Bearer {key}"))?, plain: value(key)? })
         });
         Ok(Self {
             host: HeaderValue::try_from(host)?,
             keys: keys.transpose()?,
             pool: Arc::new(Pool::new(&settings.base_url, settings.keep_alive)?),
             settings,
-            known_models: tokio::sync::Mutex::default(),
+            cached_models: tokio::sync::Mutex::default(),
             breaker: Mutex::default(),
-            refused_usage: Mutex::default(),
+            usage_refused_at: Mutex::default(),
         })
     }
 
@@ -86,38 +86,39 @@ impl Upstream {
         &self.settings.name
     }
 
-    /// Whether it is to be tried now; see [`Breaker`].
-    pub fn admit(&self) -> Admission {
+    /// Whether it is to be tried now; see [`CircuitBreaker`].
+    pub fn admit(&self) -> BreakerAdmission {
         self.breaker().admit(Instant::now())
     }
 
     /// Whether it is tried without reserve.
-    pub fn is_well(&self) -> bool {
+    pub fn is_healthy(&self) -> bool {
         self.breaker().is_closed()
     }
 
     /// Takes in how a try went.
-    pub fn tried(&self, went_well: bool) {
-        let change = if went_well { self.breaker().succeeded() } else { self.breaker().failed(Instant::now()) };
-        match change {
-            Change::None => {}
-            Change::Opened(rest) => {
+    pub fn record_outcome(&self, succeeded: bool) {
+        let transition =
+            if succeeded { self.breaker().record_success() } else { self.breaker().record_failure(Instant::now()) };
+        match transition {
+            BreakerTransition::None => {}
+            BreakerTransition::Opened(rest) => {
                 tracing::warn!(upstream = self.name(), ?rest, "an upstream fails again and again: it is passed over");
             }
-            Change::Closed => tracing::info!(upstream = self.name(), "an upstream answers again"),
+            BreakerTransition::Closed => tracing::info!(upstream = self.name(), "an upstream answers again"),
         }
     }
 
     /// Whether it may be asked for usage that the client did not ask for: it is not if that is its setting, nor within an
     /// hour after it refused.
-    pub fn may_be_asked_for_usage(&self) -> bool {
-        let refused = *self.refused_usage.lock().unwrap_or_else(PoisonError::into_inner);
-        self.settings.ask_for_usage && refused.is_none_or(|at| at.elapsed() > REFUSAL_HOLDS)
+    pub fn accepts_usage_option(&self) -> bool {
+        let refused = *self.usage_refused_at.lock().unwrap_or_else(PoisonError::into_inner);
+        self.settings.ask_for_usage && refused.is_none_or(|at| at.elapsed() > USAGE_REFUSAL_TTL)
     }
 
     /// It refused to be asked for usage, and answered when it was not.
-    pub fn refused_usage(&self) {
-        *self.refused_usage.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    pub fn record_usage_refusal(&self) {
+        *self.usage_refused_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         tracing::info!(
             upstream = self.name(),
             "an upstream refuses stream_options: for an hour it is not asked for usage"
@@ -136,11 +137,11 @@ impl Upstream {
         body: &Bytes,
         attempts: &mut Vec<Attempt>,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        let kept = self.pool.kept();
-        let was_kept = kept.is_some();
-        let first = self.attempt(kept, self.request(method, path, headers, body), attempts).await;
+        let reused = self.pool.take_open();
+        let was_reused = reused.is_some();
+        let first = self.attempt(reused, self.request(method, path, headers, body), attempts).await;
         match first {
-            Err((UpstreamError::Http(error), MayBeLost::Yes)) if was_kept && !error.is_parse() => {
+            Err((UpstreamError::Http(error), SafeToResend::Yes)) if was_reused && !error.is_parse() => {
                 let request = self.request(method, path, headers, body);
                 self.attempt(None, request, attempts).await.map_err(|(error, _)| error)
             }
@@ -163,10 +164,10 @@ impl Upstream {
 
     async fn attempt(
         &self,
-        kept: Option<Line>,
+        reused: Option<PooledConnection>,
         request: Request<Full<Bytes>>,
         attempts: &mut Vec<Attempt>,
-    ) -> Result<Response<UpstreamBody>, (UpstreamError, MayBeLost)> {
+    ) -> Result<Response<UpstreamBody>, (UpstreamError, SafeToResend)> {
         let (started_at, clock) = (shared::event::now(), Instant::now());
         // Noted before anything is awaited: a client that leaves meanwhile leaves a trace of it.
         attempts.push(Attempt {
@@ -176,7 +177,7 @@ impl Upstream {
             status: None,
             error: None,
         });
-        let result = self.exchange(kept, request).await;
+        let result = self.exchange(reused, request).await;
         if let Some(attempt) = attempts.last_mut() {
             attempt.duration_ms = millis(clock.elapsed());
             match &result {
@@ -189,31 +190,32 @@ impl Upstream {
 
     async fn exchange(
         &self,
-        kept: Option<Line>,
+        reused: Option<PooledConnection>,
         request: Request<Full<Bytes>>,
-    ) -> Result<Response<UpstreamBody>, (UpstreamError, MayBeLost)> {
-        let line = match kept {
-            Some(line) => line,
+    ) -> Result<Response<UpstreamBody>, (UpstreamError, SafeToResend)> {
+        let connection = match reused {
+            Some(connection) => connection,
             None => {
                 // In a place of its own: a connection that was kept should not pay for what opening one takes.
-                let opened = timeout(self.settings.connect_timeout, Box::pin(self.pool.open())).await;
-                opened.unwrap_or(Err(UpstreamError::ConnectTimeout)).map_err(|error| (error, MayBeLost::No))?
+                let opened = timeout(self.settings.connect_timeout, Box::pin(self.pool.connect())).await;
+                opened.unwrap_or(Err(UpstreamError::ConnectTimeout)).map_err(|error| (error, SafeToResend::No))?
             }
         };
-        let too_late = (UpstreamError::HeadTimeout, MayBeLost::No);
-        match line {
-            Line::Driven(mut connection) => {
-                let answer = timeout(self.settings.head_timeout, connection.exchange(request)).await;
-                let response = answer.map_err(|_| too_late)?.map_err(|e| (UpstreamError::Http(e), MayBeLost::Yes))?;
-                Ok(response.map(|incoming| UpstreamBody::driven(incoming, connection, Arc::clone(&self.pool))))
+        let too_late = (UpstreamError::HeadTimeout, SafeToResend::No);
+        match connection {
+            PooledConnection::Http1(mut connection) => {
+                let answer = timeout(self.settings.head_timeout, connection.send(request)).await;
+                let response =
+                    answer.map_err(|_| too_late)?.map_err(|e| (UpstreamError::Http(e), SafeToResend::Yes))?;
+                Ok(response.map(|incoming| UpstreamBody::over_http1(incoming, connection, Arc::clone(&self.pool))))
             }
-            Line::Shared(mut place) => {
+            PooledConnection::Http2(mut slot) => {
                 let Some(authority) = self.settings.base_url.authority() else { return Err(too_late) };
-                let answer = timeout(self.settings.head_timeout, place.exchange(request, authority)).await;
+                let answer = timeout(self.settings.head_timeout, slot.send(request, authority)).await;
                 // Where the connection still stands, the upstream got the request and refused to go on with it.
-                let may_be_lost = if place.is_closed() { MayBeLost::Yes } else { MayBeLost::No };
-                let response = answer.map_err(|_| too_late)?.map_err(|e| (UpstreamError::Http(e), may_be_lost))?;
-                Ok(response.map(|incoming| UpstreamBody::shared(incoming, place.into_ticket())))
+                let safe_to_resend = if slot.is_closed() { SafeToResend::Yes } else { SafeToResend::No };
+                let response = answer.map_err(|_| too_late)?.map_err(|e| (UpstreamError::Http(e), safe_to_resend))?;
+                Ok(response.map(|incoming| UpstreamBody::over_http2(incoming, slot.into_permit())))
             }
         }
     }
@@ -230,24 +232,24 @@ impl Upstream {
         }
         if let Some(keys) = &self.keys {
             let (name, value) = match self.settings.key_header {
-                KeyHeader::ByDialect if path.starts_with("/messages") => (X_API_KEY, &keys.bare),
+                KeyHeader::ByDialect if path.starts_with("/messages") => (X_API_KEY, &keys.plain),
                 KeyHeader::ByDialect | KeyHeader::Authorization => (AUTHORIZATION, &keys.bearer),
-                KeyHeader::XApiKey => (X_API_KEY, &keys.bare),
-                KeyHeader::ApiKey => (API_KEY, &keys.bare),
+                KeyHeader::XApiKey => (X_API_KEY, &keys.plain),
+                KeyHeader::ApiKey => (API_KEY, &keys.plain),
             };
             request.headers_mut().insert(name, value.clone());
         }
         request
     }
 
-    fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
+    fn breaker(&self) -> std::sync::MutexGuard<'_, CircuitBreaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Whether a request that failed may never have reached the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum MayBeLost {
+enum SafeToResend {
     Yes,
     No,
 }

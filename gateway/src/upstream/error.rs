@@ -33,7 +33,7 @@ impl UpstreamError {
     }
 
     /// In words for callers, whom the deployment's addresses are none of the business.
-    pub fn public(&self) -> &'static str {
+    pub fn public_message(&self) -> &'static str {
         match self {
             Self::Connect(_) | Self::Tls(_) => "the upstream could not be reached",
             Self::ConnectTimeout => "connecting to the upstream took too long",

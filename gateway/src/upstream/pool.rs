@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use http::Uri;
 
-use crate::upstream::connection::Connection;
 use crate::upstream::error::UpstreamError;
-use crate::upstream::http2::{Multiplexed, Place};
-use crate::upstream::tls::{Connector, Opened};
+use crate::upstream::http1::Http1Connection;
+use crate::upstream::http2::{Http2Pool, StreamSlot};
+use crate::upstream::tls::{Connector, NegotiatedConnection};
 
 /// How many unused connections are kept.
 const MAX_IDLE: usize = 1024;
@@ -24,17 +24,17 @@ pub(super) struct Pool {
     connector: Connector,
     /// How long an unused connection is kept.
     keep_alive: Duration,
-    idle: Mutex<VecDeque<(Box<Connection>, Instant)>>,
-    multiplexed: Multiplexed,
+    idle: Mutex<VecDeque<(Box<Http1Connection>, Instant)>>,
+    http2: Http2Pool,
     /// Held while a connection that others may share is opened, so that not everyone opens one.
     opening: tokio::sync::Mutex<()>,
 }
 
 /// What an exchange goes over.
 #[derive(Debug)]
-pub(super) enum Line {
-    Driven(Box<Connection>),
-    Shared(Place),
+pub(super) enum PooledConnection {
+    Http1(Box<Http1Connection>),
+    Http2(StreamSlot),
 }
 
 impl Pool {
@@ -44,26 +44,26 @@ impl Pool {
             connector: Connector::new(url)?,
             keep_alive,
             idle: Mutex::default(),
-            multiplexed: Multiplexed::default(),
+            http2: Http2Pool::default(),
             opening: tokio::sync::Mutex::default(),
         })
     }
 
     /// A connection that is open already.
-    pub(super) fn kept(&self) -> Option<Line> {
-        if let Some(place) = self.multiplexed.place() {
-            return Some(Line::Shared(place));
+    pub(super) fn take_open(&self) -> Option<PooledConnection> {
+        if let Some(slot) = self.http2.open_slot() {
+            return Some(PooledConnection::Http2(slot));
         }
         loop {
             let (mut connection, since) = self.idle().pop_back()?;
             if since.elapsed() <= self.keep_alive && connection.is_usable() {
-                return Some(Line::Driven(connection));
+                return Some(PooledConnection::Http1(connection));
             }
         }
     }
 
     /// Takes a connection back whose exchange is over.
-    pub(super) fn keep(&self, connection: Box<Connection>) {
+    pub(super) fn put_back(&self, connection: Box<Http1Connection>) {
         let mut idle = self.idle();
         if idle.len() < MAX_IDLE {
             idle.push_back((connection, Instant::now()));
@@ -71,21 +71,21 @@ impl Pool {
     }
 
     /// A new connection; where the upstream speaks HTTP/2, a place on one, which somebody else may have opened meanwhile.
-    pub(super) async fn open(&self) -> Result<Line, UpstreamError> {
-        let opening = match self.connector.may_multiplex() {
+    pub(super) async fn connect(&self) -> Result<PooledConnection, UpstreamError> {
+        let opening = match self.connector.may_be_http2() {
             true => Some(self.opening.lock().await),
             false => None,
         };
         if opening.is_some()
-            && let Some(place) = self.multiplexed.place()
+            && let Some(slot) = self.http2.open_slot()
         {
-            return Ok(Line::Shared(place));
+            return Ok(PooledConnection::Http2(slot));
         }
         match self.connector.connect().await? {
-            Opened::Driven(connection) => Ok(Line::Driven(connection)),
-            Opened::Multiplexed(transport) => {
-                let place = self.multiplexed.connect(transport).await.map_err(UpstreamError::Http)?;
-                Ok(Line::Shared(place))
+            NegotiatedConnection::Http1(connection) => Ok(PooledConnection::Http1(connection)),
+            NegotiatedConnection::Http2(transport) => {
+                let slot = self.http2.connect(transport).await.map_err(UpstreamError::Http)?;
+                Ok(PooledConnection::Http2(slot))
             }
         }
     }
@@ -100,10 +100,10 @@ impl Pool {
             idle.shrink_to_fit();
         }
         drop(idle);
-        self.multiplexed.close_unused(self.keep_alive);
+        self.http2.close_unused(self.keep_alive);
     }
 
-    fn idle(&self) -> MutexGuard<'_, VecDeque<(Box<Connection>, Instant)>> {
+    fn idle(&self) -> MutexGuard<'_, VecDeque<(Box<Http1Connection>, Instant)>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use secrecy::SecretString;
 use shared::event::DialectName;
 
-use crate::routing::file::{self, KeySource};
+use crate::routing::file::{self, UpstreamKeySource};
 use crate::routing::{Route, RoutingTable, UpstreamSettings};
 use crate::upstream::endpoint::Upstream;
 
@@ -24,14 +24,14 @@ pub struct TableSource {
 
 /// The routes and upstreams in force.
 #[derive(Debug)]
-pub struct Upstreams {
+pub struct UpstreamRegistry {
     source: TableSource,
-    in_force: RwLock<Arc<InForce>>,
+    snapshot: RwLock<Arc<RoutingSnapshot>>,
 }
 
 /// A table, and the upstreams that it names, in the same order.
 #[derive(Debug)]
-pub struct InForce {
+pub struct RoutingSnapshot {
     /// The table.
     pub table: RoutingTable,
     /// The upstreams, each with its connections and its breaker.
@@ -42,16 +42,16 @@ impl TableSource {
     /// Reads the table.
     pub fn read(&self) -> anyhow::Result<RoutingTable> {
         let Some(path) = &self.file else {
-            return Ok(RoutingTable::one_provider(self.provider.clone(), self.default_model.clone()));
+            return Ok(RoutingTable::single_provider(self.provider.clone(), self.default_model.clone()));
         };
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("GATEWAY_ROUTES_FILE {} could not be read", path.display()))?;
-        let mut table = file::parse(&text, &path.display().to_string(), &self.provider, &key)?;
+        let mut table = file::parse(&text, &path.display().to_string(), &self.provider, &read_key)?;
         if table.default_model.is_none()
             && let Some(model) = &self.default_model
         {
             anyhow::ensure!(
-                table.route(model).is_some(),
+                table.route_index(model).is_some(),
                 "GATEWAY_DEFAULT_MODEL {model:?} has no route in {}",
                 path.display()
             );
@@ -61,38 +61,38 @@ impl TableSource {
     }
 }
 
-impl Upstreams {
+impl UpstreamRegistry {
     /// Reads the table and makes its upstreams.
     pub fn new(source: TableSource) -> anyhow::Result<Self> {
-        let in_force = InForce::new(source.read()?, &[])?;
-        Ok(Self { source, in_force: RwLock::new(Arc::new(in_force)) })
+        let snapshot = RoutingSnapshot::new(source.read()?, &[])?;
+        Ok(Self { source, snapshot: RwLock::new(Arc::new(snapshot)) })
     }
 
     /// What is in force now.
-    pub fn in_force(&self) -> Arc<InForce> {
-        Arc::clone(&self.in_force.read().unwrap_or_else(PoisonError::into_inner))
+    pub fn snapshot(&self) -> Arc<RoutingSnapshot> {
+        Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Reads the routes file again. What is wrong with it leaves everything as it was.
-    pub fn reload(&self) -> anyhow::Result<Reloaded> {
-        let before = self.in_force();
-        let after = InForce::new(self.source.read()?, &before.upstreams)?;
-        let reloaded = Reloaded {
-            routes: after.table.routes.len(),
-            upstreams: after.upstreams.len(),
-            kept: after
+    pub fn reload(&self) -> anyhow::Result<ReloadSummary> {
+        let previous = self.snapshot();
+        let next = RoutingSnapshot::new(self.source.read()?, &previous.upstreams)?;
+        let reloaded = ReloadSummary {
+            routes: next.table.routes.len(),
+            upstreams: next.upstreams.len(),
+            kept: next
                 .upstreams
                 .iter()
-                .filter(|now| before.upstreams.iter().any(|then| Arc::ptr_eq(now, then)))
+                .filter(|now| previous.upstreams.iter().any(|then| Arc::ptr_eq(now, then)))
                 .count(),
         };
-        *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(after);
+        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
         Ok(reloaded)
     }
 
     /// Closes connections that have been unused for too long.
     pub fn close_unused(&self) {
-        for upstream in &self.in_force().upstreams {
+        for upstream in &self.snapshot().upstreams {
             upstream.close_unused();
         }
     }
@@ -105,7 +105,7 @@ impl Upstreams {
 
 /// What reading the routes file again came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reloaded {
+pub struct ReloadSummary {
     /// Routes that there are now.
     pub routes: usize,
     /// Upstreams that there are now.
@@ -114,9 +114,9 @@ pub struct Reloaded {
     pub kept: usize,
 }
 
-impl InForce {
-    fn new(table: RoutingTable, before: &[Arc<Upstream>]) -> anyhow::Result<Self> {
-        let upstream = |settings: &UpstreamSettings| match before.iter().find(|known| known.settings == *settings) {
+impl RoutingSnapshot {
+    fn new(table: RoutingTable, previous: &[Arc<Upstream>]) -> anyhow::Result<Self> {
+        let upstream = |settings: &UpstreamSettings| match previous.iter().find(|known| known.settings == *settings) {
             Some(known) => Ok(Arc::clone(known)),
             None => Upstream::new(settings.clone()).map(Arc::new),
         };
@@ -125,24 +125,24 @@ impl InForce {
     }
 
     /// Whether one of the route's upstreams speaks this dialect.
-    pub fn serves(&self, route: usize, dialect: DialectName) -> bool {
-        let choices = &self.table.routes[route].choices;
-        choices.iter().any(|choice| self.upstreams[choice.upstream].settings.speaks(dialect))
+    pub fn serves(&self, route_index: usize, dialect: DialectName) -> bool {
+        let upstreams = &self.table.routes[route_index].upstreams;
+        upstreams.iter().any(|upstream| self.upstreams[upstream.upstream_index].settings.supports(dialect))
     }
 
     /// The route that answers for this model.
     pub fn route(&self, model: &str) -> Option<&Route> {
-        self.table.route(model).map(|place| &self.table.routes[place])
+        self.table.route_index(model).map(|index| &self.table.routes[index])
     }
 }
 
 /// The longest key.
 const MAX_KEY_BYTES: usize = 16 << 10;
 
-fn key(source: KeySource<'_>) -> Result<SecretString, String> {
+fn read_key(source: UpstreamKeySource<'_>) -> Result<SecretString, String> {
     let (found, what) = match source {
-        KeySource::Variable(name) => (std::env::var(name).ok(), format!("the environment variable {name}")),
-        KeySource::File(path) => (std::fs::read_to_string(path).ok(), format!("the file {path}")),
+        UpstreamKeySource::Variable(name) => (std::env::var(name).ok(), format!("the environment variable {name}")),
+        UpstreamKeySource::File(path) => (std::fs::read_to_string(path).ok(), format!("the file {path}")),
     };
     let found = found.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty() && key.len() <= MAX_KEY_BYTES);
     match found {

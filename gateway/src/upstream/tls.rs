@@ -11,11 +11,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::either::Either;
 
-use crate::upstream::connection::{Connection, Transport};
 use crate::upstream::error::UpstreamError;
+use crate::upstream::http1::{Http1Connection, Transport};
 
 /// HTTP/2's name in the TLS handshake.
-const HTTP_2: &[u8] = b"h2";
+const ALPN_HTTP2: &[u8] = b"h2";
 
 /// Opens connections to one host.
 pub(super) struct Connector {
@@ -23,15 +23,15 @@ pub(super) struct Connector {
     port: u16,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     /// The host has chosen HTTP/1.1 where it could have had HTTP/2.
-    is_plain: AtomicBool,
+    is_http1_only: AtomicBool,
 }
 
 /// A connection, as the host wants to use it.
-pub(super) enum Opened {
+pub(super) enum NegotiatedConnection {
     /// For one exchange after the other.
-    Driven(Box<Connection>),
+    Http1(Box<Http1Connection>),
     /// For HTTP/2.
-    Multiplexed(Transport),
+    Http2(Transport),
 }
 
 impl std::fmt::Debug for Connector {
@@ -48,14 +48,14 @@ impl Connector {
         let is_tls = url.scheme_str() == Some("https");
         let port = url.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         let tls = is_tls.then(|| Self::tls(&host)).transpose()?;
-        let is_plain = AtomicBool::new(!is_tls);
-        Ok(Self { host, port, tls, is_plain })
+        let is_http1_only = AtomicBool::new(!is_tls);
+        Ok(Self { host, port, tls, is_http1_only })
     }
 
     fn tls(host: &str) -> anyhow::Result<(TlsConnector, ServerName<'static>)> {
         let mut roots = RootCertStore::empty();
-        let found = rustls_native_certs::load_native_certs();
-        roots.add_parsable_certificates(found.certs);
+        let native = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(native.certs);
         anyhow::ensure!(
             !roots.is_empty(),
             "no root certificates found on this machine: install the ca-certificates package"
@@ -64,34 +64,34 @@ impl Connector {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        config.alpn_protocols = vec![HTTP_2.to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![ALPN_HTTP2.to_vec(), b"http/1.1".to_vec()];
         let name = ServerName::try_from(host.to_owned()).context("an upstream's URL has no valid host name")?;
         Ok((TlsConnector::from(Arc::new(config)), name))
     }
 
     /// Whether the host may turn out to speak HTTP/2.
-    pub(super) fn may_multiplex(&self) -> bool {
-        !self.is_plain.load(Ordering::Relaxed)
+    pub(super) fn may_be_http2(&self) -> bool {
+        !self.is_http1_only.load(Ordering::Relaxed)
     }
 
     /// A new connection.
-    pub(super) async fn connect(&self) -> Result<Opened, UpstreamError> {
+    pub(super) async fn connect(&self) -> Result<NegotiatedConnection, UpstreamError> {
         let tcp = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(UpstreamError::Connect)?;
         tcp.set_nodelay(true).map_err(UpstreamError::Connect)?;
         let transport = match &self.tls {
             None => Either::Left(tcp),
             Some((tls, name)) => {
                 let session = tls.connect(name.clone(), tcp).await.map_err(UpstreamError::Tls)?;
-                if session.get_ref().1.alpn_protocol() == Some(HTTP_2) {
-                    return Ok(Opened::Multiplexed(Either::Right(Box::new(session))));
+                if session.get_ref().1.alpn_protocol() == Some(ALPN_HTTP2) {
+                    return Ok(NegotiatedConnection::Http2(Either::Right(Box::new(session))));
                 }
-                self.is_plain.store(true, Ordering::Relaxed);
+                self.is_http1_only.store(true, Ordering::Relaxed);
                 Either::Right(Box::new(session))
             }
         };
-        Connection::new(transport)
+        Http1Connection::new(transport)
             .await
-            .map(|connection| Opened::Driven(Box::new(connection)))
+            .map(|connection| NegotiatedConnection::Http1(Box::new(connection)))
             .map_err(UpstreamError::Http)
     }
 }

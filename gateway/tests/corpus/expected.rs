@@ -20,7 +20,7 @@ pub(crate) struct Expected {
     finish_reason: Option<String>,
     model: Option<String>,
     response_id: Option<String>,
-    usage: Option<Sent>,
+    usage: Option<ReportedUsage>,
     error: Option<ExpectedError>,
     choices: Option<Vec<Choice>>,
 }
@@ -34,7 +34,7 @@ struct Call {
 
 /// Usage as sent, nothing computed.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
-struct Sent {
+struct ReportedUsage {
     prompt: Option<u64>,
     completion: Option<u64>,
     total: Option<u64>,
@@ -66,65 +66,65 @@ struct Choice {
 impl Expected {
     /// Everything in which the reading differs.
     pub(crate) fn differences(&self, dialect: DialectName, reading: &Reading) -> Vec<String> {
-        let mut differs = Vec::new();
+        let mut differences = Vec::new();
         let mut compare = |what: &str, expected: &dyn std::fmt::Debug, got: &dyn std::fmt::Debug| {
             let (expected, got) = (format!("{expected:?}"), format!("{got:?}"));
             if expected != got {
                 let short = |text: String| text[..text.floor_char_boundary(400)].to_owned();
-                differs.push(format!("{what}: expected {}, got {}", short(expected), short(got)));
+                differences.push(format!("{what}: expected {}, got {}", short(expected), short(got)));
             }
         };
         let transcript = &reading.transcript;
         let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         compare("text", &self.text, &transcript.text);
-        compare("reasoning", &filled(self.reasoning.as_ref()), &some(&transcript.reasoning));
-        compare("refusal", &filled(self.refusal.as_ref()), &some(&transcript.refusal));
-        compare("audio", &filled(self.audio_transcript.as_ref()), &some(&transcript.audio_transcript));
+        compare("reasoning", &non_empty(self.reasoning.as_ref()), &some(&transcript.reasoning));
+        compare("refusal", &non_empty(self.refusal.as_ref()), &some(&transcript.refusal));
+        compare("audio", &non_empty(self.audio_transcript.as_ref()), &some(&transcript.audio_transcript));
         compare("tool calls", &expected_calls(self.tool_calls.as_ref()), &calls(&transcript.tool_calls));
         compare("server tool calls", &self.server_tool_calls, &transcript.server_tool_calls);
-        compare("finish reason", &filled(self.finish_reason.as_ref()), &transcript.finish_reason);
+        compare("finish reason", &non_empty(self.finish_reason.as_ref()), &transcript.finish_reason);
         compare("model", &self.model, &transcript.model);
-        compare("response id", &filled(self.response_id.as_ref()), &transcript.response_id);
-        compare("usage", &self.usage, &sent(dialect, reading));
+        compare("response id", &non_empty(self.response_id.as_ref()), &transcript.response_id);
+        compare("usage", &self.usage, &reported_usage(dialect, reading));
         match (self.error.as_ref().and_then(ExpectedError::is_cut_short), &reading.error) {
             (Some(page), Some(error)) => compare("error page", &true, &error.message.starts_with(page.trim())),
             (_, error) => {
-                compare("error", &self.error.as_ref().map(ExpectedError::words), &error.as_ref().map(words));
+                compare("error", &self.error.as_ref().map(ExpectedError::comparable), &error.as_ref().map(comparable));
             }
         }
         if let Some(choices) = &self.choices {
-            let expected: Vec<_> = choices.iter().filter(|choice| choice.index > 0).map(Choice::words).collect();
-            compare("other choices", &expected, &others(reading));
+            let expected: Vec<_> = choices.iter().filter(|choice| choice.index > 0).map(Choice::comparable).collect();
+            compare("other choices", &expected, &other_choices(reading));
         }
-        if let Some(problem) = usage_is_normalised(reading) {
-            differs.push(problem);
+        if let Some(problem) = usage_problem(reading) {
+            differences.push(problem);
         }
-        differs
+        differences
     }
 }
 
-fn filled(text: Option<&String>) -> Option<String> {
+fn non_empty(text: Option<&String>) -> Option<String> {
     text.filter(|text| !text.is_empty()).cloned()
 }
 
-type CallWords = Vec<(String, String, String)>;
+type ComparableCalls = Vec<(String, String, String)>;
 
-fn expected_calls(calls: Option<&Vec<Call>>) -> CallWords {
+fn expected_calls(calls: Option<&Vec<Call>>) -> ComparableCalls {
     let word = |text: &Option<String>| text.clone().unwrap_or_default();
     calls.into_iter().flatten().map(|call| (word(&call.id), word(&call.name), word(&call.arguments))).collect()
 }
 
-fn calls(calls: &[ToolCall]) -> CallWords {
+fn calls(calls: &[ToolCall]) -> ComparableCalls {
     calls.iter().map(|call| (call.id.clone(), call.name.clone(), call.arguments.clone())).collect()
 }
 
 /// The numbers of the provider's own usage object, from where its dialect has them.
-fn sent(dialect: DialectName, reading: &Reading) -> Option<Sent> {
+fn reported_usage(dialect: DialectName, reading: &Reading) -> Option<ReportedUsage> {
     let raw: Value = serde_json::from_str(reading.usage.raw.as_ref()?.get()).ok()?;
     raw.as_object()?;
     let at = |paths: &[&str]| paths.iter().find_map(|path| raw.pointer(path).and_then(Value::as_u64));
     Some(match dialect {
-        DialectName::OpenaiChat => Sent {
+        DialectName::OpenaiChat => ReportedUsage {
             prompt: at(&["/prompt_tokens"]),
             completion: at(&["/completion_tokens"]),
             total: at(&["/total_tokens"]),
@@ -137,7 +137,7 @@ fn sent(dialect: DialectName, reading: &Reading) -> Option<Sent> {
             cache_write: at(&["/prompt_tokens_details/cache_write_tokens", "/cache_creation_input_tokens"]),
             reasoning: at(&["/completion_tokens_details/reasoning_tokens", "/reasoning_tokens"]),
         },
-        DialectName::OpenaiResponses => Sent {
+        DialectName::OpenaiResponses => ReportedUsage {
             prompt: at(&["/input_tokens"]),
             completion: at(&["/output_tokens"]),
             total: at(&["/total_tokens"]),
@@ -146,7 +146,7 @@ fn sent(dialect: DialectName, reading: &Reading) -> Option<Sent> {
             cache_write: None,
             reasoning: at(&["/output_tokens_details/reasoning_tokens"]),
         },
-        DialectName::AnthropicMessages => Sent {
+        DialectName::AnthropicMessages => ReportedUsage {
             prompt: at(&["/input_tokens"]),
             completion: at(&["/output_tokens"]),
             total: None,
@@ -158,7 +158,7 @@ fn sent(dialect: DialectName, reading: &Reading) -> Option<Sent> {
 }
 
 /// The parts have to add up to the whole, or it is said that nothing is known.
-fn usage_is_normalised(reading: &Reading) -> Option<String> {
+fn usage_problem(reading: &Reading) -> Option<String> {
     let usage = &reading.usage;
     if usage.source != UsageSource::Reported {
         return usage.raw.as_ref().map(|raw| format!("usage {} is not understood", raw.get()));
@@ -173,13 +173,13 @@ fn usage_is_normalised(reading: &Reading) -> Option<String> {
 }
 
 impl ExpectedError {
-    fn words(&self) -> (Option<u16>, Option<String>, Option<String>, String) {
+    fn comparable(&self) -> (Option<u16>, Option<String>, Option<String>, String) {
         let code = self.code.as_ref().filter(|code| !code.is_null()).map(|code| match code {
             Value::String(text) => text.clone(),
             other => other.to_string(),
         });
         let message = self.message.clone().unwrap_or_default();
-        (self.status, filled(self.kind.as_ref()), code, same(&message))
+        (self.status, non_empty(self.kind.as_ref()), code, same(&message))
     }
 
     /// A long page is not repeated whole in the collection.
@@ -188,7 +188,7 @@ impl ExpectedError {
     }
 }
 
-fn words(error: &ChatError) -> (Option<u16>, Option<String>, Option<String>, String) {
+fn comparable(error: &ChatError) -> (Option<u16>, Option<String>, Option<String>, String) {
     (error.status, error.kind.clone(), error.code.clone(), same(&error.message))
 }
 
@@ -200,27 +200,27 @@ fn same(message: &str) -> String {
     }
 }
 
-type ChoiceWords = (u64, String, [Option<String>; 4], CallWords);
+type ComparableChoice = (u64, String, [Option<String>; 4], ComparableCalls);
 
 impl Choice {
-    fn words(&self) -> ChoiceWords {
-        let words = [&self.reasoning, &self.refusal, &self.audio_transcript, &self.finish_reason];
+    fn comparable(&self) -> ComparableChoice {
+        let comparable = [&self.reasoning, &self.refusal, &self.audio_transcript, &self.finish_reason];
         (
             self.index,
             self.text.clone(),
-            words.map(|text| filled(text.as_ref())),
+            comparable.map(|text| non_empty(text.as_ref())),
             expected_calls(self.tool_calls.as_ref()),
         )
     }
 }
 
-fn others(reading: &Reading) -> Vec<ChoiceWords> {
+fn other_choices(reading: &Reading) -> Vec<ComparableChoice> {
     let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-    let words = |(index, choice): &(u64, Transcript)| {
+    let comparable = |(index, choice): &(u64, Transcript)| {
         let [reasoning, refusal, audio] =
             [&choice.reasoning, &choice.refusal, &choice.audio_transcript].map(|text| some(text));
-        let words = [reasoning, refusal, audio, choice.finish_reason.clone()];
-        (*index, choice.text.clone(), words, calls(&choice.tool_calls))
+        let comparable = [reasoning, refusal, audio, choice.finish_reason.clone()];
+        (*index, choice.text.clone(), comparable, calls(&choice.tool_calls))
     };
-    reading.transcript.others.iter().map(words).collect()
+    reading.transcript.other_choices.iter().map(comparable).collect()
 }

@@ -11,8 +11,8 @@ mod expected;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use gateway::response::dialect::{Fold, error_body};
-use gateway::response::tap::{Expected, Fed, Tap, UsageChunk};
+use gateway::response::dialect::{Fold, parse_error_body};
+use gateway::response::tap::{ExpectedBody, FeedStatus, Tap, UsageChunkPolicy};
 use gateway::response::transcript::Transcript;
 use serde::Deserialize;
 use shared::event::{ChatError, DialectName};
@@ -25,7 +25,7 @@ struct Meta {
 
 /// What came of one body.
 struct Reading {
-    passed: Vec<u8>,
+    forwarded: Vec<u8>,
     transcript: Transcript,
     usage: Usage,
     error: Option<ChatError>,
@@ -53,37 +53,37 @@ fn exchanges(corpus: &Path, folder: &str) -> Vec<PathBuf> {
     found
 }
 
-fn read(dialect: DialectName, status: u16, chunks: &[&[u8]], usage_chunk: UsageChunk) -> Reading {
-    let expected = if status < 300 { Expected::Answer } else { Expected::Error };
+fn read(dialect: DialectName, status: u16, chunks: &[&[u8]], usage_chunk: UsageChunkPolicy) -> Reading {
+    let expected = if status < 300 { ExpectedBody::Answer } else { ExpectedBody::Error };
     let mut tap = Tap::new(Fold::new(dialect), expected, usage_chunk);
-    let mut passed = Vec::new();
-    let mut is_over = false;
+    let mut forwarded = Vec::new();
+    let mut has_ended = false;
     for chunk in chunks {
-        if is_over {
-            passed.extend_from_slice(chunk);
+        if has_ended {
+            forwarded.extend_from_slice(chunk);
             continue;
         }
-        is_over = tap.feed(Bytes::copy_from_slice(chunk)) == Fed::End;
+        has_ended = tap.feed(Bytes::copy_from_slice(chunk)) == FeedStatus::End;
         while let Some(bytes) = tap.next_chunk() {
-            passed.extend_from_slice(&bytes);
+            forwarded.extend_from_slice(&bytes);
         }
-        if is_over {
+        if has_ended {
             tap.release();
             while let Some(bytes) = tap.next_chunk() {
-                passed.extend_from_slice(&bytes);
+                forwarded.extend_from_slice(&bytes);
             }
         }
     }
-    if !is_over {
+    if !has_ended {
         tap.finish();
         tap.release();
         while let Some(bytes) = tap.next_chunk() {
-            passed.extend_from_slice(&bytes);
+            forwarded.extend_from_slice(&bytes);
         }
     }
     let (mut transcript, usage) = tap.take_transcript();
-    let error = if status < 300 { transcript.error.take() } else { Some(error_body(status, tap.error_body())) };
-    Reading { passed, transcript, usage, error }
+    let error = if status < 300 { transcript.error.take() } else { Some(parse_error_body(status, tap.error_body())) };
+    Reading { forwarded, transcript, usage, error }
 }
 
 fn check(folder: &str) {
@@ -99,12 +99,12 @@ fn check(folder: &str) {
         let expected: expected::Expected = serde_json::from_slice(&file("expected.json")).unwrap();
         let body = file("response.body");
         for (cut, chunks) in cuts::all(&name, &body) {
-            let reading = read(dialect(folder), meta.status, &chunks, UsageChunk::Passes);
-            let mut differs = expected.differences(dialect(folder), &reading);
-            if reading.passed != body {
-                differs.push("other bytes passed".to_owned());
+            let reading = read(dialect(folder), meta.status, &chunks, UsageChunkPolicy::Forward);
+            let mut differences = expected.differences(dialect(folder), &reading);
+            if reading.forwarded != body {
+                differences.push("other bytes passed".to_owned());
             }
-            wrong.extend(differs.into_iter().map(|what| format!("{name}, cut {cut}: {what}")));
+            wrong.extend(differences.into_iter().map(|what| format!("{name}, cut {cut}: {what}")));
         }
         exchanges_read += 1;
     }
@@ -114,41 +114,41 @@ fn check(folder: &str) {
 }
 
 #[test]
-fn openai_chat() {
+fn openai_chat_exchanges_are_read_as_expected() {
     check("openai-chat");
 }
 
 #[test]
-fn openai_responses() {
+fn openai_responses_exchanges_are_read_as_expected() {
     check("openai-responses");
 }
 
 #[test]
-fn anthropic_messages() {
+fn anthropic_messages_exchanges_are_read_as_expected() {
     check("anthropic-messages");
 }
 
 /// Without the usage chunk, where only the gateway asked for it: what passes is the rest, whole and in order, and what is
 /// recorded is the same.
 #[test]
-fn a_usage_chunk_is_taken_out_whole() {
+fn a_usage_chunk_is_removed_as_a_whole() {
     let Some(corpus) = corpus() else { return };
-    let mut taken_out = 0;
+    let mut removed = 0;
     for path in exchanges(&corpus, "openai-chat") {
         let body = std::fs::read(path.join("response.body")).unwrap();
-        let whole = read(DialectName::OpenaiChat, 200, &[&body], UsageChunk::TakenOut);
+        let whole = read(DialectName::OpenaiChat, 200, &[&body], UsageChunkPolicy::Remove);
         for (cut, chunks) in cuts::all("taken out", &body) {
-            let reading = read(DialectName::OpenaiChat, 200, &chunks, UsageChunk::TakenOut);
-            assert_eq!(reading.passed.len(), whole.passed.len(), "{}, cut {cut}", path.display());
-            assert!(reading.passed == whole.passed, "{}, cut {cut}", path.display());
+            let reading = read(DialectName::OpenaiChat, 200, &chunks, UsageChunkPolicy::Remove);
+            assert_eq!(reading.forwarded.len(), whole.forwarded.len(), "{}, cut {cut}", path.display());
+            assert!(reading.forwarded == whole.forwarded, "{}, cut {cut}", path.display());
         }
-        if whole.passed.len() < body.len() {
-            taken_out += 1;
-            let before = read(DialectName::OpenaiChat, 200, &[&body], UsageChunk::Passes);
+        if whole.forwarded.len() < body.len() {
+            removed += 1;
+            let before = read(DialectName::OpenaiChat, 200, &[&body], UsageChunkPolicy::Forward);
             assert_eq!(before.usage.total_tokens, whole.usage.total_tokens, "{}", path.display());
-            let again = read(DialectName::OpenaiChat, 200, &[&whole.passed], UsageChunk::Passes);
+            let again = read(DialectName::OpenaiChat, 200, &[&whole.forwarded], UsageChunkPolicy::Forward);
             assert_eq!(again.transcript.text, before.transcript.text, "{}", path.display());
         }
     }
-    println!("{taken_out} usage chunks taken out");
+    println!("{removed} usage chunks taken out");
 }

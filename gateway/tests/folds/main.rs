@@ -5,7 +5,7 @@ mod pools;
 mod properties;
 
 use gateway::response::dialect::Fold;
-use gateway::response::tap::{Expected, Tap, UsageChunk};
+use gateway::response::tap::{ExpectedBody, Tap, UsageChunkPolicy};
 use pools::Pool;
 use proptest::prelude::*;
 use shared::event::DialectName;
@@ -13,10 +13,10 @@ use shared::event::DialectName;
 /// Data lines, framed in any of the ways that there are, some of them damaged, with noise between them.
 fn answer(pool: &'static Pool) -> impl Strategy<Value = Vec<u8>> {
     let known = prop::sample::select([pool.plain, pool.odd].concat());
-    let damaged = (known.clone(), any::<prop::sample::Index>(), any::<u8>()).prop_map(|(data, place, byte)| {
+    let damaged = (known.clone(), any::<prop::sample::Index>(), any::<u8>()).prop_map(|(data, cut_at, byte)| {
         let mut bytes = data.as_bytes().to_vec();
-        let place = place.index(bytes.len());
-        bytes[place] = byte;
+        let cut_at = cut_at.index(bytes.len());
+        bytes[cut_at] = byte;
         bytes
     });
     let noise = prop::collection::vec(any::<u8>(), 0..30);
@@ -30,21 +30,21 @@ fn answer(pool: &'static Pool) -> impl Strategy<Value = Vec<u8>> {
         "error: ",
         "",
     ]);
-    let after = prop::sample::select(vec!["\n\n", "\r\n\r\n", "\r\r", "\n", "\r\n", ""]);
-    let event =
-        (before, data, after).prop_map(|(before, data, after)| [before.as_bytes(), &data, after.as_bytes()].concat());
+    let next_byte = prop::sample::select(vec!["\n\n", "\r\n\r\n", "\r\r", "\n", "\r\n", ""]);
+    let event = (before, data, next_byte)
+        .prop_map(|(before, data, next_byte)| [before.as_bytes(), &data, next_byte.as_bytes()].concat());
     prop::collection::vec(event, 0..12).prop_map(|events| events.concat())
 }
 
 /// What was said by the time that a stream of plain events breaks off, at any byte, is a beginning of what it says.
-fn breaks_off(dialect: DialectName, stream: &str, place: usize) -> Result<(), TestCaseError> {
-    let said = |body: &[u8]| {
-        let mut tap = Tap::new(Fold::new(dialect), Expected::Answer, UsageChunk::Passes);
+fn check_truncated(dialect: DialectName, stream: &str, cut_at: usize) -> Result<(), TestCaseError> {
+    let transcript_of = |body: &[u8]| {
+        let mut tap = Tap::new(Fold::new(dialect), ExpectedBody::Answer, UsageChunkPolicy::Forward);
         tap.feed(bytes::Bytes::copy_from_slice(body));
         tap.finish();
         tap.take_transcript().0
     };
-    let (whole, part) = (said(stream.as_bytes()), said(&stream.as_bytes()[..place]));
+    let (whole, part) = (transcript_of(stream.as_bytes()), transcript_of(&stream.as_bytes()[..cut_at]));
     prop_assert!(whole.text.starts_with(&part.text), "{:?} of {:?}", part.text, whole.text);
     prop_assert!(whole.reasoning.starts_with(&part.reasoning), "{:?} of {:?}", part.reasoning, whole.reasoning);
     prop_assert!(part.tool_calls.len() <= whole.tool_calls.len());
@@ -63,18 +63,18 @@ macro_rules! properties {
                 #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
                 #[test]
-                fn whatever_comes_it_holds(body in answer(&$pool), sizes in prop::collection::vec(1..80_usize, 1..20)) {
-                    properties::hold_of_a_fold($dialect, &body, &sizes);
-                    properties::hold_of_the_reader(&body, &sizes);
+                fn every_property_holds_of_any_answer(body in answer(&$pool), sizes in prop::collection::vec(1..80_usize, 1..20)) {
+                    properties::check_fold($dialect, &body, &sizes);
+                    properties::check_parser(&body, &sizes);
                 }
 
                 #[test]
-                fn what_breaks_off_has_said_a_beginning(
+                fn the_transcript_of_a_truncated_answer_is_a_beginning(
                     data in prop::collection::vec(prop::sample::select($pool.plain.to_vec()), 0..12),
-                    place in any::<prop::sample::Index>(),
+                    cut_at in any::<prop::sample::Index>(),
                 ) {
                     let stream: String = $pool.start.iter().chain(&data).map(|data| format!("data: {data}\n\n")).collect();
-                    breaks_off($dialect, &stream, place.index(stream.len() + 1))?;
+                    check_truncated($dialect, &stream, cut_at.index(stream.len() + 1))?;
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use shared::event::DialectName::AnthropicMessages;
 
-use super::{Told, check, check_end_waits, compare, events, tap};
+use super::{ExpectedTranscript, check, check_end_is_held_back, compare, events, run_tap};
 
 /// An event stream of these events, each named as its type says.
 fn stream(events: &[&str]) -> String {
@@ -18,8 +18,15 @@ const DELTA: &str =
     r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":9}}"#;
 const STOP: &str = r#"{"type":"message_stop"}"#;
 
-fn told(text: &'static str) -> Told {
-    Told { text, finish: Some("end_turn"), id: Some("msg"), model: Some("m"), usage: Some((23, 9)), ..Told::default() }
+fn expected_text(text: &'static str) -> ExpectedTranscript {
+    ExpectedTranscript {
+        text,
+        finish_reason: Some("end_turn"),
+        id: Some("msg"),
+        model: Some("m"),
+        usage: Some((23, 9)),
+        ..ExpectedTranscript::default()
+    }
 }
 
 /// An answer with this block, the events of which are given.
@@ -28,40 +35,40 @@ fn block(events: &[&str]) -> String {
 }
 
 #[test]
-fn a_tool_input_that_is_given_whole_is_as_it_came_but_for_the_space() {
+fn a_tool_input_in_one_piece_is_kept_without_its_white_space() {
     let document = r#"{"type":"message","content":[{"type":"tool_use","id":"a","name":"f","input":{ "n" : 1234567890123456789012, "x" : [1.0, 1E5 ,
  -0], "a b":"\u00e9 \" : " }}],"stop_reason":"tool_use"}"#;
-    let transcript = tap(AnthropicMessages, &[document.as_bytes()]).transcript;
+    let transcript = run_tap(AnthropicMessages, &[document.as_bytes()]).transcript;
     let expected = r#"{"n":1234567890123456789012,"x":[1.0,1E5,-0],"a b":"\u00e9 \" : "}"#;
     assert_eq!(transcript.tool_calls[0].arguments, expected);
 }
 
 #[test]
-fn members_that_come_twice() {
+fn the_last_of_repeated_members_is_read() {
     let document = r#"{"type":"message","id":"m","content":[{"type":"text","text":"n","text":"hi"},{"type":"tool_use","id":"a","name":"f","input":{"x":1,"x":2}}],"stop_reason":"max","stop_reason":"end_turn","usage":{"input_tokens":1,"input_tokens":3,"output_tokens":1}}"#;
     let started = format!(r#"{{"type":"message_start","message":{document},"message":{document}}}"#);
     for body in [document.to_owned(), events(&[&started, r#"{"type":"message_stop"}"#])] {
-        let tapped = tap(AnthropicMessages, &[body.as_bytes()]);
-        let told = Told {
+        let output = run_tap(AnthropicMessages, &[body.as_bytes()]);
+        let expected = ExpectedTranscript {
             text: "hi",
             calls: &[("a", "f", r#"{"x":2}"#)],
-            finish: Some("end_turn"),
+            finish_reason: Some("end_turn"),
             id: Some("m"),
             usage: Some((3, 1)),
             notes: &["repeated_member"],
-            ..Told::default()
+            ..ExpectedTranscript::default()
         };
-        compare(&told, &tapped.transcript, &tapped.usage, &body);
+        compare(&expected, &output.transcript, &output.usage, &body);
     }
 }
 
 #[test]
 fn usage_of_the_start_is_overlaid_by_that_of_the_deltas() {
-    check(AnthropicMessages, &block(&[BLOCK, r#"{"type":"ping"}"#, HI]), &told("hi"));
+    check(AnthropicMessages, &block(&[BLOCK, r#"{"type":"ping"}"#, HI]), &expected_text("hi"));
     let whole = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":5,"cache_read_input_tokens":null,"cache_creation_input_tokens":2,"output_tokens":9}}"#;
     let body = stream(&[START, BLOCK, HI, DELTA, whole, STOP]);
-    check(AnthropicMessages, &body, &Told { usage: Some((27, 9)), ..told("hi") });
-    let raw = tap(AnthropicMessages, &[body.as_bytes()]).usage.raw.unwrap();
+    check(AnthropicMessages, &body, &ExpectedTranscript { usage: Some((27, 9)), ..expected_text("hi") });
+    let raw = run_tap(AnthropicMessages, &[body.as_bytes()]).usage.raw.unwrap();
     assert_eq!(
         raw.get(),
         r#"{"input_tokens":5,"cache_read_input_tokens":20,"output_tokens":9,"cache_creation_input_tokens":2}"#
@@ -69,25 +76,37 @@ fn usage_of_the_start_is_overlaid_by_that_of_the_deltas() {
     let none =
         START.replace(r#""usage":{"input_tokens":3,"cache_read_input_tokens":20,"output_tokens":1}"#, r#""x":1"#);
     let silent = DELTA.replace(r#","usage":{"output_tokens":9}"#, "");
-    check(AnthropicMessages, &stream(&[&none, BLOCK, HI, &silent, STOP]), &Told { usage: None, ..told("hi") });
+    check(
+        AnthropicMessages,
+        &stream(&[&none, BLOCK, HI, &silent, STOP]),
+        &ExpectedTranscript { usage: None, ..expected_text("hi") },
+    );
     let within = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","usage":{"output_tokens":9}}}"#;
-    check(AnthropicMessages, &stream(&[START, BLOCK, HI, within, STOP]), &told("hi"));
+    check(AnthropicMessages, &stream(&[START, BLOCK, HI, within, STOP]), &expected_text("hi"));
 }
 
 #[test]
-fn thinking_redacted_or_not() {
+fn thinking_is_read_and_redacted_thinking_is_noted() {
     let thinking =
         r#"{"type":"content_block_start","index":0,"content_block":{"type":"thinking","thinking":"","signature":""}}"#;
     let delta = r#"{"type":"content_block_delta","index":0,"delta":{"type":"thinking_delta","thinking":"hm"}}"#;
     let signature = r#"{"type":"content_block_delta","index":0,"delta":{"type":"signature_delta","signature":"s"}}"#;
-    check(AnthropicMessages, &block(&[thinking, delta, signature]), &Told { reasoning: "hm", ..told("") });
+    check(
+        AnthropicMessages,
+        &block(&[thinking, delta, signature]),
+        &ExpectedTranscript { reasoning: "hm", ..expected_text("") },
+    );
     let redacted =
         r#"{"type":"content_block_start","index":0,"content_block":{"type":"redacted_thinking","data":"x"}}"#;
-    check(AnthropicMessages, &block(&[redacted]), &Told { notes: &["redacted_thinking"], ..told("") });
+    check(
+        AnthropicMessages,
+        &block(&[redacted]),
+        &ExpectedTranscript { notes: &["redacted_thinking"], ..expected_text("") },
+    );
 }
 
 #[test]
-fn client_tools_and_server_tools() {
+fn client_tools_and_server_tools_are_told_apart() {
     let open = |kind: &str, input: &str| {
         format!(
             r#"{{"type":"content_block_start","index":0,"content_block":{{"type":"{kind}","id":"a","name":"f","input":{input}}}}}"#
@@ -98,7 +117,7 @@ fn client_tools_and_server_tools() {
             r#"{{"type":"content_block_delta","index":0,"delta":{{"type":"input_json_delta","partial_json":"{json}"}}}}"#
         )
     };
-    let called = |calls| Told { calls, ..told("") };
+    let called = |calls| ExpectedTranscript { calls, ..expected_text("") };
     check(
         AnthropicMessages,
         &block(&[&open("tool_use", "{}"), &delta(""), &delta("{\\\"x\\\""), &delta(":1}")]),
@@ -109,16 +128,16 @@ fn client_tools_and_server_tools() {
     check(AnthropicMessages, &block(&[&open("tool_use", "{}")]), &called(&[("a", "f", "")]));
     // Both come: the deltas say it all.
     let both = block(&[&open("tool_use", r#"{"x":1}"#), &delta("{\\\"x\\\":1}")]);
-    let tapped = tap(AnthropicMessages, &[both.as_bytes()]);
-    compare(&called(&[("a", "f", "{\"x\":1}")]), &tapped.transcript, &tapped.usage, &both);
+    let output = run_tap(AnthropicMessages, &[both.as_bytes()]);
+    compare(&called(&[("a", "f", "{\"x\":1}")]), &output.transcript, &output.usage, &both);
 
     let result = r#"{"type":"content_block_start","index":1,"content_block":{"type":"web_search_tool_result","tool_use_id":"a","content":[{"type":"web_search_result","text":"not said"}]}}"#;
     let body = block(&[&open("server_tool_use", "{}"), &delta("{\\\"query\\\":1}"), result]);
-    check(AnthropicMessages, &body, &Told { server_calls: 1, ..told("") });
+    check(AnthropicMessages, &body, &ExpectedTranscript { server_tool_calls: 1, ..expected_text("") });
 }
 
 #[test]
-fn content_that_is_there_from_the_start() {
+fn content_of_the_first_event_is_read() {
     let start = START.replace(
         r#""content":[]"#,
         r#""content":[{"type":"text","text":"hi"},{"type":"tool_use","id":"a","name":"f","input":{"x":1}}]"#,
@@ -126,58 +145,62 @@ fn content_that_is_there_from_the_start() {
     check(
         AnthropicMessages,
         &stream(&[&start, DELTA, STOP]),
-        &Told { calls: &[("a", "f", "{\"x\":1}")], ..told("hi") },
+        &ExpectedTranscript { calls: &[("a", "f", "{\"x\":1}")], ..expected_text("hi") },
     );
     let again = START.replace("\"msg\"", "\"other\"");
     let body = stream(&[START, BLOCK, HI, &again, BLOCK, HI, DELTA, STOP]);
-    check(AnthropicMessages, &body, &Told { notes: &["started_twice"], ..told("hi") });
+    check(AnthropicMessages, &body, &ExpectedTranscript { notes: &["started_twice"], ..expected_text("hi") });
 }
 
 #[test]
-fn ends_of_all_kinds() {
+fn ends_of_all_kinds_are_recognized() {
     let error = r#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#;
-    let failed =
-        Told { finish: None, usage: Some((23, 1)), error: Some((Some("overloaded_error"), None, "m")), ..told("hi") };
+    let failed = ExpectedTranscript {
+        finish_reason: None,
+        usage: Some((23, 1)),
+        error: Some((Some("overloaded_error"), None, "m")),
+        ..expected_text("hi")
+    };
     check(AnthropicMessages, &stream(&[START, BLOCK, HI, error]), &failed);
     let plain = stream(&[START, BLOCK, HI]) + "event: error\ndata: oh\n\n";
-    check(AnthropicMessages, &plain, &Told { error: Some((None, None, "oh")), ..failed.clone() });
+    check(AnthropicMessages, &plain, &ExpectedTranscript { error: Some((None, None, "oh")), ..failed.clone() });
     // Cut off before it said why it stopped.
-    check(AnthropicMessages, &stream(&[START, BLOCK, HI]), &Told { error: None, ..failed });
-    check(AnthropicMessages, &(block(&[BLOCK, HI]) + "data: [DONE]\n\n"), &told("hi"));
+    check(AnthropicMessages, &stream(&[START, BLOCK, HI]), &ExpectedTranscript { error: None, ..failed });
+    check(AnthropicMessages, &(block(&[BLOCK, HI]) + "data: [DONE]\n\n"), &expected_text("hi"));
     let done = stream(&[START, BLOCK, HI, DELTA]) + "data: [DONE]\n\n";
-    check(AnthropicMessages, &done, &Told { notes: &["done_sent"], ..told("hi") });
-    check_end_waits(AnthropicMessages, &block(&[BLOCK, HI]), "message_stop");
-    check_end_waits(AnthropicMessages, &stream(&[START, BLOCK, HI, error]), "event: error");
+    check(AnthropicMessages, &done, &ExpectedTranscript { notes: &["done_sent"], ..expected_text("hi") });
+    check_end_is_held_back(AnthropicMessages, &block(&[BLOCK, HI]), "message_stop");
+    check_end_is_held_back(AnthropicMessages, &stream(&[START, BLOCK, HI, error]), "event: error");
     let refusal = DELTA.replace("end_turn", "refusal");
     check(
         AnthropicMessages,
         &stream(&[START, BLOCK, HI, &refusal, STOP]),
-        &Told { finish: Some("refusal"), ..told("hi") },
+        &ExpectedTranscript { finish_reason: Some("refusal"), ..expected_text("hi") },
     );
 }
 
 #[test]
-fn what_is_not_understood() {
-    check(AnthropicMessages, &events(&[START, BLOCK, HI, DELTA, STOP]), &told("hi"));
+fn unknown_events_are_noted() {
+    check(AnthropicMessages, &events(&[START, BLOCK, HI, DELTA, STOP]), &expected_text("hi"));
     let odd = stream(&[START, r#"{"type":"novelty"}"#, BLOCK, HI, DELTA, STOP]);
-    check(AnthropicMessages, &odd, &Told { notes: &["unknown_event"], ..told("hi") });
+    check(AnthropicMessages, &odd, &ExpectedTranscript { notes: &["unknown_event"], ..expected_text("hi") });
     let loose = stream(&[START, HI, DELTA, STOP]);
-    check(AnthropicMessages, &loose, &Told { notes: &["delta_without_block"], ..told("hi") });
+    check(AnthropicMessages, &loose, &ExpectedTranscript { notes: &["delta_without_block"], ..expected_text("hi") });
     let nonsense =
         stream(&[START, BLOCK]) + "event: content_block_delta\ndata: {\"type\":\n\n" + &stream(&[HI, DELTA, STOP]);
-    check(AnthropicMessages, &nonsense, &Told { notes: &["unreadable_event"], ..told("hi") });
+    check(AnthropicMessages, &nonsense, &ExpectedTranscript { notes: &["unreadable_event"], ..expected_text("hi") });
 }
 
 #[test]
-fn whole_answers() {
-    let check = |body: &str, expected: &Told| {
-        let tapped = tap(AnthropicMessages, &[body.as_bytes()]);
-        compare(expected, &tapped.transcript, &tapped.usage, body);
+fn answers_that_are_one_document_are_read() {
+    let check = |body: &str, expected: &ExpectedTranscript| {
+        let output = run_tap(AnthropicMessages, &[body.as_bytes()]);
+        compare(expected, &output.transcript, &output.usage, body);
     };
     let body = r#"{"id":"msg","type":"message","model":"m","content":[{"type":"thinking","thinking":"hm"},{"type":"text","text":"h"},{"type":"text","text":"i"},{"type":"tool_use","id":"a","name":"f","input":{}}],"stop_reason":"end_turn","usage":{"input_tokens":23,"output_tokens":9}}"#;
-    check(body, &Told { reasoning: "hm", calls: &[("a", "f", "{}")], ..told("hi") });
+    check(body, &ExpectedTranscript { reasoning: "hm", calls: &[("a", "f", "{}")], ..expected_text("hi") });
     let error = r#"{"type":"error","error":{"type":"t","message":"m"},"request_id":"r"}"#;
-    check(error, &Told { error: Some((Some("t"), None, "m")), ..Told::default() });
-    check("nonsense}", &Told::default());
-    check("{\"content\":", &Told { notes: &["unreadable_document"], ..Told::default() });
+    check(error, &ExpectedTranscript { error: Some((Some("t"), None, "m")), ..ExpectedTranscript::default() });
+    check("nonsense}", &ExpectedTranscript::default());
+    check("{\"content\":", &ExpectedTranscript { notes: &["unreadable_document"], ..ExpectedTranscript::default() });
 }

@@ -6,12 +6,12 @@ use base64::Engine as _;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
-use gateway::response::content_encoding::{Decoder, Encoding};
-use gateway::response::dialect::{Fold, error_body};
-use gateway::response::tap::{Expected, Fed, Tap, UsageChunk};
+use gateway::response::content_encoding::{ContentDecoder, ContentEncoding};
+use gateway::response::dialect::{Fold, parse_error_body};
+use gateway::response::tap::{ExpectedBody, FeedStatus, Tap, UsageChunkPolicy};
 use shared::event::DialectName::OpenaiChat;
 
-use super::{Told, compare, drain};
+use super::{ExpectedTranscript, compare, drain};
 
 const EVENTS: [&str; 3] = [
     "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hé\"}}]}\n\n",
@@ -31,54 +31,59 @@ fn pack<W: Write>(mut encoder: W, finish: impl FnOnce(W) -> Vec<u8>) -> Vec<u8> 
     finish(encoder)
 }
 
-fn packed() -> Vec<(Encoding, Vec<u8>)> {
+fn packed() -> Vec<(ContentEncoding, Vec<u8>)> {
     let level = Compression::default();
     vec![
-        (Encoding::Gzip, pack(GzEncoder::new(Vec::new(), level), |encoder| encoder.finish().unwrap())),
-        (Encoding::Deflate, pack(ZlibEncoder::new(Vec::new(), level), |encoder| encoder.finish().unwrap())),
-        (Encoding::Deflate, pack(DeflateEncoder::new(Vec::new(), level), |encoder| encoder.finish().unwrap())),
-        (Encoding::Zstd, pack(zstd::Encoder::new(Vec::new(), 3).unwrap(), |encoder| encoder.finish().unwrap())),
-        (Encoding::Brotli, base64::engine::general_purpose::STANDARD.decode(BROTLI).unwrap()),
+        (ContentEncoding::Gzip, pack(GzEncoder::new(Vec::new(), level), |encoder| encoder.finish().unwrap())),
+        (ContentEncoding::Deflate, pack(ZlibEncoder::new(Vec::new(), level), |encoder| encoder.finish().unwrap())),
+        (ContentEncoding::Deflate, pack(DeflateEncoder::new(Vec::new(), level), |encoder| encoder.finish().unwrap())),
+        (ContentEncoding::Zstd, pack(zstd::Encoder::new(Vec::new(), 3).unwrap(), |encoder| encoder.finish().unwrap())),
+        (ContentEncoding::Brotli, base64::engine::general_purpose::STANDARD.decode(BROTLI).unwrap()),
     ]
 }
 
 /// Feeds these pieces; returns what passed before the end, and altogether, and the tap.
-fn run(encoding: Encoding, expected: Expected, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>, Tap) {
-    let mut tap = Tap::new(Fold::new(OpenaiChat), expected, UsageChunk::TakenOut).encoded(encoding);
-    let (mut passed, mut before) = (Vec::new(), None);
+fn run(encoding: ContentEncoding, expected: ExpectedBody, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>, Tap) {
+    let mut tap = Tap::new(Fold::new(OpenaiChat), expected, UsageChunkPolicy::Remove).with_encoding(encoding);
+    let (mut forwarded, mut before) = (Vec::new(), None);
     for piece in pieces {
         if before.is_some() {
-            tap.pass(Bytes::copy_from_slice(piece));
-        } else if tap.feed(Bytes::copy_from_slice(piece)) == Fed::End {
-            drain(&mut tap, &mut passed);
-            before = Some(passed.clone());
+            tap.forward_unread(Bytes::copy_from_slice(piece));
+        } else if tap.feed(Bytes::copy_from_slice(piece)) == FeedStatus::End {
+            drain(&mut tap, &mut forwarded);
+            before = Some(forwarded.clone());
             tap.release();
         }
-        drain(&mut tap, &mut passed);
+        drain(&mut tap, &mut forwarded);
     }
     let before = before.unwrap_or_else(|| {
         tap.finish();
-        drain(&mut tap, &mut passed);
-        passed.clone()
+        drain(&mut tap, &mut forwarded);
+        forwarded.clone()
     });
     tap.release();
-    drain(&mut tap, &mut passed);
-    (before, passed, tap)
+    drain(&mut tap, &mut forwarded);
+    (before, forwarded, tap)
 }
 
 #[test]
-fn every_encoding_is_read_and_passes_as_it_is() {
-    let told = Told { text: "hé", finish: Some("stop"), notes: &["compressed"], ..Told::default() };
+fn every_encoding_is_read_and_forwarded_unchanged() {
+    let expected = ExpectedTranscript {
+        text: "hé",
+        finish_reason: Some("stop"),
+        notes: &["compressed"],
+        ..ExpectedTranscript::default()
+    };
     for (encoding, body) in packed() {
         for size in [1, 3, 10, body.len()] {
             let pieces: Vec<&[u8]> = body.chunks(size).collect();
-            let (before, passed, mut tap) = run(encoding, Expected::Answer, &pieces);
-            let shown = format!("{encoding:?} in pieces of {size}");
-            assert!(passed == body, "{shown}: other bytes passed");
-            let seen = Decoder::new(encoding).unwrap().decode(&before).unwrap();
-            assert!(!String::from_utf8_lossy(&seen).contains("[DONE]"), "{shown}: the end was seen too early");
+            let (before, forwarded, mut tap) = run(encoding, ExpectedBody::Answer, &pieces);
+            let description = format!("{encoding:?} in pieces of {size}");
+            assert!(forwarded == body, "{description}: other bytes passed");
+            let seen = ContentDecoder::new(encoding).unwrap().decode(&before).unwrap();
+            assert!(!String::from_utf8_lossy(&seen).contains("[DONE]"), "{description}: the end was seen too early");
             let (transcript, usage) = tap.take_transcript();
-            compare(&told, &transcript, &usage, &shown);
+            compare(&expected, &transcript, &usage, &description);
         }
     }
 }
@@ -88,21 +93,21 @@ fn a_compressed_error_is_read() {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(br#"{"error":{"message":"m","type":"t"}}"#).unwrap();
     let body = encoder.finish().unwrap();
-    let (_, passed, tap) = run(Encoding::Gzip, Expected::Error, &body.chunks(5).collect::<Vec<_>>());
-    assert_eq!(passed, body);
-    assert_eq!(error_body(400, tap.error_body()).message, "m");
+    let (_, forwarded, tap) = run(ContentEncoding::Gzip, ExpectedBody::Error, &body.chunks(5).collect::<Vec<_>>());
+    assert_eq!(forwarded, body);
+    assert_eq!(parse_error_body(400, tap.error_body()).message, "m");
 }
 
 #[test]
-fn what_cannot_be_decoded_passes_and_is_noted() {
-    let told = Told { notes: &["compressed", "undecodable"], ..Told::default() };
-    for encoding in [Encoding::Gzip, Encoding::Brotli, Encoding::Zstd, Encoding::Unknown] {
+fn undecodable_bodies_are_forwarded_and_noted() {
+    let expected = ExpectedTranscript { notes: &["compressed", "undecodable"], ..ExpectedTranscript::default() };
+    for encoding in [ContentEncoding::Gzip, ContentEncoding::Brotli, ContentEncoding::Zstd, ContentEncoding::Unknown] {
         let body = b"this is none of these";
-        let (before, passed, mut tap) = run(encoding, Expected::Answer, &body.chunks(4).collect::<Vec<_>>());
-        assert_eq!(passed, body);
+        let (before, forwarded, mut tap) = run(encoding, ExpectedBody::Answer, &body.chunks(4).collect::<Vec<_>>());
+        assert_eq!(forwarded, body);
         assert!(before.len() < body.len(), "the last piece waits: it may hold the end");
         let (transcript, usage) = tap.take_transcript();
-        assert!(transcript.ended);
-        compare(&told, &transcript, &usage, &format!("{encoding:?}"));
+        assert!(transcript.is_ended);
+        compare(&expected, &transcript, &usage, &format!("{encoding:?}"));
     }
 }

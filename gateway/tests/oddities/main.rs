@@ -11,22 +11,22 @@ mod openai_responses;
 
 use bytes::Bytes;
 use gateway::response::dialect::Fold;
-use gateway::response::tap::{Expected, Fed, Tap, UsageChunk};
+use gateway::response::tap::{ExpectedBody, FeedStatus, Tap, UsageChunkPolicy};
 use gateway::response::transcript::Transcript;
 use shared::event::DialectName;
 use shared::usage::{Usage, UsageSource};
 
 /// What an answer comes to, in words that can be compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Told {
+struct ExpectedTranscript {
     text: &'static str,
     reasoning: &'static str,
     refusal: &'static str,
     audio: &'static str,
     /// Id, name, arguments.
     calls: &'static [(&'static str, &'static str, &'static str)],
-    server_calls: u64,
-    finish: Option<&'static str>,
+    server_tool_calls: u64,
+    finish_reason: Option<&'static str>,
     id: Option<&'static str>,
     model: Option<&'static str>,
     /// Prompt and completion tokens, where reported.
@@ -37,57 +37,57 @@ struct Told {
 }
 
 /// What passed before the end was released and altogether, and what was recorded.
-struct Tapped {
+struct TapOutput {
     before_end: Vec<u8>,
-    passed: Vec<u8>,
+    forwarded: Vec<u8>,
     transcript: Transcript,
     usage: Usage,
 }
 
-fn tap(dialect: DialectName, chunks: &[&[u8]]) -> Tapped {
-    let mut tap = Tap::new(Fold::new(dialect), Expected::Answer, UsageChunk::Passes);
-    let mut passed = Vec::new();
+fn run_tap(dialect: DialectName, chunks: &[&[u8]]) -> TapOutput {
+    let mut tap = Tap::new(Fold::new(dialect), ExpectedBody::Answer, UsageChunkPolicy::Forward);
+    let mut forwarded = Vec::new();
     let mut before_end = None;
     for chunk in chunks {
         if before_end.is_some() {
-            tap.pass(Bytes::copy_from_slice(chunk));
-            drain(&mut tap, &mut passed);
+            tap.forward_unread(Bytes::copy_from_slice(chunk));
+            drain(&mut tap, &mut forwarded);
             continue;
         }
         let fed = tap.feed(Bytes::copy_from_slice(chunk));
-        drain(&mut tap, &mut passed);
-        if fed == Fed::End {
-            before_end = Some(passed.clone());
+        drain(&mut tap, &mut forwarded);
+        if fed == FeedStatus::End {
+            before_end = Some(forwarded.clone());
             tap.release();
-            drain(&mut tap, &mut passed);
+            drain(&mut tap, &mut forwarded);
         }
     }
     let before_end = before_end.unwrap_or_else(|| {
         tap.finish();
-        drain(&mut tap, &mut passed);
-        let before_end = passed.clone();
+        drain(&mut tap, &mut forwarded);
+        let before_end = forwarded.clone();
         tap.release();
-        drain(&mut tap, &mut passed);
+        drain(&mut tap, &mut forwarded);
         before_end
     });
     let (transcript, usage) = tap.take_transcript();
-    Tapped { before_end, passed, transcript, usage }
+    TapOutput { before_end, forwarded, transcript, usage }
 }
 
-fn drain(tap: &mut Tap, passed: &mut Vec<u8>) {
+fn drain(tap: &mut Tap, forwarded: &mut Vec<u8>) {
     while let Some(bytes) = tap.next_chunk() {
-        passed.extend_from_slice(&bytes);
+        forwarded.extend_from_slice(&bytes);
     }
 }
 
 /// Checks that this body is passed on as it is and told as expected, however it is cut; and that what has come of it at any
 /// point is the beginning of what it comes to.
-fn check(dialect: DialectName, body: &str, expected: &Told) {
+fn check(dialect: DialectName, body: &str, expected: &ExpectedTranscript) {
     check_bytes(dialect, body.as_bytes(), expected);
 }
 
-fn check_bytes(dialect: DialectName, body: &[u8], expected: &Told) {
-    let shown = String::from_utf8_lossy(body).into_owned();
+fn check_bytes(dialect: DialectName, body: &[u8], expected: &ExpectedTranscript) {
+    let description = String::from_utf8_lossy(body).into_owned();
     let cuts: [(&str, Vec<&[u8]>); 4] = [
         ("whole", vec![body]),
         ("in lines", body.split_inclusive(|byte| *byte == b'\n').collect()),
@@ -95,37 +95,41 @@ fn check_bytes(dialect: DialectName, body: &[u8], expected: &Told) {
         ("in sevens", body.chunks(7).collect()),
     ];
     for (cut, chunks) in cuts {
-        let tapped = tap(dialect, &chunks);
-        assert!(tapped.passed == body, "cut {cut}, other bytes passed: {shown}");
-        compare(expected, &tapped.transcript, &tapped.usage, &format!("cut {cut}: {shown}"));
+        let output = run_tap(dialect, &chunks);
+        assert!(output.forwarded == body, "cut {cut}, other bytes passed: {description}");
+        compare(expected, &output.transcript, &output.usage, &format!("cut {cut}: {description}"));
     }
     for length in 0..body.len() {
-        let transcript = tap(dialect, &[&body[..length]]).transcript;
-        assert!(expected.text.starts_with(&transcript.text), "after {length} bytes {:?}: {shown}", transcript.text);
+        let transcript = run_tap(dialect, &[&body[..length]]).transcript;
+        assert!(
+            expected.text.starts_with(&transcript.text),
+            "after {length} bytes {:?}: {description}",
+            transcript.text
+        );
         for (call, (_, _, arguments)) in transcript.tool_calls.iter().zip(expected.calls) {
-            assert!(arguments.starts_with(&call.arguments), "after {length} bytes {:?}: {shown}", call.arguments);
+            assert!(arguments.starts_with(&call.arguments), "after {length} bytes {:?}: {description}", call.arguments);
         }
     }
 }
 
-fn compare(expected: &Told, transcript: &Transcript, usage: &Usage, shown: &str) {
-    assert_eq!(expected.text, transcript.text, "text, {shown}");
-    assert_eq!(expected.reasoning, transcript.reasoning, "reasoning, {shown}");
-    assert_eq!(expected.refusal, transcript.refusal, "refusal, {shown}");
-    assert_eq!(expected.audio, transcript.audio_transcript, "audio, {shown}");
+fn compare(expected: &ExpectedTranscript, transcript: &Transcript, usage: &Usage, description: &str) {
+    assert_eq!(expected.text, transcript.text, "text, {description}");
+    assert_eq!(expected.reasoning, transcript.reasoning, "reasoning, {description}");
+    assert_eq!(expected.refusal, transcript.refusal, "refusal, {description}");
+    assert_eq!(expected.audio, transcript.audio_transcript, "audio, {description}");
     let calls: Vec<_> =
         transcript.tool_calls.iter().map(|c| (c.id.as_str(), c.name.as_str(), c.arguments.as_str())).collect();
-    assert_eq!(expected.calls, calls, "tool calls, {shown}");
-    assert_eq!(expected.server_calls, transcript.server_tool_calls, "server tool calls, {shown}");
-    assert_eq!(expected.finish, transcript.finish_reason.as_deref(), "finish reason, {shown}");
-    assert_eq!(expected.id, transcript.response_id.as_deref(), "response id, {shown}");
-    assert_eq!(expected.model, transcript.model.as_deref(), "model, {shown}");
+    assert_eq!(expected.calls, calls, "tool calls, {description}");
+    assert_eq!(expected.server_tool_calls, transcript.server_tool_calls, "server tool calls, {description}");
+    assert_eq!(expected.finish_reason, transcript.finish_reason.as_deref(), "finish reason, {description}");
+    assert_eq!(expected.id, transcript.response_id.as_deref(), "response id, {description}");
+    assert_eq!(expected.model, transcript.model.as_deref(), "model, {description}");
     let reported = (usage.source == UsageSource::Reported)
         .then(|| (usage.prompt_tokens.unwrap_or(0), usage.completion_tokens.unwrap_or(0)));
-    assert_eq!(expected.usage, reported, "usage, {shown}");
+    assert_eq!(expected.usage, reported, "usage, {description}");
     let error = transcript.error.as_ref().map(|e| (e.kind.as_deref(), e.code.as_deref(), e.message.as_str()));
-    assert_eq!(expected.error, error, "error, {shown}");
-    assert_eq!(expected.notes, transcript.notes, "notes, {shown}");
+    assert_eq!(expected.error, error, "error, {description}");
+    assert_eq!(expected.notes, transcript.notes, "notes, {description}");
 }
 
 /// An event stream of these events, each the data alone.
@@ -135,10 +139,10 @@ fn events(data: &[&str]) -> String {
 
 /// The end of this stream does not pass before it is on the record, however the stream is cut: nothing of the event from
 /// `end` on that a client could act on.
-fn check_end_waits(dialect: DialectName, body: &str, end: &str) {
+fn check_end_is_held_back(dialect: DialectName, body: &str, end: &str) {
     for size in [1, 2, 5, 11, 64, body.len()] {
         let chunks: Vec<&[u8]> = body.as_bytes().chunks(size).collect();
-        let before = String::from_utf8(tap(dialect, &chunks).before_end).unwrap();
+        let before = String::from_utf8(run_tap(dialect, &chunks).before_end).unwrap();
         assert!(!before.contains(end), "in chunks of {size}, passed before the end: {before}");
     }
 }

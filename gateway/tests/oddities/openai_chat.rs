@@ -2,7 +2,7 @@
 
 use shared::event::DialectName::OpenaiChat;
 
-use super::{Told, check, check_end_waits, events, tap};
+use super::{ExpectedTranscript, check, check_end_is_held_back, events, run_tap};
 
 const STOP: &str = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
 const HI: &str = r#"{"choices":[{"index":0,"delta":{"content":"hi"}}]}"#;
@@ -12,13 +12,13 @@ fn stream(chunks: &[&str]) -> String {
     events(chunks) + &events(&[STOP, "[DONE]"])
 }
 
-fn told(text: &'static str) -> Told {
-    Told { text, finish: Some("stop"), ..Told::default() }
+fn expected_text(text: &'static str) -> ExpectedTranscript {
+    ExpectedTranscript { text, finish_reason: Some("stop"), ..ExpectedTranscript::default() }
 }
 
 #[test]
-fn usage_comes_in_six_ways() {
-    let usage = |usage| Told { usage: Some(usage), ..told("hi") };
+fn usage_is_read_from_six_places() {
+    let usage = |usage| ExpectedTranscript { usage: Some(usage), ..expected_text("hi") };
     let final_chunk = r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
     let body = events(&[HI, STOP, final_chunk, "[DONE]"]);
     check(OpenaiChat, &body, &usage((3, 1)));
@@ -45,7 +45,7 @@ fn usage_comes_in_six_ways() {
         r#"{"choices":[{"index":0,"delta":{"content":"hi"},"usage":{"prompt_tokens":7,"completion_tokens":8}}]}"#;
     check(OpenaiChat, &stream(&[on_choice]), &usage((7, 8)));
 
-    check(OpenaiChat, &stream(&[HI]), &told("hi"));
+    check(OpenaiChat, &stream(&[HI]), &expected_text("hi"));
     let zero = r#"{"choices":[],"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}}"#;
     check(OpenaiChat, &stream(&[HI, zero]), &usage((0, 0)));
     let null_after = r#"{"choices":[],"usage":null}"#;
@@ -53,25 +53,25 @@ fn usage_comes_in_six_ways() {
 }
 
 #[test]
-fn choices_that_are_not_one() {
+fn several_choices_are_kept_apart() {
     let odd =
         [r#"{"choices":[]}"#, r#"{"id":"x"}"#, r#"{"choices":null}"#, r#"{"choices":[null,7]}"#, r#"{"choices":{}}"#];
     for chunk in odd {
         let id = chunk.contains("id").then_some("x");
-        check(OpenaiChat, &stream(&[HI, chunk]), &Told { id, ..told("hi") });
+        check(OpenaiChat, &stream(&[HI, chunk]), &ExpectedTranscript { id, ..expected_text("hi") });
     }
     let second = r#"{"choices":[{"index":1,"delta":{"content":"ho"},"finish_reason":"length"}]}"#;
     let both = r#"{"choices":[{"index":0,"delta":{"content":" there"}},{"index":1,"delta":{"content":"!"}}]}"#;
     let body = stream(&[HI, second, both]);
-    check(OpenaiChat, &body, &Told { notes: &["several_choices"], ..told("hi there") });
-    let other = &tap(OpenaiChat, &[body.as_bytes()]).transcript.others[0];
+    check(OpenaiChat, &body, &ExpectedTranscript { notes: &["several_choices"], ..expected_text("hi there") });
+    let other = &run_tap(OpenaiChat, &[body.as_bytes()]).transcript.other_choices[0];
     assert_eq!((other.0, other.1.text.as_str()), (1, "ho!"));
     assert_eq!(other.1.finish_reason.as_deref(), Some("length"));
 }
 
 #[test]
-fn tool_calls() {
-    let call = |calls| Told { calls, ..told("") };
+fn tool_calls_are_read_in_every_form() {
+    let call = |calls| ExpectedTranscript { calls, ..expected_text("") };
     let delta = |calls: &str| format!(r#"{{"choices":[{{"index":0,"delta":{{"tool_calls":[{calls}]}}}}]}}"#);
     let first = delta(r#"{"index":0,"id":"a","type":"function","function":{"name":"f","arguments":""}}"#);
     let more = |index: &str, arguments: &str| delta(&format!(r#"{{{index}"function":{{"arguments":"{arguments}"}}}}"#));
@@ -112,7 +112,7 @@ fn tool_calls() {
     let legacy = |function: &str| format!(r#"{{"choices":[{{"index":0,"delta":{{"function_call":{function}}}}}]}}"#);
     let body = stream(&[&legacy(r#"{"name":"f","arguments":""}"#), &legacy(r#"{"arguments":"{}"}"#)]);
     check(OpenaiChat, &body, &call(&[("", "f", "{}")]));
-    check(OpenaiChat, &stream(&[HI, &legacy(r#"{"name":"","arguments":""}"#)]), &told("hi"));
+    check(OpenaiChat, &stream(&[HI, &legacy(r#"{"name":"","arguments":""}"#)]), &expected_text("hi"));
 
     // A custom tool's input is no JSON.
     let custom = |custom: &str| delta(&format!(r#"{{"index":0,"id":"a","type":"custom","custom":{{{custom}}}}}"#));
@@ -124,17 +124,17 @@ fn tool_calls() {
     );
     check(OpenaiChat, &stream(&[&filled_in]), &call(&[("a", "sql", "SELECT 1")]));
     let document = r#"{"choices":[{"message":{"tool_calls":[{"id":"a","type":"custom","custom":{"name":"sql","input":"SELECT 1"}}]},"finish_reason":"stop"}]}"#;
-    let tapped = tap(OpenaiChat, &[document.as_bytes()]);
-    super::compare(&call(&[("a", "sql", "SELECT 1")]), &tapped.transcript, &tapped.usage, document);
+    let output = run_tap(OpenaiChat, &[document.as_bytes()]);
+    super::compare(&call(&[("a", "sql", "SELECT 1")]), &output.transcript, &output.usage, document);
 
     // A whole answer has no indexes: each call is one.
     let document = r#"{"choices":[{"message":{"tool_calls":[{"function":{"name":"f","arguments":"1"}},{"function":{"name":"g","arguments":"2"}}]},"finish_reason":"stop"}]}"#;
-    let transcript = tap(OpenaiChat, &[document.as_bytes()]).transcript;
+    let transcript = run_tap(OpenaiChat, &[document.as_bytes()]).transcript;
     assert_eq!(transcript.tool_calls.len(), 2);
 }
 
 #[test]
-fn reasoning_under_every_name() {
+fn reasoning_is_read_under_every_name() {
     let delta = |fields: &str| format!(r#"{{"choices":[{{"index":0,"delta":{{{fields}}}}}]}}"#);
     for fields in [
         r#""reasoning_content":"hm","content":"""#,
@@ -145,64 +145,72 @@ fn reasoning_under_every_name() {
         r#""content":[{"type":"thinking","thinking":[{"type":"text","text":"hm"}]}]"#,
         r#""content":[{"type":"thinking","thinking":"hm"}]"#,
     ] {
-        check(OpenaiChat, &stream(&[&delta(fields), HI]), &Told { reasoning: "hm", ..told("hi") });
+        check(
+            OpenaiChat,
+            &stream(&[&delta(fields), HI]),
+            &ExpectedTranscript { reasoning: "hm", ..expected_text("hi") },
+        );
     }
     // What is said inline stays in the text.
     let inline = r#"{"choices":[{"delta":{"content":"<think>hm</think>hi"}}]}"#;
-    check(OpenaiChat, &stream(&[inline]), &told("<think>hm</think>hi"));
+    check(OpenaiChat, &stream(&[inline]), &expected_text("<think>hm</think>hi"));
 }
 
 #[test]
-fn content_of_every_kind() {
+fn content_of_every_kind_is_read() {
     let content = |content: &str| stream(&[&format!(r#"{{"choices":[{{"delta":{{"content":{content}}}}}]}}"#)]);
     check(
         OpenaiChat,
         &content(r#"[{"type":"text","text":"a"},"b",{"type":"reference","reference_ids":[1]}]"#),
-        &told("ab"),
+        &expected_text("ab"),
     );
-    check(OpenaiChat, &content(r#"{"a": [1, 2]}"#), &told(r#"{"a":[1,2]}"#));
-    check(OpenaiChat, &content(r#""\ud83d\ude00 \u00e9""#), &told("\u{1f600} é"));
+    check(OpenaiChat, &content(r#"{"a": [1, 2]}"#), &expected_text(r#"{"a":[1,2]}"#));
+    check(OpenaiChat, &content(r#""\ud83d\ude00 \u00e9""#), &expected_text("\u{1f600} é"));
     for odd in ["null", "7", "true"] {
-        check(OpenaiChat, &content(odd), &told(""));
+        check(OpenaiChat, &content(odd), &expected_text(""));
     }
     let lone = content(r#""\ud800""#);
-    check(OpenaiChat, &lone, &told("\u{fffd}"));
+    check(OpenaiChat, &lone, &expected_text("\u{fffd}"));
     let reasoning = stream(&[r#"{"choices":[{"delta":{"reasoning":"\ud83d hm"}}]}"#]);
-    check(OpenaiChat, &reasoning, &Told { reasoning: "\u{fffd} hm", notes: &["text_mended"], ..told("") });
+    check(
+        OpenaiChat,
+        &reasoning,
+        &ExpectedTranscript { reasoning: "\u{fffd} hm", notes: &["text_mended"], ..expected_text("") },
+    );
     let deep = format!(r#"[{}"x"{}]"#, r#"{"thinking":["#.repeat(50_000), "]}".repeat(50_000));
-    assert_eq!(tap(OpenaiChat, &[content(&deep).as_bytes()]).transcript.finish_reason.as_deref(), Some("stop"));
+    assert_eq!(run_tap(OpenaiChat, &[content(&deep).as_bytes()]).transcript.finish_reason.as_deref(), Some("stop"));
 }
 
 #[test]
-fn refusals_and_spoken_answers() {
+fn refusals_and_audio_transcripts_are_read() {
     let refusal = r#"{"choices":[{"delta":{"content":null,"refusal":"no"}}]}"#;
-    check(OpenaiChat, &stream(&[refusal]), &Told { refusal: "no", ..told("") });
+    check(OpenaiChat, &stream(&[refusal]), &ExpectedTranscript { refusal: "no", ..expected_text("") });
     let audio = r#"{"choices":[{"delta":{"audio":{"id":"a","transcript":"oh"}}}]}"#;
     let sound = r#"{"choices":[{"delta":{"audio":{"data":"UklGRg=="}}}]}"#;
-    check(OpenaiChat, &stream(&[audio, sound, audio]), &Told { audio: "ohoh", ..told("") });
+    check(OpenaiChat, &stream(&[audio, sound, audio]), &ExpectedTranscript { audio: "ohoh", ..expected_text("") });
 }
 
 #[test]
-fn finish_reasons() {
+fn finish_reasons_are_read() {
     let reason = |reason: &str| format!(r#"{{"choices":[{{"delta":{{"content":"x"}},"finish_reason":{reason}}}]}}"#);
     let body = |reasons: [&str; 2]| events(&[&reason(reasons[0]), &reason(reasons[1]), "[DONE]"]);
-    let told = |finish| Told { text: "xx", finish, ..Told::default() };
-    check(OpenaiChat, &body([r#""stop""#, r#""tool_calls""#]), &told(Some("tool_calls")));
-    check(OpenaiChat, &body([r#""length""#, "null"]), &told(Some("length")));
-    check(OpenaiChat, &body([r#""""#, "null"]), &told(None));
-    check(OpenaiChat, &body(["null", "7"]), &told(None));
+    let expected = |finish_reason| ExpectedTranscript { text: "xx", finish_reason, ..ExpectedTranscript::default() };
+    check(OpenaiChat, &body([r#""stop""#, r#""tool_calls""#]), &expected(Some("tool_calls")));
+    check(OpenaiChat, &body([r#""length""#, "null"]), &expected(Some("length")));
+    check(OpenaiChat, &body([r#""""#, "null"]), &expected(None));
+    check(OpenaiChat, &body(["null", "7"]), &expected(None));
 }
 
 #[test]
-fn ids_that_change() {
+fn the_first_id_is_kept_where_ids_change() {
     let named = |id: &str| format!(r#"{{"id":"{id}","model":"m-{id}","choices":[]}}"#);
     let body = stream(&[&named(""), &named("a"), &named("b"), HI]);
-    check(OpenaiChat, &body, &Told { id: Some("a"), model: Some("m-"), ..told("hi") });
+    check(OpenaiChat, &body, &ExpectedTranscript { id: Some("a"), model: Some("m-"), ..expected_text("hi") });
 }
 
 #[test]
-fn errors_in_a_stream() {
-    let failed = |error| Told { text: "hi", error: Some(error), ..Told::default() };
+fn errors_in_a_stream_are_read() {
+    let failed = |error| ExpectedTranscript { text: "hi", error: Some(error), ..ExpectedTranscript::default() };
     for (event, error) in [
         (r#"{"error":{"message":"m","type":"t","code":"c"}}"#, (Some("t"), Some("c"), "m")),
         (
@@ -215,7 +223,7 @@ fn errors_in_a_stream() {
         (r#"{"choices":[],"x_groq":{"error":"m"}}"#, (None, None, "m")),
     ] {
         check(OpenaiChat, &events(&[HI, event]), &failed(error));
-        check_end_waits(OpenaiChat, &events(&[HI, event]), "\"m\"");
+        check_end_is_held_back(OpenaiChat, &events(&[HI, event]), "\"m\"");
     }
     let hi = events(&[HI]);
     check(OpenaiChat, &(hi.clone() + "event: error\ndata: out of luck\n\n"), &failed((None, None, "out of luck")));
@@ -224,54 +232,69 @@ fn errors_in_a_stream() {
     // On the choice, as OpenRouter has it: no client stops at it, and what comes after it is read.
     let choice = r#"{"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error","error":{"code":502,"message":"m"}}]}"#;
     let usage = r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
-    let on_choice = Told { finish: Some("error"), usage: Some((3, 1)), ..failed((None, Some("502"), "m")) };
+    let on_choice =
+        ExpectedTranscript { finish_reason: Some("error"), usage: Some((3, 1)), ..failed((None, Some("502"), "m")) };
     check(OpenaiChat, &events(&[HI, choice, usage, "[DONE]"]), &on_choice);
     let document = r#"{"choices":[{"message":{"content":"hi"},"finish_reason":"error","error":{"code":502,"message":"m"}}],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
-    let tapped = tap(OpenaiChat, &[document.as_bytes()]);
-    super::compare(&on_choice, &tapped.transcript, &tapped.usage, document);
-    check(OpenaiChat, &stream(&[r#"{"choices":[{"delta":{"content":"hi"},"error":null}]}"#]), &told("hi"));
+    let output = run_tap(OpenaiChat, &[document.as_bytes()]);
+    super::compare(&on_choice, &output.transcript, &output.usage, document);
+    check(OpenaiChat, &stream(&[r#"{"choices":[{"delta":{"content":"hi"},"error":null}]}"#]), &expected_text("hi"));
     // These are none.
     for event in [r#"{"error":null,"choices":[]}"#, r#"{"error":{},"choices":[]}"#] {
-        check(OpenaiChat, &stream(&[HI, event]), &told("hi"));
+        check(OpenaiChat, &stream(&[HI, event]), &expected_text("hi"));
     }
 }
 
 #[test]
-fn whole_answers() {
+fn answers_that_are_one_document_are_read() {
     let body = r#" {"id":"r","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"delta":{"content":""},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
-    let expected = Told { id: Some("r"), model: Some("m"), usage: Some((3, 1)), ..told("hi") };
-    let check_document = |body: &str, expected: &Told| {
-        let tapped = tap(OpenaiChat, &body.as_bytes().chunks(9).collect::<Vec<_>>());
-        assert_eq!(tapped.passed, body.as_bytes());
-        super::compare(expected, &tapped.transcript, &tapped.usage, body);
+    let expected = ExpectedTranscript { id: Some("r"), model: Some("m"), usage: Some((3, 1)), ..expected_text("hi") };
+    let check_document = |body: &str, expected: &ExpectedTranscript| {
+        let output = run_tap(OpenaiChat, &body.as_bytes().chunks(9).collect::<Vec<_>>());
+        assert_eq!(output.forwarded, body.as_bytes());
+        super::compare(expected, &output.transcript, &output.usage, body);
     };
     check_document(body, &expected);
     check_document(&format!("\u{feff}{body}\n"), &expected);
-    let error = Told { error: Some((None, Some("400"), "m")), ..Told::default() };
+    let error = ExpectedTranscript { error: Some((None, Some("400"), "m")), ..ExpectedTranscript::default() };
     check_document("\n\n  {\"error\":{\"message\":\"m\",\"code\":400}}", &error);
     // A list of chunks, and chunks one after the other.
-    check_document(&format!("[{HI},\n{STOP}]"), &told("hi"));
-    check_document(&format!("{HI}\n{STOP}\n"), &told("hi"));
-    check_document("<html>no</html>", &Told { notes: &["unreadable_chunk"], ..Told::default() });
-    check_document("{\"choices\":[{\"message\":", &Told { notes: &["unreadable_chunk"], ..Told::default() });
+    check_document(&format!("[{HI},\n{STOP}]"), &expected_text("hi"));
+    check_document(&format!("{HI}\n{STOP}\n"), &expected_text("hi"));
+    check_document(
+        "<html>no</html>",
+        &ExpectedTranscript { notes: &["unreadable_chunk"], ..ExpectedTranscript::default() },
+    );
+    check_document(
+        "{\"choices\":[{\"message\":",
+        &ExpectedTranscript { notes: &["unreadable_chunk"], ..ExpectedTranscript::default() },
+    );
 }
 
 #[test]
-fn members_that_come_twice() {
-    let twice = |told: Told| Told { notes: &["repeated_member"], ..told };
+fn the_last_of_repeated_members_is_read() {
+    let twice = |expected: ExpectedTranscript| ExpectedTranscript { notes: &["repeated_member"], ..expected };
     let delta = r#"{"choices":[{"index":0,"delta":{"content":"x","content":"hi","reasoning_content":null,"reasoning_content":"hm"}}]}"#;
-    check(OpenaiChat, &stream(&[delta]), &twice(Told { reasoning: "hm", ..told("hi") }));
+    check(OpenaiChat, &stream(&[delta]), &twice(ExpectedTranscript { reasoning: "hm", ..expected_text("hi") }));
     let parts = r#"{"choices":[{"delta":{"content":[{"type":"text","text":"ho","text":"hi"}]}}]}"#;
-    check(OpenaiChat, &stream(&[parts]), &twice(told("hi")));
+    check(OpenaiChat, &stream(&[parts]), &twice(expected_text("hi")));
     let half_a_pair = r#"{"choices":[{"delta":{"content":[{"type":"text","text":"\ud83d"}]}}]}"#;
-    check(OpenaiChat, &stream(&[half_a_pair]), &Told { notes: &["text_mended"], ..told("\u{fffd}") });
+    check(
+        OpenaiChat,
+        &stream(&[half_a_pair]),
+        &ExpectedTranscript { notes: &["text_mended"], ..expected_text("\u{fffd}") },
+    );
     let both = r#"{"id":"a","id":"b","choices":[{"delta":{"reasoning":"\ud83d"}}]}"#;
     let notes: &[&str] = &["repeated_member", "text_mended"];
-    check(OpenaiChat, &stream(&[both]), &Told { id: Some("b"), reasoning: "\u{fffd}", notes, ..told("") });
+    check(
+        OpenaiChat,
+        &stream(&[both]),
+        &ExpectedTranscript { id: Some("b"), reasoning: "\u{fffd}", notes, ..expected_text("") },
+    );
     let usage = r#"{"choices":[],"usage":{"prompt_tokens":1,"prompt_tokens":3,"completion_tokens":1,"prompt_tokens_details":{"cached_tokens":0,"cached_tokens":2}}}"#;
     let body = stream(&[HI, usage]);
-    check(OpenaiChat, &body, &Told { usage: Some((3, 1)), ..told("hi") });
-    let usage_read = tap(OpenaiChat, &[body.as_bytes()]).usage;
+    check(OpenaiChat, &body, &ExpectedTranscript { usage: Some((3, 1)), ..expected_text("hi") });
+    let usage_read = run_tap(OpenaiChat, &[body.as_bytes()]).usage;
     assert_eq!(usage_read.parts.cache_read, 2);
     assert!(usage.contains(usage_read.raw.unwrap().get()), "as it came");
     for error in [
@@ -279,16 +302,16 @@ fn members_that_come_twice() {
         r#"{"code":1,"code":2,"message":"m"}"#,
         r#"{"choices":[],"error":null,"error":{"message":"m","code":2}}"#,
     ] {
-        let transcript = tap(OpenaiChat, &[events(&[HI, error]).as_bytes()]).transcript;
-        let told = transcript.error.map(|error| (error.code.unwrap_or_default(), error.message));
-        assert_eq!(told, Some(("2".to_owned(), "m".to_owned())), "{error}");
+        let transcript = run_tap(OpenaiChat, &[events(&[HI, error]).as_bytes()]).transcript;
+        let expected = transcript.error.map(|error| (error.code.unwrap_or_default(), error.message));
+        assert_eq!(expected, Some(("2".to_owned(), "m".to_owned())), "{error}");
     }
     let document = r#"{"id":"r","choices":[{"message":{"content":"n","content":"hi"},"finish_reason":"stop"}]}"#;
-    let transcript = tap(OpenaiChat, &[document.as_bytes()]).transcript;
+    let transcript = run_tap(OpenaiChat, &[document.as_bytes()]).transcript;
     assert_eq!((transcript.text.as_str(), transcript.finish_reason.as_deref()), ("hi", Some("stop")));
 }
 
 #[test]
-fn the_end_waits() {
-    check_end_waits(OpenaiChat, &stream(&[HI]), "[DONE");
+fn the_end_is_held_back() {
+    check_end_is_held_back(OpenaiChat, &stream(&[HI]), "[DONE");
 }

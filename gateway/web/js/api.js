@@ -1,4 +1,4 @@
-// Asking the API. A session that has run out is renewed once, unseen; whoever called learns only what came of it.
+// Asking the API. A session that has run out is renewSession once, unseen; whoever called learns only what came of it.
 
 import { t } from "./i18n.js";
 
@@ -6,7 +6,7 @@ import { t } from "./i18n.js";
 export class ApiError extends Error {
   constructor(status, body, headers) {
     const error = typeof body?.error === "object" && body.error ? body.error : {};
-    super(words(status, error));
+    super(errorMessage(status, error));
     this.status = status;
     this.code = error.code ?? null;
     this.param = error.param ?? null;
@@ -16,50 +16,50 @@ export class ApiError extends Error {
   }
 }
 
-function words(status, error) {
-  const known = `error.${error.code}`;
-  const own = t(known);
-  if (own !== known) return own;
+function errorMessage(status, error) {
+  const key = `error.${error.code}`;
+  const translated = t(key);
+  if (translated !== key) return translated;
   if (typeof error.message === "string" && error.message) return error.message;
   if (status === 0) return t("error.unreachable");
   return t("error.status", { status: String(status) });
 }
 
-let lost = () => {};
+let sessionLost = () => {};
 
 /** What to do when the session is over. */
-export function onSessionLost(f) {
-  lost = f;
+export function onSessionLost(callback) {
+  sessionLost = callback;
 }
 
 /** Sends a request; resolves with the response if it is a success, throws an `ApiError` otherwise. */
-export async function call(method, path, { body, query, signal, renew = true } = {}) {
+export async function request(method, path, { body, query, signal, renew = true } = {}) {
   const response = await send(method, path, { body, query, signal });
   if (response.ok) return response;
   if (response.status === 401 && renew) {
-    if (await renewed()) return call(method, path, { body, query, signal, renew: false });
-    lost();
+    if (await renewSession()) return request(method, path, { body, query, signal, renew: false });
+    sessionLost();
   }
   const text = await response.text().catch(() => "");
-  let json = null;
-  try { json = JSON.parse(text); } catch { /* A proxy's page, say. */ }
-  throw new ApiError(response.status, json, response.headers);
+  let parsed = null;
+  try { parsed = JSON.parse(text); } catch { /* A proxy's page, say. */ }
+  throw new ApiError(response.status, parsed, response.headers);
 }
 
 /** The same, for the JSON of the answer. */
-export async function json(method, path, options) {
-  const response = await call(method, path, options);
+export async function requestJson(method, path, options) {
+  const response = await request(method, path, options);
   return response.status === 204 ? null : response.json();
 }
 
-export const get = (path, query, options) => json("GET", path, { query, ...options });
+export const getJson = (path, query, options) => requestJson("GET", path, { query, ...options });
 
 async function send(method, path, { body, query, signal }) {
   const parameters = Object.entries(query ?? {}).filter(([, value]) => value !== null && value !== undefined && value !== "");
-  const search = parameters.length ? `?${new URLSearchParams(parameters)}` : "";
+  const queryString = parameters.length ? `?${new URLSearchParams(parameters)}` : "";
   const headers = body === undefined ? {} : { "content-type": "application/json" };
   try {
-    return await fetch(path + search, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal, credentials: "same-origin" });
+    return await fetch(path + queryString, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal, credentials: "same-origin" });
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new ApiError(0, null);
@@ -72,9 +72,9 @@ let renewal = null;
  * Renews the session, once for all who ask at the time. A refresh token is good once and its second use ends the session:
  * so tabs take turns, each with the cookie that the one before got.
  */
-function renewed() {
+function renewSession() {
   const renew = async () => (await send("POST", "/api/auth/refresh", { body: {} })).ok;
-  const turn = navigator.locks ? () => navigator.locks.request("stenograph.refresh", renew) : renew;
-  renewal ??= turn().catch(() => false).finally(() => { renewal = null; });
+  const exclusively = navigator.locks ? () => navigator.locks.request("stenograph.refresh", renew) : renew;
+  renewal ??= exclusively().catch(() => false).finally(() => { renewal = null; });
   return renewal;
 }

@@ -18,23 +18,23 @@ export function h(name, attributes, ...children) {
     else if (key === "value") element.value = value;
     else element.setAttribute(key, value === true ? "" : String(value));
   }
-  append(element, children);
+  appendChildren(element, children);
   return element;
 }
 
 /** Adds children, flattening lists and leaving out what is null. */
-export function append(element, children) {
+export function appendChildren(element, children) {
   for (const child of children) {
     if (child === null || child === undefined || child === false) continue;
-    if (Array.isArray(child)) append(element, child);
+    if (Array.isArray(child)) appendChildren(element, child);
     else element.append(child instanceof Node ? child : String(child));
   }
 }
 
 /** Replaces all children. */
-export function fill(element, ...children) {
+export function replaceChildren(element, ...children) {
   element.replaceChildren();
-  append(element, children);
+  appendChildren(element, children);
   return element;
 }
 
@@ -51,16 +51,16 @@ export function icon(name) {
 }
 
 /** A button that shows only a picture; `label` is its name. */
-export function iconButton(name, label, onclick, more = {}) {
-  const { small, ...attributes } = more;
+export function iconButton(name, label, onclick, options = {}) {
+  const { small, ...attributes } = options;
   return h(small ? "button.icon-button.small" : "button.icon-button", { type: "button", "aria-label": label, title: label, onclick, ...attributes }, icon(name));
 }
 
 /** Calls `f` no sooner than `ms` after the last time it was asked for. */
-export function debounce(ms, f) {
+export function debounce(delayMs, callback) {
   let timer;
   return (...args) => {
     clearTimeout(timer);
-    timer = setTimeout(() => f(...args), ms);
+    timer = setTimeout(() => callback(...args), delayMs);
   };
 }

@@ -10,7 +10,7 @@ const LANGUAGES = { en, "zh-Hans": zh };
 export const languages = [["en", "English"], ["zh-Hans", "简体中文"]];
 
 /** The language in use. theme.js chose it before the first paint. */
-export function language() {
+export function currentLanguage() {
   return LANGUAGES[document.documentElement.lang] ? document.documentElement.lang : "en";
 }
 
@@ -22,39 +22,38 @@ export function setLanguage(tag) {
 
 /** The words for `key`, with `{name}` replaced. `n` also chooses between one and many. */
 export function t(key, values) {
-  let words = LANGUAGES[language()][key] ?? en[key] ?? key;
-  if (typeof words === "object") words = words[new Intl.PluralRules(locale()).select(Number(values?.n))] ?? words.other;
-  if (!values) return words;
-  return words.replace(/\{(\w+)\}/g, (_, name) => {
+  let message = LANGUAGES[currentLanguage()][key] ?? en[key] ?? key;
+  if (typeof message === "object") message = message[new Intl.PluralRules(locale()).select(Number(values?.n))] ?? message.other;
+  if (!values) return message;
+  return message.replace(/\{(\w+)\}/g, (_, name) => {
     const value = values[name];
-    return typeof value === "number" ? number(value) : String(value ?? "");
+    return typeof value === "number" ? formatNumber(value) : String(value ?? "");
   });
 }
 
 /** Numbers and times follow the reader's region where it is of the chosen language. */
 function locale() {
-  const prefix = language().slice(0, 2);
-  return navigator.languages?.find((tag) => tag.toLowerCase().startsWith(prefix)) ?? language();
+  const prefix = currentLanguage().slice(0, 2);
+  return navigator.languages?.find((tag) => tag.toLowerCase().startsWith(prefix)) ?? currentLanguage();
 }
 
 /** The reader's time zone. */
 export const timeZone = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
 
-export const number = (value) => new Intl.NumberFormat(locale()).format(value);
-export const compact = (value) => new Intl.NumberFormat(locale(), { notation: "compact", maximumFractionDigits: 1 }).format(value);
-export const percent = (value) => new Intl.NumberFormat(locale(), { style: "percent", maximumFractionDigits: 1 }).format(value);
-export const dateTime = (value) => format(value, { dateStyle: "medium", timeStyle: "short" });
-export const time = (value) => format(value, { timeStyle: "short" });
-export const month = (value) => format(value, { month: "long", year: "numeric" });
+export const formatNumber = (value) => new Intl.NumberFormat(locale()).format(value);
+export const formatCompact = (value) => new Intl.NumberFormat(locale(), { notation: "compact", maximumFractionDigits: 1 }).format(value);
+export const formatPercent = (value) => new Intl.NumberFormat(locale(), { style: "percent", maximumFractionDigits: 1 }).format(value);
+export const formatDateTime = (value) => formatDate(value, { dateStyle: "medium", timeStyle: "short" });
+export const formatMonth = (value) => formatDate(value, { month: "long", year: "numeric" });
 
 /** A calendar day given as `YYYY-MM-DD`, whatever the zone. */
-export const day = (value) => format(`${value}T00:00:00Z`, { weekday: "short", month: "short", day: "numeric", timeZone: "UTC" });
-export const shortDay = (value) => format(`${value}T00:00:00Z`, { month: "short", day: "numeric", timeZone: "UTC" });
+export const formatDay = (value) => formatDate(`${value}T00:00:00Z`, { weekday: "short", month: "short", day: "numeric", timeZone: "UTC" });
+export const formatShortDay = (value) => formatDate(`${value}T00:00:00Z`, { month: "short", day: "numeric", timeZone: "UTC" });
 
 /** A duration given in milliseconds. */
-export const seconds = (ms) => new Intl.NumberFormat(locale(), { style: "unit", unit: "second", maximumFractionDigits: ms < 10_000 ? 1 : 0 }).format(ms / 1000);
+export const formatSeconds = (ms) => new Intl.NumberFormat(locale(), { style: "unit", unit: "second", maximumFractionDigits: ms < 10_000 ? 1 : 0 }).format(ms / 1000);
 
-function format(value, options) {
-  const when = new Date(value);
-  return Number.isNaN(when.getTime()) ? "" : new Intl.DateTimeFormat(locale(), options).format(when);
+function formatDate(value, options) {
+  const date = new Date(value);
+  return Number.isNaN(date.getTime()) ? "" : new Intl.DateTimeFormat(locale(), options).format(date);
 }

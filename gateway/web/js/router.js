@@ -1,20 +1,19 @@
 // From a path to a page.
 
 import { onSessionLost } from "./api.js";
-import { h, fill } from "./dom.js";
+import { Shell } from "./components/shell.js";
+import { loadingIndicator, notice } from "./components/ui.js";
+import { h, replaceChildren } from "./dom.js";
 import { t } from "./i18n.js";
 import * as live from "./live.js";
-import { go, onNavigate } from "./navigation.js";
-import { forget, resume } from "./session.js";
-import * as session from "./session.js";
-import { Shell } from "./components/shell.js";
-import { loading, notice } from "./components/ui.js";
+import { navigate, onNavigate } from "./navigation.js";
+import { clearSession, restoreSession, user } from "./session.js";
 
 const app = document.getElementById("app");
 let shell = null;
-let here = 0;
+let latestNavigation = 0;
 
-const PAGES = [
+const ROUTES = [
   [/^\/$/, () => import("./pages/chat.js"), () => ({})],
   [/^\/c\/([^/]+)$/, () => import("./pages/chat.js"), ([, id]) => ({ id: decodeURIComponent(id) })],
   [/^\/settings$/, () => import("./pages/settings.js"), () => ({})],
@@ -22,40 +21,40 @@ const PAGES = [
 ];
 
 /** Shows the page that the address names; with `anew`, everything around it too. */
-async function show({ anew = false } = {}) {
-  if (anew) leaveShell();
-  const turn = ++here;
+async function showPage({ rebuild = false } = {}) {
+  if (rebuild) removeShell();
+  const navigation = ++latestNavigation;
   const path = location.pathname;
   if (path === "/login" || path === "/register") {
-    const { entrance } = await import("./pages/login.js");
-    leaveShell();
-    if (turn === here) fill(app, entrance(path.slice(1)));
+    const { loginPage } = await import("./pages/login.js");
+    removeShell();
+    if (navigation === latestNavigation) replaceChildren(app, loginPage(path.slice(1)));
     return;
   }
-  if (!session.user) return go(`/login${path === "/" ? "" : `?next=${encodeURIComponent(path)}`}`, { replace: true });
+  if (!user) return navigate(`/login${path === "/" ? "" : `?next=${encodeURIComponent(path)}`}`, { replace: true });
   if (!shell) {
     shell = new Shell();
-    fill(app, shell.element);
+    replaceChildren(app, shell.element);
     live.connect();
   }
-  const found = PAGES.map(([pattern, load, parameters]) => [pattern.exec(path), load, parameters]).find(([match]) => match);
-  if (!found) return go("/", { replace: true });
+  const found = ROUTES.map(([pattern, load, parameters]) => [pattern.exec(path), load, parameters]).find(([match]) => match);
+  if (!found) return navigate("/", { replace: true });
   const [match, load, parameters] = found;
-  const slow = setTimeout(() => turn === here && shell.wait(loading()), 200);
+  const placeholderTimer = setTimeout(() => navigation === latestNavigation && shell.showPlaceholder(loadingIndicator()), 200);
   try {
     const module = await load();
-    if (turn === here) shell.show(module.page(parameters(match)));
+    if (navigation === latestNavigation) shell.show(module.page(parameters(match)));
   } catch (error) {
     // A script could not be fetched, most likely: loading the page again is the way out.
-    if (turn === here) shell.wait(h("div.away", {}, notice("bad", t("error.unreachable")), h("button.button.primary", { type: "button", onclick: () => location.reload() }, t("retry"))));
+    if (navigation === latestNavigation) shell.showPlaceholder(h("div.error-page", {}, notice("bad", t("error.unreachable")), h("button.button.primary", { type: "button", onclick: () => location.reload() }, t("retry"))));
     console.error(error);
   } finally {
-    clearTimeout(slow);
+    clearTimeout(placeholderTimer);
   }
 }
 
-function leaveShell() {
-  shell?.leave();
+function removeShell() {
+  shell?.destroy();
   shell = null;
   live.disconnect();
 }
@@ -67,26 +66,26 @@ document.addEventListener("click", (event) => {
   if (event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   if (link.getAttribute("href").startsWith("#")) return;
   event.preventDefault();
-  go(link.pathname + link.search);
+  navigate(link.pathname + link.search);
 });
-addEventListener("popstate", () => show());
-onNavigate(show);
+addEventListener("popstate", () => showPage());
+onNavigate(showPage);
 onSessionLost(() => {
-  if (!session.user) return;
-  forget();
-  leaveShell();
-  go(`/login?next=${encodeURIComponent(location.pathname)}`);
+  if (!user) return;
+  clearSession();
+  removeShell();
+  navigate(`/login?next=${encodeURIComponent(location.pathname)}`);
 });
 
 /** The first page. */
 export async function start() {
-  fill(app, loading());
+  replaceChildren(app, loadingIndicator());
   try {
-    await resume();
+    await restoreSession();
   } catch (error) {
-    fill(app, h("main.away", {}, notice("bad", error.message), h("button.button.primary", { type: "button", onclick: start }, t("retry"))));
+    replaceChildren(app, h("main.error-page", {}, notice("bad", error.message), h("button.button.primary", { type: "button", onclick: start }, t("retry"))));
     return;
   }
-  await show();
+  await showPage();
 }
 

@@ -1,46 +1,46 @@
 // Who is here. The proof is in HttpOnly cookies that no script can read; what is kept here is only how to greet them.
 
-import { ApiError, get, json } from "./api.js";
-import { preferences, tab } from "./storage.js";
+import { ApiError, getJson, requestJson } from "./api.js";
+import { preferences, tabStorage } from "./storage.js";
 
 /** The user, or null. */
 export let user = null;
 
 /** Finds out who is here. While accounts are out of reach, whoever was here last: chats do not need the recorder. */
-export async function resume() {
+export async function restoreSession() {
   try {
-    keep(await get("/api/auth/me"));
+    storeUser(await getJson("/api/auth/me"));
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    if (error.status === 401) return forget();
-    const last = preferences.get("user");
-    if (!last) throw error;
-    user = JSON.parse(last);
+    if (error.status === 401) return clearSession();
+    const stored = preferences.get("user");
+    if (!stored) throw error;
+    user = JSON.parse(stored);
   }
 }
 
 export async function login(name, password) {
-  keep((await json("POST", "/api/auth/login", { body: { name, password }, renew: false })).user);
+  storeUser((await requestJson("POST", "/api/auth/login", { body: { name, password }, renew: false })).user);
 }
 
 export async function register(inviteCode, name, password) {
-  keep((await json("POST", "/api/auth/register", { body: { inviteCode, name, password }, renew: false })).user);
+  storeUser((await requestJson("POST", "/api/auth/register", { body: { inviteCode, name, password }, renew: false })).user);
 }
 
 export async function logout() {
-  await json("POST", "/api/auth/logout", { body: {}, renew: false });
-  forget();
+  await requestJson("POST", "/api/auth/logout", { body: {}, renew: false });
+  clearSession();
 }
 
 /** The session is over: nothing of the user stays behind. */
-export function forget() {
+export function clearSession() {
   user = null;
   preferences.remove("user");
-  tab.remove("runs");
-  tab.remove("draft");
+  tabStorage.remove("active-chats");
+  tabStorage.remove("draft");
 }
 
-function keep(found) {
-  user = found;
-  preferences.set("user", JSON.stringify({ id: found.id, name: found.name, role: found.role }));
+function storeUser(account) {
+  user = account;
+  preferences.set("user", JSON.stringify({ id: account.id, name: account.name, role: account.role }));
 }

@@ -3,23 +3,23 @@
 const fallback = new Map();
 
 /** Preferences: theme, language, last model. Never chats, never secrets. */
-export const preferences = wrap(() => localStorage);
+export const preferences = withFallback(() => localStorage);
 
 /** Things of this tab alone: an answer that is under way. Cleared at log out. */
-export const tab = wrap(() => sessionStorage);
+export const tabStorage = withFallback(() => sessionStorage);
 
-function wrap(storage) {
-  const full = (name) => `stenograph.${name}`;
+function withFallback(storage) {
+  const prefixed = (name) => `stenograph.${name}`;
   return {
     get(name) {
-      try { return storage().getItem(full(name)); } catch { return fallback.get(name) ?? null; }
+      try { return storage().getItem(prefixed(name)); } catch { return fallback.get(name) ?? null; }
     },
     set(name, value) {
-      try { storage().setItem(full(name), value); } catch { fallback.set(name, value); }
+      try { storage().setItem(prefixed(name), value); } catch { fallback.set(name, value); }
     },
     remove(name) {
       fallback.delete(name);
-      try { storage().removeItem(full(name)); } catch { /* Nothing was kept. */ }
+      try { storage().removeItem(prefixed(name)); } catch { /* Nothing was kept. */ }
     },
   };
 }

@@ -4,17 +4,17 @@ import { preferences } from "./storage.js";
 
 export const themes = ["auto", "light", "dark"];
 
-export const theme = () => document.documentElement.dataset.theme ?? "auto";
+export const currentTheme = () => document.documentElement.dataset.theme ?? "auto";
 
-export function setTheme(chosen) {
-  if (chosen === "auto") {
+export function setTheme(theme) {
+  if (theme === "auto") {
     delete document.documentElement.dataset.theme;
     preferences.remove("theme");
   } else {
-    document.documentElement.dataset.theme = chosen;
-    preferences.set("theme", chosen);
+    document.documentElement.dataset.theme = theme;
+    preferences.set("theme", theme);
   }
   dispatchEvent(new Event("themechange"));
 }
 
-export const nextTheme = () => setTheme(themes[(themes.indexOf(theme()) + 1) % themes.length]);
+export const cycleTheme = () => setTheme(themes[(themes.indexOf(currentTheme()) + 1) % themes.length]);

@@ -3,14 +3,14 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use shared::id::UserId;
-use shared::token::{Claims, ISSUER, Minter};
+use shared::token::{Claims, ISSUER, TokenSigner};
 use sqlx::postgres::PgPool;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::error::AccountError;
-use super::password::Passwords;
-use super::refresh::{self, RefreshToken, Successors};
+use super::password::PasswordHasher;
+use super::refresh::{self, RefreshToken, RefreshTokenRotation};
 use super::throttle;
 use crate::store::guesses;
 use crate::store::sessions::{self, EndedBy};
@@ -20,18 +20,18 @@ use crate::store::users::{self, User};
 pub struct Accounts {
     /// The database.
     pub pool: PgPool,
-    pub(super) passwords: Passwords,
-    signing: RwLock<Arc<Signing>>,
+    pub(super) password_hasher: PasswordHasher,
+    signing: RwLock<Arc<SigningKeys>>,
     token_ttl: Duration,
     session_ttl: Duration,
 }
 
 /// What the private key is for.
-pub struct Signing {
+pub struct SigningKeys {
     /// Signs access tokens.
-    pub minter: Minter,
+    pub signer: TokenSigner,
     /// Makes refresh tokens of used ones.
-    pub successors: Successors,
+    pub rotation: RefreshTokenRotation,
 }
 
 /// A session that has just begun or gone on.
@@ -55,39 +55,39 @@ impl std::fmt::Debug for Accounts {
     }
 }
 
-impl std::fmt::Debug for Signing {
+impl std::fmt::Debug for SigningKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Signing").field("minter", &self.minter).finish_non_exhaustive()
+        f.debug_struct("SigningKeys").field("signer", &self.signer).finish_non_exhaustive()
     }
 }
 
 impl Accounts {
     /// Accounts in this database, with tokens signed so.
-    pub fn new(pool: PgPool, signing: Signing, token_ttl: Duration, session_ttl: Duration) -> Self {
+    pub fn new(pool: PgPool, signing: SigningKeys, token_ttl: Duration, session_ttl: Duration) -> Self {
         let signing = RwLock::new(Arc::new(signing));
-        Self { pool, passwords: Passwords::default(), signing, token_ttl, session_ttl }
+        Self { pool, password_hasher: PasswordHasher::default(), signing, token_ttl, session_ttl }
     }
 
     /// Signs with another key from now on.
-    pub fn sign_with(&self, signing: Signing) {
+    pub fn replace_signing_keys(&self, signing: SigningKeys) {
         *self.signing.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(signing);
     }
 
-    fn signing(&self) -> Arc<Signing> {
+    fn signing(&self) -> Arc<SigningKeys> {
         Arc::clone(&self.signing.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Begins a session for whoever knows the password. Takes as long whether or not there is such an account.
     pub async fn login(&self, name: &str, password: &str, address: &str) -> Result<Session, AccountError> {
         let now = shared::event::now();
-        throttle::login(&self.pool, name, address, now).await?;
+        throttle::count_login_attempt(&self.pool, name, address, now).await?;
         let found = users::credentials(&self.pool, name).await?;
         let hash = found.as_ref().and_then(|(_, hash)| hash.as_deref());
-        let is_right = self.passwords.verify(password, hash).await?;
+        let is_right = self.password_hasher.verify(password, hash).await?;
         match found {
             Some((user, _)) if is_right && user.disabled_at.is_none() => {
-                throttle::login_succeeded(&self.pool, name, address).await?;
-                self.begin(user, address).await
+                throttle::clear_login_attempts(&self.pool, name, address).await?;
+                self.start_session(user, address).await
             }
             Some(_) | None => Err(AccountError::WrongCredentials),
         }
@@ -99,9 +99,11 @@ impl Accounts {
         let now = shared::event::now();
         let hash = token.hash();
         let signing = self.signing();
-        let next = signing.successors.of(token);
+        let next = signing.rotation.successor_of(token);
         let mut tx = self.pool.begin().await?;
-        let Some(presented) = sessions::present(&mut tx, &hash).await? else { return Err(AccountError::SessionEnded) };
+        let Some(presented) = sessions::find_token_for_update(&mut tx, &hash).await? else {
+            return Err(AccountError::SessionEnded);
+        };
         if presented.is_ended || presented.expires_at <= now {
             return Err(AccountError::SessionEnded);
         }
@@ -111,7 +113,8 @@ impl Accounts {
                 sessions::add_token(&mut tx, &next.hash(), presented.session_id, now).await?;
             }
             Some(used_at) => {
-                let is_repeat = now - used_at <= refresh::GRACE && sessions::is_unused(&mut tx, &next.hash()).await?;
+                let is_repeat =
+                    now - used_at <= refresh::REUSE_GRACE && sessions::is_unused(&mut tx, &next.hash()).await?;
                 if !is_repeat {
                     sessions::end(&mut tx, presented.session_id, EndedBy::Reuse, now).await?;
                     tx.commit().await?;
@@ -123,7 +126,7 @@ impl Accounts {
         tx.commit().await?;
         let user = users::by_id(&self.pool, presented.user_id.as_str()).await?;
         let user = user.filter(|user| user.disabled_at.is_none()).ok_or(AccountError::SessionEnded)?;
-        self.session(&signing, user, presented.session_id, next, presented.expires_at)
+        self.issue_tokens(&signing, user, presented.session_id, next, presented.expires_at)
     }
 
     /// Ends the session of a refresh token, or this one.
@@ -131,7 +134,9 @@ impl Accounts {
         let now = shared::event::now();
         let mut tx = self.pool.begin().await?;
         let presented = match token {
-            Some(token) => sessions::present(&mut tx, &token.hash()).await?.map(|presented| presented.session_id),
+            Some(token) => {
+                sessions::find_token_for_update(&mut tx, &token.hash()).await?.map(|presented| presented.session_id)
+            }
             None => None,
         };
         for session in presented.into_iter().chain(session) {
@@ -149,24 +154,24 @@ impl Accounts {
         address: &str,
     ) -> Result<(), AccountError> {
         let now = shared::event::now();
-        throttle::login(&self.pool, &user.name, address, now).await?;
+        throttle::count_login_attempt(&self.pool, &user.name, address, now).await?;
         let hash = users::credentials(&self.pool, &user.name).await?.and_then(|(_, hash)| hash);
         let hash = hash.ok_or(AccountError::NoAccount)?;
-        if !self.passwords.verify(current, Some(&hash)).await? {
+        if !self.password_hasher.verify(current, Some(&hash)).await? {
             return Err(AccountError::WrongCredentials);
         }
-        throttle::login_succeeded(&self.pool, &user.name, address).await?;
+        throttle::clear_login_attempts(&self.pool, &user.name, address).await?;
         self.set_password(&user.user_id, session, new).await
     }
 
     /// Sets a password, and ends every session of the user but this one.
-    pub async fn set_password(&self, user: &UserId, but: Option<Uuid>, new: &str) -> Result<(), AccountError> {
-        let hash = self.passwords.hash(new).await?;
+    pub async fn set_password(&self, user: &UserId, except: Option<Uuid>, new: &str) -> Result<(), AccountError> {
+        let hash = self.password_hasher.hash(new).await?;
         let mut tx = self.pool.begin().await?;
         if !users::set_password(&mut tx, user, &hash).await? {
             return Err(AccountError::NoAccount);
         }
-        sessions::end_others(&mut tx, user, but, EndedBy::Password, shared::event::now()).await?;
+        sessions::end_others(&mut tx, user, except, EndedBy::Password, shared::event::now()).await?;
         Ok(tx.commit().await?)
     }
 
@@ -175,7 +180,7 @@ impl Accounts {
         set_disabled(&self.pool, user, disabled).await
     }
 
-    pub(super) async fn begin(&self, user: User, address: &str) -> Result<Session, AccountError> {
+    pub(super) async fn start_session(&self, user: User, address: &str) -> Result<Session, AccountError> {
         let now = shared::event::now();
         let (session_id, expires_at) = (Uuid::now_v7(), now + self.session_ttl);
         let token = RefreshToken::new();
@@ -183,12 +188,12 @@ impl Accounts {
         sessions::create(&mut tx, session_id, &user.user_id, address, now, expires_at).await?;
         sessions::add_token(&mut tx, &token.hash(), session_id, now).await?;
         tx.commit().await?;
-        self.session(&self.signing(), user, session_id, token, expires_at)
+        self.issue_tokens(&self.signing(), user, session_id, token, expires_at)
     }
 
-    fn session(
+    fn issue_tokens(
         &self,
-        signing: &Signing,
+        signing: &SigningKeys,
         user: User,
         session_id: Uuid,
         refresh_token: RefreshToken,
@@ -196,7 +201,7 @@ impl Accounts {
     ) -> Result<Session, AccountError> {
         let now = OffsetDateTime::now_utc();
         let expires_at = (now + self.token_ttl).replace_nanosecond(0).unwrap_or(now);
-        let access_token = signing.minter.mint(&Claims {
+        let access_token = signing.signer.sign(&Claims {
             iss: ISSUER.to_owned(),
             sub: user.user_id.clone(),
             iat: now.unix_timestamp(),
@@ -221,7 +226,7 @@ pub async fn set_disabled(pool: &PgPool, user: &UserId, disabled: bool) -> Resul
 }
 
 /// Deletes what is over: sessions and guesses. To be called now and then, by any number of processes.
-pub async fn tidy(pool: &PgPool) -> Result<(), sqlx::Error> {
+pub async fn delete_expired(pool: &PgPool) -> Result<(), sqlx::Error> {
     let now = shared::event::now();
     // A batch at a time, so that nothing waits long; what is left is there the next time.
     sessions::delete_expired(pool, now - Duration::days(1)).await?;

@@ -1,6 +1,6 @@
 //! Why there is no session.
 
-use super::password::Busy;
+use super::password::TooManyPasswords;
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +25,7 @@ pub enum AccountError {
     Throttled(#[from] Throttled),
     /// Too many people at once.
     #[error("too many people are logging in at once: try again shortly")]
-    Busy(#[from] Busy),
+    Busy(#[from] TooManyPasswords),
     /// A token could not be signed.
     #[error("a token could not be signed")]
     Signing(#[from] jsonwebtoken::errors::Error),

@@ -12,59 +12,62 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 /// How many may wait for their turn.
-const WAITING: usize = 64;
+const MAX_WAITING: usize = 64;
 
 /// As many wait as may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many passwords at once")]
-pub struct Busy;
+pub struct TooManyPasswords;
 
 /// Hashes passwords and checks them.
 #[derive(Debug)]
-pub struct Passwords {
-    at_once: Arc<Semaphore>,
+pub struct PasswordHasher {
+    running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
 }
 
-impl Default for Passwords {
+impl Default for PasswordHasher {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { at_once: Arc::new(Semaphore::new(cores)), waiting: Arc::new(Semaphore::new(cores + WAITING)) }
+        Self { running: Arc::new(Semaphore::new(cores)), waiting: Arc::new(Semaphore::new(cores + MAX_WAITING)) }
     }
 }
 
-impl Passwords {
+impl PasswordHasher {
     /// The hash to keep, in PHC string format.
-    pub async fn hash(&self, password: &str) -> Result<String, Busy> {
+    pub async fn hash(&self, password: &str) -> Result<String, TooManyPasswords> {
         let password = password.to_owned();
-        self.run(move || hash(&password)).await?.ok_or(Busy)
+        self.run_on_thread(move || hash(&password)).await?.ok_or(TooManyPasswords)
     }
 
     /// Whether it is the password of this hash. Without a hash it is not, and finding that out takes as long.
-    pub async fn verify(&self, password: &str, hash: Option<&str>) -> Result<bool, Busy> {
+    pub async fn verify(&self, password: &str, hash: Option<&str>) -> Result<bool, TooManyPasswords> {
         let (password, hash) = (password.to_owned(), hash.map(str::to_owned));
-        self.run(move || {
-            let is_right = verify(&password, hash.as_deref().unwrap_or(&NOBODYS));
+        self.run_on_thread(move || {
+            let is_right = verify(&password, hash.as_deref().unwrap_or(&DUMMY_HASH));
             is_right && hash.is_some()
         })
         .await
     }
 
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
-        let waiting = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| Busy)?;
-        let turn = Arc::clone(&self.at_once).acquire_owned().await.map_err(|_| Busy)?;
+    async fn run_on_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, TooManyPasswords> {
+        let waiting = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| TooManyPasswords)?;
+        let turn = Arc::clone(&self.running).acquire_owned().await.map_err(|_| TooManyPasswords)?;
         // The places go with the work: a client that leaves does not make room for more than there are cores for.
         let done = spawn_blocking(move || {
             let done = work();
             drop((waiting, turn));
             done
         });
-        done.await.map_err(|_| Busy)
+        done.await.map_err(|_| TooManyPasswords)
     }
 }
 
 /// What the passwords of those who do not exist are compared with.
-static NOBODYS: LazyLock<String> = LazyLock::new(|| hash("nobody's").unwrap_or_default());
+static DUMMY_HASH: LazyLock<String> = LazyLock::new(|| hash("nobody's").unwrap_or_default());
 
 fn hash(password: &str) -> Option<String> {
     // Fails only where there is no randomness to be had.
@@ -80,8 +83,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn passwords_are_known_again() {
-        let passwords = Passwords::default();
+    async fn a_password_verifies_against_its_own_hash_only() {
+        let passwords = PasswordHasher::default();
         let hash = passwords.hash("correct horse").await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
         assert_ne!(hash, passwords.hash("correct horse").await.unwrap(), "salted");
@@ -92,10 +95,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_so_many_wait() {
-        let passwords = Passwords { at_once: Arc::new(Semaphore::new(1)), waiting: Arc::new(Semaphore::new(1)) };
+    async fn a_full_queue_refuses_a_password() {
+        let passwords = PasswordHasher { running: Arc::new(Semaphore::new(1)), waiting: Arc::new(Semaphore::new(1)) };
         let turn = Arc::clone(&passwords.waiting).try_acquire_owned().unwrap();
-        assert_eq!(passwords.verify("x", None).await, Err(Busy));
+        assert_eq!(passwords.verify("x", None).await, Err(TooManyPasswords));
         drop(turn);
         assert_eq!(passwords.verify("x", None).await, Ok(false));
     }

@@ -7,7 +7,7 @@ use time::Duration;
 
 /// How soon a second use is still taken for the same client asking again, because the answer got lost, or two of its pages
 /// asked at once. It gets the same successor as the first time, and only while nobody has used that.
-pub const GRACE: Duration = Duration::seconds(10);
+pub const REUSE_GRACE: Duration = Duration::seconds(10);
 
 const PREFIX: &str = "sgr_";
 
@@ -17,7 +17,7 @@ pub struct RefreshToken([u8; 32]);
 
 /// Makes the next token of a used one, always the same, so that asking twice gives no second one. Only who has the private
 /// key can.
-pub struct Successors([u8; 32]);
+pub struct RefreshTokenRotation([u8; 32]);
 
 impl std::fmt::Debug for RefreshToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -25,9 +25,9 @@ impl std::fmt::Debug for RefreshToken {
     }
 }
 
-impl std::fmt::Debug for Successors {
+impl std::fmt::Debug for RefreshTokenRotation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Successors(..)")
+        f.write_str("RefreshTokenRotation(..)")
     }
 }
 
@@ -39,13 +39,13 @@ impl RefreshToken {
     }
 
     /// Reads one. None: it cannot be one.
-    pub fn read(text: &str) -> Option<Self> {
+    pub fn decode(text: &str) -> Option<Self> {
         let bytes = URL_SAFE_NO_PAD.decode(text.strip_prefix(PREFIX)?).ok()?;
         Some(Self(bytes.try_into().ok()?))
     }
 
     /// As clients have it.
-    pub fn text(&self) -> String {
+    pub fn encode(&self) -> String {
         format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(self.0))
     }
 
@@ -55,14 +55,14 @@ impl RefreshToken {
     }
 }
 
-impl Successors {
+impl RefreshTokenRotation {
     /// From the private key's file.
     pub fn from_pem(pem: &str) -> Self {
         Self(Sha256::new().chain_update(b"refresh tokens\0").chain_update(pem).finalize().into())
     }
 
     /// The token that comes after this one.
-    pub fn of(&self, token: &RefreshToken) -> RefreshToken {
+    pub fn successor_of(&self, token: &RefreshToken) -> RefreshToken {
         // Both parts have a fixed length, and the result is no state that could be hashed on: a plain hash does.
         let inner = Sha256::new().chain_update(self.0).chain_update(token.0).finalize();
         RefreshToken(Sha256::new().chain_update(self.0).chain_update(inner).finalize().into())
@@ -74,16 +74,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_read_back_and_lead_to_one_successor() {
+    fn a_token_decodes_to_itself_and_has_one_successor() {
         let token = RefreshToken::new();
-        assert_eq!(RefreshToken::read(&token.text()), Some(token.clone()));
-        for text in ["", "sgr_", "sgr_AAAA", "AAAA", &token.text()[4..]] {
-            assert_eq!(RefreshToken::read(text), None);
+        assert_eq!(RefreshToken::decode(&token.encode()), Some(token.clone()));
+        for text in ["", "sgr_", "sgr_AAAA", "AAAA", &token.encode()[4..]] {
+            assert_eq!(RefreshToken::decode(text), None);
         }
-        let (one, other) = (Successors::from_pem("one"), Successors::from_pem("other"));
-        assert_eq!(one.of(&token), one.of(&token));
-        assert_ne!(one.of(&token), other.of(&token));
-        assert_ne!(one.of(&token), token);
+        let (one, other) = (RefreshTokenRotation::from_pem("one"), RefreshTokenRotation::from_pem("other"));
+        assert_eq!(one.successor_of(&token), one.successor_of(&token));
+        assert_ne!(one.successor_of(&token), other.successor_of(&token));
+        assert_ne!(one.successor_of(&token), token);
         assert_eq!(format!("{token:?}"), "RefreshToken(..)");
     }
 }

@@ -47,12 +47,12 @@ impl InviteCode {
     }
 
     /// Whatever someone sent; spaces around it are none of it.
-    pub fn read(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         Self(text.trim().to_owned())
     }
 
     /// As it is passed on.
-    pub fn text(&self) -> &str {
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 
@@ -78,17 +78,17 @@ impl Accounts {
     /// Makes an account and begins a session.
     pub async fn register(&self, new: Registration<'_>) -> Result<Session, AccountError> {
         let now = shared::event::now();
-        throttle::invite(&self.pool, new.address, now).await?;
+        throttle::count_invite_attempt(&self.pool, new.address, now).await?;
         let code = new.code.hash();
         // Looked at first, so that no one without a code can make us hash.
-        if !invite_codes::is_good(&self.pool, &code, now).await? {
+        if !invite_codes::is_usable(&self.pool, &code, now).await? {
             return Err(AccountError::InviteInvalid);
         }
-        throttle::invite_succeeded(&self.pool, new.address).await?;
-        let hash = self.passwords.hash(new.password).await?;
+        throttle::clear_invite_attempt(&self.pool, new.address).await?;
+        let hash = self.password_hasher.hash(new.password).await?;
         let user_id = Uuid::now_v7().to_string().parse().map_err(|_| AccountError::NoAccount)?;
         let mut tx = self.pool.begin().await?;
-        let taken = invite_codes::take(&mut tx, &code, now).await?;
+        let taken = invite_codes::redeem(&mut tx, &code, now).await?;
         let (invite_id, role) = taken.ok_or(AccountError::InviteInvalid)?;
         let account = NewUser {
             user_id: &user_id,
@@ -103,7 +103,7 @@ impl Accounts {
         }
         tx.commit().await?;
         let user = users::by_id(&self.pool, user_id.as_str()).await?.ok_or(AccountError::NoAccount)?;
-        self.begin(user, new.address).await
+        self.start_session(user, new.address).await
     }
 }
 
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_passwords_have_bounds() {
+    fn names_and_passwords_outside_their_bounds_are_refused() {
         assert_eq!(name_error("Ann 王"), None);
         for name in ["", " ann", "ann ", "a\nb", &"x".repeat(65)] {
             assert!(name_error(name).is_some(), "{name:?}");
@@ -122,9 +122,9 @@ mod tests {
     }
 
     #[test]
-    fn codes_are_long_and_their_spaces_do_not_matter() {
+    fn a_code_has_22_characters_and_ignores_spaces_around_it() {
         let code = InviteCode::new();
-        assert_eq!(code.text().len(), 22);
-        assert_eq!(InviteCode::read(&format!(" {}\n", code.text())).hash(), code.hash());
+        assert_eq!(code.as_str().len(), 22);
+        assert_eq!(InviteCode::parse(&format!(" {}\n", code.as_str())).hash(), code.hash());
     }
 }

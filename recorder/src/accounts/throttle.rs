@@ -17,42 +17,47 @@ use crate::store::{guesses, sessions};
 pub const WINDOW: Duration = Duration::minutes(15);
 
 /// At one account from one address.
-const PAIR: i32 = 10;
+const MAX_PER_ACCOUNT_AND_ADDRESS: i32 = 10;
 /// At any account from one address, behind which there may be many people.
-const ADDRESS: i32 = 100;
+const MAX_PER_ADDRESS: i32 = 100;
 /// At one account from addresses that it does not know.
-const ACCOUNT: i32 = 200;
+const MAX_PER_ACCOUNT: i32 = 200;
 
 /// Counts a try at a password, before it is looked at: however many come at once, no more than the limit are.
-pub async fn login(pool: &PgPool, name: &str, address: &str, now: OffsetDateTime) -> Result<(), AccountError> {
-    count(pool, "pair", &pair(name, address), PAIR, now).await?;
+pub async fn count_login_attempt(
+    pool: &PgPool,
+    name: &str,
+    address: &str,
+    now: OffsetDateTime,
+) -> Result<(), AccountError> {
+    count(pool, "pair", &account_and_address_key(name, address), MAX_PER_ACCOUNT_AND_ADDRESS, now).await?;
     // What the first count refuses does not count further: or one address could use up the account's tries.
-    count(pool, "address", &key(&[address]), ADDRESS, now).await?;
+    count(pool, "address", &hashed_key(&[address]), MAX_PER_ADDRESS, now).await?;
     if !sessions::knows_address(pool, name, address).await? {
-        count(pool, "account", &key(&[name]), ACCOUNT, now).await?;
+        count(pool, "account", &hashed_key(&[name]), MAX_PER_ACCOUNT, now).await?;
     }
     Ok(())
 }
 
 /// It was the right one.
-pub async fn login_succeeded(pool: &PgPool, name: &str, address: &str) -> Result<(), sqlx::Error> {
-    guesses::forget(pool, "pair", &pair(name, address)).await?;
-    guesses::forgive(pool, "address", &key(&[address])).await?;
-    guesses::forgive(pool, "account", &key(&[name])).await
+pub async fn clear_login_attempts(pool: &PgPool, name: &str, address: &str) -> Result<(), sqlx::Error> {
+    guesses::clear(pool, "pair", &account_and_address_key(name, address)).await?;
+    guesses::decrement(pool, "address", &hashed_key(&[address])).await?;
+    guesses::decrement(pool, "account", &hashed_key(&[name])).await
 }
 
 /// Counts a try at an invite code.
-pub async fn invite(pool: &PgPool, address: &str, now: OffsetDateTime) -> Result<(), AccountError> {
-    count(pool, "address", &key(&[address]), ADDRESS, now).await
+pub async fn count_invite_attempt(pool: &PgPool, address: &str, now: OffsetDateTime) -> Result<(), AccountError> {
+    count(pool, "address", &hashed_key(&[address]), MAX_PER_ADDRESS, now).await
 }
 
 /// It was a good one.
-pub async fn invite_succeeded(pool: &PgPool, address: &str) -> Result<(), sqlx::Error> {
-    guesses::forgive(pool, "address", &key(&[address])).await
+pub async fn clear_invite_attempt(pool: &PgPool, address: &str) -> Result<(), sqlx::Error> {
+    guesses::decrement(pool, "address", &hashed_key(&[address])).await
 }
 
 /// An address as it is counted: whoever has an IPv6 address usually has the 2^64 around it.
-pub fn address_of(address: IpAddr) -> String {
+pub fn address_key(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => {
@@ -77,11 +82,11 @@ async fn count(
     Err(Throttled { retry_after: left.unsigned_abs() }.into())
 }
 
-fn pair(name: &str, address: &str) -> [u8; 32] {
-    key(&[name, address])
+fn account_and_address_key(name: &str, address: &str) -> [u8; 32] {
+    hashed_key(&[name, address])
 }
 
-fn key(parts: &[&str]) -> [u8; 32] {
+fn hashed_key(parts: &[&str]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update(part.len().to_be_bytes());
@@ -95,11 +100,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_counted_as_people_have_them() {
-        let counted = |text: &str| address_of(text.parse().unwrap());
+    fn an_ipv6_address_counts_as_its_64_bit_network() {
+        let counted = |text: &str| address_key(text.parse().unwrap());
         assert_eq!(counted("192.0.2.7"), "192.0.2.7");
         assert_eq!(counted("::ffff:192.0.2.7"), "192.0.2.7");
         assert_eq!(counted("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::/64");
-        assert_ne!(pair("ab", "c"), pair("a", "bc"));
+        assert_ne!(account_and_address_key("ab", "c"), account_and_address_key("a", "bc"));
     }
 }

@@ -12,10 +12,10 @@ use time::Duration;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::caller::{Address, Admin};
+use super::caller::{AdminCaller, ClientAddress};
 use super::error::ApiError;
-use super::input::{Body, Paging, Params, PathId, PathUser, limit, text};
-use super::state::Api;
+use super::input::{JsonBody, Paging, PathId, PathUserId, QueryParams, limit, text};
+use super::state::ApiState;
 use super::views::chat::Chat;
 use super::views::invite::Invite;
 use super::views::list::List;
@@ -81,9 +81,9 @@ impl Default for NewInvite {
 #[utoipa::path(get, path = "/api/admin/failures", tag = "admin", params(Paging),
     responses((status = 200, body = List<Chat>)))]
 pub(super) async fn failures(
-    State(api): State<Arc<Api>>,
-    _: Admin,
-    Params(paging): Params<Paging>,
+    State(api): State<Arc<ApiState>>,
+    _: AdminCaller,
+    QueryParams(paging): QueryParams<Paging>,
 ) -> Result<Json<List<Chat>>, ApiError> {
     let before = paging.cursor.as_deref().map_or(Ok(TimeCursor::newest()), TimeCursor::decode)?;
     let page = chats::failures(&api.pool, before, limit(paging.limit)?).await?;
@@ -95,9 +95,9 @@ pub(super) async fn failures(
 #[utoipa::path(get, path = "/api/admin/users", tag = "admin", params(UserParams),
     responses((status = 200, body = List<User>)))]
 pub(super) async fn users(
-    State(api): State<Arc<Api>>,
-    _: Admin,
-    Params(params): Params<UserParams>,
+    State(api): State<Arc<ApiState>>,
+    _: AdminCaller,
+    QueryParams(params): QueryParams<UserParams>,
 ) -> Result<Json<List<User>>, ApiError> {
     let limit = limit(params.limit)?;
     // The cursor is a name: whatever is sent as one, the list goes on behind it.
@@ -115,11 +115,11 @@ pub(super) async fn users(
 #[utoipa::path(patch, path = "/api/admin/users/{id}", tag = "admin", request_body = UserChange,
     params(("id" = String, Path, description = "The user")), responses((status = 200, body = User)))]
 pub(super) async fn change_user(
-    State(api): State<Arc<Api>>,
-    Admin(caller): Admin,
-    _: Address,
-    PathUser(id): PathUser,
-    Body(change): Body<UserChange>,
+    State(api): State<Arc<ApiState>>,
+    AdminCaller(caller): AdminCaller,
+    _: ClientAddress,
+    PathUserId(id): PathUserId,
+    JsonBody(change): JsonBody<UserChange>,
 ) -> Result<Json<User>, ApiError> {
     if change.disabled && caller.id.as_str() == id {
         return Err(ApiError::invalid("disabled", "disabled: you cannot disable your own account"));
@@ -136,9 +136,9 @@ pub(super) async fn change_user(
 #[utoipa::path(get, path = "/api/admin/invites", tag = "admin", params(Paging),
     responses((status = 200, body = List<Invite>)))]
 pub(super) async fn invites(
-    State(api): State<Arc<Api>>,
-    _: Admin,
-    Params(paging): Params<Paging>,
+    State(api): State<Arc<ApiState>>,
+    _: AdminCaller,
+    QueryParams(paging): QueryParams<Paging>,
 ) -> Result<Json<List<Invite>>, ApiError> {
     let limit = limit(paging.limit)?;
     let before = paging.cursor.as_deref().map_or(Ok(TimeCursor::newest()), TimeCursor::decode)?;
@@ -155,10 +155,10 @@ pub(super) async fn invites(
 #[utoipa::path(post, path = "/api/admin/invites", tag = "admin", request_body = NewInvite,
     responses((status = 201, body = InviteWithCode)))]
 pub(super) async fn create_invite(
-    State(api): State<Arc<Api>>,
-    Admin(caller): Admin,
-    _: Address,
-    Body(new): Body<NewInvite>,
+    State(api): State<Arc<ApiState>>,
+    AdminCaller(caller): AdminCaller,
+    _: ClientAddress,
+    JsonBody(new): JsonBody<NewInvite>,
 ) -> Result<impl IntoResponse, ApiError> {
     if !(1..=10_000).contains(&new.max_uses) {
         return Err(ApiError::invalid("maxUses", "maxUses: expected a number from 1 to 10000"));
@@ -182,16 +182,16 @@ pub(super) async fn create_invite(
     };
     invite_codes::create(&api.pool, &invite, &code.hash()).await?;
     tracing::info!(invite = %invite.invite_id, by = %caller.id, "an invite was made");
-    Ok((StatusCode::CREATED, Json(InviteWithCode { invite: invite.into(), code: code.text().to_owned() })))
+    Ok((StatusCode::CREATED, Json(InviteWithCode { invite: invite.into(), code: code.as_str().to_owned() })))
 }
 
 /// Makes an invite good for nothing.
 #[utoipa::path(delete, path = "/api/admin/invites/{id}", tag = "admin",
     params(("id" = Uuid, Path, description = "The invite")), responses((status = 204)))]
 pub(super) async fn revoke_invite(
-    State(api): State<Arc<Api>>,
-    Admin(caller): Admin,
-    _: Address,
+    State(api): State<Arc<ApiState>>,
+    AdminCaller(caller): AdminCaller,
+    _: ClientAddress,
     PathId(id): PathId,
 ) -> Result<StatusCode, ApiError> {
     if !invite_codes::revoke(&api.pool, id, shared::event::now()).await? {

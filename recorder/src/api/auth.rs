@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::caller::{Address, Caller};
+use super::caller::{Caller, ClientAddress};
 use super::cookies;
 use super::error::ApiError;
-use super::input::Body;
-use super::state::Api;
+use super::input::JsonBody;
+use super::state::ApiState;
 use super::views;
 use crate::accounts::refresh::RefreshToken;
 use crate::accounts::{AccountError, InviteCode, Registration, Session, name_error, password_error};
@@ -101,16 +101,16 @@ pub(super) struct SessionBody {
 #[utoipa::path(post, path = "/api/auth/register", tag = "accounts", request_body = NewAccount, security(()),
     responses((status = 201, body = SessionBody)))]
 pub(super) async fn register(
-    State(api): State<Arc<Api>>,
-    Address(address): Address,
+    State(api): State<Arc<ApiState>>,
+    ClientAddress(address): ClientAddress,
     headers: HeaderMap,
-    Body(new): Body<NewAccount>,
+    JsonBody(new): JsonBody<NewAccount>,
 ) -> Result<Response, ApiError> {
     if let Some(error) = name_error(&new.name) {
         return Err(ApiError::invalid("name", format!("name: {error}")));
     }
     check_password("password", &new.password)?;
-    let code = InviteCode::read(&new.invite_code);
+    let code = InviteCode::parse(&new.invite_code);
     let registration = Registration { code: &code, name: &new.name, password: &new.password, address: &address };
     let session = api.accounts.register(registration).await?;
     tracing::info!(user = %session.user.user_id, "an account was made with an invite");
@@ -121,10 +121,10 @@ pub(super) async fn register(
 #[utoipa::path(post, path = "/api/auth/login", tag = "accounts", request_body = Credentials, security(()),
     responses((status = 200, body = SessionBody)))]
 pub(super) async fn login(
-    State(api): State<Arc<Api>>,
-    Address(address): Address,
+    State(api): State<Arc<ApiState>>,
+    ClientAddress(address): ClientAddress,
     headers: HeaderMap,
-    Body(credentials): Body<Credentials>,
+    JsonBody(credentials): JsonBody<Credentials>,
 ) -> Result<Response, ApiError> {
     let Credentials { name, password, delivery } = credentials;
     // No account has such a name or password; PostgreSQL would not take the first, and hashing the second would be a gift.
@@ -139,13 +139,13 @@ pub(super) async fn login(
 #[utoipa::path(post, path = "/api/auth/refresh", tag = "accounts", request_body = Refresh, security(()),
     responses((status = 200, body = SessionBody)))]
 pub(super) async fn refresh(
-    State(api): State<Arc<Api>>,
-    _: Address,
+    State(api): State<Arc<ApiState>>,
+    _: ClientAddress,
     headers: HeaderMap,
-    Body(body): Body<Refresh>,
+    JsonBody(body): JsonBody<Refresh>,
 ) -> Result<Response, ApiError> {
     let (token, delivery) = match body.refresh_token {
-        Some(text) => (RefreshToken::read(&text), Delivery::Token),
+        Some(text) => (RefreshToken::decode(&text), Delivery::Token),
         None => (cookies::refresh_token(&headers), Delivery::Cookie),
     };
     let token = token.ok_or(AccountError::SessionEnded)?;
@@ -157,25 +157,26 @@ pub(super) async fn refresh(
 #[utoipa::path(post, path = "/api/auth/logout", tag = "accounts", request_body = Refresh, security(()),
     responses((status = 204)))]
 pub(super) async fn logout(
-    State(api): State<Arc<Api>>,
-    _: Address,
+    State(api): State<Arc<ApiState>>,
+    _: ClientAddress,
     caller: Result<Caller, ApiError>,
     headers: HeaderMap,
-    Body(body): Body<Refresh>,
+    JsonBody(body): JsonBody<Refresh>,
 ) -> Result<Response, ApiError> {
-    let token = body.refresh_token.as_deref().and_then(RefreshToken::read).or_else(|| cookies::refresh_token(&headers));
+    let token =
+        body.refresh_token.as_deref().and_then(RefreshToken::decode).or_else(|| cookies::refresh_token(&headers));
     api.accounts.logout(token.as_ref(), caller.ok().and_then(|caller| caller.session)).await?;
-    Ok((StatusCode::NO_CONTENT, cookies::none(&headers)).into_response())
+    Ok((StatusCode::NO_CONTENT, cookies::expired_cookies(&headers)).into_response())
 }
 
 /// Changes the caller's password, and ends their other sessions.
 #[utoipa::path(post, path = "/api/auth/password", tag = "accounts", request_body = PasswordChange,
     responses((status = 204)))]
 pub(super) async fn password(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     caller: Caller,
-    Address(address): Address,
-    Body(change): Body<PasswordChange>,
+    ClientAddress(address): ClientAddress,
+    JsonBody(change): JsonBody<PasswordChange>,
 ) -> Result<StatusCode, ApiError> {
     check_password("newPassword", &change.new_password)?;
     let user = caller.user.ok_or(AccountError::NoAccount)?;
@@ -197,7 +198,7 @@ fn check_password(param: &'static str, password: &str) -> Result<(), ApiError> {
 
 fn deliver(status: StatusCode, session: Session, delivery: Delivery, request: &HeaderMap) -> Response {
     let cookies = match delivery {
-        Delivery::Cookie => cookies::of(&session, request),
+        Delivery::Cookie => cookies::session_cookies(&session, request),
         Delivery::Token => HeaderMap::new(),
     };
     let is_in_body = delivery == Delivery::Token;
@@ -205,7 +206,7 @@ fn deliver(status: StatusCode, session: Session, delivery: Delivery, request: &H
         user: session.user.into(),
         expires_at: session.expires_at,
         access_token: is_in_body.then_some(session.access_token),
-        refresh_token: is_in_body.then(|| session.refresh_token.text()),
+        refresh_token: is_in_body.then(|| session.refresh_token.encode()),
     };
     (status, cookies, Json(body)).into_response()
 }

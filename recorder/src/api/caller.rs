@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use http::Method;
-use http::header::{AUTHORIZATION, HOST, HeaderMap, ORIGIN};
+use http::header::ORIGIN;
 use http::request::Parts;
+use shared::credentials::{bearer_token, is_own_origin};
 use shared::id::UserId;
 use shared::token::Role;
 use uuid::Uuid;
 
 use super::cookies;
 use super::error::ApiError;
-use super::state::Api;
-use crate::accounts::throttle::address_of;
+use super::state::ApiState;
+use crate::accounts::throttle::address_key;
 use crate::store::sessions;
 use crate::store::users::{self, User};
 
@@ -35,11 +36,11 @@ pub(super) struct Caller {
 
 /// A caller who may read everyone's record. To anyone else, what they ask for does not exist.
 #[derive(Clone, Debug)]
-pub(super) struct Admin(pub(super) Caller);
+pub(super) struct AdminCaller(pub(super) Caller);
 
 /// Where a request came from, as guesses are counted.
 #[derive(Clone, Debug)]
-pub(super) struct Address(pub(super) String);
+pub(super) struct ClientAddress(pub(super) String);
 
 impl Caller {
     /// Whether this user's record may be read.
@@ -48,11 +49,11 @@ impl Caller {
     }
 }
 
-impl FromRequestParts<Arc<Api>> for Caller {
+impl FromRequestParts<Arc<ApiState>> for Caller {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
-        let token = match bearer(&parts.headers) {
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<ApiState>) -> Result<Self, ApiError> {
+        let token = match bearer_token(&parts.headers) {
             Some(token) => token,
             None => {
                 same_origin(parts)?;
@@ -66,7 +67,7 @@ impl FromRequestParts<Arc<Api>> for Caller {
             return Err(ApiError::session_over());
         }
         if let Some(session) = claims.sid
-            && sessions::is_over(&api.pool, session).await?
+            && sessions::is_ended(&api.pool, session).await?
         {
             return Err(ApiError::session_over());
         }
@@ -75,10 +76,10 @@ impl FromRequestParts<Arc<Api>> for Caller {
     }
 }
 
-impl FromRequestParts<Arc<Api>> for Admin {
+impl FromRequestParts<Arc<ApiState>> for AdminCaller {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<ApiState>) -> Result<Self, ApiError> {
         let caller = Caller::from_request_parts(parts, api).await?;
         match caller.role {
             Some(Role::Admin) => Ok(Self(caller)),
@@ -87,23 +88,18 @@ impl FromRequestParts<Arc<Api>> for Admin {
     }
 }
 
-impl FromRequestParts<Arc<Api>> for Address {
+impl FromRequestParts<Arc<ApiState>> for ClientAddress {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<ApiState>) -> Result<Self, ApiError> {
         // Routes that ask for the address give cookies or take them.
         same_origin(parts)?;
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
         let peer = peer.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
         let forwarded = parts.headers.get_all("x-forwarded-for");
         let forwarded = forwarded.iter().filter_map(|value| value.to_str().ok());
-        Ok(Self(address_of(api.trusted.client(peer, forwarded))))
+        Ok(Self(address_key(api.trusted.client_address(peer, forwarded))))
     }
-}
-
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// Cookies come along with whatever any page makes a browser send. SameSite keeps them from most of it; this from the rest.
@@ -112,8 +108,8 @@ fn same_origin(parts: &Parts) -> Result<(), ApiError> {
     if matches!(parts.method, Method::GET | Method::HEAD) {
         return Ok(());
     }
-    let Some(origin) = parts.headers.get(ORIGIN) else { return Ok(()) };
-    let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
-    let origin = origin.to_str().ok().and_then(|origin| Some(origin.split_once("://")?.1));
-    if origin.is_some() && origin == host { Ok(()) } else { Err(ApiError::cross_origin()) }
+    match parts.headers.get(ORIGIN) {
+        Some(origin) if !is_own_origin(origin, &parts.headers) => Err(ApiError::cross_origin()),
+        _ => Ok(()),
+    }
 }

@@ -12,13 +12,13 @@ use uuid::Uuid;
 
 use super::caller::Caller;
 use super::error::ApiError;
-use super::input::{Params, PathId, limit, text, time};
-use super::state::Api;
-use super::users::subject;
+use super::input::{PathId, QueryParams, limit, text, time};
+use super::state::ApiState;
+use super::users::authorized_user;
 use super::views::chat::Chat;
 use super::views::list::List;
 use crate::cursor::TimeCursor;
-use crate::reads::chats::{self, Wanted};
+use crate::reads::chats::{self, ChatQuery};
 
 /// Which chats.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -65,18 +65,18 @@ pub(super) enum StatusName {
 #[utoipa::path(get, path = "/api/chats", tag = "chats", params(ListParams),
     responses((status = 200, body = List<Chat>)))]
 pub(super) async fn list(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     caller: Caller,
-    Params(params): Params<ListParams>,
+    QueryParams(params): QueryParams<ListParams>,
 ) -> Result<Json<List<Chat>>, ApiError> {
     let user = params.user_id.unwrap_or_else(|| caller.id.as_str().to_owned());
     user.parse::<shared::id::UserId>().map_err(|_| ApiError::not_found())?;
-    let user = subject(&caller, user)?;
+    let user = authorized_user(&caller, user)?;
     let to = time("to", params.to.as_deref())?.map(|at| TimeCursor { at, id: Uuid::nil() });
     let cursor = params.cursor.as_deref().map(TimeCursor::decode).transpose()?;
     // The one that is further back.
     let before = [to, cursor].into_iter().flatten().min_by_key(|cursor| (cursor.at, cursor.id));
-    let wanted = Wanted {
+    let query = ChatQuery {
         user: &user,
         status: params.status.map(|status| match status {
             StatusName::Started => "started",
@@ -92,7 +92,7 @@ pub(super) async fn list(
         before: before.unwrap_or_else(TimeCursor::newest),
         limit: limit(params.limit)?,
     };
-    let page = chats::page(&api.pool, wanted).await?;
+    let page = chats::page(&api.pool, query).await?;
     let next_cursor = page.next.map(|cursor| cursor.encode());
     Ok(Json(List { data: page.rows.into_iter().map(Chat::from).collect(), next_cursor }))
 }
@@ -101,7 +101,7 @@ pub(super) async fn list(
 #[utoipa::path(get, path = "/api/chats/{id}", tag = "chats", params(("id" = Uuid, Path, description = "The chat")),
     responses((status = 200, body = Chat)))]
 pub(super) async fn one(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     caller: Caller,
     PathId(id): PathId,
 ) -> Result<Json<Chat>, ApiError> {

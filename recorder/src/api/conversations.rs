@@ -16,16 +16,16 @@ use uuid::Uuid;
 
 use super::caller::Caller;
 use super::error::ApiError;
-use super::input::{Params, PathId, limit, text};
-use super::state::Api;
+use super::input::{PathId, QueryParams, limit, text};
+use super::state::ApiState;
 use super::views::conversation::Conversation;
 use super::views::list::List;
 use crate::cursor::TimeCursor;
-use crate::reads::conversations::{self, Change, Wanted};
+use crate::reads::conversations::{self, ConversationQuery, ExpectedChange};
 
 /// How long a change is waited for, and how often it is looked for.
-const PATIENCE: Duration = Duration::from_secs(2);
-const BETWEEN: Duration = Duration::from_millis(15);
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(15);
 
 /// Which conversations.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -65,12 +65,12 @@ pub(super) struct ChangeParams {
 #[utoipa::path(get, path = "/api/conversations", tag = "conversations", params(ListParams),
     responses((status = 200, body = List<Conversation>)))]
 pub(super) async fn list(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     caller: Caller,
-    Params(params): Params<ListParams>,
+    QueryParams(params): QueryParams<ListParams>,
 ) -> Result<Json<List<Conversation>>, ApiError> {
     let words = params.q.as_deref().filter(|words| !words.is_empty());
-    let wanted = Wanted {
+    let query = ConversationQuery {
         user: &caller.id,
         archived: match params.archived.unwrap_or(Archived::False) {
             Archived::True => Some(true),
@@ -81,7 +81,7 @@ pub(super) async fn list(
         before: params.cursor.as_deref().map_or(Ok(TimeCursor::newest()), TimeCursor::decode)?,
         limit: limit(params.limit)?,
     };
-    let page = conversations::page(&api.pool, wanted).await?;
+    let page = conversations::page(&api.pool, query).await?;
     let next_cursor = page.next.map(|cursor| cursor.encode());
     Ok(Json(List { data: page.rows.into_iter().map(Conversation::from).collect(), next_cursor }))
 }
@@ -91,44 +91,44 @@ pub(super) async fn list(
     params(("id" = Uuid, Path, description = "The conversation")),
     responses((status = 200, body = Conversation)))]
 pub(super) async fn one(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     caller: Caller,
     PathId(id): PathId,
 ) -> Result<Json<Conversation>, ApiError> {
-    readable(&api, &caller, ConversationId(id)).await.map(|row| Json(row.into()))
+    readable_conversation(&api, &caller, ConversationId(id)).await.map(|row| Json(row.into()))
 }
 
 /// The conversation, if the caller may read it.
-pub(super) async fn readable(
-    api: &Api,
+pub(super) async fn readable_conversation(
+    api: &ApiState,
     caller: &Caller,
     id: ConversationId,
-) -> Result<conversations::Conversation, ApiError> {
+) -> Result<conversations::ConversationRecord, ApiError> {
     let row = conversations::by_id(&api.pool, id).await?;
     row.filter(|row| caller.may_read(&row.user_id)).ok_or_else(ApiError::not_found)
 }
 
 /// Waits until a change can be seen: for the gateway, which answers a change with what came of it. The conversation; 204 if
 /// it is deleted; 202 if the change is not here yet.
-pub(super) async fn change(
-    State(api): State<Arc<Api>>,
+pub(super) async fn await_change(
+    State(api): State<Arc<ApiState>>,
     caller: Caller,
     PathId(id): PathId,
-    Params(params): Params<ChangeParams>,
+    QueryParams(params): QueryParams<ChangeParams>,
 ) -> Result<Response, ApiError> {
     let id = ConversationId(id);
     let change = match params.change_id {
         Some(change_id) => {
-            Change::Changed { change_id: ChangeId(change_id), title: params.title, archived: params.archived }
+            ExpectedChange::Changed { change_id: ChangeId(change_id), title: params.title, archived: params.archived }
         }
-        None => Change::Deleted,
+        None => ExpectedChange::Deleted,
     };
-    let patience = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + CHANGE_TIMEOUT;
     while !conversations::has_change(&api.pool, id, change).await? {
-        if Instant::now() >= patience {
+        if Instant::now() >= deadline {
             return Ok(StatusCode::ACCEPTED.into_response());
         }
-        sleep(BETWEEN).await;
+        sleep(POLL_INTERVAL).await;
     }
     match conversations::by_id(&api.pool, id).await? {
         None => Ok(StatusCode::NO_CONTENT.into_response()),

@@ -19,14 +19,14 @@ pub(super) fn access_token(headers: &HeaderMap) -> Option<&str> {
 
 /// The refresh token in these headers.
 pub(super) fn refresh_token(headers: &HeaderMap) -> Option<RefreshToken> {
-    RefreshToken::read(cookie(headers, REFRESH)?)
+    RefreshToken::decode(cookie(headers, REFRESH)?)
 }
 
 /// The cookies of a session.
-pub(super) fn of(session: &Session, request: &HeaderMap) -> HeaderMap {
+pub(super) fn session_cookies(session: &Session, request: &HeaderMap) -> HeaderMap {
     let now = OffsetDateTime::now_utc();
     let seconds = |until: OffsetDateTime| (until - now).whole_seconds().max(0);
-    let refresh = session.refresh_token.text();
+    let refresh = session.refresh_token.encode();
     set(
         request,
         [
@@ -37,7 +37,7 @@ pub(super) fn of(session: &Session, request: &HeaderMap) -> HeaderMap {
 }
 
 /// No cookies any more.
-pub(super) fn none(request: &HeaderMap) -> HeaderMap {
+pub(super) fn expired_cookies(request: &HeaderMap) -> HeaderMap {
     set(request, [(ACCESS, "", "/", 0), (REFRESH, "", REFRESH_PATH, 0)])
 }
 

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 
 use super::error::ApiError;
-use super::state::Api;
+use super::state::ApiState;
 
 /// The page needs its own script and style, the document, and nothing from anywhere else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; \
@@ -15,7 +15,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 
 /// The public keys that access tokens are signed with: a JSON Web Key Set.
 #[utoipa::path(get, path = "/.well-known/jwks.json", tag = "about", security(()), responses((status = 200, body = Object)))]
-pub(super) async fn keys(State(api): State<Arc<Api>>) -> Response {
+pub(super) async fn keys(State(api): State<Arc<ApiState>>) -> Response {
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "public, max-age=60")];
     (headers, api.keys.published().to_string()).into_response()
 }

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use crate::accounts::AccountError;
 use crate::calendar::CalendarError;
 use crate::cursor::InvalidCursor;
-use crate::policy::disposition::Fault;
+use crate::policy::disposition::DatabaseFault;
 use crate::store;
 
 /// The body of every answer that is an error.
@@ -46,8 +46,8 @@ pub struct ApiError {
     retry_after: Option<u64>,
 }
 
-const INVALID: &str = "invalid_request_error";
-const SERVER: &str = "server_error";
+const INVALID_REQUEST: &str = "invalid_request_error";
+const SERVER_ERROR: &str = "server_error";
 
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, code: &'static str, message: impl Into<String>) -> Self {
@@ -56,23 +56,23 @@ impl ApiError {
 
     /// There is no such route.
     pub fn no_such_route() -> Self {
-        Self::new(StatusCode::NOT_FOUND, INVALID, "unknown_url", "no such route")
+        Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, "unknown_url", "no such route")
     }
 
     /// There is, but not for this method.
     pub fn method_not_allowed() -> Self {
         let message = "this route does not take this method";
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, INVALID, "method_not_allowed", message)
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST, "method_not_allowed", message)
     }
 
     /// It is not there, or not for this caller.
     pub fn not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, INVALID, "not_found", "there is no such thing, or it is not yours")
+        Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, "not_found", "there is no such thing, or it is not yours")
     }
 
     /// A parameter or field is wrong.
     pub fn invalid(param: &'static str, message: impl Into<String>) -> Self {
-        Self { param: Some(param), ..Self::new(StatusCode::BAD_REQUEST, INVALID, "invalid_value", message) }
+        Self { param: Some(param), ..Self::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, "invalid_value", message) }
     }
 
     /// No token.
@@ -103,11 +103,16 @@ impl ApiError {
     }
 
     fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
-        Self { retry_after: Some(2), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, SERVER, code, message) }
+        Self { retry_after: Some(2), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, SERVER_ERROR, code, message) }
     }
 
     fn internal() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER, "internal", "something went wrong here; it is in the log")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            SERVER_ERROR,
+            "internal",
+            "something went wrong here; it is in the log",
+        )
     }
 }
 
@@ -134,7 +139,7 @@ impl From<CalendarError> for ApiError {
 
 impl From<QueryRejection> for ApiError {
     fn from(error: QueryRejection) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, INVALID, "invalid_query", error.body_text())
+        Self::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, "invalid_query", error.body_text())
     }
 }
 
@@ -156,14 +161,14 @@ impl From<JsonRejection> for ApiError {
             StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
             status => status,
         };
-        Self::new(status, INVALID, code, error.body_text())
+        Self::new(status, INVALID_REQUEST, code, error.body_text())
     }
 }
 
 impl From<sqlx::Error> for ApiError {
     fn from(error: sqlx::Error) -> Self {
-        match (store::fault(&error), &error) {
-            (Fault::Unreachable, _) => {
+        match (store::classify(&error), &error) {
+            (DatabaseFault::Unreachable, _) => {
                 tracing::warn!(error = store::describe(&error), "the database is away");
                 Self::unavailable(
                     "database_unavailable",
@@ -171,12 +176,12 @@ impl From<sqlx::Error> for ApiError {
                 )
             }
             // Cancelled, or waited too long for a lock; connections that the server ends or does not take.
-            (Fault::Sqlstate(code), _) if matches!(code.get(..2), Some("08" | "53" | "57" | "55")) => {
+            (DatabaseFault::Sqlstate(code), _) if matches!(code.get(..2), Some("08" | "53" | "57" | "55")) => {
                 tracing::warn!(error = store::describe(&error), "the database could not answer");
                 Self::unavailable("database_unavailable", "the record cannot be read at the moment; try again shortly")
             }
-            (Fault::Sqlstate(code), _) if code == "22021" => {
-                Self::new(StatusCode::BAD_REQUEST, INVALID, "invalid_value", "expected text without U+0000")
+            (DatabaseFault::Sqlstate(code), _) if code == "22021" => {
+                Self::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, "invalid_value", "expected text without U+0000")
             }
             _ => {
                 tracing::error!(error = store::describe(&error), "a query failed");
@@ -199,8 +204,8 @@ impl From<AccountError> for ApiError {
             AccountError::InviteInvalid => {
                 Self::new(StatusCode::FORBIDDEN, "permission_error", "invite_invalid", message)
             }
-            AccountError::NameTaken => Self::new(StatusCode::CONFLICT, INVALID, "name_taken", message),
-            AccountError::NoAccount => Self::new(StatusCode::NOT_FOUND, INVALID, "not_found", message),
+            AccountError::NameTaken => Self::new(StatusCode::CONFLICT, INVALID_REQUEST, "name_taken", message),
+            AccountError::NoAccount => Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, "not_found", message),
             AccountError::Throttled(throttled) => Self {
                 retry_after: Some(throttled.retry_after),
                 ..Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "throttled", message)

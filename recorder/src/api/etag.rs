@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::error::ApiError;
 
 /// Larger than any page is: those with messages stop at so many bytes.
-const MOST_BYTES: usize = 256 << 20;
+const MAX_BODY_BYTES: usize = 256 << 20;
 
 /// Puts an `ETag` on what is read, and answers 304 where the client has it already.
 pub(super) async fn conditional(request: Request, next: Next) -> Response {
@@ -22,7 +22,7 @@ pub(super) async fn conditional(request: Request, next: Next) -> Response {
         return response;
     }
     let (mut head, body) = response.into_parts();
-    let Ok(body) = to_bytes(body, MOST_BYTES).await else { return ApiError::no_such_route().into_response() };
+    let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else { return ApiError::no_such_route().into_response() };
     let hash = Sha256::digest(&body);
     let tag = hash.iter().take(12).fold(String::from("\""), |tag, byte| format!("{tag}{byte:02x}")) + "\"";
     let Ok(tag) = HeaderValue::try_from(tag) else { return Response::from_parts(head, body.into()) };

@@ -22,23 +22,23 @@ use uuid::Uuid;
 
 use super::caller::Caller;
 use super::error::ApiError;
-use super::live::Watcher;
-use super::state::Api;
+use super::live::Subscription;
+use super::state::ApiState;
 use super::views::conversation::Conversation;
 use super::views::usage::{DayOfUsage, UsageCounts};
-use crate::reads::live::{self, Change, KEPT, Place};
+use crate::reads::live::{self, LiveChange, LivePosition, RETENTION};
 use crate::reads::{conversations, usage};
 
 /// A client, or a proxy before it, that hears nothing for long takes the connection for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How many changes are read at once.
-const AT_ONCE: i64 = 500;
+const MAX_CHANGES_PER_READ: i64 = 500;
 
 /// A stream.
-struct Watching {
-    watcher: Watcher,
+struct EventStream {
+    subscription: Subscription,
     pool: PgPool,
-    at: Place,
+    at: LivePosition,
     until: tokio::time::Instant,
 }
 
@@ -51,7 +51,7 @@ struct ChatChanged {
 }
 
 #[derive(Serialize)]
-struct Deleted {
+struct DeletedConversation {
     id: Uuid,
     deleted: bool,
 }
@@ -61,40 +61,41 @@ struct Deleted {
     params(("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was seen")),
     responses((status = 200, description = "Events: chat, conversation, usage and reset", content_type = "text/event-stream", body = String)))]
 pub(super) async fn stream(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     caller: Caller,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
     let horizon = live::horizon(&api.pool).await?;
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
-    let resumed = last.and_then(|id| resume(id, OffsetDateTime::now_utc())).filter(|place| *place <= horizon);
+    let resumed =
+        last.and_then(|id| parse_resumable_id(id, OffsetDateTime::now_utc())).filter(|position| *position <= horizon);
     let at = resumed.unwrap_or(horizon);
-    let watcher = api.live.watch(caller.id.as_str(), at).ok_or_else(ApiError::too_many_streams)?;
+    let subscription = api.live.subscribe(caller.id.as_str(), at).ok_or_else(ApiError::too_many_streams)?;
     let left = u64::try_from(caller.expires - OffsetDateTime::now_utc().unix_timestamp()).unwrap_or(0);
     let until = tokio::time::Instant::now() + Duration::from_secs(left);
-    let watching = Watching { watcher, pool: api.pool.clone(), at, until };
+    let stream = EventStream { subscription, pool: api.pool.clone(), at, until };
     // Whoever comes without a place, or with one that is too old, does not know what it missed.
     let first = if resumed.is_some() {
         Event::default().comment("resumed")
     } else {
-        Event::default().event("reset").id(id_of(at)).data("{}")
+        Event::default().event("reset").id(event_id(at)).data("{}")
     };
-    let changes = unfold(watching, |mut watching| async move {
-        let events = watching.next().await?;
-        Some((iter(events), watching))
+    let changes = unfold(stream, |mut stream| async move {
+        let events = stream.next().await?;
+        Some((iter(events), stream))
     });
     let events = iter([first]).chain(changes.flatten()).map(Ok);
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive")))
 }
 
-impl Watching {
+impl EventStream {
     /// The next events, when there are any. None: the token has expired, or the database is away, and the client has to come
     /// again.
     async fn next(&mut self) -> Option<Vec<Event>> {
         loop {
-            let seen = *self.watcher.seen.borrow_and_update();
-            if seen > self.at {
-                match self.read(seen).await {
+            let known_position = *self.subscription.known_position.borrow_and_update();
+            if known_position > self.at {
+                match self.read(known_position).await {
                     Ok(events) if events.is_empty() => {}
                     Ok(events) => return Some(events),
                     Err(error) => {
@@ -104,27 +105,27 @@ impl Watching {
                 }
                 continue;
             }
-            timeout_at(self.until, self.watcher.seen.changed()).await.ok()?.ok()?;
+            timeout_at(self.until, self.subscription.known_position.changed()).await.ok()?.ok()?;
         }
     }
 
-    async fn read(&mut self, seen: Place) -> Result<Vec<Event>, sqlx::Error> {
-        let user = self.watcher.user.as_str();
-        let changes = live::between(&self.pool, user, (self.at, seen), AT_ONCE).await?;
-        let is_all = changes.len() < usize::try_from(AT_ONCE).unwrap_or(0);
+    async fn read(&mut self, known_position: LivePosition) -> Result<Vec<Event>, sqlx::Error> {
+        let user = self.subscription.user.as_str();
+        let changes = live::changes_between(&self.pool, user, (self.at, known_position), MAX_CHANGES_PER_READ).await?;
+        let is_all = changes.len() < usize::try_from(MAX_CHANGES_PER_READ).unwrap_or(0);
         let Some(last) = changes.last() else {
-            self.at = seen;
+            self.at = known_position;
             return Ok(Vec::new());
         };
-        let at = if is_all { seen } else { last.place };
-        let events = events(&self.pool, user, &changes, &id_of(at)).await?;
+        let at = if is_all { known_position } else { last.position };
+        let events = events(&self.pool, user, &changes, &event_id(at)).await?;
         self.at = at;
         Ok(events)
     }
 }
 
 /// What a client is told of these changes: each thing once, as it is now.
-async fn events(pool: &PgPool, user: &str, changes: &[Change], id: &str) -> Result<Vec<Event>, sqlx::Error> {
+async fn events(pool: &PgPool, user: &str, changes: &[LiveChange], id: &str) -> Result<Vec<Event>, sqlx::Error> {
     let mut events = Vec::new();
     for change in changes {
         if let Some((chat, status)) = &change.chat {
@@ -139,7 +140,7 @@ async fn events(pool: &PgPool, user: &str, changes: &[Change], id: &str) -> Resu
     for id in ids {
         match rows.iter().position(|row| row.conversation_id == id) {
             Some(at) => events.push(event("conversation", &Conversation::from(rows.swap_remove(at)))),
-            None => events.push(event("conversation", &Deleted { id, deleted: true })),
+            None => events.push(event("conversation", &DeletedConversation { id, deleted: true })),
         }
     }
     let days: BTreeSet<time::Date> = changes.iter().map(|change| change.day).collect();
@@ -161,17 +162,17 @@ fn event(name: &str, data: &impl Serialize) -> Event {
 }
 
 /// A place as clients see it, and since when it has been one.
-fn id_of(place: Place) -> String {
-    format!("{}-{}-{}", place.xid, place.number, OffsetDateTime::now_utc().unix_timestamp())
+fn event_id(position: LivePosition) -> String {
+    format!("{}-{}-{}", position.xid, position.number, OffsetDateTime::now_utc().unix_timestamp())
 }
 
 /// The place in an id, if what came after it is still there.
-fn resume(id: &str, now: OffsetDateTime) -> Option<Place> {
+fn parse_resumable_id(id: &str, now: OffsetDateTime) -> Option<LivePosition> {
     let mut parts = id.splitn(3, '-').map(str::parse::<i64>);
     let (xid, number, at) = (parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?);
     let age = now.unix_timestamp().checked_sub(at)?;
-    let is_kept = (-60..KEPT.whole_seconds()).contains(&age) && xid >= 0;
-    is_kept.then_some(Place { xid, number: i32::try_from(number).ok()? })
+    let is_kept = (-60..RETENTION.whole_seconds()).contains(&age) && xid >= 0;
+    is_kept.then_some(LivePosition { xid, number: i32::try_from(number).ok()? })
 }
 
 #[cfg(test)]
@@ -179,13 +180,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_resumed_while_what_came_after_is_kept() {
+    fn a_stream_resumes_only_within_the_retention_of_changes() {
         let now = OffsetDateTime::now_utc();
-        let place = Place { xid: 7, number: 3 };
-        assert_eq!(resume(&id_of(place), now), Some(place));
-        assert_eq!(resume(&id_of(place), now + KEPT + time::Duration::seconds(1)), None);
+        let position = LivePosition { xid: 7, number: 3 };
+        assert_eq!(parse_resumable_id(&event_id(position), now), Some(position));
+        assert_eq!(parse_resumable_id(&event_id(position), now + RETENTION + time::Duration::seconds(1)), None);
         for id in ["", "7", "7-3", "-7-3-1", "x-y-z", "9999999999999999999-1-1"] {
-            assert_eq!(resume(id, now), None, "{id}");
+            assert_eq!(parse_resumable_id(id, now), None, "{id}");
         }
     }
 }

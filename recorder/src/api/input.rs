@@ -13,11 +13,11 @@ use super::error::ApiError;
 
 /// A JSON body.
 #[derive(Debug)]
-pub(super) struct Body<T>(pub(super) T);
+pub(super) struct JsonBody<T>(pub(super) T);
 
 /// The query's parameters.
 #[derive(Debug)]
-pub(super) struct Params<T>(pub(super) T);
+pub(super) struct QueryParams<T>(pub(super) T);
 
 /// A UUID in the path. Whatever else is there is no one's id.
 #[derive(Clone, Copy, Debug)]
@@ -25,9 +25,9 @@ pub(super) struct PathId(pub(super) Uuid);
 
 /// A user's id in the path.
 #[derive(Clone, Debug)]
-pub(super) struct PathUser(pub(super) String);
+pub(super) struct PathUserId(pub(super) String);
 
-impl<S: Send + Sync, T: DeserializeOwned + 'static> FromRequest<S> for Body<T> {
+impl<S: Send + Sync, T: DeserializeOwned + 'static> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
@@ -36,7 +36,7 @@ impl<S: Send + Sync, T: DeserializeOwned + 'static> FromRequest<S> for Body<T> {
     }
 }
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryParams<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
@@ -54,7 +54,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for PathUser {
+impl<S: Send + Sync> FromRequestParts<S> for PathUserId {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
@@ -74,10 +74,10 @@ pub(super) fn limit(asked: Option<u32>) -> Result<i64, ApiError> {
 }
 
 /// Text without what PostgreSQL cannot hold.
-pub(super) fn text<'a>(param: &'static str, text: &'a str, most: usize) -> Result<&'a str, ApiError> {
+pub(super) fn text<'a>(param: &'static str, text: &'a str, max_characters: usize) -> Result<&'a str, ApiError> {
     let length = text.chars().count();
-    if length == 0 || length > most || text.chars().any(char::is_control) {
-        let message = format!("{param}: expected 1 to {most} characters, none of them control characters");
+    if length == 0 || length > max_characters || text.chars().any(char::is_control) {
+        let message = format!("{param}: expected 1 to {max_characters} characters, none of them control characters");
         return Err(ApiError::invalid(param, message));
     }
     Ok(text)

@@ -9,27 +9,27 @@ use sqlx::postgres::PgPool;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep;
 
-use crate::reads::live::{self, Place};
+use crate::reads::live::{self, LivePosition};
 
 /// Streams at once: of all users, and of one.
-const MOST_STREAMS: usize = 1000;
-const MOST_OF_ONE: usize = 8;
+const MAX_STREAMS: usize = 1000;
+const MAX_STREAMS_PER_USER: usize = 8;
 /// How often changes are looked for.
-const BETWEEN: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// How long to wait when the database cannot say.
-const PAUSE: Duration = Duration::from_secs(2);
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Those who watch.
 #[derive(Debug)]
-pub struct Live {
-    watching: Mutex<HashMap<String, Watched>>,
-    places: Arc<Semaphore>,
-    someone: Notify,
+pub struct LiveSubscriptions {
+    subscriptions: Mutex<HashMap<String, UserSubscriptions>>,
+    stream_permits: Arc<Semaphore>,
+    subscriber_added: Notify,
 }
 
 #[derive(Debug)]
-struct Watched {
-    seen: watch::Sender<Place>,
+struct UserSubscriptions {
+    known_position: watch::Sender<LivePosition>,
     streams: usize,
     /// Not looked for yet: what changed between the stream's place and the first look is still to be found.
     is_new: bool,
@@ -37,105 +37,109 @@ struct Watched {
 
 /// A stream's place among those who watch; gone with it.
 #[derive(Debug)]
-pub(super) struct Watcher {
-    live: Arc<Live>,
+pub(super) struct Subscription {
+    live: Arc<LiveSubscriptions>,
     pub(super) user: String,
-    pub(super) seen: watch::Receiver<Place>,
-    _place: OwnedSemaphorePermit,
+    pub(super) known_position: watch::Receiver<LivePosition>,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl Default for Live {
+impl Default for LiveSubscriptions {
     fn default() -> Self {
-        Self { watching: Mutex::default(), places: Arc::new(Semaphore::new(MOST_STREAMS)), someone: Notify::new() }
+        Self {
+            subscriptions: Mutex::default(),
+            stream_permits: Arc::new(Semaphore::new(MAX_STREAMS)),
+            subscriber_added: Notify::new(),
+        }
     }
 }
 
-impl Live {
+impl LiveSubscriptions {
     /// Looks for changes for as long as anyone watches; until the process ends.
     pub async fn run(&self, pool: &PgPool) -> Infallible {
         let mut at = None;
         loop {
-            let (new, known) = self.users();
+            let (new, known) = self.take_users();
             if new.is_empty() && known.is_empty() {
                 at = None;
-                self.someone.notified().await;
+                self.subscriber_added.notified().await;
                 continue;
             }
-            match Self::look(pool, new, known, at).await {
+            match Self::poll_changes(pool, new, known, at).await {
                 Ok((changed, horizon)) => {
                     at = Some(horizon);
-                    self.wake(&changed, horizon);
-                    sleep(BETWEEN).await;
+                    self.notify(&changed, horizon);
+                    sleep(POLL_INTERVAL).await;
                 }
                 Err(error) => {
                     // Whoever was new is known by now, and has not been told: let everyone look.
                     at = None;
                     tracing::warn!(error = crate::store::describe(&error), "changes cannot be looked for");
-                    sleep(PAUSE).await;
+                    sleep(RETRY_INTERVAL).await;
                 }
             }
         }
     }
 
     /// Who has changes, and up to where that is known. Whoever is new may have: its place can lie before the last look's.
-    async fn look(
+    async fn poll_changes(
         pool: &PgPool,
         new: Vec<String>,
         known: Vec<String>,
-        at: Option<Place>,
-    ) -> Result<(Vec<String>, Place), sqlx::Error> {
+        at: Option<LivePosition>,
+    ) -> Result<(Vec<String>, LivePosition), sqlx::Error> {
         let horizon = live::horizon(pool).await?;
         let mut changed = match at {
-            Some(at) => live::changed(pool, &known, (at, horizon)).await?,
+            Some(at) => live::users_with_changes(pool, &known, (at, horizon)).await?,
             None => known,
         };
         changed.extend(new);
         Ok((changed, horizon))
     }
 
-    fn wake(&self, users: &[String], horizon: Place) {
-        let watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
+    fn notify(&self, users: &[String], horizon: LivePosition) {
+        let subscriptions = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
         for user in users {
-            if let Some(watched) = watching.get(user) {
-                watched.seen.send_replace(horizon);
+            if let Some(watched) = subscriptions.get(user) {
+                watched.known_position.send_replace(horizon);
             }
         }
     }
 
     /// Who watches: since now, and since before.
-    fn users(&self) -> (Vec<String>, Vec<String>) {
-        let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
+    fn take_users(&self) -> (Vec<String>, Vec<String>) {
+        let mut subscriptions = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut new, mut known) = (Vec::new(), Vec::new());
-        for (user, watched) in watching.iter_mut() {
+        for (user, watched) in subscriptions.iter_mut() {
             let list = if std::mem::take(&mut watched.is_new) { &mut new } else { &mut known };
             list.push(user.clone());
         }
         (new, known)
     }
 
-    pub(super) fn watch(self: &Arc<Self>, user: &str, from: Place) -> Option<Watcher> {
-        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
-        let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Watched { seen: watch::Sender::new(from), streams: 0, is_new: true };
-        let watched = watching.entry(user.to_owned()).or_insert_with(new);
-        if watched.streams == MOST_OF_ONE {
+    pub(super) fn subscribe(self: &Arc<Self>, user: &str, from: LivePosition) -> Option<Subscription> {
+        let position = Arc::clone(&self.stream_permits).try_acquire_owned().ok()?;
+        let mut subscriptions = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || UserSubscriptions { known_position: watch::Sender::new(from), streams: 0, is_new: true };
+        let watched = subscriptions.entry(user.to_owned()).or_insert_with(new);
+        if watched.streams == MAX_STREAMS_PER_USER {
             return None;
         }
         watched.streams += 1;
-        let seen = watched.seen.subscribe();
-        drop(watching);
-        self.someone.notify_one();
-        Some(Watcher { live: Arc::clone(self), user: user.to_owned(), seen, _place: place })
+        let known_position = watched.known_position.subscribe();
+        drop(subscriptions);
+        self.subscriber_added.notify_one();
+        Some(Subscription { live: Arc::clone(self), user: user.to_owned(), known_position, _permit: position })
     }
 }
 
-impl Drop for Watcher {
+impl Drop for Subscription {
     fn drop(&mut self) {
-        let mut watching = self.live.watching.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(watched) = watching.get_mut(&self.user) {
+        let mut subscriptions = self.live.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watched) = subscriptions.get_mut(&self.user) {
             watched.streams -= 1;
             if watched.streams == 0 {
-                watching.remove(&self.user);
+                subscriptions.remove(&self.user);
             }
         }
     }
@@ -146,17 +150,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_user_has_so_many_streams_and_places_come_back() {
-        let live = Arc::new(Live::default());
-        let at = Place { xid: 1, number: 0 };
-        let streams: Vec<_> = (0..MOST_OF_ONE).map(|_| live.watch("ann", at).unwrap()).collect();
-        assert!(live.watch("ann", at).is_none());
-        assert!(live.watch("bob", at).is_some());
-        assert_eq!(live.users(), (vec!["ann".to_owned()], vec![]));
-        assert_eq!(live.users(), (vec![], vec!["ann".to_owned()]));
+    async fn a_user_has_a_limited_number_of_streams_and_a_closed_stream_frees_its_permit() {
+        let live = Arc::new(LiveSubscriptions::default());
+        let at = LivePosition { xid: 1, number: 0 };
+        let streams: Vec<_> = (0..MAX_STREAMS_PER_USER).map(|_| live.subscribe("ann", at).unwrap()).collect();
+        assert!(live.subscribe("ann", at).is_none());
+        assert!(live.subscribe("bob", at).is_some());
+        assert_eq!(live.take_users(), (vec!["ann".to_owned()], vec![]));
+        assert_eq!(live.take_users(), (vec![], vec!["ann".to_owned()]));
         drop(streams);
-        assert_eq!(live.users(), (vec![], vec![]));
-        let _stream = live.watch("ann", at).unwrap();
-        assert_eq!(live.users(), (vec!["ann".to_owned()], vec![]), "who comes back is new");
+        assert_eq!(live.take_users(), (vec![], vec![]));
+        let _stream = live.subscribe("ann", at).unwrap();
+        assert_eq!(live.take_users(), (vec!["ann".to_owned()], vec![]), "who comes back is new");
     }
 }

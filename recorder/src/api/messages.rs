@@ -9,10 +9,10 @@ use shared::id::ConversationId;
 use utoipa::{IntoParams, ToSchema};
 
 use super::caller::Caller;
-use super::conversations::readable;
+use super::conversations::readable_conversation;
 use super::error::ApiError;
-use super::input::{Params, PathId, limit};
-use super::state::Api;
+use super::input::{PathId, QueryParams, limit};
+use super::state::ApiState;
 use super::views::chat::Chat;
 use super::views::message::{Message, Messages};
 use crate::cursor::IdCursor;
@@ -45,18 +45,18 @@ pub(super) enum OrderName {
     params(("id" = uuid::Uuid, Path, description = "The conversation"), ListParams),
     responses((status = 200, body = Messages)))]
 pub(super) async fn list(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     caller: Caller,
     PathId(id): PathId,
-    Params(params): Params<ListParams>,
+    QueryParams(params): QueryParams<ListParams>,
 ) -> Result<Json<Messages>, ApiError> {
     let limit = limit(params.limit)?;
     let (order, first) = match params.order.unwrap_or(OrderName::Asc) {
-        OrderName::Asc => (messages::Order::Ascending, IdCursor::first()),
-        OrderName::Desc => (messages::Order::Descending, IdCursor::last()),
+        OrderName::Asc => (messages::SortOrder::Ascending, IdCursor::first()),
+        OrderName::Desc => (messages::SortOrder::Descending, IdCursor::last()),
     };
     let after = params.cursor.as_deref().map_or(Ok(first), IdCursor::decode)?;
-    let conversation = readable(&api, &caller, ConversationId(id)).await?;
+    let conversation = readable_conversation(&api, &caller, ConversationId(id)).await?;
     let of = (ConversationId(id), conversation.user_id.as_str());
     let (rows, has_more) = messages::page(&api.pool, of, order, after, limit).await?;
     let last = rows.last().filter(|_| has_more).map(|row| IdCursor { id: row.chat_id, number: row.position });

@@ -26,12 +26,12 @@ use super::{admin, auth, chats, conversations, docs, events, gateway_routes, mes
         document, docs::keys
     ),
     components(schemas(ErrorBody, ErrorFields)),
-    modifiers(&Habits)
+    modifiers(&CommonResponses)
 )]
-struct Api;
+struct ApiDocument;
 
 /// What all routes have in common.
-struct Habits;
+struct CommonResponses;
 
 /// The answers that are no success, which any route may give.
 const ERRORS: [(&str, &str); 8] = [
@@ -53,10 +53,10 @@ pub(super) async fn document() -> Json<Document> {
 
 /// The document.
 pub fn openapi_document() -> Document {
-    Api::openapi()
+    ApiDocument::openapi()
 }
 
-impl Modify for Habits {
+impl Modify for CommonResponses {
     fn modify(&self, document: &mut Document) {
         let components = document.components.get_or_insert_with(Default::default);
         let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();

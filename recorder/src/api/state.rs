@@ -2,37 +2,38 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use shared::client_address::Trusted;
+use shared::client_address::TrustedProxies;
+use shared::credentials;
 use shared::issuer::Issuer;
 use shared::token::{Claims, TokenError, Verifier};
 use sqlx::postgres::PgPool;
 
-use super::live::Live;
+use super::live::LiveSubscriptions;
 use crate::accounts::Accounts;
 
 /// What the routes need.
 #[derive(Debug)]
-pub struct Api {
+pub struct ApiState {
     /// The database, for reading.
     pub pool: PgPool,
     /// Who may do what.
     pub accounts: Accounts,
     /// Who asks.
-    pub keys: Keys,
+    pub keys: TokenKeys,
     /// Whose word is taken for where a request came from.
-    pub trusted: Trusted,
+    pub trusted: TrustedProxies,
     /// Those who watch.
-    pub live: Arc<Live>,
+    pub live: Arc<LiveSubscriptions>,
 }
 
 /// The public keys of the moment, as a verifier and as they are published; and those of an identity provider outside.
 #[derive(Debug)]
-pub struct Keys {
+pub struct TokenKeys {
     ours: RwLock<(Arc<Verifier>, Arc<str>)>,
     issuer: Option<Arc<Issuer>>,
 }
 
-impl Keys {
+impl TokenKeys {
     /// Keys to begin with.
     pub fn new(verifier: Verifier, published: &str, issuer: Option<Arc<Issuer>>) -> Self {
         Self { ours: RwLock::new((Arc::new(verifier), published.into())), issuer }
@@ -45,10 +46,7 @@ impl Keys {
 
     pub(super) fn verify(&self, token: &str) -> Result<Claims, TokenError> {
         let ours = Arc::clone(&self.ours.read().unwrap_or_else(PoisonError::into_inner).0);
-        match (ours.verify(token), &self.issuer) {
-            (Err(TokenError::Invalid), Some(issuer)) => issuer.verify(token),
-            (verified, _) => verified,
-        }
+        credentials::verify(token, &ours, self.issuer.as_deref())
     }
 
     pub(super) fn published(&self) -> Arc<str> {

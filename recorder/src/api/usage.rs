@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
-use super::caller::{Admin, Caller};
+use super::caller::{AdminCaller, Caller};
 use super::error::ApiError;
-use super::input::{Params, PathUser};
-use super::state::Api;
-use super::users::subject;
+use super::input::{PathUserId, QueryParams};
+use super::state::ApiState;
+use super::users::authorized_user;
 use super::views::usage::UsageCounts;
-use crate::calendar::{self, Range};
-use crate::projection::usage_stats::Counts;
-use crate::reads::usage::{Group, OTHER, Row, pieces};
+use crate::calendar::{self, DateRange};
+use crate::projection::usage_stats::UsageTotals;
+use crate::reads::usage::{OTHER_KEY, UsageGroup, UsageRow, bucket_totals};
 
 /// Which usage, and how it is cut.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -114,12 +114,12 @@ pub(super) struct GroupOfUsage {
     params(("id" = String, Path, description = "The user's id, or `me`"), UsageParams),
     responses((status = 200, body = Usage)))]
 pub(super) async fn of_user(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     caller: Caller,
-    PathUser(id): PathUser,
-    Params(params): Params<UsageParams>,
+    PathUserId(id): PathUserId,
+    QueryParams(params): QueryParams<UsageParams>,
 ) -> Result<Json<Usage>, ApiError> {
-    let id = subject(&caller, id)?;
+    let id = authorized_user(&caller, id)?;
     if params.group == Some(GroupName::User) {
         return Err(ApiError::invalid("group", "group: expected none or model; by user is for all users together"));
     }
@@ -130,36 +130,36 @@ pub(super) async fn of_user(
 #[utoipa::path(get, path = "/api/admin/usage", tag = "admin", params(UsageParams),
     responses((status = 200, body = Usage)))]
 pub(super) async fn of_all(
-    State(api): State<Arc<Api>>,
-    _: Admin,
-    Params(params): Params<UsageParams>,
+    State(api): State<Arc<ApiState>>,
+    _: AdminCaller,
+    QueryParams(params): QueryParams<UsageParams>,
 ) -> Result<Json<Usage>, ApiError> {
     read(&api, None, &params).await
 }
 
-async fn read(api: &Api, user: Option<&str>, params: &UsageParams) -> Result<Json<Usage>, ApiError> {
+async fn read(api: &ApiState, user: Option<&str>, params: &UsageParams) -> Result<Json<Usage>, ApiError> {
     let tz = params.tz.as_deref().unwrap_or("UTC");
     let (bucket, group) = (params.bucket.unwrap_or_default(), params.group.unwrap_or_default());
     let (from, to) = (params.from.as_deref(), params.to.as_deref());
-    let range = calendar::range(&calendar::zone(tz)?, from, to, bucket.into(), OffsetDateTime::now_utc())?;
-    let starts: Vec<_> = range.pieces.iter().map(|piece| piece.start).collect();
-    let end = range.pieces.last().map_or(OffsetDateTime::UNIX_EPOCH, |piece| piece.end);
-    let rows = pieces(&api.pool, user, (&starts, end), group.into()).await?;
+    let range = calendar::date_range(&calendar::time_zone(tz)?, from, to, bucket.into(), OffsetDateTime::now_utc())?;
+    let starts: Vec<_> = range.buckets.iter().map(|piece| piece.start).collect();
+    let end = range.buckets.last().map_or(OffsetDateTime::UNIX_EPOCH, |piece| piece.end);
+    let rows = bucket_totals(&api.pool, user, (&starts, end), group.into()).await?;
     Ok(Json(usage(&range, tz, (bucket, group), &rows)))
 }
 
-fn usage(range: &Range, tz: &str, (bucket, group): (BucketName, GroupName), rows: &[Row]) -> Usage {
-    let (mut total, mut keys) = (Counts::default(), BTreeMap::<Option<&str>, Counts>::new());
+fn usage(range: &DateRange, tz: &str, (bucket, group): (BucketName, GroupName), rows: &[UsageRow]) -> Usage {
+    let (mut total, mut keys) = (UsageTotals::default(), BTreeMap::<Option<&str>, UsageTotals>::new());
     for row in rows {
         total += row.counts;
         *keys.entry(row.key.as_deref()).or_default() += row.counts;
     }
     let mut groups: Vec<_> = if group == GroupName::None { Vec::new() } else { keys.into_iter().collect() };
-    let tokens = |counts: &Counts| counts.total_tokens + counts.estimated_total_tokens;
+    let tokens = |counts: &UsageTotals| counts.total_tokens + counts.estimated_total_tokens;
     groups.sort_by_key(|(key, counts)| {
-        (*key == Some(OTHER), std::cmp::Reverse((tokens(counts), counts.api_calls)), key.map(str::to_owned))
+        (*key == Some(OTHER_KEY), std::cmp::Reverse((tokens(counts), counts.api_calls)), key.map(str::to_owned))
     });
-    let of = |piece: &calendar::Piece, key: Option<&str>, counts: Counts| BucketOfUsage {
+    let of = |piece: &calendar::BucketRange, key: Option<&str>, counts: UsageTotals| BucketOfUsage {
         start: piece.start,
         end: piece.end,
         label: piece.label.clone(),
@@ -167,15 +167,15 @@ fn usage(range: &Range, tz: &str, (bucket, group): (BucketName, GroupName), rows
         counts: counts.into(),
     };
     let buckets = if group == GroupName::None {
-        let mut sums = vec![Counts::default(); range.pieces.len()];
+        let mut sums = vec![UsageTotals::default(); range.buckets.len()];
         for row in rows {
-            if let Some(sum) = sums.get_mut(row.piece) {
+            if let Some(sum) = sums.get_mut(row.bucket) {
                 *sum += row.counts;
             }
         }
-        range.pieces.iter().zip(sums).map(|(piece, counts)| of(piece, None, counts)).collect()
+        range.buckets.iter().zip(sums).map(|(piece, counts)| of(piece, None, counts)).collect()
     } else {
-        let piece = |row: &Row| Some(of(range.pieces.get(row.piece)?, row.key.as_deref(), row.counts));
+        let piece = |row: &UsageRow| Some(of(range.buckets.get(row.bucket)?, row.key.as_deref(), row.counts));
         rows.iter().filter_map(piece).collect()
     };
     Usage {
@@ -204,7 +204,7 @@ impl From<BucketName> for calendar::Bucket {
     }
 }
 
-impl From<GroupName> for Group {
+impl From<GroupName> for UsageGroup {
     fn from(name: GroupName) -> Self {
         match name {
             GroupName::None => Self::None,

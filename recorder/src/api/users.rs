@@ -10,8 +10,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::caller::Caller;
 use super::error::ApiError;
-use super::input::{Params, PathUser};
-use super::state::Api;
+use super::input::{PathUserId, QueryParams};
+use super::state::ApiState;
 use super::views::usage::{DayOfUsage, UsageCounts};
 use super::views::user::User;
 use crate::reads;
@@ -51,12 +51,12 @@ pub(super) async fn me(caller: Caller) -> Json<User> {
     params(("id" = String, Path, description = "The user's id, or `me`"), ProfileParams),
     responses((status = 200, body = Profile)))]
 pub(super) async fn profile(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     caller: Caller,
-    PathUser(id): PathUser,
-    Params(params): Params<ProfileParams>,
+    PathUserId(id): PathUserId,
+    QueryParams(params): QueryParams<ProfileParams>,
 ) -> Result<Json<Profile>, ApiError> {
-    let id = subject(&caller, id)?;
+    let id = authorized_user(&caller, id)?;
     let user = users::by_id(&api.pool, &id).await?;
     let today = OffsetDateTime::now_utc().date();
     let first = today.checked_sub(Duration::days(DAYS - 1)).unwrap_or(today);
@@ -70,7 +70,7 @@ pub(super) async fn profile(
 }
 
 /// Whose record is asked for, if the caller may read it.
-pub(super) fn subject(caller: &Caller, id: String) -> Result<String, ApiError> {
+pub(super) fn authorized_user(caller: &Caller, id: String) -> Result<String, ApiError> {
     let id = if id == "me" { caller.id.as_str().to_owned() } else { id };
     if caller.may_read(&id) { Ok(id) } else { Err(ApiError::not_found()) }
 }
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn days_without_use_are_zeros() {
+    fn days_without_usage_are_listed_as_zeros() {
         let days = [(date!(2026 - 11 - 23), 7), (date!(2026 - 11 - 25), 1)];
         let all = with_zeros(&days, date!(2026 - 11 - 22), date!(2026 - 11 - 24));
         assert_eq!(all.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [0, 7, 0, 1]);

@@ -13,19 +13,19 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::health::{self, Surface};
+use crate::health::{self, HealthState};
 use crate::metrics::Metrics;
-use crate::pipeline::consume::Consume;
-use crate::pipeline::consumer_watchdog::Watchdog;
-use crate::pipeline::orphans::{Orphans, Rules};
-use crate::policy::batch::Limits;
+use crate::pipeline::consume::Pipeline;
+use crate::pipeline::consumer_watchdog::ConsumerWatchdog;
+use crate::pipeline::orphans::{OrphanPolicy, OrphanReaper};
+use crate::policy::batch::BatchLimits;
 use crate::source::{self, Source};
 use crate::store;
 
 /// One connection for the pipeline, one for what asks whether the database is there, two each for
 /// what looks for orphans and what looks after the consumer.
 const CONNECTIONS: u32 = 6;
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let pool = store::connect(config.database_url()?, CONNECTIONS).map_err(|_| {
@@ -35,7 +35,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let _log = config.log.start();
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    tasks.spawn(stop_when_asked(stop.clone()));
+    tasks.spawn(cancel_on_signal(stop.clone()));
 
     let listener = TcpListener::bind(config.listen)
         .await
@@ -43,7 +43,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let broker = source::connect(&nats_url).await.context("NATS_URL cannot be used")?;
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::register(&mut registry));
-    let surface = Surface {
+    let health_state = HealthState {
         registry: Arc::new(registry),
         metrics: Arc::clone(&metrics),
         pool: pool.clone(),
@@ -52,11 +52,11 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(address = %listener.local_addr()?, batch = ?config.batch, "listening");
 
     let http_stop = CancellationToken::new();
-    let http = health::serve(listener, surface, http_stop.clone());
+    let http = health::serve(listener, health_state, http_stop.clone());
     tasks.spawn(async move { http.await.context("the HTTP listener failed") });
     tasks.spawn(async move {
-        if stop.run_until_cancelled(migrated(&pool)).await.transpose()?.is_some() {
-            record((config.batch, config.orphans), broker, pool, metrics, stop).await?;
+        if stop.run_until_cancelled(wait_until_migrated(&pool)).await.transpose()?.is_some() {
+            run_workers((config.batch, config.orphans), broker, pool, metrics, stop).await?;
         }
         http_stop.cancel();
         Ok(())
@@ -69,34 +69,35 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
 }
 
 /// Records, and looks after what recording needs. If one of the workers dies, all end.
-async fn record(
-    (limits, rules): (Limits, Rules),
+async fn run_workers(
+    (limits, orphan_policy): (BatchLimits, OrphanPolicy),
     broker: Client,
     pool: PgPool,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut workers = JoinSet::new();
-    let orphans = Orphans::new(broker.clone(), pool.clone(), Arc::clone(&metrics), rules).run(stop.clone());
+    let orphans =
+        OrphanReaper::new(broker.clone(), pool.clone(), Arc::clone(&metrics), orphan_policy).run(stop.clone());
     workers.spawn(async move {
         orphans.await;
         Ok(())
     });
-    let watchdog = Watchdog::new(broker.clone(), pool.clone(), Arc::clone(&metrics));
+    let watchdog = ConsumerWatchdog::new(broker.clone(), pool.clone(), Arc::clone(&metrics));
     let watching = watchdog.clone().run(stop.clone());
     workers.spawn(async move {
         watching.await;
         Ok(())
     });
-    let consume = Consume::new(Source::new(broker, limits), watchdog, pool, metrics, stop);
-    workers.spawn(consume.run());
+    let pipeline = Pipeline::new(Source::new(broker, limits), watchdog, pool, metrics, stop);
+    workers.spawn(pipeline.run());
     while let Some(ended) = workers.join_next().await {
         ended.context("a worker of the recorder died")??;
     }
     Ok(())
 }
 
-async fn stop_when_asked(stop: CancellationToken) -> anyhow::Result<()> {
+async fn cancel_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
     shared::shutdown::requested().await.context("signals cannot be listened to")?;
     tracing::info!("stopping after the batch in hand");
     stop.cancel();
@@ -104,13 +105,13 @@ async fn stop_when_asked(stop: CancellationToken) -> anyhow::Result<()> {
 }
 
 /// Waits for a database that is merely away; refuses one without our tables.
-async fn migrated(pool: &PgPool) -> anyhow::Result<()> {
+async fn wait_until_migrated(pool: &PgPool) -> anyhow::Result<()> {
     loop {
         match store::missing_migrations(pool).await {
             Ok(none) if none.is_empty() => return Ok(()),
             Ok(missing) => bail!("the database lacks migrations {missing:?}: expected `recorder migrate` to have run"),
             Err(error) => tracing::warn!(error = store::describe(&error), "waiting for the database"),
         }
-        sleep(PAUSE).await;
+        sleep(RETRY_INTERVAL).await;
     }
 }

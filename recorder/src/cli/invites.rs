@@ -14,7 +14,7 @@ use crate::cursor::TimeCursor;
 use crate::store::invite_codes::{self, Invite};
 
 /// How many are read at once.
-const AT_ONCE: i64 = 500;
+const PAGE_ROWS: i64 = 500;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum InvitesCommand {
@@ -66,12 +66,12 @@ pub(super) async fn run(command: InvitesCommand, config: &Config) -> anyhow::Res
             };
             let created = invite_codes::create(&pool, &invite, &code.hash()).await;
             created.context("the invite could not be made")?;
-            print(code.text())
+            print(code.as_str())
         }
         InvitesCommand::List => {
             let mut before = TimeCursor::newest();
             loop {
-                let page = invite_codes::page(&pool, before, AT_ONCE).await.context("invites could not be read")?;
+                let page = invite_codes::page(&pool, before, PAGE_ROWS).await.context("invites could not be read")?;
                 for invite in &page {
                     print(&line(invite, now)?)?;
                 }

@@ -20,10 +20,10 @@ use shared::token::{KeySet, PublicKey};
 
 use super::output::print;
 
-const PRIVATE: &str = "signing-key.pem";
-const PUBLIC: &str = "jwks.json";
+const PRIVATE_KEY_FILE: &str = "signing-key.pem";
+const PUBLIC_KEYS_FILE: &str = "jwks.json";
 /// The next private key, which signs nothing yet.
-const NEXT: &str = "next-signing-key.pem";
+const NEXT_PRIVATE_KEY_FILE: &str = "next-signing-key.pem";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysCommand {
@@ -65,10 +65,10 @@ pub(super) fn run(command: &KeysCommand) -> anyhow::Result<()> {
 
 fn create(dir: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
-    let private = dir.join(PRIVATE);
+    let private = dir.join(PRIVATE_KEY_FILE);
     let made = write_new(&private, 0o600, &new_key()?)?;
     let key = public_key_of(&private)?;
-    let public = dir.join(PUBLIC);
+    let public = dir.join(PUBLIC_KEYS_FILE);
     // An existing set may hold more keys than this one: keys change by being both in it for a while.
     let published = write_new(&public, 0o644, text(&KeySet { keys: vec![key.clone()] })?.as_bytes())?;
     if !published_in(&public).is_ok_and(|set| set.keys.contains(&key)) {
@@ -81,7 +81,7 @@ fn create(dir: &Path) -> anyhow::Result<()> {
 }
 
 fn stage(dir: &Path) -> anyhow::Result<()> {
-    let (next, public) = (dir.join(NEXT), dir.join(PUBLIC));
+    let (next, public) = (dir.join(NEXT_PRIVATE_KEY_FILE), dir.join(PUBLIC_KEYS_FILE));
     let mut set = published_in(&public)?;
     let made = write_new(&next, 0o600, &new_key()?)?;
     let key = public_key_of(&next)?;
@@ -95,7 +95,8 @@ fn stage(dir: &Path) -> anyhow::Result<()> {
 }
 
 fn switch(dir: &Path) -> anyhow::Result<()> {
-    let (next, private, public) = (dir.join(NEXT), dir.join(PRIVATE), dir.join(PUBLIC));
+    let (next, private, public) =
+        (dir.join(NEXT_PRIVATE_KEY_FILE), dir.join(PRIVATE_KEY_FILE), dir.join(PUBLIC_KEYS_FILE));
     let key = public_key_of(&next).context("there is no next key: recorder keys stage makes one")?;
     if !published_in(&public)?.keys.contains(&key) {
         bail!("{} does not hold the public key of {}: recorder keys stage", public.display(), next.display());
@@ -109,7 +110,8 @@ fn switch(dir: &Path) -> anyhow::Result<()> {
 }
 
 fn retire(dir: &Path) -> anyhow::Result<()> {
-    let (private, public, next) = (dir.join(PRIVATE), dir.join(PUBLIC), dir.join(NEXT));
+    let (private, public, next) =
+        (dir.join(PRIVATE_KEY_FILE), dir.join(PUBLIC_KEYS_FILE), dir.join(NEXT_PRIVATE_KEY_FILE));
     if next.exists() {
         bail!("{} is there and signs nothing yet: recorder keys switch comes first", next.display());
     }
@@ -185,7 +187,7 @@ fn sync_directory(dir: &Path) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use shared::token::{Claims, ISSUER, Minter, Verifier};
+    use shared::token::{Claims, ISSUER, TokenSigner, Verifier};
 
     use super::*;
 
@@ -195,46 +197,46 @@ mod tests {
         let command = KeysCommand::Create { dir: dir.path().join("keys") };
         run(&command).unwrap();
         let read = |name| fs::read_to_string(dir.path().join("keys").join(name)).unwrap();
-        let (pem, jwks) = (read(PRIVATE), read(PUBLIC));
+        let (pem, jwks) = (read(PRIVATE_KEY_FILE), read(PUBLIC_KEYS_FILE));
         run(&command).unwrap();
-        assert_eq!((&pem, &jwks), (&read(PRIVATE), &read(PUBLIC)), "existing keys are kept");
+        assert_eq!((&pem, &jwks), (&read(PRIVATE_KEY_FILE), &read(PUBLIC_KEYS_FILE)), "existing keys are kept");
         let mode = std::os::unix::fs::PermissionsExt::mode(
-            &fs::metadata(dir.path().join("keys").join(PRIVATE)).unwrap().permissions(),
+            &fs::metadata(dir.path().join("keys").join(PRIVATE_KEY_FILE)).unwrap().permissions(),
         );
         assert_eq!(mode & 0o777, 0o600);
 
         let sub = "u1".parse().unwrap();
         let claims = Claims { iss: ISSUER.into(), sub, iat: 0, exp: 4_000_000_000, role: None, sid: None };
-        let token = Minter::from_pem(&public_key(&pem).unwrap().kid, &pem).unwrap().mint(&claims).unwrap();
+        let token = TokenSigner::from_pem(&public_key(&pem).unwrap().kid, &pem).unwrap().sign(&claims).unwrap();
         assert_eq!(Verifier::from_jwks(&jwks).unwrap().verify(&token).unwrap(), claims);
     }
 
     #[test]
-    fn a_key_is_changed_in_three_steps_that_each_leave_something_good() {
+    fn each_step_of_a_key_rotation_leaves_usable_keys() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        let keys = || published_in(&at(PUBLIC)).unwrap().keys;
+        let keys = || published_in(&at(PUBLIC_KEYS_FILE)).unwrap().keys;
         let here = || dir.path().to_owned();
         run(&KeysCommand::Create { dir: here() }).unwrap();
-        let old = public_key_of(&at(PRIVATE)).unwrap();
+        let old = public_key_of(&at(PRIVATE_KEY_FILE)).unwrap();
         assert!(run(&KeysCommand::Switch { dir: here() }).unwrap_err().to_string().contains("recorder keys stage"));
 
         run(&KeysCommand::Stage { dir: here() }).unwrap();
         run(&KeysCommand::Stage { dir: here() }).unwrap();
-        let new = public_key_of(&at(NEXT)).unwrap();
+        let new = public_key_of(&at(NEXT_PRIVATE_KEY_FILE)).unwrap();
         assert_eq!(keys(), [old.clone(), new.clone()]);
-        assert_eq!(public_key_of(&at(PRIVATE)).unwrap(), old, "it signs nothing yet");
+        assert_eq!(public_key_of(&at(PRIVATE_KEY_FILE)).unwrap(), old, "it signs nothing yet");
         assert!(run(&KeysCommand::Retire { dir: here() }).is_err(), "the next one would be lost");
 
         run(&KeysCommand::Switch { dir: here() }).unwrap();
-        assert_eq!((public_key_of(&at(PRIVATE)).unwrap(), keys()), (new.clone(), vec![old, new.clone()]));
+        assert_eq!((public_key_of(&at(PRIVATE_KEY_FILE)).unwrap(), keys()), (new.clone(), vec![old, new.clone()]));
         run(&KeysCommand::Retire { dir: here() }).unwrap();
         run(&KeysCommand::Retire { dir: here() }).unwrap();
         assert_eq!(keys(), [new]);
-        assert!(!at(NEXT).exists());
+        assert!(!at(NEXT_PRIVATE_KEY_FILE).exists());
 
         // What someone else published instead is not made worse.
-        fs::write(at(PUBLIC), r#"{"keys": []}"#).unwrap();
+        fs::write(at(PUBLIC_KEYS_FILE), r#"{"keys": []}"#).unwrap();
         assert!(run(&KeysCommand::Retire { dir: here() }).is_err());
     }
 }

@@ -2,8 +2,8 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::rebuild::reprojection::Done;
-use crate::rebuild::{Phase, Tell};
+use crate::rebuild::reprojection::ReprojectionStats;
+use crate::rebuild::{ProgressListener, RebuildPhase};
 
 pub(super) struct Progress(ProgressBar);
 
@@ -18,17 +18,17 @@ impl Progress {
     }
 }
 
-impl Tell for Progress {
-    fn phase(&self, phase: Phase) {
+impl ProgressListener for Progress {
+    fn phase_started(&self, phase: RebuildPhase) {
         let (template, message) = match phase {
-            Phase::Projecting { events } => {
+            RebuildPhase::Projecting { events } => {
                 self.0.set_length(events);
                 ("{msg} {wide_bar} {human_pos} of {human_len} events, {per_sec}, {eta} left", "projecting")
             }
-            Phase::CarryingOver => ("{spinner} {msg} {elapsed}", "taking over what is older than the log"),
-            Phase::Indexing => ("{spinner} {msg} {elapsed}", "making the indexes"),
-            Phase::Swapping => ("{spinner} {msg} {elapsed}", "waiting for a quiet moment to swap the tables"),
-            Phase::Comparing => ("{spinner} {msg} {elapsed}", "comparing"),
+            RebuildPhase::CarryingOver => ("{spinner} {msg} {elapsed}", "taking over what is older than the log"),
+            RebuildPhase::Indexing => ("{spinner} {msg} {elapsed}", "making the indexes"),
+            RebuildPhase::Swapping => ("{spinner} {msg} {elapsed}", "waiting for a quiet moment to swap the tables"),
+            RebuildPhase::Comparing => ("{spinner} {msg} {elapsed}", "comparing"),
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
             self.0.set_style(style);
@@ -37,7 +37,7 @@ impl Tell for Progress {
         self.0.enable_steady_tick(std::time::Duration::from_millis(200));
     }
 
-    fn done(&self, done: Done) {
-        self.0.set_position(done.events);
+    fn advanced(&self, stats: ReprojectionStats) {
+        self.0.set_position(stats.events);
     }
 }

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use shared::envelope;
-use shared::large_body::{self, Reference};
+use shared::large_body::{self, BodyReference};
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -19,15 +19,15 @@ use super::connect::pool;
 use super::output::print;
 use crate::config::Config;
 use crate::policy::disposition::Disposition;
-use crate::projection::sql_enum::Word as _;
+use crate::projection::sql_enum::SqlEnum as _;
 use crate::source;
-use crate::source::bodies::{Bodies, FetchError};
-use crate::source::delivery::decode;
-use crate::store::quarantine::{self, Entry, Line, Reason};
+use crate::source::bodies::{BodyFetcher, FetchError};
+use crate::source::delivery::decode_event;
+use crate::store::quarantine::{self, QuarantineEntry, QuarantineReason, QuarantineSummary};
 use crate::store::{self};
 
 /// How many are read at once where all are meant.
-const PAGE: u16 = 100;
+const PAGE_ROWS: u16 = 100;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum QuarantineCommand {
@@ -79,17 +79,17 @@ pub(super) async fn run(command: QuarantineCommand, config: &Config) -> anyhow::
     match command {
         QuarantineCommand::List { limit, after, json } => list(&pool, limit, after, json).await,
         QuarantineCommand::Show { id, json, payload } => {
-            let entry = quarantine::get(&pool, id).await?.with_context(|| format!("{id} is not in quarantine"))?;
+            let entry = quarantine::by_id(&pool, id).await?.with_context(|| format!("{id} is not in quarantine"))?;
             match (json, payload) {
                 (_, true) => {
                     std::io::stdout().write_all(&entry.event.payload).context("standard output could not be written")
                 }
-                (true, _) => print(&in_json(&entry).to_string()),
-                (false, false) => print(&in_words(&entry)),
+                (true, _) => print(&to_json(&entry).to_string()),
+                (false, false) => print(&to_text(&entry)),
             }
         }
-        QuarantineCommand::Retry(Selection { ids, all: false }) => retry(&pool, config, &ids).await?.conclude(),
-        QuarantineCommand::Retry(Selection { all: true, .. }) => retry_all(&pool, config).await?.conclude(),
+        QuarantineCommand::Retry(Selection { ids, all: false }) => retry(&pool, config, &ids).await?.report(),
+        QuarantineCommand::Retry(Selection { all: true, .. }) => retry_all(&pool, config).await?.report(),
         QuarantineCommand::Drop { ids } => {
             for id in ids {
                 if !quarantine::discard(&pool, id).await? {
@@ -105,8 +105,8 @@ pub(super) async fn run(command: QuarantineCommand, config: &Config) -> anyhow::
 async fn list(pool: &PgPool, limit: u16, after: Option<Uuid>, json: bool) -> anyhow::Result<()> {
     let lines = quarantine::list(pool, after, limit).await?;
     for line in &lines {
-        let Line { quarantine_id, quarantined_at, subject, reason, detail, bytes } = line;
-        let at = when(*quarantined_at);
+        let QuarantineSummary { quarantine_id, quarantined_at, subject, reason, detail, bytes } = line;
+        let at = format_time(*quarantined_at);
         if json {
             let line = json!({
                 "id": quarantine_id, "quarantinedAt": at, "subject": subject, "reason": reason, "detail": detail,
@@ -130,30 +130,30 @@ async fn list(pool: &PgPool, limit: u16, after: Option<Uuid>, json: bool) -> any
 
 /// What trying again came to.
 #[derive(Clone, Copy, Debug, Default)]
-struct Retried {
+struct RetryCounts {
     projected: usize,
     kept: usize,
     last_kept: Option<Uuid>,
 }
 
 /// Goes through all of them once. Those that succeed are gone, so the next page begins after the last one that stayed.
-async fn retry_all(pool: &PgPool, config: &Config) -> anyhow::Result<Retried> {
-    let mut retried = Retried::default();
+async fn retry_all(pool: &PgPool, config: &Config) -> anyhow::Result<RetryCounts> {
+    let mut retried = RetryCounts::default();
     loop {
-        let lines = quarantine::list(pool, retried.last_kept, PAGE).await?;
+        let lines = quarantine::list(pool, retried.last_kept, PAGE_ROWS).await?;
         if lines.is_empty() {
             return Ok(retried);
         }
         for line in lines {
-            retried.one(pool, config, line.quarantine_id).await?;
+            retried.retry_one(pool, config, line.quarantine_id).await?;
         }
     }
 }
 
-async fn retry(pool: &PgPool, config: &Config, ids: &[Uuid]) -> anyhow::Result<Retried> {
-    let mut retried = Retried::default();
+async fn retry(pool: &PgPool, config: &Config, ids: &[Uuid]) -> anyhow::Result<RetryCounts> {
+    let mut retried = RetryCounts::default();
     for id in ids {
-        if !retried.one(pool, config, *id).await? {
+        if !retried.retry_one(pool, config, *id).await? {
             bail!("{id} is not in quarantine");
         }
     }
@@ -161,7 +161,11 @@ async fn retry(pool: &PgPool, config: &Config, ids: &[Uuid]) -> anyhow::Result<R
 }
 
 /// Projects one again; or says why it has to stay. A database that is away is an error, and no reason.
-async fn project_again(pool: &PgPool, config: &Config, entry: &Entry) -> anyhow::Result<Result<(), (Reason, String)>> {
+async fn project_again(
+    pool: &PgPool,
+    config: &Config,
+    entry: &QuarantineEntry,
+) -> anyhow::Result<Result<(), (QuarantineReason, String)>> {
     let kind = entry.event.header(envelope::TYPE);
     let mut payload = entry.event.payload.clone();
     let headers: BTreeMap<&'static str, String> = [large_body::OBJECT, large_body::SHA256, large_body::SIZE]
@@ -169,23 +173,23 @@ async fn project_again(pool: &PgPool, config: &Config, entry: &Entry) -> anyhow:
         .filter_map(|name| Some((name, entry.event.header(name)?)))
         .collect();
     if payload.is_empty()
-        && let Ok(Some(reference)) = Reference::read(|name| headers.get(name).map(String::as_str))
+        && let Ok(Some(reference)) = BodyReference::from_headers(|name| headers.get(name).map(String::as_str))
     {
         let client = source::connect(config.nats_url()?).await.context("NATS_URL cannot be used")?;
-        match Bodies::new(client).fetch(&reference).await {
+        match BodyFetcher::new(client).fetch(&reference).await {
             Ok(body) => payload = body.into(),
             Err(error @ FetchError::Unavailable(_)) => bail!(error),
-            Err(error) => return Ok(Err((Reason::Undecodable, error.to_string()))),
+            Err(error) => return Ok(Err((QuarantineReason::Undecodable, error.to_string()))),
         }
     }
-    let event = match decode(kind.as_deref(), &payload) {
+    let event = match decode_event(kind.as_deref(), &payload) {
         Ok(event) => event,
-        Err(error) => return Ok(Err((Reason::Undecodable, error.to_string()))),
+        Err(error) => return Ok(Err((QuarantineReason::Undecodable, error.to_string()))),
     };
-    match store::take_back(pool, entry.quarantine_id, &event).await {
+    match store::project_quarantined(pool, entry.quarantine_id, &event).await {
         Ok(_) => Ok(Ok(())),
-        Err(error) if Disposition::of(&store::fault(&error), 1) == Disposition::Quarantine => {
-            Ok(Err((Reason::RefusedByDatabase, store::describe(&error))))
+        Err(error) if Disposition::for_fault(&store::classify(&error), 1) == Disposition::Quarantine => {
+            Ok(Err((QuarantineReason::RefusedByDatabase, store::describe(&error))))
         }
         Err(error) => bail!("the database could not be written: {}", store::describe(&error)),
     }
@@ -193,17 +197,17 @@ async fn project_again(pool: &PgPool, config: &Config, entry: &Entry) -> anyhow:
 
 // === impl Retried ===
 
-impl Retried {
+impl RetryCounts {
     /// Tries one again; false if it is not there.
-    async fn one(&mut self, pool: &PgPool, config: &Config, id: Uuid) -> anyhow::Result<bool> {
-        let Some(entry) = quarantine::get(pool, id).await? else { return Ok(false) };
+    async fn retry_one(&mut self, pool: &PgPool, config: &Config, id: Uuid) -> anyhow::Result<bool> {
+        let Some(entry) = quarantine::by_id(pool, id).await? else { return Ok(false) };
         match project_again(pool, config, &entry).await? {
             Ok(()) => {
                 self.projected += 1;
                 print(&format!("{id} projected"))?;
             }
             Err((reason, detail)) => {
-                quarantine::note(pool, id, reason, &detail).await?;
+                quarantine::update_reason(pool, id, reason, &detail).await?;
                 self.kept += 1;
                 self.last_kept = Some(id);
                 print(&format!("{id} stays: {detail}"))?;
@@ -212,7 +216,7 @@ impl Retried {
         Ok(true)
     }
 
-    fn conclude(self) -> anyhow::Result<()> {
+    fn report(self) -> anyhow::Result<()> {
         print(&format!("{} projected", self.projected))?;
         if self.kept > 0 {
             bail!("{} had to stay in quarantine", self.kept);
@@ -221,40 +225,40 @@ impl Retried {
     }
 }
 
-fn in_json(entry: &Entry) -> serde_json::Value {
+fn to_json(entry: &QuarantineEntry) -> serde_json::Value {
     let event = &entry.event;
     let headers: serde_json::Value = serde_json::from_str(&event.headers).unwrap_or_default();
     json!({
         "id": entry.quarantine_id,
-        "quarantinedAt": when(entry.quarantined_at),
-        "reason": event.reason.word(),
+        "quarantinedAt": format_time(entry.quarantined_at),
+        "reason": event.reason.as_sql(),
         "detail": event.detail,
         "subject": event.subject,
         "streamSequence": event.stream_sequence,
-        "publishedAt": when(event.published_at),
+        "publishedAt": format_time(event.published_at),
         "headers": headers,
         "payloadBytes": event.payload.len(),
         "payloadBase64": STANDARD.encode(&event.payload),
     })
 }
 
-fn in_words(entry: &Entry) -> String {
+fn to_text(entry: &QuarantineEntry) -> String {
     let event = &entry.event;
     let headers: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&event.headers).unwrap_or_default();
     let mut lines = vec![
         format!("id              {}", entry.quarantine_id),
-        format!("quarantined at  {}", when(entry.quarantined_at)),
-        format!("reason          {}", event.reason.word()),
+        format!("quarantined at  {}", format_time(entry.quarantined_at)),
+        format!("reason          {}", event.reason.as_sql()),
         format!("detail          {}", event.detail),
         format!("subject         {}", event.subject),
         format!("sequence        {} (when first seen)", event.stream_sequence),
-        format!("published at    {}", when(event.published_at)),
+        format!("published at    {}", format_time(event.published_at)),
         format!("payload         {} bytes (--payload prints them)", event.payload.len()),
     ];
     lines.extend(headers.iter().map(|(name, values)| format!("header          {name}: {values}")));
     lines.join("\n")
 }
 
-fn when(at: OffsetDateTime) -> String {
+fn format_time(at: OffsetDateTime) -> String {
     at.format(&Rfc3339).unwrap_or_default()
 }

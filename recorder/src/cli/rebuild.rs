@@ -13,11 +13,11 @@ use super::connect::pool;
 use super::output::print;
 use super::progress::Progress;
 use crate::config::Config;
-use crate::rebuild::reprojection::Done;
-use crate::rebuild::verify::{Explained, Verified, verify};
-use crate::rebuild::{Plan, rebuild};
+use crate::rebuild::reprojection::ReprojectionStats;
+use crate::rebuild::verify::{ExplainedDifference, VerifyReport, verify};
+use crate::rebuild::{RebuildOptions, rebuild};
 use crate::source;
-use crate::store::compare::Kind;
+use crate::store::compare::DifferenceKind;
 
 #[derive(Debug, Args)]
 pub(super) struct RebuildArguments {
@@ -42,31 +42,31 @@ pub(super) struct VerifyArguments {
 /// The tables are not what the log says.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} rows are not what the log says")]
-pub(super) struct Different(i64);
+pub(super) struct TablesDiffer(i64);
 
 pub(super) async fn run_rebuild(arguments: RebuildArguments, config: &Config) -> anyhow::Result<()> {
     let RebuildArguments { until, into, without_unreadable } = arguments;
-    let (mut connection, client) = servers(config).await?;
+    let (mut connection, client) = connect_servers(config).await?;
     let progress = Progress::new();
-    let plan = Plan { into, as_of: until, without_unreadable };
-    let done = rebuild(&mut connection, client, &plan, stopping(), &progress).await;
+    let options = RebuildOptions { into, as_of: until, without_unreadable };
+    let done = rebuild(&mut connection, client, &options, cancel_on_signal(), &progress).await;
     progress.clear();
     let done = done?;
-    let place = plan.into.map_or("the tables".to_owned(), |schema| format!("schema {schema}"));
-    print(&format!("rebuilt {place} from {} events{}", done.events, besides(done)))
+    let place = options.into.map_or("the tables".to_owned(), |schema| format!("schema {schema}"));
+    print(&format!("rebuilt {place} from {} events{}", done.events, summary_suffix(done)))
 }
 
 pub(super) async fn run_verify(arguments: VerifyArguments, config: &Config) -> anyhow::Result<()> {
-    let (mut connection, client) = servers(config).await?;
+    let (mut connection, client) = connect_servers(config).await?;
     let progress = Progress::new();
-    let verified = verify(&mut connection, client, arguments.since, stopping(), &progress).await;
+    let verified = verify(&mut connection, client, arguments.since, cancel_on_signal(), &progress).await;
     progress.clear();
     let verified = verified?;
     for row in &verified.explained {
         print(&line(row))?;
     }
     for table in &verified.tables {
-        let untold = table.differences - i64::try_from(table.told.len()).unwrap_or_default();
+        let untold = table.differences - i64::try_from(table.listed.len()).unwrap_or_default();
         if untold > 0 {
             print(&format!("{}: {untold} more differ", table.table.name()))?;
         }
@@ -76,53 +76,58 @@ pub(super) async fn run_verify(arguments: VerifyArguments, config: &Config) -> a
     }
     let rows = rows(&verified);
     match verified.differences() {
-        0 => print(&format!("identical: {rows}{}", besides(verified.done))),
+        0 => print(&format!("identical: {rows}{}", summary_suffix(verified.stats))),
         differences => {
-            print(&format!("different: {differences} of {rows}{}", besides(verified.done)))?;
-            Err(Different(differences).into())
+            print(&format!("different: {differences} of {rows}{}", summary_suffix(verified.stats)))?;
+            Err(TablesDiffer(differences).into())
         }
     }
 }
 
 /// A connection of its own, that nobody's pool gets back; and the broker.
-async fn servers(config: &Config) -> anyhow::Result<(PgConnection, async_nats::Client)> {
+async fn connect_servers(config: &Config) -> anyhow::Result<(PgConnection, async_nats::Client)> {
     let client = source::connect(config.nats_url()?).await.context("NATS_URL cannot be used")?;
     let connection = pool(config)?.acquire().await.context("the database cannot be reached")?.detach();
     Ok((connection, client))
 }
 
 /// Cancelled at the first signal.
-fn stopping() -> CancellationToken {
+fn cancel_on_signal() -> CancellationToken {
     let stop = CancellationToken::new();
-    let stopping = stop.clone();
+    let token = stop.clone();
     tokio::spawn(async move {
         if shared::shutdown::requested().await.is_ok() {
-            stopping.cancel();
+            token.cancel();
         }
     });
     stop
 }
 
-fn rows(verified: &Verified) -> String {
-    verified.tables.iter().map(|table| format!("{} {}", table.rows, table.table.rows())).collect::<Vec<_>>().join(", ")
+fn rows(verified: &VerifyReport) -> String {
+    verified
+        .tables
+        .iter()
+        .map(|table| format!("{} {}", table.rows, table.table.row_label()))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// What else there was.
-fn besides(done: Done) -> String {
+fn summary_suffix(done: ReprojectionStats) -> String {
     let some = |number: u64, what: &str| if number > 0 { format!("; {number} {what}") } else { String::new() };
-    some(done.carried, "chats are older than the log and taken as they are")
+    some(done.carried_over, "chats are older than the log and taken as they are")
         + &some(done.undecodable - done.lost, "events cannot be read, as when they were put into quarantine")
         + &some(done.lost, "events cannot be read, and are not in quarantine")
         + &some(done.refused, "events were refused, as when they were put into quarantine")
 }
 
-fn line(row: &Explained) -> String {
+fn line(row: &ExplainedDifference) -> String {
     let difference = &row.difference;
-    let key = difference.key.iter().map(|(column, value)| format!("{column}={}", bare(value)));
+    let key = difference.key.iter().map(|(column, value)| format!("{column}={}", unquoted(value)));
     let what = match &difference.kind {
-        Kind::Extra => "is in the table, and not in the log".to_owned(),
-        Kind::Missing => "is in the log, and not in the table".to_owned(),
-        Kind::Columns(columns) => columns.iter().map(column).collect::<Vec<_>>().join("; "),
+        DifferenceKind::Extra => "is in the table, and not in the log".to_owned(),
+        DifferenceKind::Missing => "is in the log, and not in the table".to_owned(),
+        DifferenceKind::Columns(columns) => columns.iter().map(column).collect::<Vec<_>>().join("; "),
     };
     let events = row.events.iter().map(|event| {
         let name = event.kind.type_name();
@@ -144,13 +149,13 @@ fn column((column, table, log): &(String, Value, Value)) -> String {
     let may_show = shown.contains(&column.as_str()) || column.ends_with("_id") || column.ends_with("_at");
     match (table, log) {
         (Value::String(_) | Value::Array(_) | Value::Object(_), _) | (_, Value::String(_)) if !may_show => {
-            format!("{column} differs ({}, the log says {})", extent(table), extent(log))
+            format!("{column} differs ({}, the log says {})", value_size(table), value_size(log))
         }
-        _ => format!("{column} is {}, the log says {}", bare(table), bare(log)),
+        _ => format!("{column} is {}, the log says {}", unquoted(table), unquoted(log)),
     }
 }
 
-fn extent(value: &Value) -> String {
+fn value_size(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::String(text) => format!("{} characters", text.chars().count()),
@@ -158,7 +163,7 @@ fn extent(value: &Value) -> String {
     }
 }
 
-fn bare(value: &Value) -> String {
+fn unquoted(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 

@@ -14,12 +14,12 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::config::Config;
-use crate::replay::dedup::Seen;
-use crate::replay::export::{Export, Progress};
+use crate::replay::dedup::SeenEvents;
+use crate::replay::export::{Export, ExportProgress};
 use crate::replay::filter::Filter;
-use crate::replay::json_lines::{Field, Line};
+use crate::replay::json_lines::{EventLine, FieldPath};
 use crate::replay::parquet;
-use crate::source::log::{Ending, Log, Span, Start};
+use crate::source::log::{LogRange, LogReader, RangeEnd, RangeStart};
 use crate::source::{self};
 
 /// How many event ids are remembered in memory; more go to files.
@@ -42,7 +42,7 @@ pub(super) struct ReplayArguments {
     output: Option<PathBuf>,
     /// Only these members of each line, such as id,time,data.usage.total_tokens.
     #[arg(long, value_delimiter = ',', value_name = "MEMBER,...")]
-    fields: Vec<Field>,
+    fields: Vec<FieldPath>,
     /// Only events that happened at this time (RFC 3339, or a date in UTC) or later.
     #[arg(long, value_parser = instant, value_name = "TIME")]
     since: Option<OffsetDateTime>,
@@ -106,10 +106,10 @@ pub(super) async fn run(arguments: ReplayArguments, config: Config) -> anyhow::R
         conversations: arguments.conversation.into_iter().collect(),
     };
     let from = match (arguments.from_sequence, arguments.since) {
-        (Some(sequence), _) => Start::Sequence(sequence),
+        (Some(sequence), _) => RangeStart::Sequence(sequence),
         // The broker takes an event in when it has happened, or later.
-        (None, Some(since)) => Start::Time(since.saturating_sub(CLOCK_SKEW)),
-        (None, None) => Start::Beginning,
+        (None, Some(since)) => RangeStart::Time(since.saturating_sub(CLOCK_SKEW)),
+        (None, None) => RangeStart::Beginning,
     };
     match (arguments.format, arguments.output) {
         (Format::Parquet, Some(directory)) => {
@@ -132,13 +132,13 @@ pub(super) async fn run(arguments: ReplayArguments, config: Config) -> anyhow::R
         (Format::Parquet, None) => bail!("--format parquet needs --output"),
         (Format::Jsonl, Some(_)) => bail!("--output goes with --format parquet; lines go to standard output"),
         (Format::Jsonl, None) => {
-            let span = Span {
+            let range = LogRange {
                 from,
                 to: arguments.to_sequence,
                 subjects: filter.subjects(),
-                ending: if arguments.follow { Ending::Follow } else { Ending::Stop },
+                end: if arguments.follow { RangeEnd::Follow } else { RangeEnd::Stop },
             };
-            let log = Log::open(client, span).await?;
+            let log = LogReader::open(client, range).await?;
             let result = lines(log, &filter, &arguments.fields, &bar).await;
             bar.finish_and_clear();
             match result {
@@ -150,25 +150,25 @@ pub(super) async fn run(arguments: ReplayArguments, config: Config) -> anyhow::R
     }
 }
 
-async fn lines(mut log: Log, filter: &Filter, fields: &[Field], bar: &ProgressBar) -> anyhow::Result<()> {
+async fn lines(mut log: LogReader, filter: &Filter, fields: &[FieldPath], bar: &ProgressBar) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     let mut block = Vec::with_capacity(2 * BLOCK);
-    let mut seen = Seen::new(SEEN_IN_MEMORY);
+    let mut seen = SeenEvents::new(SEEN_IN_MEMORY);
     let (mut done, mut unreadable) = (0_u64, 0_u64);
-    let mut lacking: BTreeSet<&str> = fields.iter().map(Field::name).collect();
+    let mut missing_fields: BTreeSet<&str> = fields.iter().map(FieldPath::name).collect();
     while let Some(delivery) = log.next().await? {
         done += 1;
-        if filter.wants_envelope(&delivery) {
-            let line = Line::of(&delivery);
+        if filter.matches_envelope(&delivery) {
+            let line = EventLine::from_delivery(&delivery);
             let id = delivery.header(shared::envelope::ID).and_then(|id| id.parse().ok());
             match (line, id) {
                 (Some(line), Some(id)) => {
-                    let wanted = !filter.needs_payload() || delivery.read().is_ok_and(|event| filter.wants(&event));
+                    let wanted = !filter.needs_payload() || delivery.decode().is_ok_and(|event| filter.matches(&event));
                     if wanted && seen.insert(id).context("the temporary directory cannot be used")? {
                         match fields {
                             [] => line.write(&mut block)?,
                             fields => line.write_fields(fields, &mut block, |name| {
-                                lacking.remove(name);
+                                missing_fields.remove(name);
                             })?,
                         }
                     }
@@ -183,7 +183,7 @@ async fn lines(mut log: Log, filter: &Filter, fields: &[Field], bar: &ProgressBa
             block.clear();
         }
         if done % 256 == 0 {
-            show(bar, Progress::Reading { done, left: log.pending() });
+            show(bar, ExportProgress::Reading { done, left: log.pending() });
         }
     }
     out.write_all(&block)?;
@@ -192,7 +192,7 @@ async fn lines(mut log: Log, filter: &Filter, fields: &[Field], bar: &ProgressBa
         tracing::warn!(unreadable, "passed over what is no event");
     }
     // Misspelt, perhaps.
-    lacking.into_iter().for_each(|member| tracing::warn!(member, "no event had this member"));
+    missing_fields.into_iter().for_each(|member| tracing::warn!(member, "no event had this member"));
     Ok(())
 }
 
@@ -212,10 +212,10 @@ fn progress_bar(hidden: bool) -> ProgressBar {
     bar
 }
 
-fn show(bar: &ProgressBar, progress: Progress) {
+fn show(bar: &ProgressBar, progress: ExportProgress) {
     let (message, done, all) = match progress {
-        Progress::Reading { done, left } => ("reading", done, done + left),
-        Progress::Writing { done, all } => ("writing days", done, all),
+        ExportProgress::Reading { done, left } => ("reading", done, done + left),
+        ExportProgress::Writing { done, all } => ("writing days", done, all),
     };
     if bar.message() != message {
         bar.reset();

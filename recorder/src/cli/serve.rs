@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use shared::issuer::Issuer;
-use shared::token::{Minter, Verifier};
+use shared::token::{TokenSigner, Verifier};
 use sqlx::postgres::PgPool;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -15,20 +15,20 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::keys;
-use crate::accounts::refresh::Successors;
-use crate::accounts::{self, Accounts, Signing};
-use crate::api::{self, Api, Keys, Live};
+use crate::accounts::refresh::RefreshTokenRotation;
+use crate::accounts::{self, Accounts, SigningKeys};
+use crate::api::{self, ApiState, LiveSubscriptions, TokenKeys};
 use crate::config::{Config, ServeConfig};
 use crate::reads;
 use crate::store;
 
 /// How often it is looked whether the key files have changed.
-const KEYS: Duration = Duration::from_secs(2);
+const KEY_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// How often what is over is deleted.
-const TIDY: Duration = Duration::from_secs(60);
+const DELETE_EXPIRED_INTERVAL: Duration = Duration::from_secs(60);
 /// How long running requests may take when asked to stop.
-const DEADLINE: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_secs(1);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let malformed =
@@ -42,28 +42,28 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
 
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    tasks.spawn(stop_when_asked(stop.clone()));
+    tasks.spawn(cancel_on_signal(stop.clone()));
     let listener = TcpListener::bind(listen)
         .await
         .with_context(|| format!("RECORDER_SERVE_LISTEN: {listen} cannot be listened on"))?;
-    let live = Arc::new(Live::default());
-    let api = Arc::new(Api {
+    let live = Arc::new(LiveSubscriptions::default());
+    let api = Arc::new(ApiState {
         pool: pool.clone(),
         accounts: Accounts::new(pool.clone(), signing, token_ttl, session_ttl),
-        keys: Keys::new(verifier, &published, issuer.clone()),
+        keys: TokenKeys::new(verifier, &published, issuer.clone()),
         trusted,
         live: Arc::clone(&live),
     });
     tracing::info!(address = %listener.local_addr()?, "listening");
 
-    tasks.spawn(until(stop.clone(), follow_keys(Arc::clone(&api), files, published)));
+    tasks.spawn(run_until_stopped(stop.clone(), follow_keys(Arc::clone(&api), files, published)));
     if let Some(issuer) = issuer {
         let client = shared::http_client::client()?;
-        tasks.spawn(until(stop.clone(), async move { issuer.follow(&client, || {}).await }));
+        tasks.spawn(run_until_stopped(stop.clone(), async move { issuer.refresh_keys(&client, || {}).await }));
     }
-    tasks.spawn(until(stop.clone(), tidy(pool.clone())));
+    tasks.spawn(run_until_stopped(stop.clone(), delete_expired_periodically(pool.clone())));
     let watched = pool.clone();
-    tasks.spawn(until(stop.clone(), async move { match live.run(&watched).await {} }));
+    tasks.spawn(run_until_stopped(stop.clone(), async move { match live.run(&watched).await {} }));
     tasks.spawn(serve(listener, api, pool, stop));
     while let Some(ended) = tasks.join_next().await {
         ended.context("a task of the API died")??;
@@ -72,7 +72,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serve(listener: TcpListener, api: Arc<Api>, pool: PgPool, stop: CancellationToken) -> anyhow::Result<()> {
+async fn serve(listener: TcpListener, api: Arc<ApiState>, pool: PgPool, stop: CancellationToken) -> anyhow::Result<()> {
     let health = crate::health::database_health(pool);
     let routes = api::router(api).merge(health).into_make_service_with_connect_info::<SocketAddr>();
     let stopping = stop.clone();
@@ -87,36 +87,36 @@ async fn serve(listener: TcpListener, api: Arc<Api>, pool: PgPool, stop: Cancell
         () = stopping.cancelled() => {}
     }
     // Live streams have no end of their own.
-    match timeout(DEADLINE.min(Duration::from_secs(3)), serving).await {
+    match timeout(SHUTDOWN_TIMEOUT.min(Duration::from_secs(3)), serving).await {
         Ok(ended) => ended.context("the HTTP listener failed"),
         Err(_) => Ok(()),
     }
 }
 
-async fn stop_when_asked(stop: CancellationToken) -> anyhow::Result<()> {
+async fn cancel_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
     shared::shutdown::requested().await.context("signals cannot be listened to")?;
     tracing::info!("stopping after the requests in hand");
     stop.cancel();
     Ok(())
 }
 
-async fn until(stop: CancellationToken, work: impl Future<Output = ()>) -> anyhow::Result<()> {
+async fn run_until_stopped(stop: CancellationToken, work: impl Future<Output = ()>) -> anyhow::Result<()> {
     stop.run_until_cancelled(work).await;
     Ok(())
 }
 
-async fn tidy(pool: PgPool) {
-    let mut interval = interval(TIDY);
+async fn delete_expired_periodically(pool: PgPool) {
+    let mut interval = interval(DELETE_EXPIRED_INTERVAL);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        let tidied = async {
-            accounts::tidy(&pool).await?;
+        let deletion = async {
+            accounts::delete_expired(&pool).await?;
             reads::live::delete_old(&pool, shared::event::now()).await
         };
-        if let Err(error) = tidied.await {
+        if let Err(error) = deletion.await {
             tracing::warn!(error = store::describe(&error), "what is over could not be deleted yet");
-            sleep(PAUSE).await;
+            sleep(RETRY_INTERVAL).await;
         }
     }
 }
@@ -135,7 +135,7 @@ impl KeyFiles {
     }
 
     /// The keys as they are now: what signs has to be among what is published.
-    fn read(&self) -> anyhow::Result<(Signing, Verifier, String)> {
+    fn read(&self) -> anyhow::Result<(SigningKeys, Verifier, String)> {
         let read = |name: &str, path: &PathBuf| {
             std::fs::read_to_string(path).with_context(|| format!("{name}: {} cannot be read", path.display()))
         };
@@ -151,17 +151,20 @@ impl KeyFiles {
             self.private.display()
         );
         let verifier = Verifier::from_jwks(&published).context("TOKEN_KEYS_FILE")?;
-        let signing = Signing { minter: Minter::from_pem(&key.kid, &pem)?, successors: Successors::from_pem(&pem) };
+        let signing = SigningKeys {
+            signer: TokenSigner::from_pem(&key.kid, &pem)?,
+            rotation: RefreshTokenRotation::from_pem(&pem),
+        };
         Ok((signing, verifier, published))
     }
 }
 
 /// Takes other keys when the files hold some. Files that are no good change nothing.
-async fn follow_keys(api: Arc<Api>, files: KeyFiles, mut published: String) {
+async fn follow_keys(api: Arc<ApiState>, files: KeyFiles, mut published: String) {
     let mut private = std::fs::read(&files.private).unwrap_or_default();
-    let mut complained = false;
+    let mut has_reported = false;
     loop {
-        sleep(KEYS).await;
+        sleep(KEY_CHECK_INTERVAL).await;
         let now = (std::fs::read(&files.private).unwrap_or_default(), std::fs::read_to_string(&files.public));
         if now.0 == private && now.1.is_ok_and(|text| text == published) {
             continue;
@@ -169,12 +172,12 @@ async fn follow_keys(api: Arc<Api>, files: KeyFiles, mut published: String) {
         match files.read() {
             Ok((signing, verifier, text)) => {
                 api.keys.replace(verifier, &text);
-                api.accounts.sign_with(signing);
-                (private, published, complained) = (now.0, text, false);
+                api.accounts.replace_signing_keys(signing);
+                (private, published, has_reported) = (now.0, text, false);
                 tracing::info!("the keys have changed");
             }
-            Err(error) if !complained => {
-                complained = true;
+            Err(error) if !has_reported => {
+                has_reported = true;
                 tracing::error!(
                     error = format!("{error:#}"),
                     "the keys have changed, and are no good: the old ones stay"

@@ -5,16 +5,16 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use async_nats::jetstream;
 use clap::Subcommand;
-use shared::lease::SHORTEST_LIFETIME;
+use shared::lease::MIN_LIFETIME;
 use tokio::time::{Instant, sleep};
 
 use super::output::print;
 use crate::config::Config;
-use crate::source::setup::{self, Choices, Created, SetupError};
+use crate::source::setup::{self, SetupError, SetupOutcome, StreamOptions};
 use crate::source::{self};
 
-const PATIENCE: Duration = Duration::from_secs(30);
-const PAUSE: Duration = Duration::from_millis(250);
+const BROKER_TIMEOUT: Duration = Duration::from_secs(30);
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StreamCommand {
@@ -37,23 +37,23 @@ pub(super) enum StreamCommand {
 
 pub(super) async fn run(command: StreamCommand, config: &Config) -> anyhow::Result<()> {
     let StreamCommand::Create { replicas, max_bytes, max_age, lease_lifetime } = command;
-    let choices = Choices { replicas, max_bytes, max_age, lease_lifetime };
+    let options = StreamOptions { replicas, max_bytes, max_age, lease_lifetime };
     let client = source::connect(config.nats_url()?).await.context("NATS_URL cannot be used")?;
     let jetstream = jetstream::new(client);
-    let patience = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + BROKER_TIMEOUT;
     loop {
-        match setup::create(&jetstream, choices).await {
-            Ok(Created::New) => {
+        match setup::create(&jetstream, options).await {
+            Ok(SetupOutcome::Created) => {
                 return print(
                     "made stream CHATS, its consumer recorder, or its buckets GATEWAYS, BODIES and IDEMPOTENCY",
                 );
             }
-            Ok(Created::Already) => {
+            Ok(SetupOutcome::AlreadyExists) => {
                 return print(
                     "stream CHATS, its consumer recorder and its buckets are there already, as they should be",
                 );
             }
-            Err(SetupError::Unavailable(_)) if Instant::now() < patience => sleep(PAUSE).await,
+            Err(SetupError::Unavailable(_)) if Instant::now() < deadline => sleep(RETRY_INTERVAL).await,
             Err(error) => bail!(error),
         }
     }
@@ -61,6 +61,6 @@ pub(super) async fn run(command: StreamCommand, config: &Config) -> anyhow::Resu
 
 fn lifetime(text: &str) -> anyhow::Result<Duration> {
     let lifetime = humantime::parse_duration(text)?;
-    anyhow::ensure!(lifetime >= SHORTEST_LIFETIME, "expected at least {SHORTEST_LIFETIME:?}");
+    anyhow::ensure!(lifetime >= MIN_LIFETIME, "expected at least {MIN_LIFETIME:?}");
     Ok(lifetime)
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
-use shared::token::{Claims, ISSUER, Minter};
+use shared::token::{Claims, ISSUER, TokenSigner};
 use time::OffsetDateTime;
 
 use super::connect::pool;
@@ -26,7 +26,8 @@ pub(super) async fn run(arguments: &TokenArguments, config: &Config) -> anyhow::
     let pem = std::fs::read_to_string(file)
         .with_context(|| format!("RECORDER_SIGNING_KEY_FILE: {} cannot be read", file.display()))?;
     let key = keys::public_key(&pem).context("RECORDER_SIGNING_KEY_FILE")?;
-    let user = users::find(&pool(config)?, &arguments.user).await.context("the account could not be looked up")?;
+    let user =
+        users::by_id_or_name(&pool(config)?, &arguments.user).await.context("the account could not be looked up")?;
     let Some(user) = user else {
         bail!("there is no account with this id or name: expected one made by `recorder users create`")
     };
@@ -37,7 +38,7 @@ pub(super) async fn run(arguments: &TokenArguments, config: &Config) -> anyhow::
     let exp = now.saturating_add(arguments.ttl);
     let claims =
         Claims { iss: ISSUER.to_owned(), sub: user.user_id, iat: now.min(exp), exp, role: user.role, sid: None };
-    print(&Minter::from_pem(&key.kid, &pem)?.mint(&claims)?)
+    print(&TokenSigner::from_pem(&key.kid, &pem)?.sign(&claims)?)
 }
 
 fn seconds(text: &str) -> anyhow::Result<i64> {

@@ -12,7 +12,7 @@ use sqlx::postgres::PgPool;
 
 use super::connect::pool;
 use super::output::print;
-use crate::accounts::password::Passwords;
+use crate::accounts::password::PasswordHasher;
 use crate::accounts::{self, password_error};
 use crate::config::Config;
 use crate::store::sessions::{self, EndedBy};
@@ -74,18 +74,18 @@ pub(super) async fn run(command: UsersCommand, config: &Config) -> anyhow::Resul
             create(&pool, name, admin.then_some(Role::Admin), if_missing, id, password).await
         }
         UsersCommand::Admin { user, revoke } => {
-            let user = found(&pool, &user).await?;
+            let user = find_user(&pool, &user).await?;
             users::set_role(&pool, &user.user_id, (!revoke).then_some(Role::Admin)).await?;
             print(if revoke { "no admin any more" } else { "admin" })
         }
         UsersCommand::ResetPassword { user, password_stdin } => {
-            let user = found(&pool, &user).await?;
+            let user = find_user(&pool, &user).await?;
             let password = if password_stdin {
                 password_from_stdin()?
             } else {
                 URL_SAFE_NO_PAD.encode(rand::random::<[u8; 15]>())
             };
-            let hash = Passwords::default().hash(&password).await?;
+            let hash = PasswordHasher::default().hash(&password).await?;
             let mut tx = pool.begin().await?;
             users::set_password(&mut tx, &user.user_id, &hash).await?;
             sessions::end_others(&mut tx, &user.user_id, None, EndedBy::Password, shared::event::now()).await?;
@@ -93,12 +93,12 @@ pub(super) async fn run(command: UsersCommand, config: &Config) -> anyhow::Resul
             if password_stdin { print("the password was set") } else { print(&password) }
         }
         UsersCommand::Disable { user } => {
-            let user = found(&pool, &user).await?;
+            let user = find_user(&pool, &user).await?;
             accounts::set_disabled(&pool, &user.user_id, true).await?;
             print("disabled")
         }
         UsersCommand::Enable { user } => {
-            let user = found(&pool, &user).await?;
+            let user = find_user(&pool, &user).await?;
             accounts::set_disabled(&pool, &user.user_id, false).await?;
             print("enabled")
         }
@@ -121,7 +121,7 @@ async fn create(
         None => uuid::Uuid::now_v7().to_string().parse()?,
     };
     let hash = match &password {
-        Some(password) => Some(Passwords::default().hash(password).await?),
+        Some(password) => Some(PasswordHasher::default().hash(password).await?),
         None => None,
     };
     let account = NewUser {
@@ -135,14 +135,14 @@ async fn create(
     if users::create(&mut *pool.acquire().await?, &account).await.context("the account could not be made")? {
         return print(user_id.as_str());
     }
-    match users::find(pool, &name).await?.filter(|found| if_missing && found.name == name) {
+    match users::by_id_or_name(pool, &name).await?.filter(|found| if_missing && found.name == name) {
         Some(found) => print(found.user_id.as_str()),
         None => bail!("there is an account with this name or this id already"),
     }
 }
 
-async fn found(pool: &PgPool, id_or_name: &str) -> anyhow::Result<User> {
-    let user = users::find(pool, id_or_name).await.context("the account could not be looked up")?;
+async fn find_user(pool: &PgPool, id_or_name: &str) -> anyhow::Result<User> {
+    let user = users::by_id_or_name(pool, id_or_name).await.context("the account could not be looked up")?;
     user.context("there is no account with this id or name: expected one made by `recorder users create`")
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// The limits of a batch. Whichever is reached first closes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct BatchLimits {
     /// Events.
     pub events: usize,
     /// Bytes of payload. The event that crosses the limit is the last one in.
@@ -13,7 +13,7 @@ pub struct Limits {
     pub linger: Duration,
 }
 
-impl Default for Limits {
+impl Default for BatchLimits {
     fn default() -> Self {
         Self { events: 2000, bytes: 8 * 1024 * 1024, linger: Duration::from_millis(20) }
     }
@@ -21,12 +21,12 @@ impl Default for Limits {
 
 /// What is in a batch so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Fill {
+pub struct BatchSize {
     events: usize,
     bytes: usize,
 }
 
-impl Fill {
+impl BatchSize {
     /// Counts an event in.
     pub fn add(&mut self, bytes: usize) {
         self.events += 1;
@@ -34,7 +34,7 @@ impl Fill {
     }
 
     /// Whether another event may still go in.
-    pub fn has_room(&self, limits: &Limits) -> bool {
+    pub fn has_room(&self, limits: &BatchLimits) -> bool {
         self.events < limits.events && self.bytes < limits.bytes
     }
 }
@@ -45,9 +45,9 @@ mod tests {
 
     #[test]
     fn a_batch_closes_at_whichever_limit_comes_first() {
-        let limits = Limits { events: 3, bytes: 100, linger: Duration::ZERO };
+        let limits = BatchLimits { events: 3, bytes: 100, linger: Duration::ZERO };
         let room_after = |sizes: &[usize]| {
-            let mut fill = Fill::default();
+            let mut fill = BatchSize::default();
             sizes.iter().for_each(|size| fill.add(*size));
             fill.has_room(&limits)
         };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// Why a batch could not be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum DatabaseFault {
     /// No connection, or it broke, or there was no answer in time.
     Unreachable,
     /// PostgreSQL answered with an error.
@@ -19,7 +19,7 @@ pub enum Fault {
     Unreadable,
 }
 
-impl Fault {
+impl DatabaseFault {
     /// Whether the server at the other end takes no writes, as an old primary after a failover.
     pub fn is_read_only(&self) -> bool {
         matches!(self, Self::Sqlstate(code) if code == "25006")
@@ -41,12 +41,12 @@ pub enum Disposition {
 
 impl Disposition {
     /// Of a batch of so many events that met this fault.
-    pub fn of(fault: &Fault, events: usize) -> Self {
+    pub fn for_fault(fault: &DatabaseFault, events: usize) -> Self {
         let refused = if events > 1 { Self::Split } else { Self::Quarantine };
         match fault {
-            Fault::Unreachable | Fault::Unreadable => Self::Wait,
-            Fault::Unencodable => refused,
-            Fault::Sqlstate(code) => match code.as_str() {
+            DatabaseFault::Unreachable | DatabaseFault::Unreadable => Self::Wait,
+            DatabaseFault::Unencodable => refused,
+            DatabaseFault::Sqlstate(code) => match code.as_str() {
                 // Serialization failure, deadlock, lock not available in time.
                 "40001" | "40P01" | "55P03" => Self::Retry,
                 // Cardinality, data exception, integrity constraint, program limit exceeded (such as too deep or too wide).
@@ -59,13 +59,13 @@ impl Disposition {
 }
 
 /// How long to pause before the `attempt`th try (from 1), with `jitter` from 0 to 1 so that recorders do not march in step.
-pub fn pause(disposition: Disposition, attempt: u32, jitter: f64) -> Duration {
-    let (first, most) = match disposition {
+pub fn retry_delay(disposition: Disposition, attempt: u32, jitter: f64) -> Duration {
+    let (first, longest) = match disposition {
         Disposition::Wait => (Duration::from_millis(100), Duration::from_secs(5)),
         Disposition::Retry => (Duration::from_millis(5), Duration::from_millis(500)),
         Disposition::Split | Disposition::Quarantine => return Duration::ZERO,
     };
-    let doubled = first.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(most);
+    let doubled = first.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(longest);
     doubled.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
 }
 
@@ -74,11 +74,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_database_is_waited_for_and_the_event_is_put_aside() {
+    fn a_database_fault_waits_and_an_event_fault_is_quarantined() {
         let check = |code: &str, of_many: Disposition, of_one: Disposition| {
-            let fault = Fault::Sqlstate(code.to_owned());
-            assert_eq!(Disposition::of(&fault, 500), of_many, "{code}");
-            assert_eq!(Disposition::of(&fault, 1), of_one, "{code}");
+            let fault = DatabaseFault::Sqlstate(code.to_owned());
+            assert_eq!(Disposition::for_fault(&fault, 500), of_many, "{code}");
+            assert_eq!(Disposition::for_fault(&fault, 1), of_one, "{code}");
         };
         for code in ["22021", "22P05", "22003", "23514", "23505", "21000", "54001"] {
             check(code, Disposition::Split, Disposition::Quarantine);
@@ -91,18 +91,18 @@ mod tests {
         {
             check(code, Disposition::Wait, Disposition::Wait);
         }
-        assert_eq!(Disposition::of(&Fault::Unreachable, 1), Disposition::Wait);
-        assert_eq!(Disposition::of(&Fault::Unreadable, 1), Disposition::Wait);
-        assert_eq!(Disposition::of(&Fault::Unencodable, 1), Disposition::Quarantine);
+        assert_eq!(Disposition::for_fault(&DatabaseFault::Unreachable, 1), Disposition::Wait);
+        assert_eq!(Disposition::for_fault(&DatabaseFault::Unreadable, 1), Disposition::Wait);
+        assert_eq!(Disposition::for_fault(&DatabaseFault::Unencodable, 1), Disposition::Quarantine);
     }
 
     #[test]
-    fn pauses_grow_to_a_bound() {
-        let wait = |attempt| pause(Disposition::Wait, attempt, 1.0);
+    fn retry_delays_grow_to_an_upper_bound() {
+        let wait = |attempt| retry_delay(Disposition::Wait, attempt, 1.0);
         assert_eq!(wait(1), Duration::from_millis(100));
         assert_eq!(wait(2), Duration::from_millis(200));
         assert_eq!(wait(u32::MAX), Duration::from_secs(5));
-        assert_eq!(pause(Disposition::Wait, 1, 0.0), Duration::from_millis(50));
-        assert!(pause(Disposition::Retry, u32::MAX, 1.0) < Duration::from_secs(1));
+        assert_eq!(retry_delay(Disposition::Wait, 1, 0.0), Duration::from_millis(50));
+        assert!(retry_delay(Disposition::Retry, u32::MAX, 1.0) < Duration::from_secs(1));
     }
 }

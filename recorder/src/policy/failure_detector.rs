@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 /// A gateway with chats under way, as the ledger has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Open {
+pub struct OpenGateway {
     /// Its name.
     pub gateway: String,
     /// When the oldest of these chats started.
@@ -22,86 +22,97 @@ pub struct Open {
 
 /// Chats to be ended: those of a gateway that started before a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lost {
+pub struct LostGateway {
     /// The gateway.
     pub gateway: String,
     /// Its present run is the gateway's own affair. None: there is no present run.
-    pub before: Option<OffsetDateTime>,
+    pub started_before: Option<OffsetDateTime>,
     /// How far the stream must be in the ledger, so that an end which was already there is not overlooked.
-    pub through: u64,
+    pub required_sequence: u64,
 }
 
 /// What has been seen so far.
 #[derive(Debug)]
-pub struct Vigil {
+pub struct FailureDetector {
     grace: Duration,
     /// The longest pause between two looks that still counts as watching.
-    pause: Duration,
-    last_look: Option<Instant>,
-    absent: BTreeMap<String, Absent>,
+    max_interval: Duration,
+    last_observation: Option<Instant>,
+    missing: BTreeMap<String, MissingLease>,
 }
 
 /// Since when a run of a gateway has been seen to be over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Absent {
+struct MissingLease {
     since: Instant,
-    through: u64,
+    required_sequence: u64,
     /// The run that took its place. None: none did.
     successor: Option<Uuid>,
 }
 
-impl Vigil {
+impl FailureDetector {
     /// One that waits so long, and is looked at no less often than every `pause`.
-    pub fn new(grace: Duration, pause: Duration) -> Self {
-        Self { grace, pause, last_look: None, absent: BTreeMap::new() }
+    pub fn new(grace: Duration, max_interval: Duration) -> Self {
+        Self { grace, max_interval, last_observation: None, missing: BTreeMap::new() }
     }
 
     /// Nothing could be seen: whatever was under observation has to be observed anew.
-    pub fn blind(&mut self) {
-        self.absent.clear();
-        self.last_look = None;
+    pub fn reset(&mut self) {
+        self.missing.clear();
+        self.last_observation = None;
     }
 
     /// How many gateways are missing, as far as is known.
-    pub fn missing(&self) -> usize {
-        self.absent.len()
+    pub fn missing_count(&self) -> usize {
+        self.missing.len()
     }
 
     /// Takes a look: the gateways with open chats, each with its lease if there is one, and the stream's last sequence.
-    pub fn look(&mut self, now: Instant, last_sequence: u64, seen: &[(Open, Option<Lease>)]) -> Vec<Lost> {
-        if self.last_look.is_some_and(|last| now.saturating_duration_since(last) > self.pause) {
-            self.blind();
+    pub fn observe(
+        &mut self,
+        now: Instant,
+        last_sequence: u64,
+        seen: &[(OpenGateway, Option<Lease>)],
+    ) -> Vec<LostGateway> {
+        if self.last_observation.is_some_and(|last| now.saturating_duration_since(last) > self.max_interval) {
+            self.reset();
         }
-        self.last_look = Some(now);
-        self.absent.retain(|gateway, _| seen.iter().any(|(open, _)| open.gateway == *gateway));
-        seen.iter().filter_map(|(open, lease)| self.judge(now, last_sequence, open, lease.as_ref())).collect()
+        self.last_observation = Some(now);
+        self.missing.retain(|gateway, _| seen.iter().any(|(open, _)| open.gateway == *gateway));
+        seen.iter().filter_map(|(open, lease)| self.evaluate(now, last_sequence, open, lease.as_ref())).collect()
     }
 
     /// Ends were published: what they end is not ended again before the ledger has seen them.
-    pub fn published(&mut self, gateway: &str, through: u64) {
-        if let Some(absent) = self.absent.get_mut(gateway) {
-            absent.through = absent.through.max(through);
+    pub fn ends_published(&mut self, gateway: &str, required_sequence: u64) {
+        if let Some(missing) = self.missing.get_mut(gateway) {
+            missing.required_sequence = missing.required_sequence.max(required_sequence);
         }
     }
 
-    fn judge(&mut self, now: Instant, last_sequence: u64, open: &Open, lease: Option<&Lease>) -> Option<Lost> {
+    fn evaluate(
+        &mut self,
+        now: Instant,
+        last_sequence: u64,
+        open: &OpenGateway,
+        lease: Option<&Lease>,
+    ) -> Option<LostGateway> {
         // A run ends the chats of the one before it, from the journal that it left; but its disk may be lost.
         let successor = lease.map(|lease| lease.incarnation);
         if lease.is_some_and(|lease| lease.since <= open.oldest) {
-            self.absent.remove(&open.gateway);
+            self.missing.remove(&open.gateway);
             return None;
         }
-        let fresh = Absent { since: now, through: last_sequence, successor };
-        let absent = self.absent.entry(open.gateway.clone()).or_insert(fresh);
+        let fresh = MissingLease { since: now, required_sequence: last_sequence, successor };
+        let missing = self.missing.entry(open.gateway.clone()).or_insert(fresh);
         // Another run took its place, or the broker went back in time.
-        if absent.successor != successor || absent.through > last_sequence {
-            *absent = fresh;
+        if missing.successor != successor || missing.required_sequence > last_sequence {
+            *missing = fresh;
         }
-        let is_over = now.saturating_duration_since(absent.since) >= self.grace;
-        is_over.then(|| Lost {
+        let is_lost = now.saturating_duration_since(missing.since) >= self.grace;
+        is_lost.then(|| LostGateway {
             gateway: open.gateway.clone(),
-            before: lease.map(|lease| lease.since),
-            through: absent.through,
+            started_before: lease.map(|lease| lease.since),
+            required_sequence: missing.required_sequence,
         })
     }
 }
@@ -115,8 +126,8 @@ mod tests {
     const GRACE: Duration = Duration::from_secs(60);
     const STEP: Duration = Duration::from_secs(10);
 
-    fn open(seconds: i64) -> Open {
-        Open { gateway: "g".to_owned(), oldest: START + time::Duration::seconds(seconds) }
+    fn open(seconds: i64) -> OpenGateway {
+        OpenGateway { gateway: "g".to_owned(), oldest: START + time::Duration::seconds(seconds) }
     }
 
     fn lease(since: i64, incarnation: u128) -> Lease {
@@ -125,27 +136,31 @@ mod tests {
     }
 
     /// Looks at these leases, ten seconds apart, and tells what was lost at which look.
-    fn looks(vigil: &mut Vigil, from: Instant, leases: &[Option<Option<Lease>>]) -> Vec<(usize, Lost)> {
+    fn observations(
+        detector: &mut FailureDetector,
+        from: Instant,
+        leases: &[Option<Option<Lease>>],
+    ) -> Vec<(usize, LostGateway)> {
         let mut lost = Vec::new();
         for (n, lease) in leases.iter().enumerate() {
             match lease {
                 Some(lease) => {
                     let at = from + STEP * u32::try_from(n).unwrap();
-                    lost.extend(vigil.look(at, 7, &[(open(5), lease.clone())]).into_iter().map(|lost| (n, lost)));
+                    lost.extend(detector.observe(at, 7, &[(open(5), lease.clone())]).into_iter().map(|lost| (n, lost)));
                 }
-                None => vigil.blind(),
+                None => detector.reset(),
             }
         }
         lost
     }
 
     fn first_lost(leases: &[Option<Option<Lease>>]) -> Option<usize> {
-        let mut vigil = Vigil::new(GRACE, STEP * 2);
-        looks(&mut vigil, Instant::now(), leases).first().map(|(n, _)| *n)
+        let mut detector = FailureDetector::new(GRACE, STEP * 2);
+        observations(&mut detector, Instant::now(), leases).first().map(|(n, _)| *n)
     }
 
     #[test]
-    fn a_gateway_is_lost_after_the_whole_grace() {
+    fn a_gateway_is_lost_when_its_lease_is_missing_for_the_whole_grace() {
         let gone = Some(None);
         assert_eq!(first_lost(&vec![gone.clone(); 6]), None);
         assert_eq!(first_lost(&vec![gone.clone(); 7]), Some(6));
@@ -158,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_that_was_away_proves_nothing() {
+    fn an_unreachable_broker_starts_the_grace_again() {
         let mut leases = vec![Some(None); 6];
         leases.push(None);
         leases.extend(vec![Some(None); 6]);
@@ -168,31 +183,35 @@ mod tests {
     }
 
     #[test]
-    fn a_recorder_that_slept_has_not_watched() {
-        let (mut vigil, now) = (Vigil::new(GRACE, STEP * 2), Instant::now());
-        assert!(vigil.look(now, 7, &[(open(5), None)]).is_empty());
-        assert!(vigil.look(now + GRACE * 10, 7, &[(open(5), None)]).is_empty());
+    fn a_pause_longer_than_the_interval_starts_the_grace_again() {
+        let (mut detector, now) = (FailureDetector::new(GRACE, STEP * 2), Instant::now());
+        assert!(detector.observe(now, 7, &[(open(5), None)]).is_empty());
+        assert!(detector.observe(now + GRACE * 10, 7, &[(open(5), None)]).is_empty());
     }
 
     #[test]
-    fn the_chats_of_an_earlier_run_end_and_those_of_the_present_one_go_on() {
-        let (mut vigil, now) = (Vigil::new(GRACE, STEP * 2), Instant::now());
+    fn a_restarted_gateway_loses_only_the_chats_of_its_earlier_run() {
+        let (mut detector, now) = (FailureDetector::new(GRACE, STEP * 2), Instant::now());
         let restarted = Some(Some(lease(30, 2)));
-        let lost = looks(&mut vigil, now, &vec![restarted; 7]);
-        let before = Some(START + time::Duration::seconds(30));
-        assert_eq!(lost, [(6, Lost { gateway: "g".into(), before, through: 7 })]);
+        let lost = observations(&mut detector, now, &vec![restarted; 7]);
+        let started_before = Some(START + time::Duration::seconds(30));
+        assert_eq!(lost, [(6, LostGateway { gateway: "g".into(), started_before, required_sequence: 7 })]);
         let again: Vec<_> = (0..20).map(|n| Some(Some(lease(30 + n, n.unsigned_abs().into())))).collect();
         assert_eq!(first_lost(&again), None, "a crash loop is not over yet");
     }
 
     #[test]
-    fn what_was_published_is_waited_for() {
-        let (mut vigil, now) = (Vigil::new(Duration::ZERO, STEP), Instant::now());
-        assert_eq!(vigil.look(now, 7, &[(open(5), None)])[0].through, 7);
-        vigil.published("g", 9);
-        assert_eq!(vigil.look(now, 9, &[(open(5), None)])[0].through, 9);
-        assert_eq!(vigil.look(now, 3, &[(open(5), None)])[0].through, 3, "the broker went back in time");
-        assert!(vigil.look(now, 3, &[]).is_empty());
-        assert_eq!(vigil.missing(), 0);
+    fn published_ends_raise_the_required_sequence() {
+        let (mut detector, now) = (FailureDetector::new(Duration::ZERO, STEP), Instant::now());
+        assert_eq!(detector.observe(now, 7, &[(open(5), None)])[0].required_sequence, 7);
+        detector.ends_published("g", 9);
+        assert_eq!(detector.observe(now, 9, &[(open(5), None)])[0].required_sequence, 9);
+        assert_eq!(
+            detector.observe(now, 3, &[(open(5), None)])[0].required_sequence,
+            3,
+            "the broker went back in time"
+        );
+        assert!(detector.observe(now, 3, &[]).is_empty());
+        assert_eq!(detector.missing_count(), 0);
     }
 }

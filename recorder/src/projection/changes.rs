@@ -10,7 +10,7 @@ use super::chat::Chat;
 use super::chat_change::ChatChange;
 use super::conversation::Conversation;
 use super::message::Message;
-use super::usage_stats::Tally;
+use super::usage_stats::ConversationTotals;
 
 /// What a batch of events says, before it meets the rows that are there.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,7 +20,7 @@ pub struct Changes {
     /// What is said of each conversation; the counts in it are zero.
     pub conversations: BTreeMap<ConversationId, Conversation>,
     /// The conversations that were opened ahead of their first chat.
-    pub opened: BTreeSet<ConversationId>,
+    pub created_conversations: BTreeSet<ConversationId>,
 }
 
 /// Reads a batch of events.
@@ -29,23 +29,23 @@ pub fn project(events: &[Event]) -> Changes {
     for event in events {
         match event {
             Event::ChatStarted(event) => {
-                changes.conversation(Conversation::of_started(event));
-                changes.chat(ChatChange::started(event));
+                changes.add_conversation(Conversation::from_started(event));
+                changes.add_chat(ChatChange::from_started(event));
             }
             Event::MessageCompleted(event) => {
-                changes.conversation(Conversation::of_completed(event));
-                changes.chat(ChatChange::completed(event));
+                changes.add_conversation(Conversation::from_completed(event));
+                changes.add_chat(ChatChange::from_completed(event));
             }
             Event::ChatFailed(event) => {
-                changes.conversation(Conversation::of_failed(event));
-                changes.chat(ChatChange::failed(event));
+                changes.add_conversation(Conversation::from_failed(event));
+                changes.add_chat(ChatChange::from_failed(event));
             }
             Event::ConversationCreated(event) => {
-                changes.opened.insert(event.conversation_id);
-                changes.conversation(Conversation::of_created(event));
+                changes.created_conversations.insert(event.conversation_id);
+                changes.add_conversation(Conversation::from_created(event));
             }
-            Event::ConversationChanged(event) => changes.conversation(Conversation::of_changed(event)),
-            Event::ConversationDeleted(event) => changes.conversation(Conversation::of_deleted(event)),
+            Event::ConversationChanged(event) => changes.add_conversation(Conversation::from_changed(event)),
+            Event::ConversationDeleted(event) => changes.add_conversation(Conversation::from_deleted(event)),
         }
     }
     changes
@@ -53,7 +53,7 @@ pub fn project(events: &[Event]) -> Changes {
 
 /// Whether these rows have what an event says: joining it changes nothing. An event that was counted always is; one that
 /// was not is only where others say all that it does, and then it would not have counted.
-pub fn is_in(
+pub fn is_recorded_in(
     event: &Event,
     chats: &BTreeMap<ChatId, Chat>,
     conversations: &BTreeMap<ConversationId, Conversation>,
@@ -82,15 +82,15 @@ impl Changes {
     /// What both say together.
     #[must_use]
     pub fn join(mut self, other: Self) -> Self {
-        other.chats.into_values().for_each(|change| self.chat(change));
-        other.conversations.into_values().for_each(|row| self.conversation(row));
-        self.opened.extend(other.opened);
+        other.chats.into_values().for_each(|change| self.add_chat(change));
+        other.conversations.into_values().for_each(|row| self.add_conversation(row));
+        self.created_conversations.extend(other.created_conversations);
         self
     }
 
     /// What rows say, where a projection lacks it: the events that they were made from are no longer in the log. A row is
     /// joined like an event, so the sums are counted anew; what `projected` has already is not taken from rows.
-    pub fn of_rows(
+    pub fn from_rows(
         chats: BTreeMap<ChatId, Chat>,
         mut messages: BTreeMap<MessageId, Message>,
         conversations: BTreeMap<ConversationId, Conversation>,
@@ -105,27 +105,27 @@ impl Changes {
             if has.is_some_and(|has| has.ending.is_some()) {
                 row.ending = None;
             }
-            let asked = row.request.as_ref().and_then(|_| messages.remove(&id.user_message()));
-            let answered = row.ending.as_ref().and_then(|_| messages.remove(&id.assistant_message()));
+            let user_message = row.request.as_ref().and_then(|_| messages.remove(&id.user_message()));
+            let assistant_message = row.ending.as_ref().and_then(|_| messages.remove(&id.assistant_message()));
             if !conversations.contains_key(&row.conversation_id) {
-                changes.conversation(Conversation::of_chat(&row));
+                changes.add_conversation(Conversation::from_chat_row(&row));
             }
-            changes.chat(ChatChange { row, asked, answered });
+            changes.add_chat(ChatChange { row, user_message, assistant_message });
         }
         for row in conversations.into_values() {
-            changes.conversation(Conversation { tally: Tally::default(), ..row });
+            changes.add_conversation(Conversation { totals: ConversationTotals::default(), ..row });
         }
         changes
     }
 
-    fn chat(&mut self, change: ChatChange) {
+    fn add_chat(&mut self, change: ChatChange) {
         match self.chats.entry(change.row.chat_id) {
             Entry::Vacant(entry) => drop(entry.insert(change)),
             Entry::Occupied(mut entry) => entry.get_mut().join(change),
         }
     }
 
-    fn conversation(&mut self, row: Conversation) {
+    fn add_conversation(&mut self, row: Conversation) {
         match self.conversations.entry(row.conversation_id) {
             Entry::Vacant(entry) => drop(entry.insert(row)),
             Entry::Occupied(mut entry) => entry.get_mut().join(row),

@@ -11,8 +11,8 @@ use shared::id::{ChatId, ConversationId, UserId};
 use shared::usage::{Usage, UsageParts, UsageSource};
 use time::OffsetDateTime;
 
-use super::pg_value::{Json, tokens};
-use super::usage_stats::{Counts, Tally};
+use super::pg_value::{PgJson, token_count};
+use super::usage_stats::{ConversationTotals, UsageTotals};
 
 /// A row of `chats`.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,14 +30,14 @@ pub struct Chat {
     /// When it was admitted.
     pub started_at: OffsetDateTime,
     /// What `ChatStarted` said, once it was seen.
-    pub request: Option<Request>,
+    pub request: Option<ChatRequest>,
     /// How it ended, once it did.
-    pub ending: Option<Ending>,
+    pub ending: Option<ChatEnding>,
 }
 
 /// What `ChatStarted` says beyond what every event of a chat says.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Request {
+pub struct ChatRequest {
     /// Decides between two different ones.
     pub digest: i64,
     /// How the chat came by its conversation.
@@ -53,16 +53,16 @@ pub struct Request {
     /// Whether it added a message to the conversation.
     pub has_message: bool,
     /// What the caller said about it.
-    pub caller_metadata: Option<Json>,
+    pub caller_metadata: Option<PgJson>,
 }
 
 /// How a chat ended.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Ending {
+pub struct ChatEnding {
     /// Decides between two different ones of the same rank and time.
     pub digest: i64,
     /// Well, or not.
-    pub outcome: Outcome,
+    pub outcome: ChatOutcome,
     /// When.
     pub finished_at: OffsetDateTime,
     /// Whether there is an answer, whole or partial.
@@ -70,20 +70,20 @@ pub struct Ending {
     /// Who answered.
     pub upstream: Option<UpstreamAnswer>,
     /// Every try.
-    pub attempts: Json,
+    pub attempts: PgJson,
     /// From admission to the first token, in milliseconds.
     pub time_to_first_token_ms: Option<i64>,
     /// From admission to the end, in milliseconds.
     pub duration_ms: i64,
     /// What it cost.
-    pub usage: UsageNumbers,
+    pub usage: TokenUsage,
     /// What was odd about the answer.
-    pub notes: Json,
+    pub notes: PgJson,
 }
 
 /// The outcome of a chat that has ended.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
+pub enum ChatOutcome {
     /// Without an answer, or with part of one. Of a lost gateway (`orphaned`) where the stage says so.
     Failed {
         /// Where.
@@ -97,7 +97,7 @@ pub enum Outcome {
 
 /// Token numbers as a row holds them.
 #[derive(Clone, Debug, PartialEq)]
-pub struct UsageNumbers {
+pub struct TokenUsage {
     /// Where they come from.
     pub source: UsageSource,
     /// Input tokens.
@@ -107,15 +107,15 @@ pub struct UsageNumbers {
     /// All tokens.
     pub total_tokens: Option<i64>,
     /// The same in disjoint parts.
-    pub parts: PartNumbers,
+    pub parts: TokenParts,
     /// The provider's own object.
-    pub raw: Option<Json>,
+    pub raw: Option<PgJson>,
 }
 
 /// Disjoint parts as a row holds them; see [`UsageParts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are those of UsageParts")]
-pub struct PartNumbers {
+pub struct TokenParts {
     pub uncached_input: i64,
     pub cache_read: i64,
     pub cache_write: i64,
@@ -125,7 +125,7 @@ pub struct PartNumbers {
 
 /// Which halves of a row a join replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Replaced {
+pub struct ReplacedHalves {
     /// What `ChatStarted` says.
     pub request: bool,
     /// How the chat ended.
@@ -136,41 +136,43 @@ pub struct Replaced {
 
 impl Chat {
     /// Takes in what `other` knows of the same chat.
-    pub fn join(&mut self, other: Self) -> Replaced {
-        lower(&mut self.conversation_id, other.conversation_id);
-        lower(&mut self.user_id, other.user_id);
-        lower(&mut self.gateway, other.gateway);
-        lower(&mut self.model, other.model);
-        lower(&mut self.started_at, other.started_at);
-        let request = other.request.as_ref().map(Request::rank) > self.request.as_ref().map(Request::rank);
-        let ending = other.ending.as_ref().map(Ending::rank) > self.ending.as_ref().map(Ending::rank);
+    pub fn join(&mut self, other: Self) -> ReplacedHalves {
+        keep_least(&mut self.conversation_id, other.conversation_id);
+        keep_least(&mut self.user_id, other.user_id);
+        keep_least(&mut self.gateway, other.gateway);
+        keep_least(&mut self.model, other.model);
+        keep_least(&mut self.started_at, other.started_at);
+        let request = other.request.as_ref().map(ChatRequest::rank) > self.request.as_ref().map(ChatRequest::rank);
+        let ending = other.ending.as_ref().map(ChatEnding::rank) > self.ending.as_ref().map(ChatEnding::rank);
         if request {
             self.request = other.request;
         }
         if ending {
             self.ending = other.ending;
         }
-        Replaced { request, ending }
+        ReplacedHalves { request, ending }
     }
 
     /// The word for its state.
     pub fn status(&self) -> &'static str {
         match &self.ending {
             None => "started",
-            Some(Ending { outcome: Outcome::Completed, .. }) => "completed",
-            Some(Ending { outcome: Outcome::Failed { stage: FailureStage::GatewayLost, .. }, .. }) => "orphaned",
-            Some(Ending { outcome: Outcome::Failed { .. }, .. }) => "failed",
+            Some(ChatEnding { outcome: ChatOutcome::Completed, .. }) => "completed",
+            Some(ChatEnding { outcome: ChatOutcome::Failed { stage: FailureStage::GatewayLost, .. }, .. }) => {
+                "orphaned"
+            }
+            Some(ChatEnding { outcome: ChatOutcome::Failed { .. }, .. }) => "failed",
         }
     }
 
     /// What it contributes to its user's day.
-    pub fn counts(&self) -> Counts {
-        let mut counts = Counts { messages_created: self.messages(), ..Counts::default() };
+    pub fn usage_totals(&self) -> UsageTotals {
+        let mut counts = UsageTotals { messages_created: self.messages(), ..UsageTotals::default() };
         if let Some(ending) = &self.ending {
             counts.api_calls = 1;
             match ending.outcome {
-                Outcome::Completed => counts.successful_calls = 1,
-                Outcome::Failed { .. } => counts.failed_calls = 1,
+                ChatOutcome::Completed => counts.successful_calls = 1,
+                ChatOutcome::Failed { .. } => counts.failed_calls = 1,
             }
             let usage = &ending.usage;
             let (prompt, completion) = (usage.prompt_tokens.unwrap_or(0), usage.completion_tokens.unwrap_or(0));
@@ -192,9 +194,9 @@ impl Chat {
     }
 
     /// What it contributes to its conversation.
-    pub fn tally(&self) -> Tally {
-        let counts = self.counts();
-        Tally {
+    pub fn conversation_totals(&self) -> ConversationTotals {
+        let counts = self.usage_totals();
+        ConversationTotals {
             messages: counts.messages_created,
             total_tokens: counts.total_tokens,
             estimated_total_tokens: counts.estimated_total_tokens,
@@ -202,13 +204,13 @@ impl Chat {
     }
 
     fn messages(&self) -> i64 {
-        let asked = self.request.as_ref().is_some_and(|request| request.has_message);
-        let answered = self.ending.as_ref().is_some_and(|ending| ending.has_message);
-        i64::from(asked) + i64::from(answered)
+        let user_message = self.request.as_ref().is_some_and(|request| request.has_message);
+        let assistant_message = self.ending.as_ref().is_some_and(|ending| ending.has_message);
+        i64::from(user_message) + i64::from(assistant_message)
     }
 }
 
-fn lower<T: Ord>(here: &mut T, other: T) {
+fn keep_least<T: Ord>(here: &mut T, other: T) {
     if other < *here {
         *here = other;
     }
@@ -216,7 +218,7 @@ fn lower<T: Ord>(here: &mut T, other: T) {
 
 // === impl Request ===
 
-impl Request {
+impl ChatRequest {
     fn rank(&self) -> impl Ord + use<> {
         Reverse(self.digest)
     }
@@ -224,7 +226,7 @@ impl Request {
 
 // === impl Ending ===
 
-impl Ending {
+impl ChatEnding {
     fn rank(&self) -> impl Ord + use<> {
         (self.outcome.rank(), Reverse(self.finished_at), Reverse(self.digest))
     }
@@ -232,7 +234,7 @@ impl Ending {
 
 // === impl Outcome ===
 
-impl Outcome {
+impl ChatOutcome {
     fn rank(&self) -> u8 {
         match self {
             Self::Failed { stage: FailureStage::GatewayLost, .. } => 1,
@@ -244,15 +246,15 @@ impl Outcome {
 
 // === impl UsageNumbers ===
 
-impl UsageNumbers {
-    pub(super) fn of(usage: &Usage) -> Self {
+impl TokenUsage {
+    pub(super) fn from_usage(usage: &Usage) -> Self {
         Self {
             source: usage.source,
-            prompt_tokens: usage.prompt_tokens.map(tokens),
-            completion_tokens: usage.completion_tokens.map(tokens),
-            total_tokens: usage.total_tokens.map(tokens),
-            parts: PartNumbers::of(usage.parts),
-            raw: usage.raw.as_ref().map(|raw| Json::new(raw.get())),
+            prompt_tokens: usage.prompt_tokens.map(token_count),
+            completion_tokens: usage.completion_tokens.map(token_count),
+            total_tokens: usage.total_tokens.map(token_count),
+            parts: TokenParts::from_parts(usage.parts),
+            raw: usage.raw.as_ref().map(|raw| PgJson::new(raw.get())),
         }
     }
 
@@ -264,14 +266,14 @@ impl UsageNumbers {
 
 // === impl PartNumbers ===
 
-impl PartNumbers {
-    fn of(parts: UsageParts) -> Self {
+impl TokenParts {
+    fn from_parts(parts: UsageParts) -> Self {
         Self {
-            uncached_input: tokens(parts.uncached_input),
-            cache_read: tokens(parts.cache_read),
-            cache_write: tokens(parts.cache_write),
-            output: tokens(parts.output),
-            reasoning: tokens(parts.reasoning),
+            uncached_input: token_count(parts.uncached_input),
+            cache_read: token_count(parts.cache_read),
+            cache_write: token_count(parts.cache_write),
+            output: token_count(parts.output),
+            reasoning: token_count(parts.reasoning),
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use shared::event::{CallerMetadata, ChatError, ChatFailed, ChatStarted, MessageCompleted, UpstreamAnswer};
 
-use super::chat::{Chat, Ending, Outcome, Request, UsageNumbers};
-use super::digest::Digest;
+use super::chat::{Chat, ChatEnding, ChatOutcome, ChatRequest, TokenUsage};
+use super::digest::ContentDigest;
 use super::message::Message;
-use super::pg_value::{Json, count, instant, json_of, text};
+use super::pg_value::{PgJson, milliseconds, pg_text, pg_timestamp, to_pg_json};
 
 /// What a batch says of one chat: the row, and the messages that go with its two halves.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,9 +13,9 @@ pub struct ChatChange {
     /// The row.
     pub row: Chat,
     /// The message that the row's request brought.
-    pub asked: Option<Message>,
+    pub user_message: Option<Message>,
     /// The message that the row's ending brought.
-    pub answered: Option<Message>,
+    pub assistant_message: Option<Message>,
 }
 
 impl ChatChange {
@@ -23,118 +23,118 @@ impl ChatChange {
     pub fn join(&mut self, other: Self) {
         let replaced = self.row.join(other.row);
         if replaced.request {
-            self.asked = other.asked;
+            self.user_message = other.user_message;
         }
         if replaced.ending {
-            self.answered = other.answered;
+            self.assistant_message = other.assistant_message;
         }
     }
 
     /// What a start says.
-    pub fn started(event: &ChatStarted) -> Self {
-        let asked = Message::asked(event);
-        let mut request = Request {
+    pub fn from_started(event: &ChatStarted) -> Self {
+        let user_message = Message::from_started(event);
+        let mut request = ChatRequest {
             digest: 0,
             origin: event.conversation_origin,
-            client_thread_id: event.client_thread_id.as_deref().map(text),
+            client_thread_id: event.client_thread_id.as_deref().map(pg_text),
             dialect: event.dialect,
             stream: event.stream,
             temperature: event.temperature,
-            has_message: asked.is_some(),
+            has_message: user_message.is_some(),
             caller_metadata: event.caller_metadata.as_ref().map(caller_metadata),
         };
-        request.digest = Digest::of_request(&request, asked.as_ref());
+        request.digest = ContentDigest::of_request(&request, user_message.as_ref());
         let row = Chat {
             chat_id: event.chat_id,
             conversation_id: event.conversation_id,
             user_id: event.user_id.clone(),
-            gateway: text(&event.gateway),
-            model: text(&event.model),
-            started_at: instant(event.started_at),
+            gateway: pg_text(&event.gateway),
+            model: pg_text(&event.model),
+            started_at: pg_timestamp(event.started_at),
             request: Some(request),
             ending: None,
         };
-        Self { row, asked, answered: None }
+        Self { row, user_message, assistant_message: None }
     }
 
     /// What an answer says.
-    pub fn completed(event: &MessageCompleted) -> Self {
-        let answered = Some(Message::answered(event));
-        let mut ending = Ending {
+    pub fn from_completed(event: &MessageCompleted) -> Self {
+        let assistant_message = Some(Message::from_completed(event));
+        let mut ending = ChatEnding {
             digest: 0,
-            outcome: Outcome::Completed,
-            finished_at: instant(event.finished_at),
+            outcome: ChatOutcome::Completed,
+            finished_at: pg_timestamp(event.finished_at),
             has_message: true,
             upstream: Some(upstream(&event.upstream)),
-            attempts: json_of(&event.attempts),
-            time_to_first_token_ms: event.time_to_first_token_ms.map(count),
-            duration_ms: count(event.duration_ms),
-            usage: UsageNumbers::of(&event.usage),
-            notes: json_of(&event.notes),
+            attempts: to_pg_json(&event.attempts),
+            time_to_first_token_ms: event.time_to_first_token_ms.map(milliseconds),
+            duration_ms: milliseconds(event.duration_ms),
+            usage: TokenUsage::from_usage(&event.usage),
+            notes: to_pg_json(&event.notes),
         };
-        ending.digest = Digest::of_ending(&ending, answered.as_ref());
+        ending.digest = ContentDigest::of_ending(&ending, assistant_message.as_ref());
         let row = Chat {
             chat_id: event.chat_id,
             conversation_id: event.conversation_id,
             user_id: event.user_id.clone(),
-            gateway: text(&event.gateway),
-            model: text(&event.model),
-            started_at: instant(event.started_at),
+            gateway: pg_text(&event.gateway),
+            model: pg_text(&event.model),
+            started_at: pg_timestamp(event.started_at),
             request: None,
             ending: Some(ending),
         };
-        Self { row, asked: None, answered }
+        Self { row, user_message: None, assistant_message }
     }
 
     /// What a failure says.
-    pub fn failed(event: &ChatFailed) -> Self {
-        let answered = Message::broken_off(event);
+    pub fn from_failed(event: &ChatFailed) -> Self {
+        let assistant_message = Message::from_failed(event);
         let error = ChatError {
             status: event.error.status,
-            kind: event.error.kind.as_deref().map(text),
-            code: event.error.code.as_deref().map(text),
-            message: text(&event.error.message),
+            kind: event.error.kind.as_deref().map(pg_text),
+            code: event.error.code.as_deref().map(pg_text),
+            message: pg_text(&event.error.message),
         };
-        let mut ending = Ending {
+        let mut ending = ChatEnding {
             digest: 0,
-            outcome: Outcome::Failed { stage: event.stage, error },
-            finished_at: instant(event.failed_at),
-            has_message: answered.is_some(),
+            outcome: ChatOutcome::Failed { stage: event.stage, error },
+            finished_at: pg_timestamp(event.failed_at),
+            has_message: assistant_message.is_some(),
             upstream: event.upstream.as_ref().map(upstream),
-            attempts: json_of(&event.attempts),
-            time_to_first_token_ms: event.time_to_first_token_ms.map(count),
-            duration_ms: count(event.duration_ms),
-            usage: UsageNumbers::of(&event.usage),
-            notes: json_of(&event.notes),
+            attempts: to_pg_json(&event.attempts),
+            time_to_first_token_ms: event.time_to_first_token_ms.map(milliseconds),
+            duration_ms: milliseconds(event.duration_ms),
+            usage: TokenUsage::from_usage(&event.usage),
+            notes: to_pg_json(&event.notes),
         };
-        ending.digest = Digest::of_ending(&ending, answered.as_ref());
+        ending.digest = ContentDigest::of_ending(&ending, assistant_message.as_ref());
         let row = Chat {
             chat_id: event.chat_id,
             conversation_id: event.conversation_id,
             user_id: event.user_id.clone(),
-            gateway: text(&event.gateway),
-            model: text(&event.model),
-            started_at: instant(event.started_at),
+            gateway: pg_text(&event.gateway),
+            model: pg_text(&event.model),
+            started_at: pg_timestamp(event.started_at),
             request: None,
             ending: Some(ending),
         };
-        Self { row, asked: None, answered }
+        Self { row, user_message: None, assistant_message }
     }
 }
 
 /// What the caller said, as one object: whatever the metadata is, user and tags can be asked for.
-fn caller_metadata(said: &CallerMetadata) -> Json {
-    let user = said.user.as_deref().map(|user| format!("\"user\":{}", json_of(&text(user)).as_str()));
-    let metadata = said.metadata.as_ref().map(|raw| format!("\"metadata\":{}", Json::within(raw.get()).as_str()));
-    let tags: Vec<String> = said.tags.iter().map(|tag| text(tag)).collect();
-    let tags = (!tags.is_empty()).then(|| format!("\"tags\":{}", json_of(&tags).as_str()));
-    Json::new(&format!("{{{}}}", [user, metadata, tags].into_iter().flatten().collect::<Vec<_>>().join(",")))
+fn caller_metadata(said: &CallerMetadata) -> PgJson {
+    let user = said.user.as_deref().map(|user| format!("\"user\":{}", to_pg_json(&pg_text(user)).as_str()));
+    let metadata = said.metadata.as_ref().map(|raw| format!("\"metadata\":{}", PgJson::nested(raw.get()).as_str()));
+    let tags: Vec<String> = said.tags.iter().map(|tag| pg_text(tag)).collect();
+    let tags = (!tags.is_empty()).then(|| format!("\"tags\":{}", to_pg_json(&tags).as_str()));
+    PgJson::new(&format!("{{{}}}", [user, metadata, tags].into_iter().flatten().collect::<Vec<_>>().join(",")))
 }
 
 fn upstream(answer: &UpstreamAnswer) -> UpstreamAnswer {
     UpstreamAnswer {
-        name: text(&answer.name),
-        model: answer.model.as_deref().map(text),
-        response_id: answer.response_id.as_deref().map(text),
+        name: pg_text(&answer.name),
+        model: answer.model.as_deref().map(pg_text),
+        response_id: answer.response_id.as_deref().map(pg_text),
     }
 }

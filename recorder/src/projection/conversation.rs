@@ -12,8 +12,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::chat::Chat;
-use super::pg_value::{instant, text};
-use super::usage_stats::Tally;
+use super::pg_value::{pg_text, pg_timestamp};
+use super::usage_stats::ConversationTotals;
 
 /// How long a title may be, in characters.
 pub const TITLE_CHARACTERS: usize = 80;
@@ -32,13 +32,13 @@ pub struct Conversation {
     /// Its title. Of two, the greater one stands: see [`Title`].
     pub title: Option<Title>,
     /// Whether it is put away. Of two, the later one stands.
-    pub archive: Option<Archive>,
+    pub archive: Option<ArchiveState>,
     /// When the user deleted it: the first time. Nothing brings it back.
     pub deleted_at: Option<OffsetDateTime>,
     /// Its latest settings. Of two, the ones with the greatest origin stand.
-    pub settings: Option<Settings>,
+    pub settings: Option<ConversationSettings>,
     /// Sums over its chats.
-    pub tally: Tally,
+    pub totals: ConversationTotals,
 }
 
 /// A title, and where it comes from. The greatest of those that were ever seen stands.
@@ -56,14 +56,14 @@ pub enum TitleOrigin {
     /// The message of a chat: the first one.
     Chat(Reverse<ChatId>),
     /// The client, when it opened the conversation.
-    Opened,
+    Created,
     /// The user renamed it: the last time.
     Renamed(ChangeId),
 }
 
 /// Whether a conversation is put away, and who says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Archive {
+pub struct ArchiveState {
     /// The change.
     pub change_id: ChangeId,
     /// What it says.
@@ -72,7 +72,7 @@ pub struct Archive {
 
 /// Model and temperature, and where they come from.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
+pub struct ConversationSettings {
     /// The chat that asked for them; none where the conversation was opened with them.
     pub chat_id: Option<ChatId>,
     /// The model.
@@ -84,78 +84,85 @@ pub struct Settings {
 // === impl Conversation ===
 
 impl Conversation {
-    pub(super) fn of_started(event: &ChatStarted) -> Self {
-        let words = event.user_message.as_ref().filter(|message| message.role == "user");
-        let settings =
-            Settings { chat_id: Some(event.chat_id), model: Some(text(&event.model)), temperature: event.temperature };
+    pub(super) fn from_started(event: &ChatStarted) -> Self {
+        let user_message = event.user_message.as_ref().filter(|message| message.role == "user");
+        let settings = ConversationSettings {
+            chat_id: Some(event.chat_id),
+            model: Some(pg_text(&event.model)),
+            temperature: event.temperature,
+        };
         Self {
-            title: words.and_then(|message| Title::new(TitleOrigin::Chat(Reverse(event.chat_id)), &message.text)),
+            title: user_message
+                .and_then(|message| Title::new(TitleOrigin::Chat(Reverse(event.chat_id)), &message.text)),
             settings: Some(settings),
-            ..Self::bare(event.conversation_id, &event.user_id, event.started_at)
+            ..Self::minimal(event.conversation_id, &event.user_id, event.started_at)
         }
     }
 
-    pub(super) fn of_completed(event: &MessageCompleted) -> Self {
-        let row = Self::bare(event.conversation_id, &event.user_id, event.started_at);
-        Self { last_message_at: row.last_message_at.max(instant(event.finished_at)), ..row }
+    pub(super) fn from_completed(event: &MessageCompleted) -> Self {
+        let row = Self::minimal(event.conversation_id, &event.user_id, event.started_at);
+        Self { last_message_at: row.last_message_at.max(pg_timestamp(event.finished_at)), ..row }
     }
 
-    pub(super) fn of_failed(event: &ChatFailed) -> Self {
-        let row = Self::bare(event.conversation_id, &event.user_id, event.started_at);
+    pub(super) fn from_failed(event: &ChatFailed) -> Self {
+        let row = Self::minimal(event.conversation_id, &event.user_id, event.started_at);
         match event.message {
             None => row,
-            Some(_) => Self { last_message_at: row.last_message_at.max(instant(event.failed_at)), ..row },
+            Some(_) => Self { last_message_at: row.last_message_at.max(pg_timestamp(event.failed_at)), ..row },
         }
     }
 
-    pub(super) fn of_created(event: &ConversationCreated) -> Self {
-        let any = event.model.is_some() || event.temperature.is_some();
-        let settings =
-            Settings { chat_id: None, model: event.model.as_deref().map(text), temperature: event.temperature };
+    pub(super) fn from_created(event: &ConversationCreated) -> Self {
+        let has_settings = event.model.is_some() || event.temperature.is_some();
+        let settings = ConversationSettings {
+            chat_id: None,
+            model: event.model.as_deref().map(pg_text),
+            temperature: event.temperature,
+        };
         Self {
-            title: event.title.as_deref().and_then(|title| Title::new(TitleOrigin::Opened, title)),
-            settings: any.then_some(settings),
-            ..Self::bare(event.conversation_id, &event.user_id, event.created_at)
+            title: event.title.as_deref().and_then(|title| Title::new(TitleOrigin::Created, title)),
+            settings: has_settings.then_some(settings),
+            ..Self::minimal(event.conversation_id, &event.user_id, event.created_at)
         }
     }
 
-    pub(super) fn of_changed(event: &ConversationChanged) -> Self {
+    pub(super) fn from_changed(event: &ConversationChanged) -> Self {
         let change_id = event.change_id;
         Self {
             title: event.title.as_deref().and_then(|title| Title::new(TitleOrigin::Renamed(change_id), title)),
-            archive: event.archived.map(|archived| Archive { change_id, archived }),
-            ..Self::touched(event.conversation_id, &event.user_id, event.changed_at)
+            archive: event.archived.map(|archived| ArchiveState { change_id, archived }),
+            ..Self::without_messages(event.conversation_id, &event.user_id, event.changed_at)
         }
     }
 
-    pub(super) fn of_deleted(event: &ConversationDeleted) -> Self {
+    pub(super) fn from_deleted(event: &ConversationDeleted) -> Self {
         Self {
-            deleted_at: Some(instant(event.deleted_at)),
-            ..Self::touched(event.conversation_id, &event.user_id, event.deleted_at)
+            deleted_at: Some(pg_timestamp(event.deleted_at)),
+            ..Self::without_messages(event.conversation_id, &event.user_id, event.deleted_at)
         }
     }
 
     /// What a chat's row alone says of its conversation.
-    pub(super) fn of_chat(chat: &Chat) -> Self {
-        Self::bare(chat.conversation_id, &chat.user_id, chat.started_at)
+    pub(super) fn from_chat_row(chat: &Chat) -> Self {
+        Self::minimal(chat.conversation_id, &chat.user_id, chat.started_at)
     }
 
     /// What was changed is there, but nothing was said in it.
-    fn touched(conversation_id: ConversationId, user_id: &UserId, at: OffsetDateTime) -> Self {
-        Self { last_message_at: OffsetDateTime::UNIX_EPOCH, ..Self::bare(conversation_id, user_id, at) }
+    fn without_messages(conversation_id: ConversationId, user_id: &UserId, at: OffsetDateTime) -> Self {
+        Self { last_message_at: OffsetDateTime::UNIX_EPOCH, ..Self::minimal(conversation_id, user_id, at) }
     }
 
-    fn bare(conversation_id: ConversationId, user_id: &UserId, at: OffsetDateTime) -> Self {
+    fn minimal(conversation_id: ConversationId, user_id: &UserId, at: OffsetDateTime) -> Self {
         Self {
             conversation_id,
             user_id: user_id.clone(),
-            created_at: instant(at),
-            last_message_at: instant(at),
+            created_at: pg_timestamp(at),
+            last_message_at: pg_timestamp(at),
             title: None,
             archive: None,
             deleted_at: None,
             settings: None,
-            tally: Tally::default(),
+            totals: ConversationTotals::default(),
         }
     }
 
@@ -186,22 +193,22 @@ impl Title {
     fn new(origin: TitleOrigin, from: &str) -> Option<Self> {
         let blank = |c: char| c.is_whitespace() || c.is_control();
         let mut line = String::new();
-        let mut room = TITLE_CHARACTERS;
+        let mut characters_left = TITLE_CHARACTERS;
         for word in from.split(blank).filter(|word| !word.is_empty()) {
             let space = usize::from(!line.is_empty());
-            if room == 0 || (space == 1 && room == 1) {
-                return Some(Self { origin, text: cut(&line) });
+            if characters_left == 0 || (space == 1 && characters_left == 1) {
+                return Some(Self { origin, text: ellipsize(&line) });
             }
             if space == 1 {
                 line.push(' ');
             }
-            room -= space;
+            characters_left -= space;
             for character in word.chars() {
-                if room == 0 {
-                    return Some(Self { origin, text: cut(&line) });
+                if characters_left == 0 {
+                    return Some(Self { origin, text: ellipsize(&line) });
                 }
                 line.push(character);
-                room -= 1;
+                characters_left -= 1;
             }
         }
         (!line.is_empty()).then_some(Self { origin, text: line })
@@ -212,11 +219,11 @@ impl Title {
 
 impl TitleOrigin {
     /// From a row's columns.
-    pub fn of_row(chat_id: Option<Uuid>, change_id: Option<Uuid>) -> Self {
+    pub fn from_columns(chat_id: Option<Uuid>, change_id: Option<Uuid>) -> Self {
         match (change_id, chat_id) {
             (Some(id), _) => Self::Renamed(ChangeId(id)),
             (None, Some(id)) => Self::Chat(Reverse(ChatId(id))),
-            (None, None) => Self::Opened,
+            (None, None) => Self::Created,
         }
     }
 
@@ -224,7 +231,7 @@ impl TitleOrigin {
     pub fn chat_id(self) -> Option<Uuid> {
         match self {
             Self::Chat(Reverse(chat_id)) => Some(chat_id.0),
-            Self::Opened | Self::Renamed(_) => None,
+            Self::Created | Self::Renamed(_) => None,
         }
     }
 
@@ -232,28 +239,28 @@ impl TitleOrigin {
     pub fn change_id(self) -> Option<Uuid> {
         match self {
             Self::Renamed(change_id) => Some(change_id.0),
-            Self::Opened | Self::Chat(_) => None,
+            Self::Created | Self::Chat(_) => None,
         }
     }
 }
 
 /// Makes room for the ellipsis that says that there was more.
-fn cut(line: &str) -> String {
+fn ellipsize(line: &str) -> String {
     let kept: String = line.chars().take(TITLE_CHARACTERS - 1).collect();
     format!("{}…", kept.trim_end())
 }
 
 // === impl Settings ===
 
-impl Settings {
+impl ConversationSettings {
     fn compare(&self, other: &Self) -> Ordering {
-        let temperature = |settings: &Self| settings.temperature.map(ordered);
+        let temperature = |settings: &Self| settings.temperature.map(total_order_key);
         (self.chat_id, &self.model, temperature(self)).cmp(&(other.chat_id, &other.model, temperature(other)))
     }
 }
 
 /// A number with the total order of IEEE 754.
-fn ordered(number: f64) -> i64 {
+fn total_order_key(number: f64) -> i64 {
     let bits = i64::from_ne_bytes(number.to_ne_bytes());
     if bits < 0 { bits ^ i64::MAX } else { bits }
 }
@@ -263,7 +270,7 @@ mod tests {
     use super::*;
 
     fn title(from: &str) -> Option<String> {
-        Title::new(TitleOrigin::Opened, from).map(|title| title.text)
+        Title::new(TitleOrigin::Created, from).map(|title| title.text)
     }
 
     #[test]
@@ -280,8 +287,8 @@ mod tests {
     }
 
     #[test]
-    fn temperatures_have_a_total_order() {
-        let mut sorted = [f64::MIN, -1.5, -0.0, 0.0, 0.7, f64::MAX].map(ordered);
+    fn temperatures_are_totally_ordered() {
+        let mut sorted = [f64::MIN, -1.5, -0.0, 0.0, 0.7, f64::MAX].map(total_order_key);
         assert!(sorted.is_sorted());
         sorted.reverse();
         assert!(!sorted.is_sorted());

@@ -5,58 +5,58 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::chat::{Ending, Outcome, Request};
+use super::chat::{ChatEnding, ChatOutcome, ChatRequest};
 use super::message::Message;
-use super::pg_value::Json;
-use super::sql_enum::Word as _;
+use super::pg_value::PgJson;
+use super::sql_enum::SqlEnum as _;
 
-pub(super) struct Digest(Sha256);
+pub(super) struct ContentDigest(Sha256);
 
-impl Digest {
-    pub(super) fn of_request(request: &Request, asked: Option<&Message>) -> i64 {
+impl ContentDigest {
+    pub(super) fn of_request(request: &ChatRequest, user_message: Option<&Message>) -> i64 {
         Self(Sha256::new())
-            .text(request.origin.word())
-            .optional(request.client_thread_id.as_deref())
-            .text(request.dialect.word())
+            .text(request.origin.as_sql())
+            .optional_text(request.client_thread_id.as_deref())
+            .text(request.dialect.as_sql())
             .number(i64::from(request.stream))
-            .numbers(request.temperature.map(|t| i64::from_ne_bytes(t.to_ne_bytes())))
-            .message(asked)
-            .added(request.caller_metadata.as_ref().map(Json::as_str))
+            .optional_number(request.temperature.map(|t| i64::from_ne_bytes(t.to_ne_bytes())))
+            .message(user_message)
+            .added_text(request.caller_metadata.as_ref().map(PgJson::as_str))
             .finish()
     }
 
-    pub(super) fn of_ending(ending: &Ending, answered: Option<&Message>) -> i64 {
+    pub(super) fn of_ending(ending: &ChatEnding, assistant_message: Option<&Message>) -> i64 {
         let mut digest = match &ending.outcome {
-            Outcome::Completed => Self(Sha256::new()).text("completed"),
-            Outcome::Failed { stage, error } => Self(Sha256::new())
+            ChatOutcome::Completed => Self(Sha256::new()).text("completed"),
+            ChatOutcome::Failed { stage, error } => Self(Sha256::new())
                 .text(stage.as_str())
-                .numbers(error.status.map(i64::from))
-                .optional(error.kind.as_deref())
-                .optional(error.code.as_deref())
+                .optional_number(error.status.map(i64::from))
+                .optional_text(error.kind.as_deref())
+                .optional_text(error.code.as_deref())
                 .text(&error.message),
         };
         if let Some(upstream) = &ending.upstream {
             digest = digest
                 .text(&upstream.name)
-                .optional(upstream.model.as_deref())
-                .optional(upstream.response_id.as_deref());
+                .optional_text(upstream.model.as_deref())
+                .optional_text(upstream.response_id.as_deref());
         }
         digest = digest
             .text(ending.attempts.as_str())
-            .numbers(ending.time_to_first_token_ms)
+            .optional_number(ending.time_to_first_token_ms)
             .number(ending.duration_ms)
             .text(ending.usage.source.as_str())
-            .numbers(ending.usage.prompt_tokens)
-            .numbers(ending.usage.completion_tokens)
-            .numbers(ending.usage.total_tokens)
+            .optional_number(ending.usage.prompt_tokens)
+            .optional_number(ending.usage.completion_tokens)
+            .optional_number(ending.usage.total_tokens)
             .number(ending.usage.parts.uncached_input)
             .number(ending.usage.parts.cache_read)
             .number(ending.usage.parts.cache_write)
             .number(ending.usage.parts.output)
             .number(ending.usage.parts.reasoning)
-            .optional(ending.usage.raw.as_ref().map(Json::as_str))
+            .optional_text(ending.usage.raw.as_ref().map(PgJson::as_str))
             .text(ending.notes.as_str());
-        digest.message(answered).finish()
+        digest.message(assistant_message).finish()
     }
 
     fn message(self, message: Option<&Message>) -> Self {
@@ -66,16 +66,16 @@ impl Digest {
             .text(&message.conversation_id.0.to_string())
             .text(message.user_id.as_str())
             .text(&message.role)
-            .text(message.status.word())
+            .text(message.status.as_sql())
             .text(&message.content)
-            .optional(message.reasoning.as_deref())
-            .optional(message.refusal.as_deref())
-            .optional(message.tool_calls.as_ref().map(Json::as_str))
-            .optional(message.finish_reason.as_deref())
+            .optional_text(message.reasoning.as_deref())
+            .optional_text(message.refusal.as_deref())
+            .optional_text(message.tool_calls.as_ref().map(PgJson::as_str))
+            .optional_text(message.finish_reason.as_deref())
             .text(&message.model)
-            .numbers(message.tokens)
+            .optional_number(message.tokens)
             .number(i64::try_from(micros).unwrap_or(i64::MAX))
-            .added(message.audio_transcript.as_deref())
+            .added_text(message.audio_transcript.as_deref())
     }
 
     /// With its length in front, so that no two lists of texts look the same.
@@ -85,7 +85,7 @@ impl Digest {
         self
     }
 
-    fn optional(self, text: Option<&str>) -> Self {
+    fn optional_text(self, text: Option<&str>) -> Self {
         match text {
             None => self.number(0),
             Some(text) => self.number(1).text(text),
@@ -93,7 +93,7 @@ impl Digest {
     }
 
     /// A column that came later: without it, the digest is what it was before.
-    fn added(self, text: Option<&str>) -> Self {
+    fn added_text(self, text: Option<&str>) -> Self {
         match text {
             None => self,
             Some(text) => self.text(text),
@@ -105,7 +105,7 @@ impl Digest {
         self
     }
 
-    fn numbers(self, number: Option<i64>) -> Self {
+    fn optional_number(self, number: Option<i64>) -> Self {
         match number {
             None => self.number(0),
             Some(number) => self.number(1).number(number),

@@ -14,7 +14,7 @@ use super::chat_change::ChatChange;
 use super::conversation::Conversation;
 use super::message::{Message, Position};
 use super::usage_slots::NO_MODEL;
-use super::usage_stats::{Counts, Tally, UsageChanges};
+use super::usage_stats::{ConversationTotals, UsageChanges, UsageTotals};
 
 /// What a batch's chats come to.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ pub struct ChatWrites {
     /// What the users' days and quarters of an hour gain and lose.
     pub usage: UsageChanges,
     /// What conversations gain and lose.
-    pub tallies: BTreeMap<ConversationId, Tally>,
+    pub conversation_totals: BTreeMap<ConversationId, ConversationTotals>,
     /// How many events changed a chat.
     pub applied: usize,
 }
@@ -36,9 +36,9 @@ pub struct ChatWrites {
 /// What batches say of conversations and usage, once their chats are settled. It adds up: what several batches say can be
 /// settled at once.
 #[derive(Debug, Default)]
-pub struct Sums {
+pub struct AggregateChanges {
     /// The conversations that are touched.
-    pub conversations: BTreeMap<ConversationId, ConversationChange>,
+    pub conversations: BTreeMap<ConversationId, ConversationDelta>,
     /// What the users' days and quarters of an hour gain and lose.
     pub usage: UsageChanges,
 }
@@ -54,40 +54,40 @@ pub struct ConversationWrites {
 
 /// A conversation that a batch touches.
 #[derive(Debug, Default)]
-pub struct ConversationChange {
+pub struct ConversationDelta {
     /// What the batch's events say of it; none where a chat only leaves it.
-    pub facts: Option<Conversation>,
+    pub attributes: Option<Conversation>,
     /// What its sums gain and lose.
-    pub tally: Tally,
+    pub totals: ConversationTotals,
 }
 
 /// Settles the chats. `old` has the rows that were there; the others have been inserted as they are in `changes`.
-pub fn chats(changes: BTreeMap<ChatId, ChatChange>, old: &BTreeMap<ChatId, Chat>) -> ChatWrites {
+pub fn merge_chats(changes: BTreeMap<ChatId, ChatChange>, old: &BTreeMap<ChatId, Chat>) -> ChatWrites {
     let mut writes = ChatWrites::default();
     for (chat_id, change) in changes {
         match old.get(&chat_id) {
-            None => writes.inserted(change),
-            Some(old) => writes.joined(old, change),
+            None => writes.add_inserted(change),
+            Some(old) => writes.add_joined(old, change),
         }
     }
-    writes.tallies.retain(|_, tally| !tally.is_zero());
+    writes.conversation_totals.retain(|_, totals| !totals.is_zero());
     writes
 }
 
-/// Settles the conversations. `old` has the rows that were there; the others have been inserted as [`ConversationChange::row`].
-pub fn conversations(
-    touched: BTreeMap<ConversationId, ConversationChange>,
-    opened: &BTreeSet<ConversationId>,
+/// Settles the conversations. `old` has the rows that were there; the others have been inserted as [`ConversationDelta::row`].
+pub fn merge_conversations(
+    deltas: BTreeMap<ConversationId, ConversationDelta>,
+    created_conversations: &BTreeSet<ConversationId>,
     old: &BTreeMap<ConversationId, Conversation>,
     usage: &mut UsageChanges,
 ) -> ConversationWrites {
     let mut writes = ConversationWrites::default();
-    for (id, change) in touched {
+    for (id, change) in deltas {
         let changed = match old.get(&id) {
             None => {
                 let row = change.row();
                 if let Some(row) = &row {
-                    usage.add(&row.user_id, row.created_at, NO_MODEL, Counts::CONVERSATION);
+                    usage.add(&row.user_id, row.created_at, NO_MODEL, UsageTotals::CONVERSATION);
                 }
                 row.is_some()
             }
@@ -95,14 +95,14 @@ pub fn conversations(
                 let new = change.join(old);
                 let changed = new != *old;
                 if changed {
-                    usage.take_back(&old.user_id, old.created_at, NO_MODEL, Counts::CONVERSATION);
-                    usage.add(&new.user_id, new.created_at, NO_MODEL, Counts::CONVERSATION);
+                    usage.subtract(&old.user_id, old.created_at, NO_MODEL, UsageTotals::CONVERSATION);
+                    usage.add(&new.user_id, new.created_at, NO_MODEL, UsageTotals::CONVERSATION);
                     writes.update.push(new);
                 }
                 changed
             }
         };
-        writes.applied += usize::from(changed && opened.contains(&id));
+        writes.applied += usize::from(changed && created_conversations.contains(&id));
     }
     writes
 }
@@ -110,37 +110,37 @@ pub fn conversations(
 // === impl ChatWrites ===
 
 impl ChatWrites {
-    fn inserted(&mut self, change: ChatChange) {
+    fn add_inserted(&mut self, change: ChatChange) {
         let row = change.row;
         self.applied += usize::from(row.request.is_some()) + usize::from(row.ending.is_some());
-        self.usage.add(&row.user_id, row.started_at, &row.model, row.counts());
-        *self.tallies.entry(row.conversation_id).or_default() += row.tally();
-        self.insert_messages.extend(change.asked);
-        self.insert_messages.extend(change.answered);
+        self.usage.add(&row.user_id, row.started_at, &row.model, row.usage_totals());
+        *self.conversation_totals.entry(row.conversation_id).or_default() += row.conversation_totals();
+        self.insert_messages.extend(change.user_message);
+        self.insert_messages.extend(change.assistant_message);
     }
 
-    fn joined(&mut self, old: &Chat, change: ChatChange) {
+    fn add_joined(&mut self, old: &Chat, change: ChatChange) {
         let mut new = old.clone();
         let replaced = new.join(change.row);
         if new == *old {
             return;
         }
         self.applied += usize::from(replaced.request) + usize::from(replaced.ending);
-        self.usage.take_back(&old.user_id, old.started_at, &old.model, old.counts());
-        self.usage.add(&new.user_id, new.started_at, &new.model, new.counts());
-        *self.tallies.entry(old.conversation_id).or_default() -= old.tally();
-        *self.tallies.entry(new.conversation_id).or_default() += new.tally();
+        self.usage.subtract(&old.user_id, old.started_at, &old.model, old.usage_totals());
+        self.usage.add(&new.user_id, new.started_at, &new.model, new.usage_totals());
+        *self.conversation_totals.entry(old.conversation_id).or_default() -= old.conversation_totals();
+        *self.conversation_totals.entry(new.conversation_id).or_default() += new.conversation_totals();
         if replaced.request {
             if old.request.as_ref().is_some_and(|request| request.has_message) {
-                self.delete_messages.push(Position::Asked.message_of(old.chat_id));
+                self.delete_messages.push(Position::User.message_of(old.chat_id));
             }
-            self.insert_messages.extend(change.asked);
+            self.insert_messages.extend(change.user_message);
         }
         if replaced.ending {
             if old.ending.as_ref().is_some_and(|ending| ending.has_message) {
-                self.delete_messages.push(Position::Answered.message_of(old.chat_id));
+                self.delete_messages.push(Position::Assistant.message_of(old.chat_id));
             }
-            self.insert_messages.extend(change.answered);
+            self.insert_messages.extend(change.assistant_message);
         }
         self.update.push(new);
     }
@@ -148,21 +148,23 @@ impl ChatWrites {
 
 // === impl Sums ===
 
-impl Sums {
+impl AggregateChanges {
     /// Of one batch: what it says of conversations, and what its chats add to them and to usage.
     pub fn new(
-        facts: BTreeMap<ConversationId, Conversation>,
-        mut tallies: BTreeMap<ConversationId, Tally>,
+        attributes: BTreeMap<ConversationId, Conversation>,
+        mut conversation_totals: BTreeMap<ConversationId, ConversationTotals>,
         usage: UsageChanges,
     ) -> Self {
-        let mut conversations: BTreeMap<_, _> = facts
+        let mut conversations: BTreeMap<_, _> = attributes
             .into_iter()
-            .map(|(id, facts)| {
-                let tally = tallies.remove(&id).unwrap_or_default();
-                (id, ConversationChange { facts: Some(facts), tally })
+            .map(|(id, attributes)| {
+                let totals = conversation_totals.remove(&id).unwrap_or_default();
+                (id, ConversationDelta { attributes: Some(attributes), totals })
             })
             .collect();
-        conversations.extend(tallies.into_iter().map(|(id, tally)| (id, ConversationChange { facts: None, tally })));
+        conversations.extend(
+            conversation_totals.into_iter().map(|(id, totals)| (id, ConversationDelta { attributes: None, totals })),
+        );
         Self { conversations, usage }
     }
 
@@ -171,7 +173,7 @@ impl Sums {
         for (id, change) in other.conversations {
             self.conversations.entry(id).or_default().add(change);
         }
-        self.usage.add_all(other.usage);
+        self.usage.merge(other.usage);
     }
 
     /// About how many rows they are.
@@ -187,17 +189,17 @@ impl Sums {
 
 // === impl ConversationChange ===
 
-impl ConversationChange {
+impl ConversationDelta {
     /// The row to insert where there is none. A conversation that only loses something is there for certain.
     pub fn row(&self) -> Option<Conversation> {
-        let facts = self.facts.clone().filter(|_| !self.tally.takes_away())?;
-        Some(Conversation { tally: self.tally, ..facts })
+        let attributes = self.attributes.clone().filter(|_| !self.totals.has_negative())?;
+        Some(Conversation { totals: self.totals, ..attributes })
     }
 
     /// Takes in what another batch says of the same conversation.
     fn add(&mut self, other: Self) {
-        self.tally += other.tally;
-        match (&mut self.facts, other.facts) {
+        self.totals += other.totals;
+        match (&mut self.attributes, other.attributes) {
             (Some(mine), Some(theirs)) => mine.join(theirs),
             (mine, theirs) => *mine = mine.take().or(theirs),
         }
@@ -205,10 +207,10 @@ impl ConversationChange {
 
     fn join(self, old: &Conversation) -> Conversation {
         let mut new = old.clone();
-        if let Some(facts) = self.facts {
-            new.join(facts);
+        if let Some(attributes) = self.attributes {
+            new.join(attributes);
         }
-        new.tally += self.tally;
+        new.totals += self.totals;
         new
     }
 }

@@ -8,7 +8,7 @@ use shared::id::{ChatId, ConversationId, MessageId, UserId};
 use shared::usage::{Usage, UsageSource};
 use time::OffsetDateTime;
 
-use super::pg_value::{Json, instant, json_of, text, tokens};
+use super::pg_value::{PgJson, pg_text, pg_timestamp, to_pg_json, token_count};
 
 /// A row of `messages`.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,7 +36,7 @@ pub struct Message {
     /// What a spoken answer says.
     pub audio_transcript: Option<String>,
     /// Calls of the client's tools.
-    pub tool_calls: Option<Json>,
+    pub tool_calls: Option<PgJson>,
     /// Why it ended.
     pub finish_reason: Option<String>,
     /// The model that the client asked for.
@@ -51,9 +51,9 @@ pub struct Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Position {
     /// What the user sent.
-    Asked,
+    User,
     /// What came back.
-    Answered,
+    Assistant,
 }
 
 /// Whether a message is all there.
@@ -73,16 +73,16 @@ impl Position {
     /// As in rows.
     pub fn number(self) -> i16 {
         match self {
-            Self::Asked => 0,
-            Self::Answered => 1,
+            Self::User => 0,
+            Self::Assistant => 1,
         }
     }
 
     /// The message of this chat in this place.
     pub fn message_of(self, chat: ChatId) -> MessageId {
         match self {
-            Self::Asked => chat.user_message(),
-            Self::Answered => chat.assistant_message(),
+            Self::User => chat.user_message(),
+            Self::Assistant => chat.assistant_message(),
         }
     }
 }
@@ -91,48 +91,48 @@ impl Position {
 
 impl Message {
     /// What the user sent, where that is anything new.
-    pub(super) fn asked(event: &ChatStarted) -> Option<Self> {
+    pub(super) fn from_started(event: &ChatStarted) -> Option<Self> {
         let message = event.user_message.as_ref()?;
         Some(Self {
-            message_id: Position::Asked.message_of(event.chat_id),
+            message_id: Position::User.message_of(event.chat_id),
             conversation_id: event.conversation_id,
             chat_id: event.chat_id,
-            position: Position::Asked,
+            position: Position::User,
             user_id: event.user_id.clone(),
-            role: text(&message.role),
+            role: pg_text(&message.role),
             status: MessageStatus::Complete,
-            content: text(&message.text),
+            content: pg_text(&message.text),
             reasoning: None,
             refusal: None,
             audio_transcript: None,
             tool_calls: None,
             finish_reason: None,
-            model: text(&event.model),
+            model: pg_text(&event.model),
             tokens: None,
-            created_at: instant(event.started_at),
+            created_at: pg_timestamp(event.started_at),
         })
     }
 
     /// The answer.
-    pub(super) fn answered(event: &MessageCompleted) -> Self {
+    pub(super) fn from_completed(event: &MessageCompleted) -> Self {
         let status = match &event.message {
             message if message.finish_reason.as_deref() == Some("client_gone") => MessageStatus::Partial,
             message if message.truncated => MessageStatus::Truncated,
             _ => MessageStatus::Complete,
         };
         let place = (event.chat_id, event.conversation_id, &event.user_id);
-        Self::of_assistant(place, &event.model, event.finished_at, &event.message, status, &event.usage)
+        Self::assistant(place, &event.model, event.finished_at, &event.message, status, &event.usage)
     }
 
     /// The part of the answer that had arrived, where any had.
-    pub(super) fn broken_off(event: &ChatFailed) -> Option<Self> {
+    pub(super) fn from_failed(event: &ChatFailed) -> Option<Self> {
         let message = event.message.as_ref()?;
         let place = (event.chat_id, event.conversation_id, &event.user_id);
         let status = MessageStatus::Partial;
-        Some(Self::of_assistant(place, &event.model, event.failed_at, message, status, &event.usage))
+        Some(Self::assistant(place, &event.model, event.failed_at, message, status, &event.usage))
     }
 
-    fn of_assistant(
+    fn assistant(
         (chat_id, conversation_id, user_id): (ChatId, ConversationId, &UserId),
         model: &str,
         ended_at: OffsetDateTime,
@@ -141,22 +141,22 @@ impl Message {
         usage: &Usage,
     ) -> Self {
         Self {
-            message_id: Position::Answered.message_of(chat_id),
+            message_id: Position::Assistant.message_of(chat_id),
             conversation_id,
             chat_id,
-            position: Position::Answered,
+            position: Position::Assistant,
             user_id: user_id.clone(),
             role: "assistant".to_owned(),
             status,
-            content: text(&message.text),
-            reasoning: message.reasoning.as_deref().map(text),
-            refusal: message.refusal.as_deref().map(text),
-            audio_transcript: message.audio_transcript.as_deref().map(text),
-            tool_calls: (!message.tool_calls.is_empty()).then(|| json_of(&message.tool_calls)),
-            finish_reason: message.finish_reason.as_deref().map(text),
-            model: text(model),
-            tokens: usage.completion_tokens.filter(|_| usage.source != UsageSource::Unknown).map(tokens),
-            created_at: instant(ended_at),
+            content: pg_text(&message.text),
+            reasoning: message.reasoning.as_deref().map(pg_text),
+            refusal: message.refusal.as_deref().map(pg_text),
+            audio_transcript: message.audio_transcript.as_deref().map(pg_text),
+            tool_calls: (!message.tool_calls.is_empty()).then(|| to_pg_json(&message.tool_calls)),
+            finish_reason: message.finish_reason.as_deref().map(pg_text),
+            model: pg_text(model),
+            tokens: usage.completion_tokens.filter(|_| usage.source != UsageSource::Unknown).map(token_count),
+            created_at: pg_timestamp(ended_at),
         }
     }
 }

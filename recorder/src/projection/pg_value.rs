@@ -18,60 +18,61 @@ use serde_json::Value;
 use time::macros::datetime;
 use time::{OffsetDateTime, UtcOffset};
 
-const NUL: &str = "\\u0000";
+const ESCAPED_NUL: &str = "\\u0000";
 const MAX_TOKENS: i64 = 1_000_000_000_000;
 const MAX_DEPTH: usize = 100;
 const MAX_DIGITS: usize = 1000;
 /// A little less than the largest double: so close to that, whether serde_json reads a number depends on how it is written.
-const MOST: f64 = 1.79e308;
-const LAST: OffsetDateTime = datetime!(9999-12-31 23:59:59.999999 UTC);
-const FIRST: OffsetDateTime = datetime!(0001-01-01 00:00 UTC);
+const MAX_NUMBER: f64 = 1.79e308;
+const LAST_TIMESTAMP: OffsetDateTime = datetime!(9999-12-31 23:59:59.999999 UTC);
+const FIRST_TIMESTAMP: OffsetDateTime = datetime!(0001-01-01 00:00 UTC);
 
 /// A text without U+0000.
-pub fn text(text: &str) -> String {
-    if text.contains('\0') { text.replace('\0', NUL) } else { text.to_owned() }
+pub fn pg_text(text: &str) -> String {
+    if text.contains('\0') { text.replace('\0', ESCAPED_NUL) } else { text.to_owned() }
 }
 
 /// A number of tokens.
-pub fn tokens(tokens: u64) -> i64 {
+pub fn token_count(tokens: u64) -> i64 {
     i64::try_from(tokens).map_or(MAX_TOKENS, |tokens| tokens.min(MAX_TOKENS))
 }
 
 /// A number of milliseconds.
-pub fn count(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
+pub fn milliseconds(duration_ms: u64) -> i64 {
+    i64::try_from(duration_ms).unwrap_or(i64::MAX)
 }
 
 /// A time, in UTC and microseconds.
-pub fn instant(at: OffsetDateTime) -> OffsetDateTime {
-    let at = at.checked_to_offset(UtcOffset::UTC).map_or(LAST, |at| at.clamp(FIRST, LAST));
+pub fn pg_timestamp(at: OffsetDateTime) -> OffsetDateTime {
+    let at =
+        at.checked_to_offset(UtcOffset::UTC).map_or(LAST_TIMESTAMP, |at| at.clamp(FIRST_TIMESTAMP, LAST_TIMESTAMP));
     at.replace_microsecond(at.microsecond()).unwrap_or(at)
 }
 
 /// A value as JSON that `jsonb` takes.
-pub fn json_of(value: &impl Serialize) -> Json {
+pub fn to_pg_json(value: &impl Serialize) -> PgJson {
     // Serialising our own plain structs cannot fail: they have no maps and no foreign serializers.
-    Json::new(&serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned()))
+    PgJson::new(&serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned()))
 }
 
 /// A JSON text that `jsonb` takes. Two of them are equal if they are after a way through `jsonb`, which forgets white space,
 /// the order of keys and how a number was written.
 #[derive(Clone, Debug)]
-pub struct Json(String);
+pub struct PgJson(String);
 
 // === impl Json ===
 
-impl Json {
+impl PgJson {
     /// Of a text that is JSON.
     pub fn new(json: &str) -> Self {
-        Self(for_jsonb(json).into_owned())
+        Self(to_jsonb_text(json).into_owned())
     }
 
     /// Of a text that is JSON, to stand within an object: what cannot be held there is a string, and the object stays one.
-    pub fn within(json: &str) -> Self {
+    pub fn nested(json: &str) -> Self {
         match Self::new(&format!("[{json}]")).0 {
-            nested if nested.starts_with('[') => Self(nested[1..nested.len() - 1].to_owned()),
-            _ => Self(as_string(json).into_owned()),
+            array if array.starts_with('[') => Self(array[1..array.len() - 1].to_owned()),
+            _ => Self(as_json_string(json).into_owned()),
         }
     }
 
@@ -81,46 +82,46 @@ impl Json {
     }
 }
 
-impl PartialEq for Json {
+impl PartialEq for PgJson {
     fn eq(&self, other: &Self) -> bool {
         self.0 == other.0
             || match (serde_json::from_str(&self.0), serde_json::from_str(&other.0)) {
-                (Ok(mine), Ok(theirs)) => same(&mine, &theirs),
+                (Ok(mine), Ok(theirs)) => is_equal(&mine, &theirs),
                 _ => false,
             }
     }
 }
 
-fn same(one: &Value, other: &Value) -> bool {
+fn is_equal(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(one), Value::Number(other)) => one == other || one.as_f64() == other.as_f64(),
         (Value::Array(one), Value::Array(other)) => {
-            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| is_equal(one, other))
         }
         (Value::Object(one), Value::Object(other)) => {
             one.len() == other.len()
-                && one.iter().all(|(key, value)| other.get(key).is_some_and(|other| same(value, other)))
+                && one.iter().all(|(key, value)| other.get(key).is_some_and(|other| is_equal(value, other)))
         }
         _ => one == other,
     }
 }
 
-fn for_jsonb(json: &str) -> Cow<'_, str> {
-    if !is_tame(json) {
-        return as_string(json);
+fn to_jsonb_text(json: &str) -> Cow<'_, str> {
+    if !is_within_limits(json) {
+        return as_json_string(json);
     }
     let escaped = if json.contains("\\u") { escape_unpaired(json) } else { Cow::Borrowed(json) };
     // Whoever reads the row has to be able to read it as a value.
-    if serde_json::from_str::<Value>(&escaped).is_ok() { escaped } else { as_string(json) }
+    if serde_json::from_str::<Value>(&escaped).is_ok() { escaped } else { as_json_string(json) }
 }
 
 /// The text itself as one JSON string.
-fn as_string(json: &str) -> Cow<'_, str> {
-    Cow::Owned(Value::String(text(json)).to_string())
+fn as_json_string(json: &str) -> Cow<'_, str> {
+    Cow::Owned(Value::String(pg_text(json)).to_string())
 }
 
 /// Whether the nesting and the numbers are such as anyone would send on purpose.
-fn is_tame(json: &str) -> bool {
+fn is_within_limits(json: &str) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     let mut number_from = None;
     for (at, byte) in json.bytes().enumerate() {
@@ -135,7 +136,7 @@ fn is_tame(json: &str) -> bool {
         let in_number = !in_string && matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
         match number_from {
             None if in_number => number_from = Some(at),
-            Some(from) if !in_number && !is_tame_number(&json[from..at]) => return false,
+            Some(from) if !in_number && !is_number_within_limits(&json[from..at]) => return false,
             Some(_) if !in_number => number_from = None,
             _ => {}
         }
@@ -143,11 +144,11 @@ fn is_tame(json: &str) -> bool {
             return false;
         }
     }
-    number_from.is_none_or(|from| is_tame_number(&json[from..]))
+    number_from.is_none_or(|from| is_number_within_limits(&json[from..]))
 }
 
 /// `jsonb` writes a number out, without an exponent: that, too, has to be tame, since a row that is read is taken in again.
-fn is_tame_number(number: &str) -> bool {
+fn is_number_within_limits(number: &str) -> bool {
     if !number.starts_with(|c: char| c == '-' || c.is_ascii_digit()) {
         // The letter in `true` and `false`.
         return true;
@@ -156,7 +157,7 @@ fn is_tame_number(number: &str) -> bool {
     let digits = exponent.trim_start_matches(['+', '-']).trim_start_matches('0');
     let zeros = if digits.is_empty() { Ok(0) } else { digits.parse::<u16>() };
     zeros.is_ok_and(|zeros| number.len() + usize::from(zeros) <= MAX_DIGITS)
-        && number.parse::<f64>().is_ok_and(|number| number.abs() < MOST)
+        && number.parse::<f64>().is_ok_and(|number| number.abs() < MAX_NUMBER)
 }
 
 /// Doubles the backslash of each `\uXXXX` that stands for U+0000 or for half a pair.
@@ -166,7 +167,7 @@ fn escape_unpaired(json: &str) -> Cow<'_, str> {
     while let Some(at) = rest.find('\\') {
         let (before, escape) = rest.split_at(at);
         out.push_str(before);
-        let taken = match (unit(escape), escape.get(6..).and_then(unit)) {
+        let taken = match (code_unit(escape), escape.get(6..).and_then(code_unit)) {
             (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => 12,
             (Some(0 | 0xD800..=0xDFFF), _) => {
                 out.push('\\');
@@ -185,7 +186,7 @@ fn escape_unpaired(json: &str) -> Cow<'_, str> {
 }
 
 /// The code unit of an escape `\uXXXX` at the start of the text.
-fn unit(text: &str) -> Option<u16> {
+fn code_unit(text: &str) -> Option<u16> {
     let digits = text.strip_prefix("\\u")?.get(..4)?;
     u16::from_str_radix(digits, 16).ok()
 }
@@ -231,7 +232,7 @@ mod tests {
 
     #[test]
     fn the_largest_numbers_are_the_same_however_they_are_written() {
-        let is_kept = |number: &str| Json::new(number).as_str() == number;
+        let is_kept = |number: &str| PgJson::new(number).as_str() == number;
         for (number, expected) in [
             ("1.7976931348623157e308", false),
             ("-1.7976931348623157e308", false),
@@ -247,27 +248,27 @@ mod tests {
     proptest! {
         /// Or a row that was read back would be another than the one that was written.
         #[test]
-        fn what_jsonb_prints_of_json_stays_as_it_is(
+        fn json_that_jsonb_has_printed_is_unchanged(
             sign in "-?", whole in "0|[1-9][0-9]{0,2}|[1-9][0-9]{0,1000}", fraction in "|[.][0-9]{1,3}|[.][0-9]{1,1000}",
             exponent in "|[eE][+-]?[0-9]{1,4}|e-9[89][0-9]|e30[0-9]",
         ) {
             let number = format!("{sign}{whole}{fraction}{exponent}");
-            if Json::new(&number).as_str() == number {
+            if PgJson::new(&number).as_str() == number {
                 let printed = printed(&number);
-                let again = Json::new(&printed);
+                let again = PgJson::new(&printed);
                 prop_assert_eq!(again.as_str(), printed.as_str());
             }
         }
     }
 
     #[test]
-    fn text_loses_only_what_cannot_be_held() {
-        assert_eq!(text("a\0b\u{FFFF}\u{1F600}"), "a\\u0000b\u{FFFF}\u{1F600}");
+    fn text_loses_only_nul_characters() {
+        assert_eq!(pg_text("a\0b\u{FFFF}\u{1F600}"), "a\\u0000b\u{FFFF}\u{1F600}");
     }
 
     #[test]
-    fn json_keeps_its_meaning_but_for_what_jsonb_refuses() {
-        let check = |from: &str, to: &str| assert_eq!(Json::new(from).as_str(), to);
+    fn json_keeps_its_meaning_except_for_values_that_jsonb_refuses() {
+        let check = |from: &str, to: &str| assert_eq!(PgJson::new(from).as_str(), to);
         check(r#"{"a":"x\u0000y"}"#, r#"{"a":"x\\u0000y"}"#);
         check(r#"{"a":"x\\u0000y"}"#, r#"{"a":"x\\u0000y"}"#);
         check(r#"{"a":"x\\\u0000y"}"#, r#"{"a":"x\\\\u0000y"}"#);
@@ -287,12 +288,12 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_within_an_object_leaves_it_one() {
+    fn a_nested_value_leaves_the_object_around_it_an_object() {
         let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
-        let within = |json: &str| format!(r#"{{"metadata":{}}}"#, Json::within(json).as_str());
+        let within = |json: &str| format!(r#"{{"metadata":{}}}"#, PgJson::nested(json).as_str());
         for json in [&nested(99), &nested(100), &nested(101), "1e999999", r#"{"a":"\u0000\ud800"}"#, r#"{"a":[1.0]}"#] {
             let object = within(json);
-            assert_eq!(Json::new(&object).as_str(), object, "it is as it stays");
+            assert_eq!(PgJson::new(&object).as_str(), object, "it is as it stays");
         }
         assert_eq!(within(r#"{"a":[1.0]}"#), r#"{"metadata":{"a":[1.0]}}"#);
         assert_eq!(within("1e999999"), r#"{"metadata":"1e999999"}"#);
@@ -301,18 +302,21 @@ mod tests {
 
     #[test]
     fn json_is_compared_as_jsonb_does() {
-        assert_eq!(Json::new(r#"{"b": 1.0, "a": [1e2]}"#), Json::new(r#"{"a":[100],"b":1}"#));
-        assert_ne!(Json::new(r#"{"a":1}"#), Json::new(r#"{"a":2}"#));
-        assert_ne!(Json::new("[1]"), Json::new("[1,1]"));
+        assert_eq!(PgJson::new(r#"{"b": 1.0, "a": [1e2]}"#), PgJson::new(r#"{"a":[100],"b":1}"#));
+        assert_ne!(PgJson::new(r#"{"a":1}"#), PgJson::new(r#"{"a":2}"#));
+        assert_ne!(PgJson::new("[1]"), PgJson::new("[1,1]"));
     }
 
     #[test]
     fn numbers_and_times_stay_in_range() {
-        assert_eq!(tokens(u64::MAX), MAX_TOKENS);
-        assert_eq!(count(u64::MAX), i64::MAX);
+        assert_eq!(token_count(u64::MAX), MAX_TOKENS);
+        assert_eq!(milliseconds(u64::MAX), i64::MAX);
         let end = datetime!(9999-12-31 23:59:59.999999999 -23:59);
-        assert_eq!(instant(end), LAST);
-        assert_eq!(instant(datetime!(0000-01-01 00:00 +23:59)), FIRST);
-        assert_eq!(instant(datetime!(2026-11-23 01:00:00.123456789 +02:00)), datetime!(2026-11-22 23:00:00.123456 UTC));
+        assert_eq!(pg_timestamp(end), LAST_TIMESTAMP);
+        assert_eq!(pg_timestamp(datetime!(0000-01-01 00:00 +23:59)), FIRST_TIMESTAMP);
+        assert_eq!(
+            pg_timestamp(datetime!(2026-11-23 01:00:00.123456789 +02:00)),
+            datetime!(2026-11-22 23:00:00.123456 UTC)
+        );
     }
 }

@@ -6,23 +6,23 @@ use shared::usage::UsageSource;
 use super::message::MessageStatus;
 
 /// An enum that rows hold as a word.
-pub trait Word: Copy + Sized + 'static {
+pub trait SqlEnum: Copy + Sized + 'static {
     /// Every value there is.
     const ALL: &'static [Self];
 
     /// The word.
-    fn word(self) -> &'static str;
+    fn as_sql(self) -> &'static str;
 
     /// The value of a word, if this build knows it.
-    fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|value| value.word() == word)
+    fn from_sql(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|value| value.as_sql() == text)
     }
 }
 
-impl Word for ConversationOrigin {
+impl SqlEnum for ConversationOrigin {
     const ALL: &'static [Self] = &[Self::Minted, Self::Given, Self::Derived];
 
-    fn word(self) -> &'static str {
+    fn as_sql(self) -> &'static str {
         match self {
             Self::Minted => "minted",
             Self::Given => "given",
@@ -31,15 +31,15 @@ impl Word for ConversationOrigin {
     }
 }
 
-impl Word for DialectName {
+impl SqlEnum for DialectName {
     const ALL: &'static [Self] = &Self::ALL;
 
-    fn word(self) -> &'static str {
+    fn as_sql(self) -> &'static str {
         self.as_str()
     }
 }
 
-impl Word for FailureStage {
+impl SqlEnum for FailureStage {
     const ALL: &'static [Self] = &[
         Self::UpstreamConnect,
         Self::UpstreamStatus,
@@ -49,23 +49,23 @@ impl Word for FailureStage {
         Self::GatewayLost,
     ];
 
-    fn word(self) -> &'static str {
+    fn as_sql(self) -> &'static str {
         self.as_str()
     }
 }
 
-impl Word for UsageSource {
+impl SqlEnum for UsageSource {
     const ALL: &'static [Self] = &[Self::Reported, Self::Estimated, Self::Unknown];
 
-    fn word(self) -> &'static str {
+    fn as_sql(self) -> &'static str {
         self.as_str()
     }
 }
 
-impl Word for MessageStatus {
+impl SqlEnum for MessageStatus {
     const ALL: &'static [Self] = &[Self::Complete, Self::Partial, Self::Truncated];
 
-    fn word(self) -> &'static str {
+    fn as_sql(self) -> &'static str {
         match self {
             Self::Complete => "complete",
             Self::Partial => "partial",

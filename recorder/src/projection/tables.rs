@@ -12,10 +12,10 @@ use time::Date;
 use super::changes::{Changes, project};
 use super::chat::Chat;
 use super::conversation::Conversation;
-use super::merge::{self, Sums};
+use super::merge::{self, AggregateChanges};
 use super::message::Message;
 use super::usage_slots::SlotKey;
-use super::usage_stats::Counts;
+use super::usage_stats::UsageTotals;
 
 /// A projected table: a function of the events, and of nothing else. A new one is added here, and to [`Tables`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,9 +42,9 @@ pub struct Tables {
     /// The rows of `messages`.
     pub messages: BTreeMap<MessageId, Message>,
     /// The rows of `usage_stats`.
-    pub usage_stats: BTreeMap<(UserId, Date), Counts>,
+    pub usage_stats: BTreeMap<(UserId, Date), UsageTotals>,
     /// The rows of `usage_slots`.
-    pub usage_slots: BTreeMap<SlotKey, Counts>,
+    pub usage_slots: BTreeMap<SlotKey, UsageTotals>,
 }
 
 // === impl Table ===
@@ -65,7 +65,7 @@ impl Table {
     }
 
     /// What one of its rows is called.
-    pub fn rows(self) -> &'static str {
+    pub fn row_label(self) -> &'static str {
         match self {
             Self::Chats => "chats",
             Self::Conversations => "conversations",
@@ -93,34 +93,34 @@ impl Tables {
 
     /// Takes in a batch of events, as the store does in one transaction.
     pub fn apply(&mut self, events: &[Event]) {
-        let sums = self.apply_but_sums(events);
-        self.apply_sums(sums);
+        let aggregates = self.apply_chats_and_messages(events);
+        self.apply_aggregates(aggregates);
     }
 
     /// Takes in what a batch of events says of chats and messages, and tells the rest.
-    pub fn apply_but_sums(&mut self, events: &[Event]) -> Sums {
-        let Changes { chats, conversations, opened: _ } = project(events);
+    pub fn apply_chats_and_messages(&mut self, events: &[Event]) -> AggregateChanges {
+        let Changes { chats, conversations, created_conversations: _ } = project(events);
 
-        let old = present(&self.chats, chats.keys());
+        let old = existing_rows(&self.chats, chats.keys());
         self.chats.extend(chats.iter().map(|(id, change)| (*id, change.row.clone())));
-        let writes = merge::chats(chats, &old);
+        let chat_writes = merge::merge_chats(chats, &old);
         self.chats.extend(old);
-        self.chats.extend(writes.update.into_iter().map(|row| (row.chat_id, row)));
-        for id in writes.delete_messages {
+        self.chats.extend(chat_writes.update.into_iter().map(|row| (row.chat_id, row)));
+        for id in chat_writes.delete_messages {
             self.messages.remove(&id);
         }
-        self.messages.extend(writes.insert_messages.into_iter().map(|row| (row.message_id, row)));
-        Sums::new(conversations, writes.tallies, writes.usage)
+        self.messages.extend(chat_writes.insert_messages.into_iter().map(|row| (row.message_id, row)));
+        AggregateChanges::new(conversations, chat_writes.conversation_totals, chat_writes.usage)
     }
 
     /// Takes in what batches say of conversations and usage.
-    pub fn apply_sums(&mut self, sums: Sums) {
-        let Sums { conversations, mut usage } = sums;
-        let old = present(&self.conversations, conversations.keys());
+    pub fn apply_aggregates(&mut self, aggregates: AggregateChanges) {
+        let AggregateChanges { conversations, mut usage } = aggregates;
+        let old = existing_rows(&self.conversations, conversations.keys());
         self.conversations.extend(conversations.iter().filter_map(|(id, change)| Some((*id, change.row()?))));
-        let settled = merge::conversations(conversations, &BTreeSet::new(), &old, &mut usage);
+        let conversation_writes = merge::merge_conversations(conversations, &BTreeSet::new(), &old, &mut usage);
         self.conversations.extend(old);
-        self.conversations.extend(settled.update.into_iter().map(|row| (row.conversation_id, row)));
+        self.conversations.extend(conversation_writes.update.into_iter().map(|row| (row.conversation_id, row)));
         for (key, change) in usage.days() {
             *self.usage_stats.entry(key.clone()).or_default() += *change;
         }
@@ -133,7 +133,7 @@ impl Tables {
 }
 
 /// The rows that are there, of those asked for.
-fn present<'a, K: Ord + Copy + 'a, V: Clone>(
+fn existing_rows<'a, K: Ord + Copy + 'a, V: Clone>(
     rows: &BTreeMap<K, V>,
     keys: impl Iterator<Item = &'a K>,
 ) -> BTreeMap<K, V> {

@@ -11,10 +11,10 @@ pub const SLOT_SECONDS: i64 = 15 * 60;
 pub const NO_MODEL: &str = "";
 
 /// The longest model name that is told from others, in bytes: it is part of a key, which an index must be able to hold.
-const MODEL_BYTES: usize = 256;
+const MAX_MODEL_BYTES: usize = 256;
 
 /// What is kept of a longer one, in characters.
-const MODEL_CHARACTERS: usize = 64;
+const TRUNCATED_MODEL_CHARACTERS: usize = 64;
 
 /// The key of a row of `usage_slots`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,8 +33,11 @@ impl SlotKey {
         let seconds = at.unix_timestamp().div_euclid(SLOT_SECONDS) * SLOT_SECONDS;
         // What is earlier than any time that there is does not exist.
         let slot_at = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-        let model =
-            if model.len() <= MODEL_BYTES { model.into() } else { model.chars().take(MODEL_CHARACTERS).collect() };
+        let model = if model.len() <= MAX_MODEL_BYTES {
+            model.into()
+        } else {
+            model.chars().take(TRUNCATED_MODEL_CHARACTERS).collect()
+        };
         Self { user_id: user.clone(), slot_at, model }
     }
 }
@@ -46,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_fall_into_the_quarter_that_has_begun() {
+    fn a_time_belongs_to_the_quarter_of_an_hour_that_contains_it() {
         let user = "u".parse().unwrap();
         let slot = |at| SlotKey::new(&user, at, "m").slot_at;
         assert_eq!(slot(datetime!(2026-11-24 16:14:59.999999 UTC)), datetime!(2026-11-24 16:00 UTC));

@@ -11,7 +11,7 @@ use super::usage_slots::SlotKey;
 /// The sums of one user's UTC day: a row of `usage_stats`, or a change of one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are the columns, which have comments")]
-pub struct Counts {
+pub struct UsageTotals {
     pub api_calls: i64,
     pub successful_calls: i64,
     pub failed_calls: i64,
@@ -27,7 +27,7 @@ pub struct Counts {
 
 /// The sums of one conversation, or a change of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct ConversationTotals {
     /// Messages.
     pub messages: i64,
     /// Tokens as reported.
@@ -39,13 +39,13 @@ pub struct Tally {
 /// Changes of `usage_stats` and `usage_slots`, by row: the same counts, cut finer in the second.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UsageChanges {
-    days: BTreeMap<(UserId, Date), Counts>,
-    slots: BTreeMap<SlotKey, Counts>,
+    days: BTreeMap<(UserId, Date), UsageTotals>,
+    slots: BTreeMap<SlotKey, UsageTotals>,
 }
 
 // === impl Counts ===
 
-impl Counts {
+impl UsageTotals {
     /// What a conversation contributes to the day on which it was opened.
     pub const CONVERSATION: Self = Self { conversations_created: 1, ..Self::ZERO };
 
@@ -69,7 +69,7 @@ impl Counts {
     }
 
     /// Whether anything is taken away, so that a row may end up with nothing in it.
-    pub fn takes_away(&self) -> bool {
+    pub fn has_negative(&self) -> bool {
         self.columns().iter().any(|count| *count < 0)
     }
 
@@ -89,28 +89,29 @@ impl Counts {
         ]
     }
 
-    fn combine(&mut self, other: Self, with: fn(i64, i64) -> i64) {
-        self.api_calls = with(self.api_calls, other.api_calls);
-        self.successful_calls = with(self.successful_calls, other.successful_calls);
-        self.failed_calls = with(self.failed_calls, other.failed_calls);
-        self.prompt_tokens = with(self.prompt_tokens, other.prompt_tokens);
-        self.completion_tokens = with(self.completion_tokens, other.completion_tokens);
-        self.total_tokens = with(self.total_tokens, other.total_tokens);
-        self.estimated_prompt_tokens = with(self.estimated_prompt_tokens, other.estimated_prompt_tokens);
-        self.estimated_completion_tokens = with(self.estimated_completion_tokens, other.estimated_completion_tokens);
-        self.estimated_total_tokens = with(self.estimated_total_tokens, other.estimated_total_tokens);
-        self.messages_created = with(self.messages_created, other.messages_created);
-        self.conversations_created = with(self.conversations_created, other.conversations_created);
+    fn combine(&mut self, other: Self, operation: fn(i64, i64) -> i64) {
+        self.api_calls = operation(self.api_calls, other.api_calls);
+        self.successful_calls = operation(self.successful_calls, other.successful_calls);
+        self.failed_calls = operation(self.failed_calls, other.failed_calls);
+        self.prompt_tokens = operation(self.prompt_tokens, other.prompt_tokens);
+        self.completion_tokens = operation(self.completion_tokens, other.completion_tokens);
+        self.total_tokens = operation(self.total_tokens, other.total_tokens);
+        self.estimated_prompt_tokens = operation(self.estimated_prompt_tokens, other.estimated_prompt_tokens);
+        self.estimated_completion_tokens =
+            operation(self.estimated_completion_tokens, other.estimated_completion_tokens);
+        self.estimated_total_tokens = operation(self.estimated_total_tokens, other.estimated_total_tokens);
+        self.messages_created = operation(self.messages_created, other.messages_created);
+        self.conversations_created = operation(self.conversations_created, other.conversations_created);
     }
 }
 
-impl AddAssign for Counts {
+impl AddAssign for UsageTotals {
     fn add_assign(&mut self, other: Self) {
         self.combine(other, |a, b| a + b);
     }
 }
 
-impl SubAssign for Counts {
+impl SubAssign for UsageTotals {
     fn sub_assign(&mut self, other: Self) {
         self.combine(other, |a, b| a - b);
     }
@@ -118,19 +119,19 @@ impl SubAssign for Counts {
 
 // === impl Tally ===
 
-impl Tally {
+impl ConversationTotals {
     /// Whether it changes nothing.
     pub fn is_zero(&self) -> bool {
         *self == Self::default()
     }
 
     /// Whether anything is taken away.
-    pub fn takes_away(&self) -> bool {
+    pub fn has_negative(&self) -> bool {
         self.messages < 0 || self.total_tokens < 0 || self.estimated_total_tokens < 0
     }
 }
 
-impl AddAssign for Tally {
+impl AddAssign for ConversationTotals {
     fn add_assign(&mut self, other: Self) {
         self.messages += other.messages;
         self.total_tokens += other.total_tokens;
@@ -138,7 +139,7 @@ impl AddAssign for Tally {
     }
 }
 
-impl SubAssign for Tally {
+impl SubAssign for ConversationTotals {
     fn sub_assign(&mut self, other: Self) {
         self.messages -= other.messages;
         self.total_tokens -= other.total_tokens;
@@ -150,19 +151,19 @@ impl SubAssign for Tally {
 
 impl UsageChanges {
     /// Counts more for the day and the quarter of an hour of this time.
-    pub fn add(&mut self, user: &UserId, at: OffsetDateTime, model: &str, counts: Counts) {
+    pub fn add(&mut self, user: &UserId, at: OffsetDateTime, model: &str, counts: UsageTotals) {
         *self.days.entry((user.clone(), at.date())).or_default() += counts;
         *self.slots.entry(SlotKey::new(user, at, model)).or_default() += counts;
     }
 
     /// Takes back what was counted for them.
-    pub fn take_back(&mut self, user: &UserId, at: OffsetDateTime, model: &str, counts: Counts) {
+    pub fn subtract(&mut self, user: &UserId, at: OffsetDateTime, model: &str, counts: UsageTotals) {
         *self.days.entry((user.clone(), at.date())).or_default() -= counts;
         *self.slots.entry(SlotKey::new(user, at, model)).or_default() -= counts;
     }
 
     /// Counts all of these too.
-    pub fn add_all(&mut self, other: Self) {
+    pub fn merge(&mut self, other: Self) {
         for (key, counts) in other.days {
             *self.days.entry(key).or_default() += counts;
         }
@@ -182,12 +183,12 @@ impl UsageChanges {
     }
 
     /// The changes of days that are any, in key order.
-    pub fn days(&self) -> impl Iterator<Item = (&(UserId, Date), &Counts)> {
+    pub fn days(&self) -> impl Iterator<Item = (&(UserId, Date), &UsageTotals)> {
         self.days.iter().filter(|(_, counts)| !counts.is_zero())
     }
 
     /// The changes of quarters of an hour that are any, in key order.
-    pub fn slots(&self) -> impl Iterator<Item = (&SlotKey, &Counts)> {
+    pub fn slots(&self) -> impl Iterator<Item = (&SlotKey, &UsageTotals)> {
         self.slots.iter().filter(|(_, counts)| !counts.is_zero())
     }
 }

@@ -9,12 +9,12 @@ use super::page::Page;
 use crate::cursor::TimeCursor;
 
 /// How many of a user's chats a page looks through.
-const WINDOW: i64 = 1000;
+const SCAN_WINDOW: i64 = 1000;
 
 /// A chat as it is shown.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the fields are the columns, which have comments")]
-pub struct Chat {
+pub struct ChatRecord {
     pub chat_id: Uuid,
     pub conversation_id: Uuid,
     pub user_id: String,
@@ -52,7 +52,7 @@ pub struct Chat {
 
 /// What is looked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
+pub struct ChatQuery<'a> {
     /// Whose.
     pub user: &'a str,
     /// In this state.
@@ -77,7 +77,7 @@ pub struct Wanted<'a> {
 macro_rules! chats_from {
     ($tail:tt $(, $argument:expr)*) => {
         sqlx::query_as!(
-            Chat,
+            ChatRecord,
             "SELECT c.chat_id, c.conversation_id, c.user_id, c.gateway, c.model, c.started_at, c.status, c.dialect,
                     c.stream, c.temperature, c.finished_at, c.stage, c.error_status, c.error_type, c.error_code,
                     c.error_message, c.upstream_name, c.upstream_model, c.upstream_response_id, c.attempts,
@@ -90,21 +90,21 @@ macro_rules! chats_from {
 }
 
 /// A page of a user's chats, newest first.
-pub async fn page(pool: &PgPool, wanted: Wanted<'_>) -> Result<Page<Chat>, sqlx::Error> {
+pub async fn page(pool: &PgPool, query: ChatQuery<'_>) -> Result<Page<ChatRecord>, sqlx::Error> {
     let window = sqlx::query!(
         r#"SELECT count(*) AS "scanned!", min(started_at) AS stopped_at,
                   (array_agg(chat_id ORDER BY started_at, chat_id))[1] AS stopped_id
            FROM (SELECT started_at, chat_id FROM chats
                  WHERE user_id = $1 AND (started_at, chat_id) < ($2, $3) AND started_at >= $4
                  ORDER BY started_at DESC, chat_id DESC LIMIT $5) looked_at"#,
-        wanted.user,
-        wanted.before.at,
-        wanted.before.id,
-        wanted.from,
-        WINDOW
+        query.user,
+        query.before.at,
+        query.before.id,
+        query.from,
+        SCAN_WINDOW
     );
     let window = window.fetch_one(pool).await?;
-    let stopped = match (window.stopped_at, window.stopped_id) {
+    let scan_end = match (window.stopped_at, window.stopped_id) {
         (Some(at), Some(id)) => TimeCursor { at, id },
         _ => return Ok(Page { rows: Vec::new(), next: None }),
     };
@@ -116,25 +116,25 @@ pub async fn page(pool: &PgPool, wanted: Wanted<'_>) -> Result<Page<Chat>, sqlx:
            AND ($9::text IS NULL OR c.caller_metadata @> jsonb_build_object('tags', jsonb_build_array($9::text)))
            AND ($10::text IS NULL OR c.caller_metadata @> jsonb_build_object('user', $10::text))
          ORDER BY c.started_at DESC, c.chat_id DESC LIMIT $11",
-        wanted.user,
-        wanted.before.at,
-        wanted.before.id,
-        stopped.at,
-        stopped.id,
-        wanted.status,
-        wanted.model,
-        wanted.conversation.map(|id| id.0),
-        wanted.tag,
-        wanted.caller_user,
-        wanted.limit + 1
+        query.user,
+        query.before.at,
+        query.before.id,
+        scan_end.at,
+        scan_end.id,
+        query.status,
+        query.model,
+        query.conversation.map(|id| id.0),
+        query.tag,
+        query.caller_user,
+        query.limit + 1
     );
     let rows = rows.fetch_all(pool).await?;
-    let stopped = (window.scanned == WINDOW).then_some(stopped);
-    Ok(Page::of(rows, wanted.limit, stopped, Chat::key))
+    let scan_end = (window.scanned == SCAN_WINDOW).then_some(scan_end);
+    Ok(Page::from_rows(rows, query.limit, scan_end, ChatRecord::key))
 }
 
 /// A page of the chats of all users that failed or were orphaned, newest first.
-pub async fn failures(pool: &PgPool, before: TimeCursor, limit: i64) -> Result<Page<Chat>, sqlx::Error> {
+pub async fn failures(pool: &PgPool, before: TimeCursor, limit: i64) -> Result<Page<ChatRecord>, sqlx::Error> {
     let rows = chats_from!(
         "FROM chats c WHERE c.stage IS NOT NULL AND (c.started_at, c.chat_id) < ($1, $2)
          ORDER BY c.started_at DESC, c.chat_id DESC LIMIT $3",
@@ -142,15 +142,15 @@ pub async fn failures(pool: &PgPool, before: TimeCursor, limit: i64) -> Result<P
         before.id,
         limit + 1
     );
-    Ok(Page::of(rows.fetch_all(pool).await?, limit, None, Chat::key))
+    Ok(Page::from_rows(rows.fetch_all(pool).await?, limit, None, ChatRecord::key))
 }
 
 /// These chats.
-pub async fn by_ids(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<Chat>, sqlx::Error> {
+pub async fn by_ids(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<ChatRecord>, sqlx::Error> {
     chats_from!("FROM chats c WHERE c.chat_id = ANY($1) ORDER BY c.chat_id", ids).fetch_all(pool).await
 }
 
-impl Chat {
+impl ChatRecord {
     fn key(&self) -> TimeCursor {
         TimeCursor { at: self.started_at, id: self.chat_id }
     }

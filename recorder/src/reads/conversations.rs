@@ -9,16 +9,16 @@ use super::page::Page;
 use crate::cursor::TimeCursor;
 
 /// How many of a user's conversations a page looks through: of a list, and of a search.
-const WINDOW: i64 = 500;
+const SCAN_WINDOW: i64 = 500;
 const SEARCH_WINDOW: i64 = 200;
 
 /// After how many messages a page of a search takes no further conversation. One is always taken, however long it is.
-const SEARCHED_MESSAGES: i64 = 1_000;
+const MAX_SEARCHED_MESSAGES: i64 = 1_000;
 
 /// A conversation as it is shown.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the fields are the columns, which have comments")]
-pub struct Conversation {
+pub struct ConversationRecord {
     pub conversation_id: Uuid,
     pub user_id: String,
     pub title: Option<String>,
@@ -34,7 +34,7 @@ pub struct Conversation {
 
 /// What is looked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
+pub struct ConversationQuery<'a> {
     /// Whose.
     pub user: &'a UserId,
     /// Only those that are put away, or only those that are not.
@@ -49,7 +49,7 @@ pub struct Wanted<'a> {
 
 /// What a change of a conversation changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum ExpectedChange {
     /// Title, or archive, or both, by this change.
     Changed {
         /// The change.
@@ -64,9 +64,9 @@ pub enum Change {
 }
 
 /// A page of a user's conversations, the latest used first.
-pub async fn page(pool: &PgPool, wanted: Wanted<'_>) -> Result<Page<Conversation>, sqlx::Error> {
-    let pattern = wanted.words.map(pattern);
-    let window = if pattern.is_some() { SEARCH_WINDOW } else { WINDOW };
+pub async fn page(pool: &PgPool, query: ConversationQuery<'_>) -> Result<Page<ConversationRecord>, sqlx::Error> {
+    let pattern = query.words.map(pattern);
+    let window = if pattern.is_some() { SEARCH_WINDOW } else { SCAN_WINDOW };
     // The LIMIT in the lateral part keeps PostgreSQL from reading all messages once instead of a few by index.
     let rows = sqlx::query!(
         r#"WITH at_hand AS MATERIALIZED (
@@ -100,22 +100,22 @@ pub async fn page(pool: &PgPool, wanted: Wanted<'_>) -> Result<Page<Conversation
                  FROM looked_at) w
            LEFT JOIN hits h ON true
            ORDER BY h.last_message_at DESC, h.conversation_id DESC"#,
-        wanted.user.as_str(),
-        wanted.before.at,
-        wanted.before.id,
+        query.user.as_str(),
+        query.before.at,
+        query.before.id,
         window,
-        wanted.archived,
+        query.archived,
         pattern,
-        SEARCHED_MESSAGES,
-        wanted.limit + 1
+        MAX_SEARCHED_MESSAGES,
+        query.limit + 1
     );
     let rows = rows.fetch_all(pool).await?;
-    let stopped = rows
+    let scan_end = rows
         .first()
         .filter(|row| row.at_hand == window || row.looked_at < row.at_hand)
         .and_then(|row| Some(TimeCursor { at: row.stopped_at?, id: row.stopped_id? }));
     let conversations = rows.into_iter().filter_map(|row| {
-        Some(Conversation {
+        Some(ConversationRecord {
             conversation_id: row.conversation_id?,
             user_id: row.user_id?,
             title: row.title,
@@ -129,14 +129,14 @@ pub async fn page(pool: &PgPool, wanted: Wanted<'_>) -> Result<Page<Conversation
             archived: row.archived?,
         })
     });
-    let key = |row: &Conversation| TimeCursor { at: row.last_message_at, id: row.conversation_id };
-    Ok(Page::of(conversations.collect(), wanted.limit, stopped, key))
+    let key = |row: &ConversationRecord| TimeCursor { at: row.last_message_at, id: row.conversation_id };
+    Ok(Page::from_rows(conversations.collect(), query.limit, scan_end, key))
 }
 
 /// These conversations, but for deleted ones.
-pub async fn by_ids(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<Conversation>, sqlx::Error> {
+pub async fn by_ids(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<ConversationRecord>, sqlx::Error> {
     sqlx::query_as!(
-        Conversation,
+        ConversationRecord,
         "SELECT conversation_id, user_id, title, model, temperature, created_at, last_message_at, message_count,
                 total_tokens, estimated_total_tokens, archived
          FROM conversations WHERE conversation_id = ANY($1) AND deleted_at IS NULL",
@@ -147,15 +147,15 @@ pub async fn by_ids(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<Conversation>, sq
 }
 
 /// The conversation of this id, unless it is deleted.
-pub async fn by_id(pool: &PgPool, id: ConversationId) -> Result<Option<Conversation>, sqlx::Error> {
+pub async fn by_id(pool: &PgPool, id: ConversationId) -> Result<Option<ConversationRecord>, sqlx::Error> {
     Ok(by_ids(pool, &[id.0]).await?.pop())
 }
 
 /// Whether a change has reached the table: it, or a later one of the same thing.
-pub async fn has_change(pool: &PgPool, id: ConversationId, change: Change) -> Result<bool, sqlx::Error> {
+pub async fn has_change(pool: &PgPool, id: ConversationId, change: ExpectedChange) -> Result<bool, sqlx::Error> {
     let (change_id, title, archived) = match change {
-        Change::Changed { change_id, title, archived } => (Some(change_id.0), title, archived),
-        Change::Deleted => (None, false, false),
+        ExpectedChange::Changed { change_id, title, archived } => (Some(change_id.0), title, archived),
+        ExpectedChange::Deleted => (None, false, false),
     };
     let seen = sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM conversations
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_mean_what_was_typed() {
+    fn a_search_pattern_matches_its_words_literally() {
         assert_eq!(pattern("100%_\\"), "%100\\%\\_\\\\%");
     }
 }

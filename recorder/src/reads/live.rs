@@ -10,11 +10,11 @@ use uuid::Uuid;
 use crate::store::column;
 
 /// How long a change can be asked for.
-pub const KEPT: Duration = Duration::minutes(10);
+pub const RETENTION: Duration = Duration::minutes(10);
 
 /// A place in the changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct LivePosition {
     /// The transaction.
     pub xid: i64,
     /// The place in it.
@@ -23,9 +23,9 @@ pub struct Place {
 
 /// A change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct LiveChange {
     /// Where it is in the changes.
-    pub place: Place,
+    pub position: LivePosition,
     /// The conversation.
     pub conversation_id: Uuid,
     /// The chat, where one started or ended, and what became of it.
@@ -35,7 +35,7 @@ pub struct Change {
 }
 
 /// Tells those who watch what these events changed. To be called when they are in the tables.
-pub async fn announce(pool: &PgPool, events: &[Event], now: OffsetDateTime) -> Result<(), sqlx::Error> {
+pub async fn publish(pool: &PgPool, events: &[Event], now: OffsetDateTime) -> Result<(), sqlx::Error> {
     type Row = (String, Uuid, Option<Uuid>, Option<&'static str>, Date);
     let rows: BTreeSet<Row> = events.iter().map(row).collect();
     if rows.is_empty() {
@@ -60,16 +60,16 @@ pub async fn announce(pool: &PgPool, events: &[Event], now: OffsetDateTime) -> R
 }
 
 /// The place behind which nothing can appear any more: everything before it is there, whoever wrote it.
-pub async fn horizon(pool: &PgPool) -> Result<Place, sqlx::Error> {
+pub async fn horizon(pool: &PgPool) -> Result<LivePosition, sqlx::Error> {
     let xid = sqlx::query_scalar!(r#"SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS "xid!""#);
-    Ok(Place { xid: xid.fetch_one(pool).await?, number: 0 })
+    Ok(LivePosition { xid: xid.fetch_one(pool).await?, number: 0 })
 }
 
 /// Those of these users whose record changed from behind one place up to another.
-pub async fn changed(
+pub async fn users_with_changes(
     pool: &PgPool,
     users: &[String],
-    (after, before): (Place, Place),
+    (after, before): (LivePosition, LivePosition),
 ) -> Result<Vec<String>, sqlx::Error> {
     let users = sqlx::query_scalar!(
         r#"SELECT watching.user_id AS "user_id!" FROM UNNEST($1::text[]) AS watching (user_id)
@@ -85,12 +85,12 @@ pub async fn changed(
 }
 
 /// A user's changes from behind one place up to another, in order: so many.
-pub async fn between(
+pub async fn changes_between(
     pool: &PgPool,
     user: &str,
-    (after, before): (Place, Place),
+    (after, before): (LivePosition, LivePosition),
     limit: i64,
-) -> Result<Vec<Change>, sqlx::Error> {
+) -> Result<Vec<LiveChange>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"SELECT xid::text::bigint AS "xid!", number, conversation_id, chat_id, status, day
            FROM live_changes
@@ -102,8 +102,8 @@ pub async fn between(
         user,
         limit
     );
-    let rows = rows.fetch_all(pool).await?.into_iter().map(|row| Change {
-        place: Place { xid: row.xid, number: row.number },
+    let rows = rows.fetch_all(pool).await?.into_iter().map(|row| LiveChange {
+        position: LivePosition { xid: row.xid, number: row.number },
         conversation_id: row.conversation_id,
         chat: row.chat_id.zip(row.status),
         day: row.day,
@@ -113,7 +113,7 @@ pub async fn between(
 
 /// Deletes what can no longer be asked for.
 pub async fn delete_old(pool: &PgPool, now: OffsetDateTime) -> Result<u64, sqlx::Error> {
-    let before: OffsetDateTime = now - KEPT * 2;
+    let before: OffsetDateTime = now - RETENTION * 2;
     let deleted = sqlx::query!(
         "DELETE FROM live_changes WHERE ctid = ANY(ARRAY(
              SELECT ctid FROM live_changes WHERE announced_at < $1 ORDER BY announced_at LIMIT 20000))",
@@ -136,6 +136,6 @@ fn row(event: &Event) -> (String, Uuid, Option<Uuid>, Option<&'static str>, Date
         Event::ConversationChanged(event) => (event.conversation_id, None, None, event.changed_at),
         Event::ConversationDeleted(event) => (event.conversation_id, None, None, event.deleted_at),
     };
-    let at = crate::projection::pg_value::instant(at);
+    let at = crate::projection::pg_value::pg_timestamp(at);
     (event.user_id().as_str().to_owned(), conversation.0, chat.map(|id| id.0), status, at.date())
 }

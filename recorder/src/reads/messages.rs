@@ -11,7 +11,7 @@ use crate::cursor::IdCursor;
 /// A message as it is shown.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the fields are the columns, which have comments")]
-pub struct Message {
+pub struct MessageRecord {
     pub message_id: Uuid,
     pub chat_id: Uuid,
     pub position: i16,
@@ -29,7 +29,7 @@ pub struct Message {
 
 /// Which way a list goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum SortOrder {
     /// Oldest first.
     Ascending,
     /// Newest first.
@@ -37,21 +37,21 @@ pub enum Order {
 }
 
 /// Where a page ends although it is not full, in bytes of text: answers may be long.
-const BYTES: usize = 8 << 20;
+const MAX_PAGE_BYTES: usize = 8 << 20;
 
 /// So many messages of a user's conversation, from behind the cursor on, and whether there are more.
 pub async fn page(
     pool: &PgPool,
     (conversation, user): (ConversationId, &str),
-    order: Order,
+    order: SortOrder,
     after: IdCursor,
     limit: i64,
-) -> Result<(Vec<Message>, bool), sqlx::Error> {
+) -> Result<(Vec<MessageRecord>, bool), sqlx::Error> {
     let size = usize::try_from(limit).unwrap_or(0);
     macro_rules! messages_where {
         ($tail:tt) => {
             sqlx::query_as!(
-                Message,
+                MessageRecord,
                 "SELECT message_id, chat_id, position, role, status, content, reasoning, refusal, tool_calls,
                         finish_reason, model, tokens, created_at
                  FROM messages WHERE conversation_id = $1 AND user_id = $2 "
@@ -66,16 +66,16 @@ pub async fn page(
         };
     }
     let mut found = match order {
-        Order::Ascending => {
+        SortOrder::Ascending => {
             messages_where!("AND (chat_id, position) > ($3, $4) ORDER BY chat_id, position LIMIT $5")
         }
-        Order::Descending => {
+        SortOrder::Descending => {
             messages_where!("AND (chat_id, position) < ($3, $4) ORDER BY chat_id DESC, position DESC LIMIT $5")
         }
     };
     let (mut rows, mut bytes) = (Vec::new(), 0);
     while let Some(row) = found.try_next().await? {
-        if rows.len() == size || bytes > BYTES {
+        if rows.len() == size || bytes > MAX_PAGE_BYTES {
             return Ok((rows, true));
         }
         bytes += row.content.len() + row.reasoning.as_ref().map_or(0, String::len);

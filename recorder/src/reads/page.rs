@@ -13,10 +13,10 @@ pub struct Page<T> {
 
 impl<T> Page<T> {
     /// From one row more than was asked for, if there are so many; else from the window that was looked through.
-    pub(super) fn of(
+    pub(super) fn from_rows(
         mut rows: Vec<T>,
         limit: i64,
-        stopped: Option<TimeCursor>,
+        scan_end: Option<TimeCursor>,
         key: impl Fn(&T) -> TimeCursor,
     ) -> Self {
         let limit = usize::try_from(limit).unwrap_or(0);
@@ -25,6 +25,6 @@ impl<T> Page<T> {
             let next = rows.last().map(key);
             return Self { rows, next };
         }
-        Self { rows, next: stopped }
+        Self { rows, next: scan_end }
     }
 }

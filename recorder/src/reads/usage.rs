@@ -3,11 +3,11 @@
 use sqlx::PgPool;
 use time::{Date, OffsetDateTime};
 
-use crate::projection::usage_stats::Counts;
+use crate::projection::usage_stats::UsageTotals;
 
 /// What usage is grouped by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Group {
+pub enum UsageGroup {
     /// Nothing.
     None,
     /// The model that was asked for.
@@ -18,23 +18,23 @@ pub enum Group {
 
 /// Sums of one piece of a range and one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
+pub struct UsageRow {
     /// Which piece, from 0 on.
-    pub piece: usize,
+    pub bucket: usize,
     /// The key; none where there is no group, or for what has no model.
     pub key: Option<String>,
     /// The sums.
-    pub counts: Counts,
+    pub counts: UsageTotals,
 }
 
-/// How many keys are told apart in one answer: those with the most tokens and calls. The rest are [`OTHER`].
-const KEYS: i64 = 100;
+/// How many keys are told apart in one answer: those with the most tokens and calls. The rest are [`OTHER_KEY`].
+const MAX_KEYS: i64 = 100;
 
 /// The key of the rest.
-pub const OTHER: &str = "other";
+pub const OTHER_KEY: &str = "other";
 
 /// A user's UTC days from this one on, those without usage left out.
-pub async fn days(pool: &PgPool, user: &str, from: Date) -> Result<Vec<(Date, Counts)>, sqlx::Error> {
+pub async fn days(pool: &PgPool, user: &str, from: Date) -> Result<Vec<(Date, UsageTotals)>, sqlx::Error> {
     let rows = sqlx::query!(
         "SELECT date, api_calls, successful_calls, failed_calls, prompt_tokens, completion_tokens, total_tokens,
                 estimated_prompt_tokens, estimated_completion_tokens, estimated_total_tokens, messages_created,
@@ -44,7 +44,7 @@ pub async fn days(pool: &PgPool, user: &str, from: Date) -> Result<Vec<(Date, Co
         from
     );
     let rows = rows.fetch_all(pool).await?.into_iter().map(|row| {
-        let counts = Counts {
+        let counts = UsageTotals {
             api_calls: row.api_calls,
             successful_calls: row.successful_calls,
             failed_calls: row.failed_calls,
@@ -63,17 +63,17 @@ pub async fn days(pool: &PgPool, user: &str, from: Date) -> Result<Vec<(Date, Co
 }
 
 /// Sums over the pieces of a range that begin at `starts` and end at `end`: of this user, or of all.
-pub async fn pieces(
+pub async fn bucket_totals(
     pool: &PgPool,
     user: Option<&str>,
     (starts, end): (&[OffsetDateTime], OffsetDateTime),
-    group: Group,
-) -> Result<Vec<Row>, sqlx::Error> {
+    group: UsageGroup,
+) -> Result<Vec<UsageRow>, sqlx::Error> {
     let Some(start) = starts.first() else { return Ok(Vec::new()) };
     let group = match group {
-        Group::None => "none",
-        Group::Model => "model",
-        Group::User => "user",
+        UsageGroup::None => "none",
+        UsageGroup::Model => "model",
+        UsageGroup::User => "user",
     };
     macro_rules! sums_where {
         ($condition:tt, $user:expr) => {
@@ -114,7 +114,7 @@ pub async fn pieces(
                 start,
                 end,
                 $user,
-                KEYS
+                MAX_KEYS
             )
             .fetch_all(pool)
             .await?
@@ -145,8 +145,8 @@ struct SumRow {
 }
 
 impl SumRow {
-    fn read(self) -> Row {
-        let counts = Counts {
+    fn read(self) -> UsageRow {
+        let counts = UsageTotals {
             api_calls: self.api_calls,
             successful_calls: self.successful_calls,
             failed_calls: self.failed_calls,
@@ -159,6 +159,6 @@ impl SumRow {
             messages_created: self.messages_created,
             conversations_created: self.conversations_created,
         };
-        Row { piece: usize::try_from(self.piece).unwrap_or(0), key: self.key, counts }
+        UsageRow { bucket: usize::try_from(self.piece).unwrap_or(0), key: self.key, counts }
     }
 }

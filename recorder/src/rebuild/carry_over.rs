@@ -6,18 +6,18 @@ use sqlx::{AssertSqlSafe, Connection as _};
 use time::{Date, OffsetDateTime};
 use uuid::Uuid;
 
-use super::error::ReprojectError;
+use super::error::ReprojectionError;
 use super::reprojection::Reprojection;
 use crate::projection::Changes;
 use crate::projection::tables::Table;
-use crate::source::log::Extent;
+use crate::source::log::LogExtent;
 use crate::store;
 use crate::store::bulk;
 
 /// How many rows are carried over at a time.
-const CARRIED: i64 = 1000;
+const BATCH_ROWS: i64 = 1000;
 /// How far the clocks of gateways and of the broker may be apart, where events from before the log's first one are gone.
-const SKEW: time::Duration = time::Duration::minutes(5);
+const MAX_CLOCK_SKEW: time::Duration = time::Duration::minutes(5);
 
 impl Reprojection {
     /// Takes over from the live tables what is older than the log's first event, as far as the log does not have it. Where only
@@ -26,58 +26,59 @@ impl Reprojection {
     pub async fn carry_over(
         &mut self,
         connection: &mut PgConnection,
-        extent: &Extent,
+        extent: &LogExtent,
         since: Option<Date>,
-    ) -> Result<(), ReprojectError> {
-        let begins = extent.begins_at.map(|at| if extent.is_cut { at + SKEW } else { at });
+    ) -> Result<(), ReprojectionError> {
+        let begins = extent.first_stored_at.map(|at| if extent.is_truncated { at + MAX_CLOCK_SKEW } else { at });
         let before = [begins, self.as_of].into_iter().flatten().min();
         let from = since.map(|day| day.midnight().assume_utc());
         let opened_before = before.map(|before| from.map_or(before, |from| before.max(from)));
         // Chats that are older than the log and yet belong to these days, if there can be any.
-        let any = from.zip(before).is_none_or(|(from, before)| from < before);
+        let has_older_chats = from.zip(before).is_none_or(|(from, before)| from < before);
         let (mut chat, mut conversation) = (Uuid::nil(), Uuid::nil());
         loop {
-            if !any {
+            if !has_older_chats {
                 break;
             }
-            let ids = self.lacking(connection, &self.lacking_chats(), chat, (from, before)).await?;
+            let ids = self.missing_ids(connection, &self.missing_chats_sql(), chat, (from, before)).await?;
             let Some(last) = ids.last() else { break };
             chat = *last;
-            self.done.carried += ids.len() as u64;
-            self.carry(connection, &ids.into_iter().map(ChatId).collect::<Vec<_>>(), &[]).await?;
+            self.stats.carried_over += ids.len() as u64;
+            self.carry_over_rows(connection, &ids.into_iter().map(ChatId).collect::<Vec<_>>(), &[]).await?;
         }
         loop {
-            let ids =
-                self.lacking(connection, &self.lacking_conversations(), conversation, (from, opened_before)).await?;
+            let ids = self
+                .missing_ids(connection, &self.missing_conversations_sql(), conversation, (from, opened_before))
+                .await?;
             let Some(last) = ids.last() else { break };
             conversation = *last;
-            self.carry(connection, &[], &ids.into_iter().map(ConversationId).collect::<Vec<_>>()).await?;
+            self.carry_over_rows(connection, &[], &ids.into_iter().map(ConversationId).collect::<Vec<_>>()).await?;
         }
-        if self.stop.is_cancelled() { Err(ReprojectError::Stopped) } else { Ok(()) }
+        if self.stop.is_cancelled() { Err(ReprojectionError::Stopped) } else { Ok(()) }
     }
 
-    async fn carry(
+    async fn carry_over_rows(
         &self,
         connection: &mut PgConnection,
         chats: &[ChatId],
         conversations: &[ConversationId],
-    ) -> Result<(), ReprojectError> {
+    ) -> Result<(), ReprojectionError> {
         self.shadow.leave(connection).await?;
-        let mut live = store::known(connection, chats, conversations).await?;
+        let mut live = store::read_related(connection, chats, conversations).await?;
         self.shadow.enter(connection).await?;
         if let Some(as_of) = self.as_of {
-            live.as_of(as_of);
+            live.drop_after(as_of);
         }
-        let projected = store::known(connection, chats, &[]).await?.chats;
+        let projected = store::read_related(connection, chats, &[]).await?.chats;
         let mut tx = connection.begin().await?;
-        let changes = Changes::of_rows(live.chats, live.messages, live.conversations, &projected);
-        let sums = bulk::write_but_sums(&mut tx, changes).await?;
-        bulk::write_sums(&mut tx, sums).await?;
+        let changes = Changes::from_rows(live.chats, live.messages, live.conversations, &projected);
+        let aggregates = bulk::write_chats_and_messages(&mut tx, changes).await?;
+        bulk::write_aggregates(&mut tx, aggregates).await?;
         tx.commit().await?;
         Ok(())
     }
 
-    async fn lacking(
+    async fn missing_ids(
         &self,
         connection: &mut PgConnection,
         sql: &str,
@@ -90,14 +91,14 @@ impl Reprojection {
         sqlx::query_scalar(AssertSqlSafe(sql.to_owned()))
             .bind(after)
             .bind(before)
-            .bind(CARRIED)
+            .bind(BATCH_ROWS)
             .bind(from)
             .fetch_all(connection)
             .await
     }
 
-    fn lacking_chats(&self) -> String {
-        let (live, own) = (self.shadow.live(Table::Chats), self.shadow.own(Table::Chats));
+    fn missing_chats_sql(&self) -> String {
+        let (live, own) = (self.shadow.live_table(Table::Chats), self.shadow.shadow_table(Table::Chats));
         format!(
             "SELECT l.chat_id FROM {live} l LEFT JOIN {own} s USING (chat_id)
              WHERE l.chat_id > $1 AND ($2::timestamptz IS NULL OR l.started_at < $2)
@@ -110,8 +111,9 @@ impl Reprojection {
     }
 
     /// Where the log lacks the event that opened the conversation, or was not asked for it.
-    fn lacking_conversations(&self) -> String {
-        let (live, own) = (self.shadow.live(Table::Conversations), self.shadow.own(Table::Conversations));
+    fn missing_conversations_sql(&self) -> String {
+        let (live, own) =
+            (self.shadow.live_table(Table::Conversations), self.shadow.shadow_table(Table::Conversations));
         format!(
             "SELECT l.conversation_id FROM {live} l LEFT JOIN {own} s USING (conversation_id)
              WHERE l.conversation_id > $1 AND ($2::timestamptz IS NULL OR l.created_at < $2)

@@ -7,19 +7,19 @@ use crate::store::shadow::ShadowError;
 
 /// Why a projection was given up.
 #[derive(Debug, thiserror::Error)]
-pub enum ReprojectError {
+pub enum ReprojectionError {
     /// It was told to stop.
     #[error("stopped: the tables are as they were")]
     Stopped,
     /// The log cannot be read.
     #[error("the log: {0}")]
-    Log(#[from] LogError),
+    LogReader(#[from] LogError),
     /// The recorders' consumer cannot be asked.
     #[error("the log: {0}")]
     Consumer(#[from] SetupError),
     /// The shadow cannot be made, or cannot be used.
     #[error(transparent)]
-    Shadow(#[from] ShadowError),
+    ShadowSchema(#[from] ShadowError),
     /// The database's own trouble.
     #[error("the database: {}", store::describe(.0))]
     Database(#[from] sqlx::Error),

@@ -1,10 +1,10 @@
 //! How far a rebuild or a comparison is.
 
-use super::reprojection::Done;
+use super::reprojection::ReprojectionStats;
 
 /// How far it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum RebuildPhase {
     /// Projecting, with so many events in the log.
     Projecting {
         /// In the log.
@@ -21,9 +21,9 @@ pub enum Phase {
 }
 
 /// Tells someone how far it is.
-pub trait Tell: Sync {
+pub trait ProgressListener: Sync {
     /// A phase begins.
-    fn phase(&self, phase: Phase);
+    fn phase_started(&self, phase: RebuildPhase);
     /// So much is done.
-    fn done(&self, done: Done);
+    fn advanced(&self, stats: ReprojectionStats);
 }

@@ -11,48 +11,48 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::error::ReprojectError;
-use super::log_reader::{Ahead, Reader, Unreadable};
+use super::batch_reader::{BatchReader, PrefetchedBatch, UnreadableEvent};
+use super::error::ReprojectionError;
 use crate::policy::disposition::Disposition;
-use crate::projection::merge::Sums;
-use crate::projection::{Changes, is_in, project};
-use crate::source::log::{Extent, LogError, Start};
+use crate::projection::merge::AggregateChanges;
+use crate::projection::{Changes, is_recorded_in, project};
+use crate::source::log::{LogError, LogExtent, RangeStart};
 use crate::store;
 use crate::store::bulk;
 use crate::store::quarantine;
-use crate::store::shadow::Shadow;
+use crate::store::shadow::ShadowSchema;
 
 /// How many batches are read ahead.
-const AHEAD: usize = 2;
+const PREFETCHED_BATCHES: usize = 2;
 /// How many rows of sums may be held back: some tens of megabytes.
-const HELD: usize = 100_000;
+const MAX_DEFERRED_ROWS: usize = 100_000;
 
 /// A projection of the log into a shadow.
 pub struct Reprojection {
-    pub(super) shadow: Shadow,
-    reader: Option<Reader>,
+    pub(super) shadow: ShadowSchema,
+    reader: Option<BatchReader>,
     /// Events of a later time are left out.
     pub(super) as_of: Option<OffsetDateTime>,
     pub(super) stop: CancellationToken,
-    holding: Holding,
+    flush: AggregateFlush,
     /// Events that could not be read, and have not been looked for in quarantine yet.
-    unreadable: Vec<Unreadable>,
+    unreadable: Vec<UnreadableEvent>,
     /// What was done so far.
-    pub done: Done,
+    pub stats: ReprojectionStats,
 }
 
 /// When conversations and usage are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holding {
+pub enum AggregateFlush {
     /// Once for many batches.
-    Many,
+    Deferred,
     /// With each batch: an event whose rows are refused is then found, and left out whole, as the recorders do.
-    Each,
+    PerBatch,
 }
 
 /// How much was projected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Done {
+pub struct ReprojectionStats {
     /// Events of the log that were read.
     pub events: u64,
     /// Of those, what no recorder of this version can read.
@@ -64,25 +64,33 @@ pub struct Done {
     /// Of those, what the database refused.
     pub refused: u64,
     /// Chats that were taken over from the tables, for want of their events.
-    pub carried: u64,
+    pub carried_over: u64,
 }
 
 impl Reprojection {
     /// Of the whole log from `start` on, into this shadow.
     pub fn new(
         client: Client,
-        shadow: Shadow,
-        (start, extent): (Start, &Extent),
+        shadow: ShadowSchema,
+        (start, extent): (RangeStart, &LogExtent),
         as_of: Option<OffsetDateTime>,
-        holding: Holding,
+        flush: AggregateFlush,
         stop: CancellationToken,
     ) -> Self {
-        let reader = Reader::new(client, start, extent);
-        Self { shadow, reader: Some(reader), as_of, stop, holding, unreadable: Vec::new(), done: Done::default() }
+        let reader = BatchReader::new(client, start, extent);
+        Self {
+            shadow,
+            reader: Some(reader),
+            as_of,
+            stop,
+            flush,
+            unreadable: Vec::new(),
+            stats: ReprojectionStats::default(),
+        }
     }
 
     /// The shadow.
-    pub fn shadow(&self) -> &Shadow {
+    pub fn shadow(&self) -> &ShadowSchema {
         &self.shadow
     }
 
@@ -91,76 +99,76 @@ impl Reprojection {
         &mut self,
         connection: &mut PgConnection,
         until: u64,
-        tell: &(dyn Fn(Done) + Sync),
-    ) -> Result<(), ReprojectError> {
+        progress: &(dyn Fn(ReprojectionStats) + Sync),
+    ) -> Result<(), ReprojectionError> {
         self.shadow.enter(connection).await?;
-        let mut reader = self.reader.take().ok_or(ReprojectError::Reader)?;
-        let (sender, mut batches) = mpsc::channel(AHEAD);
+        let mut reader = self.reader.take().ok_or(ReprojectionError::Reader)?;
+        let (sender, mut batches) = mpsc::channel(PREFETCHED_BATCHES);
         let as_of = self.as_of;
         let reading = tokio::spawn(async move {
             while let Some(batch) = reader.next(until).await? {
-                if sender.send(Ahead::of(batch, as_of)).await.is_err() {
+                if sender.send(PrefetchedBatch::project(batch, as_of)).await.is_err() {
                     break;
                 }
             }
             Ok::<_, LogError>(reader)
         });
-        let mut held = Sums::default();
+        let mut deferred = AggregateChanges::default();
         while let Some(Some(batch)) = self.stop.run_until_cancelled(batches.recv()).await {
-            self.write(connection, batch, &mut held).await?;
-            if held.len() > HELD {
-                write_held(connection, std::mem::take(&mut held)).await?;
+            self.write(connection, batch, &mut deferred).await?;
+            if deferred.len() > MAX_DEFERRED_ROWS {
+                write_deferred(connection, std::mem::take(&mut deferred)).await?;
             }
-            tell(self.done);
+            progress(self.stats);
         }
         if self.stop.is_cancelled() {
-            return Err(ReprojectError::Stopped);
+            return Err(ReprojectionError::Stopped);
         }
-        write_held(connection, held).await?;
-        self.reader = Some(reading.await.map_err(|_| ReprojectError::Reader)??);
+        write_deferred(connection, deferred).await?;
+        self.reader = Some(reading.await.map_err(|_| ReprojectionError::Reader)??);
         Ok(())
     }
 
     /// The next batch up to this sequence, for who decides about every event.
-    pub async fn read(&mut self, until: u64) -> Result<Option<Vec<Event>>, ReprojectError> {
-        let reader = self.reader.as_mut().ok_or(ReprojectError::Reader)?;
+    pub async fn read(&mut self, until: u64) -> Result<Option<Vec<Event>>, ReprojectionError> {
+        let reader = self.reader.as_mut().ok_or(ReprojectionError::Reader)?;
         let Some(batch) = reader.next(until).await? else { return Ok(None) };
-        let ahead = Ahead::of(batch, self.as_of);
-        self.count(ahead.read, ahead.unreadable);
+        let ahead = PrefetchedBatch::project(batch, self.as_of);
+        self.add_stats(ahead.read, ahead.unreadable);
         Ok(Some(ahead.events))
     }
 
-    fn count(&mut self, read: u64, unreadable: Vec<Unreadable>) {
-        self.done.events += read;
-        self.done.undecodable += unreadable.len() as u64;
+    fn add_stats(&mut self, read: u64, unreadable: Vec<UnreadableEvent>) {
+        self.stats.events += read;
+        self.stats.undecodable += unreadable.len() as u64;
         self.unreadable.extend(unreadable);
     }
 
     /// Looks in quarantine for the events that could not be read, and counts those that are not there.
-    pub async fn look_in_quarantine(&mut self, connection: &mut PgConnection) -> Result<(), ReprojectError> {
+    pub async fn check_quarantine(&mut self, connection: &mut PgConnection) -> Result<(), ReprojectionError> {
         let unreadable = std::mem::take(&mut self.unreadable);
         if unreadable.is_empty() {
             return Ok(());
         }
         let ids: Vec<_> = unreadable.iter().map(|event| event.quarantine_id).collect();
         self.shadow.leave(connection).await?;
-        let there = quarantine::those_there(connection, &ids).await?;
+        let there = quarantine::existing_ids(connection, &ids).await?;
         self.shadow.enter(connection).await?;
         for event in unreadable.iter().filter(|event| !there.contains(&event.quarantine_id)) {
-            self.done.lost += 1;
-            self.done.first_lost.get_or_insert(event.sequence);
+            self.stats.lost += 1;
+            self.stats.first_lost.get_or_insert(event.sequence);
         }
         Ok(())
     }
 
     /// Projects these events.
-    pub async fn project(&mut self, connection: &mut PgConnection, events: &[Event]) -> Result<(), ReprojectError> {
-        let mut left = vec![events];
-        while let Some(events) = left.pop() {
+    pub async fn project(&mut self, connection: &mut PgConnection, events: &[Event]) -> Result<(), ReprojectionError> {
+        let mut pending = vec![events];
+        while let Some(events) = pending.pop() {
             if !events.is_empty()
-                && let Some(halves) = self.write_part(connection, events, project(events), None).await?
+                && let Some(halves) = self.write_events(connection, events, project(events), None).await?
             {
-                left.extend(halves.into_iter().rev());
+                pending.extend(halves.into_iter().rev());
             }
         }
         Ok(())
@@ -169,16 +177,16 @@ impl Reprojection {
     async fn write(
         &mut self,
         connection: &mut PgConnection,
-        batch: Ahead,
-        held: &mut Sums,
-    ) -> Result<(), ReprojectError> {
-        self.count(batch.read, batch.unreadable);
-        let holds = (self.holding == Holding::Many).then_some(&mut *held);
-        match self.write_part(connection, &batch.events, batch.changes, holds).await? {
+        batch: PrefetchedBatch,
+        deferred: &mut AggregateChanges,
+    ) -> Result<(), ReprojectionError> {
+        self.add_stats(batch.read, batch.unreadable);
+        let deferred_if_any = (self.flush == AggregateFlush::Deferred).then_some(&mut *deferred);
+        match self.write_events(connection, &batch.events, batch.changes, deferred_if_any).await? {
             None => Ok(()),
             Some(halves) => {
                 // What is not held must meet what was.
-                write_held(connection, std::mem::take(held)).await?;
+                write_deferred(connection, std::mem::take(deferred)).await?;
                 for half in halves {
                     self.project(connection, half).await?;
                 }
@@ -189,36 +197,38 @@ impl Reprojection {
 
     /// Writes all of it in one transaction, but for what is to be held back; or says what to try instead, where some event in
     /// it is refused for its content.
-    async fn write_part<'a>(
+    async fn write_events<'a>(
         &mut self,
         connection: &mut PgConnection,
         events: &'a [Event],
         changes: Changes,
-        held: Option<&mut Sums>,
-    ) -> Result<Option<[&'a [Event]; 2]>, ReprojectError> {
+        deferred: Option<&mut AggregateChanges>,
+    ) -> Result<Option<[&'a [Event]; 2]>, ReprojectionError> {
         let mut tx = connection.begin().await?;
-        let written = match (bulk::write_but_sums(&mut tx, changes).await, &held) {
-            (Ok(sums), None) => bulk::write_sums(&mut tx, sums).await.map(|()| Sums::default()),
+        let written = match (bulk::write_chats_and_messages(&mut tx, changes).await, &deferred) {
+            (Ok(aggregates), None) => {
+                bulk::write_aggregates(&mut tx, aggregates).await.map(|()| AggregateChanges::default())
+            }
             (written, _) => written,
         };
         let error = match written {
-            Ok(sums) => {
+            Ok(aggregates) => {
                 tx.commit().await?;
-                if let Some(held) = held {
-                    held.add(sums);
+                if let Some(deferred) = deferred {
+                    deferred.add(aggregates);
                 }
                 return Ok(None);
             }
             Err(error) => error,
         };
         tx.rollback().await?;
-        match Disposition::of(&store::fault(&error), events.len()) {
+        match Disposition::for_fault(&store::classify(&error), events.len()) {
             Disposition::Split => {
                 let (one, other) = events.split_at(events.len() / 2);
                 Ok(Some([one, other]))
             }
             Disposition::Quarantine => {
-                self.done.refused += 1;
+                self.stats.refused += 1;
                 Ok(None)
             }
             Disposition::Wait | Disposition::Retry => Err(error.into()),
@@ -226,27 +236,27 @@ impl Reprojection {
     }
 
     /// Of these events, those that the live tables have. Who calls holds a snapshot.
-    pub async fn recorded(
+    pub async fn filter_recorded(
         &self,
         connection: &mut PgConnection,
         events: Vec<Event>,
-    ) -> Result<Vec<Event>, ReprojectError> {
+    ) -> Result<Vec<Event>, ReprojectionError> {
         let changes = project(&events);
         let (chats, conversations): (Vec<_>, Vec<_>) =
             (changes.chats.into_keys().collect(), changes.conversations.into_keys().collect());
         self.shadow.leave(connection).await?;
-        let live = store::known(connection, &chats, &conversations).await?;
+        let live = store::read_related(connection, &chats, &conversations).await?;
         self.shadow.enter(connection).await?;
-        Ok(events.into_iter().filter(|event| is_in(event, &live.chats, &live.conversations)).collect())
+        Ok(events.into_iter().filter(|event| is_recorded_in(event, &live.chats, &live.conversations)).collect())
     }
 }
 
-async fn write_held(connection: &mut PgConnection, held: Sums) -> Result<(), ReprojectError> {
+async fn write_deferred(connection: &mut PgConnection, deferred: AggregateChanges) -> Result<(), ReprojectionError> {
     let mut tx = connection.begin().await?;
-    let Err(error) = bulk::write_sums(&mut tx, held).await else { return Ok(tx.commit().await?) };
+    let Err(error) = bulk::write_aggregates(&mut tx, deferred).await else { return Ok(tx.commit().await?) };
     tx.rollback().await?;
-    match Disposition::of(&store::fault(&error), 1) {
-        Disposition::Split | Disposition::Quarantine => Err(ReprojectError::SumsRefused),
+    match Disposition::for_fault(&store::classify(&error), 1) {
+        Disposition::Split | Disposition::Quarantine => Err(ReprojectionError::SumsRefused),
         Disposition::Wait | Disposition::Retry => Err(error.into()),
     }
 }

@@ -13,53 +13,53 @@ use sqlx::{Connection as _, Executor as _};
 use time::{Date, OffsetDateTime};
 use tokio_util::sync::CancellationToken;
 
-use super::error::ReprojectError;
-use super::progress::{Phase, Tell};
-use super::reprojection::{Done, Holding, Reprojection};
+use super::error::ReprojectionError;
+use super::progress::{ProgressListener, RebuildPhase};
+use super::reprojection::{AggregateFlush, Reprojection, ReprojectionStats};
 use crate::projection::project;
 use crate::projection::tables::Table;
-use crate::source::log::{Ending, Extent, Log, Span, Start};
-use crate::source::retry::Patience;
+use crate::source::log::{LogExtent, LogRange, LogReader, RangeEnd, RangeStart};
+use crate::source::retry::RetryUntil;
 use crate::source::setup::{self, SetupError};
 use crate::store;
-use crate::store::compare::{Comparison, Difference, compare};
-use crate::store::shadow::{self, Keep, Shadow};
+use crate::store::compare::{RowDifference, TableComparison, compare};
+use crate::store::shadow::{self, ShadowPurpose, ShadowSchema};
 use crate::store::verifications::{self, Verification};
 
 /// Where the shadow is. It belongs to whoever holds the right to verify.
-const SCHEMA: &str = "stenograph_verify";
+const SHADOW_SCHEMA: &str = "stenograph_verify";
 /// How much earlier than the first day to begin reading: a gateway's clock may be ahead of the broker's.
-const SKEW: time::Duration = time::Duration::HOUR;
+const MAX_CLOCK_SKEW: time::Duration = time::Duration::HOUR;
 /// How many events are named for a row.
-const NAMED: usize = 4;
+const MAX_LISTED_EVENTS: usize = 4;
 
 /// What a comparison found.
 #[derive(Debug)]
-pub struct Verified {
+pub struct VerifyReport {
     /// What was projected.
-    pub done: Done,
+    pub stats: ReprojectionStats,
     /// Events that the tables did not have yet.
     pub unrecorded: u64,
     /// Each table.
-    pub tables: Vec<Comparison>,
+    pub tables: Vec<TableComparison>,
     /// What the log has about the differences that are told.
-    pub explained: Vec<Explained>,
+    pub explained: Vec<ExplainedDifference>,
 }
 
 /// A difference, and the events of the log that say what the row should be.
 #[derive(Debug)]
-pub struct Explained {
+pub struct ExplainedDifference {
     /// The difference.
-    pub difference: Difference,
+    pub difference: RowDifference,
     /// How many events there are.
     pub count: usize,
     /// The last few of them.
-    pub events: Vec<Named>,
+    pub events: Vec<EventReference>,
 }
 
 /// An event of the log.
 #[derive(Clone, Copy, Debug)]
-pub struct Named {
+pub struct EventReference {
     /// Where in the stream it is.
     pub sequence: u64,
     /// Which event.
@@ -74,35 +74,38 @@ pub async fn verify(
     client: Client,
     since: Option<Date>,
     stop: CancellationToken,
-    tell: &impl Tell,
-) -> Result<Verified, ReprojectError> {
-    shadow::only_one(connection, "verify").await?;
-    match attempt(connection, &client, since, Holding::Many, &stop, tell).await {
-        Err(ReprojectError::SumsRefused) => attempt(connection, &client, since, Holding::Each, &stop, tell).await,
+    progress: &impl ProgressListener,
+) -> Result<VerifyReport, ReprojectionError> {
+    shadow::lock_exclusive_run(connection, "verify").await?;
+    match run_once(connection, &client, since, AggregateFlush::Deferred, &stop, progress).await {
+        Err(ReprojectionError::SumsRefused) => {
+            run_once(connection, &client, since, AggregateFlush::PerBatch, &stop, progress).await
+        }
         outcome => outcome,
     }
 }
 
-async fn attempt(
+async fn run_once(
     connection: &mut PgConnection,
     client: &Client,
     since: Option<Date>,
-    holding: Holding,
+    flush: AggregateFlush,
     stop: &CancellationToken,
-    tell: &impl Tell,
-) -> Result<Verified, ReprojectError> {
-    let shadow = Shadow::create(connection, SCHEMA, Keep::Compare).await?;
-    let start = since.map_or(Start::Beginning, |day| Start::Time(day.midnight().assume_utc() - SKEW));
-    let verified = match Log::extent(client).await {
+    progress: &impl ProgressListener,
+) -> Result<VerifyReport, ReprojectionError> {
+    let shadow = ShadowSchema::create(connection, SHADOW_SCHEMA, ShadowPurpose::Compare).await?;
+    let start =
+        since.map_or(RangeStart::Beginning, |day| RangeStart::Time(day.midnight().assume_utc() - MAX_CLOCK_SKEW));
+    let verified = match LogReader::extent(client).await {
         Err(error) => Err(error.into()),
         Ok(extent) => {
             let from = (start, &extent);
-            let reprojection = Reprojection::new(client.clone(), shadow.clone(), from, None, holding, stop.clone());
-            compared(connection, client, (reprojection, &extent), since, tell).await
+            let reprojection = Reprojection::new(client.clone(), shadow.clone(), from, None, flush, stop.clone());
+            compare_with_log(connection, client, (reprojection, &extent), since, progress).await
         }
     };
     if let Err(error) = shadow.drop(connection).await {
-        tracing::warn!(error = store::describe(&error), "schema {SCHEMA} is left: the next verify drops it");
+        tracing::warn!(error = store::describe(&error), "schema {SHADOW_SCHEMA} is left: the next verify drops it");
     }
     let mut verified = verified?;
     shadow.leave(connection).await?;
@@ -111,56 +114,61 @@ async fn attempt(
     Ok(verified)
 }
 
-async fn compared(
+async fn compare_with_log(
     connection: &mut PgConnection,
     client: &Client,
-    (mut reprojection, extent): (Reprojection, &Extent),
+    (mut reprojection, extent): (Reprojection, &LogExtent),
     since: Option<Date>,
-    tell: &impl Tell,
-) -> Result<Verified, ReprojectError> {
-    tell.phase(Phase::Projecting { events: extent.events });
-    reprojection.advance(connection, floor(client).await?.min(extent.last), &|done| tell.done(done)).await?;
+    progress: &impl ProgressListener,
+) -> Result<VerifyReport, ReprojectionError> {
+    progress.phase_started(RebuildPhase::Projecting { events: extent.events });
+    reprojection
+        .advance(connection, acknowledged_floor(client).await?.min(extent.last_sequence), &|stats| {
+            progress.advanced(stats);
+        })
+        .await?;
 
-    tell.phase(Phase::Comparing);
+    progress.phase_started(RebuildPhase::Comparing);
     let shadow = reprojection.shadow().clone();
-    let committed = floor(client).await?;
+    let committed = acknowledged_floor(client).await?;
     let mut tx = connection.begin().await?;
     tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
     // A lock takes no snapshot: the tables are the ones that stay before one is taken.
-    shadow.pin(&mut tx).await?;
+    shadow.share_lock_live_tables(&mut tx).await?;
     shadow.enter(&mut tx).await?;
     // The first query does, before it is asked where the log ends: what the snapshot has is not behind that.
     tx.execute("SELECT pg_current_snapshot()").await?;
-    let last = Log::extent(client).await?.last;
+    let last = LogReader::extent(client).await?.last_sequence;
     while let Some(events) = reprojection.read(committed.min(last)).await? {
         reprojection.project(&mut tx, &events).await?;
-        tell.done(reprojection.done);
+        progress.advanced(reprojection.stats);
     }
     let mut unrecorded = 0;
     while let Some(events) = reprojection.read(last).await? {
         let all = events.len();
-        let recorded = reprojection.recorded(&mut tx, events).await?;
+        let recorded = reprojection.filter_recorded(&mut tx, events).await?;
         unrecorded += (all - recorded.len()) as u64;
         reprojection.project(&mut tx, &recorded).await?;
     }
-    reprojection.look_in_quarantine(&mut tx).await?;
+    reprojection.check_quarantine(&mut tx).await?;
     reprojection.carry_over(&mut tx, extent, since).await?;
     let mut tables = Vec::new();
     for table in Table::ALL {
         tables.push(compare(&mut tx, &shadow, table, since).await?);
     }
     tx.rollback().await?;
-    let explained = tables.iter().flat_map(|table| table.told.iter().cloned()).map(Explained::new).collect();
-    Ok(Verified { done: reprojection.done, unrecorded, tables, explained })
+    let explained =
+        tables.iter().flat_map(|table| table.listed.iter().cloned()).map(ExplainedDifference::new).collect();
+    Ok(VerifyReport { stats: reprojection.stats, unrecorded, tables, explained })
 }
 
 /// Up to which sequence everything has been acknowledged, and so committed or put aside.
-async fn floor(client: &Client) -> Result<u64, ReprojectError> {
+async fn acknowledged_floor(client: &Client) -> Result<u64, ReprojectionError> {
     let jetstream = jetstream::new(client.clone());
-    let patience = Patience::begin();
+    let retry_until = RetryUntil::start();
     let consumer = loop {
-        match setup::consumer(&jetstream).await {
-            Err(SetupError::Unavailable(error)) if patience.lasts(&error).await => {}
+        match setup::verified_consumer(&jetstream).await {
+            Err(SetupError::Unavailable(error)) if retry_until.wait_before_retry(&error).await => {}
             outcome => break outcome?,
         }
     };
@@ -171,39 +179,39 @@ async fn floor(client: &Client) -> Result<u64, ReprojectError> {
 /// Reads the log once more for what it has about these rows.
 async fn explain(
     client: &Client,
-    start: Start,
-    rows: &mut [Explained],
+    start: RangeStart,
+    rows: &mut [ExplainedDifference],
     stop: &CancellationToken,
-) -> Result<(), ReprojectError> {
+) -> Result<(), ReprojectionError> {
     if rows.is_empty() {
         return Ok(());
     }
-    let span = Span { from: start, to: None, subjects: Vec::new(), ending: Ending::Stop };
-    let mut log = Log::open(client.clone(), span).await?;
+    let range = LogRange { from: start, to: None, subjects: Vec::new(), end: RangeEnd::Stop };
+    let mut log = LogReader::open(client.clone(), range).await?;
     while let Some(Some(delivery)) = stop.run_until_cancelled(log.next()).await.transpose()? {
-        let Ok(event) = delivery.read() else { continue };
-        let named = Named { sequence: delivery.sequence(), kind: event.kind(), id: event.id() };
-        let about = About::of(&event);
-        for row in rows.iter_mut().filter(|row| about.is(&row.difference)) {
+        let Ok(event) = delivery.decode() else { continue };
+        let reference = EventReference { sequence: delivery.sequence(), kind: event.kind(), id: event.id() };
+        let subject = EventSubject::of(&event);
+        for row in rows.iter_mut().filter(|row| subject.matches(&row.difference)) {
             row.count += 1;
-            if row.events.len() == NAMED {
+            if row.events.len() == MAX_LISTED_EVENTS {
                 row.events.remove(0);
             }
-            row.events.push(named);
+            row.events.push(reference);
         }
     }
-    if stop.is_cancelled() { Err(ReprojectError::Stopped) } else { Ok(()) }
+    if stop.is_cancelled() { Err(ReprojectionError::Stopped) } else { Ok(()) }
 }
 
 /// What an event is about.
-struct About {
+struct EventSubject {
     chat: Option<ChatId>,
     conversation: Option<ConversationId>,
     user: String,
     at: Option<OffsetDateTime>,
 }
 
-impl About {
+impl EventSubject {
     fn of(event: &Event) -> Self {
         let changes = project(std::slice::from_ref(event));
         let chat = changes.chats.values().next().map(|change| &change.row);
@@ -217,7 +225,7 @@ impl About {
         }
     }
 
-    fn is(&self, row: &Difference) -> bool {
+    fn matches(&self, row: &RowDifference) -> bool {
         match (row.chat_id, row.conversation_id) {
             (Some(chat), _) => self.chat == Some(ChatId(chat)),
             (None, Some(conversation)) => self.conversation == Some(ConversationId(conversation)),
@@ -233,15 +241,15 @@ impl About {
 
 // === impl Explained ===
 
-impl Explained {
-    fn new(difference: Difference) -> Self {
+impl ExplainedDifference {
+    fn new(difference: RowDifference) -> Self {
         Self { difference, count: 0, events: Vec::new() }
     }
 }
 
 // === impl Verified ===
 
-impl Verified {
+impl VerifyReport {
     /// How many rows are not what the log says.
     pub fn differences(&self) -> i64 {
         self.tables.iter().map(|table| table.differences).sum()
@@ -253,7 +261,7 @@ impl Verified {
         Verification {
             finished_at: OffsetDateTime::now_utc(),
             since,
-            events: i64::try_from(self.done.events).unwrap_or(i64::MAX),
+            events: i64::try_from(self.stats.events).unwrap_or(i64::MAX),
             rows: serde_json::Value::Object(rows).to_string(),
             differences: self.differences(),
         }

@@ -11,15 +11,15 @@ use shared::id::EventId;
 use tempfile::TempDir;
 
 /// How long a span is, in milliseconds.
-const SPAN: u64 = 10_000;
+const SPAN_MS: u64 = 10_000;
 
 /// The ids seen so far.
 #[derive(Debug)]
-pub struct Seen {
-    spans: BTreeMap<u64, Span>,
+pub struct SeenEvents {
+    spans: BTreeMap<u64, TimeSpan>,
     /// How many ids are in memory.
-    held: usize,
-    most: usize,
+    ids_in_memory: usize,
+    max_ids_in_memory: usize,
     /// Grows with every question.
     clock: u64,
     on_disk: BTreeSet<u64>,
@@ -27,45 +27,52 @@ pub struct Seen {
 }
 
 #[derive(Debug, Default)]
-struct Span {
+struct TimeSpan {
     ids: HashSet<u128>,
-    asked_at: u64,
+    last_used: u64,
 }
 
-impl Seen {
+impl SeenEvents {
     /// None, with room for so many in memory.
-    pub fn new(most: usize) -> Self {
-        Self { spans: BTreeMap::new(), held: 0, most: most.max(1), clock: 0, on_disk: BTreeSet::new(), directory: None }
+    pub fn new(max_ids_in_memory: usize) -> Self {
+        Self {
+            spans: BTreeMap::new(),
+            ids_in_memory: 0,
+            max_ids_in_memory: max_ids_in_memory.max(1),
+            clock: 0,
+            on_disk: BTreeSet::new(),
+            directory: None,
+        }
     }
 
     /// Whether this id is new. From now on it is not.
     pub fn insert(&mut self, id: EventId) -> io::Result<bool> {
         let number = id.0.as_u128();
-        let key = u64::try_from(number >> 80).unwrap_or(u64::MAX) / SPAN;
+        let key = u64::try_from(number >> 80).unwrap_or(u64::MAX) / SPAN_MS;
         if self.on_disk.remove(&key) {
             let ids = self.read(key)?;
-            self.held += ids.len();
-            self.spans.insert(key, Span { ids, asked_at: self.clock });
+            self.ids_in_memory += ids.len();
+            self.spans.insert(key, TimeSpan { ids, last_used: self.clock });
         }
         self.clock += 1;
         let span = self.spans.entry(key).or_default();
-        span.asked_at = self.clock;
+        span.last_used = self.clock;
         let is_new = span.ids.insert(number);
-        self.held += usize::from(is_new);
-        while self.held > self.most && self.spans.len() > 1 {
+        self.ids_in_memory += usize::from(is_new);
+        while self.ids_in_memory > self.max_ids_in_memory && self.spans.len() > 1 {
             self.spill()?;
         }
         Ok(is_new)
     }
 
     fn spill(&mut self) -> io::Result<()> {
-        let oldest = self.spans.iter().min_by_key(|(_, span)| span.asked_at).map(|(key, _)| *key);
+        let oldest = self.spans.iter().min_by_key(|(_, span)| span.last_used).map(|(key, _)| *key);
         let Some((key, span)) = oldest.and_then(|key| self.spans.remove_entry(&key)) else { return Ok(()) };
         let mut bytes = Vec::with_capacity(span.ids.len() * 16);
         span.ids.iter().for_each(|id| bytes.extend_from_slice(&id.to_be_bytes()));
         let path = self.directory()?.join(key.to_string());
         std::fs::File::create(path)?.write_all(&bytes)?;
-        self.held -= span.ids.len();
+        self.ids_in_memory -= span.ids.len();
         self.on_disk.insert(key);
         Ok(())
     }
@@ -94,16 +101,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn as_a_set_would_say_with_hardly_any_memory(
+        fn it_answers_like_a_set_in_bounded_memory(
             ids in proptest::collection::vec((0..40_u128, 0..6_u128), 0..300),
-            most in 1..20_usize,
+            max_ids_in_memory in 1..20_usize,
         ) {
-            let mut seen = Seen::new(most);
+            let mut seen = SeenEvents::new(max_ids_in_memory);
             let mut model = HashSet::new();
             for (span, rest) in ids {
                 let id = EventId(Uuid::from_u128(((span * 10_000) << 80) | rest));
                 prop_assert_eq!(seen.insert(id).unwrap(), model.insert(id));
-                prop_assert!(seen.held <= most || seen.spans.len() == 1);
+                prop_assert!(seen.ids_in_memory <= max_ids_in_memory || seen.spans.len() == 1);
             }
         }
     }

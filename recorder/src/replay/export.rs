@@ -16,25 +16,25 @@ use shared::event::Event;
 use shared::id::EventId;
 
 use super::filter::Filter;
-use super::parquet::{Dataset, remove_unfinished};
-use super::spill::{Slot, Spill};
+use super::parquet::{DatasetWriter, remove_unfinished};
+use super::spill::{Spill, SpillFile};
 use crate::projection::tables::Tables;
-use crate::source::log::{Ending, Log, Span, Start};
+use crate::source::log::{LogRange, LogReader, RangeEnd, RangeStart};
 
 /// The file in the export's directory that says how far it is.
-const STATE: &str = "export.json";
+const STATE_FILE: &str = "export.json";
 
 /// Where events wait to be projected.
-const SPILL: &str = "unfinished";
+const SPILL_DIRECTORY: &str = "unfinished";
 
 /// Where files of them are split that are too large to be projected in one go.
-const SPLIT: &str = "split";
+const SPLIT_DIRECTORY: &str = "split";
 
 /// How often the state is written while events are read.
-const CHECKPOINT: Duration = Duration::from_secs(2);
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How many events are projected at once.
-const BATCH: usize = 1000;
+const BATCH_EVENTS: usize = 1000;
 
 /// What to export, and where to.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub struct Export {
     /// Which events.
     pub filter: Filter,
     /// Where to begin in the log.
-    pub from: Start,
+    pub from: RangeStart,
     /// Where to end, if before its end.
     pub to: Option<u64>,
     /// The directory, which is made.
@@ -51,7 +51,7 @@ pub struct Export {
 
 /// How far an export is, for whoever watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub enum ExportProgress {
     /// So many events have been read, and so many are left.
     Reading {
         /// Read.
@@ -70,7 +70,7 @@ pub enum Progress {
 
 /// What an export came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Exported {
+pub struct ExportedRows {
     /// Rows of `chats`.
     pub chats: u64,
     /// Rows of `messages`.
@@ -82,23 +82,23 @@ pub struct Exported {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct State {
+struct ExportState {
     /// What was asked for: another command does not go on with it.
     selection: String,
     /// The last sequence that belongs to it.
     last_sequence: u64,
     /// Where to read on.
     next_sequence: u64,
-    phase: Phase,
+    phase: ExportPhase,
     /// Deliveries that were no events.
     unreadable: u64,
     /// What was written for each day: a day that is written again, because the run was interrupted, counts once.
-    days: BTreeMap<String, Exported>,
+    days: BTreeMap<String, ExportedRows>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Phase {
+enum ExportPhase {
     Reading,
     Writing,
     Done,
@@ -106,45 +106,48 @@ enum Phase {
 
 impl Export {
     /// Exports, or goes on with an export that was interrupted.
-    pub async fn run(&self, client: Client, progress: &mut dyn FnMut(Progress)) -> anyhow::Result<Exported> {
+    pub async fn run(&self, client: Client, progress: &mut dyn FnMut(ExportProgress)) -> anyhow::Result<ExportedRows> {
         fs::create_dir_all(&self.directory)
             .with_context(|| format!("{} could not be made", self.directory.display()))?;
         let mut state = self.state(&client).await?;
-        if state.phase == Phase::Reading {
+        if state.phase == ExportPhase::Reading {
             self.read(client, &mut state, progress).await?;
-            state.phase = Phase::Writing;
+            state.phase = ExportPhase::Writing;
             self.save(&state)?;
         }
         let days = Spill::days(&self.spill())?;
         let all = days.len() as u64;
-        for (done, (day, slots)) in (0..).zip(days) {
-            progress(Progress::Writing { done, all });
-            let rows = self.write_day(&day, &slots).with_context(|| format!("day {day} could not be written"))?;
+        for (done, (day, files)) in (0..).zip(days) {
+            progress(ExportProgress::Writing { done, all });
+            let rows = self.write_day(&day, &files).with_context(|| format!("day {day} could not be written"))?;
             state.days.insert(day.clone(), rows);
             self.save(&state)?;
             fs::remove_dir_all(self.spill().join(&day))?;
         }
-        progress(Progress::Writing { done: all, all });
-        for directory in [self.spill(), self.directory.join(SPLIT)] {
+        progress(ExportProgress::Writing { done: all, all });
+        for directory in [self.spill(), self.directory.join(SPLIT_DIRECTORY)] {
             if directory.exists() {
                 fs::remove_dir_all(directory)?;
             }
         }
-        state.phase = Phase::Done;
+        state.phase = ExportPhase::Done;
         self.save(&state)?;
         Ok(state.rows())
     }
 
     /// That of an interrupted run, if it was asked for the same; else a new one.
-    async fn state(&self, client: &Client) -> anyhow::Result<State> {
-        let path = self.directory.join(STATE);
+    async fn state(&self, client: &Client) -> anyhow::Result<ExportState> {
+        let path = self.directory.join(STATE_FILE);
         let selection = format!("{:?} from {:?} to {:?}", self.filter, self.from, self.to);
         let directory = self.directory.display();
         match fs::read(&path) {
             Ok(json) => {
-                let state: State =
+                let state: ExportState =
                     serde_json::from_slice(&json).with_context(|| format!("{} is malformed", path.display()))?;
-                ensure!(state.phase != Phase::Done, "{directory} holds an export already: choose another directory");
+                ensure!(
+                    state.phase != ExportPhase::Done,
+                    "{directory} holds an export already: choose another directory"
+                );
                 ensure!(
                     state.selection == selection,
                     "{directory} holds an unfinished export of something else: choose another directory, or remove it"
@@ -154,15 +157,15 @@ impl Export {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let is_empty = fs::read_dir(&self.directory)?.next().is_none();
                 ensure!(is_empty, "{directory} is not empty: choose another directory");
-                let (first, last) = Log::bounds(client).await?;
-                let state = State {
+                let (first, last) = LogReader::bounds(client).await?;
+                let state = ExportState {
                     selection,
                     last_sequence: self.to.map_or(last, |to| to.min(last)),
                     next_sequence: match self.from {
-                        Start::Sequence(sequence) => sequence.max(first),
-                        Start::Beginning | Start::Time(_) => first,
+                        RangeStart::Sequence(sequence) => sequence.max(first),
+                        RangeStart::Beginning | RangeStart::Time(_) => first,
                     },
-                    phase: Phase::Reading,
+                    phase: ExportPhase::Reading,
                     unreadable: 0,
                     days: BTreeMap::new(),
                 };
@@ -173,24 +176,29 @@ impl Export {
         }
     }
 
-    async fn read(&self, client: Client, state: &mut State, progress: &mut dyn FnMut(Progress)) -> anyhow::Result<()> {
-        let (first, _) = Log::bounds(&client).await?;
+    async fn read(
+        &self,
+        client: Client,
+        state: &mut ExportState,
+        progress: &mut dyn FnMut(ExportProgress),
+    ) -> anyhow::Result<()> {
+        let (first, _) = LogReader::bounds(&client).await?;
         let is_fresh = state.next_sequence <= first;
-        let span = Span {
-            from: if is_fresh { self.from } else { Start::Sequence(state.next_sequence) },
+        let range = LogRange {
+            from: if is_fresh { self.from } else { RangeStart::Sequence(state.next_sequence) },
             to: Some(state.last_sequence),
             subjects: self.filter.subjects(),
-            ending: Ending::Stop,
+            end: RangeEnd::Stop,
         };
         let mut spill = Spill::open(&self.spill())?;
-        let mut log = Log::open(client, span).await?;
+        let mut log = LogReader::open(client, range).await?;
         let (mut done, mut saved) = (0, Instant::now());
         while let Some(delivery) = log.next().await? {
             done += 1;
             state.next_sequence = delivery.sequence() + 1;
-            if self.filter.wants_envelope(&delivery) {
-                match delivery.read() {
-                    Ok(event) if self.filter.wants(&event) => spill.add(&event, delivery.payload())?,
+            if self.filter.matches_envelope(&delivery) {
+                match delivery.decode() {
+                    Ok(event) if self.filter.matches(&event) => spill.add(&event, delivery.payload())?,
                     Ok(_) => {}
                     Err(error) => {
                         state.unreadable += 1;
@@ -198,73 +206,76 @@ impl Export {
                     }
                 }
             }
-            if done % 1024 == 0 && saved.elapsed() >= CHECKPOINT {
+            if done % 1024 == 0 && saved.elapsed() >= CHECKPOINT_INTERVAL {
                 spill.flush()?;
                 self.save(state)?;
                 saved = Instant::now();
             }
             if done % 256 == 0 {
-                progress(Progress::Reading { done, left: log.pending() });
+                progress(ExportProgress::Reading { done, left: log.pending() });
             }
         }
         spill.flush()?;
-        progress(Progress::Reading { done, left: 0 });
+        progress(ExportProgress::Reading { done, left: 0 });
         Ok(())
     }
 
-    fn write_day(&self, day: &str, slots: &[Slot]) -> anyhow::Result<Exported> {
+    fn write_day(&self, day: &str, files: &[SpillFile]) -> anyhow::Result<ExportedRows> {
         const DATASETS: [&str; 3] = ["chats", "messages", "conversation_events"];
         for name in DATASETS {
             remove_unfinished(&self.directory, name, day)?;
         }
-        let [mut chats, mut messages, mut about] = DATASETS.map(|name| Dataset::new(&self.directory, name, day));
-        for slot in slots {
-            for piece in slot.pieces(&self.directory.join(SPLIT))? {
+        let [mut chats, mut messages, mut conversation_events] =
+            DATASETS.map(|name| DatasetWriter::new(&self.directory, name, day));
+        for file in files {
+            for piece in file.split_if_large(&self.directory.join(SPLIT_DIRECTORY))? {
                 let (tables, events) = project(&piece)?;
-                tables.chats.values().try_for_each(|chat| chats.chat(chat))?;
-                tables.messages.values().try_for_each(|message| messages.message(message))?;
-                events.values().try_for_each(|event| about.conversation_event(event))?;
+                tables.chats.values().try_for_each(|chat| chats.add_chat(chat))?;
+                tables.messages.values().try_for_each(|message| messages.add_message(message))?;
+                events.values().try_for_each(|event| conversation_events.add_conversation_event(event))?;
             }
         }
-        Ok(Exported {
+        Ok(ExportedRows {
             chats: chats.finish()?,
             messages: messages.finish()?,
-            conversation_events: about.finish()?,
+            conversation_events: conversation_events.finish()?,
             unreadable: 0,
         })
     }
 
     fn spill(&self) -> PathBuf {
-        self.directory.join(SPILL)
+        self.directory.join(SPILL_DIRECTORY)
     }
 
-    fn save(&self, state: &State) -> anyhow::Result<()> {
-        write_whole(&self.directory.join(STATE), &serde_json::to_vec_pretty(state)?)
+    fn save(&self, state: &ExportState) -> anyhow::Result<()> {
+        write_atomically(&self.directory.join(STATE_FILE), &serde_json::to_vec_pretty(state)?)
             .with_context(|| format!("{} could not be written", self.directory.display()))
     }
 }
 
-impl State {
-    fn rows(&self) -> Exported {
-        self.days.values().fold(Exported { unreadable: self.unreadable, ..Exported::default() }, |rows, day| Exported {
-            chats: rows.chats + day.chats,
-            messages: rows.messages + day.messages,
-            conversation_events: rows.conversation_events + day.conversation_events,
-            ..rows
+impl ExportState {
+    fn rows(&self) -> ExportedRows {
+        self.days.values().fold(ExportedRows { unreadable: self.unreadable, ..ExportedRows::default() }, |rows, day| {
+            ExportedRows {
+                chats: rows.chats + day.chats,
+                messages: rows.messages + day.messages,
+                conversation_events: rows.conversation_events + day.conversation_events,
+                ..rows
+            }
         })
     }
 }
 
 /// The rows of a file, by the projection that the tables are made with; and the events that are about no chat, each once.
-fn project(slot: &Slot) -> io::Result<(Tables, BTreeMap<EventId, Event>)> {
-    let (mut tables, mut events, mut batch) = (Tables::default(), BTreeMap::new(), Vec::with_capacity(BATCH));
-    slot.read(|event| {
+fn project(file: &SpillFile) -> io::Result<(Tables, BTreeMap<EventId, Event>)> {
+    let (mut tables, mut events, mut batch) = (Tables::default(), BTreeMap::new(), Vec::with_capacity(BATCH_EVENTS));
+    file.read(|event| {
         if !matches!(event, Event::ChatStarted(_) | Event::MessageCompleted(_) | Event::ChatFailed(_)) {
             events.insert(event.id(), event);
             return;
         }
         batch.push(event);
-        if batch.len() == BATCH {
+        if batch.len() == BATCH_EVENTS {
             tables.apply(&batch);
             batch.clear();
         }
@@ -274,7 +285,7 @@ fn project(slot: &Slot) -> io::Result<(Tables, BTreeMap<EventId, Event>)> {
 }
 
 /// Writes a file that is there as a whole or not at all.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let unfinished = path.with_extension("new");
     fs::write(&unfinished, bytes)?;
     fs::rename(unfinished, path)

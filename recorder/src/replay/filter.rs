@@ -37,11 +37,11 @@ impl Filter {
     pub fn subjects(&self) -> Vec<String> {
         let users: Vec<Cow<'_, str>> = self.users.iter().map(subject::user_token).collect();
         let kinds: Vec<Cow<'_, str>> = self.kinds.iter().map(|kind| kind.subject_token().into()).collect();
-        let or_any = |list: Vec<_>| if list.is_empty() { vec![Cow::Borrowed("*")] } else { list };
+        let or_wildcard = |list: Vec<_>| if list.is_empty() { vec![Cow::Borrowed("*")] } else { list };
         if users.is_empty() && kinds.is_empty() {
             return Vec::new();
         }
-        let (users, kinds) = (or_any(users), or_any(kinds));
+        let (users, kinds) = (or_wildcard(users), or_wildcard(kinds));
         if users.len() * kinds.len() > MAX_SUBJECTS {
             return Vec::new();
         }
@@ -49,11 +49,11 @@ impl Filter {
     }
 
     /// Whether what the envelope says is what is wanted. Nothing is decoded for this.
-    pub fn wants_envelope(&self, delivery: &Delivery) -> bool {
+    pub fn matches_envelope(&self, delivery: &Delivery) -> bool {
         let kind = || delivery.header(envelope::TYPE).and_then(EventKind::from_type_name);
         let time = || delivery.header(envelope::TIME).and_then(|time| OffsetDateTime::parse(time, &Rfc3339).ok());
         (self.kinds.is_empty() || kind().is_some_and(|kind| self.kinds.contains(&kind)))
-            && ((self.since.is_none() && self.until.is_none()) || time().is_some_and(|time| self.wants_time(time)))
+            && ((self.since.is_none() && self.until.is_none()) || time().is_some_and(|time| self.matches_time(time)))
     }
 
     /// Whether an event can be told from its envelope and subject alone.
@@ -62,18 +62,21 @@ impl Filter {
     }
 
     /// Whether this event is wanted.
-    pub fn wants(&self, event: &Event) -> bool {
-        fn among<T: Ord + ?Sized>(set: &BTreeSet<impl std::borrow::Borrow<T> + Ord>, value: Option<&T>) -> bool {
+    pub fn matches(&self, event: &Event) -> bool {
+        fn contains_or_empty<T: Ord + ?Sized>(
+            set: &BTreeSet<impl std::borrow::Borrow<T> + Ord>,
+            value: Option<&T>,
+        ) -> bool {
             set.is_empty() || value.is_some_and(|value| set.iter().any(|one| one.borrow() == value))
         }
-        among(&self.users, Some(event.user_id()))
-            && among(&self.kinds, Some(&event.kind()))
-            && among(&self.conversations, Some(&conversation(event)))
-            && among::<str>(&self.models, model(event))
-            && self.wants_time(event.time())
+        contains_or_empty(&self.users, Some(event.user_id()))
+            && contains_or_empty(&self.kinds, Some(&event.kind()))
+            && contains_or_empty(&self.conversations, Some(&conversation(event)))
+            && contains_or_empty::<str>(&self.models, model(event))
+            && self.matches_time(event.time())
     }
 
-    fn wants_time(&self, time: OffsetDateTime) -> bool {
+    fn matches_time(&self, time: OffsetDateTime) -> bool {
         self.since.is_none_or(|since| time >= since) && self.until.is_none_or(|until| time < until)
     }
 }

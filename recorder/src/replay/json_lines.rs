@@ -12,7 +12,7 @@ use crate::source::delivery::Delivery;
 
 /// An event with its place and envelope.
 #[derive(Debug, Serialize)]
-pub struct Line<'a> {
+pub struct EventLine<'a> {
     /// Its place in the stream: where to begin again after an interruption. Never an identity.
     sequence: u64,
     #[serde(with = "time::serde::rfc3339")]
@@ -28,7 +28,7 @@ pub struct Line<'a> {
 
 /// A member of a line, such as `data.usage.total_tokens`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Field {
+pub struct FieldPath {
     name: String,
     path: Vec<String>,
 }
@@ -41,7 +41,7 @@ pub struct InvalidField(String);
 /// The members of every line. Only `data` has members of its own.
 const MEMBERS: [&str; 8] = ["sequence", "published_at", "subject", "id", "type", "source", "time", "data"];
 
-impl FromStr for Field {
+impl FromStr for FieldPath {
     type Err = InvalidField;
 
     fn from_str(text: &str) -> Result<Self, InvalidField> {
@@ -58,16 +58,16 @@ impl FromStr for Field {
     }
 }
 
-impl Field {
+impl FieldPath {
     /// Its whole name.
     pub fn name(&self) -> &str {
         &self.name
     }
 }
 
-impl<'a> Line<'a> {
+impl<'a> EventLine<'a> {
     /// The line of a delivery, if it is an event by its envelope and its payload is JSON.
-    pub fn of(delivery: &'a Delivery) -> Option<Self> {
+    pub fn from_delivery(delivery: &'a Delivery) -> Option<Self> {
         let data: &RawValue = serde_json::from_slice(delivery.payload()).ok()?;
         // Ours have no line breaks; another publisher's may.
         let data = if data.get().contains(['\n', '\r']) {
@@ -98,21 +98,21 @@ impl<'a> Line<'a> {
     /// Only these members, each under its whole name; null where there is none. Says which there are.
     pub fn write_fields(
         &self,
-        fields: &[Field],
+        fields: &[FieldPath],
         to: &mut Vec<u8>,
         mut found: impl FnMut(&str),
     ) -> Result<(), serde_json::Error> {
         let whole = serde_json::to_value(self)?;
-        let value = |field: &Field| field.path.iter().try_fold(&whole, |value, name| value.get(name)).cloned();
-        let mut picked = Map::new();
+        let value = |field: &FieldPath| field.path.iter().try_fold(&whole, |value, name| value.get(name)).cloned();
+        let mut selected = Map::new();
         for field in fields {
             let value = value(field);
             if value.is_some() {
                 found(&field.name);
             }
-            picked.insert(field.name.clone(), value.unwrap_or_default());
+            selected.insert(field.name.clone(), value.unwrap_or_default());
         }
-        serde_json::to_writer(&mut *to, &picked)?;
+        serde_json::to_writer(&mut *to, &selected)?;
         to.push(b'\n');
         Ok(())
     }
@@ -125,12 +125,12 @@ mod tests {
     #[test]
     fn fields_are_paths() {
         for wrong in ["", "data..x", "data.", "dat.model", "model", "id.x"] {
-            assert!(wrong.parse::<Field>().is_err(), "{wrong:?}");
+            assert!(wrong.parse::<FieldPath>().is_err(), "{wrong:?}");
         }
-        let said = "model".parse::<Field>().unwrap_err().to_string();
+        let said = "model".parse::<FieldPath>().unwrap_err().to_string();
         assert!(said.starts_with("expected one of sequence, ") && said.ends_with("found \"model\""), "{said}");
         let data = RawValue::from_string(r#"{"usage":{"total_tokens":7}}"#.to_owned()).unwrap();
-        let line = Line {
+        let line = EventLine {
             sequence: 3,
             published_at: OffsetDateTime::UNIX_EPOCH,
             subject: "chats.started.ann",
@@ -141,7 +141,7 @@ mod tests {
             data: std::borrow::Cow::Borrowed(&data),
         };
         let mut out = Vec::new();
-        let fields: Vec<Field> =
+        let fields: Vec<FieldPath> =
             ["data.usage.total_tokens", "id", "data.none"].iter().map(|field| field.parse().unwrap()).collect();
         let mut found = Vec::new();
         line.write_fields(&fields, &mut out, |name| found.push(name.to_owned())).unwrap();

@@ -17,26 +17,26 @@ pub struct NotBuilt;
 
 /// A dataset that cannot be written.
 #[derive(Debug)]
-pub struct Dataset;
+pub struct DatasetWriter;
 
-impl Dataset {
+impl DatasetWriter {
     /// Takes the arguments of the real dataset and ignores them.
     pub fn new(_directory: &Path, _name: &str, _day: &str) -> Self {
         Self
     }
 
     /// Fails.
-    pub fn chat(&mut self, _chat: &Chat) -> Result<(), NotBuilt> {
+    pub fn add_chat(&mut self, _chat: &Chat) -> Result<(), NotBuilt> {
         Err(NotBuilt)
     }
 
     /// Fails.
-    pub fn message(&mut self, _message: &Message) -> Result<(), NotBuilt> {
+    pub fn add_message(&mut self, _message: &Message) -> Result<(), NotBuilt> {
         Err(NotBuilt)
     }
 
     /// Fails.
-    pub fn conversation_event(&mut self, _event: &Event) -> Result<(), NotBuilt> {
+    pub fn add_conversation_event(&mut self, _event: &Event) -> Result<(), NotBuilt> {
         Err(NotBuilt)
     }
 

@@ -20,14 +20,14 @@ use parquet::file::properties::WriterProperties;
 use shared::event::Event;
 use time::OffsetDateTime;
 
-use crate::projection::chat::{Chat, Outcome};
+use crate::projection::chat::{Chat, ChatOutcome};
 use crate::projection::message::Message;
-use crate::projection::pg_value::Json;
-use crate::projection::sql_enum::Word as _;
+use crate::projection::pg_value::PgJson;
+use crate::projection::sql_enum::SqlEnum as _;
 
 /// How many rows, and about how many bytes of them, are in memory before they are written.
-const ROWS: usize = 10_000;
-const BYTES: usize = 16 << 20;
+const MAX_BUFFERED_ROWS: usize = 10_000;
+const MAX_BUFFERED_BYTES: usize = 16 << 20;
 
 /// A value of a row.
 #[derive(Debug)]
@@ -49,12 +49,12 @@ fn chat_row(chat: &Chat) -> Row<'_> {
     let request = chat.request.as_ref();
     let ending = chat.ending.as_ref();
     let failure = ending.and_then(|ending| match &ending.outcome {
-        Outcome::Failed { stage, error } => Some((*stage, error)),
-        Outcome::Completed => None,
+        ChatOutcome::Failed { stage, error } => Some((*stage, error)),
+        ChatOutcome::Completed => None,
     });
     let upstream = ending.and_then(|ending| ending.upstream.as_ref());
     let usage = ending.map(|ending| &ending.usage);
-    let part = |part: fn(&crate::projection::chat::PartNumbers) -> i64| usage.map(|usage| part(&usage.parts));
+    let part = |part: fn(&crate::projection::chat::TokenParts) -> i64| usage.map(|usage| part(&usage.parts));
     vec![
         ("chat_id", Value::Owned(chat.chat_id.to_string())),
         ("conversation_id", Value::Owned(chat.conversation_id.to_string())),
@@ -63,19 +63,19 @@ fn chat_row(chat: &Chat) -> Row<'_> {
         ("model", Value::Text(Some(&chat.model))),
         ("started_at", Value::Time(Some(chat.started_at))),
         ("status", Value::Text(Some(chat.status()))),
-        ("conversation_origin", Value::Text(request.map(|request| request.origin.word()))),
+        ("conversation_origin", Value::Text(request.map(|request| request.origin.as_sql()))),
         ("client_thread_id", Value::Text(request.and_then(|request| request.client_thread_id.as_deref()))),
-        ("dialect", Value::Text(request.map(|request| request.dialect.word()))),
+        ("dialect", Value::Text(request.map(|request| request.dialect.as_sql()))),
         ("stream", Value::Bool(request.map(|request| request.stream))),
         ("temperature", Value::Double(request.and_then(|request| request.temperature))),
         ("has_user_message", Value::Bool(Some(request.is_some_and(|request| request.has_message)))),
         (
             "caller_metadata",
-            Value::Text(request.and_then(|request| request.caller_metadata.as_ref()).map(Json::as_str)),
+            Value::Text(request.and_then(|request| request.caller_metadata.as_ref()).map(PgJson::as_str)),
         ),
         ("finished_at", Value::Time(ending.map(|ending| ending.finished_at))),
         ("has_assistant_message", Value::Bool(Some(ending.is_some_and(|ending| ending.has_message)))),
-        ("stage", Value::Text(failure.map(|(stage, _)| stage.word()))),
+        ("stage", Value::Text(failure.map(|(stage, _)| stage.as_sql()))),
         ("error_status", Value::Int32(failure.and_then(|(_, error)| error.status).map(i32::from))),
         ("error_type", Value::Text(failure.and_then(|(_, error)| error.kind.as_deref()))),
         ("error_code", Value::Text(failure.and_then(|(_, error)| error.code.as_deref()))),
@@ -86,7 +86,7 @@ fn chat_row(chat: &Chat) -> Row<'_> {
         ("attempts", Value::Text(ending.map(|ending| ending.attempts.as_str()))),
         ("time_to_first_token_ms", Value::Int64(ending.and_then(|ending| ending.time_to_first_token_ms))),
         ("duration_ms", Value::Int64(ending.map(|ending| ending.duration_ms))),
-        ("usage_source", Value::Text(usage.map(|usage| usage.source.word()))),
+        ("usage_source", Value::Text(usage.map(|usage| usage.source.as_sql()))),
         ("prompt_tokens", Value::Int64(usage.and_then(|usage| usage.prompt_tokens))),
         ("completion_tokens", Value::Int64(usage.and_then(|usage| usage.completion_tokens))),
         ("total_tokens", Value::Int64(usage.and_then(|usage| usage.total_tokens))),
@@ -95,7 +95,7 @@ fn chat_row(chat: &Chat) -> Row<'_> {
         ("cache_write_tokens", Value::Int64(part(|parts| parts.cache_write))),
         ("output_tokens", Value::Int64(part(|parts| parts.output))),
         ("reasoning_tokens", Value::Int64(part(|parts| parts.reasoning))),
-        ("usage_raw", Value::Text(usage.and_then(|usage| usage.raw.as_ref()).map(Json::as_str))),
+        ("usage_raw", Value::Text(usage.and_then(|usage| usage.raw.as_ref()).map(PgJson::as_str))),
         ("notes", Value::Text(ending.map(|ending| ending.notes.as_str()))),
     ]
 }
@@ -109,12 +109,12 @@ fn message_row(message: &Message) -> Row<'_> {
         ("position", Value::Int16(message.position.number())),
         ("user_id", Value::Text(Some(message.user_id.as_str()))),
         ("role", Value::Text(Some(&message.role))),
-        ("status", Value::Text(Some(message.status.word()))),
+        ("status", Value::Text(Some(message.status.as_sql()))),
         ("content", Value::Text(Some(&message.content))),
         ("reasoning", Value::Text(message.reasoning.as_deref())),
         ("refusal", Value::Text(message.refusal.as_deref())),
         ("audio_transcript", Value::Text(message.audio_transcript.as_deref())),
-        ("tool_calls", Value::Text(message.tool_calls.as_ref().map(Json::as_str))),
+        ("tool_calls", Value::Text(message.tool_calls.as_ref().map(PgJson::as_str))),
         ("finish_reason", Value::Text(message.finish_reason.as_deref())),
         ("model", Value::Text(Some(&message.model))),
         ("tokens", Value::Int64(message.tokens)),
@@ -149,11 +149,11 @@ fn conversation_row(event: &Event) -> Option<Row<'_>> {
 
 /// The file of one dataset and day, under another name until it is whole.
 #[derive(Debug)]
-pub struct Dataset {
+pub struct DatasetWriter {
     path: PathBuf,
     unfinished: PathBuf,
     file: Option<(ArrowWriter<File>, Arc<Schema>)>,
-    columns: Vec<Column>,
+    columns: Vec<ColumnBuilder>,
     rows: usize,
     bytes: usize,
     written: u64,
@@ -161,7 +161,7 @@ pub struct Dataset {
 
 /// A column being built.
 #[derive(Debug)]
-enum Column {
+enum ColumnBuilder {
     Text(StringBuilder),
     Int16(Int16Builder),
     Int32(Int32Builder),
@@ -171,7 +171,7 @@ enum Column {
     Time(TimestampMicrosecondBuilder),
 }
 
-impl Dataset {
+impl DatasetWriter {
     /// The file of this day below `directory`.
     pub fn new(directory: &Path, name: &str, day: &str) -> Self {
         let directory = directory.join(name).join(format!("date={day}"));
@@ -188,17 +188,17 @@ impl Dataset {
     }
 
     /// Adds a chat.
-    pub fn chat(&mut self, chat: &Chat) -> Result<(), ParquetError> {
+    pub fn add_chat(&mut self, chat: &Chat) -> Result<(), ParquetError> {
         self.add(chat_row(chat))
     }
 
     /// Adds a message.
-    pub fn message(&mut self, message: &Message) -> Result<(), ParquetError> {
+    pub fn add_message(&mut self, message: &Message) -> Result<(), ParquetError> {
         self.add(message_row(message))
     }
 
     /// Adds an event about a conversation; one about a chat adds nothing.
-    pub fn conversation_event(&mut self, event: &Event) -> Result<(), ParquetError> {
+    pub fn add_conversation_event(&mut self, event: &Event) -> Result<(), ParquetError> {
         conversation_row(event).map_or(Ok(()), |row| self.add(row))
     }
 
@@ -231,14 +231,14 @@ impl Dataset {
             column.push(value);
         }
         self.rows += 1;
-        if self.rows >= ROWS || self.bytes >= BYTES { self.write() } else { Ok(()) }
+        if self.rows >= MAX_BUFFERED_ROWS || self.bytes >= MAX_BUFFERED_BYTES { self.write() } else { Ok(()) }
     }
 
     fn write(&mut self) -> Result<(), ParquetError> {
         let Some((writer, schema)) = &mut self.file else { return Ok(()) };
-        let arrays = self.columns.iter_mut().map(Column::finish).collect();
+        let arrays = self.columns.iter_mut().map(ColumnBuilder::finish).collect();
         writer.write(&RecordBatch::try_new(Arc::clone(schema), arrays)?)?;
-        if writer.in_progress_size() >= BYTES {
+        if writer.in_progress_size() >= MAX_BUFFERED_BYTES {
             writer.flush()?;
         }
         self.written += self.rows as u64;
@@ -261,15 +261,15 @@ impl Value<'_> {
         Field::new(name, kind, !matches!(self, Self::Owned(_) | Self::Int16(_)))
     }
 
-    fn column(&self) -> Column {
+    fn column(&self) -> ColumnBuilder {
         match self {
-            Self::Text(_) | Self::Owned(_) => Column::Text(StringBuilder::new()),
-            Self::Int16(_) => Column::Int16(Int16Builder::new()),
-            Self::Int32(_) => Column::Int32(Int32Builder::new()),
-            Self::Int64(_) => Column::Int64(Int64Builder::new()),
-            Self::Double(_) => Column::Double(Float64Builder::new()),
-            Self::Bool(_) => Column::Bool(BooleanBuilder::new()),
-            Self::Time(_) => Column::Time(TimestampMicrosecondBuilder::new().with_timezone("UTC")),
+            Self::Text(_) | Self::Owned(_) => ColumnBuilder::Text(StringBuilder::new()),
+            Self::Int16(_) => ColumnBuilder::Int16(Int16Builder::new()),
+            Self::Int32(_) => ColumnBuilder::Int32(Int32Builder::new()),
+            Self::Int64(_) => ColumnBuilder::Int64(Int64Builder::new()),
+            Self::Double(_) => ColumnBuilder::Double(Float64Builder::new()),
+            Self::Bool(_) => ColumnBuilder::Bool(BooleanBuilder::new()),
+            Self::Time(_) => ColumnBuilder::Time(TimestampMicrosecondBuilder::new().with_timezone("UTC")),
         }
     }
 
@@ -282,7 +282,7 @@ impl Value<'_> {
     }
 }
 
-impl Column {
+impl ColumnBuilder {
     fn push(&mut self, value: Value<'_>) {
         match (self, value) {
             (Self::Text(column), Value::Text(text)) => column.append_option(text),
@@ -322,7 +322,7 @@ pub fn ensure_built() -> io::Result<()> {
 
 /// What is left of a run that was interrupted.
 pub fn remove_unfinished(directory: &Path, name: &str, day: &str) -> io::Result<()> {
-    match fs::remove_file(Dataset::new(directory, name, day).unfinished) {
+    match fs::remove_file(DatasetWriter::new(directory, name, day).unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

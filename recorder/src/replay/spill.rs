@@ -19,19 +19,19 @@ use time::{Date, OffsetDateTime, UtcOffset};
 const SPAN_MINUTES: u32 = 10;
 
 /// How many files are open at once.
-const MAX_OPEN: usize = 48;
+const MAX_OPEN_FILES: usize = 48;
 
 /// The most that is projected in one go; a longer file is split.
-const MAX_AT_ONCE: u64 = 64 << 20;
+const MAX_PROJECTED_BYTES: u64 = 64 << 20;
 
 /// Into how many pieces a file is split at once: they are all open. For more it is read again.
-const PIECES_AT_ONCE: usize = 256;
+const MAX_PIECES_AT_ONCE: usize = 256;
 
 /// What stands before a payload.
-const HEAD: usize = 9;
+const HEADER_BYTES: usize = 9;
 
 /// The largest event that is believed: past this, a length is a torn one.
-const MAX_EVENT: u32 = 1 << 30;
+const MAX_EVENT_BYTES: u32 = 1 << 30;
 
 /// The files being written.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub struct Spill {
 
 /// A file of events whose chats started within the same minutes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Slot(PathBuf);
+pub struct SpillFile(PathBuf);
 
 impl Spill {
     /// Files below this directory, those of an earlier run included.
@@ -57,12 +57,12 @@ impl Spill {
         let path = self.path(started_at(event));
         self.clock += 1;
         if !self.open.contains_key(&path) {
-            self.make_room()?;
+            self.close_least_recently_used()?;
             if let Some(directory) = path.parent() {
                 fs::create_dir_all(directory)?;
             }
             let file = OpenOptions::new().create(true).append(true).open(&path)?;
-            let whole = whole_length(&path)?;
+            let whole = complete_length(&path)?;
             // What an interrupted run has left unfinished would make the rest unreadable.
             if file.metadata()?.len() > whole {
                 file.set_len(whole)?;
@@ -72,7 +72,7 @@ impl Spill {
         let Some((file, used)) = self.open.get_mut(&path) else { return Ok(()) };
         *used = self.clock;
         let length = u32::try_from(payload.len()).map_err(|_| io::Error::other("an event is too large"))?;
-        write(file, Head { kind: event.kind(), subject: subject_hash(event), length }, payload)
+        write(file, EventHeader { kind: event.kind(), subject: subject_hash(event), length }, payload)
     }
 
     /// Everything so far is in the files.
@@ -81,25 +81,25 @@ impl Spill {
     }
 
     /// The days there are, each with its files, all in order.
-    pub fn days(directory: &Path) -> io::Result<BTreeMap<String, Vec<Slot>>> {
+    pub fn days(directory: &Path) -> io::Result<BTreeMap<String, Vec<SpillFile>>> {
         let mut days = BTreeMap::new();
         if !directory.exists() {
             return Ok(days);
         }
         for day in fs::read_dir(directory)? {
             let day = day?;
-            let mut slots = Vec::new();
+            let mut files = Vec::new();
             for slot in fs::read_dir(day.path())? {
-                slots.push(Slot(slot?.path()));
+                files.push(SpillFile(slot?.path()));
             }
-            slots.sort_by(|one, other| one.0.cmp(&other.0));
-            days.insert(day.file_name().to_string_lossy().into_owned(), slots);
+            files.sort_by(|one, other| one.0.cmp(&other.0));
+            days.insert(day.file_name().to_string_lossy().into_owned(), files);
         }
         Ok(days)
     }
 
-    fn make_room(&mut self) -> io::Result<()> {
-        while self.open.len() >= MAX_OPEN {
+    fn close_least_recently_used(&mut self) -> io::Result<()> {
+        while self.open.len() >= MAX_OPEN_FILES {
             let oldest = self.open.iter().min_by_key(|(_, (_, used))| *used).map(|(path, _)| path.clone());
             if let Some((mut file, _)) = oldest.and_then(|path| self.open.remove(&path)) {
                 file.flush()?;
@@ -115,14 +115,14 @@ impl Spill {
     }
 }
 
-impl Slot {
+impl SpillFile {
     /// The same events in files that are small enough to be projected in one go, all events of a chat in the same one. Where
     /// it has to be split, into this directory, whatever was there.
-    pub fn pieces(&self, directory: &Path) -> io::Result<Vec<Self>> {
-        self.pieces_of(directory, MAX_AT_ONCE, PIECES_AT_ONCE)
+    pub fn split_if_large(&self, directory: &Path) -> io::Result<Vec<Self>> {
+        self.split_into(directory, MAX_PROJECTED_BYTES, MAX_PIECES_AT_ONCE)
     }
 
-    fn pieces_of(&self, directory: &Path, most: u64, at_once: usize) -> io::Result<Vec<Self>> {
+    fn split_into(&self, directory: &Path, most: u64, at_once: usize) -> io::Result<Vec<Self>> {
         let pieces = fs::metadata(&self.0)?.len() / most + 1;
         if pieces == 1 {
             return Ok(vec![self.clone()]);
@@ -135,10 +135,10 @@ impl Slot {
         for (number, paths) in paths.chunks(at_once).enumerate() {
             let files: io::Result<Vec<_>> = paths.iter().map(|path| Ok(BufWriter::new(File::create(path)?))).collect();
             let mut files = files?;
-            self.for_each(|head, payload| {
-                let place = head.piece(pieces).checked_sub(number * at_once);
+            self.for_each(|header, payload| {
+                let place = header.piece(pieces).checked_sub(number * at_once);
                 match place.and_then(|place| files.get_mut(place)) {
-                    Some(file) => write(file, head, payload),
+                    Some(file) => write(file, header, payload),
                     None => Ok(()),
                 }
             })?;
@@ -148,17 +148,17 @@ impl Slot {
     }
 
     /// Calls `take` with every event.
-    pub fn read(&self, mut take: impl FnMut(Event)) -> io::Result<()> {
-        self.for_each(|head, payload| {
-            take(Event::decode(head.kind, payload).map_err(io::Error::other)?);
+    pub fn read(&self, mut visit: impl FnMut(Event)) -> io::Result<()> {
+        self.for_each(|header, payload| {
+            visit(Event::decode(header.kind, payload).map_err(io::Error::other)?);
             Ok(())
         })
     }
 
-    fn for_each(&self, mut take: impl FnMut(Head, &[u8]) -> io::Result<()>) -> io::Result<()> {
+    fn for_each(&self, mut visit: impl FnMut(EventHeader, &[u8]) -> io::Result<()>) -> io::Result<()> {
         let (mut reader, mut payload) = (BufReader::with_capacity(1 << 20, File::open(&self.0)?), Vec::new());
-        while let Some(head) = next(&mut reader, &mut payload)? {
-            take(head, &payload)?;
+        while let Some(header) = next(&mut reader, &mut payload)? {
+            visit(header, &payload)?;
         }
         Ok(())
     }
@@ -193,13 +193,13 @@ fn subject_hash(event: &Event) -> u32 {
 
 /// What stands before a payload.
 #[derive(Clone, Copy, Debug)]
-struct Head {
+struct EventHeader {
     kind: EventKind,
     subject: u32,
     length: u32,
 }
 
-impl Head {
+impl EventHeader {
     /// Which of so many pieces it belongs to. Ids may be random or in a row: either way the pieces come out alike.
     fn piece(&self, pieces: u64) -> usize {
         let scattered = u64::from(self.subject.wrapping_mul(0x9E37_79B1));
@@ -211,34 +211,36 @@ fn number(kind: EventKind) -> u8 {
     EventKind::ALL.iter().position(|one| *one == kind).and_then(|place| u8::try_from(place).ok()).unwrap_or(u8::MAX)
 }
 
-fn write(file: &mut impl io::Write, head: Head, payload: &[u8]) -> io::Result<()> {
-    file.write_all(&[number(head.kind)])?;
-    file.write_all(&head.subject.to_le_bytes())?;
-    file.write_all(&head.length.to_le_bytes())?;
+fn write(file: &mut impl io::Write, header: EventHeader, payload: &[u8]) -> io::Result<()> {
+    file.write_all(&[number(header.kind)])?;
+    file.write_all(&header.subject.to_le_bytes())?;
+    file.write_all(&header.length.to_le_bytes())?;
     file.write_all(payload)
 }
 
 /// Reads the next event of a file; none at its end, or where it is torn.
-fn next(reader: &mut impl io::Read, payload: &mut Vec<u8>) -> io::Result<Option<Head>> {
-    let mut head = [0; HEAD];
-    match reader.read_exact(&mut head) {
+fn next(reader: &mut impl io::Read, payload: &mut Vec<u8>) -> io::Result<Option<EventHeader>> {
+    let mut header = [0; HEADER_BYTES];
+    match reader.read_exact(&mut header) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         other => other?,
     }
-    let [kind, s0, s1, s2, s3, l0, l1, l2, l3] = head;
+    let [kind, s0, s1, s2, s3, l0, l1, l2, l3] = header;
     let (subject, length) = (u32::from_le_bytes([s0, s1, s2, s3]), u32::from_le_bytes([l0, l1, l2, l3]));
-    let Some(kind) = EventKind::ALL.get(usize::from(kind)).filter(|_| length <= MAX_EVENT) else { return Ok(None) };
+    let Some(kind) = EventKind::ALL.get(usize::from(kind)).filter(|_| length <= MAX_EVENT_BYTES) else {
+        return Ok(None);
+    };
     payload.clear();
     reader.take(u64::from(length)).read_to_end(payload)?;
-    Ok((payload.len() == length as usize).then_some(Head { kind: *kind, subject, length }))
+    Ok((payload.len() == length as usize).then_some(EventHeader { kind: *kind, subject, length }))
 }
 
 /// How much of a file is whole events.
-fn whole_length(path: &Path) -> io::Result<u64> {
+fn complete_length(path: &Path) -> io::Result<u64> {
     let (mut reader, mut payload) = (BufReader::new(File::open(path)?), Vec::new());
     let mut whole = 0;
     while next(&mut reader, &mut payload)?.is_some() {
-        whole += (HEAD + payload.len()) as u64;
+        whole += (HEADER_BYTES + payload.len()) as u64;
     }
     Ok(whole)
 }
@@ -280,7 +282,7 @@ mod tests {
         ]
     }
 
-    fn ids(slot: &Slot) -> Vec<(Uuid, EventKind)> {
+    fn ids(slot: &SpillFile) -> Vec<(Uuid, EventKind)> {
         let mut ids = Vec::new();
         slot.read(|event| {
             let id = match &event {
@@ -310,8 +312,8 @@ mod tests {
         let torn = fs::metadata(&slot.0).unwrap().len() - 1;
         OpenOptions::new().write(true).open(&slot.0).unwrap().set_len(torn).unwrap();
         let split = directory.path().join("split");
-        assert_eq!(slot.pieces(&split).unwrap(), std::slice::from_ref(slot), "small enough as it is");
-        let pieces = slot.pieces_of(&split, torn / 7, 3).unwrap();
+        assert_eq!(slot.split_if_large(&split).unwrap(), std::slice::from_ref(slot), "small enough as it is");
+        let pieces = slot.split_into(&split, torn / 7, 3).unwrap();
         assert_eq!(pieces.len(), 8);
         let mut seen = BTreeSet::new();
         let mut events = Vec::new();
@@ -328,7 +330,7 @@ mod tests {
         assert_eq!(events, whole);
         // Of what an earlier run has left of splitting another, nothing comes back.
         assert_eq!(
-            slot.pieces_of(&split, torn / 2, PIECES_AT_ONCE)
+            slot.split_into(&split, torn / 2, MAX_PIECES_AT_ONCE)
                 .unwrap()
                 .iter()
                 .map(|piece| ids(piece).len())

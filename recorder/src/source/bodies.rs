@@ -5,20 +5,20 @@ use std::time::Duration;
 use async_nats::jetstream::object_store::{GetErrorKind, ObjectStore};
 use async_nats::{Client, jetstream};
 use bytes::Bytes;
-use shared::large_body::{BUCKET, BodyError, Reference};
+use shared::large_body::{BUCKET, BodyError, BodyReference};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::{sleep, timeout};
 
 use super::delivery::Delivery;
 
 /// How long fetching one may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often one is tried that the broker does not give whole.
-const TRIES: u32 = 5;
+const MAX_ATTEMPTS: u32 = 5;
 
 /// Between two tries.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a body could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -39,19 +39,19 @@ pub enum FetchError {
 
 /// Where bodies are fetched.
 #[derive(Clone, Debug)]
-pub struct Bodies {
+pub struct BodyFetcher {
     client: Client,
 }
 
-impl Bodies {
+impl BodyFetcher {
     /// On this broker.
     pub fn new(client: Client) -> Self {
         Self { client }
     }
 
     /// Sees to it that a delivery has its body, or knows why not. Waits for a broker that is merely away.
-    pub async fn fill(&self, delivery: &Delivery) {
-        let reference = match Reference::read(|name| delivery.header(name)) {
+    pub async fn attach_body(&self, delivery: &Delivery) {
+        let reference = match BodyReference::from_headers(|name| delivery.header(name)) {
             Ok(None) => return,
             Ok(Some(reference)) => reference,
             Err(error) => return delivery.set_body(Err(error.to_string())),
@@ -64,24 +64,24 @@ impl Bodies {
             };
             tries += u32::from(!matches!(error, FetchError::Unavailable(_)));
             tracing::warn!(%error, event = delivery.event_id(), tries, "a body could not be fetched");
-            if tries >= TRIES {
+            if tries >= MAX_ATTEMPTS {
                 return delivery.set_body(Err(error.to_string()));
             }
-            sleep(PAUSE).await;
+            sleep(RETRY_INTERVAL).await;
         }
     }
 
     /// The body that this refers to.
-    pub async fn fetch(&self, reference: &Reference) -> Result<Bytes, FetchError> {
+    pub async fn fetch(&self, reference: &BodyReference) -> Result<Bytes, FetchError> {
         let unavailable = |error: &dyn std::fmt::Display| FetchError::Unavailable(error.to_string());
         let bucket = jetstream::new(self.client.clone()).get_object_store(BUCKET).await;
         let bucket = bucket.map_err(|error| unavailable(&error))?;
-        let fetched = timeout(PATIENCE, read(&bucket, reference)).await;
-        fetched.unwrap_or_else(|_| Err(FetchError::Broken(format!("no end after {PATIENCE:?}"))))
+        let fetched = timeout(FETCH_TIMEOUT, read(&bucket, reference)).await;
+        fetched.unwrap_or_else(|_| Err(FetchError::Broken(format!("no end after {FETCH_TIMEOUT:?}"))))
     }
 }
 
-async fn read(bucket: &ObjectStore, reference: &Reference) -> Result<Bytes, FetchError> {
+async fn read(bucket: &ObjectStore, reference: &BodyReference) -> Result<Bytes, FetchError> {
     let object = bucket.get(&reference.object).await.map_err(|error| match error.kind() {
         GetErrorKind::NotFound => FetchError::Missing,
         _ => FetchError::Unavailable(error.to_string()),
@@ -90,6 +90,6 @@ async fn read(bucket: &ObjectStore, reference: &Reference) -> Result<Bytes, Fetc
     let mut body = Vec::with_capacity(reference.size);
     let most = u64::try_from(reference.size).unwrap_or(u64::MAX).saturating_add(1);
     object.take(most).read_to_end(&mut body).await.map_err(|error| FetchError::Broken(error.to_string()))?;
-    reference.check(&body)?;
+    reference.verify(&body)?;
     Ok(body.into())
 }

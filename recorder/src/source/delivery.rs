@@ -9,21 +9,21 @@ use shared::event::{Event, EventKind};
 use shared::{envelope, large_body};
 use time::OffsetDateTime;
 
-use crate::projection::pg_value::json_of;
-use crate::store::quarantine::{Quarantined, Reason};
+use crate::projection::pg_value::to_pg_json;
+use crate::store::quarantine::{QuarantineReason, QuarantinedEvent};
 
 /// A delivered event, apart from what it says.
 #[derive(Debug)]
 pub struct Delivery {
     message: Message,
-    place: Place,
+    position: StreamPosition,
     /// What it refers to, once that was fetched, or why it could not be.
     body: OnceLock<Result<Bytes, String>>,
 }
 
 /// Where in the stream it was, and how much is behind it.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct StreamPosition {
     sequence: u64,
     published_at: OffsetDateTime,
     pending: u64,
@@ -31,7 +31,7 @@ struct Place {
 
 /// Why a delivery is not an event. Never repeats what is in it.
 #[derive(Debug, thiserror::Error)]
-pub enum Undecodable {
+pub enum DecodeError {
     /// No envelope.
     #[error("expected a header {}, found none", envelope::TYPE)]
     NoType,
@@ -56,10 +56,10 @@ pub enum Undecodable {
 }
 
 /// Reads an event of the type that its envelope names.
-pub fn decode(kind: Option<&str>, payload: &[u8]) -> Result<Event, Undecodable> {
-    let kind = kind.ok_or(Undecodable::NoType)?;
-    let kind = EventKind::from_type_name(kind).ok_or_else(|| Undecodable::UnknownType(kind.to_owned()))?;
-    Event::decode(kind, payload).map_err(|error| Undecodable::Payload {
+pub fn decode_event(kind: Option<&str>, payload: &[u8]) -> Result<Event, DecodeError> {
+    let kind = kind.ok_or(DecodeError::NoType)?;
+    let kind = EventKind::from_type_name(kind).ok_or_else(|| DecodeError::UnknownType(kind.to_owned()))?;
+    Event::decode(kind, payload).map_err(|error| DecodeError::Payload {
         kind: kind.type_name(),
         category: error.classify(),
         line: error.line(),
@@ -70,23 +70,27 @@ pub fn decode(kind: Option<&str>, payload: &[u8]) -> Result<Event, Undecodable> 
 impl Delivery {
     /// Takes in a message.
     pub fn new(message: Message) -> Self {
-        let place = message.info().map_or(
-            Place { sequence: 0, published_at: OffsetDateTime::UNIX_EPOCH, pending: 0 },
-            |info| Place { sequence: info.stream_sequence, published_at: info.published, pending: info.pending },
+        let position = message.info().map_or(
+            StreamPosition { sequence: 0, published_at: OffsetDateTime::UNIX_EPOCH, pending: 0 },
+            |info| StreamPosition {
+                sequence: info.stream_sequence,
+                published_at: info.published,
+                pending: info.pending,
+            },
         );
-        Self { message, place, body: OnceLock::new() }
+        Self { message, position, body: OnceLock::new() }
     }
 
     /// What it says.
-    pub fn read(&self) -> Result<Event, Undecodable> {
+    pub fn decode(&self) -> Result<Event, DecodeError> {
         match self.body.get() {
-            Some(Err(detail)) => return Err(Undecodable::Body(detail.clone())),
+            Some(Err(detail)) => return Err(DecodeError::Body(detail.clone())),
             None if self.header(large_body::OBJECT).is_some() => {
-                return Err(Undecodable::Body("it was not fetched".to_owned()));
+                return Err(DecodeError::Body("it was not fetched".to_owned()));
             }
             _ => {}
         }
-        decode(self.header(envelope::TYPE), self.payload())
+        decode_event(self.header(envelope::TYPE), self.payload())
     }
 
     /// The id in its envelope, for people.
@@ -95,7 +99,7 @@ impl Delivery {
     }
 
     /// The bytes that it takes.
-    pub fn bytes(&self) -> usize {
+    pub fn size(&self) -> usize {
         let body: Option<usize> = self.header(large_body::SIZE).and_then(|size| size.parse().ok());
         self.message.length.saturating_add(body.unwrap_or_default())
     }
@@ -108,17 +112,17 @@ impl Delivery {
 
     /// How many events the broker had not delivered yet when it delivered this one.
     pub fn pending(&self) -> u64 {
-        self.place.pending
+        self.position.pending
     }
 
     /// Its place in the stream. Never an identity: the broker uses numbers again after a loss.
     pub fn sequence(&self) -> u64 {
-        self.place.sequence
+        self.position.sequence
     }
 
     /// When the broker took it in.
     pub fn published_at(&self) -> OffsetDateTime {
-        self.place.published_at
+        self.position.published_at
     }
 
     /// Where it was published.
@@ -135,24 +139,24 @@ impl Delivery {
     }
 
     /// All of it, to be put aside.
-    pub fn quarantined(&self, reason: Reason, detail: String) -> Quarantined {
+    pub fn to_quarantined(&self, reason: QuarantineReason, detail: String) -> QuarantinedEvent {
         let headers = self.message.headers.as_ref().map(HeaderMap::iter).into_iter().flatten();
         let headers: std::collections::BTreeMap<String, Vec<&str>> = headers
             .map(|(name, values)| (name.to_string(), values.iter().map(async_nats::HeaderValue::as_str).collect()))
             .collect();
-        Quarantined {
+        QuarantinedEvent {
             subject: self.message.subject.to_string(),
-            headers: json_of(&headers).as_str().to_owned(),
+            headers: to_pg_json(&headers).as_str().to_owned(),
             payload: self.payload().to_vec(),
             reason,
             detail,
-            stream_sequence: self.place.sequence,
-            published_at: self.place.published_at,
+            stream_sequence: self.position.sequence,
+            published_at: self.position.published_at,
         }
     }
 
     /// Tells the broker: `+ACK` when it is in the tables, `+WPI` while it is being worked on, `-NAK` to give it to another.
-    pub(super) async fn answer(&self, kind: AckKind) -> Result<(), async_nats::Error> {
+    pub(super) async fn send_ack(&self, kind: AckKind) -> Result<(), async_nats::Error> {
         self.message.ack_with(kind).await
     }
 

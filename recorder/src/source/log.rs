@@ -13,33 +13,33 @@ use futures_util::StreamExt as _;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
-use super::bodies::Bodies;
+use super::bodies::BodyFetcher;
 use super::delivery::Delivery;
-use super::retry::Patience;
+use super::retry::RetryUntil;
 
 /// How long a body in a bucket may take.
-const BODY: Duration = Duration::from_secs(60);
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the broker may be silent although there is more.
-const SILENCE: Duration = Duration::from_secs(20);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// The most bytes of events that are on their way at once.
-const MAX_BYTES: i64 = 16 << 20;
+const MAX_IN_FLIGHT_BYTES: i64 = 16 << 20;
 
 /// Which part of the log.
 #[derive(Clone, Debug)]
-pub struct Span {
+pub struct LogRange {
     /// Where it begins.
-    pub from: Start,
+    pub from: RangeStart,
     /// The last sequence that belongs to it. Unless given, whatever is there when the log is opened.
     pub to: Option<u64>,
     /// Only these subjects; all if there are none.
     pub subjects: Vec<String>,
     /// Whether to go on with what is published later.
-    pub ending: Ending,
+    pub end: RangeEnd,
 }
 
 /// Where a span begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
+pub enum RangeStart {
     /// With the first event there is.
     Beginning,
     /// With this sequence, or the first one after it.
@@ -50,7 +50,7 @@ pub enum Start {
 
 /// What happens at the end of a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum RangeEnd {
     /// It ends.
     Stop,
     /// The reader waits for more.
@@ -59,15 +59,15 @@ pub enum Ending {
 
 /// What the log holds at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
+pub struct LogExtent {
     /// When the stream was made.
-    pub made_at: OffsetDateTime,
+    pub stream_created_at: OffsetDateTime,
     /// When the broker stored the first event that is still there; none if there is no event.
-    pub begins_at: Option<OffsetDateTime>,
+    pub first_stored_at: Option<OffsetDateTime>,
     /// Whether events from before the first one are gone.
-    pub is_cut: bool,
+    pub is_truncated: bool,
     /// The sequence of the last event.
-    pub last: u64,
+    pub last_sequence: u64,
     /// How many there are.
     pub events: u64,
 }
@@ -80,36 +80,44 @@ pub enum LogError {
     NoStream,
     /// It is not the stream that it was.
     #[error("stream CHATS was made anew while it was being read")]
-    MadeAnew,
+    StreamRecreated,
     /// The broker was away for too long.
     #[error("the broker is not available: {0}")]
     Unavailable(String),
 }
 
 /// A reader of the log.
-pub struct Log {
+pub struct LogReader {
     client: Client,
-    span: Span,
+    range: LogRange,
     messages: Option<Ordered>,
     /// The last sequence that will be read.
-    last: u64,
+    last_sequence: u64,
     /// The last sequence that has been delivered.
-    at: u64,
+    delivered_sequence: u64,
     /// How many events of the span the broker still has.
     pending: u64,
     /// The last event that was delivered, until it has its body: kept here so that giving up waiting for that loses nothing.
-    unfilled: Option<Delivery>,
+    awaiting_body: Option<Delivery>,
 }
 
-impl Log {
+impl LogReader {
     /// A reader of this part of the log.
-    pub async fn open(client: Client, span: Span) -> Result<Self, LogError> {
+    pub async fn open(client: Client, range: LogRange) -> Result<Self, LogError> {
         let stream = stream(&client).await?;
-        let last = span.to.unwrap_or(stream.cached_info().state.last_sequence);
-        let mut log = Self { client, span, messages: None, last, at: 0, pending: 0, unfilled: None };
-        let patience = Patience::begin();
+        let last_sequence = range.to.unwrap_or(stream.cached_info().state.last_sequence);
+        let mut log = Self {
+            client,
+            range,
+            messages: None,
+            last_sequence,
+            delivered_sequence: 0,
+            pending: 0,
+            awaiting_body: None,
+        };
+        let retry_until = RetryUntil::start();
         while let Err(error) = log.bind(&stream).await {
-            if !patience.lasts(&error).await {
+            if !retry_until.wait_before_retry(&error).await {
                 return Err(error);
             }
         }
@@ -118,20 +126,20 @@ impl Log {
 
     /// The next event, or whatever else is in its place; `None` at the end. May be given up at any moment, and asked again.
     pub async fn next(&mut self) -> Result<Option<Delivery>, LogError> {
-        let mut patience = None;
+        let mut retry_until = None;
         loop {
-            if let Some(delivery) = &self.unfilled {
-                let filled = timeout(BODY, Bodies::new(self.client.clone()).fill(delivery)).await;
+            if let Some(delivery) = &self.awaiting_body {
+                let filled = timeout(BODY_TIMEOUT, BodyFetcher::new(self.client.clone()).attach_body(delivery)).await;
                 filled.map_err(|_| LogError::Unavailable("a body could not be fetched".to_owned()))?;
-                return Ok(self.unfilled.take());
+                return Ok(self.awaiting_body.take());
             }
-            let stops = self.span.ending == Ending::Stop;
-            if stops && self.at >= self.last {
+            let stops = self.range.end == RangeEnd::Stop;
+            if stops && self.delivered_sequence >= self.last_sequence {
                 return Ok(None);
             }
             let problem = match &mut self.messages {
                 Some(_) if stops && self.pending == 0 => {
-                    if !self.is_cut_short().await? {
+                    if !self.has_missed_events().await? {
                         return Ok(None);
                     }
                     "the consumer has not caught up with the stream".to_owned()
@@ -140,8 +148,9 @@ impl Log {
                 Some(messages) => match next_message(messages, self.pending > 0).await {
                     Some(Ok(message)) => {
                         let delivery = Delivery::new(message);
-                        (self.at, self.pending) = (delivery.sequence(), delivery.pending());
-                        self.unfilled = Some(delivery).filter(|_| !stops || self.at <= self.last);
+                        (self.delivered_sequence, self.pending) = (delivery.sequence(), delivery.pending());
+                        self.awaiting_body =
+                            Some(delivery).filter(|_| !stops || self.delivered_sequence <= self.last_sequence);
                         continue;
                     }
                     Some(Err(error)) => error.to_string(),
@@ -151,7 +160,7 @@ impl Log {
             };
             // Whatever it was, the reader begins anew behind the last event that it was given.
             self.messages = None;
-            if !patience.get_or_insert_with(Patience::begin).lasts(&problem).await {
+            if !retry_until.get_or_insert_with(RetryUntil::start).wait_before_retry(&problem).await {
                 return Err(LogError::Unavailable(problem));
             }
             if let Ok(stream) = stream(&self.client).await
@@ -163,14 +172,14 @@ impl Log {
     }
 
     /// What there is now.
-    pub async fn extent(client: &Client) -> Result<Extent, LogError> {
+    pub async fn extent(client: &Client) -> Result<LogExtent, LogError> {
         let stream = stream(client).await?;
         let info = stream.cached_info();
-        Ok(Extent {
-            made_at: info.created,
-            begins_at: (info.state.messages > 0).then_some(info.state.first_timestamp),
-            is_cut: info.state.first_sequence > 1,
-            last: info.state.last_sequence,
+        Ok(LogExtent {
+            stream_created_at: info.created,
+            first_stored_at: (info.state.messages > 0).then_some(info.state.first_timestamp),
+            is_truncated: info.state.first_sequence > 1,
+            last_sequence: info.state.last_sequence,
             events: info.state.messages,
         })
     }
@@ -182,8 +191,8 @@ impl Log {
     }
 
     /// The last sequence that this reader will come to; what is published later does not belong to it unless it follows.
-    pub fn last(&self) -> u64 {
-        self.last
+    pub fn last_sequence(&self) -> u64 {
+        self.last_sequence
     }
 
     /// How many events are still to be read, as far as is known.
@@ -193,26 +202,26 @@ impl Log {
 
     /// Whether the stream goes on where the consumer knows of nothing more. In a cluster a consumer may have come to a node that is
     /// behind, such as one that was just started again; the stream's leader, which answers here, is not.
-    async fn is_cut_short(&mut self) -> Result<bool, LogError> {
-        let patience = Patience::begin();
+    async fn has_missed_events(&mut self) -> Result<bool, LogError> {
+        let retry_until = RetryUntil::start();
         let stream = stream(&self.client).await?;
         let all = [shared::stream::SUBJECTS.to_owned()];
-        let subjects = if self.span.subjects.is_empty() { &all[..] } else { &self.span.subjects[..] };
+        let subjects = if self.range.subjects.is_empty() { &all[..] } else { &self.range.subjects[..] };
         for subject in subjects {
             let last = loop {
                 match stream.get_last_raw_message_by_subject(subject).await {
                     Ok(message) => break Some(message),
                     Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => break None,
-                    Err(error) if patience.lasts(&error).await => {}
+                    Err(error) if retry_until.wait_before_retry(&error).await => {}
                     Err(error) => return Err(LogError::Unavailable(error.to_string())),
                 }
             };
-            let belongs = |message: &StreamMessage| match self.span.from {
-                Start::Beginning => true,
-                Start::Sequence(from) => message.sequence >= from,
-                Start::Time(from) => message.time >= from,
+            let belongs = |message: &StreamMessage| match self.range.from {
+                RangeStart::Beginning => true,
+                RangeStart::Sequence(from) => message.sequence >= from,
+                RangeStart::Time(from) => message.time >= from,
             };
-            if last.is_some_and(|last| last.sequence > self.at && belongs(&last)) {
+            if last.is_some_and(|last| last.sequence > self.delivered_sequence && belongs(&last)) {
                 return Ok(true);
             }
         }
@@ -220,16 +229,21 @@ impl Log {
     }
 
     async fn bind(&mut self, stream: &stream::Stream) -> Result<(), LogError> {
-        let from = if self.at > 0 { Start::Sequence(self.at + 1) } else { self.span.from };
+        let from = if self.delivered_sequence > 0 {
+            RangeStart::Sequence(self.delivered_sequence + 1)
+        } else {
+            self.range.from
+        };
         let config = OrderedConfig {
             description: Some("A reader of the log.".to_owned()),
             deliver_policy: match from {
-                Start::Beginning => DeliverPolicy::All,
-                Start::Sequence(sequence) => DeliverPolicy::ByStartSequence { start_sequence: sequence.max(1) },
-                Start::Time(time) => DeliverPolicy::ByStartTime { start_time: time },
+                RangeStart::Beginning => DeliverPolicy::All,
+                RangeStart::Sequence(sequence) => DeliverPolicy::ByStartSequence { start_sequence: sequence.max(1) },
+                RangeStart::Time(time) => DeliverPolicy::ByStartTime { start_time: time },
             },
-            filter_subjects: self.span.subjects.clone(),
-            max_bytes: MAX_BYTES.max(i64::try_from(2 * self.client.max_payload()).unwrap_or(MAX_BYTES)),
+            filter_subjects: self.range.subjects.clone(),
+            max_bytes: MAX_IN_FLIGHT_BYTES
+                .max(i64::try_from(2 * self.client.max_payload()).unwrap_or(MAX_IN_FLIGHT_BYTES)),
             ..OrderedConfig::default()
         };
         let unavailable = |error: &dyn std::fmt::Display| LogError::Unavailable(error.to_string());
@@ -242,12 +256,15 @@ impl Log {
 
 /// The next message. Where one is due and none comes for long, as if the consumer were gone.
 async fn next_message(messages: &mut Ordered, is_due: bool) -> Option<Result<Message, OrderedError>> {
-    if is_due { timeout(SILENCE, messages.next()).await.unwrap_or(None) } else { messages.next().await }
+    if is_due { timeout(IDLE_TIMEOUT, messages.next()).await.unwrap_or(None) } else { messages.next().await }
 }
 
-impl std::fmt::Debug for Log {
+impl std::fmt::Debug for LogReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Log").field("span", &self.span).field("at", &self.at).finish_non_exhaustive()
+        f.debug_struct("LogReader")
+            .field("range", &self.range)
+            .field("delivered_sequence", &self.delivered_sequence)
+            .finish_non_exhaustive()
     }
 }
 
@@ -257,7 +274,7 @@ async fn stream(client: &Client) -> Result<stream::Stream, LogError> {
     use jetstream::context::GetStreamErrorKind;
 
     let jetstream = jetstream::new(client.clone());
-    let patience = Patience::begin();
+    let retry_until = RetryUntil::start();
     loop {
         let error = match jetstream.get_stream(shared::stream::NAME).await {
             Ok(stream) => return Ok(stream),
@@ -267,7 +284,7 @@ async fn stream(client: &Client) -> Result<stream::Stream, LogError> {
             GetStreamErrorKind::JetStream(reply) if reply.error_code() == ErrorCode::STREAM_NOT_FOUND => {
                 return Err(LogError::NoStream);
             }
-            _ if patience.lasts(&error).await => {}
+            _ if retry_until.wait_before_retry(&error).await => {}
             _ => return Err(LogError::Unavailable(error.to_string())),
         }
     }

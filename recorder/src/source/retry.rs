@@ -5,30 +5,30 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// How long the broker may be away before whoever asks gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const MAX_OUTAGE: Duration = Duration::from_secs(60);
 
 /// Between two tries to reach it.
-const PAUSE: Duration = Duration::from_millis(500);
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long it has been tried.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    until: Instant,
+pub struct RetryUntil {
+    deadline: Instant,
 }
 
-impl Patience {
+impl RetryUntil {
     /// From now on.
-    pub fn begin() -> Self {
-        Self { until: Instant::now() + PATIENCE }
+    pub fn start() -> Self {
+        Self { deadline: Instant::now() + MAX_OUTAGE }
     }
 
     /// A try has failed like this: waits for a moment, and says whether to try again.
-    pub async fn lasts(&self, error: &impl std::fmt::Display) -> bool {
-        let lasts = Instant::now() < self.until;
-        if lasts {
+    pub async fn wait_before_retry(&self, error: &impl std::fmt::Display) -> bool {
+        let may_retry = Instant::now() < self.deadline;
+        if may_retry {
             tracing::debug!(%error, "the broker is asked again");
-            sleep(PAUSE).await;
+            sleep(RETRY_INTERVAL).await;
         }
-        lasts
+        may_retry
     }
 }

@@ -4,9 +4,9 @@
 //! stream that drops its oldest events, or a consumer that gives up on some, would lose the record without a word.
 
 mod buckets;
-mod choices;
 mod consumer;
 mod error;
+mod options;
 pub mod status;
 mod stream;
 
@@ -18,35 +18,35 @@ use consumer::{consumer_config, verify_consumer};
 use error::unavailable;
 use stream::{stream_config, verified_stream};
 
-pub use choices::{Choices, Created};
 pub use error::SetupError;
+pub use options::{SetupOutcome, StreamOptions};
 
 /// Makes the stream and its consumer where they are missing.
-pub async fn create(jetstream: &Context, choices: Choices) -> Result<Created, SetupError> {
-    let stream = match verified_stream(jetstream, choices).await {
+pub async fn create(jetstream: &Context, options: StreamOptions) -> Result<SetupOutcome, SetupError> {
+    let stream = match verified_stream(jetstream, options).await {
         Ok(stream) => stream,
         Err(SetupError::Missing(_)) => {
-            jetstream.create_stream(stream_config(choices)).await.map_err(|error| unavailable(&error))?;
-            verified_stream(jetstream, choices).await?
+            jetstream.create_stream(stream_config(options)).await.map_err(|error| unavailable(&error))?;
+            verified_stream(jetstream, options).await?
         }
         Err(error) => return Err(error),
     };
-    let made_buckets = buckets::create(jetstream, choices, stream.cached_info().config.max_age).await?;
+    let bucket_outcome = buckets::create(jetstream, options, stream.cached_info().config.max_age).await?;
     match verify_consumer(&stream).await {
-        Ok(()) => Ok(made_buckets),
+        Ok(()) => Ok(bucket_outcome),
         Err(SetupError::Missing(_)) => {
             stream.create_consumer_strict(consumer_config()).await.map_err(|error| unavailable(&error))?;
             verify_consumer(&stream).await?;
-            Ok(Created::New)
+            Ok(SetupOutcome::Created)
         }
         Err(error) => Err(error),
     }
 }
 
 /// The consumer, if it and the stream are what they have to be.
-pub async fn consumer(jetstream: &Context) -> Result<PullConsumer, SetupError> {
-    let stream = verified_stream(jetstream, Choices::default()).await?;
+pub async fn verified_consumer(jetstream: &Context) -> Result<PullConsumer, SetupError> {
+    let stream = verified_stream(jetstream, StreamOptions::default()).await?;
     verify_consumer(&stream).await?;
-    buckets::verify_needed(jetstream, stream.cached_info().config.max_age).await?;
+    buckets::verify_required(jetstream, stream.cached_info().config.max_age).await?;
     stream.get_consumer(CONSUMER).await.map_err(|error| unavailable(&*error))
 }

@@ -4,16 +4,16 @@ use sqlx::postgres::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::{chats, conversations, messages, quarantine, usage_slots, usage_stats};
-use crate::projection::merge::{self, Sums};
+use crate::projection::merge::{self, AggregateChanges};
 use crate::projection::message::Position;
 use crate::projection::{Changes, project};
 use shared::event::Event;
 
 /// What a batch came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Applied {
+pub struct AppliedCounts {
     /// Events that changed something.
-    pub applied: usize,
+    pub events: usize,
     /// Messages saved, of the asking side.
     pub user_messages: usize,
     /// Messages saved, of the answering side.
@@ -21,69 +21,70 @@ pub struct Applied {
 }
 
 /// Writes what a batch of events changes: all of it, or nothing.
-pub async fn apply(pool: &PgPool, changes: Changes) -> Result<Applied, sqlx::Error> {
+pub async fn apply(pool: &PgPool, changes: Changes) -> Result<AppliedCounts, sqlx::Error> {
     let mut tx = pool.begin().await?;
-    let applied = join(&mut tx, changes).await?;
+    let applied = apply_in_transaction(&mut tx, changes).await?;
     tx.commit().await?;
     Ok(applied)
 }
 
 /// Joins changes with the rows that are there, inside a transaction.
-async fn join(tx: &mut PgConnection, changes: Changes) -> Result<Applied, sqlx::Error> {
-    let Changes { chats, conversations, opened } = changes;
+async fn apply_in_transaction(tx: &mut PgConnection, changes: Changes) -> Result<AppliedCounts, sqlx::Error> {
+    let Changes { chats, conversations, created_conversations } = changes;
     let rows: Vec<_> = chats.values().map(|change| &change.row).collect();
     let inserted = if rows.is_empty() { <_>::default() } else { chats::insert(tx, &rows).await? };
     let there: Vec<_> = chats.keys().filter(|id| !inserted.contains(id)).map(|id| id.0).collect();
     let old = if there.is_empty() { <_>::default() } else { chats::lock(tx, &there).await? };
-    expect_all(&there, old.len())?;
-    let writes = merge::chats(chats, &old);
-    if !writes.update.is_empty() {
-        chats::update(tx, &writes.update.iter().collect::<Vec<_>>()).await?;
+    require_all_found(&there, old.len())?;
+    let chat_writes = merge::merge_chats(chats, &old);
+    if !chat_writes.update.is_empty() {
+        chats::update(tx, &chat_writes.update.iter().collect::<Vec<_>>()).await?;
     }
 
-    let Sums { conversations, mut usage } = Sums::new(conversations, writes.tallies, writes.usage);
-    let rows: Vec<_> = conversations.values().filter_map(merge::ConversationChange::row).collect();
+    let AggregateChanges { conversations, mut usage } =
+        AggregateChanges::new(conversations, chat_writes.conversation_totals, chat_writes.usage);
+    let rows: Vec<_> = conversations.values().filter_map(merge::ConversationDelta::row).collect();
     let rows: Vec<_> = rows.iter().collect();
     let inserted = if rows.is_empty() { <_>::default() } else { conversations::insert(tx, &rows).await? };
     let there: Vec<_> = conversations.keys().filter(|id| !inserted.contains(id)).map(|id| id.0).collect();
     let old = if there.is_empty() { <_>::default() } else { conversations::lock(tx, &there).await? };
-    expect_all(&there, old.len())?;
-    let settled = merge::conversations(conversations, &opened, &old, &mut usage);
-    if !settled.update.is_empty() {
-        conversations::update(tx, &settled.update.iter().collect::<Vec<_>>()).await?;
+    require_all_found(&there, old.len())?;
+    let conversation_writes = merge::merge_conversations(conversations, &created_conversations, &old, &mut usage);
+    if !conversation_writes.update.is_empty() {
+        conversations::update(tx, &conversation_writes.update.iter().collect::<Vec<_>>()).await?;
     }
 
-    if !writes.delete_messages.is_empty() {
-        let ids: Vec<_> = writes.delete_messages.iter().map(|id| id.0).collect();
+    if !chat_writes.delete_messages.is_empty() {
+        let ids: Vec<_> = chat_writes.delete_messages.iter().map(|id| id.0).collect();
         messages::delete(tx, &ids).await?;
     }
-    if !writes.insert_messages.is_empty() {
-        messages::insert(tx, &writes.insert_messages.iter().collect::<Vec<_>>()).await?;
+    if !chat_writes.insert_messages.is_empty() {
+        messages::insert(tx, &chat_writes.insert_messages.iter().collect::<Vec<_>>()).await?;
     }
     usage_stats::add(tx, &usage).await?;
     usage_slots::add(tx, &usage).await?;
 
-    let asked = writes.insert_messages.iter().filter(|message| message.position == Position::Asked).count();
-    Ok(Applied {
-        applied: writes.applied + settled.applied,
-        user_messages: asked,
-        assistant_messages: writes.insert_messages.len() - asked,
+    let user_messages = chat_writes.insert_messages.iter().filter(|message| message.position == Position::User).count();
+    Ok(AppliedCounts {
+        events: chat_writes.applied + conversation_writes.applied,
+        user_messages,
+        assistant_messages: chat_writes.insert_messages.len() - user_messages,
     })
 }
 
 /// Projects an event that was put aside, and takes it out of quarantine, in one transaction. Says whether it was still
 /// there: of two that try, one does it.
-pub async fn take_back(pool: &PgPool, quarantine_id: Uuid, event: &Event) -> Result<bool, sqlx::Error> {
+pub async fn project_quarantined(pool: &PgPool, quarantine_id: Uuid, event: &Event) -> Result<bool, sqlx::Error> {
     let mut tx = pool.begin().await?;
     let was_there = quarantine::delete(&mut tx, quarantine_id).await?;
     if was_there {
-        join(&mut tx, project(std::slice::from_ref(event))).await?;
+        apply_in_transaction(&mut tx, project(std::slice::from_ref(event))).await?;
         tx.commit().await?;
     }
     Ok(was_there)
 }
 
 /// Rows that were in the way of an insert must be there to be locked, unless someone deletes behind our back.
-fn expect_all(asked: &[Uuid], found: usize) -> Result<(), sqlx::Error> {
-    if asked.len() == found { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
+fn require_all_found(user_message: &[Uuid], found: usize) -> Result<(), sqlx::Error> {
+    if user_message.len() == found { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
 }

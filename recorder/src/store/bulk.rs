@@ -10,38 +10,41 @@ use sqlx::postgres::PgConnection;
 
 use super::{chats, conversations, messages, usage_slots, usage_stats};
 use crate::projection::Changes;
-use crate::projection::merge::{self, Sums};
+use crate::projection::merge::{self, AggregateChanges};
 
 /// Writes chats and messages, and says what is left to write.
-pub async fn write_but_sums(tx: &mut PgConnection, changes: Changes) -> Result<Sums, sqlx::Error> {
-    let Changes { chats, conversations, opened: _ } = changes;
+pub async fn write_chats_and_messages(
+    tx: &mut PgConnection,
+    changes: Changes,
+) -> Result<AggregateChanges, sqlx::Error> {
+    let Changes { chats, conversations, created_conversations: _ } = changes;
     let ids: Vec<_> = chats.keys().map(|id| id.0).collect();
-    let old = if ids.is_empty() { <_>::default() } else { chats::some(tx, &ids).await? };
+    let old = if ids.is_empty() { <_>::default() } else { chats::by_ids(tx, &ids).await? };
     let new: Vec<_> = chats.iter().filter(|(id, _)| !old.contains_key(id)).map(|(_, change)| &change.row).collect();
-    chats::copy(tx, &new).await?;
-    let writes = merge::chats(chats, &old);
-    if !writes.update.is_empty() {
-        chats::update(tx, &writes.update.iter().collect::<Vec<_>>()).await?;
+    chats::copy_in(tx, &new).await?;
+    let chat_writes = merge::merge_chats(chats, &old);
+    if !chat_writes.update.is_empty() {
+        chats::update(tx, &chat_writes.update.iter().collect::<Vec<_>>()).await?;
     }
-    if !writes.delete_messages.is_empty() {
-        let ids: Vec<_> = writes.delete_messages.iter().map(|id| id.0).collect();
+    if !chat_writes.delete_messages.is_empty() {
+        let ids: Vec<_> = chat_writes.delete_messages.iter().map(|id| id.0).collect();
         messages::delete(tx, &ids).await?;
     }
-    messages::copy(tx, &writes.insert_messages.iter().collect::<Vec<_>>()).await?;
-    Ok(Sums::new(conversations, writes.tallies, writes.usage))
+    messages::copy_in(tx, &chat_writes.insert_messages.iter().collect::<Vec<_>>()).await?;
+    Ok(AggregateChanges::new(conversations, chat_writes.conversation_totals, chat_writes.usage))
 }
 
 /// Writes what was left.
-pub async fn write_sums(tx: &mut PgConnection, sums: Sums) -> Result<(), sqlx::Error> {
-    let Sums { conversations, mut usage } = sums;
+pub async fn write_aggregates(tx: &mut PgConnection, aggregates: AggregateChanges) -> Result<(), sqlx::Error> {
+    let AggregateChanges { conversations, mut usage } = aggregates;
     let ids: Vec<_> = conversations.keys().map(|id| id.0).collect();
-    let old = if ids.is_empty() { <_>::default() } else { conversations::some(tx, &ids).await? };
+    let old = if ids.is_empty() { <_>::default() } else { conversations::by_ids(tx, &ids).await? };
     let new = conversations.iter().filter(|(id, _)| !old.contains_key(id));
     let new: Vec<_> = new.filter_map(|(_, change)| change.row()).collect();
-    conversations::copy(tx, &new.iter().collect::<Vec<_>>()).await?;
-    let settled = merge::conversations(conversations, &BTreeSet::new(), &old, &mut usage);
-    if !settled.update.is_empty() {
-        conversations::update(tx, &settled.update.iter().collect::<Vec<_>>()).await?;
+    conversations::copy_in(tx, &new.iter().collect::<Vec<_>>()).await?;
+    let conversation_writes = merge::merge_conversations(conversations, &BTreeSet::new(), &old, &mut usage);
+    if !conversation_writes.update.is_empty() {
+        conversations::update(tx, &conversation_writes.update.iter().collect::<Vec<_>>()).await?;
     }
     usage_stats::add(tx, &usage).await?;
     usage_slots::add(tx, &usage).await

@@ -8,11 +8,11 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::read::{Unreadable, user, utc, word};
+use super::read::{UnreadableColumn, sql_enum, user_id, utc};
 use super::write::{Jsonb, column, copy_rows};
-use crate::projection::chat::{Chat, Ending, Outcome, PartNumbers, Request, UsageNumbers};
-use crate::projection::pg_value::Json;
-use crate::projection::sql_enum::Word as _;
+use crate::projection::chat::{Chat, ChatEnding, ChatOutcome, ChatRequest, TokenParts, TokenUsage};
+use crate::projection::pg_value::PgJson;
+use crate::projection::sql_enum::SqlEnum as _;
 
 /// What a row is written with.
 const COLUMNS: &str = "chat_id, conversation_id, user_id, gateway, model, started_at, status, request_digest, \
@@ -34,16 +34,16 @@ macro_rules! values {
             |c| c.started_at,
             |c| c.status(),
             |c| Some(request(c)?.digest),
-            |c| Some(request(c)?.origin.word()),
+            |c| Some(request(c)?.origin.as_sql()),
             |c| request(c)?.client_thread_id.as_deref(),
-            |c| Some(request(c)?.dialect.word()),
+            |c| Some(request(c)?.dialect.as_sql()),
             |c| Some(request(c)?.stream),
             |c| request(c)?.temperature,
             |c| request(c).is_some_and(|r| r.has_message),
             |c| Some(ending(c)?.digest),
             |c| Some(ending(c)?.finished_at),
             |c| ending(c).is_some_and(|e| e.has_message),
-            |c| Some(failure(c)?.0.word()),
+            |c| Some(failure(c)?.0.as_sql()),
             |c| failure(c)?.1.status.map(i32::from),
             |c| failure(c)?.1.kind.as_deref(),
             |c| failure(c)?.1.code.as_deref(),
@@ -54,7 +54,7 @@ macro_rules! values {
             |c| Some(Jsonb(&ending(c)?.attempts)),
             |c| ending(c)?.time_to_first_token_ms,
             |c| Some(ending(c)?.duration_ms),
-            |c| Some(usage(c)?.source.word()),
+            |c| Some(usage(c)?.source.as_sql()),
             |c| usage(c)?.prompt_tokens,
             |c| usage(c)?.completion_tokens,
             |c| usage(c)?.total_tokens,
@@ -156,7 +156,7 @@ pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Chat]) -> Result<BTre
 }
 
 /// Inserts rows that are not there, for whoever is alone with the table.
-pub(super) async fn copy(tx: &mut PgConnection, rows: &[&Chat]) -> Result<(), sqlx::Error> {
+pub(super) async fn copy_in(tx: &mut PgConnection, rows: &[&Chat]) -> Result<(), sqlx::Error> {
     values!(copy_rows(tx, "chats", COLUMNS, rows))
 }
 
@@ -195,26 +195,26 @@ pub(super) async fn update(tx: &mut PgConnection, rows: &[&Chat]) -> Result<(), 
 }
 
 /// These rows, of those that are there.
-pub(super) async fn some(connection: &mut PgConnection, ids: &[Uuid]) -> Result<BTreeMap<ChatId, Chat>, sqlx::Error> {
+pub(super) async fn by_ids(connection: &mut PgConnection, ids: &[Uuid]) -> Result<BTreeMap<ChatId, Chat>, sqlx::Error> {
     let rows = rows_where!("WHERE chat_id = ANY($1)", ids).fetch_all(connection).await?;
     rows.into_iter().map(|row| Ok((ChatId(row.chat_id), row.read()?))).collect()
 }
 
 /// Every row.
-pub(super) async fn all(connection: &mut PgConnection) -> Result<BTreeMap<ChatId, Chat>, sqlx::Error> {
+pub(super) async fn read_all(connection: &mut PgConnection) -> Result<BTreeMap<ChatId, Chat>, sqlx::Error> {
     let rows = rows_where!("").fetch_all(connection).await?;
     rows.into_iter().map(|row| Ok((ChatId(row.chat_id), row.read()?))).collect()
 }
 
-fn request(chat: &Chat) -> Option<&Request> {
+fn request(chat: &Chat) -> Option<&ChatRequest> {
     chat.request.as_ref()
 }
 
-fn ending(chat: &Chat) -> Option<&Ending> {
+fn ending(chat: &Chat) -> Option<&ChatEnding> {
     chat.ending.as_ref()
 }
 
-fn usage(chat: &Chat) -> Option<&UsageNumbers> {
+fn usage(chat: &Chat) -> Option<&TokenUsage> {
     Some(&ending(chat)?.usage)
 }
 
@@ -224,8 +224,8 @@ fn upstream(chat: &Chat) -> Option<&UpstreamAnswer> {
 
 fn failure(chat: &Chat) -> Option<(FailureStage, &ChatError)> {
     match &ending(chat)?.outcome {
-        Outcome::Failed { stage, error } => Some((*stage, error)),
-        Outcome::Completed => None,
+        ChatOutcome::Failed { stage, error } => Some((*stage, error)),
+        ChatOutcome::Completed => None,
     }
 }
 
@@ -273,11 +273,11 @@ struct ChatRow {
 }
 
 impl ChatRow {
-    fn read(mut self) -> Result<Chat, Unreadable> {
+    fn read(mut self) -> Result<Chat, UnreadableColumn> {
         Ok(Chat {
             chat_id: ChatId(self.chat_id),
             conversation_id: ConversationId(self.conversation_id),
-            user_id: user(std::mem::take(&mut self.user_id))?,
+            user_id: user_id(std::mem::take(&mut self.user_id))?,
             gateway: std::mem::take(&mut self.gateway),
             model: std::mem::take(&mut self.model),
             started_at: utc(self.started_at),
@@ -286,26 +286,26 @@ impl ChatRow {
         })
     }
 
-    fn request(&mut self) -> Result<Option<Request>, Unreadable> {
+    fn request(&mut self) -> Result<Option<ChatRequest>, UnreadableColumn> {
         let Some(digest) = self.request_digest else { return Ok(None) };
-        Ok(Some(Request {
+        Ok(Some(ChatRequest {
             digest,
-            origin: word("conversation_origin", self.conversation_origin.as_deref())?,
+            origin: sql_enum("conversation_origin", self.conversation_origin.as_deref())?,
             client_thread_id: self.client_thread_id.take(),
-            dialect: word("dialect", self.dialect.as_deref())?,
+            dialect: sql_enum("dialect", self.dialect.as_deref())?,
             stream: self.stream.unwrap_or_default(),
             temperature: self.temperature,
             has_message: self.has_user_message,
-            caller_metadata: self.caller_metadata.take().as_deref().map(Json::new),
+            caller_metadata: self.caller_metadata.take().as_deref().map(PgJson::new),
         }))
     }
 
-    fn ending(&mut self) -> Result<Option<Ending>, Unreadable> {
+    fn ending(&mut self) -> Result<Option<ChatEnding>, UnreadableColumn> {
         let (Some(digest), Some(finished_at)) = (self.ending_digest, self.finished_at) else { return Ok(None) };
         let outcome = match self.stage.as_deref() {
-            None => Outcome::Completed,
-            stage => Outcome::Failed {
-                stage: word("stage", stage)?,
+            None => ChatOutcome::Completed,
+            stage => ChatOutcome::Failed {
+                stage: sql_enum("stage", stage)?,
                 error: ChatError {
                     status: self.error_status.and_then(|status| u16::try_from(status).ok()),
                     kind: self.error_type.take(),
@@ -319,32 +319,32 @@ impl ChatRow {
             model: self.upstream_model.take(),
             response_id: self.upstream_response_id.take(),
         });
-        let parts = PartNumbers {
+        let parts = TokenParts {
             uncached_input: self.uncached_input_tokens.unwrap_or_default(),
             cache_read: self.cache_read_tokens.unwrap_or_default(),
             cache_write: self.cache_write_tokens.unwrap_or_default(),
             output: self.output_tokens.unwrap_or_default(),
             reasoning: self.reasoning_tokens.unwrap_or_default(),
         };
-        let usage = UsageNumbers {
-            source: word("usage_source", self.usage_source.as_deref())?,
+        let usage = TokenUsage {
+            source: sql_enum("usage_source", self.usage_source.as_deref())?,
             prompt_tokens: self.prompt_tokens,
             completion_tokens: self.completion_tokens,
             total_tokens: self.total_tokens,
             parts,
-            raw: self.usage_raw.take().as_deref().map(Json::new),
+            raw: self.usage_raw.take().as_deref().map(PgJson::new),
         };
-        Ok(Some(Ending {
+        Ok(Some(ChatEnding {
             digest,
             outcome,
             finished_at: utc(finished_at),
             has_message: self.has_assistant_message,
             upstream,
-            attempts: Json::new(self.attempts.as_deref().unwrap_or("[]")),
+            attempts: PgJson::new(self.attempts.as_deref().unwrap_or("[]")),
             time_to_first_token_ms: self.time_to_first_token_ms,
             duration_ms: self.duration_ms.unwrap_or_default(),
             usage,
-            notes: Json::new(self.notes.as_deref().unwrap_or("[]")),
+            notes: PgJson::new(self.notes.as_deref().unwrap_or("[]")),
         }))
     }
 }

@@ -8,15 +8,15 @@ use sqlx::{AssertSqlSafe, Row as _};
 use time::Date;
 use uuid::{Builder, Uuid};
 
-use super::shadow::Shadow;
+use super::shadow::ShadowSchema;
 use crate::projection::tables::Table;
 
 /// How many differences of a table are told apart; the others are only counted.
-const TOLD: i64 = 100;
+const MAX_LISTED: i64 = 100;
 
 /// What a table's comparison came to.
 #[derive(Clone, Debug)]
-pub struct Comparison {
+pub struct TableComparison {
     /// The table.
     pub table: Table,
     /// Rows of the live table that were compared.
@@ -24,18 +24,18 @@ pub struct Comparison {
     /// Rows that differ.
     pub differences: i64,
     /// The first of them.
-    pub told: Vec<Difference>,
+    pub listed: Vec<RowDifference>,
 }
 
 /// A row that is not what the log says.
 #[derive(Clone, Debug)]
-pub struct Difference {
+pub struct RowDifference {
     /// The table.
     pub table: Table,
     /// The row's key: each column with its value.
     pub key: Vec<(String, Value)>,
     /// The row in the table, and what the log says: one of them may be missing.
-    pub kind: Kind,
+    pub kind: DifferenceKind,
     /// Whose it is.
     pub user_id: Option<String>,
     /// The chat that it belongs to, where it belongs to one.
@@ -46,7 +46,7 @@ pub struct Difference {
 
 /// How a row differs.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Kind {
+pub enum DifferenceKind {
     /// The log has no such row.
     Extra,
     /// The table has no such row.
@@ -58,37 +58,40 @@ pub enum Kind {
 /// Compares a table with its shadow; of a part of the record alone, where only days from `since` on were projected.
 pub async fn compare(
     connection: &mut PgConnection,
-    shadow: &Shadow,
+    shadow: &ShadowSchema,
     table: Table,
     since: Option<Date>,
-) -> Result<Comparison, sqlx::Error> {
-    let key = keys(connection, &shadow.live(table)).await?;
+) -> Result<TableComparison, sqlx::Error> {
+    let key = primary_key(connection, &shadow.live_table(table)).await?;
     let using = key.iter().map(|column| format!("\"{column}\"")).collect::<Vec<_>>().join(", ");
-    let (live, own) = (part(shadow, table, shadow.live(table), since), part(shadow, table, shadow.own(table), since));
+    let (live, own) = (
+        rows_since(shadow, table, shadow.live_table(table), since),
+        rows_since(shadow, table, shadow.shadow_table(table), since),
+    );
     let rows: i64 =
         sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) FROM {live} l"))).fetch_one(&mut *connection).await?;
     let join = format!("FROM {live} l FULL JOIN {own} s USING ({using}) WHERE l IS DISTINCT FROM s");
     let differences: i64 =
         sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) {join}"))).fetch_one(&mut *connection).await?;
-    let mut told = Vec::new();
+    let mut listed = Vec::new();
     if differences > 0 {
-        let sql = format!("SELECT to_jsonb(l), to_jsonb(s) {join} ORDER BY {using} LIMIT {TOLD}");
+        let sql = format!("SELECT to_jsonb(l), to_jsonb(s) {join} ORDER BY {using} LIMIT {MAX_LISTED}");
         for row in sqlx::query(AssertSqlSafe(sql)).fetch_all(connection).await? {
             let [live, log] = [0, 1].map(|side| row.try_get::<Option<Json<Map<String, Value>>>, _>(side));
-            told.extend(Difference::of(table, &key, live?.map(|json| json.0), log?.map(|json| json.0)));
+            listed.extend(RowDifference::of(table, &key, live?.map(|json| json.0), log?.map(|json| json.0)));
         }
     }
-    Ok(Comparison { table, rows, differences, told })
+    Ok(TableComparison { table, rows, differences, listed })
 }
 
 /// The rows of a table, or of its shadow, that belong to days from `since` on. What the live table says of a time goes
 /// first, since the shadow has only a part of what is older. Chats' and messages' ids begin with their time, so their keys
 /// are a range of the index.
-fn part(shadow: &Shadow, table: Table, name: String, since: Option<Date>) -> String {
+fn rows_since(shadow: &ShadowSchema, table: Table, name: String, since: Option<Date>) -> String {
     let Some(since) = since else { return name };
-    let (least, begins) = (least_id(since), format!("'{since} 00:00Z'"));
+    let (least, begins) = (first_id_since(since), format!("'{since} 00:00Z'"));
     let time_of = |of: Table, key: &str, column: &str| {
-        let [live, own] = [shadow.live(of), shadow.own(of)]
+        let [live, own] = [shadow.live_table(of), shadow.shadow_table(of)]
             .map(|table| format!("(SELECT {column} FROM {table} c WHERE c.{key} = r.{key})"));
         format!("COALESCE({live}, {own})")
     };
@@ -110,7 +113,7 @@ fn part(shadow: &Shadow, table: Table, name: String, since: Option<Date>) -> Str
 }
 
 /// An id that comes before all that were made on this day or later, an hour aside: clocks differ.
-fn least_id(since: Date) -> Uuid {
+fn first_id_since(since: Date) -> Uuid {
     let hour_before = since.midnight().assume_utc() - time::Duration::HOUR;
     let millis = u64::try_from(hour_before.unix_timestamp().max(0)).unwrap_or_default() * 1000;
     let mut bytes = [0; 16];
@@ -119,7 +122,7 @@ fn least_id(since: Date) -> Uuid {
 }
 
 /// The columns of a table's primary key, in order.
-async fn keys(connection: &mut PgConnection, table: &str) -> Result<Vec<String>, sqlx::Error> {
+async fn primary_key(connection: &mut PgConnection, table: &str) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT attname::text FROM pg_index, unnest(indkey) WITH ORDINALITY AS key (attnum, place)
          JOIN pg_attribute USING (attnum)
@@ -132,7 +135,7 @@ async fn keys(connection: &mut PgConnection, table: &str) -> Result<Vec<String>,
 
 // === impl Difference ===
 
-impl Difference {
+impl RowDifference {
     fn of(
         table: Table,
         key: &[String],
@@ -153,10 +156,10 @@ impl Difference {
                         let other = log.remove(&column).unwrap_or_default();
                         (value != other).then_some((column, value, other))
                     });
-                    Kind::Columns(columns.collect())
+                    DifferenceKind::Columns(columns.collect())
                 }
-                (Some(_), None) => Kind::Extra,
-                (None, _) => Kind::Missing,
+                (Some(_), None) => DifferenceKind::Extra,
+                (None, _) => DifferenceKind::Missing,
             },
         })
     }

@@ -7,10 +7,10 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::read::{Unreadable, user, utc};
+use super::read::{UnreadableColumn, user_id, utc};
 use super::write::{column, copy_rows};
-use crate::projection::conversation::{Archive, Conversation, Settings, Title, TitleOrigin};
-use crate::projection::usage_stats::Tally;
+use crate::projection::conversation::{ArchiveState, Conversation, ConversationSettings, Title, TitleOrigin};
+use crate::projection::usage_stats::ConversationTotals;
 
 /// What a row is written with.
 const COLUMNS: &str = "conversation_id, user_id, created_at, last_message_at, title, title_chat_id, model, \
@@ -30,9 +30,9 @@ macro_rules! values {
             |c| c.settings.as_ref()?.model.as_deref(),
             |c| c.settings.as_ref()?.temperature,
             |c| Some(c.settings.as_ref()?.chat_id?.0),
-            |c| c.tally.messages,
-            |c| c.tally.total_tokens,
-            |c| c.tally.estimated_total_tokens,
+            |c| c.totals.messages,
+            |c| c.totals.total_tokens,
+            |c| c.totals.estimated_total_tokens,
             |c| c.title.as_ref()?.origin.change_id(),
             |c| c.archive.is_some_and(|archive| archive.archived),
             |c| Some(c.archive?.change_id.0),
@@ -101,7 +101,7 @@ pub(super) async fn insert(
 }
 
 /// Inserts rows that are not there, for whoever is alone with the table.
-pub(super) async fn copy(tx: &mut PgConnection, rows: &[&Conversation]) -> Result<(), sqlx::Error> {
+pub(super) async fn copy_in(tx: &mut PgConnection, rows: &[&Conversation]) -> Result<(), sqlx::Error> {
     values!(copy_rows(tx, "conversations", COLUMNS, rows))
 }
 
@@ -133,7 +133,7 @@ pub(super) async fn update(tx: &mut PgConnection, rows: &[&Conversation]) -> Res
 }
 
 /// These rows, of those that are there.
-pub(super) async fn some(
+pub(super) async fn by_ids(
     connection: &mut PgConnection,
     ids: &[Uuid],
 ) -> Result<BTreeMap<ConversationId, Conversation>, sqlx::Error> {
@@ -142,7 +142,9 @@ pub(super) async fn some(
 }
 
 /// Every row.
-pub(super) async fn all(connection: &mut PgConnection) -> Result<BTreeMap<ConversationId, Conversation>, sqlx::Error> {
+pub(super) async fn read_all(
+    connection: &mut PgConnection,
+) -> Result<BTreeMap<ConversationId, Conversation>, sqlx::Error> {
     let rows = rows_where!("").fetch_all(connection).await?;
     rows.into_iter().map(|row| Ok((ConversationId(row.conversation_id), row.read()?))).collect()
 }
@@ -168,21 +170,22 @@ struct ConversationRow {
 }
 
 impl ConversationRow {
-    fn read(self) -> Result<Conversation, Unreadable> {
+    fn read(self) -> Result<Conversation, UnreadableColumn> {
         let Self { model, temperature, settings_chat_id, .. } = self;
         let any = settings_chat_id.is_some() || model.is_some() || temperature.is_some();
         Ok(Conversation {
             conversation_id: ConversationId(self.conversation_id),
-            user_id: user(self.user_id)?,
+            user_id: user_id(self.user_id)?,
             created_at: utc(self.created_at),
             last_message_at: utc(self.last_message_at),
-            title: self
-                .title
-                .map(|text| Title { origin: TitleOrigin::of_row(self.title_chat_id, self.title_change_id), text }),
-            archive: self.archive_change_id.map(|id| Archive { change_id: ChangeId(id), archived: self.archived }),
+            title: self.title.map(|text| Title {
+                origin: TitleOrigin::from_columns(self.title_chat_id, self.title_change_id),
+                text,
+            }),
+            archive: self.archive_change_id.map(|id| ArchiveState { change_id: ChangeId(id), archived: self.archived }),
             deleted_at: self.deleted_at.map(utc),
-            settings: any.then_some(Settings { chat_id: settings_chat_id.map(ChatId), model, temperature }),
-            tally: Tally {
+            settings: any.then_some(ConversationSettings { chat_id: settings_chat_id.map(ChatId), model, temperature }),
+            totals: ConversationTotals {
                 messages: self.message_count,
                 total_tokens: self.total_tokens,
                 estimated_total_tokens: self.estimated_total_tokens,

@@ -1,14 +1,14 @@
 //! Errors of the database: what kind of trouble one is, and the error in words.
 
-use crate::policy::disposition::Fault;
+use crate::policy::disposition::DatabaseFault;
 
 /// What kind of trouble an error is.
-pub fn fault(error: &sqlx::Error) -> Fault {
+pub fn classify(error: &sqlx::Error) -> DatabaseFault {
     match error {
-        sqlx::Error::Database(error) => Fault::Sqlstate(error.code().unwrap_or_default().into_owned()),
-        sqlx::Error::Encode(_) | sqlx::Error::InvalidArgument(_) => Fault::Unencodable,
-        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Fault::Unreadable,
-        _ => Fault::Unreachable,
+        sqlx::Error::Database(error) => DatabaseFault::Sqlstate(error.code().unwrap_or_default().into_owned()),
+        sqlx::Error::Encode(_) | sqlx::Error::InvalidArgument(_) => DatabaseFault::Unencodable,
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => DatabaseFault::Unreadable,
+        _ => DatabaseFault::Unreachable,
     }
 }
 

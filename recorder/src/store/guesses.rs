@@ -10,7 +10,7 @@ pub async fn count(
     scope: &str,
     key_hash: &[u8],
     now: OffsetDateTime,
-    oldest: OffsetDateTime,
+    window_start: OffsetDateTime,
 ) -> Result<(i32, OffsetDateTime), sqlx::Error> {
     let row = sqlx::query!(
         "INSERT INTO guesses AS g (scope, key_hash, count, since) VALUES ($1, $2, 1, $3)
@@ -21,14 +21,14 @@ pub async fn count(
         scope,
         key_hash,
         now,
-        oldest
+        window_start
     );
     let row = row.fetch_one(pool).await?;
     Ok((row.count, row.since))
 }
 
 /// It was no guess: takes it back.
-pub async fn forgive(pool: &PgPool, scope: &str, key_hash: &[u8]) -> Result<(), sqlx::Error> {
+pub async fn decrement(pool: &PgPool, scope: &str, key_hash: &[u8]) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "UPDATE guesses SET count = count - 1 WHERE scope = $1 AND key_hash = $2 AND count > 1",
         scope,
@@ -40,7 +40,7 @@ pub async fn forgive(pool: &PgPool, scope: &str, key_hash: &[u8]) -> Result<(), 
 }
 
 /// Forgets the guesses that were counted here.
-pub async fn forget(pool: &PgPool, scope: &str, key_hash: &[u8]) -> Result<(), sqlx::Error> {
+pub async fn clear(pool: &PgPool, scope: &str, key_hash: &[u8]) -> Result<(), sqlx::Error> {
     sqlx::query!("DELETE FROM guesses WHERE scope = $1 AND key_hash = $2", scope, key_hash).execute(pool).await?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::read::utc;
-use super::users::word;
+use super::users::role_name;
 use crate::cursor::TimeCursor;
 
 /// An invite, without its code.
@@ -40,7 +40,7 @@ pub async fn create(pool: &PgPool, invite: &Invite, code_hash: &[u8]) -> Result<
         code_hash,
         invite.invite_id,
         invite.note,
-        invite.role.map(word),
+        invite.role.map(role_name),
         invite.created_by,
         invite.created_at,
         invite.expires_at,
@@ -52,7 +52,7 @@ pub async fn create(pool: &PgPool, invite: &Invite, code_hash: &[u8]) -> Result<
 }
 
 /// Whether an account could be made with this code now.
-pub async fn is_good(pool: &PgPool, code_hash: &[u8], now: OffsetDateTime) -> Result<bool, sqlx::Error> {
+pub async fn is_usable(pool: &PgPool, code_hash: &[u8], now: OffsetDateTime) -> Result<bool, sqlx::Error> {
     let good = sqlx::query_scalar!(
         "SELECT EXISTS (SELECT FROM invite_codes
              WHERE code_hash = $1 AND revoked_at IS NULL AND expires_at > $2 AND uses < max_uses) AS \"good!\"",
@@ -63,7 +63,7 @@ pub async fn is_good(pool: &PgPool, code_hash: &[u8], now: OffsetDateTime) -> Re
 }
 
 /// Uses a code once, if it is good; whoever comes at the same time waits to see whether there is a use left.
-pub async fn take(
+pub async fn redeem(
     connection: &mut PgConnection,
     code_hash: &[u8],
     now: OffsetDateTime,

@@ -10,11 +10,11 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::read::{Unreadable, user, utc, word};
+use super::read::{UnreadableColumn, sql_enum, user_id, utc};
 use super::write::{Jsonb, column, copy_rows};
 use crate::projection::message::{Message, Position};
-use crate::projection::pg_value::Json;
-use crate::projection::sql_enum::Word as _;
+use crate::projection::pg_value::PgJson;
+use crate::projection::sql_enum::SqlEnum as _;
 
 /// What a row is written with.
 const COLUMNS: &str = "message_id, conversation_id, chat_id, position, user_id, role, status, content, reasoning, refusal, \
@@ -30,7 +30,7 @@ macro_rules! values {
             |m| m.position.number(),
             |m| m.user_id.as_str(),
             |m| m.role.as_str(),
-            |m| m.status.word(),
+            |m| m.status.as_sql(),
             |m| m.content.as_str(),
             |m| m.reasoning.as_deref(),
             |m| m.refusal.as_deref(),
@@ -91,12 +91,12 @@ pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Message]) -> Result<(
 }
 
 /// The same, for whoever is alone with the table.
-pub(super) async fn copy(tx: &mut PgConnection, rows: &[&Message]) -> Result<(), sqlx::Error> {
+pub(super) async fn copy_in(tx: &mut PgConnection, rows: &[&Message]) -> Result<(), sqlx::Error> {
     values!(copy_rows(tx, "messages", COLUMNS, rows))
 }
 
 /// These rows, of those that are there.
-pub(super) async fn some(
+pub(super) async fn by_ids(
     connection: &mut PgConnection,
     ids: &[Uuid],
 ) -> Result<BTreeMap<MessageId, Message>, sqlx::Error> {
@@ -105,7 +105,7 @@ pub(super) async fn some(
 }
 
 /// Every row.
-pub(super) async fn all(connection: &mut PgConnection) -> Result<BTreeMap<MessageId, Message>, sqlx::Error> {
+pub(super) async fn read_all(connection: &mut PgConnection) -> Result<BTreeMap<MessageId, Message>, sqlx::Error> {
     let rows = rows_where!("").fetch_all(connection).await?;
     rows.into_iter().map(|row| Ok((MessageId(row.message_id), row.read()?))).collect()
 }
@@ -131,20 +131,20 @@ struct MessageRow {
 }
 
 impl MessageRow {
-    fn read(self) -> Result<Message, Unreadable> {
+    fn read(self) -> Result<Message, UnreadableColumn> {
         Ok(Message {
             message_id: MessageId(self.message_id),
             conversation_id: ConversationId(self.conversation_id),
             chat_id: ChatId(self.chat_id),
-            position: if self.position == Position::Asked.number() { Position::Asked } else { Position::Answered },
-            user_id: user(self.user_id)?,
+            position: if self.position == Position::User.number() { Position::User } else { Position::Assistant },
+            user_id: user_id(self.user_id)?,
             role: self.role,
-            status: word("status", Some(&self.status))?,
+            status: sql_enum("status", Some(&self.status))?,
             content: self.content,
             reasoning: self.reasoning,
             refusal: self.refusal,
             audio_transcript: self.audio_transcript,
-            tool_calls: self.tool_calls.as_deref().map(Json::new),
+            tool_calls: self.tool_calls.as_deref().map(PgJson::new),
             finish_reason: self.finish_reason,
             model: self.model,
             tokens: self.tokens,

@@ -4,13 +4,13 @@ use shared::id::{ChatId, ConversationId, UserId};
 use sqlx::PgPool;
 use time::OffsetDateTime;
 
-use super::read::{user, utc};
-use crate::policy::failure_detector::Open;
+use super::read::{user_id, utc};
+use crate::policy::failure_detector::OpenGateway;
 
 /// The gateways with chats that have no end yet, those with the oldest first.
-pub async fn open_gateways(pool: &PgPool, limit: u16) -> Result<Vec<Open>, sqlx::Error> {
+pub async fn open_gateways(pool: &PgPool, limit: u16) -> Result<Vec<OpenGateway>, sqlx::Error> {
     sqlx::query_as!(
-        Open,
+        OpenGateway,
         r#"SELECT gateway, min(started_at) AS "oldest!" FROM chats
            WHERE status = 'started' GROUP BY gateway ORDER BY min(started_at) LIMIT $1"#,
         i64::from(limit)
@@ -50,7 +50,7 @@ pub async fn open(
         Ok(OpenChat {
             chat_id: ChatId(row.chat_id),
             conversation_id: ConversationId(row.conversation_id),
-            user_id: user(row.user_id)?,
+            user_id: user_id(row.user_id)?,
             gateway: row.gateway,
             model: row.model,
             started_at: utc(row.started_at),

@@ -11,26 +11,27 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
 /// What every session starts with. Without the first, a commit that was reported could be lost with the server, after its
 /// events have been acknowledged. The timeouts keep a stuck session from holding up all the others.
-const SESSION: &str = "SET synchronous_commit = on; \
+const SESSION_SQL: &str = "SET synchronous_commit = on; \
      SET default_transaction_isolation = 'read committed'; \
      SET lock_timeout = '5s'; \
      SET statement_timeout = '30s'; \
      SET idle_in_transaction_session_timeout = '60s'";
 
 /// How long to wait for a connection.
-const CONNECT: Duration = Duration::from_secs(5);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A pool that connects when it is first used.
 pub fn connect(url: &SecretString, connections: u32) -> Result<PgPool, sqlx::Error> {
     let options: PgConnectOptions = url.expose_secret().parse()?;
     let options = options.application_name("stenograph-recorder");
-    let pool =
-        PgPoolOptions::new().max_connections(connections).acquire_timeout(CONNECT).after_connect(|connection, _| {
+    let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).after_connect(
+        |connection, _| {
             Box::pin(async move {
-                sqlx::raw_sql(SESSION).execute(connection).await?;
+                sqlx::raw_sql(SESSION_SQL).execute(connection).await?;
                 Ok(())
             })
-        });
+        },
+    );
     Ok(pool.connect_lazy_with(options))
 }
 
@@ -39,16 +40,17 @@ pub fn connect(url: &SecretString, connections: u32) -> Result<PgPool, sqlx::Err
 pub fn connect_for_reads(url: &SecretString, connections: u32) -> Result<PgPool, sqlx::Error> {
     let options: PgConnectOptions = url.expose_secret().parse()?;
     let options = options.application_name("stenograph-api");
-    let pool =
-        PgPoolOptions::new().max_connections(connections).acquire_timeout(CONNECT).after_connect(|connection, _| {
+    let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).after_connect(
+        |connection, _| {
             Box::pin(async move {
-                sqlx::raw_sql(SESSION).execute(&mut *connection).await?;
+                sqlx::raw_sql(SESSION_SQL).execute(&mut *connection).await?;
                 sqlx::raw_sql("SET statement_timeout = '10s'; SET plan_cache_mode = force_custom_plan; SET jit = off")
                     .execute(connection)
                     .await?;
                 Ok(())
             })
-        });
+        },
+    );
     Ok(pool.connect_lazy_with(options))
 }
 

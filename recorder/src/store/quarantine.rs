@@ -7,12 +7,12 @@ use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::read::word;
-use crate::projection::sql_enum::Word;
+use super::read::sql_enum;
+use crate::projection::sql_enum::SqlEnum;
 
 /// An event to put aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Quarantined {
+pub struct QuarantinedEvent {
     /// The subject it was published to.
     pub subject: String,
     /// Its headers, as a JSON object of arrays of texts.
@@ -20,7 +20,7 @@ pub struct Quarantined {
     /// Its payload.
     pub payload: Vec<u8>,
     /// Why.
-    pub reason: Reason,
+    pub reason: QuarantineReason,
     /// The error in words, without the text of any chat.
     pub detail: String,
     /// Where in the stream it was.
@@ -31,7 +31,7 @@ pub struct Quarantined {
 
 /// Why an event cannot be projected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum QuarantineReason {
     /// It cannot be read.
     Undecodable,
     /// PostgreSQL refuses its rows for what is in them.
@@ -39,7 +39,7 @@ pub enum Reason {
 }
 
 /// Puts an event aside; once, however often it comes.
-pub async fn insert(pool: &PgPool, event: &Quarantined) -> Result<(), sqlx::Error> {
+pub async fn insert(pool: &PgPool, event: &QuarantinedEvent) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "INSERT INTO quarantine (
              quarantine_id, subject, headers, payload, reason, detail, stream_sequence, published_at)
@@ -49,7 +49,7 @@ pub async fn insert(pool: &PgPool, event: &Quarantined) -> Result<(), sqlx::Erro
         event.subject.replace('\0', "\\u0000"),
         event.headers,
         event.payload,
-        event.reason.word(),
+        event.reason.as_sql(),
         event.detail.replace('\0', "\\u0000"),
         i64::try_from(event.stream_sequence).unwrap_or(i64::MAX),
         event.published_at
@@ -61,18 +61,18 @@ pub async fn insert(pool: &PgPool, event: &Quarantined) -> Result<(), sqlx::Erro
 
 /// An event that was put aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct QuarantineEntry {
     /// Its id in quarantine.
     pub quarantine_id: Uuid,
     /// When it was put there.
     pub quarantined_at: OffsetDateTime,
     /// The event and the reason.
-    pub event: Quarantined,
+    pub event: QuarantinedEvent,
 }
 
 /// An event that was put aside, without its headers and payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct QuarantineSummary {
     /// Its id in quarantine.
     pub quarantine_id: Uuid,
     /// When it was put there.
@@ -88,9 +88,9 @@ pub struct Line {
 }
 
 /// Up to `limit` of them, the oldest first, those after the one named.
-pub async fn list(pool: &PgPool, after: Option<Uuid>, limit: u16) -> Result<Vec<Line>, sqlx::Error> {
+pub async fn list(pool: &PgPool, after: Option<Uuid>, limit: u16) -> Result<Vec<QuarantineSummary>, sqlx::Error> {
     sqlx::query_as!(
-        Line,
+        QuarantineSummary,
         r#"SELECT quarantine_id, quarantined_at, subject, reason, detail, octet_length(payload) AS "bytes!"
            FROM quarantine
            WHERE $1::uuid IS NULL OR (quarantined_at, quarantine_id) >
@@ -104,7 +104,7 @@ pub async fn list(pool: &PgPool, after: Option<Uuid>, limit: u16) -> Result<Vec<
 }
 
 /// Which of these events are there.
-pub async fn those_there(connection: &mut PgConnection, ids: &[Uuid]) -> Result<BTreeSet<Uuid>, sqlx::Error> {
+pub async fn existing_ids(connection: &mut PgConnection, ids: &[Uuid]) -> Result<BTreeSet<Uuid>, sqlx::Error> {
     let there = sqlx::query_scalar("SELECT quarantine_id FROM quarantine WHERE quarantine_id = ANY($1)").bind(ids);
     Ok(there.fetch_all(connection).await?.into_iter().collect())
 }
@@ -115,7 +115,7 @@ pub async fn count(pool: &PgPool) -> Result<i64, sqlx::Error> {
 }
 
 /// All of one.
-pub async fn get(pool: &PgPool, quarantine_id: Uuid) -> Result<Option<Entry>, sqlx::Error> {
+pub async fn by_id(pool: &PgPool, quarantine_id: Uuid) -> Result<Option<QuarantineEntry>, sqlx::Error> {
     let row = sqlx::query!(
         r#"SELECT quarantine_id, subject, headers::text AS "headers!", payload, reason, detail, stream_sequence,
                   published_at, quarantined_at
@@ -123,16 +123,16 @@ pub async fn get(pool: &PgPool, quarantine_id: Uuid) -> Result<Option<Entry>, sq
         quarantine_id
     );
     let Some(row) = row.fetch_optional(pool).await? else { return Ok(None) };
-    let event = Quarantined {
+    let event = QuarantinedEvent {
         subject: row.subject,
         headers: row.headers,
         payload: row.payload,
-        reason: word("reason", Some(&row.reason))?,
+        reason: sql_enum("reason", Some(&row.reason))?,
         detail: row.detail,
         stream_sequence: u64::try_from(row.stream_sequence).unwrap_or_default(),
         published_at: row.published_at,
     };
-    Ok(Some(Entry { quarantine_id: row.quarantine_id, quarantined_at: row.quarantined_at, event }))
+    Ok(Some(QuarantineEntry { quarantine_id: row.quarantine_id, quarantined_at: row.quarantined_at, event }))
 }
 
 /// Takes one out. Says whether it was there.
@@ -147,11 +147,16 @@ pub async fn discard(pool: &PgPool, quarantine_id: Uuid) -> Result<bool, sqlx::E
 }
 
 /// Notes why one that was tried again has to stay.
-pub async fn note(pool: &PgPool, quarantine_id: Uuid, reason: Reason, detail: &str) -> Result<(), sqlx::Error> {
+pub async fn update_reason(
+    pool: &PgPool,
+    quarantine_id: Uuid,
+    reason: QuarantineReason,
+    detail: &str,
+) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "UPDATE quarantine SET reason = $2, detail = $3 WHERE quarantine_id = $1",
         quarantine_id,
-        reason.word(),
+        reason.as_sql(),
         detail.replace('\0', "\\u0000")
     )
     .execute(pool)
@@ -161,7 +166,7 @@ pub async fn note(pool: &PgPool, quarantine_id: Uuid, reason: Reason, detail: &s
 
 // === impl Quarantined ===
 
-impl Quarantined {
+impl QuarantinedEvent {
     /// The first value of a header.
     pub fn header(&self, name: &str) -> Option<String> {
         let headers: BTreeMap<String, Vec<String>> = serde_json::from_str(&self.headers).ok()?;
@@ -183,10 +188,10 @@ impl Quarantined {
 
 // === impl Reason ===
 
-impl Word for Reason {
+impl SqlEnum for QuarantineReason {
     const ALL: &'static [Self] = &[Self::Undecodable, Self::RefusedByDatabase];
 
-    fn word(self) -> &'static str {
+    fn as_sql(self) -> &'static str {
         match self {
             Self::Undecodable => "undecodable",
             Self::RefusedByDatabase => "refused_by_database",

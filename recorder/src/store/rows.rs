@@ -14,7 +14,7 @@ use crate::projection::tables::Tables;
 
 /// Rows of the tables, by key: what is known of some chats and conversations.
 #[derive(Clone, Debug, Default)]
-pub struct Known {
+pub struct RelatedRows {
     /// Rows of `chats`.
     pub chats: BTreeMap<ChatId, Chat>,
     /// Rows of `messages`.
@@ -23,9 +23,9 @@ pub struct Known {
     pub conversations: BTreeMap<ConversationId, Conversation>,
 }
 
-impl Known {
+impl RelatedRows {
     /// Without what came after this time.
-    pub fn as_of(&mut self, time: OffsetDateTime) {
+    pub fn drop_after(&mut self, time: OffsetDateTime) {
         for chat in self.chats.values_mut() {
             if chat.ending.as_ref().is_some_and(|ending| ending.finished_at > time) {
                 chat.ending = None;
@@ -39,19 +39,19 @@ impl Known {
 }
 
 /// What is known of these chats and conversations; of the chats' conversations too.
-pub async fn known(
+pub async fn read_related(
     connection: &mut PgConnection,
     chats: &[ChatId],
     conversations: &[ConversationId],
-) -> Result<Known, sqlx::Error> {
+) -> Result<RelatedRows, sqlx::Error> {
     let messages: Vec<_> = chats.iter().flat_map(|chat| [chat.user_message().0, chat.assistant_message().0]).collect();
     let ids: Vec<_> = chats.iter().map(|chat| chat.0).collect();
-    let chats = chats::some(connection, &ids).await?;
+    let chats = chats::by_ids(connection, &ids).await?;
     let of_chats = chats.values().map(|chat| chat.conversation_id);
     let ids: BTreeSet<_> = of_chats.chain(conversations.iter().copied()).map(|id| id.0).collect();
-    Ok(Known {
-        messages: messages::some(connection, &messages).await?,
-        conversations: conversations::some(connection, &ids.into_iter().collect::<Vec<_>>()).await?,
+    Ok(RelatedRows {
+        messages: messages::by_ids(connection, &messages).await?,
+        conversations: conversations::by_ids(connection, &ids.into_iter().collect::<Vec<_>>()).await?,
         chats,
     })
 }
@@ -62,10 +62,10 @@ pub async fn read_all(pool: &PgPool) -> Result<Tables, sqlx::Error> {
     sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").execute(&mut *tx).await?;
     let connection: &mut PgConnection = &mut tx;
     Ok(Tables {
-        chats: chats::all(connection).await?,
-        conversations: conversations::all(connection).await?,
-        messages: messages::all(connection).await?,
-        usage_stats: usage_stats::all(connection).await?,
-        usage_slots: usage_slots::all(connection).await?,
+        chats: chats::read_all(connection).await?,
+        conversations: conversations::read_all(connection).await?,
+        messages: messages::read_all(connection).await?,
+        usage_stats: usage_stats::read_all(connection).await?,
+        usage_slots: usage_slots::read_all(connection).await?,
     })
 }

@@ -5,7 +5,7 @@ use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::read::user;
+use super::read::user_id;
 
 /// Why a session ended before its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum EndedBy {
 }
 
 impl EndedBy {
-    fn word(self) -> &'static str {
+    fn as_sql(self) -> &'static str {
         match self {
             Self::Logout => "logout",
             Self::Reuse => "reuse",
@@ -33,7 +33,7 @@ impl EndedBy {
 
 /// A refresh token, and the session that it belongs to.
 #[derive(Clone, Debug)]
-pub struct Presented {
+pub struct PresentedToken {
     /// The session.
     pub session_id: Uuid,
     /// Whose it is.
@@ -87,7 +87,10 @@ pub async fn add_token(
 }
 
 /// The token with this hash, its session locked: whoever comes with the same session waits.
-pub async fn present(connection: &mut PgConnection, token_hash: &[u8]) -> Result<Option<Presented>, sqlx::Error> {
+pub async fn find_token_for_update(
+    connection: &mut PgConnection,
+    token_hash: &[u8],
+) -> Result<Option<PresentedToken>, sqlx::Error> {
     let session = sqlx::query_scalar!(
         "SELECT session_id FROM sessions WHERE session_id = (SELECT session_id FROM refresh_tokens WHERE token_hash = $1)
          FOR UPDATE",
@@ -103,9 +106,9 @@ pub async fn present(connection: &mut PgConnection, token_hash: &[u8]) -> Result
         token_hash
     );
     let Some(row) = row.fetch_optional(connection).await? else { return Ok(None) };
-    Ok(Some(Presented {
+    Ok(Some(PresentedToken {
         session_id: row.session_id,
-        user_id: user(row.user_id)?,
+        user_id: user_id(row.user_id)?,
         expires_at: row.expires_at,
         is_ended: row.ended_at.is_some(),
         used_at: row.used_at,
@@ -144,7 +147,7 @@ pub async fn end(
         "UPDATE sessions SET ended_at = $2, ended_by = $3 WHERE session_id = $1 AND ended_at IS NULL",
         session_id,
         now,
-        by.word()
+        by.as_sql()
     )
     .execute(connection)
     .await?;
@@ -155,7 +158,7 @@ pub async fn end(
 pub async fn end_others(
     connection: &mut PgConnection,
     user_id: &UserId,
-    but: Option<Uuid>,
+    except: Option<Uuid>,
     by: EndedBy,
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
@@ -163,9 +166,9 @@ pub async fn end_others(
         "UPDATE sessions SET ended_at = $3, ended_by = $4
          WHERE user_id = $1 AND session_id IS DISTINCT FROM $2 AND ended_at IS NULL",
         user_id.as_str(),
-        but,
+        except,
         now,
-        by.word()
+        by.as_sql()
     )
     .execute(connection)
     .await?;
@@ -173,7 +176,7 @@ pub async fn end_others(
 }
 
 /// Whether a session was ended, or is not there at all.
-pub async fn is_over(pool: &PgPool, session_id: Uuid) -> Result<bool, sqlx::Error> {
+pub async fn is_ended(pool: &PgPool, session_id: Uuid) -> Result<bool, sqlx::Error> {
     let open = sqlx::query_scalar!(
         "SELECT EXISTS (SELECT FROM sessions WHERE session_id = $1 AND ended_at IS NULL) AS \"open!\"",
         session_id

@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
 use crate::projection::tables::Table;
 
 /// What a session that fills a shadow starts with: it may take its time, but never make others wait for long.
-const SESSION: &str = "SET statement_timeout = 0; \
+const SESSION_SQL: &str = "SET statement_timeout = 0; \
      SET idle_in_transaction_session_timeout = 0; \
      SET lock_timeout = '5s'; \
      SET synchronous_commit = off; \
@@ -20,29 +20,29 @@ const SESSION: &str = "SET statement_timeout = 0; \
 
 /// How long the swap waits for each lock before it lets everyone pass and tries again: less than the second after which
 /// PostgreSQL looks for deadlocks, so that it is never a reader who has to give way.
-const FENCE: &str = "SET LOCAL lock_timeout = '400ms'; \
+const FENCE_SQL: &str = "SET LOCAL lock_timeout = '400ms'; \
      SET LOCAL statement_timeout = '3s'; \
      SET LOCAL synchronous_commit = on";
 
 /// A second set of the projected tables.
 #[derive(Clone, Debug)]
-pub struct Shadow {
+pub struct ShadowSchema {
     /// The schema of the live tables, quoted where it has to be.
     live: String,
     /// The schema of its own.
     schema: String,
-    keep: Keep,
+    purpose: ShadowPurpose,
 }
 
 /// What a shadow is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
+pub enum ShadowPurpose {
     /// To be compared with, and dropped: it need not survive a crash.
     Compare,
     /// To stay beside the live tables.
-    Apart,
+    Separate,
     /// To take the live tables' place.
-    InPlace,
+    Replace,
 }
 
 /// Why there is no shadow.
@@ -69,8 +69,8 @@ pub enum ShadowError {
 }
 
 /// Takes the right to be the only one at this work, for as long as the connection lives; prepares the session.
-pub async fn only_one(connection: &mut PgConnection, what: &'static str) -> Result<(), ShadowError> {
-    connection.execute(SESSION).await?;
+pub async fn lock_exclusive_run(connection: &mut PgConnection, what: &'static str) -> Result<(), ShadowError> {
+    connection.execute(SESSION_SQL).await?;
     let free: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtextextended('stenograph ' || $1, 0))")
         .bind(what)
         .fetch_one(connection)
@@ -78,10 +78,14 @@ pub async fn only_one(connection: &mut PgConnection, what: &'static str) -> Resu
     if free { Ok(()) } else { Err(ShadowError::Running(what)) }
 }
 
-impl Shadow {
+impl ShadowSchema {
     /// Makes the tables, without anything in them and with no index but their keys. What an earlier run left behind under
-    /// this name is dropped: only the holder of the right of [`only_one`] uses it.
-    pub async fn create(connection: &mut PgConnection, schema: &str, keep: Keep) -> Result<Self, ShadowError> {
+    /// this name is dropped: only the holder of the right of [`lock_exclusive_run`] uses it.
+    pub async fn create(
+        connection: &mut PgConnection,
+        schema: &str,
+        purpose: ShadowPurpose,
+    ) -> Result<Self, ShadowError> {
         let live: String = sqlx::query_scalar(
             "SELECT quote_ident(nspname) FROM pg_namespace WHERE oid = \
              (SELECT relnamespace FROM pg_class WHERE oid = to_regclass($1))",
@@ -89,15 +93,15 @@ impl Shadow {
         .bind(Table::Chats.name())
         .fetch_one(&mut *connection)
         .await?;
-        let shadow = Self { live, schema: schema.to_owned(), keep };
-        if keep == Keep::InPlace {
-            shadow.refuse_what_would_break(connection).await?;
+        let shadow = Self { live, schema: schema.to_owned(), purpose };
+        if purpose == ShadowPurpose::Replace {
+            shadow.check_replaceable(connection).await?;
         }
         shadow.drop(connection).await?;
         let mut tx = connection.begin().await?;
         run(&mut tx, &format!("CREATE SCHEMA {}", shadow.schema)).await?;
         for table in Table::ALL {
-            for statement in shadow.statements(&mut tx, table, TABLE).await? {
+            for statement in shadow.statements(&mut tx, table, CREATE_TABLE_SQL).await? {
                 run(&mut tx, &statement).await?;
             }
         }
@@ -116,49 +120,49 @@ impl Shadow {
     }
 
     /// A live table's name, with its schema.
-    pub fn live(&self, table: Table) -> String {
+    pub fn live_table(&self, table: Table) -> String {
         format!("{}.{}", self.live, table.name())
     }
 
     /// The name of its counterpart here, with its schema.
-    pub fn own(&self, table: Table) -> String {
+    pub fn shadow_table(&self, table: Table) -> String {
         format!("{}.{}", self.schema, table.name())
     }
 
     /// Makes everything that the tables have beside their keys: indexes, comments, grants; and looks at what is in them.
-    pub async fn finish(&self, connection: &mut PgConnection) -> Result<(), ShadowError> {
+    pub async fn create_indexes(&self, connection: &mut PgConnection) -> Result<(), ShadowError> {
         for table in Table::ALL {
-            for statement in self.statements(connection, table, REST).await? {
+            for statement in self.statements(connection, table, INDEXES_AND_GRANTS_SQL).await? {
                 run(connection, &statement).await?;
             }
-            run(connection, &format!("ANALYZE {}", self.own(table))).await?;
+            run(connection, &format!("ANALYZE {}", self.shadow_table(table))).await?;
         }
         Ok(())
     }
 
     /// Keeps everyone from the live tables until the transaction ends; fails soon where someone is busy with them.
     pub async fn fence(&self, tx: &mut PgConnection) -> Result<(), sqlx::Error> {
-        tx.execute(FENCE).await?;
-        let tables = Table::ALL.map(|table| self.live(table)).join(", ");
+        tx.execute(FENCE_SQL).await?;
+        let tables = Table::ALL.map(|table| self.live_table(table)).join(", ");
         run(tx, &format!("LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE")).await
     }
 
     /// Keeps the live tables what they are, for a reader; to be called before a snapshot is taken.
-    pub async fn pin(&self, tx: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let tables = Table::ALL.map(|table| self.live(table)).join(", ");
+    pub async fn share_lock_live_tables(&self, tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let tables = Table::ALL.map(|table| self.live_table(table)).join(", ");
         run(tx, &format!("LOCK TABLE {tables} IN ACCESS SHARE MODE")).await
     }
 
     /// Puts these tables in the place of the live ones, inside the transaction that holds the fence.
-    pub async fn take_over(&self, tx: &mut PgConnection) -> Result<(), ShadowError> {
+    pub async fn replace_live_tables(&self, tx: &mut PgConnection) -> Result<(), ShadowError> {
         for table in Table::ALL {
-            if self.columns(tx, &self.live(table)).await? != self.columns(tx, &self.own(table)).await? {
+            if self.columns(tx, &self.live_table(table)).await? != self.columns(tx, &self.shadow_table(table)).await? {
                 return Err(ShadowError::Altered);
             }
             // None while the shadow is filled: what they tell others of was told when it happened.
-            let triggers = self.statements(tx, table, TRIGGERS).await?;
-            run(tx, &format!("DROP TABLE {}", self.live(table))).await?;
-            run(tx, &format!("ALTER TABLE {} SET SCHEMA {}", self.own(table), self.live)).await?;
+            let triggers = self.statements(tx, table, TRIGGERS_SQL).await?;
+            run(tx, &format!("DROP TABLE {}", self.live_table(table))).await?;
+            run(tx, &format!("ALTER TABLE {} SET SCHEMA {}", self.shadow_table(table), self.live)).await?;
             for statement in triggers {
                 run(tx, &statement).await?;
             }
@@ -177,9 +181,10 @@ impl Shadow {
         run(connection, &format!("DROP SCHEMA IF EXISTS {} CASCADE", self.schema)).await
     }
 
-    async fn refuse_what_would_break(&self, connection: &mut PgConnection) -> Result<(), ShadowError> {
-        let tables = Table::ALL.map(|table| self.live(table)).to_vec();
-        let dependents: Vec<String> = sqlx::query_scalar(DEPENDENTS).bind(&tables).fetch_all(&mut *connection).await?;
+    async fn check_replaceable(&self, connection: &mut PgConnection) -> Result<(), ShadowError> {
+        let tables = Table::ALL.map(|table| self.live_table(table)).to_vec();
+        let dependents: Vec<String> =
+            sqlx::query_scalar(DEPENDENTS_SQL).bind(&tables).fetch_all(&mut *connection).await?;
         if !dependents.is_empty() {
             return Err(ShadowError::Dependents(dependents));
         }
@@ -199,8 +204,8 @@ impl Shadow {
         table: Table,
         sql: &'static str,
     ) -> sqlx::Result<Vec<String>> {
-        let unlogged = if self.keep == Keep::Compare { "UNLOGGED " } else { "" };
-        let query = sqlx::query(sql).bind(self.live(table)).bind(self.own(table)).bind(unlogged);
+        let unlogged = if self.purpose == ShadowPurpose::Compare { "UNLOGGED " } else { "" };
+        let query = sqlx::query(sql).bind(self.live_table(table)).bind(self.shadow_table(table)).bind(unlogged);
         let rows: Vec<PgRow> = query.fetch_all(connection).await?;
         rows.iter().map(|row| row.try_get(0)).collect()
     }
@@ -230,7 +235,7 @@ async fn run(connection: &mut PgConnection, statement: &str) -> sqlx::Result<()>
 }
 
 /// $1 the live table, $2 its counterpart, $3 UNLOGGED or nothing.
-const TABLE: &str = "
+const CREATE_TABLE_SQL: &str = "
     SELECT format('CREATE %sTABLE %s (LIKE %s INCLUDING ALL EXCLUDING INDEXES)%s', $3, $2, $1,
                   ' WITH (' || array_to_string(reloptions, ', ') || ')')
     FROM pg_class WHERE oid = $1::text::regclass
@@ -239,7 +244,7 @@ const TABLE: &str = "
      FROM pg_constraint WHERE conrelid = $1::text::regclass AND contype IN ('p', 'u', 'x') ORDER BY contype, conname)";
 
 /// The same parameters.
-const REST: &str = "
+const INDEXES_AND_GRANTS_SQL: &str = "
     WITH indexes AS (
         SELECT indexrelid, indexrelid::regclass::oid AS oid, relname
         FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = $1::text::regclass
@@ -263,12 +268,12 @@ const REST: &str = "
       AND $3::text IS NOT NULL";
 
 /// The same parameters.
-const TRIGGERS: &str = "
+const TRIGGERS_SQL: &str = "
     SELECT pg_get_triggerdef(oid) FROM pg_trigger
     WHERE tgrelid = $1::text::regclass AND NOT tgisinternal AND $2::text IS NOT NULL AND $3::text IS NOT NULL";
 
 /// $1 the live tables.
-const DEPENDENTS: &str = "
+const DEPENDENTS_SQL: &str = "
     SELECT DISTINCT 'view ' || pg_rewrite.ev_class::regclass::text
     FROM pg_depend JOIN pg_rewrite ON pg_rewrite.oid = pg_depend.objid
     WHERE classid = 'pg_rewrite'::regclass AND refclassid = 'pg_class'::regclass

@@ -4,21 +4,21 @@ use std::collections::BTreeMap;
 
 use sqlx::PgConnection;
 
-use super::read::{user, utc};
+use super::read::{user_id, utc};
 use super::write::column;
 use crate::projection::usage_slots::SlotKey;
-use crate::projection::usage_stats::{Counts, UsageChanges};
+use crate::projection::usage_stats::{UsageChanges, UsageTotals};
 
 /// A row's key and its change.
-type Change<'a> = (&'a SlotKey, &'a Counts);
+type ChangedSlot<'a> = (&'a SlotKey, &'a UsageTotals);
 
 /// Adds the changes to the rows, in key order, each row once.
 pub(super) async fn add(tx: &mut PgConnection, changes: &UsageChanges) -> Result<(), sqlx::Error> {
-    let changes: Vec<Change<'_>> = changes.slots().collect();
+    let changes: Vec<ChangedSlot<'_>> = changes.slots().collect();
     if changes.is_empty() {
         return Ok(());
     }
-    let rows = &changes.iter().collect::<Vec<&Change<'_>>>()[..];
+    let rows = &changes.iter().collect::<Vec<&ChangedSlot<'_>>>()[..];
     sqlx::query!(
         "INSERT INTO usage_slots (
              user_id, slot_at, model,
@@ -63,8 +63,8 @@ pub(super) async fn add(tx: &mut PgConnection, changes: &UsageChanges) -> Result
     .execute(&mut *tx)
     .await?;
 
-    let lessened: Vec<&Change<'_>> = rows.iter().copied().filter(|(_, counts)| counts.takes_away()).collect();
-    if lessened.is_empty() {
+    let decreased: Vec<&ChangedSlot<'_>> = rows.iter().copied().filter(|(_, counts)| counts.has_negative()).collect();
+    if decreased.is_empty() {
         return Ok(());
     }
     // A row with nothing in it would tell of events that came in another order than they might have.
@@ -82,9 +82,9 @@ pub(super) async fn add(tx: &mut PgConnection, changes: &UsageChanges) -> Result
            AND estimated_total_tokens = 0
            AND messages_created = 0
            AND conversations_created = 0",
-        &column(&lessened, |(key, _)| key.user_id.as_str()) as _,
-        &column(&lessened, |(key, _)| key.slot_at) as _,
-        &column(&lessened, |(key, _)| key.model.as_str()) as _
+        &column(&decreased, |(key, _)| key.user_id.as_str()) as _,
+        &column(&decreased, |(key, _)| key.slot_at) as _,
+        &column(&decreased, |(key, _)| key.model.as_str()) as _
     )
     .execute(tx)
     .await?;
@@ -92,7 +92,7 @@ pub(super) async fn add(tx: &mut PgConnection, changes: &UsageChanges) -> Result
 }
 
 /// Every row.
-pub(super) async fn all(connection: &mut PgConnection) -> Result<BTreeMap<SlotKey, Counts>, sqlx::Error> {
+pub(super) async fn read_all(connection: &mut PgConnection) -> Result<BTreeMap<SlotKey, UsageTotals>, sqlx::Error> {
     let rows = sqlx::query!(
         "SELECT
              user_id, slot_at, model,
@@ -104,7 +104,7 @@ pub(super) async fn all(connection: &mut PgConnection) -> Result<BTreeMap<SlotKe
     let rows = rows.fetch_all(connection).await?;
     rows.into_iter()
         .map(|row| {
-            let counts = Counts {
+            let counts = UsageTotals {
                 api_calls: row.api_calls,
                 successful_calls: row.successful_calls,
                 failed_calls: row.failed_calls,
@@ -117,7 +117,7 @@ pub(super) async fn all(connection: &mut PgConnection) -> Result<BTreeMap<SlotKe
                 messages_created: row.messages_created,
                 conversations_created: row.conversations_created,
             };
-            let key = SlotKey { user_id: user(row.user_id)?, slot_at: utc(row.slot_at), model: row.model };
+            let key = SlotKey { user_id: user_id(row.user_id)?, slot_at: utc(row.slot_at), model: row.model };
             Ok((key, counts))
         })
         .collect()

@@ -6,20 +6,20 @@ use shared::id::UserId;
 use sqlx::PgConnection;
 use time::Date;
 
-use super::read::user;
+use super::read::user_id;
 use super::write::column;
-use crate::projection::usage_stats::{Counts, UsageChanges};
+use crate::projection::usage_stats::{UsageChanges, UsageTotals};
 
 /// A row's key and its change.
-type Change<'a> = (&'a (UserId, Date), &'a Counts);
+type ChangedDay<'a> = (&'a (UserId, Date), &'a UsageTotals);
 
 /// Adds the changes to the rows, in key order, each row once.
 pub(super) async fn add(tx: &mut PgConnection, changes: &UsageChanges) -> Result<(), sqlx::Error> {
-    let changes: Vec<Change<'_>> = changes.days().collect();
+    let changes: Vec<ChangedDay<'_>> = changes.days().collect();
     if changes.is_empty() {
         return Ok(());
     }
-    let rows = &changes.iter().collect::<Vec<&Change<'_>>>()[..];
+    let rows = &changes.iter().collect::<Vec<&ChangedDay<'_>>>()[..];
     sqlx::query!(
         "INSERT INTO usage_stats (
              user_id, date,
@@ -63,8 +63,8 @@ pub(super) async fn add(tx: &mut PgConnection, changes: &UsageChanges) -> Result
     .execute(&mut *tx)
     .await?;
 
-    let lessened: Vec<&Change<'_>> = rows.iter().copied().filter(|(_, counts)| counts.takes_away()).collect();
-    if lessened.is_empty() {
+    let decreased: Vec<&ChangedDay<'_>> = rows.iter().copied().filter(|(_, counts)| counts.has_negative()).collect();
+    if decreased.is_empty() {
         return Ok(());
     }
     // A row with nothing in it would tell of events that came in another order than they might have.
@@ -82,8 +82,8 @@ pub(super) async fn add(tx: &mut PgConnection, changes: &UsageChanges) -> Result
            AND estimated_total_tokens = 0
            AND messages_created = 0
            AND conversations_created = 0",
-        &column(&lessened, |((user, _), _)| user.as_str()) as _,
-        &column(&lessened, |((_, date), _)| *date) as _
+        &column(&decreased, |((user, _), _)| user.as_str()) as _,
+        &column(&decreased, |((_, date), _)| *date) as _
     )
     .execute(tx)
     .await?;
@@ -91,7 +91,9 @@ pub(super) async fn add(tx: &mut PgConnection, changes: &UsageChanges) -> Result
 }
 
 /// Every row.
-pub(super) async fn all(connection: &mut PgConnection) -> Result<BTreeMap<(UserId, Date), Counts>, sqlx::Error> {
+pub(super) async fn read_all(
+    connection: &mut PgConnection,
+) -> Result<BTreeMap<(UserId, Date), UsageTotals>, sqlx::Error> {
     let rows = sqlx::query!(
         "SELECT
              user_id, date,
@@ -103,7 +105,7 @@ pub(super) async fn all(connection: &mut PgConnection) -> Result<BTreeMap<(UserI
     let rows = rows.fetch_all(connection).await?;
     rows.into_iter()
         .map(|row| {
-            let counts = Counts {
+            let counts = UsageTotals {
                 api_calls: row.api_calls,
                 successful_calls: row.successful_calls,
                 failed_calls: row.failed_calls,
@@ -116,7 +118,7 @@ pub(super) async fn all(connection: &mut PgConnection) -> Result<BTreeMap<(UserI
                 messages_created: row.messages_created,
                 conversations_created: row.conversations_created,
             };
-            Ok(((user(row.user_id)?, row.date), counts))
+            Ok(((user_id(row.user_id)?, row.date), counts))
         })
         .collect()
 }

@@ -6,7 +6,7 @@ use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::read::{Unreadable, user, utc};
+use super::read::{UnreadableColumn, user_id, utc};
 
 /// An account.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub async fn create(connection: &mut PgConnection, account: &NewUser<'_>) -> Res
          VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
         account.user_id.as_str(),
         account.name,
-        account.role.map(word),
+        account.role.map(role_name),
         account.password_hash,
         account.invite_id,
         account.created_at
@@ -70,7 +70,7 @@ pub async fn create(connection: &mut PgConnection, account: &NewUser<'_>) -> Res
 }
 
 /// The account with this id; failing that, the one with this name.
-pub async fn find(pool: &PgPool, id_or_name: &str) -> Result<Option<User>, sqlx::Error> {
+pub async fn by_id_or_name(pool: &PgPool, id_or_name: &str) -> Result<Option<User>, sqlx::Error> {
     let row = users_where!("WHERE u.user_id = $1 OR u.name = $1 ORDER BY u.user_id = $1 DESC LIMIT 1", id_or_name);
     row.fetch_optional(pool).await?.map(UserRow::read).transpose().map_err(Into::into)
 }
@@ -123,7 +123,7 @@ pub async fn set_disabled(
 
 /// Makes an account an admin, or one like any other. False: there is no such account.
 pub async fn set_role(pool: &PgPool, id: &UserId, role: Option<Role>) -> Result<bool, sqlx::Error> {
-    let set = sqlx::query!("UPDATE users SET role = $2 WHERE user_id = $1", id.as_str(), role.map(word));
+    let set = sqlx::query!("UPDATE users SET role = $2 WHERE user_id = $1", id.as_str(), role.map(role_name));
     Ok(set.execute(pool).await?.rows_affected() == 1)
 }
 
@@ -137,9 +137,9 @@ struct UserRow {
 }
 
 impl UserRow {
-    fn read(self) -> Result<User, Unreadable> {
+    fn read(self) -> Result<User, UnreadableColumn> {
         Ok(User {
-            user_id: user(self.user_id)?,
+            user_id: user_id(self.user_id)?,
             name: self.name,
             role: self.role.map(|_| Role::Admin),
             created_at: utc(self.created_at),
@@ -149,7 +149,7 @@ impl UserRow {
     }
 }
 
-pub(super) fn word(role: Role) -> &'static str {
+pub(super) fn role_name(role: Role) -> &'static str {
     match role {
         Role::Admin => "admin",
     }

@@ -4,7 +4,7 @@ use sqlx::{PgConnection, PgPool};
 use time::{Date, OffsetDateTime};
 
 /// How many are kept.
-const KEPT: i64 = 100;
+const MAX_KEPT: i64 = 100;
 
 /// What a comparison came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub async fn insert(connection: &mut PgConnection, result: &Verification) -> Res
     sqlx::query!(
         "DELETE FROM verifications WHERE finished_at <
              (SELECT finished_at FROM verifications ORDER BY finished_at DESC OFFSET $1 LIMIT 1)",
-        KEPT - 1
+        MAX_KEPT - 1
     )
     .execute(connection)
     .await?;

@@ -9,7 +9,7 @@ use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArgumentBuffer, PgConnection, PgCopyIn, PgHasArrayType, PgTypeInfo};
 use sqlx::{Postgres, Type};
 
-use crate::projection::pg_value::Json;
+use crate::projection::pg_value::PgJson;
 
 /// One column of these rows.
 pub(crate) fn column<'a, R, T>(rows: &[&'a R], of: impl Fn(&'a R) -> T) -> Vec<T> {
@@ -18,7 +18,7 @@ pub(crate) fn column<'a, R, T>(rows: &[&'a R], of: impl Fn(&'a R) -> T) -> Vec<T
 
 /// JSON on its way into a column of type `jsonb`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Jsonb<'a>(pub(super) &'a Json);
+pub(super) struct Jsonb<'a>(pub(super) &'a PgJson);
 
 /// Rows on their way into COPY, in its binary format: a header, then for each row the number of its values, and for each value
 /// its length and what the driver encodes it as. PostgreSQL works on the first ones while the next are encoded.
@@ -52,7 +52,7 @@ pub(super) use copy_rows;
 /// Signature, no flags, no extension.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// How much is sent at a time.
-const SENT: usize = 256 * 1024;
+const FLUSH_BYTES: usize = 256 * 1024;
 /// In the place of a number of values.
 const TRAILER: i16 = -1;
 /// In the place of a length.
@@ -99,7 +99,7 @@ impl<'c> CopyIn<'c> {
     pub(super) async fn end_row(&mut self) -> Result<(), sqlx::Error> {
         let row = self.row;
         self.buffer[row..row + size_of::<i16>()].copy_from_slice(&self.values.to_be_bytes());
-        if self.buffer.len() >= SENT && self.error.is_none() {
+        if self.buffer.len() >= FLUSH_BYTES && self.error.is_none() {
             self.copy.send(&self.buffer[..]).await?;
             self.buffer.clear();
         }

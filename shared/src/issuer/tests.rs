@@ -7,21 +7,21 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn key() -> SigningKey {
+fn signing_key() -> SigningKey {
     SigningKey::from_bytes(&[7; 32])
 }
 
 /// The public half of it.
-fn x() -> String {
-    URL_SAFE_NO_PAD.encode(key().verifying_key().as_bytes())
+fn public_key() -> String {
+    URL_SAFE_NO_PAD.encode(signing_key().verifying_key().as_bytes())
 }
 
-fn set() -> Value {
+fn key_set() -> Value {
     json!({"keys": [
         {"kty": "oct", "kid": "shared", "k": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0"},
-        {"kty": "OKP", "crv": "Ed25519", "kid": "for-encryption", "use": "enc", "x": x()},
+        {"kty": "OKP", "crv": "Ed25519", "kid": "for-encryption", "use": "enc", "x": public_key()},
         {"kty": "quantum", "kid": "of the future"},
-        {"kty": "OKP", "crv": "Ed25519", "kid": "k1", "alg": "EdDSA", "use": "sig", "x": x()},
+        {"kty": "OKP", "crv": "Ed25519", "kid": "k1", "alg": "EdDSA", "use": "sig", "x": public_key()},
     ]})
 }
 
@@ -35,7 +35,7 @@ fn config() -> IssuerConfig {
 
 fn issuer() -> Issuer {
     let issuer = Issuer::new(config());
-    assert_eq!(issuer.take_keys(&set().to_string()).unwrap(), 1);
+    assert_eq!(issuer.replace_keys(&key_set().to_string()).unwrap(), 1);
     issuer
 }
 
@@ -46,36 +46,37 @@ fn claims() -> Value {
 
 fn token(kid: Option<&str>, claims: &Value) -> String {
     let header = Header { kid: kid.map(str::to_owned), ..Header::new(Algorithm::EdDSA) };
-    jsonwebtoken::encode(&header, claims, &EncodingKey::from_ed_der(key().to_pkcs8_der().unwrap().as_bytes())).unwrap()
+    jsonwebtoken::encode(&header, claims, &EncodingKey::from_ed_der(signing_key().to_pkcs8_der().unwrap().as_bytes()))
+        .unwrap()
 }
 
-fn with(name: &str, value: Value) -> Value {
+fn claims_with(name: &str, value: Value) -> Value {
     let mut claims = claims();
     claims[name] = value;
     claims
 }
 
 #[test]
-fn a_user_of_the_provider_is_known_by_its_host_and_their_name_there() {
+fn user_id_is_the_host_of_the_provider_and_the_subject() {
     for kid in [Some("k1"), None] {
         let claims = issuer().verify(&token(kid, &claims())).unwrap();
         assert_eq!(claims.sub.as_str(), "login.example.org|ann");
         assert_eq!((claims.role, claims.sid, claims.exp), (None, None, 4_000_000_000));
     }
-    let admin = issuer().verify(&token(Some("k1"), &with("role", json!("admin")))).unwrap();
+    let admin = issuer().verify(&token(Some("k1"), &claims_with("role", json!("admin")))).unwrap();
     assert_eq!(admin.role, None, "what a user may do here is not said there");
 }
 
 #[test]
-fn what_is_not_for_us_or_not_theirs_is_refused() {
+fn tokens_for_another_audience_or_of_another_issuer_or_key_are_refused() {
     let invalid = [
-        with("iss", json!("https://login.example.org/realms/other")),
-        with("aud", json!("other")),
-        with("aud", Value::Null),
-        with("sub", json!("a\nb")),
-        with("sub", json!("x".repeat(255))),
-        with("sub", json!(7)),
-        with("nbf", json!(4_000_000_000_u64)),
+        claims_with("iss", json!("https://login.example.org/realms/other")),
+        claims_with("aud", json!("other")),
+        claims_with("aud", Value::Null),
+        claims_with("sub", json!("a\nb")),
+        claims_with("sub", json!("x".repeat(255))),
+        claims_with("sub", json!(7)),
+        claims_with("nbf", json!(4_000_000_000_u64)),
     ];
     for claims in &invalid {
         assert_eq!(issuer().verify(&token(Some("k1"), claims)), Err(TokenError::Invalid), "{claims}");
@@ -83,13 +84,14 @@ fn what_is_not_for_us_or_not_theirs_is_refused() {
     for kid in ["k2", "shared", "for-encryption"] {
         assert_eq!(issuer().verify(&token(Some(kid), &claims())), Err(TokenError::Invalid), "{kid}");
     }
-    assert_eq!(issuer().verify(&token(Some("k1"), &with("exp", json!(1)))), Err(TokenError::Expired));
+    assert_eq!(issuer().verify(&token(Some("k1"), &claims_with("exp", json!(1)))), Err(TokenError::Expired));
     let mut forged = token(Some("k1"), &claims());
     forged.replace_range(forged.len() - 8..forged.len() - 4, "AAAA");
     assert_eq!(issuer().verify(&forged), Err(TokenError::Invalid));
     // A public key is no secret: it must not be taken for one.
     let header = Header { kid: Some("k1".into()), ..Header::new(Algorithm::HS256) };
-    let symmetric = jsonwebtoken::encode(&header, &claims(), &EncodingKey::from_secret(x().as_bytes())).unwrap();
+    let symmetric =
+        jsonwebtoken::encode(&header, &claims(), &EncodingKey::from_secret(public_key().as_bytes())).unwrap();
     assert_eq!(issuer().verify(&symmetric), Err(TokenError::Invalid));
     for nonsense in ["", "a.b.c", "eyJhbGciOiJub25lIn0.e30."] {
         assert_eq!(issuer().verify(nonsense), Err(TokenError::Invalid));
@@ -97,21 +99,22 @@ fn what_is_not_for_us_or_not_theirs_is_refused() {
 }
 
 #[test]
-fn without_keys_it_cannot_be_said() {
+fn verification_before_the_first_key_set_reports_unknown_keys() {
     let issuer = Issuer::new(config());
     assert_eq!(issuer.verify(&token(Some("k1"), &claims())), Err(TokenError::KeysUnknown));
-    let other = with("iss", json!("https://evil.example.org"));
+    let other = claims_with("iss", json!("https://evil.example.org"));
     assert_eq!(issuer.verify(&token(Some("k1"), &other)), Err(TokenError::Invalid));
-    assert!(issuer.take_keys("no set").is_err());
-    assert_eq!(issuer.take_keys(r#"{"keys": []}"#).unwrap(), 0);
-    issuer.take_keys(&set().to_string()).unwrap();
-    assert_eq!(issuer.take_keys(r#"{"keys": []}"#).unwrap(), 0);
+    assert!(issuer.replace_keys("no set").is_err());
+    assert_eq!(issuer.replace_keys(r#"{"keys": []}"#).unwrap(), 0);
+    issuer.replace_keys(&key_set().to_string()).unwrap();
+    assert_eq!(issuer.replace_keys(r#"{"keys": []}"#).unwrap(), 0);
     assert!(issuer.verify(&token(Some("k1"), &claims())).is_ok(), "a set without keys leaves the old ones");
 }
 
 #[test]
-fn keys_are_for_their_algorithms_alone() {
-    let algorithms = |jwk: Value| usable(&serde_json::from_value(jwk).unwrap()).map(|(_, (algorithms, _))| algorithms);
+fn a_key_verifies_only_the_algorithms_of_its_type() {
+    let algorithms =
+        |jwk: Value| verification_key(&serde_json::from_value(jwk).unwrap()).map(|(_, key)| key.algorithms);
     let n = "4f5wg5l2hKsTeNem_V41fGnJm6gOdrj8ym3rFkEU_wT8RDtnSgFEZOQpHEgQ7JL38xUfU0Y3g6aYw9QT0hJ7mCpz9Er5qLaMXJwZxzHzAahlfA0icqabvJOMvQtzD6uQv6wPEyZtDTWiQi9AXwBpHssPnpYGIn20ZZuNlX2BrClciHhCPUIIZOQn_MmqTD31jSyjoQoV7MhhMTATKJx2XrHhR-1DcKJzQBSTAGnpYVaqpsARap-nwRipr3nUTuxyGohBTSmjJ2usSeQXHI3bODIRe1AuTyHceAbewn8b462yEWKARdpd9AjQW5SIVPfdsz5B6GlYQ5LdYKtznTuy7w";
     assert_eq!(algorithms(json!({"kty": "RSA", "n": n, "e": "AQAB"})).unwrap().len(), 6);
     let named = json!({"kty": "RSA", "n": n, "e": "AQAB", "alg": "RS256"});
@@ -123,7 +126,7 @@ fn keys_are_for_their_algorithms_alone() {
 }
 
 #[test]
-fn settings_are_read_together() {
+fn issuer_and_audience_are_required_together() {
     let read = |pairs: &[(&str, &str)]| {
         IssuerConfig::read(&Environment::from_pairs(pairs.iter().copied())).map_err(|error| error.to_string())
     };

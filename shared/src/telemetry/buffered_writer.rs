@@ -1,7 +1,7 @@
 //! Log lines on their way to standard output. Lines that come close together are written together: one write for each
 //! would cost a busy gateway more than making the line.
 //!
-//! The first line after a pause is written at once; those after it wait for [`PAUSE`] at most. What waits is bounded: past
+//! The first line after a pause is written at once; those after it wait for [`FLUSH_INTERVAL`] at most. What waits is bounded: past
 //! the bound whoever logs writes it out. An error is written at once, with all that came before it.
 
 use std::io;
@@ -12,126 +12,130 @@ use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// How long lines may wait for others.
-const PAUSE: Duration = Duration::from_millis(20);
+const FLUSH_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How many bytes may wait.
-const MAX_WAITING: usize = 256 << 10;
+const MAX_PENDING_BYTES: usize = 256 << 10;
 
 /// Where lines go.
 #[derive(Debug)]
-pub(super) struct Lines<W>(Arc<Shared<W>>);
+pub(super) struct BufferedWriter<W>(Arc<BufferState<W>>);
 
 #[derive(Debug)]
-struct Shared<W> {
-    waiting: Mutex<Waiting>,
-    arrived: Condvar,
+struct BufferState<W> {
+    pending: Mutex<PendingLines>,
+    line_added: Condvar,
     /// Locked before `waiting` is emptied, so that lines stay in order.
-    out: Mutex<W>,
+    output: Mutex<W>,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
-    lines: Vec<u8>,
-    writer_sleeps: bool,
+struct PendingLines {
+    bytes: Vec<u8>,
+    thread_is_idle: bool,
 }
 
 /// Writes one line.
 #[derive(Debug)]
-pub(super) struct Line<'a, W: io::Write> {
-    lines: &'a Lines<W>,
+pub(super) struct LineWriter<'a, W: io::Write> {
+    buffer: &'a BufferedWriter<W>,
     is_urgent: bool,
 }
 
 /// Writes what still waits when it is dropped, at the end of the process.
 #[must_use]
 #[derive(Debug)]
-pub struct LogGuard(Lines<io::Stdout>);
+pub struct LogGuard(BufferedWriter<io::Stdout>);
 
-impl Lines<io::Stdout> {
+impl BufferedWriter<io::Stdout> {
     /// Lines to standard output, written by a thread of their own.
     pub(super) fn start() -> (Self, LogGuard) {
-        let lines = Self::new(io::stdout());
-        let written = lines.clone();
-        let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || written.write_for_ever());
+        let writer = Self::new(io::stdout());
+        let background = writer.clone();
+        let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || background.flush_for_ever());
         if let Err(error) = thread {
             // Without it lines wait until there are many, or an error comes.
-            lines
+            writer
                 .append(format!("{{\"level\":\"ERROR\",\"message\":\"no thread for the log: {error}\"}}\n").as_bytes());
-            lines.flush();
+            writer.flush();
         }
-        (lines.clone(), LogGuard(lines))
+        (writer.clone(), LogGuard(writer))
     }
 }
 
-impl<W: io::Write> Lines<W> {
-    fn new(out: W) -> Self {
-        Self(Arc::new(Shared { waiting: Mutex::default(), arrived: Condvar::new(), out: Mutex::new(out) }))
+impl<W: io::Write> BufferedWriter<W> {
+    fn new(output: W) -> Self {
+        Self(Arc::new(BufferState {
+            pending: Mutex::default(),
+            line_added: Condvar::new(),
+            output: Mutex::new(output),
+        }))
     }
 
-    fn write_for_ever(&self) {
+    fn flush_for_ever(&self) {
         loop {
-            let mut waiting = self.waiting();
-            while waiting.lines.is_empty() {
-                waiting.writer_sleeps = true;
-                waiting = self.0.arrived.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            let mut pending = self.lock_pending();
+            while pending.bytes.is_empty() {
+                pending.thread_is_idle = true;
+                pending = self.0.line_added.wait(pending).unwrap_or_else(PoisonError::into_inner);
             }
-            waiting.writer_sleeps = false;
-            drop(waiting);
+            pending.thread_is_idle = false;
+            drop(pending);
             self.flush();
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(FLUSH_INTERVAL);
         }
     }
 
     fn append(&self, line: &[u8]) {
-        let mut waiting = self.waiting();
-        while !waiting.lines.is_empty() && waiting.lines.len() + line.len() > MAX_WAITING {
-            drop(waiting);
+        let mut pending = self.lock_pending();
+        while !pending.bytes.is_empty() && pending.bytes.len() + line.len() > MAX_PENDING_BYTES {
+            drop(pending);
             self.flush();
-            waiting = self.waiting();
+            pending = self.lock_pending();
         }
-        waiting.lines.extend_from_slice(line);
-        if waiting.writer_sleeps {
-            waiting.writer_sleeps = false;
-            self.0.arrived.notify_one();
+        pending.bytes.extend_from_slice(line);
+        if pending.thread_is_idle {
+            pending.thread_is_idle = false;
+            self.0.line_added.notify_one();
         }
     }
 
     /// Writes what waits.
     fn flush(&self) {
-        let mut out = self.0.out.lock().unwrap_or_else(PoisonError::into_inner);
-        let lines = std::mem::take(&mut self.waiting().lines);
+        let mut output = self.0.output.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = std::mem::take(&mut self.lock_pending().bytes);
         // Where a log cannot be written, there is nowhere to say so.
-        let _ = out.write_all(&lines).and_then(|()| out.flush());
+        let _ = output.write_all(&lines).and_then(|()| output.flush());
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_pending(&self) -> MutexGuard<'_, PendingLines> {
+        self.0.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<W> Clone for Lines<W> {
+impl<W> Clone for BufferedWriter<W> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<'a, W: io::Write + 'a> MakeWriter<'a> for Lines<W> {
-    type Writer = Line<'a, W>;
+impl<'a, W: io::Write + 'a> MakeWriter<'a> for BufferedWriter<W> {
+    type Writer = LineWriter<'a, W>;
 
-    fn make_writer(&'a self) -> Line<'a, W> {
-        Line { lines: self, is_urgent: false }
+    fn make_writer(&'a self) -> LineWriter<'a, W> {
+        LineWriter { buffer: self, is_urgent: false }
     }
 
-    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Line<'a, W> {
-        Line { lines: self, is_urgent: *metadata.level() == Level::ERROR }
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> LineWriter<'a, W> {
+        LineWriter { buffer: self, is_urgent: *metadata.level() == Level::ERROR }
     }
 }
 
-impl<W: io::Write> io::Write for Line<'_, W> {
+impl<W: io::Write> io::Write for LineWriter<'_, W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.lines.append(line);
+        self.buffer.append(line);
         if self.is_urgent {
-            self.lines.flush();
+            self.buffer.flush();
         }
         Ok(line.len())
     }
@@ -156,12 +160,15 @@ mod tests {
 
     /// Counts writes.
     #[derive(Clone, Debug, Default)]
-    struct Out(Arc<Mutex<Vec<u8>>>, Arc<AtomicUsize>);
+    struct CountingOutput {
+        bytes: Arc<Mutex<Vec<u8>>>,
+        writes: Arc<AtomicUsize>,
+    }
 
-    impl io::Write for Out {
+    impl io::Write for CountingOutput {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.1.fetch_add(1, Ordering::Relaxed);
-            self.0.lock().unwrap().extend_from_slice(bytes);
+            self.writes.fetch_add(1, Ordering::Relaxed);
+            self.bytes.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -172,41 +179,42 @@ mod tests {
 
     #[test]
     fn lines_are_written_together_in_order_and_an_error_at_once() {
-        let out = Out::default();
-        let lines = Lines::new(out.clone());
-        let write = |line: &str, is_urgent| Line { lines: &lines, is_urgent }.write_all(line.as_bytes()).unwrap();
+        let output = CountingOutput::default();
+        let writer = BufferedWriter::new(output.clone());
+        let write =
+            |line: &str, is_urgent| LineWriter { buffer: &writer, is_urgent }.write_all(line.as_bytes()).unwrap();
         write("a\n", false);
         write("b\n", false);
-        assert_eq!(out.1.load(Ordering::Relaxed), 0, "nothing is written by whoever logs");
+        assert_eq!(output.writes.load(Ordering::Relaxed), 0, "nothing is written by whoever logs");
         write("c\n", true);
-        assert_eq!(out.1.load(Ordering::Relaxed), 1);
-        assert_eq!(*out.0.lock().unwrap(), b"a\nb\nc\n");
+        assert_eq!(output.writes.load(Ordering::Relaxed), 1);
+        assert_eq!(*output.bytes.lock().unwrap(), b"a\nb\nc\n");
     }
 
     #[test]
-    fn what_waits_is_bounded_and_nothing_is_lost() {
-        let out = Out::default();
-        let lines = Lines::new(out.clone());
+    fn pending_bytes_are_bounded_and_no_line_is_lost() {
+        let output = CountingOutput::default();
+        let writer = BufferedWriter::new(output.clone());
         let line = [b'x'; 1000];
         for _ in 0..1000 {
-            lines.append(&line);
-            assert!(lines.waiting().lines.len() <= MAX_WAITING);
+            writer.append(&line);
+            assert!(writer.lock_pending().bytes.len() <= MAX_PENDING_BYTES);
         }
-        lines.flush();
-        assert_eq!(out.0.lock().unwrap().len(), 1000 * 1000);
-        assert!(out.1.load(Ordering::Relaxed) < 10);
+        writer.flush();
+        assert_eq!(output.bytes.lock().unwrap().len(), 1000 * 1000);
+        assert!(output.writes.load(Ordering::Relaxed) < 10);
     }
 
     #[test]
-    fn the_thread_writes_what_nobody_else_does() {
-        let out = Out::default();
-        let lines = Lines::new(out.clone());
-        let written = lines.clone();
-        std::thread::spawn(move || written.write_for_ever());
+    fn the_background_thread_writes_lines_that_are_not_urgent() {
+        let output = CountingOutput::default();
+        let writer = BufferedWriter::new(output.clone());
+        let background = writer.clone();
+        std::thread::spawn(move || background.flush_for_ever());
         for number in 0..3 {
-            lines.append(b"x\n");
+            writer.append(b"x\n");
             let deadline = std::time::Instant::now() + Duration::from_secs(60);
-            while out.0.lock().unwrap().len() < (number + 1) * 2 {
+            while output.bytes.lock().unwrap().len() < (number + 1) * 2 {
                 assert!(std::time::Instant::now() < deadline, "line {number} was not written");
                 std::thread::sleep(Duration::from_millis(1));
             }

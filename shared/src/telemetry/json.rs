@@ -13,9 +13,9 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// Writes events as JSON.
 #[derive(Debug)]
-pub(super) struct Json;
+pub(super) struct JsonFormat;
 
-impl<S, N> FormatEvent<S, N> for Json
+impl<S, N> FormatEvent<S, N> for JsonFormat
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -27,7 +27,7 @@ where
         line.write_str("\",\"level\":\"")?;
         line.write_str(event.metadata().level().as_str())?;
         line.write_str("\"")?;
-        let mut fields = Fields { line: line.by_ref(), result: Ok(()) };
+        let mut fields = FieldWriter { line: line.by_ref(), result: Ok(()) };
         event.record(&mut fields);
         fields.result?;
         line.write_str("}\n")
@@ -35,39 +35,39 @@ where
 }
 
 /// Writes fields as members.
-struct Fields<'a> {
+struct FieldWriter<'a> {
     line: Writer<'a>,
     result: fmt::Result,
 }
 
-impl Fields<'_> {
+impl FieldWriter<'_> {
     fn member(&mut self, field: &Field, value: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
         if self.result.is_ok() {
             self.result = (|| {
                 self.line.write_str(",\"")?;
-                Escaped(&mut self.line).write_str(field.name())?;
+                JsonEscaper(&mut self.line).write_str(field.name())?;
                 self.line.write_str("\":")?;
                 value(&mut self.line)
             })();
         }
     }
 
-    fn text(&mut self, field: &Field, text: impl FnOnce(&mut Escaped<'_, '_>) -> fmt::Result) {
+    fn string(&mut self, field: &Field, text: impl FnOnce(&mut JsonEscaper<'_, '_>) -> fmt::Result) {
         self.member(field, |line| {
             line.write_char('"')?;
-            text(&mut Escaped(line))?;
+            text(&mut JsonEscaper(line))?;
             line.write_char('"')
         });
     }
 }
 
-impl Visit for Fields<'_> {
+impl Visit for FieldWriter<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.text(field, |text| write!(text, "{value:?}"));
+        self.string(field, |text| write!(text, "{value:?}"));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.text(field, |text| text.write_str(value));
+        self.string(field, |text| text.write_str(value));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
@@ -89,9 +89,9 @@ impl Visit for Fields<'_> {
 }
 
 /// Writes text as it stands within a JSON string.
-struct Escaped<'a, 'w>(&'a mut Writer<'w>);
+struct JsonEscaper<'a, 'w>(&'a mut Writer<'w>);
 
-impl fmt::Write for Escaped<'_, '_> {
+impl fmt::Write for JsonEscaper<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
         while let Some(at) = rest.bytes().position(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
@@ -116,9 +116,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Debug, Default)]
-    struct Out(Arc<Mutex<Vec<u8>>>);
+    struct SharedOutput(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Out {
+    impl io::Write for SharedOutput {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -129,20 +129,21 @@ mod tests {
         }
     }
 
-    fn lines(log: impl FnOnce()) -> Vec<serde_json::Value> {
-        let out = Out::default();
-        let written = out.clone();
-        let lines = tracing_subscriber::fmt().event_format(Json).with_writer(move || written.clone()).finish();
-        tracing::subscriber::with_default(lines, log);
-        let bytes = out.0.lock().unwrap().clone();
+    fn log_lines(log: impl FnOnce()) -> Vec<serde_json::Value> {
+        let output = SharedOutput::default();
+        let writer = output.clone();
+        let subscriber =
+            tracing_subscriber::fmt().event_format(JsonFormat).with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, log);
+        let bytes = output.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     #[test]
-    fn every_kind_of_field_is_json() {
+    fn every_kind_of_field_is_written_as_json() {
         let odd = "a \"quoted\" back\\slash,\nlines\r\tand \u{1} é 😀";
         let error = io::Error::other(odd);
-        let lines = lines(|| {
+        let lines = log_lines(|| {
             let (absent, present): (Option<u64>, Option<u64>) = (None, Some(7));
             tracing::info!(
                 text = odd, display = %odd, debug = ?odd, %error, absent, present, negative = -1_i64, yes = true,

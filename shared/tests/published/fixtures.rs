@@ -43,7 +43,7 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_event_ever_published_is_read_as_it_was_meant() {
+fn every_published_event_is_decoded_to_its_expected_value() {
     for fixture in all() {
         let file = fixture.file.display();
         let kind =
@@ -61,7 +61,7 @@ fn every_event_ever_published_is_read_as_it_was_meant() {
 }
 
 #[test]
-fn every_kind_and_version_has_one_in_a_directory_of_its_name() {
+fn every_event_type_has_a_fixture_in_a_directory_of_its_name() {
     let fixtures = all();
     let mut types = BTreeSet::new();
     for fixture in &fixtures {

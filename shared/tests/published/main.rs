@@ -2,6 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
 
+mod events_page;
 mod fixtures;
-mod page;
 mod schemas;

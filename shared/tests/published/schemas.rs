@@ -16,12 +16,12 @@ fn directory() -> PathBuf {
 }
 
 #[test]
-fn are_what_the_types_say() {
-    let renew = "renew docs/schema with `cargo run -p shared --features schema --example schema`";
+fn checked_in_documents_match_the_event_types() {
+    let instruction = "renew docs/schema with `cargo run -p shared --features schema --example schema`";
     let documents = documents();
     for (name, document) in &documents {
         let checked_in = std::fs::read_to_string(directory().join(name)).unwrap_or_default();
-        assert!(checked_in == *document, "docs/schema/{name} is not what the types say: {renew}");
+        assert!(checked_in == *document, "docs/schema/{name} is not what the types say: {instruction}");
     }
     for entry in std::fs::read_dir(directory()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
@@ -30,7 +30,7 @@ fn are_what_the_types_say() {
 }
 
 #[test]
-fn hold_for_every_event_ever_published_and_for_nothing_else() {
+fn accept_every_published_event_and_reject_null_members() {
     let validators: BTreeMap<_, _> = EventKind::ALL.map(|kind| (kind.type_name(), validator(kind))).into();
     for fixture in fixtures::all() {
         let validator = &validators[fixture.headers[envelope::TYPE].as_str()];
@@ -38,14 +38,14 @@ fn hold_for_every_event_ever_published_and_for_nothing_else() {
         assert!(errors.is_empty(), "{}: {errors:?}", fixture.file.display());
         // A schema that takes anything would say nothing.
         for (name, _) in fixture.payload.as_object().unwrap() {
-            let mut other = fixture.payload.clone();
-            other[name] = Value::Null;
-            let may_be_anything = name == "messages";
-            assert_eq!(validator.is_valid(&other), may_be_anything, "{}: {name} is null", fixture.file.display());
+            let mut with_null = fixture.payload.clone();
+            with_null[name] = Value::Null;
+            let accepts_null = name == "messages";
+            assert_eq!(validator.is_valid(&with_null), accepts_null, "{}: {name} is null", fixture.file.display());
         }
-        let mut more = fixture.payload.clone();
-        more["a_field_of_tomorrow"] = Value::from(1);
-        assert!(validator.is_valid(&more), "a reader must put up with fields that it does not know");
+        let mut with_unknown_field = fixture.payload.clone();
+        with_unknown_field["a_field_of_tomorrow"] = Value::from(1);
+        assert!(validator.is_valid(&with_unknown_field), "a reader must put up with fields that it does not know");
     }
 }
 
@@ -55,10 +55,10 @@ fn every_field_occurs_in_some_fixture() {
     for kind in EventKind::ALL {
         let schema = schema(kind);
         let mut fields = BTreeSet::new();
-        collect(&schema, &schema, "", &mut fields);
+        collect_schema_fields(&schema, &schema, "", &mut fields);
         let mut occurring = BTreeSet::new();
         for fixture in fixtures.iter().filter(|fixture| fixture.headers[envelope::TYPE] == kind.type_name()) {
-            present(&fixture.payload, "", &mut occurring);
+            collect_value_fields(&fixture.payload, "", &mut occurring);
         }
         let missing: Vec<_> = fields.difference(&occurring).collect();
         assert!(missing.is_empty(), "{}: no fixture has {missing:?}", kind.type_name());
@@ -75,28 +75,28 @@ fn validator(kind: EventKind) -> Validator {
 }
 
 /// The paths of all fields that a schema knows.
-fn collect(root: &Value, schema: &Value, path: &str, fields: &mut BTreeSet<String>) {
+fn collect_schema_fields(root: &Value, schema: &Value, path: &str, fields: &mut BTreeSet<String>) {
     if let Some(name) = schema["$ref"].as_str() {
-        collect(root, &root["$defs"][name.trim_start_matches("#/$defs/")], path, fields);
+        collect_schema_fields(root, &root["$defs"][name.trim_start_matches("#/$defs/")], path, fields);
     }
     for (name, member) in schema["properties"].as_object().into_iter().flatten() {
         let path = format!("{path}/{name}");
-        collect(root, member, &path, fields);
+        collect_schema_fields(root, member, &path, fields);
         fields.insert(path);
     }
     if let Some(items) = schema.get("items") {
-        collect(root, items, path, fields);
+        collect_schema_fields(root, items, path, fields);
     }
 }
 
 /// The paths of all fields that a value has.
-fn present(value: &Value, path: &str, fields: &mut BTreeSet<String>) {
+fn collect_value_fields(value: &Value, path: &str, fields: &mut BTreeSet<String>) {
     for item in value.as_array().into_iter().flatten() {
-        present(item, path, fields);
+        collect_value_fields(item, path, fields);
     }
     for (name, member) in value.as_object().into_iter().flatten() {
         let path = format!("{path}/{name}");
-        present(member, &path, fields);
+        collect_value_fields(member, &path, fields);
         fields.insert(path);
     }
 }

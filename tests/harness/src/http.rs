@@ -22,7 +22,7 @@ pub fn client() -> reqwest::Client {
 }
 
 /// Asks until the answer is a success, no longer than `within`.
-pub async fn until_ok(url: &str, within: Duration) -> anyhow::Result<()> {
+pub async fn wait_until_ok(url: &str, within: Duration) -> anyhow::Result<()> {
     let client = client();
     let deadline = Instant::now() + within;
     loop {

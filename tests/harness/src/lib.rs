@@ -13,4 +13,4 @@ pub mod services;
 pub mod openai;
 pub mod upstream;
 
-pub mod proxy;
+pub mod fault_proxy;

@@ -17,14 +17,14 @@ use tokio::sync::watch;
 use crate::reaper;
 
 /// How long a server may take to start or to stop. Generous: a machine that builds something else at the same time is slow.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How many lines of a log are shown when its process fails.
 const LAST_LINES: usize = 30;
 
 /// What to start, and how to tell that it is ready and how to end it.
 #[derive(Debug)]
-pub struct Start<'a> {
+pub struct StartOptions<'a> {
     /// Its name in messages.
     pub name: &'a str,
     /// The program, its arguments and its environment.
@@ -53,8 +53,8 @@ pub struct Process {
 
 impl Process {
     /// Starts it. It runs in a process group of its own, so that an interrupt from the terminal reaches only us.
-    pub fn start(start: Start<'_>) -> anyhow::Result<Self> {
-        let Start { name, mut command, log, ready: marker, stop } = start;
+    pub fn start(start: StartOptions<'_>) -> anyhow::Result<Self> {
+        let StartOptions { name, mut command, log, ready: marker, stop } = start;
         let file = OpenOptions::new().create(true).append(true).open(log);
         let file = file.with_context(|| format!("cannot open the log {}", log.display()))?;
         let (reader, writer) = std::io::pipe()?;
@@ -140,7 +140,7 @@ impl Process {
 
     /// Waits until its output has this text.
     pub async fn logged(&self, text: &str) -> anyhow::Result<()> {
-        let deadline = tokio::time::Instant::now() + 3 * PATIENCE;
+        let deadline = tokio::time::Instant::now() + 3 * START_TIMEOUT;
         loop {
             if std::fs::read_to_string(&self.log).unwrap_or_default().contains(text) {
                 return Ok(());
@@ -163,11 +163,11 @@ impl Process {
     }
 
     /// Its own children, as handles that stay theirs.
-    pub(crate) fn children(&self) -> Vec<Descendant> {
+    pub(crate) fn children(&self) -> Vec<ProcessHandle> {
         let list = format!("/proc/{0}/task/{0}/children", self.pid);
         let list = std::fs::read_to_string(list).unwrap_or_default();
         let pids = list.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
-        pids.filter_map(Descendant::open).collect()
+        pids.filter_map(ProcessHandle::open).collect()
     }
 }
 
@@ -186,9 +186,9 @@ impl Drop for Process {
 
 /// A process that is not our own child, held by a handle that its number's next owner does not share.
 #[derive(Debug)]
-pub struct Descendant(OwnedFd);
+pub struct ProcessHandle(OwnedFd);
 
-impl Descendant {
+impl ProcessHandle {
     /// The process with this number, if there is one.
     pub fn open(pid: Pid) -> Option<Self> {
         rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok().map(Self)

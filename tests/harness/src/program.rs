@@ -71,7 +71,7 @@ pub fn postgres(major: Option<u32>) -> anyhow::Result<PathBuf> {
 
 /// One of our own programs, as `cargo build --workspace --bins` leaves it. One that is older than its source is an error:
 /// a test of yesterday's program proves nothing.
-pub fn ours(name: &str) -> anyhow::Result<PathBuf> {
+pub fn built(name: &str) -> anyhow::Result<PathBuf> {
     const BUILD: &str = "run `cargo build --workspace --bins` first, or everything with `deploy/local.sh test`";
     let program = target_directory()?.join(name);
     let built = program.metadata().and_then(|file| file.modified());

@@ -3,9 +3,9 @@
 
 pub mod cluster;
 pub mod nats;
-pub mod owner;
-mod place;
 pub mod postgres;
+pub mod postgres_user;
+mod temporary_directory;
 
 pub use nats::Nats;
 pub use postgres::Postgres;

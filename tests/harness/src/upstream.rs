@@ -3,11 +3,11 @@
 
 mod raw;
 mod script;
+mod script_server;
 mod scripted;
-mod server;
 pub mod stand_in;
 
-pub use raw::Raw;
+pub use raw::RawUpstream;
 pub use script::{Gate, Script, Step};
-pub use scripted::{Account, MODEL, Scripted, answer};
-pub use server::{Ending, Playwright, Received, Server};
+pub use script_server::{Ending, ReceivedRequest, ScriptServer, ScriptSource};
+pub use scripted::{MODEL, ScriptedUpstream, ServedTotals, answer};

@@ -22,8 +22,8 @@ struct Deployment {
 impl Deployment {
     fn new() -> anyhow::Result<Self> {
         // The program starts those that lie beside it.
-        program::ours("gateway")?;
-        program::ours("recorder")?;
+        program::built("gateway")?;
+        program::built("recorder")?;
         Ok(Self { directory: tempfile::tempdir()? })
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 
 use crate::chaos::outage::{Outage, outage};
-use crate::chaos::plan::{Broker, Journals};
+use crate::chaos::plan::{Broker, JournalSize};
 use crate::chaos::round::{Settings, round};
 
 /// Plays rounds of load under faults, and checks after each that the record says what the clients saw.
@@ -82,15 +82,21 @@ impl Cli {
             rounds += 1;
             match round(&self.settings(seed)).await {
                 Ok(report) => {
-                    let tally = report.tally;
+                    let counts = report.counts;
                     writeln!(
                         out,
                         "seed {seed}: held; {} asked, {} seen to the end, {} broken, {} left, {} refused; {} recorded, {} events",
-                        tally.asked, tally.seen, tally.broken, tally.left, tally.refused, tally.recorded, tally.events
+                        counts.asked,
+                        counts.seen,
+                        counts.broken,
+                        counts.left,
+                        counts.refused,
+                        counts.recorded,
+                        counts.events
                     )?;
-                    chats += tally.recorded;
-                    seen += tally.seen;
-                    events += tally.events;
+                    chats += counts.recorded;
+                    seen += counts.seen;
+                    events += counts.events;
                     for (kind, count) in report.faults {
                         *faults.entry(kind).or_default() += count;
                     }
@@ -117,7 +123,7 @@ impl Cli {
         Settings {
             seed,
             broker: if self.cluster { Broker::Cluster } else { Broker::Single },
-            journals: if self.small_journals { Journals::Small } else { Journals::Large },
+            journals: if self.small_journals { JournalSize::Small } else { JournalSize::Large },
             span: self.span,
             every: self.every,
             clients: self.clients,

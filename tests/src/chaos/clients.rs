@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One chat as its client saw it.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct ObservedChat {
     /// What was asked: no two chats of a round ask the same.
     pub question: String,
     /// Who asked.
@@ -40,24 +40,24 @@ pub struct Seen {
     /// Every byte of the body that came.
     pub body: Vec<u8>,
     /// How it ended.
-    pub end: End,
+    pub end: ObservedEnd,
 }
 
 /// How a chat ended for its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum ObservedEnd {
     /// The client saw the end of the answer.
-    Seen,
+    Complete,
     /// The connection broke, or nothing came in time.
     Broken,
     /// The client left on purpose.
     Left,
 }
 
-impl Seen {
+impl ObservedChat {
     /// Whether it saw an answer to its end.
     pub fn saw_the_end(&self) -> bool {
-        self.status == Some(200) && self.end == End::Seen
+        self.status == Some(200) && self.end == ObservedEnd::Complete
     }
 
     /// The text of the answer as far as it came.
@@ -91,7 +91,7 @@ pub struct Client {
 
 impl Client {
     /// Asks until told to stop, and returns what it saw.
-    pub async fn run(self, seed: u64) -> Vec<Seen> {
+    pub async fn run(self, seed: u64) -> Vec<ObservedChat> {
         let mut random = StdRng::seed_from_u64(seed ^ (self.number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let http = harness::http::client();
         let mut seen = Vec::new();
@@ -116,8 +116,8 @@ impl Client {
         question: String,
         stream: bool,
         leaves_after: Option<usize>,
-    ) -> Seen {
-        let mut seen = Seen {
+    ) -> ObservedChat {
+        let mut seen = ObservedChat {
             question,
             user: self.user.id.clone(),
             status: None,
@@ -127,7 +127,7 @@ impl Client {
             began: Instant::now(),
             took: Duration::ZERO,
             body: Vec::new(),
-            end: End::Broken,
+            end: ObservedEnd::Broken,
         };
         // Past its patience the client lets go, with what it has.
         let _ = timeout(PATIENCE, self.exchange(http, gateway, leaves_after, &mut seen)).await;
@@ -135,7 +135,13 @@ impl Client {
         seen
     }
 
-    async fn exchange(&self, http: &reqwest::Client, gateway: &str, leaves_after: Option<usize>, seen: &mut Seen) {
+    async fn exchange(
+        &self,
+        http: &reqwest::Client,
+        gateway: &str,
+        leaves_after: Option<usize>,
+        seen: &mut ObservedChat,
+    ) {
         let body = json!({
             "model": MODEL,
             "messages": [{"role": "user", "content": seen.question}],
@@ -153,15 +159,15 @@ impl Client {
             seen.body.extend_from_slice(&chunk);
             count += 1;
             if seen.stream && seen.body.ends_with(DONE) {
-                seen.end = End::Seen;
+                seen.end = ObservedEnd::Complete;
                 return;
             }
             if leaves_after.is_some_and(|after| count > after) {
-                seen.end = End::Left;
+                seen.end = ObservedEnd::Left;
                 return;
             }
         }
         // A stream without its last event ended cleanly all the same: the client takes it for the end, as real ones do.
-        seen.end = End::Seen;
+        seen.end = ObservedEnd::Complete;
     }
 }

@@ -1,5 +1,5 @@
 //! One long outage under load: the broker's, or the database's with everything else that may go wrong meanwhile. What it cost
-//! the clients, what it cost the gateway, how long the record took to catch up; and the same verdict as after any round.
+//! the clients, what it cost the gateway, how long the record took to catch up; and the same invariants as after any round.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use anyhow::{Context as _, ensure};
 use hdrhistogram::Histogram;
 use tokio::time::{Instant, sleep};
 
-use crate::chaos::clients::{Client, End, Seen};
-use crate::chaos::ground::Ground;
-use crate::chaos::ground::REST;
-use crate::chaos::plan::{Broker, Fault, GATEWAYS, Victim};
-use crate::chaos::verdict::{Tally, answer_text, violations};
+use crate::chaos::clients::{Client, ObservedChat, ObservedEnd};
+use crate::chaos::invariants::{ChatCounts, answer_text, violations};
+use crate::chaos::plan::{Broker, Fault, FaultTarget, GATEWAYS};
+use crate::chaos::testbed::REST;
+use crate::chaos::testbed::Testbed;
 use crate::oracle::Oracle;
 use harness::upstream::answer;
 
@@ -38,9 +38,9 @@ const BETWEEN: std::ops::Range<u64> = 100..300;
 const LIVES: usize = 0;
 const DIES: usize = 1;
 
-/// A stretch of time, as the clients of the gateway that lives saw it.
+/// A period of time, as the clients of the gateway that lives saw it.
 #[derive(Clone, Debug)]
-pub struct Stretch {
+pub struct Period {
     name: &'static str,
     chats: u64,
     broken: u64,
@@ -55,9 +55,9 @@ pub struct Stretch {
 #[derive(Clone, Debug)]
 pub struct Report {
     /// Before, meanwhile, after.
-    pub stretches: Vec<Stretch>,
+    pub periods: Vec<Period>,
     /// Numbers of chats, of all gateways.
-    pub tally: Tally,
+    pub counts: ChatCounts,
     /// From the end of the outage until everything was on the record, the load going on for the first part of it.
     pub caught_up: Duration,
 }
@@ -69,22 +69,22 @@ pub async fn outage(
     clients: usize,
     gateway: &[(String, String)],
 ) -> anyhow::Result<Report> {
-    let mut ground = Ground::start(Broker::Single, gateway).await?;
-    let result = play(&ground, outage, lasting, clients).await;
+    let mut testbed = Testbed::start(Broker::Single, gateway).await?;
+    let result = play(&testbed, outage, lasting, clients).await;
     if result.is_err() {
-        ground.keep_directory();
+        testbed.keep_directory();
     }
-    result.with_context(|| format!("logs and data are in {}", ground.directory().display()))
+    result.with_context(|| format!("logs and data are in {}", testbed.directory().display()))
 }
 
-async fn play(ground: &Ground, outage: Outage, lasting: Duration, clients: usize) -> anyhow::Result<Report> {
-    ground.upstream.otherwise(|request| {
+async fn play(testbed: &Testbed, outage: Outage, lasting: Duration, clients: usize) -> anyhow::Result<Report> {
+    testbed.upstream.respond_with(|request| {
         let question = harness::openai::ChatRequest::parse(&request.body).map(|chat| chat.question());
         answer(request, &answer_text(&question.unwrap_or_default()))
     });
-    let user = ground.user("ann").await?;
+    let user = testbed.user("ann").await?;
     let stop = Arc::new(AtomicBool::new(false));
-    let urls = ground.gateway_urls().await;
+    let urls = testbed.gateway_urls().await;
     let clients = (0..clients).map(|number| Client {
         number,
         user: user.clone(),
@@ -99,29 +99,29 @@ async fn play(ground: &Ground, outage: Outage, lasting: Duration, clients: usize
 
     let began = Instant::now();
     let mut memory = Vec::new();
-    watch(ground, WELL, &mut memory).await?;
+    watch(testbed, WELL, &mut memory).await?;
     let broke = Instant::now();
-    let (suffered, watched) =
-        tokio::join!(suffer(ground, outage, lasting), watch(ground, whole(outage, lasting), &mut memory));
-    suffered.and(watched)?;
+    let (injected, watched) =
+        tokio::join!(inject(testbed, outage, lasting), watch(testbed, whole(outage, lasting), &mut memory));
+    injected.and(watched)?;
     let mended = Instant::now();
-    watch(ground, WELL, &mut memory).await?;
+    watch(testbed, WELL, &mut memory).await?;
     stop.store(true, Ordering::Relaxed);
     let mut seen = Vec::new();
     for client in clients {
         seen.extend(client.await?);
     }
-    ground.heal().await?;
-    ground.at_rest(REST).await?;
-    let oracle = Oracle::settled(&ground.nats_url, &ground.direct.database_url, REST).await?;
+    testbed.recover().await?;
+    testbed.at_rest(REST).await?;
+    let oracle = Oracle::settled(&testbed.nats_url, &testbed.direct.database_url, REST).await?;
     let caught_up = mended.elapsed();
-    let (wrong, tally) = violations(&seen, &ground.upstream.chats(), &oracle);
+    let (wrong, counts) = violations(&seen, &testbed.upstream.chats(), &oracle);
     ensure!(wrong.is_empty(), "{} violations:\n{}", wrong.len(), wrong[..wrong.len().min(20)].join("\n"));
 
-    let of = |name, from: Instant, to: Instant| stretch(name, &seen, &urls[LIVES], &memory, from, to);
-    let stretches =
+    let of = |name, from: Instant, to: Instant| period(name, &seen, &urls[LIVES], &memory, from, to);
+    let periods =
         vec![of("before", began, broke)?, of("meanwhile", broke, mended)?, of("after", mended, Instant::now())?];
-    Ok(Report { stretches, tally, caught_up })
+    Ok(Report { periods, counts, caught_up })
 }
 
 /// How long the outage is altogether.
@@ -132,20 +132,20 @@ fn whole(outage: Outage, lasting: Duration) -> Duration {
     }
 }
 
-async fn suffer(ground: &Ground, outage: Outage, lasting: Duration) -> anyhow::Result<()> {
+async fn inject(testbed: &Testbed, outage: Outage, lasting: Duration) -> anyhow::Result<()> {
     match outage {
-        Outage::Broker => ground.suffer(Fault::Kill(Victim::Broker(0), lasting)).await,
+        Outage::Broker => testbed.inject(Fault::Kill(FaultTarget::Broker(0), lasting)).await,
         Outage::Database => {
             let database = async {
-                ground.suffer(Fault::Kill(Victim::Database, lasting)).await?;
-                ground.suffer(Fault::ReadOnly(lasting / 5)).await
+                testbed.inject(Fault::Kill(FaultTarget::Database, lasting)).await?;
+                testbed.inject(Fault::ReadOnly(lasting / 5)).await
             };
             let others = async {
                 sleep(lasting / 4).await;
                 // A recorder that is started while the database is away may refuse until it is back.
                 tokio::try_join!(
-                    ground.suffer(Fault::Kill(Victim::Gateway(DIES), lasting / 20)),
-                    ground.suffer(Fault::Kill(Victim::Recorder(0), lasting)),
+                    testbed.inject(Fault::Kill(FaultTarget::Gateway(DIES), lasting / 20)),
+                    testbed.inject(Fault::Kill(FaultTarget::Recorder(0), lasting)),
                 )
             };
             tokio::try_join!(database, others).map(drop)
@@ -154,47 +154,47 @@ async fn suffer(ground: &Ground, outage: Outage, lasting: Duration) -> anyhow::R
 }
 
 /// Looks at the memory of the gateway that lives, for this long.
-async fn watch(ground: &Ground, long: Duration, memory: &mut Vec<(Instant, u64)>) -> anyhow::Result<()> {
+async fn watch(testbed: &Testbed, long: Duration, memory: &mut Vec<(Instant, u64)>) -> anyhow::Result<()> {
     let end = Instant::now() + long;
     while Instant::now() < end {
-        memory.push((Instant::now(), ground.gateway_resident_kb(LIVES).await?));
+        memory.push((Instant::now(), testbed.gateway_resident_kb(LIVES).await?));
         sleep(Duration::from_millis(500)).await;
     }
     Ok(())
 }
 
-fn stretch(
+fn period(
     name: &'static str,
-    seen: &[Seen],
+    seen: &[ObservedChat],
     gateway: &str,
     memory: &[(Instant, u64)],
     from: Instant,
     to: Instant,
-) -> anyhow::Result<Stretch> {
+) -> anyhow::Result<Period> {
     let mut took = Histogram::<u64>::new(3)?;
     let mut broken = 0;
     for chat in seen.iter().filter(|chat| chat.gateway == gateway && chat.began >= from && chat.began < to) {
         if chat.saw_the_end() {
             took.record(u64::try_from(chat.took.as_micros())?)?;
-        } else if chat.end != End::Left {
+        } else if chat.end != ObservedEnd::Left {
             broken += 1;
         }
     }
     let resident_kb = memory.iter().filter(|(at, _)| *at >= from && *at < to).map(|(_, kb)| *kb).max().unwrap_or(0);
     let (median, p99) = (took.value_at_quantile(0.5), took.value_at_quantile(0.99));
-    Ok(Stretch { name, chats: took.len(), broken, median, p99, resident_kb })
+    Ok(Period { name, chats: took.len(), broken, median, p99, resident_kb })
 }
 
 impl Report {
     /// How much longer the median chat took in the outage than before it. Nothing if it was no longer.
     pub fn added(&self) -> Duration {
-        let median = |name| self.stretches.iter().find(|stretch| stretch.name == name).map_or(0, |s| s.median);
+        let median = |name| self.periods.iter().find(|period| period.name == name).map_or(0, |s| s.median);
         Duration::from_micros(median("meanwhile").saturating_sub(median("before")))
     }
 
     /// Chats of the gateway that lives which broke, or were refused.
     pub fn broken(&self) -> u64 {
-        self.stretches.iter().map(|stretch| stretch.broken).sum()
+        self.periods.iter().map(|period| period.broken).sum()
     }
 }
 
@@ -207,11 +207,11 @@ impl fmt::Display for Report {
         )?;
         #[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
         let (ms, mb) = (|micros: u64| micros as f64 / 1000.0, |kb: u64| kb as f64 / 1024.0);
-        for Stretch { name, chats, broken, median, p99, resident_kb } in &self.stretches {
+        for Period { name, chats, broken, median, p99, resident_kb } in &self.periods {
             let (median, p99, resident) = (ms(*median), ms(*p99), mb(*resident_kb));
             writeln!(f, "{name:>10} {chats:>8} {broken:>8} {median:>12.2} {p99:>12.2} {resident:>10.1}")?;
         }
-        let Tally { asked, seen, recorded, events, .. } = self.tally;
+        let ChatCounts { asked, seen, recorded, events, .. } = self.counts;
         writeln!(
             f,
             "{asked} chats asked of all gateways, {seen} seen to the end, {recorded} recorded, {events} events"

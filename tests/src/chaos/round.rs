@@ -1,4 +1,4 @@
-//! One round: load and faults, rest, and the verdict.
+//! One round: load and faults, rest, and the invariants.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::sleep;
 
-use crate::chaos::clients::{Client, Seen};
-use crate::chaos::ground::{Ground, REST};
-use crate::chaos::plan::{Broker, Fault, Journals, Moment, plan};
-use crate::chaos::verdict::{Tally, answer_text, violations};
+use crate::chaos::clients::{Client, ObservedChat};
+use crate::chaos::invariants::{ChatCounts, answer_text, violations};
+use crate::chaos::plan::{Broker, Fault, JournalSize, ScheduledFault, plan};
+use crate::chaos::testbed::{REST, Testbed};
 use crate::oracle::Oracle;
 use harness::openai::ApiError;
 use harness::services::recorder::RecorderProgram;
-use harness::upstream::{Received, Script, Step, answer};
+use harness::upstream::{ReceivedRequest, Script, Step, answer};
 
 /// The least that a journal may have.
 const SMALL_JOURNAL: u64 = 4 << 20;
@@ -35,7 +35,7 @@ pub struct Settings {
     /// What kind of broker.
     pub broker: Broker,
     /// How large the gateways' journals may become.
-    pub journals: Journals,
+    pub journals: JournalSize,
     /// How long the load lasts.
     pub span: Duration,
     /// How long from one fault to the next, on average.
@@ -50,7 +50,7 @@ pub struct Settings {
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// Numbers of chats.
-    pub tally: Tally,
+    pub counts: ChatCounts,
     /// How often each kind of fault was used.
     pub faults: BTreeMap<&'static str, usize>,
 }
@@ -58,27 +58,27 @@ pub struct Report {
 /// Plays one round. An error is a violation, or a part that did not come back; it says how to see it again.
 pub async fn round(settings: &Settings) -> anyhow::Result<Report> {
     let mut gateway = settings.gateway.clone();
-    if settings.journals == Journals::Small {
+    if settings.journals == JournalSize::Small {
         gateway.push(("GATEWAY_JOURNAL_MAX_BYTES".to_owned(), SMALL_JOURNAL.to_string()));
     }
-    let mut ground = Ground::start(settings.broker, &gateway).await?;
-    let moments = plan(settings.seed, settings.broker, settings.journals, settings.span, settings.every);
-    let result = play(&ground, settings, &moments).await;
+    let mut testbed = Testbed::start(settings.broker, &gateway).await?;
+    let schedule = plan(settings.seed, settings.broker, settings.journals, settings.span, settings.every);
+    let result = play(&testbed, settings, &schedule).await;
     if result.is_err() {
-        ground.keep_directory();
+        testbed.keep_directory();
     }
     result.with_context(|| {
-        let plan: Vec<_> = moments.iter().map(Moment::to_string).collect();
-        format!("seed {}; logs and data are in {}\n{}", settings.seed, ground.directory().display(), plan.join("\n"))
+        let plan: Vec<_> = schedule.iter().map(ScheduledFault::to_string).collect();
+        format!("seed {}; logs and data are in {}\n{}", settings.seed, testbed.directory().display(), plan.join("\n"))
     })
 }
 
-async fn play(ground: &Ground, settings: &Settings, moments: &[Moment]) -> anyhow::Result<Report> {
+async fn play(testbed: &Testbed, settings: &Settings, schedule: &[ScheduledFault]) -> anyhow::Result<Report> {
     let seed = settings.seed;
-    ground.upstream.otherwise(move |request| script(seed, request));
-    let users = [ground.user("ann").await?, ground.user("bob").await?, ground.user("eve").await?];
+    testbed.upstream.respond_with(move |request| script(seed, request));
+    let users = [testbed.user("ann").await?, testbed.user("bob").await?, testbed.user("eve").await?];
     let stop = Arc::new(AtomicBool::new(false));
-    let gateways = ground.gateway_urls().await;
+    let gateways = testbed.gateway_urls().await;
     let client = |number: usize, stop: &Arc<AtomicBool>| Client {
         number,
         user: users[number % users.len()].clone(),
@@ -91,10 +91,14 @@ async fn play(ground: &Ground, settings: &Settings, moments: &[Moment]) -> anyho
     let clients: Vec<_> = (0..settings.clients).map(|number| tokio::spawn(client(number, &stop).run(seed))).collect();
 
     let began = Instant::now();
-    let suffered = moments.iter().map(async |moment| {
-        sleep(moment.at.saturating_sub(began.elapsed())).await;
-        let Fault::Fill(_) = moment.fault else {
-            return ground.suffer(moment.fault).await.map(|()| Vec::new()).with_context(|| format!("at {moment}"));
+    let injected = schedule.iter().map(async |scheduled| {
+        sleep(scheduled.at.saturating_sub(began.elapsed())).await;
+        let Fault::Fill(_) = scheduled.fault else {
+            return testbed
+                .inject(scheduled.fault)
+                .await
+                .map(|()| Vec::new())
+                .with_context(|| format!("at {scheduled}"));
         };
         let stop = Arc::new(AtomicBool::new(false));
         let fillers = (settings.clients..settings.clients + FILLERS).map(|number| {
@@ -102,36 +106,37 @@ async fn play(ground: &Ground, settings: &Settings, moments: &[Moment]) -> anyho
             tokio::spawn(Client { padding, leaves: false, ..client(number, &stop) }.run(seed))
         });
         let fillers: Vec<_> = fillers.collect();
-        let killed = ground.suffer(moment.fault).await;
+        let killed = testbed.inject(scheduled.fault).await;
         stop.store(true, Ordering::Relaxed);
         let mut seen = Vec::new();
         for filler in fillers {
             seen.extend(filler.await?);
         }
-        killed.map(|()| seen).with_context(|| format!("at {moment}"))
+        killed.map(|()| seen).with_context(|| format!("at {scheduled}"))
     });
     let over = async {
         sleep(settings.span).await;
         stop.store(true, Ordering::Relaxed);
     };
-    let (suffered, ()) = tokio::join!(join_all(suffered), over);
-    let mut seen: Vec<Seen> = suffered.into_iter().collect::<anyhow::Result<Vec<_>>>()?.concat();
-    ground.heal().await?;
+    let (injected, ()) = tokio::join!(join_all(injected), over);
+    let mut seen: Vec<ObservedChat> = injected.into_iter().collect::<anyhow::Result<Vec<_>>>()?.concat();
+    testbed.recover().await?;
     for client in clients {
         seen.extend(client.await?);
     }
 
-    ground.at_rest(REST).await?;
-    let garbage = moments.iter().filter(|moment| moment.fault == Fault::Garbage).count();
-    let oracle = Oracle::settled_with_quarantine(&ground.nats_url, &ground.direct.database_url, REST, garbage).await?;
-    let (wrong, tally) = violations(&seen, &ground.upstream.chats(), &oracle);
+    testbed.at_rest(REST).await?;
+    let garbage = schedule.iter().filter(|scheduled| scheduled.fault == Fault::Garbage).count();
+    let oracle =
+        Oracle::settled_with_quarantine(&testbed.nats_url, &testbed.direct.database_url, REST, garbage).await?;
+    let (wrong, counts) = violations(&seen, &testbed.upstream.chats(), &oracle);
     ensure!(wrong.is_empty(), "{} violations:\n{}", wrong.len(), wrong[..wrong.len().min(20)].join("\n"));
-    remade(&ground.direct, oracle.tables.chats.len()).await?;
+    remade(&testbed.direct, oracle.tables.chats.len()).await?;
     let mut faults = BTreeMap::new();
-    for moment in moments {
-        *faults.entry(moment.fault.kind()).or_default() += 1;
+    for scheduled in schedule {
+        *faults.entry(scheduled.fault.kind()).or_default() += 1;
     }
-    Ok(Report { tally, faults })
+    Ok(Report { counts, faults })
 }
 
 /// Has the record made anew from the log, and compared with it before and after.
@@ -146,7 +151,7 @@ async fn remade(recorder: &RecorderProgram, chats: usize) -> anyhow::Result<()> 
 
 /// What the upstream does with a question: mostly it answers, at its own pace; sometimes it refuses, hangs a while, breaks
 /// off, or says nothing at all.
-fn script(seed: u64, request: &Received) -> Script {
+fn script(seed: u64, request: &ReceivedRequest) -> Script {
     let question = harness::openai::ChatRequest::parse(&request.body).map(|chat| chat.question()).unwrap_or_default();
     let mut random = StdRng::seed_from_u64(seed ^ number_of(&question));
     let answered = answer(request, &answer_text(&question));

@@ -14,15 +14,15 @@ use tokio::net::TcpListener;
 use crate::load::client::{Endpoint, Reply};
 use crate::load::compare::Comparison;
 use crate::load::cores::{self, Cores};
-use crate::load::fleet::{Kind, Programs};
-use crate::load::meter::Meter;
+use crate::load::process_meter::ProcessMeter;
 use crate::load::reads::Reads;
 use crate::load::scenario::Target;
 use crate::load::scenario::closed::Closed;
 use crate::load::scenario::held::Held;
 use crate::load::scenario::open::Open;
 use crate::load::scenario::paced::Paced;
-use crate::load::tally::UsageChunk;
+use crate::load::stream_check::UsageChunk;
+use crate::load::targets::{Programs, TargetKind};
 use crate::load::{passthrough, upstream};
 use harness::program;
 
@@ -51,8 +51,8 @@ enum Verb {
 #[derive(Debug, Args)]
 struct Compare {
     /// What to compare.
-    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Kind::Direct, Kind::Passthrough, Kind::Nginx, Kind::Gateway, Kind::GatewayOff])]
-    targets: Vec<Kind>,
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [TargetKind::Direct, TargetKind::Passthrough, TargetKind::Nginx, TargetKind::Gateway, TargetKind::GatewayOff])]
+    targets: Vec<TargetKind>,
     /// Only these scenarios: short, short-writes, whole, paced-200, paced-1000, dense-1000, first-byte, held.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -258,7 +258,7 @@ impl Run {
         let target = Target {
             name: self.target.clone(),
             endpoint: endpoint(&self.target, self.token.clone()).await?,
-            meter: self.pid.map(Meter::of),
+            meter: self.pid.map(ProcessMeter::of),
             broker: None,
         };
         let window: Duration = self.window.into();

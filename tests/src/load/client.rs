@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use crate::load::answer::Answer;
 use crate::load::chunked::{Chunked, Piece};
-use crate::load::tally::{Expected, Incomplete, Tally, UsageChunk};
-use crate::load::wire::{self, Stamp};
+use crate::load::stream_check::{Expected, Incomplete, StreamCheck, UsageChunk};
+use crate::load::wire_format::{self, Stamp};
 
 const MOST_HEADERS: usize = 64;
 
@@ -139,11 +139,11 @@ impl Connection {
     pub async fn chat(&mut self, request: &Request, on_chunk: &mut impl FnMut(Arrival)) -> Result<Reading, ChatError> {
         self.stream.write_all(&request.bytes).await?;
         let (status, mut body) = self.head().await?;
-        let mut tally = Tally::default();
+        let mut check = StreamCheck::default();
         let mut first_byte = None;
         let mut excerpt = Vec::new();
         loop {
-            let received = wire::now();
+            let received = wire_format::now();
             let mut rest = &self.input[..];
             let ended = loop {
                 match body.next(&mut rest)? {
@@ -152,7 +152,7 @@ impl Connection {
                         if status != 200 {
                             excerpt.extend_from_slice(&data[..data.len().min(300)]);
                         } else if request.reply == Reply::Stream {
-                            tally.feed(data, &mut |stamp| on_chunk(Arrival { stamp, received }));
+                            check.feed(data, &mut |stamp| on_chunk(Arrival { stamp, received }));
                         }
                     }
                     Piece::NeedMore => break false,
@@ -171,7 +171,7 @@ impl Connection {
             return Err(ChatError::Status { status, body: String::from_utf8_lossy(&excerpt).into_owned() });
         }
         if request.reply == Reply::Stream {
-            tally.judge(request.expected)?;
+            check.judge(request.expected)?;
         }
         let finished = Instant::now();
         Ok(Reading { first_byte: first_byte.ok_or(ChatError::Response("a body"))?, finished })

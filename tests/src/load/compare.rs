@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::load::answer::Writes;
 use crate::load::cores::{self, Cores};
-use crate::load::fleet::{Fleet, Kind, Programs, Running};
 use crate::load::record;
 use crate::load::report::{Machine, Report};
 use crate::load::scenario::closed::Closed;
@@ -14,12 +13,13 @@ use crate::load::scenario::open::Open;
 use crate::load::scenario::paced::Paced;
 use crate::load::scenario::{Outcome, Target};
 use crate::load::summary::Round;
+use crate::load::targets::{Programs, Running, TargetKind, TargetLauncher};
 
 /// What a comparison does. Times are those of one scenario on one target in one round.
 #[derive(Clone, Debug)]
 pub struct Comparison {
     /// What is compared, in this order in the first round.
-    pub kinds: Vec<Kind>,
+    pub kinds: Vec<TargetKind>,
     /// How often.
     pub rounds: u32,
     /// How long each measures.
@@ -66,12 +66,12 @@ impl Comparison {
         let machine = Machine::this(self.cores, open_files, self.allocator);
         let mut skipped = Vec::new();
         self.leave_out_what_is_missing(&mut skipped);
-        let fleet = Fleet::start(self.cores, self.programs.clone(), &self.kinds).await?;
+        let launcher = TargetLauncher::start(self.cores, self.programs.clone(), &self.kinds).await?;
         let mut targets = Vec::new();
         for kind in self.kinds.clone() {
-            match fleet.launch(kind).await {
+            match launcher.launch(kind).await {
                 Ok(running) => targets.push(running),
-                Err(error) if kind == Kind::GatewayOff => {
+                Err(error) if kind == TargetKind::GatewayOff => {
                     skipped.push(format!("{kind}: {error:#}").lines().take(3).collect::<Vec<_>>().join(" "));
                     self.kinds.retain(|&other| other != kind);
                 }
@@ -94,9 +94,9 @@ impl Comparison {
         }
         if self.held > 0 && self.wanted("held") {
             drop(targets);
-            self.hold(&fleet, open_files, &mut report, &mut recorded_chats).await?;
+            self.hold(&launcher, open_files, &mut report, &mut recorded_chats).await?;
         }
-        if let Some(url) = fleet.nats_url().filter(|_| self.kinds.contains(&Kind::Gateway)) {
+        if let Some(url) = launcher.nats_url().filter(|_| self.kinds.contains(&TargetKind::Gateway)) {
             match record::check(&url, recorded_chats).await {
                 Ok(recorded) => report.recorded = Some(recorded),
                 Err(error) => report.faults.push(format!("the record: {error:#}")),
@@ -113,13 +113,13 @@ impl Comparison {
             let program: PathBuf = self.programs.gateway.clone();
             skipped.push(format!("gateway: no program {} (cargo build --release -p gateway)", program.display()));
         }
-        if !nginx_is_there && self.kinds.contains(&Kind::Nginx) {
+        if !nginx_is_there && self.kinds.contains(&TargetKind::Nginx) {
             skipped.push("nginx: not installed (name one with --nginx)".to_owned());
         }
         self.kinds.retain(|kind| match kind {
-            Kind::Gateway | Kind::GatewayOff => gateway_is_there,
-            Kind::Nginx => nginx_is_there,
-            Kind::Direct | Kind::Passthrough => true,
+            TargetKind::Gateway | TargetKind::GatewayOff => gateway_is_there,
+            TargetKind::Nginx => nginx_is_there,
+            TargetKind::Direct | TargetKind::Passthrough => true,
         });
     }
 
@@ -166,7 +166,7 @@ impl Comparison {
     /// Each target afresh: memory that other scenarios have left behind would be counted as idle.
     async fn hold(
         &self,
-        fleet: &Fleet,
+        launcher: &TargetLauncher,
         open_files: u64,
         report: &mut Report,
         recorded_chats: &mut u64,
@@ -176,9 +176,9 @@ impl Comparison {
             report.skipped.push(format!("held: {needed} open files are needed, {open_files} are allowed"));
             return Ok(());
         }
-        for &kind in self.kinds.iter().filter(|&&kind| kind != Kind::Direct) {
+        for &kind in self.kinds.iter().filter(|&&kind| kind != TargetKind::Direct) {
             (self.progress)(&format!("held: {} streams on {kind}", self.held));
-            let running = fleet.launch(kind).await?;
+            let running = launcher.launch(kind).await?;
             let outcome = Held::streams(self.held).run(&running.target).await?;
             account("held", kind, &outcome, &mut report.faults, recorded_chats);
             if let Some(round) = report.rounds.last_mut() {
@@ -190,8 +190,8 @@ impl Comparison {
 }
 
 /// Puts down what went wrong, and what has to be on the record.
-fn account(scenario: &str, kind: Kind, outcome: &Outcome, faults: &mut Vec<String>, recorded_chats: &mut u64) {
-    if kind == Kind::Gateway {
+fn account(scenario: &str, kind: TargetKind, outcome: &Outcome, faults: &mut Vec<String>, recorded_chats: &mut u64) {
+    if kind == TargetKind::Gateway {
         *recorded_chats += outcome.completed;
     }
     let failures = &outcome.failures;

@@ -3,17 +3,17 @@
 
 use serde::Serialize;
 
-use crate::load::fleet::Kind::{self, Direct, Gateway, GatewayOff, Nginx, Passthrough};
 use crate::load::summary::{Round, Spread};
-use Against::{Difference, Nothing, Ratio};
+use crate::load::targets::TargetKind::{self, Direct, Gateway, GatewayOff, Nginx, Passthrough};
+use ComparedWith::{Difference, Nothing, Ratio};
 
 /// What a measure is held against.
 #[derive(Clone, Copy, Debug)]
-enum Against {
+enum ComparedWith {
     /// The same measure of another target in the same round, as a ratio.
-    Ratio(Kind),
+    Ratio(TargetKind),
     /// The same, as a difference.
-    Difference(Kind),
+    Difference(TargetKind),
     /// Nothing: the measure as it is.
     Nothing,
 }
@@ -23,15 +23,15 @@ struct Goal {
     name: &'static str,
     scenario: &'static str,
     measure: &'static str,
-    of: Kind,
-    against: Against,
+    of: TargetKind,
+    against: ComparedWith,
     /// None where the value is shown for orientation.
     most: Option<f64>,
 }
 
 /// A goal and what came out.
 #[derive(Debug, Serialize)]
-pub struct Judged {
+pub struct GoalResult {
     /// What it is about.
     pub name: &'static str,
     /// Over the rounds.
@@ -46,7 +46,7 @@ pub struct Judged {
 const fn goal(
     name: &'static str,
     (scenario, measure): (&'static str, &'static str),
-    against: Against,
+    against: ComparedWith,
     most: f64,
 ) -> Goal {
     Goal { name, scenario, measure, of: Gateway, against, most: Some(most) }
@@ -56,8 +56,8 @@ const fn goal(
 const fn shown(
     name: &'static str,
     (scenario, measure): (&'static str, &'static str),
-    of: Kind,
-    against: Against,
+    of: TargetKind,
+    against: ComparedWith,
 ) -> Goal {
     Goal { name, scenario, measure, of, against, most: None }
 }
@@ -141,12 +141,12 @@ const GOALS: [Goal; 25] = [
 ];
 
 /// Holds the rounds against the goals; those that nothing was measured for are left out.
-pub fn judge(rounds: &[Round]) -> Vec<Judged> {
+pub fn judge(rounds: &[Round]) -> Vec<GoalResult> {
     GOALS.iter().filter_map(|goal| goal.judge(rounds)).collect()
 }
 
 impl Goal {
-    fn judge(&self, rounds: &[Round]) -> Option<Judged> {
+    fn judge(&self, rounds: &[Round]) -> Option<GoalResult> {
         // The comparison is made within each round, where both saw the same machine, and only then over the rounds.
         let values = rounds.iter().filter_map(|round| {
             let own = round.measure(self.scenario, self.of, self.measure)?;
@@ -157,6 +157,6 @@ impl Goal {
             }
         });
         let value = Spread::of(values)?;
-        Some(Judged { name: self.name, value, most: self.most, met: self.most.map(|most| value.median <= most) })
+        Some(GoalResult { name: self.name, value, most: self.most, met: self.most.map(|most| value.median <= most) })
     }
 }

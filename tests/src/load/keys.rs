@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::EncodePrivateKey as _;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
-use shared::token::{Claims, ISSUER, KeySet, Minter, PublicKey};
+use shared::token::{Claims, ISSUER, KeySet, PublicKey, TokenSigner};
 use time::OffsetDateTime;
 
 /// What a gateway is given, and what its caller shows it.
@@ -33,7 +33,7 @@ impl Keys {
         let now = OffsetDateTime::now_utc().unix_timestamp();
         let claims =
             Claims { iss: ISSUER.to_owned(), sub: "load".parse()?, iat: now, exp: now + 86_400, role: None, sid: None };
-        let token = Minter::from_pem("load", &pem)?.mint(&claims)?;
+        let token = TokenSigner::from_pem("load", &pem)?.sign(&claims)?;
         let conversation_keys = format!("1:{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()));
         Ok(Self { token_keys_file, conversation_keys, token })
     }

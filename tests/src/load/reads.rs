@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::fill::fill;
-use crate::load::metronome::Metronome;
+use crate::load::pacer::Pacer;
 use crate::stack::{MODEL, Stack, User};
 use harness::openai::DONE;
 use harness::upstream::answer;
@@ -96,7 +96,7 @@ impl Reads {
         }
         let stop = Arc::new(AtomicBool::new(false));
         let chats = Arc::new(AtomicU64::new(0));
-        stack.upstream.otherwise(|request| answer(request, &"some words ".repeat(30)).paced(PACE));
+        stack.upstream.respond_with(|request| answer(request, &"some words ".repeat(30)).paced(PACE));
         let mut streams = JoinSet::new();
         for number in 0..self.streams {
             let (stack, stop, chats) = (Arc::clone(&stack), Arc::clone(&stop), Arc::clone(&chats));
@@ -116,11 +116,11 @@ impl Reads {
         stack: &Arc<Stack>,
         users: &[(User, Paths)],
     ) -> anyhow::Result<BTreeMap<&'static str, Histogram<u64>>> {
-        let mut metronome = Metronome::start(Duration::from_secs(1) / self.rate.max(1))?;
+        let mut pacer = Pacer::start(Duration::from_secs(1) / self.rate.max(1))?;
         let (warm, begin) = (self.window / 6, Instant::now());
         let (mut pending, mut reads) = (JoinSet::new(), BTreeMap::new());
         for number in 0_u64.. {
-            let due = metronome.tick().await?;
+            let due = pacer.tick().await?;
             if begin.elapsed() > warm + self.window {
                 break;
             }

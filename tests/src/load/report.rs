@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::load::cores::Cores;
-use crate::load::fleet::Kind;
-use crate::load::goal::{self, Judged};
+use crate::load::goal::{self, GoalResult};
 use crate::load::record::Recorded;
 use crate::load::summary::{self, Round, Spread};
+use crate::load::targets::TargetKind;
 
 /// All that a comparison found.
 #[derive(Debug, Serialize)]
@@ -16,13 +16,13 @@ pub struct Report {
     /// Where it ran.
     pub machine: Machine,
     /// What was compared.
-    pub targets: Vec<Kind>,
+    pub targets: Vec<TargetKind>,
     /// What was left out, and why.
     pub skipped: Vec<String>,
     /// The measures.
     pub rounds: Vec<Round>,
     /// The goals, and what came out.
-    pub ratios: Vec<Judged>,
+    pub ratios: Vec<GoalResult>,
     /// What is on the record, if it was checked.
     pub recorded: Option<Recorded>,
     /// Whatever was not complete. Empty, or the numbers mean nothing.
@@ -154,7 +154,7 @@ impl Report {
             None => writeln!(text, "nothing pinned to a core; {open_files} open files.")?,
         }
         for Table { scenario, title, columns } in &TABLES {
-            let rows: Vec<(Kind, Vec<Option<Spread>>)> = self
+            let rows: Vec<(TargetKind, Vec<Option<Spread>>)> = self
                 .targets
                 .iter()
                 .map(|&target| {
@@ -163,7 +163,7 @@ impl Report {
                         columns.iter().map(|(name, _)| summary::spread(&self.rounds, scenario, target, name)).collect(),
                     )
                 })
-                .filter(|(_, row): &(Kind, Vec<Option<Spread>>)| row.iter().any(Option::is_some))
+                .filter(|(_, row): &(TargetKind, Vec<Option<Spread>>)| row.iter().any(Option::is_some))
                 .collect();
             if rows.is_empty() {
                 continue;

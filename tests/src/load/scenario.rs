@@ -22,7 +22,7 @@ mod tests {
     use super::*;
     use crate::load::answer::{Answer, Writes};
     use crate::load::client::Endpoint;
-    use crate::load::meter::Meter;
+    use crate::load::process_meter::ProcessMeter;
     use crate::load::{passthrough, upstream};
 
     /// The upstream and the yardstick, in this process.
@@ -35,7 +35,12 @@ mod tests {
         tokio::task::spawn_local(passthrough::serve(proxy, url));
         let endpoint =
             Endpoint { address, host: address.to_string(), path: "/v1/chat/completions".to_owned(), token: None };
-        Target { name: "passthrough".to_owned(), endpoint, meter: Some(Meter::of(std::process::id())), broker: None }
+        Target {
+            name: "passthrough".to_owned(),
+            endpoint,
+            meter: Some(ProcessMeter::of(std::process::id())),
+            broker: None,
+        }
     }
 
     fn check(outcome: &Outcome, measures: &[&str]) {

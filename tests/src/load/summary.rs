@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::load::fleet::Kind;
 use crate::load::scenario::Outcome;
+use crate::load::targets::TargetKind;
 
 /// One scenario on one target in one round.
 #[derive(Debug, Serialize)]
@@ -13,7 +13,7 @@ pub struct Run {
     /// Which scenario.
     pub scenario: String,
     /// On what.
-    pub target: Kind,
+    pub target: TargetKind,
     /// What came out, by name; the unit is the name's end.
     pub measures: BTreeMap<String, f64>,
 }
@@ -27,12 +27,12 @@ pub struct Round {
 
 impl Round {
     /// Puts a run down.
-    pub fn add(&mut self, scenario: &str, target: Kind, outcome: Outcome) {
+    pub fn add(&mut self, scenario: &str, target: TargetKind, outcome: Outcome) {
         self.runs.push(Run { scenario: scenario.to_owned(), target, measures: outcome.measures });
     }
 
     /// A measure of this round.
-    pub fn measure(&self, scenario: &str, target: Kind, name: &str) -> Option<f64> {
+    pub fn measure(&self, scenario: &str, target: TargetKind, name: &str) -> Option<f64> {
         let run = self.runs.iter().find(|run| run.scenario == scenario && run.target == target)?;
         run.measures.get(name).copied()
     }
@@ -61,7 +61,7 @@ impl Spread {
 }
 
 /// A measure of a target in a scenario over the rounds.
-pub fn spread(rounds: &[Round], scenario: &str, target: Kind, name: &str) -> Option<Spread> {
+pub fn spread(rounds: &[Round], scenario: &str, target: TargetKind, name: &str) -> Option<Spread> {
     Spread::of(rounds.iter().filter_map(|round| round.measure(scenario, target, name)))
 }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::load::answer::{Answer, Writes};
 use crate::load::chunked::{Chunked, Piece};
-use crate::load::wire::{self, Events, Stamp};
+use crate::load::wire_format::{self, Events, Stamp};
 
 const STREAM_HEAD: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n\
@@ -129,7 +129,7 @@ impl Connection {
     }
 
     async fn stream_answer(&mut self, answer: Answer, with_usage: bool) -> io::Result<()> {
-        let (start, epoch) = (Instant::now(), wire::now());
+        let (start, epoch) = (Instant::now(), wire_format::now());
         self.output.clear();
         self.output.extend_from_slice(STREAM_HEAD);
         for index in 0..answer.chunks {
@@ -138,15 +138,15 @@ impl Connection {
             if index > 0 && !answer.pause.is_zero() {
                 tokio::time::sleep_until(start + after).await;
             }
-            let stamp = Stamp { due: epoch + nanos(after), sent: wire::now() };
+            let stamp = Stamp { due: epoch + nanos(after), sent: wire_format::now() };
             frame(&mut self.output, self.events.chunk(answer, index, stamp));
         }
         if with_usage {
             self.written(answer.writes).await?;
-            frame(&mut self.output, &wire::usage_event(answer));
+            frame(&mut self.output, &wire_format::usage_event(answer));
         }
         self.written(answer.writes).await?;
-        frame(&mut self.output, wire::DONE);
+        frame(&mut self.output, wire_format::DONE);
         self.output.extend_from_slice(b"0\r\n\r\n");
         self.stream.write_all(&self.output).await
     }
@@ -161,7 +161,7 @@ impl Connection {
     }
 
     async fn whole_answer(&mut self, answer: Answer) -> io::Result<()> {
-        let body = wire::whole(answer);
+        let body = wire_format::whole(answer);
         self.output.clear();
         write!(
             self.output,

@@ -34,7 +34,7 @@ async fn an_invite_makes_an_account_that_logs_in() -> anyhow::Result<()> {
     browser.type_into("[name=name]", "bob").await?;
     browser.type_into("[name=password]", PASSWORD).await?;
     browser.click("[type=submit]").await?;
-    browser.read("This invite code is not good").await?;
+    browser.read("This invite code is not valid").await?;
     site.close().await
 }
 
@@ -50,7 +50,7 @@ async fn a_password_can_be_changed() -> anyhow::Result<()> {
     browser.read("The name or the password is wrong.").await?;
     browser.type_over("[name=currentPassword]", PASSWORD).await?;
     browser.choose("Change the password").await?;
-    browser.read("The password is changed.").await?;
+    browser.read("The password has been changed.").await?;
     site.log_out().await?;
     browser.type_into("[name=name]", "ann").await?;
     browser.type_into("[name=password]", "another few words").await?;

@@ -24,10 +24,10 @@ async fn every_page_looks_as_it_should_and_keeps_nobody_out() -> anyhow::Result<
     }
     site.register("Ann Li", &["--admin"]).await?;
     looks(&site, "new-chat", "/", ".composer").await?;
-    site.stack.upstream.otherwise(|request| answer(request, ANSWER));
+    site.stack.upstream.respond_with(|request| answer(request, ANSWER));
     site.converse("How do tides work?").await?;
     let path = site.converse("What is event sourcing, and what is it good for?").await?;
-    site.stack.upstream.otherwise(|_| Script::error(&ApiError::invalid("the question is too long".into(), None)));
+    site.stack.upstream.respond_with(|_| Script::error(&ApiError::invalid("the question is too long".into(), None)));
     site.ask("And what does it cost?").await?;
     browser.read("The model did not answer.").await?;
     site.stack.settled().await?;
@@ -40,8 +40,8 @@ async fn every_page_looks_as_it_should_and_keeps_nobody_out() -> anyhow::Result<
 
     browser.look(Screen::Phone, Colours::Light).await?;
     browser.open("/").await?;
-    browser.click(".bar button").await?;
-    browser.until("document.querySelector('.side').getBoundingClientRect().left === 0").await?;
+    browser.click(".topbar button").await?;
+    browser.until("document.querySelector('.sidebar').getBoundingClientRect().left === 0").await?;
     site.is_accessible("the drawer").await?;
     browser.save("drawer-phone-light").await?;
     site.close().await
@@ -89,8 +89,8 @@ async fn looks(site: &Site, name: &str, path: &str, awaited: &str) -> anyhow::Re
             let wide = "return document.documentElement.scrollWidth - innerWidth";
             assert_eq!(browser.script(wide, vec![]).await?, 0, "{name} is wider than the screen");
             // What is cut off at the side cannot be scrolled to either.
-            let beyond = "return [...document.querySelectorAll('main button, main form, main h1, .bubble, .bar > *')]\
-                          .filter((e) => e.checkVisibility() && !e.closest('pre, .table-frame') && e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.outerHTML.slice(0, 120))";
+            let beyond = "return [...document.querySelectorAll('main button, main form, main h1, .bubble, .topbar > *')]\
+                          .filter((e) => e.checkVisibility() && !e.closest('pre, .table-scroller') && e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.outerHTML.slice(0, 120))";
             assert_eq!(browser.script(beyond, vec![]).await?, Value::Array(vec![]), "{name} is cut off");
         }
     }

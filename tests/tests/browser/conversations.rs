@@ -23,23 +23,23 @@ async fn a_conversation_is_found_renamed_and_deleted() -> anyhow::Result<()> {
     browser.until("document.querySelectorAll('.list-body li').length === 2").await?;
 
     // Renamed: in the list, at the head of the page, and after loading again.
-    browser.click(".chat-head .icon-button").await?;
+    browser.click(".chat-header .icon-button").await?;
     browser.choose("Rename").await?;
     browser.type_over("dialog [name=title]", "The moon & the sea").await?;
     browser.choose("Save").await?;
-    browser.until("document.querySelector('.chat-head h1').innerText === 'The moon & the sea'").await?;
+    browser.until("document.querySelector('.chat-header h1').innerText === 'The moon & the sea'").await?;
     browser.open(&tides).await?;
-    browser.until("document.querySelector('.chat-head h1')?.innerText === 'The moon & the sea'").await?;
+    browser.until("document.querySelector('.chat-header h1')?.innerText === 'The moon & the sea'").await?;
     browser.until("document.querySelector('.list-body a[aria-current]')?.innerText === 'The moon & the sea'").await?;
 
     // Deleted: gone from the list, and from its own address.
-    browser.click(".chat-head .icon-button").await?;
+    browser.click(".chat-header .icon-button").await?;
     browser.choose("Delete").await?;
     browser.click("dialog [type=submit]").await?;
     browser.until("location.pathname === '/'").await?;
     browser.until("document.querySelectorAll('.list-body li').length === 1").await?;
     browser.open(&tides).await?;
-    browser.read("There is no such conversation here.").await?;
+    browser.read("This conversation does not exist.").await?;
     browser.until("document.querySelectorAll('.list-body li').length === 1").await?;
     site.stack.settled().await?;
     site.close().await

@@ -25,7 +25,7 @@ async fn nothing_that_is_said_acts() -> anyhow::Result<()> {
     let browser = &site.browser;
     site.register("<b>ann</b><img src=x onerror=pwned=20>", &["--admin", "--note", HOSTILE]).await?;
     assert_eq!(browser.text(".user-name").await?, "<b>ann</b><img src=x onerror=pwned=20>");
-    site.stack.upstream.otherwise(|request| answer(request, ANSWER));
+    site.stack.upstream.respond_with(|request| answer(request, ANSWER));
     let path = site.converse(HOSTILE).await?;
 
     for _ in ["as it was streamed", "from the record"] {
@@ -37,22 +37,22 @@ async fn nothing_that_is_said_acts() -> anyhow::Result<()> {
         assert_eq!(browser.script(links, vec![]).await?, Value::Array(vec![]));
         let handlers = "return [...document.querySelectorAll('#app *')].flatMap((e) => e.getAttributeNames().filter((n) => n.startsWith('on')))";
         assert_eq!(browser.script(handlers, vec![]).await?, Value::Array(vec![]));
-        assert_eq!(browser.text(".turn .bubble .plain").await?, HOSTILE);
+        assert_eq!(browser.text(".turn .bubble .plain-text").await?, HOSTILE);
         // Every link that is left is pressed.
         browser.script("for (const a of document.querySelectorAll('.thread .prose a')) { a.removeAttribute('target'); a.addEventListener('click', (e) => /^https?:$/.test(a.protocol) && e.preventDefault()); a.click(); }", vec![]).await?;
         browser.open(&path).await?;
     }
 
     // A title of our own choosing, an error of the provider's, a search, an address.
-    browser.see(".chat-head .icon-button").await?;
-    browser.click(".chat-head .icon-button").await?;
+    browser.see(".chat-header .icon-button").await?;
+    browser.click(".chat-header .icon-button").await?;
     browser.choose("Rename").await?;
     browser.type_over("dialog [name=title]", "<img src=x onerror=pwned=30>").await?;
     browser.choose("Save").await?;
     browser
         .until("document.querySelector('.list-body a[aria-current]')?.innerText === '<img src=x onerror=pwned=30>'")
         .await?;
-    site.stack.upstream.otherwise(|_| Script::error(&ApiError::invalid(HOSTILE.into(), None)));
+    site.stack.upstream.respond_with(|_| Script::error(&ApiError::invalid(HOSTILE.into(), None)));
     site.ask("And an error?").await?;
     browser.read("The model did not answer.").await?;
     browser.type_into(".search input", HOSTILE).await?;
@@ -60,7 +60,7 @@ async fn nothing_that_is_said_acts() -> anyhow::Result<()> {
     browser.type_into(".search input", "<b>no such thing</b>").await?;
     browser.read("Nothing found.").await?;
     browser.open("/c/%3Cimg%20src%3Dx%20onerror%3Dpwned%3D31%3E").await?;
-    browser.read("There is no such conversation here.").await?;
+    browser.read("This conversation does not exist.").await?;
     browser.open("/register?code=%22%3E%3Cimg%20src%3Dx%20onerror%3Dpwned%3D32%3E").await?;
     browser.see("[name=inviteCode]").await?;
     site.stack.settled().await?;

@@ -83,7 +83,9 @@ impl Site {
         self.ask(question).await?;
         self.browser.until("location.pathname.startsWith('/c/')").await?;
         // What it cost is known from the record alone.
-        self.browser.until("document.querySelector('.turn:last-child .facts')?.innerText.includes('token')").await?;
+        self.browser
+            .until("document.querySelector('.turn:last-child .answer-details')?.innerText.includes('token')")
+            .await?;
         self.browser.path().await
     }
 

@@ -15,7 +15,7 @@ async fn an_answer_is_seen_while_it_is_written() -> anyhow::Result<()> {
     site.register("ann", &[]).await?;
     let gate = Gate::new();
     let held = gate.clone();
-    site.stack.upstream.otherwise(move |request| {
+    site.stack.upstream.respond_with(move |request| {
         answer(request, "First **bold** words.\n\n```rust\nfn main() {}\n```\n").after(4, Step::Wait(held.clone()))
     });
     site.ask("Tell me").await?;
@@ -27,7 +27,7 @@ async fn an_answer_is_seen_while_it_is_written() -> anyhow::Result<()> {
     browser.read("fn main() {}").await?;
     browser.see(".send[type=submit]").await?;
     assert_eq!(browser.text(&format!("{ANSWER} strong")).await?, "bold");
-    assert_eq!(browser.text(&format!("{ANSWER} .code-head span")).await?, "rust");
+    assert_eq!(browser.text(&format!("{ANSWER} .code-header span")).await?, "rust");
 
     // The list has it, with a title from the question.
     browser.until("document.querySelector('.list-body a[aria-current]')?.innerText === 'Tell me'").await?;
@@ -42,19 +42,19 @@ async fn stopping_keeps_what_has_come() -> anyhow::Result<()> {
     site.register("ann", &[]).await?;
     let gate = Gate::new();
     let held = gate.clone();
-    site.stack.upstream.next(stream_with(&["Half ", "an answer"], Step::Wait(held)));
+    site.stack.upstream.respond_next(stream_with(&["Half ", "an answer"], Step::Wait(held)));
     site.ask("Go on and on").await?;
     browser.read("Half an answer").await?;
     browser.click(".send.stop").await?;
-    browser.read("Stopped before the end.").await?;
+    browser.read("The answer was stopped before its end.").await?;
     browser.reload().await?;
     browser.read("Half an answer").await?;
-    browser.read("Stopped before the end.").await?;
+    browser.read("The answer was stopped before its end.").await?;
 
     // Tried again, the answer is whole, and what came first is still to be had.
     browser.choose("Try again").await?;
     browser.read("This is the answer.").await?;
-    browser.read("An earlier try, which broke off").await?;
+    browser.read("Earlier attempt (incomplete)").await?;
     browser.until("document.querySelectorAll('.turn').length === 1").await?;
     site.stack.settled().await?;
     browser.reload().await?;
@@ -69,21 +69,21 @@ async fn a_page_loaded_anew_in_mid_answer_shows_what_came_and_then_the_rest() ->
     let browser = &site.browser;
     site.register("ann", &[]).await?;
     let gate = Gate::new();
-    site.stack.upstream.next(stream_with(&["What had ", "come so far"], Step::Wait(gate.clone())));
+    site.stack.upstream.respond_next(stream_with(&["What had ", "come so far"], Step::Wait(gate.clone())));
     // The record is asynchronous: here it is so slow that the page has to wait for it.
     site.stack.recorders[0].process().pause();
     site.ask("Tell me slowly").await?;
     browser.read("What had come so far").await?;
-    browser.until("sessionStorage.getItem('stenograph.runs')?.includes('come so far')").await?;
+    browser.until("sessionStorage.getItem('stenograph.active-chats')?.includes('come so far')").await?;
     browser.reload().await?;
     browser.read("What had come so far").await?;
     browser.read("Tell me slowly").await?;
-    browser.read("The rest follows as soon as it is on the record.").await?;
+    browser.read("The rest will appear as soon as it is recorded.").await?;
     gate.open();
     site.stack.recorders[0].process().resume();
     browser.until("!document.querySelector('.note.waiting')").await?;
     browser.read("What had come so far").await?;
-    browser.until("document.querySelector('.turn .note') || document.querySelector('.turn .facts')").await?;
+    browser.until("document.querySelector('.turn .note') || document.querySelector('.turn .answer-details')").await?;
     site.stack.settled().await?;
     site.close().await
 }
@@ -94,23 +94,23 @@ async fn failures_say_so_and_can_be_tried_again() -> anyhow::Result<()> {
     let browser = &site.browser;
     site.register("ann", &[]).await?;
     // Refused as often as anyone may try.
-    site.stack.upstream.otherwise(|_| Script::error(&ApiError::invalid("not this question".into(), None)));
+    site.stack.upstream.respond_with(|_| Script::error(&ApiError::invalid("not this question".into(), None)));
     site.ask("Will you?").await?;
     browser.read("The model did not answer.").await?;
     browser.read("not this question").await?;
     // What the provider told is on the record, and still there when the page is loaded again.
     site.stack.settled().await?;
     browser.choose("Try again").await?;
-    browser.until("document.querySelectorAll('.earlier details').length === 1").await?;
-    site.stack.upstream.otherwise(|request| answer(request, "Now I do."));
+    browser.until("document.querySelectorAll('.previous-answers details').length === 1").await?;
+    site.stack.upstream.respond_with(|request| answer(request, "Now I do."));
     browser.see(".retry").await?;
     browser.choose("Try again").await?;
     browser.read("Now I do.").await?;
 
     // An upstream that breaks off leaves half an answer, shown as such.
-    site.stack.upstream.next(stream_with(&["Only ", "this much"], Step::Cut));
+    site.stack.upstream.respond_next(stream_with(&["Only ", "this much"], Step::Cut));
     site.ask("And then?").await?;
-    browser.read("The answer broke off before its end.").await?;
+    browser.read("The answer was cut off before its end.").await?;
     browser.read("Only this much").await?;
     site.stack.settled().await?;
     site.close().await

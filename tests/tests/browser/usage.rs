@@ -32,15 +32,15 @@ async fn settings_show_what_the_chats_used() -> anyhow::Result<()> {
     for question in ["one", "two", "three"] {
         site.converse(question).await?;
     }
-    site.stack.upstream.otherwise(|_| Script::error(&ApiError::invalid("no".into(), None)));
+    site.stack.upstream.respond_with(|_| Script::error(&ApiError::invalid("no".into(), None)));
     site.ask("and one that fails").await?;
     browser.read("The model did not answer.").await?;
-    site.stack.upstream.otherwise(|request| answer(request, "Yes."));
+    site.stack.upstream.respond_with(|request| answer(request, "Yes."));
     site.stack.settled().await?;
 
     browser.open("/settings").await?;
     has_calls(&site, 4).await?;
-    let served = site.stack.upstream.account();
+    let served = site.stack.upstream.served();
     assert_eq!(figure(&site, "calls").await?, 4);
     assert_eq!(figure(&site, "failures").await?, 1);
     assert_eq!(figure(&site, "tokens").await?, served.usage.total_tokens());
@@ -54,7 +54,7 @@ async fn settings_show_what_the_chats_used() -> anyhow::Result<()> {
         .await?;
     browser.type_into(".plot-frame", thirtyfour::Key::End + "").await?;
     browser
-        .until("document.querySelector('.tip:not([hidden])')?.innerText.match(/Answered\\s*3\\s*Failed\\s*1/)")
+        .until("document.querySelector('.tooltip:not([hidden])')?.innerText.match(/Successful\\s*3\\s*Failed\\s*1/)")
         .await?;
 
     browser.choose("Table").await?;
@@ -78,12 +78,12 @@ async fn an_admin_sees_everyone() -> anyhow::Result<()> {
     site.register("ann", &[]).await?;
     site.converse("by ann").await?;
     browser.open("/admin").await?;
-    browser.read("This is for administrators.").await?;
+    browser.read("Only administrators can see this page.").await?;
     site.log_out().await?;
 
     site.register("root", &["--admin"]).await?;
     site.converse("by root").await?;
-    site.stack.upstream.otherwise(|_| Script::error(&ApiError::invalid("never that".into(), None)));
+    site.stack.upstream.respond_with(|_| Script::error(&ApiError::invalid("never that".into(), None)));
     site.ask("fails").await?;
     browser.read("The model did not answer.").await?;
     site.stack.settled().await?;
@@ -94,14 +94,14 @@ async fn an_admin_sees_everyone() -> anyhow::Result<()> {
     browser.read("ann").await?;
     browser.open("/admin/failures").await?;
     browser.read("never that").await?;
-    browser.read("The provider refused").await?;
+    browser.read("The provider returned an error").await?;
 
     // An invite made here makes an account; then that is disabled here.
     browser.open("/admin/invites").await?;
     browser.choose("New invite").await?;
     browser.type_into("dialog [name=note]", "for bob").await?;
     browser.choose("Create the invite").await?;
-    let code = browser.text("[data-made=code]").await?;
+    let code = browser.text("[data-created=code]").await?;
     browser.choose("Done").await?;
     browser.read("for bob").await?;
     site.log_out().await?;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use tests::chaos::plan::{Broker, Journals};
+use tests::chaos::plan::{Broker, JournalSize};
 use tests::chaos::round::{Settings, round};
 
 /// A round that is a function of its seed, but for what processes do by themselves.
-async fn play(seed: u64, (broker, journals): (Broker, Journals), gateway: &[(&str, &str)]) -> anyhow::Result<()> {
+async fn play(seed: u64, (broker, journals): (Broker, JournalSize), gateway: &[(&str, &str)]) -> anyhow::Result<()> {
     let settings = Settings {
         seed,
         broker,
@@ -17,7 +17,7 @@ async fn play(seed: u64, (broker, journals): (Broker, Journals), gateway: &[(&st
         gateway: gateway.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
     };
     let report = round(&settings).await?;
-    assert!(report.tally.recorded > 0, "nothing was recorded, so nothing was shown: {report:?}");
+    assert!(report.counts.recorded > 0, "nothing was recorded, so nothing was shown: {report:?}");
     Ok(())
 }
 
@@ -25,8 +25,8 @@ async fn play(seed: u64, (broker, journals): (Broker, Journals), gateway: &[(&st
 #[tokio::test(flavor = "multi_thread")]
 async fn the_record_says_what_the_clients_saw() -> anyhow::Result<()> {
     for (seed, level) in [(11, "replicated"), (12, "synced"), (13, "journal")] {
-        play(seed, (Broker::Single, Journals::Large), &[("GATEWAY_DURABILITY", level)]).await?;
+        play(seed, (Broker::Single, JournalSize::Large), &[("GATEWAY_DURABILITY", level)]).await?;
     }
-    play(14, (Broker::Cluster, Journals::Large), &[]).await?;
-    play(15, (Broker::Single, Journals::Small), &[]).await
+    play(14, (Broker::Cluster, JournalSize::Large), &[]).await?;
+    play(15, (Broker::Single, JournalSize::Small), &[]).await
 }

@@ -21,7 +21,7 @@ use upstream::{TEXT, Upstream};
 
 /// What a client saw of one case.
 #[derive(Debug, Deserialize)]
-struct Saw {
+struct ClientReport {
     client: String,
     case: String,
     text: String,
@@ -116,7 +116,7 @@ async fn what_clients_saw_is_what_the_record_says() -> anyhow::Result<()> {
     let stack = Stack::with_gateway(&[]).await?;
     let ann = stack.user("ann").await?;
     let upstream = Arc::new(Upstream::default());
-    stack.upstream.otherwise(move |request| upstream.answer(request));
+    stack.upstream.respond_with(move |request| upstream.answer(request));
     let (mut saw, mut ran) = (Vec::new(), Vec::new());
     for (client, script, more) in CLIENTS {
         if installed.skipped.iter().any(|skipped| skipped == client) {
@@ -125,7 +125,8 @@ async fn what_clients_saw_is_what_the_record_says() -> anyhow::Result<()> {
         }
         let before = stack.upstream.chats().len();
         let said = run(installed.command(script), &stack, &ann).await.with_context(|| script.to_owned())?;
-        let lines: Vec<Saw> = said.lines().map(serde_json::from_str).collect::<Result<_, _>>().context(said.clone())?;
+        let lines: Vec<ClientReport> =
+            said.lines().map(serde_json::from_str).collect::<Result<_, _>>().context(said.clone())?;
         let mut cases: Vec<&str> = lines.iter().map(|saw| saw.case.as_str()).collect();
         let mut wanted: Vec<&str> = EVERYONE.iter().chain(more).copied().collect();
         cases.sort_unstable();
@@ -160,7 +161,7 @@ async fn use_chat_is_served_as_it_is() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let upstream = Arc::new(Upstream::default());
-    stack.upstream.otherwise(move |request| upstream.answer(request));
+    stack.upstream.respond_with(move |request| upstream.answer(request));
     print!("{}", run(installed.command("use-chat.mjs"), &stack, &ann).await?);
     let oracle = stack.settled().await?;
     assert_eq!(oracle.tables.conversations.len(), 1, "the thread is the conversation");
@@ -171,7 +172,7 @@ async fn use_chat_is_served_as_it_is() -> anyhow::Result<()> {
 }
 
 /// What the client saw of this case, against the record.
-fn check(saw: &Saw, oracle: &Oracle) -> anyhow::Result<()> {
+fn check(saw: &ClientReport, oracle: &Oracle) -> anyhow::Result<()> {
     let (states, fails, status) = expected(&saw.case);
     ensure!((saw.failed, saw.status) == (fails, status), "expected a failure: {fails}, of status {status:?}");
     match saw.case.as_str() {

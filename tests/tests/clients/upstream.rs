@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use harness::openai::ApiError;
-use harness::upstream::{Received, Script, Step};
+use harness::upstream::{ReceivedRequest, Script, Step};
 use http::header::{HeaderName, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ pub(crate) struct Upstream {
 
 impl Upstream {
     /// The answer to this request.
-    pub(crate) fn answer(&self, request: &Received) -> Script {
+    pub(crate) fn answer(&self, request: &ReceivedRequest) -> Script {
         let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
         let dialect = match request.path.as_str() {
             "/v1/messages" => DialectName::AnthropicMessages,

@@ -7,10 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use harness::openai::ApiError;
 use harness::services::Gateway;
-use harness::upstream::{Gate, Raw, Received, Script, Scripted, Step};
+use harness::upstream::{Gate, RawUpstream, ReceivedRequest, Script, ScriptedUpstream, Step};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
-use recorder::projection::chat::{Chat, Outcome};
+use recorder::projection::chat::{Chat, ChatOutcome};
 use serde_json::{Value, json};
 use shared::event::FailureStage;
 use tests::oracle::Oracle;
@@ -74,7 +74,7 @@ fn row<'a>(oracle: &'a Oracle, model: &str) -> &'a Chat {
 /// The stage, the type of the error, the status, and the number of attempts of a chat that failed.
 fn failure(oracle: &Oracle, model: &str) -> (FailureStage, Option<String>, Option<u16>, usize) {
     let ending = row(oracle, model).ending.as_ref().expect("it has ended");
-    let Outcome::Failed { stage, error } = &ending.outcome else { panic!("{model}: {:?}", ending.outcome) };
+    let ChatOutcome::Failed { stage, error } = &ending.outcome else { panic!("{model}: {:?}", ending.outcome) };
     let attempts: Vec<Value> = serde_json::from_str(ending.attempts.as_str()).expect("a list");
     (*stage, error.kind.clone(), error.status, attempts.len())
 }
@@ -86,24 +86,24 @@ fn answer(oracle: &Oracle, model: &str) -> Option<String> {
 }
 
 fn is_completed(oracle: &Oracle, model: &str) -> bool {
-    matches!(row(oracle, model).ending.as_ref().expect("it has ended").outcome, Outcome::Completed)
+    matches!(row(oracle, model).ending.as_ref().expect("it has ended").outcome, ChatOutcome::Completed)
 }
 
 #[tokio::test]
 async fn before_the_head_each_has_its_own_error() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
-    let scripted = Scripted::start().await?;
+    let scripted = ScriptedUpstream::start().await?;
     let limited = ApiError::rate_limited();
     let unwell = r#"{"error":{"message":"unwell","type":"server_error"}}"#;
     let refusal = limited.clone();
-    scripted.otherwise(move |request: &Received| match model_of(&request.body).as_str() {
+    scripted.respond_with(move |request: &ReceivedRequest| match model_of(&request.body).as_str() {
         "limited" => Script::error(&refusal).header(RETRY_AFTER, "3600"),
         "unwell" => Script::json(StatusCode::INTERNAL_SERVER_ERROR, unwell),
         "closes" => Script::new(StatusCode::OK).before(Step::Cut),
         _ => Script::new(StatusCode::OK).before(Step::Hang),
     });
-    let raw = Raw::start(|body| match model_of(body).as_str() {
+    let raw = RawUpstream::start(|body| match model_of(body).as_str() {
         "closes-in-headers" => Bytes::from_static(b"HTTP/1.1 200 OK\r\ncontent-type: text/eve"),
         "no-http" => Bytes::from_static(b"220 smtp.example.com ESMTP ready\r\n"),
         _ => Bytes::from((0..4096_u32).map(|n| (n * 7919 % 251) as u8).collect::<Vec<_>>()),
@@ -160,11 +160,11 @@ async fn before_the_head_each_has_its_own_error() -> anyhow::Result<()> {
 async fn within_an_answer_what_breaks_off_breaks_off_and_its_part_is_kept() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
-    let scripted = Scripted::start().await?;
+    let scripted = ScriptedUpstream::start().await?;
     let gate = Gate::new();
     let silent = gate.clone();
-    scripted.otherwise(move |_| Script::stream([PIECE]).after(1, Step::Wait(silent.clone())).after(1, Step::Hang));
-    let raw = Raw::start(|body| {
+    scripted.respond_with(move |_| Script::stream([PIECE]).after(1, Step::Wait(silent.clone())).after(1, Step::Hang));
+    let raw = RawUpstream::start(|body| {
         let chunk = format!("{HEAD}{:x}\r\n{PIECE}\r\n", PIECE.len());
         match model_of(body).as_str() {
             "no-last-chunk" => chunk.into(),
@@ -202,14 +202,14 @@ async fn within_an_answer_what_breaks_off_breaks_off_and_its_part_is_kept() -> a
 async fn much_at_once_and_little_for_long_pass_and_are_recorded() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
-    let scripted = Scripted::start().await?;
+    let scripted = ScriptedUpstream::start().await?;
     let text = "0123456789abcdef".repeat(1 << 16);
     let large = format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n");
     // What a 20-minute stream of a chunk every 50 ms has in it.
     let tiny: Arc<Vec<String>> = Arc::new((0..24_000).map(|n| PIECE.replace("half", &format!("{n} "))).collect());
     let said: String = (0..24_000).fold(String::new(), |said, n| said + &*format!("{n} "));
     let (one, many) = (large.clone(), Arc::clone(&tiny));
-    scripted.otherwise(move |request: &Received| match model_of(&request.body).as_str() {
+    scripted.respond_with(move |request: &ReceivedRequest| match model_of(&request.body).as_str() {
         "large" => Script::stream([one.clone(), END.to_owned()]),
         _ => Script::stream(many.iter().cloned().chain([END.to_owned()])),
     });
@@ -232,11 +232,11 @@ async fn much_at_once_and_little_for_long_pass_and_are_recorded() -> anyhow::Res
 async fn garbage_in_a_stream_passes_and_is_noted() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
-    let scripted = Scripted::start().await?;
+    let scripted = ScriptedUpstream::start().await?;
     let noise: Vec<u8> = (0..50_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let among = [PIECE.as_bytes(), b"data: ", &noise, b"\n\n", END.as_bytes()].concat();
     let (only, between) = (noise.clone(), among.clone());
-    scripted.otherwise(move |request: &Received| match model_of(&request.body).as_str() {
+    scripted.respond_with(move |request: &ReceivedRequest| match model_of(&request.body).as_str() {
         "only-garbage" => Script::stream([only.clone()]),
         "garbage-between" => Script::stream([between.clone()]),
         _ => Script {
@@ -274,7 +274,7 @@ async fn garbage_in_a_stream_passes_and_is_noted() -> anyhow::Result<()> {
 async fn an_answer_without_a_body_is_on_the_record_for_what_it_is() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
-    let raw = Raw::start(|body| {
+    let raw = RawUpstream::start(|body| {
         let model = model_of(body);
         let status = model.trim_start_matches("s");
         let length = if status == "204" { "" } else { "content-length: 0\r\n" };
@@ -312,9 +312,9 @@ async fn an_answer_without_a_body_is_on_the_record_for_what_it_is() -> anyhow::R
 async fn a_redirect_leads_no_client_past_the_gateway() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
-    let scripted = Scripted::start().await?;
+    let scripted = ScriptedUpstream::start().await?;
     let away = |status| Script::new(status).header(LOCATION, "http://127.0.0.1:9/v1/away");
-    scripted.otherwise(move |request: &Received| match model_of(&request.body).as_str() {
+    scripted.respond_with(move |request: &ReceivedRequest| match model_of(&request.body).as_str() {
         "moved" => away(StatusCode::PERMANENT_REDIRECT),
         "found" => away(StatusCode::FOUND),
         "made" => Script::stream([PIECE, END]).header(LOCATION, "/v1/made"),
@@ -334,8 +334,10 @@ async fn a_redirect_leads_no_client_past_the_gateway() -> anyhow::Result<()> {
     assert!(read(response).await.1);
 
     // What is no chat goes no other way.
-    let raw = Raw::start(|_| Bytes::from_static(b"HTTP/1.1 302 Found\r\nlocation: /away\r\ncontent-length: 0\r\n\r\n"))
-        .await?;
+    let raw = RawUpstream::start(|_| {
+        Bytes::from_static(b"HTTP/1.1 302 Found\r\nlocation: /away\r\ncontent-length: 0\r\n\r\n")
+    })
+    .await?;
     let dir = tempfile::tempdir()?;
     let provider = stack.another_gateway(|settings| {
         settings.instance = "gateway-3".into();

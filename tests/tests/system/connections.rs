@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use harness::services::Gateway;
-use harness::upstream::{Gate, Script, Scripted, Step};
+use harness::upstream::{Gate, Script, ScriptedUpstream, Step};
 use http::Version;
 use serde_json::{Value, json};
 use tests::stack::{MODEL, Stack, User, streamed_text};
@@ -12,15 +12,15 @@ use tests::stack::{MODEL, Stack, User, streamed_text};
 const PIECE: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"half\"}}]}\n\n";
 
 /// An upstream over TLS, as `localhost`, with HTTP/2 for those who offer it; and the certificate to be trusted, in PEM.
-async fn start_tls() -> anyhow::Result<(Scripted, String)> {
+async fn start_tls() -> anyhow::Result<(ScriptedUpstream, String)> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-    let upstream = Scripted::start_tls(made.cert.der().clone(), key.into()).await?;
+    let upstream = ScriptedUpstream::start_tls(made.cert.der().clone(), key.into()).await?;
     Ok((upstream, made.cert.pem()))
 }
 
 /// A gateway whose provider is over TLS.
-async fn over_tls(stack: &Stack) -> anyhow::Result<(Gateway, Scripted, tempfile::TempDir)> {
+async fn over_tls(stack: &Stack) -> anyhow::Result<(Gateway, ScriptedUpstream, tempfile::TempDir)> {
     let (upstream, certificate) = start_tls().await?;
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("ca.pem");
@@ -48,7 +48,7 @@ async fn http_2_where_it_is_offered_and_many_chats_share_a_connection() -> anyho
     let (gateway, upstream, _dir) = over_tls(&stack).await?;
     let gate = Gate::new();
     let script = Script::stream([PIECE, "data: [DONE]\n\n"]).after(1, Step::Wait(gate.clone()));
-    upstream.otherwise(move |_| script.clone());
+    upstream.respond_with(move |_| script.clone());
     let answers = try_join_all((0..20).map(|_| chat(&gateway, &ann))).await?;
     gate.reached(20).await;
     assert_eq!(upstream.connections(), 1, "all of them are under way at once");
@@ -69,12 +69,12 @@ async fn over_http_2_too_what_breaks_off_breaks_off_for_the_client() -> anyhow::
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let (gateway, upstream, _dir) = over_tls(&stack).await?;
-    upstream.next(Script::stream([PIECE]).after(1, Step::Cut));
+    upstream.respond_next(Script::stream([PIECE]).after(1, Step::Cut));
     let response = chat(&gateway, &ann).await?;
     assert_eq!(response.status(), 200);
     assert!(response.bytes().await.is_err(), "a clean end would look like success");
     // A client that leaves lets go of its exchange, and of no other.
-    upstream.next(Script::stream([PIECE]).after(1, Step::Hang));
+    upstream.respond_next(Script::stream([PIECE]).after(1, Step::Hang));
     let mut left = chat(&gateway, &ann).await?;
     assert!(left.chunk().await?.is_some());
     drop(left);
@@ -122,18 +122,18 @@ async fn upstreams_that_hang_are_left() -> anyhow::Result<()> {
     let ann = stack.user("ann").await?;
 
     // Before the head: tried again, within bounds.
-    stack.upstream.otherwise(|_| Script::new(http::StatusCode::OK).before(Step::Hang));
+    stack.upstream.respond_with(|_| Script::new(http::StatusCode::OK).before(Step::Hang));
     let response = stack.chat(&ann, "x").send().await?;
     assert_eq!(response.status(), 504);
     assert_eq!(response.json::<Value>().await?["error"]["code"], "upstream_head_timeout");
 
     // In mid-stream.
-    stack.upstream.otherwise(|_| Script::stream([PIECE]).after(1, Step::Hang));
+    stack.upstream.respond_with(|_| Script::stream([PIECE]).after(1, Step::Hang));
     let response = stack.chat(&ann, "x").send().await?;
     assert!(response.bytes().await.is_err());
 
     // Never silent for long, and never done.
-    stack.upstream.otherwise(|_| Script::stream([PIECE; 1000]).paced(Duration::from_millis(300)));
+    stack.upstream.respond_with(|_| Script::stream([PIECE; 1000]).paced(Duration::from_millis(300)));
     let response = stack.chat(&ann, "x").send().await?;
     assert!(response.bytes().await.is_err());
 

@@ -28,7 +28,7 @@ async fn an_id_leads_its_user_back_and_nobody_else() -> anyhow::Result<()> {
 
     let oracle = stack.settled().await?;
     assert_eq!(oracle.tables.conversations.len(), 1);
-    assert_eq!(oracle.tables.conversations.values().next().unwrap().tally.messages, 4);
+    assert_eq!(oracle.tables.conversations.values().next().unwrap().totals.messages, 4);
     Ok(())
 }
 

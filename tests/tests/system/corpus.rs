@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use harness::upstream::{Received, Script, Step};
+use harness::upstream::{ReceivedRequest, Script, Step};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use recorder::projection::chat::Chat;
-use recorder::projection::pg_value::Json;
+use recorder::projection::pg_value::PgJson;
 use serde_json::{Value, json};
 use shared::usage::UsageSource;
 use tests::oracle::Oracle;
@@ -113,7 +113,7 @@ fn differences(oracle: &Oracle, chat: &Chat, exchange: &Exchange) -> Vec<String>
     if let Some(message) = message {
         compare("finish reason", expected["finish_reason"].as_str(), message.finish_reason.as_deref());
     }
-    let calls = message.and_then(|message| message.tool_calls.as_ref()).map_or("[]", Json::as_str);
+    let calls = message.and_then(|message| message.tool_calls.as_ref()).map_or("[]", PgJson::as_str);
     let word = |call: &Value, name: &str| call[name].as_str().unwrap_or_default().to_owned();
     let words = |calls: &Value| -> Vec<_> {
         let calls = calls.as_array().into_iter().flatten();
@@ -148,7 +148,7 @@ async fn recorded_exchanges_pass_and_are_recorded() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let served = Arc::clone(&exchanges);
-    stack.upstream.otherwise(move |request: &Received| {
+    stack.upstream.respond_with(move |request: &ReceivedRequest| {
         let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
         let exchange = body["model"].as_str().and_then(|model| served.get(model));
         exchange.map_or_else(|| Script::new(StatusCode::NOT_FOUND), script)

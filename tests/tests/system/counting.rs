@@ -19,7 +19,7 @@ async fn count(chats: usize, at_once: usize) -> anyhow::Result<()> {
         (calls + day.api_calls, ok + day.successful_calls, tokens + day.total_tokens)
     });
     let chats = i64::try_from(chats)?;
-    assert_eq!(counts, (chats, chats, i64::try_from(stack.upstream.account().usage.total_tokens())?));
+    assert_eq!(counts, (chats, chats, i64::try_from(stack.upstream.served().usage.total_tokens())?));
     Ok(())
 }
 

@@ -42,7 +42,7 @@ async fn completed(stack: &Stack) -> anyhow::Result<MessageCompleted> {
 async fn anthropic_messages_stream_and_are_recorded() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
-    stack.upstream.next(Script::stream(MESSAGE));
+    stack.upstream.respond_next(Script::stream(MESSAGE));
     let body = json!({"model": "claude", "max_tokens": 100, "stream": true, "system": "be brief",
                       "messages": [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]});
     let response = stack
@@ -82,7 +82,7 @@ async fn anthropic_messages_stream_and_are_recorded() -> anyhow::Result<()> {
 async fn responses_stream_and_are_recorded() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
-    stack.upstream.next(Script::stream(RESPONSE));
+    stack.upstream.respond_next(Script::stream(RESPONSE));
     let body = json!({"model": "gpt", "input": "hello", "stream": true, "previous_response_id": "resp_0"});
     let response = stack.post("/v1/responses").bearer_auth(&ann.token).json(&body).send().await?;
     assert_eq!(response.text().await?, RESPONSE.concat());
@@ -90,7 +90,7 @@ async fn responses_stream_and_are_recorded() -> anyhow::Result<()> {
     assert_eq!((sent.path.as_str(), &sent.body[..]), ("/v1/responses", &serde_json::to_vec(&body)?[..]));
 
     let document = r#"{"id":"resp_2","object":"response","model":"gpt","status":"completed","output":[{"type":"function_call","call_id":"c","name":"f","arguments":"{}"}],"usage":{"input_tokens":5,"output_tokens":2,"total_tokens":7}}"#;
-    stack.upstream.next(Script::json(StatusCode::OK, document));
+    stack.upstream.respond_next(Script::json(StatusCode::OK, document));
     let body = json!({"model": "gpt", "input": [{"type": "function_call_output", "call_id": "b", "output": "42"}]});
     let response = stack.post("/v1/responses").bearer_auth(&ann.token).json(&body).send().await?;
     assert_eq!(response.text().await?, document);
@@ -120,7 +120,7 @@ async fn nothing_waits_but_the_end_and_what_was_seen_is_recorded() -> anyhow::Re
         let ann = stack.user("ann").await?;
         let gate = Gate::new();
         let script = Script::stream(events.iter().copied()).after(events.len() - 1, Step::Wait(gate.clone()));
-        stack.upstream.next(script);
+        stack.upstream.respond_next(script);
         let mut response = stack.post(path).bearer_auth(&ann.token).json(&body).send().await?;
         let mut seen = Vec::new();
         let before: usize = events[..events.len() - 1].iter().map(|event| event.len()).sum();
@@ -158,7 +158,7 @@ async fn errors_have_the_shape_that_anthropics_clients_read() -> anyhow::Result<
     // What the upstream says passes as it is.
     let refusal = r#"{"type":"error","error":{"type":"overloaded_error","message":"busy"},"request_id":"req_1"}"#;
     let refused = Script::json(StatusCode::BAD_REQUEST, refusal);
-    stack.upstream.next(refused);
+    stack.upstream.respond_next(refused);
     let response = post(&ann.token, good).await?;
     assert_eq!(response.status(), 400);
     assert_eq!(response.text().await?, refusal);
@@ -195,7 +195,7 @@ async fn usage_that_nobody_reported_is_estimated_and_kept_apart() -> anyhow::Res
     let ann = stack.user("ann").await?;
     let chunk = r#"{"choices":[{"index":0,"delta":{"content":"Hello there"},"finish_reason":"stop"}]}"#;
     let stream = format!("data: {chunk}\n\ndata: [DONE]\n\n");
-    stack.upstream.next(Script::stream([stream.clone()]));
+    stack.upstream.respond_next(Script::stream([stream.clone()]));
     let response = stack.chat(&ann, "How are you?").send().await?;
     assert_eq!(response.text().await?, stream);
     assert_eq!(stack.upstream.chat(1).await.headers["accept-encoding"], "identity");

@@ -16,7 +16,7 @@ async fn published() -> anyhow::Result<(Stack, User)> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     stack.finished_chat(&ann, "question — é").await?;
-    stack.upstream.next(Script::error(&ApiError::invalid("no".into(), None)));
+    stack.upstream.respond_next(Script::error(&ApiError::invalid("no".into(), None)));
     assert_eq!(stack.chat(&ann, "one too many").send().await?.status(), 400);
     let body = json!({"title": "Woodchucks", "model": tests::stack::MODEL, "temperature": 0.5});
     let opened = stack.post("/api/conversations").bearer_auth(&ann.token).json(&body).send().await?;

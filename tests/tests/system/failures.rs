@@ -33,7 +33,7 @@ async fn an_unknown_model_is_what_the_upstream_says_of_it() -> anyhow::Result<()
     let ann = stack.user("ann").await?;
     let body = json!({"messages": [{"role": "user", "content": "x"}], "model": "no-such-model"});
     let refusal = harness::openai::ApiError::unknown_model("no-such-model");
-    stack.upstream.next(Script::error(&refusal));
+    stack.upstream.respond_next(Script::error(&refusal));
     let response = stack.post("/v1/chat/completions").bearer_auth(&ann.token).json(&body).send().await?;
     assert_eq!(response.status(), 404);
     assert_eq!(response.bytes().await?, refusal.body(), "byte for byte");
@@ -47,7 +47,7 @@ async fn an_answer_that_breaks_off_breaks_off_for_the_client_and_is_kept() -> an
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let piece = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"half\"}}]}\n\n";
-    stack.upstream.next(Script::stream([piece]).after(1, Step::Cut));
+    stack.upstream.respond_next(Script::stream([piece]).after(1, Step::Cut));
     let response = stack.chat(&ann, "x").send().await?;
     assert_eq!(response.status(), 200);
     assert!(response.bytes().await.is_err(), "a clean end would look like success");
@@ -77,7 +77,7 @@ async fn a_client_that_leaves_leaves_what_it_heard() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let piece = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"heard\"}}]}\n\n";
-    stack.upstream.next(Script::stream([piece]).after(1, Step::Hang));
+    stack.upstream.respond_next(Script::stream([piece]).after(1, Step::Hang));
     let mut response = stack.chat(&ann, "x").send().await?;
     assert!(response.chunk().await?.is_some());
     drop(response);

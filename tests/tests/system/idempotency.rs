@@ -28,7 +28,7 @@ async fn a_retry_is_the_same_chat_on_any_gateway() -> anyhow::Result<()> {
     };
     let gate = Gate::new();
     let piece = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"x\"}}]}\n\n";
-    stack.upstream.next(Script::stream([piece, "data: [DONE]\n\n"]).after(1, Step::Wait(gate.clone())));
+    stack.upstream.respond_next(Script::stream([piece, "data: [DONE]\n\n"]).after(1, Step::Wait(gate.clone())));
     let mut first = chat(&stack, &ann, "x", "k-1").send().await?;
     assert_eq!(first.status(), 200);
     let id = header(&first, "x-chat-id")?;
@@ -68,7 +68,7 @@ async fn a_retry_is_the_same_chat_on_any_gateway() -> anyhow::Result<()> {
 async fn a_chat_that_came_to_nothing_gives_its_key_back() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
-    stack.upstream.next(Script::json(http::StatusCode::BAD_REQUEST, r#"{"error":{"message":"no"}}"#));
+    stack.upstream.respond_next(Script::json(http::StatusCode::BAD_REQUEST, r#"{"error":{"message":"no"}}"#));
     assert_eq!(chat(&stack, &ann, "x", "k-1").send().await?.status(), 400);
     let again = chat(&stack, &ann, "x", "k-1").send().await?;
     assert_eq!(again.status(), 200);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use harness::services::Gateway;
 use harness::upstream::{Gate, Script, Step};
 use recorder::metrics::Metrics;
-use recorder::pipeline::orphans::{Orphans, Rules};
+use recorder::pipeline::orphans::{OrphanPolicy, OrphanReaper};
 use recorder::projection::tables::Table;
 use reqwest::Response;
 use serde_json::json;
@@ -45,7 +45,7 @@ async fn gateway(stack: &Stack, name: &str, disk: &str) -> anyhow::Result<Gatewa
 /// A chat that has said something and does not go on before the gate opens.
 async fn held(stack: &Stack, gateway: &Gateway, user: &User, gate: &Gate) -> anyhow::Result<(String, Response)> {
     let piece = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"half\"}}]}\n\n";
-    stack.upstream.next(Script::stream([piece, "data: [DONE]\n\n"]).after(1, Step::Wait(gate.clone())));
+    stack.upstream.respond_next(Script::stream([piece, "data: [DONE]\n\n"]).after(1, Step::Wait(gate.clone())));
     let body = json!({"model": MODEL, "stream": true, "messages": [{"role": "user", "content": "x"}]});
     let request =
         harness::http::client().post(gateway.url("/v1/chat/completions")).bearer_auth(&user.token).json(&body);
@@ -193,7 +193,8 @@ async fn chats_that_took_too_long_are_ended_only_where_the_ledger_has_caught_up(
     let hour = Duration::from_secs(3600);
     let client = recorder::source::connect(&stack.nats.url()).await?;
     let metrics = Arc::new(Metrics::register(&mut <_>::default()));
-    let mut orphans = Orphans::new(client, pool.clone(), metrics, Rules { grace: hour, longest_chat: 24 * hour });
+    let mut orphans =
+        OrphanReaper::new(client, pool.clone(), metrics, OrphanPolicy { grace: hour, longest_chat: 24 * hour });
     for _ in 0..3 {
         assert_eq!(look(&mut orphans).await?, 0, "the stream may have their ends");
     }
@@ -210,7 +211,7 @@ async fn chats_that_took_too_long_are_ended_only_where_the_ledger_has_caught_up(
 }
 
 /// Takes one look, as soon as the broker is there.
-async fn look(orphans: &mut Orphans) -> anyhow::Result<usize> {
+async fn look(orphans: &mut OrphanReaper) -> anyhow::Result<usize> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match orphans.step().await {

@@ -38,7 +38,7 @@ async fn a_drained_answer_is_on_the_record_to_its_end() -> anyhow::Result<()> {
     let ann = stack.user("ann").await?;
     let gate = Gate::new();
     let pieces = [piece("heard"), piece(" and not heard"), FINISH.to_owned(), "data: [DONE]\n\n".to_owned()];
-    stack.upstream.next(Script::stream(pieces).after(1, Step::Wait(gate.clone())));
+    stack.upstream.respond_next(Script::stream(pieces).after(1, Step::Wait(gate.clone())));
     begin_and_leave(&stack, &ann, "drain").await?;
     gate.open();
     assert_eq!(stack.upstream.chat(1).await.ended().await, Ending::Complete, "the upstream was read on");
@@ -63,7 +63,7 @@ async fn a_drain_is_bounded_in_time_and_number() -> anyhow::Result<()> {
     let settings = [("GATEWAY_ON_LEAVE", "drain"), ("GATEWAY_DRAIN_FOR", "1s"), ("GATEWAY_MAX_DRAINING", "1")];
     let stack = Stack::with_gateway(&settings).await?;
     let ann = stack.user("ann").await?;
-    stack.upstream.otherwise(|_| Script::stream([piece("heard")]).after(1, Step::Hang));
+    stack.upstream.respond_with(|_| Script::stream([piece("heard")]).after(1, Step::Hang));
     begin_and_leave(&stack, &ann, "drain").await?;
     begin_and_leave(&stack, &ann, "drain").await?;
     begin_and_leave(&stack, &ann, "cancel").await?;
@@ -88,7 +88,7 @@ async fn an_answer_that_has_not_begun_is_drained_too() -> anyhow::Result<()> {
     let ann = stack.user("ann").await?;
     let gate = Gate::new();
     let pieces = [piece("unheard"), FINISH.to_owned(), "data: [DONE]\n\n".to_owned()];
-    stack.upstream.next(Script::stream(pieces).before(Step::Wait(gate.clone())));
+    stack.upstream.respond_next(Script::stream(pieces).before(Step::Wait(gate.clone())));
     let request = stack.chat(&ann, "x").header("x-stenograph-on-leave", "drain").send();
     tokio::select! {
         response = request => anyhow::bail!("answered already: {response:?}"),
@@ -107,7 +107,7 @@ async fn closing_after_the_end_is_not_leaving() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let pieces = [piece("whole"), FINISH.to_owned(), "data: [DONE]\n\n".to_owned()];
-    stack.upstream.next(Script::stream(pieces).after(3, Step::Hang));
+    stack.upstream.respond_next(Script::stream(pieces).after(3, Step::Hang));
     let mut response = stack.chat(&ann, "x").send().await?;
     let mut seen = Vec::new();
     while !seen.ends_with(b"data: [DONE]\n\n") {
@@ -140,7 +140,7 @@ async fn silence_is_filled_with_comments_where_that_is_wanted() -> anyhow::Resul
     let (begin, rest) = half.split_at(10);
     let pieces = [piece("a"), begin.to_owned(), rest.to_owned(), "data: [DONE]\n\n".to_owned()];
     let script = Script::stream(pieces).after(0, Step::Pause(std::time::Duration::from_millis(700)));
-    stack.upstream.next(script.after(2, Step::Wait(gate.clone())));
+    stack.upstream.respond_next(script.after(2, Step::Wait(gate.clone())));
     let body = json!({"messages": [{"role": "user", "content": "x"}], "model": MODEL, "stream": true});
     let request = stack.post("/v1/chat/completions").bearer_auth(&ann.token).json(&body);
     let mut response = request.send().await?;

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use recorder::source::connect;
-use recorder::source::log::{Ending, Log, Span, Start};
+use recorder::source::log::{LogRange, LogReader, RangeEnd, RangeStart};
 use tests::stack::Stack;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use crate::oversized;
 
-async fn sequences(log: &mut Log) -> anyhow::Result<Vec<u64>> {
+async fn sequences(log: &mut LogReader) -> anyhow::Result<Vec<u64>> {
     let mut sequences = Vec::new();
     while let Some(delivery) = timeout(Duration::from_secs(10), log.next()).await?? {
         sequences.push(delivery.sequence());
@@ -19,8 +19,8 @@ async fn sequences(log: &mut Log) -> anyhow::Result<Vec<u64>> {
     Ok(sequences)
 }
 
-fn span(from: Start, to: Option<u64>) -> Span {
-    Span { from, to, subjects: Vec::new(), ending: Ending::Stop }
+fn span(from: RangeStart, to: Option<u64>) -> LogRange {
+    LogRange { from, to, subjects: Vec::new(), end: RangeEnd::Stop }
 }
 
 /// As it is in a cluster, where a consumer may come to a node that has not caught up.
@@ -30,7 +30,7 @@ async fn goes_on_where_its_consumer_knew_of_nothing_more() -> anyhow::Result<()>
     let ann = stack.user("ann").await?;
     stack.finished_chat(&ann, "one").await?;
     stack.settled().await?;
-    let mut log = Log::open(connect(&stack.nats.url()).await?, span(Start::Beginning, Some(4))).await?;
+    let mut log = LogReader::open(connect(&stack.nats.url()).await?, span(RangeStart::Beginning, Some(4))).await?;
     let first = [log.next().await?, log.next().await?].map(|delivery| delivery.map(|delivery| delivery.sequence()));
     assert_eq!(first, [Some(1), Some(2)]);
     assert_eq!(log.pending(), 0);
@@ -49,23 +49,23 @@ async fn ends_where_there_is_nothing_more_of_it() -> anyhow::Result<()> {
         stack.settled().await?;
     }
     let client = connect(&stack.nats.url()).await?;
-    let read = async |span: Span| sequences(&mut Log::open(client.clone(), span).await?).await;
-    assert_eq!(read(span(Start::Beginning, None)).await?, [1, 2, 3, 4, 5, 6]);
-    assert_eq!(read(span(Start::Sequence(3), Some(4))).await?, [3, 4]);
-    assert_eq!(read(span(Start::Sequence(7), None)).await?, [0; 0]);
-    assert_eq!(read(span(Start::Sequence(7), Some(100))).await?, [0; 0]);
-    assert_eq!(read(span(Start::Beginning, Some(100))).await?, [1, 2, 3, 4, 5, 6]);
-    assert_eq!(read(span(Start::Time(OffsetDateTime::now_utc() + Duration::from_secs(60)), None)).await?, [0; 0]);
-    let of_bob = Span { subjects: vec![format!("chats.*.{}", bob.id)], ..span(Start::Beginning, None) };
+    let read = async |span: LogRange| sequences(&mut LogReader::open(client.clone(), span).await?).await;
+    assert_eq!(read(span(RangeStart::Beginning, None)).await?, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(read(span(RangeStart::Sequence(3), Some(4))).await?, [3, 4]);
+    assert_eq!(read(span(RangeStart::Sequence(7), None)).await?, [0; 0]);
+    assert_eq!(read(span(RangeStart::Sequence(7), Some(100))).await?, [0; 0]);
+    assert_eq!(read(span(RangeStart::Beginning, Some(100))).await?, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(read(span(RangeStart::Time(OffsetDateTime::now_utc() + Duration::from_secs(60)), None)).await?, [0; 0]);
+    let of_bob = LogRange { subjects: vec![format!("chats.*.{}", bob.id)], ..span(RangeStart::Beginning, None) };
     assert_eq!(read(of_bob).await?, [1, 2]);
-    let of_nobody = Span { subjects: vec!["chats.*.nobody".to_owned()], ..span(Start::Beginning, None) };
+    let of_nobody = LogRange { subjects: vec!["chats.*.nobody".to_owned()], ..span(RangeStart::Beginning, None) };
     assert_eq!(read(of_nobody).await?, [0; 0]);
 
     let stream = jetstream::new(client.clone()).get_stream(shared::stream::NAME).await?;
     for sequence in [1, 5, 6] {
         stream.delete_message(sequence).await?;
     }
-    assert_eq!(read(span(Start::Beginning, None)).await?, [2, 3, 4]);
+    assert_eq!(read(span(RangeStart::Beginning, None)).await?, [2, 3, 4]);
     Ok(())
 }
 
@@ -80,12 +80,12 @@ async fn loses_nothing_that_was_not_waited_for() -> anyhow::Result<()> {
     oversized::publish_reference(&jetstream, &events[0]).await?;
     let bound = Duration::from_millis(1500);
     for last in [Some(3), None] {
-        let mut log = Log::open(connect(&stack.nats.url()).await?, span(Start::Sequence(3), last)).await?;
+        let mut log = LogReader::open(connect(&stack.nats.url()).await?, span(RangeStart::Sequence(3), last)).await?;
         assert!(timeout(bound, log.next()).await.is_err(), "there is no body yet");
         oversized::put_body(&jetstream, &events[0]).await?;
         let delivery = timeout(Duration::from_secs(30), log.next()).await??.expect("it was not read yet");
         assert_eq!(delivery.sequence(), 3);
-        assert_eq!(delivery.read()?.id(), events[0].id());
+        assert_eq!(delivery.decode()?.id(), events[0].id());
         assert!(sequences(&mut log).await?.is_empty());
         oversized::remove_body(&jetstream, &events[0]).await?;
     }

@@ -22,7 +22,7 @@ async fn streams_and_is_completely_recorded() -> anyhow::Result<()> {
     assert_eq!(sent["stream_options"]["include_usage"], true);
 
     stack.settled().await?;
-    let served = stack.upstream.account().usage;
+    let served = stack.upstream.served().usage;
     let pool = stack.database().await?;
     let usage = sqlx::query("SELECT * FROM usage_stats").fetch_one(&pool).await?;
     let day: time::Date = usage.get("date");

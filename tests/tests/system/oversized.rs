@@ -2,14 +2,14 @@
 
 use async_nats::jetstream;
 use shared::event::Event;
-use shared::large_body::{BUCKET, MOST_INLINE, Reference};
+use shared::large_body::{BUCKET, BodyReference, MAX_INLINE_BYTES};
 use tests::stack::Stack;
 
 use crate::rebuild::dump;
 
 /// Publishes an event with its body apart, whether or not the broker has it already.
 pub(crate) async fn publish_reference(jetstream: &jetstream::Context, event: &Event) -> anyhow::Result<()> {
-    let reference = Reference::to(&event.id().to_string(), &event.encode()?);
+    let reference = BodyReference::new(&event.id().to_string(), &event.encode()?);
     let mut headers = async_nats::HeaderMap::new();
     let envelope = shared::envelope::headers(event, "/gateway/large");
     let envelope = envelope.into_iter().filter(|(name, _)| *name != shared::envelope::MESSAGE_ID);
@@ -51,7 +51,7 @@ async fn a_body_of_ten_megabytes_is_recorded_completely_and_one_that_is_missing_
     let text = "0123456789abcdef".repeat(640 * 1024);
     let mut starts = events.iter().filter(|event| matches!(event, Event::ChatStarted(_)));
     let (first, second) = (large(starts.next().unwrap(), &text), large(starts.next().unwrap(), "missing"));
-    assert!(first.encode()?.len() > 10 << 20 && first.encode()?.len() > MOST_INLINE);
+    assert!(first.encode()?.len() > 10 << 20 && first.encode()?.len() > MAX_INLINE_BYTES);
 
     let jetstream = stack.jetstream().await?;
     put_body(&jetstream, &first).await?;
@@ -105,7 +105,7 @@ async fn a_body_that_was_recorded_and_then_lost_keeps_the_tables_from_being_made
     stack.settled().await?;
     stack.finished_chat(&ann, &text).await?;
     let events = stack.settled().await?.events;
-    let is_large = |event: &Event| event.encode().is_ok_and(|body| body.len() > MOST_INLINE);
+    let is_large = |event: &Event| event.encode().is_ok_and(|body| body.len() > MAX_INLINE_BYTES);
     let index = events.iter().position(is_large).expect("it is large");
     let (large, sequence) = (&events[index], index + 1);
     let (pool, jetstream) = (stack.database().await?, stack.jetstream().await?);

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use harness::servers::Postgres;
 use recorder::cursor::{IdCursor, TimeCursor};
-use recorder::reads::live::Place;
-use recorder::reads::messages::Order;
-use recorder::reads::usage::Group;
+use recorder::reads::live::LivePosition;
+use recorder::reads::messages::SortOrder;
+use recorder::reads::usage::UsageGroup;
 use recorder::reads::{chats, conversations, live, messages, usage};
 use recorder::store::{self, sessions, users};
 use secrecy::SecretString;
@@ -80,7 +80,7 @@ async fn a_search_goes_on_page_by_page_to_the_end() -> anyhow::Result<()> {
 async fn search(pool: &PgPool, words: &str, archived: Option<bool>) -> anyhow::Result<(usize, usize)> {
     let (user, mut before, mut found) = ("user 1".parse()?, TimeCursor::newest(), Vec::new());
     for pages in 1.. {
-        let wanted = conversations::Wanted { user: &user, archived, words: Some(words), before, limit: 100 };
+        let wanted = conversations::ConversationQuery { user: &user, archived, words: Some(words), before, limit: 100 };
         let page = conversations::page(pool, wanted).await?;
         found.extend(page.rows.into_iter().map(|row| (Reverse(row.last_message_at), row.conversation_id)));
         let Some(next) = page.next else {
@@ -102,16 +102,17 @@ async fn read_everything(pool: &PgPool) -> anyhow::Result<()> {
     for (words, archived) in
         [(None, Some(false)), (None, None), (Some("conversation 3"), None), (Some("not there"), Some(false))]
     {
-        let wanted = conversations::Wanted { user: &user, archived, words, before: newest, limit: 50 };
+        let wanted = conversations::ConversationQuery { user: &user, archived, words, before: newest, limit: 50 };
         let page = conversations::page(pool, wanted).await?;
         assert_eq!(page.rows.is_empty(), words == Some("not there"), "{words:?}");
     }
-    let wanted = conversations::Wanted { user: &user, archived: None, words: None, before: newest, limit: 1 };
+    let wanted =
+        conversations::ConversationQuery { user: &user, archived: None, words: None, before: newest, limit: 1 };
     let conversation = conversations::page(pool, wanted).await?.rows.remove(0);
     let id = ConversationId(conversation.conversation_id);
     assert!(conversations::by_id(pool, id).await?.is_some());
-    assert!(!conversations::has_change(pool, id, conversations::Change::Deleted).await?);
-    for (order, from) in [(Order::Ascending, IdCursor::first()), (Order::Descending, IdCursor::last())] {
+    assert!(!conversations::has_change(pool, id, conversations::ExpectedChange::Deleted).await?);
+    for (order, from) in [(SortOrder::Ascending, IdCursor::first()), (SortOrder::Descending, IdCursor::last())] {
         let (rows, _) = messages::page(pool, (id, "user 7"), order, from, 50).await?;
         assert!(!rows.is_empty());
         let ids: Vec<_> = rows.iter().map(|row| row.chat_id).collect();
@@ -122,7 +123,7 @@ async fn read_everything(pool: &PgPool) -> anyhow::Result<()> {
     {
         for (conversation, caller_user) in [(None, None), (Some(id), Some("u"))] {
             let from = OffsetDateTime::UNIX_EPOCH;
-            let filters = chats::Wanted {
+            let filters = chats::ChatQuery {
                 user: "user 7",
                 status,
                 model,
@@ -138,16 +139,19 @@ async fn read_everything(pool: &PgPool) -> anyhow::Result<()> {
     }
     assert!(!chats::failures(pool, newest, 50).await?.rows.is_empty());
     let starts: Vec<_> = (0..2).rev().map(|day| now - time::Duration::days(day + 1)).collect();
-    for (user, group) in
-        [(Some("user 7"), Group::None), (Some("user 7"), Group::Model), (None, Group::User), (None, Group::Model)]
-    {
-        usage::pieces(pool, user, (&starts, now), group).await?;
+    for (user, group) in [
+        (Some("user 7"), UsageGroup::None),
+        (Some("user 7"), UsageGroup::Model),
+        (None, UsageGroup::User),
+        (None, UsageGroup::Model),
+    ] {
+        usage::bucket_totals(pool, user, (&starts, now), group).await?;
     }
     assert!(!usage::days(pool, "user 7", now.date() - time::Duration::days(29)).await?.is_empty());
     let horizon = live::horizon(pool).await?;
-    let nowhere = Place { xid: 0, number: 0 };
-    live::changed(pool, &["user 7".to_owned()], (nowhere, horizon)).await?;
-    live::between(pool, "user 7", (nowhere, horizon), 500).await?;
+    let nowhere = LivePosition { xid: 0, number: 0 };
+    live::users_with_changes(pool, &["user 7".to_owned()], (nowhere, horizon)).await?;
+    live::changes_between(pool, "user 7", (nowhere, horizon), 500).await?;
     users::by_id(pool, "user 7").await?;
     sessions::knows_address(pool, "name 7", "192.0.2.1").await?;
     Ok(())

@@ -63,7 +63,7 @@ async fn asks(stack: &Stack, ann: &User) -> anyhow::Result<TcpStream> {
 async fn who_never_reads_is_let_go_of() -> anyhow::Result<()> {
     let stack = Stack::with_gateway(&[("GATEWAY_IDLE_TIMEOUT", "1s")]).await?;
     let ann = stack.user("ann").await?;
-    stack.upstream.otherwise(|_| without_end());
+    stack.upstream.respond_with(|_| without_end());
     let client = asks(&stack, &ann).await?;
     until_none_is_open(&stack).await?;
     let oracle = stack.settled().await?;
@@ -78,7 +78,7 @@ async fn who_never_reads_is_let_go_of() -> anyhow::Result<()> {
 async fn who_reads_slowly_is_served_for_as_long_as_an_answer_may_take() -> anyhow::Result<()> {
     let stack = Stack::with_gateway(&[("GATEWAY_IDLE_TIMEOUT", "2s"), ("GATEWAY_TOTAL_TIMEOUT", "5s")]).await?;
     let ann = stack.user("ann").await?;
-    stack.upstream.otherwise(|_| without_end());
+    stack.upstream.respond_with(|_| without_end());
     let mut client = asks(&stack, &ann).await?;
     let begun = Instant::now();
     let reading = tokio::task::spawn_blocking(move || {
@@ -149,7 +149,7 @@ async fn over_http_1_0_too_what_breaks_off_breaks_off() -> anyhow::Result<()> {
     for is_cut in [false, true] {
         let script =
             Script::stream([PIECE, "data: {\"choices\":[{\"index\":0,\"finish_reason\":\"stop\",\"delta\":{}}]}\n\n"]);
-        stack.upstream.next(if is_cut { script.after(1, Step::Cut) } else { script });
+        stack.upstream.respond_next(if is_cut { script.after(1, Step::Cut) } else { script });
         let (address, token) = (stack.gateway.address(), ann.token.clone());
         let read = tokio::task::spawn_blocking(move || {
             let mut client = connect(address)?;

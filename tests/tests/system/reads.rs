@@ -67,7 +67,7 @@ async fn what_was_chatted_is_what_is_shown() -> anyhow::Result<()> {
     assert_eq!(stack.read(&ann, "/api/chats?status=failed").await?["data"], json!([]));
 
     // Usage, in every shape: always the same sums.
-    let served = stack.upstream.account().usage.total_tokens();
+    let served = stack.upstream.served().usage.total_tokens();
     let profile = stack.read(&ann, "/api/users/me?zeros=true").await?;
     assert_eq!((profile["name"].as_str(), profile["id"].as_str()), (Some("ann"), Some(ann.id.as_str())));
     let days = profile["usageStats"].as_array().unwrap();

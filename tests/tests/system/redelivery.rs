@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use async_nats::jetstream;
-use recorder::policy::batch::Limits;
-use recorder::source::bodies::Bodies;
+use recorder::policy::batch::BatchLimits;
+use recorder::source::bodies::BodyFetcher;
 use recorder::source::{Source, connect};
 use tests::stack::{Stack, publish_again};
 use tokio::time::{Instant, timeout};
@@ -45,7 +45,7 @@ async fn of_the_end_before_the_start_gives_the_same_rows() -> anyhow::Result<()>
 }
 
 /// Gathering was given up half-way: what is at hand is the next batch, whether or not more comes. Closed, a recorder gives back
-/// at once what it gathered and did not record.
+/// at once what it deliveries and did not record.
 #[tokio::test]
 async fn waits_neither_for_more_events_nor_for_the_brokers_patience() -> anyhow::Result<()> {
     let mut stack = Stack::start().await?;
@@ -53,12 +53,13 @@ async fn waits_neither_for_more_events_nor_for_the_brokers_patience() -> anyhow:
     stack.recorders.pop().unwrap().terminate(Duration::from_secs(60)).await?;
     stack.finished_chat(&ann, "hello").await?;
     let client = connect(&stack.nats.url()).await?;
-    let mut source = Source::new(client.clone(), Limits { linger: Duration::from_secs(3600), ..Limits::default() });
+    let mut source =
+        Source::new(client.clone(), BatchLimits { linger: Duration::from_secs(3600), ..BatchLimits::default() });
     assert!(timeout(Duration::from_secs(2), source.next_full()).await.is_err(), "two events are no full batch");
-    let gathered = timeout(Duration::from_secs(5), source.next()).await??;
-    assert_eq!(gathered.open(&Bodies::new(client)).await.len(), 2);
+    let deliveries = timeout(Duration::from_secs(5), source.next()).await??;
+    assert_eq!(deliveries.fetch_and_decode(&BodyFetcher::new(client)).await.len(), 2);
 
-    source.close(Some(gathered)).await;
+    source.close(Some(deliveries)).await;
     let closed = Instant::now();
     stack.add_recorder().await?;
     assert_eq!(stack.settled().await?.tables.chats.len(), 1);

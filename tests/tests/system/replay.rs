@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use arrow_array::cast::AsArray as _;
 use arrow_array::{Array as _, RecordBatch};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use recorder::projection::sql_enum::Word as _;
+use recorder::projection::sql_enum::SqlEnum as _;
 use serde_json::Value;
 use tests::stack::Stack;
 
@@ -20,7 +20,9 @@ async fn recorded() -> anyhow::Result<(Stack, String)> {
     for n in 0..6 {
         stack.finished_chat(if n % 3 == 0 { &bob } else { &ann }, &format!("question {n} — é")).await?;
     }
-    stack.upstream.next(harness::upstream::Script::error(&harness::openai::ApiError::invalid("no".into(), None)));
+    stack
+        .upstream
+        .respond_next(harness::upstream::Script::error(&harness::openai::ApiError::invalid("no".into(), None)));
     assert_eq!(stack.chat(&ann, "one too many").send().await?.status(), 400);
     stack.settled().await?;
     stack.publish_everything_again().await?;
@@ -137,7 +139,7 @@ async fn as_parquet_with_the_rows_of_the_tables() -> anyhow::Result<()> {
         tables.messages.values().map(|row| (row.message_id.to_string(), row.content.clone())).collect();
     assert_eq!(contents, expected);
     let statuses: BTreeSet<_> = column(&messages, "message_id", "status")?.into_values().collect();
-    assert!(statuses.iter().all(|word| recorder::projection::message::MessageStatus::from_word(word).is_some()));
+    assert!(statuses.iter().all(|word| recorder::projection::message::MessageStatus::from_sql(word).is_some()));
     assert!(!output.join("unfinished").exists());
 
     // Every column of the tables is there under its name, but for those that only serve the projection.

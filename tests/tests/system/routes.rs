@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use harness::openai::ApiError;
 use harness::services::Gateway;
-use harness::upstream::{Gate, Script, Scripted, Step};
+use harness::upstream::{Gate, Script, ScriptedUpstream, Step};
 use http::StatusCode;
 use http::header::{HeaderName, RETRY_AFTER};
 use rustix::process::Signal;
@@ -21,8 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A gateway with a routes file, and two upstreams that it knows as `first` and `second`.
 struct Routed {
     stack: Stack,
-    first: Scripted,
-    second: Scripted,
+    first: ScriptedUpstream,
+    second: ScriptedUpstream,
     gateway: Gateway,
     file: PathBuf,
     ann: User,
@@ -31,7 +31,8 @@ struct Routed {
 
 impl Routed {
     async fn start(routes: &str) -> anyhow::Result<Self> {
-        let (stack, first, second) = (Stack::start().await?, Scripted::start().await?, Scripted::start().await?);
+        let (stack, first, second) =
+            (Stack::start().await?, ScriptedUpstream::start().await?, ScriptedUpstream::start().await?);
         let dir = tempfile::tempdir()?;
         let file = dir.path().join("routes.toml");
         std::fs::write(&file, text(&first, &second, routes))?;
@@ -79,7 +80,7 @@ fn endings(oracle: &Oracle) -> impl Iterator<Item = &[Attempt]> {
     })
 }
 
-fn text(first: &Scripted, second: &Scripted, routes: &str) -> String {
+fn text(first: &ScriptedUpstream, second: &ScriptedUpstream, routes: &str) -> String {
     format!(
         "[upstreams.first]\nbase_url = \"{}\"\nkey_from = \"KEY_1\"\nlist_models = true\n\n\
          [upstreams.second]\nbase_url = \"{}\"\nkey_from = \"KEY_2\"\nheaders = {{ x-tenant = \"t-1\" }}\n\
@@ -102,7 +103,7 @@ fn unwell() -> Script {
 #[tokio::test]
 async fn where_one_upstream_fails_the_next_answers() -> anyhow::Result<()> {
     let routed = Routed::start(BOTH).await?;
-    routed.first.otherwise(|_| unwell());
+    routed.first.respond_with(|_| unwell());
     let response = routed.chat("m").await?;
     assert_eq!(response.status(), 200);
     assert!(!streamed_text(&response.text().await?).is_empty());
@@ -114,10 +115,10 @@ async fn where_one_upstream_fails_the_next_answers() -> anyhow::Result<()> {
 async fn a_short_wait_is_waited_and_a_broken_connection_tried_again() -> anyhow::Result<()> {
     let routed = Routed::start(&BOTH.replace(", \"second\"", "")).await?;
     let limited = Script::error(&ApiError::rate_limited()).header(HeaderName::from_static("retry-after-ms"), "20");
-    routed.first.next(limited);
+    routed.first.respond_next(limited);
     assert_eq!(routed.chat("m").await?.text().await?.matches("[DONE]").count(), 1);
     assert_eq!(routed.attempts().await?, [tried("first", 429), tried("first", 200)]);
-    routed.first.next(Script::new(StatusCode::OK).before(Step::Cut));
+    routed.first.respond_next(Script::new(StatusCode::OK).before(Step::Cut));
     assert_eq!(routed.chat("m").await?.text().await?.matches("[DONE]").count(), 1);
     let oracle = routed.settled().await?;
     let last = endings(&oracle).last().unwrap();
@@ -129,10 +130,10 @@ async fn a_short_wait_is_waited_and_a_broken_connection_tried_again() -> anyhow:
 #[tokio::test]
 async fn where_everything_fails_the_client_gets_what_the_last_one_said() -> anyhow::Result<()> {
     let routed = Routed::start(BOTH).await?;
-    routed.first.otherwise(|_| unwell());
+    routed.first.respond_with(|_| unwell());
     let refusal = ApiError::rate_limited();
     let script = Script::error(&refusal).header(RETRY_AFTER, "3600");
-    routed.second.otherwise(move |_| script.clone());
+    routed.second.respond_with(move |_| script.clone());
     let begun = std::time::Instant::now();
     let response = routed.chat("m").await?;
     assert!(begun.elapsed() < Duration::from_secs(1800), "an hour is not waited");
@@ -182,7 +183,7 @@ async fn the_routes_are_read_again_and_streams_go_on() -> anyhow::Result<()> {
     let piece =
         |text: &str| format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n");
     let pieces = [piece("a"), piece("b"), "data: [DONE]\n\n".to_owned()];
-    routed.first.next(Script::stream(pieces).after(1, Step::Wait(gate.clone())));
+    routed.first.respond_next(Script::stream(pieces).after(1, Step::Wait(gate.clone())));
     let mut running = routed.chat("m").await?;
     assert!(running.chunk().await?.is_some());
 
@@ -218,7 +219,7 @@ async fn a_configuration_can_be_checked() -> anyhow::Result<()> {
     )?;
     let check = |text: &str| -> anyhow::Result<(Option<i32>, String)> {
         std::fs::write(&routes, text)?;
-        let output = std::process::Command::new(harness::program::ours("gateway")?)
+        let output = std::process::Command::new(harness::program::built("gateway")?)
             .arg("check-config")
             .env("TOKEN_KEYS_FILE", &keys)
             .env("CONVERSATION_KEYS", "1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8")

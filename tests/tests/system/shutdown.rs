@@ -13,7 +13,7 @@ async fn waits_for_the_running_chats() -> anyhow::Result<()> {
     let ann = stack.user("ann").await?;
     let gate = Gate::new();
     let held = gate.clone();
-    stack.upstream.otherwise(move |request| match ChatRequest::parse(&request.body) {
+    stack.upstream.respond_with(move |request| match ChatRequest::parse(&request.body) {
         Ok(chat) => Script::answer(&chat, &Answer::to(&chat, "slow but sure")).after(1, Step::Wait(held.clone())),
         Err(error) => Script::error(&error),
     });

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use harness::proxy::CuttingProxy;
+use harness::fault_proxy::FaultProxy;
 use sqlx::Row as _;
 use tests::stack::{Stack, User};
 use tokio::time::{Instant, sleep};
@@ -20,10 +20,10 @@ async fn chats(stack: &Stack, user: &User, count: usize) -> anyhow::Result<()> {
 }
 
 /// Restarts the recorder behind a proxy to its database.
-async fn behind_a_proxy_to_postgres(stack: &mut Stack) -> anyhow::Result<CuttingProxy> {
+async fn behind_a_proxy_to_postgres(stack: &mut Stack) -> anyhow::Result<FaultProxy> {
     let url: reqwest::Url = stack.recorder.database_url.parse()?;
     let server = format!("127.0.0.1:{}", url.port().unwrap_or_default()).parse()?;
-    let proxy = CuttingProxy::start(server).await?;
+    let proxy = FaultProxy::start(server).await?;
     for recorder in stack.recorders.drain(..) {
         recorder.terminate(PATIENCE).await?;
     }
@@ -94,7 +94,7 @@ async fn a_silent_connection_to_the_database_is_noticed() -> anyhow::Result<()> 
 async fn a_silent_connection_to_the_broker_is_noticed() -> anyhow::Result<()> {
     let mut stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
-    let proxy = CuttingProxy::start(stack.nats.address()).await?;
+    let proxy = FaultProxy::start(stack.nats.address()).await?;
     for recorder in stack.recorders.drain(..) {
         recorder.terminate(PATIENCE).await?;
     }

@@ -1,6 +1,6 @@
 //! Providers that refuse `stream_options`: the gateway takes back what only it asked for, and remembers.
 
-use harness::upstream::{Received, Script, answer};
+use harness::upstream::{ReceivedRequest, Script, answer};
 use http::StatusCode;
 use serde_json::{Value, json};
 use shared::event::{Attempt, Event};
@@ -8,11 +8,11 @@ use tests::stack::{MODEL, Stack, User, streamed_text};
 
 const REFUSAL: &str = r#"{"error":{"message":"Unrecognized request argument supplied: stream_options","type":"invalid_request_error","param":null,"code":null}}"#;
 
-fn names_stream_options(request: &Received) -> bool {
+fn names_stream_options(request: &ReceivedRequest) -> bool {
     serde_json::from_slice::<Value>(&request.body).is_ok_and(|body| body.get("stream_options").is_some())
 }
 
-fn refusing(request: &Received) -> Script {
+fn refusing(request: &ReceivedRequest) -> Script {
     match names_stream_options(request) {
         true => Script::json(StatusCode::BAD_REQUEST, REFUSAL),
         false => answer(request, "As you wish."),
@@ -46,7 +46,7 @@ async fn attempts(stack: &Stack) -> anyhow::Result<Vec<Vec<Option<u16>>>> {
 async fn what_the_gateway_added_is_taken_back_once_and_remembered() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
-    stack.upstream.otherwise(refusing);
+    stack.upstream.respond_with(refusing);
     for _ in 0..2 {
         let (status, text) = chat(&stack, &ann, &streamed()).await?;
         assert_eq!((status, streamed_text(&text).as_str()), (StatusCode::OK, "As you wish."));
@@ -67,25 +67,25 @@ async fn another_mistake_is_told_as_it_came_and_not_remembered() -> anyhow::Resu
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     // It repeats the request, and so names what it does not mind.
-    let echo = |request: &Received| {
+    let echo = |request: &ReceivedRequest| {
         let body = json!({"detail": [{"type": "missing", "input": String::from_utf8_lossy(&request.body)}]});
         Script::json(StatusCode::UNPROCESSABLE_ENTITY, body.to_string())
     };
-    stack.upstream.otherwise(echo);
+    stack.upstream.respond_with(echo);
     let (status, text) = chat(&stack, &ann, &streamed()).await?;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(!text.contains("stream_options"), "the answer to what the client sent: {text}");
 
     // One that is longer than what is looked through, one that is cut off, and one that has nothing to do with it.
     let long = format!(r#"{{"error":{{"message":"{}"}}}}"#, "too long ".repeat(30_000));
-    stack.upstream.next(Script::json(StatusCode::BAD_REQUEST, long.clone()));
+    stack.upstream.respond_next(Script::json(StatusCode::BAD_REQUEST, long.clone()));
     assert_eq!(chat(&stack, &ann, &streamed()).await?, (StatusCode::BAD_REQUEST, long));
     let pieces = ["half of ", "an error"].map(bytes::Bytes::from);
     let cut = Script::stream(pieces).after(2, harness::upstream::Step::Cut);
-    stack.upstream.next(Script { status: StatusCode::BAD_REQUEST, ..cut });
+    stack.upstream.respond_next(Script { status: StatusCode::BAD_REQUEST, ..cut });
     assert!(chat(&stack, &ann, &streamed()).await.is_err(), "what breaks off breaks off");
     let context = r#"{"error":{"message":"too many tokens","code":"context_length_exceeded"}}"#;
-    stack.upstream.next(Script::json(StatusCode::BAD_REQUEST, context));
+    stack.upstream.respond_next(Script::json(StatusCode::BAD_REQUEST, context));
     assert_eq!(chat(&stack, &ann, &streamed()).await?, (StatusCode::BAD_REQUEST, context.to_owned()));
 
     assert!(names_stream_options(stack.upstream.chats().last().unwrap()), "it is still asked");

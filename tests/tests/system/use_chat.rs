@@ -54,7 +54,7 @@ async fn the_end_waits_for_the_record_and_a_break_is_an_error() -> anyhow::Resul
     let ann = stack.user("ann").await?;
     let gate = Gate::new();
     let piece = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"half\"}}]}\n\n";
-    stack.upstream.next(Script::stream([piece]).after(1, Step::Wait(gate.clone())).after(2, Step::Cut));
+    stack.upstream.respond_next(Script::stream([piece]).after(1, Step::Wait(gate.clone())).after(2, Step::Cut));
     let request = stack.post("/api/chat").bearer_auth(&ann.token).json(&body("thread-1", "hi"));
     let mut response = request.send().await?;
     let mut text = String::new();

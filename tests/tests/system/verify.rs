@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use harness::proxy::CuttingProxy;
+use harness::fault_proxy::FaultProxy;
 use harness::servers::Postgres;
 use recorder::projection::tables::Table;
 use serde_json::{Value, json};
@@ -130,7 +130,7 @@ async fn finds_no_difference_while_chats_go_on() -> anyhow::Result<()> {
     stack.finished_chat(&ann, "first").await?;
     let url: reqwest::Url = stack.nats.url().parse()?;
     let broker = format!("127.0.0.1:{}", url.port().unwrap_or_default()).parse()?;
-    let proxy = CuttingProxy::start(broker).await?;
+    let proxy = FaultProxy::start(broker).await?;
     proxy.slow(Duration::from_millis(50));
     let mut late = stack.recorder.clone();
     late.nats_url = format!("nats://{}", proxy.address());

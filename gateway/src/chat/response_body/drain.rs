@@ -6,32 +6,37 @@ use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::state::{Client, Course, State};
-use crate::chat::open_chat::Ending;
+use super::state::{BodyPhase, BodyState, ClientPresence};
+use crate::chat::open_chat::ChatEnding;
 
-impl Course {
+impl BodyState {
     /// The client has left before the end.
-    pub(super) fn left(mut self: Box<Self>) {
-        match self.chat.place_to_drain() {
-            None => self.let_go(),
-            Some((drain_for, place)) => {
-                self.client = Client::HasLeft;
+    pub(super) fn client_disconnected(mut self: Box<Self>) {
+        match self.chat.acquire_drain() {
+            None => self.cancel_upstream(),
+            Some((drain_for, permit)) => {
+                self.client = ClientPresence::Disconnected;
                 let drains = self.chat.drains().clone();
                 let stop = drains.clone();
-                drains.spawn(async move { self.drain(drain_for, place, stop.stopped()).await });
+                drains.spawn(async move { self.drain(drain_for, permit, stop.stopped()).await });
             }
         }
     }
 
     /// What has come is all there will be.
-    fn let_go(&mut self) {
+    fn cancel_upstream(&mut self) {
         let (transcript, usage) = self.tap.take_transcript();
-        self.chat.end(Ending::ClientGone, transcript, usage).detach();
+        self.chat.end(ChatEnding::ClientGone, transcript, usage).detach();
     }
 
-    async fn drain(mut self: Box<Self>, bound: Duration, _place: OwnedSemaphorePermit, stop: impl Future<Output = ()>) {
+    async fn drain(
+        mut self: Box<Self>,
+        bound: Duration,
+        _permit: OwnedSemaphorePermit,
+        stop: impl Future<Output = ()>,
+    ) {
         let reading = poll_fn(|cx| {
-            while matches!(self.state, State::Streaming) {
+            while matches!(self.phase, BodyPhase::Streaming) {
                 if self.poll_streaming(cx).is_pending() {
                     return Poll::Pending;
                 }
@@ -44,14 +49,14 @@ impl Course {
             () = tokio::time::sleep(bound) => {}
             () = stop => {}
         }
-        let ended = match std::mem::replace(&mut self.state, State::Ended) {
-            State::Ending(ended, _) => ended,
+        let ended = match std::mem::replace(&mut self.phase, BodyPhase::Ended) {
+            BodyPhase::Ending(ended, _) => ended,
             _ => {
                 let (mut transcript, usage) = self.tap.take_transcript();
                 transcript.note("drain_cut_short");
-                self.chat.end(Ending::ClientGone, transcript, usage)
+                self.chat.end(ChatEnding::ClientGone, transcript, usage)
             }
         };
-        ended.line.log(ended.recorded.await);
+        ended.log_line.log(ended.pending.await);
     }
 }

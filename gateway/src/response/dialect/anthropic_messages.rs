@@ -11,13 +11,13 @@ use std::borrow::Cow;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::error_shape::{error_in, error_object, spoken};
-use super::json_values::each_value;
-use super::signal::Signal;
+use super::error_shape::{error_from_text, find_error, parse_error_member};
+use super::event_disposition::EventDisposition;
+use super::json_values::for_each_value;
 use crate::json::lenient::{Count, List, Members, Object, Text, compact};
-use crate::json::repair::righted;
-use crate::response::sse::{SseEvent, is_done};
-use crate::response::transcript::{Part, Transcript};
+use crate::json::repair::repair;
+use crate::response::sse::{SseEvent, is_done_data};
+use crate::response::transcript::{Transcript, TranscriptPart};
 
 /// How many fields of usage are kept.
 const MAX_USAGE_FIELDS: usize = 64;
@@ -30,11 +30,11 @@ const MAX_BLOCKS: usize = 4096;
 
 /// The fold of one answer.
 #[derive(Debug, Default)]
-pub struct Fold {
+pub struct MessagesFold {
     /// What it has come to so far.
     pub transcript: Transcript,
     /// The blocks that deltas go on with, by their index; the last of an index stands.
-    blocks: Vec<(u64, Block)>,
+    blocks: Vec<(u64, OpenBlock)>,
     /// Usage so far, field by field.
     usage: Vec<(String, Box<RawValue>)>,
     has_started: bool,
@@ -42,18 +42,18 @@ pub struct Fold {
 
 /// What a block is, as far as its deltas are concerned.
 #[derive(Debug)]
-enum Block {
+enum OpenBlock {
     /// Text, thinking, or something that says itself what its deltas are.
-    Spoken,
+    Text,
     /// A call of a client's tool, at this place.
-    Call(usize, Input),
+    Call(usize, ArgumentsSource),
     /// Something of a server tool's.
     Server,
 }
 
 /// Where a block stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Said {
+enum BlockSource {
     /// In a stream: its deltas are to come.
     Stream,
     /// In a document: it is whole.
@@ -62,7 +62,7 @@ enum Said {
 
 /// Where a call's arguments come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Input {
+enum ArgumentsSource {
     /// It was opened with none, or an empty object in a stream: deltas are to come.
     Empty,
     /// It was opened with all of them.
@@ -72,17 +72,17 @@ enum Input {
 }
 
 #[derive(Deserialize)]
-struct EventData<'a> {
+struct MessageEvent<'a> {
     #[serde(default, borrow, rename = "type")]
     kind: Text<'a>,
     #[serde(default)]
     index: Count,
     #[serde(default, borrow)]
-    message: Object<Message<'a>>,
+    message: Object<MessageObject<'a>>,
     #[serde(default, borrow)]
     content_block: Object<ContentBlock<'a>>,
     #[serde(default, borrow)]
-    delta: Object<Delta<'a>>,
+    delta: Object<BlockDelta<'a>>,
     #[serde(default, borrow)]
     usage: Option<&'a RawValue>,
     #[serde(default, borrow)]
@@ -90,7 +90,7 @@ struct EventData<'a> {
 }
 
 #[derive(Deserialize)]
-struct Message<'a> {
+struct MessageObject<'a> {
     #[serde(default, borrow, rename = "type")]
     kind: Text<'a>,
     #[serde(default, borrow)]
@@ -98,7 +98,7 @@ struct Message<'a> {
     #[serde(default, borrow)]
     model: Text<'a>,
     #[serde(default, borrow)]
-    content: Option<Content<'a>>,
+    content: Option<MessageContent<'a>>,
     #[serde(default, borrow)]
     stop_reason: Text<'a>,
     #[serde(default, borrow)]
@@ -106,12 +106,12 @@ struct Message<'a> {
 }
 
 /// A content: blocks, or a plain text from some.
-enum Content<'a> {
+enum MessageContent<'a> {
     Text(Cow<'a, str>),
     Blocks(List<Object<ContentBlock<'a>>>),
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for MessageContent<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let json = <&'a RawValue>::deserialize(deserializer)?.get();
         let read = if json.starts_with('"') {
@@ -141,7 +141,7 @@ struct ContentBlock<'a> {
 
 /// What is new in a block, or in the message.
 #[derive(Deserialize)]
-struct Delta<'a> {
+struct BlockDelta<'a> {
     #[serde(default, borrow)]
     text: Text<'a>,
     #[serde(default, borrow)]
@@ -154,40 +154,40 @@ struct Delta<'a> {
     usage: Option<&'a RawValue>,
 }
 
-impl Fold {
+impl MessagesFold {
     /// Folds one event of a stream.
-    pub fn event(&mut self, event: &SseEvent<'_>) -> Signal {
-        let Some(data) = event.data else { return Signal::Pass };
-        if is_done(data) {
+    pub fn fold_event(&mut self, event: &SseEvent<'_>) -> EventDisposition {
+        let Some(data) = event.data else { return EventDisposition::Forward };
+        if is_done_data(data) {
             // No part of this dialect, and no end to its clients; some proxies send it all the same.
             self.transcript.note("done_sent");
-            return if self.transcript.ended { Signal::End } else { Signal::Pass };
+            return if self.transcript.is_ended { EventDisposition::End } else { EventDisposition::Forward };
         }
-        let data_read = serde_json::from_slice::<EventData<'_>>(data);
+        let data_read = serde_json::from_slice::<MessageEvent<'_>>(data);
         let Ok(read) = data_read else {
-            if let Some((righted, note)) = righted(data) {
+            if let Some((repaired, note)) = repair(data) {
                 self.transcript.note(note);
-                return self.event(&SseEvent { data: Some(righted.as_bytes()), ..event.clone() });
+                return self.fold_event(&SseEvent { data: Some(repaired.as_bytes()), ..event.clone() });
             }
-            if event.name == "error" || error_in(data).is_some() {
-                self.transcript.fail(error_in(data).unwrap_or_else(|| spoken(data)));
-                return Signal::End;
+            if event.name == "error" || find_error(data).is_some() {
+                self.transcript.set_error(find_error(data).unwrap_or_else(|| error_from_text(data)));
+                return EventDisposition::End;
             }
             if event.name == "message_stop" {
-                self.transcript.ended = true;
-                return Signal::End;
+                self.transcript.is_ended = true;
+                return EventDisposition::End;
             }
             if !data.is_empty() {
                 self.transcript.note("unreadable_event");
             }
-            return Signal::Pass;
+            return EventDisposition::Forward;
         };
-        let kind = read.kind.filled().unwrap_or(event.name);
+        let kind = read.kind.non_empty().unwrap_or(event.name);
         match kind {
-            "message_start" => self.message_start(read.message.0, Said::Stream),
+            "message_start" => self.start_message(read.message.0, BlockSource::Stream),
             "content_block_start" => {
                 if let Some(block) = read.content_block.0 {
-                    self.open_block(read.index.0.unwrap_or(0), &block, Said::Stream);
+                    self.open_block(read.index.0.unwrap_or(0), &block, BlockSource::Stream);
                 }
             }
             "content_block_delta" => {
@@ -198,116 +198,119 @@ impl Fold {
             "message_delta" => {
                 let delta = read.delta.0;
                 let within = delta.as_ref().and_then(|delta| delta.usage);
-                self.overlay(read.usage.or(within));
-                if let Some(reason) = delta.as_ref().and_then(|delta| delta.stop_reason.filled()) {
-                    self.transcript.finish(reason);
+                self.overlay_usage(read.usage.or(within));
+                if let Some(reason) = delta.as_ref().and_then(|delta| delta.stop_reason.non_empty()) {
+                    self.transcript.set_finish_reason(reason);
                 }
             }
             "message_stop" => {
-                self.transcript.ended = true;
-                return Signal::End;
+                self.transcript.is_ended = true;
+                return EventDisposition::End;
             }
             "content_block_stop" | "ping" => {}
             _ => {
-                let error = read.error.and_then(error_object).or_else(|| error_in(data));
-                if let Some(error) = error.or_else(|| (kind == "error").then(|| spoken(data))) {
-                    self.transcript.fail(error);
-                    return Signal::End;
+                let error = read.error.and_then(parse_error_member).or_else(|| find_error(data));
+                if let Some(error) = error.or_else(|| (kind == "error").then(|| error_from_text(data))) {
+                    self.transcript.set_error(error);
+                    return EventDisposition::End;
                 }
                 self.transcript.note("unknown_event");
             }
         }
-        Signal::Pass
+        EventDisposition::Forward
     }
 
     /// Folds an answer that is one JSON document.
-    pub fn document(&mut self, body: &[u8]) {
-        each_value(body, |json| self.whole(json));
+    pub fn fold_document(&mut self, body: &[u8]) {
+        for_each_value(body, |json| self.fold_message(json));
     }
 
-    fn whole(&mut self, json: &[u8]) {
-        match serde_json::from_slice::<Message<'_>>(json) {
-            Ok(message) if message.kind.filled() != Some("error") && !is_error(&message, json) => {
-                self.message_start(Some(message), Said::Document);
+    fn fold_message(&mut self, json: &[u8]) {
+        match serde_json::from_slice::<MessageObject<'_>>(json) {
+            Ok(message) if message.kind.non_empty() != Some("error") && !is_error(&message, json) => {
+                self.start_message(Some(message), BlockSource::Document);
             }
-            Err(_) if let Some((righted, note)) = righted(json) => {
+            Err(_) if let Some((repaired, note)) = repair(json) => {
                 self.transcript.note(note);
-                self.whole(righted.as_bytes());
+                self.fold_message(repaired.as_bytes());
             }
-            _ => match error_in(json) {
-                Some(error) => self.transcript.fail(error),
+            _ => match find_error(json) {
+                Some(error) => self.transcript.set_error(error),
                 None => self.transcript.note("unreadable_document"),
             },
         }
     }
 
     /// What was kept apart until now goes into the transcript.
-    pub fn settle(&mut self) {
+    pub fn finish(&mut self) {
         if !self.usage.is_empty() {
             let members = self.usage.iter().map(|(name, value)| (name.as_str(), value.get()));
-            if let Ok(usage) = RawValue::from_string(Members::write(members)) {
-                self.transcript.report(&usage);
+            if let Ok(usage) = RawValue::from_string(Members::to_json(members)) {
+                self.transcript.set_usage(&usage);
             }
             self.usage.clear();
         }
     }
 
-    fn message_start(&mut self, message: Option<Message<'_>>, said: Said) {
+    fn start_message(&mut self, message: Option<MessageObject<'_>>, source: BlockSource) {
         let Some(message) = message else { return };
         if std::mem::replace(&mut self.has_started, true) {
             self.transcript.note("started_twice");
-            self.transcript.start_over();
+            self.transcript.clear_content();
             self.blocks.clear();
         }
-        self.transcript.identify(message.id.filled(), message.model.filled());
-        self.overlay(message.usage);
+        self.transcript.set_identity(message.id.non_empty(), message.model.non_empty());
+        self.overlay_usage(message.usage);
         if let Some(content) = message.content {
             match content {
-                Content::Text(text) => self.transcript.push(Part::Text, &text),
-                Content::Blocks(List(blocks)) => {
+                MessageContent::Text(text) => self.transcript.append(TranscriptPart::Text, &text),
+                MessageContent::Blocks(List(blocks)) => {
                     for (index, block) in (0..).zip(blocks) {
                         if let Some(block) = block.0 {
-                            self.open_block(index, &block, said);
+                            self.open_block(index, &block, source);
                         }
                     }
                 }
             }
         }
-        if let Some(reason) = message.stop_reason.filled() {
-            self.transcript.finish(reason);
+        if let Some(reason) = message.stop_reason.non_empty() {
+            self.transcript.set_finish_reason(reason);
         }
     }
 
-    fn open_block(&mut self, index: u64, block: &ContentBlock<'_>, said: Said) {
-        let kind = block.kind.filled().unwrap_or("text");
+    fn open_block(&mut self, index: u64, block: &ContentBlock<'_>, source: BlockSource) {
+        let kind = block.kind.non_empty().unwrap_or("text");
         let opened = match kind {
             "text" => {
-                self.transcript.push(Part::Text, block.text.filled().unwrap_or(""));
-                Block::Spoken
+                self.transcript.append(TranscriptPart::Text, block.text.non_empty().unwrap_or(""));
+                OpenBlock::Text
             }
             "thinking" => {
-                self.transcript.push(Part::Reasoning, block.thinking.filled().unwrap_or(""));
-                Block::Spoken
+                self.transcript.append(TranscriptPart::Reasoning, block.thinking.non_empty().unwrap_or(""));
+                OpenBlock::Text
             }
             "redacted_thinking" => {
                 self.transcript.note("redacted_thinking");
-                Block::Spoken
+                OpenBlock::Text
             }
             "tool_use" => {
-                let Some(place) = self.transcript.open_call() else { return };
-                self.transcript.name_call(place, block.id.filled(), block.name.filled());
-                let input = block.input.map(compact).filter(|input| match said {
-                    Said::Stream => !matches!(input.as_str(), "{}" | "null" | "\"\""),
-                    Said::Document => input != "null",
+                let Some(call_index) = self.transcript.open_tool_call() else { return };
+                self.transcript.name_tool_call(call_index, block.id.non_empty(), block.name.non_empty());
+                let input = block.input.map(compact).filter(|input| match source {
+                    BlockSource::Stream => !matches!(input.as_str(), "{}" | "null" | "\"\""),
+                    BlockSource::Document => input != "null",
                 });
-                self.transcript.push(Part::Arguments(place), input.as_deref().unwrap_or(""));
-                Block::Call(place, if input.is_some() { Input::Given } else { Input::Empty })
+                self.transcript.append(TranscriptPart::Arguments(call_index), input.as_deref().unwrap_or(""));
+                OpenBlock::Call(
+                    call_index,
+                    if input.is_some() { ArgumentsSource::Given } else { ArgumentsSource::Empty },
+                )
             }
             "server_tool_use" | "mcp_tool_use" => {
                 self.transcript.server_tool_calls += 1;
-                Block::Server
+                OpenBlock::Server
             }
-            _ => Block::Server,
+            _ => OpenBlock::Server,
         };
         if self.blocks.len() < MAX_BLOCKS {
             self.blocks.push((index, opened));
@@ -316,25 +319,26 @@ impl Fold {
         }
     }
 
-    fn block_delta(&mut self, index: u64, delta: &Delta<'_>) {
+    fn block_delta(&mut self, index: u64, delta: &BlockDelta<'_>) {
         match self.blocks.iter_mut().rfind(|(known, _)| *known == index) {
-            Some((_, Block::Server)) => return,
-            Some((_, Block::Call(place, input))) => {
-                let arguments = delta.partial_json.filled().unwrap_or("");
-                if !arguments.is_empty() && std::mem::replace(input, Input::Deltas) == Input::Given {
-                    self.transcript.forget_arguments(*place);
+            Some((_, OpenBlock::Server)) => return,
+            Some((_, OpenBlock::Call(call_index, input))) => {
+                let arguments = delta.partial_json.non_empty().unwrap_or("");
+                if !arguments.is_empty() && std::mem::replace(input, ArgumentsSource::Deltas) == ArgumentsSource::Given
+                {
+                    self.transcript.forget_arguments(*call_index);
                 }
-                self.transcript.push(Part::Arguments(*place), arguments);
+                self.transcript.append(TranscriptPart::Arguments(*call_index), arguments);
             }
-            Some((_, Block::Spoken)) => {}
+            Some((_, OpenBlock::Text)) => {}
             None => self.transcript.note("delta_without_block"),
         }
-        self.transcript.push(Part::Text, delta.text.filled().unwrap_or(""));
-        self.transcript.push(Part::Reasoning, delta.thinking.filled().unwrap_or(""));
+        self.transcript.append(TranscriptPart::Text, delta.text.non_empty().unwrap_or(""));
+        self.transcript.append(TranscriptPart::Reasoning, delta.thinking.non_empty().unwrap_or(""));
     }
 
     /// Lays these fields of usage over those before.
-    fn overlay(&mut self, usage: Option<&RawValue>) {
+    fn overlay_usage(&mut self, usage: Option<&RawValue>) {
         let Some(Ok(Members(fields))) = usage.map(|usage| serde_json::from_str::<Members<'_>>(usage.get())) else {
             return;
         };
@@ -354,6 +358,6 @@ fn is_kept(value: &RawValue) -> bool {
 }
 
 /// Whether a document is an error and not a message.
-fn is_error(message: &Message<'_>, json: &[u8]) -> bool {
-    message.content.is_none() && message.stop_reason.filled().is_none() && error_in(json).is_some()
+fn is_error(message: &MessageObject<'_>, json: &[u8]) -> bool {
+    message.content.is_none() && message.stop_reason.non_empty().is_none() && find_error(json).is_some()
 }

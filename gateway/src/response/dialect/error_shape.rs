@@ -7,25 +7,25 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use shared::event::ChatError;
 
-use crate::json::lenient::{Object, Text, words};
-use crate::json::repair::once_each;
-use crate::response::sse::SseReader;
+use crate::json::lenient::{Object, Text, text_or_json};
+use crate::json::repair::dedup_members;
+use crate::response::sse::SseParser;
 
 /// The longest error message that is kept: it has to fit into an event.
 const MAX_MESSAGE_BYTES: usize = 16 << 10;
 
 /// The longest error type or code that is kept.
-const MAX_WORD_BYTES: usize = 1024;
+const MAX_IDENTIFIER_BYTES: usize = 1024;
 
 /// Reads the body of an error status.
-pub fn error_body(status: u16, body: &[u8]) -> ChatError {
-    let mut error = error_in(body).or_else(|| error_event(body)).unwrap_or_else(|| spoken(body));
+pub fn parse_error_body(status: u16, body: &[u8]) -> ChatError {
+    let mut error = find_error(body).or_else(|| error_in_event_stream(body)).unwrap_or_else(|| error_from_text(body));
     error.status = Some(status);
     error
 }
 
 /// The error in a body or chunk, if there is one in any of the known shapes.
-pub(super) fn error_in(json: &[u8]) -> Option<ChatError> {
+pub(super) fn find_error(json: &[u8]) -> Option<ChatError> {
     #[derive(Deserialize)]
     struct Body<'a> {
         #[serde(default, borrow)]
@@ -34,96 +34,101 @@ pub(super) fn error_in(json: &[u8]) -> Option<ChatError> {
         detail: Option<&'a RawValue>,
         #[serde(default, borrow)]
         message: Text<'a>,
-        #[serde(default, rename = "type", deserialize_with = "words")]
+        #[serde(default, rename = "type", deserialize_with = "text_or_json")]
         kind: Option<String>,
-        #[serde(default, deserialize_with = "words")]
+        #[serde(default, deserialize_with = "text_or_json")]
         code: Option<String>,
         #[serde(default, borrow)]
         object: Text<'a>,
     }
     if let Ok([only]) = serde_json::from_slice::<[&RawValue; 1]>(json) {
-        return error_in(only.get().as_bytes());
+        return find_error(only.get().as_bytes());
     }
     let Ok(body) = serde_json::from_slice::<Body<'_>>(json) else {
-        return once_each(json).and_then(|once| error_in(once.as_bytes()));
+        return dedup_members(json).and_then(|json| find_error(json.as_bytes()));
     };
-    if let Some(error) = body.error.and_then(error_object) {
+    if let Some(error) = body.error.and_then(parse_error_member) {
         // xAI has the words in `error` and the code beside it.
-        let code = error.code.or_else(|| body.code.map(short));
+        let code = error.code.or_else(|| body.code.map(bounded_identifier));
         return Some(ChatError { code, ..error });
     }
     let message = match body.detail {
-        Some(detail) => plain(detail),
+        Some(detail) => text_of(detail),
         None => {
-            let says_error = body.object.filled() == Some("error") || body.kind.is_some() || body.code.is_some();
-            body.message.filled().filter(|_| says_error)?.to_owned()
+            let says_error = body.object.non_empty() == Some("error") || body.kind.is_some() || body.code.is_some();
+            body.message.non_empty().filter(|_| says_error)?.to_owned()
         }
     };
-    Some(ChatError { status: None, kind: body.kind.map(short), code: body.code.map(short), message: bounded(&message) })
+    Some(ChatError {
+        status: None,
+        kind: body.kind.map(bounded_identifier),
+        code: body.code.map(bounded_identifier),
+        message: bounded_message(&message),
+    })
 }
 
 /// The error in an `error` member: an object, or plain text. `null`, `false`, an empty text and an empty object are none.
-pub(super) fn error_object(raw: &RawValue) -> Option<ChatError> {
+pub(super) fn parse_error_member(raw: &RawValue) -> Option<ChatError> {
     #[derive(Deserialize)]
     struct ErrorObject<'a> {
         #[serde(default, borrow)]
         message: Option<&'a RawValue>,
-        #[serde(default, rename = "type", deserialize_with = "words")]
+        #[serde(default, rename = "type", deserialize_with = "text_or_json")]
         kind: Option<String>,
-        #[serde(default, deserialize_with = "words")]
+        #[serde(default, deserialize_with = "text_or_json")]
         code: Option<String>,
     }
     let Ok(Object(read)) = serde_json::from_str::<Object<ErrorObject<'_>>>(raw.get()) else {
-        return error_object(&RawValue::from_string(once_each(raw.get().as_bytes())?).ok()?);
+        return parse_error_member(&RawValue::from_string(dedup_members(raw.get().as_bytes())?).ok()?);
     };
     match read {
-        Some(ErrorObject { message: None, kind: None, code: None }) if is_empty(raw) => None,
+        Some(ErrorObject { message: None, kind: None, code: None }) if is_empty_object(raw) => None,
         Some(error) => Some(ChatError {
             status: None,
-            kind: error.kind.map(short),
-            code: error.code.map(short),
-            message: bounded(&error.message.map_or_else(|| raw.get().to_owned(), plain)),
+            kind: error.kind.map(bounded_identifier),
+            code: error.code.map(bounded_identifier),
+            message: bounded_message(&error.message.map_or_else(|| raw.get().to_owned(), text_of)),
         }),
-        None => Some(plain(raw))
+        None => Some(text_of(raw))
             .filter(|text| !matches!(text.as_str(), "" | "null" | "false"))
-            .map(|text| ChatError { message: bounded(&text), ..ChatError::default() }),
+            .map(|text| ChatError { message: bounded_message(&text), ..ChatError::default() }),
     }
 }
 
 /// An error that is nothing but words.
-pub(super) fn spoken(words: &[u8]) -> ChatError {
-    ChatError { message: bounded(String::from_utf8_lossy(words).trim()), ..ChatError::default() }
+pub(super) fn error_from_text(text_or_json: &[u8]) -> ChatError {
+    ChatError { message: bounded_message(String::from_utf8_lossy(text_or_json).trim()), ..ChatError::default() }
 }
 
 /// The error in the first event of an event stream.
-fn error_event(body: &[u8]) -> Option<ChatError> {
+fn error_in_event_stream(body: &[u8]) -> Option<ChatError> {
     let mut error = None;
-    let mut on = |event: crate::response::sse::SseEvent<'_>| {
-        error = event.data.and_then(error_in);
+    let mut on_event = |event: crate::response::sse::SseEvent<'_>| {
+        error = event.data.and_then(find_error);
         if error.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let mut reader = SseReader::default();
-    reader.feed(body, &mut on);
-    reader.finish(on);
+    let mut reader = SseParser::default();
+    reader.feed(body, &mut on_event);
+    reader.finish(on_event);
     error
 }
 
-fn is_empty(raw: &RawValue) -> bool {
+fn is_empty_object(raw: &RawValue) -> bool {
     raw.get().bytes().all(|byte| matches!(byte, b'{' | b'}') || byte.is_ascii_whitespace())
 }
 
 /// An error message that fits into an event.
-fn bounded(message: &str) -> String {
+fn bounded_message(message: &str) -> String {
     message[..message.floor_char_boundary(MAX_MESSAGE_BYTES)].to_owned()
 }
 
-fn short(mut word: String) -> String {
-    word.truncate(word.floor_char_boundary(MAX_WORD_BYTES));
-    word
+fn bounded_identifier(mut identifier: String) -> String {
+    identifier.truncate(identifier.floor_char_boundary(MAX_IDENTIFIER_BYTES));
+    identifier
 }
 
 /// A string as it is, anything else as its JSON.
-fn plain(raw: &RawValue) -> String {
+fn text_of(raw: &RawValue) -> String {
     serde_json::from_str(raw.get()).unwrap_or_else(|_| raw.get().to_owned())
 }
 
@@ -132,13 +137,13 @@ mod tests {
     use super::*;
 
     fn check(body: &str, kind: Option<&str>, code: Option<&str>, message: &str) {
-        let error = error_body(400, body.as_bytes());
+        let error = parse_error_body(400, body.as_bytes());
         assert_eq!((error.kind.as_deref(), error.code.as_deref()), (kind, code), "{body}");
         assert_eq!((error.status, error.message.as_str()), (Some(400), message), "{body}");
     }
 
     #[test]
-    fn every_shape_is_read() {
+    fn errors_of_every_shape_are_read() {
         check(r#"{"error":{"message":"m","type":"t","code":"c","param":null}}"#, Some("t"), Some("c"), "m");
         check(r#"{"error":{"message":"m","code":400,"metadata":{}}}"#, None, Some("400"), "m");
         check(r#"{"error":{"message":"m","type":"","code":null}}"#, None, None, "m");
@@ -159,19 +164,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_error_is_none() {
+    fn bodies_without_an_error_have_none() {
         for body in
             [r#"{"error":null}"#, r#"{"error":{}}"#, r#"{"error":false}"#, r#"{"error":""}"#, r#"{"message":"m"}"#]
         {
-            assert_eq!(error_in(body.as_bytes()), None, "{body}");
+            assert_eq!(find_error(body.as_bytes()), None, "{body}");
         }
     }
 
     #[test]
-    fn what_is_kept_is_bounded() {
+    fn messages_and_types_are_bounded() {
         let long = "é".repeat(100_000);
-        let error = error_body(500, format!(r#"{{"error":{{"message":"{long}","type":"{long}"}}}}"#).as_bytes());
+        let error = parse_error_body(500, format!(r#"{{"error":{{"message":"{long}","type":"{long}"}}}}"#).as_bytes());
         assert!(error.message.len() <= MAX_MESSAGE_BYTES);
-        assert!(error.kind.unwrap().len() <= MAX_WORD_BYTES);
+        assert!(error.kind.unwrap().len() <= MAX_IDENTIFIER_BYTES);
     }
 }

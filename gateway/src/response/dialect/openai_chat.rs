@@ -11,46 +11,46 @@
 //! - an error within the stream ends it: clients raise it and read no further; one on a choice they do not see, so that it
 //!   ends nothing.
 
-mod plain;
+mod chunk_template;
+mod plain_chunk;
 mod shape;
-mod template;
 
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::error_shape::{error_in, error_object, spoken};
-use super::json_values::each_value;
-use super::signal::Signal;
+use super::error_shape::{error_from_text, find_error, parse_error_member};
+use super::event_disposition::EventDisposition;
+use super::json_values::for_each_value;
 use crate::json::lenient::{Text, compact};
-use crate::json::repair::righted;
-use crate::response::sse::{SseEvent, is_done};
-use crate::response::transcript::{Part, Transcript};
-use plain::Plain;
-use shape::{Choice, Chunk, Content, Delta, FunctionDelta};
-use template::Template;
+use crate::json::repair::repair;
+use crate::response::sse::{SseEvent, is_done_data};
+use crate::response::transcript::{Transcript, TranscriptPart};
+use chunk_template::ChunkTemplate;
+use plain_chunk::PlainChunk;
+use shape::{ChatChunk, ChoiceDelta, ChunkChoice, DeltaContent, FunctionDelta};
 
 /// The fold of one answer.
 #[derive(Debug, Default)]
-pub struct Fold {
+pub struct ChatCompletionsFold {
     /// What it has come to so far.
     pub transcript: Transcript,
     /// The tool calls of choice 0.
-    calls: Calls,
+    calls: ToolCallIndexes,
     /// Those of the other choices.
-    other_calls: Vec<(u64, Calls)>,
+    other_calls: Vec<(u64, ToolCallIndexes)>,
     /// Where the usage came from that stands.
-    usage_place: Option<UsagePlace>,
+    usage_location: Option<UsageLocation>,
     /// What the chunks have in common.
-    template: Template,
+    template: ChunkTemplate,
 }
 
 /// The `index` that each tool call of a choice was opened with.
-type Calls = Vec<Option<u64>>;
+type ToolCallIndexes = Vec<Option<u64>>;
 
 /// Where usage is looked for; a later word goes before an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum UsagePlace {
+enum UsageLocation {
     Groq,
     Choice,
     Top,
@@ -58,230 +58,230 @@ enum UsagePlace {
 
 /// What a chunk says of a choice: what is new, or all of it. Some have both in one, and fill only the one that belongs there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Said {
+enum ContentForm {
     /// In a stream: `delta`, what is new.
     Delta,
     /// In a document: `message`, all of it.
-    Message,
+    Complete,
 }
 
-impl Fold {
+impl ChatCompletionsFold {
     /// Folds one event of a stream.
-    pub fn event(&mut self, event: &SseEvent<'_>) -> Signal {
-        let Some(data) = event.data else { return Signal::Pass };
-        if is_done(data) {
-            self.transcript.ended = true;
-            return Signal::End;
+    pub fn fold_event(&mut self, event: &SseEvent<'_>) -> EventDisposition {
+        let Some(data) = event.data else { return EventDisposition::Forward };
+        if is_done_data(data) {
+            self.transcript.is_ended = true;
+            return EventDisposition::End;
         }
-        if event.name == "error" && error_in(data).is_none() {
-            self.transcript.fail(spoken(data));
-            return Signal::End;
+        if event.name == "error" && find_error(data).is_none() {
+            self.transcript.set_error(error_from_text(data));
+            return EventDisposition::End;
         }
-        self.chunk(data, Said::Delta)
+        self.fold_chunk(data, ContentForm::Delta)
     }
 
     /// Folds an answer that is one JSON document, or several in a row.
-    pub fn document(&mut self, body: &[u8]) {
-        each_value(body, |json| {
-            self.chunk(json, Said::Message);
+    pub fn fold_document(&mut self, body: &[u8]) {
+        for_each_value(body, |json| {
+            self.fold_chunk(json, ContentForm::Complete);
         });
     }
 
-    fn chunk(&mut self, json: &[u8], said: Said) -> Signal {
-        if said == Said::Delta
+    fn fold_chunk(&mut self, json: &[u8], form: ContentForm) -> EventDisposition {
+        if form == ContentForm::Delta
             && let Some((part, text)) = self.template.text(json)
         {
-            self.transcript.push(part, &text);
-            return Signal::Pass;
+            self.transcript.append(part, &text);
+            return EventDisposition::Forward;
         }
         // Found to be UTF-8 once for the whole, not once for each string in it.
         let text = std::str::from_utf8(json);
-        if let (Ok(text), Said::Delta) = (text, said)
-            && let Some(plain) = Plain::read(text)
+        if let (Ok(text), ContentForm::Delta) = (text, form)
+            && let Some(plain) = PlainChunk::read(text)
         {
-            self.plain(&plain);
+            self.fold_plain_chunk(&plain);
             self.template.learn(text, &plain);
-            return Signal::Pass;
+            return EventDisposition::Forward;
         }
-        self.chunk_of_any_kind(json, text.ok(), said)
+        self.fold_any_chunk(json, text.ok(), form)
     }
 
     /// A chunk that is what most are.
-    fn plain(&mut self, chunk: &Plain<'_>) {
+    fn fold_plain_chunk(&mut self, chunk: &PlainChunk<'_>) {
         let transcript = &mut self.transcript;
-        transcript.identify(filled(chunk.id), filled(chunk.model));
-        if let Some(reason) = filled(chunk.finish_reason) {
-            transcript.finish(reason);
+        transcript.set_identity(non_empty(chunk.id), non_empty(chunk.model));
+        if let Some(reason) = non_empty(chunk.finish_reason) {
+            transcript.set_finish_reason(reason);
         }
-        transcript.push(Part::Text, &chunk.content);
+        transcript.append(TranscriptPart::Text, &chunk.content);
         let reasoning = chunk.reasoning.iter().find(|reasoning| !reasoning.is_empty());
-        transcript.push(Part::Reasoning, reasoning.map_or("", |reasoning| reasoning.as_ref()));
-        transcript.push(Part::Refusal, &chunk.refusal);
+        transcript.append(TranscriptPart::Reasoning, reasoning.map_or("", |reasoning| reasoning.as_ref()));
+        transcript.append(TranscriptPart::Refusal, &chunk.refusal);
     }
 
     /// A chunk, or a whole answer, whatever is in it.
-    fn chunk_of_any_kind(&mut self, json: &[u8], text: Option<&str>, said: Said) -> Signal {
+    fn fold_any_chunk(&mut self, json: &[u8], text: Option<&str>, form: ContentForm) -> EventDisposition {
         let read = match text {
             Some(text) => serde_json::from_str(text),
             None => serde_json::from_slice(json),
         };
-        let chunk: Chunk<'_> = match read {
+        let chunk: ChatChunk<'_> = match read {
             Ok(chunk) => chunk,
-            Err(_) => return self.unreadable(json, said),
+            Err(_) => return self.fold_unreadable(json, form),
         };
-        self.transcript.identify(chunk.id.filled(), chunk.model.filled());
+        self.transcript.set_identity(chunk.id.non_empty(), chunk.model.non_empty());
         let groq = chunk.x_groq.0;
         let has_choices = !chunk.choices.0.is_empty();
         let error = match chunk.error.or(groq.as_ref().and_then(|groq| groq.error)) {
-            Some(raw) => error_object(raw).and_then(|error| error_in(json).or(Some(error))),
-            None if !has_choices && chunk.usage.is_none() => error_in(json),
+            Some(raw) => parse_error_member(raw).and_then(|error| find_error(json).or(Some(error))),
+            None if !has_choices && chunk.usage.is_none() => find_error(json),
             None => None,
         };
         if let Some(usage) = groq.and_then(|groq| groq.usage) {
-            self.usage(UsagePlace::Groq, usage);
+            self.set_usage(UsageLocation::Groq, usage);
         }
         for choice in chunk.choices.0.into_iter().filter_map(|choice| choice.0) {
             if let Some(usage) = choice.usage {
-                self.usage(UsagePlace::Choice, usage);
+                self.set_usage(UsageLocation::Choice, usage);
             }
-            self.choice(choice, said);
+            self.fold_choice(choice, form);
         }
         if let Some(usage) = chunk.usage {
-            self.usage(UsagePlace::Top, usage);
+            self.set_usage(UsageLocation::Top, usage);
         }
         match error {
             Some(error) => {
-                self.transcript.fail(error);
-                Signal::End
+                self.transcript.set_error(error);
+                EventDisposition::End
             }
-            None if !has_choices && chunk.usage.is_some() => Signal::UsageOnly,
-            None => Signal::Pass,
+            None if !has_choices && chunk.usage.is_some() => EventDisposition::UsageOnly,
+            None => EventDisposition::Forward,
         }
     }
 
-    fn unreadable(&mut self, json: &[u8], said: Said) -> Signal {
-        if let Some((righted, note)) = righted(json) {
+    fn fold_unreadable(&mut self, json: &[u8], form: ContentForm) -> EventDisposition {
+        if let Some((repaired, note)) = repair(json) {
             self.transcript.note(note);
-            return self.chunk(righted.as_bytes(), said);
+            return self.fold_chunk(repaired.as_bytes(), form);
         }
-        if let Some(error) = error_in(json) {
-            self.transcript.fail(error);
-            return Signal::End;
+        if let Some(error) = find_error(json) {
+            self.transcript.set_error(error);
+            return EventDisposition::End;
         }
         self.transcript.note("unreadable_chunk");
-        Signal::Pass
+        EventDisposition::Forward
     }
 
-    fn usage(&mut self, place: UsagePlace, usage: &RawValue) {
-        if self.usage_place <= Some(place) {
-            self.usage_place = Some(place);
-            self.transcript.report(usage);
+    fn set_usage(&mut self, location: UsageLocation, usage: &RawValue) {
+        if self.usage_location <= Some(location) {
+            self.usage_location = Some(location);
+            self.transcript.set_usage(usage);
         }
     }
 
-    fn choice(&mut self, choice: Choice<'_>, said: Said) {
+    fn fold_choice(&mut self, choice: ChunkChoice<'_>, form: ContentForm) {
         let index = choice.index.0.unwrap_or(0);
         let (transcript, calls) = if index == 0 {
             (&mut self.transcript, &mut self.calls)
         } else {
             self.transcript.note("several_choices");
-            let Some(transcript) = self.transcript.other(index) else { return };
+            let Some(transcript) = self.transcript.other_choice(index) else { return };
             let known = self.other_calls.iter().position(|(number, _)| *number == index);
-            let place = known.unwrap_or_else(|| {
-                self.other_calls.push((index, Calls::new()));
+            let position = known.unwrap_or_else(|| {
+                self.other_calls.push((index, ToolCallIndexes::new()));
                 self.other_calls.len() - 1
             });
-            (transcript, &mut self.other_calls[place].1)
+            (transcript, &mut self.other_calls[position].1)
         };
-        if let Some(reason) = choice.finish_reason.filled() {
-            transcript.finish(reason);
+        if let Some(reason) = choice.finish_reason.non_empty() {
+            transcript.set_finish_reason(reason);
         }
-        if let Some(error) = choice.error.and_then(error_object) {
-            transcript.fail(error);
+        if let Some(error) = choice.error.and_then(parse_error_member) {
+            transcript.set_error(error);
         }
-        match (choice.delta.0, choice.message.0, said) {
-            (_, Some(message), Said::Message) | (None, Some(message), Said::Delta) => {
-                fold_delta(transcript, calls, message, Said::Message);
+        match (choice.delta.0, choice.message.0, form) {
+            (_, Some(message), ContentForm::Complete) | (None, Some(message), ContentForm::Delta) => {
+                fold_delta(transcript, calls, message, ContentForm::Complete);
             }
-            (Some(delta), _, _) => fold_delta(transcript, calls, delta, Said::Delta),
+            (Some(delta), _, _) => fold_delta(transcript, calls, delta, ContentForm::Delta),
             (None, None, _) => {}
         }
     }
 }
 
-fn filled(text: &str) -> Option<&str> {
+fn non_empty(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-fn fold_delta(transcript: &mut Transcript, calls: &mut Calls, delta: Delta<'_>, said: Said) {
+fn fold_delta(transcript: &mut Transcript, calls: &mut ToolCallIndexes, delta: ChoiceDelta<'_>, form: ContentForm) {
     let (text, thinking) = match delta.content {
-        Some(Content::Text(text)) => (text, String::new()),
-        Some(Content::Parts { text, thinking }) => (Cow::Owned(text), thinking),
-        Some(Content::Nothing) | None => (Cow::Borrowed(""), String::new()),
+        Some(DeltaContent::Text(text)) => (text, String::new()),
+        Some(DeltaContent::Parts { text, thinking }) => (Cow::Owned(text), thinking),
+        Some(DeltaContent::Nothing) | None => (Cow::Borrowed(""), String::new()),
     };
-    transcript.push(Part::Text, &text);
+    transcript.append(TranscriptPart::Text, &text);
     let reasoning = [&delta.reasoning_content, &delta.reasoning, &delta.reasoning_text]
         .into_iter()
-        .find_map(Text::filled)
+        .find_map(Text::non_empty)
         .or(Some(thinking.as_str()).filter(|thinking| !thinking.is_empty()));
     if let Some(reasoning) = reasoning {
-        transcript.push(Part::Reasoning, reasoning);
+        transcript.append(TranscriptPart::Reasoning, reasoning);
     } else {
         for detail in delta.reasoning_details.0.iter().filter_map(|detail| detail.0.as_ref()) {
-            let words = detail.text.filled().or(detail.summary.filled()).unwrap_or("");
-            transcript.push(Part::Reasoning, words);
+            let words = detail.text.non_empty().or(detail.summary.non_empty()).unwrap_or("");
+            transcript.append(TranscriptPart::Reasoning, words);
         }
     }
-    transcript.push(Part::Refusal, delta.refusal.filled().unwrap_or(""));
+    transcript.append(TranscriptPart::Refusal, delta.refusal.non_empty().unwrap_or(""));
     if let Some(audio) = &delta.audio.0 {
-        transcript.push(Part::AudioTranscript, audio.transcript.filled().unwrap_or(""));
+        transcript.append(TranscriptPart::AudioTranscript, audio.transcript.non_empty().unwrap_or(""));
     }
     for mut call in delta.tool_calls.0.into_iter().filter_map(|call| call.0) {
         let (index, id) = (call.index.0, std::mem::take(&mut call.id));
-        let known = match said {
-            Said::Delta => known_call(transcript, calls, index, id.filled()),
-            Said::Message => None,
+        let known = match form {
+            ContentForm::Delta => find_call(transcript, calls, index, id.non_empty()),
+            ContentForm::Complete => None,
         };
-        fold_call(transcript, calls, known, index, id.filled(), call.called().as_ref());
+        fold_call(transcript, calls, known, index, id.non_empty(), call.into_function().as_ref());
     }
     // Some fill in every field that there is, with nothing.
-    if let Some(function) = delta.function_call.0.as_ref().filter(|function| function.says_anything()) {
-        let known = known_call(transcript, calls, Some(0), None);
+    if let Some(function) = delta.function_call.0.as_ref().filter(|function| function.is_filled()) {
+        let known = find_call(transcript, calls, Some(0), None);
         fold_call(transcript, calls, known, Some(0), None, Some(function));
     }
 }
 
 /// The place of the call that a delta goes on with.
-fn known_call(transcript: &Transcript, calls: &Calls, index: Option<u64>, id: Option<&str>) -> Option<usize> {
-    let place = match index {
+fn find_call(transcript: &Transcript, calls: &ToolCallIndexes, index: Option<u64>, id: Option<&str>) -> Option<usize> {
+    let position = match index {
         Some(_) => calls.iter().rposition(|known| *known == index),
         None if id.is_some() => None,
         None => calls.len().checked_sub(1),
     }?;
-    let known = &transcript.tool_calls[place].id;
-    id.is_none_or(|id| known.is_empty() || known == id).then_some(place)
+    let known = &transcript.tool_calls[position].id;
+    id.is_none_or(|id| known.is_empty() || known == id).then_some(position)
 }
 
 fn fold_call(
     transcript: &mut Transcript,
-    calls: &mut Calls,
+    calls: &mut ToolCallIndexes,
     known: Option<usize>,
     index: Option<u64>,
     id: Option<&str>,
     function: Option<&FunctionDelta<'_>>,
 ) {
-    let Some(place) = known.or_else(|| {
+    let Some(position) = known.or_else(|| {
         calls.push(index);
-        transcript.open_call()
+        transcript.open_tool_call()
     }) else {
         calls.pop();
         return;
     };
-    transcript.name_call(place, id, function.and_then(|function| function.name.filled()));
+    transcript.name_tool_call(position, id, function.and_then(|function| function.name.non_empty()));
     if let Some(arguments) = function.and_then(|function| function.arguments) {
         // Text, almost always; some send the object itself.
         let text = serde_json::from_str::<Cow<'_, str>>(arguments.get());
         let text = text.unwrap_or_else(|_| Cow::Owned(compact(arguments)));
-        transcript.push(Part::Arguments(place), &text);
+        transcript.append(TranscriptPart::Arguments(position), &text);
     }
 }

@@ -11,27 +11,27 @@
 
 mod shape;
 
-use super::error_shape::{error_in, error_object, spoken};
-use super::json_values::each_value;
-use super::signal::Signal;
-use crate::json::repair::righted;
-use crate::response::sse::{Length, SseEvent, is_done};
-use crate::response::transcript::{Part, Transcript};
-use shape::{EventData, Item, Response};
+use super::error_shape::{error_from_text, find_error, parse_error_member};
+use super::event_disposition::EventDisposition;
+use super::json_values::for_each_value;
+use crate::json::repair::repair;
+use crate::response::sse::{EventCompleteness, SseEvent, is_done_data};
+use crate::response::transcript::{Transcript, TranscriptPart};
+use shape::{OutputItem, ResponseEvent, ResponseObject};
 
 /// How many parts and items are told apart.
-const MAX_PLACES: usize = 4096;
+const MAX_PARTS: usize = 4096;
 
 /// The most reasoning text that is kept aside.
-const MAX_ASIDE_BYTES: usize = 1 << 20;
+const MAX_REASONING_TEXT_BYTES: usize = 1 << 20;
 
 /// The fold of one answer.
 #[derive(Debug, Default)]
-pub struct Fold {
+pub struct ResponsesFold {
     /// What it has come to so far.
     pub transcript: Transcript,
     /// The parts that deltas have spoken of, the latest last.
-    spoken: Vec<Place>,
+    delivered_parts: Vec<PartKey>,
     /// The tool calls, by the index of their item, in the order of the transcript's.
     calls: Vec<u64>,
     /// Items of server tools, by their index.
@@ -42,14 +42,14 @@ pub struct Fold {
 
 /// A part of an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
-    what: What,
+struct PartKey {
+    kind: PartKind,
     item: u64,
     part: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
+enum PartKind {
     Text,
     Refusal,
     Summary,
@@ -57,38 +57,42 @@ enum What {
     Arguments,
 }
 
-impl Fold {
+impl ResponsesFold {
     /// Folds one event of a stream.
-    pub fn event(&mut self, event: &SseEvent<'_>) -> Signal {
-        let Some(data) = event.data else { return self.unread(event) };
-        if is_done(data) {
+    pub fn fold_event(&mut self, event: &SseEvent<'_>) -> EventDisposition {
+        let Some(data) = event.data else { return self.event_without_data(event) };
+        if is_done_data(data) {
             self.transcript.note("done_sent");
-            return Signal::End;
+            return EventDisposition::End;
         }
-        let Ok(read) = serde_json::from_slice::<EventData<'_>>(data) else {
-            if let Some((righted, note)) = righted(data) {
+        let Ok(read) = serde_json::from_slice::<ResponseEvent<'_>>(data) else {
+            if let Some((repaired, note)) = repair(data) {
                 self.transcript.note(note);
-                return self.event(&SseEvent { data: Some(righted.as_bytes()), ..event.clone() });
+                return self.fold_event(&SseEvent { data: Some(repaired.as_bytes()), ..event.clone() });
             }
-            if event.name == "error" || error_in(data).is_some() {
-                self.transcript.fail(error_in(data).unwrap_or_else(|| spoken(data)));
-                return Signal::End;
+            if event.name == "error" || find_error(data).is_some() {
+                self.transcript.set_error(find_error(data).unwrap_or_else(|| error_from_text(data)));
+                return EventDisposition::End;
             }
             if !data.is_empty() {
                 self.transcript.note("unreadable_event");
             }
-            return Signal::Pass;
+            return EventDisposition::Forward;
         };
-        let kind = read.kind.filled().unwrap_or(event.name);
-        let (item, delta) = (read.output_index.0.unwrap_or(0), read.delta.filled().unwrap_or(""));
+        let kind = read.kind.non_empty().unwrap_or(event.name);
+        let (item, delta) = (read.output_index.0.unwrap_or(0), read.delta.non_empty().unwrap_or(""));
         let part = read.content_index.0.or(read.summary_index.0).unwrap_or(0);
         match kind {
-            "response.output_text.delta" => self.say(Place { what: What::Text, item, part }, delta),
-            "response.refusal.delta" => self.say(Place { what: What::Refusal, item, part }, delta),
-            "response.reasoning_summary_text.delta" => self.say(Place { what: What::Summary, item, part }, delta),
-            "response.reasoning_text.delta" => self.say(Place { what: What::Reasoning, item, part }, delta),
+            "response.output_text.delta" => self.append_part(PartKey { kind: PartKind::Text, item, part }, delta),
+            "response.refusal.delta" => self.append_part(PartKey { kind: PartKind::Refusal, item, part }, delta),
+            "response.reasoning_summary_text.delta" => {
+                self.append_part(PartKey { kind: PartKind::Summary, item, part }, delta);
+            }
+            "response.reasoning_text.delta" => {
+                self.append_part(PartKey { kind: PartKind::Reasoning, item, part }, delta);
+            }
             "response.function_call_arguments.delta" | "response.custom_tool_call_input.delta" => {
-                self.say(Place { what: What::Arguments, item, part: 0 }, delta);
+                self.append_part(PartKey { kind: PartKind::Arguments, item, part: 0 }, delta);
             }
             "response.output_item.added" => {
                 if let Some(added) = &read.item.0 {
@@ -97,156 +101,162 @@ impl Fold {
             }
             "response.output_item.done" => {
                 if let Some(done) = &read.item.0 {
-                    self.item_done(item, done);
+                    self.finish_item(item, done);
                 }
             }
             "response.completed" | "response.incomplete" | "response.failed" | "response.cancelled" => {
                 // Some have the error beside the response, or in its place.
-                if let Some(error) = read.error.and_then(error_object) {
-                    self.transcript.fail(error);
+                if let Some(error) = read.error.and_then(parse_error_member) {
+                    self.transcript.set_error(error);
                 }
                 match read.response.0 {
-                    Some(response) => self.response(response, kind),
+                    Some(response) => self.finish_response(response, kind),
                     None if kind == "response.failed" => {
-                        self.transcript.finish("failed");
-                        self.transcript.fail(spoken(b"the response failed"));
+                        self.transcript.set_finish_reason("failed");
+                        self.transcript.set_error(error_from_text(b"the response failed"));
                     }
                     None => {}
                 }
-                self.transcript.ended = true;
-                return Signal::End;
+                self.transcript.is_ended = true;
+                return EventDisposition::End;
             }
             "error" | "response.error" => return self.other_event(kind, &read, data),
             _ => {
                 if let Some(response) = &read.response.0 {
-                    self.identify(response);
+                    self.update_response(response);
                 } else if !kind.starts_with("response.") {
                     return self.other_event(kind, &read, data);
                 }
             }
         }
-        Signal::Pass
+        EventDisposition::Forward
     }
 
     /// An event without data. One that was too long to be read may be the end all the same.
-    fn unread(&mut self, event: &SseEvent<'_>) -> Signal {
+    fn event_without_data(&mut self, event: &SseEvent<'_>) -> EventDisposition {
         match event.name.strip_prefix("response.") {
-            Some(status @ ("completed" | "incomplete" | "failed" | "cancelled")) if event.length == Length::TooLong => {
-                self.transcript.finish(status);
+            Some(status @ ("completed" | "incomplete" | "failed" | "cancelled"))
+                if event.completeness == EventCompleteness::TooLong =>
+            {
+                self.transcript.set_finish_reason(status);
                 if status == "failed" {
-                    self.transcript.fail(spoken(b"the response failed"));
+                    self.transcript.set_error(error_from_text(b"the response failed"));
                 }
-                Signal::End
+                EventDisposition::End
             }
-            _ => Signal::Pass,
+            _ => EventDisposition::Forward,
         }
     }
 
     /// Folds an answer that is one JSON document.
-    pub fn document(&mut self, body: &[u8]) {
-        each_value(body, |json| self.whole(json));
+    pub fn fold_document(&mut self, body: &[u8]) {
+        for_each_value(body, |json| self.fold_response(json));
     }
 
-    fn whole(&mut self, json: &[u8]) {
-        match serde_json::from_slice::<Response<'_>>(json) {
-            Ok(response) if response.output.is_some() || response.status.filled().is_some() => {
-                self.response(response, "");
+    fn fold_response(&mut self, json: &[u8]) {
+        match serde_json::from_slice::<ResponseObject<'_>>(json) {
+            Ok(response) if response.output.is_some() || response.status.non_empty().is_some() => {
+                self.finish_response(response, "");
             }
-            Err(_) if let Some((righted, note)) = righted(json) => {
+            Err(_) if let Some((repaired, note)) = repair(json) => {
                 self.transcript.note(note);
-                self.whole(righted.as_bytes());
+                self.fold_response(repaired.as_bytes());
             }
-            _ => match error_in(json) {
-                Some(error) => self.transcript.fail(error),
+            _ => match find_error(json) {
+                Some(error) => self.transcript.set_error(error),
                 None => self.transcript.note("unreadable_document"),
             },
         }
     }
 
     /// What was kept apart until now goes into the transcript.
-    pub fn settle(&mut self) {
+    pub fn finish(&mut self) {
         let text = std::mem::take(&mut self.reasoning_text);
         if self.transcript.reasoning.is_empty() {
-            self.transcript.push(Part::Reasoning, &text);
+            self.transcript.append(TranscriptPart::Reasoning, &text);
         }
     }
 
     /// An error, or something that is no part of this dialect.
-    fn other_event(&mut self, kind: &str, read: &EventData<'_>, data: &[u8]) -> Signal {
-        let error = read.error.and_then(error_object).or_else(|| error_in(data));
-        match error.or_else(|| matches!(kind, "error" | "response.error").then(|| spoken(data))) {
+    fn other_event(&mut self, kind: &str, read: &ResponseEvent<'_>, data: &[u8]) -> EventDisposition {
+        let error = read.error.and_then(parse_error_member).or_else(|| find_error(data));
+        match error.or_else(|| matches!(kind, "error" | "response.error").then(|| error_from_text(data))) {
             Some(error) => {
-                self.transcript.fail(error);
-                Signal::End
+                self.transcript.set_error(error);
+                EventDisposition::End
             }
             None => {
                 if !matches!(kind, "keepalive" | "ping" | "") && !kind.starts_with("codex.") {
                     self.transcript.note("unknown_event");
                 }
-                Signal::Pass
+                EventDisposition::Forward
             }
         }
     }
 
     /// What a response says of itself, before its end or at it.
-    fn identify(&mut self, response: &Response<'_>) {
-        self.transcript.identify(response.id.filled(), response.model.filled());
+    fn update_response(&mut self, response: &ResponseObject<'_>) {
+        self.transcript.set_identity(response.id.non_empty(), response.model.non_empty());
         if let Some(usage) = response.usage {
-            self.transcript.report(usage);
+            self.transcript.set_usage(usage);
         }
     }
 
     /// The whole response. Its id is the one that a client goes on with, should the first event have had another.
-    fn response(&mut self, response: Response<'_>, kind: &str) {
-        if response.id.filled().is_some() {
+    fn finish_response(&mut self, response: ResponseObject<'_>, kind: &str) {
+        if response.id.non_empty().is_some() {
             self.transcript.response_id = None;
         }
-        self.identify(&response);
+        self.update_response(&response);
         let output = response.output.unwrap_or_default().0;
-        let items: Vec<Item<'_>> = output.into_iter().filter_map(|item| item.0).collect();
+        let items: Vec<OutputItem<'_>> = output.into_iter().filter_map(|item| item.0).collect();
         if items.is_empty() {
-            if self.transcript.has_answer() {
+            if self.transcript.has_content() {
                 self.transcript.note("final_output_empty");
             }
         } else {
-            self.transcript.start_over();
-            self.spoken.clear();
+            self.transcript.clear_content();
+            self.delivered_parts.clear();
             self.calls.clear();
             self.server_items.clear();
             self.reasoning_text.clear();
             for (index, item) in (0..).zip(&items) {
-                self.item_done(index, item);
+                self.finish_item(index, item);
             }
         }
-        let why = response.incomplete_details.0.as_ref().and_then(|details| details.reason.filled());
-        let status = response.status.filled().or_else(|| kind.strip_prefix("response."));
+        let why = response.incomplete_details.0.as_ref().and_then(|details| details.reason.non_empty());
+        let status = response.status.non_empty().or_else(|| kind.strip_prefix("response."));
         match status {
-            Some("incomplete") => self.transcript.finish(why.unwrap_or("incomplete")),
+            Some("incomplete") => self.transcript.set_finish_reason(why.unwrap_or("incomplete")),
             Some("queued" | "in_progress") => {
                 self.transcript.note("answered_in_background");
-                self.transcript.finish(status.unwrap_or_default());
+                self.transcript.set_finish_reason(status.unwrap_or_default());
             }
-            Some(status) => self.transcript.finish(status),
+            Some(status) => self.transcript.set_finish_reason(status),
             None => {}
         }
-        if let Some(error) = response.error.and_then(error_object) {
-            self.transcript.fail(error);
+        if let Some(error) = response.error.and_then(parse_error_member) {
+            self.transcript.set_error(error);
         } else if status == Some("failed") {
-            self.transcript.fail(spoken(b"the response failed"));
+            self.transcript.set_error(error_from_text(b"the response failed"));
         }
     }
 
     /// An item begins.
-    fn open_item(&mut self, index: u64, item: &Item<'_>) {
-        match item.kind.filled().unwrap_or("") {
+    fn open_item(&mut self, index: u64, item: &OutputItem<'_>) {
+        match item.kind.non_empty().unwrap_or("") {
             "message" | "reasoning" => {}
             "function_call" | "custom_tool_call" => {
-                if let Some(place) = self.call(index) {
-                    self.transcript.name_call(place, item.call_id.filled().or(item.id.filled()), item.name.filled());
+                if let Some(key) = self.call_position(index) {
+                    self.transcript.name_tool_call(
+                        key,
+                        item.call_id.non_empty().or(item.id.non_empty()),
+                        item.name.non_empty(),
+                    );
                 }
             }
             _ => {
-                if !self.server_items.contains(&index) && self.server_items.len() < MAX_PLACES {
+                if !self.server_items.contains(&index) && self.server_items.len() < MAX_PARTS {
                     self.server_items.push(index);
                     self.transcript.server_tool_calls += 1;
                 }
@@ -255,68 +265,71 @@ impl Fold {
     }
 
     /// An item is complete: what no delta has said of it is taken from it.
-    fn item_done(&mut self, index: u64, item: &Item<'_>) {
+    fn finish_item(&mut self, index: u64, item: &OutputItem<'_>) {
         self.open_item(index, item);
-        let kind = item.kind.filled().unwrap_or("");
+        let kind = item.kind.non_empty().unwrap_or("");
         if matches!(kind, "function_call" | "custom_tool_call") {
             let arguments = if kind == "function_call" { item.arguments() } else { item.input() };
-            return self.fill(Place { what: What::Arguments, item: index, part: 0 }, &arguments);
+            return self.append_if_missing(PartKey { kind: PartKind::Arguments, item: index, part: 0 }, &arguments);
         }
         for (part, content) in (0..).zip(item.contents()) {
-            let what = match content.kind.filled().unwrap_or("") {
-                "refusal" => What::Refusal,
-                "reasoning_text" => What::Reasoning,
-                _ if kind == "reasoning" => What::Reasoning,
-                "output_text" | "text" if kind == "message" => What::Text,
+            let part_kind = match content.kind.non_empty().unwrap_or("") {
+                "refusal" => PartKind::Refusal,
+                "reasoning_text" => PartKind::Reasoning,
+                _ if kind == "reasoning" => PartKind::Reasoning,
+                "output_text" | "text" if kind == "message" => PartKind::Text,
                 _ => continue,
             };
-            let words = if what == What::Refusal { &content.refusal } else { &content.text };
-            self.fill(Place { what, item: index, part }, words.filled().unwrap_or(""));
+            let words = if part_kind == PartKind::Refusal { &content.refusal } else { &content.text };
+            self.append_if_missing(PartKey { kind: part_kind, item: index, part }, words.non_empty().unwrap_or(""));
         }
         if kind == "reasoning" {
             for (part, summary) in (0..).zip(item.summaries()) {
-                self.fill(Place { what: What::Summary, item: index, part }, summary.text.filled().unwrap_or(""));
+                self.append_if_missing(
+                    PartKey { kind: PartKind::Summary, item: index, part },
+                    summary.text.non_empty().unwrap_or(""),
+                );
             }
         }
     }
 
     /// Says this in its place, unless deltas have.
-    fn fill(&mut self, place: Place, words: &str) {
-        if !self.spoken.contains(&place) {
-            self.say(place, words);
+    fn append_if_missing(&mut self, key: PartKey, words: &str) {
+        if !self.delivered_parts.contains(&key) {
+            self.append_part(key, words);
         }
     }
 
-    fn say(&mut self, place: Place, words: &str) {
-        if self.spoken.last() != Some(&place) && !self.spoken.contains(&place) {
-            if self.spoken.len() == MAX_PLACES {
+    fn append_part(&mut self, key: PartKey, words: &str) {
+        if self.delivered_parts.last() != Some(&key) && !self.delivered_parts.contains(&key) {
+            if self.delivered_parts.len() == MAX_PARTS {
                 return self.transcript.note("too_many_parts");
             }
-            self.spoken.push(place);
+            self.delivered_parts.push(key);
         }
-        match place.what {
-            What::Text => self.transcript.push(Part::Text, words),
-            What::Refusal => self.transcript.push(Part::Refusal, words),
-            What::Summary => self.transcript.push(Part::Reasoning, words),
-            What::Reasoning => {
-                let room = MAX_ASIDE_BYTES.saturating_sub(self.reasoning_text.len());
+        match key.kind {
+            PartKind::Text => self.transcript.append(TranscriptPart::Text, words),
+            PartKind::Refusal => self.transcript.append(TranscriptPart::Refusal, words),
+            PartKind::Summary => self.transcript.append(TranscriptPart::Reasoning, words),
+            PartKind::Reasoning => {
+                let room = MAX_REASONING_TEXT_BYTES.saturating_sub(self.reasoning_text.len());
                 self.reasoning_text.push_str(&words[..words.floor_char_boundary(room)]);
             }
-            What::Arguments => {
-                if let Some(call) = self.call(place.item) {
-                    self.transcript.push(Part::Arguments(call), words);
+            PartKind::Arguments => {
+                if let Some(call) = self.call_position(key.item) {
+                    self.transcript.append(TranscriptPart::Arguments(call), words);
                 }
             }
         }
     }
 
     /// The place of the tool call of this item, which is opened where it is not yet.
-    fn call(&mut self, item: u64) -> Option<usize> {
-        if let Some(place) = self.calls.iter().rposition(|known| *known == item) {
-            return Some(place);
+    fn call_position(&mut self, item: u64) -> Option<usize> {
+        if let Some(key) = self.calls.iter().rposition(|known| *known == item) {
+            return Some(key);
         }
-        let place = self.transcript.open_call()?;
+        let key = self.transcript.open_tool_call()?;
         self.calls.push(item);
-        Some(place)
+        Some(key)
     }
 }

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use shared::usage::{Usage, UsageParts, UsageSource};
 
 use crate::json::lenient::{Count, Object};
-use crate::json::repair::shaped;
+use crate::json::repair::parse;
 
 /// What the two OpenAI dialects report. No aliases: some send a number under two names, and both have to be readable.
 #[derive(Default, Deserialize)]
@@ -60,26 +60,26 @@ struct AnthropicUsage {
 }
 
 /// The usage in an object of either OpenAI dialect: cached input is part of the input, reasoning part of the output.
-pub(super) fn openai(raw: Option<&RawValue>) -> Usage {
+pub(super) fn from_openai(raw: Option<&RawValue>) -> Usage {
     let Some(raw) = raw else { return Usage::default() };
-    let unread = Usage { raw: Some(raw.to_owned()), ..Usage::default() };
-    let Some(Object(Some(reported))) = shaped::<Object<OpenaiUsage>>(raw.get()) else { return unread };
+    let unreadable = Usage { raw: Some(raw.to_owned()), ..Usage::default() };
+    let Some(Object(Some(reported))) = parse::<Object<OpenaiUsage>>(raw.get()) else { return unreadable };
     let prompt = reported.prompt_tokens.0.or(reported.input_tokens.0);
     let completion = reported.completion_tokens.0.or(reported.output_tokens.0);
     if prompt.is_none() && completion.is_none() && reported.total_tokens.0.is_none() {
-        return unread;
+        return unreadable;
     }
     let input_details = reported.prompt_tokens_details.0.or(reported.input_tokens_details.0).unwrap_or_default();
     let output_details = reported.completion_tokens_details.0.or(reported.output_tokens_details.0).unwrap_or_default();
     let reasoning = output_details.reasoning_tokens.0.or(reported.reasoning_tokens.0).unwrap_or(0);
-    let cached = first([
+    let cached = first_reported([
         input_details.cached_tokens,
         input_details.cache_read_input_tokens,
         reported.prompt_cache_hit_tokens,
         reported.cached_tokens,
         reported.cache_read_input_tokens,
     ]);
-    let written = first([
+    let written = first_reported([
         input_details.cache_write_tokens,
         input_details.cache_creation_input_tokens,
         reported.cache_creation_input_tokens,
@@ -87,7 +87,7 @@ pub(super) fn openai(raw: Option<&RawValue>) -> Usage {
     let (input, output) = (prompt.unwrap_or(0), completion.unwrap_or(0));
     let total = reported.total_tokens.0.unwrap_or_else(|| input.saturating_add(output));
     // Most count reasoning within the completion; where the total shows that it comes on top, it does.
-    let on_top =
+    let is_reasoning_additional =
         reasoning > output || (reasoning > 0 && total == input.saturating_add(output).saturating_add(reasoning));
     let cache_read = cached.min(input);
     let cache_write = written.min(input - cache_read);
@@ -100,7 +100,7 @@ pub(super) fn openai(raw: Option<&RawValue>) -> Usage {
             uncached_input: input - cache_read - cache_write,
             cache_read,
             cache_write,
-            output: if on_top { output } else { output - reasoning },
+            output: if is_reasoning_additional { output } else { output - reasoning },
             reasoning,
         },
         raw: Some(raw.to_owned()),
@@ -109,15 +109,15 @@ pub(super) fn openai(raw: Option<&RawValue>) -> Usage {
 
 /// The usage in an object of Anthropic's: input tokens are those that no cache had a part in, so the whole input is the sum
 /// of three numbers.
-pub(super) fn anthropic(raw: Option<&RawValue>) -> Usage {
+pub(super) fn from_anthropic(raw: Option<&RawValue>) -> Usage {
     let Some(raw) = raw else { return Usage::default() };
-    let unread = Usage { raw: Some(raw.to_owned()), ..Usage::default() };
-    let Some(Object(Some(reported))) = shaped::<Object<AnthropicUsage>>(raw.get()) else { return unread };
+    let unreadable = Usage { raw: Some(raw.to_owned()), ..Usage::default() };
+    let Some(Object(Some(reported))) = parse::<Object<AnthropicUsage>>(raw.get()) else { return unreadable };
     let (uncached, completion) = (reported.input_tokens.0, reported.output_tokens.0);
     let caches = [reported.cache_read_input_tokens.0, reported.cache_creation_input_tokens.0];
     let inputs = [uncached, caches[0], caches[1]];
     if inputs.iter().all(Option::is_none) && completion.is_none() {
-        return unread;
+        return unreadable;
     }
     let [uncached_input, cache_read, cache_write] = inputs.map(|count| count.unwrap_or(0));
     let prompt = inputs.iter().flatten().copied().reduce(u64::saturating_add);
@@ -135,7 +135,7 @@ pub(super) fn anthropic(raw: Option<&RawValue>) -> Usage {
 }
 
 /// The first of these that was reported.
-fn first<const N: usize>(counts: [Count; N]) -> u64 {
+fn first_reported<const N: usize>(counts: [Count; N]) -> u64 {
     counts.into_iter().find_map(|count| count.0).unwrap_or(0)
 }
 
@@ -160,63 +160,63 @@ mod tests {
     fn parts_are_disjoint() {
         let some = |a, b, c| [Some(a), Some(b), Some(c)];
         check(
-            openai,
+            from_openai,
             r#"{"prompt_tokens":10,"completion_tokens":7,"total_tokens":17,"prompt_tokens_details":{"cached_tokens":4,"cache_write_tokens":2},"completion_tokens_details":{"reasoning_tokens":5}}"#,
             some(10, 7, 17),
             [4, 4, 2, 2, 5],
         );
         // Reasoning on top of the completion, as the total shows.
         check(
-            openai,
+            from_openai,
             r#"{"prompt_tokens":10,"completion_tokens":7,"total_tokens":22,"completion_tokens_details":{"reasoning_tokens":5}}"#,
             some(10, 7, 22),
             [10, 0, 0, 7, 5],
         );
         check(
-            openai,
+            from_openai,
             r#"{"input_tokens":3,"output_tokens":2,"total_tokens":5,"input_tokens_details":{"cached_tokens":1},"output_tokens_details":{"reasoning_tokens":2}}"#,
             some(3, 2, 5),
             [2, 1, 0, 0, 2],
         );
         check(
-            openai,
+            from_openai,
             r#"{"prompt_tokens":9,"completion_tokens":1,"prompt_cache_hit_tokens":8}"#,
             some(9, 1, 10),
             [1, 8, 0, 1, 0],
         );
         check(
-            anthropic,
+            from_anthropic,
             r#"{"input_tokens":3,"cache_read_input_tokens":20,"cache_creation_input_tokens":100,"output_tokens":9,"output_tokens_details":{"thinking_tokens":4}}"#,
             some(123, 9, 132),
             [3, 20, 100, 5, 4],
         );
-        check(anthropic, r#"{"output_tokens":9}"#, [None, Some(9), Some(9)], [0, 0, 0, 9, 0]);
+        check(from_anthropic, r#"{"output_tokens":9}"#, [None, Some(9), Some(9)], [0, 0, 0, 9, 0]);
     }
 
     #[test]
     fn a_reported_zero_is_reported_and_nonsense_is_unknown() {
-        let zero = openai(Some(&raw(r#"{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}"#)));
+        let zero = from_openai(Some(&raw(r#"{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}"#)));
         assert_eq!((zero.source, zero.prompt_tokens), (UsageSource::Reported, Some(0)));
-        let zero = anthropic(Some(&raw(r#"{"input_tokens":0,"output_tokens":0}"#)));
+        let zero = from_anthropic(Some(&raw(r#"{"input_tokens":0,"output_tokens":0}"#)));
         assert_eq!((zero.source, zero.completion_tokens), (UsageSource::Reported, Some(0)));
         for odd in ["{}", "[1]", "\"many\"", r#"{"prompt_tokens":"7"}"#, r#"{"input_tokens":-1}"#] {
-            for read in [openai, anthropic] {
+            for read in [from_openai, from_anthropic] {
                 let usage = read(Some(&raw(odd)));
                 assert_eq!(usage.source, UsageSource::Unknown, "{odd}");
-                assert!(usage.raw.is_some());
+                assert!(usage.raw.is_some(), "{odd}");
             }
         }
-        assert!(openai(None).raw.is_none());
+        assert!(from_openai(None).raw.is_none());
     }
 
     #[test]
-    fn numbers_beyond_all_sense_do_not_overflow() {
+    fn very_large_numbers_do_not_overflow() {
         let most = u64::MAX;
         let json = format!(
             r#"{{"prompt_tokens":{most},"completion_tokens":{most},"completion_tokens_details":{{"reasoning_tokens":{most}}}}}"#
         );
-        assert_eq!(openai(Some(&raw(&json))).total_tokens, Some(most));
+        assert_eq!(from_openai(Some(&raw(&json))).total_tokens, Some(most));
         let json = format!(r#"{{"input_tokens":{most},"cache_read_input_tokens":{most},"output_tokens":{most}}}"#);
-        assert_eq!(anthropic(Some(&raw(&json))).total_tokens, Some(most));
+        assert_eq!(from_anthropic(Some(&raw(&json))).total_tokens, Some(most));
     }
 }

@@ -4,7 +4,7 @@ use secrecy::SecretString;
 
 /// Where a key is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeySource<'a> {
+pub enum UpstreamKeySource<'a> {
     /// In this environment variable.
     Variable(&'a str),
     /// In this file, which holds nothing else.
@@ -12,4 +12,4 @@ pub enum KeySource<'a> {
 }
 
 /// Fetches a key; the error says what is wrong with its source.
-pub type Keys<'a> = dyn Fn(KeySource<'_>) -> Result<SecretString, String> + 'a;
+pub type KeyLookup<'a> = dyn Fn(UpstreamKeySource<'_>) -> Result<SecretString, String> + 'a;

@@ -7,7 +7,7 @@ use toml::Spanned;
 
 /// A mistake, and where in the text it is.
 pub(super) struct Mistake {
-    pub(super) at: Range<usize>,
+    pub(super) span: Range<usize>,
     pub(super) message: String,
 }
 
@@ -21,5 +21,5 @@ pub(super) fn duration(name: &str, text: Option<&Spanned<String>>, default: Dura
 }
 
 pub(super) fn mistake<T>(at: &Spanned<T>, message: String) -> Mistake {
-    Mistake { at: at.span(), message }
+    Mistake { span: at.span(), message }
 }

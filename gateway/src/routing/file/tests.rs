@@ -25,16 +25,16 @@ fn defaults() -> UpstreamSettings {
 }
 
 fn read(text: &str) -> Result<RoutingTable, String> {
-    let keys = |source: KeySource<'_>| match source {
-        KeySource::Variable("OPENAI_API_KEY") => Ok(SecretString::from("sk-1")),
-        KeySource::File(path) => Ok(SecretString::from(format!("from {path}"))),
-        KeySource::Variable(name) => Err(format!("{name} is not set: expected the upstream's key")),
+    let keys = |source: UpstreamKeySource<'_>| match source {
+        UpstreamKeySource::Variable("OPENAI_API_KEY") => Ok(SecretString::from("sk-1")),
+        UpstreamKeySource::File(path) => Ok(SecretString::from(format!("from {path}"))),
+        UpstreamKeySource::Variable(name) => Err(format!("{name} is not set: expected the upstream's key")),
     };
     parse(text, "routes.toml", &defaults(), &keys).map_err(|error| error.to_string())
 }
 
 #[test]
-fn everything_can_be_said() {
+fn every_setting_is_read() {
     let table = read(
         r#"
 default_model = "fast"
@@ -77,15 +77,21 @@ drain_for = "90s"
     assert_eq!(local.key.as_ref().unwrap().expose_secret(), "from /run/key");
     assert_eq!((local.key_header, local.ask_for_usage), (KeyHeader::XApiKey, false));
     assert_eq!(local.dialects, [DialectName::OpenaiChat]);
-    let route = &table.routes[table.route("faster").unwrap()];
-    assert_eq!(route.choices[0], Choice { upstream: 1, weight: Some(3), model: Some("gpt-4o-mini".into()) });
-    assert_eq!(route.choices[1], Choice { upstream: 0, weight: None, model: None });
-    assert_eq!(route.persistence, Persistence { tries: 1, attempts: 5, within: Duration::from_secs(60) });
-    assert_eq!(route.leaving, Some(RouteLeaving::Drain(Some(Duration::from_secs(90)))));
+    let route = &table.routes[table.route_index("faster").unwrap()];
+    assert_eq!(
+        route.upstreams[0],
+        RouteUpstream { upstream_index: 1, weight: Some(3), model: Some("gpt-4o-mini".into()) }
+    );
+    assert_eq!(route.upstreams[1], RouteUpstream { upstream_index: 0, weight: None, model: None });
+    assert_eq!(
+        route.retry_policy,
+        RetryPolicy { attempts_per_upstream: 1, max_attempts: 5, retry_within: Duration::from_secs(60) }
+    );
+    assert_eq!(route.on_disconnect, Some(RouteOnDisconnect::Drain(Some(Duration::from_secs(90)))));
 }
 
 #[test]
-fn mistakes_name_the_line() {
+fn the_error_of_a_mistake_names_the_line() {
     let one = "[upstreams.a]\nbase_url = \"http://h/v1\"\n";
     let route = "[[routes]]\nmodels = [\"m\"]\nupstreams = [\"a\"]\n";
     let cases = [
@@ -116,9 +122,9 @@ fn mistakes_name_the_line() {
 }
 
 #[test]
-fn the_sample_file_is_good() {
+fn the_sample_file_is_valid() {
     let (path, text) = ("deploy/routes.toml", include_str!("../../../../deploy/routes.toml"));
-    let keys = |_: KeySource<'_>| Ok(SecretString::from("sk-1"));
+    let keys = |_: UpstreamKeySource<'_>| Ok(SecretString::from("sk-1"));
     let table = parse(text, path, &defaults(), &keys).unwrap();
     assert!(!table.upstreams.is_empty());
     // What is commented out is good too.

@@ -7,12 +7,12 @@ use serde::Deserialize;
 use shared::event::DialectName;
 use toml::Spanned;
 
-use super::key_source::{KeySource, Keys};
+use super::key_source::{KeyLookup, UpstreamKeySource};
 use super::mistake::{Mistake, duration, mistake};
 use crate::routing::{KeyHeader, UpstreamSettings};
 
 /// Headers that are not the file's to set: credentials have their own settings, the others belong to the connection.
-const NOT_TO_SET: [&str; 10] = [
+const RESERVED_HEADERS: [&str; 10] = [
     "api-key",
     "authorization",
     "connection",
@@ -27,12 +27,12 @@ const NOT_TO_SET: [&str; 10] = [
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct UpstreamText {
+pub(super) struct UpstreamEntry {
     base_url: Spanned<String>,
     key_from: Option<Spanned<String>>,
     key_file: Option<Spanned<String>>,
     #[serde(default)]
-    key_header: KeyHeaderText,
+    key_header: KeyHeaderEntry,
     #[serde(default)]
     dialects: Vec<DialectName>,
     #[serde(default)]
@@ -47,7 +47,7 @@ pub(super) struct UpstreamText {
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
-enum KeyHeaderText {
+enum KeyHeaderEntry {
     #[default]
     #[serde(rename = "by-dialect")]
     ByDialect,
@@ -61,9 +61,9 @@ enum KeyHeaderText {
 
 pub(super) fn read(
     name: &Spanned<String>,
-    spanned: &Spanned<UpstreamText>,
+    spanned: &Spanned<UpstreamEntry>,
     defaults: &UpstreamSettings,
-    keys: &Keys<'_>,
+    keys: &KeyLookup<'_>,
 ) -> Result<UpstreamSettings, Mistake> {
     let text = spanned.get_ref();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -73,8 +73,8 @@ pub(super) fn read(
     }
     let source = match (&text.key_from, &text.key_file) {
         (Some(_), Some(file)) => return Err(mistake(file, "key_file: expected it or key_from, not both".into())),
-        (Some(variable), None) => Some((variable, KeySource::Variable(variable.get_ref()))),
-        (None, Some(file)) => Some((file, KeySource::File(file.get_ref()))),
+        (Some(variable), None) => Some((variable, UpstreamKeySource::Variable(variable.get_ref()))),
+        (None, Some(file)) => Some((file, UpstreamKeySource::File(file.get_ref()))),
         (None, None) => None,
     };
     let key = match source {
@@ -86,10 +86,10 @@ pub(super) fn read(
         base_url: base_url(&text.base_url)?,
         key,
         key_header: match text.key_header {
-            KeyHeaderText::ByDialect => KeyHeader::ByDialect,
-            KeyHeaderText::Authorization => KeyHeader::Authorization,
-            KeyHeaderText::XApiKey => KeyHeader::XApiKey,
-            KeyHeaderText::ApiKey => KeyHeader::ApiKey,
+            KeyHeaderEntry::ByDialect => KeyHeader::ByDialect,
+            KeyHeaderEntry::Authorization => KeyHeader::Authorization,
+            KeyHeaderEntry::XApiKey => KeyHeader::XApiKey,
+            KeyHeaderEntry::ApiKey => KeyHeader::ApiKey,
         },
         dialects: text.dialects.clone(),
         headers: headers(&text.headers)?,
@@ -123,7 +123,7 @@ fn headers(texts: &BTreeMap<Spanned<String>, Spanned<String>>) -> Result<HeaderM
     for (name, value) in texts {
         let parsed = HeaderName::try_from(name.get_ref().as_str());
         let parsed = parsed.map_err(|_| mistake(name, "headers: expected the name of a header".into()))?;
-        if NOT_TO_SET.contains(&parsed.as_str()) {
+        if RESERVED_HEADERS.contains(&parsed.as_str()) {
             let message = format!("headers: {parsed} is not the file's to set; a key has key_from and key_header");
             return Err(mistake(name, message));
         }

@@ -32,21 +32,21 @@ struct NewConversation {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Created {
+struct CreatedConversation {
     id: ConversationId,
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
 }
 
 #[derive(Deserialize)]
-struct Change {
+struct ConversationPatch {
     title: Option<String>,
     archived: Option<bool>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Pending {
+struct PendingChange {
     id: ConversationId,
     change_id: Option<ChangeId>,
     pending: bool,
@@ -54,7 +54,7 @@ struct Pending {
 
 /// Makes an id, and answers when the conversation is on the record.
 pub(super) async fn create(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
-    gateway.create_conversation(request).await.map_err(|error| gateway.refuse(error))
+    gateway.create_conversation(request).await.map_err(|error| gateway.count_refusal(error))
 }
 
 /// Renames a conversation, puts it away, or takes it out again.
@@ -63,7 +63,7 @@ pub(super) async fn change(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    gateway.change_conversation(&id, request).await.map_err(|error| gateway.refuse(error))
+    gateway.change_conversation(&id, request).await.map_err(|error| gateway.count_refusal(error))
 }
 
 /// Deletes a conversation.
@@ -72,14 +72,14 @@ pub(super) async fn delete(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    gateway.delete_conversation(&id, request).await.map_err(|error| gateway.refuse(error))
+    gateway.delete_conversation(&id, request).await.map_err(|error| gateway.count_refusal(error))
 }
 
 impl Gateway {
     async fn change_conversation(&self, id: &str, request: Request) -> Result<Response, ApiError> {
         let (caller, headers, body) = self.read_json(request).await?;
-        let conversation_id = self.own_conversation(&caller, id)?;
-        let Change { title, archived } = parse_change(&body)?;
+        let conversation_id = self.verify_conversation(&caller, id)?;
+        let ConversationPatch { title, archived } = parse_patch(&body)?;
         let change_id = ChangeId::mint();
         let seen = format!("changeId={change_id}&title={}&archived={}", title.is_some(), archived.is_some());
         self.record(&Event::ConversationChanged(Box::new(ConversationChanged {
@@ -91,55 +91,55 @@ impl Gateway {
             archived,
         })))
         .await?;
-        Ok(self.seen(conversation_id, Some(change_id), &seen, &headers).await)
+        Ok(self.wait_until_visible(conversation_id, Some(change_id), &seen, &headers).await)
     }
 
     async fn delete_conversation(&self, id: &str, request: Request) -> Result<Response, ApiError> {
         let (head, _) = request.into_parts();
-        let caller = self.prove(&head.method, &head.headers)?;
-        let conversation_id = self.own_conversation(&caller, id)?;
+        let caller = self.authenticate(&head.method, &head.headers)?;
+        let conversation_id = self.verify_conversation(&caller, id)?;
         self.record(&Event::ConversationDeleted(Box::new(ConversationDeleted {
             conversation_id,
             user_id: caller.user,
             deleted_at: shared::event::now(),
         })))
         .await?;
-        Ok(self.seen(conversation_id, None, "", &head.headers).await)
+        Ok(self.wait_until_visible(conversation_id, None, "", &head.headers).await)
     }
 
-    fn own_conversation(&self, caller: &Caller, id: &str) -> Result<ConversationId, ApiError> {
-        self.chats.conversations.open(&caller.user, id).ok_or_else(ApiError::no_such_conversation)
+    fn verify_conversation(&self, caller: &Caller, id: &str) -> Result<ConversationId, ApiError> {
+        self.chats.conversations.verify(&caller.user, id).ok_or_else(ApiError::no_such_conversation)
     }
 
     async fn record(&self, event: &Event) -> Result<(), ApiError> {
         let recording = &self.chats.recording;
         if !recording.journal.is_available() {
-            return Err(ApiError::cannot_record());
+            return Err(ApiError::journal_unavailable());
         }
-        self.chats.durable(recording.journal.record(event)).await
+        self.chats.wait_until_durable(recording.journal.record(event)).await
     }
 
-    async fn seen(
+    async fn wait_until_visible(
         &self,
         id: ConversationId,
         change_id: Option<ChangeId>,
         change: &str,
         headers: &HeaderMap,
     ) -> Response {
-        let seen = match &self.reads {
-            Some(reads) => reads.seen(id, change, headers).await,
+        let seen = match &self.recorder_api {
+            Some(recorder_api) => recorder_api.wait_until_visible(id, change, headers).await,
             None => None,
         };
-        let pending = || (StatusCode::ACCEPTED, Json(Pending { id, change_id, pending: true })).into_response();
+        let pending = || (StatusCode::ACCEPTED, Json(PendingChange { id, change_id, pending: true })).into_response();
         seen.unwrap_or_else(pending)
     }
 
     async fn create_conversation(&self, request: Request) -> Result<Response, ApiError> {
         let (caller, _, body) = self.read_json(request).await?;
-        let new = parse(&body)?;
+        let new = parse_new_conversation(&body)?;
         let recording = &self.chats.recording;
         if !recording.journal.is_available() {
-            return Err(ApiError::cannot_record());
+            return Err(ApiError::journal_unavailable());
         }
         let created_at = shared::event::now();
         let id = self.chats.conversations.mint(&caller.user, created_at);
@@ -151,14 +151,14 @@ impl Gateway {
             model: new.model,
             temperature: new.temperature,
         })));
-        self.chats.durable(recorded).await?;
-        Ok((StatusCode::CREATED, Json(Created { id, created_at })).into_response())
+        self.chats.wait_until_durable(recorded).await?;
+        Ok((StatusCode::CREATED, Json(CreatedConversation { id, created_at })).into_response())
     }
 }
 
-fn parse_change(body: &[u8]) -> Result<Change, InvalidRequest> {
+fn parse_patch(body: &[u8]) -> Result<ConversationPatch, InvalidRequest> {
     let invalid = |message: String, param| InvalidRequest { message, param };
-    let change: Change = serde_json::from_slice(body)
+    let change: ConversationPatch = serde_json::from_slice(body)
         .map_err(|error| invalid(format!("expected an object with title, archived, or both: {error}"), None))?;
     if change.title.is_none() && change.archived.is_none() {
         return Err(invalid("expected title, archived, or both".into(), None));
@@ -173,7 +173,7 @@ fn parse_change(body: &[u8]) -> Result<Change, InvalidRequest> {
     Ok(change)
 }
 
-fn parse(body: &[u8]) -> Result<NewConversation, InvalidRequest> {
+fn parse_new_conversation(body: &[u8]) -> Result<NewConversation, InvalidRequest> {
     let invalid = |message: String, param| InvalidRequest { message, param };
     if body.trim_ascii().is_empty() {
         return Ok(NewConversation::default());

@@ -16,29 +16,29 @@ use crate::json::edit;
 use crate::json::lenient::{Object, Text};
 use crate::request::InvalidRequest;
 use crate::server::gateway::Gateway;
-use crate::upstream::dispatch::{Candidates, Outgoing};
+use crate::upstream::dispatch::{Candidates, OutgoingRequest};
 
 /// The longest answer that is passed on.
-const MAX_BYTES: usize = 1 << 20;
+const MAX_RESPONSE_BYTES: usize = 1 << 20;
 
 /// Passes the question on, and the answer back.
 pub(super) async fn count(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
-    gateway.count_tokens(request).await.map_err(|error| gateway.refuse(error))
+    gateway.count_tokens(request).await.map_err(|error| gateway.count_refusal(error))
 }
 
 impl Gateway {
     async fn count_tokens(&self, request: Request) -> Result<Response, ApiError> {
         let (_, headers, body) = self.read_json(request).await?;
-        let model = model(&body)?;
-        let in_force = self.chats.upstreams.in_force();
-        let route = in_force.route(&model).ok_or_else(|| ApiError::model_not_found(&model))?;
-        let candidates = Candidates::new(&in_force, route, DialectName::AnthropicMessages)
+        let model = requested_model(&body)?;
+        let snapshot = self.chats.upstreams.snapshot();
+        let route = snapshot.route(&model).ok_or_else(|| ApiError::model_not_found(&model))?;
+        let candidates = Candidates::new(&snapshot, route, DialectName::AnthropicMessages)
             .ok_or_else(|| ApiError::model_not_found(&model))?;
-        let outgoing = Outgoing {
+        let outgoing = OutgoingRequest {
             method: &Method::POST,
             path: "/messages/count_tokens",
-            headers: &headers::to_upstream(&headers),
-            may_ask_for_usage: false,
+            headers: &headers::for_upstream(&headers),
+            may_add_usage_option: false,
             body: &|choice, _| match &choice.model {
                 Some(model) => edit::with_member(&body, "model", &model.as_str().into()),
                 None => body.clone(),
@@ -47,29 +47,29 @@ impl Gateway {
         let answered =
             candidates.send(&outgoing, &self.metrics, &mut Vec::new()).await.map_err(|error| ApiError::from(&error))?;
         let answer = answered.response;
-        if let Some(instead) = ApiError::in_place_of(answer.status()) {
-            return Err(instead);
+        if let Some(replacement) = ApiError::replacing_status(answer.status()) {
+            return Err(replacement);
         }
         let (head, body) = answer.into_parts();
-        let body = timeout(self.chats.limits.idle_timeout, body.collect(MAX_BYTES)).await;
-        let body = body.ok().flatten().ok_or_else(ApiError::answer_unreadable)?;
+        let body = timeout(self.chats.limits.idle_timeout, body.collect(MAX_RESPONSE_BYTES)).await;
+        let body = body.ok().flatten().ok_or_else(ApiError::response_unreadable)?;
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = head.status;
-        *response.headers_mut() = headers::to_client(head.headers);
+        *response.headers_mut() = headers::for_client(head.headers);
         Ok(response)
     }
 }
 
 /// The model that is asked for. Everything else is the upstream's to judge.
-fn model(body: &[u8]) -> Result<String, InvalidRequest> {
+fn requested_model(body: &[u8]) -> Result<String, InvalidRequest> {
     #[derive(Deserialize)]
-    struct Question<'a> {
+    struct TokenCountRequest<'a> {
         #[serde(default, borrow)]
         model: Text<'a>,
     }
-    let question = serde_json::from_slice::<Object<Question<'_>>>(body);
+    let request = serde_json::from_slice::<Object<TokenCountRequest<'_>>>(body);
     let model =
-        question.ok().and_then(|question| question.0).and_then(|question| question.model.filled().map(str::to_owned));
+        request.ok().and_then(|request| request.0).and_then(|request| request.model.non_empty().map(str::to_owned));
     model.ok_or_else(|| InvalidRequest {
         message: "model: expected a JSON object with a model name".to_owned(),
         param: Some("model"),

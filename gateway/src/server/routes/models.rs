@@ -13,47 +13,47 @@ use tokio::time::timeout;
 
 use crate::error::ApiError;
 use crate::headers;
-use crate::routing::Origin;
+use crate::routing::TableOrigin;
 use crate::server::gateway::Gateway;
 use crate::upstream::endpoint::Upstream;
 use crate::upstream::model_list;
 
 /// The longest list that is passed on.
-const MAX_BYTES: usize = 8 << 20;
+const MAX_LIST_BYTES: usize = 8 << 20;
 
 /// Lists the models.
 pub(super) async fn list(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
     let (head, _) = request.into_parts();
-    gateway.models(&head.method, &head.headers).await.map_err(|error| gateway.refuse(error))
+    gateway.models(&head.method, &head.headers).await.map_err(|error| gateway.count_refusal(error))
 }
 
 impl Gateway {
     async fn models(&self, method: &Method, headers: &HeaderMap) -> Result<Response, ApiError> {
-        self.prove(method, headers)?;
-        let in_force = self.chats.upstreams.in_force();
-        match (in_force.table.origin, &in_force.upstreams[..]) {
-            (Origin::OneProvider, [upstream]) => self.pass_models(upstream, headers).await,
-            _ => Ok(Json(json!({"object": "list", "data": model_list::models(&in_force).await})).into_response()),
+        self.authenticate(method, headers)?;
+        let snapshot = self.chats.upstreams.snapshot();
+        match (snapshot.table.origin, &snapshot.upstreams[..]) {
+            (TableOrigin::SingleProvider, [upstream]) => self.forward_models(upstream, headers).await,
+            _ => Ok(Json(json!({"object": "list", "data": model_list::list_models(&snapshot).await})).into_response()),
         }
     }
 
     /// Passes an upstream's list on as it is.
-    async fn pass_models(&self, upstream: &Arc<Upstream>, headers: &HeaderMap) -> Result<Response, ApiError> {
-        let headers = headers::to_upstream(headers);
+    async fn forward_models(&self, upstream: &Arc<Upstream>, headers: &HeaderMap) -> Result<Response, ApiError> {
+        let headers = headers::for_upstream(headers);
         let mut attempts = Vec::new();
         let answer = upstream
             .send(&Method::GET, "/models", &headers, &Bytes::new(), &mut attempts)
             .await
             .map_err(|error| ApiError::from(&error))?;
-        if let Some(instead) = ApiError::in_place_of(answer.status()) {
-            return Err(instead);
+        if let Some(replacement) = ApiError::replacing_status(answer.status()) {
+            return Err(replacement);
         }
         let (head, body) = answer.into_parts();
-        let body = timeout(self.chats.limits.idle_timeout, body.collect(MAX_BYTES)).await;
-        let body = body.ok().flatten().ok_or_else(ApiError::models_unreadable)?;
+        let body = timeout(self.chats.limits.idle_timeout, body.collect(MAX_LIST_BYTES)).await;
+        let body = body.ok().flatten().ok_or_else(ApiError::model_list_unreadable)?;
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = head.status;
-        *response.headers_mut() = headers::to_client(head.headers);
+        *response.headers_mut() = headers::for_client(head.headers);
         Ok(response)
     }
 }

@@ -10,49 +10,52 @@ use axum::response::Response;
 use axum::routing::{any, get};
 use http::request::Parts;
 
-use crate::auth::same_origin;
+use crate::auth::check_origin;
 use crate::error::ApiError;
-use crate::recorder_api::Passed;
+use crate::recorder_api::ForwardedRequest;
 use crate::server::body::read_bounded;
 use crate::server::gateway::Gateway;
 
 /// The largest body that is passed on, in bytes.
-const BODY_BYTES: usize = 64 << 10;
+const MAX_BODY_BYTES: usize = 64 << 10;
 
 /// What is passed on without looking who asks: the API does that itself.
 pub(super) fn router() -> Router<Arc<Gateway>> {
-    Router::new().route("/api/{*path}", any(pass)).route("/.well-known/jwks.json", get(pass))
+    Router::new().route("/api/{*path}", any(forward)).route("/.well-known/jwks.json", get(forward))
 }
 
 /// Passes a request on.
-pub(super) async fn pass(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
-    gateway.pass(request).await.map_err(|error| gateway.refuse(error))
+pub(super) async fn forward(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
+    gateway.forward(request).await.map_err(|error| gateway.count_refusal(error))
 }
 
 /// The same beside routes that the gateway knows itself: as with these, no caller, no route.
-pub(super) async fn pass_proven(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
-    let proven = gateway.prove(request.method(), request.headers());
-    let passed = async { proven.map(|_| gateway.pass(request))?.await };
-    passed.await.map_err(|error| gateway.refuse(error))
+pub(super) async fn forward_authenticated(
+    State(gateway): State<Arc<Gateway>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let authenticated = gateway.authenticate(request.method(), request.headers());
+    let forwarded = async { authenticated.map(|_| gateway.forward(request))?.await };
+    forwarded.await.map_err(|error| gateway.count_refusal(error))
 }
 
 impl Gateway {
-    async fn pass(&self, request: Request) -> Result<Response, ApiError> {
+    async fn forward(&self, request: Request) -> Result<Response, ApiError> {
         let (head, mut body) = request.into_parts();
-        let passed = self.pass_body(&head, &mut body).await;
-        if passed.is_err() {
-            self.read_away(&head.headers, body);
+        let forwarded = self.read_and_forward(&head, &mut body).await;
+        if forwarded.is_err() {
+            self.discard_body(&head.headers, body);
         }
-        passed
+        forwarded
     }
 
-    async fn pass_body(&self, head: &Parts, body: &mut Body) -> Result<Response, ApiError> {
-        let reads = self.reads.as_ref().ok_or_else(ApiError::reads_unavailable)?;
-        same_origin(&head.method, &head.headers, &self.cors_origins).map_err(ApiError::cross_origin)?;
-        let body = read_bounded(body, BODY_BYTES, self.chats.limits.read_timeout).await?;
+    async fn read_and_forward(&self, head: &Parts, body: &mut Body) -> Result<Response, ApiError> {
+        let recorder_api = self.recorder_api.as_ref().ok_or_else(ApiError::recorder_unavailable)?;
+        check_origin(&head.method, &head.headers, &self.cors_origins).map_err(ApiError::cross_origin)?;
+        let body = read_bounded(body, MAX_BODY_BYTES, self.chats.limits.read_timeout).await?;
         let path = head.uri.path_and_query().map_or(head.uri.path(), |path| path.as_str());
         let peer = head.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
-        let passed = Passed { method: head.method.clone(), path, headers: &head.headers, body, peer };
-        reads.pass(passed).await
+        let forwarded = ForwardedRequest { method: head.method.clone(), path, headers: &head.headers, body, peer };
+        recorder_api.forward(forwarded).await
     }
 }

@@ -2,13 +2,13 @@
 // mail links, pictures become links (loading one would tell another host who reads), and what remains goes through DOMPurify,
 // which hands back nodes. The Content-Security-Policy is the third wall.
 
-import { Marked } from "../../vendor/marked-18.2.1/marked.esm.js";
 import "../../vendor/dompurify-3.4.18/purify.min.js";
+import { Marked } from "../../vendor/marked-18.2.1/marked.esm.js";
 import { h, iconButton } from "../dom.js";
 import { t } from "../i18n.js";
-import { copy } from "./ui.js";
+import { copyText } from "./ui.js";
 
-const ALLOWED = {
+const SANITIZE_OPTIONS = {
   ALLOWED_TAGS: ["a", "blockquote", "br", "code", "del", "em", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul"],
   ALLOWED_ATTR: ["href", "title", "start", "align", "class"],
   ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
@@ -17,14 +17,14 @@ const ALLOWED = {
   RETURN_DOM_FRAGMENT: true,
 };
 
-const escape = (text) => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
+const escapeHtml = (text) => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 
 const marked = new Marked({
   gfm: true,
   breaks: true,
   renderer: {
-    html: ({ text }) => escape(text),
-    image: ({ href, text }) => `<a href="${escape(href)}">${escape(text || href)}</a>`,
+    html: ({ text }) => escapeHtml(text),
+    image: ({ href, text }) => `<a href="${escapeHtml(href)}">${escapeHtml(text || href)}</a>`,
     checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
     // The page's own headings come first.
     heading({ tokens, depth }) {
@@ -35,13 +35,13 @@ const marked = new Marked({
 });
 
 /** The elements that this Markdown stands for. */
-export function render(markdown) {
+export function renderMarkdown(markdown) {
   let fragment;
   try {
-    fragment = globalThis.DOMPurify.sanitize(marked.parse(markdown), ALLOWED);
+    fragment = globalThis.DOMPurify.sanitize(marked.parse(markdown), SANITIZE_OPTIONS);
   } catch {
     // Nested deeper than any parser goes: then it is shown as it is.
-    return h("p.plain", {}, markdown);
+    return h("p.plain-text", {}, markdown);
   }
   for (const link of fragment.querySelectorAll("a")) {
     if (!link.hasAttribute("href")) continue;
@@ -52,22 +52,22 @@ export function render(markdown) {
     if (element.tagName !== "CODE") element.removeAttribute("class");
   }
   for (const table of fragment.querySelectorAll("table")) {
-    const frame = h("div.table-frame", { tabindex: "0", role: "group", "aria-label": t("answer.table") });
+    const frame = h("div.table-scroller", { tabindex: "0", role: "group", "aria-label": t("answer.table") });
     table.replaceWith(frame);
     frame.append(table);
   }
-  for (const block of fragment.querySelectorAll("pre")) frameCode(block);
+  for (const block of fragment.querySelectorAll("pre")) wrapCodeBlock(block);
   return fragment;
 }
 
 /** A code block with its language and a button to copy it. */
-function frameCode(block) {
+function wrapCodeBlock(block) {
   const code = block.querySelector("code");
-  const named = /language-([\w+#.-]{1,30})/.exec(code?.className ?? "");
+  const languageMatch = /language-([\w+#.-]{1,30})/.exec(code?.className ?? "");
   code?.removeAttribute("class");
   const text = block.textContent.replace(/\n$/, "");
   const frame = h("div.code", {},
-    h("div.code-head", {}, h("span", {}, named?.[1] ?? t("answer.code")), iconButton("copy", t("answer.copyCode"), (event) => copy(text, event.currentTarget), { small: true })));
+    h("div.code-header", {}, h("span", {}, languageMatch?.[1] ?? t("answer.code")), iconButton("copy", t("answer.copyCode"), (event) => copyText(text, event.currentTarget), { small: true })));
   block.tabIndex = 0;
   block.replaceWith(frame);
   frame.append(block);

@@ -1,112 +1,107 @@
 // What stands around every page of somebody who is here: conversations at the side, the user's menu, and keys.
 
-import { ConversationList } from "./conversation-list.js";
-import { fill, h, icon, iconButton } from "../dom.js";
-import { language, languages, setLanguage, t } from "../i18n.js";
-import { go, loggedOut, showAnew } from "../navigation.js";
+import { h, icon, iconButton, replaceChildren } from "../dom.js";
+import { currentLanguage, languages, setLanguage, t } from "../i18n.js";
+import { navigate, navigateToLogin, rebuildPage } from "../navigation.js";
 import { logout, user } from "../session.js";
-import { nextTheme, theme } from "../theme-choice.js";
+import { currentTheme, cycleTheme } from "../theme-choice.js";
+import { ConversationList } from "./conversation-list.js";
 import { menu, toast } from "./ui.js";
 
 /** A phone: the side is a drawer. */
-const narrow = matchMedia("(max-width: 52rem)");
+const narrowScreen = matchMedia("(max-width: 52rem)");
 
 export class Shell {
   constructor() {
     this.list = new ConversationList();
     this.main = h("main.main", { id: "main", tabindex: "-1" });
-    this.title = h("div.bar-title", {});
-    this.opener = iconButton("menu", t("nav.open"), () => this.open(true), { "aria-expanded": "false", "aria-controls": "side" });
-    const bar = h("header.bar", {}, this.opener, this.title, h("a.icon-button", { href: "/", "aria-label": t("nav.new"), title: t("nav.new") }, icon("compose")));
-    const userButton = h("button.user", { type: "button", "aria-haspopup": "menu", "aria-expanded": "false", "aria-label": t("nav.account", { name: user.name ?? user.id }), onclick: () => this.#userMenu(userButton) },
+    this.title = h("div.topbar-title", {});
+    this.menuButton = iconButton("menu", t("nav.open"), () => this.setSidebarOpen(true), { "aria-expanded": "false", "aria-controls": "sidebar" });
+    const topbar = h("header.topbar", {}, this.menuButton, this.title, h("a.icon-button", { href: "/", "aria-label": t("nav.new"), title: t("nav.new") }, icon("compose")));
+    const userButton = h("button.user", { type: "button", "aria-haspopup": "menu", "aria-expanded": "false", "aria-label": t("nav.account", { name: user.name ?? user.id }), onclick: () => this.#openUserMenu(userButton) },
       h("span.avatar", { "aria-hidden": "true", "data-letter": [...(user.name ?? user.id)][0].toUpperCase() }), h("span.user-name", {}, user.name ?? user.id), icon("more"));
-    this.side = h("nav.side", { id: "side", "aria-label": t("nav.conversations") },
-      h("div.side-head", {},
+    this.sidebar = h("nav.sidebar", { id: "sidebar", "aria-label": t("nav.conversations") },
+      h("div.sidebar-header", {},
         h("a.wordmark", { href: "/", "aria-label": "Stenograph" }, icon("mark"), h("span", {}, "Stenograph")),
-        iconButton("close", t("nav.close"), () => this.open(false), { class: "only-narrow" })),
+        iconButton("close", t("nav.close"), () => this.setSidebarOpen(false), { class: "narrow-only" })),
       h("a.button.secondary.wide.new-chat", { href: "/", "aria-keyshortcuts": "Control+Shift+O" }, icon("compose"), t("nav.new")),
       this.list.element,
       userButton);
-    this.veil = h("div.veil", { onclick: () => this.open(false) });
-    this.element = h("div.shell", {}, h("a.skip-link", { href: "#main", onclick: (event) => { event.preventDefault(); this.main.focus(); } }, t("nav.skip")), this.side, this.veil, h("div.content", {}, bar, this.main));
-    this.keys = (event) => this.#key(event);
-    addEventListener("keydown", this.keys);
-    this.onAddress = () => this.located();
-    addEventListener("addresschange", this.onAddress);
-    this.onNarrow = () => this.open(false);
-    narrow.addEventListener("change", this.onNarrow);
-    this.open(false);
+    this.backdrop = h("div.backdrop", { onclick: () => this.setSidebarOpen(false) });
+    this.element = h("div.shell", {}, h("a.skip-link", { href: "#main", onclick: (event) => { event.preventDefault(); this.main.focus(); } }, t("nav.skip")), this.sidebar, this.backdrop, h("div.content", {}, topbar, this.main));
+    this.onKeyDown = (event) => this.#handleShortcut(event);
+    addEventListener("keydown", this.onKeyDown);
+    this.onAddressChange = () => this.list.markCurrent();
+    addEventListener("addresschange", this.onAddressChange);
+    this.onWidthChange = () => this.setSidebarOpen(false);
+    narrowScreen.addEventListener("change", this.onWidthChange);
+    this.setSidebarOpen(false);
   }
 
-  /** Shows a page: `{element, title, leave, focus}`. */
+  /** Shows a page: `{element, title, mounted, destroy}`. */
   show(page) {
-    this.page?.leave?.();
+    this.page?.destroy?.();
     this.page = page;
-    fill(this.main, page.element);
-    this.#retitle(page.title);
-    page.onTitle = (title) => this.#retitle(title);
-    this.open(false);
-    this.located();
-    page.shown?.();
+    replaceChildren(this.main, page.element);
+    this.#setTitle(page.title);
+    page.onTitle = (title) => this.#setTitle(title);
+    this.setSidebarOpen(false);
+    this.list.markCurrent();
+    page.mounted?.();
   }
 
   /** Instead of a page that is not there yet. */
-  wait(element) {
-    this.page?.leave?.();
+  showPlaceholder(element) {
+    this.page?.destroy?.();
     this.page = null;
-    fill(this.main, element);
+    replaceChildren(this.main, element);
   }
 
-  #retitle(title) {
+  #setTitle(title) {
     document.title = title ? `${title} · Stenograph` : "Stenograph";
-    fill(this.title, title || "Stenograph");
-  }
-
-  /** The address has changed. */
-  located() {
-    this.list.located();
+    replaceChildren(this.title, title || "Stenograph");
   }
 
   /** Opens or closes the drawer, where the side is one. */
-  open(open) {
-    const wasOpen = this.element.classList.contains("side-open");
-    this.element.classList.toggle("side-open", open);
-    this.opener.setAttribute("aria-expanded", String(open));
+  setSidebarOpen(open) {
+    const wasOpen = this.element.classList.contains("sidebar-open");
+    this.element.classList.toggle("sidebar-open", open);
+    this.menuButton.setAttribute("aria-expanded", String(open));
     // What cannot be seen cannot be reached either.
-    this.side.inert = narrow.matches && !open;
-    if (open) this.side.querySelector("a, button, input")?.focus();
-    else if (wasOpen && narrow.matches) this.opener.focus();
+    this.sidebar.inert = narrowScreen.matches && !open;
+    if (open) this.sidebar.querySelector("a, button, input")?.focus();
+    else if (wasOpen && narrowScreen.matches) this.menuButton.focus();
   }
 
-  leave() {
-    this.page?.leave?.();
-    this.list.leave();
-    removeEventListener("keydown", this.keys);
-    removeEventListener("addresschange", this.onAddress);
-    narrow.removeEventListener("change", this.onNarrow);
+  destroy() {
+    this.page?.destroy?.();
+    this.list.destroy();
+    removeEventListener("keydown", this.onKeyDown);
+    removeEventListener("addresschange", this.onAddressChange);
+    narrowScreen.removeEventListener("change", this.onWidthChange);
   }
 
-  #userMenu(button) {
+  #openUserMenu(button) {
     menu(button, [
       user.name ?? user.id,
-      { label: t("nav.settings"), icon: "settings", run: () => go("/settings") },
-      user.role === "admin" ? { label: t("nav.admin"), icon: "admin", run: () => go("/admin") } : undefined,
+      { label: t("nav.settings"), icon: "settings", onSelect: () => navigate("/settings") },
+      user.role === "admin" ? { label: t("nav.admin"), icon: "admin", onSelect: () => navigate("/admin") } : undefined,
       null,
-      ...languages.map(([tag, name]) => ({ label: name, icon: "language", checked: tag === language(), run: () => { setLanguage(tag); showAnew(); } })),
+      ...languages.map(([tag, name]) => ({ label: name, icon: "language", checked: tag === currentLanguage(), onSelect: () => { setLanguage(tag); rebuildPage(); } })),
       null,
-      { label: t("theme.is", { theme: t(`theme.${theme()}`) }), icon: "theme", run: () => { nextTheme(); } },
-      { label: t("nav.logout"), icon: "leave", run: () => leaveSession() },
+      { label: t("theme.is", { theme: t(`theme.${currentTheme()}`) }), icon: "theme", onSelect: () => { cycleTheme(); } },
+      { label: t("nav.logout"), icon: "logout", onSelect: () => endSession() },
     ].filter((item) => item !== undefined));
   }
 
-  #key(event) {
+  #handleShortcut(event) {
     if (!(event.ctrlKey || event.metaKey) || event.altKey) return;
     const key = event.key.toLowerCase();
     if (key === "k" && !event.shiftKey) {
-      this.open(true);
+      this.setSidebarOpen(true);
       this.list.focusSearch();
     } else if (key === "o" && event.shiftKey) {
-      go("/");
+      navigate("/");
     } else {
       return;
     }
@@ -114,10 +109,10 @@ export class Shell {
   }
 }
 
-async function leaveSession() {
+async function endSession() {
   try {
     await logout();
-    await loggedOut();
+    await navigateToLogin();
   } catch (error) {
     toast(error.message);
   }

@@ -1,41 +1,41 @@
 // One turn on the page. What has not changed is not drawn again, so that selections and focus stay.
 
-import { fill, h, icon, iconButton } from "../dom.js";
-import { dateTime, seconds, t } from "../i18n.js";
-import { render } from "./markdown.js";
-import { copy } from "./ui.js";
+import { h, icon, iconButton, replaceChildren } from "../dom.js";
+import { formatDateTime, formatSeconds, t } from "../i18n.js";
+import { renderMarkdown } from "./markdown.js";
+import { copyText } from "./ui.js";
 
 /** The shortest time between two drawings of an answer that grows. */
-const PACE = 60;
+const MIN_DRAW_INTERVAL_MS = 60;
 
 export class TurnView {
   constructor() {
     this.question = h("div.question", {});
-    this.earlier = h("div.earlier", {});
-    this.reasoning = h("details.reasoning", { hidden: true }, h("summary", {}), h("div.plain", {}));
+    this.previousAnswers = h("div.previous-answers", {});
+    this.reasoning = h("details.reasoning", { hidden: true }, h("summary", {}), h("div.plain-text", {}));
     this.text = h("div.prose", {});
-    this.state = h("div.state", {});
+    this.status = h("div.answer-status", {});
     this.actions = h("div.turn-actions", {});
-    this.answer = h("article.answer", { "aria-label": t("answer.label") }, this.earlier, this.reasoning, this.text, this.state, this.actions);
+    this.answer = h("article.answer", { "aria-label": t("answer.label") }, this.previousAnswers, this.reasoning, this.text, this.status, this.actions);
     this.element = h("section.turn", {}, this.question, this.answer);
-    this.cost = 0;
+    this.lastDrawMs = 0;
   }
 
   show(turn, { retry }) {
     const { answer } = turn;
-    this.#once("question", [turn.asked, turn.role], () => this.#drawQuestion(turn));
-    this.#once("earlier", turn.earlier, () => fill(this.earlier, turn.earlier.map(earlierAnswer)));
-    this.#once("reasoning", [answer.reasoning, answer.status, answer.text === ""], () => this.#drawReasoning(answer));
+    this.#drawIfChanged("question", [turn.question, turn.role], () => this.#drawQuestion(turn));
+    this.#drawIfChanged("previousAnswers", turn.previousAnswers, () => replaceChildren(this.previousAnswers, turn.previousAnswers.map(previousAnswer)));
+    this.#drawIfChanged("reasoning", [answer.reasoning, answer.status, answer.text === ""], () => this.#drawReasoning(answer));
     this.#drawText(answer);
-    this.#once("state", [answer.status, answer.error?.message, answer.toolCalls, answer.stopped, answer.finishReason, answer.text === "", Boolean(retry)], () => fill(this.state, stateOf(answer, retry)));
+    this.#drawIfChanged("status", [answer.status, answer.error?.message, answer.toolCalls, answer.stopped, answer.finishReason, answer.text === "", Boolean(retry)], () => replaceChildren(this.status, statusElements(answer, retry)));
     const isDone = answer.status !== "streaming" && answer.status !== "waiting";
-    this.#once("actions", [isDone, answer.text, answer.model, answer.tokens, turn.at], () => fill(this.actions, isDone && answer.text ? actionsOf(turn) : null));
+    this.#drawIfChanged("actions", [isDone, answer.text, answer.model, answer.tokens, turn.createdAt], () => replaceChildren(this.actions, isDone && answer.text ? answerActions(turn) : null));
     this.element.dataset.status = answer.status;
     this.element.dataset.chat = answer.chatId ?? "";
     this.answer.setAttribute("aria-busy", String(!isDone));
   }
 
-  #once(name, signature, draw) {
+  #drawIfChanged(name, signature, draw) {
     const text = JSON.stringify(signature);
     this.drawn ??= {};
     if (this.drawn[name] === text) return;
@@ -44,17 +44,17 @@ export class TurnView {
   }
 
   #drawQuestion(turn) {
-    if (turn.asked === null) return fill(this.question);
+    if (turn.question === null) return replaceChildren(this.question);
     if (turn.role !== "user") {
-      return fill(this.question, h("details.tool", {}, h("summary", {}, t("turn.role", { role: turn.role })), h("div.plain", {}, turn.asked)));
+      return replaceChildren(this.question, h("details.tool", {}, h("summary", {}, t("turn.role", { role: turn.role })), h("div.plain-text", {}, turn.question)));
     }
-    return fill(this.question, h("div.bubble", {}, h("span.visually-hidden", {}, t("turn.you")), h("div.plain", {}, turn.asked)),
-      h("div.turn-actions", {}, iconButton("copy", t("turn.copy"), (event) => copy(turn.asked, event.currentTarget), { small: true })));
+    return replaceChildren(this.question, h("div.bubble", {}, h("span.visually-hidden", {}, t("turn.you")), h("div.plain-text", {}, turn.question)),
+      h("div.turn-actions", {}, iconButton("copy", t("turn.copy"), (event) => copyText(turn.question, event.currentTarget), { small: true })));
   }
 
   #drawReasoning(answer) {
     this.reasoning.hidden = !answer.reasoning;
-    this.reasoning.firstChild.textContent = t(answer.status === "streaming" && !answer.text ? "answer.thinking" : "answer.thought");
+    this.reasoning.firstChild.textContent = t(answer.status === "streaming" && !answer.text ? "answer.thinking" : "answer.reasoning");
     this.reasoning.lastChild.textContent = answer.reasoning;
   }
 
@@ -62,56 +62,56 @@ export class TurnView {
   #drawText(answer) {
     this.latest = answer;
     if (answer.status !== "streaming") {
-      clearTimeout(this.timer);
-      this.timer = null;
+      clearTimeout(this.drawTimer);
+      this.drawTimer = null;
       this.#draw();
     } else {
-      this.timer ??= setTimeout(() => {
-        this.timer = null;
+      this.drawTimer ??= setTimeout(() => {
+        this.drawTimer = null;
         this.#draw();
-      }, Math.max(PACE, this.cost * 4));
+      }, Math.max(MIN_DRAW_INTERVAL_MS, this.lastDrawMs * 4));
     }
   }
 
   #draw() {
     const { text, status } = this.latest;
-    this.text.classList.toggle("growing", status === "streaming");
-    this.#once("text", text, () => {
-      const begun = performance.now();
-      fill(this.text, text ? render(text) : null);
-      this.cost = performance.now() - begun;
+    this.text.classList.toggle("streaming", status === "streaming");
+    this.#drawIfChanged("text", text, () => {
+      const startedAt = performance.now();
+      replaceChildren(this.text, text ? renderMarkdown(text) : null);
+      this.lastDrawMs = performance.now() - startedAt;
     });
     this.element.dispatchEvent(new Event("drawn", { bubbles: true }));
   }
 }
 
-function stateOf(answer, retry) {
-  const again = retry && ["failed", "partial", "truncated"].includes(answer.status) ? h("button.button.secondary.small.retry", { type: "button", onclick: retry }, icon("retry"), t("answer.again")) : null;
-  const calls = answer.toolCalls.map((call) => h("details.tool", {}, h("summary", {}, t("answer.tool", { name: call.name })), h("pre.plain", { tabindex: "0" }, call.arguments ?? "")));
-  return [calls, ...words(answer), again];
+function statusElements(answer, retry) {
+  const retryButton = retry && ["failed", "partial", "truncated"].includes(answer.status) ? h("button.button.secondary.small.retry", { type: "button", onclick: retry }, icon("retry"), t("retry")) : null;
+  const calls = answer.toolCalls.map((call) => h("details.tool", {}, h("summary", {}, t("answer.tool", { name: call.name })), h("pre.plain-text", { tabindex: "0" }, call.arguments ?? "")));
+  return [calls, ...statusNotes(answer), retryButton];
 }
 
-function words(answer) {
+function statusNotes(answer) {
   const error = answer.error?.message;
   switch (answer.status) {
-    case "streaming": return answer.text ? [] : [h("span.writing", {}, h("i", {}), h("i", {}), h("i", {}), h("span.visually-hidden", {}, t("answer.begun")))];
-    case "waiting": return [h("p.note.waiting", { role: "status" }, h("span.spinner", {}), t(answer.text ? "answer.waitingMore" : "answer.waiting"))];
-    case "partial": return [h("p.note.warn", {}, icon("warning"), h("span", {}, answer.stopped || answer.finishReason === "client_gone" ? t("answer.stoppedNote") : t("answer.partialNote"), error ? h("span.reason", {}, error) : null))];
+    case "streaming": return answer.text ? [] : [h("span.typing-indicator", {}, h("i", {}), h("i", {}), h("i", {}), h("span.visually-hidden", {}, t("answer.started")))];
+    case "waiting": return [h("p.note.waiting", { role: "status" }, h("span.spinner", {}), t(answer.text ? "answer.waitingPartial" : "answer.waiting"))];
+    case "partial": return [h("p.note.warn", {}, icon("warning"), h("span", {}, answer.stopped || answer.finishReason === "client_gone" ? t("answer.stoppedNote") : t("answer.partialNote"), error ? h("span.error-message", {}, error) : null))];
     case "truncated": return [h("p.note", {}, icon("info"), t("answer.truncatedNote"))];
-    case "failed": return [h("p.note.bad", {}, icon("warning"), h("span", {}, t("answer.failedNote"), error ? h("span.reason", {}, error) : null))];
+    case "failed": return [h("p.note.bad", {}, icon("warning"), h("span", {}, t("answer.failedNote"), error ? h("span.error-message", {}, error) : null))];
     default: return answer.text || answer.toolCalls.length ? [] : [h("p.note", {}, icon("info"), t("answer.emptyNote"))];
   }
 }
 
-function actionsOf({ answer, at }) {
-  const facts = [
+function answerActions({ answer, createdAt }) {
+  const details = [
     answer.model,
     answer.tokens === null || answer.tokens === undefined ? null : t(answer.estimated ? "answer.tokensEstimated" : "answer.tokens", { n: answer.tokens }),
-    answer.durationMs ? seconds(answer.durationMs) : null,
+    answer.durationMs ? formatSeconds(answer.durationMs) : null,
   ].filter(Boolean);
-  return [iconButton("copy", t("answer.copy"), (event) => copy(answer.text, event.currentTarget), { small: true }), h("span.facts", { title: at ? dateTime(at) : null }, facts.join(" · "))];
+  return [iconButton("copy", t("answer.copy"), (event) => copyText(answer.text, event.currentTarget), { small: true }), h("span.answer-details", { title: createdAt ? formatDateTime(createdAt) : null }, details.join(" · "))];
 }
 
-function earlierAnswer(answer) {
-  return h("details.tool", {}, h("summary", {}, t(`answer.earlier.${answer.status === "failed" ? "failed" : "partial"}`)), answer.text ? h("div.prose", {}, render(answer.text)) : null, answer.error?.message ? h("p.reason", {}, answer.error.message) : null);
+function previousAnswer(answer) {
+  return h("details.tool", {}, h("summary", {}, t(`answer.previous.${answer.status === "failed" ? "failed" : "partial"}`)), answer.text ? h("div.prose", {}, renderMarkdown(answer.text)) : null, answer.error?.message ? h("p.error-message", {}, answer.error.message) : null);
 }

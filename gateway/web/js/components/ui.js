@@ -1,24 +1,24 @@
 // What pages share: notices that pass, dialogs, menus, copying, and words for screen readers.
 
-import { fill, h, icon } from "../dom.js";
+import { h, icon, replaceChildren } from "../dom.js";
 import { t } from "../i18n.js";
 
 /** Says something to screen readers. */
-export function announce(words) {
-  const place = document.getElementById("announcer");
+export function announce(text) {
+  const region = document.getElementById("announcer");
   // The same words twice are said twice only if they were gone between.
-  place.textContent = "";
-  setTimeout(() => { place.textContent = words; }, 50);
+  region.textContent = "";
+  setTimeout(() => { region.textContent = text; }, 50);
 }
 
 /** A notice that goes by itself. */
-export function toast(words) {
-  let place = document.querySelector(".toasts");
-  if (!place) document.body.append(place = h("div.toasts", { role: "status" }));
-  const note = h("div.toast", {}, words);
-  place.append(note);
-  while (place.children.length > 3) place.firstChild.remove();
-  setTimeout(() => note.remove(), 5000);
+export function toast(text) {
+  let region = document.querySelector(".toasts");
+  if (!region) document.body.append(region = h("div.toasts", { role: "status" }));
+  const element = h("div.toast", {}, text);
+  region.append(element);
+  while (region.children.length > 3) region.firstChild.remove();
+  setTimeout(() => element.remove(), 5000);
 }
 
 /** A notice that stays: `kind` is `info`, `warn` or `bad`. */
@@ -27,26 +27,26 @@ export function notice(kind, ...children) {
 }
 
 /** Copies a text, and shows on the button that it is done. */
-export async function copy(text, button) {
+export async function copyText(text, button) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    if (!copyByHand(text)) return toast(t("copy.failed"));
+    if (!copyWithExecCommand(text)) return toast(t("copy.failed"));
   }
   announce(t("copy.done"));
   if (!button?.isConnected) return;
   const before = [...button.childNodes];
   if (button.dataset.copied) return;
   button.dataset.copied = "1";
-  fill(button, icon("check"));
+  replaceChildren(button, icon("check"));
   setTimeout(() => {
     delete button.dataset.copied;
-    fill(button, ...before);
+    replaceChildren(button, ...before);
   }, 1500);
 }
 
 /** Where the page is not served over https the clipboard is not to be had; the old way still works. */
-function copyByHand(text) {
+function copyWithExecCommand(text) {
   const field = h("textarea.visually-hidden", { value: text, "aria-hidden": "true" });
   document.body.append(field);
   field.select();
@@ -55,44 +55,44 @@ function copyByHand(text) {
   return done;
 }
 
-let dialogs = 0;
+let nextId = 0;
 
 /**
  * A question that holds everything else up. `fields` come between words and buttons. Resolves with the form's data, or null
  * if the reader thought better of it. `submit` may refuse by throwing; its message is shown.
  */
-export function ask({ title, words, fields = [], action, kind = "primary", submit }) {
+export function openDialog({ title, text, fields = [], submitLabel, kind = "primary", submit }) {
   return new Promise((resolve) => {
-    const id = `dialog-${++dialogs}`;
-    const problem = h("div", {});
-    const go = h("button.button", { class: kind, type: "submit" }, action);
+    const id = `dialog-${++nextId}`;
+    const errorArea = h("div", {});
+    const submitButton = h("button.button", { class: kind, type: "submit" }, submitLabel);
     const form = h("form", { method: "dialog", onsubmit: send },
-      h("h2", { id }, title), words ? h("p", {}, words) : null, ...fields, problem,
-      h("div.actions", {}, h("button.button.secondary", { type: "button", onclick: () => dialog.close() }, t("cancel")), go));
+      h("h2", { id }, title), text ? h("p", {}, text) : null, ...fields, errorArea,
+      h("div.actions", {}, h("button.button.secondary", { type: "button", onclick: () => dialog.close() }, t("cancel")), submitButton));
     const dialog = h("dialog.dialog", { "aria-labelledby": id, onclose: done }, form);
-    let answer = null;
+    let result = null;
 
     async function send(event) {
       event.preventDefault();
       const data = new FormData(form);
-      go.disabled = true;
+      submitButton.disabled = true;
       try {
         await submit?.(data);
-        answer = data;
+        result = data;
         dialog.close();
       } catch (error) {
-        fill(problem, notice("bad", error.message));
+        replaceChildren(errorArea, notice("bad", error.message));
       }
-      go.disabled = false;
+      submitButton.disabled = false;
     }
     function done() {
       dialog.remove();
-      resolve(answer);
+      resolve(result);
     }
 
     document.body.append(dialog);
     dialog.showModal();
-    (form.querySelector("input, select") ?? go).focus();
+    (form.querySelector("input, select") ?? submitButton).focus();
     form.querySelector("input")?.select?.();
   });
 }
@@ -108,83 +108,83 @@ export function menu(button, items) {
     if (typeof item === "string") return h("div.caption", { role: "presentation" }, item);
     const role = item.checked === undefined ? "menuitem" : "menuitemradio";
     const checked = item.checked === undefined ? null : String(item.checked);
-    return h("button", { type: "button", role, tabindex: "-1", class: item.danger ? "danger" : "", "aria-checked": checked, onclick: () => { close(); item.run(); } },
+    return h("button", { type: "button", role, tabindex: "-1", class: item.danger ? "danger" : "", "aria-checked": checked, onclick: () => { close(); item.onSelect(); } },
       item.icon ? icon(item.icon) : null, h("span", {}, item.label), item.checked ? h("span.check", { "aria-hidden": "true" }, "✓") : null);
   });
-  const list = h("div.menu", { role: "menu", "aria-label": button.getAttribute("aria-label") ?? button.textContent, popover: "auto", onkeydown: move, ontoggle: toggled }, ...entries);
+  const list = h("div.menu", { role: "menu", "aria-label": button.getAttribute("aria-label") ?? button.textContent, popover: "auto", onkeydown: onKeyDown, ontoggle: onToggle }, ...entries);
   document.body.append(list);
   list.showPopover();
-  place(list, button);
+  positionMenu(list, button);
   button.setAttribute("aria-expanded", "true");
-  const choices = [...list.querySelectorAll("[role^=menuitem]")];
-  choices[0]?.focus();
+  const menuItems = [...list.querySelectorAll("[role^=menuitem]")];
+  menuItems[0]?.focus();
 
   function close() {
     document.querySelector(".menu")?.hidePopover();
   }
-  function toggled(event) {
+  function onToggle(event) {
     if (event.newState !== "closed") return;
     button.setAttribute("aria-expanded", "false");
     if (list.contains(document.activeElement) || document.activeElement === document.body) button.focus();
     list.remove();
   }
-  function move(event) {
-    const at = choices.indexOf(document.activeElement);
-    const to = { ArrowDown: at + 1, ArrowUp: at - 1 + choices.length, Home: 0, End: choices.length - 1 }[event.key];
+  function onKeyDown(event) {
+    const current = menuItems.indexOf(document.activeElement);
+    const target = { ArrowDown: current + 1, ArrowUp: current - 1 + menuItems.length, Home: 0, End: menuItems.length - 1 }[event.key];
     if (event.key === "Tab") close();
-    if (to === undefined) return;
+    if (target === undefined) return;
     event.preventDefault();
-    choices[to % choices.length].focus();
+    menuItems[target % menuItems.length].focus();
   }
 }
 
-function place(list, button) {
-  const at = button.getBoundingClientRect();
+function positionMenu(list, button) {
+  const anchor = button.getBoundingClientRect();
   const { offsetWidth: width, offsetHeight: height } = list;
-  const left = Math.min(Math.max(8, at.left), innerWidth - width - 8);
-  const below = at.bottom + 6;
-  const top = below + height > innerHeight - 8 ? Math.max(8, at.top - height - 6) : below;
+  const left = Math.min(Math.max(8, anchor.left), innerWidth - width - 8);
+  const below = anchor.bottom + 6;
+  const top = below + height > innerHeight - 8 ? Math.max(8, anchor.top - height - 6) : below;
   list.style.setProperty("left", `${left}px`);
   list.style.setProperty("top", `${top}px`);
 }
 
 /** A field with its label: `more` are attributes of the input. */
-export function field(name, label, more = {}) {
-  const { hint, input, ...attributes } = more;
-  const id = `field-${name}-${++dialogs}`;
-  const box = input ?? h("input.input", { name, ...attributes });
-  box.id = id;
-  if (hint) box.setAttribute("aria-describedby", `${id}-hint`);
-  return h("div.field", {}, h("label", { for: id }, label), box, hint ? h("span.hint", { id: `${id}-hint` }, hint) : null);
+export function field(name, label, options = {}) {
+  const { hint, input, ...attributes } = options;
+  const id = `field-${name}-${++nextId}`;
+  const control = input ?? h("input.input", { name, ...attributes });
+  control.id = id;
+  if (hint) control.setAttribute("aria-describedby", `${id}-hint`);
+  return h("div.field", {}, h("label", { for: id }, label), control, hint ? h("span.hint", { id: `${id}-hint` }, hint) : null);
 }
 
 /** A field for a password, which can be shown. */
-export function passwordField(name, label, more = {}) {
-  const whole = field(name, label, { type: "password", required: true, maxlength: 1024, ...more });
-  const box = whole.querySelector("input");
-  const eye = h("button.icon-button", { type: "button", "aria-label": t("password.show"), title: t("password.show"), "aria-pressed": "false", onclick: show }, icon("eye"));
+export function passwordField(name, label, options = {}) {
+  const wrapper = field(name, label, { type: "password", required: true, maxlength: 1024, ...options });
+  const control = wrapper.querySelector("input");
+  const revealButton = h("button.icon-button", { type: "button", "aria-label": t("password.show"), title: t("password.show"), "aria-pressed": "false", onclick: show }, icon("eye"));
   function show() {
-    const shown = box.type === "password";
-    box.type = shown ? "text" : "password";
-    eye.setAttribute("aria-pressed", String(shown));
+    const shown = control.type === "password";
+    control.type = shown ? "text" : "password";
+    revealButton.setAttribute("aria-pressed", String(shown));
   }
-  const frame = h("div.password", {});
-  box.replaceWith(frame);
-  frame.append(box, eye);
-  return whole;
+  const container = h("div.password", {});
+  control.replaceWith(container);
+  container.append(control, revealButton);
+  return wrapper;
 }
 
 /** A choice between a few, as buttons side by side. */
-export function segmented(label, choices, chosen, onchoose) {
-  const group = h("div.segmented", { role: "group", "aria-label": label });
-  for (const [value, words] of choices) {
+export function segmentedControl(groupLabel, choices, chosen, onchoose) {
+  const group = h("div.segmented", { role: "group", "aria-label": groupLabel });
+  for (const [value, label] of choices) {
     group.append(h("button", { type: "button", "aria-pressed": String(value === chosen), onclick: (event) => {
       for (const other of group.children) other.setAttribute("aria-pressed", String(other === event.currentTarget));
       onchoose(value);
-    } }, words));
+    } }, label));
   }
   return group;
 }
 
 /** While something is fetched. */
-export const loading = () => h("div.loading", { role: "status" }, h("span.spinner", {}), h("span.visually-hidden", {}, t("loading")));
+export const loadingIndicator = () => h("div.loading", { role: "status" }, h("span.spinner", {}), h("span.visually-hidden", {}, t("loading")));

@@ -1,124 +1,124 @@
 // For admins: usage of everyone, users, recent failures, invites.
 
-import { get, json } from "../api.js";
-import { debounce, fill, h, icon, iconButton } from "../dom.js";
-import { dateTime, t } from "../i18n.js";
+import { getJson, requestJson } from "../api.js";
+import { copyText, field, loadingIndicator, notice, openDialog, toast } from "../components/ui.js";
+import { UsageView } from "../components/usage.js";
+import { debounce, h, icon, iconButton, replaceChildren } from "../dom.js";
+import { formatDateTime, t } from "../i18n.js";
 import { user as me } from "../session.js";
-import { ask, copy, field, loading, notice, toast } from "../components/ui.js";
-import { Usage } from "../components/usage.js";
 
 const SECTIONS = ["usage", "users", "failures", "invites"];
 
 /** Names of users, as far as they have been seen. */
-const names = new Map();
-const nameOf = (id) => names.get(id) ?? id;
+const userNames = new Map();
+const userName = (id) => userNames.get(id) ?? id;
 
 export function page({ section }) {
   const chosen = SECTIONS.includes(section) ? section : "usage";
-  const { element, leave } = me.role === "admin" ? { usage, users, failures, invites }[chosen]() : { element: notice("warn", t("admin.notYou")), leave: () => {} };
+  const { element, destroy } = me.role === "admin" ? { usage, users, failures, invites }[chosen]() : { element: notice("warn", t("admin.forbidden")), destroy: () => {} };
   const tabs = h("nav.tabs", { "aria-label": t("admin.title") }, SECTIONS.map((name) => h("a", { href: name === "usage" ? "/admin" : `/admin/${name}`, "aria-current": name === chosen ? "page" : null }, t(`admin.${name}`))));
-  return { element: h("div.panel-scroller", {}, h("div.panel", {}, h("h1", {}, t("admin.title")), tabs, element)), title: t("admin.title"), leave };
+  return { element: h("div.page-scroller", {}, h("div.page", {}, h("h1", {}, t("admin.title")), tabs, element)), title: t("admin.title"), destroy };
 }
 
 function usage() {
-  const shown = new Usage({
+  const view = new UsageView({
     path: "/api/admin/usage",
     users: {
-      name: (id) => (id === null ? null : nameOf(id)),
+      name: (id) => (id === null ? null : userName(id)),
       load: async (ids) => {
-        if (ids.some((id) => id !== null && !names.has(id))) await learn();
+        if (ids.some((id) => id !== null && !userNames.has(id))) await loadUserNames();
       },
     },
   });
-  return { element: h("section.section", { "aria-labelledby": "usage-title" }, shown.element), leave: () => shown.leave() };
+  return { element: h("section.section", { "aria-labelledby": "usage-title" }, view.element), destroy: () => view.destroy() };
 }
 
-let learned = null;
+let namesRequest = null;
 
 /** The names of the first users, which in most places are all. Without them, ids do. */
-function learn() {
-  learned ??= get("/api/admin/users", { limit: 100 })
-    .then((page) => page.data.forEach((user) => names.set(user.id, user.name ?? user.id)))
-    .catch(() => { learned = null; });
-  return learned;
+function loadUserNames() {
+  namesRequest ??= getJson("/api/admin/users", { limit: 100 })
+    .then((page) => page.data.forEach((user) => userNames.set(user.id, user.name ?? user.id)))
+    .catch(() => { namesRequest = null; });
+  return namesRequest;
 }
 
 /** A list that goes on: `row` draws one. */
-class List {
+class PagedList {
   constructor({ path, row, empty, query = () => ({}) }) {
     Object.assign(this, { path, row, empty, query });
     this.rows = h("ul.rows", {});
-    this.foot = h("div.rows-foot", {});
-    this.element = h("div", {}, this.rows, this.foot);
+    this.footer = h("div.rows-footer", {});
+    this.element = h("div", {}, this.rows, this.footer);
     this.load();
   }
 
   async load() {
     this.cursor = null;
-    this.turn = (this.turn ?? 0) + 1;
-    fill(this.rows);
-    fill(this.foot, loading());
-    await learn();
-    await this.more();
+    this.loadId = (this.loadId ?? 0) + 1;
+    replaceChildren(this.rows);
+    replaceChildren(this.footer, loadingIndicator());
+    await loadUserNames();
+    await this.loadMore();
   }
 
-  async more() {
-    const { turn } = this;
+  async loadMore() {
+    const { loadId } = this;
     try {
-      const page = await get(this.path, { limit: 30, cursor: this.cursor, ...this.query() });
-      if (turn !== this.turn) return;
+      const page = await getJson(this.path, { limit: 30, cursor: this.cursor, ...this.query() });
+      if (loadId !== this.loadId) return;
       this.cursor = page.nextCursor;
       this.rows.append(...page.data.map((item) => this.row(item)));
       const isEmpty = this.rows.children.length === 0 && !this.cursor;
-      fill(this.foot, isEmpty ? h("div.sheet.empty", {}, h("p", {}, this.empty)) : null, this.cursor ? h("button.button.secondary.small", { type: "button", onclick: () => this.more() }, t("list.more")) : null);
+      replaceChildren(this.footer, isEmpty ? h("div.card.empty", {}, h("p", {}, this.empty)) : null, this.cursor ? h("button.button.secondary.small", { type: "button", onclick: () => this.loadMore() }, t("list.more")) : null);
     } catch (error) {
-      if (turn === this.turn) fill(this.foot, notice("warn", error.message), h("button.button.secondary.small.after", { type: "button", onclick: () => this.more() }, t("retry")));
+      if (loadId === this.loadId) replaceChildren(this.footer, notice("warn", error.message), h("button.button.secondary.small.spaced", { type: "button", onclick: () => this.loadMore() }, t("retry")));
     }
   }
 }
 
-function sectionOf(name, controls, list) {
+function listSection(name, controls, list) {
   const id = `${name}-title`;
-  return { element: h("section.section", { "aria-labelledby": id }, h("div.section-head", {}, h("div", {}, h("h2", { id }, t(`admin.${name}`)), h("p.sub", {}, t(`admin.${name}Words`))), controls ? h("div.controls", {}, controls) : null), list.element), leave: () => { list.turn += 1; } };
+  return { element: h("section.section", { "aria-labelledby": id }, h("div.section-header", {}, h("div", {}, h("h2", { id }, t(`admin.${name}`)), h("p.subtitle", {}, t(`admin.${name}Intro`))), controls ? h("div.controls", {}, controls) : null), list.element), destroy: () => { list.loadId += 1; } };
 }
 
 // --- users
 
 function users() {
   const search = h("input.input", { type: "search", placeholder: t("users.search"), "aria-label": t("users.search"), maxlength: 64, oninput: debounce(250, () => list.load()) });
-  const list = new List({ path: "/api/admin/users", empty: t("users.none"), query: () => ({ q: search.value.trim() }), row: userRow });
-  return sectionOf("users", search, list);
+  const list = new PagedList({ path: "/api/admin/users", empty: t("users.none"), query: () => ({ q: search.value.trim() }), row: userRow });
+  return listSection("users", search, list);
 }
 
 function userRow(user) {
-  names.set(user.id, user.name ?? user.id);
+  userNames.set(user.id, user.name ?? user.id);
   const row = h("li.row", { "data-user": user.id });
-  const draw = () => {
+  const render = () => {
     const isDisabled = Boolean(user.disabledAt);
-    const toggle = user.id === me.id ? null : h("button.button.secondary.small", { type: "button", "aria-label": t(isDisabled ? "users.enableName" : "users.disableName", { name: user.name ?? user.id }), onclick: () => change(!isDisabled) }, t(isDisabled ? "users.enable" : "users.disable"));
-    fill(row,
+    const toggle = user.id === me.id ? null : h("button.button.secondary.small", { type: "button", "aria-label": t(isDisabled ? "users.enableName" : "users.disableName", { name: user.name ?? user.id }), onclick: () => setDisabled(!isDisabled) }, t(isDisabled ? "users.enable" : "users.disable"));
+    replaceChildren(row,
       h("div.row-main", {}, h("strong", {}, user.name ?? user.id), user.role === "admin" ? h("span.badge", {}, t("profile.admin")) : null, isDisabled ? h("span.badge.bad", {}, t("users.disabled")) : null,
-        h("span.row-more", {}, [user.createdAt ? t("users.since", { when: dateTime(user.createdAt) }) : t("profile.external"), user.invitedBy ? t("users.invitedBy", { name: nameOf(user.invitedBy) }) : null].filter(Boolean).join(" · "))),
+        h("span.row-details", {}, [user.createdAt ? t("users.since", { when: formatDateTime(user.createdAt) }) : t("profile.external"), user.invitedBy ? t("users.invitedBy", { name: userName(user.invitedBy) }) : null].filter(Boolean).join(" · "))),
       toggle);
   };
-  async function change(disabled) {
-    if (disabled && !(await ask({ title: t("users.disableTitle", { name: user.name ?? user.id }), words: t("users.disableWords"), action: t("users.disable"), kind: "danger" }))) return;
+  async function setDisabled(disabled) {
+    if (disabled && !(await openDialog({ title: t("users.disableTitle", { name: user.name ?? user.id }), text: t("users.disableText"), submitLabel: t("users.disable"), kind: "danger" }))) return;
     try {
-      Object.assign(user, await json("PATCH", `/api/admin/users/${encodeURIComponent(user.id)}`, { body: { disabled } }));
-      draw();
+      Object.assign(user, await requestJson("PATCH", `/api/admin/users/${encodeURIComponent(user.id)}`, { body: { disabled } }));
+      render();
     } catch (error) {
       toast(error.message);
     }
   }
-  draw();
+  render();
   return row;
 }
 
 // --- failures
 
 function failures() {
-  const list = new List({ path: "/api/admin/failures", empty: t("failures.none"), row: failureRow });
-  return sectionOf("failures", null, list);
+  const list = new PagedList({ path: "/api/admin/failures", empty: t("failures.none"), row: failureRow });
+  return listSection("failures", null, list);
 }
 
 function failureRow(chat) {
@@ -127,60 +127,60 @@ function failureRow(chat) {
   return h("li.row.tall", { "data-chat": chat.id },
     h("div.row-main", {},
       h("strong", {}, stage), error?.status ? h("span.badge.bad", {}, `HTTP ${error.status}`) : null, chat.status === "orphaned" ? h("span.badge", {}, t("failures.orphaned")) : null,
-      h("span.row-more", {}, dateTime(chat.startedAt), " · ", nameOf(chat.userId), " · ", chat.model),
-      error?.message ? h("p.row-words", {}, error.message) : null,
+      h("span.row-details", {}, formatDateTime(chat.startedAt), " · ", userName(chat.userId), " · ", chat.model),
+      error?.message ? h("p.row-text", {}, error.message) : null,
       h("details.tool", {}, h("summary", {}, t("failures.attempts", { n: chat.attempts.length })),
-        h("dl.facts-list", {}, [["failures.chat", chat.id], ["failures.gateway", chat.gateway], ["failures.type", [error?.type, error?.code].filter(Boolean).join(" · ")]].map(([name, value]) => (value ? h("div", {}, h("dt", {}, t(name)), h("dd", {}, h("code", {}, value))) : null))),
+        h("dl.description-list", {}, [["failures.chat", chat.id], ["failures.gateway", chat.gateway], ["failures.type", [error?.type, error?.code].filter(Boolean).join(" · ")]].map(([key, value]) => (value ? h("div", {}, h("dt", {}, t(key)), h("dd", {}, h("code", {}, value))) : null))),
         h("ol.attempts", {}, chat.attempts.map((attempt) => h("li", {}, [attempt.upstream, attempt.status ? `HTTP ${attempt.status}` : null, attempt.durationMs !== null ? `${attempt.durationMs} ms` : null, attempt.error].filter(Boolean).join(" · ")))))));
 }
 
 // --- invites
 
 function invites() {
-  const list = new List({ path: "/api/admin/invites", empty: t("invites.none"), row: inviteRow });
-  const create = h("button.button.primary", { type: "button", onclick: () => invite(list) }, icon("plus"), t("invites.new"));
-  return sectionOf("invites", create, list);
+  const list = new PagedList({ path: "/api/admin/invites", empty: t("invites.none"), row: inviteRow });
+  const createButton = h("button.button.primary", { type: "button", onclick: () => createInvite(list) }, icon("plus"), t("invites.new"));
+  return listSection("invites", createButton, list);
 }
 
-async function invite(list) {
+async function createInvite(list) {
   const uses = h("input.input", { name: "maxUses", type: "number", min: 1, max: 1000, value: "1", required: true });
-  const expiry = h("select.input", { name: "expiresInHours" }, [[24, "invites.day"], [168, "invites.week"], [720, "invites.month"]].map(([hours, words]) => h("option", { value: hours }, t(words))));
+  const expiry = h("select.input", { name: "expiresInHours" }, [[24, "invites.day"], [168, "invites.week"], [720, "invites.month"]].map(([hours, key]) => h("option", { value: hours }, t(key))));
   expiry.value = "168";
-  let made = null;
-  await ask({
+  let created = null;
+  await openDialog({
     title: t("invites.new"),
     fields: [field("note", t("invites.note"), { maxlength: 200, hint: t("invites.noteHint") }), field("maxUses", t("invites.uses"), { input: uses }), field("expiresInHours", t("invites.expiry"), { input: expiry }), h("label.check-field", {}, h("input", { type: "checkbox", name: "admin" }), t("invites.admin"))],
-    action: t("invites.make"),
+    submitLabel: t("invites.create"),
     submit: async (data) => {
       const note = data.get("note").trim();
-      made = await json("POST", "/api/admin/invites", { body: { maxUses: Number(data.get("maxUses")), expiresInHours: Number(data.get("expiresInHours")), admin: data.get("admin") !== null, ...(note ? { note } : {}) } });
+      created = await requestJson("POST", "/api/admin/invites", { body: { maxUses: Number(data.get("maxUses")), expiresInHours: Number(data.get("expiresInHours")), admin: data.get("admin") !== null, ...(note ? { note } : {}) } });
     },
   });
-  if (!made) return;
+  if (!created) return;
   list.load();
-  const link = `${location.origin}/register?code=${encodeURIComponent(made.code)}`;
-  const line = (id, label, text) => field(id, label, { input: h("span.copyable.framed", { role: "group", "aria-label": label }, h("code", { "data-made": id }, text), iconButton("copy", `${t("copy.do")}: ${label}`, (event) => copy(text, event.currentTarget), { small: true })) });
-  await ask({ title: t("invites.made"), words: t("invites.once"), fields: [line("code", t("register.code"), made.code), line("link", t("invites.link"), link)], action: t("done") });
+  const link = `${location.origin}/register?code=${encodeURIComponent(created.code)}`;
+  const copyableField = (id, label, text) => field(id, label, { input: h("span.copyable.framed", { role: "group", "aria-label": label }, h("code", { "data-created": id }, text), iconButton("copy", `${t("copy.action")}: ${label}`, (event) => copyText(text, event.currentTarget), { small: true })) });
+  await openDialog({ title: t("invites.created"), text: t("invites.codeNote"), fields: [copyableField("code", t("register.code"), created.code), copyableField("link", t("invites.link"), link)], submitLabel: t("done") });
 }
 
 function inviteRow(invite) {
   const row = h("li.row", { "data-invite": invite.id });
-  const draw = () => {
+  const render = () => {
     const state = invite.revokedAt ? "revoked" : invite.uses >= invite.maxUses ? "used" : new Date(invite.expiresAt) < new Date() ? "expired" : "open";
-    fill(row,
-      h("div.row-main", {}, h("strong", {}, invite.note || t("invites.nameless")), h("span.badge", { class: state === "open" ? "good" : "" }, t(`invites.${state}`)), invite.role === "admin" ? h("span.badge", {}, t("profile.admin")) : null,
-        h("span.row-more", {}, [t("invites.used1", { uses: invite.uses, max: invite.maxUses }), t("invites.until", { when: dateTime(invite.expiresAt) }), invite.createdBy ? t("invites.by", { name: nameOf(invite.createdBy) }) : null].filter(Boolean).join(" · "))),
-      state === "open" ? h("button.button.secondary.small", { type: "button", "aria-label": `${t("invites.revoke")}: ${invite.note || t("invites.nameless")}`, onclick: revoke }, t("invites.revoke")) : null);
+    replaceChildren(row,
+      h("div.row-main", {}, h("strong", {}, invite.note || t("invites.unnamed")), h("span.badge", { class: state === "open" ? "good" : "" }, t(`invites.${state}`)), invite.role === "admin" ? h("span.badge", {}, t("profile.admin")) : null,
+        h("span.row-details", {}, [t("invites.useCount", { uses: invite.uses, max: invite.maxUses }), t("invites.until", { when: formatDateTime(invite.expiresAt) }), invite.createdBy ? t("invites.by", { name: userName(invite.createdBy) }) : null].filter(Boolean).join(" · "))),
+      state === "open" ? h("button.button.secondary.small", { type: "button", "aria-label": `${t("invites.revoke")}: ${invite.note || t("invites.unnamed")}`, onclick: revoke }, t("invites.revoke")) : null);
   };
   async function revoke() {
     try {
-      await json("DELETE", `/api/admin/invites/${encodeURIComponent(invite.id)}`);
+      await requestJson("DELETE", `/api/admin/invites/${encodeURIComponent(invite.id)}`);
       invite.revokedAt = new Date().toISOString();
-      draw();
+      render();
     } catch (error) {
       toast(error.message);
     }
   }
-  draw();
+  render();
   return row;
 }

@@ -1,57 +1,57 @@
 // Settings: usage, profile, password, language and colours.
 
-import { json } from "../api.js";
-import { fill, h, iconButton } from "../dom.js";
-import { dateTime, language, languages, setLanguage, t } from "../i18n.js";
-import { showAnew } from "../navigation.js";
+import { requestJson } from "../api.js";
+import { copyText, field, notice, passwordField, segmentedControl, toast } from "../components/ui.js";
+import { UsageView } from "../components/usage.js";
+import { h, iconButton, replaceChildren } from "../dom.js";
+import { currentLanguage, formatDateTime, languages, setLanguage, t } from "../i18n.js";
+import { rebuildPage } from "../navigation.js";
 import { user } from "../session.js";
-import { setTheme, theme, themes } from "../theme-choice.js";
-import { copy, field, notice, passwordField, segmented, toast } from "../components/ui.js";
-import { Usage } from "../components/usage.js";
+import { currentTheme, setTheme, themes } from "../theme-choice.js";
 
 export function page() {
-  const usage = new Usage({ path: "/api/users/me/usage" });
-  const element = h("div.panel-scroller", {}, h("div.panel", {},
+  const usage = new UsageView({ path: "/api/users/me/usage" });
+  const element = h("div.page-scroller", {}, h("div.page", {},
     h("h1", {}, t("settings.title")),
     h("section.section", { "aria-labelledby": "usage-title" }, usage.element),
     profile(), password(), appearance()));
-  return { element, title: t("settings.title"), leave: () => usage.leave() };
+  return { element, title: t("settings.title"), destroy: () => usage.destroy() };
 }
 
 function section(id, title, ...children) {
-  return h("section.section", { "aria-labelledby": id }, h("h2", { id }, title), h("div.sheet", {}, ...children));
+  return h("section.section", { "aria-labelledby": id }, h("h2", { id }, title), h("div.card", {}, ...children));
 }
 
 function profile() {
   const rows = [
     [t("profile.name"), user.name ?? t("profile.external")],
     [t("profile.role"), t(user.role === "admin" ? "profile.admin" : "profile.member")],
-    user.createdAt ? [t("profile.since"), dateTime(user.createdAt)] : null,
-    [t("profile.id"), h("span.copyable", {}, h("code", {}, user.id), iconButton("copy", t("profile.copyId"), (event) => copy(user.id, event.currentTarget), { small: true }))],
+    user.createdAt ? [t("profile.since"), formatDateTime(user.createdAt)] : null,
+    [t("profile.id"), h("span.copyable", {}, h("code", {}, user.id), iconButton("copy", t("profile.copyId"), (event) => copyText(user.id, event.currentTarget), { small: true }))],
   ];
-  return section("profile-title", t("profile.title"), h("dl.facts-list", {}, rows.filter(Boolean).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))));
+  return section("profile-title", t("profile.title"), h("dl.description-list", {}, rows.filter(Boolean).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))));
 }
 
 function password() {
-  const place = h("div", {});
+  const errorArea = h("div", {});
   const button = h("button.button.primary", { type: "submit" }, t("password.change"));
   const form = h("form.narrow-form", { onsubmit: submit },
     h("input", { type: "text", name: "username", autocomplete: "username", value: user.name ?? "", hidden: true, tabindex: "-1", "aria-hidden": "true" }),
     passwordField("currentPassword", t("password.current"), { autocomplete: "current-password" }),
     passwordField("newPassword", t("password.new"), { autocomplete: "new-password", minlength: 10, hint: t("password.hint") }),
-    place, h("div", {}, button));
+    errorArea, h("div", {}, button));
 
   async function submit(event) {
     event.preventDefault();
     const data = new FormData(form);
     button.disabled = true;
-    fill(place);
+    replaceChildren(errorArea);
     try {
-      await json("POST", "/api/auth/password", { body: { currentPassword: data.get("currentPassword"), newPassword: data.get("newPassword") } });
+      await requestJson("POST", "/api/auth/password", { body: { currentPassword: data.get("currentPassword"), newPassword: data.get("newPassword") } });
       form.reset();
       toast(t("password.changed"));
     } catch (error) {
-      fill(place, notice("bad", error.message));
+      replaceChildren(errorArea, notice("bad", error.message));
     }
     button.disabled = false;
   }
@@ -60,9 +60,9 @@ function password() {
 }
 
 function appearance() {
-  const select = h("select.input", { onchange: () => { setLanguage(select.value); showAnew(); } }, languages.map(([tag, name]) => h("option", { value: tag, lang: tag }, name)));
-  select.value = language();
+  const select = h("select.input", { onchange: () => { setLanguage(select.value); rebuildPage(); } }, languages.map(([tag, name]) => h("option", { value: tag, lang: tag }, name)));
+  select.value = currentLanguage();
   return section("appearance-title", t("appearance.title"), h("div.narrow-form", {},
     field("language", t("language"), { input: select }),
-    h("div.field", {}, h("span.label", {}, t("theme")), h("div", {}, segmented(t("theme"), themes.map((name) => [name, t(`theme.${name}`)]), theme(), setTheme)))));
+    h("div.field", {}, h("span.label", {}, t("theme")), h("div", {}, segmentedControl(t("theme"), themes.map((name) => [name, t(`theme.${name}`)]), currentTheme(), setTheme)))));
 }

@@ -142,8 +142,8 @@ pub(crate) struct ChatError {
     message: String,
 }
 
-impl From<reads::chats::Chat> for Chat {
-    fn from(row: reads::chats::Chat) -> Self {
+impl From<reads::chats::ChatRecord> for Chat {
+    fn from(row: reads::chats::ChatRecord) -> Self {
         let upstream = row.upstream_name.map(|name| Upstream {
             name,
             model: row.upstream_model,

@@ -35,8 +35,8 @@ pub(crate) struct Conversation {
     archived: bool,
 }
 
-impl From<reads::conversations::Conversation> for Conversation {
-    fn from(row: reads::conversations::Conversation) -> Self {
+impl From<reads::conversations::ConversationRecord> for Conversation {
+    fn from(row: reads::conversations::ConversationRecord) -> Self {
         Self {
             id: row.conversation_id,
             title: row.title,

@@ -52,8 +52,8 @@ pub(crate) struct Messages {
     pub(crate) next_cursor: Option<String>,
 }
 
-impl From<reads::messages::Message> for Message {
-    fn from(row: reads::messages::Message) -> Self {
+impl From<reads::messages::MessageRecord> for Message {
+    fn from(row: reads::messages::MessageRecord) -> Self {
         Self {
             id: row.message_id,
             chat_id: row.chat_id,

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::projection::usage_stats::Counts;
+use crate::projection::usage_stats::UsageTotals;
 
 /// Counts of calls, tokens, messages and conversations. Reported and estimated tokens are never mixed.
 #[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
@@ -44,8 +44,8 @@ pub(crate) struct DayOfUsage {
     pub(crate) counts: UsageCounts,
 }
 
-impl From<Counts> for UsageCounts {
-    fn from(counts: Counts) -> Self {
+impl From<UsageTotals> for UsageCounts {
+    fn from(counts: UsageTotals) -> Self {
         Self {
             api_calls: counts.api_calls,
             successful_calls: counts.successful_calls,

@@ -10,7 +10,7 @@ use time::macros::datetime;
 use uuid::Uuid;
 
 use super::*;
-use crate::projection::chat::Outcome;
+use crate::projection::chat::ChatOutcome;
 
 /// What an event is made from; small numbers, so that chats, conversations, users and days collide, and events of the same
 /// chat contradict each other more often than any gateway ever did.
@@ -85,24 +85,24 @@ fn tables<'a>(batches: impl IntoIterator<Item = &'a [Event]>) -> Tables {
 }
 
 /// The sums counted anew from the ledger and the conversations, without any differences.
-fn counted(tables: &Tables) -> BTreeMap<(UserId, Date), Counts> {
-    let mut counted: BTreeMap<_, Counts> = BTreeMap::new();
+fn recounted(tables: &Tables) -> BTreeMap<(UserId, Date), UsageTotals> {
+    let mut recounted: BTreeMap<_, UsageTotals> = BTreeMap::new();
     for chat in tables.chats.values() {
-        *counted.entry((chat.user_id.clone(), chat.started_at.date())).or_default() += chat.counts();
+        *recounted.entry((chat.user_id.clone(), chat.started_at.date())).or_default() += chat.usage_totals();
     }
     for conversation in tables.conversations.values() {
         let key = (conversation.user_id.clone(), conversation.created_at.date());
-        counted.entry(key).or_default().conversations_created += 1;
+        recounted.entry(key).or_default().conversations_created += 1;
     }
-    counted.retain(|_, counts| !counts.is_zero());
-    counted
+    recounted.retain(|_, counts| !counts.is_zero());
+    recounted
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn order_batching_and_repetition_do_not_matter(
+    fn the_tables_do_not_depend_on_order_batching_or_repetition(
         seeds in seeds(),
         shuffle in any::<prop::sample::Index>(),
         picks in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
@@ -129,18 +129,18 @@ proptest! {
 
         prop_assert_eq!(&got, &expected);
         // Nor does it matter for how many batches sums are held back.
-        let (mut held, mut sums) = (Tables::default(), Sums::default());
+        let (mut held, mut aggregates) = (Tables::default(), AggregateChanges::default());
         for (number, batch) in again.chunks(size).enumerate() {
-            sums.add(held.apply_but_sums(batch));
+            aggregates.add(held.apply_chats_and_messages(batch));
             if number % many == many - 1 {
-                held.apply_sums(std::mem::take(&mut sums));
+                held.apply_aggregates(std::mem::take(&mut aggregates));
             }
         }
-        held.apply_sums(sums);
+        held.apply_aggregates(aggregates);
         prop_assert_eq!(&held, &expected);
-        prop_assert_eq!(&counted(&got), &got.usage_stats);
+        prop_assert_eq!(&recounted(&got), &got.usage_stats);
         // The quarters of a day come to the day.
-        let mut days: BTreeMap<_, Counts> = BTreeMap::new();
+        let mut days: BTreeMap<_, UsageTotals> = BTreeMap::new();
         for (key, counts) in &got.usage_slots {
             *days.entry((key.user_id.clone(), key.slot_at.date())).or_default() += *counts;
         }
@@ -151,15 +151,15 @@ proptest! {
         // Every conversation's sums are those of its chats.
         for conversation in got.conversations.values() {
             let chats = got.chats.values().filter(|chat| chat.conversation_id == conversation.conversation_id);
-            let messages: i64 = chats.map(|chat| chat.tally().messages).sum();
-            prop_assert_eq!(conversation.tally.messages, messages);
+            let messages: i64 = chats.map(|chat| chat.conversation_totals().messages).sum();
+            prop_assert_eq!(conversation.totals.messages, messages);
         }
         let messages: i64 = got.usage_stats.values().map(|counts| counts.messages_created).sum();
         prop_assert_eq!(got.messages.len(), usize::try_from(messages).unwrap());
     }
 
     #[test]
-    fn projecting_is_a_homomorphism(one in seeds(), other in seeds()) {
+    fn projecting_two_batches_and_joining_equals_projecting_both_at_once(one in seeds(), other in seeds()) {
         let one: Vec<Event> = one.into_iter().map(event).collect();
         let other: Vec<Event> = other.into_iter().map(event).collect();
         let both: Vec<Event> = one.iter().chain(&other).cloned().collect();
@@ -174,17 +174,17 @@ const COMPLETED: Seed = (1, 1, 1, 1, 0, 3, 2);
 const FAILED: Seed = (2, 1, 1, 1, 0, 0, 0);
 const ORPHANED: Seed = (3, 1, 1, 1, 0, 0, 0);
 
-fn of(seeds: &[Seed]) -> Tables {
+fn tables_of(seeds: &[Seed]) -> Tables {
     let events: Vec<Event> = seeds.iter().copied().map(event).collect();
     tables(events.chunks(1))
 }
 
 #[test]
-fn a_chat_counts_once_and_on_the_day_it_started() {
-    let tables = of(&[COMPLETED, STARTED, COMPLETED, STARTED, COMPLETED]);
+fn a_chat_counts_once_on_the_day_on_which_it_started() {
+    let tables = tables_of(&[COMPLETED, STARTED, COMPLETED, STARTED, COMPLETED]);
     let [((user, day), counts)] = &tables.usage_stats.iter().collect::<Vec<_>>()[..] else { panic!("one row") };
     assert_eq!((user.as_str(), *day), ("user 1", time::macros::date!(2026 - 11 - 22)), "it ended on the 23rd");
-    let expected = Counts {
+    let expected = UsageTotals {
         api_calls: 1,
         successful_calls: 1,
         prompt_tokens: 2,
@@ -192,44 +192,44 @@ fn a_chat_counts_once_and_on_the_day_it_started() {
         total_tokens: 5,
         messages_created: 2,
         conversations_created: 1,
-        ..Counts::default()
+        ..UsageTotals::default()
     };
     assert_eq!(**counts, expected);
     let conversation = tables.conversations.values().next().unwrap();
-    assert_eq!((conversation.tally.messages, conversation.tally.total_tokens), (2, 5));
+    assert_eq!((conversation.totals.messages, conversation.totals.total_tokens), (2, 5));
     assert_eq!(conversation.title.as_ref().unwrap().text, "x");
     let texts: Vec<_> = tables.messages.values().map(|message| message.content.as_str()).collect();
     assert!(texts.contains(&"x") && texts.contains(&"answer 3\\u0000"));
 }
 
 #[test]
-fn a_start_alone_counts_its_message_and_no_call() {
-    let tables = of(&[STARTED]);
+fn a_chat_without_an_end_counts_its_message_but_no_call() {
+    let tables = tables_of(&[STARTED]);
     let counts = tables.usage_stats.values().next().unwrap();
     assert_eq!((counts.api_calls, counts.messages_created, counts.conversations_created), (0, 1, 1));
     assert_eq!(tables.chats.values().next().unwrap().status(), "started");
 }
 
 #[test]
-fn a_true_ending_replaces_an_orphaned_one_whenever_it_comes() {
+fn a_true_ending_replaces_an_orphaned_one_in_any_order() {
     for order in [[STARTED, ORPHANED, COMPLETED], [COMPLETED, ORPHANED, STARTED]] {
-        let tables = of(&order);
+        let tables = tables_of(&order);
         let counts = tables.usage_stats.values().next().unwrap();
         assert_eq!((counts.api_calls, counts.successful_calls, counts.failed_calls), (1, 1, 0));
         assert_eq!(counts.messages_created, 2, "the orphan's partial answer gave way to the whole one");
         assert_eq!(counts.estimated_total_tokens, 0);
     }
-    let chat = of(&[FAILED, STARTED, ORPHANED]).chats.into_values().next().unwrap();
+    let chat = tables_of(&[FAILED, STARTED, ORPHANED]).chats.into_values().next().unwrap();
     assert_eq!(chat.status(), "failed");
-    assert!(matches!(chat.ending.unwrap().outcome, Outcome::Failed { .. }));
+    assert!(matches!(chat.ending.unwrap().outcome, ChatOutcome::Failed { .. }));
 }
 
 #[test]
-fn the_last_renaming_stands_and_a_deleted_conversation_stays_deleted() {
+fn the_last_title_wins_and_a_deleted_conversation_stays_deleted() {
     const RENAMED: Seed = (4, 1, 1, 1, 2, 0, 1);
     const RENAMED_AGAIN: Seed = (4, 1, 1, 1, 3, 2, 2);
     const DELETED: Seed = (5, 1, 1, 1, 3, 0, 0);
-    let only = |seeds: &[Seed]| of(seeds).conversations.into_values().next().unwrap();
+    let only = |seeds: &[Seed]| tables_of(seeds).conversations.into_values().next().unwrap();
     for order in [[STARTED, RENAMED, RENAMED_AGAIN], [RENAMED_AGAIN, RENAMED, STARTED]] {
         let conversation = only(&order);
         assert_eq!(conversation.title.unwrap().text, "renamed 2");
@@ -237,14 +237,14 @@ fn the_last_renaming_stands_and_a_deleted_conversation_stays_deleted() {
         assert_eq!(conversation.created_at, conversation.last_message_at, "renaming is no message");
     }
     for order in [[STARTED, DELETED, COMPLETED], [DELETED, COMPLETED, STARTED]] {
-        let tables = of(&order);
+        let tables = tables_of(&order);
         assert!(tables.conversations.values().all(|conversation| conversation.deleted_at.is_some()));
         assert_eq!(tables.usage_stats.values().next().unwrap().api_calls, 1, "what it used stays counted");
     }
 }
 
 #[test]
-fn extremes_are_taken_in() {
+fn extreme_values_are_brought_into_range() {
     let mut hostile = event(COMPLETED);
     if let Event::MessageCompleted(event) = &mut hostile {
         event.usage.prompt_tokens = Some(u64::MAX);

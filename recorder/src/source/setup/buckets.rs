@@ -7,64 +7,74 @@ use async_nats::jetstream::{Context, kv, object_store};
 use shared::stream::{IDEMPOTENCY_BUCKET, IDEMPOTENCY_MAX_BYTES, IDEMPOTENCY_WINDOW};
 use shared::{large_body, lease};
 
-use super::choices::{Choices, Created};
 use super::error::{Differences, SetupError, unavailable};
+use super::options::{SetupOutcome, StreamOptions};
 use super::stream::find_stream;
 
-const THE_LEASES: &str = "bucket GATEWAYS";
-const THE_BODIES: &str = "bucket BODIES";
-const THE_KEYS: &str = "bucket IDEMPOTENCY";
+const LEASES_LABEL: &str = "bucket GATEWAYS";
+const BODIES_LABEL: &str = "bucket BODIES";
+const KEYS_LABEL: &str = "bucket IDEMPOTENCY";
 
 /// A bucket as the broker keeps it: a stream by another name.
 struct Bucket {
     stream: String,
     what: &'static str,
-    kind: Kind,
+    kind: BucketKind,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum BucketKind {
     Leases,
     Bodies,
     Keys,
 }
 
-fn all() -> [Bucket; 3] {
+fn all_buckets() -> [Bucket; 3] {
     [
-        Bucket { stream: format!("KV_{}", lease::BUCKET), what: THE_LEASES, kind: Kind::Leases },
-        Bucket { stream: format!("OBJ_{}", large_body::BUCKET), what: THE_BODIES, kind: Kind::Bodies },
-        Bucket { stream: format!("KV_{IDEMPOTENCY_BUCKET}"), what: THE_KEYS, kind: Kind::Keys },
+        Bucket { stream: format!("KV_{}", lease::BUCKET), what: LEASES_LABEL, kind: BucketKind::Leases },
+        Bucket { stream: format!("OBJ_{}", large_body::BUCKET), what: BODIES_LABEL, kind: BucketKind::Bodies },
+        Bucket { stream: format!("KV_{IDEMPOTENCY_BUCKET}"), what: KEYS_LABEL, kind: BucketKind::Keys },
     ]
 }
 
 /// Makes those that are missing, beside a stream that keeps its events for so long (zero: for ever).
-pub(super) async fn create(jetstream: &Context, choices: Choices, kept: Duration) -> Result<Created, SetupError> {
-    let mut made = Created::Already;
-    for bucket in all() {
+pub(super) async fn create(
+    jetstream: &Context,
+    options: StreamOptions,
+    stream_max_age: Duration,
+) -> Result<SetupOutcome, SetupError> {
+    let mut outcome = SetupOutcome::AlreadyExists;
+    for bucket in all_buckets() {
         if let Err(SetupError::Missing(_)) = find_stream(jetstream, &bucket.stream, bucket.what).await {
-            bucket.create(jetstream, choices).await?;
-            made = Created::New;
+            bucket.create(jetstream, options).await?;
+            outcome = SetupOutcome::Created;
         }
     }
-    verify(jetstream, choices, kept, all().into_iter()).await?;
-    Ok(made)
+    verify(jetstream, options, stream_max_age, all_buckets().into_iter()).await?;
+    Ok(outcome)
 }
 
 /// Whether those that a recorder uses are what they have to be. Without idempotency keys, which are the gateways' alone, it
 /// records as ever.
-pub(super) async fn verify_needed(jetstream: &Context, kept: Duration) -> Result<(), SetupError> {
-    verify(jetstream, Choices::default(), kept, all().into_iter().filter(|bucket| bucket.kind != Kind::Keys)).await
+pub(super) async fn verify_required(jetstream: &Context, stream_max_age: Duration) -> Result<(), SetupError> {
+    verify(
+        jetstream,
+        StreamOptions::default(),
+        stream_max_age,
+        all_buckets().into_iter().filter(|bucket| bucket.kind != BucketKind::Keys),
+    )
+    .await
 }
 
 async fn verify(
     jetstream: &Context,
-    choices: Choices,
-    kept: Duration,
+    options: StreamOptions,
+    stream_max_age: Duration,
     buckets: impl Iterator<Item = Bucket>,
 ) -> Result<(), SetupError> {
     for bucket in buckets {
         let stream = find_stream(jetstream, &bucket.stream, bucket.what).await?;
-        let differences = bucket.differences(&stream.cached_info().config, choices, kept);
+        let differences = bucket.differences(&stream.cached_info().config, options, stream_max_age);
         if !differences.is_empty() {
             return Err(SetupError::Differs { what: bucket.what, differences });
         }
@@ -75,22 +85,22 @@ async fn verify(
 // === impl Bucket ===
 
 impl Bucket {
-    async fn create(&self, jetstream: &Context, choices: Choices) -> Result<(), SetupError> {
-        let num_replicas = choices.replicas.unwrap_or(1);
+    async fn create(&self, jetstream: &Context, options: StreamOptions) -> Result<(), SetupError> {
+        let num_replicas = options.replicas.unwrap_or(1);
         match self.kind {
-            Kind::Leases => {
+            BucketKind::Leases => {
                 let config = kv::Config {
                     bucket: lease::BUCKET.to_owned(),
                     description: "Which gateways live.".to_owned(),
                     history: 1,
-                    max_age: choices.lease_lifetime.unwrap_or(lease::LIFETIME),
+                    max_age: options.lease_lifetime.unwrap_or(lease::DEFAULT_LIFETIME),
                     storage: StorageType::File,
                     num_replicas,
                     ..kv::Config::default()
                 };
                 jetstream.create_key_value(config).await.map(drop).map_err(|error| unavailable(&error))
             }
-            Kind::Keys => {
+            BucketKind::Keys => {
                 let config = kv::Config {
                     bucket: IDEMPOTENCY_BUCKET.to_owned(),
                     description: "Which chats idempotency keys belong to.".to_owned(),
@@ -103,12 +113,12 @@ impl Bucket {
                 };
                 jetstream.create_key_value(config).await.map(drop).map_err(|error| unavailable(&error))
             }
-            Kind::Bodies => {
+            BucketKind::Bodies => {
                 let config = object_store::Config {
                     bucket: large_body::BUCKET.to_owned(),
                     description: Some("Bodies of events that are too large for a message.".to_owned()),
                     // They must not go before the events that refer to them.
-                    max_age: choices.max_age.unwrap_or_default(),
+                    max_age: options.max_age.unwrap_or_default(),
                     max_bytes: -1,
                     storage: StorageType::File,
                     num_replicas,
@@ -120,39 +130,43 @@ impl Bucket {
         }
     }
 
-    fn differences(&self, found: &stream::Config, choices: Choices, kept: Duration) -> Vec<String> {
-        let mut list = Differences::default();
-        list.compare("storage", &StorageType::File, &found.storage);
-        list.compare("discard", &DiscardPolicy::New, &found.discard);
-        if let Some(replicas) = choices.replicas {
-            list.compare("replicas", &replicas, &found.num_replicas);
+    fn differences(&self, found: &stream::Config, options: StreamOptions, stream_max_age: Duration) -> Vec<String> {
+        let mut differences = Differences::default();
+        differences.compare("storage", &StorageType::File, &found.storage);
+        differences.compare("discard", &DiscardPolicy::New, &found.discard);
+        if let Some(replicas) = options.replicas {
+            differences.compare("replicas", &replicas, &found.num_replicas);
         }
         match self.kind {
-            Kind::Leases => {
-                list.compare("max_msgs_per_subject", &1, &found.max_messages_per_subject);
-                if let Some(lifetime) = choices.lease_lifetime {
-                    list.compare("max_age", &lifetime, &found.max_age);
-                } else if found.max_age < lease::SHORTEST_LIFETIME {
-                    list.0.push(format!(
+            BucketKind::Leases => {
+                differences.compare("max_msgs_per_subject", &1, &found.max_messages_per_subject);
+                if let Some(lifetime) = options.lease_lifetime {
+                    differences.compare("max_age", &lifetime, &found.max_age);
+                } else if found.max_age < lease::MIN_LIFETIME {
+                    differences.0.push(format!(
                         "max_age is {:?}, expected at least {:?}",
                         found.max_age,
-                        lease::SHORTEST_LIFETIME
+                        lease::MIN_LIFETIME
                     ));
                 }
             }
-            Kind::Keys => list.compare("max_msgs_per_subject", &1, &found.max_messages_per_subject),
-            Kind::Bodies => {
-                list.compare("compression", &Some(Compression::S2), &found.compression);
-                let may_go = Duration::ZERO < found.max_age && choices.max_age.is_some_and(|age| age != found.max_age);
-                if may_go {
-                    list.compare("max_age", &choices.max_age.unwrap_or_default(), &found.max_age);
-                } else if !found.max_age.is_zero() && kept.is_zero() {
-                    list.0.push(format!("max_age is {:?}, expected none, as the stream has", found.max_age));
-                } else if !found.max_age.is_zero() && found.max_age < kept {
-                    list.0.push(format!("max_age is {:?}, expected at least the stream's {kept:?}", found.max_age));
+            BucketKind::Keys => differences.compare("max_msgs_per_subject", &1, &found.max_messages_per_subject),
+            BucketKind::Bodies => {
+                differences.compare("compression", &Some(Compression::S2), &found.compression);
+                let has_other_max_age =
+                    Duration::ZERO < found.max_age && options.max_age.is_some_and(|age| age != found.max_age);
+                if has_other_max_age {
+                    differences.compare("max_age", &options.max_age.unwrap_or_default(), &found.max_age);
+                } else if !found.max_age.is_zero() && stream_max_age.is_zero() {
+                    differences.0.push(format!("max_age is {:?}, expected none, as the stream has", found.max_age));
+                } else if !found.max_age.is_zero() && found.max_age < stream_max_age {
+                    differences.0.push(format!(
+                        "max_age is {:?}, expected at least the stream's {stream_max_age:?}",
+                        found.max_age
+                    ));
                 }
             }
         }
-        list.0
+        differences.0
     }
 }

@@ -8,7 +8,7 @@ use shared::stream::{ACK_WAIT, CONSUMER, MAX_ACK_PENDING};
 
 use super::error::{Differences, SetupError, unavailable};
 
-const THE_CONSUMER: &str = "consumer recorder of stream CHATS";
+const CONSUMER_LABEL: &str = "consumer recorder of stream CHATS";
 
 pub(super) fn consumer_config() -> pull::Config {
     pull::Config {
@@ -25,33 +25,33 @@ pub(super) fn consumer_config() -> pull::Config {
 
 pub(super) async fn verify_consumer(stream: &stream::Stream) -> Result<(), SetupError> {
     let info = stream.consumer_info(CONSUMER).await.map_err(|error| match error.kind() {
-        ConsumerInfoErrorKind::NotFound => SetupError::Missing(THE_CONSUMER),
+        ConsumerInfoErrorKind::NotFound => SetupError::Missing(CONSUMER_LABEL),
         ConsumerInfoErrorKind::JetStream(reply) if reply.error_code() == ErrorCode::CONSUMER_NOT_FOUND => {
-            SetupError::Missing(THE_CONSUMER)
+            SetupError::Missing(CONSUMER_LABEL)
         }
         _ => unavailable(&error),
     })?;
     match consumer_differences(&info.config) {
         none if none.is_empty() => Ok(()),
-        differences => Err(SetupError::Differs { what: THE_CONSUMER, differences }),
+        differences => Err(SetupError::Differs { what: CONSUMER_LABEL, differences }),
     }
 }
 
 fn consumer_differences(found: &consumer::Config) -> Vec<String> {
     let expected = consumer_config();
-    let mut list = Differences::default();
-    list.compare("durable name", &expected.durable_name, &found.durable_name);
-    list.compare("deliver subject (push)", &None, &found.deliver_subject);
-    list.compare("deliver policy", &expected.deliver_policy, &found.deliver_policy);
-    list.compare("ack policy", &expected.ack_policy, &found.ack_policy);
-    list.compare("ack wait", &expected.ack_wait, &found.ack_wait);
-    list.compare("max_deliver", &expected.max_deliver, &found.max_deliver);
-    list.compare("max_ack_pending", &expected.max_ack_pending, &found.max_ack_pending);
-    list.compare("filter subject", &expected.filter_subject, &found.filter_subject);
-    list.compare("filter subjects", &expected.filter_subjects, &found.filter_subjects);
-    list.compare("inactive threshold", &expected.inactive_threshold, &found.inactive_threshold);
-    list.compare("backoff", &expected.backoff, &found.backoff);
-    list.compare("headers only", &expected.headers_only, &found.headers_only);
-    list.compare("memory storage", &expected.memory_storage, &found.memory_storage);
-    list.0
+    let mut differences = Differences::default();
+    differences.compare("durable name", &expected.durable_name, &found.durable_name);
+    differences.compare("deliver subject (push)", &None, &found.deliver_subject);
+    differences.compare("deliver policy", &expected.deliver_policy, &found.deliver_policy);
+    differences.compare("ack policy", &expected.ack_policy, &found.ack_policy);
+    differences.compare("ack wait", &expected.ack_wait, &found.ack_wait);
+    differences.compare("max_deliver", &expected.max_deliver, &found.max_deliver);
+    differences.compare("max_ack_pending", &expected.max_ack_pending, &found.max_ack_pending);
+    differences.compare("filter subject", &expected.filter_subject, &found.filter_subject);
+    differences.compare("filter subjects", &expected.filter_subjects, &found.filter_subjects);
+    differences.compare("inactive threshold", &expected.inactive_threshold, &found.inactive_threshold);
+    differences.compare("backoff", &expected.backoff, &found.backoff);
+    differences.compare("headers only", &expected.headers_only, &found.headers_only);
+    differences.compare("memory storage", &expected.memory_storage, &found.memory_storage);
+    differences.0
 }

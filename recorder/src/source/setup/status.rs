@@ -5,38 +5,38 @@ use async_nats::jetstream::stream::RawMessageErrorKind;
 use shared::stream::CONSUMER;
 use time::OffsetDateTime;
 
-use super::choices::Choices;
 use super::consumer::{consumer_config, verify_consumer};
 use super::error::{SetupError, unavailable};
+use super::options::StreamOptions;
 use super::stream::verified_stream;
 
 /// Where they stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct StreamStatus {
     /// When the stream was made, in nanoseconds since 1970.
-    pub created: i64,
+    pub created_ns: i64,
     /// The first sequence in the stream.
-    pub first: u64,
+    pub first_sequence: u64,
     /// The last sequence that the stream gave out.
-    pub last: u64,
+    pub last_sequence: u64,
     /// What the consumer believes to have delivered.
-    pub delivered: u64,
+    pub delivered_sequence: u64,
     /// Up to where every event is acknowledged.
-    pub acknowledged: u64,
+    pub acknowledged_sequence: u64,
     /// When the event at that place was taken in; none if there is none.
-    pub at_acknowledged: Option<i64>,
+    pub acknowledged_stored_ns: Option<i64>,
     /// The same of the place that was asked for.
-    pub at_mark: Option<i64>,
+    pub mark_stored_ns: Option<i64>,
 }
 
 /// Looks. `mark` is a place of which to tell when its event was taken in.
-pub async fn standing(jetstream: &Context, mark: Option<u64>) -> Result<Standing, SetupError> {
-    let stream = verified_stream(jetstream, Choices::default()).await?;
+pub async fn stream_status(jetstream: &Context, mark: Option<u64>) -> Result<StreamStatus, SetupError> {
+    let stream = verified_stream(jetstream, StreamOptions::default()).await?;
     verify_consumer(&stream).await?;
     // The consumer first: the stream, which is asked later, can only be further on.
     let consumer = stream.consumer_info(CONSUMER).await.map_err(|error| unavailable(&error))?;
     let info = stream.get_info().await.map_err(|error| unavailable(&error))?;
-    let taken_in = async |sequence: u64| {
+    let stored_at = async |sequence: u64| {
         if sequence == 0 {
             return Ok(None);
         }
@@ -46,23 +46,23 @@ pub async fn standing(jetstream: &Context, mark: Option<u64>) -> Result<Standing
             Err(error) => Err(unavailable(&error)),
         }
     };
-    Ok(Standing {
-        created: nanoseconds(info.created),
-        first: info.state.first_sequence,
-        last: info.state.last_sequence,
-        delivered: consumer.delivered.stream_sequence,
-        acknowledged: consumer.ack_floor.stream_sequence,
-        at_acknowledged: taken_in(consumer.ack_floor.stream_sequence).await?,
-        at_mark: match mark {
-            Some(sequence) => taken_in(sequence).await?,
+    Ok(StreamStatus {
+        created_ns: nanoseconds(info.created),
+        first_sequence: info.state.first_sequence,
+        last_sequence: info.state.last_sequence,
+        delivered_sequence: consumer.delivered.stream_sequence,
+        acknowledged_sequence: consumer.ack_floor.stream_sequence,
+        acknowledged_stored_ns: stored_at(consumer.ack_floor.stream_sequence).await?,
+        mark_stored_ns: match mark {
+            Some(sequence) => stored_at(sequence).await?,
             None => None,
         },
     })
 }
 
 /// Makes the consumer anew: from then on it delivers every event there is.
-pub async fn renew_consumer(jetstream: &Context) -> Result<(), SetupError> {
-    let stream = verified_stream(jetstream, Choices::default()).await?;
+pub async fn recreate_consumer(jetstream: &Context) -> Result<(), SetupError> {
+    let stream = verified_stream(jetstream, StreamOptions::default()).await?;
     match verify_consumer(&stream).await {
         Ok(()) => {
             stream.delete_consumer(CONSUMER).await.map_err(|error| unavailable(&error))?;

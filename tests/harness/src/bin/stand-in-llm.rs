@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use harness::upstream::Server;
+use harness::upstream::ScriptServer;
 use harness::upstream::stand_in::StandIn;
 use shared::config::{EXIT_USAGE, Environment};
 use shared::shutdown;
@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let env = Environment::of_process();
+    let env = Environment::from_process();
     let stand_in = match StandIn::read(&env) {
         Ok(stand_in) => stand_in,
         Err(error) => {
@@ -29,14 +29,14 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(listen: &str, stand_in: StandIn) -> std::io::Result<()> {
-    let server = Server::start(TcpListener::bind(listen).await?, Arc::new(stand_in))?;
+    let server = ScriptServer::start(TcpListener::bind(listen).await?, Arc::new(stand_in))?;
     announce(&server);
     shutdown::requested().await
 }
 
 /// In the form of the services, so that whoever starts it reads it in the same way.
 #[expect(clippy::print_stdout, reason = "this line is the program's output")]
-fn announce(server: &Server) {
+fn announce(server: &ScriptServer) {
     println!(r#"{{"message":"listening","address":"{}"}}"#, server.address());
 }
 

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use crate::servers::owner::Owner;
+use crate::servers::postgres_user::PostgresUser;
 
 /// Name of the superuser of every cluster, and of the database of a private deployment.
 pub const NAME: &str = "stenograph";
@@ -27,7 +27,7 @@ pub struct Cluster {
     /// The data directory. Absent until [`Self::initialise`] has succeeded.
     pub data: PathBuf,
     /// The user that the programs run as.
-    pub owner: Owner,
+    pub owner: PostgresUser,
     /// Password of the superuser [`NAME`].
     pub password: String,
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::process::{PATIENCE, Process, Start};
-use crate::servers::place::Place;
+use crate::process::{Process, START_TIMEOUT, StartOptions};
+use crate::servers::temporary_directory::TemporaryDirectory;
 use crate::{port, program};
 
 /// The server's log line that says that clients can connect.
@@ -25,7 +25,7 @@ pub struct Nats {
     log: PathBuf,
     port: u16,
     // Last, so that the server is gone before its data is.
-    place: Place,
+    directory: TemporaryDirectory,
 }
 
 impl Nats {
@@ -36,8 +36,8 @@ impl Nats {
 
     /// A new one of this program.
     pub async fn of(program: PathBuf) -> anyhow::Result<Self> {
-        let place = Place::temporary("nats")?;
-        Self::open(place, program, port::reserve()?, port::reserve()?, "").await
+        let directory = TemporaryDirectory::new("nats")?;
+        Self::open(directory, program, port::reserve()?, port::reserve()?, "").await
     }
 
     /// The nodes of a cluster, which has elected its leaders when the first stream can be made.
@@ -46,29 +46,36 @@ impl Nats {
         let routes: Vec<_> = peers.iter().map(|peer| format!("nats://127.0.0.1:{peer}")).collect();
         let mut cluster = Vec::new();
         for (number, peer) in peers.iter().enumerate() {
-            let place = Place::temporary("nats")?;
+            let directory = TemporaryDirectory::new("nats")?;
             let more = format!(
                 "server_name: node-{number}\ncluster {{ name: tests, listen: \"127.0.0.1:{peer}\", routes: [{}] }}\n",
                 routes.join(", ")
             );
-            cluster.push(Self::open(place, program::nats_server()?, port::reserve()?, port::reserve()?, &more).await?);
+            cluster
+                .push(Self::open(directory, program::nats_server()?, port::reserve()?, port::reserve()?, &more).await?);
         }
         Ok(cluster)
     }
 
-    async fn open(place: Place, program: PathBuf, port: u16, monitor: u16, more: &str) -> anyhow::Result<Self> {
-        let log = place.path().join("nats.log");
-        let config = place.path().join("nats.conf");
-        let settings = configuration(&place.path().join(STORE), port, Some(monitor));
+    async fn open(
+        directory: TemporaryDirectory,
+        program: PathBuf,
+        port: u16,
+        monitor: u16,
+        more: &str,
+    ) -> anyhow::Result<Self> {
+        let log = directory.path().join("nats.log");
+        let config = directory.path().join("nats.conf");
+        let settings = configuration(&directory.path().join(STORE), port, Some(monitor));
         std::fs::write(&config, format!("{settings}{more}"))?;
         let process = run(&program, &config, &log).await?;
-        Ok(Self { process, program, config, log, port, place })
+        Ok(Self { process, program, config, log, port, directory })
     }
 
     /// Goes back in time: what is stored now is what is there after it was killed so long from now and started again. So
     /// a power cut takes what had not been synced.
     pub async fn forget(&mut self, after: Duration) -> anyhow::Result<()> {
-        let (store, kept) = (self.place.path().join(STORE), self.place.path().join("kept"));
+        let (store, kept) = (self.directory.path().join(STORE), self.directory.path().join("kept"));
         let _ = std::fs::remove_dir_all(&kept);
         // A file may go while it is copied: then the copy is as incomplete as a disk after a power cut.
         let mut copy = Command::new("cp");
@@ -93,7 +100,7 @@ impl Nats {
 
     /// Where it keeps the messages of a stream. To be changed only while it does not run.
     pub fn messages_of(&self, stream: &str) -> PathBuf {
-        self.place.path().join(STORE).join("jetstream/$G/streams").join(stream).join("msgs")
+        self.directory.path().join(STORE).join("jetstream/$G/streams").join(stream).join("msgs")
     }
 
     /// The process.
@@ -103,7 +110,7 @@ impl Nats {
 
     /// Stops it in good order.
     pub async fn stop(&self) -> anyhow::Result<()> {
-        self.process.stop(PATIENCE).await.map(drop)
+        self.process.stop(START_TIMEOUT).await.map(drop)
     }
 
     /// Kills it.
@@ -132,8 +139,8 @@ async fn run(program: &Path, config: &Path, log: &Path) -> anyhow::Result<Proces
     let mut command = Command::new(program);
     command.arg("--config").arg(config);
     // An interrupt stops it at once; at SIGTERM it would first wait for its clients in lame duck mode.
-    let process = Process::start(Start { name: "nats-server", command, log, ready: READY, stop: Signal::INT })?;
-    process.ready(PATIENCE).await?;
+    let process = Process::start(StartOptions { name: "nats-server", command, log, ready: READY, stop: Signal::INT })?;
+    process.ready(START_TIMEOUT).await?;
     Ok(process)
 }
 

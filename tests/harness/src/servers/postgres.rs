@@ -9,10 +9,10 @@ use anyhow::ensure;
 use rustix::process::Signal;
 use tokio::sync::OnceCell;
 
-use crate::process::{PATIENCE, Process, Start};
+use crate::process::{Process, START_TIMEOUT, StartOptions};
 use crate::servers::cluster::{Cluster, Lifetime, READY};
-use crate::servers::owner::Owner;
-use crate::servers::place::Place;
+use crate::servers::postgres_user::PostgresUser;
+use crate::servers::temporary_directory::TemporaryDirectory;
 use crate::{port, program};
 
 /// Settings of a test's server. A test's data need not survive a power cut; not to wait for the disk is much faster.
@@ -27,7 +27,7 @@ pub struct Postgres {
     log: PathBuf,
     port: u16,
     // Last, so that the server is gone before its data is.
-    _place: Place,
+    _place: TemporaryDirectory,
 }
 
 impl Postgres {
@@ -39,27 +39,27 @@ impl Postgres {
 
     /// One of its own, in a directory that goes with it.
     pub async fn new() -> anyhow::Result<Self> {
-        static TEMPLATE: OnceCell<(Place, Cluster)> = OnceCell::const_new();
+        static TEMPLATE: OnceCell<(TemporaryDirectory, Cluster)> = OnceCell::const_new();
         let (_, template) = TEMPLATE
             .get_or_try_init(|| async {
-                let place = Place::temporary("template")?;
-                let data = place.path().join("data");
-                let (bin, owner, password) = (program::postgres(None)?, Owner::choose()?, "template".to_owned());
+                let directory = TemporaryDirectory::new("template")?;
+                let data = directory.path().join("data");
+                let (bin, owner, password) = (program::postgres(None)?, PostgresUser::choose()?, "template".to_owned());
                 let cluster = Cluster { bin, data, owner, password };
                 let initialised = cluster.clone();
                 tokio::task::spawn_blocking(move || initialised.initialise(Lifetime::Disposable)).await??;
-                anyhow::Ok((place, cluster))
+                anyhow::Ok((directory, cluster))
             })
             .await?;
-        let place = Place::temporary("postgres")?;
-        let cluster = template.copy(place.path().join("data"))?;
-        let log = place.path().join("postgres.log");
-        Self::open(place, cluster, log, port::reserve()?).await
+        let directory = TemporaryDirectory::new("postgres")?;
+        let cluster = template.copy(directory.path().join("data"))?;
+        let log = directory.path().join("postgres.log");
+        Self::open(directory, cluster, log, port::reserve()?).await
     }
 
-    async fn open(place: Place, cluster: Cluster, log: PathBuf, port: u16) -> anyhow::Result<Self> {
+    async fn open(directory: TemporaryDirectory, cluster: Cluster, log: PathBuf, port: u16) -> anyhow::Result<Self> {
         let process = run(&cluster, &log, port).await?;
-        Ok(Self { process, cluster, log, port, _place: place })
+        Ok(Self { process, cluster, log, port, _place: directory })
     }
 
     /// Makes a new, empty database and returns its URL.
@@ -85,7 +85,7 @@ impl Postgres {
 
     /// Stops it in good order: connections are closed, and what is committed stays.
     pub async fn stop(&self) -> anyhow::Result<()> {
-        self.process.stop(PATIENCE).await.map(drop)
+        self.process.stop(START_TIMEOUT).await.map(drop)
     }
 
     /// Kills the server and all its sessions.
@@ -95,7 +95,8 @@ impl Postgres {
         sessions.iter().for_each(|session| session.signal(Signal::KILL));
         self.process.exited().await;
         // A new server refuses to start while a session of the old one lives.
-        let gone = tokio::task::spawn_blocking(move || sessions.iter().all(|session| session.gone(PATIENCE))).await?;
+        let gone =
+            tokio::task::spawn_blocking(move || sessions.iter().all(|session| session.gone(START_TIMEOUT))).await?;
         ensure!(gone, "a session of PostgreSQL outlived its kill");
         Ok(())
     }
@@ -122,7 +123,7 @@ impl Postgres {
 async fn run(cluster: &Cluster, log: &Path, port: u16) -> anyhow::Result<Process> {
     let command = cluster.server(port, &SETTINGS);
     // An interrupt is its fast shutdown; at SIGTERM it would wait for its clients to leave.
-    let process = Process::start(Start { name: "PostgreSQL", command, log, ready: READY, stop: Signal::INT })?;
-    process.ready(PATIENCE).await?;
+    let process = Process::start(StartOptions { name: "PostgreSQL", command, log, ready: READY, stop: Signal::INT })?;
+    process.ready(START_TIMEOUT).await?;
     Ok(process)
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rustix::process::Signal;
 
-use crate::http::until_ok;
-use crate::process::{PATIENCE, Process, Start};
+use crate::http::wait_until_ok;
+use crate::process::{Process, START_TIMEOUT, StartOptions};
 
 /// A running service.
 #[derive(Debug)]
@@ -22,8 +22,8 @@ impl Service {
     /// Starts it, and waits until it listens; whether it is ready is another question.
     pub async fn start(name: &str, command: Command, log: &Path) -> anyhow::Result<Self> {
         let listening = r#""message":"listening""#;
-        let process = Process::start(Start { name, command, log, ready: listening, stop: Signal::TERM })?;
-        let line = process.ready(PATIENCE).await?;
+        let process = Process::start(StartOptions { name, command, log, ready: listening, stop: Signal::TERM })?;
+        let line = process.ready(START_TIMEOUT).await?;
         let line: serde_json::Value = serde_json::from_str(&line)?;
         let address = line["address"].as_str().with_context(|| format!("{name} logged no address"))?.parse()?;
         Ok(Self { process, address })
@@ -33,7 +33,7 @@ impl Service {
     pub async fn ready(&self) -> anyhow::Result<()> {
         let url = self.url("/health/ready");
         tokio::select! {
-            result = until_ok(&url, PATIENCE) => result.with_context(|| self.process.last_lines()),
+            result = wait_until_ok(&url, START_TIMEOUT) => result.with_context(|| self.process.last_lines()),
             status = self.process.exited() => anyhow::bail!("it ended ({status})\n{}", self.process.last_lines()),
         }
     }

@@ -8,31 +8,31 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-type Author = Arc<dyn Fn(&[u8]) -> Bytes + Send + Sync>;
+type RespondFn = Arc<dyn Fn(&[u8]) -> Bytes + Send + Sync>;
 
 /// The largest request that it reads.
 const MAX_REQUEST_BYTES: usize = 1 << 20;
 
 /// It reads a request to its end, says its bytes, whatever they are, and closes the connection.
 #[derive(Debug)]
-pub struct Raw {
+pub struct RawUpstream {
     address: SocketAddr,
     task: JoinHandle<()>,
 }
 
-impl Raw {
+impl RawUpstream {
     /// One that says what this function makes of a request's body.
-    pub async fn start(author: impl Fn(&[u8]) -> Bytes + Send + Sync + 'static) -> std::io::Result<Self> {
+    pub async fn start(respond: impl Fn(&[u8]) -> Bytes + Send + Sync + 'static) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let author: Author = Arc::new(author);
+        let respond: RespondFn = Arc::new(respond);
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 tokio::select! {
                     Some(_) = connections.join_next() => {}
                     Ok((stream, _)) = listener.accept() => {
-                        connections.spawn(answer(stream, Arc::clone(&author)));
+                        connections.spawn(answer(stream, Arc::clone(&respond)));
                     }
                 }
             }
@@ -46,13 +46,13 @@ impl Raw {
     }
 }
 
-impl Drop for Raw {
+impl Drop for RawUpstream {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-async fn answer(mut stream: TcpStream, author: Author) -> std::io::Result<()> {
+async fn answer(mut stream: TcpStream, respond: RespondFn) -> std::io::Result<()> {
     let mut request = Vec::new();
     let body = loop {
         if stream.read_buf(&mut request).await? == 0 || request.len() > MAX_REQUEST_BYTES {
@@ -62,7 +62,7 @@ async fn answer(mut stream: TcpStream, author: Author) -> std::io::Result<()> {
             break body;
         }
     };
-    stream.write_all(&author(body)).await?;
+    stream.write_all(&respond(body)).await?;
     stream.shutdown().await?;
     // A connection that is closed with something unread is reset, and takes with it what was said.
     let mut rest = [0; 1024];

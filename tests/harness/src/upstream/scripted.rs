@@ -1,4 +1,4 @@
-//! The upstream of the tests: it plays what the test wrote, and keeps its own account of what it served.
+//! The upstream of the tests: it plays what the test wrote, and keeps its own served of what it served.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,14 +11,14 @@ use tokio::sync::watch;
 
 use crate::openai::{Answer, ApiError, ChatRequest, Usage, models};
 use crate::upstream::script::Script;
-use crate::upstream::server::{Ending, Playwright, Received, Server};
+use crate::upstream::script_server::{Ending, ReceivedRequest, ScriptServer, ScriptSource};
 
 /// The model that a scripted upstream has.
 pub const MODEL: &str = "scripted-1";
 
 /// What an upstream has served, by its own count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Account {
+pub struct ServedTotals {
     /// Chats that it answered with success, to the end of the script.
     pub completed: u64,
     /// Chats that it answered with an error status.
@@ -29,38 +29,38 @@ pub struct Account {
     pub usage: Usage,
 }
 
-type Author = Arc<dyn Fn(&Received) -> Script + Send + Sync>;
+type RespondFn = Arc<dyn Fn(&ReceivedRequest) -> Script + Send + Sync>;
 
 /// An upstream that follows scripts.
 #[derive(Debug)]
-pub struct Scripted {
-    server: Server,
-    stage: Arc<Stage>,
+pub struct ScriptedUpstream {
+    server: ScriptServer,
+    state: Arc<ScriptedState>,
     scheme: &'static str,
 }
 
 /// What the server's connections and the test share.
-struct Stage {
+struct ScriptedState {
     key: String,
     next: Mutex<VecDeque<Script>>,
-    otherwise: Mutex<Author>,
-    received: watch::Sender<Vec<Arc<Received>>>,
-    account: Mutex<Account>,
+    otherwise: Mutex<RespondFn>,
+    received: watch::Sender<Vec<Arc<ReceivedRequest>>>,
+    served: Mutex<ServedTotals>,
 }
 
-impl Scripted {
+impl ScriptedUpstream {
     /// One that answers every chat with success until told otherwise.
     pub async fn start() -> anyhow::Result<Self> {
-        let (listener, stage) = (TcpListener::bind("127.0.0.1:0").await?, Stage::new());
-        let server = Server::start(listener, Arc::clone(&stage) as Arc<dyn Playwright>)?;
-        Ok(Self { server, stage, scheme: "http" })
+        let (listener, state) = (TcpListener::bind("127.0.0.1:0").await?, ScriptedState::new());
+        let server = ScriptServer::start(listener, Arc::clone(&state) as Arc<dyn ScriptSource>)?;
+        Ok(Self { server, state, scheme: "http" })
     }
 
     /// The same over TLS, with this certificate, which is for `localhost`, and HTTP/2 for those who offer it.
     pub async fn start_tls(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> anyhow::Result<Self> {
-        let (listener, stage) = (TcpListener::bind("127.0.0.1:0").await?, Stage::new());
-        let server = Server::start_tls(listener, Arc::clone(&stage) as Arc<dyn Playwright>, certificate, key)?;
-        Ok(Self { server, stage, scheme: "https" })
+        let (listener, state) = (TcpListener::bind("127.0.0.1:0").await?, ScriptedState::new());
+        let server = ScriptServer::start_tls(listener, Arc::clone(&state) as Arc<dyn ScriptSource>, certificate, key)?;
+        Ok(Self { server, state, scheme: "https" })
     }
 
     /// What a gateway is told as its provider's URL.
@@ -84,60 +84,60 @@ impl Scripted {
 
     /// The key that it accepts; any other is refused as the provider does.
     pub fn key(&self) -> &str {
-        &self.stage.key
+        &self.state.key
     }
 
     /// The next chat without a script gets this one.
-    pub fn next(&self, script: Script) {
-        lock(&self.stage.next).push_back(script);
+    pub fn respond_next(&self, script: Script) {
+        lock(&self.state.next).push_back(script);
     }
 
-    /// Every chat that no [`Self::next`] is left for gets what this function says.
-    pub fn otherwise(&self, author: impl Fn(&Received) -> Script + Send + Sync + 'static) {
-        *lock(&self.stage.otherwise) = Arc::new(author);
+    /// Every chat that no [`Self::respond_next`] is left for gets what this function says.
+    pub fn respond_with(&self, respond: impl Fn(&ReceivedRequest) -> Script + Send + Sync + 'static) {
+        *lock(&self.state.otherwise) = Arc::new(respond);
     }
 
     /// Every chat that came with the right key, in order of arrival.
-    pub fn chats(&self) -> Vec<Arc<Received>> {
-        self.stage.received.borrow().clone()
+    pub fn chats(&self) -> Vec<Arc<ReceivedRequest>> {
+        self.state.received.borrow().clone()
     }
 
     /// Waits until this many chats have come, and returns the last of them.
-    pub async fn chat(&self, number: usize) -> Arc<Received> {
-        let mut received = self.stage.received.subscribe();
+    pub async fn chat(&self, number: usize) -> Arc<ReceivedRequest> {
+        let mut received = self.state.received.subscribe();
         let there = received.wait_for(|chats| chats.len() >= number).await;
-        // The sender lives in the stage, which lives as long as this.
-        Arc::clone(&there.expect("the stage is there")[number - 1])
+        // The sender lives in the state, which lives as long as this.
+        Arc::clone(&there.expect("the state is there")[number - 1])
     }
 
     /// What it has served.
-    pub fn account(&self) -> Account {
-        *lock(&self.stage.account)
+    pub fn served(&self) -> ServedTotals {
+        *lock(&self.state.served)
     }
 }
 
 /// The script that answers a request with this text, or with the error that the provider would answer.
-pub fn answer(request: &Received, text: &str) -> Script {
+pub fn answer(request: &ReceivedRequest, text: &str) -> Script {
     match ChatRequest::parse(&request.body) {
         Ok(chat) => Script::answer(&chat, &Answer::to(&chat, text)),
         Err(error) => Script::error(&error),
     }
 }
 
-impl Stage {
+impl ScriptedState {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             key: format!("sk-test-{:016x}", rand::random::<u64>()),
             next: Mutex::default(),
             otherwise: Mutex::new(Arc::new(|request| answer(request, "This is the answer."))),
             received: watch::Sender::new(Vec::new()),
-            account: Mutex::default(),
+            served: Mutex::default(),
         })
     }
 }
 
-impl Playwright for Stage {
-    fn script(&self, request: &Arc<Received>) -> Script {
+impl ScriptSource for ScriptedState {
+    fn script(&self, request: &Arc<ReceivedRequest>) -> Script {
         if request.key() != Some(&self.key) {
             return Script::error(&ApiError::wrong_key(request.key().unwrap_or_default()));
         }
@@ -153,31 +153,31 @@ impl Playwright for Stage {
         if let Some(script) = lock(&self.next).pop_front() {
             return script;
         }
-        let author = Arc::clone(&*lock(&self.otherwise));
-        author(request)
+        let respond = Arc::clone(&*lock(&self.otherwise));
+        respond(request)
     }
 
-    fn ended(&self, request: &Received, script: &Script, ending: Ending) {
+    fn ended(&self, request: &ReceivedRequest, script: &Script, ending: Ending) {
         if request.method != Method::POST {
             return;
         }
-        let mut account = lock(&self.account);
+        let mut served = lock(&self.served);
         match ending {
-            _ if !script.status.is_success() => account.refused += 1,
+            _ if !script.status.is_success() => served.refused += 1,
             Ending::Complete => {
                 let usage = script.usage.unwrap_or_default();
-                account.completed += 1;
-                account.usage.prompt_tokens += usage.prompt_tokens;
-                account.usage.completion_tokens += usage.completion_tokens;
+                served.completed += 1;
+                served.usage.prompt_tokens += usage.prompt_tokens;
+                served.usage.completion_tokens += usage.completion_tokens;
             }
-            Ending::ClientGone | Ending::Cut => account.broken += 1,
+            Ending::ClientGone | Ending::Cut => served.broken += 1,
         }
     }
 }
 
-impl fmt::Debug for Stage {
+impl fmt::Debug for ScriptedState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stage").field("account", &self.account).finish_non_exhaustive()
+        f.debug_struct("ScriptedState").field("served", &self.served).finish_non_exhaustive()
     }
 }
 

@@ -9,7 +9,7 @@ use shared::config::{ConfigError, Environment};
 
 use crate::openai::{Answer, ApiError, ChatRequest, models};
 use crate::upstream::script::{Script, Step};
-use crate::upstream::server::{Ending, Playwright, Received};
+use crate::upstream::script_server::{Ending, ReceivedRequest, ScriptSource};
 
 /// The model that it has.
 pub const MODEL: &str = "stand-in-1";
@@ -48,7 +48,7 @@ impl StandIn {
         })
     }
 
-    fn respond(&self, request: &Received) -> Result<Script, ApiError> {
+    fn respond(&self, request: &ReceivedRequest) -> Result<Script, ApiError> {
         let given = request.bearer().unwrap_or_default();
         if self.key.as_deref().is_some_and(|key| key != given) {
             return Err(ApiError::wrong_key(given));
@@ -61,8 +61,8 @@ impl StandIn {
     }
 }
 
-impl Playwright for StandIn {
-    fn script(&self, request: &Arc<Received>) -> Script {
+impl ScriptSource for StandIn {
+    fn script(&self, request: &Arc<ReceivedRequest>) -> Script {
         let mut script = self.respond(request).unwrap_or_else(|error| Script::error(&error));
         let id = HeaderValue::from_str(&format!("req_{:032x}", rand::random::<u128>()));
         script.headers.extend(id.ok().map(|id| (HeaderName::from_static("x-request-id"), id)));
@@ -70,7 +70,7 @@ impl Playwright for StandIn {
         script
     }
 
-    fn ended(&self, _: &Received, _: &Script, _: Ending) {}
+    fn ended(&self, _: &ReceivedRequest, _: &Script, _: Ending) {}
 }
 
 /// The answer: a function of the request alone.

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use crate::load::answer::{Answer, Writes};
 use crate::load::client::{Reply, Request};
 use crate::load::scenario::outcome::{Latency, Outcome, Target};
-use crate::load::scenario::window::{Phase, Shared, Window, chat_within};
-use crate::load::tally::UsageChunk;
+use crate::load::scenario::window::{MeasurementWindow, Phase, ScenarioState, chat_within};
+use crate::load::stream_check::UsageChunk;
 
 const CHAT_LIMIT: Duration = Duration::from_secs(30);
 /// After so many, the run has failed; there is no use in more of them.
@@ -53,7 +53,7 @@ impl Closed {
 
     /// Runs it.
     pub async fn run(&self, target: &Target) -> anyhow::Result<Outcome> {
-        let shared = Shared::new();
+        let shared = ScenarioState::new();
         let latencies = Rc::new(RefCell::new((Latency::new(), Latency::new())));
         let request = Rc::new(Request::new(&target.endpoint, &self.model, self.reply, self.usage));
         let workers: Vec<_> = (0..self.connections)
@@ -81,7 +81,7 @@ impl Closed {
             .collect();
         tokio::time::sleep(self.warm_up).await;
         let before = shared.completed.get();
-        let window = Window::open(target)?;
+        let window = MeasurementWindow::open(target)?;
         shared.phase.set(Phase::Measuring);
         tokio::time::sleep(self.window).await;
         let used = window.close()?;

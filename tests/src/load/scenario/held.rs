@@ -13,8 +13,8 @@ use crate::load::answer::{Answer, Writes};
 use crate::load::client::{Reply, Request};
 use crate::load::scenario::closed::Closed;
 use crate::load::scenario::outcome::{Outcome, Target};
-use crate::load::scenario::window::{Shared, chat_within};
-use crate::load::tally::UsageChunk;
+use crate::load::scenario::window::{ScenarioState, chat_within};
+use crate::load::stream_check::UsageChunk;
 
 /// Streams that are being opened at one time.
 const OPENING: usize = 64;
@@ -48,7 +48,7 @@ impl Held {
     pub async fn run(&self, target: &Target) -> anyhow::Result<Outcome> {
         let meter = target.meter.context("memory can be measured only of a process that is known: give its pid")?;
         let idle = meter.resident_kb()?;
-        let shared = Shared::new();
+        let shared = ScenarioState::new();
         let request =
             Rc::new(Request::new(&target.endpoint, &self.answer.to_string(), Reply::Stream, UsageChunk::NotAsked));
         let limit = self.answer.duration() + OPEN_LIMIT;

@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use crate::load::answer::{Answer, Writes};
 use crate::load::client::{ChatError, Connection, Reply, Request};
-use crate::load::metronome::Metronome;
+use crate::load::pacer::Pacer;
 use crate::load::scenario::outcome::{Latency, Outcome, Target};
-use crate::load::scenario::window::{Phase, Shared, Window, chat_within};
-use crate::load::tally::UsageChunk;
+use crate::load::scenario::window::{MeasurementWindow, Phase, ScenarioState, chat_within};
+use crate::load::stream_check::UsageChunk;
 
 const CHAT_LIMIT: Duration = Duration::from_secs(30);
 /// Beyond so many chats at once the target cannot keep up, and what begins then counts as failed.
@@ -46,22 +46,22 @@ impl Open {
 
     /// Runs it.
     pub async fn run(&self, target: &Target) -> anyhow::Result<Outcome> {
-        let shared = Shared::new();
+        let shared = ScenarioState::new();
         let latencies =
             Rc::new(RefCell::new(Latencies { first_byte: Latency::new(), total: Latency::new(), lag: Latency::new() }));
         let request = Rc::new(Request::new(&target.endpoint, &self.model, Reply::Stream, UsageChunk::NotAsked));
         let idle: Rc<RefCell<Vec<Connection>>> = Rc::default();
         let at_once = Rc::new(Cell::new(0u32));
         let mut chats = tokio::task::JoinSet::new();
-        let mut metronome = Metronome::start(Duration::from_secs(1) / self.rate.max(1))?;
+        let mut pacer = Pacer::start(Duration::from_secs(1) / self.rate.max(1))?;
         let begin = Instant::now();
         let mut window = None;
         let mut before = 0;
         loop {
-            let due = metronome.tick().await?;
+            let due = pacer.tick().await?;
             if window.is_none() && due >= begin + self.warm_up {
                 before = shared.completed.get();
-                window = Some(Window::open(target)?);
+                window = Some(MeasurementWindow::open(target)?);
                 shared.phase.set(Phase::Measuring);
             }
             if due >= begin + self.warm_up + self.window {
@@ -94,7 +94,7 @@ impl Open {
                 at_once.set(at_once.get() - 1);
             });
         }
-        let used = window.map(Window::close).transpose()?;
+        let used = window.map(MeasurementWindow::close).transpose()?;
         let count = shared.completed.get() - before;
         while let Some(chat) = chats.join_next().await {
             chat?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::load::client::{ChatError, Endpoint};
-use crate::load::meter::Meter;
+use crate::load::process_meter::ProcessMeter;
 
 /// What is put under load.
 #[derive(Clone, Debug)]
@@ -16,9 +16,9 @@ pub struct Target {
     /// Where it listens.
     pub endpoint: Endpoint,
     /// Its process, if that is known.
-    pub meter: Option<Meter>,
+    pub meter: Option<ProcessMeter>,
     /// The broker's, if it has one of its own.
-    pub broker: Option<Meter>,
+    pub broker: Option<ProcessMeter>,
 }
 
 /// What came out of one scenario on one target.

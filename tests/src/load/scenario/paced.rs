@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::load::answer::Answer;
 use crate::load::client::{Reply, Request};
 use crate::load::scenario::outcome::{Latency, Outcome, Target};
-use crate::load::scenario::window::{Phase, Shared, Window, chat_within};
-use crate::load::tally::UsageChunk;
+use crate::load::scenario::window::{MeasurementWindow, Phase, ScenarioState, chat_within};
+use crate::load::stream_check::UsageChunk;
 
 const SLACK: Duration = Duration::from_secs(30);
 
@@ -36,7 +36,7 @@ impl Paced {
         let answer = Answer::paced(chunks, self.pause);
         let limit = answer.duration() + SLACK;
         let request = Rc::new(Request::new(&target.endpoint, &answer.to_string(), Reply::Stream, UsageChunk::NotAsked));
-        let shared = Shared::new();
+        let shared = ScenarioState::new();
         let arrived = Rc::new(Cell::new(0u64));
         let latencies = Rc::new(RefCell::new((Latency::new(), Latency::new())));
         let start = tokio::time::Instant::now();
@@ -64,7 +64,7 @@ impl Paced {
             .collect();
         tokio::time::sleep_until(start + ramp + settle).await;
         let before = arrived.get();
-        let window = Window::open(target)?;
+        let window = MeasurementWindow::open(target)?;
         shared.phase.set(Phase::Measuring);
         tokio::time::sleep(self.window).await;
         let used = window.close()?;

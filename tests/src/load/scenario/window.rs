@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::load::client::{Arrival, ChatError, Connection, Endpoint, Reading, Request};
-use crate::load::meter::{CpuTime, Meter};
+use crate::load::process_meter::{CpuTime, ProcessMeter};
 use crate::load::scenario::outcome::{Failures, Outcome, Target};
 
 /// Whether what happens is counted.
@@ -17,13 +17,13 @@ pub(super) enum Phase {
 }
 
 /// What the tasks of one scenario share; they all run on one thread.
-pub(super) struct Shared {
+pub(super) struct ScenarioState {
     pub(super) phase: Cell<Phase>,
     pub(super) completed: Cell<u64>,
     pub(super) failures: RefCell<Failures>,
 }
 
-impl Shared {
+impl ScenarioState {
     pub(super) fn new() -> Rc<Self> {
         Rc::new(Self { phase: Cell::new(Phase::WarmUp), completed: Cell::new(0), failures: RefCell::default() })
     }
@@ -35,7 +35,7 @@ impl Shared {
 }
 
 /// The CPU that a target, and its broker, use in a window.
-pub(super) struct Window {
+pub(super) struct MeasurementWindow {
     target: Target,
     start: tokio::time::Instant,
     cpu: Option<CpuTime>,
@@ -43,31 +43,31 @@ pub(super) struct Window {
 }
 
 /// What they used.
-pub(super) struct Used {
+pub(super) struct CpuUsage {
     seconds: f64,
     cpu: Option<Duration>,
     broker_cpu: Option<Duration>,
 }
 
-impl Window {
+impl MeasurementWindow {
     pub(super) fn open(target: &Target) -> anyhow::Result<Self> {
-        let cpu = target.meter.map(Meter::cpu).transpose()?;
-        let broker_cpu = target.broker.map(Meter::cpu).transpose()?;
+        let cpu = target.meter.map(ProcessMeter::cpu).transpose()?;
+        let broker_cpu = target.broker.map(ProcessMeter::cpu).transpose()?;
         Ok(Self { target: target.clone(), start: tokio::time::Instant::now(), cpu, broker_cpu })
     }
 
-    pub(super) fn close(self) -> anyhow::Result<Used> {
+    pub(super) fn close(self) -> anyhow::Result<CpuUsage> {
         let seconds = self.start.elapsed().as_secs_f64();
-        let since = |meter: Option<Meter>, earlier: Option<CpuTime>| {
+        let since = |meter: Option<ProcessMeter>, earlier: Option<CpuTime>| {
             let Some((meter, earlier)) = meter.zip(earlier) else { return Ok(None) };
             meter.cpu().map(|now| Some(now.since(&earlier)))
         };
         let cpu = since(self.target.meter, self.cpu)?;
-        Ok(Used { seconds, cpu, broker_cpu: since(self.target.broker, self.broker_cpu)? })
+        Ok(CpuUsage { seconds, cpu, broker_cpu: since(self.target.broker, self.broker_cpu)? })
     }
 }
 
-impl Used {
+impl CpuUsage {
     /// Puts down the CPU for each of `count` things called `thing`, and how many of them there were in a second.
     #[expect(clippy::cast_precision_loss, reason = "for people to read")]
     pub(super) fn per(&self, outcome: &mut Outcome, thing: &str, count: u64) {

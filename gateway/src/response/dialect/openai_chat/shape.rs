@@ -5,28 +5,28 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::json::lenient::{Count, List, Object, Text, compact};
-use crate::json::repair::mended;
+use crate::json::lenient::{BorrowedText, Count, List, Object, Text, compact};
+use crate::json::repair::replace_invalid_text;
 
 /// A chunk of a stream, or a whole answer.
 #[derive(Deserialize)]
-pub(super) struct Chunk<'a> {
+pub(super) struct ChatChunk<'a> {
     #[serde(default, borrow)]
     pub(super) id: Text<'a>,
     #[serde(default, borrow)]
     pub(super) model: Text<'a>,
     #[serde(default, borrow)]
-    pub(super) choices: List<Object<Choice<'a>>>,
+    pub(super) choices: List<Object<ChunkChoice<'a>>>,
     #[serde(default, borrow)]
     pub(super) usage: Option<&'a RawValue>,
     #[serde(default, borrow)]
     pub(super) error: Option<&'a RawValue>,
     #[serde(default, borrow)]
-    pub(super) x_groq: Object<Groq<'a>>,
+    pub(super) x_groq: Object<GroqExtension<'a>>,
 }
 
 #[derive(Deserialize)]
-pub(super) struct Groq<'a> {
+pub(super) struct GroqExtension<'a> {
     #[serde(default, borrow)]
     pub(super) usage: Option<&'a RawValue>,
     #[serde(default, borrow)]
@@ -34,13 +34,13 @@ pub(super) struct Groq<'a> {
 }
 
 #[derive(Deserialize)]
-pub(super) struct Choice<'a> {
+pub(super) struct ChunkChoice<'a> {
     #[serde(default)]
     pub(super) index: Count,
     #[serde(default, borrow)]
-    pub(super) delta: Object<Delta<'a>>,
+    pub(super) delta: Object<ChoiceDelta<'a>>,
     #[serde(default, borrow)]
-    pub(super) message: Object<Delta<'a>>,
+    pub(super) message: Object<ChoiceDelta<'a>>,
     #[serde(default, borrow)]
     pub(super) finish_reason: Text<'a>,
     #[serde(default, borrow)]
@@ -51,9 +51,9 @@ pub(super) struct Choice<'a> {
 
 /// What is new in a choice; in a whole answer, everything.
 #[derive(Deserialize)]
-pub(super) struct Delta<'a> {
+pub(super) struct ChoiceDelta<'a> {
     #[serde(default, borrow)]
-    pub(super) content: Option<Content<'a>>,
+    pub(super) content: Option<DeltaContent<'a>>,
     #[serde(default, borrow)]
     pub(super) reasoning_content: Text<'a>,
     #[serde(default, borrow)]
@@ -109,9 +109,9 @@ struct CustomDelta<'a> {
 
 impl<'a> ToolCallDelta<'a> {
     /// What is called, and with what: a function, or a custom tool, the input of which stands for the arguments.
-    pub(super) fn called(self) -> Option<FunctionDelta<'a>> {
+    pub(super) fn into_function(self) -> Option<FunctionDelta<'a>> {
         let custom = self.custom.0.map(|custom| FunctionDelta { name: custom.name, arguments: custom.input });
-        self.function.0.filter(FunctionDelta::says_anything).or(custom)
+        self.function.0.filter(FunctionDelta::is_filled).or(custom)
     }
 }
 
@@ -125,13 +125,13 @@ pub(super) struct FunctionDelta<'a> {
 
 impl FunctionDelta<'_> {
     /// Whether there is a name, or arguments.
-    pub(super) fn says_anything(&self) -> bool {
-        self.name.filled().is_some() || self.arguments.is_some_and(|arguments| arguments.get() != "\"\"")
+    pub(super) fn is_filled(&self) -> bool {
+        self.name.non_empty().is_some() || self.arguments.is_some_and(|arguments| arguments.get() != "\"\"")
     }
 }
 
 /// A content: text mostly; parts, or an object, from some.
-pub(super) enum Content<'a> {
+pub(super) enum DeltaContent<'a> {
     Text(Cow<'a, str>),
     Parts { text: String, thinking: String },
     Nothing,
@@ -139,63 +139,62 @@ pub(super) enum Content<'a> {
 
 /// A part of a content.
 #[derive(Deserialize)]
-struct ContentPart<'a> {
+struct DeltaContentPart<'a> {
     #[serde(default, borrow)]
     text: Text<'a>,
     #[serde(default, borrow)]
     thinking: Option<&'a RawValue>,
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for DeltaContent<'a> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = <&'a RawValue>::deserialize(deserializer)?;
         let json = raw.get();
         Ok(match json.as_bytes()[0] {
             b'"' => match serde_json::from_str(json) {
-                Ok(Borrowed(text)) => Content::Text(text),
-                Err(_) => mended(json.as_bytes())
+                Ok(BorrowedText(text)) => DeltaContent::Text(text),
+                Err(_) => replace_invalid_text(json.as_bytes())
                     .and_then(|json| serde_json::from_str(&json).ok())
-                    .map_or(Content::Nothing, |text| Content::Text(Cow::Owned(text))),
+                    .map_or(DeltaContent::Nothing, |text| DeltaContent::Text(Cow::Owned(text))),
             },
             b'[' => {
                 let (mut text, mut thinking) = (String::new(), String::new());
-                let read = each_part(json, |part| {
-                    text.push_str(part.text.filled().unwrap_or(""));
+                let read = for_each_part(json, |part| {
+                    text.push_str(part.text.non_empty().unwrap_or(""));
                     // Not read as a content again: what is nested ever deeper must not cost us ever more of the stack.
                     if let Some(inner) = part.thinking {
                         match serde_json::from_str(inner.get()) {
-                            Ok(Borrowed(words)) => thinking.push_str(&words),
-                            Err(_) => each_part(inner.get(), |part| {
-                                thinking.push_str(part.text.filled().unwrap_or(""));
+                            Ok(BorrowedText(words)) => thinking.push_str(&words),
+                            Err(_) => for_each_part(inner.get(), |part| {
+                                thinking.push_str(part.text.non_empty().unwrap_or(""));
                                 Ok(())
                             })?,
                         }
                     }
                     Ok(())
                 });
-                // So that the whole chunk is righted.
+                // So that the whole chunk is repaired.
                 read.map_err(serde::de::Error::custom)?;
-                Content::Parts { text, thinking }
+                DeltaContent::Parts { text, thinking }
             }
-            b'{' => Content::Text(Cow::Owned(compact(raw))),
-            _ => Content::Nothing,
+            b'{' => DeltaContent::Text(Cow::Owned(compact(raw))),
+            _ => DeltaContent::Nothing,
         })
     }
 }
 
 /// Goes through a list of parts, each an object or a plain text.
-fn each_part(json: &str, mut on: impl FnMut(ContentPart<'_>) -> serde_json::Result<()>) -> serde_json::Result<()> {
+fn for_each_part(
+    json: &str,
+    mut on_part: impl FnMut(DeltaContentPart<'_>) -> serde_json::Result<()>,
+) -> serde_json::Result<()> {
     let List(parts) = serde_json::from_str::<List<&RawValue>>(json).unwrap_or_default();
     for part in parts {
-        if let Ok(Borrowed(text)) = serde_json::from_str(part.get()) {
-            on(ContentPart { text: Text(Some(text)), thinking: None })?;
-        } else if let Object(Some(part)) = serde_json::from_str::<Object<ContentPart<'_>>>(part.get())? {
-            on(part)?;
+        if let Ok(BorrowedText(text)) = serde_json::from_str(part.get()) {
+            on_part(DeltaContentPart { text: Text(Some(text)), thinking: None })?;
+        } else if let Object(Some(part)) = serde_json::from_str::<Object<DeltaContentPart<'_>>>(part.get())? {
+            on_part(part)?;
         }
     }
     Ok(())
 }
-
-/// A string that borrows where it can.
-#[derive(Deserialize)]
-struct Borrowed<'a>(#[serde(borrow)] Cow<'a, str>);

@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::json::lenient::{Count, List, Object, Text, compact};
+use crate::json::lenient::{BorrowedText, Count, List, Object, Text, compact};
 
 /// The data of an event.
 #[derive(Deserialize)]
-pub(super) struct EventData<'a> {
+pub(super) struct ResponseEvent<'a> {
     #[serde(default, borrow, rename = "type")]
     pub(super) kind: Text<'a>,
     #[serde(default)]
@@ -21,16 +21,16 @@ pub(super) struct EventData<'a> {
     #[serde(default, borrow)]
     pub(super) delta: Text<'a>,
     #[serde(default, borrow)]
-    pub(super) item: Object<Item<'a>>,
+    pub(super) item: Object<OutputItem<'a>>,
     #[serde(default, borrow)]
-    pub(super) response: Object<Response<'a>>,
+    pub(super) response: Object<ResponseObject<'a>>,
     #[serde(default, borrow)]
     pub(super) error: Option<&'a RawValue>,
 }
 
 /// A response, whole or as far as it has come.
 #[derive(Deserialize)]
-pub(super) struct Response<'a> {
+pub(super) struct ResponseObject<'a> {
     #[serde(default, borrow)]
     pub(super) id: Text<'a>,
     #[serde(default, borrow)]
@@ -38,9 +38,9 @@ pub(super) struct Response<'a> {
     #[serde(default, borrow)]
     pub(super) status: Text<'a>,
     #[serde(default, borrow)]
-    pub(super) incomplete_details: Object<Incomplete<'a>>,
+    pub(super) incomplete_details: Object<IncompleteDetails<'a>>,
     #[serde(default, borrow)]
-    pub(super) output: Option<List<Object<Item<'a>>>>,
+    pub(super) output: Option<List<Object<OutputItem<'a>>>>,
     #[serde(default, borrow)]
     pub(super) usage: Option<&'a RawValue>,
     #[serde(default, borrow)]
@@ -49,14 +49,14 @@ pub(super) struct Response<'a> {
 
 /// Why a response is incomplete.
 #[derive(Deserialize)]
-pub(super) struct Incomplete<'a> {
+pub(super) struct IncompleteDetails<'a> {
     #[serde(default, borrow)]
     pub(super) reason: Text<'a>,
 }
 
 /// An item of the output.
 #[derive(Deserialize)]
-pub(super) struct Item<'a> {
+pub(super) struct OutputItem<'a> {
     #[serde(default, borrow, rename = "type")]
     pub(super) kind: Text<'a>,
     #[serde(default, borrow)]
@@ -70,14 +70,14 @@ pub(super) struct Item<'a> {
     #[serde(default, borrow)]
     input: Option<&'a RawValue>,
     #[serde(default, borrow)]
-    content: List<Object<ContentPart<'a>>>,
+    content: List<Object<ItemContentPart<'a>>>,
     #[serde(default, borrow)]
-    summary: List<Object<ContentPart<'a>>>,
+    summary: List<Object<ItemContentPart<'a>>>,
 }
 
 /// A part of an item's content, or of a summary.
 #[derive(Deserialize)]
-pub(super) struct ContentPart<'a> {
+pub(super) struct ItemContentPart<'a> {
     #[serde(default, borrow, rename = "type")]
     pub(super) kind: Text<'a>,
     #[serde(default, borrow)]
@@ -86,38 +86,36 @@ pub(super) struct ContentPart<'a> {
     pub(super) refusal: Text<'a>,
 }
 
-impl<'a> Item<'a> {
+impl<'a> OutputItem<'a> {
     /// A function's arguments: text, or the object itself from some.
     pub(super) fn arguments(&self) -> Cow<'a, str> {
-        words(self.arguments)
+        text_or_json(self.arguments)
     }
 
     /// A custom tool's input.
     pub(super) fn input(&self) -> Cow<'a, str> {
-        words(self.input)
+        text_or_json(self.input)
     }
 
     /// The parts of the content.
-    pub(super) fn contents(&self) -> impl Iterator<Item = &ContentPart<'a>> {
+    pub(super) fn contents(&self) -> impl Iterator<Item = &ItemContentPart<'a>> {
         parts(&self.content)
     }
 
     /// The parts of the summary.
-    pub(super) fn summaries(&self) -> impl Iterator<Item = &ContentPart<'a>> {
+    pub(super) fn summaries(&self) -> impl Iterator<Item = &ItemContentPart<'a>> {
         parts(&self.summary)
     }
 }
 
-fn parts<'p, 'a>(parts: &'p List<Object<ContentPart<'a>>>) -> impl Iterator<Item = &'p ContentPart<'a>> {
+fn parts<'p, 'a>(parts: &'p List<Object<ItemContentPart<'a>>>) -> impl Iterator<Item = &'p ItemContentPart<'a>> {
     parts.0.iter().filter_map(|part| part.0.as_ref())
 }
 
-fn words(raw: Option<&RawValue>) -> Cow<'_, str> {
-    #[derive(Deserialize)]
-    struct Borrowed<'a>(#[serde(borrow)] Cow<'a, str>);
+fn text_or_json(raw: Option<&RawValue>) -> Cow<'_, str> {
     let Some(raw) = raw else { return Cow::Borrowed("") };
     match serde_json::from_str(raw.get()) {
-        Ok(Borrowed(text)) => text,
+        Ok(BorrowedText(text)) => text,
         Err(_) => Cow::Owned(compact(raw)),
     }
 }

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use harness::program;
 use harness::servers::cluster::{Cluster, Lifetime, NAME, READY, data_version};
-use harness::servers::owner::Owner;
+use harness::servers::postgres_user::PostgresUser;
 
 use crate::directory::Directory;
 use crate::environment::PassedOn;
@@ -26,7 +26,7 @@ async fn cluster(directory: &Directory) -> anyhow::Result<Cluster> {
     let data = directory.data().join("postgres");
     let password = secrets::read_or_make(&directory.keys().join("postgres-password"), || secrets::random(24))?;
     if let Some(version) = data_version(&data) {
-        let (bin, owner) = (program::postgres(Some(version))?, Owner::of(&data)?);
+        let (bin, owner) = (program::postgres(Some(version))?, PostgresUser::of(&data)?);
         return Ok(Cluster { bin, data, owner, password });
     }
     // An interrupted start may have left a part of a cluster.
@@ -34,7 +34,7 @@ async fn cluster(directory: &Directory) -> anyhow::Result<Cluster> {
         std::fs::remove_dir_all(&data)?;
     }
     output::step("initialising a PostgreSQL database");
-    let cluster = Cluster { bin: program::postgres(None)?, data, owner: Owner::choose()?, password };
+    let cluster = Cluster { bin: program::postgres(None)?, data, owner: PostgresUser::choose()?, password };
     let initialised = cluster.clone();
     tokio::task::spawn_blocking(move || initialised.initialise(Lifetime::Lasting)).await??;
     Ok(cluster)

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use harness::fault_proxy::FaultProxy;
 use harness::http::client;
 use harness::openai::DONE;
-use harness::proxy::CuttingProxy;
-use harness::upstream::{Account, Ending, Gate, Script, Scripted, Step};
+use harness::upstream::{Ending, Gate, Script, ScriptedUpstream, ServedTotals, Step};
 use tokio::time::timeout;
 
-fn chat(upstream: &Scripted, body: &'static str) -> reqwest::RequestBuilder {
+fn chat(upstream: &ScriptedUpstream, body: &'static str) -> reqwest::RequestBuilder {
     let url = format!("{}/chat/completions", upstream.base_url());
     client().post(url).bearer_auth(upstream.key()).body(body)
 }
@@ -18,9 +18,9 @@ const BODY: &str = r#"{"model":"m","messages":[{"role":"user","content":"a b"}],
 
 #[tokio::test]
 async fn a_gate_holds_the_stream_where_it_stands() -> anyhow::Result<()> {
-    let upstream = Scripted::start().await?;
+    let upstream = ScriptedUpstream::start().await?;
     let gate = Gate::new();
-    upstream.next(Script::stream([&b"data: {}\n\n"[..], DONE]).after(1, Step::Wait(gate.clone())));
+    upstream.respond_next(Script::stream([&b"data: {}\n\n"[..], DONE]).after(1, Step::Wait(gate.clone())));
     let mut body = chat(&upstream, BODY).send().await?.bytes_stream();
     assert_eq!(body.next().await.transpose()?.as_deref(), Some(&b"data: {}\n\n"[..]));
     gate.reached(1).await;
@@ -33,7 +33,7 @@ async fn a_gate_holds_the_stream_where_it_stands() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn the_account_tells_what_was_served_refused_and_broken() -> anyhow::Result<()> {
-    let upstream = Scripted::start().await?;
+    let upstream = ScriptedUpstream::start().await?;
     assert!(chat(&upstream, BODY).send().await?.text().await?.ends_with("data: [DONE]\n\n"));
     assert_eq!(chat(&upstream, r#"{"model":"m","messages":[]}"#).send().await?.status(), 400);
     let url = format!("{}/chat/completions", upstream.base_url());
@@ -42,22 +42,22 @@ async fn the_account_tells_what_was_served_refused_and_broken() -> anyhow::Resul
     let whole = r#"{"model":"m","messages":[{"role":"user","content":"a b"}]}"#;
     assert_eq!(chat(&upstream, whole).send().await?.json::<serde_json::Value>().await?["usage"]["total_tokens"], 10);
 
-    upstream.next(Script::stream(["data: {}\n\n"]).after(1, Step::Cut));
+    upstream.respond_next(Script::stream(["data: {}\n\n"]).after(1, Step::Cut));
     assert!(chat(&upstream, BODY).send().await?.bytes().await.is_err());
-    upstream.next(Script::stream(["never"]).before(Step::Cut));
+    upstream.respond_next(Script::stream(["never"]).before(Step::Cut));
     assert!(chat(&upstream, BODY).send().await.is_err());
-    upstream.next(Script::stream(["data: {}\n\n"]).after(1, Step::Hang));
+    upstream.respond_next(Script::stream(["data: {}\n\n"]).after(1, Step::Hang));
     drop(chat(&upstream, BODY).send().await?);
     assert_eq!(upstream.chat(6).await.ended().await, Ending::ClientGone);
-    let Account { completed, refused, broken, usage } = upstream.account();
+    let ServedTotals { completed, refused, broken, usage } = upstream.served();
     assert_eq!((completed, refused, broken, usage.total_tokens()), (2, 2, 3, 2 * (6 + 4)));
     Ok(())
 }
 
 #[tokio::test]
 async fn a_proxy_cuts_stalls_and_restores() -> anyhow::Result<()> {
-    let upstream = Scripted::start().await?;
-    let proxy = CuttingProxy::start(upstream.address()).await?;
+    let upstream = ScriptedUpstream::start().await?;
+    let proxy = FaultProxy::start(upstream.address()).await?;
     let models = format!("http://{}/v1/models", proxy.address());
     let client = client();
     let ask = || client.get(&models).bearer_auth(upstream.key()).send();

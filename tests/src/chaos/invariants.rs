@@ -1,19 +1,19 @@
-//! The verdict on a round: what the clients saw and the upstream served, against what is on the record.
+//! The invariants on a round: what the clients saw and the upstream served, against what is on the record.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use recorder::projection::chat::{Chat, Outcome};
+use recorder::projection::chat::{Chat, ChatOutcome};
 use recorder::projection::message::Position;
 use shared::id::ChatId;
 
-use crate::chaos::clients::{End, Seen};
+use crate::chaos::clients::{ObservedChat, ObservedEnd};
 use crate::oracle::Oracle;
 use harness::openai::{Answer, ChatRequest, Usage};
-use harness::upstream::Received;
+use harness::upstream::ReceivedRequest;
 
 /// What a round came to, in numbers.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Tally {
+pub struct ChatCounts {
     /// Chats that clients began.
     pub asked: usize,
     /// Chats whose end a client saw.
@@ -36,24 +36,28 @@ pub fn answer_text(question: &str) -> String {
 }
 
 /// Every violation of what is promised, in words; none if all is well.
-pub fn violations(seen: &[Seen], served: &[std::sync::Arc<Received>], oracle: &Oracle) -> (Vec<String>, Tally) {
+pub fn violations(
+    seen: &[ObservedChat],
+    served: &[std::sync::Arc<ReceivedRequest>],
+    oracle: &Oracle,
+) -> (Vec<String>, ChatCounts) {
     let record = Record::read(oracle);
     let mut wrong = record.wrong.clone();
-    let mut tally = Tally { asked: seen.len(), recorded: oracle.tables.chats.len(), ..Tally::default() };
-    tally.events = oracle.events.len();
+    let mut counts = ChatCounts { asked: seen.len(), recorded: oracle.tables.chats.len(), ..ChatCounts::default() };
+    counts.events = oracle.events.len();
     for chat in seen {
         match (chat.status, chat.end) {
-            (Some(200), End::Seen) => tally.seen += 1,
-            (Some(200) | None, End::Broken) => tally.broken += 1,
-            (_, End::Left) => tally.left += 1,
-            (Some(_), _) => tally.refused += 1,
-            (None, End::Seen) => {}
+            (Some(200), ObservedEnd::Complete) => counts.seen += 1,
+            (Some(200) | None, ObservedEnd::Broken) => counts.broken += 1,
+            (_, ObservedEnd::Left) => counts.left += 1,
+            (Some(_), _) => counts.refused += 1,
+            (None, ObservedEnd::Complete) => {}
         }
         wrong.extend(record.contradicts(chat));
     }
     wrong.extend(record.of_the_served(served));
     wrong.extend(sums(oracle));
-    (wrong, tally)
+    (wrong, counts)
 }
 
 /// The record by what was asked.
@@ -68,13 +72,13 @@ impl<'a> Record<'a> {
     fn read(oracle: &'a Oracle) -> Self {
         let mut by_question = BTreeMap::new();
         let mut wrong = Vec::new();
-        let asked = oracle.tables.messages.values().filter(|message| message.position == Position::Asked);
+        let asked = oracle.tables.messages.values().filter(|message| message.position == Position::User);
         for message in asked {
             if let Some(other) = by_question.insert(message.content.as_str(), message.chat_id) {
                 wrong.push(format!("{:?} is on the record twice: {other} and {}", message.content, message.chat_id));
             }
         }
-        let answered = oracle.tables.messages.values().filter(|message| message.position == Position::Answered);
+        let answered = oracle.tables.messages.values().filter(|message| message.position == Position::Assistant);
         let answers = answered.map(|message| (message.chat_id, message.content.as_str())).collect();
         let unfinished = oracle.tables.chats.values().filter(|chat| chat.ending.is_none());
         wrong.extend(unfinished.map(|chat| format!("{} of {} has no end", chat.chat_id, chat.gateway)));
@@ -82,7 +86,7 @@ impl<'a> Record<'a> {
     }
 
     /// What this client saw and the record does not say.
-    fn contradicts(&self, seen: &Seen) -> Option<String> {
+    fn contradicts(&self, seen: &ObservedChat) -> Option<String> {
         if seen.status != Some(200) || seen.body.is_empty() {
             return None;
         }
@@ -104,7 +108,7 @@ impl<'a> Record<'a> {
             return Some(format!("{question:?}: the stream ended cleanly without its end"));
         }
         let Some(ending) = &chat.ending else { return Some(format!("{question:?}: its end was seen, not recorded")) };
-        if ending.outcome != Outcome::Completed {
+        if ending.outcome != ChatOutcome::Completed {
             return Some(format!("{question:?}: its end was seen, recorded is {:?}", ending.outcome));
         }
         let recorded = self.answers.get(id).copied().unwrap_or_default();
@@ -120,7 +124,7 @@ impl<'a> Record<'a> {
     }
 
     /// What the upstream served and the record does not know.
-    fn of_the_served(&self, served: &[std::sync::Arc<Received>]) -> Vec<String> {
+    fn of_the_served(&self, served: &[std::sync::Arc<ReceivedRequest>]) -> Vec<String> {
         let questions: BTreeSet<_> =
             served.iter().filter_map(|received| Some(ChatRequest::parse(&received.body).ok()?.question())).collect();
         let unknown = questions.iter().filter(|question| !self.by_question.contains_key(question.as_str()));
@@ -131,7 +135,7 @@ impl<'a> Record<'a> {
 /// The sums of `usage_stats` against the ledger.
 fn sums(oracle: &Oracle) -> Vec<String> {
     let mut wrong = Vec::new();
-    let completed = |chat: &&Chat| chat.ending.as_ref().is_some_and(|ending| ending.outcome == Outcome::Completed);
+    let completed = |chat: &&Chat| chat.ending.as_ref().is_some_and(|ending| ending.outcome == ChatOutcome::Completed);
     let chats = oracle.tables.chats.values();
     let (calls, successes) =
         (chats.clone().filter(|chat| chat.ending.is_some()).count(), chats.filter(completed).count());

@@ -8,11 +8,11 @@ use shared::id::{ChatId, ConversationId, UserId};
 use shared::usage::Usage;
 use time::OffsetDateTime;
 
-use super::record::{Draft, Entry, Kind};
+use super::record::{JournalEntry, RecordKind, UnnumberedRecord};
 
 /// Who a chat is: enough to say how it ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct OpenChat {
+pub(super) struct UnendedChat {
     chat_id: ChatId,
     conversation_id: ConversationId,
     user_id: UserId,
@@ -24,10 +24,10 @@ pub(super) struct OpenChat {
 
 /// The chats that are open.
 #[derive(Debug, Default)]
-pub(super) struct OpenChats(HashMap<ChatId, OpenChat>);
+pub(super) struct UnendedChats(HashMap<ChatId, UnendedChat>);
 
-impl OpenChat {
-    fn of(started: &ChatStarted) -> Self {
+impl UnendedChat {
+    fn from_start(started: &ChatStarted) -> Self {
         Self {
             chat_id: started.chat_id,
             conversation_id: started.conversation_id,
@@ -40,12 +40,12 @@ impl OpenChat {
 
     /// Which it is.
     #[cfg(test)]
-    pub(super) fn chat(&self) -> ChatId {
+    pub(super) fn id(&self) -> ChatId {
         self.chat_id
     }
 
     /// Its end, as told by the gateway that came back.
-    pub(super) fn ended_by_restart(self, now: OffsetDateTime) -> Event {
+    pub(super) fn end_event(self, now: OffsetDateTime) -> Event {
         let duration_ms = u64::try_from((now - self.started_at).whole_milliseconds()).unwrap_or(0);
         Event::ChatFailed(Box::new(ChatFailed {
             chat_id: self.chat_id,
@@ -68,16 +68,16 @@ impl OpenChat {
     }
 }
 
-impl OpenChats {
+impl UnendedChats {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// What an event that was just recorded changes.
-    pub(super) fn saw(&mut self, event: &Event) {
+    pub(super) fn apply(&mut self, event: &Event) {
         match event {
-            Event::ChatStarted(started) => drop(self.0.insert(started.chat_id, OpenChat::of(started))),
+            Event::ChatStarted(started) => drop(self.0.insert(started.chat_id, UnendedChat::from_start(started))),
             Event::MessageCompleted(ended) => drop(self.0.remove(&ended.chat_id)),
             Event::ChatFailed(ended) => drop(self.0.remove(&ended.chat_id)),
             Event::ConversationCreated(_) | Event::ConversationChanged(_) | Event::ConversationDeleted(_) => {}
@@ -85,27 +85,27 @@ impl OpenChats {
     }
 
     /// What a record that was read back changes. False if it cannot be understood.
-    pub(super) fn saw_record(&mut self, entry: &Entry) -> bool {
-        if entry.kind == Kind::OpenChat {
-            let chat = serde_json::from_slice::<OpenChat>(&entry.body());
+    pub(super) fn apply_record(&mut self, entry: &JournalEntry) -> bool {
+        if entry.kind == RecordKind::UnendedChat {
+            let chat = serde_json::from_slice::<UnendedChat>(&entry.body());
             return chat.map(|chat| self.0.insert(chat.chat_id, chat)).is_ok();
         }
         let Some(stored) = entry.event() else { return false };
         let kind = EventKind::from_type_name(stored.envelope.type_name);
         let event = kind.and_then(|kind| Event::decode(kind, &stored.payload).ok());
-        event.as_ref().map(|event| self.saw(event)).is_some()
+        event.as_ref().map(|event| self.apply(event)).is_some()
     }
 
     /// All of them as records, for the beginning of a segment.
     pub(super) fn records(&self, at_ms: u64) -> Vec<u8> {
         let bodies = self.0.values().filter_map(|chat| serde_json::to_vec(chat).ok());
-        let drafts = bodies.filter_map(|body| Draft::of_bytes(Kind::OpenChat, &body).ok());
-        drafts.flat_map(|draft| draft.number(0, at_ms).record().to_vec()).collect()
+        let unnumbered = bodies.filter_map(|body| UnnumberedRecord::from_bytes(RecordKind::UnendedChat, &body).ok());
+        unnumbered.flat_map(|record| record.assign_number(0, at_ms).record().to_vec()).collect()
     }
 
     /// All of them, the oldest first.
-    pub(super) fn all(&self) -> Vec<OpenChat> {
-        let mut chats: Vec<OpenChat> = self.0.values().cloned().collect();
+    pub(super) fn all(&self) -> Vec<UnendedChat> {
+        let mut chats: Vec<UnendedChat> = self.0.values().cloned().collect();
         chats.sort_by_key(|chat| chat.chat_id);
         chats
     }

@@ -1,7 +1,7 @@
 //! Counts the events of a stream as it arrives and judges, at its end, whether it was complete.
 
 use crate::load::answer::Answer;
-use crate::load::wire::{self, Stamp};
+use crate::load::wire_format::{self, Stamp};
 
 /// Whether the request asked for a usage chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,12 +22,13 @@ pub struct Expected {
 impl Expected {
     /// The stream of this answer, to the byte.
     pub fn of(answer: Answer, usage: UsageChunk) -> Self {
-        let bytes = wire::Events::new().length(answer);
+        let bytes = wire_format::Events::new().length(answer);
         match usage {
             UsageChunk::NotAsked => Self { events: answer.chunks.into(), bytes },
-            UsageChunk::Asked => {
-                Self { events: u64::from(answer.chunks) + 1, bytes: bytes + wire::usage_event(answer).len() as u64 }
-            }
+            UsageChunk::Asked => Self {
+                events: u64::from(answer.chunks) + 1,
+                bytes: bytes + wire_format::usage_event(answer).len() as u64,
+            },
         }
     }
 }
@@ -58,7 +59,7 @@ pub enum Incomplete {
 
 /// A stream so far.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct StreamCheck {
     /// The start of an event that has not wholly arrived.
     partial: Vec<u8>,
     bytes: u64,
@@ -66,7 +67,7 @@ pub struct Tally {
     done: bool,
 }
 
-impl Tally {
+impl StreamCheck {
     /// More of the body. `on_chunk` is given the stamp of every chunk that is now complete.
     pub fn feed(&mut self, mut data: &[u8], on_chunk: &mut impl FnMut(Stamp)) {
         self.bytes += data.len() as u64;
@@ -91,7 +92,7 @@ impl Tally {
     }
 
     fn event(&mut self, event: &[u8], on_chunk: &mut impl FnMut(Stamp)) {
-        if event == wire::DONE {
+        if event == wire_format::DONE {
             self.done = true;
         } else if event.starts_with(b"data:") {
             self.events += 1;
@@ -123,12 +124,12 @@ mod tests {
     use crate::load::answer::Writes;
 
     fn stream(answer: Answer) -> Vec<u8> {
-        let mut events = wire::Events::new();
+        let mut events = wire_format::Events::new();
         let mut bytes = Vec::new();
         for index in 0..answer.chunks {
             bytes.extend_from_slice(events.chunk(answer, index, Stamp { due: index.into(), sent: 7 }));
         }
-        bytes.extend_from_slice(wire::DONE);
+        bytes.extend_from_slice(wire_format::DONE);
         bytes
     }
 
@@ -138,11 +139,11 @@ mod tests {
         let wire = stream(answer);
         let expected = Some(Expected::of(answer, UsageChunk::NotAsked));
         for at in 0..=wire.len() {
-            let (mut tally, mut stamps) = (Tally::default(), Vec::new());
-            tally.feed(&wire[..at], &mut |stamp| stamps.push(stamp.due));
-            assert_eq!(tally.judge(expected).is_ok(), at == wire.len(), "cut at {at}");
-            tally.feed(&wire[at..], &mut |stamp| stamps.push(stamp.due));
-            assert_eq!(tally.judge(expected), Ok(()), "split at {at}");
+            let (mut check, mut stamps) = (StreamCheck::default(), Vec::new());
+            check.feed(&wire[..at], &mut |stamp| stamps.push(stamp.due));
+            assert_eq!(check.judge(expected).is_ok(), at == wire.len(), "cut at {at}");
+            check.feed(&wire[at..], &mut |stamp| stamps.push(stamp.due));
+            assert_eq!(check.judge(expected), Ok(()), "split at {at}");
             assert_eq!(stamps, [0, 1, 2, 3, 4]);
         }
     }
@@ -151,13 +152,13 @@ mod tests {
     fn a_missing_an_extra_and_an_altered_event_are_noticed() {
         let expected = Some(Expected::of(Answer::short(5, Writes::Each), UsageChunk::NotAsked));
         let judge = |wire: &[u8]| {
-            let mut tally = Tally::default();
-            tally.feed(wire, &mut |_| {});
-            tally.judge(expected)
+            let mut check = StreamCheck::default();
+            check.feed(wire, &mut |_| {});
+            check.judge(expected)
         };
         assert_eq!(judge(&stream(Answer::short(4, Writes::Each))), Err(Incomplete::Events { expected: 5, found: 4 }));
         let with_usage =
-            [wire::usage_event(Answer::short(5, Writes::Each)), stream(Answer::short(5, Writes::Each))].concat();
+            [wire_format::usage_event(Answer::short(5, Writes::Each)), stream(Answer::short(5, Writes::Each))].concat();
         assert_eq!(judge(&with_usage), Err(Incomplete::Events { expected: 5, found: 6 }));
         let altered = [b": comment\n\n".to_vec(), stream(Answer::short(5, Writes::Each))].concat();
         assert!(matches!(judge(&altered), Err(Incomplete::Bytes { .. })));

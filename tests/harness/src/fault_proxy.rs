@@ -1,4 +1,4 @@
-//! A TCP proxy that cuts wires: between any two programs of a test, on the test's command.
+//! A TCP proxy that cuts link: between any two programs of a test, on the test's command.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,9 +12,9 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
-/// What the wires do.
+/// What the link do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wires {
+enum LinkState {
     /// Bytes pass.
     Whole,
     /// Bytes pass this much later.
@@ -29,29 +29,29 @@ enum Wires {
 
 /// What a client has to say for its connection to be cut when the server has been sent it.
 #[derive(Debug, Default)]
-struct Trap {
+struct CutTrigger {
     word: Mutex<Option<Vec<u8>>>,
     cuts: AtomicUsize,
 }
 
 /// A proxy in front of one server.
 #[derive(Debug)]
-pub struct CuttingProxy {
+pub struct FaultProxy {
     address: SocketAddr,
-    wires: watch::Sender<Wires>,
-    trap: Arc<Trap>,
+    link: watch::Sender<LinkState>,
+    trigger: Arc<CutTrigger>,
     task: JoinHandle<()>,
 }
 
-impl CuttingProxy {
-    /// A proxy to this server, its wires whole.
+impl FaultProxy {
+    /// A proxy to this server, its link whole.
     pub async fn start(server: SocketAddr) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let wires = watch::Sender::new(Wires::Whole);
-        let trap = Arc::<Trap>::default();
-        let task = tokio::spawn(accept(listener, server, wires.subscribe(), Arc::clone(&trap)));
-        Ok(Self { address, wires, trap, task })
+        let link = watch::Sender::new(LinkState::Whole);
+        let trigger = Arc::<CutTrigger>::default();
+        let task = tokio::spawn(accept(listener, server, link.subscribe(), Arc::clone(&trigger)));
+        Ok(Self { address, link, trigger, task })
     }
 
     /// Where clients connect instead of to the server.
@@ -61,78 +61,83 @@ impl CuttingProxy {
 
     /// Closes all connections, and every new one.
     pub fn cut(&self) {
-        self.wires.send_replace(Wires::Cut);
+        self.link.send_replace(LinkState::Cut);
     }
 
     /// Cuts the connection of the next client that says this, when the server has been sent it.
     pub fn cut_once_after(&self, word: &[u8]) {
-        *self.trap.word.lock().unwrap_or_else(PoisonError::into_inner) = Some(word.to_vec());
+        *self.trigger.word.lock().unwrap_or_else(PoisonError::into_inner) = Some(word.to_vec());
     }
 
     /// How often that has happened.
     pub fn cuts(&self) -> usize {
-        self.trap.cuts.load(Ordering::Relaxed)
+        self.trigger.cuts.load(Ordering::Relaxed)
     }
 
     /// Lets nothing pass; nobody is told.
     pub fn stall(&self) {
-        self.wires.send_replace(Wires::Stalled);
+        self.link.send_replace(LinkState::Stalled);
     }
 
     /// Tells the clients that the server has sent its last byte.
     pub fn half_close(&self) {
-        self.wires.send_replace(Wires::HalfClosed);
+        self.link.send_replace(LinkState::HalfClosed);
     }
 
     /// Lets everything pass this much later, either way.
     pub fn slow(&self, by: Duration) {
-        self.wires.send_replace(Wires::Slow(by));
+        self.link.send_replace(LinkState::Slow(by));
     }
 
     /// Lets bytes pass again, on the connections that are left and on new ones.
     pub fn restore(&self) {
-        self.wires.send_replace(Wires::Whole);
+        self.link.send_replace(LinkState::Whole);
     }
 }
 
-impl Drop for CuttingProxy {
+impl Drop for FaultProxy {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-async fn accept(listener: TcpListener, server: SocketAddr, wires: watch::Receiver<Wires>, trap: Arc<Trap>) {
+async fn accept(listener: TcpListener, server: SocketAddr, link: watch::Receiver<LinkState>, trigger: Arc<CutTrigger>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             Some(_) = connections.join_next() => {}
             Ok((client, _)) = listener.accept() => {
-                connections.spawn(connect(client, server, wires.clone(), Arc::clone(&trap)));
+                connections.spawn(connect(client, server, link.clone(), Arc::clone(&trigger)));
             }
         }
     }
 }
 
-async fn connect(client: TcpStream, server: SocketAddr, mut wires: watch::Receiver<Wires>, trap: Arc<Trap>) {
-    if *wires.borrow() == Wires::Cut {
+async fn connect(
+    client: TcpStream,
+    server: SocketAddr,
+    mut link: watch::Receiver<LinkState>,
+    trigger: Arc<CutTrigger>,
+) {
+    if *link.borrow() == LinkState::Cut {
         return;
     }
     let Ok(server) = TcpStream::connect(server).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-    let sprung = Notify::new();
-    let up = copy(from_client, to_server, Direction::ToServer, wires.clone(), Some((&*trap, &sprung)));
-    let down = copy(from_server, to_client, Direction::ToClient, wires.clone(), None);
+    let triggered = Notify::new();
+    let up = copy(from_client, to_server, Direction::ToServer, link.clone(), Some((&*trigger, &triggered)));
+    let down = copy(from_server, to_client, Direction::ToClient, link.clone(), None);
     tokio::select! {
         // Each direction ends by itself; a cut ends both.
         _ = async { tokio::join!(up, down) } => {}
-        () = sprung.notified() => {}
-        _ = wires.wait_for(|wires| *wires == Wires::Cut) => {}
+        () = triggered.notified() => {}
+        _ = link.wait_for(|link| *link == LinkState::Cut) => {}
     }
 }
 
-impl Trap {
-    fn springs(&self, said: &[u8]) -> bool {
+impl CutTrigger {
+    fn matches(&self, said: &[u8]) -> bool {
         let mut word = self.word.lock().unwrap_or_else(PoisonError::into_inner);
         let is_it = word.as_ref().is_some_and(|word| said.windows(word.len()).any(|part| part == word.as_slice()));
         if is_it {
@@ -152,28 +157,28 @@ async fn copy(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     direction: Direction,
-    mut wires: watch::Receiver<Wires>,
-    trap: Option<(&Trap, &Notify)>,
+    mut link: watch::Receiver<LinkState>,
+    trigger: Option<(&CutTrigger, &Notify)>,
 ) {
     let mut buffer = vec![0; 64 * 1024];
-    let half_closed = |wires: Wires| direction == Direction::ToClient && wires == Wires::HalfClosed;
+    let half_closed = |link: LinkState| direction == Direction::ToClient && link == LinkState::HalfClosed;
     loop {
         let read = tokio::select! {
             read = from.read(&mut buffer) => read,
-            _ = wires.wait_for(|wires| half_closed(*wires)) => break,
+            _ = link.wait_for(|link| half_closed(*link)) => break,
         };
         let Ok(read @ 1..) = read else { break };
-        // What was read while the wires are stalled waits here, and nothing more is read.
-        let Ok(wires) = wires.wait_for(|wires| *wires != Wires::Stalled).await.map(|wires| *wires) else { break };
-        if let Wires::Slow(by) = wires {
+        // What was read while the link are stalled waits here, and nothing more is read.
+        let Ok(link) = link.wait_for(|link| *link != LinkState::Stalled).await.map(|link| *link) else { break };
+        if let LinkState::Slow(by) = link {
             sleep(by).await;
         }
-        if half_closed(wires) || to.write_all(&buffer[..read]).await.is_err() {
+        if half_closed(link) || to.write_all(&buffer[..read]).await.is_err() {
             break;
         }
-        if let Some((trap, sprung)) = trap.filter(|(trap, _)| trap.springs(&buffer[..read])) {
-            trap.cuts.fetch_add(1, Ordering::Relaxed);
-            sprung.notify_one();
+        if let Some((trigger, triggered)) = trigger.filter(|(trigger, _)| trigger.matches(&buffer[..read])) {
+            trigger.cuts.fetch_add(1, Ordering::Relaxed);
+            triggered.notify_one();
             // Nothing more passes either way: whoever waits for that cuts the connection now.
             std::future::pending::<()>().await;
         }

@@ -11,11 +11,11 @@ use serde::Serialize;
 use crate::load::client::Endpoint;
 use crate::load::cores::{self, Cores};
 use crate::load::keys::Keys;
-use crate::load::meter::Meter;
+use crate::load::process_meter::ProcessMeter;
 use crate::load::record;
 use crate::load::scenario::Target;
 use harness::port;
-use harness::process::{PATIENCE, Process, Start};
+use harness::process::{Process, START_TIMEOUT, StartOptions};
 use harness::servers::Nats;
 use harness::services::gateway::GatewaySettings;
 use harness::services::{Gateway, Service};
@@ -25,7 +25,7 @@ const PATH: &str = "/v1/chat/completions";
 /// What can be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum TargetKind {
     /// The upstream itself, with nothing between.
     Direct,
     /// The yardstick: axum and reqwest, nothing else.
@@ -38,7 +38,7 @@ pub enum Kind {
     GatewayOff,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for TargetKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Direct => "direct",
@@ -63,7 +63,7 @@ pub struct Programs {
 
 /// What all targets of a run share.
 #[derive(Debug)]
-pub struct Fleet {
+pub struct TargetLauncher {
     cores: Option<Cores>,
     programs: Programs,
     upstream: Service,
@@ -75,7 +75,7 @@ pub struct Fleet {
 #[derive(Debug)]
 pub struct Running {
     /// What it is.
-    pub kind: Kind,
+    pub kind: TargetKind,
     /// How to load it.
     pub target: Target,
     _process: Option<Program>,
@@ -88,16 +88,16 @@ enum Program {
     Process(Process),
 }
 
-impl Fleet {
+impl TargetLauncher {
     /// Starts the upstream, and the broker if a gateway will be among the targets.
-    pub async fn start(cores: Option<Cores>, programs: Programs, kinds: &[Kind]) -> anyhow::Result<Self> {
+    pub async fn start(cores: Option<Cores>, programs: Programs, kinds: &[TargetKind]) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("stenograph-load-").tempdir()?;
         if let Some(cores) = cores {
             cores::pin_this_thread(cores.load)?;
         }
         let log = directory.path().join("upstream.log");
         let upstream = Service::start("load-upstream", own_command(&["upstream"])?, &log).await?;
-        let broker = if kinds.iter().any(|kind| matches!(kind, Kind::Gateway | Kind::GatewayOff)) {
+        let broker = if kinds.iter().any(|kind| matches!(kind, TargetKind::Gateway | TargetKind::GatewayOff)) {
             let nats = Nats::new().await?;
             if let Some(cores) = cores {
                 cores::pin_process(nats.process().pid(), cores.broker)?;
@@ -116,7 +116,7 @@ impl Fleet {
     }
 
     /// Starts a fresh target.
-    pub async fn launch(&self, kind: Kind) -> anyhow::Result<Running> {
+    pub async fn launch(&self, kind: TargetKind) -> anyhow::Result<Running> {
         let started = self.start_kind(kind);
         match self.cores {
             Some(cores) => cores::on_core(cores.target, cores.load, started).await,
@@ -125,31 +125,31 @@ impl Fleet {
         .with_context(|| format!("the {kind} target does not start"))
     }
 
-    async fn start_kind(&self, kind: Kind) -> anyhow::Result<Running> {
+    async fn start_kind(&self, kind: TargetKind) -> anyhow::Result<Running> {
         let number = rand::random::<u32>();
         let log = self.directory.path().join(format!("{kind}-{number:x}.log"));
         let (address, process) = match kind {
-            Kind::Direct => (self.upstream.address(), None),
-            Kind::Passthrough => {
+            TargetKind::Direct => (self.upstream.address(), None),
+            TargetKind::Passthrough => {
                 let command = own_command(&["passthrough", "--upstream", &self.upstream.url("")])?;
                 let service = Service::start("load-passthrough", command, &log).await?;
                 (service.address(), Some(Program::Service(service)))
             }
-            Kind::Nginx => {
+            TargetKind::Nginx => {
                 let (port, process) = self.start_nginx(&log).await?;
                 (([127, 0, 0, 1], port).into(), Some(Program::Process(process)))
             }
-            Kind::Gateway => {
+            TargetKind::Gateway => {
                 let gateway = self.start_gateway(number, &log, &[]).await?;
                 (gateway.address(), Some(Program::Gateway(gateway)))
             }
-            Kind::GatewayOff => {
+            TargetKind::GatewayOff => {
                 let gateway = self.start_gateway(number, &log, &[("GATEWAY_RECORDING", "off")]).await?;
                 (gateway.address(), Some(Program::Gateway(gateway)))
             }
         };
-        let broker = self.broker.as_ref().filter(|_| kind == Kind::Gateway);
-        let token = self.broker.as_ref().filter(|_| matches!(kind, Kind::Gateway | Kind::GatewayOff));
+        let broker = self.broker.as_ref().filter(|_| kind == TargetKind::Gateway);
+        let token = self.broker.as_ref().filter(|_| matches!(kind, TargetKind::Gateway | TargetKind::GatewayOff));
         let pid = match &process {
             None => self.upstream.process().pid(),
             Some(Program::Service(service)) => service.process().pid(),
@@ -164,8 +164,8 @@ impl Fleet {
                 path: PATH.to_owned(),
                 token: token.map(|(_, keys)| keys.token.clone()),
             },
-            meter: Some(Meter::of(pid)),
-            broker: broker.map(|(nats, _)| Meter::of(nats.process().pid())),
+            meter: Some(ProcessMeter::of(pid)),
+            broker: broker.map(|(nats, _)| ProcessMeter::of(nats.process().pid())),
         };
         Ok(Running { kind, target, _process: process })
     }
@@ -201,8 +201,8 @@ impl Fleet {
         let mut command = Command::new(program);
         command.arg("-e").arg("stderr").arg("-p").arg(&place).arg("-c").arg(&config);
         // It binds its socket before it chooses how to wait for events, which it logs.
-        let process = Process::start(Start { name: "nginx", command, log, ready: "epoll", stop: Signal::QUIT })?;
-        process.ready(PATIENCE).await?;
+        let process = Process::start(StartOptions { name: "nginx", command, log, ready: "epoll", stop: Signal::QUIT })?;
+        process.ready(START_TIMEOUT).await?;
         Ok((port, process))
     }
 }

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use harness::process::PATIENCE;
+use harness::process::START_TIMEOUT;
 use harness::services::gateway::GatewaySettings;
 use harness::services::recorder::RecorderProgram;
 use harness::services::{Gateway, Recorder};
 use tokio::time::{Instant, sleep};
 
 #[derive(Debug)]
-pub(super) struct GatewaySeat {
+pub(super) struct GatewaySlot {
     pub(super) program: PathBuf,
     pub(super) settings: GatewaySettings,
     pub(super) log: PathBuf,
@@ -18,14 +18,14 @@ pub(super) struct GatewaySeat {
 }
 
 #[derive(Debug)]
-pub(super) struct RecorderSeat {
+pub(super) struct RecorderSlot {
     pub(super) program: RecorderProgram,
     pub(super) listen: String,
     pub(super) log: PathBuf,
     pub(super) running: Option<Recorder>,
 }
 
-impl GatewaySeat {
+impl GatewaySlot {
     /// Starts it unless it runs.
     pub(super) async fn start(&mut self) -> anyhow::Result<()> {
         if self.running.as_ref().is_some_and(|gateway| gateway.process().is_running()) {
@@ -36,11 +36,11 @@ impl GatewaySeat {
     }
 }
 
-impl RecorderSeat {
+impl RecorderSlot {
     /// Starts it unless it runs. It may refuse while what it needs is away; then it is started again, as an operator's
     /// supervisor would.
     pub(super) async fn start(&mut self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + START_TIMEOUT;
         while !self.running.as_ref().is_some_and(|recorder| recorder.process().is_running()) {
             match self.program.consume(&self.listen, &self.log).await {
                 Ok(recorder) => self.running = Some(recorder),

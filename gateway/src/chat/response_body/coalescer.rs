@@ -7,12 +7,12 @@ use bytes::Bytes;
 
 /// Pieces that are ready.
 #[derive(Debug, Default)]
-pub(super) struct Ready {
+pub(super) struct Coalescer {
     pieces: Vec<Bytes>,
     bytes: usize,
 }
 
-impl Ready {
+impl Coalescer {
     /// Adds a piece.
     pub(super) fn push(&mut self, piece: Bytes) {
         if !piece.is_empty() {
@@ -47,22 +47,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_come_out_as_one_in_order() {
-        let mut ready = Ready::default();
-        assert_eq!(ready.take(), None);
+    fn pieces_are_joined_in_order() {
+        let mut coalescer = Coalescer::default();
+        assert_eq!(coalescer.take(), None);
         for piece in ["a", "", "bc", "d"] {
-            ready.push(Bytes::from_static(piece.as_bytes()));
+            coalescer.push(Bytes::from_static(piece.as_bytes()));
         }
-        assert_eq!(ready.bytes(), 4);
-        assert_eq!(ready.take().as_deref(), Some(&b"abcd"[..]));
-        assert_eq!((ready.bytes(), ready.take()), (0, None));
+        assert_eq!(coalescer.bytes(), 4);
+        assert_eq!(coalescer.take().as_deref(), Some(&b"abcd"[..]));
+        assert_eq!((coalescer.bytes(), coalescer.take()), (0, None));
     }
 
     #[test]
-    fn a_piece_that_is_alone_is_not_copied() {
+    fn a_single_piece_is_not_copied() {
         let piece = Bytes::from(vec![b'x'; 300]);
-        let mut ready = Ready::default();
-        ready.push(piece.clone());
-        assert_eq!(ready.take().map(|taken| taken.as_ptr()), Some(piece.as_ptr()));
+        let mut coalescer = Coalescer::default();
+        coalescer.push(piece.clone());
+        assert_eq!(coalescer.take().map(|taken| taken.as_ptr()), Some(piece.as_ptr()));
     }
 }

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::super::{Fold, Said};
-use super::Plain;
+use super::super::{ChatCompletionsFold, ContentForm};
+use super::PlainChunk;
 
 /// Chunks as providers send them, which have to be plain, or nothing is gained.
 const PLAIN: [&str; 8] = [
@@ -44,47 +44,48 @@ const NOT_PLAIN: [&str; 21] = [
 
 /// Folds these chunks one after the other; the second time, all of them by the reader of any chunk.
 fn check(chunks: &[&[u8]]) {
-    let (mut fold, mut in_full) = (Fold::default(), Fold::default());
+    let (mut fold, mut expected_fold) = (ChatCompletionsFold::default(), ChatCompletionsFold::default());
     for json in chunks {
-        let signal = fold.chunk(json, Said::Delta);
-        let expected = in_full.chunk_of_any_kind(json, std::str::from_utf8(json).ok(), Said::Delta);
+        let disposition = fold.fold_chunk(json, ContentForm::Delta);
+        let expected = expected_fold.fold_any_chunk(json, std::str::from_utf8(json).ok(), ContentForm::Delta);
         let json = String::from_utf8_lossy(json);
-        assert_eq!(signal, expected, "{json}");
-        assert_eq!(said(&fold), said(&in_full), "{json}");
+        assert_eq!(disposition, expected, "{json}");
+        assert_eq!(state(&fold), state(&expected_fold), "{json}");
     }
 }
 
 /// All that a fold has come to; how it read it is its own affair.
-fn said(fold: &Fold) -> String {
-    format!("{:?} {:?} {:?} {:?}", fold.transcript, fold.calls, fold.other_calls, fold.usage_place)
+fn state(fold: &ChatCompletionsFold) -> String {
+    format!("{:?} {:?} {:?} {:?}", fold.transcript, fold.calls, fold.other_calls, fold.usage_location)
 }
 
 #[test]
-fn what_is_plain_is_read_and_what_is_not_is_left() {
+fn plain_chunks_are_read_and_all_others_are_left() {
     for json in PLAIN {
-        assert!(Plain::read(json).is_some(), "{json}");
+        assert!(PlainChunk::read(json).is_some(), "{json}");
     }
     for json in NOT_PLAIN {
-        assert!(Plain::read(json).is_none(), "{json}");
+        assert!(PlainChunk::read(json).is_none(), "{json}");
     }
     check(&PLAIN.map(str::as_bytes));
     check(&NOT_PLAIN.map(str::as_bytes));
 }
 
 /// A value in the place of a text.
-fn text() -> impl Strategy<Value = String> {
+fn text_value() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => "\"[a-zé記 ]{0,6}\"",
         2 => r#""(a|é|\\n|\\"|\\\\|\\/|\\u00e9|\\u8bb0|\\ud83d|\\ude00|\\ud83d\\ude00|\\x|\\u12){0,4}""#,
-        1 => odd(),
+        1 => unexpected_value(),
     ]
 }
 
 /// A value that is not expected where it stands.
-fn odd() -> impl Strategy<Value = String> {
-    let odd = r#"null true false 0 7 -1 00 1.5 1e3 [] {} [1,"a",[]] {"a":{"b":null}} {"content":"z"} "" nul tru"#;
-    let odd: Vec<String> = odd.split(' ').map(str::to_owned).collect();
-    proptest::sample::select(odd)
+fn unexpected_value() -> impl Strategy<Value = String> {
+    let unexpected_value =
+        r#"null true false 0 7 -1 00 1.5 1e3 [] {} [1,"a",[]] {"a":{"b":null}} {"content":"z"} "" nul tru"#;
+    let unexpected_value: Vec<String> = unexpected_value.split(' ').map(str::to_owned).collect();
+    proptest::sample::select(unexpected_value)
 }
 
 /// An object of some of these members, in any order, some of them twice.
@@ -103,22 +104,22 @@ fn object(members: Vec<(&'static str, BoxedStrategy<String>)>) -> impl Strategy<
 fn delta() -> impl Strategy<Value = String> {
     let texts = ["role", "content", "reasoning_content", "reasoning", "reasoning_text", "refusal"];
     let lists = ["reasoning_details", "audio", "tool_calls", "function_call", "other"];
-    let texts = texts.map(|name| (name, text().boxed()));
-    object(texts.into_iter().chain(lists.map(|name| (name, odd().boxed()))).collect())
+    let texts = texts.map(|name| (name, text_value().boxed()));
+    object(texts.into_iter().chain(lists.map(|name| (name, unexpected_value().boxed()))).collect())
 }
 
 fn choice() -> impl Strategy<Value = String> {
-    let index = prop_oneof![4 => Just("0".to_owned()), 1 => odd()];
-    let delta = || prop_oneof![8 => delta(), 1 => odd()].boxed();
+    let index = prop_oneof![4 => Just("0".to_owned()), 1 => unexpected_value()];
+    let delta = || prop_oneof![8 => delta(), 1 => unexpected_value()].boxed();
     object(vec![
         ("index", index.boxed()),
         ("delta", delta()),
         ("delta", delta()),
         ("message", delta()),
-        ("finish_reason", text().boxed()),
-        ("usage", odd().boxed()),
-        ("error", odd().boxed()),
-        ("logprobs", odd().boxed()),
+        ("finish_reason", text_value().boxed()),
+        ("usage", unexpected_value().boxed()),
+        ("error", unexpected_value().boxed()),
+        ("logprobs", unexpected_value().boxed()),
     ])
 }
 
@@ -126,23 +127,23 @@ fn chunk() -> impl Strategy<Value = String> {
     let choices = || {
         let one = choice().prop_map(|choice| format!("[{choice}]"));
         let some = proptest::collection::vec(choice(), 0..3).prop_map(|choices| format!("[{}]", choices.join(",")));
-        prop_oneof![8 => one, 1 => some, 1 => odd()].boxed()
+        prop_oneof![8 => one, 1 => some, 1 => unexpected_value()].boxed()
     };
     object(vec![
         ("choices", choices()),
         ("choices", choices()),
         ("choices", choices()),
-        ("id", text().boxed()),
-        ("model", text().boxed()),
-        ("created", prop_oneof![4 => "[0-9]{1,25}", 1 => odd()].boxed()),
-        ("usage", odd().boxed()),
-        ("error", odd().boxed()),
-        ("x_groq", odd().boxed()),
+        ("id", text_value().boxed()),
+        ("model", text_value().boxed()),
+        ("created", prop_oneof![4 => "[0-9]{1,25}", 1 => unexpected_value()].boxed()),
+        ("usage", unexpected_value().boxed()),
+        ("error", unexpected_value().boxed()),
+        ("x_groq", unexpected_value().boxed()),
     ])
 }
 
 /// What may stand between two quotation marks, and what may not.
-fn raw() -> &'static str {
+fn raw_string() -> &'static str {
     r#"([a-zé記 ]|\\n|\\"|\\u8bb0|\\ud83d|\\x|"|\\|\x00|\x1f|","b":"|"\},"y":\{"z":"){0,4}"#
 }
 
@@ -156,23 +157,23 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
-    fn chunks_of_every_kind(chunks in proptest::collection::vec(chunk(), 1..4)) {
+    fn chunks_of_every_kind_are_read_alike(chunks in proptest::collection::vec(chunk(), 1..4)) {
         check(&chunks.iter().map(String::as_bytes).collect::<Vec<_>>());
     }
 
     #[test]
-    fn chunks_that_differ_in_their_strings(
-        which in 0..PLAIN.len(),
-        strings in proptest::collection::vec((raw(), raw()), 1..6),
+    fn chunks_that_differ_in_their_strings_are_read_alike(
+        sample in 0..PLAIN.len(),
+        strings in proptest::collection::vec((raw_string(), raw_string()), 1..6),
     ) {
-        let chunk = PLAIN[which];
-        let text = chunk.find(r#""delta":"#).and_then(|at| first_string(chunk, at)).unwrap_or(0..0);
+        let chunk = PLAIN[sample];
+        let text_value = chunk.find(r#""delta":"#).and_then(|at| first_string(chunk, at)).unwrap_or(0..0);
         // Another that says nothing, if there is one: before it, or after it.
         let other = [r#""service_tier":"#, r#""obfuscation":"#, r#""severity":"#, r#""object":"#];
         let mut other = other.iter().rev().filter_map(|name| first_string(chunk, chunk.find(name)? + name.len() - 2));
         let other = other.next().unwrap_or(chunk.len()..chunk.len());
         let like_it = |(text_is, other_is): &(String, String)| {
-            let mut places = [(text.clone(), text_is), (other.clone(), other_is)];
+            let mut places = [(text_value.clone(), text_is), (other.clone(), other_is)];
             places.sort_by_key(|(place, _)| place.start);
             let [(first, first_is), (second, second_is)] = places;
             let second_is = if second.is_empty() { "" } else { second_is };
@@ -185,13 +186,13 @@ proptest! {
     }
 
     #[test]
-    fn damaged_chunks(
-        which in 0..PLAIN.len(),
+    fn damaged_chunks_are_read_alike(
+        sample in 0..PLAIN.len(),
         damage in proptest::collection::vec((any::<prop::sample::Index>(), 0..4_u8, prop_oneof![
             proptest::sample::select(br#"{}[]",:\ nul0e.-"#.to_vec()), any::<u8>(),
         ]), 1..3),
     ) {
-        let mut json = PLAIN[which].as_bytes().to_vec();
+        let mut json = PLAIN[sample].as_bytes().to_vec();
         for (place, how, byte) in damage {
             let at = place.index(json.len());
             match how {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 /// A kernel timer with a fixed period.
 #[derive(Debug)]
-pub struct Metronome {
+pub struct Pacer {
     timer: AsyncFd<OwnedFd>,
     start: Instant,
     period: Duration,
@@ -19,7 +19,7 @@ pub struct Metronome {
     waiting: u64,
 }
 
-impl Metronome {
+impl Pacer {
     /// Starts now; the first tick is one period away.
     pub fn start(period: Duration) -> io::Result<Self> {
         let timer =

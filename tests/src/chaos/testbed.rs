@@ -12,17 +12,17 @@ use tempfile::TempDir;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
-use crate::chaos::plan::{Broker, Fault, GATEWAYS, NODES, RECORDERS, Trouble, Victim, Wire};
-use crate::chaos::seat::{GatewaySeat, RecorderSeat};
-use crate::chaos::stream;
-use crate::load::meter::Meter;
+use crate::chaos::plan::{Broker, Fault, FaultTarget, GATEWAYS, Link, LinkFault, NODES, RECORDERS};
+use crate::chaos::slot::{GatewaySlot, RecorderSlot};
+use crate::chaos::stream_faults;
+use crate::load::process_meter::ProcessMeter;
 use crate::stack::User;
-use harness::process::PATIENCE;
-use harness::proxy::CuttingProxy;
+use harness::fault_proxy::FaultProxy;
+use harness::process::START_TIMEOUT;
 use harness::servers::{Nats, Postgres};
 use harness::services::gateway::GatewaySettings;
 use harness::services::recorder::RecorderProgram;
-use harness::upstream::Scripted;
+use harness::upstream::ScriptedUpstream;
 use harness::{port, program};
 
 /// How long everything may take to come to rest after a round.
@@ -30,14 +30,14 @@ pub(crate) const REST: Duration = Duration::from_secs(180);
 
 /// Everything that runs in a round.
 #[derive(Debug)]
-pub struct Ground {
-    gateways: Vec<Mutex<GatewaySeat>>,
-    recorders: Vec<Mutex<RecorderSeat>>,
+pub struct Testbed {
+    gateways: Vec<Mutex<GatewaySlot>>,
+    recorders: Vec<Mutex<RecorderSlot>>,
     nodes: Vec<Mutex<Nats>>,
     postgres: Mutex<Postgres>,
     /// Who answers.
-    pub upstream: Scripted,
-    wires: Wires,
+    pub upstream: ScriptedUpstream,
+    wires: Links,
     /// How the recorders' commands reach the broker and the database: past the proxies.
     pub direct: RecorderProgram,
     /// Where the broker is, past the proxies.
@@ -46,38 +46,38 @@ pub struct Ground {
 }
 
 #[derive(Debug)]
-struct Wires {
-    gateway_broker: CuttingProxy,
-    recorder_broker: CuttingProxy,
-    recorder_database: CuttingProxy,
-    gateway_upstream: CuttingProxy,
+struct Links {
+    gateway_broker: FaultProxy,
+    recorder_broker: FaultProxy,
+    recorder_database: FaultProxy,
+    gateway_upstream: FaultProxy,
 }
 
-impl Ground {
+impl Testbed {
     /// Starts all of it, the gateways with these settings beyond what they need.
     pub async fn start(broker: Broker, gateway_settings: &[(String, String)]) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let postgres = Postgres::new().await?;
-        let upstream = Scripted::start().await?;
+        let upstream = ScriptedUpstream::start().await?;
         let nodes = match broker {
             Broker::Single => vec![Nats::new().await?],
             Broker::Cluster => Nats::cluster(NODES).await?,
         };
         let database_url = postgres.database().await?;
-        let wires = Wires {
-            gateway_broker: CuttingProxy::start(nodes[0].address()).await?,
-            recorder_broker: CuttingProxy::start(nodes[0].address()).await?,
-            recorder_database: CuttingProxy::start(postgres.address()).await?,
-            gateway_upstream: CuttingProxy::start(upstream.address()).await?,
+        let wires = Links {
+            gateway_broker: FaultProxy::start(nodes[0].address()).await?,
+            recorder_broker: FaultProxy::start(nodes[0].address()).await?,
+            recorder_database: FaultProxy::start(postgres.address()).await?,
+            gateway_upstream: FaultProxy::start(upstream.address()).await?,
         };
         let nats_url = nodes.iter().map(Nats::url).collect::<Vec<_>>().join(",");
         // A client of a cluster has to know all nodes, so there the wires to the broker have no proxy.
-        let through = |proxy: &CuttingProxy| match broker {
+        let through = |proxy: &FaultProxy| match broker {
             Broker::Single => format!("nats://{}", proxy.address()),
             Broker::Cluster => nats_url.clone(),
         };
         let direct = RecorderProgram {
-            program: program::ours("recorder")?,
+            program: program::built("recorder")?,
             database_url,
             nats_url: nats_url.clone(),
             keys: dir.path().join("keys"),
@@ -103,8 +103,8 @@ impl Ground {
         let mut gateways = Vec::new();
         for number in 0..GATEWAYS {
             let name = format!("gateway-{number}");
-            gateways.push(Mutex::new(GatewaySeat {
-                program: program::ours("gateway")?,
+            gateways.push(Mutex::new(GatewaySlot {
+                program: program::built("gateway")?,
                 settings: GatewaySettings {
                     listen: format!("127.0.0.1:{}", port::reserve()?),
                     data_dir: dir.path().join(&name),
@@ -117,7 +117,7 @@ impl Ground {
         }
         let mut recorders = Vec::new();
         for number in 0..RECORDERS {
-            recorders.push(Mutex::new(RecorderSeat {
+            recorders.push(Mutex::new(RecorderSlot {
                 program: proxied.clone(),
                 listen: format!("127.0.0.1:{}", port::reserve()?),
                 log: dir.path().join(format!("recorder-{number}.log")),
@@ -125,18 +125,18 @@ impl Ground {
             }));
         }
         let nodes = nodes.into_iter().map(Mutex::new).collect();
-        let ground =
+        let testbed =
             Self { gateways, recorders, nodes, postgres: Mutex::new(postgres), upstream, wires, direct, nats_url, dir };
-        ground.start_services().await?;
-        Ok(ground)
+        testbed.start_services().await?;
+        Ok(testbed)
     }
 
     async fn start_services(&self) -> anyhow::Result<()> {
-        for seat in &self.gateways {
-            seat.lock().await.start().await?;
+        for slot in &self.gateways {
+            slot.lock().await.start().await?;
         }
-        for seat in &self.recorders {
-            seat.lock().await.start().await?;
+        for slot in &self.recorders {
+            slot.lock().await.start().await?;
         }
         Ok(())
     }
@@ -144,17 +144,17 @@ impl Ground {
     /// Where the gateways listen, whether they run or not.
     pub async fn gateway_urls(&self) -> Vec<String> {
         let mut urls = Vec::new();
-        for seat in &self.gateways {
-            urls.push(format!("http://{}", seat.lock().await.settings.listen));
+        for slot in &self.gateways {
+            urls.push(format!("http://{}", slot.lock().await.settings.listen));
         }
         urls
     }
 
     /// What a gateway has in memory, in KB.
     pub async fn gateway_resident_kb(&self, number: usize) -> anyhow::Result<u64> {
-        let seat = self.gateways[number].lock().await;
-        let gateway = seat.running.as_ref().context("the gateway does not run")?;
-        Meter::of(gateway.process().pid()).resident_kb()
+        let slot = self.gateways[number].lock().await;
+        let gateway = slot.running.as_ref().context("the gateway does not run")?;
+        ProcessMeter::of(gateway.process().pid()).resident_kb()
     }
 
     /// A user of this name, with a token.
@@ -173,52 +173,52 @@ impl Ground {
         self.dir.disable_cleanup(true);
     }
 
-    /// Does what the fault says, and mends it when its time is over. Faults of one victim wait for each other.
-    pub async fn suffer(&self, fault: Fault) -> anyhow::Result<()> {
+    /// Does what the fault says, and mends it when its time is over. Faults of one target wait for each other.
+    pub async fn inject(&self, fault: Fault) -> anyhow::Result<()> {
         match fault {
-            Fault::Kill(victim, down) => self.kill(victim, down).await,
-            Fault::Pause(victim, long) => {
-                self.pause(victim, long).await;
+            Fault::Kill(target, down) => self.kill(target, down).await,
+            Fault::Pause(target, long) => {
+                self.pause(target, long).await;
                 Ok(())
             }
-            Fault::Wire(wire, trouble, long) => {
+            Fault::Link(wire, trouble, long) => {
                 self.trouble(wire, trouble, long).await;
                 Ok(())
             }
             Fault::ReadOnly(long) => self.read_only(long).await,
-            Fault::Repeat(count) => stream::repeat(&self.nats_url, count).await,
-            Fault::Garbage => stream::garbage(&self.nats_url).await,
+            Fault::Repeat(count) => stream_faults::repeat(&self.nats_url, count).await,
+            Fault::Garbage => stream_faults::garbage(&self.nats_url).await,
             Fault::Forget(before) => self.forget(before).await,
             // The clients' part in it is theirs.
-            Fault::Fill(away) => self.kill(Victim::Broker(0), away).await,
+            Fault::Fill(away) => self.kill(FaultTarget::Broker(0), away).await,
         }
     }
 
-    async fn kill(&self, victim: Victim, down: Duration) -> anyhow::Result<()> {
-        match victim {
-            Victim::Gateway(number) => {
-                let mut seat = self.gateways[number].lock().await;
-                if let Some(gateway) = seat.running.take() {
+    async fn kill(&self, target: FaultTarget, down: Duration) -> anyhow::Result<()> {
+        match target {
+            FaultTarget::Gateway(number) => {
+                let mut slot = self.gateways[number].lock().await;
+                if let Some(gateway) = slot.running.take() {
                     gateway.kill9().await;
                 }
                 sleep(down).await;
-                seat.start().await
+                slot.start().await
             }
-            Victim::Recorder(number) => {
-                let mut seat = self.recorders[number].lock().await;
-                if let Some(recorder) = seat.running.take() {
+            FaultTarget::Recorder(number) => {
+                let mut slot = self.recorders[number].lock().await;
+                if let Some(recorder) = slot.running.take() {
                     recorder.kill9().await;
                 }
                 sleep(down).await;
-                seat.start().await
+                slot.start().await
             }
-            Victim::Broker(number) => {
+            FaultTarget::Broker(number) => {
                 let mut node = self.nodes[number].lock().await;
                 node.kill9().await;
                 sleep(down).await;
                 node.start().await
             }
-            Victim::Database => {
+            FaultTarget::Database => {
                 let mut postgres = self.postgres.lock().await;
                 postgres.kill9().await?;
                 sleep(down).await;
@@ -227,31 +227,31 @@ impl Ground {
         }
     }
 
-    async fn pause(&self, victim: Victim, long: Duration) {
-        match victim {
-            Victim::Gateway(number) => {
-                let seat = self.gateways[number].lock().await;
-                if let Some(gateway) = &seat.running {
+    async fn pause(&self, target: FaultTarget, long: Duration) {
+        match target {
+            FaultTarget::Gateway(number) => {
+                let slot = self.gateways[number].lock().await;
+                if let Some(gateway) = &slot.running {
                     gateway.process().pause();
                     sleep(long).await;
                     gateway.process().resume();
                 }
             }
-            Victim::Recorder(number) => {
-                let seat = self.recorders[number].lock().await;
-                if let Some(recorder) = &seat.running {
+            FaultTarget::Recorder(number) => {
+                let slot = self.recorders[number].lock().await;
+                if let Some(recorder) = &slot.running {
                     recorder.process().pause();
                     sleep(long).await;
                     recorder.process().resume();
                 }
             }
-            Victim::Broker(number) => {
+            FaultTarget::Broker(number) => {
                 let node = self.nodes[number].lock().await;
                 node.pause();
                 sleep(long).await;
                 node.resume();
             }
-            Victim::Database => {
+            FaultTarget::Database => {
                 let postgres = self.postgres.lock().await;
                 postgres.pause();
                 sleep(long).await;
@@ -260,17 +260,17 @@ impl Ground {
         }
     }
 
-    async fn trouble(&self, wire: Wire, trouble: Trouble, long: Duration) {
+    async fn trouble(&self, wire: Link, trouble: LinkFault, long: Duration) {
         let proxy = match wire {
-            Wire::GatewayBroker => &self.wires.gateway_broker,
-            Wire::RecorderBroker => &self.wires.recorder_broker,
-            Wire::RecorderDatabase => &self.wires.recorder_database,
-            Wire::GatewayUpstream => &self.wires.gateway_upstream,
+            Link::GatewayBroker => &self.wires.gateway_broker,
+            Link::RecorderBroker => &self.wires.recorder_broker,
+            Link::RecorderDatabase => &self.wires.recorder_database,
+            Link::GatewayUpstream => &self.wires.gateway_upstream,
         };
         match trouble {
-            Trouble::Cut => proxy.cut(),
-            Trouble::Stall => proxy.stall(),
-            Trouble::HalfClose => proxy.half_close(),
+            LinkFault::Cut => proxy.cut(),
+            LinkFault::Stall => proxy.stall(),
+            LinkFault::HalfClose => proxy.half_close(),
         }
         sleep(long).await;
         proxy.restore();
@@ -298,7 +298,7 @@ impl Ground {
     }
 
     /// Mends everything: whatever does not run is started.
-    pub async fn heal(&self) -> anyhow::Result<()> {
+    pub async fn recover(&self) -> anyhow::Result<()> {
         for proxy in [
             &self.wires.gateway_broker,
             &self.wires.recorder_broker,
@@ -314,16 +314,16 @@ impl Ground {
     /// one that was cut off, or that left, leaves its gateway to hear the upstream out.
     pub async fn at_rest(&self, within: Duration) -> anyhow::Result<()> {
         let deadline = Instant::now() + within;
-        for seat in &self.gateways {
-            let seat = seat.lock().await;
-            let gateway = seat.running.as_ref().context("a gateway does not run")?;
+        for slot in &self.gateways {
+            let slot = slot.lock().await;
+            let gateway = slot.running.as_ref().context("a gateway does not run")?;
             loop {
                 let open = gateway.metric("stenograph_gateway_chats_open").await?;
                 let waiting = gateway.metric("stenograph_gateway_journal_waiting").await?;
                 if open == 0.0 && waiting == 0.0 {
                     break;
                 }
-                let name = &seat.settings.instance;
+                let name = &slot.settings.instance;
                 let still = format!("{name} still has {open} chats and holds {waiting} events after {within:?}");
                 ensure!(Instant::now() < deadline, still);
                 sleep(Duration::from_millis(50)).await;
@@ -336,7 +336,7 @@ impl Ground {
 async fn prepare(recorder: &RecorderProgram, broker: Broker) -> anyhow::Result<()> {
     if broker == Broker::Cluster {
         // Made first with three copies, it is found as it should be afterwards. A young cluster may take a moment.
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + START_TIMEOUT;
         while let Err(error) = recorder.run(&["stream", "create", "--replicas", "3"]).await {
             ensure!(Instant::now() < deadline, "the cluster did not come up: {error}");
             sleep(Duration::from_millis(500)).await;

@@ -8,7 +8,7 @@ use shared::{large_body, stream};
 
 use crate::{fixtures, schemas};
 
-fn page() -> String {
+fn read_page() -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/EVENTS.md")).unwrap()
 }
 
@@ -20,29 +20,29 @@ fn section<'a>(page: &'a str, name: &str) -> &'a str {
 }
 
 #[test]
-fn has_every_field_of_every_event_in_a_table_and_no_other() {
-    let page = page();
+fn tables_list_exactly_the_fields_of_every_event() {
+    let page = read_page();
     for kind in EventKind::ALL {
         let schema = schemas::schema(kind);
         let name = kind.type_name().split('.').nth(1).unwrap();
-        tabled(&page, name, &schema);
+        assert_table_lists_fields(&page, name, &schema);
         let definitions = schema["$defs"].as_object().into_iter().flatten();
         definitions
             .filter(|(_, schema)| schema.get("properties").is_some())
-            .for_each(|(name, schema)| tabled(&page, name, schema));
+            .for_each(|(name, schema)| assert_table_lists_fields(&page, name, schema));
     }
 }
 
-fn tabled(page: &str, name: &str, schema: &Value) {
+fn assert_table_lists_fields(page: &str, name: &str, schema: &Value) {
     let fields: Vec<_> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
     let rows = section(page, name).lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
-    let told: Vec<_> = rows.map(|(field, _)| field).collect();
-    assert_eq!(told, fields, "the rows of docs/EVENTS.md, section {name}, against its fields, in their order");
+    let listed: Vec<_> = rows.map(|(field, _)| field).collect();
+    assert_eq!(listed, fields, "the rows of docs/EVENTS.md, section {name}, against its fields, in their order");
 }
 
 #[test]
-fn has_every_word_that_a_field_can_be() {
-    let page = page();
+fn names_every_value_of_every_enum() {
+    let page = read_page();
     for kind in EventKind::ALL {
         let schema = schemas::schema(kind);
         for (name, definition) in schema["$defs"].as_object().into_iter().flatten() {
@@ -56,8 +56,8 @@ fn has_every_word_that_a_field_can_be() {
 }
 
 #[test]
-fn has_every_subject_type_header_and_bucket() {
-    let page = page();
+fn names_every_subject_type_header_and_bucket() {
+    let page = read_page();
     for kind in EventKind::ALL {
         assert!(page.contains(&format!("`chats.{}.<user>`", kind.subject_token())), "{kind:?}");
         assert!(page.contains(&format!("`{}`", kind.type_name())), "{kind:?}");

@@ -15,24 +15,24 @@ pub(super) const COMMENT: &[u8] = b": keep-alive\n\n";
 
 /// Watches over what is written.
 #[derive(Debug)]
-pub(super) struct KeepAlive {
-    every: Duration,
-    last: Instant,
-    alarm: Pin<Box<Sleep>>,
+pub(super) struct KeepAliveComments {
+    interval: Duration,
+    last_write: Instant,
+    timer: Pin<Box<Sleep>>,
     /// The last bytes that were written.
     tail: [u8; 4],
 }
 
-impl KeepAlive {
+impl KeepAliveComments {
     /// A comment after each silence of this length.
-    pub(super) fn new(every: Duration) -> Self {
+    pub(super) fn new(interval: Duration) -> Self {
         // Nothing written is as good as an event written to its end.
-        Self { every, last: Instant::now(), alarm: Box::pin(tokio::time::sleep(every)), tail: *b"\n\n\n\n" }
+        Self { interval, last_write: Instant::now(), timer: Box::pin(tokio::time::sleep(interval)), tail: *b"\n\n\n\n" }
     }
 
     /// Something was written.
-    pub(super) fn wrote(&mut self, chunk: &[u8]) {
-        self.last = Instant::now();
+    pub(super) fn record_written(&mut self, chunk: &[u8]) {
+        self.last_write = Instant::now();
         for byte in &chunk[chunk.len().saturating_sub(self.tail.len())..] {
             self.tail.rotate_left(1);
             self.tail[3] = *byte;
@@ -42,13 +42,13 @@ impl KeepAlive {
     /// Ready with a comment when it is time for one.
     pub(super) fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
         loop {
-            ready!(self.alarm.as_mut().poll(cx));
+            ready!(self.timer.as_mut().poll(cx));
             let now = Instant::now();
-            let is_due = now >= self.last + self.every;
+            let is_due = now >= self.last_write + self.interval;
             if is_due {
-                self.last = now;
+                self.last_write = now;
             }
-            self.alarm.as_mut().reset((self.last + self.every).into());
+            self.timer.as_mut().reset((self.last_write + self.interval).into());
             if is_due && self.is_between_events() {
                 return Poll::Ready(Bytes::from_static(COMMENT));
             }
@@ -65,11 +65,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_end_with_a_blank_line() {
+    fn comments_are_written_between_events_alone() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let _guard = runtime.enter();
-        let mut watch = KeepAlive::new(Duration::from_secs(1));
-        assert!(watch.is_between_events(), "before the first event");
+        let mut comments = KeepAliveComments::new(Duration::from_secs(1));
+        assert!(comments.is_between_events(), "before the first event");
         for (chunk, expected) in [
             ("data: x", false),
             ("\n", false),
@@ -80,8 +80,8 @@ mod tests {
             ("event: a\ndata: b\n", false),
             (": c\n\n", true),
         ] {
-            watch.wrote(chunk.as_bytes());
-            assert_eq!(watch.is_between_events(), expected, "{chunk:?}");
+            comments.record_written(chunk.as_bytes());
+            assert_eq!(comments.is_between_events(), expected, "{chunk:?}");
         }
     }
 }

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 
 /// Whom PostgreSQL's programs run as and its files belong to.
 #[derive(Clone, Copy, Debug)]
-pub enum Owner {
+pub enum PostgresUser {
     /// Us: we are not root.
     Ourselves,
     /// This user and group.
@@ -21,7 +21,7 @@ pub enum Owner {
     },
 }
 
-impl Owner {
+impl PostgresUser {
     /// The user `postgres` where there is one, else `nobody`.
     pub fn choose() -> anyhow::Result<Self> {
         if !rustix::process::geteuid().is_root() {

@@ -1,18 +1,18 @@
 // One chat over the wire: sends it, and reads the provider's chunks as they come.
 
-import { ApiError, call } from "./api.js";
+import { ApiError, request } from "./api.js";
 
 /** Server-sent events of a body: their data, one text each. */
-async function* events(body) {
+async function* readServerSentEvents(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
+  let pending = "";
   let data = [];
   try {
     for (;;) {
       const { value, done } = await reader.read();
-      rest += value ?? "";
-      const lines = rest.split(/\r\n|\n|\r(?!$)/);
-      rest = done ? "" : lines.pop();
+      pending += value ?? "";
+      const lines = pending.split(/\r\n|\n|\r(?!$)/);
+      pending = done ? "" : lines.pop();
       for (const line of lines) {
         if (line.startsWith("data:")) data.push(line.slice(line[5] === " " ? 6 : 5));
         else if (line === "" && data.length) {
@@ -36,36 +36,36 @@ function textOf(content) {
 }
 
 /**
- * Asks. `started` gets the ids as soon as they are known, `grown` gets `{text, reasoning}` whenever there is more.
+ * Asks. `onStart` gets the ids as soon as they are known, `onDelta` gets `{text, reasoning}` whenever there is more.
  * Resolves with how it ended: `{status, text, reasoning, error}` where status is `complete`, `partial` (the reader
  * stopped it, or it broke off) or `failed`.
  */
-export async function ask({ conversationId, model, messages, signal, started, grown }) {
+export async function streamChat({ conversationId, model, messages, signal, onStart, onDelta }) {
   const answer = { status: "partial", text: "", reasoning: "", error: null, stopped: false, finishReason: null };
   try {
     const body = { model, messages, stream: true, ...(conversationId ? { conversationId } : {}) };
-    const response = await call("POST", "/api/chat", { body, signal });
-    started({ chatId: response.headers.get("x-chat-id"), conversationId: response.headers.get("x-conversation-id") });
-    for await (const data of events(response.body)) {
+    const response = await request("POST", "/api/chat", { body, signal });
+    onStart({ chatId: response.headers.get("x-chat-id"), conversationId: response.headers.get("x-conversation-id") });
+    for await (const data of readServerSentEvents(response.body)) {
       if (data === "[DONE]") {
         answer.finishReason ??= "stop";
         continue;
       }
-      read(JSON.parse(data), answer);
-      grown(answer);
+      applyChunk(JSON.parse(data), answer);
+      onDelta(answer);
     }
     answer.status = answer.finishReason && !answer.error ? "complete" : "partial";
   } catch (error) {
     answer.stopped = signal.aborted;
     if (!signal.aborted) answer.error = error instanceof ApiError ? error : new ApiError(0, {});
     // Refused, but on the record: it has a place there all the same.
-    if (error.chatId) started({ chatId: error.chatId, conversationId: error.conversationId });
+    if (error.chatId) onStart({ chatId: error.chatId, conversationId: error.conversationId });
   }
   if (answer.status === "partial" && answer.text === "" && !answer.stopped) answer.status = "failed";
   return answer;
 }
 
-function read(chunk, answer) {
+function applyChunk(chunk, answer) {
   if (chunk?.error) {
     answer.error = new ApiError(200, chunk);
     return;

@@ -6,10 +6,10 @@ use crate::reaper;
 
 /// A directory for a server's data that goes with it.
 #[derive(Debug)]
-pub(super) struct Place(tempfile::TempDir);
+pub(super) struct TemporaryDirectory(tempfile::TempDir);
 
-impl Place {
-    pub(super) fn temporary(name: &str) -> anyhow::Result<Self> {
+impl TemporaryDirectory {
+    pub(super) fn new(name: &str) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix(&format!("stenograph-{name}-")).tempdir()?;
         reaper::delete_at_the_end(directory.path());
         Ok(Self(directory))

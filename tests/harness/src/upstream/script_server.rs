@@ -23,7 +23,7 @@ use crate::upstream::script::{Script, Step};
 
 /// A request as it came in, and what became of it.
 #[derive(Debug)]
-pub struct Received {
+pub struct ReceivedRequest {
     /// The version of HTTP that it came by.
     pub version: Version,
     /// The method.
@@ -48,7 +48,7 @@ pub enum Ending {
     Cut,
 }
 
-impl Received {
+impl ReceivedRequest {
     /// Waits for the end of the answer.
     pub async fn ended(&self) -> Ending {
         let mut ending = self.ending.subscribe();
@@ -68,32 +68,32 @@ impl Received {
 }
 
 /// Who writes the scripts.
-pub trait Playwright: Send + Sync + 'static {
+pub trait ScriptSource: Send + Sync + 'static {
     /// The script for this request.
-    fn script(&self, request: &Arc<Received>) -> Script;
+    fn script(&self, request: &Arc<ReceivedRequest>) -> Script;
 
     /// The answer has ended.
-    fn ended(&self, request: &Received, script: &Script, ending: Ending);
+    fn ended(&self, request: &ReceivedRequest, script: &Script, ending: Ending);
 }
 
 /// A listening server. Dropping it closes every connection.
 #[derive(Debug)]
-pub struct Server {
+pub struct ScriptServer {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
-impl Server {
+impl ScriptServer {
     /// Serves what comes to `listener`.
-    pub fn start(listener: TcpListener, playwright: Arc<dyn Playwright>) -> std::io::Result<Self> {
-        Self::serve(listener, playwright, None)
+    pub fn start(listener: TcpListener, source: Arc<dyn ScriptSource>) -> std::io::Result<Self> {
+        Self::serve(listener, source, None)
     }
 
     /// The same over TLS, with this certificate. HTTP/2 for clients that offer it.
     pub fn start_tls(
         listener: TcpListener,
-        playwright: Arc<dyn Playwright>,
+        source: Arc<dyn ScriptSource>,
         certificate: CertificateDer<'static>,
         key: PrivateKeyDer<'static>,
     ) -> anyhow::Result<Self> {
@@ -101,17 +101,13 @@ impl Server {
         let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
         let mut config = config.with_no_client_auth().with_single_cert(vec![certificate], key)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self::serve(listener, playwright, Some(TlsAcceptor::from(Arc::new(config))))?)
+        Ok(Self::serve(listener, source, Some(TlsAcceptor::from(Arc::new(config))))?)
     }
 
-    fn serve(
-        listener: TcpListener,
-        playwright: Arc<dyn Playwright>,
-        tls: Option<TlsAcceptor>,
-    ) -> std::io::Result<Self> {
+    fn serve(listener: TcpListener, source: Arc<dyn ScriptSource>, tls: Option<TlsAcceptor>) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
         let connections = Arc::new(AtomicUsize::new(0));
-        let task = tokio::spawn(accept(listener, playwright, tls, Arc::clone(&connections)));
+        let task = tokio::spawn(accept(listener, source, tls, Arc::clone(&connections)));
         Ok(Self { address, connections, task })
     }
 
@@ -126,7 +122,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for ScriptServer {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -134,7 +130,7 @@ impl Drop for Server {
 
 async fn accept(
     listener: TcpListener,
-    playwright: Arc<dyn Playwright>,
+    source: Arc<dyn ScriptSource>,
     tls: Option<TlsAcceptor>,
     count: Arc<AtomicUsize>,
 ) {
@@ -146,15 +142,15 @@ async fn accept(
                 count.fetch_add(1, Ordering::Relaxed);
                 // Without it a token can wait 40 ms for the acknowledgement of the one before.
                 let _ = stream.set_nodelay(true);
-                connections.spawn(serve(stream, tls.clone(), Arc::clone(&playwright)));
+                connections.spawn(serve(stream, tls.clone(), Arc::clone(&source)));
             }
         }
     }
 }
 
-async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, playwright: Arc<dyn Playwright>) {
-    let service = service_fn(|request| respond(request, Arc::clone(&playwright)));
-    // An error here is a connection that was cut, by the script or by the client; both show in `Received::ended`.
+async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, source: Arc<dyn ScriptSource>) {
+    let service = service_fn(|request| respond(request, Arc::clone(&source)));
+    // An error here is a connection that was cut, by the script or by the client; both show in `ReceivedRequest::ended`.
     let Some(tls) = tls else {
         let _ = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
         return;
@@ -170,26 +166,26 @@ async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, playwright: Arc<dyn 
 
 /// The connection is to be closed without another byte.
 #[derive(Debug)]
-struct CutHere;
+struct ScriptedCut;
 
-impl std::fmt::Display for CutHere {
+impl std::fmt::Display for ScriptedCut {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("the script cuts the connection here")
     }
 }
 
-impl std::error::Error for CutHere {}
+impl std::error::Error for ScriptedCut {}
 
-type Frames = stream::BoxStream<'static, Result<Frame<Bytes>, CutHere>>;
+type Frames = stream::BoxStream<'static, Result<Frame<Bytes>, ScriptedCut>>;
 
 async fn respond(
     request: Request<Incoming>,
-    playwright: Arc<dyn Playwright>,
-) -> Result<Response<StreamBody<Frames>>, CutHere> {
+    source: Arc<dyn ScriptSource>,
+) -> Result<Response<StreamBody<Frames>>, ScriptedCut> {
     let (head, body) = request.into_parts();
-    let body = body.collect().await.map_err(|_| CutHere)?.to_bytes();
+    let body = body.collect().await.map_err(|_| ScriptedCut)?.to_bytes();
     let path = head.uri.path().to_owned();
-    let received = Received {
+    let received = ReceivedRequest {
         version: head.version,
         method: head.method,
         path,
@@ -198,21 +194,21 @@ async fn respond(
         ending: watch::Sender::new(None),
     };
     let received = Arc::new(received);
-    let script = playwright.script(&received);
-    let play = Play { script, received, playwright, ended: false };
+    let script = source.script(&received);
+    let play = ScriptRun { script, received, source, ended: false };
     play.response().await
 }
 
 /// A script being played. Dropped before its end, the client has gone.
-struct Play {
+struct ScriptRun {
     script: Script,
-    received: Arc<Received>,
-    playwright: Arc<dyn Playwright>,
+    received: Arc<ReceivedRequest>,
+    source: Arc<dyn ScriptSource>,
     ended: bool,
 }
 
-impl Play {
-    async fn response(mut self) -> Result<Response<StreamBody<Frames>>, CutHere> {
+impl ScriptRun {
+    async fn response(mut self) -> Result<Response<StreamBody<Frames>>, ScriptedCut> {
         for step in std::mem::take(&mut self.script.before) {
             self.wait(&step).await?;
         }
@@ -223,10 +219,10 @@ impl Play {
         if let [Step::Send(whole)] = self.script.body.as_slice() {
             response = response.header(http::header::CONTENT_LENGTH, whole.len());
         }
-        response.body(StreamBody::new(self.frames().boxed())).map_err(|_| CutHere)
+        response.body(StreamBody::new(self.frames().boxed())).map_err(|_| ScriptedCut)
     }
 
-    fn frames(mut self) -> impl Stream<Item = Result<Frame<Bytes>, CutHere>> + Send {
+    fn frames(mut self) -> impl Stream<Item = Result<Frame<Bytes>, ScriptedCut>> + Send {
         let steps = std::mem::take(&mut self.script.body).into_iter();
         stream::unfold(Some((self, steps)), |playing| async move {
             let (mut play, mut steps) = playing?;
@@ -253,7 +249,7 @@ impl Play {
     }
 
     /// Does a step; what it is to send comes back.
-    async fn wait(&mut self, step: &Step) -> Result<Option<Bytes>, CutHere> {
+    async fn wait(&mut self, step: &Step) -> Result<Option<Bytes>, ScriptedCut> {
         match step {
             Step::Send(bytes) => return Ok(Some(bytes.clone())),
             Step::Pause(pause) => tokio::time::sleep(*pause).await,
@@ -261,7 +257,7 @@ impl Play {
             Step::Hang => std::future::pending().await,
             Step::Cut => {
                 self.end(Ending::Cut);
-                return Err(CutHere);
+                return Err(ScriptedCut);
             }
         }
         Ok(None)
@@ -269,12 +265,12 @@ impl Play {
 
     fn end(&mut self, ending: Ending) {
         self.ended = true;
-        self.playwright.ended(&self.received, &self.script, ending);
+        self.source.ended(&self.received, &self.script, ending);
         self.received.ending.send_replace(Some(ending));
     }
 }
 
-impl Drop for Play {
+impl Drop for ScriptRun {
     fn drop(&mut self) {
         if !self.ended {
             self.end(Ending::ClientGone);

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 
 /// Reads `/proc` about one process.
 #[derive(Clone, Copy, Debug)]
-pub struct Meter {
+pub struct ProcessMeter {
     pid: u32,
 }
 
@@ -21,7 +21,7 @@ pub struct CpuTime {
     ticks: Duration,
 }
 
-impl Meter {
+impl ProcessMeter {
     /// About this process.
     pub const fn of(pid: u32) -> Self {
         Self { pid }
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn work_is_metered_also_of_threads_that_have_ended() {
-        let meter = Meter::of(std::process::id());
+        let meter = ProcessMeter::of(std::process::id());
         let before = meter.cpu().unwrap();
         std::thread::spawn(|| {
             let start = std::time::Instant::now();
