@@ -1,21 +1,22 @@
-// Answers under way. They go on while the reader looks at another page, and what has come is kept in the tab, so that a
-// reload can show it until the record has it.
+// Active chats: answers that are still being streamed. An active chat continues while the user looks at another page. The
+// text received so far is stored in the tab, so that a reloaded page can show the text until the chat is recorded.
 
 import { getJson } from "./api.js";
 import { streamChat } from "./chat-stream.js";
 import * as live from "./live.js";
 import { tabStorage } from "./storage.js";
 
-/** The most that is kept of one answer, in characters, and of how many. */
+/** The maximum number of characters that are stored of one answer, and of its reasoning. */
 const MAX_STORED_CHARACTERS = 400_000;
+/** The maximum number of chats that are stored; older chats are dropped first. */
 const MAX_STORED_CHATS = 6;
 
 const activeChats = new Set();
 
-/** The run that belongs to this conversation, if one is under way. */
+/** The active chat of this conversation, or null. */
 export const activeChatIn = (conversationId) => [...activeChats].find((chat) => chat.conversationId === conversationId) ?? null;
 
-/** One question and the answer that is coming. Tells of `started`, `grown` and `ended`. */
+/** One question and the streamed answer. Dispatches the events `started`, `updated` and `ended`. */
 export class ActiveChat extends EventTarget {
   constructor({ conversationId, model, question, messages }) {
     super();
@@ -44,8 +45,8 @@ export class ActiveChat extends EventTarget {
         this.#emit("updated");
       },
     });
-    // What breaks off because the page goes away is not over: the record will say how it ended. Browsers break off first, and
-    // tell the page afterwards that it goes.
+    // A stream that is aborted because the page is unloaded has not ended: the record will show its ending. Browsers abort
+    // requests first and dispatch `pagehide` afterwards, hence the delay.
     if (result.error?.status === 0) await new Promise((resolve) => setTimeout(resolve, 500));
     if (isUnloading) return;
     this.answer = result;
@@ -56,7 +57,7 @@ export class ActiveChat extends EventTarget {
     this.#emit("ended");
   }
 
-  /** The reader has seen enough. */
+  /** Aborts the stream at the request of the user. */
   stop() {
     this.controller.abort();
   }
@@ -80,7 +81,7 @@ addEventListener("pagehide", () => {
 });
 addEventListener("pageshow", () => { isUnloading = false; });
 
-/** What this tabStorage knows of answers that the record may not have yet: by chat. */
+/** The chats stored in this tab, by id, which may not be recorded yet. */
 export function storedChats() {
   try { return JSON.parse(tabStorage.get("active-chats")) ?? {}; } catch { return {}; }
 }
@@ -95,7 +96,7 @@ function store(chat) {
   tabStorage.set("active-chats", JSON.stringify(chats));
 }
 
-/** The record has it: the tabStorage need not keep it. */
+/** Removes a chat that has been recorded from the tab. */
 export function removeStoredChat(chatId) {
   const chats = storedChats();
   if (!(chatId in chats)) return;
@@ -104,8 +105,9 @@ export function removeStoredChat(chatId) {
 }
 
 /**
- * Waits until the record knows how a chat ended: told by live events, and asking now and then for when those do not come.
- * Resolves with the chat, or with null if it was given up.
+ * Waits until the end of a chat is recorded. A live event ends the wait; the chat is also polled, at intervals that grow
+ * from 0.4 s to 15 s, in case no event arrives. Resolves with the chat, or with null if `signal` was aborted or the session
+ * has ended.
  */
 export async function waitUntilRecorded(chatId, signal) {
   let wake = () => {};
@@ -117,7 +119,7 @@ export async function waitUntilRecorded(chatId, signal) {
         const chat = await getJson(`/api/chats/${chatId}`, null, { signal });
         if (chat.status !== "started") return chat;
       } catch (error) {
-        // Not there yet, or nobody to ask at the moment. Who is not logged in any more need not wait.
+        // The chat is not recorded yet, or the recorder is unreachable. Without a session, waiting is pointless.
         if (error.status === 401) return null;
       }
       await new Promise((resolve) => {

@@ -1,8 +1,8 @@
-// Asking the API. A session that has run out is renewSession once, unseen; whoever called learns only what came of it.
+// Requests to the API. An expired access token is refreshed once and the request repeated; the caller sees only the result.
 
 import { t } from "./i18n.js";
 
-/** What went wrong, in the reader's language where we know the code. Status 0: nobody answered. */
+/** A failed request. The message is translated where the error code is known. Status 0: there was no response. */
 export class ApiError extends Error {
   constructor(status, body, headers) {
     const error = typeof body?.error === "object" && body.error ? body.error : {};
@@ -27,7 +27,7 @@ function errorMessage(status, error) {
 
 let sessionLost = () => {};
 
-/** What to do when the session is over. */
+/** Registers the function that is called when the session cannot be renewed. */
 export function onSessionLost(callback) {
   sessionLost = callback;
 }
@@ -42,11 +42,11 @@ export async function request(method, path, { body, query, signal, renew = true 
   }
   const text = await response.text().catch(() => "");
   let parsed = null;
-  try { parsed = JSON.parse(text); } catch { /* A proxy's page, say. */ }
+  try { parsed = JSON.parse(text); } catch { /* The body is not JSON, for example an error page of a proxy. */ }
   throw new ApiError(response.status, parsed, response.headers);
 }
 
-/** The same, for the JSON of the answer. */
+/** Sends a request; resolves with the parsed JSON body of the response, or null for status 204. */
 export async function requestJson(method, path, options) {
   const response = await request(method, path, options);
   return response.status === 204 ? null : response.json();
@@ -69,8 +69,8 @@ async function send(method, path, { body, query, signal }) {
 let renewal = null;
 
 /**
- * Renews the session, once for all who ask at the time. A refresh token is good once and its second use ends the session:
- * so tabs take turns, each with the cookie that the one before got.
+ * Renews the session; concurrent callers share one request. A refresh token is valid once, and a second use ends the
+ * session. A lock therefore lets one tab at a time refresh, each with the cookie that the previous tab received.
  */
 function renewSession() {
   const renew = async () => (await send("POST", "/api/auth/refresh", { body: {} })).ok;

@@ -1,8 +1,8 @@
-// One chat over the wire: sends it, and reads the provider's chunks as they come.
+// Sends one chat and reads the streamed chunks of the provider.
 
 import { ApiError, request } from "./api.js";
 
-/** Server-sent events of a body: their data, one text each. */
+/** Yields the data of each server-sent event of a response body. */
 async function* readServerSentEvents(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let pending = "";
@@ -28,7 +28,7 @@ async function* readServerSentEvents(body) {
   }
 }
 
-/** The text in a content: a string, or a list of parts of which some are text. */
+/** The text of a message content: a string, or an array of parts of which some have a text. */
 function textOf(content) {
   if (typeof content === "string") return content;
   if (Array.isArray(content)) return content.map((part) => part?.text ?? "").join("");
@@ -36,9 +36,9 @@ function textOf(content) {
 }
 
 /**
- * Asks. `onStart` gets the ids as soon as they are known, `onDelta` gets `{text, reasoning}` whenever there is more.
- * Resolves with how it ended: `{status, text, reasoning, error}` where status is `complete`, `partial` (the reader
- * stopped it, or it broke off) or `failed`.
+ * Sends a chat. `onStart` receives the ids as soon as the response has headers, `onDelta` receives `{text, reasoning}`
+ * after each chunk. Resolves with `{status, text, reasoning, error, stopped, finishReason}`. The status is `complete`,
+ * `partial` (stopped by the user, or cut off) or `failed`.
  */
 export async function streamChat({ conversationId, model, messages, signal, onStart, onDelta }) {
   const answer = { status: "partial", text: "", reasoning: "", error: null, stopped: false, finishReason: null };
@@ -58,7 +58,7 @@ export async function streamChat({ conversationId, model, messages, signal, onSt
   } catch (error) {
     answer.stopped = signal.aborted;
     if (!signal.aborted) answer.error = error instanceof ApiError ? error : new ApiError(0, {});
-    // Refused, but on the record: it has a place there all the same.
+    // A refused chat that has an id is recorded, so it is shown as a chat of its conversation.
     if (error.chatId) onStart({ chatId: error.chatId, conversationId: error.conversationId });
   }
   if (answer.status === "partial" && answer.text === "" && !answer.stopped) answer.status = "failed";

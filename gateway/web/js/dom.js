@@ -1,11 +1,12 @@
-// Making elements. Text is always text: nothing here reads HTML.
+// Functions that create DOM elements. Strings become text nodes and are never parsed as HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 const SPRITE = new URL("../icons.svg", import.meta.url).pathname;
 
 /**
- * An element: `h("a.button", {href: "/", onclick: f}, "text", child)`. Attributes that are null or false are left out,
- * `on*` are listeners, `class` adds to the classes of the name. Children may be nodes, texts, arrays or null.
+ * Creates an element: `h("a.button", {href: "/", onclick: f}, "text", child)`. Attributes that are null or false are left
+ * out, `on*` attributes are event listeners, and `class` adds to the classes in the name. Children may be nodes, strings,
+ * arrays or null.
  */
 export function h(name, attributes, ...children) {
   const [tag, ...classes] = name.split(".");
@@ -22,8 +23,8 @@ export function h(name, attributes, ...children) {
   return element;
 }
 
-/** Adds children, flattening lists and leaving out what is null. */
-export function appendChildren(element, children) {
+/** Appends children. Arrays are flattened; null, undefined and false are left out. */
+function appendChildren(element, children) {
   for (const child of children) {
     if (child === null || child === undefined || child === false) continue;
     if (Array.isArray(child)) appendChildren(element, child);
@@ -31,14 +32,14 @@ export function appendChildren(element, children) {
   }
 }
 
-/** Replaces all children. */
+/** Replaces all children of an element; the children may be as in `h`. */
 export function replaceChildren(element, ...children) {
   element.replaceChildren();
   appendChildren(element, children);
   return element;
 }
 
-/** A picture beside words that say the same: hidden from screen readers. */
+/** An icon of icons.svg. Icons stand beside a label and are hidden from screen readers. */
 export function icon(name) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("class", "icon");
@@ -50,13 +51,13 @@ export function icon(name) {
   return svg;
 }
 
-/** A button that shows only a picture; `label` is its name. */
+/** A button that shows only an icon; `label` is the accessible name and the tooltip. */
 export function iconButton(name, label, onclick, options = {}) {
   const { small, ...attributes } = options;
   return h(small ? "button.icon-button.small" : "button.icon-button", { type: "button", "aria-label": label, title: label, onclick, ...attributes }, icon(name));
 }
 
-/** Calls `f` no sooner than `ms` after the last time it was asked for. */
+/** Returns a function that calls `callback` once `delayMs` have passed without a further call. */
 export function debounce(delayMs, callback) {
   let timer;
   return (...args) => {

@@ -1,4 +1,4 @@
-// The pages' words in English and Chinese, and numbers and times as the reader writes them.
+// Translated messages in English and Chinese, and numbers and times in the format of the user's region.
 
 import en from "./locales/en.js";
 import zh from "./locales/zh.js";
@@ -6,21 +6,21 @@ import { preferences } from "./storage.js";
 
 const LANGUAGES = { en, "zh-Hans": zh };
 
-/** The languages there are, in their own words. */
+/** The available languages: tag and native name. */
 export const languages = [["en", "English"], ["zh-Hans", "简体中文"]];
 
-/** The language in use. theme.js chose it before the first paint. */
+/** The tag of the current language. theme.js sets the language before the first paint. */
 export function currentLanguage() {
   return LANGUAGES[document.documentElement.lang] ? document.documentElement.lang : "en";
 }
 
-/** Chooses a language; whoever shows words has to show them again. */
+/** Sets and stores the language. The caller has to rebuild the page. */
 export function setLanguage(tag) {
   document.documentElement.lang = tag;
   preferences.set("language", tag);
 }
 
-/** The words for `key`, with `{name}` replaced. `n` also chooses between one and many. */
+/** The message for `key`, with each `{name}` replaced by a value. The value `n` also selects the plural form. */
 export function t(key, values) {
   let message = LANGUAGES[currentLanguage()][key] ?? en[key] ?? key;
   if (typeof message === "object") message = message[new Intl.PluralRules(locale()).select(Number(values?.n))] ?? message.other;
@@ -31,13 +31,13 @@ export function t(key, values) {
   });
 }
 
-/** Numbers and times follow the reader's region where it is of the chosen language. */
+/** The locale of numbers and times: the browser's first locale of the current language, which adds the region. */
 function locale() {
   const prefix = currentLanguage().slice(0, 2);
   return navigator.languages?.find((tag) => tag.toLowerCase().startsWith(prefix)) ?? currentLanguage();
 }
 
-/** The reader's time zone. */
+/** The IANA name of the user's time zone. */
 export const timeZone = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
 
 export const formatNumber = (value) => new Intl.NumberFormat(locale()).format(value);
@@ -46,11 +46,11 @@ export const formatPercent = (value) => new Intl.NumberFormat(locale(), { style:
 export const formatDateTime = (value) => formatDate(value, { dateStyle: "medium", timeStyle: "short" });
 export const formatMonth = (value) => formatDate(value, { month: "long", year: "numeric" });
 
-/** A calendar day given as `YYYY-MM-DD`, whatever the zone. */
+/** Formats a calendar day given as `YYYY-MM-DD`, independent of the time zone. */
 export const formatDay = (value) => formatDate(`${value}T00:00:00Z`, { weekday: "short", month: "short", day: "numeric", timeZone: "UTC" });
 export const formatShortDay = (value) => formatDate(`${value}T00:00:00Z`, { month: "short", day: "numeric", timeZone: "UTC" });
 
-/** A duration given in milliseconds. */
+/** Formats a duration given in milliseconds as seconds. */
 export const formatSeconds = (ms) => new Intl.NumberFormat(locale(), { style: "unit", unit: "second", maximumFractionDigits: ms < 10_000 ? 1 : 0 }).format(ms / 1000);
 
 function formatDate(value, options) {

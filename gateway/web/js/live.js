@@ -1,4 +1,4 @@
-// The record as it grows: `GET /api/events`. Pages work without it, only less promptly.
+// Live events of the record from `GET /api/events`. Pages also work without the stream, but are updated later.
 
 import { getJson } from "./api.js";
 
@@ -8,25 +8,28 @@ let source = null;
 let reconnectDelayMs = 1000;
 let reconnectTimer = 0;
 
-/** Calls `f` with the data of each event of this name. Returns how to stop. */
+/** Calls `callback` with the data of each event of this name. Returns a function that unsubscribes. */
 export function subscribe(name, callback) {
   if (!listeners.has(name)) listeners.set(name, new Set());
   listeners.get(name).add(callback);
   return () => listeners.get(name).delete(callback);
 }
 
-/** Tells everyone: of what came, and of what this page did itself, which need not reconnectDelayMs for the record. */
+/**
+ * Passes an event to all subscribers. Changes made by this page are published directly, without waiting for the event of
+ * the server.
+ */
 export function publish(name, data) {
   for (const callback of [...(listeners.get(name) ?? [])]) callback(data);
 }
 
-/** Connects, and again whenever the connection ends. */
+/** Connects to the event stream, and reconnects whenever the connection ends. */
 export function connect() {
   disconnect();
   source = new EventSource("/api/events");
   source.onopen = () => { reconnectDelayMs = 1000; };
   source.onerror = () => {
-    // While it is only reconnecting, the browser does so by itself, with the id of the last event.
+    // In the state CONNECTING the browser itself reconnects, with the id of the last event.
     if (source?.readyState !== EventSource.CLOSED) return;
     source = null;
     reconnectTimer = setTimeout(reconnect, reconnectDelayMs * (0.75 + Math.random() / 2));
@@ -39,11 +42,11 @@ export function connect() {
   }
 }
 
-/** The stream ends with the access token: asking anything renews that. */
+/** Reconnects. The stream ends when the access token expires, and any request of the API renews the token. */
 async function reconnect() {
   try {
     await getJson("/api/auth/me");
-  } catch { /* Then the next try may do. */ }
+  } catch { /* The next attempt may succeed. */ }
   if (!source) connect();
 }
 

@@ -1,4 +1,4 @@
-// Where pages begin.
+// The entry point of the pages.
 
 import { start } from "./router.js";
 

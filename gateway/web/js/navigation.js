@@ -1,33 +1,33 @@
-// Changes of the address. router.js registers the function that shows the page of an address, so that pages and components
-// can navigate without importing the router, which imports them.
+// Changes of the address. The router registers the function that shows a page, so that pages and components can navigate
+// without importing the router, which imports the pages and components.
 
 import { clearSession } from "./session.js";
 
 let showPage = async () => {};
 
-/** Registers the function that shows the page that the address names; with `anew`, everything around the page too. */
+/** Registers the function that shows the page of the current address. The option `rebuild` also replaces the shell. */
 export function onNavigate(callback) {
   showPage = callback;
 }
 
-/** Goes to a path of ours. */
+/** Goes to a path of this site. `replace` overwrites the current entry of the history. */
 export function navigate(path, { replace = false } = {}) {
   history[replace ? "replaceState" : "pushState"](null, "", path);
   return showPage();
 }
 
-/** The address changes, the page stays: a new conversation has got its id. */
+/** Changes the address and keeps the page: a new conversation has received its id. */
 export function replaceAddress(path) {
   history.replaceState(null, "", path);
   dispatchEvent(new Event("addresschange"));
 }
 
-/** Everything anew: words in another language, say. */
+/** Rebuilds the page and the shell, for example in another language. */
 export function rebuildPage() {
   return showPage({ rebuild: true });
 }
 
-/** After the session has ended. */
+/** Clears the ended session and shows the login page. */
 export function navigateToLogin() {
   clearSession();
   history.pushState(null, "", "/login");

@@ -1,4 +1,4 @@
-// From a path to a page.
+// The router: shows the page of a path, and starts again when the path, the language or the session changes.
 
 import { onSessionLost } from "./api.js";
 import { Shell } from "./components/shell.js";
@@ -20,7 +20,7 @@ const ROUTES = [
   [/^\/admin(?:\/([^/]+))?$/, () => import("./pages/admin.js"), ([, section]) => ({ section: section ?? "usage" })],
 ];
 
-/** Shows the page that the address names; with `anew`, everything around it too. */
+/** Shows the page of the current address. `rebuild` also replaces the shell around the page. */
 async function showPage({ rebuild = false } = {}) {
   if (rebuild) removeShell();
   const navigation = ++latestNavigation;
@@ -45,7 +45,7 @@ async function showPage({ rebuild = false } = {}) {
     const module = await load();
     if (navigation === latestNavigation) shell.show(module.page(parameters(match)));
   } catch (error) {
-    // A script could not be fetched, most likely: loading the page again is the way out.
+    // The most likely cause is a script that could not be fetched. Reloading the page helps.
     if (navigation === latestNavigation) shell.showPlaceholder(h("div.error-page", {}, notice("bad", t("error.unreachable")), h("button.button.primary", { type: "button", onclick: () => location.reload() }, t("retry"))));
     console.error(error);
   } finally {
@@ -59,7 +59,7 @@ function removeShell() {
   live.disconnect();
 }
 
-// Links to our own pages need no loading.
+// Links to pages of this site are followed without loading a document.
 document.addEventListener("click", (event) => {
   const link = event.target.closest?.("a[href]");
   if (!link || link.target || link.origin !== location.origin || event.defaultPrevented) return;
@@ -77,7 +77,7 @@ onSessionLost(() => {
   navigate(`/login?next=${encodeURIComponent(location.pathname)}`);
 });
 
-/** The first page. */
+/** Restores the session, then shows the first page. */
 export async function start() {
   replaceChildren(app, loadingIndicator());
   try {

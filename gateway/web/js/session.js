@@ -1,12 +1,15 @@
-// Who is here. The proof is in HttpOnly cookies that no script can read; what is kept here is only how to greet them.
+// The logged-in user. The tokens are in HttpOnly cookies that no script can read; only the name, id and role are kept here.
 
 import { ApiError, getJson, requestJson } from "./api.js";
 import { preferences, tabStorage } from "./storage.js";
 
-/** The user, or null. */
+/** The logged-in user, or null: `{id, name, role, createdAt}`. */
 export let user = null;
 
-/** Finds out who is here. While accounts are out of reach, whoever was here last: chats do not need the recorder. */
+/**
+ * Restores the session from the cookies. While the recorder is unreachable, the stored user of the last visit is taken,
+ * because chats do not need the recorder.
+ */
 export async function restoreSession() {
   try {
     storeUser(await getJson("/api/auth/me"));
@@ -32,7 +35,7 @@ export async function logout() {
   clearSession();
 }
 
-/** The session is over: nothing of the user stays behind. */
+/** Removes everything that the browser has stored for the user. */
 export function clearSession() {
   user = null;
   preferences.remove("user");

@@ -1,11 +1,11 @@
-// What a browser keeps between visits, where it may; else, until the page is left.
+// Browser storage. Where storage is forbidden, values are kept in memory until the page is closed.
 
 const fallback = new Map();
 
-/** Preferences: theme, language, last model. Never chats, never secrets. */
+/** Preferences in `localStorage`: theme, language, last model, name of the user. Never chats, never secrets. */
 export const preferences = withFallback(() => localStorage);
 
-/** Things of this tab alone: an answer that is under way. Cleared at log out. */
+/** Data of this tab in `sessionStorage`: active chats and the draft of a question. Cleared at logout. */
 export const tabStorage = withFallback(() => sessionStorage);
 
 function withFallback(storage) {
@@ -19,7 +19,7 @@ function withFallback(storage) {
     },
     remove(name) {
       fallback.delete(name);
-      try { storage().removeItem(prefixed(name)); } catch { /* Nothing was kept. */ }
+      try { storage().removeItem(prefixed(name)); } catch { /* Storage is forbidden, so there is nothing to remove. */ }
     },
   };
 }

@@ -1,4 +1,4 @@
-// Light, dark, or as the system has it.
+// The theme of the pages: light, dark, or `auto` for the setting of the system.
 
 import { preferences } from "./storage.js";
 

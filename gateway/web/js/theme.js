@@ -1,4 +1,4 @@
-// Runs before anything is painted, so that the page never flashes in the wrong colours or language.
+// Sets the theme and the language before the first paint, so that the page never flashes in the wrong ones.
 (function () {
   var root = document.documentElement;
   try {
@@ -12,6 +12,6 @@
       if (tag.indexOf("en") === 0) { root.lang = "en"; break; }
     }
   } catch (_) {
-    // Storage may be forbidden: then the page is as it comes.
+    // Storage may be forbidden: then the theme of the system and English are used.
   }
 })();

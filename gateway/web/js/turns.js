@@ -1,10 +1,10 @@
-// Rows of the record as a conversation is read: turns of one question and its answer. Pure.
+// Turns of a conversation, each of one question and its answer, built from rows of the record. Pure functions.
 
 /**
- * Turns of messages and their chats, oldest first. A turn is `{key, question, role, answer, previousAnswers}`: `answer` is
- * `{chatId, status, text, reasoning, toolCalls, error, model, tokens, estimated, finishReason, durationMs}`, with the status
- * `complete`, `partial`, `truncated`, `failed` or `waiting`. The same question asked again after an answer that was not whole
- * is another try: `previousAnswers` has the answers previous.
+ * Builds turns from messages and their chats, oldest first. A turn is `{key, question, role, createdAt, answer,
+ * previousAnswers}`. An answer is `{chatId, status, text, reasoning, toolCalls, error, model, tokens, estimated,
+ * finishReason, durationMs}`; the status is `complete`, `partial`, `truncated`, `failed` or `waiting`. The same question
+ * sent again after a partial or failed answer is a retry: the turn keeps the earlier answers in `previousAnswers`.
  */
 export function buildTurns(messages, chats) {
   const byChat = new Map(chats.map((chat) => [chat.id, { chat, question: null, answer: null }]));
@@ -55,7 +55,7 @@ function answerStatus(chat, message) {
   return chat && chat.status !== "completed" ? "failed" : "complete";
 }
 
-/** What the model is told: every turn that has an answer, then the new question. */
+/** Builds the messages of a request: every turn that has an answer, then the new question. */
 export function buildMessages(turns, question) {
   const answered = turns.filter((turn) => turn.question && turn.answer.text && turn.role === "user");
   const history = answered.flatMap((turn) => [{ role: "user", content: turn.question }, { role: "assistant", content: turn.answer.text }]);

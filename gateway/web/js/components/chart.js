@@ -1,5 +1,5 @@
-// Two stacked series over days, drawn by uPlot. By mouse and by arrow keys each day's numbers can be read; the same numbers
-// are in the table.
+// A bar chart of two stacked series by day, drawn by uPlot. The mouse and the arrow keys show the numbers of a day; the same
+// numbers are in the table.
 
 import uPlot from "../../vendor/uplot-1.6.32/uPlot.esm.js";
 import { h, replaceChildren } from "../dom.js";
@@ -8,7 +8,7 @@ import { formatCompact, formatDay, formatNumber, formatShortDay, t } from "../i1
 const HEIGHT = 190;
 
 export class Chart {
-  /** `lower` and `upper` are `{name, colour, values}`; a column is as high as both. */
+  /** `lower` and `upper` are `{name, colour, values}`; `colour` names a CSS variable. `labels` are days, `YYYY-MM-DD`. */
   constructor({ title, labels, lower, upper }) {
     Object.assign(this, { labels, lower, upper });
     this.plotArea = h("div.plot", {});
@@ -32,7 +32,7 @@ export class Chart {
     this.plot?.destroy();
   }
 
-  /** Draws, once the element is in the document: only there it has a width and colours. */
+  /** Draws the chart. The element must be in the document, because the width and the colours are computed there. */
   draw() {
     const { lower, upper, labels } = this;
     const labelColour = this.#resolveColour("--text-muted");
@@ -97,7 +97,7 @@ export class Chart {
   }
 }
 
-/** Steps of an axis that counts things: never halves. */
+/** Tick distances of an axis of integers. */
 function integerSteps() {
   const steps = [];
   for (let power = 1; power <= 1e15; power *= 10) steps.push(power, 2 * power, 5 * power);

@@ -1,4 +1,4 @@
-// Where questions are written, and the model is chosen.
+// The composer: the field for a question, the choice of the model, and the buttons that send and stop.
 
 import { getJson } from "../api.js";
 import { h, icon } from "../dom.js";
@@ -25,7 +25,7 @@ export class Composer {
   }
 
   focus() {
-    // On a touch screen that would bring up the keyboard unasked.
+    // On a touch screen, focus would open the keyboard unasked.
     if (!matchMedia("(pointer: coarse)").matches) this.textarea.focus();
     this.#resize();
   }
@@ -34,7 +34,7 @@ export class Composer {
     clearTimeout(this.retryTimer);
   }
 
-  /** What models there are. */
+  /** Loads the list of models; after a failure, tries again in 10 seconds. */
   async loadModels() {
     let names = [];
     try {
@@ -49,7 +49,7 @@ export class Composer {
     this.selectModel(this.preferredModel ?? lastModel);
   }
 
-  /** Chooses the model that the conversation has used, if it is there and the reader has not chosen. */
+  /** Selects the model of the conversation, if the model is available and the user has not selected another. */
   selectModel(model) {
     this.preferredModel = model;
     if (!this.isModelChosen && [...this.modelSelect.options].some((option) => option.value === model)) this.modelSelect.value = model;
@@ -70,12 +70,12 @@ export class Composer {
     this.#updateControls();
   }
 
-  /** The question has been taken. */
+  /** Removes the stored draft: the question has been accepted. */
   clearDraft() {
     tabStorage.remove("draft");
   }
 
-  /** The question has not been taken: it is there to be sent again. */
+  /** Puts a refused question back into the field, to be sent again. */
   restoreText(text) {
     if (!this.textarea.value) this.textarea.value = text;
     this.#resize();
@@ -92,7 +92,7 @@ export class Composer {
   }
 
   #handleKey(event) {
-    // Enter that ends the composition of a word is not meant for us.
+    // Enter that confirms the composition of an input method must not send.
     if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
     event.preventDefault();
     this.#send();

@@ -1,4 +1,4 @@
-// The conversations at the side: newest first, a page at a time, searched, renamed, deleted.
+// The conversation list in the sidebar: newest first, in pages, with search; and the actions rename, archive and delete.
 
 import { getJson, requestJson } from "../api.js";
 import { debounce, h, icon, iconButton, replaceChildren } from "../dom.js";
@@ -8,10 +8,10 @@ import { navigate } from "../navigation.js";
 import { announce, field, loadingIndicator, menu, notice, openDialog, toast } from "./ui.js";
 
 const PAGE_SIZE = 40;
-/** How many pages one search looks through before it asks whether to go on. */
+/** The maximum number of pages that one search reads before the user has to ask for more. */
 const MAX_SEARCH_PAGES = 20;
 
-/** Tells whoever shows a conversation that it has changed: `{id, title}` or `{id, deleted}`. */
+/** Dispatches `change` when a conversation has changed; the detail is the conversation, or `{id, deleted}`. */
 export const conversationChanges = new EventTarget();
 
 const publishChange = (detail) => conversationChanges.dispatchEvent(new CustomEvent("change", { detail }));
@@ -50,7 +50,7 @@ export class ConversationList {
     return this.search.value.trim();
   }
 
-  /** From the beginning. */
+  /** Loads the first page, for the current search. */
   async load() {
     const loadId = ++this.loadId;
     this.rows.clear();
@@ -63,7 +63,7 @@ export class ConversationList {
     }
   }
 
-  /** The next page. */
+  /** Loads the next page. */
   async loadMore() {
     if (!this.cursor || this.isLoadingMore) return;
     this.isLoadingMore = true;
@@ -89,7 +89,7 @@ export class ConversationList {
     if (this.query) announce(t("list.found", { n: this.rows.size }));
   }
 
-  /** The first page again, without a flicker. */
+  /** Loads the first page again and merges the rows, without a loading indicator. */
   async #refresh() {
     if (this.query) return;
     const loadId = this.loadId;
@@ -99,7 +99,7 @@ export class ConversationList {
       for (const conversation of page.data) this.rows.set(conversation.id, conversation);
       if (this.rows.size <= page.data.length) this.cursor = page.nextCursor;
       this.#render();
-    } catch { /* What is shown stays. */ }
+    } catch { /* The rows shown so far stay. */ }
   }
 
   #update(conversation) {
@@ -107,7 +107,7 @@ export class ConversationList {
       this.rows.delete(conversation.id);
       publishChange({ id: conversation.id, deleted: conversation.deleted });
     } else {
-      // What a search has found is not mixed with what it has not.
+      // The results of a search are not mixed with other conversations.
       if (!this.query || this.rows.has(conversation.id)) this.rows.set(conversation.id, conversation);
       publishChange(conversation);
     }
@@ -150,7 +150,7 @@ export class ConversationList {
     ]);
   }
 
-  /** Marks the conversation that is shown. */
+  /** Marks the conversation of the current address. */
   markCurrent() {
     for (const link of this.body.querySelectorAll("a")) {
       if (link.pathname === location.pathname) link.setAttribute("aria-current", "page");
@@ -161,7 +161,7 @@ export class ConversationList {
 
 const conversationUrl = (conversation) => `/api/conversations/${encodeURIComponent(conversation.id)}`;
 
-/** Asks for a new title. */
+/** Asks for a new title and renames the conversation. */
 export async function renameConversation(conversation) {
   let renamed = null;
   await openDialog({
@@ -180,7 +180,7 @@ export async function renameConversation(conversation) {
   publishLocally(renamed);
 }
 
-/** Takes it out of the list; it can still be found by those who ask for archived ones. */
+/** Archives the conversation, which removes it from the list. The API still returns archived conversations on request. */
 export async function archiveConversation(conversation) {
   try {
     await requestJson("PATCH", conversationUrl(conversation), { body: { archived: true } });
@@ -191,7 +191,7 @@ export async function archiveConversation(conversation) {
   }
 }
 
-/** Asks whether to delete it, and does. */
+/** Asks for confirmation and deletes the conversation. */
 export async function deleteConversation(conversation) {
   const confirmed = await openDialog({
     title: t("delete.title"),
@@ -206,7 +206,7 @@ export async function deleteConversation(conversation) {
   if (location.pathname === `/c/${encodeURIComponent(conversation.id)}`) navigate("/");
 }
 
-/** What this page did is shown at once; the live event comes after. */
+/** Shows a change made by this page at once, before the live event arrives. */
 function publishLocally(conversation) {
   live.publish("conversation", conversation);
 }

@@ -1,6 +1,6 @@
-// Markdown to elements, safely. Whatever a model says stays text: HTML in it is shown as written, links can only be web or
-// mail links, pictures become links (loading one would tell another host who reads), and what remains goes through DOMPurify,
-// which hands back nodes. The Content-Security-Policy is the third wall.
+// Safe rendering of Markdown. HTML in an answer is shown as text, links may only be http, https or mailto, and images become
+// links, because loading an image would reveal the user to another host. The result passes through DOMPurify, which returns
+// DOM nodes. The Content-Security-Policy is a third line of defence.
 
 import "../../vendor/dompurify-3.4.18/purify.min.js";
 import { Marked } from "../../vendor/marked-18.2.1/marked.esm.js";
@@ -26,7 +26,7 @@ const marked = new Marked({
     html: ({ text }) => escapeHtml(text),
     image: ({ href, text }) => `<a href="${escapeHtml(href)}">${escapeHtml(text || href)}</a>`,
     checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
-    // The page's own headings come first.
+    // Headings of answers are two levels lower, below the headings of the page.
     heading({ tokens, depth }) {
       const level = Math.min(depth + 2, 6);
       return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>`;
@@ -34,13 +34,13 @@ const marked = new Marked({
   },
 });
 
-/** The elements that this Markdown stands for. */
+/** Renders Markdown to a document fragment. */
 export function renderMarkdown(markdown) {
   let fragment;
   try {
     fragment = globalThis.DOMPurify.sanitize(marked.parse(markdown), SANITIZE_OPTIONS);
   } catch {
-    // Nested deeper than any parser goes: then it is shown as it is.
+    // The nesting is too deep for the parser: show the source text.
     return h("p.plain-text", {}, markdown);
   }
   for (const link of fragment.querySelectorAll("a")) {
@@ -60,7 +60,7 @@ export function renderMarkdown(markdown) {
   return fragment;
 }
 
-/** A code block with its language and a button to copy it. */
+/** Wraps a code block in a frame with the name of the language and a copy button. */
 function wrapCodeBlock(block) {
   const code = block.querySelector("code");
   const languageMatch = /language-([\w+#.-]{1,30})/.exec(code?.className ?? "");

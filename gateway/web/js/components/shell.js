@@ -1,4 +1,4 @@
-// What stands around every page of somebody who is here: conversations at the side, the user's menu, and keys.
+// The shell around every page of a logged-in user: the conversation list, the user menu and the keyboard shortcuts.
 
 import { h, icon, iconButton, replaceChildren } from "../dom.js";
 import { currentLanguage, languages, setLanguage, t } from "../i18n.js";
@@ -8,7 +8,7 @@ import { currentTheme, cycleTheme } from "../theme-choice.js";
 import { ConversationList } from "./conversation-list.js";
 import { menu, toast } from "./ui.js";
 
-/** A phone: the side is a drawer. */
+/** On a narrow screen the sidebar is a drawer. */
 const narrowScreen = matchMedia("(max-width: 52rem)");
 
 export class Shell {
@@ -38,7 +38,7 @@ export class Shell {
     this.setSidebarOpen(false);
   }
 
-  /** Shows a page: `{element, title, mounted, destroy}`. */
+  /** Shows a page: `{element, title, mounted, destroy}`. The page may change the title later with `onTitle`. */
   show(page) {
     this.page?.destroy?.();
     this.page = page;
@@ -50,7 +50,7 @@ export class Shell {
     page.mounted?.();
   }
 
-  /** Instead of a page that is not there yet. */
+  /** Shows an element in place of a page that is not loaded yet. */
   showPlaceholder(element) {
     this.page?.destroy?.();
     this.page = null;
@@ -62,12 +62,12 @@ export class Shell {
     replaceChildren(this.title, title || "Stenograph");
   }
 
-  /** Opens or closes the drawer, where the side is one. */
+  /** Opens or closes the sidebar on a narrow screen. */
   setSidebarOpen(open) {
     const wasOpen = this.element.classList.contains("sidebar-open");
     this.element.classList.toggle("sidebar-open", open);
     this.menuButton.setAttribute("aria-expanded", String(open));
-    // What cannot be seen cannot be reached either.
+    // A hidden sidebar must not be reachable by keyboard.
     this.sidebar.inert = narrowScreen.matches && !open;
     if (open) this.sidebar.querySelector("a, button, input")?.focus();
     else if (wasOpen && narrowScreen.matches) this.menuButton.focus();

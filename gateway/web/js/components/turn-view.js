@@ -1,11 +1,11 @@
-// One turn on the page. What has not changed is not drawn again, so that selections and focus stay.
+// The view of one turn. Unchanged parts are not drawn again, so that text selections and the focus are kept.
 
 import { h, icon, iconButton, replaceChildren } from "../dom.js";
 import { formatDateTime, formatSeconds, t } from "../i18n.js";
 import { renderMarkdown } from "./markdown.js";
 import { copyText } from "./ui.js";
 
-/** The shortest time between two drawings of an answer that grows. */
+/** The minimum time between two renderings of an answer that is being streamed. */
 const MIN_DRAW_INTERVAL_MS = 60;
 
 export class TurnView {
@@ -58,7 +58,7 @@ export class TurnView {
     this.reasoning.lastChild.textContent = answer.reasoning;
   }
 
-  /** Markdown is read anew each time it grows: the longer that takes, the less often. */
+  /** Renders the whole Markdown of the answer again after each change: the longer a rendering takes, the less often. */
   #drawText(answer) {
     this.latest = answer;
     if (answer.status !== "streaming") {

@@ -1,17 +1,17 @@
-// What pages share: notices that pass, dialogs, menus, copying, and words for screen readers.
+// Interface elements that pages share: toasts, notices, dialogs, menus, fields, copying, and announcements.
 
 import { h, icon, replaceChildren } from "../dom.js";
 import { t } from "../i18n.js";
 
-/** Says something to screen readers. */
+/** Announces a text to screen readers. */
 export function announce(text) {
   const region = document.getElementById("announcer");
-  // The same words twice are said twice only if they were gone between.
+  // Screen readers repeat the same text only if the region was empty in between.
   region.textContent = "";
   setTimeout(() => { region.textContent = text; }, 50);
 }
 
-/** A notice that goes by itself. */
+/** Shows a short message for 5 seconds; at most three at a time. */
 export function toast(text) {
   let region = document.querySelector(".toasts");
   if (!region) document.body.append(region = h("div.toasts", { role: "status" }));
@@ -21,12 +21,12 @@ export function toast(text) {
   setTimeout(() => element.remove(), 5000);
 }
 
-/** A notice that stays: `kind` is `info`, `warn` or `bad`. */
+/** A notice within the page; `kind` is `info`, `warn` or `bad`. */
 export function notice(kind, ...children) {
   return h("div.notice", { class: kind, role: kind === "bad" ? "alert" : null }, icon(kind === "info" ? "info" : "warning"), h("div", {}, ...children));
 }
 
-/** Copies a text, and shows on the button that it is done. */
+/** Copies a text to the clipboard, and shows a check mark on the button for 1.5 seconds. */
 export async function copyText(text, button) {
   try {
     await navigator.clipboard.writeText(text);
@@ -45,7 +45,7 @@ export async function copyText(text, button) {
   }, 1500);
 }
 
-/** Where the page is not served over https the clipboard is not to be had; the old way still works. */
+/** Copies a text without the clipboard API, which browsers offer over HTTPS only. */
 function copyWithExecCommand(text) {
   const field = h("textarea.visually-hidden", { value: text, "aria-hidden": "true" });
   document.body.append(field);
@@ -58,8 +58,8 @@ function copyWithExecCommand(text) {
 let nextId = 0;
 
 /**
- * A question that holds everything else up. `fields` come between words and buttons. Resolves with the form's data, or null
- * if the reader thought better of it. `submit` may refuse by throwing; its message is shown.
+ * Opens a modal dialog. `fields` stand between the text and the buttons. Resolves with the form data, or with null if the
+ * dialog was cancelled. If `submit` throws, the error message is shown and the dialog stays open.
  */
 export function openDialog({ title, text, fields = [], submitLabel, kind = "primary", submit }) {
   return new Promise((resolve) => {
@@ -98,8 +98,8 @@ export function openDialog({ title, text, fields = [], submitLabel, kind = "prim
 }
 
 /**
- * A menu under (or over) a button. Items: `{label, icon, run, danger, checked}`, `null` for a line, a text for a caption.
- * Arrow keys, Home, End and Escape do what they do in menus.
+ * Opens a menu below a button, or above where space is missing. Items: `{label, icon, onSelect, danger, checked}`, `null`
+ * for a separator, a string for a caption. Arrow keys, Home, End and Escape work as in native menus.
  */
 export function menu(button, items) {
   if (button.getAttribute("aria-expanded") === "true") return close();
@@ -148,7 +148,7 @@ function positionMenu(list, button) {
   list.style.setProperty("top", `${top}px`);
 }
 
-/** A field with its label: `more` are attributes of the input. */
+/** A form field with a label. `options` are attributes of the input; `hint` is a help text, `input` replaces the input. */
 export function field(name, label, options = {}) {
   const { hint, input, ...attributes } = options;
   const id = `field-${name}-${++nextId}`;
@@ -158,7 +158,7 @@ export function field(name, label, options = {}) {
   return h("div.field", {}, h("label", { for: id }, label), control, hint ? h("span.hint", { id: `${id}-hint` }, hint) : null);
 }
 
-/** A field for a password, which can be shown. */
+/** A password field with a button that reveals the password. */
 export function passwordField(name, label, options = {}) {
   const wrapper = field(name, label, { type: "password", required: true, maxlength: 1024, ...options });
   const control = wrapper.querySelector("input");
@@ -174,7 +174,7 @@ export function passwordField(name, label, options = {}) {
   return wrapper;
 }
 
-/** A choice between a few, as buttons side by side. */
+/** A row of buttons of which one is selected; `choices` are pairs of value and label. */
 export function segmentedControl(groupLabel, choices, chosen, onchoose) {
   const group = h("div.segmented", { role: "group", "aria-label": groupLabel });
   for (const [value, label] of choices) {
@@ -186,5 +186,5 @@ export function segmentedControl(groupLabel, choices, chosen, onchoose) {
   return group;
 }
 
-/** While something is fetched. */
+/** A spinner for content that is being loaded. */
 export const loadingIndicator = () => h("div.loading", { role: "status" }, h("span.spinner", {}), h("span.visually-hidden", {}, t("loading")));

@@ -1,4 +1,4 @@
-// What was used, day by day and by model: of one user, or of all.
+// Usage by day and by model, of one user or of all users, as charts or as a table.
 
 import { getJson } from "../api.js";
 import { h, icon, replaceChildren } from "../dom.js";
@@ -10,7 +10,7 @@ import { loadingIndicator, notice, segmentedControl } from "./ui.js";
 const DAYS = [7, 30, 90];
 
 export class UsageView {
-  /** `path` answers usage; `users`, where given, finds names for the ids of users. */
+  /** `path` is the API route of the usage. `users`, if given, resolves user ids to names and adds the table by user. */
   constructor({ path, users = null }) {
     this.path = path;
     this.users = users;
@@ -101,7 +101,7 @@ export class UsageView {
   }
 }
 
-/** The last days in the reader's zone, today included. */
+/** The range of the last days in the user's time zone, including today. */
 function dateRange(days) {
   const today = new Intl.DateTimeFormat("en-CA", { timeZone, year: "numeric", month: "2-digit", day: "2-digit" }).format(new Date());
   const from = new Date(`${today}T00:00:00Z`);

@@ -1,4 +1,4 @@
-// For admins: usage of everyone, users, recent failures, invites.
+// The administration page: usage of all users, users, recent failures, invites.
 
 import { getJson, requestJson } from "../api.js";
 import { copyText, field, loadingIndicator, notice, openDialog, toast } from "../components/ui.js";
@@ -9,7 +9,7 @@ import { user as me } from "../session.js";
 
 const SECTIONS = ["usage", "users", "failures", "invites"];
 
-/** Names of users, as far as they have been seen. */
+/** Names of users by id, as far as loaded. */
 const userNames = new Map();
 const userName = (id) => userNames.get(id) ?? id;
 
@@ -35,7 +35,7 @@ function usage() {
 
 let namesRequest = null;
 
-/** The names of the first users, which in most places are all. Without them, ids do. */
+/** Loads the names of the first 100 users, in most installations all. Users without a loaded name are shown by id. */
 function loadUserNames() {
   namesRequest ??= getJson("/api/admin/users", { limit: 100 })
     .then((page) => page.data.forEach((user) => userNames.set(user.id, user.name ?? user.id)))
@@ -43,7 +43,7 @@ function loadUserNames() {
   return namesRequest;
 }
 
-/** A list that goes on: `row` draws one. */
+/** A list that is loaded in pages; `row` renders one item. */
 class PagedList {
   constructor({ path, row, empty, query = () => ({}) }) {
     Object.assign(this, { path, row, empty, query });

@@ -1,4 +1,4 @@
-// A conversation: what is on the record, the answer under way, and the place to ask.
+// The chat page: the recorded messages of a conversation, the active chat, and the composer.
 
 import { ActiveChat, activeChatIn, removeStoredChat, storedChats, waitUntilRecorded } from "../active-chats.js";
 import { getJson } from "../api.js";
@@ -46,7 +46,7 @@ class ChatPage {
     conversationChanges.addEventListener("change", this.onChange);
   }
 
-  /** The page is in the document. */
+  /** Called once the page is in the document. */
   mounted() {
     this.composer.focus();
     if (!this.id) return;
@@ -69,7 +69,7 @@ class ChatPage {
     } catch (error) {
       if (this.abortController.signal.aborted) return;
       if (error.status === 404 && (this.activeChat || this.#unrecordedChats().length)) {
-        // Begun a moment ago: the record is not as far yet, the tab is.
+        // The conversation is new and not recorded yet: show the chat that is stored in the tab.
         this.#render();
         return;
       }
@@ -81,13 +81,13 @@ class ChatPage {
     }
   }
 
-  /** The newest page of the record. */
+  /** Loads the conversation and the newest page of the recorded messages. */
   async #loadNewest() {
     const path = `/api/conversations/${encodeURIComponent(this.id)}`;
     const options = { signal: this.abortController.signal };
     const [conversation, page] = await Promise.all([getJson(path, null, options), getJson(`${path}/messages`, { order: "desc", limit: PAGE_SIZE }, options)]);
     const newestIds = new Set(page.chats.map((chat) => chat.id));
-    // What was read before and is older stays.
+    // Older messages that were loaded before are kept.
     const oldest = page.data.length ? page.data.map((message) => message.chatId).sort()[0] : "";
     const isOlder = (row, id) => id < oldest && !newestIds.has(id);
     this.messages = [...this.messages.filter((message) => isOlder(message, message.chatId)), ...page.data];
@@ -101,7 +101,7 @@ class ChatPage {
   async #refresh() {
     try {
       await this.#loadNewest();
-    } catch { /* What is shown stays; the next event tries again. */ }
+    } catch { /* The messages shown so far stay; the next event tries again. */ }
   }
 
   async #loadOlder() {
@@ -134,16 +134,16 @@ class ChatPage {
     if (!this.activeChat) this.composer.selectModel(this.conversation.model);
   }
 
-  /** What the tab has of this conversation and the record does not. */
+  /** The chats of this conversation that are stored in the tab and not recorded yet. */
   #unrecordedChats() {
     const ended = new Set(this.chats.filter((chat) => chat.status !== "started").map((chat) => chat.id));
     ended.forEach(removeStoredChat);
     return Object.values(storedChats()).filter((chat) => chat.conversationId === this.id && !ended.has(chat.chatId) && chat.chatId !== this.activeChat?.chatId);
   }
 
-  /** The turns: of the record, of the tab, and the one under way. */
+  /** The turns of recorded chats, of chats stored in the tab, and of the active chat. */
   #turns() {
-    // A chat that is under way here is shown from here.
+    // The active chat is shown from the stream, not from the record.
     const isRecorded = (id) => id !== this.activeChat?.chatId;
     const turns = buildTurns(this.messages.filter((message) => isRecorded(message.chatId)), this.chats.filter((chat) => isRecorded(chat.id)));
     for (const stored of this.#unrecordedChats()) {
@@ -184,7 +184,7 @@ class ChatPage {
     this.#updateScrollButton();
   }
 
-  /** An answer whose end the record does not have yet: shown when it lands. */
+  /** Waits until the end of a chat is recorded, then shows it. */
   async #awaitRecord(chatId) {
     if (this.awaitedChats.has(chatId)) return;
     this.awaitedChats.add(chatId);
@@ -192,7 +192,7 @@ class ChatPage {
     this.awaitedChats.delete(chatId);
   }
 
-  /** Asks. */
+  /** Sends a question. `isRetry` replaces the answer of the last turn. */
   async send(text, { isRetry = false } = {}) {
     if (this.activeChat) return;
     const turns = this.#turns();
@@ -230,7 +230,7 @@ class ChatPage {
     const { answer, chatId } = activeChat;
     announce(t(answer.status === "complete" ? "answer.done" : answer.stopped ? "answer.stopped" : "answer.failed"));
     if (!chatId) {
-      // Refused before it began: nothing is on the record, and the question goes back to where it was written.
+      // The chat was refused and is not recorded: put the question back into the composer.
       replaceChildren(this.notices, notice("bad", answer.error?.message ?? t("answer.failed")));
       this.composer.restoreText(activeChat.question);
       if (!this.id) this.element.classList.add("new");

@@ -1,4 +1,4 @@
-// Log in, and register with an invite.
+// The pages to log in and to register with an invite.
 
 import { field, notice, passwordField, segmentedControl } from "../components/ui.js";
 import { h, icon, replaceChildren } from "../dom.js";
@@ -6,7 +6,7 @@ import { currentLanguage, languages, setLanguage, t } from "../i18n.js";
 import { navigate, rebuildPage } from "../navigation.js";
 import { login, register } from "../session.js";
 
-/** The page: `kind` is `login` or `register`. */
+/** Builds the page; `kind` is `login` or `register`. */
 export function loginPage(kind) {
   const isRegistration = kind === "register";
   document.title = `${t(isRegistration ? "register.title" : "login.title")} · Stenograph`;
@@ -28,7 +28,7 @@ export function loginPage(kind) {
       if (isRegistration) await register(data.get("inviteCode").trim(), data.get("name").trim(), data.get("password"));
       else await login(data.get("name").trim(), data.get("password"));
       const next = query.get("next") ?? "/";
-      // Only a path of ours: never another host.
+      // Only a path of this site: an open redirect to another host must not be possible.
       await navigate(/^\/(?![/\\])/.test(next) && !/^\/(login|register)/.test(next) ? next : "/", { replace: true });
     } catch (error) {
       replaceChildren(errorArea, notice("bad", error.message));

@@ -1,4 +1,4 @@
-// Settings: usage, profile, password, language and colours.
+// The settings page: usage, profile, password, language and theme.
 
 import { requestJson } from "../api.js";
 import { copyText, field, notice, passwordField, segmentedControl, toast } from "../components/ui.js";
