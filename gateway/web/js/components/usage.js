@@ -109,6 +109,9 @@ function dateRange(days) {
   return { from: from.toISOString().slice(0, 10), to: today };
 }
 
+/** Formats a number in full below one million, and rounded above. */
+const shortNumber = (value) => (value < 1_000_000 ? formatNumber(value) : formatCompact(value));
+
 function tiles(total) {
   const failureShare = total.apiCalls ? formatPercent(total.failedCalls / total.apiCalls) : formatPercent(0);
   const list = [
@@ -117,21 +120,21 @@ function tiles(total) {
     ["estimated", t("usage.tokensEstimated"), total.estimatedTokens, t("usage.estimatedNote")],
     ["failures", t("usage.failures"), total.failedCalls, t("usage.ofCalls", { share: failureShare })],
   ];
-  return h("dl.tiles", {}, list.map(([key, label, value, note]) => h("div.tile", { "data-figure": key, "data-value": value }, h("dt", {}, label), h("dd", {}, h("strong", { title: formatNumber(value) }, value < 1_000_000 ? formatNumber(value) : formatCompact(value)), h("span", {}, note)))));
+  return h("dl.tiles", {}, list.map(([key, label, value, note]) => h("div.tile", { "data-figure": key, "data-value": value }, h("dt", {}, label), h("dd", {}, h("strong", { title: formatNumber(value) }, shortNumber(value)), h("span", {}, note)))));
 }
 
 function dayTable(buckets, total) {
   const used = buckets.filter((bucket) => bucket.apiCalls || bucket.conversationsCreated).reverse();
   const cells = (counts) => [counts.apiCalls, counts.failedCalls, counts.promptTokens, counts.completionTokens, counts.totalTokens, counts.estimatedTokens].map((value) => h("td", {}, formatNumber(value)));
   return h("div.card.table-card", { tabindex: "0", role: "group", "aria-labelledby": "usage-title" }, h("table.data-table.days", {},
-    h("caption", {}, t("usage.tableNote")),
+    h("caption", {}, h("span", {}, t("usage.tableNote"))),
     h("thead", {}, h("tr", {}, [t("usage.day"), t("usage.calls"), t("usage.failed"), t("usage.input"), t("usage.output"), t("usage.reported"), t("usage.estimated")].map((label) => h("th", { scope: "col" }, label)))),
     h("tbody", {}, used.map((bucket) => h("tr", { "data-day": bucket.label }, h("th", { scope: "row" }, formatDay(bucket.label)), cells(bucket)))),
     h("tfoot", {}, h("tr", {}, h("th", { scope: "row" }, t("usage.total")), cells(total)))));
 }
 
 function groupTable(title, column, groups, displayName) {
-  const used = groups.filter((group) => group.apiCalls > 0);
+  const used = groups.filter((group) => group.apiCalls > 0).sort((a, b) => b.apiCalls - a.apiCalls);
   const maxCalls = Math.max(1, ...used.map((group) => group.apiCalls));
   return h("div.card.table-card", { tabindex: "0", role: "group", "aria-label": title }, h("table.data-table.groups", {},
     h("caption.title", {}, title),
@@ -140,6 +143,6 @@ function groupTable(title, column, groups, displayName) {
       const bar = h("span.share-bar", { "aria-hidden": "true" });
       bar.style.setProperty("width", `${(100 * group.apiCalls) / maxCalls}%`);
       return h("tr", { "data-key": group.key }, h("th", { scope: "row" }, h("span.group-name", {}, displayName(group.key) ?? t("usage.unknown")), bar),
-        h("td", {}, formatNumber(group.apiCalls)), h("td", {}, formatNumber(group.failedCalls)), h("td", { title: t("usage.split", { reported: group.totalTokens, estimated: group.estimatedTokens }) }, formatNumber(group.totalTokens), group.estimatedTokens ? h("small", {}, ` + ~${formatNumber(group.estimatedTokens)}`) : null));
+        h("td", {}, formatNumber(group.apiCalls)), h("td", {}, formatNumber(group.failedCalls)), h("td", { title: t("usage.split", { reported: group.totalTokens, estimated: group.estimatedTokens }) }, shortNumber(group.totalTokens), group.estimatedTokens ? h("small", {}, `+ ~${shortNumber(group.estimatedTokens)}`) : null));
     }))));
 }
