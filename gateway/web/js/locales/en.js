@@ -138,7 +138,7 @@ export default {
   "usage.tokens": "Tokens",
   "usage.tokensReported": "Tokens, reported",
   "usage.tokensEstimated": "Tokens, estimated",
-  "usage.estimatedNote": "where none were reported",
+  "usage.estimatedNote": "if not reported",
   "usage.reported": "Reported",
   "usage.estimated": "Estimated",
   "usage.split": "{reported} reported, {estimated} estimated",
