@@ -20,10 +20,10 @@ export const activeChatIn = (conversationId) => [...activeChats].find((chat) => 
 export class ActiveChat extends EventTarget {
   constructor({ conversationId, model, question, messages }) {
     super();
-    Object.assign(this, { conversationId, model, question, chatId: null, isNew: !conversationId, createdAt: new Date().toISOString() });
+    Object.assign(this, { conversationId, model, question, chatId: null, createdAt: new Date().toISOString() });
     this.answer = { status: "streaming", text: "", reasoning: "", error: null };
     this.controller = new AbortController();
-    this.done = this.#run(messages);
+    this.#run(messages);
   }
 
   async #run(messages) {

@@ -10,7 +10,6 @@ export class ApiError extends Error {
     this.status = status;
     this.code = error.code ?? null;
     this.param = error.param ?? null;
-    this.retryAfter = Number(headers?.get("retry-after")) || null;
     this.chatId = headers?.get("x-chat-id") ?? null;
     this.conversationId = headers?.get("x-conversation-id") ?? null;
   }

@@ -81,7 +81,6 @@ export class TurnView {
       replaceChildren(this.text, text ? renderMarkdown(text) : null);
       this.lastDrawMs = performance.now() - startedAt;
     });
-    this.element.dispatchEvent(new Event("drawn", { bubbles: true }));
   }
 }
 

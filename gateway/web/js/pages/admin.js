@@ -5,7 +5,7 @@ import { copyText, field, loadingIndicator, notice, openDialog, toast } from "..
 import { UsageView } from "../components/usage.js";
 import { debounce, h, icon, iconButton, replaceChildren } from "../dom.js";
 import { formatDateTime, t } from "../i18n.js";
-import { user as me } from "../session.js";
+import { user as currentUser } from "../session.js";
 
 const SECTIONS = ["usage", "users", "failures", "invites"];
 
@@ -15,7 +15,7 @@ const userName = (id) => userNames.get(id) ?? id;
 
 export function page({ section }) {
   const chosen = SECTIONS.includes(section) ? section : "usage";
-  const { element, destroy } = me.role === "admin" ? { usage, users, failures, invites }[chosen]() : { element: notice("warn", t("admin.forbidden")), destroy: () => {} };
+  const { element, destroy } = currentUser.role === "admin" ? { usage, users, failures, invites }[chosen]() : { element: notice("warn", t("admin.forbidden")), destroy: () => {} };
   const tabs = h("nav.tabs", { "aria-label": t("admin.title") }, SECTIONS.map((name) => h("a", { href: name === "usage" ? "/admin" : `/admin/${name}`, "aria-current": name === chosen ? "page" : null }, t(`admin.${name}`))));
   return { element: h("div.page-scroller", {}, h("div.page", {}, h("h1", {}, t("admin.title")), tabs, element)), title: t("admin.title"), destroy };
 }
@@ -95,7 +95,7 @@ function userRow(user) {
   const row = h("li.row", { "data-user": user.id });
   const render = () => {
     const isDisabled = Boolean(user.disabledAt);
-    const toggle = user.id === me.id ? null : h("button.button.secondary.small", { type: "button", "aria-label": t(isDisabled ? "users.enableName" : "users.disableName", { name: user.name ?? user.id }), onclick: () => setDisabled(!isDisabled) }, t(isDisabled ? "users.enable" : "users.disable"));
+    const toggle = user.id === currentUser.id ? null : h("button.button.secondary.small", { type: "button", "aria-label": t(isDisabled ? "users.enableName" : "users.disableName", { name: user.name ?? user.id }), onclick: () => setDisabled(!isDisabled) }, t(isDisabled ? "users.enable" : "users.disable"));
     replaceChildren(row,
       h("div.row-main", {}, h("strong", {}, user.name ?? user.id), user.role === "admin" ? h("span.badge", {}, t("profile.admin")) : null, isDisabled ? h("span.badge.bad", {}, t("users.disabled")) : null,
         h("span.row-details", {}, [user.createdAt ? t("users.since", { when: formatDateTime(user.createdAt) }) : t("profile.external"), user.invitedBy ? t("users.invitedBy", { name: userName(user.invitedBy) }) : null].filter(Boolean).join(" · "))),
