@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# A private deployment of everything on one machine: nats-server, PostgreSQL, the recorder, the gateway and, without a key for
-# a real provider, a stand-in LLM. Everything lives in .local/ of the checkout and listens on 127.0.0.1 only.
+# Runs a private deployment on one machine: nats-server, PostgreSQL, the recorder, the gateway and, without a key for a real
+# provider, a stand-in LLM. All files are in .local/ of the checkout, and all services listen on 127.0.0.1 only.
 #
-# This script gets what has to be there before anything can be built, and builds. Starting, stopping, state, logs and reset are
-# the program `local` (tests/harness/src/bin/local).
+# This script fetches the missing tools and builds the programs. The program `local` (tests/harness/src/bin/local) starts and
+# stops the services, shows their state and logs, and resets the deployment.
 set -euo pipefail
 
 usage() {
@@ -11,26 +11,28 @@ usage() {
 Usage: deploy/local.sh COMMAND
 
   up [-d] [--release]  build and start everything; Ctrl-C stops it. With -d, return when all is ready. With --release, build
-                       fast programs, as in production: that takes several times as long
+                       optimised programs, as in production; the build takes several times as long
   down                 stop everything; the data stays
-  status               what runs, and where
+  status               show the running services and their addresses
   logs [NAME] [-f]     show the logs: gateway, api, recorder, llm, nats, postgres
   reset [--yes]        stop everything and delete its data, keys and logs
-  test                 get what is missing and run every test but those of the next two
-  pages                get what is missing, a browser included, and test the web pages in it
-  clients              compare what real clients see with the record: those that python3-venv, npm and curl can bring, below target/
-  tools                get what is missing (C compiler, nats-server, PostgreSQL), and nothing else
+  test                 fetch missing tools and run all tests except those of the next two commands
+  pages                fetch missing tools, including a browser, and test the web pages in the browser
+  clients              compare the responses that real clients receive with the record; the clients are installed below
+                       target/ with python3-venv, npm and curl
+  tools                fetch missing tools (C compiler, nats-server, PostgreSQL), and do nothing else
   help                 this text
 
 Settings, from the environment:
-  LLM_API_KEY        the provider's key; alone, it is for OpenAI. Without this and LLM_BASE_URL, a stand-in LLM answers
+  LLM_API_KEY        the provider's key; without LLM_BASE_URL, the provider is OpenAI. Without both settings, a stand-in LLM
+                     answers
   LLM_BASE_URL       any OpenAI-compatible server, up to and including /v1
-  DEMO_MODEL         the model in the example that is printed
+  DEMO_MODEL         the model in the printed example
   NATS_SERVER        the nats-server program to use (2.10.25 or newer)
-  NATS_SERVER_OLDEST another, of 2.10.25 exactly, for the tests of how the oldest one behaves
+  NATS_SERVER_OLDEST a nats-server of exactly 2.10.25, for the tests of the oldest supported version
   PG_BIN             the directory of the PostgreSQL programs to use (15 or newer)
-GATEWAY_* and RECORDER_* settings are passed on, except those that are set here. With GATEWAY_ROUTES_FILE, the routes say
-who answers, and the variables that they take their keys from are passed on too.
+GATEWAY_* and RECORDER_* settings are passed to the services, except the settings that this script sets. With
+GATEWAY_ROUTES_FILE, the routes name the providers, and the variables that hold the providers' keys are passed on too.
 TEXT
 }
 
@@ -39,7 +41,7 @@ here=$root/.local
 # The program `local` of the last build.
 program=$here/bin/local
 
-# Nobody may be reading any more; what is being done is done all the same.
+# The reader of the output may have gone; a failed write does not stop the command.
 say() { printf '%s\n' "$*" || true; }
 step() { printf '==> %s\n' "$*" || true; }
 die() {
@@ -55,13 +57,13 @@ wrong_usage() {
 # shellcheck source=deploy/tools.sh
 . "$root/deploy/tools.sh"
 
-# build PROFILE: builds everything that is started, and links to `local` where cargo has put it: that is the user's to choose.
+# build PROFILE: builds the programs of a deployment, and links to the built `local`, as the user can choose cargo's directory.
 build() {
     local selection=(-p gateway -p recorder -p harness --locked) profile=$1 built
-    # The recorder's Parquet export is a tenth of a first build.
+    # Without the Parquet export of the recorder, which takes a tenth of the time of a first build.
     if [ "$profile" = local ]; then selection+=(--no-default-features); fi
     step "building (the first time takes some minutes)"
-    # On a terminal cargo shows by itself how far it is.
+    # On a terminal cargo shows its own progress.
     if [ -t 2 ]; then exec 7>&2; else exec 7> >(count_crates "${selection[@]}" >&2); fi
     built=$(cd "$root" && cargo build "${selection[@]}" --bins --profile "$profile" --message-format=json-render-diagnostics 2>&7 |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | grep '/local$') || die "the build failed"
@@ -70,7 +72,7 @@ build() {
     ln -sfn "$built" "$program"
 }
 
-# count_crates SELECTION...: in place of cargo's lines about crates, a line for every 25 that are compiled.
+# count_crates SELECTION...: replaces cargo's line for each crate by a line for every 25 compiled crates.
 count_crates() {
     local all
     all=$(cd "$root" && cargo tree "$@" --prefix none --edges normal,build 2>/dev/null | cut -d ' ' -f 1,2 | sort -u | wc -l)
@@ -84,11 +86,11 @@ up() {
         case $option in
             -d) ;;
             --release) profile=release ;;
-            *) wrong_usage "up: what is $option?" ;;
+            *) wrong_usage "up has no option $option" ;;
         esac
     done
     need_owner
-    # Where everything is ready already, nothing is built.
+    # If all services are ready already, nothing is built.
     if [ -x "$program" ] && "$program" --directory "$here" status >/dev/null 2>&1; then
         exec "$program" --directory "$here" up "$@"
     fi
@@ -97,7 +99,7 @@ up() {
     NATS_SERVER=$nats_server PG_BIN=$pg_bin exec "$program" --directory "$here" up "$@"
 }
 
-# The commands that build nothing, as long as there is something to do.
+# Runs a command of the built program `local`. Builds the program only if a deployment exists and the program is missing.
 without_build() {
     need_owner
     if [ ! -x "$program" ]; then
@@ -110,7 +112,7 @@ without_build() {
             esac
             return
         fi
-        # Started by a checkout of other days, or the build's directory was deleted.
+        # The deployment was started by an older checkout, or the build directory was deleted.
         need_tools
         build local
     fi
@@ -121,7 +123,7 @@ run_tests() {
     need_test_tools
     cd "$root"
     export NATS_SERVER=$nats_server PG_BIN=$pg_bin ${NATS_SERVER_OLDEST:+NATS_SERVER_OLDEST}
-    say "Not among these: the tests in a browser (deploy/local.sh pages) and with real clients (deploy/local.sh clients)."
+    say "Not included: the tests in a browser (deploy/local.sh pages) and with real clients (deploy/local.sh clients)."
     cargo build --locked --workspace --bins
     exec cargo test --locked --workspace --no-fail-fast
 }
@@ -129,7 +131,7 @@ run_tests() {
 test_pages() {
     need_tools
     if ! have chromedriver || ! { have chromium || have chromium-browser || have google-chrome; }; then
-        # Ubuntu has it as a snap alone.
+        # Ubuntu has chromium only as a snap.
         if ! apt-cache show chromium-driver >/dev/null 2>&1 && have snap; then
             die "a browser to test with is missing: as root, run: snap install chromium, and put chromium.chromedriver on the PATH as chromedriver"
         fi

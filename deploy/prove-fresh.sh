@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Shows that deploy/local.sh works where nothing is installed: in a fresh Debian root, as root below a directory that nobody
-# else may enter, and as a normal user without sudo. Needs root, debootstrap, git, curl and a Rust toolchain.
+# Proves that deploy/local.sh works on a fresh Debian system: as root below a directory closed to other users, and as a normal
+# user without sudo. Needs root, debootstrap, git, curl and a Rust toolchain.
 #
-#   deploy/prove-fresh.sh [DIRECTORY]   where the root goes (a few GB; deleted at the end); MIRROR: the Debian mirror
+#   deploy/prove-fresh.sh [DIRECTORY]   DIRECTORY holds the Debian root (a few GB; deleted at the end); MIRROR: the Debian mirror
 set -euo pipefail
 
 checkout=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -17,7 +17,7 @@ clean_up() {
 }
 trap clean_up EXIT
 
-# inside USER COMMAND...: in the checkout of that user.
+# inside USER COMMAND...: runs a command in the checkout of the user in the Debian root.
 inside() {
     local user=$1 home
     shift
@@ -27,7 +27,7 @@ inside() {
         RUSTUP_HOME=/opt/rustup CARGO_HOME="$home/.cargo" bash -c 'cd ~/stenograph && exec "$@"' - "$@"
 }
 
-# The chat of the page that `up` prints, as pasted.
+# chat FILE: runs the curl command of the page that `up` printed into FILE, as a user would paste it.
 chat() { bash -c "$(sed -n 's/^  \(curl .*\)/\1/p' "$1")"; }
 
 prove() {
@@ -44,7 +44,7 @@ prove() {
     inside "$user" deploy/local.sh down
     inside "$user" deploy/local.sh up -d >"$said"
     chat "$said" >/dev/null
-    # Two chats, of which the first was before the restart.
+    # Expects two chats on the record: one from before the restart and one after.
     # shellcheck disable=SC2016
     inside "$user" bash -c '. .local/env
         for try in $(seq 50); do
@@ -55,13 +55,13 @@ prove() {
         echo "on the record: $calls of 2 chats"; exit 1'
     inside "$user" deploy/local.sh down
     inside "$user" deploy/local.sh reset --yes
-    if inside "$user" test -e .local/data; then echo "reset left data" >&2; exit 1; fi
+    if inside "$user" test -e .local/data; then echo "reset left data in .local/data" >&2; exit 1; fi
 }
 
 debootstrap --variant=minbase bookworm "$fresh" ${MIRROR:+"$MIRROR"} >"$fresh.log"
 rm "$fresh.log"
 cp /etc/resolv.conf "$fresh/etc/"
-# Where this network has certificates of its own, the fresh machine has them too.
+# Copies the network's own certificates, if any, to the Debian root.
 mkdir -p "$fresh/usr/local/share/ca-certificates"
 cp /usr/local/share/ca-certificates/*.crt "$fresh/usr/local/share/ca-certificates/" 2>/dev/null || true
 mkdir -p "$fresh/opt/rustup" "$fresh/opt/cargo"
@@ -72,6 +72,6 @@ mount --bind /dev "$fresh/dev"
 chroot "$fresh" useradd --create-home --shell /bin/bash someone
 
 prove root /root
-# What root has installed (a C compiler, pip) stays: a user without sudo cannot.
+# The packages that root has installed (a C compiler, pip) stay, as a user without sudo cannot install them.
 prove someone /home/someone
-echo "=== proved"
+echo "=== passed: deploy/local.sh works on a fresh system"

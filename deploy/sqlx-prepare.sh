@@ -1,6 +1,6 @@
 #!/bin/sh
-# Checks every SQL query of the recorder against a migrated database, and writes what the compiler needs to know of them to
-# .sqlx/, so that everyone else builds without a database. To be run after a query or a migration has changed:
+# Checks every SQL query of the recorder against a migrated database, and writes the descriptions that the compiler needs to
+# .sqlx/, so that other builds need no database. Run this script after changing a query or a migration:
 #
 #   DATABASE_URL=postgres://... deploy/sqlx-prepare.sh          writes .sqlx/
 #   DATABASE_URL=postgres://... deploy/sqlx-prepare.sh --check  fails if .sqlx/ is not up to date
@@ -12,8 +12,7 @@ cd "$(dirname "$0")/.."
 fresh=$(mktemp -d)
 trap 'rm -rf "$fresh"' EXIT
 
-# The query macros run while the recorder is compiled, so it has to be compiled anew; a target directory of its own keeps
-# the others from being rebuilt.
+# The query macros run while the recorder is compiled, so the recorder has to be compiled again.
 touch recorder/src/lib.rs
 DATABASE_URL="$DATABASE_URL" SQLX_OFFLINE=false SQLX_OFFLINE_DIR="$fresh" \
     cargo check --quiet --package recorder --lib

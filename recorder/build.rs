@@ -1,4 +1,4 @@
-//! A new migration is a reason to build again: the binary carries them all.
+//! Rebuilds the recorder when a migration changes, because the binary embeds all migrations.
 
 fn main() {
     println!("cargo::rerun-if-changed=../migrations");

@@ -1,21 +1,22 @@
 #!/usr/bin/env bash
-# Breaks what the promise stands on, one thing at a time, and demands that the tests notice. In place, in a clean checkout,
-# which is left as it was found. About ten minutes with a warm build.
+# Breaks one guarantee of the code at a time and checks that a test fails. The changes are made in place in a clean checkout
+# and are undone. Takes about ten minutes with a warm build.
 #
 #   tests/mutations.sh            all of them
 #   tests/mutations.sh NAME...    these
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
-# Each: its name, what is broken, the file, the change (a Perl expression over the whole file), and the test that has to fail.
+# Columns: the name, a description of the fault, the file, the change (a Perl expression over the whole file), and the test
+# that has to fail.
 mutations() {
     cat <<'TABLE'
-acknowledge-first|a batch is acknowledged before it is committed|recorder/src/pipeline/consume.rs|s/(let began = Instant::now\(\);\n)(\s+let Some\(\(batch, outcome\)\))/$1        deliveries.acknowledge().await;\n$2/|cargo test -p tests --test system outages::of_a_recorder_with_a_batch_in_hand
-add|a repeated event is added instead of joined|recorder/src/projection/merge.rs|s/self\.usage\.subtract\(&old\.user_id.*\n//|cargo test -p recorder --lib projection::
-release-first|the journal lets go of events before the broker has them|gateway/src/relay.rs|s/self\.checkpoint\.released_below =\s+lowest_unreleased\.map_or\(self\.taken_below, .*\n/self.checkpoint.released_below = self.taken_below;\n/|cargo test -p tests --test system outages::of_a_broker_that_stands_still_and_the_gateway_killed_meanwhile
-no-hold-back|the end is passed on before it is on the record|gateway/src/response/tap.rs|s/(events\.feed\(&mut self\.fold, self\.usage_chunk, &chunk, \(&mut self\.forwarded, &mut self\.held_back\)\))\n/{ let fed = $1; self.forwarded.extend(self.held_back.drain(..)); fed }\n/|cargo test -p gateway --lib tap::
-now|the projection asks the clock|recorder/src/projection/chat_change.rs|s/finished_at: pg_timestamp\(event\.finished_at\)/finished_at: OffsetDateTime::now_utc()/|cargo test -p recorder --lib projection::
-no-checksum|a torn or damaged record is taken for a good one|gateway/src/journal/record.rs|s/ && crc32fast::hash\(body\) == self\.body_crc//|cargo test -p gateway --lib journal::
+acknowledge-first|a batch is acknowledged before it is committed|recorder/src/pipeline/consume.rs|s/(let began = Instant::now\(\);\n)(\s+let Some\(\(batch, outcome\)\))/$1        deliveries.acknowledge().await;\n$2/|cargo test -p tests --test system outages::of_a_recorder_with_an_uncommitted_batch
+add|the usage of a repeated event is added again instead of replaced|recorder/src/projection/merge.rs|s/self\.usage\.subtract\(&old\.user_id.*\n//|cargo test -p recorder --lib projection::
+release-first|the journal releases events before the broker has acknowledged them|gateway/src/relay.rs|s/self\.checkpoint\.released_below =\s+lowest_unreleased\.map_or\(self\.taken_below, .*\n/self.checkpoint.released_below = self.taken_below;\n/|cargo test -p tests --test system outages::of_a_suspended_broker_and_the_gateway_killed_meanwhile
+no-hold-back|the end of an answer is forwarded before the end event is recorded|gateway/src/response/tap.rs|s/(events\.feed\(&mut self\.fold, self\.usage_chunk, &chunk, \(&mut self\.forwarded, &mut self\.held_back\)\))\n/{ let fed = $1; self.forwarded.extend(self.held_back.drain(..)); fed }\n/|cargo test -p gateway --lib tap::
+now|the projection reads the clock|recorder/src/projection/chat_change.rs|s/finished_at: pg_timestamp\(event\.finished_at\)/finished_at: OffsetDateTime::now_utc()/|cargo test -p recorder --lib projection::
+no-checksum|a torn or damaged journal record is accepted as valid|gateway/src/journal/record.rs|s/ && crc32fast::hash\(body\) == self\.body_crc//|cargo test -p gateway --lib journal::
 TABLE
 }
 
@@ -35,10 +36,10 @@ while IFS='|' read -r name what file change test; do
     broken=$file
     perl -0pi -e "$change" "$file"
     if git diff --quiet -- "$file"; then
-        echo "  the code has moved on: the change no longer fits $file" >&2
+        echo "  the code has changed: the expression no longer matches anything in $file" >&2
         exit 1
     fi
-    # What does not compile proves nothing.
+    # A change that does not compile proves nothing, so the build must succeed first.
     RUSTFLAGS="${RUSTFLAGS:-}" cargo build --quiet --workspace --bins
     if $test >target/mutation.log 2>&1; then
         echo "  NOT NOTICED by: $test"

@@ -1,4 +1,4 @@
-//! What the tap costs per chunk, with everything that it does: reading, folding, passing on.
+//! Benchmark of the tap: the cost per chunk of reading, folding and passing on.
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -6,7 +6,7 @@ use gateway::response::dialect::Fold;
 use gateway::response::tap::{ExpectedBody, Tap, UsageChunkPolicy};
 use shared::event::DialectName;
 
-/// A chunk as OpenAI sends it, about 260 bytes.
+/// A chunk of OpenAI's chat completions, about 260 bytes.
 const CHUNK: &str = concat!(
     r#"data: {"id":"chatcmpl-BqPZ9W0yTqX3vJm8Kf2Lr5NcD1aEh","object":"chat.completion.chunk","created":1763856000,"#,
     r#""model":"gpt-4o-mini-2024-07-18","service_tier":"default","system_fingerprint":"fp_0123456789","#,

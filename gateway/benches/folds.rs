@@ -1,5 +1,5 @@
-//! What a chunk costs in each dialect, in time and in memory allocated, with everything that the tap does: reading, folding,
-//! passing on. An iteration is an answer of 1,000 chunks.
+//! Benchmark of the tap for each dialect: the time and the allocated memory for reading, folding and passing on a
+//! chunk. An iteration is an answer of 1,000 chunks.
 
 use bytes::Bytes;
 use divan::counter::ItemsCount;
@@ -13,7 +13,7 @@ static ALLOCATOR: AllocProfiler = AllocProfiler::system();
 
 const CHUNKS: usize = 1_000;
 
-/// As OpenAI sends it, 307 bytes.
+/// A chunk of OpenAI's chat completions API, 307 bytes.
 const OPENAI_CHAT: &str = concat!(
     r#"data: {"id":"chatcmpl-BqPZ9W0yTqX3vJm8Kf2Lr5NcD1aEh","object":"chat.completion.chunk","created":1763856000,"#,
     r#""model":"gpt-4o-mini-2024-07-18","service_tier":"default","system_fingerprint":"fp_0123456789","#,
@@ -21,7 +21,7 @@ const OPENAI_CHAT: &str = concat!(
     "\n\n"
 );
 
-/// The same, of the responses API, 248 bytes.
+/// A chunk of OpenAI's responses API, 248 bytes.
 const OPENAI_RESPONSES: &str = concat!(
     "event: response.output_text.delta\n",
     r#"data: {"type":"response.output_text.delta","sequence_number":17,"item_id":"msg_0123456789abcdef0123456789abcdef","#,
@@ -29,14 +29,14 @@ const OPENAI_RESPONSES: &str = concat!(
     "\n\n"
 );
 
-/// As Anthropic sends it, 121 bytes.
+/// A chunk of Anthropic's messages API, 121 bytes.
 const ANTHROPIC_MESSAGES: &str = concat!(
     "event: content_block_delta\n",
     r#"data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":" token"}}"#,
     "\n\n"
 );
 
-/// What comes before the text, without which it has no place.
+/// The events that Anthropic's API sends before the first text.
 const ANTHROPIC_START: &str = concat!(
     r#"data: {"type":"message_start","message":{"id":"m","model":"c","content":[],"usage":{"input_tokens":1}}}"#,
     "\n\n",

@@ -1,5 +1,5 @@
-//! What the journal costs a chat: its start and its end encoded, as they have to be for the broker anyway, and the same with the
-//! log: numbered, checksummed, written, handed to the relay, released.
+//! Benchmark of the journal: the cost per chat of encoding the start and the end, which the broker needs in any case,
+//! and of encoding and recording: numbering, checksums, writing, handing to the relay, releasing.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use divan::counter::ItemsCount;
 use gateway::journal::{DurabilityLevel, Journal, JournalSettings, TailRead};
 use shared::event::{Event, EventKind};
 
-/// As in the gateway itself.
+/// The same allocator as in the gateway.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How many chats an iteration is; then the relay says how far it has come.
+/// The number of chats in an iteration. The relay reports the checkpoint once per iteration.
 const CHATS: u64 = 100;
 
 const STARTED: &str = include_str!("../../shared/tests/published/fixtures/stenograph.ChatStarted.v1/whole.json");
@@ -24,11 +24,11 @@ fn main() {
     divan::main();
 }
 
-/// The start and the end of a chat, the end with an answer of a few hundred words.
+/// Returns the start and the end of a chat, with an answer of 200 words.
 fn chat() -> [Event; 2] {
     let read = |kind, published: &str| {
-        let published: serde_json::Value = serde_json::from_str(published).expect("a fixture");
-        Event::decode(kind, published["payload"].to_string().as_bytes()).expect("an event")
+        let published: serde_json::Value = serde_json::from_str(published).expect("the fixture is JSON");
+        Event::decode(kind, published["payload"].to_string().as_bytes()).expect("the payload is an event")
     };
     let mut completed = read(EventKind::MessageCompleted, COMPLETED);
     if let Event::MessageCompleted(completed) = &mut completed {
@@ -42,7 +42,7 @@ fn encoding_alone(bencher: Bencher<'_, '_>) {
     let chat = chat();
     bencher.counter(ItemsCount::new(CHATS)).bench_local(|| {
         for event in std::iter::repeat_n(&chat, usize::try_from(CHATS).unwrap_or(0)).flatten() {
-            black_box((shared::envelope::rfc3339_time(event), event.encode().expect("an event")));
+            black_box((shared::envelope::rfc3339_time(event), event.encode().expect("the event is encodable")));
         }
     });
 }
@@ -50,7 +50,7 @@ fn encoding_alone(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn encoding_and_recording(bencher: Bencher<'_, '_>) {
     let chat = chat();
-    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory");
     let settings = JournalSettings {
         directory: directory.path().to_owned(),
         level: DurabilityLevel::Journal,
@@ -58,10 +58,10 @@ fn encoding_and_recording(bencher: Bencher<'_, '_>) {
         max_bytes: 1 << 30,
         retention: Duration::ZERO,
     };
-    let journal = Journal::open(settings, "bench", Arc::default(), Arc::default()).expect("a journal");
-    let consumer = journal.consumer().expect("it is on");
+    let journal = Journal::open(settings, "bench", Arc::default(), Arc::default()).expect("an open journal");
+    let consumer = journal.consumer().expect("recording is enabled");
     let mut cursor = consumer.cursor_from(0);
-    // From here on the relay keeps up.
+    // From here on, the relay keeps up, and takes entries from memory.
     while consumer.read(&mut cursor, 64, 1 << 20).is_some() {}
     bencher.counter(ItemsCount::new(CHATS)).bench_local(|| {
         for _ in 0..CHATS {

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Coverage-guided fuzzing (libFuzzer) of what reads answers, with the stable compiler. Needs a C++ compiler.
+# Runs coverage-guided fuzzing (libFuzzer) of the response parsers with the stable Rust compiler. Needs a C++ compiler.
 #
-#   gateway/fuzz/run.sh TARGET [SECONDS]    sse, openai_chat, openai_responses or anthropic_messages; 600 seconds unless told otherwise
+#   gateway/fuzz/run.sh TARGET [SECONDS]    sse, openai_chat, openai_responses or anthropic_messages; 600 seconds by default
 #
-# What it learns stays in gateway/fuzz/corpus/, and an input that fails in artifacts/ beside it: `gateway/fuzz/run.sh TARGET FILE` tries that again.
+# Inputs that reach new code are kept in gateway/fuzz/corpus/, failing inputs in gateway/fuzz/artifacts/. To run a failing
+# input again: gateway/fuzz/run.sh TARGET FILE
 set -euo pipefail
 
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 target=${1:?run.sh: expected sse, openai_chat, openai_responses or anthropic_messages}
 host=$(rustc -vV | sed -n 's/^host: //p')
 passes="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters"
-# With a target named, what runs while building is built without all that.
+# With --target, build scripts and procedural macros are built without the instrumentation.
 RUSTFLAGS="$passes -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares" \
     cargo build --locked --release --target "$host" --bin "$target"
 program=target/$host/release/$target

@@ -1,4 +1,4 @@
-//! The process: everything made from the configuration, wired together, run, and stopped in order.
+//! The gateway process: builds all parts from the configuration, connects the parts, runs them, and stops them in order.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -21,27 +21,33 @@ use crate::server::routes;
 use crate::upstream::registry;
 use crate::{idempotency, metrics, recorder_api, server};
 
-/// How long the relay may take to empty the journal when everything else has stopped. What is left stays on the disk.
+/// The maximum time for the relay to empty the journal after all other parts have stopped. Events that remain stay in the
+/// journal on disk, and are published after the next start. While the broker is disconnected, the relay gets no time at
+/// all.
 const RELAY_DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long the estimates of usage that are under way may take when everything else has stopped.
+/// The maximum time that a stopping gateway waits for running usage estimates, after the last answer has ended.
 const ESTIMATES_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long a start may take to become durable before the chat is refused. Nobody waits that long for a disk that works.
+/// The maximum time for a chat's start to become durable. The chat is refused after that. A working disk needs far less
+/// time.
 const START_DEADLINE: Duration = Duration::from_secs(15);
 
-/// How much longer than the longest answer a chat is believed to be under way, if nobody says how it ended.
+/// The margin on top of the total answer timeout. A chat older than both together, without a recorded end, counts as
+/// abandoned, and a new chat can claim the same idempotency key.
 const ABANDONED_MARGIN: Duration = Duration::from_secs(60);
 
-/// How often unused connections to the upstream are looked through.
+/// The interval between two passes that close unused upstream connections.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Runs the gateway until it is asked to stop.
+/// Runs the gateway until a termination signal arrives.
+///
+/// Returns an error if the gateway cannot start, or if the relay or the lease renewer stops while the gateway is running.
 pub fn run(config: Config) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
 }
 
-/// Checks what [`run`] would need of files: the keys and the routes. Returns what was found, in words.
+/// Checks the files that [`run`] needs: the token keys and the routes file. Returns a summary for the terminal.
 pub fn check(config: &Config) -> anyhow::Result<String> {
     key_refresh::read_keys(&config.token_keys.file)?;
     let upstreams = registry::UpstreamRegistry::new(config.upstreams.clone())?;
@@ -77,11 +83,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let max_chat_duration = limits.total_timeout + ABANDONED_MARGIN;
     let idempotency_keys = Arc::new(idempotency::IdempotencyKeys::new(&nats_url, &instance, max_chat_duration));
     let drains = disconnect::Drains::new(disconnect_policy.max_drains);
-    // The journal first: a second process on the same directory must not take the lease of the first.
+    // The journal is opened before the lease is taken: a second process on the same directory fails here, and does not take
+    // the lease of the first process.
     let (journal, mut relay) = open_journal(journal, &instance, &broker_health, &metrics).await?;
     let lease = if journal.is_enabled() {
         let started = lease::LeaseRenewer::start(&nats_url, &instance).await;
-        Some(started.context("NATS_URL: the broker could not be connected to")?)
+        Some(started.context("NATS_URL: cannot connect to the broker to take the lease")?)
     } else {
         None
     };
@@ -111,7 +118,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         metrics: Arc::clone(&metrics),
     });
     let listener =
-        TcpListener::bind(listen).await.with_context(|| format!("GATEWAY_LISTEN {listen} is not to be had"))?;
+        TcpListener::bind(listen).await.with_context(|| format!("GATEWAY_LISTEN: cannot listen on {listen}"))?;
     tracing::info!(address = %listener.local_addr()?, instance = recording.instance, "listening");
 
     let lease = tokio::spawn(async move {
@@ -126,12 +133,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         tokio::select! {
             requested = shared::shutdown::requested() => match requested {
                 Ok(()) => tracing::info!("stopping: running chats finish first"),
-                Err(error) => tracing::error!(%error, "signals cannot be received; stopping"),
+                Err(error) => tracing::error!(%error, "cannot receive termination signals: stopping"),
             },
             () = close_unused_connections(&upstreams) => {}
             () = key_refresh::follow_keys(token_keys, http.clone(), Arc::clone(&auth)) => {}
             () = key_refresh::follow_issuer(issuer, http, auth) => {}
-            error = reload_on_hangup(&upstreams) => tracing::error!(%error, "signals cannot be received; stopping"),
+            error = reload_on_hangup(&upstreams) => tracing::error!(%error, "cannot receive SIGHUP: stopping"),
         }
         stopped_at.get_or_init(Instant::now);
     };
@@ -139,16 +146,16 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let serving = server::serve(listener, router, &limits, &metrics, stop, on_deadline);
     let cut_off = tokio::select! {
         cut_off = serving => cut_off,
-        failure = relay_failure(&mut relay) => anyhow::bail!("the relay stopped: {failure}"),
-        failure = lease => anyhow::bail!("the lease's renewer stopped: {failure:?}"),
+        failure = relay_failure(&mut relay) => anyhow::bail!("the relay stopped, no event reaches the broker: {failure}"),
+        failure = lease => anyhow::bail!("the lease renewer stopped: {failure:?}"),
     };
     if cut_off > 0 {
-        tracing::warn!(cut_off, "the deadline is over: connections were cut off");
+        tracing::warn!(cut_off, "GATEWAY_SHUTDOWN_DEADLINE is over: open connections were closed");
     }
-    // Answers that are read on have what is left of the deadline.
+    // Drains, which read answers whose clients have left, get the rest of the shutdown deadline.
     let left = limits.shutdown_deadline.saturating_sub(stopped_at.get().map(Instant::elapsed).unwrap_or_default());
     drains.finish(left).await;
-    // Ends whose usage is being estimated are still on their way to the journal.
+    // Terminal events whose usage is still being estimated have not reached the journal yet.
     let _ = tokio::time::timeout(ESTIMATES_DEADLINE, recording.estimates.acquire()).await;
     journal.close();
     if let Some(mut relay) = relay {
@@ -158,7 +165,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             Err(_) => {
                 relay.abort();
                 let waiting = metrics.journal_waiting.get();
-                tracing::warn!(waiting, "the broker has not taken everything; the rest goes to it at the next start");
+                tracing::warn!(
+                    waiting,
+                    "the journal is not empty: the remaining events are published after the next start"
+                );
             }
         }
     }
@@ -176,22 +186,23 @@ async fn open_journal(
     metrics: &Arc<metrics::Metrics>,
 ) -> anyhow::Result<(Journal, Option<RelayTask>)> {
     let Some(settings) = config.journal else {
-        tracing::warn!("GATEWAY_RECORDING is off: nothing is recorded");
+        tracing::warn!("GATEWAY_RECORDING is off: chats are not recorded");
         return Ok((Journal::disabled(instance), None));
     };
     let (broker_health, metrics) = (Arc::clone(broker_health), Arc::clone(metrics));
     let (name, health, journal_metrics) = (instance.to_owned(), Arc::clone(&broker_health), Arc::clone(&metrics));
     let opened = tokio::task::spawn_blocking(move || Journal::open(settings, &name, health, journal_metrics)).await?;
-    let journal = opened.context("GATEWAY_DATA_DIR: the journal could not be opened")?;
+    let journal = opened.context("GATEWAY_DATA_DIR: cannot open the journal")?;
     let client = broker::connect(&config.nats_url, instance, Arc::clone(&broker_health))
         .await
-        .context("NATS_URL: the broker cannot be connected to")?;
+        .context("NATS_URL: cannot connect to the broker")?;
     let relay =
         journal.consumer().map(|consumer| tokio::spawn(Relay::new(client, consumer, broker_health, metrics).run()));
     Ok((journal, relay))
 }
 
-/// Resolves, with the reason, if the relay stops while it is still needed: without it nothing is recorded.
+/// Resolves with the reason when the relay stops although the gateway is running. The gateway must then stop too, because
+/// events no longer reach the broker. Never resolves if recording is off.
 async fn relay_failure(relay: &mut Option<RelayTask>) -> String {
     match relay {
         Some(relay) => match relay.await {
@@ -211,8 +222,8 @@ async fn close_unused_connections(upstreams: &registry::UpstreamRegistry) {
     }
 }
 
-/// Reads the routes file again whenever SIGHUP asks for it. What runs is not disturbed. Returns only if signals cannot be
-/// received.
+/// Reloads the routes file at each SIGHUP. Running chats keep the routes that they started with. Returns only if SIGHUP
+/// cannot be received.
 async fn reload_on_hangup(upstreams: &registry::UpstreamRegistry) -> std::io::Error {
     let mut hangup = match signal(SignalKind::hangup()) {
         Ok(hangup) => hangup,
@@ -220,21 +231,21 @@ async fn reload_on_hangup(upstreams: &registry::UpstreamRegistry) -> std::io::Er
     };
     while hangup.recv().await.is_some() {
         let Some(file) = upstreams.file() else {
-            tracing::info!("there is no routes file to be read again: GATEWAY_ROUTES_FILE is not set");
+            tracing::info!("SIGHUP ignored: GATEWAY_ROUTES_FILE is not set, so there is no routes file to reload");
             continue;
         };
-        // A file of at most a megabyte: quicker than it takes to hand it to another thread.
+        // The file has at most 1 MiB: reading here takes less time than handing the work to another thread.
         match upstreams.reload() {
             Ok(registry::ReloadSummary { routes, upstreams, kept }) => {
-                tracing::info!(file = %file.display(), routes, upstreams, kept, "the routes are in force");
+                tracing::info!(file = %file.display(), routes, upstreams, kept, "reloaded: the routes are in force");
             }
             Err(error) => {
                 tracing::error!(
                     error = format!("{error:#}"),
-                    "the routes file is not good: the routes stay as they were"
+                    "cannot reload the routes file: the previous routes stay in force"
                 );
             }
         }
     }
-    std::io::Error::other("the signal's stream ended")
+    std::io::Error::other("the stream of SIGHUP signals ended")
 }

@@ -1,4 +1,5 @@
-//! Who asks, proven: a session token, checked with public keys alone. No lookup, so no outage elsewhere can refuse anyone.
+//! Authentication: finds a request's session token and checks the token with public keys alone. Without any lookup, no
+//! outage of another service can refuse a caller.
 
 pub mod key_refresh;
 
@@ -13,21 +14,21 @@ use shared::issuer::Issuer;
 use shared::token::{Claims, TokenError, Verifier};
 use time::OffsetDateTime;
 
-/// The cookie that carries a session token for pages.
+/// The name of the cookie that carries the session token of the web pages.
 pub const SESSION_COOKIE: &str = "stenograph_session";
 
-/// Checking a signature costs about 50 µs, more than everything else that a chat costs. So tokens that were good are
-/// remembered until they expire; this many.
+/// The maximum number of verified tokens to cache, each until its expiry. Checking a signature takes about 50 µs, more
+/// than all other work of the gateway for a chat.
 const MAX_VERIFIED_TOKENS: usize = 10_000;
 
-/// A proven caller.
+/// The authenticated caller of a request.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The user.
+    /// The user named in the token.
     pub user: UserId,
 }
 
-/// A page of another origin acts with this one's cookies.
+/// A page of another origin has sent a request with the user's cookies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a request with cookies that changes something has to come from this origin: a proxy in front has to pass Host on, and \
@@ -35,25 +36,29 @@ pub struct Caller {
 )]
 pub struct CrossOrigin;
 
-/// Cookies come along with whatever any page makes a browser send. SameSite keeps them from most of it; this from the rest:
-/// a request without a token of its own that changes something comes from this origin, or from one that is let in.
+/// Refuses requests that a page of another origin may have sent with the user's cookies.
+///
+/// A browser adds cookies to requests of any page. The SameSite attribute of the cookies prevents most such requests,
+/// and `check_origin` prevents the rest: a request that changes something and has an `Origin` header and cookies, but
+/// no token in a header, must come from the gateway's own origin or from an origin in `allowed`.
 pub fn check_origin(method: &Method, headers: &HeaderMap, allowed: &[HeaderValue]) -> Result<(), CrossOrigin> {
     let has_token = headers.contains_key(AUTHORIZATION) || headers.contains_key("x-api-key");
     if method.is_safe() || has_token || !headers.contains_key(COOKIE) {
         return Ok(());
     }
     let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
-    // A browser says this itself, and lets no page say it. It knows what it asked for; `Host` is what a proxy made of that.
+    // The browser sets this header and lets no page set it. The browser knows the requested origin, whereas a proxy may
+    // have changed `Host`.
     if headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin") {
         return Ok(());
     }
     if is_own_origin(origin, headers) || allowed.contains(origin) { Ok(()) } else { Err(CrossOrigin) }
 }
 
-/// Why there is no caller.
+/// Reasons for which a request has no caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unauthenticated {
-    /// No token was sent.
+    /// The request carries no token.
     #[error("no token: expected `Authorization: Bearer <token>` or `x-api-key: <token>`")]
     Missing,
     /// The token was not accepted.
@@ -61,28 +66,28 @@ pub enum Unauthenticated {
     Token(#[from] TokenError),
 }
 
-/// Checks callers.
+/// Checks the tokens of requests, and caches the result for valid tokens.
 #[derive(Debug)]
 pub struct Authenticator {
     verifier: RwLock<Arc<Verifier>>,
-    /// An identity provider outside, whose users are let in too.
+    /// The external identity provider whose users are accepted too, if configured.
     issuer: Option<Arc<Issuer>>,
     verified_tokens: Mutex<HashMap<String, Claims>>,
 }
 
 impl Authenticator {
-    /// Checks with these keys, and those of an identity provider outside, if there is one.
+    /// Creates an authenticator with Stenograph's own public keys and an optional external identity provider.
     pub fn new(verifier: Verifier, issuer: Option<Arc<Issuer>>) -> Self {
         Self { verifier: RwLock::new(Arc::new(verifier)), issuer, verified_tokens: Mutex::default() }
     }
 
-    /// Checks with other keys from now on. What was good with the old ones is looked at again.
+    /// Replaces Stenograph's own public keys. Every token is checked again with the new keys.
     pub fn replace_verifier(&self, verifier: Verifier) {
         *self.verifier.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(verifier);
         self.clear_verified_tokens();
     }
 
-    /// Looks at every token again from now on.
+    /// Clears the cache of verified tokens, so that every token is checked again.
     pub fn clear_verified_tokens(&self) {
         self.verified_tokens().clear();
     }
@@ -95,8 +100,8 @@ impl Authenticator {
         Arc::clone(&self.verifier.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Who sent these headers: the `Authorization` header goes before `x-api-key`, where Anthropic's clients put their key,
-    /// and that before the cookie.
+    /// Returns the caller, from the token in the headers. The `Authorization` header takes precedence over `x-api-key`,
+    /// in which Anthropic's clients send their key, and `x-api-key` over the cookie.
     pub fn caller(&self, headers: &HeaderMap) -> Result<Caller, Unauthenticated> {
         let token = bearer_token(headers)
             .or_else(|| api_key(headers))
@@ -164,7 +169,7 @@ mod tests {
         let is_let_in = |method: Method, headers| check_origin(&method, &headers, &allowed).is_ok();
         assert!(is_let_in(Method::POST, request("https://chat.example.org", false)));
         assert!(is_let_in(Method::POST, request("https://other.example.org", false)));
-        assert!(is_let_in(Method::POST, headers("cookie", "a=b")), "no browser");
+        assert!(is_let_in(Method::POST, headers("cookie", "a=b")), "a request without an origin comes from no browser");
         assert!(is_let_in(Method::POST, request("https://evil.example.org", true)));
         assert!(is_let_in(Method::GET, request("https://evil.example.org", false)));
         let mut behind_a_proxy = request("https://chat.example.org", false);

@@ -1,4 +1,5 @@
-//! The pipeline: one chat from its request to the answer's body. It reads like the flow in ARCHITECTURE.md.
+//! The chat pipeline: one chat from the client's request to the body of the response. [`ChatPipeline::serve`] has the steps
+//! of the flow in ARCHITECTURE.md, in the same order.
 
 pub mod disconnect;
 pub mod ended_chat;
@@ -46,34 +47,34 @@ use crate::upstream::dispatch::{Candidates, OutgoingRequest, UpstreamResponse, U
 use crate::upstream::error::UpstreamError;
 use crate::upstream::registry::{RoutingSnapshot, UpstreamRegistry};
 
-/// The largest error body that is read where it cannot be passed on.
+/// The maximum size of an upstream's error body that is read for the record when the client must not get the response.
 const MAX_ERROR_BYTES: usize = 64 << 10;
 
-/// What serves chats.
+/// The chat pipeline of the gateway, shared by all requests.
 #[derive(Debug)]
 pub struct ChatPipeline {
-    /// How they are put on the record.
+    /// The journal, metrics and background tasks that record chats.
     pub recording: Arc<Recording>,
-    /// Who answers.
+    /// The routes and upstreams, replaced when the routes file is reloaded.
     pub upstreams: Arc<UpstreamRegistry>,
-    /// How conversation ids are made and checked.
+    /// The keys that make and verify conversation ids.
     pub conversations: ConversationKeys,
-    /// The bounds.
+    /// The limits on size, number and duration of requests and answers.
     pub limits: Limits,
-    /// How long a start may take to become durable.
+    /// The maximum time for an event to become durable before the request is refused with 503.
     pub start_timeout: std::time::Duration,
-    /// A place for each chat that may run at once.
+    /// One permit for each chat that may run at once (`GATEWAY_MAX_CHATS`).
     pub permits: Arc<Semaphore>,
-    /// What happens when clients leave.
+    /// The deployment's policy for answers whose clients disconnect.
     pub disconnect_policy: DisconnectPolicy,
-    /// Which chats idempotency keys belong to.
+    /// The idempotency keys, and the chats that hold the keys.
     pub keys: Arc<IdempotencyKeys>,
 }
 
-/// A chat on its way to an upstream.
+/// An admitted chat: the start has been handed to the journal, and the request has not been sent to an upstream yet.
 struct AdmittedChat {
     snapshot: Arc<RoutingSnapshot>,
-    /// The place of its route.
+    /// The index of the chat's route in the routing table.
     route_index: usize,
     request: ChatRequest,
     path: &'static str,
@@ -85,7 +86,11 @@ struct AdmittedChat {
 }
 
 impl ChatPipeline {
-    /// Serves one chat.
+    /// Serves one chat: parses the request, finds route, conversation and idempotency key, records the start, and calls the
+    /// upstream.
+    ///
+    /// An `Err` means that the chat was refused and no upstream was called. Later failures become an error response, and
+    /// are recorded as the chat's end.
     pub async fn serve(
         self: &Arc<Self>,
         caller: Caller,
@@ -135,7 +140,7 @@ impl ChatPipeline {
         };
         Ok(match on_disconnect {
             OnDisconnect::Cancel => Box::pin(self.run(admitted)).await,
-            // In a task of its own, it goes on if the client leaves before there is an answer to go on with.
+            // Runs in a separate task, so that the call continues if the client leaves before the answer begins.
             OnDisconnect::Drain(_) => {
                 let (this, drains) = (Arc::clone(self), self.recording.drains.clone());
                 let running = async move {
@@ -150,7 +155,8 @@ impl ChatPipeline {
         })
     }
 
-    /// From the upstream's call to the answer's first byte.
+    /// Sends the request to the upstream while the start is being written to the journal. Returns the response as soon as
+    /// the head of the upstream's answer has arrived and the start is written.
     async fn run(&self, admitted: AdmittedChat) -> Response {
         let AdmittedChat { snapshot, route_index, request, path, headers, response_ids, ui_stream, mut chat, started } =
             admitted;
@@ -158,7 +164,8 @@ impl ChatPipeline {
             method: &Method::POST,
             path,
             headers: &headers,
-            // Where nothing is recorded, nothing is read either, so that what was asked for could not be taken out again.
+            // Without recording, answers are not parsed, so a usage chunk that the gateway asked for could not be removed
+            // again.
             may_add_usage_option: request.added_usage_option && self.recording.journal.is_enabled(),
             body: &|upstream, usage_option| upstream_body(&request, usage_option, upstream),
         };
@@ -167,7 +174,7 @@ impl ChatPipeline {
                 let sending = candidates.send(&outgoing, &self.recording.metrics, &mut chat.attempts);
                 tokio::join!(self.wait_until_written(started), sending)
             }
-            // Looked for before the chat was admitted.
+            // Unreachable: `serve` has checked that an upstream of the route supports the dialect.
             None => (self.wait_until_written(started).await, Err(UpstreamError::ConnectTimeout)),
         };
         let mut response = match (started, answer) {
@@ -189,7 +196,8 @@ impl ChatPipeline {
         response
     }
 
-    /// Claims the idempotency key that the request brings, if it does; or says whose it is. Also what is to be noted of that.
+    /// Claims the idempotency key of the request, if the request has one. Returns the claim, and a note for the record if
+    /// the key could not be checked with the other gateways. An error names the chat that holds the key already.
     async fn claim(
         &self,
         user: &UserId,
@@ -199,7 +207,7 @@ impl ChatPipeline {
     ) -> Result<(Option<Claim>, Option<&'static str>), ApiError> {
         let Some(key) = idempotency::key_from_headers(headers)? else { return Ok((None, None)) };
         let fingerprint = idempotency::fingerprint(body);
-        // In a place of its own: most chats bring no key.
+        // Boxed: most chats bring no key, and should not carry this future.
         match Box::pin(self.keys.claim(idempotency::KeyHash::new(user, key), ids, fingerprint)).await {
             Ok((claim, note)) => Ok((Some(claim), note)),
             Err(taken) if taken.fingerprint != fingerprint => Err(ApiError::idempotency_key_reused(&taken)),
@@ -207,7 +215,8 @@ impl ChatPipeline {
         }
     }
 
-    /// The conversation that a chat belongs to, how it came by it, and the client's own name for it.
+    /// Returns the conversation of a chat, the origin of the conversation id, and the client's own thread name if the id is
+    /// derived from a thread name.
     fn resolve_conversation(
         &self,
         caller: &Caller,
@@ -225,7 +234,7 @@ impl ChatPipeline {
         };
         match verify(thread) {
             Some(id) => Ok((id, ConversationOrigin::Given, None)),
-            // It looks like one of ours, so it is not a name of the client's own making.
+            // The name has the form of a conversation id, so the name is an id that was not made for this user.
             None if thread_id::looks_like_conversation_id(thread) => Err(ApiError::no_such_conversation()),
             None => {
                 let id = self.conversations.derive(&caller.user, thread);
@@ -234,8 +243,9 @@ impl ChatPipeline {
         }
     }
 
-    /// Waits until a start survives this process, within reason: then the answer may begin. What more is asked of it is
-    /// returned, for the end to wait for.
+    /// Waits until the start is written to the journal: from then on the start survives a crash of the process, and the
+    /// answer may begin. Returns the start if the configured durability asks for more than the write; the chat's end waits
+    /// for the rest. A start that is not written yet is waited for like in [`Self::wait_until_durable`].
     async fn wait_until_written(&self, started: Recorded) -> Result<Option<Recorded>, ApiError> {
         if started.is_written() {
             return Ok(Some(started));
@@ -243,7 +253,8 @@ impl ChatPipeline {
         self.wait_until_durable(started).await.map(|()| None)
     }
 
-    /// Waits for an event to become durable, within reason.
+    /// Waits for an event to become durable, at most for `start_timeout`. Returns 503 if the time is over or the event
+    /// cannot be recorded.
     pub async fn wait_until_durable(&self, recorded: Recorded) -> Result<(), ApiError> {
         match timeout(self.start_timeout, recorded).await {
             Ok(Ok(_)) => Ok(()),
@@ -259,7 +270,7 @@ impl ChatPipeline {
         answered: UpstreamResponse,
     ) -> Result<Response, ApiError> {
         if let Some(replacement) = ApiError::replacing_status(answered.response.status()) {
-            // In a place of its own, as few answers come to this.
+            // Boxed: this path is rare, and its future is large.
             return Err(Box::pin(self.fail_withheld(chat, answered, replacement)).await);
         }
         let UpstreamResponse { upstream, response: answer, usage_option } = answered;
@@ -281,7 +292,7 @@ impl ChatPipeline {
         if tap.may_remove_bytes() {
             headers.remove(CONTENT_LENGTH);
         }
-        // An error is the same to every client.
+        // Only answers are translated for the UI message stream. Every client gets error bodies as the upstream sent them.
         if let Some(ui) = ui_stream.filter(|_| expected == ExpectedBody::Answer) {
             tap = tap.with_ui_stream(ui);
             headers = headers::for_ui_stream(headers);
@@ -302,7 +313,7 @@ impl ChatPipeline {
         Ok(response)
     }
 
-    /// Nobody answered.
+    /// Ends a chat that got no response from any upstream. Returns the error for the client.
     async fn fail_unanswered(&self, mut chat: OpenChat, failure: &UpstreamError) -> Result<Response, ApiError> {
         let error = ChatError::new(failure.code(), &failure.to_string());
         let ended = end_failed(&mut chat, FailureStage::UpstreamConnect, error);
@@ -310,8 +321,9 @@ impl ChatPipeline {
         Err(failure.into())
     }
 
-    /// The upstream's response is none of the client's business, which is told this instead: the response may repeat part of
-    /// the gateway's own key, or lead past the gateway. It goes no further than the record.
+    /// Ends a chat whose upstream response must not reach the client: the response may repeat part of the gateway's own
+    /// key, or redirect the client past the gateway. The error body is recorded with the key redacted. Returns
+    /// `replacement`, the error for the client.
     async fn fail_withheld(&self, mut chat: OpenChat, answered: UpstreamResponse, replacement: ApiError) -> ApiError {
         let UpstreamResponse { upstream, response: answer, .. } = answered;
         chat.set_upstream(upstream.name());
@@ -326,7 +338,8 @@ impl ChatPipeline {
     }
 }
 
-/// Reads the request. A frontend may speak the AI SDK's language, and one that names no model gets the deployment's.
+/// Parses the request. On the frontend route, the body may also have the AI SDK's format, and a request without a model
+/// gets the default model.
 fn parse(
     body: &Bytes,
     surface: ApiSurface,
@@ -351,7 +364,7 @@ fn parse(
     Ok((request, ui))
 }
 
-/// The body as this upstream is to get it.
+/// Returns the body for one upstream: with or without the usage option, and with the upstream's own name for the model.
 fn upstream_body(request: &ChatRequest, usage_option: UsageOption, upstream: &RouteUpstream) -> Bytes {
     let body = match usage_option {
         UsageOption::Added => request.upstream_body.clone(),

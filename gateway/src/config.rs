@@ -1,4 +1,5 @@
-//! Everything that can be set, read once at the start. `deploy/gateway.env` lists it for operators.
+//! The configuration of the gateway, read once at startup from the environment. `deploy/gateway.env` lists every setting
+//! for operators.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,46 +20,49 @@ use crate::request::conversation_id::{ConversationKeys, EXPECTED_KEYS};
 use crate::routing::{KeyHeader, OnDisconnect, UpstreamSettings};
 use crate::upstream::registry::TableSource;
 
-/// The gateway's configuration.
+/// The configuration of the gateway, in typed sections.
 #[derive(Debug)]
 pub struct Config {
-    /// Where to listen.
+    /// The address and port of the HTTP server: `GATEWAY_LISTEN`, by default 127.0.0.1:8080.
     pub listen: SocketAddr,
-    /// The name of this instance, as in events. Two instances must not share one.
+    /// The name of this instance in events, logs and the lease. Two running instances must not share a name.
     pub instance: String,
-    /// What to log.
+    /// The filter and the format of log lines: `LOG` and `LOG_FORMAT`.
     pub log: LogConfig,
-    /// How callers prove themselves.
+    /// The source of the public keys that verify session tokens.
     pub token_keys: TokenKeySource,
-    /// An identity provider outside, if its users are let in too.
+    /// The external identity provider whose tokens are accepted as well. `None` without `TOKEN_ISSUER`.
     pub token_issuer: Option<IssuerConfig>,
-    /// The keys behind conversation ids.
+    /// The secret keys that make and verify conversation ids: `CONVERSATION_KEYS`.
     pub conversation_keys: ConversationKeys,
-    /// Where events go.
+    /// The broker and the journal that record events.
     pub journal: JournalConfig,
-    /// Where answers come from.
+    /// The source of the routing table: a routes file, or the settings of a single provider.
     pub upstreams: TableSource,
-    /// Where the record is read, if anywhere.
+    /// The recorder's API, to which reads are forwarded. `None` without `RECORDER_URL`.
     pub recorder_api: Option<RecorderApiConfig>,
-    /// The bounds.
+    /// The limits on size, number and duration of requests and answers.
     pub limits: Limits,
-    /// What happens when clients leave.
+    /// The deployment's policy for answers whose clients disconnect.
     pub disconnect_policy: DisconnectPolicy,
-    /// The origins whose pages may call; every one if none is named, then without cookies.
+    /// The other origins whose pages may call, with cookies: `GATEWAY_CORS_ORIGINS`. If empty, pages of every origin may
+    /// call, but without cookies.
     pub cors_origins: Vec<http::HeaderValue>,
 }
 
-/// Where events go.
+/// The broker that receives events, and the local journal in front of the broker.
 #[derive(Debug)]
 pub struct JournalConfig {
-    /// The broker's address.
+    /// The URL of the NATS server: `NATS_URL`, by default nats://127.0.0.1:4222.
     pub nats_url: String,
-    /// How the journal is kept. `None` only to measure what recording costs.
+    /// The settings of the journal. `None` with `GATEWAY_RECORDING=off`, which exists only for measuring the cost of
+    /// recording.
     pub journal: Option<JournalSettings>,
 }
 
 impl Config {
-    /// Reads the environment.
+    /// Reads all settings. Returns an error that names the variable which is missing, malformed or unknown, and the value
+    /// that was expected.
     pub fn read(env: &Environment) -> Result<Self, ConfigError> {
         let keys = env
             .secret("CONVERSATION_KEYS")
@@ -93,7 +97,7 @@ impl Config {
             disconnect_policy: disconnect_policy(env)?,
             cors_origins: cors_origins(env)?,
         };
-        // `.local/env` tells scripts where the gateway is; it is no setting, but no mistake either.
+        // `.local/env` tells scripts the gateway's URL. The variable is not a setting, but must not be refused as unknown.
         let _ = env.text("GATEWAY_URL");
         env.refuse_unknown(&["GATEWAY_"])?;
         Ok(config)
@@ -125,14 +129,15 @@ impl JournalConfig {
         let directory = match directory {
             Some(directory) => directory.join("journal"),
             None if !is_recorded => return Ok(Self { nats_url, journal: None }),
-            None => PathBuf::from(env.required("GATEWAY_DATA_DIR", "a directory of this instance's own")?),
+            None => PathBuf::from(env.required("GATEWAY_DATA_DIR", "a directory that no other instance uses")?),
         };
         let journal = JournalSettings { directory, level, acknowledgement_timeout, max_bytes, retention };
         Ok(Self { nats_url, journal: Some(journal).filter(|_| is_recorded) })
     }
 }
 
-/// The one provider of a deployment without a routes file; with one, the defaults of its timeouts.
+/// Reads the settings of the single provider of a deployment without a routes file. With a routes file, the timeouts are
+/// the defaults of the file's upstreams.
 fn provider(env: &Environment, limits: &Limits) -> Result<UpstreamSettings, ConfigError> {
     let expected = "an http or https URL such as https://api.openai.com/v1";
     let base_url: Uri = env.optional_or("LLM_BASE_URL", Uri::from_static("https://api.openai.com/v1"), expected)?;
@@ -174,7 +179,8 @@ fn disconnect_policy(env: &Environment) -> Result<DisconnectPolicy, ConfigError>
     Ok(DisconnectPolicy { default: otherwise, drain_for, max_drains: most })
 }
 
-/// The name of this instance: as set, else the host's and a random part, so that two on one host differ.
+/// Returns the name of this instance: `GATEWAY_INSTANCE`, or the host name with a random suffix, so that two instances on
+/// one host differ.
 fn instance(env: &Environment) -> Result<String, ConfigError> {
     let expected = "a name of 1 to 64 letters, digits, '-', '_' or '.'";
     let Some(name) = env.text("GATEWAY_INSTANCE") else {

@@ -1,5 +1,5 @@
-//! Errors as callers see them: every status is chosen here, in the shape that the route's clients read: OpenAI's, and
-//! Anthropic's on its own routes.
+//! HTTP error responses. Every error status of the gateway is chosen in this file. The body has the shape that the clients
+//! of the route expect: OpenAI's error object, or Anthropic's on Anthropic's routes.
 
 use axum::Json;
 use axum::body::Body;
@@ -17,20 +17,21 @@ use crate::request::InvalidRequest;
 use crate::upstream::dispatch::{is_key_refusal, is_withheld};
 use crate::upstream::error::UpstreamError;
 
-/// Where Anthropic's clients look for a request's id.
+/// The response header in which Anthropic's clients expect the request id.
 const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
-/// What a caller is told instead of an answer.
+/// An error response, sent to the client in place of an answer.
 #[derive(Clone, Debug)]
 pub struct ApiError {
-    /// The HTTP status.
+    /// The HTTP status of the response.
     pub status: StatusCode,
     kind: &'static str,
     code: Option<&'static str>,
     param: Option<&'static str>,
     message: String,
     retry_after: Option<u64>,
-    /// The chat that it is about, where it is another one than the request's, which there is none of.
+    /// The earlier chat that holds the request's idempotency key, with the conversation. Sent in the id headers of the
+    /// response. Set for idempotency conflicts only; such a request starts no chat.
     conflicting_chat: Option<Box<(ChatId, ConversationId)>>,
 }
 
@@ -44,124 +45,128 @@ impl ApiError {
         self
     }
 
-    /// There is no such route.
+    /// 404: the gateway has no route for the path.
     pub fn no_such_route() -> Self {
         Self::new(StatusCode::NOT_FOUND, "invalid_request_error", Some("unknown_url"), "no such route")
     }
 
-    /// There is, but not for this method.
+    /// 405: the route exists, but does not accept the method.
     pub fn method_not_allowed() -> Self {
         let message = "this route does not take this method";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", Some("method_not_allowed"), message)
     }
 
-    /// The body is no JSON by its own account.
+    /// 415: the `content-type` of the request body is not JSON.
     pub fn unsupported_media_type() -> Self {
         let message = "expected content-type: application/json";
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", Some("unsupported_media_type"), message)
     }
 
-    /// The body is too large.
+    /// 413: the request body is larger than `limit` bytes.
     pub fn body_too_large(limit: usize) -> Self {
         let message = format!("the request body is larger than {limit} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", Some("body_too_large"), message)
     }
 
-    /// The body broke off.
+    /// 400: the request body could not be read to the end.
     pub fn body_unreadable() -> Self {
         let message = "the request body could not be read";
         Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", Some("body_unreadable"), message)
     }
 
-    /// The body came too slowly.
+    /// 408: the request body did not arrive within the read timeout.
     pub fn body_timeout() -> Self {
         let message = "the request body took too long to arrive";
         Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", Some("body_timeout"), message)
     }
 
-    /// No conversation of this id was made for this user.
+    /// 404: the conversation id was not made for the calling user.
     pub fn no_such_conversation() -> Self {
         let message = "no such conversation";
         Self::new(StatusCode::NOT_FOUND, "invalid_request_error", Some("conversation_not_found"), message)
     }
 
-    /// No route answers for this model in this dialect.
+    /// 404: no route serves the model in the dialect of the request.
     pub fn model_not_found(model: &str) -> Self {
         let message = format!("the model {model:?} does not exist, or is not served here");
         let error = Self::new(StatusCode::NOT_FOUND, "invalid_request_error", Some("model_not_found"), message);
         Self { param: Some("model"), ..error }
     }
 
-    /// The answer could not be fetched here, so it would be paid for and never be on the record.
+    /// 400: the request asks for a background answer, to be fetched later. The gateway cannot fetch answers later, so the
+    /// answer would be paid for but never recorded.
     pub fn unsupported_background() -> Self {
-        let message = "background: not supported here: an answer that is made later could not be fetched";
+        let message = "background: not supported: the gateway has no route to fetch an answer later";
         let code = Some("unsupported_parameter");
         let error = Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", code, message);
         Self { param: Some("background"), ..error }
     }
 
-    /// The gateway stops, and this chat with it.
+    /// 503: the gateway stopped before the answer began. Clients may retry after 1 s.
     pub fn gateway_stopped() -> Self {
         let message = "the gateway was stopped before there was an answer; try again";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("gateway_stopped"), message).retry_after(1)
     }
 
-    /// The idempotency key belongs to a chat already, of the same request: nothing was begun.
+    /// 409: the idempotency key belongs to an earlier chat with the same request body. No new chat was started.
     pub fn idempotency_key_taken(taken: &KeyOwner) -> Self {
         let (code, state) = match taken.progress {
             Progress::UnderWay => ("idempotency_chat_under_way", "is under way"),
             Progress::Done => ("idempotency_chat_done", "is done"),
         };
         let message =
-            format!("this idempotency key belongs to chat {}, which {state}; nothing new was begun", taken.chat);
+            format!("this idempotency key belongs to chat {}, which {state}; no new chat was started", taken.chat);
         let error = Self::new(StatusCode::CONFLICT, "invalid_request_error", Some(code), message);
         Self { conflicting_chat: Some(Box::new((taken.chat, taken.conversation))), ..error }
     }
 
-    /// The idempotency key belongs to a chat of another request.
+    /// 422: the idempotency key belongs to an earlier chat with a different request body. No new chat was started.
     pub fn idempotency_key_reused(taken: &KeyOwner) -> Self {
-        let message = format!("this idempotency key belongs to chat {}, whose request was another one", taken.chat);
+        let message =
+            format!("this idempotency key belongs to chat {}, which had a different request body", taken.chat);
         let code = Some("idempotency_key_reused");
         let error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", code, message);
         Self { conflicting_chat: Some(Box::new((taken.chat, taken.conversation))), ..error }
     }
 
-    /// As many chats as may run do.
+    /// 503: the maximum number of concurrent chats is running. Clients may retry after 1 s.
     pub fn too_many_chats() -> Self {
-        let message = "the gateway is serving as many chats as it may; try again shortly";
+        let message = "the gateway is at its limit of concurrent chats; try again shortly";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("overloaded"), message).retry_after(1)
     }
 
-    /// Nothing new can be recorded, so nothing new is begun.
+    /// 503: the journal cannot record events, or an event did not become durable in time. Clients may retry after 2 s.
     pub fn journal_unavailable() -> Self {
         let message = "the chat could not be put on the record, so it was not begun; try again shortly";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("journal_unavailable"), message).retry_after(2)
     }
 
-    /// An answer that is passed on whole broke off, or is beyond all bounds.
+    /// 502: an upstream's answer that is forwarded in one piece broke off, took too long, or is too large.
     pub fn response_unreadable() -> Self {
         let message = "the upstream's answer could not be read";
         Self::new(StatusCode::BAD_GATEWAY, "upstream_error", Some("upstream_broken"), message)
     }
 
-    /// A page of another origin acts with this one's cookies.
+    /// 403: a page of an origin that is not allowed sent a request with the session cookie.
     pub fn cross_origin(error: CrossOrigin) -> Self {
         Self::new(StatusCode::FORBIDDEN, "permission_error", Some("cross_origin"), error.to_string())
     }
 
-    /// The recorder's API is down, or not there at all.
+    /// 503: the recorder's API is not configured, not reachable, or has too many requests waiting. Clients may retry after
+    /// 2 s.
     pub fn recorder_unavailable() -> Self {
-        let message = "the record cannot be read at the moment; chats are not concerned";
+        let message = "the record cannot be read at the moment; chats are not affected";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("recorder_unavailable"), message).retry_after(2)
     }
 
-    /// The upstream's list of models broke off, or is beyond all bounds.
+    /// 502: an upstream's model list broke off, took too long, or is too large.
     pub fn model_list_unreadable() -> Self {
         let message = "the upstream's list of models could not be read";
         Self::new(StatusCode::BAD_GATEWAY, "upstream_error", Some("upstream_broken"), message)
     }
 
-    /// What the client is told in place of an upstream's response of this status, where that is none of its business.
+    /// Returns the error that the client gets in place of an upstream response with this status. `None` if the response may
+    /// reach the client: see [`is_withheld`].
     pub fn replacing_status(status: StatusCode) -> Option<Self> {
         if !is_withheld(status) {
             return None;
@@ -169,14 +174,14 @@ impl ApiError {
         Some(if is_key_refusal(status) { Self::upstream_refused_key() } else { Self::upstream_redirected() })
     }
 
-    /// The upstream is somewhere else, as it says. A client that went there would leave the record, and might take its token
-    /// along.
+    /// 502: the upstream answered with a redirect. A client that followed the redirect would bypass the record, and might
+    /// send the session token to another host.
     pub fn upstream_redirected() -> Self {
-        let message = "the upstream answered with a redirect, which is not followed: its address here is wrong";
+        let message = "the upstream answered with a redirect, which is not followed: its configured address is wrong";
         Self::new(StatusCode::BAD_GATEWAY, "upstream_error", Some("upstream_redirected"), message)
     }
 
-    /// The upstream does not accept the gateway's own key. That is not the caller's fault, nor can they mend it.
+    /// 502: the upstream does not accept the gateway's own key. The caller is not at fault and cannot correct the key.
     pub fn upstream_refused_key() -> Self {
         let message = "the upstream refused the gateway's credentials";
         Self::new(StatusCode::BAD_GATEWAY, "upstream_error", Some("upstream_refused_credentials"), message)
@@ -236,19 +241,20 @@ impl IntoResponse for ApiError {
             let value = |id: String| HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static(""));
             response.headers_mut().insert(CHAT_ID, value(chat.to_string()));
             response.headers_mut().insert(CONVERSATION_ID, value(conversation.to_string()));
-            // Clients retry a conflict by themselves; it would only come to the same.
+            // Client libraries retry a 409 by default, and every retry would end in the same conflict.
             response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        // For whoever has to say it in another shape.
+        // Kept for `into_anthropic_shape`, which rewrites the body.
         response.extensions_mut().insert(self);
         response
     }
 }
 
-/// The response as Anthropic's clients read it.
+/// Rewrites an error response into the shape that Anthropic's clients expect, and repeats the request id in the header
+/// `request-id`. Bodies that are not an [`ApiError`] stay unchanged.
 pub fn into_anthropic_shape(mut response: Response) -> Response {
     let request_id = response.headers().get(REQUEST_ID).cloned();
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {

@@ -1,22 +1,22 @@
-//! Which headers pass, in either direction.
+//! Filters for headers, in both directions between client and upstream.
 //!
-//! Everything passes but what belongs to one connection (RFC 9110, 7.6.1), what proves the caller or the gateway, and what
-//! the gateway answers for itself.
+//! All headers pass except three kinds: hop-by-hop headers (RFC 9110, 7.6.1), credentials of the caller or of the
+//! gateway, and headers that the gateway sets itself.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-/// The chat's id.
+/// Response header with the chat's id.
 pub const CHAT_ID: HeaderName = HeaderName::from_static("x-chat-id");
-/// The conversation's id, to be sent back with the next chat of it.
+/// Response header with the conversation's id, which the client sends back with the next chat of the conversation.
 pub const CONVERSATION_ID: HeaderName = HeaderName::from_static("x-conversation-id");
-/// The request's id: the upstream's if it gave one, else the caller's, else the chat's.
+/// Response header with the request's id: the upstream's if present, else the caller's, else the chat's id.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const UI_MESSAGE_STREAM: HeaderName = HeaderName::from_static("x-vercel-ai-ui-message-stream");
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 const EVENT_STREAM: &[u8] = b"text/event-stream";
 
-/// Headers of one connection, never passed on.
+/// Headers that belong to a single connection. Never passed on.
 const HOP_BY_HOP: [&str; 9] = [
     "connection",
     "keep-alive",
@@ -29,8 +29,9 @@ const HOP_BY_HOP: [&str; 9] = [
     "upgrade",
 ];
 
-/// Request headers that stop here: credentials, what the gateway's own request has its own of, and what tells the upstream
-/// where a page was loaded from. Compression is not asked for, so that the tap reads what the client reads.
+/// Request headers that are not forwarded to the upstream: credentials, headers that the gateway's own request sets,
+/// and headers that tell from where a page was loaded. `accept-encoding` is replaced by `identity`, so that the tap can
+/// read the same bytes as the client.
 const STRIPPED_FROM_REQUESTS: [&str; 13] = [
     "accept-encoding",
     "api-key",
@@ -40,7 +41,7 @@ const STRIPPED_FROM_REQUESTS: [&str; 13] = [
     "expect",
     "forwarded",
     "host",
-    // It is the gateway's: an upstream that knew it too would take a retry for a repetition.
+    // Idempotency is checked by the gateway. An upstream with the same key would take a retry for a repetition.
     "idempotency-key",
     "origin",
     "referer",
@@ -48,12 +49,13 @@ const STRIPPED_FROM_REQUESTS: [&str; 13] = [
     "x-conversation-id",
 ];
 
-/// Response headers that stop here: the provider's cookies and challenges, what says how pages may use the provider's
-/// origin rather than ours, and what leads past the gateway.
+/// Response headers that are not forwarded to the client: cookies and authentication challenges of the provider,
+/// policies that would apply to the gateway's origin instead of the provider's, and addresses that lead around the
+/// gateway.
 const STRIPPED_FROM_RESPONSES: [&str; 6] =
     ["alt-svc", "location", "set-cookie", "strict-transport-security", "www-authenticate", "content-security-policy"];
 
-/// The caller's headers as the upstream gets them.
+/// Filters the caller's request headers for the upstream.
 pub fn for_upstream(headers: &HeaderMap) -> HeaderMap {
     let is_forwarded = |name: &str| {
         !HOP_BY_HOP.contains(&name)
@@ -67,7 +69,7 @@ pub fn for_upstream(headers: &HeaderMap) -> HeaderMap {
     forwarded
 }
 
-/// The upstream's headers as the client gets them.
+/// Filters the upstream's response headers for the client.
 pub fn for_client(mut headers: HeaderMap) -> HeaderMap {
     let is_stream = is_event_stream(&headers);
     let is_forwarded = |name: &str| {
@@ -80,7 +82,7 @@ pub fn for_client(mut headers: HeaderMap) -> HeaderMap {
         headers.remove(name);
     }
     if is_stream {
-        // Comments may be put in, and no proxy may collect them.
+        // The gateway may insert SSE comments, so the length can change, and proxies must not buffer the stream.
         headers.remove(header::CONTENT_LENGTH);
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
         headers.entry(X_ACCEL_BUFFERING).or_insert(HeaderValue::from_static("no"));
@@ -88,13 +90,13 @@ pub fn for_client(mut headers: HeaderMap) -> HeaderMap {
     headers
 }
 
-/// Whether these are the headers of an event stream.
+/// True if `content-type` is `text/event-stream`, with or without parameters.
 pub fn is_event_stream(headers: &HeaderMap) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.as_bytes().get(..EVENT_STREAM.len()));
     content_type.is_some_and(|content_type| content_type.eq_ignore_ascii_case(EVENT_STREAM))
 }
 
-/// The headers of an answer that is told as a UI message stream.
+/// Rewrites the headers of a response whose body is converted to a UI message stream.
 pub fn for_ui_stream(mut headers: HeaderMap) -> HeaderMap {
     headers.remove(header::CONTENT_LENGTH);
     headers.remove(header::CONTENT_ENCODING);
@@ -105,7 +107,7 @@ pub fn for_ui_stream(mut headers: HeaderMap) -> HeaderMap {
     headers
 }
 
-/// The headers that pass, without those that `Connection` names.
+/// The headers accepted by `is_forwarded`, without those named in `Connection`.
 fn filter(headers: &HeaderMap, is_forwarded: impl Fn(&str) -> bool) -> HeaderMap {
     let options = connection_options(headers);
     let mut forwarded = HeaderMap::with_capacity(headers.len());

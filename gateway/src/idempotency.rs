@@ -1,10 +1,11 @@
-//! `Idempotency-Key`: the same key from the same user within a window is the same chat, whichever gateway it comes to.
+//! Idempotency keys: requests of one user with the same `Idempotency-Key` within a time window are the same chat,
+//! whichever gateway receives the requests.
 //!
-//! Who brings a key claims it for their chat before anything else happens: in this process at once, and then in a bucket that
-//! all gateways share. If the key is taken, nothing is begun, and the caller is told whose it is. If the bucket cannot be
-//! asked in time the chat goes on with what this process knows, and its record says so.
+//! A request claims its key for a chat before any other work: first in the process, then in a bucket that all gateways
+//! share. If the key is taken, no chat is started, and the caller gets the owning chat's id. If the bucket does not
+//! answer in time, the chat continues with the keys known to the process, and a note in the chat's record says so.
 //!
-//! A chat that fails without an answer gives its key back: there is nothing to come back to.
+//! A chat that fails without an answer gives its key back, because there is no answer to return to.
 
 mod bucket;
 mod key;
@@ -22,41 +23,41 @@ use local::LocalKeys;
 
 pub use key::{KeyHash, KeyOwner, Progress};
 
-/// The header.
+/// The name of the request header with the key.
 pub const HEADER_NAME: &str = "idempotency-key";
 
-/// The longest key.
+/// The maximum length of a key, in bytes.
 const MAX_KEY_BYTES: usize = 255;
 
-/// How long the bucket may take to answer before a chat goes on without it.
+/// The maximum time to wait for the bucket before a chat continues without.
 const BUCKET_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The note on a chat whose key could only be checked in this process.
+/// The note on a chat whose key could only be checked within the process.
 pub const NOT_CHECKED_NOTE: &str = "idempotency_key_not_checked";
 
-/// The keys of all users.
+/// The claimed keys of all users.
 #[derive(Debug)]
 pub struct IdempotencyKeys {
     local: Mutex<LocalKeys>,
     bucket: Bucket,
 }
 
-/// A key, claimed for one chat.
+/// A key that is claimed for one chat.
 #[derive(Debug)]
 pub struct Claim {
     keys: Arc<IdempotencyKeys>,
     key_hash: KeyHash,
     owner: KeyOwner,
-    /// Where it stands in the bucket, if it does.
+    /// The revision of the key's entry in the bucket, or `None` if the bucket did not confirm the claim.
     revision: Option<u64>,
 }
 
-/// What is wrong with a key.
+/// The key's length or characters are not allowed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("idempotency-key: expected 1 to {MAX_KEY_BYTES} visible ascii characters")]
 pub struct MalformedKey;
 
-/// The key that a request brings, if it does.
+/// Returns the key from a request's headers, or `None` if the request has no key.
 pub fn key_from_headers(headers: &HeaderMap) -> Result<Option<&str>, MalformedKey> {
     let Some(value) = headers.get(HEADER_NAME) else { return Ok(None) };
     match value.to_str().map(str::trim) {
@@ -65,7 +66,7 @@ pub fn key_from_headers(headers: &HeaderMap) -> Result<Option<&str>, MalformedKe
     }
 }
 
-/// What tells one request from another: half a hash of its body.
+/// Returns half a SHA-256 hash of a request's body, to tell a repeated request from a different request.
 pub fn fingerprint(body: &[u8]) -> u128 {
     let hash: [u8; 32] = Sha256::digest(body).into();
     let mut half = [0; 16];
@@ -74,12 +75,14 @@ pub fn fingerprint(body: &[u8]) -> u128 {
 }
 
 impl IdempotencyKeys {
-    /// Keys that are kept in the bucket of this broker. A chat is never under way for longer than `max_chat_duration`.
+    /// Creates an empty set of keys, with the bucket of the broker at `nats_url`. A chat never takes longer than
+    /// `max_chat_duration`, so an older claim without an outcome is abandoned.
     pub fn new(nats_url: &str, instance: &str, max_chat_duration: Duration) -> Self {
         Self { local: Mutex::default(), bucket: Bucket::new(nats_url, instance, max_chat_duration) }
     }
 
-    /// Claims a key for a chat, or says whose it is.
+    /// Claims a key for a chat, or returns the chat that owns the key. The second value is a note for the chat's
+    /// record, if the bucket could not be checked.
     pub async fn claim(
         self: &Arc<Self>,
         key_hash: KeyHash,
@@ -88,7 +91,8 @@ impl IdempotencyKeys {
     ) -> Result<(Claim, Option<&'static str>), KeyOwner> {
         let owner = KeyOwner { chat, conversation, fingerprint, progress: Progress::UnderWay };
         self.local_keys().claim(key_hash, owner, Instant::now())?;
-        // From here on the key is given back unless the claim stands, also if the caller leaves meanwhile.
+        // From here on, the key is given back unless the claim is settled, even if the client disconnects in the
+        // meantime.
         let mut pending = PendingClaim { keys: self, key_hash, is_settled: false };
         let outcome = tokio::time::timeout(BUCKET_TIMEOUT, self.bucket.claim(key_hash, owner)).await;
         pending.is_settled = true;
@@ -109,20 +113,21 @@ impl IdempotencyKeys {
 }
 
 impl Claim {
-    /// The chat has an answer, or part of one: the key stays with it.
+    /// Keeps the key for the chat, which has an answer or part of an answer.
     pub fn keep(mut self) {
         self.owner.progress = Progress::Done;
         self.keys.local_keys().replace(self.key_hash, self.owner);
         self.settle_in_bucket(Some(self.owner));
     }
 
-    /// The chat came to nothing: the key is free.
+    /// Gives the key back, because the chat has ended without an answer.
     pub fn release(self) {
         self.keys.local_keys().forget(self.key_hash);
         self.settle_in_bucket(None);
     }
 
-    /// Lets other gateways know, when there is time. If they are not told, the key is taken until the bucket forgets it.
+    /// Updates the bucket in the background, for other gateways. If the update fails, the key stays taken until the
+    /// entry expires.
     fn settle_in_bucket(&self, owner: Option<KeyOwner>) {
         let (Some(revision), Ok(runtime)) = (self.revision, tokio::runtime::Handle::try_current()) else { return };
         let (keys, key_hash) = (Arc::clone(&self.keys), self.key_hash);
@@ -130,13 +135,15 @@ impl Claim {
             let settled =
                 tokio::time::timeout(BUCKET_TIMEOUT * 10, keys.bucket.settle(key_hash, owner, revision)).await;
             if !matches!(settled, Ok(Ok(()))) {
-                tracing::warn!("an idempotency key could not be settled: it stays taken until it is forgotten");
+                tracing::warn!(
+                    "an idempotency key could not be updated in the bucket; the key stays taken until its entry expires"
+                );
             }
         });
     }
 }
 
-/// A claim of which the bucket has not said yet whether it stands.
+/// A claim that waits for the bucket's answer. Gives the key back when dropped before the answer.
 struct PendingClaim<'a> {
     keys: &'a IdempotencyKeys,
     key_hash: KeyHash,

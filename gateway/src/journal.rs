@@ -1,9 +1,11 @@
-//! The journal: record an event, and know when it is durable. Every event goes through here, and nowhere else.
+//! The journal: a log on the local disk, to which every event is appended before a client sees the event's effect.
+//! Events reach the broker only through the journal.
 //!
-//! An event is encoded once and appended to a log on local disk by the caller itself: a lock, a checksum and one write, no
-//! other task. From then on it survives the death of this process. The [`relay`](crate::relay) moves the log to the broker
-//! and releases what the broker has acknowledged; the sync thread syncs. What an event's caller waits for beyond the
-//! write is the [`DurabilityLevel`]; docs/DURABILITY.md says what each level survives.
+//! [`Journal::record`] encodes an event once and appends the record to the log within the caller's own task: a lock, a
+//! checksum and one write. An appended event survives the death of the process. The [`relay`](crate::relay) publishes
+//! the log's events to the broker and releases acknowledged events; the sync thread syncs the log to the disk. The
+//! [`DurabilityLevel`] decides how long a caller waits beyond the write; docs/DURABILITY.md lists the failures that
+//! each level survives.
 
 mod checkpoint;
 mod clock;
@@ -49,16 +51,20 @@ use store::{Store, StoreState, SyncThreadState};
 use tail::{Priority, Tail};
 use waiters::{WaitCondition, Waiters};
 
-/// Where events are recorded.
+/// A handle to the gateway's journal. Clones are cheap and share the same log.
 #[derive(Clone, Debug)]
 pub struct Journal {
-    /// Nothing is recorded where there is none: for measuring what recording costs.
+    /// `None` if recording is disabled, which serves to measure the cost of recording.
     store: Option<Arc<Store>>,
     source: Arc<str>,
 }
 
 impl Journal {
-    /// Opens the journal in this directory, ends the chats that were open in it, and starts its sync thread.
+    /// Opens the journal in `settings.directory`, records a `ChatFailed` for every chat that the previous process left
+    /// unended, and starts the sync thread. Events get the source `/gateway/{instance}`.
+    ///
+    /// Fails if another process holds the directory, if the directory or a segment cannot be used, or if a segment has
+    /// an unsupported format version.
     pub fn open(
         settings: JournalSettings,
         instance: &str,
@@ -106,7 +112,7 @@ impl Journal {
             "the journal is open"
         );
         for chat in unended {
-            // It is in the log when this returns, or held in memory and said so.
+            // When `record` returns, the event is in the log, or is held in memory and the failure has been logged.
             drop(journal.record(&chat.end_event(shared::event::now())));
         }
         let sync_thread = sync_thread::start(&store)
@@ -115,17 +121,18 @@ impl Journal {
         Ok(journal)
     }
 
-    /// A journal that records nothing.
+    /// Returns a journal without a log: [`Self::record`] stores nothing and resolves to [`Durability::Disabled`].
     pub fn disabled(instance: &str) -> Self {
         Self { store: None, source: source(instance) }
     }
 
-    /// Whether events are recorded at all.
+    /// Returns false for a journal made by [`Self::disabled`].
     pub fn is_enabled(&self) -> bool {
         self.store.is_some()
     }
 
-    /// Whether a new chat can be recorded: the log can be written, and there is room for the ends of all chats.
+    /// Returns true if a new chat can be recorded: the journal is open, the log can be written, and the disk has room
+    /// for the ends of all running chats and one more. Always true if recording is disabled.
     pub fn is_available(&self) -> bool {
         self.store.as_ref().is_none_or(|store| {
             let mut state = store.lock();
@@ -133,14 +140,18 @@ impl Journal {
         })
     }
 
-    /// Records an event. When this returns it is in the log, or could not be: a beginning is then refused, and an end is
-    /// kept in memory, on its way to the broker.
+    /// Appends an event to the log before returning. The returned future resolves when the event is as durable as the
+    /// configured [`DurabilityLevel`] demands.
+    ///
+    /// If the log is full or cannot be written, only events that end a chat are accepted; see [`Recorded::refusal`] for
+    /// the others. An accepted event that cannot be written is held in memory, up to 64 MiB for all such events, and
+    /// the relay publishes the event from there.
     pub fn record(&self, event: &Event) -> Recorded {
         self.record_with(event, Priority::Immediate, WaitCondition::for_level)
     }
 
-    /// Records the start of a chat, in the same way. Nobody waits for it before the chat's end is recorded, so it is in no hurry
-    /// to be synced, and goes to the broker with others.
+    /// Records the start of a chat like [`Self::record`], with deferred priority: no client waits for a start before
+    /// the chat's end is recorded, so a start is synced and published together with later events.
     pub fn record_start(&self, event: &Event) -> Recorded {
         self.record_with(event, Priority::Deferred, WaitCondition::for_start)
     }
@@ -167,7 +178,8 @@ impl Journal {
         let must_wake_relay = outcome != AppendOutcome::Dropped && state.tail.push(&entry, outcome, priority);
         let recorded = store.wait_for(&mut state, entry.number, outcome, condition);
         drop(state);
-        // The relay sets it anew now and then; in between it must not say that nothing is waiting.
+        // The relay overwrites the gauge every 100 ms. Between two updates, the gauge must not read zero while an event
+        // waits.
         store.metrics.journal_waiting.inc();
         if must_wake_relay {
             store.entry_arrived.notify_one();
@@ -175,8 +187,8 @@ impl Journal {
         recorded
     }
 
-    /// No event is recorded any more. What is in the log is synced, and stays for the next gateway if the broker has not
-    /// taken it.
+    /// Stops recording: later calls of [`Self::record`] resolve to [`JournalError::Closed`]. The sync thread syncs the
+    /// log and ends. Events that the broker has not acknowledged stay in the log for the next gateway process.
     pub fn close(&self) {
         if let Some(store) = &self.store {
             store.lock().is_closed = true;
@@ -185,7 +197,7 @@ impl Journal {
         }
     }
 
-    /// Waits until everything is on the disk, after [`Self::close`]. Blocks.
+    /// Blocks until the sync thread has written and synced the whole log. To be called after [`Self::close`].
     pub fn wait_until_synced(&self) {
         let sync_thread = self
             .store
@@ -196,7 +208,7 @@ impl Journal {
         }
     }
 
-    /// The other end: what the relay moves to the broker.
+    /// Returns the relay's side of the journal, or `None` if recording is disabled.
     pub fn consumer(&self) -> Option<JournalConsumer> {
         self.store.clone().map(JournalConsumer)
     }

@@ -1,4 +1,4 @@
-//! JSON that arrives from outside, read leniently and edited in place without a round trip through a document tree.
+//! JSON from outside: lenient reading, repair, and edits of single members that leave all other bytes unchanged.
 
 pub mod edit;
 pub mod lenient;

@@ -1,7 +1,7 @@
-//! The gateway: proxies LLM chat streams, and puts every one of them on the record. It has no database.
+//! The gateway proxies LLM chat streams and records every chat as events in NATS JetStream. The gateway has no database.
 //!
-//! Modules in the order of the layers, the lowest first. Pure ones (no runtime, no network, no clock), then the edge, then the
-//! surface. ARCHITECTURE.md has the table.
+//! The modules are listed by layer, lowest first: pure modules (no runtime, no network, no clock), then the edge, then the
+//! surface. A module imports only from its own layer and from lower layers. ARCHITECTURE.md has the table.
 
 pub mod headers;
 pub mod json;

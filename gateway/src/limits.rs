@@ -1,32 +1,33 @@
-//! The bounds of what callers can make the gateway do.
+//! Limits on the load that callers can put on the gateway.
 
 use std::time::Duration;
 
 use shared::config::{ConfigError, Environment, malformed};
 
-/// The bounds of what callers can make the gateway do.
+/// Limits on the load that callers can put on the gateway, read from the environment.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The size of a request body.
+    /// The maximum size of a request body in bytes. `GATEWAY_MAX_BODY_BYTES`, default 3 MiB.
     pub max_body_bytes: usize,
-    /// How long a request's head, and then its body, may take to arrive.
+    /// The time limit for a request's head to arrive, and again for the body. `GATEWAY_READ_TIMEOUT`, default 30 s.
     pub read_timeout: Duration,
-    /// How long an answer may be silent.
+    /// The maximum silence within an answer. `GATEWAY_IDLE_TIMEOUT`, default 300 s.
     pub idle_timeout: Duration,
-    /// How long an answer may take altogether.
+    /// The maximum duration of a whole answer. `GATEWAY_TOTAL_TIMEOUT`, default 3600 s.
     pub total_timeout: Duration,
-    /// Chats at once.
+    /// The maximum number of chats at a time. `GATEWAY_MAX_CHATS`, default 10,000.
     pub max_chats: usize,
-    /// Connections at once.
+    /// The maximum number of client connections at a time. `GATEWAY_MAX_CONNECTIONS`, default 20,000.
     pub max_connections: usize,
-    /// How long running chats may take to finish when the gateway is asked to stop.
+    /// The time that running chats get to finish after a stop request. `GATEWAY_SHUTDOWN_DEADLINE`, default 30 s.
     pub shutdown_deadline: Duration,
-    /// After how long a silence clients get a comment, if they do.
+    /// The silence after which a client gets a comment, or `None` for no comments. `GATEWAY_KEEP_ALIVE_COMMENTS`,
+    /// default off.
     pub keep_alive_comments: Option<Duration>,
 }
 
 impl Limits {
-    /// Reads the environment.
+    /// Reads the limits from the environment, and checks their ranges.
     pub(crate) fn read(env: &Environment) -> Result<Self, ConfigError> {
         let limits = Self {
             max_body_bytes: env.optional_or("GATEWAY_MAX_BODY_BYTES", 3 << 20, "a number of bytes")?,

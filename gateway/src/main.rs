@@ -1,4 +1,4 @@
-//! The gateway's process.
+//! The gateway's executable: parses the command line, reads the settings, and runs or only checks the gateway.
 
 use std::process::ExitCode;
 
@@ -8,11 +8,11 @@ use shared::config::{EXIT_USAGE, Environment};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USAGE: &str = "\
-The gateway of Stenograph: proxies LLM chat streams and puts every one of them on the record.
+The gateway of Stenograph: proxies LLM chat streams and records every chat.
 
 Usage: gateway [check-config | --help | --version]
 
-check-config reads the settings and the routes file, says what is wrong with them, and starts nothing.
+check-config reads the settings and the routes file, reports mistakes, and does not start the gateway.
 
 It is configured by environment variables; deploy/gateway.env lists them.
 ";
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 }
 
 fn print(mut to: impl std::io::Write, text: &str, code: ExitCode) -> ExitCode {
-    // If nobody reads it, there is nobody to tell.
+    // A write that fails is ignored, because there is no other place to report to.
     let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
     code
 }

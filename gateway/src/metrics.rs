@@ -1,4 +1,4 @@
-//! What the gateway counts, in Prometheus's text format.
+//! The gateway's metrics in Prometheus's text format.
 
 use std::fmt::Write as _;
 use std::sync::atomic::AtomicU64;
@@ -11,83 +11,84 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-/// The gateway's metrics.
+/// The gateway's metrics, with the prefix `stenograph_gateway`. docs/OPERATIONS.md describes each metric.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Chats that were admitted.
+    /// The number of admitted chats.
     pub chats_started: Counter,
-    /// Chats that ended, by outcome.
+    /// The number of ended chats, by outcome.
     pub chats_ended: Family<OutcomeLabels, Counter>,
-    /// Chats under way.
+    /// The number of chats in progress.
     pub chats_open: Gauge,
-    /// Requests that were refused before they became a chat, by status.
+    /// The number of requests refused before becoming a chat, by HTTP status.
     pub refused: Family<StatusLabels, Counter>,
-    /// From admission to the first token.
+    /// The time from a chat's admission to the first token, in seconds.
     pub first_token_seconds: Histogram,
-    /// From admission to the end.
+    /// The time from a chat's admission to the chat's end, in seconds.
     pub chat_seconds: Histogram,
-    /// Tokens as reported by upstreams, by direction.
+    /// The number of tokens reported by upstreams, by direction.
     pub tokens: Family<DirectionLabels, Counter>,
-    /// Events that the broker has not acknowledged.
+    /// The number of events that the broker has not acknowledged.
     pub journal_waiting: Gauge,
-    /// The age of the oldest of them.
+    /// The age of the oldest unacknowledged event, in seconds.
     pub journal_oldest_seconds: Gauge<f64, AtomicU64>,
     /// The size of the journal on disk, in bytes.
     pub journal_bytes: Gauge,
-    /// Whether the journal can be written: 1 or 0.
+    /// 1 if the journal can be written, otherwise 0.
     pub journal_writable: Gauge,
-    /// How often the journal was synced, with any number of events.
+    /// The number of syncs of the journal. One sync covers any number of events.
     pub journal_fsyncs: Counter,
-    /// How often that failed.
+    /// The number of failed syncs of the journal.
     pub journal_fsync_failures: Counter,
-    /// How long it took.
+    /// The duration of a sync of the journal, in seconds.
     pub journal_fsync_seconds: Histogram,
-    /// Places where records were damaged.
+    /// The number of damaged places in the journal.
     pub journal_damaged: Counter,
-    /// Events that nobody waited for any longer: they were not as durable as they should be when their effect was seen.
+    /// The number of events whose effect was seen before the events were as durable as configured, because waiting took
+    /// too long.
     pub journal_late: Counter,
-    /// Released events that were published again because the broker had lost what it had acknowledged.
+    /// The number of released events published again after the broker had lost acknowledged events.
     pub journal_republished: Counter,
-    /// Events that the broker does not take because of their size.
+    /// The number of events that wait because the broker refuses their size.
     pub journal_oversized: Gauge,
-    /// From publishing an event to the broker's acknowledgement.
+    /// The time from publishing an event to the broker's acknowledgement, in seconds.
     pub journal_ack_seconds: Histogram,
-    /// Events that were published more than once.
+    /// The number of times that an event was published again for want of an acknowledgement.
     pub journal_retries: Counter,
-    /// Connections from clients.
+    /// The number of open connections from clients.
     pub connections: Gauge,
-    /// Tries at upstreams, by upstream and outcome.
+    /// The number of attempts at upstreams, by upstream and outcome.
     pub upstream_tries: Family<UpstreamTryLabels, Counter>,
 }
 
-/// How a try at an upstream went: a class of statuses, or what went wrong in one word.
+/// The labels of an attempt at an upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct UpstreamTryLabels {
-    /// The upstream's name.
+    /// The name of the upstream.
     pub upstream: String,
-    /// The outcome.
+    /// A class of HTTP statuses, or the kind of failure in one word.
     pub outcome: &'static str,
 }
 
-/// How a chat ended: `completed`, or the stage at which it failed.
+/// The label of an ended chat.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OutcomeLabels {
-    /// The outcome.
+    /// The outcome: `completed`, or the stage at which the chat failed.
     pub outcome: &'static str,
 }
 
-/// An HTTP status.
+/// The label of a refused request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct StatusLabels {
-    /// The status.
+    /// The HTTP status of the refusal.
     pub status: u16,
 }
 
-/// Which way tokens went: `prompt` or `completion`.
+/// The label of a number of tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DirectionLabels {
-    /// The direction.
+    /// The direction of the tokens: `prompt` or `completion`.
     pub direction: &'static str,
 }
 
@@ -163,11 +164,11 @@ impl Metrics {
         registry.register("journal_retries", "Events published more than once", self.journal_retries.clone());
     }
 
-    /// Everything, as text.
+    /// Returns all metrics in Prometheus's text format.
     pub fn render(&self) -> String {
         let mut text = String::new();
         if encode(&mut text, &self.registry).is_err() {
-            // Writing to a string does not fail; say so rather than serve half a page.
+            // Writing to a string does not fail. Should it fail, the text says so instead of looking complete.
             let _ = write!(text, "# incomplete");
         }
         text
@@ -187,7 +188,7 @@ mod tests {
             .map(str::to_owned)
             .collect();
         let metrics = Metrics::default();
-        // What has counted nothing yet is not in the text.
+        // The text lists no metric that has never been counted.
         metrics.chats_ended.get_or_create(&OutcomeLabels { outcome: "completed" }).inc();
         metrics.refused.get_or_create(&StatusLabels { status: 401 }).inc();
         metrics.tokens.get_or_create(&DirectionLabels { direction: "prompt" }).inc();

@@ -1,6 +1,7 @@
-//! Reads and accounts: passed on to the recorder's API, so that frontends have one origin and the gateway no database.
+//! The client of the recorder's HTTP API. Reads and account requests are forwarded to the recorder, so that frontends have
+//! a single origin and the gateway has no database.
 //!
-//! Nothing of a chat goes this way. With the API down, what is read answers 503, and nothing else is concerned.
+//! Chats do not depend on the recorder's API. While the API is down, forwarded requests get 503 and chats continue.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,17 +20,17 @@ use tokio::time::timeout;
 
 use crate::error::ApiError;
 
-/// How long an answer's head may take.
+/// The maximum time until the head of the recorder's response arrives.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
-/// How many may wait for an answer's head at once.
+/// The maximum number of forwarded requests that wait for a response head at once. Further requests get 503.
 const MAX_WAITING: usize = 512;
-/// How long a change is waited for before it is said to be pending.
+/// The maximum time to wait until a change is visible to readers. After that the change is reported as pending.
 const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(3);
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// What passes on the way there. Everything else is between the client and the gateway.
+/// The request headers that are forwarded to the recorder. All other headers concern only the client and the gateway.
 const REQUEST_HEADERS: [HeaderName; 8] = [
     header::AUTHORIZATION,
     header::COOKIE,
@@ -41,7 +42,7 @@ const REQUEST_HEADERS: [HeaderName; 8] = [
     FORWARDED_PROTO,
 ];
 
-/// What passes on the way back.
+/// The response headers that are forwarded to the client.
 const RESPONSE_HEADERS: [HeaderName; 10] = [
     header::CONTENT_TYPE,
     header::SET_COOKIE,
@@ -55,17 +56,17 @@ const RESPONSE_HEADERS: [HeaderName; 10] = [
     header::CONTENT_SECURITY_POLICY,
 ];
 
-/// Where the record is read.
+/// The settings of the connection to the recorder's API.
 #[derive(Clone, Debug)]
 pub struct RecorderApiConfig {
-    /// The recorder's API: as many as share the work.
+    /// The base URLs of the API: `RECORDER_URL`. Several instances share the load.
     pub urls: Vec<Uri>,
-    /// Whose word is taken for where a request came from: proxies before the gateway.
+    /// The reverse proxies in front of the gateway whose `X-Forwarded-For` entries are believed: `GATEWAY_TRUSTED_PROXIES`.
     pub trusted: TrustedProxies,
 }
 
 impl RecorderApiConfig {
-    /// Reads the environment.
+    /// Reads the settings. Returns `None` if `RECORDER_URL` is not set.
     pub(crate) fn read(env: &Environment) -> Result<Option<Self>, ConfigError> {
         let networks = "addresses or networks with commas between them, such as 127.0.0.1,10.0.0.0/8";
         let trusted = env.optional_or("GATEWAY_TRUSTED_PROXIES", TrustedProxies::default(), networks)?;
@@ -75,40 +76,40 @@ impl RecorderApiConfig {
     }
 }
 
-/// The way to the recorder's API.
+/// A client that distributes requests over the instances of the recorder's API.
 #[derive(Debug)]
 pub struct RecorderApi {
     client: reqwest::Client,
-    /// Where it is: as many as share the work.
+    /// The base URLs of the instances, used in turn.
     urls: Vec<Uri>,
     next_index: AtomicUsize,
     waiting: Semaphore,
     trusted: TrustedProxies,
 }
 
-/// A request to be passed on.
+/// A client's request to be forwarded to the recorder's API.
 #[derive(Debug)]
 pub struct ForwardedRequest<'a> {
-    /// The method.
+    /// The HTTP method of the client's request.
     pub method: Method,
-    /// Path and query.
+    /// The path and the query, beginning with `/`.
     pub path: &'a str,
-    /// The client's headers.
+    /// All headers of the client's request. Only a fixed set of them is forwarded.
     pub headers: &'a HeaderMap,
-    /// The body.
+    /// The complete body of the client's request.
     pub body: Bytes,
-    /// Who the gateway was called by.
+    /// The address that the client's connection came from. `None` for requests of the gateway itself.
     pub peer: Option<SocketAddr>,
 }
 
 impl RecorderApi {
-    /// To the API at these addresses.
+    /// Creates a client for the configured URLs that sends its requests with `client`.
     pub fn new(config: RecorderApiConfig, client: reqwest::Client) -> Self {
         let RecorderApiConfig { urls, trusted } = config;
         Self { client, urls, next_index: AtomicUsize::new(0), waiting: Semaphore::new(MAX_WAITING), trusted }
     }
 
-    /// Passes a request on, and its answer back as it comes.
+    /// Forwards a request to the recorder's API and returns the response. The body is streamed as it arrives.
     pub async fn forward(&self, request: ForwardedRequest<'_>) -> Result<Response, ApiError> {
         let answer = self.send(&request, HEAD_TIMEOUT).await?;
         let mut response = Response::new(Body::empty());
@@ -123,15 +124,15 @@ impl RecorderApi {
             .get(header::CONTENT_TYPE)
             .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
         if is_stream {
-            // No proxy may collect events.
+            // The header keeps reverse proxies from buffering the events.
             response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
         }
         *response.body_mut() = Body::new(reqwest::Body::from(answer));
         Ok(response)
     }
 
-    /// Waits, within a bound, until a change of a conversation can be read. The answer where it can; None where it is not
-    /// certain yet.
+    /// Waits up to 3 seconds until a change of a conversation is visible to readers. Returns the recorder's response if the
+    /// change is visible, and `None` if that could not be confirmed in time.
     pub async fn wait_until_visible(&self, id: ConversationId, change: &str, headers: &HeaderMap) -> Option<Response> {
         let path = format!("/api/conversations/{id}/changes?{change}");
         let request = ForwardedRequest { method: Method::GET, path: &path, headers, body: Bytes::new(), peer: None };
@@ -139,7 +140,8 @@ impl RecorderApi {
         matches!(answer.status(), StatusCode::OK | StatusCode::NO_CONTENT).then_some(answer)
     }
 
-    /// Sends it to one after the other until one can be reached: what could not even be connected to has seen nothing of it.
+    /// Sends a request to one API instance after another until a connection can be opened. Only a failed connection leads
+    /// to the next instance, because only then has no instance seen the request.
     async fn send(
         &self,
         request: &ForwardedRequest<'_>,
@@ -162,14 +164,14 @@ impl RecorderApi {
             match timeout(head_timeout, sending).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) if error.is_connect() => {
-                    tracing::warn!(url = %base, "the recorder's API cannot be reached");
+                    tracing::warn!(url = %base, "cannot connect to the recorder's API");
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(url = %base, error = %error.without_url(), "the recorder's API broke off");
+                    tracing::warn!(url = %base, error = %error.without_url(), "a request to the recorder's API failed");
                     break;
                 }
                 Err(_) => {
-                    tracing::warn!(url = %base, "the recorder's API does not answer");
+                    tracing::warn!(url = %base, "the recorder's API did not respond in time");
                     break;
                 }
             }
@@ -184,7 +186,7 @@ impl RecorderApi {
                 headers.append(name.clone(), value.clone());
             }
         }
-        // Failed logins are counted by address, so a client must not be able to choose its own.
+        // The recorder counts failed logins by address, so a client must not be able to choose the address.
         if let Some(client) = request.peer.map(|peer| self.client_address(peer.ip(), request.headers))
             && let Ok(client) = HeaderValue::try_from(client.to_string())
         {
@@ -199,14 +201,15 @@ impl RecorderApi {
     }
 }
 
-/// Whether a segment of the path, read with every leniency that URLs are read with, is one that leads nowhere or up.
+/// Returns true if a segment of the path is `.` or `..`, also if percent-encoded or separated by backslashes. URL parsers
+/// accept all of these forms, and such a path could lead outside the API.
 fn has_dot_segments(path: &str) -> bool {
     let path = path.split_once('?').map_or(path, |(path, _)| path);
     let path = percent_decoded(path);
     path.split(|byte| matches!(byte, b'/' | b'\\')).any(|segment| segment == b"." || segment == b"..")
 }
 
-/// Without percent-encoding.
+/// Decodes percent-encoded bytes. Malformed sequences stay unchanged.
 fn percent_decoded(path: &str) -> Vec<u8> {
     let mut bytes = path.as_bytes().iter().copied();
     let mut percent_decoded = Vec::with_capacity(path.len());
@@ -224,7 +227,8 @@ fn percent_decoded(path: &str) -> Vec<u8> {
     percent_decoded
 }
 
-/// The address of this path below the API's. `None` if it is not below it by the time it is parsed, or not what was asked for.
+/// Returns the URL of `path` below the API's base URL. `None` if the parsed URL has another origin, or a path that differs
+/// from the requested one.
 fn url_below(base: &Uri, path: &str) -> Option<reqwest::Url> {
     let base = base.to_string();
     let base = base.trim_end_matches('/');

@@ -1,8 +1,9 @@
-//! The relay: moves the journal to JetStream, and lets go of an event only when the broker says that it has it.
+//! The relay: publishes the journal's events to JetStream, and releases an event only after the broker's
+//! acknowledgement.
 //!
-//! Acknowledgements come to an inbox of the relay's own, not through the client library's request machinery: that leaks a
-//! little with every publish that is never answered, and wakes one task more for each. What the library loses when a
-//! connection breaks is published again; the broker tells repeated events by their id, and so do the recorders.
+//! The relay receives acknowledgements on an inbox of its own. The client library's requests would leak a little memory
+//! for every publish without an answer, and would wake an additional task for each publish. Events that are lost with a
+//! broken connection are published again; the broker and the recorders recognise repeated events by their id.
 
 mod in_flight;
 mod large_bodies;
@@ -28,32 +29,34 @@ use large_bodies::{BodyUploads, UploadError};
 use loss_check::{Republication, StreamCheck, stream_check_result};
 use publish::{HeaderTemplates, PublishAck, PublishOutcome};
 
-/// How many events may be without acknowledgement at once, and how many bytes.
+/// The maximum number of events without an acknowledgement, and the maximum size of all such events in bytes.
 const MAX_IN_FLIGHT_EVENTS: usize = 512;
 const MAX_IN_FLIGHT_BYTES: usize = 16 << 20;
 
-/// How many events are taken over at once, and how many bytes from the disk.
+/// The maximum number of entries taken from the journal at once, and the maximum number of bytes read from the disk at
+/// once.
 const MAX_BATCH_EVENTS: usize = 64;
 const MAX_BATCH_BYTES: usize = 1 << 20;
 
-/// How long an acknowledgement may take before the event is published again. A cluster that elects a leader takes 4 to 8 s.
+/// The time to wait for an acknowledgement before an event is published again. A cluster takes 4 to 8 s to elect a
+/// leader.
 const ACK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often overdue events are looked for, and progress is written down.
+/// The interval at which overdue events are published again and the checkpoint is written.
 const TICK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How often the broker is asked whether it still has what it had.
+/// The interval at which the broker is asked for the newest acknowledged event, to notice lost events.
 const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How long an event waits that the broker finds too large.
+/// The delay before an event that exceeds the broker's size limit is tried again.
 const OVERSIZED_RETRY_DELAY: Duration = Duration::from_secs(60);
 
-/// How many events too large for the broker are set aside at once, and how many bytes. Beyond that nothing is published until
-/// the first of them has waited.
+/// The maximum number of events set aside because the broker refuses their size, and the maximum size of all such
+/// events in bytes. Beyond either bound, publishing stops until the delay of the first event has passed.
 const MAX_OVERSIZED_EVENTS: usize = 1000;
 const MAX_OVERSIZED_BYTES: usize = 64 << 20;
 
-/// Moves events to the broker until the journal is closed and everything is acknowledged.
+/// Publishes events to the broker until the journal is closed and all events are acknowledged.
 pub struct Relay {
     client: Client,
     consumer: JournalConsumer,
@@ -61,22 +64,23 @@ pub struct Relay {
     metrics: Arc<Metrics>,
     inbox: String,
     templates: HeaderTemplates,
-    /// What is without acknowledgement, by number: the first is the oldest.
+    /// Published events without an acknowledgement, by event number. The first is the oldest.
     in_flight: BTreeMap<u64, InFlightEvent>,
     in_flight_bytes: usize,
-    /// Bodies that do not fit into a message.
+    /// Uploads of event bodies that are too large for a message.
     uploads: BodyUploads,
-    /// What the broker finds too large, and when to try it again.
+    /// Events that the broker refuses for their size, each with the time of the next attempt.
     oversized: BTreeMap<u64, (JournalEntry, Instant)>,
     oversized_bytes: usize,
-    /// Everything below this number has been taken from the journal.
+    /// The number below which every entry has been taken from the journal.
     taken_below: u64,
-    /// Where the disk is read, while the relay is behind.
+    /// The read position on the disk while the relay is behind, otherwise `None`.
     cursor: Option<Cursor>,
-    /// What the broker has lost, while it is published again. Until it has all of it, what is written down of the broker stays
-    /// as it was: a gateway that is killed meanwhile finds the same, and begins again.
+    /// The republication of events that the broker has lost, if one is in progress. Until all lost events are
+    /// acknowledged, the broker's part of the checkpoint stays unchanged, so that a gateway killed in the meantime
+    /// finds the same loss and starts again.
     republication: Option<Republication>,
-    /// The question to the broker whether it still has what it had.
+    /// The check for lost events that is in progress, if any.
     pending_stream_check: Option<JoinHandle<Option<StreamCheck>>>,
     stream_checked_at: Instant,
     checkpoint: Checkpoint,
@@ -89,7 +93,7 @@ impl std::fmt::Debug for Relay {
 }
 
 impl Relay {
-    /// A relay for this journal.
+    /// Creates a relay that starts at the journal's checkpoint.
     pub fn new(
         client: Client,
         consumer: JournalConsumer,
@@ -119,7 +123,8 @@ impl Relay {
         }
     }
 
-    /// Runs until the journal is closed and everything is acknowledged.
+    /// Runs until the journal is closed and all events are acknowledged. Fails if the acknowledgements cannot be
+    /// subscribed to.
     pub async fn run(mut self) -> Result<(), async_nats::SubscribeError> {
         let mut acks = self.client.subscribe(format!("{}.*", self.inbox)).await?;
         let mut tick = tokio::time::interval(TICK_INTERVAL);
@@ -136,7 +141,7 @@ impl Relay {
                     }
                     self.consumer.mark_acknowledged(&numbers);
                 }
-                // Whoever is about to record something does so first: then it goes out in the same write.
+                // Tasks that are about to record an event run first, so that their events go out in the same write.
                 () = consumer.wait_for_entries(), if self.has_room() => tokio::task::yield_now().await,
                 () = broker_health.reconnected() => {
                     self.start_stream_check();
@@ -166,7 +171,7 @@ impl Relay {
             && self.oversized_bytes < MAX_OVERSIZED_BYTES
     }
 
-    /// Publishes what there is to publish, as far as there is room in flight.
+    /// Publishes new entries, and then lost events, as far as the bounds on events in flight allow.
     async fn publish_next(&mut self) {
         while self.has_room() {
             let entries = match self.consumer.take(MAX_BATCH_EVENTS) {
@@ -202,7 +207,7 @@ impl Relay {
         }
     }
 
-    /// The next events from the disk. `None` when there are none any more, and newer ones are in memory.
+    /// Reads the next entries from the disk. Returns `None` at the end of the log, when newer entries are in memory.
     async fn read_from_disk(&mut self) -> Option<Vec<JournalEntry>> {
         let mut cursor = self.cursor.take().unwrap_or_else(|| self.consumer.cursor_from(self.taken_below));
         let consumer = self.consumer.clone();
@@ -229,7 +234,8 @@ impl Relay {
         self.publish_in_flight(number).await;
     }
 
-    /// Publishes again what the broker may not have.
+    /// Publishes the events in flight within `scope` again, and moves oversized events whose delay has passed to the end
+    /// of the journal.
     async fn resend(&mut self, scope: ResendScope) {
         if !self.broker_health.is_connected() {
             return;
@@ -250,7 +256,7 @@ impl Relay {
             self.oversized.iter().filter(|(_, (_, at))| *at <= now).map(|(number, _)| *number).collect();
         for number in oversized {
             let Some((entry, at)) = self.oversized.get_mut(&number) else { continue };
-            // Behind all others, so that it does not keep the journal from being released.
+            // A copy at the end of the journal does not keep earlier events from being released.
             if self.consumer.append_again(entry) {
                 self.oversized_bytes -= entry.len();
                 self.oversized.remove(&number);
@@ -269,7 +275,10 @@ impl Relay {
             PublishOutcome::Sent => {}
             PublishOutcome::RetryLater(error) => {
                 event.resend_at = Instant::now() + backoff(event.resends);
-                tracing::warn!(%error, bytes = event.entry.len(), "an event could not be published yet");
+                tracing::warn!(
+                    %error, bytes = event.entry.len(),
+                    "an event could not be published; the event will be published again"
+                );
             }
             PublishOutcome::NeedsBucket(event_id, body) => {
                 event.resend_at = Instant::now() + OVERSIZED_RETRY_DELAY;
@@ -278,30 +287,33 @@ impl Relay {
             PublishOutcome::TooLarge => {
                 tracing::error!(
                     bytes = event.entry.len(),
-                    "the broker does not take an event of this size (max_payload); it is kept, and tried again"
+                    "an event exceeds the broker's max_payload; the event is kept and will be published again"
                 );
                 self.set_aside(number);
             }
             PublishOutcome::NotAnEvent => {
-                tracing::error!(number, "a record of the journal holds no event; it is let go of");
+                tracing::error!(number, "a journal record holds no event; the record is dropped");
                 self.metrics.journal_damaged.inc();
                 self.remove_in_flight(number);
             }
         }
     }
 
-    /// A body is in its bucket, so that the event may follow; or it is not.
+    /// Publishes an event whose body has been uploaded, or sets the event aside if the upload has failed.
     async fn finish_upload(&mut self, number: u64, uploaded: Result<(), UploadError>) {
         match uploaded {
             Ok(()) => self.publish_in_flight(number).await,
             Err(error) => {
-                tracing::error!(%error, number, "an event too large for a message is kept, and tried again");
+                tracing::error!(
+                    %error, number,
+                    "the body of a large event could not be uploaded; the event is kept and will be tried again"
+                );
                 self.set_aside(number);
             }
         }
     }
 
-    /// Sets an event aside that would only take the room of others.
+    /// Moves an event out of flight, because the event would only take the room of others.
     fn set_aside(&mut self, number: u64) {
         if let Some(event) = self.in_flight.remove(&number) {
             self.in_flight_bytes -= event.entry.len();
@@ -317,7 +329,7 @@ impl Relay {
         Some(removed)
     }
 
-    /// The broker has it, or says why not.
+    /// Processes the broker's answer to a published event. Adds the number of an acknowledged event to `numbers`.
     fn process_ack(&mut self, message: &Message, numbers: &mut Vec<u64>) {
         let number = message.subject.rsplit_once('.').and_then(|(_, number)| number.parse().ok());
         let Some(number) = number else { return };
@@ -342,14 +354,15 @@ impl Relay {
             PublishAck::Refused(problem) => {
                 let Some(event) = self.in_flight.get_mut(&number) else { return };
                 if event.resends == 0 {
-                    tracing::error!(problem, "the broker did not take an event; it will be published again");
+                    tracing::error!(problem, "the broker refused an event; the event will be published again");
                 }
                 event.resend_at = Instant::now() + backoff(event.resends);
             }
         }
     }
 
-    /// Writes down how far the broker has come, and what is waiting.
+    /// Advances the checkpoint and updates the metrics of the backlog. The checkpoint stays below the lowest event that
+    /// is unread or unacknowledged.
     fn report_progress(&mut self) {
         let new = self
             .in_flight

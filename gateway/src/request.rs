@@ -1,7 +1,7 @@
-//! What the client asks: read once at the edge, forwarded as it was sent.
+//! A chat request: the body is parsed once at the edge and forwarded to the upstream as sent.
 //!
-//! The body is taken apart into its members without touching their values, so that whatever else the client sent reaches
-//! the upstream unchanged, and the record too.
+//! The body is split into its members without touching their values. Members that the gateway does not know therefore
+//! reach the upstream, and the record, unchanged.
 
 pub mod caller_metadata;
 pub mod conversation_id;
@@ -23,43 +23,48 @@ use crate::json::lenient::Members;
 pub use invalid_request::InvalidRequest;
 pub use new_message::NewMessage;
 
-/// A chat request, understood as far as the gateway needs to.
+/// A chat request, parsed as far as the gateway needs.
 #[derive(Debug)]
 pub struct ChatRequest {
-    /// The wire format.
+    /// The dialect of the request and of its response.
     pub dialect: DialectName,
-    /// The model asked for.
+    /// The requested model, 1 to 256 bytes. The name is the client's; a route may rename the model for an upstream.
     pub model: String,
-    /// Whether the answer is to be streamed.
+    /// True if the response is to be streamed.
     pub stream: bool,
-    /// The sampling temperature asked for.
+    /// The requested sampling temperature; `None` leaves the choice to the upstream.
     pub temperature: Option<f64>,
-    /// The conversation that the body names, if it does.
+    /// The conversation id in the body. Only [`ApiSurface::Frontend`] reads one; elsewhere always `None`.
     pub conversation_id: Option<String>,
-    /// The client's own thread that the body names, if it does.
+    /// The client's own thread id in the body, if the dialect has a place for a thread id.
     pub thread_id: Option<String>,
-    /// The messages as sent; in a responses request, the input.
+    /// The messages as sent. In a Responses request: the `input`.
     pub messages: Box<RawValue>,
-    /// Every other member, as sent.
+    /// An object with every other member, as sent.
     pub parameters: Box<RawValue>,
-    /// The message that is new: the last one that is no assistant's.
+    /// The message that the request adds to the conversation: the last message whose role is not the assistant's.
     pub new_message: Option<NewMessage>,
-    /// The answer is to be made though nobody waits for it, and fetched later: one that is streamed comes all the same.
+    /// True for a Responses request with `background: true` and without streaming: the upstream accepts the request,
+    /// and the client fetches the response later. A streamed response arrives on this request in any case, so streaming
+    /// makes this false.
     pub is_background: bool,
-    /// The body for the upstream.
+    /// The body to send to the upstream.
     pub upstream_body: Bytes,
-    /// The gateway asks for a usage chunk that the client did not ask for.
+    /// True if the gateway added `stream_options.include_usage` to `upstream_body` because the client did not ask for
+    /// usage.
     pub added_usage_option: bool,
-    /// The body as it came, and from whom.
+    /// The body as received, and the API on which the body was received.
     original: (Bytes, ApiSurface),
 }
 
-/// Who asks: what is left to them to say, and what is taken for granted.
+/// The API on which a request arrived. The API determines the dialect, the default of `stream`, and the members that
+/// the gateway reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApiSurface {
-    /// `/v1/chat/completions`: an OpenAI client; the body is forwarded as sent.
+    /// `/v1/chat/completions`: an OpenAI client. The body is forwarded as sent.
     ChatCompletions,
-    /// `/api/chat`: a frontend of ours; streams unless told otherwise, and may name its conversation in the body.
+    /// `/api/chat`: a frontend of this deployment. The response streams by default, and the body may name its
+    /// conversation.
     Frontend,
     /// `/v1/responses`: an OpenAI client.
     Responses,
@@ -68,7 +73,7 @@ pub enum ApiSurface {
 }
 
 impl ApiSurface {
-    /// The wire format.
+    /// The dialect of requests and responses on this API.
     pub fn dialect(self) -> DialectName {
         match self {
             Self::ChatCompletions | Self::Frontend => DialectName::OpenaiChat,
@@ -77,7 +82,7 @@ impl ApiSurface {
         }
     }
 
-    /// Where it is served, below an upstream's base URL.
+    /// The path of the upstream's endpoint, relative to the upstream's base URL.
     pub fn path(self) -> &'static str {
         match self {
             Self::ChatCompletions | Self::Frontend => "/chat/completions",
@@ -86,7 +91,7 @@ impl ApiSurface {
         }
     }
 
-    /// The member that holds what is asked.
+    /// The name of the member that holds the messages.
     fn messages_member(self) -> &'static str {
         match self {
             Self::ChatCompletions | Self::Frontend | Self::Messages => "messages",
@@ -96,7 +101,7 @@ impl ApiSurface {
 }
 
 impl ChatRequest {
-    /// Reads a body.
+    /// Parses a request body. An error names the invalid member.
     pub fn parse(body: &Bytes, surface: ApiSurface) -> Result<Self, InvalidRequest> {
         let members: Members<'_> = serde_json::from_slice(body).map_err(|error| not_an_object(&error))?;
         let model: String =
@@ -156,7 +161,8 @@ impl ChatRequest {
         })
     }
 
-    /// The body for an upstream that must not be asked for usage.
+    /// The body for an upstream that rejects `stream_options`: the same request without the usage option added by the
+    /// gateway.
     pub fn body_without_usage_option(&self) -> Bytes {
         let (sent, surface) = &self.original;
         let Ok(members) = serde_json::from_slice::<Members<'_>>(sent) else { return self.upstream_body.clone() };
@@ -170,7 +176,7 @@ impl ChatRequest {
     }
 }
 
-/// The value of a member if it is there and not null.
+/// The value of a member, or `None` if the member is absent or null.
 fn member<'a, T: Deserialize<'a>>(
     members: &Members<'a>,
     name: &'static str,
@@ -195,13 +201,13 @@ fn asks_for_usage(members: &Members<'_>) -> Result<bool, InvalidRequest> {
     Ok(options.and_then(|options| options.include_usage) == Some(true))
 }
 
-/// The stream options as sent, but asking for usage.
+/// The client's `stream_options`, with `include_usage` set to true.
 fn stream_options_with_usage(members: &Members<'_>) -> String {
     let sent = members.get("stream_options").and_then(|raw| serde_json::from_str(raw.get()).ok());
     write_members(&sent.unwrap_or_default(), |name| name != "include_usage", &[("include_usage", "true")])
 }
 
-/// An object of the members that `is_kept` keeps, and these in addition.
+/// Writes a JSON object: the members whose names `is_kept` accepts, followed by the members in `added`.
 fn write_members(members: &Members<'_>, is_kept: impl Fn(&str) -> bool, added: &[(&str, &str)]) -> String {
     let selected = members.0.iter().filter(|(name, _)| is_kept(name)).map(|(name, value)| (name.as_ref(), value.get()));
     Members::to_json(selected.chain(added.iter().copied()))

@@ -1,4 +1,4 @@
-//! Reading an upstream's answer: pure folds from bytes to a transcript. No runtime, no network, no clock.
+//! Reads an upstream's response: pure folds from bytes to a transcript. No runtime, no network, no clock.
 
 pub mod bounded_buffer;
 pub mod sse;

@@ -1,7 +1,7 @@
-//! Routes: which upstreams answer for which model, and on what terms.
+//! The routing table: for each model, the upstreams that serve the model and the rules for retries and disconnects.
 //!
-//! Pure. The table is read from a file ([`mod@file`]) or made of the two settings of a deployment with one provider; chance
-//! is passed in.
+//! Pure. The table is read from a routes file ([`mod@file`]), or made from the settings of a deployment with a single
+//! provider. Random numbers are passed in.
 
 pub mod breaker;
 pub mod file;
@@ -17,123 +17,125 @@ use shared::event::DialectName;
 
 use pattern::ModelPattern;
 
-/// Every route, and every upstream that one of them names.
+/// All routes, and all upstreams that the routes name.
 #[derive(Clone, Debug)]
 pub struct RoutingTable {
-    /// The upstreams.
+    /// The upstreams. A [`RouteUpstream`] refers to an upstream by its index in this list.
     pub upstreams: Vec<UpstreamSettings>,
-    /// The routes: the first one that names a model answers for it, else the first one with a pattern for it.
+    /// The routes. The first route with the exact model name serves the model, else the first route with a matching
+    /// pattern.
     pub routes: Vec<Route>,
-    /// The model of a request that names none.
+    /// The model for requests without a model.
     pub default_model: Option<String>,
-    /// Where the table comes from.
+    /// The source of the table.
     pub origin: TableOrigin,
 }
 
-/// Where a table comes from.
+/// The source of a routing table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableOrigin {
-    /// From the settings of one provider, which answers for every model.
+    /// The settings of a single provider. The one route matches every model.
     SingleProvider,
-    /// From a routes file, which says which models there are.
+    /// A routes file. The routes define which models exist.
     File,
 }
 
-/// One upstream: an LLM provider's endpoint, and how it wants to be spoken to.
+/// An upstream: the endpoint of an LLM provider, and the settings for requests to this endpoint.
 #[derive(Clone, Debug)]
 pub struct UpstreamSettings {
-    /// Its name, as in events and metrics.
+    /// The name of the upstream in events and metrics.
     pub name: String,
-    /// The address, with the path that `/chat/completions` is appended to.
+    /// The base URL, to which `/chat/completions` and similar paths are appended.
     pub base_url: Uri,
-    /// The gateway's own key there.
+    /// The gateway's own API key for the upstream. `None` if the upstream needs no key.
     pub key: Option<SecretString>,
-    /// The header that the key goes into.
+    /// The header in which the key is sent.
     pub key_header: KeyHeader,
-    /// The dialects that it speaks; all of them if none is named.
+    /// The dialects that the upstream supports. Empty means all dialects.
     pub dialects: Vec<DialectName>,
-    /// Headers that it gets with every request, in place of the caller's of the same name.
+    /// Headers added to every request. A header of the same name from the caller is replaced.
     pub headers: HeaderMap,
-    /// How long connecting may take, TLS included.
+    /// The maximum time to connect, including the TLS handshake.
     pub connect_timeout: Duration,
-    /// How long the response head may take.
+    /// The maximum time until the response head has arrived.
     pub head_timeout: Duration,
-    /// How long an answer may be silent.
+    /// The maximum time between two chunks of a response body.
     pub idle_timeout: Duration,
-    /// How long an answer may take altogether.
+    /// The maximum time of a whole response.
     pub total_timeout: Duration,
-    /// How long an unused connection is kept.
+    /// The time for which an idle connection stays open.
     pub keep_alive: Duration,
-    /// Whether it may be asked for usage that the client did not ask for.
+    /// True if the gateway may set `stream_options.include_usage` where the client did not.
     pub ask_for_usage: bool,
-    /// Whether it is asked which models it has.
+    /// True if the gateway requests the upstream's list of models.
     pub list_models: bool,
 }
 
-/// The header that a key goes into.
+/// The header in which an API key is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KeyHeader {
-    /// `x-api-key` where Anthropic's dialect is spoken, else `authorization`.
+    /// `x-api-key` for the Anthropic dialect, else `authorization`.
     #[default]
     ByDialect,
-    /// `authorization: Bearer`.
+    /// `authorization: Bearer <key>`, as in OpenAI's API.
     Authorization,
-    /// `x-api-key`.
+    /// `x-api-key: <key>`, as in Anthropic's API.
     XApiKey,
-    /// `api-key`, as Azure has it.
+    /// `api-key: <key>`, as in Azure's API.
     ApiKey,
 }
 
-/// A route.
+/// A route: the models served, the upstreams that serve them, and the rules for retries and disconnects.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
-    /// The models that it answers for.
+    /// The models that the route serves.
     pub models: Vec<ModelPattern>,
-    /// Who answers.
+    /// The upstreams to choose from. [`Route::upstream_order`] gives the order of attempts.
     pub upstreams: Vec<RouteUpstream>,
-    /// How hard it is tried.
+    /// The limits on retries.
     pub retry_policy: RetryPolicy,
-    /// What happens when a client leaves, where the deployment's rule is not to hold.
+    /// The behaviour after a client disconnects. `None` applies the deployment's setting.
     pub on_disconnect: Option<RouteOnDisconnect>,
 }
 
-/// One upstream of a route.
+/// An upstream within a route.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouteUpstream {
-    /// The place of the upstream in the table.
+    /// The index of the upstream in [`RoutingTable::upstreams`].
     pub upstream_index: usize,
-    /// Its share of the load. Those without one are tried after those with one, in the order of the file.
+    /// The upstream's share of the load, relative to the other weights of the route. Upstreams without a weight are
+    /// tried after those with a weight, in the order of the file.
     pub weight: Option<u32>,
-    /// What the model is called there, if something else.
+    /// The model name for this upstream, if different from the requested name.
     pub model: Option<String>,
 }
 
-/// How hard a route tries before the first byte of an answer.
+/// The limits on attempts to reach an upstream. Retries end with the first byte sent to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Tries at one upstream before the next one's turn.
+    /// The maximum number of attempts at one upstream before moving on to the next.
     pub attempts_per_upstream: u32,
-    /// Tries at all of them together.
+    /// The maximum number of attempts at all upstreams together.
     pub max_attempts: u32,
-    /// No try begins later than this after the first.
+    /// The time after the first attempt within which further attempts may begin.
     pub retry_within: Duration,
 }
 
-/// What happens to an answer whose client leaves.
+/// The behaviour of the gateway after a client disconnects in the middle of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnDisconnect {
-    /// The upstream is let go of at once.
+    /// Cancel the request to the upstream immediately.
     Cancel,
-    /// The answer is read on for at most this long, so that the record has all of it.
+    /// Read the rest of the response for at most this long, so that the record is complete.
     Drain(Duration),
 }
 
-/// What a route says of that.
+/// The setting of a route for [`OnDisconnect`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteOnDisconnect {
-    /// As [`OnDisconnect::Cancel`].
+    /// The same as [`OnDisconnect::Cancel`].
     Cancel,
-    /// As [`OnDisconnect::Drain`], for as long as the deployment says where the route does not.
+    /// The same as [`OnDisconnect::Drain`]. `None` takes the time limit of the deployment.
     Drain(Option<Duration>),
 }
 
@@ -144,7 +146,7 @@ impl Default for RetryPolicy {
 }
 
 impl RoutingTable {
-    /// One provider that answers for every model.
+    /// A table with one upstream that serves every model.
     pub fn single_provider(upstream: UpstreamSettings, default_model: Option<String>) -> Self {
         let only = RouteUpstream { upstream_index: 0, weight: None, model: None };
         let route = Route {
@@ -156,7 +158,7 @@ impl RoutingTable {
         Self { upstreams: vec![upstream], routes: vec![route], default_model, origin: TableOrigin::SingleProvider }
     }
 
-    /// The place of the route that answers for this model.
+    /// The index of the route that serves a model. `None` if no route matches.
     pub fn route_index(&self, model: &str) -> Option<usize> {
         let has_name = |route: &Route| route.models.iter().any(|pattern| pattern.exact_name() == Some(model));
         let has_pattern = |route: &Route| route.models.iter().any(|pattern| pattern.matches(model));
@@ -165,7 +167,7 @@ impl RoutingTable {
 }
 
 impl UpstreamSettings {
-    /// Whether it speaks this dialect.
+    /// True if the upstream supports the dialect.
     pub fn supports(&self, dialect: DialectName) -> bool {
         self.dialects.is_empty() || self.dialects.contains(&dialect)
     }
@@ -186,8 +188,9 @@ impl PartialEq for UpstreamSettings {
 }
 
 impl Route {
-    /// The order in which its choices are tried: those with a weight by chance, then the others. `random_below` gives a number
-    /// below the one it is given.
+    /// The order in which the route's upstreams are tried, as indexes into `upstreams`. Upstreams with a weight come
+    /// first, drawn at random in proportion to their weights; the others follow in the order of the file.
+    /// `random_below(n)` returns a random number below `n`.
     pub fn upstream_order(&self, mut random_below: impl FnMut(u64) -> u64) -> Vec<usize> {
         let mut weighted: Vec<(usize, u64)> = Vec::new();
         let mut unweighted = Vec::new();
@@ -257,7 +260,7 @@ mod tests {
         for drawn in 0..4 {
             let order = route.upstream_order(|all| drawn % all);
             first[order[0]] += 1;
-            assert_eq!(order[3], 0, "without a weight: last");
+            assert_eq!(order[3], 0, "an upstream without a weight is tried last");
         }
         assert_eq!(first, [0, 3, 1, 0]);
     }

@@ -1,4 +1,5 @@
-//! Accepting connections, and stopping: first no new ones, then the running chats to their end, then whatever is left.
+//! The HTTP server: accepts connections, and stops in three steps. New connections are refused first, then running chats
+//! finish, then the connections that remain are cut off.
 
 mod connection;
 
@@ -24,8 +25,8 @@ use tokio::task::JoinSet;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 
-/// Serves until `stop` resolves and everything that was running then has finished, or the deadline is over.
-/// Returns how many connections had to be cut off.
+/// Serves until `stop` resolves, then waits for running requests, at most until the shutdown deadline. Calls `on_deadline`
+/// before connections are cut off. Returns the number of connections that were cut off.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -35,9 +36,10 @@ pub async fn serve(
     on_deadline: impl FnOnce(),
 ) -> usize {
     let mut http = http1::Builder::new();
-    // The smallest read buffer that hyper has: heads are small, and there is one for each open stream.
+    // A read buffer grows to at most 64 KiB (hyper's default is 408 KiB): heads are small, and each open stream has a
+    // buffer.
     http.timer(TokioTimer::new()).header_read_timeout(limits.read_timeout).max_buf_size(64 << 10);
-    // Small pieces are copied into one buffer and written from there: a vector of three for each costs more.
+    // Small pieces are copied into one buffer and written from there: a vectored write of three parts per piece costs more.
     http.writev(false);
     let permits = Arc::new(Semaphore::new(limits.max_connections));
     let graceful = GracefulShutdown::new();
@@ -55,7 +57,7 @@ pub async fn serve(
         let (connection_io, service) = connection::open(stream, peer, &router, limits.idle_timeout);
         let connection = graceful.watch(http.serve_connection(connection_io, service));
         connections.spawn(async move {
-            // How a connection ends concerns nobody here: what the chat came to is on the record.
+            // Errors of the connection are ignored, because the outcome of each chat is recorded elsewhere.
             let _ = connection.await;
             drop(permit);
         });
@@ -71,7 +73,7 @@ pub async fn serve(
     cut_off
 }
 
-/// The next connection, when there is a place for it. Until then clients wait in the listener's queue.
+/// Accepts the next connection as soon as a permit is free. Until then clients wait in the listener's queue.
 async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
     loop {
         let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return std::future::pending().await };
@@ -82,8 +84,8 @@ async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (TcpStream,
                 return (stream, peer, permit);
             }
             Err(error) => {
-                tracing::error!(%error, "could not accept a connection");
-                // Out of file descriptors, most likely: trying at once would only spin.
+                tracing::error!(%error, "cannot accept a connection: next attempt in 100 ms");
+                // Most likely the process is out of file descriptors; an immediate retry would spin.
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }

@@ -1,4 +1,5 @@
-//! The upstreams: the LLM providers' endpoints, the connections to them, and the choice among them.
+//! Upstreams: the endpoints of LLM providers, the connections to the endpoints, and the choice of an endpoint for each
+//! request.
 
 pub mod error;
 

@@ -1,4 +1,4 @@
-//! What an event costs before it meets the database: reading it, projecting it, settling it.
+//! The cost of an event before the database: decoding, projecting and merging.
 
 mod events;
 

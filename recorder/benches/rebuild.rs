@@ -1,12 +1,13 @@
-//! Events per second and peak memory of recording, exporting, rebuilding and verifying a log, against reading it alone and
-//! against raw COPY of the very rows into the same tables, in the same run.
+//! Events per second and peak memory of recording, exporting, rebuilding and verifying a log. Yardsticks from the same
+//! run are reading the log alone, and raw COPY of the same rows into the same tables.
 //!
 //!     DATABASE_URL=postgres://... NATS_URL=nats://... cargo bench -p recorder --bench rebuild
 //!
-//! DATABASE_URL names a server on which databases may be created (best over a Unix socket: see the benchmark of the store),
-//! NATS_URL one with JetStream and without our stream: the benchmark makes both of its own and drops them. CHATS changes how
-//! many chats there are, TEXT how many bytes each message has. Files go to TMPDIR: about as many bytes as the log has.
-#![expect(clippy::print_stdout, reason = "a benchmark says what it measured")]
+//! DATABASE_URL names a server that allows the creation of databases (best over a Unix socket: see the benchmark of the
+//! store). NATS_URL names a server with JetStream and without Stenograph's stream. The benchmark creates its own
+//! database and stream, and drops both. CHATS sets the number of chats, TEXT the bytes of text in each message.
+//! Temporary files in TMPDIR need about as many bytes as the log.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its measurements")]
 
 mod copy;
 mod events;
@@ -38,23 +39,27 @@ use tokio_util::sync::CancellationToken;
 
 use events::Chats;
 
-/// How many events are on their way to the broker at once.
+/// The number of events published but not yet acknowledged by the broker.
 const IN_FLIGHT: usize = 256;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let url = std::env::var("DATABASE_URL").context("expected DATABASE_URL")?;
-    let client = connect(&std::env::var("NATS_URL").context("expected NATS_URL")?).await?;
+    let url = std::env::var("DATABASE_URL").context("DATABASE_URL is not set")?;
+    let client = connect(&std::env::var("NATS_URL").context("NATS_URL is not set")?).await?;
     let mut chats = Chats::of(std::env::var("CHATS").map_or(Ok(100_000), |text| text.parse())?);
     if let Ok(text) = std::env::var("TEXT") {
-        chats.text = text.parse().context("expected a number of bytes in TEXT")?;
+        chats.text = text.parse().context("TEXT: expected a number of bytes")?;
     }
     let jetstream = jetstream::new(client.clone());
-    ensure!(jetstream.get_stream(shared::stream::NAME).await.is_err(), "this broker has our stream: expected none");
+    ensure!(
+        jetstream.get_stream(shared::stream::NAME).await.is_err(),
+        "the broker already has Stenograph's stream: expected a broker without the stream"
+    );
     let name = format!("stenograph_bench_{}", std::process::id());
     let server = PgPool::connect(&url).await?;
     server.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await?;
-    let (base, _) = url.rsplit_once('/').context("expected a database in DATABASE_URL")?;
+    let (base, _) =
+        url.rsplit_once('/').context("DATABASE_URL: expected the name of a database after the last slash")?;
     let measured = measure(&client, &jetstream, format!("{base}/{name}"), chats).await;
     jetstream.delete_stream(shared::stream::NAME).await?;
     server.execute(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"))).await?;
@@ -125,7 +130,7 @@ async fn measure(client: &Client, jetstream: &Context, url: String, chats: Chats
     Ok(())
 }
 
-/// Leaves the tables with their keys alone, and says how to make the other indexes again.
+/// Drops all indexes except for keys, and returns the statements that create the indexes again.
 async fn drop_indexes(pool: &PgPool) -> anyhow::Result<Vec<String>> {
     let tables = Table::ALL.map(|table| table.name().to_owned()).to_vec();
     let indexes: Vec<(String, String)> = sqlx::query_as(
@@ -136,19 +141,19 @@ async fn drop_indexes(pool: &PgPool) -> anyhow::Result<Vec<String>> {
     .bind(tables)
     .fetch_all(pool)
     .await?;
-    let mut made_again = Vec::new();
+    let mut definitions = Vec::new();
     for (name, definition) in indexes {
         pool.execute(AssertSqlSafe(format!("DROP INDEX {name}"))).await?;
-        made_again.push(definition);
+        definitions.push(definition);
     }
-    Ok(made_again)
+    Ok(definitions)
 }
 
 fn whole_log() -> LogRange {
     LogRange { from: RangeStart::Beginning, to: None, subjects: Vec::new(), end: RangeEnd::Stop }
 }
 
-/// Time and memory of one thing.
+/// Measures the time and memory of one step.
 struct Meter {
     began: Instant,
     memory: u64,
@@ -156,12 +161,12 @@ struct Meter {
 
 impl Meter {
     fn start() -> anyhow::Result<Self> {
-        // The peak begins anew with what there is now.
+        // Resets the peak memory (VmHWM) of the process to the current memory.
         std::fs::write("/proc/self/clear_refs", "5")?;
         Ok(Self { began: Instant::now(), memory: memory("VmRSS")? })
     }
 
-    /// Says what it took, and returns the seconds.
+    /// Prints the measurements, and returns the duration in seconds.
     fn stop(self, what: &str, events: usize) -> anyhow::Result<f64> {
         let took = self.began.elapsed().as_secs_f64();
         let rate = events as f64 / took;
@@ -171,15 +176,18 @@ impl Meter {
     }
 }
 
-/// Of this process, in MB.
+/// A memory figure of this process, in MB.
 fn memory(what: &str) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix(what)).context("expected a size of memory")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(what))
+        .context("/proc/self/status has no such memory figure")?;
     let kilobytes: u64 = line.trim_matches(|c: char| !c.is_ascii_digit()).parse()?;
     Ok(kilobytes / 1024)
 }
 
-/// Says when each phase begins.
+/// Prints the time at which each phase begins.
 struct Phases(Instant);
 
 impl Default for Phases {
@@ -220,7 +228,7 @@ async fn publish(jetstream: &Context, chats: Chats) -> anyhow::Result<usize> {
     Ok(events)
 }
 
-/// Records until nothing is left to record.
+/// Records until no event is left in the consumer.
 async fn consume(client: &Client, jetstream: &Context, pool: &PgPool) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let metrics = Arc::new(Metrics::register(&mut Registry::default()));

@@ -1,14 +1,16 @@
-//! Events per second through the real store (decode, project, one transaction a batch), against raw COPY of the very rows that
-//! come of it into the same tables with the same indexes, in the same run.
+//! Events per second through the real store (decode, project, one transaction for each batch). The yardstick from the
+//! same run is raw COPY of the resulting rows into the same tables with the same indexes.
 //!
 //!     DATABASE_URL=postgres://... cargo bench -p recorder --bench store
 //!
-//! Best over a Unix socket (postgres://user@%2Frun%2Fpostgresql/postgres): sqlx does not set TCP_NODELAY, so over TCP each
-//! COPY, being two small writes, waits about 40 ms for a delayed acknowledgement, and looks far slower than it is.
+//! Best over a Unix socket (postgres://user@%2Frun%2Fpostgresql/postgres). sqlx does not set TCP_NODELAY, so over TCP
+//! each COPY, made of two small writes, waits about 40 ms for a delayed acknowledgement and looks far slower than COPY
+//! really is.
 //!
-//! DATABASE_URL names a server on which databases may be created: the benchmark makes one of its own and drops it.
-//! CHATS and ROUNDS change how much is written and how often, BATCHES and WRITERS (BATCHES=1000,2000) in which ways.
-#![expect(clippy::print_stdout, reason = "a benchmark says what it measured")]
+//! DATABASE_URL names a server that allows the creation of databases: the benchmark creates its own database and drops
+//! the database at the end. CHATS sets the number of chats and ROUNDS the number of rounds; BATCHES and WRITERS (such
+//! as BATCHES=1000,2000) set the combinations to measure.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its measurements")]
 
 mod copy;
 mod events;
@@ -28,26 +30,27 @@ use tokio::task::spawn_blocking;
 
 use events::{Chats, Encoded};
 
-/// As in the recorder itself.
+/// The allocator of the recorder binary.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let url = std::env::var("DATABASE_URL").context("expected DATABASE_URL")?;
+    let url = std::env::var("DATABASE_URL").context("DATABASE_URL is not set")?;
     let chats = std::env::var("CHATS").map_or(Ok(20_000), |text| text.parse())?;
     let rounds = std::env::var("ROUNDS").map_or(Ok(3), |text| text.parse())?;
     let ways = (numbers("BATCHES", &[200, 1000, 2000])?, numbers("WRITERS", &[1, 2])?);
     let name = format!("stenograph_bench_{}", std::process::id());
     let server = PgPool::connect(&url).await?;
     server.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await?;
-    let (base, _) = url.rsplit_once('/').context("expected a database in DATABASE_URL")?;
+    let (base, _) =
+        url.rsplit_once('/').context("DATABASE_URL: expected the name of a database after the last slash")?;
     let measured = measure(format!("{base}/{name}"), chats, rounds, ways).await;
     server.execute(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"))).await?;
     measured
 }
 
-/// A list of numbers from the environment.
+/// Reads a list of numbers from an environment variable.
 fn numbers(name: &str, defaults: &[usize]) -> anyhow::Result<Vec<usize>> {
     let Ok(list) = std::env::var(name) else { return Ok(defaults.to_vec()) };
     list.split(',').map(|number| number.trim().parse().with_context(|| format!("{name}: {number:?}"))).collect()
@@ -96,7 +99,7 @@ async fn measure(
     duplicates(&pool, &encoded).await
 }
 
-/// What a redelivery of everything costs.
+/// Measures the cost of delivering all events a second time.
 async fn duplicates(pool: &PgPool, encoded: &Arc<Vec<Encoded>>) -> anyhow::Result<()> {
     copy::empty(pool).await?;
     store_all(pool, encoded, 1000, 1).await?;
@@ -116,7 +119,7 @@ async fn store_all(
     let tasks = (0..writers).map(|writer| {
         let (pool, encoded) = (pool.clone(), Arc::clone(encoded));
         tokio::spawn(async move {
-            // As the recorder does: the next batch is read and projected while PostgreSQL works on this one.
+            // As in the recorder, the next batch is read and projected while PostgreSQL works on the current batch.
             let read = |from: usize| {
                 let encoded = Arc::clone(&encoded);
                 let to = encoded.len().min(from + batch);
@@ -138,7 +141,7 @@ async fn store_all(
     Ok(began.elapsed())
 }
 
-/// Events per second, of each round.
+/// Events per second, one value for each round.
 #[derive(Default)]
 struct Rates(Vec<f64>);
 

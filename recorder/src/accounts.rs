@@ -1,6 +1,7 @@
-//! Accounts: who may use this deployment, how they prove it, and how guessing is kept slow.
+//! User accounts: registration, login, sessions, passwords, and the limits on guessing.
 //!
-//! A login gives a short access token, which services check with public keys alone, and a refresh token, which is good once.
+//! A login returns two tokens. The access token is short-lived, and services verify the access token with public keys
+//! alone. The refresh token is good for one use.
 
 mod account;
 mod error;

@@ -1,9 +1,9 @@
-//! The HTTP API over the tables: `recorder serve`. docs/API.md says what it looks like from outside.
+//! The HTTP API over the tables, served by `recorder serve`. docs/API.md describes the API for clients.
 //!
-//! A file for each thing that is read. Who asks is found out before anything else, here and not only in the gateway; and
-//! what belongs to someone else answers as what does not exist.
+//! Each kind of object has a file. Callers are authenticated here, before anything else, and not only in the gateway.
+//! An object of another user is answered like an object that does not exist.
 
-#![expect(unused_qualifications, reason = "in what the macros of utoipa write")]
+#![expect(unused_qualifications, reason = "the macros of utoipa generate qualified paths")]
 
 pub mod error;
 
@@ -41,10 +41,10 @@ pub use live::LiveSubscriptions;
 pub use openapi::openapi_document;
 pub use state::{ApiState, TokenKeys};
 
-/// The largest body of a request, in bytes: a few short fields.
+/// The maximum size of a request body, in bytes. Requests hold a few short fields.
 const MAX_BODY_BYTES: usize = 64 << 10;
 
-/// Every route of the API. Health and metrics are elsewhere.
+/// Returns the routes of the API, without the routes for health and metrics.
 pub fn router(api: Arc<ApiState>) -> Router {
     let reads = Router::new()
         .route("/api/users/{id}", get(users::profile))
@@ -82,7 +82,7 @@ pub fn router(api: Arc<ApiState>) -> Router {
         .with_state(api)
 }
 
-/// Nothing is kept by anyone between here and the client, unless it is asked again; and nothing is taken for what it is not.
+/// Forbids caching, unless the route has set `Cache-Control`, and forbids browsers to guess another content type.
 async fn set_default_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));

@@ -1,76 +1,76 @@
-//! Hours, days, weeks and months as a time zone has them, clock changes included.
+//! Hours, days, weeks and months in a time zone, including clock changes.
 //!
-//! A range of days is cut into buckets that meet without a gap: each instant of the range is in exactly one, so that the sum
-//! of the buckets is the range, in every zone. A day that the clocks make longer or shorter has 25 or 23 hours; one that a
-//! zone skipped (Samoa, 2011-12-30) has none, and is not listed.
+//! A range of days is cut into adjacent buckets. Each instant of the range lies in exactly one bucket, so that the sum
+//! of the buckets equals the range in every zone. A day with a clock change has 23 or 25 hours. A day skipped by a zone
+//! (Samoa, 2011-12-30) has no bucket.
 
 use jiff::civil::{Date, DateTime, Weekday};
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, ToSpan as _};
 use time::OffsetDateTime;
 
-/// The most buckets of one answer: three years of days, or 45 days of hours.
+/// The maximum number of buckets in an answer: three years of days, or 45 days of hours.
 pub const MAX_BUCKETS: usize = 1100;
 
-/// The first day that can be asked for. Since 1972 every zone's offset is a multiple of 15 minutes, which is what usage is
-/// counted in.
+/// The first day of a valid range. Since 1972 every zone's offset has been a multiple of 15 minutes, the unit in which
+/// usage is counted.
 const FIRST_DAY: Date = Date::constant(1973, 1, 1);
 const LAST_DAY: Date = Date::constant(9990, 1, 1);
 
-/// How finely a range is cut.
+/// The size of the buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bucket {
-    /// By the hour.
+    /// One bucket for each hour of the zone's clock.
     Hour,
-    /// By the day.
+    /// One bucket for each day.
     Day,
-    /// By the week, from Monday.
+    /// One bucket for each week, beginning on Monday.
     Week,
-    /// By the month.
+    /// One bucket for each calendar month.
     Month,
 }
 
-/// A piece of a range.
+/// A bucket of a range: a half-open interval of time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BucketRange {
-    /// Its first instant.
+    /// The first instant of the bucket.
     pub start: OffsetDateTime,
-    /// The first instant that is behind it.
+    /// The first instant after the bucket.
     pub end: OffsetDateTime,
-    /// Its first moment as the zone's clocks show it: a day, or a day and a time.
+    /// The beginning of the bucket by the zone's clock: a day, or a day and a time.
     pub label: String,
 }
 
-/// A range, cut.
+/// A range of days, cut into buckets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DateRange {
-    /// The first day.
+    /// The first day of the range.
     pub from: Date,
-    /// The last day.
+    /// The last day of the range, included.
     pub to: Date,
-    /// The pieces, in order, without gaps.
+    /// The buckets in order, without gaps.
     pub buckets: Vec<BucketRange>,
 }
 
-/// What cannot be cut.
+/// The reasons for which a range is refused. The message names the parameter and the expected value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CalendarError {
-    /// No such zone.
+    /// The time zone is unknown.
     #[error("tz: expected the name of a time zone such as UTC or Europe/Berlin")]
     Zone,
-    /// Not a day.
+    /// The text is not a day, or lies outside of the supported years.
     #[error("{0}: expected a day such as 2026-11-24, from 1973 on")]
     Day(&'static str),
-    /// The wrong way round.
+    /// The last day lies before the first day.
     #[error("to: expected a day that is not before from")]
     Backwards,
-    /// Too many pieces.
+    /// The range has more than [`MAX_BUCKETS`] buckets.
     #[error("expected a range of at most {MAX_BUCKETS} buckets: a shorter range, or larger buckets")]
     TooMany,
 }
 
 impl CalendarError {
-    /// The parameter that is wrong.
+    /// The name of the query parameter at fault.
     pub fn param(&self) -> &'static str {
         match self {
             Self::Zone => "tz",
@@ -81,7 +81,7 @@ impl CalendarError {
     }
 }
 
-/// The zone of this name. Names are short: a long one is not looked for.
+/// The time zone of a name in the IANA database. Names over 64 bytes are refused without a search.
 pub fn time_zone(name: &str) -> Result<TimeZone, CalendarError> {
     if name.len() > 64 {
         return Err(CalendarError::Zone);
@@ -89,7 +89,8 @@ pub fn time_zone(name: &str) -> Result<TimeZone, CalendarError> {
     TimeZone::get(name).map_err(|_| CalendarError::Zone)
 }
 
-/// A range of days, both included; the last 30 where not said otherwise.
+/// Cuts a range of days into buckets; both days are included. Without `to`, the range ends today in the zone; without
+/// `from`, the range has 30 days.
 pub fn date_range(
     zone: &TimeZone,
     from: Option<&str>,
@@ -110,7 +111,7 @@ pub fn date_range(
     let end = to.tomorrow().map_err(|_| CalendarError::Day("to"))?;
     let (start, end) = (first_instant_of(zone, from.at(0, 0, 0, 0))?, first_instant_of(zone, end.at(0, 0, 0, 0))?);
     let buckets = match bucket {
-        // A single day that the zone skipped.
+        // The range is a single day that the zone skipped.
         _ if start >= end => Vec::new(),
         Bucket::Hour => hours(zone, start, end)?,
         Bucket::Day | Bucket::Week | Bucket::Month => days(zone, from, (start, end), bucket)?,
@@ -124,7 +125,8 @@ fn day(text: &str, param: &'static str) -> Result<Date, CalendarError> {
     day.filter(|day| (FIRST_DAY..LAST_DAY).contains(day)).ok_or(CalendarError::Day(param))
 }
 
-/// Hours by the clock: where it jumps, one is shorter or longer than 60 minutes only in zones that jump by half an hour.
+/// Cuts a range at the full hours of the zone's clock. A bucket is shorter or longer than 60 minutes only in zones with
+/// clock changes of half an hour.
 fn hours(zone: &TimeZone, start: Timestamp, end: Timestamp) -> Result<Vec<BucketRange>, CalendarError> {
     let mut cuts = Vec::new();
     let mut at = start;
@@ -136,7 +138,8 @@ fn hours(zone: &TimeZone, start: Timestamp, end: Timestamp) -> Result<Vec<Bucket
         let local = zone.to_datetime(at);
         let rest = 3600 - i64::from(local.minute()) * 60 - i64::from(local.second());
         let next = at.checked_add(rest.seconds()).map_err(|_| CalendarError::Day("to"))?;
-        // A jump within the hour may lead into the middle of another: the next cut is at its next full hour.
+        // A clock change within the hour may lead into the middle of another hour: the next cut is then at the
+        // following full hour.
         at = next.min(end);
     }
     let label = |at: Timestamp| {
@@ -167,7 +170,7 @@ fn days(
         if at >= end {
             break;
         }
-        // A day that was skipped begins where the next one does.
+        // A skipped day begins at the same instant as the following day.
         if at > start && cuts.last().is_none_or(|last| *last < at) {
             if cuts.len() == MAX_BUCKETS {
                 return Err(CalendarError::TooMany);
@@ -178,7 +181,8 @@ fn days(
     bucket_ranges(&cuts, end, |at| zone.to_datetime(at).date().to_string())
 }
 
-/// The instant at which clocks first show this; where they skip it, the one at which they jump.
+/// The first instant at which the zone's clock shows the given time; for a skipped time, the instant of the clock
+/// change.
 fn first_instant_of(zone: &TimeZone, at: DateTime) -> Result<Timestamp, CalendarError> {
     zone.to_ambiguous_timestamp(at).compatible().map_err(|_| CalendarError::Day("to"))
 }
@@ -221,7 +225,11 @@ mod tests {
         assert_eq!(minutes("Europe/Berlin", "2026-10-25", "2026-10-25"), [1500]);
         assert_eq!(minutes("Australia/Lord_Howe", "2026-04-05", "2026-04-05"), [1470]);
         let samoa = cut("Pacific/Apia", "2011-12-29", "2011-12-31", Bucket::Day);
-        assert_eq!(samoa, [("2011-12-29".to_owned(), 1440), ("2011-12-31".to_owned(), 1440)], "there was no 30th");
+        assert_eq!(
+            samoa,
+            [("2011-12-29".to_owned(), 1440), ("2011-12-31".to_owned(), 1440)],
+            "Samoa skipped 30 December 2011"
+        );
     }
 
     #[test]
@@ -254,7 +262,7 @@ mod tests {
         assert_eq!(date_range(&TimeZone::UTC, None, None, Bucket::Day, now).unwrap().buckets.len(), 30);
     }
 
-    /// Every zone there is: in each, for each kind of bucket, the pieces meet, and are whole quarters of an hour.
+    /// In every time zone and for every bucket size, buckets are adjacent and are whole quarters of an hour.
     #[test]
     fn pieces_meet_in_every_zone() {
         for name in jiff::tz::db().available() {
@@ -284,7 +292,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Any range in any zone: what falls into the range falls into exactly one piece of it.
+        /// For any range in any zone, each instant of the range lies in exactly one bucket.
         #[test]
         fn the_sum_of_the_pieces_is_the_range(
             zone_at in any::<prop::sample::Index>(), start in 0..18_000_i32, days in 0..40_i32,
@@ -295,7 +303,7 @@ mod tests {
             let from = FIRST_DAY.checked_add(start.days()).unwrap();
             let to = from.checked_add(days.days()).unwrap();
             let bucket = [Bucket::Hour, Bucket::Day, Bucket::Week, Bucket::Month][kind];
-            // A day that the zone skipped is no range.
+            // A range that consists of one skipped day has no bucket.
             let whole = date_range(&zone, Some(&from.to_string()), Some(&to.to_string()), Bucket::Month, OffsetDateTime::UNIX_EPOCH).unwrap();
             let cut = date_range(&zone, Some(&from.to_string()), Some(&to.to_string()), bucket, OffsetDateTime::UNIX_EPOCH).unwrap();
             let (Some(first), Some(last)) = (whole.buckets.first(), whole.buckets.last()) else { return Ok(()) };

@@ -1,4 +1,5 @@
-//! The command line. Prints what was asked for on standard output; errors are one line on standard error.
+//! The command line: parses the arguments, reads the settings and runs the command. Results go to standard output; an
+//! error is one line on standard error.
 
 mod connect;
 mod consume;
@@ -23,7 +24,7 @@ use crate::store;
 use connect::pool;
 use output::print;
 
-/// The tables are not what the log says.
+/// The exit status of `recorder verify` if the tables differ from the log.
 const EXIT_DIFFERENT: u8 = 3;
 
 /// Projects the events of the gateways into PostgreSQL.
@@ -36,37 +37,37 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Bring the database's tables to this version.
+    /// Create or upgrade the database's tables to this version.
     Migrate,
-    /// The stream that holds the record.
+    /// Create and check the broker's stream, consumer and buckets.
     #[command(subcommand)]
     Stream(stream::StreamCommand),
-    /// Record events until stopped.
+    /// Record events into the database until stopped.
     Consume,
-    /// Events that could not be projected, kept whole.
+    /// List, retry or delete events that could not be projected.
     #[command(subcommand)]
     Quarantine(quarantine::QuarantineCommand),
-    /// Make the tables anew from the log while everything runs, and put them in the place of the old ones.
+    /// Build the tables again from the log while everything runs, and replace the present tables.
     Rebuild(rebuild::RebuildArguments),
-    /// Compare the tables with the log, row by row, while everything runs. Exit status 3: they differ.
+    /// Compare the tables with the log, row by row, while everything runs. Exit status 3 if the tables differ.
     Verify(rebuild::VerifyArguments),
     Replay(Box<replay::ReplayArguments>),
-    /// Serve the HTTP API over the record until stopped.
+    /// Serve the HTTP API over the recorded chats until stopped.
     Serve,
-    /// Invite codes.
+    /// Create, list and revoke invite codes.
     #[command(subcommand)]
     Invites(invites::InvitesCommand),
-    /// Accounts.
+    /// Create and change accounts.
     #[command(subcommand)]
     Users(users::UsersCommand),
-    /// Print a session token for a user.
+    /// Print a session token for an account.
     Token(token::TokenArguments),
-    /// The keys that sign and verify session tokens.
+    /// Create and rotate the keys for signing session tokens.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
 }
 
-/// Runs a command.
+/// Runs the command. Malformed settings are an error before any command starts.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     let config = Config::read(&Environment::from_process())?;
     match cli.command {
@@ -89,7 +90,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
-/// The status with which the process ends for an error.
+/// Returns the exit status for an error: 64 for a setting, 3 for tables that differ from the log, 1 for every other
+/// error.
 pub fn exit_status(error: &anyhow::Error) -> u8 {
     match error {
         error if error.is::<ConfigError>() => EXIT_USAGE,

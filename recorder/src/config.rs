@@ -1,4 +1,5 @@
-//! The recorder's settings, all from the environment. `deploy/recorder.env` has each of them with its meaning.
+//! The recorder's settings, all read from the environment. `deploy/recorder.env` lists each setting with its meaning
+//! and default.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,40 +14,42 @@ use shared::telemetry::LogConfig;
 use crate::pipeline::orphans::OrphanPolicy;
 use crate::policy::batch::BatchLimits;
 
-/// All settings. What a command needs and is not set, it asks for by the methods.
+/// All settings of all commands. A setting without a default is optional here; the accessor methods return an error if
+/// a command needs an unset one.
 #[derive(Debug)]
 pub struct Config {
     database_url: Option<SecretString>,
     nats_url: Option<String>,
     signing_key_file: Option<PathBuf>,
-    /// Where health and metrics are served.
+    /// The address of the health and metrics endpoints of `recorder consume` (`RECORDER_LISTEN`).
     pub listen: SocketAddr,
-    /// What `serve` needs.
+    /// The settings of `recorder serve`.
     pub serve: ServeConfig,
-    /// The public keys of session tokens, where they are not beside the private one.
+    /// The file with the public keys of session tokens (`TOKEN_KEYS_FILE`). Default: `jwks.json` beside the private
+    /// key.
     pub token_keys_file: Option<PathBuf>,
-    /// The limits of a batch.
+    /// The limits of a batch (`RECORDER_BATCH_EVENTS`, `RECORDER_BATCH_BYTES`, `RECORDER_BATCH_LINGER`).
     pub batch: BatchLimits,
-    /// When a chat has no gateway any more.
+    /// The rules for ending the chats of lost gateways (`RECORDER_GATEWAY_GRACE`, `RECORDER_LONGEST_CHAT`).
     pub orphans: OrphanPolicy,
-    /// What to log.
+    /// The log filter and format (`LOG`, `LOG_FORMAT`).
     pub log: LogConfig,
 }
 
-/// What `recorder serve` needs.
+/// The settings of `recorder serve`.
 #[derive(Debug)]
 pub struct ServeConfig {
-    /// Where the API is served.
+    /// The address of the HTTP API (`RECORDER_SERVE_LISTEN`).
     pub listen: SocketAddr,
-    /// How many connections to the database it may have.
+    /// The maximum number of connections to the database, from 1 to 1000 (`RECORDER_SERVE_CONNECTIONS`).
     pub connections: u32,
-    /// How long an access token is good: also how long a disabled user can still chat.
+    /// The lifetime of an access token (`RECORDER_TOKEN_TTL`): also the longest time a disabled user can still chat.
     pub token_ttl: time::Duration,
-    /// How long a session can be refreshed.
+    /// The lifetime of a session, counted from the login (`RECORDER_SESSION_TTL`): afterwards a refresh is refused.
     pub session_ttl: time::Duration,
-    /// Whose word is taken for where a request came from: the gateways.
+    /// The proxies (the gateways) whose forwarded client address is trusted (`RECORDER_TRUSTED_PROXIES`).
     pub trusted: TrustedProxies,
-    /// An identity provider outside, if its users may read their record too.
+    /// An external identity provider whose users may read their own record through the API; `None` if not set.
     pub issuer: Option<IssuerConfig>,
 }
 
@@ -72,7 +75,7 @@ impl ServeConfig {
     }
 }
 
-/// A duration of whole seconds, up to a bound.
+/// Reads a duration in whole seconds, from 1 second to `most` seconds.
 fn duration_up_to(env: &Environment, name: &str, default: u64, most: u64) -> Result<time::Duration, ConfigError> {
     match env.duration(name, Duration::from_secs(default))?.as_secs() {
         seconds if (1..=most).contains(&seconds) => Ok(time::Duration::seconds(i64::try_from(seconds).unwrap_or(1))),
@@ -81,7 +84,7 @@ fn duration_up_to(env: &Environment, name: &str, default: u64, most: u64) -> Res
 }
 
 impl Config {
-    /// Reads them all, and refuses what is malformed, or of our prefix and unknown.
+    /// Reads all settings. A malformed value is an error, and so is an unknown variable that begins with `RECORDER_`.
     pub fn read(env: &Environment) -> Result<Self, ConfigError> {
         let defaults = BatchLimits::default();
         let config = Self {
@@ -106,32 +109,34 @@ impl Config {
             },
             log: LogConfig::read(env)?,
         };
-        // Where clients find the recorder: not ours to read, but in the same files.
+        // `RECORDER_URL` is the address clients use. The recorder accepts the variable but does not use the value: one
+        // environment file serves all programs.
         env.text("RECORDER_URL");
         env.refuse_unknown(&["RECORDER_"])?;
         if config.batch.linger > Duration::from_secs(5) {
-            return Err(malformed("RECORDER_BATCH_LINGER", "at most 5s", &"it is longer"));
+            return Err(malformed("RECORDER_BATCH_LINGER", "at most 5s", &"the value is longer"));
         }
         if config.orphans.grace < Duration::from_secs(1) {
-            return Err(malformed("RECORDER_GATEWAY_GRACE", "at least 1s", &"it is shorter"));
+            return Err(malformed("RECORDER_GATEWAY_GRACE", "at least 1s", &"the value is shorter"));
         }
         if config.orphans.longest_chat < Duration::from_secs(60) {
-            return Err(malformed("RECORDER_LONGEST_CHAT", "at least 1m", &"it is shorter"));
+            return Err(malformed("RECORDER_LONGEST_CHAT", "at least 1m", &"the value is shorter"));
         }
         Ok(config)
     }
 
-    /// The database's URL, with its password.
+    /// Returns `DATABASE_URL`, a secret because the URL holds the password; an error if not set.
     pub fn database_url(&self) -> Result<&SecretString, ConfigError> {
         self.database_url.as_ref().ok_or_else(|| missing("DATABASE_URL", "postgres://user:password@host:5432/database"))
     }
 
-    /// The broker's URL, or several with commas between them.
+    /// Returns `NATS_URL`: the broker's URL, or several URLs separated by commas; an error if not set.
     pub fn nats_url(&self) -> Result<&str, ConfigError> {
         self.nats_url.as_deref().ok_or_else(|| missing("NATS_URL", "nats://host:4222"))
     }
 
-    /// The file with the private key that signs session tokens.
+    /// Returns `RECORDER_SIGNING_KEY_FILE`, the file with the private key for signing session tokens; an error if not
+    /// set.
     pub fn signing_key_file(&self) -> Result<&PathBuf, ConfigError> {
         let expected = "the path of a private key made by `recorder keys create`";
         self.signing_key_file.as_ref().ok_or_else(|| missing("RECORDER_SIGNING_KEY_FILE", expected))
@@ -161,7 +166,7 @@ mod tests {
 
     const SAMPLE: &str = include_str!("../../deploy/recorder.env");
 
-    /// The sample's assignments, the ones that are commented out included.
+    /// The assignments in the sample file, including the commented-out lines.
     fn assignments() -> Vec<(&'static str, &'static str)> {
         let lines = SAMPLE.lines().map(|line| line.strip_prefix('#').unwrap_or(line));
         let assignment = |line: &'static str| {
@@ -201,7 +206,7 @@ mod tests {
         let defaults = Config::read(&Environment::from_pairs::<&str, &str>([])).unwrap();
         assert_eq!((sample.batch, sample.listen), (defaults.batch, defaults.listen));
         assert_eq!(sample.orphans, defaults.orphans);
-        assert!(sample.serve.issuer.take().is_some(), "there is none unless it is set");
+        assert!(sample.serve.issuer.take().is_some(), "the issuer is set in the sample only: the default is no issuer");
         assert_eq!(format!("{:?}", sample.serve), format!("{:?}", defaults.serve));
         assert!(sample.database_url().is_ok() && sample.nats_url().is_ok() && sample.signing_key_file().is_ok());
     }

@@ -1,44 +1,45 @@
-//! Cursors: where a page of a list ended, so that the next one begins right behind it, whatever came meanwhile.
+//! Cursors for lists: the position at which a page ended. The next page begins right behind the position, regardless of
+//! rows added in the meantime.
 //!
-//! Opaque to clients, and no secret: a cursor only says where to go on, never whose rows to show.
+//! A cursor is opaque to clients, but not secret: a cursor holds a position only, and grants no access to rows.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// A place in a list that is sorted by time, then id.
+/// A position in a list sorted by time, then id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeCursor {
-    /// The last row's time.
+    /// The time of the last row on the page.
     pub at: OffsetDateTime,
-    /// The last row's id.
+    /// The id of the last row on the page.
     pub id: Uuid,
 }
 
-/// A place in a list that is sorted by id, then a number.
+/// A position in a list sorted by id, then number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdCursor {
-    /// The last row's id.
+    /// The id of the last row on the page.
     pub id: Uuid,
-    /// The last row's number.
+    /// The number of the last row on the page.
     pub number: i16,
 }
 
-/// Not a cursor that this API gave.
+/// The error for a text that is not a cursor of this API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected the nextCursor of the page before")]
+#[error("expected the nextCursor of the previous page")]
 pub struct InvalidCursor;
 
 impl TimeCursor {
-    /// Before everything, in a list that goes from late to early.
+    /// The position before the first row of a list sorted from late to early.
     pub fn newest() -> Self {
         // Later than any time that an event can carry and PostgreSQL can hold.
         let at = OffsetDateTime::new_utc(time::macros::date!(9999 - 12 - 31), time::macros::time!(23:59:59.999999));
         Self { at, id: Uuid::max() }
     }
 
-    /// As clients see it.
+    /// The text form for clients: base64url without padding.
     pub fn encode(&self) -> String {
         let micros = i64::try_from(self.at.unix_timestamp_nanos() / 1000).unwrap_or(i64::MAX);
         let mut bytes = [0; 24];
@@ -47,7 +48,7 @@ impl TimeCursor {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Reads it back.
+    /// Parses the text form of a cursor.
     pub fn decode(text: &str) -> Result<Self, InvalidCursor> {
         let bytes: [u8; 24] = decoded(text)?;
         let (micros, id) = bytes.split_at(8);
@@ -58,17 +59,17 @@ impl TimeCursor {
 }
 
 impl IdCursor {
-    /// Before everything, in a list that goes up.
+    /// The position before the first row of an ascending list.
     pub fn first() -> Self {
         Self { id: Uuid::nil(), number: -1 }
     }
 
-    /// Before everything, in a list that goes down.
+    /// The position before the first row of a descending list.
     pub fn last() -> Self {
         Self { id: Uuid::max(), number: i16::MAX }
     }
 
-    /// As clients see it.
+    /// The text form for clients: base64url without padding.
     pub fn encode(&self) -> String {
         let mut bytes = [0; 18];
         bytes[..16].copy_from_slice(self.id.as_bytes());
@@ -76,7 +77,7 @@ impl IdCursor {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Reads it back.
+    /// Parses the text form of a cursor.
     pub fn decode(text: &str) -> Result<Self, InvalidCursor> {
         let bytes: [u8; 18] = decoded(text)?;
         let (id, number) = bytes.split_at(16);

@@ -1,4 +1,4 @@
-//! Health and metrics over HTTP.
+//! The HTTP endpoints for health and metrics.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,29 +23,30 @@ use crate::store::verifications;
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the routes look at.
+/// The state of the endpoints of a recording process.
 #[derive(Clone, Debug)]
 pub struct HealthState {
-    /// The metrics.
+    /// The registry of all metrics, encoded for `/metrics`.
     pub registry: Arc<Registry>,
-    /// The same, to be set.
+    /// The registered metrics, for setting the result of the latest verification.
     pub metrics: Arc<Metrics>,
-    /// The database.
+    /// The pool of database connections. Readiness requires a connection within a second.
     pub pool: PgPool,
-    /// The broker.
+    /// The client of the broker. Readiness requires an established connection.
     pub broker: Client,
 }
 
-/// Health of a process that needs the database alone.
+/// Returns the routes `/health/live` and `/health/ready` of a process that needs only the database, such as `recorder
+/// serve`.
 pub fn database_health(pool: PgPool) -> Router {
     let ready = async |State(pool): State<PgPool>| match timeout(CHECK_TIMEOUT, pool.acquire()).await {
         Ok(Ok(_)) => (StatusCode::OK, "ready\n"),
-        Ok(Err(_)) | Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the database is away\n"),
+        Ok(Err(_)) | Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the database cannot be reached\n"),
     };
     Router::new().route("/health/live", get(async || "live\n")).route("/health/ready", get(ready)).with_state(pool)
 }
 
-/// Serves until told to stop.
+/// Serves `/health/live`, `/health/ready` and `/metrics` of a recording process until `stop` is cancelled.
 pub async fn serve(listener: TcpListener, state: HealthState, stop: CancellationToken) -> std::io::Result<()> {
     let routes = Router::new()
         .route("/health/live", get(async || "live\n"))
@@ -55,19 +56,21 @@ pub async fn serve(listener: TcpListener, state: HealthState, stop: Cancellation
     axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
-/// Ready to record: both the broker and the database are there.
+/// Answers 200 if events can be recorded: the broker is connected, and the database provides a connection within
+/// [`CHECK_TIMEOUT`]. Answers 503 otherwise.
 async fn ready(State(state): State<HealthState>) -> (StatusCode, &'static str) {
     if !is_connected(&state.broker) {
-        return (StatusCode::SERVICE_UNAVAILABLE, "the broker is away\n");
+        return (StatusCode::SERVICE_UNAVAILABLE, "the broker cannot be reached\n");
     }
     match timeout(CHECK_TIMEOUT, state.pool.acquire()).await {
         Ok(Ok(_)) => (StatusCode::OK, "ready\n"),
-        Ok(Err(_)) | Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the database is away\n"),
+        Ok(Err(_)) | Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the database cannot be reached\n"),
     }
 }
 
 async fn metrics(State(state): State<HealthState>) -> axum::response::Response {
-    // Another process verifies. A database that is away leaves what was known.
+    // Another process runs the verification, so the result is read from the database. If the database cannot be
+    // reached, the metrics keep the previous result.
     if let Ok(Ok(Some((finished_at, differences)))) = timeout(CHECK_TIMEOUT, verifications::latest(&state.pool)).await {
         state.metrics.verify_differences.set(differences);
         state.metrics.verify_finished.set(finished_at.unix_timestamp());

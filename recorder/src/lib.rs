@@ -1,6 +1,6 @@
-//! The recorder: reads the events from the broker and projects them into PostgreSQL.
+//! The recorder: reads the gateways' events from NATS JetStream and projects the events into PostgreSQL.
 //!
-//! The modules stand in the order in which they build on each other; a module names none below it.
+//! The modules stand in dependency order: a module uses only modules listed above its own line.
 
 pub mod calendar;
 pub mod cursor;

@@ -1,4 +1,4 @@
-//! The recorder's binary.
+//! The `recorder` binary: parses the command line, runs the command, and turns an error into an exit status.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -14,7 +14,8 @@ async fn main() -> ExitCode {
     match run(Cli::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // One line, causes included. Nobody is left to tell if standard error is gone.
+            // One line with the error and all its causes. A failed write to standard error is ignored: no other channel
+            // is left.
             drop(writeln!(std::io::stderr(), "recorder: {error:#}"));
             ExitCode::from(exit_status(&error))
         }

@@ -1,4 +1,4 @@
-//! What the recorder counts.
+//! The Prometheus metrics of a recording process. docs/OPERATIONS.md describes every metric.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -7,55 +7,55 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-/// The recorder's metrics.
+/// The metrics of a recording process.
 #[derive(Debug)]
 pub struct Metrics {
-    /// Batches recorded.
+    /// Batches of events recorded in the tables.
     pub batches: Counter,
-    /// Events recorded, by kind.
+    /// Events recorded in the tables, by kind.
     pub events: Family<KindLabel, Counter>,
-    /// Events that changed nothing.
+    /// Events without any change to the tables, because of an earlier delivery.
     pub duplicates: Counter,
-    /// Events put aside.
+    /// Events put into quarantine.
     pub quarantined: Counter,
-    /// Transactions tried again, by why.
+    /// Transactions tried again, by reason.
     pub retries: Family<ReasonLabel, Counter>,
-    /// Times that the broker was seen to have gone back in time.
+    /// Detections of a broker whose stream had gone back to an earlier state.
     pub broker_regressions: Counter,
-    /// Events read again because the connection to the broker was new.
+    /// Events read again after a new connection to the broker.
     pub read_again: Counter,
-    /// Chats ended because their gateway was lost.
+    /// Chats ended by a recorder after the loss of the gateway.
     pub orphaned: Counter,
     /// Gateways with open chats and no lease.
     pub gateways_missing: Gauge,
-    /// Events that the broker has not delivered yet.
+    /// Events in the stream that the broker has not delivered yet.
     pub pending: Gauge,
-    /// The age of the oldest event in the last batch.
+    /// The age of the oldest event in the last batch at the time of recording, in seconds.
     pub lag: Gauge<f64, std::sync::atomic::AtomicU64>,
-    /// From a full batch to its acknowledgement.
+    /// The time from a full batch to the acknowledgement of the batch, in seconds.
     pub duration: Histogram,
     /// Rows that the latest `recorder verify` found to differ from the log.
     pub verify_differences: Gauge,
-    /// When it was finished, in seconds since 1970.
+    /// The time at which the latest `recorder verify` finished, in seconds since 1970; 0 before the first.
     pub verify_finished: Gauge,
 }
 
-/// The label of events.
+/// The label of the metric `recorder_events`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct KindLabel {
-    /// As in subjects.
+    /// The kind of event, as in the subjects of the stream.
     pub kind: &'static str,
 }
 
-/// The label of retries.
+/// The label of the metric `recorder_retries`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabel {
-    /// `wait` or `retry`.
+    /// `wait` for the database, or `retry` after a conflict with another recorder.
     pub reason: &'static str,
 }
 
 impl Metrics {
-    /// Registers them all.
+    /// Creates the metrics and registers every metric with a name and a help text.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             batches: Counter::default(),
@@ -118,9 +118,9 @@ mod tests {
         }
         for line in page.lines().filter_map(|line| line.strip_prefix("| `recorder_")) {
             let name = format!("recorder_{}", line.split('`').next().unwrap());
-            // What has counted nothing yet is not in the text, but it is in the source.
+            // A labelled metric without any value is missing from the encoded text, so the source is searched instead.
             let is_there = include_str!("metrics.rs").contains(&format!("\"{name}\""));
-            assert!(is_there, "docs/OPERATIONS.md has {name}, which is not there");
+            assert!(is_there, "docs/OPERATIONS.md lists {name}, but metrics.rs does not register the metric");
         }
     }
 }

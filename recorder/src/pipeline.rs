@@ -1,5 +1,5 @@
-//! The workers of `recorder consume`: the pipeline from the broker into the tables, and the two workers beside it, one that
-//! checks the consumer and one that ends the chats of lost gateways.
+//! The workers of `recorder consume`: the pipeline from the broker into the tables, the watchdog of the consumer, and
+//! the reaper of orphaned chats.
 
 pub mod batch_writer;
 pub mod consumer_watchdog;

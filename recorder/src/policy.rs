@@ -1,5 +1,5 @@
-//! Decisions without input or output: how large a batch may grow, what to do about a batch that cannot be written, and which
-//! gateways are lost. The clock's readings are arguments.
+//! Pure decisions, without input or output: the size limit of a batch, the reaction to a failed write, and the
+//! detection of lost gateways. Functions take clock readings as arguments.
 
 pub mod batch;
 pub mod disposition;

@@ -1,11 +1,12 @@
-//! From events to rows: pure, without a clock, randomness or any state from outside.
+//! The projection from events to rows: pure functions without a clock, randomness or outside state.
 //!
-//! `project` reads a batch of events into [`Changes`]; [`merge`] joins them with the rows that are there and says what to
-//! write. Both are joins in a semilattice: any order, any batching and any repetition of the same events end in the same
-//! rows, which is what lets the broker deliver as it likes, and any number of recorders share the work.
+//! [`project`] reads a batch of events into [`Changes`]. [`merge`] joins the changes with the existing rows and returns
+//! the rows to write. Both steps are joins in a semilattice: any order, any batching and any repetition of the same
+//! events produce the same rows. Therefore the broker may redeliver and reorder, and any number of recorders can share
+//! the work.
 //!
-//! Nothing that a provider or a client sends may keep a batch from being written: [`pg_value`] brings every value into
-//! the range of what PostgreSQL can hold.
+//! No value sent by a provider or a client can prevent a batch from being written: [`pg_value`] converts every outside
+//! value to the range of values that PostgreSQL can hold.
 
 mod changes;
 pub mod chat;

@@ -1,8 +1,9 @@
-//! Reading the tables for people: one file for each thing that is read. Every query is served by an index, reads a bounded
-//! number of rows, and says whose rows it wants.
+//! Queries for the API, with a file for each kind of object. Every query is served by an index, reads a bounded number
+//! of rows, and names the owner of the rows. The exceptions are queries for admins, and lookups by id: there the API
+//! checks the owner.
 //!
-//! Where a filter may pass many rows over, a page looks through a window of so many and says where it stopped: a list then
-//! has a next page although this one is not full.
+//! A filter may pass over many rows. A page with a filter therefore examines a window of limited size, and reports
+//! where the window ended: such a list has a next page although the current page is not full.
 
 pub mod chats;
 pub mod conversations;

@@ -1,13 +1,16 @@
-//! The record made anew from the log, while everything runs.
+//! The rebuild: makes the record again from the log, while recorders and readers keep running.
 //!
-//! The log is projected into a shadow of the tables; then, behind a fence that keeps everyone from the live tables for a
-//! moment, what the log got meanwhile is added, and the shadow takes their place, all in one transaction. Whatever a recorder
-//! has written by then is in the log, and so in the shadow; whatever it had in hand comes after the fence, and joins.
+//! The log is projected into a shadow of the tables. Then a fence locks all sessions out of the live tables for a
+//! moment. Behind the fence, the newest events of the log are projected too, and the shadow replaces the live tables,
+//! all in one transaction. An event written by a recorder before the fence is in the log, and therefore in the shadow;
+//! an event still in a recorder's hands is written after the fence, and joins the new rows.
 //!
-//! What the log has, but nobody can read, is left out if it is in quarantine, where it was left out too. If it is not, the tables
-//! may be all that is left of it: then they stay.
+//! An undecodable event is left out when the event is in quarantine, because the live tables leave the event out too.
+//! When such an event is not in quarantine, the live tables may be the only place that has the event's rows: the
+//! rebuild then stops, and the live tables stay.
 //!
-//! Killed at any moment, the tables are as they were or as they shall be; what is left of a shadow is dropped by the next run.
+//! A rebuild killed at any moment leaves either the old or the new tables, complete. A shadow that remains is dropped
+//! by the next run.
 
 pub mod error;
 pub mod progress;
@@ -36,33 +39,37 @@ use reprojection::{AggregateFlush, Reprojection, ReprojectionStats};
 
 pub use progress::{ProgressListener, RebuildPhase};
 
-/// Where the shadow is. It belongs to whoever holds the right to rebuild.
+/// The schema of the shadow. Only the holder of the `rebuild` lock uses this schema.
 const SHADOW_SCHEMA: &str = "stenograph_rebuild";
-/// How long the fence may stand.
+/// The maximum duration of the fence, measured from the lock on the live tables.
 const MAX_FENCE_DURATION: Duration = Duration::from_secs(2);
-/// Between two tries to swap.
+/// The bounds of the pause between two attempts to swap. The pause doubles after each attempt.
 const MIN_SWAP_INTERVAL: Duration = Duration::from_millis(500);
 const MAX_SWAP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What to make.
+/// The options of a rebuild.
 #[derive(Clone, Debug, Default)]
 pub struct RebuildOptions {
-    /// The schema to make; the live tables' place if there is none.
+    /// The name of a new schema for the tables; none to replace the live tables.
     pub into: Option<String>,
-    /// The record as of this time.
+    /// The latest time of an event to project; none for the whole log.
     pub as_of: Option<OffsetDateTime>,
-    /// Whether the live tables may go although they may have what cannot be read in the log any more.
+    /// True to replace the live tables even when undecodable events are not in quarantine. The rows of such events are
+    /// then lost.
     pub without_unreadable: bool,
 }
 
-/// How a try to swap ended.
+/// The outcome of an attempt to swap the tables.
 enum SwapOutcome {
     Done,
-    /// Someone was busy with the tables for too long, or the log grew too fast.
+    /// Another session used the tables for too long, or the log grew faster than the rebuild could follow.
     Busy,
 }
 
-/// Makes the record anew. Says how much was projected.
+/// Rebuilds the record from the log, and returns the numbers of projected events and rows.
+///
+/// An error before the swap leaves the live tables unchanged. When the database refuses the sums of many batches, the
+/// rebuild runs a second time and writes the sums with each batch, so that the refused event can be found and left out.
 pub async fn rebuild(
     connection: &mut PgConnection,
     client: Client,
@@ -108,7 +115,10 @@ async fn run_once(
     if rebuilt.is_err()
         && let Err(error) = shadow.drop(connection).await
     {
-        tracing::warn!(error = store::describe(&error), "schema {SHADOW_SCHEMA} is left: the next rebuild drops it");
+        tracing::warn!(
+            error = store::describe(&error),
+            "cannot drop schema {SHADOW_SCHEMA}: the next rebuild will drop the schema"
+        );
     }
     rebuilt
 }
@@ -117,9 +127,9 @@ struct RebuildRun {
     client: Client,
     reprojection: Reprojection,
     stop: CancellationToken,
-    /// Whether to go on without what cannot be read and is not in quarantine.
+    /// True to go on without undecodable events that are not in quarantine.
     without_unreadable: bool,
-    /// What was read behind a fence whose transaction came to nothing.
+    /// Events read behind a fence whose transaction was rolled back. The next attempt projects these events first.
     uncommitted: Vec<Event>,
 }
 
@@ -149,7 +159,7 @@ impl RebuildRun {
         Ok(self.reprojection.stats)
     }
 
-    /// Catches up and tries to swap, until it works.
+    /// Catches up with the log and attempts the swap, until a swap succeeds or the rebuild is stopped.
     async fn swap_until_done(
         &mut self,
         connection: &mut PgConnection,
@@ -163,7 +173,7 @@ impl RebuildRun {
             self.reprojection.advance(connection, extent.last_sequence, progress).await?;
             match self.swap(connection).await? {
                 SwapOutcome::Done => return Ok(()),
-                SwapOutcome::Busy => tracing::info!("the tables are in use: trying again"),
+                SwapOutcome::Busy => tracing::info!("the tables are in use by other sessions: trying to swap again"),
             }
             if self.stop.run_until_cancelled(sleep(pause)).await.is_none() {
                 return Err(ReprojectionError::Stopped);
@@ -197,7 +207,7 @@ impl RebuildRun {
         Ok(SwapOutcome::Done)
     }
 
-    /// Adds what the log got until now, if that is soon done.
+    /// Projects the newest events of the log behind the fence. Returns false when the deadline passes first.
     async fn catch_up(&mut self, tx: &mut PgConnection, deadline: Instant) -> Result<bool, ReprojectionError> {
         let Ok(extent) = timeout_at(deadline, LogReader::extent(&self.client)).await else { return Ok(false) };
         let last = extent?.last_sequence;
@@ -211,7 +221,8 @@ impl RebuildRun {
         Ok(true)
     }
 
-    /// Fails if the tables may have what the log does not say any more.
+    /// Fails when undecodable events are not in quarantine, because the live tables may still have the rows of such
+    /// events.
     async fn check_unreadable(&mut self, connection: &mut PgConnection) -> Result<(), ReprojectionError> {
         self.reprojection.check_quarantine(connection).await?;
         match self.reprojection.stats {
@@ -223,9 +234,9 @@ impl RebuildRun {
     }
 }
 
-/// Whether others are to be waited for.
+/// Returns true when a statement failed because of another session's locks, so that a later attempt can succeed.
 fn is_lock_conflict(error: &sqlx::Error) -> bool {
     let fault = store::classify(error);
-    // A statement that took too long (57014) waited behind others, too.
+    // A statement over the statement timeout (57014) was waiting for other sessions too.
     Disposition::for_fault(&fault, 1) == Disposition::Retry || fault == DatabaseFault::Sqlstate("57014".to_owned())
 }

@@ -1,5 +1,5 @@
-//! Replay: the log for analysts, as lines of JSON or as Parquet files. Reads by consumers of its own, so that no recorder
-//! notices; and in constant memory, however long the log is.
+//! Replay: exports the log for analysts, as lines of JSON or as Parquet files. The log is read through ephemeral
+//! consumers, without effect on the recorders, and in bounded memory, whatever the length of the log.
 
 pub mod dedup;
 pub mod filter;

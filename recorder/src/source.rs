@@ -1,7 +1,8 @@
-//! The live source: the broker's durable pull consumer, in batches.
+//! The live source: receives events in batches from the broker's durable pull consumer.
 //!
-//! All recorders share the one consumer, and the broker spreads the events over them. Whatever is not acknowledged comes
-//! again, to anyone; so nothing here has to be certain that an acknowledgement arrived.
+//! All recorders share the one consumer, and the broker distributes the events among the recorders. An event without an
+//! acknowledgement is delivered again, to any recorder; a lost acknowledgement therefore causes a redelivery and never
+//! a loss.
 
 pub mod bodies;
 pub mod delivery;
@@ -26,22 +27,23 @@ use bodies::BodyFetcher;
 use delivery::{DecodeError, Delivery};
 use setup::SetupError;
 
-/// How often the broker says that an idle pull is alive.
+/// The interval of the broker's heartbeats on an idle pull.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
-/// After so many missing heartbeats in a row the pull is made anew.
+/// The number of missed heartbeats in a row after which the pull is recreated.
 const MAX_MISSED_HEARTBEATS: u32 = 3;
-/// How long a pull lasts.
+/// The lifetime of one pull request; the client renews the request afterwards.
 const PULL_EXPIRY: Duration = Duration::from_secs(30);
-/// How soon a half-open connection is noticed: after two of these.
+/// The interval of pings to the broker. A half-open connection is noticed after two missing answers.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
-/// How long the consumer may be missing: a recorder that makes it anew takes a moment for that.
+/// The longest tolerated absence of the consumer: a recorder needs a moment to recreate the consumer.
 const MAX_CONSUMER_ABSENCE: Duration = Duration::from_secs(5);
-/// Between two tries to reach the broker.
+/// The pause between two tries to reach the broker.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
-/// How often the broker is told that a batch is still being worked on.
+/// The interval at which the broker is told of work in progress on a batch: a third of the acknowledgement timeout.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(ACK_WAIT.as_secs() / 3);
 
-/// A connection to the broker that comes back by itself, and need not be there yet.
+/// Creates a client of the broker. The client connects and reconnects in the background, so the broker may be away.
+/// `url` holds one server or several separated by commas; a malformed or empty list is an error.
 pub async fn connect(url: &str) -> Result<Client, ConnectError> {
     let malformed = |error| ConnectError::with_source(ConnectErrorKind::ServerParse, error);
     let servers: Result<Vec<ServerAddr>, _> = servers(url).into_iter().map(str::parse).collect();
@@ -63,66 +65,67 @@ pub async fn connect(url: &str) -> Result<Client, ConnectError> {
     options.connect(servers).await
 }
 
-/// Whether the broker can be reached now.
+/// Returns true if the client is connected to the broker now.
 pub fn is_connected(client: &Client) -> bool {
     client.connection_state() == State::Connected
 }
 
-/// Where the events come from.
+/// A source of event batches, bound to the recorders' consumer.
 pub struct Source {
     client: Client,
     limits: BatchLimits,
     pull: Option<pull::Stream>,
     missed_heartbeats: u32,
-    /// A batch in the making: kept here so that giving up waiting for more loses nothing.
+    /// The open batch. Kept here, so that cancelling the wait for more events loses no delivery.
     received: Vec<Delivery>,
 }
 
-/// Deliveries to be recorded together, not read yet.
+/// Deliveries to be recorded together, not decoded yet.
 #[derive(Clone, Debug)]
 pub struct Deliveries(Vec<Arc<Delivery>>);
 
-/// Events to be recorded together, each with its delivery.
+/// Decoded events to be recorded together, each with its delivery.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// What they say.
+    /// The decoded events, in the order of delivery.
     pub events: Vec<Event>,
-    /// The delivery of each.
+    /// The deliveries of `events`, at the same indexes.
     pub deliveries: Vec<Arc<Delivery>>,
-    /// Deliveries that are no events.
+    /// The deliveries that could not be decoded, each with the error. Such deliveries go into quarantine.
     pub undecodable: Vec<(Arc<Delivery>, DecodeError)>,
 }
 
 // === impl Source ===
 
 impl Source {
-    /// A source that binds to the consumer when it is first asked.
+    /// Creates a source. The source binds to the consumer at the first call of [`next`](Self::next).
     pub fn new(client: Client, limits: BatchLimits) -> Self {
         Self { client, limits, pull: None, missed_heartbeats: 0, received: Vec::new() }
     }
 
-    /// The limits of its batches.
+    /// Returns the limits of a batch.
     pub fn limits(&self) -> BatchLimits {
         self.limits
     }
 
-    /// The next batch, a little after there is anything. May be given up at any moment, and asked again.
+    /// Waits for the next batch: closed at a limit, or `linger` after the first event. Cancel safe: received deliveries
+    /// stay for the next call.
     pub async fn next(&mut self) -> Result<Deliveries, SetupError> {
         self.receive(Some(self.limits.linger)).await
     }
 
-    /// The next batch, once it is as large as a batch may be. May be given up at any moment: what there is by then is in the
-    /// [`next`](Self::next) one.
+    /// Waits for the next batch until a size limit is reached, without a limit of time. Cancel safe: received
+    /// deliveries stay for the next call of [`next`](Self::next).
     pub async fn next_full(&mut self) -> Result<Deliveries, SetupError> {
         self.receive(None).await
     }
 
     async fn receive(&mut self, linger: Option<Duration>) -> Result<Deliveries, SetupError> {
-        let mut fill = BatchSize::default();
-        // What is at hand from before has waited long enough.
+        let mut batch_size = BatchSize::default();
+        // Deliveries left from a cancelled call have waited long enough: take only more events that are ready now.
         let mut deadline = linger.filter(|_| !self.received.is_empty()).map(|_| Instant::now());
-        self.received.iter().for_each(|delivery| fill.add(delivery.size()));
-        while fill.has_room(&self.limits) {
+        self.received.iter().for_each(|delivery| batch_size.add(delivery.size()));
+        while batch_size.has_room(&self.limits) {
             let next = self.next_delivery();
             let delivery = match deadline {
                 None => next.await?,
@@ -132,13 +135,14 @@ impl Source {
                 },
             };
             deadline = deadline.or(linger.map(|linger| Instant::now() + linger));
-            fill.add(delivery.size());
+            batch_size.add(delivery.size());
             self.received.push(delivery);
         }
         Ok(Deliveries::new(std::mem::take(&mut self.received)))
     }
 
-    /// Stops, and gives what is at hand back to the others, together with what was gathered and shall not be recorded here.
+    /// Closes the source. Gives every received delivery, and `deliveries`, back to the broker for the other recorders
+    /// (negative acknowledgement).
     pub async fn close(mut self, deliveries: Option<Deliveries>) {
         let mut left = std::mem::take(&mut self.received);
         if let Some(mut pull) = self.pull.take() {
@@ -146,17 +150,19 @@ impl Source {
                 left.push(Delivery::new(message));
             }
         }
-        // The pull has to be gone before anything is given back, or it would come straight here again.
+        // The end of the pull must reach the broker first, or the broker would deliver the returned events here again.
         self.flush().await;
         send_acks(left.iter().chain(deliveries.iter().flat_map(Deliveries::iter)), AckKind::Nak(None)).await;
         self.flush().await;
     }
 
-    /// Waits until what was said to the broker has been sent, within a bound.
+    /// Waits until all buffered commands were sent to the broker, at most [`PING_INTERVAL`].
     async fn flush(&self) {
         let flushed = timeout_at(Instant::now() + PING_INTERVAL, self.client.flush()).await;
         if !matches!(flushed, Ok(Ok(()))) {
-            tracing::warn!("the last acknowledgements may not have reached the broker: their events will come again");
+            tracing::warn!(
+                "the last acknowledgements may not have reached the broker: the events may be delivered again"
+            );
         }
     }
 
@@ -172,7 +178,7 @@ impl Source {
                     return Ok(Delivery::new(message));
                 }
                 Some(Err(error)) => {
-                    tracing::warn!(%error, "the pull was disturbed");
+                    tracing::warn!(%error, "the pull of events failed: trying again");
                     if self.must_rebind(error.kind()) {
                         self.pull = None;
                     }
@@ -194,7 +200,8 @@ impl Source {
         }
     }
 
-    /// Binds to the consumer, if it is what it has to be; waits for a broker that is merely away.
+    /// Binds to the consumer. Waits for an unavailable broker; a stream or consumer with an unexpected configuration is
+    /// an error.
     async fn bind(&mut self) -> Result<pull::Stream, SetupError> {
         let jetstream = jetstream::new(self.client.clone());
         self.missed_heartbeats = 0;
@@ -218,7 +225,7 @@ impl Source {
         let pull = consumer
             .stream()
             .max_messages_per_batch(self.limits.events)
-            // An event larger than what a pull may carry would never be delivered.
+            // An event larger than the pull's limit would never be delivered.
             .max_bytes_per_batch(self.limits.bytes.max(2 * self.client.max_payload()))
             .expires(PULL_EXPIRY)
             .heartbeat(HEARTBEAT_INTERVAL)
@@ -227,15 +234,15 @@ impl Source {
     }
 }
 
-// === impl Gathered ===
+// === impl Deliveries ===
 
 impl Deliveries {
-    /// These.
+    /// Wraps the messages of one batch.
     pub fn new(deliveries: Vec<Delivery>) -> Self {
         Self(deliveries.into_iter().map(Arc::new).collect())
     }
 
-    /// What they say, with the bodies that they refer to.
+    /// Fetches missing bodies from the object store, then decodes all deliveries.
     pub async fn fetch_and_decode(&self, body_fetcher: &BodyFetcher) -> Batch {
         for delivery in &self.0 {
             body_fetcher.attach_body(delivery).await;
@@ -258,17 +265,18 @@ impl Deliveries {
         batch
     }
 
-    /// They are being worked on: another shall not have them yet. To be said every [`PROGRESS_INTERVAL`].
+    /// Tells the broker that the batch is still in progress, so that the events are not delivered to another recorder.
+    /// To be called every [`PROGRESS_INTERVAL`].
     pub async fn report_progress(&self) {
         send_acks(self.iter(), AckKind::Progress).await;
     }
 
-    /// All of it is in the tables.
+    /// Acknowledges the batch. Call only after every event was committed to the tables or to the quarantine.
     pub async fn acknowledge(&self) {
         send_acks(self.iter(), AckKind::Ack).await;
     }
 
-    /// Nothing of it is certain to be in the tables: another may have it.
+    /// Gives the batch back to the broker: some events may not be in the tables, and any recorder may take the batch.
     pub async fn negative_acknowledge(&self) {
         send_acks(self.iter(), AckKind::Nak(None)).await;
     }
@@ -281,22 +289,22 @@ impl Deliveries {
 // === impl Batch ===
 
 impl Batch {
-    /// What these deliveries say, whose bodies have been fetched.
+    /// Decodes deliveries whose bodies have been fetched.
     pub fn decode(deliveries: Vec<Delivery>) -> Self {
         Deliveries::new(deliveries).decode()
     }
 
-    /// How many deliveries are in it.
+    /// Returns the number of deliveries, decoded or not.
     pub fn len(&self) -> usize {
         self.deliveries.len() + self.undecodable.len()
     }
 
-    /// Whether nothing is in it.
+    /// Returns true if the batch holds no deliveries.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many events the broker had left when it delivered the last of these.
+    /// Returns the number of events the broker still had to deliver after the last delivery of the batch.
     pub fn pending(&self) -> u64 {
         self.iter().map(Delivery::pending).min().unwrap_or_default()
     }
@@ -306,11 +314,12 @@ impl Batch {
     }
 }
 
-/// Says the same of each. Where the broker cannot be told, it will deliver again: nothing is lost, so nothing is retried.
+/// Sends the same acknowledgement for each delivery and stops at the first failure. Not retried: without an
+/// acknowledgement the broker delivers an event again, so no event is lost.
 async fn send_acks<'a>(deliveries: impl Iterator<Item = &'a Delivery>, kind: AckKind) {
     for delivery in deliveries {
         if let Err(error) = delivery.send_ack(kind).await {
-            tracing::warn!(error, "the broker could not be told");
+            tracing::warn!(error, "an acknowledgement could not be sent: the events will be delivered again");
             return;
         }
     }

@@ -1,8 +1,9 @@
-//! The tables in PostgreSQL: one file a table, and a batch's way through all of them in one transaction.
+//! The tables in PostgreSQL: one file for each table, and the transaction that writes a batch to all of them.
 //!
-//! However many recorders write at once, none waits for another in a circle: every statement touches its rows in key order,
-//! and every transaction the tables in one order: chats, conversations, messages, `usage_stats`, `usage_slots`. A row that two
-//! recorders would insert at once is inserted by the first; the second waits for it, then joins with what it finds.
+//! Recorders that write at the same time never deadlock: every statement touches its rows in key order, and every
+//! transaction touches the tables in one order: chats, conversations, messages, `usage_stats`, `usage_slots`. When two
+//! recorders insert the same row, the first one inserts the row; the second one waits for the first transaction and
+//! then joins with the row found.
 
 mod apply;
 pub mod bulk;

@@ -1,4 +1,5 @@
-//! Writes the JSON Schemas of the events and the AsyncAPI document anew: `cargo run -p shared --features schema --example schema`.
+//! Regenerates the JSON Schemas of the events and the AsyncAPI document in `docs/schema`:
+//! `cargo run -p shared --features schema --example schema`.
 
 use std::path::Path;
 

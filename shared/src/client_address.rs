@@ -1,12 +1,13 @@
-//! Where a request came from, when it came through proxies.
+//! The client address of a request that passed through reverse proxies.
 //!
-//! Each proxy appends the address that it was called from to `X-Forwarded-For`. Whatever a client put there itself stands
-//! before that: so it is read from the end, as far as those are trusted who say so.
+//! Each proxy appends the address of its own peer to `X-Forwarded-For`. Entries that a client forged stand in front of
+//! the entries of the proxies, so the header is read from the end, and reading stops at the first address that is not a
+//! trusted proxy.
 
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// Whose word is taken for where a request came from.
+/// The proxies whose `X-Forwarded-For` entries are believed. The default trusts no proxy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedProxies {
     networks: Vec<Network>,
@@ -18,15 +19,15 @@ struct Network {
     prefix_length: u8,
 }
 
-/// Not a list of networks.
+/// The error for an entry of the list that is neither an IP address nor a network in CIDR notation. Holds the entry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is no address or network")]
+#[error("{0:?} is not an IP address or a network such as 10.0.0.0/8")]
 pub struct InvalidNetwork(String);
 
 impl FromStr for TrustedProxies {
     type Err = InvalidNetwork;
 
-    /// Reads addresses and networks (`10.0.0.0/8`), with commas between them.
+    /// Parses a comma-separated list of IP addresses and networks such as `10.0.0.0/8`. An empty list is valid.
     fn from_str(text: &str) -> Result<Self, InvalidNetwork> {
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
         parts
@@ -37,7 +38,11 @@ impl FromStr for TrustedProxies {
 }
 
 impl TrustedProxies {
-    /// The client's address: the peer's, unless the peer is trusted to name another.
+    /// Returns the address of the client.
+    ///
+    /// `peer` is the address of the connection, `forwarded` the values of the `X-Forwarded-For` headers in their order.
+    /// The peer's own address is returned if the peer is not a trusted proxy. IPv4-mapped IPv6 addresses become IPv4
+    /// addresses.
     pub fn client_address<'a>(&self, peer: IpAddr, forwarded: impl Iterator<Item = &'a str>) -> IpAddr {
         let mut client = peer.to_canonical();
         let hops: Vec<&str> = forwarded.flat_map(|value| value.split(',')).map(str::trim).collect();
@@ -47,14 +52,14 @@ impl TrustedProxies {
             }
             match hop.parse::<IpAddr>() {
                 Ok(address) => client = address.to_canonical(),
-                // A trusted proxy named something that is no address: no further back is certain.
+                // A trusted proxy appended an entry that is not an IP address: no earlier entry can be trusted.
                 Err(_) => break,
             }
         }
         client
     }
 
-    /// Whether this address is one of them.
+    /// Returns true if `address` is the address of a trusted proxy.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.networks.iter().any(|network| network.contains(address.to_canonical()))
     }
@@ -97,12 +102,12 @@ mod tests {
         let client = |peer: &str, forwarded: &[&str]| {
             trusted.client_address(peer.parse().unwrap(), forwarded.iter().copied()).to_string()
         };
-        assert_eq!(client("192.0.2.1", &["203.0.113.9"]), "192.0.2.1", "a client that names another");
+        assert_eq!(client("192.0.2.1", &["203.0.113.9"]), "192.0.2.1", "the header of an untrusted peer is ignored");
         assert_eq!(client("127.0.0.1", &["203.0.113.9"]), "203.0.113.9");
         assert_eq!(
             client("127.0.0.1", &["6.6.6.6, 203.0.113.9, 10.1.2.3"]),
             "203.0.113.9",
-            "the last that is not ours"
+            "the last entry that is not a trusted proxy"
         );
         assert_eq!(client("127.0.0.1", &["6.6.6.6", "203.0.113.9"]), "203.0.113.9");
         assert_eq!(client("127.0.0.1", &["unknown"]), "127.0.0.1");

@@ -1,7 +1,8 @@
-//! Configuration: environment variables, read once at the start into typed sections.
+//! Configuration: environment variables, read once at startup into typed sections.
 //!
-//! A variable that is missing, malformed, or of our own prefix but unknown is an error that names it and says what was
-//! expected; the process then exits with status 64 (`EX_USAGE`) before it does anything.
+//! A missing variable, a malformed variable, and an unknown variable with a prefix of the program are errors. The error
+//! message has the name of the variable and the expected value. The process then exits with status 64 (`EX_USAGE`)
+//! before doing any work.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,33 +15,34 @@ use secrecy::SecretString;
 /// Exit status for a configuration error, as in `sysexits.h`.
 pub const EXIT_USAGE: u8 = 64;
 
-/// What is wrong with the configuration.
+/// A configuration error. The message names the variable, and never repeats a value that may be secret.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// A variable that has no default is not set.
+    /// A required variable is not set, or is empty.
     #[error("{name} is not set: expected {expected}")]
     Missing {
-        /// The variable.
+        /// The name of the variable.
         name: String,
-        /// What belongs there.
+        /// A description of a valid value, for the error message.
         expected: &'static str,
     },
-    /// A variable holds something else than expected. The value is not repeated: it may be a secret.
+    /// The value of a variable could not be parsed. The value may be a secret, so the error does not repeat the value.
     #[error("{name} is malformed: expected {expected}{detail}")]
     Malformed {
-        /// The variable.
+        /// The name of the variable.
         name: String,
-        /// What belongs there.
+        /// A description of a valid value, for the error message.
         expected: &'static str,
-        /// What the parser said, where that gives nothing away.
+        /// The parser's message in parentheses, after a space. Never contains a secret.
         detail: String,
     },
-    /// A variable of our prefix that nothing reads: most likely a typing error.
+    /// A variable has a prefix of the program, but no setting has the name: most likely a typing error. Holds the name.
     #[error("{0} is not a setting of this program")]
     Unknown(String),
 }
 
-/// The environment, and which of it was asked for.
+/// A set of environment variables. Records the names that were read, so that unknown variables can be refused at the
+/// end.
 #[derive(Debug)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
@@ -48,12 +50,12 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// The process's own. Variables that are not UTF-8 are passed over.
+    /// Returns the environment of the process. Variables that are not UTF-8 are left out.
     pub fn from_process() -> Self {
         Self::from_pairs(std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))))
     }
 
-    /// These variables; for tests, and for files of them.
+    /// Returns an environment with the given variables: for tests, and for sample files of settings.
     pub fn from_pairs<K: Into<String>, V: Into<String>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
         Self {
             variables: pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
@@ -61,23 +63,23 @@ impl Environment {
         }
     }
 
-    /// The text of a variable, if it is set and not empty.
+    /// Returns the text of a variable, or `None` if the variable is not set or empty.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.read_names.borrow_mut().insert(name.to_owned());
         self.variables.get(name).map(String::as_str).filter(|text| !text.is_empty())
     }
 
-    /// A secret, if it is set and not empty.
+    /// Returns the value of a variable as a secret, or `None` if the variable is not set or empty.
     pub fn secret(&self, name: &str) -> Option<SecretString> {
         self.text(name).map(SecretString::from)
     }
 
-    /// The text of a variable that must be set.
+    /// Returns the text of a required variable. The error says what was `expected`.
     pub fn required(&self, name: &str, expected: &'static str) -> Result<&str, ConfigError> {
         self.text(name).ok_or_else(|| ConfigError::Missing { name: name.to_owned(), expected })
     }
 
-    /// A parsed variable, if it is set.
+    /// Returns the parsed value of a variable, or `None` if the variable is not set or empty.
     pub fn optional<T>(&self, name: &str, expected: &'static str) -> Result<Option<T>, ConfigError>
     where
         T: std::str::FromStr,
@@ -86,7 +88,7 @@ impl Environment {
         self.text(name).map(|text| text.parse().map_err(|error| malformed(name, expected, &error))).transpose()
     }
 
-    /// A parsed variable, or its default.
+    /// Returns the parsed value of a variable, or `default` if the variable is not set or empty.
     pub fn optional_or<T>(&self, name: &str, default: T, expected: &'static str) -> Result<T, ConfigError>
     where
         T: std::str::FromStr,
@@ -95,7 +97,7 @@ impl Environment {
         Ok(self.optional(name, expected)?.unwrap_or(default))
     }
 
-    /// A duration such as `250ms`, `30s` or `5m`, or its default.
+    /// Returns a duration such as `250ms`, `30s` or `5m`, or `default` if the variable is not set or empty.
     pub fn duration(&self, name: &str, default: Duration) -> Result<Duration, ConfigError> {
         let expected = "a duration such as 250ms, 30s or 5m";
         self.text(name).map_or(Ok(default), |text| {
@@ -103,7 +105,8 @@ impl Environment {
         })
     }
 
-    /// Refuses variables with one of these prefixes that nothing has asked for. To be called when all is read.
+    /// Returns an error for the first variable that has one of the prefixes and was never read. To be called after
+    /// every setting has been read.
     pub fn refuse_unknown(&self, prefixes: &[&str]) -> Result<(), ConfigError> {
         let read_names = self.read_names.borrow();
         let has_prefix = |name: &&String| prefixes.iter().any(|prefix| name.starts_with(prefix));
@@ -114,7 +117,7 @@ impl Environment {
     }
 }
 
-/// The error for a variable that could not be read.
+/// Returns the error for a variable whose value could not be parsed. `detail` must not contain a secret.
 pub fn malformed(name: &str, expected: &'static str, detail: &dyn fmt::Display) -> ConfigError {
     ConfigError::Malformed { name: name.to_owned(), expected, detail: format!(" ({detail})") }
 }

@@ -14,8 +14,8 @@ pub fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Checks a token with Stenograph's own keys, and a token that is not one of Stenograph's own with the keys of the external
-/// identity provider, if there is one.
+/// Checks a token with Stenograph's own keys. A token that is invalid by those keys is checked with the keys of the
+/// external identity provider, if there is a provider.
 pub fn verify(token: &str, own_keys: &Verifier, issuer: Option<&Issuer>) -> Result<Claims, TokenError> {
     match (own_keys.verify(token), issuer) {
         (Err(TokenError::Invalid), Some(issuer)) => issuer.verify(token),

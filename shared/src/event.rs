@@ -1,7 +1,8 @@
-//! The events: the record itself. Everything else (tables, statistics, exports) is a reading of them.
+//! The events in the stream. The events are the source of truth; tables, statistics and exports are derived from
+//! events.
 //!
-//! A published version stays decodable for ever: fields are added as optional, never renamed, retyped or removed.
-//! Terminal events carry everything that counting needs, so that the order of arrival never matters.
+//! Every published version stays decodable for ever: new fields are optional, and no field is renamed, retyped or
+//! removed. Terminal events carry all values that usage counters need, so that the order of arrival never matters.
 
 mod chat_failed;
 mod chat_started;
@@ -26,42 +27,42 @@ pub use upstream::{Attempt, UpstreamAnswer};
 
 use crate::id::{EventId, UserId};
 
-/// Anything that can be on the record.
+/// An event of any kind.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A chat was admitted.
+    /// The gateway admitted a chat.
     ChatStarted(Box<ChatStarted>),
-    /// A chat ended with an answer.
+    /// A chat ended with a complete answer.
     MessageCompleted(Box<MessageCompleted>),
-    /// A chat ended without one, or with part of one.
+    /// A chat ended without an answer, or with a part of an answer.
     ChatFailed(Box<ChatFailed>),
-    /// A conversation was opened ahead of its first chat.
+    /// A conversation was created before the first chat.
     ConversationCreated(Box<ConversationCreated>),
-    /// A user renamed a conversation, put it away, or took it out again.
+    /// A user renamed, archived or unarchived a conversation.
     ConversationChanged(Box<ConversationChanged>),
     /// A user deleted a conversation.
     ConversationDeleted(Box<ConversationDeleted>),
 }
 
-/// Which event it is: its place in the subject, and its type in the envelope.
+/// The kind of an event: determines the subject and the type in the envelope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EventKind {
-    /// See [`ChatStarted`].
+    /// The kind of [`ChatStarted`] events.
     ChatStarted,
-    /// See [`MessageCompleted`].
+    /// The kind of [`MessageCompleted`] events.
     MessageCompleted,
-    /// See [`ChatFailed`].
+    /// The kind of [`ChatFailed`] events.
     ChatFailed,
-    /// See [`ConversationCreated`].
+    /// The kind of [`ConversationCreated`] events.
     ConversationCreated,
-    /// See [`ConversationChanged`].
+    /// The kind of [`ConversationChanged`] events.
     ConversationChanged,
-    /// See [`ConversationDeleted`].
+    /// The kind of [`ConversationDeleted`] events.
     ConversationDeleted,
 }
 
 impl EventKind {
-    /// Every kind there is.
+    /// All kinds of events.
     pub const ALL: [Self; 6] = [
         Self::ChatStarted,
         Self::MessageCompleted,
@@ -71,7 +72,7 @@ impl EventKind {
         Self::ConversationDeleted,
     ];
 
-    /// The token in the subject: `chats.<token>.<user>`.
+    /// Returns the token of the kind in subjects: `chats.<token>.<user>`.
     pub fn subject_token(self) -> &'static str {
         match self {
             Self::ChatStarted => "started",
@@ -83,7 +84,7 @@ impl EventKind {
         }
     }
 
-    /// The CloudEvents type, version included.
+    /// Returns the CloudEvents type with the version, such as `stenograph.ChatStarted.v1`.
     pub fn type_name(self) -> &'static str {
         match self {
             Self::ChatStarted => "stenograph.ChatStarted.v1",
@@ -95,14 +96,14 @@ impl EventKind {
         }
     }
 
-    /// The kind with this CloudEvents type, if this build knows it.
+    /// Returns the kind with the given CloudEvents type, or `None` if this build does not know the type.
     pub fn from_type_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.type_name() == name)
     }
 }
 
 impl Event {
-    /// Which event it is.
+    /// Returns the kind of the event.
     pub fn kind(&self) -> EventKind {
         match self {
             Self::ChatStarted(_) => EventKind::ChatStarted,
@@ -114,9 +115,11 @@ impl Event {
         }
     }
 
-    /// Its id: the same however often and by whomever it is published.
+    /// Returns the event's id, derived from the kind of event and the id of the chat, conversation or change. Publishing
+    /// the event again, from any process, gives the same id.
     ///
-    /// A recorder that ends a lost gateway's chat says something else than the gateway would have: `orphaned`, not `failed`.
+    /// A [`ChatFailed`] event that a recorder publishes for a lost gateway has another id than a failure that the
+    /// gateway publishes: the label is `orphaned` instead of `failed`.
     pub fn id(&self) -> EventId {
         match self {
             Self::ChatStarted(event) => EventId::derive(event.chat_id.0, "started"),
@@ -131,7 +134,7 @@ impl Event {
         }
     }
 
-    /// Whose record it belongs to.
+    /// Returns the user to whose records the event belongs.
     pub fn user_id(&self) -> &UserId {
         match self {
             Self::ChatStarted(event) => &event.user_id,
@@ -143,7 +146,7 @@ impl Event {
         }
     }
 
-    /// When it happened.
+    /// Returns the time of the event: start, finish, failure, creation, change or deletion.
     pub fn time(&self) -> OffsetDateTime {
         match self {
             Self::ChatStarted(event) => event.started_at,
@@ -155,14 +158,14 @@ impl Event {
         }
     }
 
-    /// The payload: one JSON object.
+    /// Returns the payload: a JSON object.
     pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
         let mut payload = Vec::with_capacity(1024);
         self.encode_into(&mut payload)?;
         Ok(payload)
     }
 
-    /// Appends the payload to some bytes.
+    /// Appends the payload to `bytes`.
     pub fn encode_into(&self, bytes: &mut Vec<u8>) -> Result<(), serde_json::Error> {
         match self {
             Self::ChatStarted(event) => serde_json::to_writer(bytes, event),
@@ -174,7 +177,7 @@ impl Event {
         }
     }
 
-    /// Reads a payload back.
+    /// Decodes the payload of an event of the given kind.
     pub fn decode(kind: EventKind, payload: &[u8]) -> Result<Self, serde_json::Error> {
         Ok(match kind {
             EventKind::ChatStarted => Self::ChatStarted(serde_json::from_slice(payload)?),
@@ -187,7 +190,8 @@ impl Event {
     }
 }
 
-/// The present, in microseconds: what PostgreSQL can hold, so that a time survives the way through the tables.
+/// Returns the current time, truncated to microseconds: the resolution of PostgreSQL, so that a stored time is equal to
+/// the time in the event.
 pub fn now() -> OffsetDateTime {
     let now = OffsetDateTime::now_utc();
     now.replace_microsecond(now.microsecond()).unwrap_or(now)

@@ -1,43 +1,45 @@
-//! Asking other services over HTTP: the client, and fetching a small document.
+//! An HTTP client for requests to other services, and a bounded download of small documents.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{ClientConfig, RootCertStore};
 
-/// How long connecting may take, and how long an answer may be silent: live streams say something every 15 seconds.
+/// The maximum time for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The maximum time between two reads of a response. Live streams send a message every 15 seconds.
 const READ_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// The largest document, in bytes.
+/// The maximum size of a document, in bytes.
 const MAX_DOCUMENT_BYTES: usize = 1 << 20;
 
-/// Why there is no client.
+/// An error while the HTTP client is built.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// TLS as configured is not to be had.
-    #[error("TLS is not to be had: {0}")]
+    /// The TLS configuration was rejected.
+    #[error("cannot configure TLS for the HTTP client: {0}")]
     Tls(#[from] rustls::Error),
-    /// The client could not be made.
-    #[error("{0}")]
+    /// The HTTP library could not build the client.
+    #[error("cannot build the HTTP client: {0}")]
     Client(#[from] reqwest::Error),
 }
 
-/// Why a document could not be fetched.
+/// An error while a document is downloaded.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// It could not be asked for, or the answer was an error.
+    /// The request failed, or the response had an error status. The message has the URL.
     #[error("{0}")]
     Http(#[from] reqwest::Error),
-    /// It is larger than any that is wanted.
-    #[error("expected at most {MAX_DOCUMENT_BYTES} bytes, got more")]
+    /// The document is larger than the limit.
+    #[error("the document is larger than {MAX_DOCUMENT_BYTES} bytes")]
     TooLarge,
-    /// It is not text.
-    #[error("expected UTF-8 text")]
+    /// The document is not UTF-8.
+    #[error("the document is not UTF-8 text")]
     NotUtf8,
 }
 
-/// A client for plain HTTP, or HTTPS where the URL says so; no proxies, no redirects.
+/// Returns a client for HTTP and HTTPS. The client trusts the certificates of the operating system, uses no proxy and
+/// follows no redirect.
 pub fn client() -> Result<reqwest::Client, ClientError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -57,7 +59,7 @@ pub fn client() -> Result<reqwest::Client, ClientError> {
     Ok(client?)
 }
 
-/// A document of at most a mebibyte.
+/// Downloads a UTF-8 document of at most 1 MiB. A response with an error status is an error.
 pub async fn fetch(client: &reqwest::Client, url: &str) -> Result<String, FetchError> {
     let mut response = client.get(url).send().await?.error_for_status()?;
     let mut document = Vec::new();

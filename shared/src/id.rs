@@ -1,6 +1,6 @@
-//! The ids that appear in events, rows and URLs.
+//! The ids in events, table rows and URLs.
 //!
-//! None of them is ever taken from a provider: providers reuse ids, send empty ones, or none.
+//! No id is taken from a provider, because providers reuse ids, send empty ids or send none.
 
 use std::fmt;
 use std::str::FromStr;
@@ -59,38 +59,40 @@ uuid_id! {
 }
 
 impl ChatId {
-    /// A new chat, now.
+    /// Returns a new chat id (UUIDv7) with the current time.
     pub fn mint() -> Self {
         Self(Uuid::now_v7())
     }
 
-    /// The message that the user sent with this chat.
+    /// Returns the id of the message that the user sent with the chat.
     pub fn user_message(self) -> MessageId {
         MessageId(derive(self.0, "message:user"))
     }
 
-    /// The message that answers it.
+    /// Returns the id of the answer to the chat.
     pub fn assistant_message(self) -> MessageId {
         MessageId(derive(self.0, "message:assistant"))
     }
 }
 
 impl ChangeId {
-    /// A new change, now.
+    /// Returns a new change id (UUIDv7) with the current time.
     pub fn mint() -> Self {
         Self(Uuid::now_v7())
     }
 }
 
 impl EventId {
-    /// The id of the event that says `what` of `subject`.
+    /// Returns the id of the event `label` (such as `started`) about `subject`, the id of a chat, conversation or
+    /// change.
     pub fn derive(subject: Uuid, label: &str) -> Self {
         Self(derive(subject, label))
     }
 }
 
-/// A UUIDv8 with the time of `of` in front (so that ids derived from time-ordered ids are time-ordered too),
-/// and a hash of `of` and `label` behind it.
+/// Returns a UUIDv8 that starts with the timestamp of `source` and ends with a hash of `source` and `label`.
+///
+/// The timestamp makes ids that are derived from time-ordered ids time-ordered too.
 fn derive(source: Uuid, label: &str) -> Uuid {
     let mut hash = Sha256::new();
     hash.update(source.as_bytes());
@@ -109,13 +111,13 @@ fn derive(source: Uuid, label: &str) -> Uuid {
 #[serde(try_from = "String", into = "String")]
 pub struct UserId(std::sync::Arc<str>);
 
-/// Why a text is not a user id.
+/// The error for a text that is not a valid user id.
 #[derive(Debug, thiserror::Error)]
-#[error("a user id has 1 to 255 bytes and no control characters")]
+#[error("expected a user id of 1 to 255 bytes without control characters")]
 pub struct InvalidUserId;
 
 impl UserId {
-    /// The id as text.
+    /// Returns the user id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -160,7 +162,7 @@ mod tests {
     fn derived_ids_are_stable_distinct_and_keep_the_time() {
         let chat: ChatId = "01936b6e-2f00-7abc-8def-0123456789ab".parse().unwrap();
         let user = chat.user_message();
-        // Frozen: a different value here would count every replayed event twice.
+        // The expected value must never change: with another value, every replayed event would be counted twice.
         assert_eq!(user.to_string(), "01936b6e-2f00-8784-a514-c19a14c72d61");
         assert_ne!(user, chat.assistant_message());
         assert_eq!(user.0.as_bytes()[..6], chat.0.as_bytes()[..6]);

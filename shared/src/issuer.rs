@@ -1,7 +1,7 @@
-//! An identity provider outside: tokens of its users are accepted as our own are, checked with the keys that it publishes.
+//! Tokens of an external identity provider (OpenID Connect), verified with the keys that the provider publishes.
 //!
-//! Its users need no account here. Their ids are made of the provider's host and the token's `sub`, so that nobody there can
-//! be anybody here.
+//! Users of the provider need no Stenograph account. The user id is made of the provider's host and the `sub` claim, so
+//! that a user of the provider can never have the id of a Stenograph account.
 
 mod key_refresh;
 
@@ -16,25 +16,27 @@ use crate::config::{ConfigError, Environment, malformed};
 use crate::id::UserId;
 use crate::token::{Claims, TokenError};
 
-/// How far the provider's clock and ours may be apart, in seconds.
+/// The accepted difference between the provider's clock and the local clock, in seconds.
 const CLOCK_LEEWAY_SECONDS: u64 = 30;
 
-/// How many of a set's keys are taken.
+/// The maximum number of keys taken from one key set.
 const MAX_KEYS: usize = 100;
 
-/// Which provider, as configured.
+/// The settings of the identity provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuerConfig {
-    /// What its tokens say in `iss`: its URL.
+    /// The provider's URL: the `iss` claim of the provider's tokens.
     pub issuer: String,
-    /// What its tokens have to say in `aud`: who they are for.
+    /// The required `aud` claim. Tokens for another audience are refused.
     pub audience: String,
-    /// Where its keys are, if that is not to be asked of `<issuer>/.well-known/openid-configuration`.
+    /// The URL of the provider's key set. Without one, the URL is read from
+    /// `<issuer>/.well-known/openid-configuration`.
     pub keys_url: Option<String>,
 }
 
 impl IssuerConfig {
-    /// Reads `TOKEN_ISSUER`, `TOKEN_ISSUER_AUDIENCE` and `TOKEN_ISSUER_KEYS_URL`; none without the first.
+    /// Reads `TOKEN_ISSUER`, `TOKEN_ISSUER_AUDIENCE` and `TOKEN_ISSUER_KEYS_URL`. Returns `None` if none of the three
+    /// is set. The audience is required with an issuer; audience or keys URL without an issuer are an error.
     pub fn read(env: &Environment) -> Result<Option<Self>, ConfigError> {
         let url = "an http or https URL such as https://login.example.org/realms/chat";
         let (issuer, audience) = (env.text("TOKEN_ISSUER"), env.text("TOKEN_ISSUER_AUDIENCE"));
@@ -47,17 +49,17 @@ impl IssuerConfig {
         };
         for (name, value) in [("TOKEN_ISSUER", Some(issuer)), ("TOKEN_ISSUER_KEYS_URL", keys_url)] {
             if value.is_some_and(|value| host(value).is_none()) {
-                return Err(malformed(name, url, &"not such a URL"));
+                return Err(malformed(name, url, &"not an http or https URL with a host"));
             }
         }
-        let expected = "what the provider's tokens say in `aud`, so that those for others are not accepted";
+        let expected = "the `aud` claim of the provider's tokens, so that tokens for other audiences are refused";
         let audience =
             audience.ok_or_else(|| ConfigError::Missing { name: "TOKEN_ISSUER_AUDIENCE".into(), expected })?.to_owned();
         Ok(Some(Self { issuer: issuer.to_owned(), audience, keys_url: keys_url.map(str::to_owned) }))
     }
 }
 
-/// Verifies an outside provider's tokens, with its keys of the moment.
+/// Verifies tokens of the identity provider with the provider's current keys.
 #[derive(Debug)]
 pub struct Issuer {
     config: IssuerConfig,
@@ -65,7 +67,7 @@ pub struct Issuer {
     keys: RwLock<Option<Arc<KeysById>>>,
 }
 
-/// The keys by name, each with the algorithms that it is for.
+/// Verification keys by key id (`kid`).
 type KeysById = HashMap<String, VerificationKey>;
 
 /// A public key of the provider, and the algorithms that fit it.
@@ -75,7 +77,7 @@ struct VerificationKey {
     decoding_key: DecodingKey,
 }
 
-/// What we take from a token.
+/// The claims that are taken from a verified token. The role and session claims of the provider are ignored.
 #[derive(Deserialize)]
 struct ProviderClaims {
     sub: String,
@@ -85,16 +87,18 @@ struct ProviderClaims {
 }
 
 impl Issuer {
-    /// Without keys yet: [`follow`](Self::follow) gets them.
+    /// Returns a verifier without keys. Until [`refresh_keys`](Self::refresh_keys) has fetched a key set, the
+    /// verification of the provider's tokens fails with [`TokenError::KeysUnknown`].
     pub fn new(config: IssuerConfig) -> Self {
         let host = host(&config.issuer).unwrap_or_default().to_owned();
         Self { config, host, keys: RwLock::default() }
     }
 
-    /// Checks signature, issuer, audience and time. The user is `<host>|<sub>`, and may do what any user may.
+    /// Verifies signature, issuer, audience and time of a token. The user id in the returned claims is `<host>|<sub>`;
+    /// role and session are always `None`.
     pub fn verify(&self, token: &str) -> Result<Claims, TokenError> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
-        // Before the keys are known it cannot be said whether a token is good; one that is not even theirs is not.
+        // A token of another issuer is invalid even before the keys are known; the issuer is read without verification.
         let unverified = jsonwebtoken::dangerous::insecure_decode_claims::<UnverifiedClaims>(token)
             .map_err(|_| TokenError::Invalid)?;
         if unverified.iss != self.config.issuer {
@@ -103,7 +107,7 @@ impl Issuer {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(TokenError::KeysUnknown)?;
         let key = match &header.kid {
             Some(kid) => keys.get(kid),
-            // A provider with one key need not name it.
+            // A provider with a single key may leave out the key id.
             None => keys.values().next().filter(|_| keys.len() == 1),
         };
         let key = key.ok_or(TokenError::Invalid)?;
@@ -130,9 +134,10 @@ impl Issuer {
         Ok(Claims { iss: self.config.issuer.clone(), sub, iat, exp, role: None, sid: None })
     }
 
-    /// Takes the keys of a JSON Web Key Set that can verify; says how many that are. With none, the old ones stay.
+    /// Replaces the keys with the usable keys of a JSON Web Key Set, and returns the number of usable keys. The
+    /// previous keys stay if the set has no usable key.
     pub fn replace_keys(&self, json: &str) -> Result<usize, serde_json::Error> {
-        // One key that we cannot read is no reason to do without the others.
+        // Keys are parsed one by one: a key of an unknown type must not make the other keys unusable.
         #[derive(Deserialize)]
         struct JsonWebKeySet {
             keys: Vec<serde_json::Value>,
@@ -148,12 +153,15 @@ impl Issuer {
     }
 }
 
+/// The issuer of a token whose signature has not been verified.
 #[derive(Deserialize)]
 struct UnverifiedClaims {
     iss: String,
 }
 
-/// A key for signatures, by its name, with the algorithms that fit it. Never one with a shared secret.
+/// Returns the key id and the verification key of a signature key, or `None` for a key that cannot verify signatures.
+///
+/// Symmetric keys (`oct`) are never accepted: the key set is public.
 fn verification_key(jwk: &Jwk) -> Option<(String, VerificationKey)> {
     use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
     if jwk.common.public_key_use.as_ref().is_some_and(|usage| *usage != PublicKeyUse::Signature) {
@@ -177,7 +185,7 @@ fn verification_key(jwk: &Jwk) -> Option<(String, VerificationKey)> {
     Some((jwk.common.key_id.clone().unwrap_or_default(), VerificationKey { algorithms, decoding_key }))
 }
 
-/// The host of an http or https URL, with its port if it has one.
+/// Returns the host of an http or https URL, including the port if the URL has a port.
 fn host(url: &str) -> Option<&str> {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
     let host = rest.split(['/', '?', '#']).next()?;

@@ -1,60 +1,62 @@
-//! Bodies that are too large for a message of the broker: they are kept in a bucket, and the event says where.
+//! References to event bodies that are too large for a message of the broker. Large bodies are stored in an object
+//! store bucket.
 //!
-//! An event whose encoded payload is over [`MAX_INLINE_BYTES`] is published with an empty payload and the three headers below.
-//! The object is complete before the event is published; its name is the event's id, so writing it again changes nothing.
+//! An event whose encoded payload is larger than [`MAX_INLINE_BYTES`] is published with an empty payload and the three
+//! headers below. The object is written completely before the event is published. The object's name is the event's id,
+//! so writing the object again changes nothing.
 
 use sha2::{Digest as _, Sha256};
 
-/// The object store bucket that holds them.
+/// The name of the object store bucket for large bodies.
 pub const BUCKET: &str = "BODIES";
 
-/// The largest payload that goes into the message itself: below the broker's usual limit of 1 MiB, headers included.
+/// The maximum payload inside a message, in bytes: with headers, still below the broker's usual limit of 1 MiB.
 pub const MAX_INLINE_BYTES: usize = 768 << 10;
 
-/// The largest body that anyone writes or reads.
+/// The maximum size of a body that is written or read, in bytes.
 pub const MAX_BYTES: usize = 256 << 20;
 
-/// The header that names the object.
+/// The header with the name of the object.
 pub const OBJECT: &str = "Stenograph-Body";
 
-/// The header with the body's SHA-256, in hexadecimal digits.
+/// The header with the SHA-256 of the body, in lower-case hexadecimal digits.
 pub const SHA256: &str = "Stenograph-Body-Sha256";
 
-/// The header with the body's size, in bytes.
+/// The header with the size of the body, in bytes.
 pub const SIZE: &str = "Stenograph-Body-Size";
 
-/// What an event says about a body that it does not carry.
+/// A reference from an event to a body in the object store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BodyReference {
-    /// The object's name.
+    /// The name of the object: the event's id.
     pub object: String,
-    /// The body's SHA-256.
+    /// The SHA-256 of the body.
     pub sha256: [u8; 32],
-    /// The body's size.
+    /// The size of the body, in bytes.
     pub size: usize,
 }
 
-/// What is wrong with a reference, or with what it leads to.
+/// An error in a reference, or in the referenced body.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
-    /// A header is missing or malformed.
-    #[error("expected a header {0} that refers to a body, found none or another")]
+    /// A header of the reference is missing or malformed. Holds the name of the header.
+    #[error("the header {0} of a reference to a large body is missing or malformed")]
     Header(&'static str),
-    /// The size is beyond what is read.
-    #[error("expected a body of at most {MAX_BYTES} bytes, found a reference to one of {0}")]
+    /// The size in the reference is larger than [`MAX_BYTES`]. Holds the size in bytes.
+    #[error("expected a body of at most {MAX_BYTES} bytes, found a reference to a body of {0} bytes")]
     TooLarge(usize),
-    /// It has another size or digest.
-    #[error("the body is not the one that the event refers to")]
+    /// The body in the object store has another size or SHA-256 than the reference.
+    #[error("the size or SHA-256 of the body differs from the reference in the event")]
     Mismatch,
 }
 
 impl BodyReference {
-    /// The reference to the body of the event with this id.
+    /// Returns the reference to `body`, the body of the event with this id.
     pub fn new(event_id: &str, body: &[u8]) -> Self {
         Self { object: event_id.to_owned(), sha256: Sha256::digest(body).into(), size: body.len() }
     }
 
-    /// The reference in an event's headers, if it has one.
+    /// Reads the reference from the headers of an event. Returns `None` if the event carries the body itself.
     pub fn from_headers<'a>(header: impl Fn(&'static str) -> Option<&'a str>) -> Result<Option<Self>, BodyError> {
         let Some(object) = header(OBJECT) else { return Ok(None) };
         let sha256 = header(SHA256).and_then(decode_digest).ok_or(BodyError::Header(SHA256))?;
@@ -65,12 +67,12 @@ impl BodyReference {
         Ok(Some(Self { object: object.to_owned(), sha256, size }))
     }
 
-    /// The headers that say so.
+    /// Returns the three headers of the reference.
     pub fn headers(&self) -> [(&'static str, String); 3] {
         [(OBJECT, self.object.clone()), (SHA256, encode_hex(&self.sha256)), (SIZE, self.size.to_string())]
     }
 
-    /// Whether this is the body.
+    /// Checks the size and the SHA-256 of `body` against the reference.
     pub fn verify(&self, body: &[u8]) -> Result<(), BodyError> {
         let matches = body.len() == self.size && Sha256::digest(body)[..] == self.sha256[..];
         if matches { Ok(()) } else { Err(BodyError::Mismatch) }
@@ -80,7 +82,7 @@ impl BodyReference {
 fn encode_hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
         text
     })

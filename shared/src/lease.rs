@@ -1,7 +1,9 @@
-//! Leases: how a gateway says that it lives, so that its open chats can be ended for it when it does not.
+//! Leases of gateways. A gateway renews a lease while the process runs; a recorder ends the open chats of a gateway
+//! whose lease has expired.
 //!
-//! A lease is an entry in a key-value bucket of the broker, whose entries expire. Nothing is decided by a lease alone: the
-//! broker may have been away while the gateway was not. See the recorder's `orphans`.
+//! A lease is an entry in a key-value bucket of the broker, and entries of the bucket expire. An expired lease alone is
+//! no proof of a lost gateway: the broker may have been unreachable while the gateway was running. See the recorder's
+//! `orphans`.
 
 use std::time::Duration;
 
@@ -9,37 +11,40 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// The bucket that holds them, one entry a gateway instance.
+/// The name of the key-value bucket, with one entry for each gateway instance.
 pub const BUCKET: &str = "GATEWAYS";
 
-/// How long an entry lives unless it is renewed, where an operator does not choose otherwise: the bucket's `max_age`.
+/// The default lifetime of an entry that is not renewed: the bucket's `max_age`, unless the operator sets another.
 pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
 
-/// The shortest life of an entry that can be chosen.
+/// The minimum lifetime that an operator can set.
 pub const MIN_LIFETIME: Duration = Duration::from_secs(2);
 
-/// An entry.
+/// The value of an entry, stored as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
-    /// The gateway's name, as in events.
+    /// The name of the gateway instance, as in events.
     pub instance: String,
-    /// This run of it: another one each time the process starts.
+    /// The id of the run: a new UUID each time the gateway process starts.
     pub incarnation: Uuid,
-    /// When this run began, by the gateway's clock: before its first chat.
+    /// The start time of the run by the gateway's clock, earlier than the run's first chat.
     #[serde(with = "time::serde::rfc3339")]
     pub since: OffsetDateTime,
-    /// When it was renewed, by the gateway's clock.
+    /// The time of the last renewal, by the gateway's clock.
     #[serde(with = "time::serde::rfc3339")]
     pub renewed_at: OffsetDateTime,
 }
 
-/// How often an entry that lives so long has to be renewed: several times, so that one that is late does no harm.
+/// Returns the interval between renewals: a quarter of the lifetime, so that a single late renewal does not expire the
+/// lease.
 pub fn renewal_interval(lifetime: Duration) -> Duration {
     lifetime / 4
 }
 
-/// The key of an instance's entry; none for a name that no gateway can have: theirs are 1 to 64 letters, digits, `-`, `_`
-/// and `.`, and a key may have a dot only between other characters.
+/// Returns the bucket key of a gateway instance, or `None` if the instance name is invalid.
+///
+/// Valid names have 1 to 64 characters: ASCII letters, digits, `-`, `_` and `.`. Each dot becomes `=`, because a bucket
+/// key may have a dot only between other characters.
 pub fn key(instance: &str) -> Option<String> {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let is_valid = (1..=64).contains(&instance.len()) && instance.chars().all(is_allowed);

@@ -1,8 +1,8 @@
-//! What the gateway and the recorder must agree on byte for byte: ids, events, their envelope on the broker,
-//! session tokens. And what both do identically as processes: reading their configuration, following an identity provider's
-//! keys, logging, stopping.
+//! Types and functions that the gateway and the recorder share.
 //!
-//! Anything that only one of the two needs lives with that one.
+//! Two kinds of code belong here: formats on which both services must agree byte for byte (ids, events, the envelope on
+//! the broker, session tokens), and process behaviour that must be identical in both (configuration, refreshing an
+//! identity provider's keys, logging, shutdown). Code that only one service needs belongs in that service's crate.
 
 pub mod id;
 

@@ -1,5 +1,6 @@
-//! JSON Schemas of the events and an AsyncAPI document of the stream, made from the types that are published: they cannot
-//! say anything else. Both are checked in below `docs/schema`, for whoever reads the stream without this code.
+//! JSON Schemas of the events and an AsyncAPI document of the stream, generated from the published types, so that
+//! documents and types cannot differ. The generated files are checked in at `docs/schema`, for readers of the stream
+//! that do not use this crate.
 
 pub(crate) mod date_time;
 
@@ -15,10 +16,10 @@ use crate::event::{
 };
 use crate::{envelope, large_body, stream};
 
-/// The name of the AsyncAPI document among [`documents`].
+/// The file name of the AsyncAPI document in [`documents`].
 pub const ASYNCAPI: &str = "asyncapi.json";
 
-/// Every document, by the name of its file.
+/// Returns the text of every document by file name.
 pub fn documents() -> BTreeMap<String, String> {
     let schemas = EventKind::ALL.into_iter().map(|kind| (file_name(kind), json_schema(kind)));
     schemas
@@ -27,17 +28,17 @@ pub fn documents() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The file with the schema of this kind of event.
+/// Returns the file name of the schema of an event kind, such as `stenograph.ChatStarted.v1.json`.
 pub fn file_name(kind: EventKind) -> String {
     format!("{}.json", kind.type_name())
 }
 
-/// The JSON Schema (2020-12) of the payload; its `$id` is what the events' header `ce-dataschema` says.
+/// Returns the JSON Schema (2020-12) of the payload. The `$id` is the value of the header `ce-dataschema`.
 fn json_schema(kind: EventKind) -> Value {
     let mut schema = payload_schema(kind, SchemaSettings::draft2020_12().for_serialize().into_generator());
     schema.insert("$id".to_owned(), envelope::schema_uri(kind.type_name()).into());
     schema.insert("title".to_owned(), kind.type_name().into());
-    // These first, then the rest as it comes.
+    // These members come first; the other members keep their order.
     let mut ordered = Map::new();
     for name in ["$schema", "$id", "title"] {
         ordered.extend(schema.remove_entry(name));
@@ -59,7 +60,8 @@ fn payload_schema(kind: EventKind, generator: SchemaGenerator) -> Map<String, Va
     schema.as_object_mut().map(std::mem::take).unwrap_or_default()
 }
 
-/// A member that may be absent is left out when there is nothing to say: it is never published as null.
+/// Removes the type null from members that are not required: an optional member is left out of the JSON when empty, and
+/// never published as null.
 fn remove_null_from_optional_members(schema: &mut Schema) {
     let required: Vec<Value> = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
     let Some(members) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
@@ -83,7 +85,7 @@ fn remove_null_from_optional_members(schema: &mut Schema) {
     }
 }
 
-/// AsyncAPI 3.0. Its tools know JSON Schema as of draft 7, so the payloads are told in that.
+/// Returns the AsyncAPI 3.0 document. Payload schemas are draft 7, because AsyncAPI tools support no later JSON Schema.
 fn asyncapi() -> Value {
     let (mut schemas, mut channels, mut operations, mut messages) = (Map::new(), Map::new(), Map::new(), Map::new());
     for kind in EventKind::ALL {
@@ -92,7 +94,7 @@ fn asyncapi() -> Value {
             settings.meta_schema = None;
         });
         let mut schema = payload_schema(kind, settings.into_generator());
-        // Where the settings say that definitions are to be.
+        // The generator puts definitions into `components`, as set by `definitions_path` above.
         let mut components = schema.remove("components").unwrap_or_default();
         if let Some(definitions) = components.get_mut("schemas").and_then(Value::as_object_mut) {
             for definition in definitions.values_mut() {
@@ -164,7 +166,7 @@ fn asyncapi() -> Value {
     })
 }
 
-/// The envelope: the attributes of CloudEvents 1.0, and those of ours.
+/// Returns the schema of the message headers: the attributes of CloudEvents 1.0, and the headers of large bodies.
 fn header_schema(kind: EventKind) -> Value {
     let uuid = json!({"type": "string", "format": "uuid"});
     json!({
@@ -189,7 +191,7 @@ fn header_schema(kind: EventKind) -> Value {
     })
 }
 
-/// The type's name in Rust: in `stenograph.ChatStarted.v1` the middle.
+/// Returns the name of the event's Rust type: the middle part of `stenograph.ChatStarted.v1`.
 fn message_name(kind: EventKind) -> String {
     kind.type_name().split('.').nth(1).unwrap_or_default().to_owned()
 }

@@ -1,8 +1,11 @@
-//! Stopping in two stages: the first signal asks for it, a second one insists.
+//! Two-stage shutdown: the first termination signal requests a graceful stop, the second signal ends the process at
+//! once.
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Resolves at the first SIGTERM or SIGINT. From then on, another one ends the process at once, with status 130.
+/// Waits for the first SIGTERM or SIGINT. After the return, a second signal ends the process at once with status 130.
+///
+/// Fails if the signal handlers cannot be installed.
 pub async fn requested() -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -15,7 +18,7 @@ pub async fn requested() -> std::io::Result<()> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::error!("stopped at once by a second signal");
+        tracing::error!("second termination signal: exiting at once with status 130, without waiting for open work");
         std::process::exit(130);
     });
     Ok(())

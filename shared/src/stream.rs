@@ -1,36 +1,38 @@
-//! The stream and its consumer, as both services expect to find them.
+//! Names and limits of the JetStream stream, the stream's consumer and the idempotency bucket, as both services expect.
 
 use std::time::Duration;
 
-/// The stream that holds the record.
+/// The name of the stream that holds all events.
 pub const NAME: &str = "CHATS";
 
-/// Everything in it.
+/// The subjects of the stream.
 pub const SUBJECTS: &str = "chats.>";
 
-/// The consumer that all recorders share.
+/// The name of the durable consumer that all recorders share.
 pub const CONSUMER: &str = "recorder";
 
-/// How long the broker itself notices a repeated event id. An optimisation only: correctness never rests on it, and every
-/// id in the window costs the broker about 240 bytes.
+/// The time during which the broker drops a repeated event id. An optimisation only: correctness never depends on the
+/// window, and every id in the window costs the broker about 240 bytes of memory.
 pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
-/// How long the broker waits for a recorder before it gives its events to another: the fail-over time for work in hand.
+/// The time after which the broker delivers an unacknowledged event to another recorder: the fail-over time for events
+/// in progress.
 pub const ACK_WAIT: Duration = Duration::from_secs(60);
 
-/// How many events may be in the hands of all recorders together.
+/// The maximum number of unacknowledged events of all recorders together.
 pub const MAX_ACK_PENDING: i64 = 20_000;
 
-/// The bucket that keeps which chat an `Idempotency-Key` belongs to.
+/// The name of the key-value bucket that maps each `Idempotency-Key` to a chat.
 pub const IDEMPOTENCY_BUCKET: &str = "IDEMPOTENCY";
 
-/// How long a key is kept in it.
+/// The time for which an idempotency key is kept in the bucket.
 pub const IDEMPOTENCY_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
-/// How large the bucket may grow. Past that, keys are known to the gateway that they came to and to no other.
+/// The maximum size of the idempotency bucket, in bytes. In a full bucket no more keys are stored: a new key is then
+/// known only to the gateway that received the key.
 pub const IDEMPOTENCY_MAX_BYTES: i64 = 256 << 20;
 
-/// The servers that a setting names: one, or several with commas between them.
+/// Returns the server URLs of a setting: a single URL, or several URLs separated by commas.
 pub fn servers(url: &str) -> Vec<&str> {
     url.split(',').map(str::trim).filter(|server| !server.is_empty()).collect()
 }

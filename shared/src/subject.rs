@@ -8,13 +8,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::event::EventKind;
 use crate::id::UserId;
 
-/// The subject of an event of this user.
+/// Returns the subject for an event of the given kind and user.
 pub fn of(kind: EventKind, user: &UserId) -> String {
     ["chats.", kind.subject_token(), ".", &user_token(user)].concat()
 }
 
-/// The user as one subject token, whatever its id looks like: plain ids (letters, digits, `-`, `_`, up to 64) as they are,
-/// any other as `~` and its base64url. So no two users share a token, and none can smuggle a dot or a wildcard in.
+/// Returns the user id as a single subject token.
+///
+/// An id of at most 64 ASCII letters, digits, `-` and `_` is used unchanged. Any other id becomes `~` and the base64url
+/// of the id. So no two users share a token, and no id can insert a dot or a wildcard into a subject.
 pub fn user_token(user: &UserId) -> Cow<'_, str> {
     let id = user.as_str();
     if id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {

@@ -1,6 +1,6 @@
-//! Logs: structured lines on standard output, JSON unless told otherwise.
+//! Structured logs on standard output, in JSON by default.
 //!
-//! No line ever holds a prompt, an answer, a key or a token.
+//! Prompts, answers, keys and tokens are never logged.
 
 mod buffered_writer;
 mod json;
@@ -12,7 +12,7 @@ pub use self::buffered_writer::LogGuard;
 use self::json::JsonFormat;
 use crate::config::{ConfigError, Environment, malformed};
 
-/// What to log, and how.
+/// The settings of the log: a level filter and an output format.
 #[derive(Debug)]
 pub struct LogConfig {
     filter: EnvFilter,
@@ -26,7 +26,8 @@ enum LogFormat {
 }
 
 impl LogConfig {
-    /// Reads `LOG` (a filter such as `info,gateway=debug`) and `LOG_FORMAT` (`json` or `text`).
+    /// Reads `LOG` (a filter such as `info,gateway=debug`; default `info`) and `LOG_FORMAT` (`json`, the default, or
+    /// `text`).
     pub fn read(env: &Environment) -> Result<Self, ConfigError> {
         let expected = "a filter such as info or info,gateway=debug";
         let filter = EnvFilter::try_new(env.text("LOG").unwrap_or("info"))
@@ -39,12 +40,13 @@ impl LogConfig {
         Ok(Self { filter, format })
     }
 
-    /// Starts logging as text on standard error, for a command whose standard output is for something else.
+    /// Starts logging as text on standard error, for commands that print results on standard output.
     pub fn start_on_stderr(self) {
         tracing_subscriber::fmt().with_env_filter(self.filter).with_target(false).with_writer(std::io::stderr).init();
     }
 
-    /// Starts logging. To be called once, at the start of the process; what is returned is to be kept until its end.
+    /// Starts logging on standard output. To be called once, at the start of the process. The caller keeps the guard
+    /// until the end of the process: dropping the guard writes the buffered lines.
     pub fn start(self) -> LogGuard {
         let (writer, guard) = BufferedWriter::start();
         let subscriber = tracing_subscriber::fmt().with_env_filter(self.filter).with_target(false).with_writer(writer);

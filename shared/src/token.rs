@@ -1,4 +1,5 @@
-//! Session tokens: JWTs signed with Ed25519, minted by the recorder, verified by both services with public keys alone.
+//! Session tokens: JWTs signed with Ed25519. The recorder signs tokens; both services verify tokens with public keys
+//! only.
 
 use std::collections::HashMap;
 
@@ -10,95 +11,96 @@ use uuid::Uuid;
 
 use crate::id::UserId;
 
-/// The issuer in our own tokens.
+/// The `iss` claim of tokens that the recorder signs.
 pub const ISSUER: &str = "stenograph";
 
-/// What a token says.
+/// The claims of a session token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
-    /// Who made it.
+    /// The issuer: [`ISSUER`], or the URL of the identity provider.
     pub iss: String,
-    /// Whom it is about.
+    /// The id of the user.
     pub sub: UserId,
-    /// When it was made, in Unix seconds.
+    /// The time of issue, in Unix seconds.
     pub iat: i64,
-    /// When it stops being valid, in Unix seconds.
+    /// The time of expiry, in Unix seconds.
     pub exp: i64,
-    /// What the user may do beyond their own record.
+    /// The user's role. Without a role, a user can read only the user's own records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
-    /// The session that it belongs to, where it was made for one.
+    /// The session for which the token was issued, if any. Ending the session makes the token invalid for reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sid: Option<Uuid>,
 }
 
-/// What a user may do beyond their own record.
+/// A role with rights beyond a user's own records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// May read everyone's.
+    /// An administrator: can read the records of all users.
     Admin,
 }
 
-/// Why a token was not accepted. One for the caller to act on (get a new one), one to wait for, one neither.
+/// The reason why a token was refused. The message is sent to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// It was good once.
+    /// The token has expired: the client must get a new token.
     #[error("the token has expired")]
     Expired,
-    /// It is not one of ours.
+    /// The token is malformed, or has a wrong signature, issuer or audience. Trying again is useless.
     #[error("the token is not valid")]
     Invalid,
-    /// It may be good, but the keys of the identity provider that it comes from could not be had yet.
-    #[error("the identity provider's keys are not known yet: try again shortly")]
+    /// The token names the identity provider as issuer, but the provider's keys have not been fetched yet: the client
+    /// should try again shortly.
+    #[error("the keys of the identity provider have not been fetched yet: try again shortly")]
     KeysUnknown,
 }
 
-/// Why keys could not be read.
+/// An error while signing or verification keys are read.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// Not a JSON Web Key Set.
+    /// The text is not a JSON Web Key Set.
     #[error("expected a JSON Web Key Set: {0}")]
     InvalidKeySet(#[from] serde_json::Error),
-    /// No usable key in it.
+    /// The key set has no usable Ed25519 key.
     #[error("expected at least one key with kty OKP, crv Ed25519, a kid and a 32-byte x; found none")]
     NoUsableKey,
-    /// Not a private key.
+    /// The text is not an Ed25519 private key in PKCS#8 PEM.
     #[error("expected an Ed25519 private key in PKCS#8 PEM")]
     InvalidPrivateKey,
 }
 
-/// A JSON Web Key Set (RFC 7517), as far as it concerns Ed25519 keys (RFC 8037).
+/// A JSON Web Key Set (RFC 7517) with the members of Ed25519 keys (RFC 8037). Other members are ignored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeySet {
-    /// The keys.
+    /// The public keys, of any type.
     pub keys: Vec<PublicKey>,
 }
 
-/// One public key.
+/// A public key of a JSON Web Key Set. Members that are absent in the JSON are empty.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublicKey {
-    /// `OKP`.
+    /// The key type: `OKP` for Ed25519.
     pub kty: String,
-    /// `Ed25519`.
+    /// The curve: `Ed25519`.
     #[serde(default)]
     pub crv: String,
-    /// The key's name, as in a token's header.
+    /// The key id, as in the header of a token.
     #[serde(default)]
     pub kid: String,
-    /// The key, base64url.
+    /// The 32 bytes of the public key, in base64url.
     #[serde(default)]
     pub x: String,
 }
 
 impl PublicKey {
-    /// The key of this name.
+    /// Returns the Ed25519 public key with the given key id.
     pub fn ed25519(kid: &str, key: &[u8; 32]) -> Self {
         Self { kty: "OKP".into(), crv: "Ed25519".into(), kid: kid.into(), x: URL_SAFE_NO_PAD.encode(key) }
     }
 }
 
-/// Verifies tokens. Holds public keys only.
+/// A verifier of session tokens. Holds public keys only.
 pub struct Verifier {
     keys: HashMap<String, DecodingKey>,
     validation: Validation,
@@ -111,7 +113,7 @@ impl std::fmt::Debug for Verifier {
 }
 
 impl Verifier {
-    /// Reads a JSON Web Key Set. Keys of other types are passed over.
+    /// Reads a JSON Web Key Set. Keys that are not Ed25519 are ignored; a set without an Ed25519 key is an error.
     pub fn from_jwks(json: &str) -> Result<Self, KeyError> {
         let set: KeySet = serde_json::from_str(json)?;
         let keys: HashMap<_, _> = set
@@ -132,7 +134,7 @@ impl Verifier {
         Ok(Self { keys, validation })
     }
 
-    /// Checks the signature, the issuer and the time.
+    /// Verifies the signature, the issuer and the expiry of a token, without leeway for the clock.
     pub fn verify(&self, token: &str) -> Result<Claims, TokenError> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
         let key = header.kid.as_ref().and_then(|kid| self.keys.get(kid)).ok_or(TokenError::Invalid)?;
@@ -146,7 +148,7 @@ impl Verifier {
     }
 }
 
-/// Mints tokens. Holds the private key, so only the recorder has one.
+/// A signer of session tokens. Holds the private key, so only the recorder has a signer.
 pub struct TokenSigner {
     kid: String,
     key: EncodingKey,
@@ -159,13 +161,13 @@ impl std::fmt::Debug for TokenSigner {
 }
 
 impl TokenSigner {
-    /// Reads a private key (PKCS#8 PEM) that verifiers know as `kid`.
+    /// Reads a private key in PKCS#8 PEM. `kid` is the key id under which verifiers know the public key.
     pub fn from_pem(kid: &str, pem: &str) -> Result<Self, KeyError> {
         let key = EncodingKey::from_ed_pem(pem.as_bytes()).map_err(|_| KeyError::InvalidPrivateKey)?;
         Ok(Self { kid: kid.to_owned(), key })
     }
 
-    /// A token with these claims.
+    /// Returns a signed token with the given claims.
     pub fn sign(&self, claims: &Claims) -> Result<String, jsonwebtoken::errors::Error> {
         let mut header = Header::new(Algorithm::EdDSA);
         header.kid = Some(self.kid.clone());

@@ -1,4 +1,4 @@
-//! Token usage of one chat: what the provider said, and the same in parts that can be added up.
+//! Token usage of a chat: the numbers as the provider reported them, and the same tokens split into disjoint parts.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -18,7 +18,7 @@ pub enum UsageSource {
 }
 
 impl UsageSource {
-    /// As in events and rows.
+    /// Returns the value in events and in table rows.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Reported => "reported",

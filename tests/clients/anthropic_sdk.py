@@ -1,4 +1,4 @@
-"""Anthropic's Python SDK, as it is."""
+"""Runs the cases with Anthropic's unmodified Python SDK."""
 
 from anthropic import Anthropic
 

@@ -1,4 +1,4 @@
-// node asyncapi.mjs DIRECTORY-WITH-NODE_MODULES DOCUMENT: fails where AsyncAPI's parser finds more than a hint.
+// node asyncapi.mjs DIRECTORY-WITH-NODE_MODULES DOCUMENT: fails if AsyncAPI's parser reports an error or a warning.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import process from "node:process";

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Reads docs/schema/asyncapi.json with AsyncAPI's own parser (from npm), which must find nothing wrong. Ends with status 77 where
-# it cannot be installed.
+# Reads docs/schema/asyncapi.json with AsyncAPI's own parser (from npm). An error or a warning of the parser is a failure.
+# The exit status is 77 if the parser cannot be installed.
 set -euo pipefail
 
 if ! node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 18 ? 1 : 0)' 2>/dev/null; then

@@ -1,4 +1,4 @@
-"""Reads the whole stream as CloudEvents, by an SDK and by schemas that know nothing of us."""
+"""Reads the whole stream as CloudEvents, with a general CloudEvents SDK and a general JSON Schema validator."""
 
 import asyncio
 import collections
@@ -22,7 +22,7 @@ HAPPENED = ["finished_at", "failed_at", "created_at", "changed_at", "deleted_at"
 
 def check(message):
     headers = dict(message.headers)
-    # The binary mode of NATS differs from that of HTTP in one name.
+    # The binary modes of NATS and HTTP differ in the name of one header.
     headers["content-type"] = headers.pop("ce-datacontenttype")
     elsewhere = "Stenograph-Body" in headers
     event = from_binary(HTTPMessage(headers, message.data or b"null"), JSONFormat(), CloudEvent)

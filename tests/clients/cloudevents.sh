@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Reads every event of a running deployment (NATS_URL; after `deploy/local.sh up -d`: . .local/env) with the CloudEvents SDK for
-# Python, compares what it makes of the headers with the payload, and holds the payload to its JSON Schema. Ends with status 77
-# where that cannot be installed.
+# Reads every event of a running deployment (NATS_URL; after `deploy/local.sh up -d`: . .local/env) with the CloudEvents SDK
+# for Python, compares the attributes read from the headers with the payload, and validates the payload against its JSON
+# Schema. The exit status is 77 if the SDK cannot be installed.
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)

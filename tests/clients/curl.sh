@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# curl, as it is. One line of JSON a case: what it saw, for tests/tests/clients to compare with the record. Needs Python, to
-# read and write JSON.
+# Unmodified curl. Prints one line of JSON for each case with the response that curl received, which tests/tests/clients
+# compares with the record. Needs Python to read and write JSON.
 set -euo pipefail
 
 work=$(mktemp -d)
@@ -42,9 +42,9 @@ attempt tools-stream true "$TOKEN"
 attempt tools false "$TOKEN"
 attempt unauthorized true "no-token"
 attempt limited true "$TOKEN"
-# It waits a second between tries, whatever was asked for.
+# curl waits a second between tries and ignores the delay that the response asks for.
 attempt retried true "$TOKEN" --retry 2 --retry-delay 1
 attempt error-in-stream true "$TOKEN"
 attempt cut true "$TOKEN"
-# Its way to leave: it gives up after two seconds, of an answer that goes on for ever.
+# curl aborts by its time limit of two seconds; the answer of this case never ends.
 attempt abort true "$TOKEN" --max-time 2

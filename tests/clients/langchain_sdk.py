@@ -1,4 +1,4 @@
-"""LangChain's ChatOpenAI, as it is."""
+"""Runs the cases with LangChain's unmodified ChatOpenAI."""
 
 from langchain_openai import ChatOpenAI
 

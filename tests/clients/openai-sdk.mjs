@@ -1,4 +1,5 @@
-// OpenAI's Node SDK, as it is. One line of JSON a case: what it saw, for tests/tests/clients to compare with the record.
+// Runs the cases with OpenAI's unmodified Node SDK. Prints one line of JSON for each case with the response that the SDK
+// received, which tests/tests/clients compares with the record.
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 

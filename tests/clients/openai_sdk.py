@@ -1,4 +1,4 @@
-"""OpenAI's Python SDK, as it is."""
+"""Runs the cases with OpenAI's unmodified Python SDK."""
 
 import json
 

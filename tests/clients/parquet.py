@@ -1,4 +1,4 @@
-"""Computes usage_stats from an export, three times, and compares each with what the database has."""
+"""Computes usage_stats from an export with DuckDB, Polars and pandas, and compares each result with the database."""
 
 import csv
 import sys

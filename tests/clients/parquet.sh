@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Exports the log of a running deployment as Parquet, opens it with DuckDB, Polars and pandas, and compares what they make of
-# it with usage_stats. Needs NATS_URL and DATABASE_URL (after `deploy/local.sh up -d`: . .local/env), and Python with pip.
+# Exports the log of a running deployment as Parquet, opens it with DuckDB, Polars and pandas, and compares the sums that
+# each computes with usage_stats. Needs NATS_URL and DATABASE_URL (after `deploy/local.sh up -d`: . .local/env), and Python
+# with pip.
 set -euo pipefail
 
 checkout=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)

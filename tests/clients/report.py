@@ -1,4 +1,4 @@
-"""One line of JSON a case: what the client saw, for tests/tests/clients to compare with the record."""
+"""Prints one line of JSON for each case with the response that the client received. tests/tests/clients compares it with the record."""
 
 import json
 import os
@@ -9,19 +9,19 @@ QUESTION = [{"role": "user", "content": "How is the weather?"}]
 
 
 def tag(client, case):
-    """The header by which the chat is found in the record."""
+    """Returns the header with the tag by which the test finds the chat in the record."""
     return {"x-stenograph-tags": f"{client}:{case}"}
 
 
 def case(client, name, run):
-    """Runs one case. `run` fills what was seen as it goes, so that what came before an error is there."""
+    """Runs one case and prints the result. `run` fills the result step by step, so that text received before an error is kept."""
     saw = {"case": name, "text": "", "tools": [], "failed": False, "status": None}
     try:
         run(saw)
-    except Exception as error:  # Whatever a client throws is how it shows a failure.
+    except Exception as error:  # Every exception counts as the client's report of a failure.
         saw["failed"] = True
         status = getattr(error, "status_code", None)
-        # An error within a stream has the status of the stream.
+        # An error within a stream carries the stream's status, which is below 400 and not a failure status.
         saw["status"] = status if status and status >= 400 else None
         saw["error"] = type(error).__name__
     print(json.dumps({"client": client, **saw}), flush=True)

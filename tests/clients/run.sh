@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Real clients, as their makers publish them, through a real gateway: streams, whole answers, tool calls, errors, aborts and
-# retries. What each of them saw is compared with the record. Installs them, in the versions of requirements.txt and
-# package-lock.json, into target/clients/, starts everything that it needs for itself, and stops it again.
+# Runs real, unmodified clients against a real gateway: streams, whole answers, tool calls, errors, aborts and retries. The
+# responses that each client received are compared with the record. Installs the clients in the versions of requirements.txt
+# and package-lock.json into target/clients/, and starts and stops all needed services.
 #
-# A client that cannot be installed is SKIPPED, and said to be. Fails if one that was installed saw something else than the
-# record says. `deploy/local.sh clients` gets nats-server and PostgreSQL first, and then does the same.
+# A client that cannot be installed is reported as SKIPPED. Fails if the record differs from the responses that an installed
+# client received. `deploy/local.sh clients` fetches nats-server and PostgreSQL first and then runs this script.
 set -euo pipefail
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
@@ -14,7 +14,7 @@ clients=$target/clients
 skipped=()
 mkdir -p "$clients/node"
 
-# installed FILE STAMP: whether what this file asks for is there.
+# installed FILE STAMP: succeeds if the packages that FILE lists are installed, which STAMP, a copy of FILE, records.
 installed() { [ -e "$2" ] && cmp --silent "$1" "$2"; }
 
 if ! installed "$here/requirements.txt" "$clients/python/installed"; then

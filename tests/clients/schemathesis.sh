@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Tries the API against its own document with Schemathesis (from PyPI): no answer may be a 500, or one that the document does
-# not know. Against a running deployment, after `. .local/env`:
+# Tests the API of a running deployment against its OpenAPI document with Schemathesis (from PyPI): no answer may be a 500 or
+# missing from the document. After `. .local/env`:
 #
 #   tests/clients/schemathesis.sh            as the demo user
 #   TOKEN=... tests/clients/schemathesis.sh  as someone else, such as an admin
 #
-# Where it cannot be installed, it says so and skips, with status 0.
+# If Schemathesis cannot be installed, the script prints SKIPPED and ends with status 0.
 set -euo pipefail
 
 : "${GATEWAY_URL:?expected GATEWAY_URL: start deploy/local.sh, then: . .local/env}"
@@ -22,10 +22,11 @@ if [ ! -x "$venv/bin/schemathesis" ]; then
     fi
 fi
 
-# It writes down what it has found where it runs.
+# Schemathesis writes its findings into the current directory.
 cd "$target"
-# One worker: Python before 3.12 fails now and then where two threads read source code at once, as its generators do ("AST
-# constructor recursion depth mismatch"). The stream of events has no end. Logging out would end the session of a token that belongs to one.
+# One worker: Python before 3.12 fails occasionally when two threads parse source code at once, as the generators of
+# Schemathesis do ("AST constructor recursion depth mismatch"). The stream of events never ends, so it is left out. Logging
+# out is left out, because it would end the session of a token that belongs to a session.
 exec "$venv/bin/schemathesis" run "$GATEWAY_URL/api/openapi.json" --url "$GATEWAY_URL" \
     --header "Authorization: Bearer $token" --exclude-path /api/events --exclude-path /api/auth/logout \
     --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \

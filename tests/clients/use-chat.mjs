@@ -1,7 +1,7 @@
-// The AI SDK's own transport and chat state, against a running gateway with a model that answers:
+// Tests the AI SDK's own transport and chat state against a running gateway whose model answers:
 //   npm install --prefix DIR node@22 ai && GATEWAY_URL=... DEMO_TOKEN=... DEMO_MODEL=... AI_SDK=DIR/node_modules \
 //     DIR/node_modules/.bin/node tests/clients/use-chat.mjs
-// Exits with 0 and a line for each thing that works, or with 1 and what does not.
+// Prints a line for each passed check and exits with 0, or prints the failed check and exits with 1.
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 import assert from "node:assert/strict";
@@ -10,7 +10,7 @@ const { GATEWAY_URL, DEMO_TOKEN, DEMO_MODEL, AI_SDK } = process.env;
 const ai = createRequire(`${AI_SDK}/`).resolve("ai");
 const { AbstractChat, DefaultChatTransport } = await import(pathToFileURL(ai).href);
 
-// What `useChat` keeps in React's state.
+// The state that `useChat` keeps in React, without React.
 class State {
   status = "ready";
   error = undefined;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # tests/clients/venv.sh NAME PACKAGE==VERSION...: prints the path of a Python that has these packages from PyPI, in
-# target/NAME. Where they cannot be installed, it says so and ends with status 77: what needs them is skipped.
+# target/NAME. If the packages cannot be installed, prints a message and ends with status 77, and the caller skips the test.
 set -euo pipefail
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)

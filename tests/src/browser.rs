@@ -1,4 +1,4 @@
-//! A real browser: headless Chromium, driven through chromedriver, as a reader of the pages would use it.
+//! A real browser: headless Chromium, driven through chromedriver.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,53 +17,54 @@ use tokio::time::{Instant, sleep};
 use harness::http;
 use harness::process::{Process, StartOptions};
 
-/// How long a page may take to come to what a test waits for. The machine may be busy with much else.
+/// Time limit for a page to reach a state. Generous, because the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Between two looks at a page.
+/// Pause between two looks at a page.
 const BETWEEN: Duration = Duration::from_millis(50);
 
-/// `required` runs these tests, and makes a missing browser a failure; `deploy/local.sh pages` sets it.
+/// Name of the variable that turns these tests on. With the value `required` a missing browser is a failure; `deploy/local.sh
+/// pages` sets the value.
 const ASKED_FOR: &str = "BROWSER_TESTS";
 
-/// One browser at a time: each takes a core and more.
+/// Limits the tests to one browser at a time, because a browser takes more than one core.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-/// Whether tests in a browser are to run. They are long, and want a machine with a browser: plain `cargo test` says that it
-/// leaves them out, `BROWSER_TESTS=required` runs them, and fails without a browser.
+/// Returns true if tests in a browser are to run. By default, tests in a browser are skipped with a message, because the tests
+/// are long and need a browser. With `BROWSER_TESTS=required` the tests run, and fail without a browser.
 #[expect(clippy::print_stderr, reason = "a test that was skipped says so")]
 pub fn is_wanted() -> anyhow::Result<bool> {
     if std::env::var(ASKED_FOR).is_ok_and(|value| value == "required") {
         let there = chromium().is_some() && on_path("chromedriver").is_some();
-        ensure!(there, "{ASKED_FOR}=required, but chromium and chromedriver are not both there");
+        ensure!(there, "{ASKED_FOR}=required, but chromium or chromedriver is missing");
         return Ok(true);
     }
     eprintln!("SKIPPED: tests in a browser; `deploy/local.sh pages` runs them");
     Ok(false)
 }
 
-/// What a reader sees with.
+/// Screen size and input of the browser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Screen {
-    /// 1280 by 850.
+    /// 1280 by 850, with a mouse.
     Desktop,
-    /// 390 by 844, by touch.
+    /// 390 by 844 pixels, with touch input.
     Phone,
 }
 
-/// What a reader's system asks for.
+/// Preferred colour scheme of the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colours {
-    /// Dark on light.
+    /// Dark text on a light background.
     Light,
-    /// Light on dark.
+    /// Light text on a dark background.
     Dark,
 }
 
-/// A browser with one page.
+/// A browser with one page. Stops when dropped.
 #[derive(Debug)]
 pub struct Browser {
-    /// Taken when it has been asked to quit.
+    /// The WebDriver session; none after [`Self::quit`].
     driver: Option<WebDriver>,
     chromedriver: Process,
     origin: String,
@@ -72,7 +73,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// A browser for this origin, in this language and time zone.
+    /// Starts a browser for this origin, with this language and time zone.
     pub async fn start(origin: &str, language: &str, zone: &str) -> anyhow::Result<Self> {
         let chromium = chromium().context("no chromium on the PATH")?;
         let program = on_path("chromedriver").context("no chromedriver on the PATH")?;
@@ -88,7 +89,7 @@ impl Browser {
         let port = line.rsplit("port ").next().unwrap_or_default().trim_end_matches('.').to_owned();
 
         let mut capabilities = ChromeCapabilities::new();
-        capabilities.set_binary(chromium.to_str().context("a path that is no text")?)?;
+        capabilities.set_binary(chromium.to_str().context("a path that is not UTF-8")?)?;
         for flag in [
             "--headless=new",
             "--no-sandbox",
@@ -116,7 +117,7 @@ impl Browser {
         Ok(browser)
     }
 
-    /// Looks with this screen, on a system with these colours.
+    /// Sets screen and colour scheme.
     pub async fn look(&self, screen: Screen, colours: Colours) -> anyhow::Result<()> {
         let (width, height, phone) = match screen {
             Screen::Desktop => (1280, 850, false),
@@ -131,7 +132,7 @@ impl Browser {
         Ok(())
     }
 
-    /// Goes to a path.
+    /// Opens a path of the origin.
     pub async fn open(&self, path: &str) -> anyhow::Result<()> {
         Ok(self.driver()?.goto(format!("{}{path}", self.origin)).await?)
     }
@@ -141,17 +142,17 @@ impl Browser {
         Ok(self.driver()?.refresh().await?)
     }
 
-    /// Where it is, without the origin.
+    /// Path of the current page, without the origin.
     pub async fn path(&self) -> anyhow::Result<String> {
         Ok(self.driver()?.current_url().await?.path().to_owned())
     }
 
-    /// What a script's `return` returns.
+    /// Runs a script and returns the value of the script's `return`.
     pub async fn script(&self, script: &str, arguments: Vec<Value>) -> anyhow::Result<Value> {
         Ok(self.driver()?.execute(script, arguments).await?.json().clone())
     }
 
-    /// Waits until a JavaScript expression is true.
+    /// Waits until a JavaScript expression is true. Fails after two minutes, with a screenshot.
     pub async fn until(&self, expression: &str) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -162,42 +163,42 @@ impl Browser {
             if Instant::now() > deadline {
                 let picture = self.keep("failed").await.map(|path| path.display().to_string()).unwrap_or_default();
                 let text = self.script("return document.body.innerText", vec![]).await.unwrap_or_default();
-                bail!("in {PATIENCE:?} it did not become true: {expression} ({found:?})\nsee {picture}\n{text}");
+                bail!("not true within {PATIENCE:?}: {expression} ({found:?})\nsee {picture}\n{text}");
             }
             sleep(BETWEEN).await;
         }
     }
 
-    /// Waits until an element of this selector can be seen.
+    /// Waits until an element of this selector is visible.
     pub async fn see(&self, selector: &str) -> anyhow::Result<()> {
         let quoted = Value::from(selector);
         self.until(&format!("[...document.querySelectorAll({quoted})].some((e) => e.checkVisibility())")).await
     }
 
-    /// Waits until the page has this text somewhere.
+    /// Waits until the page contains this text.
     pub async fn read(&self, text: &str) -> anyhow::Result<()> {
         self.until(&format!("document.body.innerText.includes({})", Value::from(text))).await
     }
 
-    /// The text of the first element of this selector.
+    /// Text of the first element of this selector.
     pub async fn text(&self, selector: &str) -> anyhow::Result<String> {
         self.see(selector).await?;
         let text = self.script("return document.querySelector(arguments[0]).innerText", vec![selector.into()]).await?;
         Ok(text.as_str().unwrap_or_default().to_owned())
     }
 
-    /// Clicks it, as soon as it can be clicked.
+    /// Clicks the element, once the element accepts clicks.
     pub async fn click(&self, selector: &str) -> anyhow::Result<()> {
         self.act(selector, async |element| element.click().await).await
     }
 
-    /// Types into it, as soon as that can be done.
+    /// Types into the element, once the element accepts input.
     pub async fn type_into(&self, selector: &str, text: impl Into<TypingData>) -> anyhow::Result<()> {
         let text = text.into().to_string();
         self.act(selector, async |element| element.send_keys(text.as_str()).await).await
     }
 
-    /// Empties it first.
+    /// Replaces the element's text.
     pub async fn type_over(&self, selector: &str, text: &str) -> anyhow::Result<()> {
         self.act(selector, async |element| {
             element.send_keys(Key::Control + "a").await?;
@@ -206,12 +207,12 @@ impl Browser {
         .await
     }
 
-    /// Presses a key where the focus is.
+    /// Presses a key in the focused element.
     pub async fn press(&self, key: Key) -> anyhow::Result<()> {
         Ok(self.driver()?.active_element().await?.send_keys(key + "").await?)
     }
 
-    /// Clicks the button, link or menu item that says this.
+    /// Clicks the button, link or menu item with this text.
     pub async fn choose(&self, words: &str) -> anyhow::Result<()> {
         let quoted = Value::from(words);
         let find = "[...document.querySelectorAll('button, a, [role^=menuitem]')].filter((e) => e.checkVisibility()).find(\
@@ -229,7 +230,8 @@ impl Browser {
         self.see(selector).await?;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            // Between being seen and being touched an element may be drawn anew, or lie under what is moving away.
+            // An element that was found may be replaced or covered by a moving element before the action reaches it, so
+            // the action is repeated.
             let done = match self.driver()?.find(By::Css(selector)).await {
                 Ok(element) => what(&element).await,
                 Err(error) => Err(error),
@@ -242,7 +244,7 @@ impl Browser {
         }
     }
 
-    /// A picture of what is seen when what moves has come to rest, kept below `target/` with the output of tests.
+    /// Takes a screenshot after all animations have ended, and writes a file below `target/`.
     pub async fn save(&self, name: &str) -> anyhow::Result<PathBuf> {
         let resting = "document.getAnimations().every((a) => a.effect?.getTiming().iterations === Infinity || \
                        a.playState !== 'running')";
@@ -258,15 +260,15 @@ impl Browser {
         Ok(path)
     }
 
-    /// What the page complained of since last asked: errors of scripts, and what the Content-Security-Policy has stopped.
-    /// Requests that were answered with an error status are no complaint.
+    /// Errors of scripts and violations of the Content-Security-Policy since the last call. Responses with an error status are
+    /// left out.
     pub async fn complaints(&self) -> anyhow::Result<Vec<String>> {
         let entries = self.driver()?.browser_log().await?;
         let bad = entries.into_iter().filter(|entry| format!("{:?}", entry.level).eq_ignore_ascii_case("severe"));
         Ok(bad.map(|entry| entry.message).filter(|message| !message.contains("Failed to load resource")).collect())
     }
 
-    /// Ends it.
+    /// Closes the browser and stops chromedriver.
     pub async fn quit(mut self) -> anyhow::Result<()> {
         if let Some(driver) = self.driver.take() {
             driver.quit().await?;
@@ -282,8 +284,8 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Left to itself, the client would ask the browser to quit and wait for that on the very thread that has to carry the
-        // answer. A browser of a test that failed ends with the process group of its driver.
+        // Without the leak, dropping the WebDriver client would wait for the browser's answer on the thread that has to
+        // receive the answer. After a failed test, the kill of chromedriver's process group ends the browser.
         let Some(driver) = self.driver.take() else { return };
         let _ = driver.leak();
         if let Some(group) = i32::try_from(self.chromedriver.pid()).ok().and_then(Pid::from_raw) {

@@ -1,5 +1,5 @@
-//! Chaos: rounds of load during which everything is killed, paused, cut off and repeated, and after which the record must
-//! still say exactly what the clients saw. A round is a function of its seed, as far as processes can be.
+//! Chaos tests: rounds of load with faults. Processes are killed and suspended, connections cut, events repeated; afterwards
+//! the record must equal the clients' observations. The faults of a round depend on the round's seed alone.
 
 pub mod cli;
 

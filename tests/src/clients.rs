@@ -1,4 +1,4 @@
-//! Programs of others, from package registries: what needs them is skipped where they cannot be had.
+//! Third-party programs from package registries. Tests skip programs that cannot be installed.
 
 use std::process::{Command, Stdio};
 
@@ -6,11 +6,11 @@ use anyhow::{Context as _, bail};
 
 use harness::program;
 
-/// How a script says that what it needs is not here.
+/// Exit code of a script that skips, because a program cannot be installed.
 const SKIPPED: i32 = 77;
 
-/// Runs a script of `tests/clients` with these arguments and variables. What it printed; none if it skipped, which is said on
-/// standard error.
+/// Runs a script of `tests/clients` with these arguments and variables, and returns the output. None if the script skips; the
+/// script says so on standard error.
 pub async fn run(script: &str, arguments: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<Option<String>> {
     let mut command = Command::new(program::checkout().join("tests/clients").join(script));
     command.args(arguments).envs(variables.iter().copied()).stderr(Stdio::inherit());
@@ -24,7 +24,7 @@ pub async fn run(script: &str, arguments: &[&str], variables: &[(&str, &str)]) -
     }
 }
 
-/// The fenced blocks of this language on a page of the documentation, in order.
+/// Returns the fenced code blocks of this language in a page of the documentation, in order.
 pub fn blocks(page: &str, language: &str) -> Vec<String> {
     let fence = format!("```{language}\n");
     let begun = page.split(&fence).skip(1);

@@ -1,12 +1,13 @@
-//! Fills the tables with as many rows as a deployment has after a while, for looking at how they are read. The rows are no
-//! record of any events; they only have its shape and size.
+//! Fills the tables with as many rows as a deployment has after some weeks, for tests and measurements of reads. The rows stem
+//! from no events; only shape and size are realistic.
 
 use sqlx::{AssertSqlSafe, PgPool};
 
-/// Rows for so many users: so many chats each, of two messages, in conversations of ten chats, over the last 60 days.
+/// Inserts rows for `users` users with `chats` chats each: two messages for each chat, ten chats for each conversation, spread
+/// over the last 60 days.
 pub async fn fill(pool: &PgPool, users: u32, chats: u32) -> anyhow::Result<()> {
     let each = "FROM generate_series(1, $USERS) AS u, generate_series(1, $CHATS) AS n";
-    // The ids ascend with time, as those that gateways make do.
+    // The ids ascend with time, like the ids that gateways create.
     let id = |salt: &str, number: &str| {
         format!(
             "(lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '7' ||
@@ -59,14 +60,14 @@ pub async fn fill(pool: &PgPool, users: u32, chats: u32) -> anyhow::Result<()> {
     ];
     let mut connection = pool.acquire().await?;
     sqlx::raw_sql("SET statement_timeout = 0").execute(&mut *connection).await?;
-    // In one transaction, so that now() is the same time in each: ids are made of it.
+    // All statements run in one transaction, so that now(), from which the ids are made, is the same in each.
     sqlx::raw_sql("BEGIN").execute(&mut *connection).await?;
     for statement in statements {
         let statement = statement.replace("$USERS", &users.to_string()).replace("$CHATS", &chats.to_string());
         sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *connection).await?;
     }
     sqlx::raw_sql("COMMIT").execute(&mut *connection).await?;
-    // An index-only scan needs the map of what is visible, and the planner the numbers.
+    // Index-only scans need the visibility map, and the planner needs the statistics.
     sqlx::raw_sql("VACUUM ANALYZE").execute(&mut *connection).await?;
     connection.close().await?;
     Ok(())

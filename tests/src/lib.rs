@@ -1,5 +1,5 @@
-//! What the system tests stand on, beside the harness: everything together, an oracle that compares the tables with the stream,
-//! a browser, other makers' clients, and the two programs that load the gateway and break it.
+//! Parts of the system tests beyond the harness: the whole system for one test, an oracle that compares the tables with the
+//! stream, a browser, third-party clients, and the load and chaos programs.
 
 pub mod stack;
 

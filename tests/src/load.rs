@@ -1,8 +1,9 @@
-//! The load program: measures the gateway as a proxy of token streams, as ratios against yardsticks that it starts itself.
+//! The load program: measures the gateway as a proxy of token streams, as ratios to reference proxies of the same run.
 //!
-//! `load compare` starts an upstream, a bare pass-through proxy, nginx if there is one, a broker and the gateway, each as a
-//! child process; puts the same scenarios on all of them in turn; and reports medians over several rounds. Every stream is
-//! checked to the byte and every chat of the gateway has to be on the record: a fast proxy that drops things is no use.
+//! `load compare` starts an upstream, a bare pass-through proxy, nginx if installed, a broker and the gateway, each as a child
+//! process; runs the same scenarios on all of these targets in turn; and reports medians over several rounds. Each stream is
+//! checked to the byte, and each chat through the gateway has to be on the record, because the speed of a proxy that loses data
+//! means nothing.
 
 pub mod answer;
 pub mod wire_format;

@@ -1,4 +1,4 @@
-//! The oracle: what must be true whenever everything has come to rest.
+//! The oracle: checks the invariants of the whole system after all events have been processed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -11,25 +11,25 @@ use recorder::source::log::{LogRange, LogReader, RangeEnd, RangeStart};
 use shared::event::Event;
 use tokio::time::{Instant, sleep};
 
-/// How many differing rows of a table are told.
+/// Upper bound of the differing rows that are shown for each table.
 const TOLD: usize = 5;
 
-/// A record at rest: the tables, which equal a fresh projection of the stream.
+/// A settled record: tables that equal a fresh projection of the stream.
 #[derive(Debug)]
 pub struct Oracle {
-    /// Every row of the projected tables.
+    /// All rows of the projected tables.
     pub tables: Tables,
-    /// Every event of the stream, repeated ones included.
+    /// All events of the stream, duplicates included.
     pub events: Vec<Event>,
 }
 
 impl Oracle {
-    /// Waits until nothing is pending: every event is in the tables or in quarantine.
+    /// Waits until no event is pending: all events are in the tables or in quarantine. Fails after `within`.
     pub async fn drained(nats_url: &str, within: Duration) -> anyhow::Result<()> {
         let stream = stream(nats_url).await?;
         let deadline = Instant::now() + within;
         loop {
-            // It is missing for a moment while a recorder makes it anew.
+            // The consumer is missing for a moment while a recorder creates a new one.
             let Ok(info) = stream.consumer_info(shared::stream::CONSUMER).await else {
                 ensure!(Instant::now() < deadline, "the consumer is missing after {within:?}");
                 sleep(Duration::from_millis(20)).await;
@@ -44,12 +44,12 @@ impl Oracle {
         }
     }
 
-    /// Waits until nothing is pending and the tables are what the stream says; fails if they do not become that.
+    /// Waits until no event is pending and the tables equal a fresh projection of the stream. Fails after `within`.
     pub async fn settled(nats_url: &str, database_url: &str, within: Duration) -> anyhow::Result<Self> {
         Self::settled_with_quarantine(nats_url, database_url, within, 0).await
     }
 
-    /// The same, where so many deliveries, and no more, may have had to be put into quarantine.
+    /// Like [`Self::settled`], with at most `most` deliveries in quarantine.
     pub async fn settled_with_quarantine(
         nats_url: &str,
         database_url: &str,
@@ -61,21 +61,29 @@ impl Oracle {
         loop {
             Self::drained(nats_url, deadline.saturating_duration_since(Instant::now())).await?;
             let (events, unreadable) = read(nats_url).await?;
-            ensure!(unreadable <= most, "{unreadable} deliveries are no events, {most} may be");
+            ensure!(unreadable <= most, "{unreadable} deliveries are not readable events, at most {most} are allowed");
             let mut expected = Tables::default();
             expected.apply(&events);
             let tables = recorder::store::read_all(&pool).await?;
             let wrong = differences(&tables, &expected);
             if !wrong.is_empty() {
-                // Not a verdict yet. The consumer may be on a node that is behind, and know of nothing more; recorders may have to
-                // read the end again, after a broker that went back in time; and they end lost chats by events of their own.
+                // A difference is final only at the deadline, for three reasons: the consumer's information may come
+                // from a node that is behind; recorders may have to read the end of the stream again after a broker
+                // went back in time; and recorders may still publish end events for lost chats.
                 let words = wrong.join("\n");
-                ensure!(Instant::now() < deadline, "the tables are not what {} events say:\n{words}", events.len());
+                ensure!(
+                    Instant::now() < deadline,
+                    "the tables differ from the projection of {} events:\n{words}",
+                    events.len()
+                );
                 sleep(Duration::from_millis(200)).await;
                 continue;
             }
             let quarantined: i64 = sqlx::query_scalar("SELECT count(*) FROM quarantine").fetch_one(&pool).await?;
-            ensure!(usize::try_from(quarantined)? <= most, "{quarantined} events are in quarantine, {most} may be");
+            ensure!(
+                usize::try_from(quarantined)? <= most,
+                "{quarantined} events are in quarantine, at most {most} are allowed"
+            );
             for ((user, date), counts) in &tables.usage_stats {
                 let whole = counts.successful_calls + counts.failed_calls;
                 ensure!(counts.api_calls == whole, "{user} on {date}: {counts:?}");
@@ -84,13 +92,13 @@ impl Oracle {
         }
     }
 
-    /// How many events the stream holds.
+    /// Number of events in the stream.
     pub async fn events(nats_url: &str) -> anyhow::Result<u64> {
         Ok(stream(nats_url).await?.info().await?.state.messages)
     }
 }
 
-/// What differs, a line for each row, of every table the first few.
+/// Differences between the tables: a line for each differing row, with an upper bound for each table.
 fn differences(tables: &Tables, expected: &Tables) -> Vec<String> {
     let Tables { chats, conversations, messages, usage_stats, usage_slots } = tables;
     let mut lines = Vec::new();
@@ -121,8 +129,8 @@ async fn stream(nats_url: &str) -> anyhow::Result<jetstream::stream::Stream> {
     Ok(jetstream.get_stream(shared::stream::NAME).await?)
 }
 
-/// Every event in the stream, from the first, read without disturbing the recorders' consumer, as every reader of the log does.
-/// With them, how many deliveries are no events.
+/// Reads all events of the stream, without the recorders' consumer. Returns the events, and the number of deliveries that are
+/// no events.
 async fn read(nats_url: &str) -> anyhow::Result<(Vec<Event>, usize)> {
     let client = recorder::source::connect(nats_url).await?;
     let span = LogRange { from: RangeStart::Beginning, to: None, subjects: Vec::new(), end: RangeEnd::Stop };

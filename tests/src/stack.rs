@@ -1,4 +1,4 @@
-//! Everything together, for one test: real servers, both services as processes, an upstream that follows a script.
+//! The whole system for one test: real servers, both services as processes, and a scripted upstream.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,25 +21,25 @@ use harness::services::{Gateway, Recorder};
 use harness::upstream::ScriptedUpstream;
 use harness::{http, program};
 
-/// The model that the scripted upstream has.
+/// The only model of the scripted upstream.
 pub const MODEL: &str = "scripted-1";
 
-/// Everything together.
+/// The whole system. Stops when dropped.
 #[derive(Debug)]
 pub struct Stack {
-    /// The gateway that chats go to.
+    /// The gateway under test.
     pub gateway: Gateway,
-    /// The recorders that run.
+    /// The running consuming recorders.
     pub recorders: Vec<Recorder>,
-    /// The API, where the test has one.
+    /// The recorder's API, in tests with an API.
     pub api: Option<Recorder>,
-    /// The broker.
+    /// The broker, private to the test.
     pub nats: Nats,
-    /// The database server, where the test has one of its own.
+    /// The database server, in tests with a database server of their own.
     pub postgres: Option<Postgres>,
-    /// Who answers.
+    /// The scripted LLM provider of the gateways.
     pub upstream: ScriptedUpstream,
-    /// The recorder's commands.
+    /// Commands of the recorder.
     pub recorder: RecorderProgram,
     gateway_program: PathBuf,
     gateway_settings: GatewaySettings,
@@ -47,7 +47,7 @@ pub struct Stack {
     dir: TempDir,
 }
 
-/// What the services are services beyond what they need.
+/// Settings of the services beyond the required settings.
 #[derive(Clone, Copy, Debug, Default)]
 struct ServiceSettings<'a> {
     gateway: &'a [(&'a str, &'a str)],
@@ -55,41 +55,41 @@ struct ServiceSettings<'a> {
     has_api: bool,
 }
 
-/// A user, proven.
+/// A user with a token.
 #[derive(Clone, Debug)]
 pub struct User {
-    /// Their id.
+    /// User id, the subject of the token.
     pub id: String,
-    /// Their token.
+    /// Token for the gateway and the API.
     pub token: String,
 }
 
 impl Stack {
-    /// One gateway, one recorder, and a database on the server that tests share.
+    /// Starts one gateway and one recorder, with a database on the server that all tests of the process share.
     pub async fn start() -> anyhow::Result<Self> {
         let url = Postgres::shared().await?.database().await?;
         Self::on(url, None, ServiceSettings::default()).await
     }
 
-    /// The same, and the API that reads and accounts are passed on to, with these settings for all of the recorder's programs.
+    /// Starts the system with the API, with these settings of the gateway and of all the recorder's programs.
     pub async fn with_api(gateway: &[(&str, &str)], recorder: &[(&str, &str)]) -> anyhow::Result<Self> {
         let url = Postgres::shared().await?.database().await?;
         Self::on(url, None, ServiceSettings { gateway, recorder, has_api: true }).await
     }
 
-    /// The same, with this nats-server program.
+    /// Starts the system with this nats-server program.
     pub async fn with_nats_server(program: PathBuf) -> anyhow::Result<Self> {
         let url = Postgres::shared().await?.database().await?;
         Self::on_broker(Nats::of(program).await?, url, None, ServiceSettings::default()).await
     }
 
-    /// The same, with these settings for the gateway.
+    /// Starts the system with these settings of the gateway.
     pub async fn with_gateway(settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         let url = Postgres::shared().await?.database().await?;
         Self::on(url, None, ServiceSettings { gateway: settings, ..ServiceSettings::default() }).await
     }
 
-    /// The same, with a database server of its own, which the test may stop.
+    /// Starts the system with a database server of its own, which the test may stop.
     pub async fn with_own_postgres() -> anyhow::Result<Self> {
         let postgres = Postgres::new().await?;
         let url = postgres.database().await?;
@@ -161,14 +161,14 @@ impl Stack {
         Ok(stack)
     }
 
-    /// Another recorder beside those that run.
+    /// Starts another recorder beside the running recorders.
     pub async fn add_recorder(&mut self) -> anyhow::Result<()> {
         let log = self.dir.path().join(format!("recorder-{}.log", self.recorders.len() + 1));
         self.recorders.push(self.recorder.consume("127.0.0.1:0", &log).await?);
         Ok(())
     }
 
-    /// Starts the gateway again on the same port and data, after it was stopped or killed.
+    /// Starts the gateway again on the same port and data, after a stop or a kill.
     pub async fn restart_gateway(&mut self) -> anyhow::Result<()> {
         self.gateway_settings.listen = self.gateway.address().to_string();
         let log = self.dir.path().join("gateway.log");
@@ -176,17 +176,17 @@ impl Stack {
         self.gateway.ready().await
     }
 
-    /// The directory of the gateway's journal.
+    /// Directory of the gateway's journal.
     pub fn journal(&self) -> PathBuf {
         self.gateway_settings.data_dir.join("journal")
     }
 
-    /// What the gateway has logged.
+    /// The gateway's log so far.
     pub fn gateway_log(&self) -> anyhow::Result<String> {
         Ok(std::fs::read_to_string(self.dir.path().join("gateway.log"))?)
     }
 
-    /// Another gateway of the same deployment, with these settings changed.
+    /// Starts another gateway of the same deployment, with changed settings.
     pub async fn another_gateway(&self, change: impl FnOnce(&mut GatewaySettings)) -> anyhow::Result<Gateway> {
         let mut settings = self.gateway_settings.clone();
         settings.instance = "gateway-2".into();
@@ -197,23 +197,23 @@ impl Stack {
         Ok(gateway)
     }
 
-    /// A user of this name, with a token.
+    /// Creates a user of this name, and a token.
     pub async fn user(&self, name: &str) -> anyhow::Result<User> {
         let id = self.recorder.user(name).await?;
         Ok(User { id, token: self.recorder.token(name, "1h").await? })
     }
 
-    /// A request to the gateway, without a token.
+    /// Builds a POST request to the gateway, without a token.
     pub fn post(&self, path: &str) -> RequestBuilder {
         self.client.post(self.gateway.url(path))
     }
 
-    /// A request to the gateway by this method, without a token.
+    /// Builds a request of this method to the gateway, without a token.
     pub fn request(&self, method: reqwest::Method, path: &str) -> RequestBuilder {
         self.client.request(method, self.gateway.url(path))
     }
 
-    /// What is read at this path, which has to be there.
+    /// Reads JSON from this path as the user. Fails unless the status is 200.
     pub async fn read(&self, user: &User, path: &str) -> anyhow::Result<Value> {
         let response = self.client.get(self.gateway.url(path)).bearer_auth(&user.token).send().await?;
         let status = response.status();
@@ -222,13 +222,13 @@ impl Stack {
         Ok(serde_json::from_str(&body)?)
     }
 
-    /// What a frontend sends today, and nothing else.
+    /// Builds the chat request of a web frontend.
     pub fn chat(&self, user: &User, text: &str) -> RequestBuilder {
         let body = json!({"messages": [{"role": "user", "content": text}], "model": MODEL, "temperature": 0.5});
         self.post("/api/chat").bearer_auth(&user.token).json(&body)
     }
 
-    /// A chat from its request to the end of its answer: the conversation's id, and the body.
+    /// Sends a chat and reads the answer to the end. Returns the conversation's id and the body.
     pub async fn finished_chat(&self, user: &User, text: &str) -> anyhow::Result<(String, String)> {
         let response = self.chat(user, text).send().await?;
         let conversation = header(&response, "x-conversation-id")?;
@@ -236,7 +236,7 @@ impl Stack {
         Ok((conversation, response.text().await?))
     }
 
-    /// A pool of connections to the database.
+    /// Opens a pool of connections to the database.
     pub async fn database(&self) -> anyhow::Result<PgPool> {
         Ok(PgPool::connect(&self.recorder.database_url).await?)
     }
@@ -255,12 +255,13 @@ impl Stack {
         Oracle::drained(&self.nats.url(), Duration::from_secs(120)).await
     }
 
-    /// A JetStream context on the broker.
+    /// Opens a JetStream context on the broker.
     pub async fn jetstream(&self) -> anyhow::Result<async_nats::jetstream::Context> {
         Ok(async_nats::jetstream::new(async_nats::connect(self.nats.url()).await?))
     }
 
-    /// Publishes every event of the stream once more, as a gateway does but for the id that the broker would know it by.
+    /// Publishes every event of the stream once more, in the form of a gateway, but without the id that the broker deduplicates
+    /// by.
     pub async fn publish_everything_again(&self) -> anyhow::Result<()> {
         let jetstream = async_nats::jetstream::new(async_nats::connect(self.nats.url()).await?);
         for event in self.settled().await?.events {
@@ -269,13 +270,13 @@ impl Stack {
         Ok(())
     }
 
-    /// How many events the stream holds, from the first one on.
+    /// Number of events in the stream, from the first event on.
     pub async fn events(&self) -> anyhow::Result<u64> {
         Oracle::events(&self.nats.url()).await
     }
 }
 
-/// Publishes an event as a gateway does, but for the id that the broker would know it by.
+/// Publishes an event in the form of a gateway, but without the id that the broker deduplicates by.
 pub async fn publish_again(jetstream: &async_nats::jetstream::Context, event: &Event) -> anyhow::Result<()> {
     let headers = envelope::headers(event, "/gateway/again").into_iter().filter(|(name, _)| *name != "Nats-Msg-Id");
     let mut map = async_nats::HeaderMap::new();
@@ -285,13 +286,13 @@ pub async fn publish_again(jetstream: &async_nats::jetstream::Context, event: &E
     Ok(())
 }
 
-/// A response header as text.
+/// Returns a response header as text. Fails without the header.
 pub fn header(response: &Response, name: &str) -> anyhow::Result<String> {
     let value = response.headers().get(name).with_context(|| format!("no header {name}"))?;
     Ok(value.to_str()?.to_owned())
 }
 
-/// The assistant text in a body of server-sent chunks.
+/// Text of the assistant in a body of server-sent chunks.
 pub fn streamed_text(body: &str) -> String {
     let data = body.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]");
     let chunks = data.filter_map(|data| serde_json::from_str::<Value>(data).ok());

@@ -1,4 +1,4 @@
-//! What the targets share: the properties that the property tests check too, and a count of the memory that they take.
+//! Shared code of the fuzz targets: the properties of the property tests, and a bound on memory.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,8 +8,8 @@ use shared::event::DialectName;
 #[path = "../../tests/folds/properties.rs"]
 mod properties;
 
-/// The most memory that reading an input may take, for each of its bytes and beside them. An input is read several times at
-/// once, and told in words to be compared.
+/// The maximum memory for reading an input: per byte of input, and in addition. An input is read several times at once,
+/// and the results are formatted for comparison.
 const MAX_BYTES_PER_INPUT_BYTE: usize = 256;
 const MAX_EXTRA_BYTES: usize = 4 << 20;
 
@@ -19,26 +19,27 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-/// The system's allocator, and how much of it is taken.
+/// The system allocator with a count of allocated bytes.
 struct CountingAllocator;
 
-// SAFETY: everything is left to the system's allocator.
+// SAFETY: every call is passed on to the system allocator.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let allocated = ALLOCATED.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
         PEAK.fetch_max(allocated, Ordering::Relaxed);
-        // SAFETY: the caller's promises are those that this asks for.
+        // SAFETY: the caller guarantees the conditions of `System.alloc`, which are the same.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         ALLOCATED.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are those that this asks for.
+        // SAFETY: the caller guarantees the conditions of `System.dealloc`, which are the same.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
 
-/// Reads an input: its first two bytes say how it is cut, the rest is the answer.
+/// Checks a property of an input and the memory used. The first two bytes give the sizes of the pieces, the rest is the
+/// body.
 pub fn with_memory_bound(input: &[u8], property: impl Fn(&[u8], &[usize])) {
     let [first, second, body @ ..] = input else { return };
     let before = ALLOCATED.load(Ordering::Relaxed);
@@ -52,12 +53,12 @@ pub fn with_memory_bound(input: &[u8], property: impl Fn(&[u8], &[usize])) {
     );
 }
 
-/// What must hold of a fold.
+/// Checks the properties of a fold.
 pub fn check_fold(dialect: DialectName, input: &[u8]) {
     with_memory_bound(input, |body, sizes| properties::check_fold(dialect, body, sizes));
 }
 
-/// What must hold of the reader of event streams.
+/// Checks the properties of the SSE parser.
 pub fn check_sse(input: &[u8]) {
     with_memory_bound(input, properties::check_parser);
 }

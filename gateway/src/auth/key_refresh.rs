@@ -1,5 +1,5 @@
-//! Following the public keys: the file as it changes, and where they are published, if that is set. Never on a chat's way: a
-//! key that cannot be fetched is no reason to refuse anyone whose key is known.
+//! Keeps the public keys up to date: from a file and, if configured, from a URL. Chats never wait for a refresh, and a
+//! failed fetch refuses no caller whose key is known.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,29 +13,31 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::auth::Authenticator;
 
-/// How often it is looked whether the file has changed, and how often the keys are fetched.
+/// The interval between two reads of the file, and between two fetches from the URL.
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 const FETCH_INTERVAL: Duration = Duration::from_secs(30);
-/// How long fetching may take.
+/// The time limit for one fetch.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where the keys are.
+/// The places from which public keys are read.
 #[derive(Clone, Debug)]
 pub struct TokenKeySource {
-    /// The file that they are read from at the start, and whenever it changes.
+    /// The file with the keys, read at the start and whenever the file changes. From `TOKEN_KEYS_FILE`.
     pub file: PathBuf,
-    /// Where they are published, if they are to be fetched: a JSON Web Key Set.
+    /// The URL of a JSON Web Key Set that is fetched regularly, if configured. From `TOKEN_KEYS_URL`.
     pub url: Option<Uri>,
 }
 
-/// Reads the keys in a file.
+/// Reads the keys from a file with a JSON Web Key Set.
 pub fn read_keys(path: &Path) -> anyhow::Result<Verifier> {
-    let keys = std::fs::read_to_string(path)
-        .with_context(|| format!("TOKEN_KEYS_FILE {} could not be read", path.display()))?;
-    Verifier::from_jwks(&keys).with_context(|| format!("TOKEN_KEYS_FILE {} is malformed", path.display()))
+    let keys =
+        std::fs::read_to_string(path).with_context(|| format!("TOKEN_KEYS_FILE: cannot read {}", path.display()))?;
+    Verifier::from_jwks(&keys)
+        .with_context(|| format!("TOKEN_KEYS_FILE: {} is malformed, expected a JSON Web Key Set", path.display()))
 }
 
-/// Follows the keys for ever. Whichever of file and URL was the last to change is in force; what is no good changes nothing.
+/// Follows the keys forever. The keys in use come from the file or from the URL, depending on the latest change.
+/// Invalid keys change nothing.
 pub async fn follow_keys(source: TokenKeySource, client: reqwest::Client, authenticator: Arc<Authenticator>) {
     let mut text = std::fs::read_to_string(&source.file).unwrap_or_default();
     let mut fetched = text.clone();
@@ -51,13 +53,18 @@ pub async fn follow_keys(source: TokenKeySource, client: reqwest::Client, authen
                         fetched = published;
                         tracing::info!(%url, "the public keys have changed");
                     }
-                    Err(error) => tracing::error!(%url, %error, "the published keys are no good: the old ones stay"),
+                    Err(error) => {
+                        tracing::error!(
+                            %url, %error,
+                            "the fetched public keys are invalid; the previous keys stay in use"
+                        );
+                    }
                 },
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => {
-                    tracing::warn!(%url, %error, "the public keys could not be fetched: the old ones stay");
+                    tracing::warn!(%url, %error, "the public keys could not be fetched; the previous keys stay in use");
                 }
-                Err(_) => tracing::warn!(%url, "fetching the public keys takes too long: the old ones stay"),
+                Err(_) => tracing::warn!(%url, "fetching the public keys timed out; the previous keys stay in use"),
             }
         }
         sleep(FILE_CHECK_INTERVAL).await;
@@ -73,14 +80,17 @@ pub async fn follow_keys(source: TokenKeySource, client: reqwest::Client, authen
             }
             Err(error) if !is_failure_reported => {
                 is_failure_reported = true;
-                tracing::error!(file = %source.file.display(), %error, "the keys' file has changed, and is no good: the old ones stay");
+                tracing::error!(
+                    file = %source.file.display(), %error,
+                    "the file with the public keys has changed and is invalid; the previous keys stay in use"
+                );
             }
             Err(_) => {}
         }
     }
 }
 
-/// Follows the keys of the identity provider outside, if there is one, for ever.
+/// Follows the keys of the external identity provider forever. Never resolves, even without a provider.
 pub async fn follow_issuer(issuer: Option<Arc<Issuer>>, client: reqwest::Client, authenticator: Arc<Authenticator>) {
     match issuer {
         Some(issuer) => issuer.refresh_keys(&client, || authenticator.clear_verified_tokens()).await,

@@ -1,8 +1,10 @@
-//! The lease: says, on the broker, that this gateway lives, for as long as it does.
+//! The lease: an entry on the broker that expires unless the gateway renews the entry, and so proves that the gateway
+//! is alive.
 //!
-//! Recorders end the open chats of a gateway whose lease has been gone for a while. The chats themselves never wait for it:
-//! where the broker is away the gateway goes on without, and recorders know that a lease proves nothing while they could
-//! not see the broker either. The connection is its own: a lease must not be late because it waited behind events.
+//! Recorders end the open chats of a gateway whose lease has been gone for a while. Chats never wait for the lease: if
+//! the broker is away, the gateway continues without a lease, and recorders draw no conclusion from a missing lease
+//! while the broker was away for the recorders as well. The lease has a connection of its own, so that events in a
+//! queue do not delay a renewal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +17,13 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-/// How long the gateway's start waits for the first one. Then it goes on without.
+/// The time for which the gateway's start waits for the first lease. Afterwards the gateway starts without a lease.
 const FIRST_LEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Between two tries while it cannot be renewed.
+/// The delay between two attempts while the lease cannot be renewed.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Keeps this gateway's lease.
+/// Takes and renews the gateway's lease.
 #[derive(Debug)]
 pub struct LeaseRenewer {
     client: Client,
@@ -31,19 +33,20 @@ pub struct LeaseRenewer {
     is_held: bool,
 }
 
-/// Why a lease could not be renewed.
+/// Reasons for which a lease could not be renewed.
 #[derive(Debug, thiserror::Error)]
 enum LeaseError {
-    #[error("the broker is away")]
+    #[error("the gateway is not connected to the broker")]
     Disconnected,
-    #[error("bucket {BUCKET} cannot be used, expected one made by `recorder stream create`: {0}")]
+    #[error("cannot use bucket {BUCKET}, expected a bucket created by `recorder stream create`: {0}")]
     Bucket(String),
-    #[error("the entry was not taken: {0}")]
+    #[error("cannot write the lease: {0}")]
     Put(String),
 }
 
 impl LeaseRenewer {
-    /// Connects, and takes the lease if the broker is there: before the first chat, so that none is older than its lease.
+    /// Connects to the broker, and takes the lease if the broker is available. To be called before the first chat, so
+    /// that no chat is older than the lease.
     pub async fn start(nats_url: &str, instance: &str) -> Result<Self, async_nats::ConnectError> {
         let connected = Arc::new(Notify::new());
         let notify = Arc::clone(&connected);
@@ -69,12 +72,12 @@ impl LeaseRenewer {
             renewer.renew_once().await
         };
         if timeout(FIRST_LEASE_TIMEOUT, first_renewal).await.is_err() {
-            tracing::warn!("the lease could not be taken yet: the gateway starts without");
+            tracing::warn!("the lease could not be taken in time; the gateway starts without a lease");
         }
         Ok(renewer)
     }
 
-    /// Renews it for ever.
+    /// Renews the lease forever: at the interval that suits the lease's lifetime, and after every reconnection.
     pub async fn run(mut self) {
         loop {
             let delay = self.renew_once().await;
@@ -85,7 +88,7 @@ impl LeaseRenewer {
         }
     }
 
-    /// Renews it once; says when to do so again.
+    /// Renews the lease once, and returns the delay until the next renewal.
     async fn renew_once(&mut self) -> Duration {
         match self.renew().await {
             Ok(lifetime) => {
@@ -106,12 +109,12 @@ impl LeaseRenewer {
     }
 
     async fn renew(&mut self) -> Result<Duration, LeaseError> {
-        // What is published while the broker is away only piles up.
+        // A message that is published while the broker is away would only pile up.
         if self.client.connection_state() != State::Connected {
             return Err(LeaseError::Disconnected);
         }
         let jetstream: Context = jetstream::new(self.client.clone());
-        // Asked for anew each time: it may have been made again, with another lifetime.
+        // The bucket is looked up for each renewal, because it may have been created anew with another lifetime.
         let bucket = jetstream.get_key_value(BUCKET).await.map_err(|error| LeaseError::Bucket(error.to_string()))?;
         self.lease.renewed_at = shared::event::now();
         let entry = serde_json::to_vec(&self.lease).map_err(|error| LeaseError::Put(error.to_string()))?;

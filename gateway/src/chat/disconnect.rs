@@ -1,7 +1,8 @@
-//! Clients that leave: what happens to their answers, and the answers that are read on though nobody listens.
+//! Client disconnects: the policy for answers whose client leaves early, and the tasks that drain such answers.
 //!
-//! Either way what was produced is on the record, with the finish reason `client_gone`. Reading on is bounded in time (by the
-//! route or the deployment) and in number; where there is no place, the upstream is let go of.
+//! An answer is either cancelled or drained. A drain reads the rest of the answer for the record alone. In both cases the
+//! content is recorded with the finish reason `client_gone`. Drains are limited in time (by the route or the deployment)
+//! and in number; when the maximum number is running, the upstream request is cancelled instead.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,20 +15,20 @@ use tokio_util::task::TaskTracker;
 use crate::request::InvalidRequest;
 use crate::routing::{OnDisconnect, RouteOnDisconnect};
 
-/// Where a request says what is to happen: `cancel` or `drain`.
+/// The request header that overrides the policy for one chat: `cancel` or `drain`.
 pub const ON_LEAVE_HEADER: &str = "x-stenograph-on-leave";
 
-/// How long a drain that is asked to stop may take to do so: it only has to be put on the record.
+/// The maximum time for drains to record the ends of their chats after the order to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The rule of the deployment.
+/// The disconnect policy of the deployment.
 #[derive(Clone, Copy, Debug)]
 pub struct DisconnectPolicy {
-    /// What happens where neither the route nor the request says.
+    /// The action if neither the route nor the request names one: `GATEWAY_ON_LEAVE`.
     pub default: OnDisconnect,
-    /// How long a drain may take where the route does not say.
+    /// The maximum duration of a drain if the route sets none: `GATEWAY_DRAIN_FOR`.
     pub drain_for: Duration,
-    /// Drains at once.
+    /// The maximum number of concurrent drains: `GATEWAY_MAX_DRAINING`.
     pub max_drains: usize,
 }
 
@@ -38,7 +39,8 @@ impl Default for DisconnectPolicy {
 }
 
 impl DisconnectPolicy {
-    /// What happens to this request: the request's own word goes before the route's, and that before the deployment's.
+    /// Returns the action for one request. The request's header overrides the route, and the route overrides the
+    /// deployment. An unknown value of the header is an error.
     pub fn resolve(
         &self,
         headers: &HeaderMap,
@@ -64,7 +66,7 @@ impl DisconnectPolicy {
     }
 }
 
-/// The answers that are read on.
+/// The running drains: permits that limit the number, and the tasks that a stopping gateway waits for.
 #[derive(Clone, Debug)]
 pub struct Drains {
     permits: Arc<Semaphore>,
@@ -73,7 +75,7 @@ pub struct Drains {
 }
 
 impl Drains {
-    /// At most this many at once.
+    /// Creates an empty set that admits at most `max_drains` drains at once.
     pub fn new(max_drains: usize) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(max_drains)),
@@ -82,12 +84,12 @@ impl Drains {
         }
     }
 
-    /// A place, if there is one.
+    /// Returns the permit for one drain. `None` if the maximum number is running.
     pub fn try_acquire(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.permits).try_acquire_owned().ok()
     }
 
-    /// Does this in a task that outlives the client. It is waited for when the gateway stops.
+    /// Runs a future in a task that outlives the client's connection. [`Self::finish`] waits for the task.
     pub fn spawn<T: Send + 'static>(
         &self,
         task: impl Future<Output = T> + Send + 'static,
@@ -95,12 +97,13 @@ impl Drains {
         self.tasks.spawn(task)
     }
 
-    /// Resolves when nothing more is to be read.
+    /// Resolves when all drains have to stop.
     pub async fn stopped(&self) {
         self.stop.cancelled().await;
     }
 
-    /// Waits for the tasks, no longer than this, and then stops them.
+    /// Waits for all tasks. Tasks that are still running after `within` are told to stop, and get 5 more seconds to record
+    /// the ends of their chats.
     pub async fn finish(&self, within: Duration) {
         self.tasks.close();
         if tokio::time::timeout(within, self.tasks.wait()).await.is_err() {
@@ -125,7 +128,7 @@ mod tests {
         assert_eq!(asks(None, None), Ok(OnDisconnect::Cancel));
         let drains_for = |bound| Some(RouteOnDisconnect::Drain(bound));
         assert_eq!(asks(None, drains_for(Some(hour))), Ok(OnDisconnect::Drain(hour)));
-        assert_eq!(asks(None, drains_for(None)), Ok(OnDisconnect::Drain(minute)), "the deployment's");
+        assert_eq!(asks(None, drains_for(None)), Ok(OnDisconnect::Drain(minute)), "the deployment's maximum");
         assert_eq!(asks(None, Some(RouteOnDisconnect::Cancel)), Ok(OnDisconnect::Cancel));
         assert_eq!(asks(Some("cancel"), drains_for(Some(hour))), Ok(OnDisconnect::Cancel));
         assert_eq!(asks(Some("drain"), Some(RouteOnDisconnect::Cancel)), Ok(OnDisconnect::Drain(minute)));

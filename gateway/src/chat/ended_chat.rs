@@ -1,4 +1,4 @@
-//! A chat that has ended, on its way to the record, and its one line in the log.
+//! A chat that has ended: the terminal event on the way to durability, and the chat's line in the log.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,33 +9,33 @@ use tokio::task::JoinHandle;
 
 use crate::journal::{Durability, JournalError, Recorded};
 
-/// A chat that has ended: its terminal event is on its way.
+/// A chat that has ended. The terminal event is on the way to durability.
 #[derive(Debug)]
 pub struct EndedChat {
-    /// Resolves when the start and the end are durable.
+    /// A future that resolves when the start and the end are durable.
     pub pending: PendingRecord,
-    /// What is to be logged then.
+    /// The log line to write when `pending` has resolved.
     pub log_line: ChatLogLine,
 }
 
-/// A chat that has ended on its way to the record.
+/// A future that resolves when the start and the end of a chat are durable, with the outcome of the end.
 #[derive(Debug)]
 pub struct PendingRecord {
-    /// The start, unless it is known to be durable.
+    /// The pending start. `None` if the start is known to be durable.
     pub(super) start: Option<Recorded>,
     pub(super) end: PendingEnd,
 }
 
-/// The end of a chat on its way to the record.
+/// The terminal event of a chat on the way to durability.
 #[derive(Debug)]
 pub(super) enum PendingEnd {
-    /// The journal has it.
+    /// The event has been handed to the journal.
     Recorded(Recorded),
-    /// Its usage is estimated first, by a task of its own, which hands it over whoever waits.
+    /// A task estimates the usage and then hands the event to the journal, even if this future is dropped.
     Estimating(JoinHandle<Recorded>),
 }
 
-/// The one line in the log about a chat. No text, no secret.
+/// The single log line of a chat. Contains no prompt, answer, key or token.
 #[derive(Debug)]
 pub struct ChatLogLine {
     pub(super) chat: ChatId,
@@ -59,7 +59,7 @@ impl Future for PendingRecord {
         if let Some(start) = &mut self.start {
             let durable = ready!(Pin::new(start).poll(cx));
             self.start = None;
-            // The end says who it was, and what came of it: it goes to the record whatever became of the start.
+            // The end is recorded even without the start: the terminal event also names the user and the outcome.
             if let Err(error) = durable {
                 tracing::error!(%error, "a chat's start could not be made durable");
             }
@@ -86,7 +86,7 @@ impl Future for PendingEnd {
 }
 
 impl EndedChat {
-    /// Nobody waits for the end to be durable; it is logged when it is.
+    /// Writes the log line from a background task when the end is durable, so that the caller does not wait.
     pub fn detach(self) {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move { self.log_line.log(self.pending.await) });
@@ -95,7 +95,7 @@ impl EndedChat {
 }
 
 impl ChatLogLine {
-    /// Writes the line.
+    /// Writes the log line, or an error if the end could not be recorded or is not durable.
     pub fn log(&self, durable: Result<Durability, JournalError>) {
         let Self { chat, conversation, user, model, outcome, status, .. } = self;
         let conversation_origin = match self.origin {
@@ -106,7 +106,7 @@ impl ChatLogLine {
         let durable = match durable {
             Ok(how) => {
                 if !how.is_durable() {
-                    tracing::error!(%chat, %user, durable = how.as_str(), "a chat's end was seen and is not durable");
+                    tracing::error!(%chat, %user, durable = how.as_str(), "a chat's end reached the client but is not durable");
                 }
                 how.as_str()
             }

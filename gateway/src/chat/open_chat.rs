@@ -1,4 +1,5 @@
-//! A chat from its admission to its end. Whoever holds one has to end it; dropping it is how a client leaves.
+//! A chat from admission to end. The owner of an [`OpenChat`] has to end the chat; dropping an open chat records that the
+//! client has disconnected.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,37 +25,37 @@ use crate::response::transcript::Transcript;
 use crate::routing::OnDisconnect;
 use crate::upstream::endpoint::millis;
 
-/// What every chat of this gateway needs to be put on the record.
+/// The parts of the gateway that record chats, shared by all chats.
 #[derive(Debug)]
 pub struct Recording {
-    /// Where events go.
+    /// The journal that receives the events of all chats.
     pub journal: Journal,
-    /// What is counted.
+    /// The metrics that count chats and tokens.
     pub metrics: Arc<Metrics>,
-    /// The name of this instance.
+    /// The name of this gateway instance, as in events.
     pub instance: String,
-    /// Set when running chats are cut off because the gateway has to stop.
+    /// Set when the shutdown deadline is over. Chats that are cut off after that fail with `gateway_stopped`.
     pub is_stopping: AtomicBool,
-    /// A place for each estimate of usage that may be made at once: they take a processor, which is the streams' first.
+    /// One permit for each usage estimate that may run at once. An estimate occupies a processor, and streams come first.
     pub estimates: Arc<Semaphore>,
-    /// The answers that are read on though their clients have left.
+    /// The answers that are drained after their clients have disconnected.
     pub drains: Drains,
 }
 
-/// What is settled about a chat before it is admitted.
+/// The facts about a chat that are settled before admission.
 #[derive(Debug)]
 pub struct ChatAdmission {
-    /// Its id.
+    /// The id of the new chat.
     pub id: ChatId,
-    /// Its conversation, how it came by it, and the client's own name for that.
+    /// The conversation, the origin of the conversation id, and the client's own thread name if the id is derived from one.
     pub conversation: (ConversationId, ConversationOrigin, Option<String>),
-    /// What the caller said about it.
+    /// The metadata that the caller sent with the chat.
     pub caller_metadata: Option<CallerMetadata>,
-    /// The idempotency key that it came with.
+    /// The claim on the request's idempotency key, if there is a key.
     pub claim: Option<Claim>,
-    /// What happens when the client leaves.
+    /// The action when the client disconnects.
     pub on_disconnect: OnDisconnect,
-    /// What is odd about it already.
+    /// A note for the record, set if the idempotency key could not be checked with the other gateways.
     pub note: Option<&'static str>,
 }
 
@@ -62,44 +63,45 @@ pub struct ChatAdmission {
 #[derive(Debug)]
 pub struct OpenChat {
     recording: Arc<Recording>,
-    /// The chat.
+    /// The id of the chat.
     pub id: ChatId,
-    /// Its conversation.
+    /// The id of the chat's conversation.
     pub conversation_id: ConversationId,
     origin: ConversationOrigin,
     user: UserId,
     started_at: OffsetDateTime,
     admitted_at: Instant,
     model: String,
-    /// Every try at an upstream so far.
+    /// All attempts to get an answer from an upstream so far.
     pub attempts: Vec<Attempt>,
     first_token_ms: Option<u64>,
     upstream: Option<String>,
-    /// In case that usage has to be estimated.
+    /// The prompt, kept in case the usage has to be estimated.
     prompt: Prompt,
-    /// Its start, on its way to be as durable as its end has to be.
+    /// The start, while the configured durability has not been confirmed.
     pub started: Option<Recorded>,
     is_ended: bool,
     claim: Option<Claim>,
     on_disconnect: OnDisconnect,
     note: Option<&'static str>,
-    /// Holds the chat's place among those that may run at once.
+    /// Counts the chat towards the maximum number of concurrent chats.
     _permit: OwnedSemaphorePermit,
 }
 
-/// How a chat ends.
+/// The way in which a chat ends.
 #[derive(Debug)]
 pub enum ChatEnding {
     /// The answer is complete.
     Completed,
-    /// It is not.
+    /// The chat failed at this stage with this error.
     Failed(FailureStage, ChatError),
-    /// The client left.
+    /// The client disconnected before the end of the answer.
     ClientGone,
 }
 
 impl OpenChat {
-    /// Admits a chat: puts its start on the way to the record.
+    /// Admits a chat and hands the start event to the journal. Returns the chat, and the start on the way to durability.
+    /// Messages and parameters are moved out of `request`.
     pub fn admit(
         recording: &Arc<Recording>,
         user: UserId,
@@ -156,7 +158,7 @@ impl OpenChat {
         (chat, recorded)
     }
 
-    /// The start could not be recorded, so there is no chat and nothing to end.
+    /// Discards a chat whose start the journal refused. No end is recorded, and the idempotency key is released.
     pub fn cancel_unstarted(mut self) {
         self.is_ended = true;
         if let Some(claim) = self.claim.take() {
@@ -166,12 +168,13 @@ impl OpenChat {
         self.recording.metrics.chats_ended.get_or_create(&OutcomeLabels { outcome: "refused" }).inc();
     }
 
-    /// Whether the answer is to be folded and its end held back.
+    /// Returns true if recording is on. Answers are then parsed, and their ends are held back until they are durable.
     pub fn is_recorded(&self) -> bool {
         self.recording.journal.is_enabled()
     }
 
-    /// How long the answer may be read on though the client has left, if it may at all and there is a place for that.
+    /// Returns the maximum duration of a drain, and the permit for the drain. `None` if the policy says cancel, recording
+    /// is off, the gateway is being cut off, or the maximum number of drains is running.
     pub fn acquire_drain(&self) -> Option<(Duration, OwnedSemaphorePermit)> {
         match self.on_disconnect {
             OnDisconnect::Drain(bound) if self.is_recorded() && !self.recording.is_stopping.load(Ordering::Relaxed) => {
@@ -181,17 +184,17 @@ impl OpenChat {
         }
     }
 
-    /// The answers that are read on.
+    /// Returns the set of drains of this gateway.
     pub fn drains(&self) -> &Drains {
         &self.recording.drains
     }
 
-    /// The upstream that answers.
+    /// Sets the name of the upstream that answered.
     pub fn set_upstream(&mut self, upstream: &str) {
         self.upstream = Some(upstream.to_owned());
     }
 
-    /// The answer has begun, as far as the transcript shows.
+    /// Records the time to the first token as soon as the transcript has content.
     pub fn observe_answer(&mut self, transcript: &Transcript) {
         if self.first_token_ms.is_none() && transcript.has_content() {
             self.first_token_ms = Some(millis(self.admitted_at.elapsed()));
@@ -199,7 +202,8 @@ impl OpenChat {
         }
     }
 
-    /// Ends the chat: puts its end on the way to the record.
+    /// Ends the chat and hands the terminal event to the journal. If the upstream reported no usage, a background task
+    /// estimates the usage first.
     pub fn end(&mut self, ending: ChatEnding, mut transcript: Transcript, usage: Usage) -> EndedChat {
         self.is_ended = true;
         if let Some(note) = self.note {
@@ -211,7 +215,7 @@ impl OpenChat {
                 FailureStage::GatewayRestarted,
                 ChatError::new("gateway_stopped", "the gateway was stopped"),
             ),
-            // What was said was heard: the answer is complete as far as this client is concerned.
+            // The client received content, so the chat counts as completed, with the finish reason `client_gone`.
             ChatEnding::ClientGone if has_content => {
                 transcript.finish_reason = Some("client_gone".to_owned());
                 ChatEnding::Completed
@@ -326,8 +330,8 @@ impl OpenChat {
     }
 }
 
-/// Estimates what the chat has cost, and puts its end on the way to the record. Nothing waits for this but what waits for
-/// the end.
+/// Estimates the usage of a chat, then hands the terminal event to the journal. Only the future of the chat's end waits for
+/// this task.
 async fn estimate_and_record(recording: Arc<Recording>, prompt: Prompt, event: Event) -> Recorded {
     let permit = recording.estimates.acquire().await;
     let event = Arc::new(event);
@@ -347,13 +351,14 @@ async fn estimate_and_record(recording: Arc<Recording>, prompt: Prompt, event: E
         }
     }
     let recorded = recording.record_end(&event);
-    // Whoever has the place knows that every end before is on its way: so it is waited for when the gateway stops.
+    // The permit is held until the event is in the journal. A stopping gateway that acquires the permit therefore knows
+    // that every earlier end has been handed over.
     drop(permit);
     recorded
 }
 
 impl Recording {
-    /// Hands the end of a chat to the journal: the chat is under way until then.
+    /// Hands the terminal event to the journal. The chat counts as open until then.
     fn record_end(&self, event: &Event) -> Recorded {
         let recorded = self.journal.record(event);
         self.metrics.chats_open.dec();

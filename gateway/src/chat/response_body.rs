@@ -1,5 +1,5 @@
-//! The answer's body on its way to the client: the upstream's bytes through the tap, the end held back until the chat's end
-//! is durable, and the connection broken where the upstream broke it.
+//! The body of an answer on the way to the client. The upstream's bytes pass through the tap, the end is held back until
+//! the chat's end is durable, and a failure of the upstream breaks the client's connection too.
 
 mod coalescer;
 mod drain;
@@ -22,18 +22,18 @@ use crate::upstream::body::UpstreamBody;
 
 pub use self::state::{BodyError, BodyFraming};
 
-/// The body of an answer. Dropped before the end, the client has left.
+/// The body of an answer. Dropping the body before the end means that the client has disconnected.
 #[derive(Debug)]
 pub struct ResponseBody(Option<Box<BodyState>>);
 
 impl ResponseBody {
-    /// The answer to this chat.
+    /// Creates the body of the answer to `chat`.
     pub fn new(upstream: UpstreamBody, tap: Tap, chat: OpenChat, framing: BodyFraming, limits: &Limits) -> Self {
         Self(Some(Box::new(BodyState::new(upstream, tap, chat, framing, limits))))
     }
 
-    /// All of it, when its end is as durable as the end of any. For an answer whose head says that nothing follows: a server
-    /// does not ask for the body of such a response, so nobody would see its end come, nor wait for it.
+    /// Reads the whole body and waits until the chat's end is durable. Used for answers whose head announces an empty body:
+    /// the server does not poll the body of such a response, so the chat's end would be neither noticed nor waited for.
     pub async fn collect(mut self) -> Result<Vec<u8>, BodyError> {
         let mut whole = Vec::new();
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {
@@ -56,7 +56,8 @@ impl http_body::Body for ResponseBody {
         }
     }
 
-    /// So the end is written together with what comes before it.
+    /// Returns true as soon as the last chunk has been handed out, so that the server writes the end together with that
+    /// chunk.
     fn is_end_stream(&self) -> bool {
         self.0.as_ref().is_none_or(|state| state.is_end_stream())
     }

@@ -1,11 +1,11 @@
-//! The ids that a response carries: the chat's, the conversation's and the request's.
+//! The id headers of a response: chat, conversation and request.
 
 use http::{HeaderMap, HeaderValue};
 
 use crate::chat::open_chat::OpenChat;
 use crate::headers::{CHAT_ID, CONVERSATION_ID, REQUEST_ID};
 
-/// The ids that a response carries.
+/// The ids of chat, conversation and request, as header values.
 #[derive(Debug)]
 pub struct ResponseIds {
     chat: HeaderValue,
@@ -14,7 +14,7 @@ pub struct ResponseIds {
 }
 
 impl ResponseIds {
-    /// The ids of this chat, and of the request that it came with.
+    /// Takes the ids of the chat, and the request id from the client's headers if that has at most 256 bytes.
     pub fn new(chat: &OpenChat, request: &HeaderMap) -> Self {
         let value = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
         Self {
@@ -24,7 +24,8 @@ impl ResponseIds {
         }
     }
 
-    /// Puts them on a response.
+    /// Inserts the ids into the headers of a response. The request id is the upstream's if the response has one, else the
+    /// client's, else the chat id.
     pub fn insert_into(self, headers: &mut HeaderMap) {
         let request = self.request.unwrap_or_else(|| self.chat.clone());
         headers.entry(REQUEST_ID).or_insert(request);

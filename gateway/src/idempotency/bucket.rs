@@ -1,7 +1,7 @@
-//! The bucket that all gateways share: a key-value bucket of the broker, made by `recorder stream create`, which forgets
-//! keys by itself.
+//! The bucket of idempotency keys that all gateways share: a key-value bucket on the broker, created by
+//! `recorder stream create`. The broker expires the entries.
 //!
-//! Nothing here is needed for a chat to go on. The connection is opened when the first key comes.
+//! No chat depends on the bucket. The connection is opened when the first key is claimed.
 
 use std::time::Duration;
 
@@ -24,18 +24,18 @@ pub(super) struct Bucket {
     store: OnceCell<kv::Store>,
 }
 
-/// What the bucket says.
+/// The bucket's answer to a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClaimOutcome {
-    /// The key was free; this is where it stands now.
+    /// The key was free. Holds the revision of the new entry.
     Claimed(u64),
-    /// It is somebody's.
+    /// The key belongs to another chat.
     AlreadyClaimed(KeyOwner),
-    /// Nothing.
+    /// The bucket gave no answer.
     Unknown,
 }
 
-/// What stands in the bucket for a key.
+/// The value of a key's entry in the bucket, stored as JSON.
 #[derive(Debug, Deserialize, Serialize)]
 struct StoredKey {
     chat_id: ChatId,
@@ -52,7 +52,7 @@ impl Bucket {
         Self { nats_url: nats_url.to_owned(), name, max_chat_duration, client: OnceCell::new(), store: OnceCell::new() }
     }
 
-    /// Claims a key.
+    /// Claims a key, unless the key belongs to a chat that has an answer or may still be in progress.
     pub(super) async fn claim(&self, key_hash: KeyHash, owner: KeyOwner) -> ClaimOutcome {
         let Some(store) = self.store().await else { return ClaimOutcome::Unknown };
         let (key, value) = (key_hash.hex(), StoredKey::new(owner).encode());
@@ -68,7 +68,7 @@ impl Bucket {
         };
         match entry.map(|entry| (entry.owner(), entry.is_abandoned(self.max_chat_duration))) {
             Some((Some(other), false)) => ClaimOutcome::AlreadyClaimed(other),
-            // Given back just now, unreadable, or of a chat that cannot be under way any more.
+            // The key was given back just now, its entry is unreadable, or its chat cannot be in progress any more.
             _ => match store.update(&key, value, found.revision).await {
                 Ok(revision) => ClaimOutcome::Claimed(revision),
                 Err(_) => ClaimOutcome::Unknown,
@@ -76,7 +76,7 @@ impl Bucket {
         }
     }
 
-    /// Says what became of a claim: an answer, or nothing.
+    /// Stores the outcome of a claim: the owner of an answer, or no owner if the chat has no answer.
     pub(super) async fn settle(&self, key_hash: KeyHash, owner: Option<KeyOwner>, revision: u64) -> Result<(), ()> {
         let store = self.store().await.ok_or(())?;
         let key = key_hash.hex();
@@ -88,7 +88,7 @@ impl Bucket {
 
     async fn store(&self) -> Option<&kv::Store> {
         let client = self.client.get_or_try_init(|| self.connect()).await.ok()?;
-        // A request that cannot be sent would only be waited for in vain.
+        // A request that cannot be sent would only wait until the timeout.
         if client.connection_state() != State::Connected && self.store.initialized() {
             return None;
         }
@@ -99,13 +99,13 @@ impl Bucket {
         match found.await {
             Ok(store) => Some(store),
             Err(error) => {
-                tracing::warn!(%error, "the bucket of idempotency keys is not to be had");
+                tracing::warn!(%error, "cannot open the bucket of idempotency keys; chats continue without");
                 None
             }
         }
     }
 
-    /// Returns at once; the connection is made, and made again, in the background.
+    /// Returns at once. The client connects and reconnects in the background.
     async fn connect(&self) -> Result<async_nats::Client, async_nats::ConnectError> {
         let options = async_nats::ConnectOptions::new().name(&self.name).retry_on_initial_connect();
         options.connect(&shared::stream::servers(&self.nats_url)[..]).await
@@ -136,7 +136,7 @@ impl StoredKey {
         })
     }
 
-    /// Whether its chat cannot be under way any more, though nobody said how it ended.
+    /// Returns true if the chat cannot be in progress any more, although no outcome has been stored.
     fn is_abandoned(&self, max_chat_duration: Duration) -> bool {
         !self.is_done && shared::event::now() - self.at > max_chat_duration
     }

@@ -1,36 +1,36 @@
-//! A key as it is kept, and the chat that it belongs to.
+//! The stored form of an idempotency key, and the chat that owns the key.
 
 use sha2::{Digest as _, Sha256};
 use shared::id::{ChatId, ConversationId, UserId};
 
-/// A key as it is kept: a hash of the user and the key.
+/// A SHA-256 hash of a user and the user's idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KeyHash([u8; 32]);
 
-/// Whose key it is.
+/// The chat that owns an idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyOwner {
-    /// The chat.
+    /// The id of the owning chat.
     pub chat: ChatId,
-    /// Its conversation.
+    /// The id of the chat's conversation.
     pub conversation: ConversationId,
-    /// Tells whether it was the same request.
+    /// The fingerprint of the request's body, to tell a repeated request from a different request.
     pub fingerprint: u128,
-    /// How far it is, as far as is known.
+    /// The chat's progress, as far as known.
     pub progress: Progress,
 }
 
-/// How far a chat is.
+/// The progress of a chat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// It goes on.
+    /// The chat has not ended.
     UnderWay,
-    /// It has ended, with an answer.
+    /// The chat has ended with an answer.
     Done,
 }
 
 impl KeyHash {
-    /// Of this user's key. Two users never share one.
+    /// Hashes a user's key. Keys of two users never have the same hash.
     pub fn new(user: &UserId, key: &str) -> Self {
         let mut hash = Sha256::new();
         hash.update((user.as_str().len() as u64).to_le_bytes());

@@ -1,4 +1,4 @@
-//! The keys that this process knows of, within bounds of number and time.
+//! The idempotency keys that the process knows, bounded in number and time.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -7,21 +7,21 @@ use shared::id::ChatId;
 
 use super::key::{KeyHash, KeyOwner, Progress};
 
-/// How many keys are known at most: the oldest are forgotten first. The bucket knows them still.
+/// The maximum number of known keys. The oldest keys are forgotten first, and stay in the bucket.
 const MAX_LOCAL_KEYS: usize = 20_000;
 
-/// How long a key is known.
+/// The time for which a key is known.
 const LOCAL_KEY_LIFETIME: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Default)]
 pub(super) struct LocalKeys {
     keys: HashMap<KeyHash, KeyOwner>,
-    /// When each was claimed, the oldest first. Some are forgotten already.
+    /// The claims, the oldest first. Some of the keys may have been forgotten already.
     order: VecDeque<(Instant, KeyHash, ChatId)>,
 }
 
 impl LocalKeys {
-    /// Claims a key, or says whose it is.
+    /// Claims a key, or returns the chat that owns the key.
     pub(super) fn claim(&mut self, key_hash: KeyHash, owner: KeyOwner, now: Instant) -> Result<(), KeyOwner> {
         while let Some((since, key_hash, chat)) = self.order.front().copied() {
             if now.duration_since(since) <= LOCAL_KEY_LIFETIME && self.order.len() < MAX_LOCAL_KEYS {
@@ -40,10 +40,11 @@ impl LocalKeys {
         Ok(())
     }
 
-    /// What is known of the key changes.
+    /// Replaces the owner of a known key, for a new owner or new progress.
     pub(super) fn replace(&mut self, key_hash: KeyHash, owner: KeyOwner) {
         if let Some(known) = self.keys.get_mut(&key_hash) {
-            // Another gateway's chat goes on where nobody here sees it end: asked again, the bucket knows better.
+            // The process cannot see the end of another gateway's chat, so the key is forgotten and the next claim asks
+            // the bucket.
             if known.chat != owner.chat && owner.progress == Progress::UnderWay {
                 self.keys.remove(&key_hash);
             } else {
@@ -55,7 +56,7 @@ impl LocalKeys {
         }
     }
 
-    /// The key is free.
+    /// Forgets a key, which is free from then on.
     pub(super) fn forget(&mut self, key_hash: KeyHash) {
         self.keys.remove(&key_hash);
     }

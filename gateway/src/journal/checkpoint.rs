@@ -1,8 +1,9 @@
-//! How far the broker has come, on disk: so that a gateway that comes back does not publish everything again, and notices a
-//! broker that has lost what it had.
+//! The checkpoint: the broker's progress, on disk. With the checkpoint, a restarted gateway does not publish
+//! acknowledged events again, and notices a broker that has lost acknowledged events.
 //!
-//! Two places take turns, so that a torn write costs the newer one and not both. Nothing rests on it: without it, what is
-//! left in the journal is published again, and counts once all the same.
+//! Writes alternate between two slots, so that a torn write costs the newer checkpoint and not both. Correctness does
+//! not depend on the checkpoint: without one, the remaining events of the journal are published again, and each event
+//! still counts once.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -12,33 +13,33 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The size of each of the two places.
+/// The size of each of the two slots, in bytes.
 const SLOT_BYTES: usize = 256;
 
-/// How far the broker has come.
+/// The broker's progress: the acknowledged events, and the identity of the stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// Every event below this number is acknowledged.
+    /// The number below which every event has been acknowledged.
     #[serde(rename = "below")]
     pub released_below: u64,
-    /// The last acknowledgement that was not for a repeated event.
+    /// The acknowledgement with the highest stream sequence, repeated events excluded.
     #[serde(rename = "newest")]
     pub last_acknowledged: Option<AcknowledgedEvent>,
-    /// When the stream was made, in nanoseconds since 1970.
+    /// The time of the stream's creation, in nanoseconds since 1970.
     pub stream_created: Option<i64>,
 }
 
-/// An event that the broker has, or had.
+/// An event that the broker has acknowledged, and may have lost since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AcknowledgedEvent {
-    /// Its place in the stream.
+    /// The event's sequence number in the stream.
     pub sequence: u64,
-    /// The id of the event.
+    /// The id in the event's envelope.
     #[serde(rename = "event")]
     pub event_id: Uuid,
 }
 
-/// The file.
+/// The checkpoint file, `released` in the journal's directory.
 #[derive(Debug)]
 pub(super) struct CheckpointFile {
     file: File,
@@ -54,7 +55,7 @@ struct CheckpointSlot {
 }
 
 impl CheckpointFile {
-    /// Opens it, or makes it; and what it says.
+    /// Opens or creates the file, and returns the newest intact checkpoint, or the default checkpoint if there is none.
     pub(super) fn open(directory: &Path) -> io::Result<(Self, Checkpoint)> {
         let path = directory.join("released");
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
@@ -63,7 +64,7 @@ impl CheckpointFile {
         Ok((Self { file, generation }, checkpoint))
     }
 
-    /// Writes it down.
+    /// Writes a checkpoint over the older of the two slots.
     pub(super) fn write(&mut self, checkpoint: &Checkpoint) -> io::Result<()> {
         self.generation += 1;
         let text = serde_json::to_string(&CheckpointSlot { generation: self.generation, checkpoint: *checkpoint })?;

@@ -1,4 +1,4 @@
-//! The journal's other end: what the relay takes from it, and how far it says the broker has come.
+//! The relay's side of the journal: entries to publish, and the checkpoint of the broker's progress.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,62 +11,65 @@ use super::record::JournalEntry;
 use super::store::{Store, StoreState};
 use super::tail::{Priority, TailRead};
 
-/// The journal as the relay sees it.
+/// The relay's handle to the journal.
 #[derive(Clone, Debug)]
 pub struct JournalConsumer(pub(super) Arc<Store>);
 
-/// How much is waiting.
+/// The amount of data that waits in the journal.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Backlog {
-    /// Events that the broker has not acknowledged.
+    /// The number of events that the broker has not acknowledged.
     pub events: u64,
-    /// The size of the log on disk.
+    /// The size of the log on disk, in bytes.
     pub bytes: u64,
-    /// Whether the log can be written.
+    /// True if the log can be written.
     pub is_writable: bool,
 }
 
 impl JournalConsumer {
-    /// Resolves when there is something new to take. Wakes once for any number of events.
+    /// Waits until an entry with immediate priority is recorded, or the journal is closed. Wakes once for any number of
+    /// entries.
     pub async fn wait_for_entries(&self) {
         self.0.entry_arrived.notified().await;
     }
 
-    /// The next events, at most so many.
+    /// Takes at most `max_entries` entries from the tail.
     pub fn take(&self, max_entries: usize) -> TailRead {
         self.0.lock().tail.take(max_entries)
     }
 
-    /// A cursor for all events of this number and higher ones.
+    /// Returns a cursor over all events numbered `number` or higher.
     pub fn cursor_from(&self, number: u64) -> Cursor {
         Cursor::new(self.0.lock().log.segment_containing(number).unwrap_or_default(), number)
     }
 
-    /// The lowest number of an event that this cursor may not have come to yet.
+    /// Returns the lowest number of an event that the cursor may not have reached yet.
     pub fn lowest_unread_number(&self, cursor: &Cursor) -> Option<u64> {
         self.0.lock().log.lowest_number_from(cursor.segment())
     }
 
-    /// A cursor at the first event that is kept. Nothing is let go of until [`Self::finish_republication`].
+    /// Returns a cursor at the oldest event on disk, and keeps all segments until [`Self::finish_republication`].
     pub fn start_republication(&self) -> Option<Cursor> {
         let mut state = self.0.lock();
         state.log.is_retention_paused = true;
         state.log.oldest_segment().map(|segment| Cursor::new(segment, 0))
     }
 
-    /// What was kept has been published again, and is kept anew.
+    /// Ends a republication: the retention of all kept segments starts anew.
     pub fn finish_republication(&self) {
         let mut state = self.0.lock();
         state.log.is_retention_paused = false;
         state.log.restart_retention();
     }
 
-    /// Reads on from the disk. `None` when everything has been read, and newer events are in memory. Blocks on the disk.
+    /// Reads the next entries from the disk, which blocks. Returns `None` at the end of the log; from then on, new
+    /// entries are in the tail.
     pub fn read(&self, cursor: &mut Cursor, max_entries: usize, max_bytes: usize) -> Option<EntryBatch> {
         self.read_next(cursor, max_entries, max_bytes, |state| state.tail.mark_caught_up())
     }
 
-    /// The same for a reading beside the main one.
+    /// Reads like [`Self::read`], for a republication beside the main reading: the end of the log does not affect the
+    /// tail.
     pub fn read_for_republication(
         &self,
         cursor: &mut Cursor,
@@ -94,7 +97,7 @@ impl JournalConsumer {
                 extent
             };
             if end == 0 {
-                // It was let go of in the meantime.
+                // The segment has been removed in the meantime.
                 cursor.go_to(next);
                 continue;
             }
@@ -109,7 +112,10 @@ impl JournalConsumer {
                     !cursor.advance(&state.log)
                 }
                 Err(error) => {
-                    tracing::error!(%error, segment = cursor.segment(), "a segment of the journal cannot be read");
+                    tracing::error!(
+                        %error, segment = cursor.segment(),
+                        "a segment of the journal cannot be read; the segment is skipped"
+                    );
                     self.0.metrics.journal_damaged.inc();
                     !cursor.skip_segment(&state.log)
                 }
@@ -121,7 +127,7 @@ impl JournalConsumer {
         }
     }
 
-    /// The broker has these events.
+    /// Resolves the waiters of events that the broker has acknowledged, and drops the events from memory.
     pub fn mark_acknowledged(&self, numbers: &[u64]) {
         let mut state = self.0.lock();
         for &number in numbers {
@@ -130,13 +136,14 @@ impl JournalConsumer {
         }
     }
 
-    /// How far the broker had come when the journal was opened, or was last said to have come.
+    /// Returns the checkpoint that was read when the journal was opened, or the checkpoint that was last written.
     pub fn checkpoint(&self) -> Checkpoint {
         self.0.lock().checkpoint
     }
 
-    /// The broker has come this far: what is below is released, but for what has not been taken. To be called now and then;
-    /// returns how much is waiting.
+    /// Writes a new checkpoint, lowered to the first entry in the tail that the relay has not taken. Also releases
+    /// events, resolves waiters that have waited too long, and removes expired segments. The relay calls this function
+    /// every 100 ms. Returns the backlog.
     pub fn advance_checkpoint(&self, mut checkpoint: Checkpoint) -> Backlog {
         let mut state = self.0.lock();
         checkpoint.released_below = checkpoint.released_below.min(state.tail.lowest_number().unwrap_or(u64::MAX));
@@ -147,7 +154,7 @@ impl JournalConsumer {
             state.checkpoint = checkpoint;
             let state = &mut *state;
             if let Err(error) = state.checkpoint_file.write(&checkpoint) {
-                tracing::warn!(%error, "how far the broker has come could not be written down");
+                tracing::warn!(%error, "the checkpoint of the journal could not be written");
             }
         }
         state.log.remove_expired_segments(now);
@@ -158,8 +165,8 @@ impl JournalConsumer {
         }
     }
 
-    /// Puts an event that cannot be published yet behind all others, so that those before it can be released. False if it
-    /// has to stay where it is.
+    /// Appends a copy of an event that cannot be published yet to the end of the log, so that earlier events can be
+    /// released. Returns false if the copy cannot be written.
     pub fn append_again(&self, entry: &JournalEntry) -> bool {
         let mut state = self.0.lock();
         let Some(appended) = state.log.append_again(entry) else { return false };
@@ -167,18 +174,18 @@ impl JournalConsumer {
         true
     }
 
-    /// Whether no event will come any more, and none is left to take.
+    /// Returns true if the journal is closed and every entry has been taken.
     pub fn is_drained(&self) -> bool {
         let state = self.0.lock();
         state.is_closed && state.tail.is_empty()
     }
 
-    /// The number that the next event will have.
+    /// Returns the number that the next event will get.
     pub fn next_number(&self) -> u64 {
         self.0.lock().log.next_number()
     }
 
-    /// The directory, for logs.
+    /// Returns the journal's directory, for logs.
     pub fn directory(&self) -> &Path {
         &self.0.settings.directory
     }

@@ -1,35 +1,37 @@
-//! How durable an event is asked to be, and how durable it was made.
+//! Durability: the configured level, and the durability that an event has reached.
 
-/// How durable an event is before anyone sees its effect.
+/// The durability that an event must reach before a client may see the event's effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DurabilityLevel {
-    /// Written to the log: it survives the death of the process.
+    /// Written to the log: the event survives the death of the process.
     Journal,
-    /// On the disk: it survives the death of the machine.
+    /// Synced to the disk: the event survives the death of the machine.
     Synced,
-    /// Acknowledged by the broker; if that takes too long, on the disk: it survives the loss of the machine.
+    /// Acknowledged by the broker, or synced to the disk if the broker takes too long. An acknowledged event survives
+    /// the loss of the machine.
     Replicated,
 }
 
-/// How an event was made durable.
+/// The durability that an event has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// The broker acknowledged it.
+    /// The broker has acknowledged the event.
     Broker,
-    /// It is on this machine's disk.
+    /// The event is on the disk of the gateway's machine.
     Synced,
-    /// It is in the log: it survives this process.
+    /// The event is in the log, and survives the death of the process.
     Journal,
-    /// The log cannot be written and the broker does not answer: it is in memory, and on its way.
+    /// The event is held in memory and will be published: the log cannot be written, and the broker has not
+    /// acknowledged the event.
     Memory,
-    /// It is nowhere: there was not even memory left for it.
+    /// The event is lost: the log cannot be written, and the memory for unwritten events is used up.
     Lost,
-    /// It was not: recording is switched off.
+    /// The event was not recorded, because recording is disabled.
     Disabled,
 }
 
 impl Durability {
-    /// As in logs.
+    /// Returns the name for logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Broker => "broker",
@@ -41,7 +43,7 @@ impl Durability {
         }
     }
 
-    /// Whether it survives the process, as it should.
+    /// Returns false if the death of the process would lose the event. Returns true if recording is disabled.
     pub fn is_durable(self) -> bool {
         !matches!(self, Self::Memory | Self::Lost)
     }

@@ -1,51 +1,51 @@
-//! Why an event is not recorded, and why a journal is not opened.
+//! Errors of recording an event, and of opening a journal.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why an event was not recorded.
+/// Reasons for which the journal refuses an event. A refused event is stored nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JournalError {
-    /// There is no room for another chat.
+    /// The journal has no room for another chat: the configured maximum size is reached, or the disk is full.
     #[error("the journal is full")]
     Full,
-    /// The disk does not take it.
+    /// The log cannot be written, because the disk has failed. The sync thread retries once a second.
     #[error("the journal cannot be written")]
     Unwritable,
-    /// The gateway is stopping.
+    /// The gateway is stopping, and the journal accepts no more events.
     #[error("the journal is closed")]
     Closed,
-    /// It could not be written as JSON.
+    /// The event cannot be encoded as JSON, or is too long for a record.
     #[error("the event could not be encoded")]
     Encoding,
 }
 
-/// Why a journal cannot be opened.
+/// Reasons for which a journal cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalOpenError {
-    /// Another process has it.
+    /// Another process holds the lock on the directory.
     #[error("{} is in use by process {holder}: every gateway needs a directory of its own", path.display())]
     Locked {
-        /// The directory.
+        /// The journal's directory, below `GATEWAY_DATA_DIR`.
         path: PathBuf,
-        /// The process id of the other.
+        /// The process id in the lock file, or an empty string if the lock file cannot be read.
         holder: String,
     },
-    /// It cannot be read or written.
-    #[error("{} cannot be used", path.display())]
+    /// The directory, or a file in the directory, cannot be created, read or written.
+    #[error("the journal cannot use {}", path.display())]
     Unusable {
-        /// The file or directory.
+        /// The path of the file or directory that failed.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         error: io::Error,
     },
-    /// It was written by another version.
-    #[error("{} has the form of version {version}, expected version 1: start the gateway that wrote it once more", path.display())]
+    /// A gateway with another format version wrote a segment.
+    #[error("{} has journal format version {version}, expected version 1: start the gateway version that wrote the file once more", path.display())]
     UnsupportedVersion {
-        /// The segment.
+        /// The path of the segment file.
         path: PathBuf,
-        /// Its version.
+        /// The format version in the segment's header.
         version: u32,
     },
 }

@@ -1,4 +1,5 @@
-//! One gateway, one journal: a lock on its directory that goes when the process does.
+//! The lock on the journal's directory: every gateway needs a journal of its own. The kernel releases the lock when the
+//! process ends.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -8,12 +9,12 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::error::JournalOpenError;
 
-/// Holds the directory.
+/// Holds the lock until dropped, by keeping the lock file open.
 #[derive(Debug)]
 pub(super) struct DirectoryLock(#[expect(dead_code, reason = "the lock is held for as long as the file is open")] File);
 
 impl DirectoryLock {
-    /// Takes the directory, which must not be another process's.
+    /// Locks the directory, and writes the process id to the lock file. Fails if another process holds the lock.
     pub(super) fn take(directory: &Path) -> Result<Self, JournalOpenError> {
         let path = directory.join("lock");
         let unusable = |error| JournalOpenError::Unusable { path: path.clone(), error };
@@ -28,7 +29,7 @@ impl DirectoryLock {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut holder = String::new();
-                // Whom it belongs to is only said to be helpful.
+                // The holder's process id only helps the operator, so a failure to read the id is ignored.
                 let _ = file.read_to_string(&mut holder);
                 return Err(JournalOpenError::Locked { path: directory.to_owned(), holder: holder.trim().to_owned() });
             }

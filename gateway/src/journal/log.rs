@@ -1,6 +1,6 @@
-//! The log: appending to segments, and beginning new ones.
+//! The log: an append-only sequence of segments, of which the newest is written to.
 //!
-//! Everything here happens under one lock and is short: an append is a checksum and one `pwrite`.
+//! All functions run under the journal's lock and are short: an append is a checksum and one `pwrite`.
 
 mod lookup;
 mod reservation;
@@ -22,16 +22,19 @@ use super::unended_chats::UnendedChats;
 pub(super) use unsynced::SyncBatch;
 use unsynced::UnsyncedEntries;
 
-/// The largest segment that is made ahead of what goes into it.
+/// The maximum size of a preallocated segment, in bytes. A segment has a sixteenth of the journal's maximum size,
+/// within the two bounds.
 const MAX_SEGMENT_BYTES: u64 = 16 << 20;
 
-/// The smallest, for journals with little room.
+/// The minimum size of a preallocated segment, in bytes, for journals with little room.
 const MIN_SEGMENT_BYTES: u64 = 256 << 10;
 
-/// How much may wait in memory alone while nothing can be written.
+/// The maximum size of the entries held only in memory while the log cannot be written, in bytes. Further entries are
+/// dropped.
 const MAX_UNWRITTEN_BYTES: usize = 64 << 20;
 
-/// The log.
+/// The state of the log: the active segment, the sealed and the spare segments, and the entries that are not on the
+/// disk yet.
 #[derive(Debug)]
 pub(super) struct Log {
     pub(super) directory: LogDirectory,
@@ -43,26 +46,26 @@ pub(super) struct Log {
     next_segment: u64,
     next_spare_number: u64,
     next_number: u64,
-    /// Where events go; `None` while nothing can be written.
+    /// The segment to which entries are appended; `None` while the log cannot be written.
     active: Option<ActiveSegment>,
-    /// Made ahead, so that the ends of running chats have room whatever becomes of the disk.
+    /// Segments that are preallocated, so that the ends of running chats have room even if the disk becomes full.
     spare_segments: VecDeque<SpareSegment>,
-    /// In the order in which they were written, which is that of their numbers.
+    /// Complete segments in ascending order of their numbers, which is the order of writing.
     sealed: VecDeque<SealedSegment>,
-    /// Every event below this is the broker's.
+    /// The number below which the broker has acknowledged every event.
     released_below: u64,
-    /// While set, what is released is kept: it is being published again.
+    /// While set, expired segments are kept, because the relay is publishing their events again.
     pub(super) is_retention_paused: bool,
-    /// There is no more room, and that was said.
+    /// Set when a shortage of room has been logged, so that each shortage is logged once.
     is_shortage_reported: bool,
     unsynced: UnsyncedEntries,
-    /// Every event below this is on the disk; none that is in memory alone is below it.
+    /// The number below which every event is on the disk. Entries held only in memory have this number or a higher one.
     synced_below: u64,
-    /// The newest segment whose beginning is on the disk.
+    /// The number of the newest segment that has been synced at least once.
     newest_synced_segment: u64,
-    /// How often syncing has failed since it last worked.
+    /// The number of syncs that have failed since the last successful sync.
     consecutive_failed_syncs: u32,
-    /// What could not be written: it is in memory alone.
+    /// Entries that could not be written, and are held only in memory.
     unwritten: VecDeque<JournalEntry>,
     unwritten_bytes: usize,
 }
@@ -72,34 +75,35 @@ struct ActiveSegment {
     segment: Arc<Segment>,
     offset: u64,
     capacity: u64,
-    /// The lowest number of an event in it.
+    /// The lowest event number in the segment; `u64::MAX` while the segment has no events.
     lowest_number: u64,
 }
 
-/// A segment that is complete.
+/// A complete segment. Later entries go to newer segments.
 #[derive(Debug)]
 pub(super) struct SealedSegment {
     pub(super) number: u64,
-    /// The lowest number of an event in it. What had to be written again, or later than others, is behind higher ones.
+    /// The lowest event number in the segment. An entry that is written late, or written again, follows entries with
+    /// higher numbers, so this number may be lower than numbers in earlier segments.
     pub(super) lowest_number: u64,
-    /// The highest number of an event in it or before it.
+    /// The highest event number in the segment and all earlier segments.
     pub(super) last_number: u64,
     pub(super) end_offset: u64,
     pub(super) released_at: Option<Instant>,
 }
 
-/// How an entry was kept.
+/// The place where an appended entry is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AppendOutcome {
-    /// It is in the log.
+    /// The entry is written to the log.
     Written,
-    /// The log cannot be written. It is in memory.
+    /// The log cannot be written, and the entry is held in memory.
     InMemory,
-    /// Not even that: too much is there already.
+    /// The entry is lost: the log cannot be written, and the memory for unwritten entries is used up.
     Dropped,
 }
 
-/// What a log begins with: what recovery found.
+/// The state with which a log starts, as found by recovery.
 #[derive(Debug)]
 pub(super) struct InitialState {
     pub(super) unended_chats: UnendedChats,
@@ -109,7 +113,7 @@ pub(super) struct InitialState {
     pub(super) released_below: u64,
 }
 
-/// How large the log may become, and how long it keeps what it need not.
+/// The maximum size of the log in bytes, and the time for which released segments are kept.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LogLimits {
     pub(super) max_bytes: u64,
@@ -117,7 +121,7 @@ pub(super) struct LogLimits {
 }
 
 impl Log {
-    /// Begins a segment of this incarnation after what is there.
+    /// Starts a log behind the recovered segments, with a first segment of the new incarnation.
     pub(super) fn start(directory: LogDirectory, limits: LogLimits, initial: InitialState) -> io::Result<Self> {
         let mut log = Self {
             directory,
@@ -146,7 +150,7 @@ impl Log {
         Ok(log)
     }
 
-    /// Whether the log can be written, as far as is known.
+    /// Returns false while the log has stopped writing because the disk failed.
     pub(super) fn is_writable(&self) -> bool {
         self.active.is_some()
     }
@@ -156,7 +160,7 @@ impl Log {
         SpareSegment::create(&self.directory, self.next_spare_number, size)
     }
 
-    /// Appends an event. Where the log cannot be written it is kept in memory.
+    /// Appends an event under the next number. If the log cannot be written, the entry is held in memory.
     pub(super) fn append(&mut self, event: &Event, record: UnnumberedRecord) -> (JournalEntry, AppendOutcome) {
         let entry = self.assign_number(record);
         let outcome = self.write_or_hold(&entry);
@@ -166,13 +170,17 @@ impl Log {
         (entry, outcome)
     }
 
-    /// Appends an event once more, under a new number, so that what is before it can be let go of.
+    /// Appends a copy of an entry under a new number, so that the segments before the copy can be released. Returns
+    /// `None` if the copy cannot be written.
     pub(super) fn append_again(&mut self, entry: &JournalEntry) -> Option<JournalEntry> {
         self.active.as_ref()?;
         let renumbered = entry.renumbered(self.next_number, now_ms());
         self.next_number += 1;
         if let Err(error) = self.write(&renumbered) {
-            tracing::error!(%error, bytes = entry.len(), "an event could not be written to the journal once more");
+            tracing::error!(
+                %error, bytes = entry.len(),
+                "an event that the broker refuses for its size could not be appended to the journal again"
+            );
             if !self.needs_own_segment(&renumbered) {
                 self.stop_writing();
             }
@@ -191,9 +199,13 @@ impl Log {
         if self.active.is_some() {
             match self.write(entry) {
                 Ok(()) => return AppendOutcome::Written,
-                // What needs a segment of its own size may not fit where others still do.
+                // A disk that has no room for a segment of this entry's own size may still have room for smaller
+                // entries.
                 Err(error) if self.needs_own_segment(entry) => {
-                    tracing::error!(%error, bytes = entry.len(), "a large event could not be written to the journal");
+                    tracing::error!(
+                        %error, bytes = entry.len(),
+                        "a large event could not be written to the journal; smaller events still can"
+                    );
                 }
                 Err(error) => {
                     self.stop_writing();
@@ -209,19 +221,20 @@ impl Log {
         AppendOutcome::InMemory
     }
 
-    /// Whether others can still be written where this one cannot: it is too large for the segments that are made ahead.
+    /// Returns true if the log can be written and the entry is larger than a preallocated segment: smaller entries can
+    /// then be written even if this entry cannot.
     fn needs_own_segment(&self, entry: &JournalEntry) -> bool {
         self.active.is_some() && entry.len() as u64 > self.segment_bytes - SEGMENT_HEADER_BYTES
     }
 
-    /// Writes an entry where there is room; if the segment fails, into the next one.
+    /// Writes an entry to the active segment, or to a new segment if the active segment is full or the write fails.
     fn write(&mut self, entry: &JournalEntry) -> io::Result<()> {
         let len = entry.len() as u64;
         if self.active.as_ref().is_none_or(|active| active.offset + len > active.capacity) {
             self.rotate(len)?;
         }
         if let Err(error) = self.write_to_active(entry) {
-            tracing::warn!(%error, "a segment of the journal failed; trying a new one");
+            tracing::warn!(%error, "a write to a segment of the journal failed; trying a new segment");
             self.rotate(len)?;
             self.write_to_active(entry)?;
         }
@@ -237,14 +250,14 @@ impl Log {
         Ok(())
     }
 
-    /// Begins the next segment, with room for a record of this length. It begins with who is open, so that those before it
-    /// can go.
+    /// Seals the active segment and activates the next, with room for a record of `len` bytes. The new segment starts
+    /// with the records of all unended chats, so that earlier segments can be removed.
     fn rotate(&mut self, len: u64) -> io::Result<()> {
         let created_at_ms = now_ms();
         let unended = self.unended_chats.records(created_at_ms);
         let needed = SEGMENT_HEADER_BYTES + unended.len() as u64 + len;
         let size = needed.max(self.segment_bytes);
-        // One that is too small for this is still good for another.
+        // A spare segment that is too small for this record is kept for smaller records.
         let spare = if needed <= self.segment_bytes { self.spare_segments.pop_front() } else { None };
         let spare = spare.map_or_else(|| self.create_spare_segment(size), Ok)?;
         let header = SegmentHeader {
@@ -267,10 +280,10 @@ impl Log {
         Ok(())
     }
 
-    /// Ends the segment that is written to, and gives back what it did not need.
+    /// Seals the active segment and truncates the file to the written length.
     fn seal(&mut self) {
         if let Some(active) = self.active.take() {
-            // If this fails, the file is longer than it has to be.
+            // If truncation fails, the file is longer than necessary, which does no harm.
             let _ = active.segment.truncate(active.offset);
             let last_number = self.next_number.saturating_sub(1);
             let (number, lowest_number) = (active.segment.number, active.lowest_number);
@@ -284,7 +297,8 @@ impl Log {
         }
     }
 
-    /// Nothing can be written. What was not synced may be lost with the disk that it is on, so it is kept in memory too.
+    /// Stops writing after the disk has failed. Unsynced entries may be lost with their files, so all unsynced entries
+    /// are held in memory until a retry succeeds.
     fn stop_writing(&mut self) {
         self.seal();
         self.spare_segments.drain(..).for_each(SpareSegment::discard);
@@ -293,17 +307,18 @@ impl Log {
         self.unsynced.segments.clear();
     }
 
-    /// Whether something is in memory alone, for want of a disk that takes it.
+    /// Returns true if entries are held only in memory, because the disk did not accept them.
     pub(super) fn has_unwritten(&self) -> bool {
         !self.unwritten.is_empty()
     }
 
-    /// The numbers of those events.
+    /// Returns the numbers of the entries held only in memory.
     pub(super) fn unwritten_numbers(&self) -> BTreeSet<u64> {
         self.unwritten.iter().map(|entry| entry.number).collect()
     }
 
-    /// Tries to write again, beginning with what is in memory alone. Returns whether nothing is left there.
+    /// Tries to write the entries held only in memory, to a new segment if there is no active segment. Returns true if
+    /// no entry is left in memory.
     pub(super) fn write_unwritten(&mut self) -> bool {
         let was_writable = self.is_writable();
         if !was_writable && self.rotate(0).is_err() {
@@ -331,7 +346,7 @@ impl Log {
         self.unwritten.is_empty()
     }
 
-    /// The broker has this event: it need not wait in memory.
+    /// Drops an event held in memory, because the broker has acknowledged the event.
     pub(super) fn drop_acknowledged(&mut self, number: u64) {
         if self.unwritten.is_empty() {
             return;
@@ -340,22 +355,22 @@ impl Log {
         self.unwritten_bytes = self.unwritten.iter().map(JournalEntry::len).sum();
     }
 
-    /// Every event below this is on the disk.
+    /// Returns the number below which every event is on the disk.
     pub(super) fn synced_below(&self) -> u64 {
         self.synced_below
     }
 
-    /// The number that the next event will have.
+    /// Returns the number that the next event will get.
     pub(super) fn next_number(&self) -> u64 {
         self.next_number
     }
 
-    /// Every event below this is the broker's.
+    /// Returns the number below which the broker has acknowledged every event.
     pub(super) fn released_below(&self) -> u64 {
         self.released_below
     }
 
-    /// Gives back the room that was reserved. Nothing is written after this.
+    /// Gives the unused reserved room back to the disk. Nothing may be written afterwards.
     pub(super) fn close(&mut self) {
         self.seal();
         self.spare_segments.drain(..).for_each(SpareSegment::discard);

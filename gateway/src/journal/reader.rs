@@ -1,4 +1,4 @@
-//! Reading the log from the disk, segment by segment.
+//! Reads the log from the disk, segment by segment.
 
 use std::fs::File;
 use std::io;
@@ -7,33 +7,35 @@ use super::log::Log;
 use super::record::{JournalEntry, RecordKind};
 use super::segment::{self, HeaderState, LogDirectory, NextRecord, RecordReader, SEGMENT_HEADER_BYTES};
 
-/// A place in the log that is read from.
+/// A read position in the log.
 #[derive(Debug)]
 pub struct Cursor {
     segment: u64,
     records: Option<RecordReader>,
-    /// Events below this are stepped over. It stays as it is all the way: a higher number may lie before a lower one.
+    /// Events below this number are skipped. The bound never changes, because a higher number may precede a lower
+    /// number.
     from_number: u64,
 }
 
-/// What was read.
+/// The result of one read from the log.
 #[derive(Debug)]
 pub struct EntryBatch {
-    /// The events.
+    /// The events in the order of writing.
     pub entries: Vec<JournalEntry>,
-    /// In how many places something was damaged.
+    /// The number of damaged places that were skipped.
     pub damaged: u64,
-    /// The end of this segment was reached.
+    /// True if the end of the segment was reached.
     pub(super) is_segment_end: bool,
 }
 
 impl Cursor {
-    /// The beginning of this segment, for events of the number `from_number` and higher.
+    /// Creates a cursor at the start of a segment, for events numbered `from_number` or higher.
     pub(super) fn new(segment: u64, from_number: u64) -> Self {
         Self { segment, records: None, from_number }
     }
 
-    /// Reads on, up to `end` in this segment: at most so many events, and little more than so many bytes.
+    /// Reads on in the segment, up to the file offset `end`. Stops after `max_entries` events, or after the event that
+    /// reaches `max_bytes`.
     pub(super) fn read(
         &mut self,
         directory: &LogDirectory,
@@ -70,16 +72,13 @@ impl Cursor {
         }
         if batch.damaged > 0 {
             let segment = self.segment;
-            tracing::error!(
-                segment,
-                places = batch.damaged,
-                "records of the journal are damaged and were stepped over"
-            );
+            tracing::error!(segment, places = batch.damaged, "damaged records of the journal were skipped");
         }
         Ok(batch)
     }
 
-    /// Goes on, where this segment is over: to the next one if there is one. False if everything has been read.
+    /// Moves to the next segment, if the segment has been read to its end. Returns false if the whole log has been
+    /// read.
     pub(super) fn advance(&mut self, log: &Log) -> bool {
         let (end, next) = log.extent(self.segment);
         if self.records.as_ref().is_none_or(|records| records.offset() < end) {
@@ -88,12 +87,12 @@ impl Cursor {
         self.go_to(next)
     }
 
-    /// Gives this segment up: it cannot be read. False if there is no other.
+    /// Moves to the next segment, because the segment cannot be read. Returns false if no segment follows.
     pub(super) fn skip_segment(&mut self, log: &Log) -> bool {
         self.go_to(log.extent(self.segment).1)
     }
 
-    /// Goes on at the beginning of this segment, if there is one.
+    /// Moves to the start of a segment. Returns false if there is no segment.
     pub(super) fn go_to(&mut self, segment: Option<u64>) -> bool {
         segment.map(|segment| *self = Self::new(segment, self.from_number)).is_some()
     }
@@ -107,7 +106,7 @@ fn open_segment(directory: &LogDirectory, segment: u64, end: u64) -> io::Result<
     let file = File::open(directory.segment_path(segment))?;
     let at = match segment::read_header(&file)? {
         HeaderState::Valid(_) => SEGMENT_HEADER_BYTES,
-        // The records speak for themselves.
+        // Records have checksums of their own, so a segment without a valid header can be read from the start.
         HeaderState::Damaged | HeaderState::Unused | HeaderState::UnsupportedVersion(_) => 0,
     };
     Ok(RecordReader::new(file, at, end))

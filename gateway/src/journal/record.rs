@@ -1,35 +1,35 @@
-//! The form of a record: what one event is on disk. Pure.
+//! The format of a record, in which the log stores one event. Pure: no I/O.
 //!
 //! ```text
 //! 0   4  magic: ff 53 4a fe; the bytes ff and fe are in no UTF-8 text, so no event can hold something that looks like a record
 //! 4   4  length of the body
-//! 8   8  number of the event; 0 for what is not an event
-//! 16  8  when it was written, in milliseconds since 1970
+//! 8   8  number of the event; 0 for other kinds of records
+//! 16  8  time of recording, in milliseconds since 1970
 //! 24  1  kind, and three bytes of zero
-//! 28  4  CRC-32 of the 28 bytes before
+//! 28  4  CRC-32 of the preceding 28 bytes
 //! 32  4  CRC-32 of the body
 //! 36     the body
 //! ```
 //!
-//! All numbers are little endian. The head has a checksum of its own, so that the length can be trusted where the body is
-//! damaged: then exactly this record is lost, and the next one begins where it should.
+//! All numbers are little endian. The header has a checksum of its own, so that the length can be trusted even if the
+//! body is damaged: exactly one record is lost then, and the next record is found where it should begin.
 
 use bytes::Bytes;
 use shared::envelope::Envelope;
 use shared::event::Event;
 
-/// The size of a record's head.
+/// The size of a record header in bytes.
 pub(super) const RECORD_HEADER_BYTES: usize = 36;
 
-/// What every record begins with.
+/// The magic number at the start of every record.
 pub(super) const RECORD_MAGIC: [u8; 4] = [0xff, b'S', b'J', 0xfe];
 
-/// What a record holds.
+/// The kind of a record, which decides the form of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RecordKind {
-    /// An event that goes to the broker.
+    /// An event, to be published to the broker.
     Event,
-    /// Who a chat is that was open when the segment was begun. It goes nowhere.
+    /// A chat that was unended when the segment was activated. Such a record is never published.
     UnendedChat,
 }
 
@@ -50,7 +50,7 @@ impl RecordKind {
     }
 }
 
-/// The head of a record, read and found good.
+/// The header of a record, with a valid checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RecordHeader {
     pub(super) kind: RecordKind,
@@ -61,7 +61,7 @@ pub(super) struct RecordHeader {
 }
 
 impl RecordHeader {
-    /// Reads a head; `None` if it is none.
+    /// Parses a header. Returns `None` if the magic number, the checksum or the kind is wrong.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let header = bytes.get(..RECORD_HEADER_BYTES)?;
         let u32_at = |at: usize| Some(u32::from_le_bytes(header.get(at..at + 4)?.try_into().ok()?));
@@ -79,31 +79,31 @@ impl RecordHeader {
         })
     }
 
-    /// The size of the record with its body.
+    /// Returns the size of the record in bytes, header and body.
     pub(super) fn record_len(&self) -> usize {
         RECORD_HEADER_BYTES + self.body_len as usize
     }
 
-    /// Whether the body is the one that was written.
+    /// Returns true if the length and the checksum of `body` match the header.
     pub(super) fn matches_body(&self, body: &[u8]) -> bool {
         body.len() == self.body_len as usize && crc32fast::hash(body) == self.body_crc
     }
 }
 
-/// A record that has no number yet.
+/// An encoded record that has no number yet.
 #[derive(Debug)]
 pub(super) struct UnnumberedRecord {
     bytes: Vec<u8>,
     kind: RecordKind,
 }
 
-/// An event is too long for a record, or is no JSON.
+/// The event cannot be encoded as JSON, or a text or the body is too long for its length field.
 #[derive(Debug, thiserror::Error)]
 #[error("the event could not be encoded")]
 pub(super) struct EncodeError;
 
 impl UnnumberedRecord {
-    /// The record of an event, published by `source`. This is the only time that the event is encoded.
+    /// Encodes an event, to be published by `source`. Each event is encoded only here, once.
     pub(super) fn from_event(event: &Event, source: &str) -> Result<Self, EncodeError> {
         let mut bytes = Vec::with_capacity(1024);
         bytes.resize(RECORD_HEADER_BYTES, 0);
@@ -119,7 +119,7 @@ impl UnnumberedRecord {
         Self::finish(bytes, RecordKind::Event)
     }
 
-    /// The record of something else, already encoded.
+    /// Makes a record from an encoded body.
     pub(super) fn from_bytes(kind: RecordKind, body: &[u8]) -> Result<Self, EncodeError> {
         let mut bytes = vec![0; RECORD_HEADER_BYTES];
         bytes.extend_from_slice(body);
@@ -136,12 +136,12 @@ impl UnnumberedRecord {
         Ok(Self { bytes, kind })
     }
 
-    /// The size of the record.
+    /// Returns the size of the record in bytes.
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Gives it its number and time.
+    /// Completes the record with its number and with the time of recording, in milliseconds since 1970.
     pub(super) fn assign_number(mut self, number: u64, recorded_at_ms: u64) -> JournalEntry {
         self.bytes[8..16].copy_from_slice(&number.to_le_bytes());
         self.bytes[16..24].copy_from_slice(&recorded_at_ms.to_le_bytes());
@@ -151,25 +151,25 @@ impl UnnumberedRecord {
     }
 }
 
-/// A record, as it is on disk.
+/// A numbered record, byte for byte as on disk.
 #[derive(Clone, Debug)]
 pub struct JournalEntry {
-    /// The event's number in this journal: they grow, and are never used again.
+    /// The event's number in the journal. Numbers ascend and are never reused.
     pub number: u64,
-    /// When it was recorded, in milliseconds since 1970.
+    /// The time of recording, in milliseconds since 1970.
     pub recorded_at_ms: u64,
     pub(super) kind: RecordKind,
     record: Bytes,
 }
 
-/// An event as it goes to the broker.
+/// An event in the form in which the relay publishes events.
 #[derive(Debug)]
 pub struct StoredEvent<'a> {
-    /// Where it goes.
+    /// The NATS subject to publish to.
     pub subject: Bytes,
-    /// Its envelope.
+    /// The CloudEvents envelope, published as message headers.
     pub envelope: Envelope<'a>,
-    /// Its payload.
+    /// The payload, published as the message body.
     pub payload: Bytes,
 }
 
@@ -178,37 +178,38 @@ impl JournalEntry {
         Self { number: header.number, recorded_at_ms: header.recorded_at_ms, kind: header.kind, record }
     }
 
-    /// The whole record.
+    /// Returns the bytes of the whole record, header included.
     pub(super) fn record(&self) -> &Bytes {
         &self.record
     }
 
-    /// The same record under another number.
+    /// Returns a copy of the record under another number and time.
     pub(super) fn renumbered(&self, number: u64, recorded_at_ms: u64) -> Self {
         UnnumberedRecord { bytes: self.record.to_vec(), kind: self.kind }.assign_number(number, recorded_at_ms)
     }
 
-    /// What follows the head.
+    /// Returns the bytes after the header.
     pub(super) fn body(&self) -> Bytes {
         self.record.slice(RECORD_HEADER_BYTES..)
     }
 
-    /// The size of the record.
+    /// Returns the size of the record in bytes.
     pub fn len(&self) -> usize {
         self.record.len()
     }
 
-    /// Never: a record has a head.
+    /// Returns false, because every record has a header.
     pub fn is_empty(&self) -> bool {
         self.record.is_empty()
     }
 
-    /// The id of the event in it.
+    /// Returns the id of the event in the record, or `None` if the body is too short for an id.
     pub fn id(&self) -> Option<uuid::Uuid> {
         uuid::Uuid::from_slice(self.record.get(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + 16)?).ok()
     }
 
-    /// The event in it. `None` if the record is not of that form, which its checksum rules out for records of this version.
+    /// Returns the event in the record, or `None` if the body has another form, which the checksums rule out for
+    /// records of the current version.
     pub fn event(&self) -> Option<StoredEvent<'_>> {
         let body = self.record.get(RECORD_HEADER_BYTES..)?;
         let id = uuid::Uuid::from_slice(body.get(..16)?).ok()?;

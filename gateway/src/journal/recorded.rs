@@ -1,4 +1,4 @@
-//! The future of an event that was recorded: resolves when the event is durable.
+//! The result of recording an event: a future that resolves when the event is durable.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,11 +8,12 @@ use tokio::sync::oneshot;
 use super::durability::Durability;
 use super::error::JournalError;
 
-/// Resolves when the event is durable.
+/// A future that resolves when the event is as durable as the configured level demands, or to the reason of a refusal.
+/// An event stays recorded if the future is dropped.
 #[derive(Debug)]
 pub struct Recorded {
     pub(super) outcome: Result<oneshot::Receiver<Durability>, Result<Durability, JournalError>>,
-    /// It is in the log already.
+    /// True if the event was in the log when the journal returned the future.
     pub(super) is_written: bool,
 }
 
@@ -21,12 +22,12 @@ impl Recorded {
         Self { outcome: Err(outcome), is_written: false }
     }
 
-    /// Whether the event survives this process already, or is not to be recorded at all.
+    /// Returns true if the event survives the death of the process already, or if recording is disabled.
     pub fn is_written(&self) -> bool {
         self.is_written || matches!(self.outcome, Err(Ok(Durability::Disabled)))
     }
 
-    /// Why the event was refused, if that is known already: nothing of it is recorded then.
+    /// Returns the reason if the journal has refused the event, and `None` if the event was accepted.
     pub fn refusal(&self) -> Option<JournalError> {
         match &self.outcome {
             Err(Err(refusal)) => Some(*refusal),

@@ -1,4 +1,4 @@
-//! Opening a journal: what the last gateway left, whatever became of it.
+//! Recovery: opens the journal of an earlier process, even after a crash or a power cut.
 
 use std::collections::VecDeque;
 use std::fs::OpenOptions;
@@ -12,19 +12,19 @@ use super::record::RecordKind;
 use super::segment::{HeaderState, LogDirectory, NextRecord, RecordReader, SEGMENT_HEADER_BYTES, read_header};
 use super::unended_chats::UnendedChats;
 
-/// A journal that was opened.
+/// The state of a recovered journal.
 #[derive(Debug)]
 pub(super) struct RecoveredJournal {
     pub(super) log: Log,
     pub(super) checkpoint_file: CheckpointFile,
     pub(super) checkpoint: Checkpoint,
-    /// In how many places something was damaged.
+    /// The number of damaged places in the segments.
     pub(super) damaged: u64,
-    /// Events that the broker has not acknowledged.
+    /// The number of events that the broker has not acknowledged.
     pub(super) waiting: u64,
 }
 
-/// What was found in the segments.
+/// The findings from all existing segments.
 #[derive(Debug, Default)]
 struct SegmentSurvey {
     unended_chats: UnendedChats,
@@ -35,7 +35,7 @@ struct SegmentSurvey {
     waiting: u64,
 }
 
-/// Reads what is there, and begins a segment of our own behind it.
+/// Reads all existing segments, and starts a log with a new segment behind them.
 pub(super) fn recover(directory: LogDirectory, limits: LogLimits) -> Result<RecoveredJournal, JournalOpenError> {
     let path = directory.path().to_owned();
     let unusable = |error| JournalOpenError::Unusable { path: path.clone(), error };
@@ -78,7 +78,7 @@ impl SegmentSurvey {
             HeaderState::UnsupportedVersion(version) => {
                 return Err(JournalOpenError::UnsupportedVersion { path, version });
             }
-            // Made ahead and not used; or made, and the machine stopped before anything was written.
+            // Unused: the segment was created, and the machine stopped before the header was written.
             HeaderState::Unused | HeaderState::Damaged => 0,
         };
         if let HeaderState::Valid(header) = &header {
@@ -92,7 +92,7 @@ impl SegmentSurvey {
         let end = loop {
             match records.next().map_err(unusable)? {
                 NextRecord::Record(entry, gap) => {
-                    // Where the header is damaged, that is counted below.
+                    // A damaged header is counted below.
                     damaged += u64::from(gap.bytes > 0 && !(count == 0 && start == 0));
                     count += 1;
                     if entry.kind == RecordKind::Event {
@@ -103,15 +103,19 @@ impl SegmentSurvey {
                     if !self.unended_chats.apply_record(&entry) {
                         tracing::error!(
                             path = %path.display(), number = entry.number,
-                            "a record of the journal is whole and cannot be understood: it goes to the broker as it is"
+                            "a journal record with valid checksums cannot be decoded; an event in it is published unchanged"
                         );
                     }
                 }
                 NextRecord::End(end, gap) => {
                     if gap.has_data && (count > 0 || start > 0) {
                         damaged += 1;
-                        // Most likely what was being written when the gateway died: nobody was told that it was recorded.
-                        tracing::warn!(path = %path.display(), bytes = gap.bytes, "the last record of a segment is torn");
+                        // Most likely the record that was being written when the gateway died. No caller was told that
+                        // the event is recorded.
+                        tracing::warn!(
+                            path = %path.display(), bytes = gap.bytes,
+                            "the last record of a journal segment is torn"
+                        );
                     }
                     break end;
                 }
@@ -124,11 +128,14 @@ impl SegmentSurvey {
         damaged += u64::from(header == HeaderState::Damaged && count > 0);
         if damaged > 0 {
             self.damaged += damaged;
-            tracing::error!(path = %path.display(), places = damaged, "the journal is damaged; the damage was stepped over");
+            tracing::error!(
+                path = %path.display(), places = damaged,
+                "the journal is damaged; the damaged records were skipped"
+            );
         }
-        // The room that was reserved and not used.
+        // Give back the room that was reserved and not used.
         trimmed.set_len(end).map_err(unusable)?;
-        // The last gateway may have been killed before it synced.
+        // The previous process may have been killed before its last sync.
         trimmed.sync_all().map_err(unusable)?;
         self.sealed.push_back(SealedSegment {
             number,
@@ -141,7 +148,7 @@ impl SegmentSurvey {
     }
 }
 
-/// Makes the directory if it is not there.
+/// Creates the directory, unless the directory exists.
 pub(super) fn create_directory(path: &Path) -> Result<(), JournalOpenError> {
     std::fs::create_dir_all(path).map_err(|error| JournalOpenError::Unusable { path: path.to_owned(), error })
 }

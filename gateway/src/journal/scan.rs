@@ -1,23 +1,23 @@
-//! Finding records in bytes that may be damaged. Pure.
+//! Finds records in bytes that may be damaged. Pure: no I/O.
 
 use memchr::memmem;
 
 use super::record::{RECORD_HEADER_BYTES, RECORD_MAGIC, RecordHeader};
 
-/// What comes next in some bytes. `skipped` is what was stepped over before it.
+/// The result of one scanning step. `skipped` is the number of bytes before the result that belong to no intact record.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ScanStep {
-    /// A record whose checksums hold.
+    /// A record with valid checksums.
     Record { skipped: usize, header: RecordHeader },
-    /// A record whose length is known and whose body is damaged.
+    /// A record with a valid header, and thus a known length, whose body is damaged.
     Damaged { skipped: usize, len: usize },
-    /// What begins there may be a record; this many bytes from there on decide.
+    /// A possible record that is incomplete. A decision needs `needed` bytes from the possible start on.
     NeedMore { skipped: usize, needed: usize },
-    /// No record begins in what was skipped.
+    /// The skipped bytes hold no start of a record.
     NoRecord { skipped: usize },
 }
 
-/// The next step.
+/// Searches for the first record in `bytes`.
 pub(super) fn next_step(bytes: &[u8]) -> ScanStep {
     let mut skipped = 0;
     while let Some(found) = memmem::find(&bytes[skipped..], &RECORD_MAGIC) {
@@ -36,7 +36,7 @@ pub(super) fn next_step(bytes: &[u8]) -> ScanStep {
         }
         skipped += 1;
     }
-    // The last bytes may be the beginning of a magic number.
+    // The last bytes may be the beginning of a magic number that continues in later bytes.
     ScanStep::NoRecord { skipped: bytes.len().saturating_sub(RECORD_MAGIC.len() - 1).max(skipped) }
 }
 
@@ -47,7 +47,7 @@ mod tests {
     use super::super::record::{JournalEntry, RecordKind, UnnumberedRecord};
     use super::*;
 
-    /// The numbers of the records found, and how many places had to be stepped over.
+    /// Returns the numbers of all intact records, and the number of gaps.
     fn found(mut bytes: &[u8]) -> (Vec<u64>, usize) {
         let (mut numbers, mut gaps) = (Vec::new(), 0);
         loop {

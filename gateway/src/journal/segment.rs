@@ -1,6 +1,7 @@
-//! The files of the log. Each is one segment: a header, then records, then room that is reserved and still zero.
+//! Segments: the files of the log. A segment is a header, followed by records, followed by reserved room that is still
+//! zero.
 //!
-//! Only this file writes to the disk, and so it is here that tests make the disk fail.
+//! All writes to segments go through this module, so tests inject disk failures here.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -12,19 +13,19 @@ use bytes::Bytes;
 use super::record::{JournalEntry, RECORD_HEADER_BYTES};
 use super::scan::{ScanStep, next_step};
 
-/// The size of a segment's header.
+/// The size of a segment header in bytes.
 pub(super) const SEGMENT_HEADER_BYTES: u64 = 48;
 
-/// What a segment begins with.
+/// The magic number at the start of a segment.
 const SEGMENT_MAGIC: [u8; 8] = *b"STENOLOG";
 
-/// The version of the form of segments and records.
+/// The format version of segments and records.
 const FORMAT_VERSION: u32 = 1;
 
-/// How much is read at once.
+/// The number of bytes to read at once, unless a record needs more.
 const READ_WINDOW_BYTES: usize = 1 << 20;
 
-/// The directory that the segments are in.
+/// The directory that contains the segments.
 #[derive(Clone, Debug)]
 pub(super) struct LogDirectory {
     path: PathBuf,
@@ -32,29 +33,29 @@ pub(super) struct LogDirectory {
     pub(super) disk: std::sync::Arc<super::tests::disk::FaultyDisk>,
 }
 
-/// What a segment's header says.
+/// The contents of a segment header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SegmentHeader {
-    /// Which run of the gateway wrote it.
+    /// The random id of the gateway process that wrote the segment.
     pub(super) incarnation: u64,
-    /// The segment's number.
+    /// The segment's number, also used as the file name.
     pub(super) segment: u64,
-    /// The number that the next event had when it was begun.
+    /// The number of the next event at the time of the segment's activation.
     pub(super) first_number: u64,
-    /// When it was begun, in milliseconds since 1970.
+    /// The time of the segment's activation, in milliseconds since 1970.
     pub(super) created_at_ms: u64,
 }
 
-/// What is at the beginning of a segment.
+/// The state of the first bytes of a segment.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum HeaderState {
-    /// A header.
+    /// A valid header with the supported format version.
     Valid(SegmentHeader),
-    /// Zeros: it was made, and never used.
+    /// Only zeros: the header was never written.
     Unused,
-    /// A header of another version.
+    /// A valid header with another format version.
     UnsupportedVersion(u32),
-    /// None of these.
+    /// Bytes that are neither a valid header nor zeros.
     Damaged,
 }
 
@@ -75,7 +76,7 @@ impl LogDirectory {
         self.path.join(format!("{segment:016}.log"))
     }
 
-    /// The numbers of the segments that there are, in order.
+    /// Returns the numbers of all segments in ascending order.
     pub(super) fn segment_numbers(&self) -> io::Result<Vec<u64>> {
         let mut numbers = Vec::new();
         for entry in std::fs::read_dir(&self.path)? {
@@ -91,7 +92,7 @@ impl LogDirectory {
         self.path.join(format!("{number:016}.spare"))
     }
 
-    /// Removes the spares that another gateway has left.
+    /// Removes the spare segments that an earlier process left.
     pub(super) fn remove_spare_segments(&self) -> io::Result<()> {
         for entry in std::fs::read_dir(&self.path)? {
             let path = entry?.path();
@@ -109,14 +110,14 @@ impl LogDirectory {
         Ok(())
     }
 
-    /// Makes sure that the names of new segments are on the disk.
+    /// Syncs the directory, so that the names of new segments are on the disk.
     fn sync(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
     }
 }
 
-/// A file that will be a segment: room that is certain. It has no number yet, for segments are numbered in the order in which
-/// they are begun.
+/// A preallocated file that will become a segment. The file has no segment number yet, because segments are numbered in
+/// the order of their activation.
 #[derive(Debug)]
 pub(super) struct SpareSegment {
     directory: LogDirectory,
@@ -124,7 +125,7 @@ pub(super) struct SpareSegment {
     path: PathBuf,
 }
 
-/// A segment that is written to.
+/// A numbered segment that can be written.
 #[derive(Debug)]
 pub(super) struct Segment {
     directory: LogDirectory,
@@ -133,8 +134,8 @@ pub(super) struct Segment {
 }
 
 impl SpareSegment {
-    /// Makes one with room for `size` bytes, all of it reserved on the disk where the file system can. `number` is one that
-    /// no other has had.
+    /// Creates a spare segment of `size` bytes, preallocated on the disk if the file system can. `number` must be
+    /// unique among the spare segments of the process.
     pub(super) fn create(directory: &LogDirectory, number: u64, size: u64) -> io::Result<Self> {
         #[cfg(test)]
         directory.disk.check_create()?;
@@ -142,7 +143,7 @@ impl SpareSegment {
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         let spare = Self { directory: directory.clone(), file, path };
         match rustix::fs::fallocate(&spare.file, rustix::fs::FallocateFlags::empty(), 0, size) {
-            // Not every file system can; the first write that finds no room is then an error like any other.
+            // Some file systems cannot preallocate. A later write without room then fails like any other write.
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(spare),
             Err(error) => {
                 spare.discard();
@@ -151,7 +152,7 @@ impl SpareSegment {
         }
     }
 
-    /// Makes it this segment.
+    /// Renames the file to the segment's name, and writes the header.
     pub(super) fn activate(self, header: &SegmentHeader) -> io::Result<Segment> {
         if let Err(error) = std::fs::rename(&self.path, self.directory.segment_path(header.segment)) {
             self.discard();
@@ -162,14 +163,14 @@ impl SpareSegment {
         Ok(segment)
     }
 
-    /// Gives its room back.
+    /// Removes the file, which gives the reserved room back.
     pub(super) fn discard(self) {
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
 impl Segment {
-    /// Writes the header.
+    /// Writes the magic number, the version, the checksum and the four header fields, all little endian.
     fn write_header(&self, header: &SegmentHeader) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(48);
         bytes.extend_from_slice(&SEGMENT_MAGIC);
@@ -179,7 +180,7 @@ impl Segment {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         let crc = crc32fast::hash(&bytes);
-        // The checksum takes the place of the four bytes of zero that it was made with.
+        // The checksum was computed with four zero bytes in its own place.
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
         self.write_at(&bytes, 0)
     }
@@ -190,7 +191,7 @@ impl Segment {
         self.file.write_all_at(bytes, at)
     }
 
-    /// Makes sure that what was written is on the disk, and that the file can be found there.
+    /// Syncs the segment's data and the directory, so that the file can be found after a power cut.
     pub(super) fn sync(&self) -> io::Result<()> {
         #[cfg(test)]
         self.directory.disk.check_sync(self.number)?;
@@ -201,13 +202,13 @@ impl Segment {
         Ok(())
     }
 
-    /// Gives back the room behind this.
+    /// Truncates the file to `at` bytes, which gives back the reserved room behind the records.
     pub(super) fn truncate(&self, at: u64) -> io::Result<()> {
         self.file.set_len(at)
     }
 }
 
-/// Reads the header of a segment.
+/// Reads and checks the header of a segment file.
 pub(super) fn read_header(file: &File) -> io::Result<HeaderState> {
     let mut bytes = Vec::with_capacity(48);
     let mut header = [0; SEGMENT_HEADER_BYTES as usize];
@@ -247,53 +248,53 @@ pub(super) fn read_header(file: &File) -> io::Result<HeaderState> {
     })
 }
 
-/// Reads the records of a segment.
+/// A reader over the records of a segment. Damaged bytes are skipped.
 #[derive(Debug)]
 pub(super) struct RecordReader {
     file: File,
     window: Bytes,
-    /// Where the window begins in the file.
+    /// The file offset at which the window begins.
     offset: u64,
-    /// Where the segment ends.
+    /// The file offset at which the segment ends.
     end_offset: u64,
     gap: Gap,
 }
 
-/// What was stepped over since the last record.
+/// The bytes that were skipped since the last record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Gap {
-    /// In bytes.
+    /// The number of skipped bytes.
     pub(super) bytes: u64,
-    /// Whether there was anything in it.
+    /// True if the skipped bytes include data, not only zeros.
     pub(super) has_data: bool,
 }
 
-/// What [`RecordReader`] finds.
+/// The result of [`RecordReader::next`].
 #[derive(Debug)]
 pub(super) enum NextRecord {
-    /// A record, and what was stepped over to get to it.
+    /// A record, and the gap before the record.
     Record(JournalEntry, Gap),
-    /// No record any more. Where the last one ended, and what is behind it.
+    /// The end of the segment: the file offset behind the last record, and the gap after the last record.
     End(u64, Gap),
 }
 
 impl RecordReader {
-    /// The records of an open file from `at` to `end`.
+    /// Creates a reader for the records between two file offsets.
     pub(super) fn new(file: File, offset: u64, end_offset: u64) -> Self {
         Self { file, window: Bytes::new(), offset, end_offset, gap: Gap::default() }
     }
 
-    /// Where the next record is looked for.
+    /// Returns the file offset at which the next record is searched.
     pub(super) fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// The same segment has grown.
+    /// Moves the end of the segment, because the segment has grown.
     pub(super) fn set_end_offset(&mut self, end_offset: u64) {
         self.end_offset = end_offset;
     }
 
-    /// The next record.
+    /// Reads the next intact record, or finds the end of the segment.
     pub(super) fn next(&mut self) -> io::Result<NextRecord> {
         loop {
             let needed = match next_step(&self.window) {
@@ -333,7 +334,8 @@ impl RecordReader {
         self.gap.has_data |= skipped.iter().any(|&byte| byte != 0);
     }
 
-    /// Makes the window at least this long. False if the segment ends before.
+    /// Extends the window, to at least `needed` bytes if the segment is long enough. Returns false if the window did
+    /// not grow.
     fn fill(&mut self, needed: usize) -> io::Result<bool> {
         let left = usize::try_from(self.end_offset.saturating_sub(self.offset)).unwrap_or(usize::MAX);
         let wanted = left.min(needed.max(READ_WINDOW_BYTES));

@@ -1,4 +1,4 @@
-//! What the journal's users, the thread that syncs and the relay share.
+//! The state that the journal's callers, the sync thread and the relay share.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,28 +18,30 @@ use super::waiters::{WaitCondition, Waiters};
 use crate::broker::BrokerHealth;
 use crate::metrics::Metrics;
 
-/// How the journal is kept.
+/// The journal's settings, read once at the start of the gateway.
 #[derive(Clone, Debug)]
 pub struct JournalSettings {
-    /// The directory that it is in.
+    /// The directory of the segments, the checkpoint and the lock file: `journal` below `GATEWAY_DATA_DIR`.
     pub directory: PathBuf,
-    /// What is waited for.
+    /// The durability that an event must reach before its effect may be seen, from `GATEWAY_DURABILITY`.
     pub level: DurabilityLevel,
-    /// How long the broker's acknowledgement is waited for before the disk has to do.
+    /// The time to wait for the broker's acknowledgement before a sync to the disk suffices, from
+    /// `GATEWAY_JOURNAL_PATIENCE`.
     pub acknowledgement_timeout: Duration,
-    /// How large it may become.
+    /// The maximum size of the log on disk in bytes, from `GATEWAY_JOURNAL_MAX_BYTES`.
     pub max_bytes: u64,
-    /// For how long the broker may lose what it has acknowledged: released events are kept for that long.
+    /// The time for which released events are kept, because a broker may lose acknowledged events in a crash. From
+    /// `GATEWAY_JOURNAL_KEEP`.
     pub retention: Duration,
 }
 
-/// What the journal's users, its sync thread and the relay share.
+/// The state that the journal's callers, the sync thread and the relay share.
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) state: Mutex<StoreState>,
-    /// Wakes the sync thread.
+    /// Wakes the sync thread, after an event was recorded or the journal was closed.
     pub(super) sync_thread_wake: Condvar,
-    /// Wakes the relay.
+    /// Wakes the relay, after an entry was recorded or the journal was closed.
     pub(super) entry_arrived: Notify,
     pub(super) settings: JournalSettings,
     pub(super) broker_health: Arc<BrokerHealth>,
@@ -62,11 +64,13 @@ pub(super) struct StoreState {
 
 impl Store {
     pub(super) fn lock(&self) -> MutexGuard<'_, StoreState> {
-        // A panic while it was held is a defect that has been reported; the data is in order between any two writes.
+        // A panic under the lock is a bug that has been reported elsewhere. The state is consistent between any two
+        // writes.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has an event that was just appended waited for, until it is as durable as is asked.
+    /// Registers the caller of a newly appended event as a waiter, and wakes the sync thread if the event needs a sync
+    /// sooner than planned.
     pub(super) fn wait_for(
         &self,
         state: &mut StoreState,
@@ -75,7 +79,8 @@ impl Store {
         condition: impl Fn(DurabilityLevel, Instant, Duration) -> Option<WaitCondition>,
     ) -> Recorded {
         let now = Instant::now();
-        // A broker that is known to be away is not waited for, nor one that has much to catch up with first.
+        // A broker that is disconnected or slow is not waited for. Neither is a broker to which the relay has a backlog
+        // to publish.
         let is_broker_current = self.broker_health.is_responsive() && state.tail.is_caught_up();
         let acknowledgement_timeout =
             if is_broker_current { self.settings.acknowledgement_timeout } else { Duration::ZERO };
@@ -95,19 +100,19 @@ impl Store {
     }
 }
 
-/// What the sync thread is doing, so that whoever has work for it knows whether to wake it.
+/// The activity of the sync thread, from which callers decide if the thread has to be woken for new work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SyncThreadState {
-    /// It works, and will look for more.
+    /// The thread is working, and looks for more work before sleeping.
     Working,
-    /// It sleeps until this time.
+    /// The thread sleeps until the given time, unless woken earlier.
     SleepingUntil(Instant),
-    /// It sleeps until it is woken.
+    /// The thread has no work, and sleeps until woken.
     Sleeping,
 }
 
 impl SyncThreadState {
-    /// Whether an event has to wake it that was just recorded, and becomes worth syncing for at this time.
+    /// Returns true if the thread must be woken for a new event that needs a sync at `sync_at`.
     pub(super) fn must_be_woken_for(self, sync_at: Option<Instant>) -> bool {
         match self {
             Self::Working => false,

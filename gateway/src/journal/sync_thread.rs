@@ -1,4 +1,4 @@
-//! The sync thread: a thread that syncs the log, many events at once, and tries to write again when that had failed.
+//! The sync thread: syncs the log for many events at once, and retries failed writes.
 
 use std::sync::{Arc, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use super::log::SyncBatch;
 use super::store::{Store, SyncThreadState};
 
-/// How long anything is left unsynced that nobody waits for.
+/// The maximum time for which events stay unsynced if no caller waits for a sync.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often writing is tried again.
+/// The interval between attempts to write the entries held only in memory.
 const WRITE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 enum SyncTask {
@@ -19,13 +19,13 @@ enum SyncTask {
     Stop,
 }
 
-/// When the sync thread last did what it does now and then.
+/// The last execution time of each periodic task.
 struct LastRuns {
     sync: Instant,
     write_retry: Instant,
 }
 
-/// Starts the thread. It ends when the journal is closed, or nobody has it any more.
+/// Starts the sync thread. The thread ends when the journal is closed, or when the last handle to the journal is gone.
 pub(super) fn start(store: &Arc<Store>) -> std::io::Result<JoinHandle<()>> {
     let store = Arc::downgrade(store);
     std::thread::Builder::new().name("journal-sync".into()).spawn(move || {
@@ -34,7 +34,7 @@ pub(super) fn start(store: &Arc<Store>) -> std::io::Result<JoinHandle<()>> {
     })
 }
 
-/// Waits for work, and does it. False when there will be no more.
+/// Waits for a task and executes the task. Returns false when the thread must end.
 fn step(store: &Weak<Store>, last_runs: &mut LastRuns) -> bool {
     let Some(store) = store.upgrade() else { return false };
     let Some(task) = wait_for_task(&store, last_runs) else { return true };
@@ -62,7 +62,8 @@ fn step(store: &Weak<Store>, last_runs: &mut LastRuns) -> bool {
     true
 }
 
-/// `None` now and then, so that a journal that nobody has any more is noticed.
+/// Blocks until there is a task. Returns `None` after five seconds without a task, so that the thread notices when the
+/// journal no longer exists.
 fn wait_for_task(store: &Store, last_runs: &LastRuns) -> Option<SyncTask> {
     let mut state = store.lock();
     let task = loop {
@@ -75,7 +76,8 @@ fn wait_for_task(store: &Store, last_runs: &LastRuns) -> Option<SyncTask> {
         store.metrics.journal_writable.set(i64::from(is_writable));
         let batch = if is_writable { state.log.sync_batch() } else { None };
         if is_writable {
-            // What is on the disk already is enough for those whose patience has run out only now.
+            // Events that are on the disk already satisfy waiters whose acknowledgement timeout has passed since the
+            // sync.
             let synced = batch.as_ref().map_or(u64::MAX, |_| state.log.synced_below().saturating_sub(1));
             if state.waiters.resolve_synced(synced, now) {
                 store.broker_health.mark_slow();
@@ -112,7 +114,7 @@ fn wait_for_task(store: &Store, last_runs: &LastRuns) -> Option<SyncTask> {
     task
 }
 
-/// Writes what is in memory alone, as far as the disk takes it.
+/// Writes the entries held only in memory, as far as the disk accepts them.
 fn retry_write(store: &Store) {
     let mut state = store.lock();
     state.log.write_unwritten();
@@ -136,7 +138,10 @@ fn sync(store: &Store, batch: &SyncBatch) {
         }
         Err(error) => {
             store.metrics.journal_fsync_failures.inc();
-            tracing::error!(%error, "the journal could not be synced; what it held is written again elsewhere");
+            tracing::error!(
+                %error,
+                "the journal could not be synced; its unsynced events are written again to a new segment"
+            );
             state.log.handle_failed_sync();
         }
     }

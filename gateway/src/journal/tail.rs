@@ -1,51 +1,53 @@
-//! What the relay reads: the newest events from memory while it keeps up, else from the disk.
+//! The tail of the log: the newest entries, held in memory for a relay that keeps up. A relay that falls behind reads
+//! from the disk.
 
 use std::collections::VecDeque;
 
 use super::log::AppendOutcome;
 use super::record::JournalEntry;
 
-/// How much waits for the relay in memory. If it falls further behind, it reads from the disk.
+/// The maximum size of the entries held for the relay, in bytes. A relay that falls further behind reads from the disk.
 const MAX_TAIL_BYTES: usize = 8 << 20;
 
-/// The events that the relay has not taken.
+/// The newest entries that the relay has not taken yet.
 #[derive(Debug)]
 pub(super) struct Tail {
-    /// Whether `queue` holds everything that the relay has not taken. Else all but what is in memory alone is on the disk.
+    /// True if `queue` holds every entry that the relay has not taken. If false, `queue` holds only entries that could
+    /// not be written, and the relay reads all other entries from the disk.
     is_complete: bool,
     queue: VecDeque<(JournalEntry, AppendOutcome)>,
     bytes: usize,
-    /// The relay has been woken, and has taken nothing since.
+    /// True if the relay has been woken and has taken no entries since.
     is_woken: bool,
 }
 
-/// Whether somebody waits for the broker to have an event.
+/// The urgency of publishing an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Priority {
-    /// It goes out at once, with all that lies before it.
+    /// The relay is woken at once, and publishes the entry together with all earlier entries.
     Immediate,
-    /// It goes out with the next one that does, or when the relay looks by itself, ten times a second.
+    /// The relay publishes the entry together with the next immediate entry, or at its next tick, every 100 ms.
     Deferred,
 }
 
-/// Where the relay reads from next.
+/// The result of taking entries from the tail.
 #[derive(Debug)]
 pub enum TailRead {
-    /// These, and nothing before them is left.
+    /// The next entries in order. All earlier entries have been taken.
     InOrder(Vec<JournalEntry>),
-    /// These, which are in memory alone; others before them are on the disk.
+    /// Entries that are held only in memory. Earlier entries may remain on the disk.
     OutOfOrder(Vec<JournalEntry>),
-    /// The disk.
+    /// The tail has no entries; the relay has to read from the disk.
     OnDisk,
 }
 
 impl Tail {
-    /// A tail that begins on the disk.
+    /// Returns an empty tail for a relay that starts reading from the disk.
     pub(super) fn starting_on_disk() -> Self {
         Self { is_complete: false, queue: VecDeque::new(), bytes: 0, is_woken: false }
     }
 
-    /// A new event. Returns whether the relay has to be woken for it.
+    /// Adds a new entry. Returns true if the relay has to be woken for the entry.
     pub(super) fn push(&mut self, entry: &JournalEntry, appended: AppendOutcome, priority: Priority) -> bool {
         let must_wake = priority == Priority::Immediate && !std::mem::replace(&mut self.is_woken, true);
         if !self.is_complete && appended == AppendOutcome::Written {
@@ -61,7 +63,7 @@ impl Tail {
         must_wake
     }
 
-    /// The next events for the relay, at most so many.
+    /// Takes at most `max_entries` entries.
     pub(super) fn take(&mut self, max_entries: usize) -> TailRead {
         self.is_woken = false;
         if self.queue.is_empty() && !self.is_complete {
@@ -73,22 +75,22 @@ impl Tail {
         if self.is_complete { TailRead::InOrder(entries) } else { TailRead::OutOfOrder(entries) }
     }
 
-    /// Whether the relay has all but what is in memory.
+    /// Returns true if the relay has read all entries from the disk and takes new entries from memory.
     pub(super) fn is_caught_up(&self) -> bool {
         self.is_complete
     }
 
-    /// Whether there is nothing to take.
+    /// Returns true if no entry is left to take, neither in memory nor on the disk.
     pub(super) fn is_empty(&self) -> bool {
         self.is_complete && self.queue.is_empty()
     }
 
-    /// The lowest number of an event that waits here.
+    /// Returns the lowest event number in memory.
     pub(super) fn lowest_number(&self) -> Option<u64> {
         self.queue.iter().map(|(entry, _)| entry.number).min()
     }
 
-    /// The relay has read all that is on the disk.
+    /// Notes that the relay has read all entries from the disk: the tail then holds every new entry, until the relay falls behind again.
     pub(super) fn mark_caught_up(&mut self) {
         self.is_complete = true;
     }

@@ -1,4 +1,4 @@
-//! The journal as its callers and the relay see it.
+//! Tests of the journal as its callers and the relay use the journal.
 
 pub(in crate::journal) mod disk;
 pub(in crate::journal) mod events;
@@ -33,7 +33,7 @@ fn open_on(directory: LogDirectory, settings: &JournalSettings) -> Result<Journa
     Journal::open_in(directory, settings.clone(), "g", Arc::default(), Arc::default())
 }
 
-/// A journal, and the disk that it is on.
+/// Opens a journal on a simulated disk, and returns both.
 fn on_a_faulty_disk(level: DurabilityLevel) -> (tempfile::TempDir, JournalSettings, Arc<FaultyDisk>, Journal) {
     let directory = tempfile::tempdir().unwrap();
     let settings = settings(directory.path(), level);
@@ -43,7 +43,7 @@ fn on_a_faulty_disk(level: DurabilityLevel) -> (tempfile::TempDir, JournalSettin
     (directory, settings, disk, journal)
 }
 
-/// Everything that the relay would publish.
+/// Returns every entry that the relay would publish.
 fn unreleased(journal: &Journal) -> Vec<JournalEntry> {
     let consumer = journal.consumer().unwrap();
     let mut cursor = consumer.cursor_from(consumer.checkpoint().released_below);
@@ -96,13 +96,17 @@ async fn events_do_not_wait_for_the_broker_while_the_relay_is_behind() {
         Arc::default(),
     )
     .unwrap();
-    // The relay has not read what is on the disk, so the broker's acknowledgement is far away.
+    // The relay has not read the entries on the disk, so the broker's acknowledgement will take long.
     let soon = |recorded| tokio::time::timeout(Duration::from_secs(10), recorded);
     assert_eq!(soon(journal.record(&message_completed(1, 10))).await.unwrap(), Ok(Durability::Synced));
     assert_eq!(unreleased(&journal).len(), 1);
     let recorded = journal.record(&message_completed(2, 10));
     journal.consumer().unwrap().mark_acknowledged(&[2]);
-    assert_eq!(soon(recorded).await.unwrap(), Ok(Durability::Broker), "it has caught up, and is waited for");
+    assert_eq!(
+        soon(recorded).await.unwrap(),
+        Ok(Durability::Broker),
+        "the relay has caught up, so the broker must be waited for"
+    );
 }
 
 #[tokio::test]
@@ -117,7 +121,7 @@ async fn an_acknowledgement_timeout_is_kept_while_the_sync_thread_sleeps() {
     let journal =
         Journal::open_in(LogDirectory::new(directory.path()), settings, "g", broker_health, Arc::default()).unwrap();
     assert_eq!(unreleased(&journal).len(), 0);
-    // The sync thread syncs by itself once a second, and has just begun.
+    // The sync thread syncs once a second without being asked, and has just started.
     let since = Instant::now();
     assert_eq!(journal.record_start(&chat_started(1)).await, Ok(Durability::Synced));
     assert!(since.elapsed() < Duration::from_millis(800), "{:?}", since.elapsed());
@@ -163,7 +167,7 @@ async fn a_reopened_journal_ends_the_chats_that_were_left_open_once() {
     journal.close();
     journal.wait_until_synced();
     drop(journal);
-    assert_eq!(types(&open(&settings).unwrap()).len(), 6, "they are ended once");
+    assert_eq!(types(&open(&settings).unwrap()).len(), 6, "each chat must be ended once");
 }
 
 #[tokio::test]
@@ -175,7 +179,7 @@ async fn entries_of_a_failed_sync_are_written_again_to_a_new_segment() {
     journal.close();
     journal.wait_until_synced();
     drop(journal);
-    // The first segment holds the second event too, as it seems; it is the other one that vouches for it.
+    // The first segment seems to hold the second event too. Only the copy in the second segment is certain.
     std::fs::remove_file(LogDirectory::new(directory.path()).segment_path(1)).unwrap();
     let numbers: Vec<u64> = unreleased(&open(&settings).unwrap()).iter().map(|entry| entry.number).collect();
     assert_eq!(numbers, [2]);
@@ -191,9 +195,9 @@ async fn a_broken_disk_refuses_new_chats_and_holds_ends_in_memory_until_it_is_re
     assert!(!journal.is_available());
     assert_eq!(journal.record(&chat_started(2)).refusal(), Some(JournalError::Unwritable));
     let in_memory = unreleased(&journal);
-    assert!(in_memory.iter().any(|entry| entry.number == 2), "the relay gets it from memory");
+    assert!(in_memory.iter().any(|entry| entry.number == 2), "the relay must get the end from memory");
     disk.set_broken(false);
-    // The sync thread tries again every second. What it writes then is synced, and the end is durable.
+    // The sync thread retries every second. The end that is written then is synced, and thus durable.
     assert_eq!(tokio::time::timeout(Duration::from_secs(60), end).await.unwrap(), Ok(Durability::Synced));
     assert!(journal.is_available());
     journal.record(&chat_started(3)).await.unwrap();
@@ -201,7 +205,7 @@ async fn a_broken_disk_refuses_new_chats_and_holds_ends_in_memory_until_it_is_re
     journal.wait_until_synced();
     drop(journal);
     let numbers: Vec<u64> = unreleased(&open(&settings).unwrap()).iter().map(|entry| entry.number).collect();
-    // The first was not certain to be on the disk, so it was written once more.
+    // The first event was not certain to be on the disk, so the event was written again.
     assert!(numbers.ends_with(&[2, 3, 4]), "{numbers:?}");
 }
 
@@ -227,7 +231,7 @@ async fn a_full_journal_refuses_new_chats_and_has_room_for_the_ends_of_running_c
     let consumer = journal.consumer().unwrap();
     let depth = consumer.advance_checkpoint(consumer.checkpoint());
     assert!(depth.is_writable && depth.bytes <= settings.max_bytes, "{depth:?}");
-    // The broker takes it all, and there is room again.
+    // The broker acknowledges everything, which makes room.
     let released_below = consumer.next_number();
     consumer.advance_checkpoint(Checkpoint { released_below, ..Checkpoint::default() });
     assert!(journal.is_available());
@@ -242,7 +246,7 @@ async fn a_full_disk_is_reported_as_a_full_journal() {
     while journal.record(&chat_started(number)).refusal().is_none() {
         number += 1;
     }
-    assert!(number > 2, "the room that is reserved is used");
+    assert!(number > 2, "the reserved room must be used first");
     assert_eq!(journal.record(&chat_started(number)).refusal(), Some(JournalError::Full));
     for ended in 1..number {
         assert_eq!(journal.record(&message_completed(ended, 10)).await, Ok(Durability::Journal));
@@ -258,17 +262,21 @@ async fn an_end_too_large_for_a_full_disk_is_written_when_the_disk_has_room() {
     journal.record(&chat_started(2)).await.unwrap();
     disk.set_full(true);
     let large = journal.record(&message_completed(1, 300_000));
-    assert!(!large.is_written() && large.refusal().is_none(), "it needs a segment of its own, and there is no room");
+    assert!(
+        !large.is_written() && large.refusal().is_none(),
+        "a large end needs a segment of its own, for which there is no room"
+    );
     let small = journal.record(&message_completed(2, 10)).await;
-    assert_eq!(small, Ok(Durability::Synced), "the others have theirs");
+    assert_eq!(small, Ok(Durability::Synced), "a small end must fit into the reserved room");
     disk.set_full(false);
-    // Nothing else is recorded, and nothing else fails.
-    let large = tokio::time::timeout(Duration::from_secs(60), large).await.expect("it is written by itself");
+    // No further event is recorded, and no further write fails.
+    let large =
+        tokio::time::timeout(Duration::from_secs(60), large).await.expect("the sync thread must write the large end");
     assert_eq!(large, Ok(Durability::Synced));
     journal.close();
     journal.wait_until_synced();
     drop(journal);
-    // It lies behind higher numbers. Nothing may be taken for released that was not read yet.
+    // The large end follows higher numbers in the log. An event that has not been read must not count as released.
     let journal = open(&settings).unwrap();
     let consumer = journal.consumer().unwrap();
     let mut cursor = consumer.cursor_from(1);
@@ -279,7 +287,7 @@ async fn an_end_too_large_for_a_full_disk_is_written_when_the_disk_has_room() {
         let ahead = consumer.lowest_unread_number(&cursor);
         assert!(
             unread.is_none_or(|unread| ahead.unwrap() <= unread),
-            "{numbers:?} are read, {ahead:?} is said to be next"
+            "read: {numbers:?}, reported as lowest unread: {ahead:?}"
         );
     }
     assert_eq!(numbers, [1, 2, 4, 3]);
@@ -297,7 +305,7 @@ async fn an_entry_that_was_not_taken_is_not_released_by_a_higher_checkpoint() {
     let read = consumer.read(&mut cursor, 64, 1 << 20).unwrap();
     assert_eq!(read.entries.iter().map(|entry| entry.number).collect::<Vec<_>>(), [1, 3]);
     consumer.advance_checkpoint(Checkpoint { released_below: 4, ..Checkpoint::default() });
-    assert_eq!(consumer.checkpoint().released_below, 2, "the second is in memory, and nobody has taken it");
+    assert_eq!(consumer.checkpoint().released_below, 2, "event 2 is in memory and has not been taken");
     assert_eq!(unreleased(&journal).iter().map(|entry| entry.number).min(), Some(2));
     consumer.advance_checkpoint(Checkpoint { released_below: 4, ..Checkpoint::default() });
     assert_eq!(consumer.checkpoint().released_below, 4);
@@ -308,7 +316,7 @@ fn a_segment_made_for_a_large_event_is_read_in_the_order_of_writing() {
     let directory = tempfile::tempdir().unwrap();
     let settings = settings(directory.path(), DurabilityLevel::Journal);
     let journal = open(&settings).unwrap();
-    // So many that a segment is made ahead, which is too small for the next.
+    // Enough chats for a spare segment, which is too small for the next event.
     for number in 1..=4 {
         assert_eq!(journal.record(&chat_started(number)).refusal(), None);
     }
@@ -327,7 +335,7 @@ fn a_segment_made_for_a_large_event_is_read_in_the_order_of_writing() {
         }
         done.send(numbers).unwrap();
     });
-    let numbers = read.recv_timeout(Duration::from_secs(10)).expect("reading comes to an end");
+    let numbers = read.recv_timeout(Duration::from_secs(10)).expect("the reader must reach the end of the log");
     assert_eq!(numbers, [1, 2, 3, 4, 5, 6]);
 }
 
@@ -340,7 +348,7 @@ async fn closing_writes_the_entries_held_in_memory() {
     disk.set_full(false);
     journal.close();
     journal.wait_until_synced();
-    let large = tokio::time::timeout(Duration::from_secs(60), large).await.expect("it is known what became of it");
+    let large = tokio::time::timeout(Duration::from_secs(60), large).await.expect("the end must be resolved");
     assert_eq!(large, Ok(Durability::Synced));
     drop(journal);
     let numbers: Vec<u64> = unreleased(&open(&settings).unwrap()).iter().map(|entry| entry.number).collect();
@@ -353,7 +361,7 @@ async fn a_relay_that_falls_behind_reads_every_entry_from_the_disk() {
     let settings = JournalSettings { max_bytes: 64 << 20, ..settings(directory.path(), DurabilityLevel::Journal) };
     let journal = open(&settings).unwrap();
     assert!(unreleased(&journal).is_empty());
-    // More than is kept in memory for the relay.
+    // More than the tail holds in memory for the relay.
     for number in 1..=100 {
         journal.record(&chat_started(number)).await.unwrap();
         journal.record(&message_completed(number, 150_000)).await.unwrap();
@@ -361,5 +369,5 @@ async fn a_relay_that_falls_behind_reads_every_entry_from_the_disk() {
     let numbers: Vec<u64> = unreleased(&journal).iter().map(|entry| entry.number).collect();
     assert_eq!(numbers, (1..=200).collect::<Vec<_>>());
     journal.record(&conversation_created(1)).await.unwrap();
-    assert_eq!(unreleased(&journal).len(), 1, "from memory again");
+    assert_eq!(unreleased(&journal).len(), 1, "the relay must read from memory again");
 }

@@ -1,4 +1,4 @@
-//! The chats that are on the record and have not ended: what a gateway that comes back has to end.
+//! Chats with a recorded start and no recorded end. A restarted gateway records a failure for each such chat.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use super::record::{JournalEntry, RecordKind, UnnumberedRecord};
 
-/// Who a chat is: enough to say how it ended.
+/// The properties of a chat that are needed to record the chat's end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct UnendedChat {
     chat_id: ChatId,
@@ -22,7 +22,7 @@ pub(super) struct UnendedChat {
     model: String,
 }
 
-/// The chats that are open.
+/// All unended chats by chat id.
 #[derive(Debug, Default)]
 pub(super) struct UnendedChats(HashMap<ChatId, UnendedChat>);
 
@@ -38,13 +38,13 @@ impl UnendedChat {
         }
     }
 
-    /// Which it is.
     #[cfg(test)]
     pub(super) fn id(&self) -> ChatId {
         self.chat_id
     }
 
-    /// Its end, as told by the gateway that came back.
+    /// Returns the end of a chat that an earlier process left unended: a `ChatFailed` at stage `GatewayRestarted`,
+    /// whose duration includes the downtime.
     pub(super) fn end_event(self, now: OffsetDateTime) -> Event {
         let duration_ms = u64::try_from((now - self.started_at).whole_milliseconds()).unwrap_or(0);
         Event::ChatFailed(Box::new(ChatFailed {
@@ -69,12 +69,11 @@ impl UnendedChat {
 }
 
 impl UnendedChats {
-    /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// What an event that was just recorded changes.
+    /// Adds a chat when the event is a start, and removes a chat when the event is an end.
     pub(super) fn apply(&mut self, event: &Event) {
         match event {
             Event::ChatStarted(started) => drop(self.0.insert(started.chat_id, UnendedChat::from_start(started))),
@@ -84,7 +83,7 @@ impl UnendedChats {
         }
     }
 
-    /// What a record that was read back changes. False if it cannot be understood.
+    /// Applies a record that was read from a segment. Returns false if the record cannot be decoded.
     pub(super) fn apply_record(&mut self, entry: &JournalEntry) -> bool {
         if entry.kind == RecordKind::UnendedChat {
             let chat = serde_json::from_slice::<UnendedChat>(&entry.body());
@@ -96,14 +95,14 @@ impl UnendedChats {
         event.as_ref().map(|event| self.apply(event)).is_some()
     }
 
-    /// All of them as records, for the beginning of a segment.
+    /// Returns all unended chats as encoded records, for the beginning of a segment.
     pub(super) fn records(&self, at_ms: u64) -> Vec<u8> {
         let bodies = self.0.values().filter_map(|chat| serde_json::to_vec(chat).ok());
         let unnumbered = bodies.filter_map(|body| UnnumberedRecord::from_bytes(RecordKind::UnendedChat, &body).ok());
         unnumbered.flat_map(|record| record.assign_number(0, at_ms).record().to_vec()).collect()
     }
 
-    /// All of them, the oldest first.
+    /// Returns all unended chats, the oldest first.
     pub(super) fn all(&self) -> Vec<UnendedChat> {
         let mut chats: Vec<UnendedChat> = self.0.values().cloned().collect();
         chats.sort_by_key(|chat| chat.chat_id);

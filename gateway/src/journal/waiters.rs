@@ -1,4 +1,4 @@
-//! Who waits for an event to be durable, and what it takes. Pure: time is passed in.
+//! The callers that wait for an event to become durable. Pure: time is passed in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -7,13 +7,15 @@ use tokio::sync::oneshot;
 
 use super::durability::{Durability, DurabilityLevel};
 
-/// How long anyone waits. After that what is there has to do: a client does not wait for a disk that hangs.
+/// The maximum time for which a caller waits. Afterwards the durability reached so far must suffice: a client does not
+/// wait for a disk that hangs.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(10);
 
-/// How long a start waits at least for a sync that is not its own: nobody waits for it yet.
+/// The minimum time for which a chat's start waits before asking for a sync of its own. No client waits for the start
+/// yet.
 const MIN_START_WAIT: Duration = Duration::from_millis(250);
 
-/// Those who wait, by the number of their event.
+/// The waiting callers by event number.
 #[derive(Debug, Default)]
 pub(super) struct Waiters(BTreeMap<u64, Waiter>);
 
@@ -24,21 +26,23 @@ struct Waiter {
     condition: WaitCondition,
 }
 
-/// What an event is waiting for.
+/// The condition under which a caller stops waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WaitCondition {
-    /// To be on the disk.
+    /// The event is synced to the disk.
     Sync,
-    /// To be acknowledged by the broker, or, from then on, to be on the disk.
+    /// The broker acknowledges the event or, from the given time on, the event is on the disk.
     AcknowledgementOrSyncAt(Instant),
-    /// To be acknowledged, or to be on the disk, whoever had it synced; from then on it asks for that itself.
+    /// The broker acknowledges the event, or any sync covers the event. From the given time on, the event asks for a
+    /// sync itself.
     AcknowledgementOrAnySync(Instant),
-    /// To be acknowledged: the log cannot be written.
+    /// The broker acknowledges the event. No sync can help, because the log cannot be written.
     Acknowledgement,
 }
 
 impl WaitCondition {
-    /// What an event needs that is in the log. `acknowledgement_timeout` is how long the broker is waited for.
+    /// Returns the condition for an event in the log, or `None` if the log suffices. `acknowledgement_timeout` is the
+    /// time to wait for the broker before a sync suffices.
     pub(super) fn for_level(level: DurabilityLevel, now: Instant, acknowledgement_timeout: Duration) -> Option<Self> {
         match level {
             DurabilityLevel::Journal => None,
@@ -47,8 +51,8 @@ impl WaitCondition {
         }
     }
 
-    /// What the start of a chat needs that is in the log, before its end may be seen. The sync that an end waits for has
-    /// the start in it; only where the end was acknowledged, the start has to be, too.
+    /// Returns the condition that the start of a chat must meet before the chat's end may be seen, or `None` if the
+    /// end's condition covers the start. A sync of the end includes the start; an acknowledgement of the end does not.
     pub(super) fn for_start(level: DurabilityLevel, now: Instant, acknowledgement_timeout: Duration) -> Option<Self> {
         match level {
             DurabilityLevel::Journal | DurabilityLevel::Synced => None,
@@ -58,7 +62,7 @@ impl WaitCondition {
         }
     }
 
-    /// When it becomes worth syncing for, if it is asked for now.
+    /// Returns the time from which the event needs a sync. `since` is the time of recording.
     pub(super) fn sync_at(self, since: Instant) -> Option<Instant> {
         match self {
             Self::Sync => Some(since),
@@ -67,28 +71,29 @@ impl WaitCondition {
         }
     }
 
-    /// Whether a sync that ends now is enough for it.
+    /// Returns true if a sync that ends at `now` meets the condition.
     fn is_met_by_sync(self, since: Instant, now: Instant) -> bool {
         matches!(self, Self::AcknowledgementOrAnySync(_)) || self.sync_at(since).is_some_and(|at| at <= now)
     }
 }
 
 impl Waiters {
-    /// Somebody waits for this event.
+    /// Adds a waiter for an event. The receiver resolves when the condition is met.
     pub(super) fn add(&mut self, number: u64, condition: WaitCondition, now: Instant) -> oneshot::Receiver<Durability> {
         let (sender, receiver) = oneshot::channel();
         self.0.insert(number, Waiter { sender, since: now, condition });
         receiver
     }
 
-    /// The broker has this event.
+    /// Resolves the waiter of an acknowledged event, unless the waiter demands a sync.
     pub(super) fn resolve_acknowledged(&mut self, number: u64) {
         if self.0.get(&number).is_some_and(|waiter| waiter.condition != WaitCondition::Sync) {
             self.resolve(number, Durability::Broker);
         }
     }
 
-    /// What is in the log up to this number is on the disk. Returns whether the broker took too long for any of it.
+    /// Resolves waiters of events up to `up_to`, which are on the disk. Returns true if the broker took too long for
+    /// one of the events.
     pub(super) fn resolve_synced(&mut self, up_to: u64, now: Instant) -> bool {
         let is_due = |waiter: &Waiter| waiter.condition.is_met_by_sync(waiter.since, now);
         let due: Vec<u64> =
@@ -104,19 +109,20 @@ impl Waiters {
         was_late
     }
 
-    /// What was in memory alone is in the log, but for these.
+    /// Turns waiters of newly written events into waiters for a sync. `unwritten` lists the events that are still held
+    /// only in memory.
     pub(super) fn mark_written(&mut self, unwritten: &BTreeSet<u64>) {
         let written = self.0.iter_mut().filter(|(number, _)| !unwritten.contains(number));
         let in_memory = written.filter(|(_, waiter)| waiter.condition == WaitCondition::Acknowledgement);
         in_memory.for_each(|(_, waiter)| waiter.condition = WaitCondition::Sync);
     }
 
-    /// When the next event becomes worth syncing for.
+    /// Returns the earliest time at which an event needs a sync.
     pub(super) fn sync_at(&self) -> Option<Instant> {
         self.0.values().filter_map(|waiter| waiter.condition.sync_at(waiter.since)).min()
     }
 
-    /// Lets those go that have waited too long. Returns how many.
+    /// Resolves all waiters that have waited for [`MAX_WAIT`], and returns their number.
     pub(super) fn resolve_late(&mut self, now: Instant) -> u64 {
         let is_late = |waiter: &Waiter| now.duration_since(waiter.since) >= MAX_WAIT;
         let late: Vec<u64> = self.0.iter().filter(|(_, waiter)| is_late(waiter)).map(|(number, _)| *number).collect();
@@ -129,7 +135,7 @@ impl Waiters {
 
     fn resolve(&mut self, number: u64, durability: Durability) {
         if let Some(waiter) = self.0.remove(&number) {
-            // Nobody may be waiting any longer. It is recorded all the same.
+            // The receiver may be gone. The event is recorded nevertheless.
             let _ = waiter.sender.send(durability);
         }
     }
@@ -163,16 +169,16 @@ mod tests {
         let mut unwritten = waiters.add(4, WaitCondition::Acknowledgement, now);
 
         waiters.resolve_acknowledged(1);
-        assert!(synced.try_recv().is_err(), "an acknowledgement is no sync");
+        assert!(synced.try_recv().is_err(), "an acknowledgement must not count as a sync");
         waiters.resolve_acknowledged(2);
         assert_eq!(replicated.try_recv(), Ok(Durability::Broker));
         assert!(!waiters.resolve_synced(4, now));
         assert_eq!(synced.try_recv(), Ok(Durability::Synced));
-        assert!(unacknowledged.try_recv().is_err(), "the broker has time yet");
+        assert!(unacknowledged.try_recv().is_err(), "the acknowledgement timeout has not passed");
         assert_eq!(waiters.sync_at(), Some(now + acknowledgement_timeout));
         assert!(waiters.resolve_synced(4, now + acknowledgement_timeout));
         assert_eq!(unacknowledged.try_recv(), Ok(Durability::Synced));
-        assert!(unwritten.try_recv().is_err(), "it is not in the log");
+        assert!(unwritten.try_recv().is_err(), "a sync covers no event that is not in the log");
         assert_eq!(waiters.resolve_late(now + MAX_WAIT), 1);
         assert_eq!(unwritten.try_recv(), Ok(Durability::Memory));
     }
@@ -186,10 +192,10 @@ mod tests {
         assert_eq!((condition(DurabilityLevel::Journal), condition(DurabilityLevel::Synced)), (None, None));
         let condition = condition(DurabilityLevel::Replicated).unwrap();
         let (mut first, mut second) = (waiters.add(1, condition, now), waiters.add(2, condition, now));
-        assert_eq!(waiters.sync_at(), Some(now + MIN_START_WAIT), "it is in no hurry");
+        assert_eq!(waiters.sync_at(), Some(now + MIN_START_WAIT), "a start asks for a sync late");
         waiters.resolve_acknowledged(1);
         assert_eq!(first.try_recv(), Ok(Durability::Broker));
-        assert!(!waiters.resolve_synced(2, now), "nobody was too slow");
+        assert!(!waiters.resolve_synced(2, now), "the broker was not late");
         assert_eq!(second.try_recv(), Ok(Durability::Synced));
     }
 }

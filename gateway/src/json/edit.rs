@@ -1,4 +1,4 @@
-//! Changing one member of a JSON object, and not one byte of the rest.
+//! Sets one member of a JSON object and leaves every other byte unchanged.
 //!
 //! Pure.
 
@@ -10,8 +10,9 @@ use serde_json::value::RawValue;
 
 use crate::json::lenient::BorrowedText;
 
-/// The object with this value for the member. Of several of the same name the last one counts, and is the one that changes;
-/// a member that is not there comes first. What is no object stays as it is.
+/// Returns the object with the member set to a value. If the member is repeated, the last occurrence is replaced,
+/// because parsers use the last one. A missing member is inserted first. A body that is not a JSON object is returned
+/// unchanged.
 pub fn with_member(body: &Bytes, name: &str, value: &serde_json::Value) -> Bytes {
     let Ok(found) = FoundMember::find(body, name) else { return body.clone() };
     let text = value.to_string();
@@ -29,12 +30,12 @@ pub fn with_member(body: &Bytes, name: &str, value: &serde_json::Value) -> Bytes
     [before, between.as_bytes(), after].concat().into()
 }
 
-/// Whether the object has a member of this name that is not null.
+/// True if the object has a member of this name that is not null.
 pub fn has_member(body: &[u8], name: &str) -> bool {
     FoundMember::find(body, name).is_ok_and(|found| found.value.is_some_and(|value| value.get() != "null"))
 }
 
-/// What there is of a member.
+/// The search result for a member of an object.
 struct FoundMember<'a> {
     value: Option<&'a RawValue>,
     is_empty: bool,

@@ -1,5 +1,6 @@
-//! JSON values that are read as far as they make sense: a provider that sends a number where text belongs must not cost
-//! us the rest of the chunk. One pass, no intermediate tree.
+//! Lenient JSON types: a value of an unexpected type reads as absent instead of failing the whole document. A provider
+//! that sends a number in place of a text therefore costs only that text, not the rest of the chunk. One pass, without
+//! an intermediate tree.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,27 +10,27 @@ use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeser
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// Text, or nothing where there is something else.
+/// A string; `None` for any other type.
 #[derive(Debug, Default)]
 pub struct Text<'a>(pub Option<Cow<'a, str>>);
 
-/// A whole number that is not negative, or nothing where there is something else. `7.0` is 7.
+/// A non-negative whole number; `None` for any other value. `7.0` reads as 7.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count(pub Option<u64>);
 
-/// An object, or nothing where there is something else.
+/// An object; `None` for any other type.
 #[derive(Debug)]
 pub struct Object<T>(pub Option<T>);
 
-/// A list; nothing where there is something else.
+/// A list; empty for any other type.
 #[derive(Debug)]
 pub struct List<T>(pub Vec<T>);
 
-/// A string, borrowed where it has no escapes.
+/// A string, borrowed from the input if the string has no escapes.
 #[derive(Debug, Deserialize)]
 pub struct BorrowedText<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
-/// The members of an object, in order, their values as sent.
+/// The members of an object in their order, with values as sent.
 #[derive(Debug, Default)]
 pub struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
 
@@ -46,19 +47,19 @@ impl<T> Default for List<T> {
 }
 
 impl Text<'_> {
-    /// The text, if there is any and it is not empty.
+    /// The text, or `None` if the text is absent or empty.
     pub fn non_empty(&self) -> Option<&str> {
         self.0.as_deref().filter(|text| !text.is_empty())
     }
 }
 
 impl<'a> Members<'a> {
-    /// The value of a member; of several with the same name, the last, as most parsers have it.
+    /// The value of a member. If the name is repeated, the last value, like most parsers.
     pub fn get(&self, name: &str) -> Option<&'a RawValue> {
         self.0.iter().rev().find(|(member_name, _)| member_name == name).map(|(_, value)| *value)
     }
 
-    /// An object of these members.
+    /// Writes an object with these members: pairs of a name and a JSON value.
     pub fn to_json<'m>(members: impl Iterator<Item = (&'m str, &'m str)>) -> String {
         let mut json = String::with_capacity(512);
         json.push('{');
@@ -103,7 +104,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
-/// What every visitor here does with values that it has no use for.
+/// Visitor methods that read values of unexpected types as the default. Shared by all visitors in this module.
 macro_rules! ignore {
     ($($method:ident($type:ty))*) => {
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -220,7 +221,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
     }
 }
 
-/// The value as it was sent, without white space between its tokens.
+/// The value as sent, without white space between tokens.
 pub fn compact(raw: &RawValue) -> String {
     let mut compact = String::with_capacity(raw.get().len());
     let mut rest = raw.get();
@@ -235,20 +236,21 @@ pub fn compact(raw: &RawValue) -> String {
     compact
 }
 
-/// How long the string is that begins with the quotation mark here, both marks included.
+/// The length in bytes of the JSON string at the start of `quoted`, including both quotation marks. `None` if the
+/// string is not terminated.
 pub fn quoted_string_length(quoted: &[u8]) -> Option<usize> {
     let mut at = 1;
     loop {
         at += memchr::memchr2(b'"', b'\\', quoted.get(at..)?)?;
         match quoted[at] {
             b'"' => return Some(at + 1),
-            // What it escapes is judged by who reads the string.
+            // The escape is skipped unchecked: the parser of the string validates escapes.
             _ => at += 2,
         }
     }
 }
 
-/// Text, whatever the value: a string as it is, anything else as its JSON; nothing for `null` and empty text.
+/// Deserializes any value as text: a string as is, other values as JSON. `None` for `null` and for the empty string.
 pub fn text_or_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(match serde_json::Value::deserialize(deserializer)? {
         serde_json::Value::Null => None,

@@ -1,4 +1,5 @@
-//! JSON that cannot be read as it is: text that is no text is replaced, and of members that come twice the last one stands.
+//! Repairs JSON that cannot be parsed as received: invalid text is replaced, and of repeated members the last one is
+//! kept.
 
 use std::collections::HashMap;
 
@@ -7,22 +8,25 @@ use serde_json::value::RawValue;
 
 use crate::json::lenient::Members;
 
-/// How deep objects are looked into for members that come twice. Nothing that is read lies deeper.
+/// The maximum nesting depth at which repeated members are looked for. No type in the gateway reads deeper values.
 const MAX_DEPTH: u32 = 16;
 
-/// A value of a known shape if it has that shape, else nothing.
+/// Parses a value into a type, if necessary after removing repeated members. `None` if the value does not have that
+/// shape.
 pub fn parse<T: DeserializeOwned>(json: &str) -> Option<T> {
     serde_json::from_str(json).ok().or_else(|| serde_json::from_str(&dedup_members(json.as_bytes())?).ok())
 }
 
-/// JSON that could not be read, such that it can be, and the note that says what was amiss.
+/// Repairs JSON that failed to parse. Returns the repaired JSON and the note that names the defect; `None` if no repair
+/// applies.
 pub fn repair(json: &[u8]) -> Option<(String, &'static str)> {
     let deduplicated = dedup_members(json).map(|json| (json, "repeated_member"));
     deduplicated.or_else(|| replace_invalid_text(json).map(|json| (json, "text_mended")))
 }
 
-/// JSON with what is no text in it replaced by U+FFFD: bytes that are no UTF-8, and halves of surrogate pairs, which some
-/// send in two chunks. `None` if there is nothing of the kind, or no JSON all the same.
+/// Replaces invalid text in JSON with U+FFFD: bytes that are not UTF-8, and unpaired surrogate escapes, which some
+/// providers produce by splitting a pair across two chunks. `None` if there was nothing to replace, or if the result is
+/// not JSON.
 pub fn replace_invalid_text(json: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(json);
     let mut replaced = String::with_capacity(text.len());
@@ -46,15 +50,15 @@ pub fn replace_invalid_text(json: &[u8]) -> Option<String> {
     (replaced.as_bytes() != json && serde_json::from_str::<IgnoredAny>(&replaced).is_ok()).then_some(replaced)
 }
 
-/// JSON in which no object has a member twice: of several of the same name the last one stands, as most parsers have it.
-/// `None` if there is none such, or no JSON.
+/// Removes repeated members from every object in the JSON. The last of several members with the same name is kept, like
+/// most parsers do. `None` if no member is repeated, or if the input is not JSON.
 pub fn dedup_members(json: &[u8]) -> Option<String> {
     let raw: &RawValue = serde_json::from_slice(json).ok()?;
     let mut written = String::with_capacity(json.len());
     write_deduplicated(raw, MAX_DEPTH, &mut written).then_some(written)
 }
 
-/// Writes a value without what is repeated in it; whether anything was.
+/// Writes a value without repeated members. Returns true if a repeated member was removed.
 fn write_deduplicated(raw: &RawValue, depth: u32, written: &mut String) -> bool {
     let mut is_repeated = false;
     match raw.get().as_bytes()[0] {
@@ -91,7 +95,7 @@ fn write_deduplicated(raw: &RawValue, depth: u32, written: &mut String) -> bool 
     is_repeated
 }
 
-/// The code unit of an escape such as `\ud83d` that this text begins with.
+/// The code unit of the escape at the start of the text, such as `\ud83d`.
 fn surrogate_code_unit(escape: &str) -> Option<u16> {
     let digits = escape.strip_prefix("\\u")?.get(..4)?;
     u16::from_str_radix(digits, 16).ok()

@@ -1,4 +1,4 @@
-//! Events without an acknowledgement: why each was published, and when it is published again.
+//! Events in flight: published, and not yet acknowledged.
 
 use std::time::Duration;
 
@@ -7,35 +7,36 @@ use tokio::time::Instant;
 
 use crate::journal::JournalEntry;
 
-/// An event that is published and not acknowledged.
+/// A published event without an acknowledgement.
 pub(super) struct InFlightEvent {
     pub(super) entry: JournalEntry,
     pub(super) first_published_at: Instant,
-    /// When to publish it again, if nothing has been heard by then.
+    /// The time at which the event is published again, unless acknowledged by then.
     pub(super) resend_at: Instant,
     pub(super) resends: u32,
     pub(super) reason: PublishReason,
 }
 
-/// Why an event is published.
+/// The reason for publishing an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PublishReason {
-    /// The broker has not had it.
+    /// The broker has never acknowledged the event.
     New,
-    /// It was released, and the broker has lost it.
+    /// The event was acknowledged and released, and the broker has lost the event since.
     Lost,
 }
 
-/// Which events to publish again.
+/// The events to publish again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ResendScope {
-    /// The connection is new: whatever was on the old one may be lost.
+    /// All events in flight, because the connection is new: events on the old connection may be lost.
     Everything,
-    /// No acknowledgement in time.
+    /// The events without an acknowledgement in time.
     Overdue,
 }
 
-/// How long to wait after so many tries: 250 ms, doubling, up to 8 s, and up to a quarter more so that gateways spread out.
+/// Returns the delay before the next resend: 250 ms, doubled with each resend up to 8 s, plus a random quarter at most
+/// so that gateways spread out.
 pub(super) fn backoff(resends: u32) -> Duration {
     let base = Duration::from_millis(250) * 2_u32.pow(resends.min(5));
     base + base.mul_f64(rand::rng().random_range(0.0..0.25))

@@ -1,5 +1,5 @@
-//! Bodies that are too large for a message of the broker: put into their bucket, before the event that refers to them is
-//! published. See [`shared::large_body`].
+//! Event bodies that are too large for a message of the broker. Such a body is uploaded to an object store bucket
+//! before the event, which refers to the body, is published. See [`shared::large_body`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,26 +13,26 @@ use shared::large_body::{BUCKET, BodyReference, MAX_INLINE_BYTES};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// How long one chunk may take to be acknowledged.
+/// The time limit for the acknowledgement of one chunk.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long all of it may take.
+/// The time limit for the upload of a whole body.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Room for an event's headers in a message.
+/// The room in a message for an event's headers, in bytes.
 const HEADER_RESERVE_BYTES: usize = 16 << 10;
 
-/// Why a body could not be put there; it may be later.
+/// A body could not be uploaded. A later attempt may succeed.
 #[derive(Debug, thiserror::Error)]
-#[error("the body could not be put into bucket {BUCKET}: {0}")]
+#[error("cannot upload the body to bucket {BUCKET}: {0}")]
 pub(super) struct UploadError(String);
 
-/// Whether a payload of this size has to go there, on this broker.
+/// Returns true if a payload of the given size must be uploaded, given the broker's `max_payload`.
 pub(super) fn is_large(client: &Client, payload: usize) -> bool {
     payload > MAX_INLINE_BYTES.min(client.max_payload().saturating_sub(HEADER_RESERVE_BYTES))
 }
 
-/// Bodies on their way there, by the number of their event, and those that have arrived.
+/// Uploads in progress, and references to the uploaded bodies, by event number.
 #[derive(Debug, Default)]
 pub(super) struct BodyUploads {
     tasks: JoinSet<(u64, Result<BodyReference, UploadError>)>,
@@ -41,12 +41,13 @@ pub(super) struct BodyUploads {
 }
 
 impl BodyUploads {
-    /// Where an event's body is, once it is there.
+    /// Returns the reference to an event's body, or `None` until the body has been uploaded.
     pub(super) fn reference(&self, number: u64) -> Option<&BodyReference> {
         self.uploaded.get(&number)
     }
 
-    /// Sends a body there, unless it is on its way. As many as there are events in flight, which are bounded in bytes.
+    /// Starts an upload, unless an upload for the event is in progress. The number of uploads is bounded by the events
+    /// in flight, whose total size is bounded.
     pub(super) fn start(&mut self, client: &Client, number: u64, event_id: String, body: Bytes) {
         if self.in_progress.insert(number) {
             let client = client.clone();
@@ -54,10 +55,10 @@ impl BodyUploads {
         }
     }
 
-    /// The next event whose body has arrived, or has not. None if none is on its way.
+    /// Waits for the end of the next upload, successful or not. Returns `None` if no upload is in progress.
     pub(super) async fn next_finished(&mut self) -> Option<(u64, Result<(), UploadError>)> {
         loop {
-            // A task that panicked is like one that never began: its event is due again in time.
+            // A panicked task counts as never started: the event becomes overdue, and the upload starts again.
             let Ok((number, uploaded)) = self.tasks.join_next().await? else {
                 self.in_progress.clear();
                 continue;
@@ -68,25 +69,26 @@ impl BodyUploads {
         }
     }
 
-    /// The event is done.
+    /// Forgets the body's reference, after the event was acknowledged or dropped.
     pub(super) fn forget(&mut self, number: u64) {
         self.uploaded.remove(&number);
     }
 }
 
-/// Puts a body there, under the event's id, and returns when the broker has all of it. Where it is already, nothing happens.
+/// Uploads a body under the event's id, and returns when the broker has acknowledged every chunk. Does nothing if the
+/// bucket holds the body already.
 async fn upload(client: &Client, event_id: &str, body: &[u8]) -> Result<BodyReference, UploadError> {
     let reference = BodyReference::new(event_id, body);
     let context = ContextBuilder::new().timeout(CHUNK_TIMEOUT).build(client.clone());
     let uploaded = timeout(UPLOAD_TIMEOUT, put_object(&context, &reference, body)).await;
-    uploaded.unwrap_or_else(|_| Err(UploadError(format!("no end after {UPLOAD_TIMEOUT:?}"))))?;
+    uploaded.unwrap_or_else(|_| Err(UploadError(format!("not finished after {UPLOAD_TIMEOUT:?}"))))?;
     Ok(reference)
 }
 
 async fn put_object(context: &Context, reference: &BodyReference, mut body: &[u8]) -> Result<(), UploadError> {
     let bucket = context.get_object_store(BUCKET).await.map_err(|error| UploadError(error.to_string()))?;
     let there = bucket.info(&reference.object).await;
-    // Its name is the event's id, so it can only be this body; unless it was deleted, or is not whole.
+    // The object's name is the event's id, so an existing object is the same body, unless deleted or incomplete.
     if there.is_ok_and(|there| !there.deleted && there.size == reference.size) {
         return Ok(());
     }

@@ -1,8 +1,8 @@
-//! Whether the broker still has what it acknowledged.
+//! The check that the broker still has the events that it acknowledged.
 //!
-//! A broker acknowledges before its disk has synced. After a power cut it may be back with less than it had, and its sequence
-//! numbers begin where they did before. So it is asked for the newest event that it acknowledged to us, by sequence, and
-//! whether that is the one.
+//! A broker acknowledges an event before syncing its disk. After a power cut, the broker may have lost acknowledged
+//! events, and gives their sequence numbers to new events. Therefore the relay asks for the newest acknowledged event
+//! by sequence number, and compares the event's id.
 
 use async_nats::jetstream;
 use async_nats::jetstream::stream::RawMessageErrorKind;
@@ -10,26 +10,28 @@ use tokio::task::JoinHandle;
 
 use crate::journal::{AcknowledgedEvent, Cursor};
 
-/// What the broker is found to be.
+/// The state of the broker's stream, as found by a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StreamCheck {
-    /// It has what it had. When its stream was made, in nanoseconds since 1970.
+    /// The stream holds the acknowledged events. `stream_created` is the time of the stream's creation, in nanoseconds
+    /// since 1970.
     Intact { stream_created: i64 },
-    /// It has not.
+    /// The stream was created anew, or lacks the newest acknowledged event.
     EventsLost { stream_created: i64 },
 }
 
-/// A broker that went back, and what it is told again.
+/// The republication of released events to a broker that has lost acknowledged events.
 pub(super) struct Republication {
-    /// Where released events are read; none when all have been.
+    /// The read position in the log; `None` when all released events have been read.
     pub(super) cursor: Option<Cursor>,
-    /// When its stream was made.
+    /// The time of the stream's creation, in nanoseconds since 1970.
     pub(super) stream_created: i64,
-    /// The last event that it has acknowledged since.
+    /// The newest event acknowledged since the republication began.
     pub(super) last_acknowledged: Option<AcknowledgedEvent>,
 }
 
-/// What the broker was found to be, when it is known.
+/// Waits for the result of a check. The outer `None` means that no check is in progress, the inner `None` that the
+/// broker gave no answer.
 pub(super) async fn stream_check_result(
     check: &mut Option<JoinHandle<Option<StreamCheck>>>,
 ) -> Option<Option<StreamCheck>> {
@@ -38,7 +40,7 @@ pub(super) async fn stream_check_result(
     Some(result.ok().flatten())
 }
 
-/// Looks. `None` if the broker does not say.
+/// Compares the stream with the newest acknowledged event. Returns `None` if the broker gives no answer.
 pub(super) async fn check_stream(
     client: &async_nats::Client,
     last_acknowledged: Option<AcknowledgedEvent>,
@@ -58,7 +60,7 @@ pub(super) async fn check_stream(
         return events_lost;
     }
     if info.state.first_sequence > last_acknowledged.sequence {
-        // It has grown too old, and so has everything before it.
+        // The event has expired from the stream, together with all earlier events.
         return intact;
     }
     match stream.get_raw_message(last_acknowledged.sequence).await {

@@ -1,4 +1,4 @@
-//! One event to the broker, and the broker's answer.
+//! Publishes one event to the broker, and parses the broker's answer.
 
 use async_nats::client::PublishErrorKind;
 use async_nats::{Client, HeaderMap, HeaderName, Message, StatusCode, Subject};
@@ -10,26 +10,27 @@ use shared::large_body::BodyReference;
 use super::large_bodies::is_large;
 use crate::journal::JournalEntry;
 
-/// What became of an attempt to publish.
+/// The outcome of an attempt to publish an event.
 #[derive(Debug)]
 pub(super) enum PublishOutcome {
-    /// It is on its way.
+    /// The event has been handed to the connection.
     Sent,
-    /// It is not; it may be later.
+    /// The event was not sent, for the given reason. A later attempt may succeed.
     RetryLater(String),
-    /// The broker takes no event of this size.
+    /// The event exceeds the broker's maximum message size.
     TooLarge,
-    /// Its body has to go into its bucket first: the event's id, and the body.
+    /// The body has to be uploaded first. Holds the event's id and the body.
     NeedsBucket(String, Bytes),
-    /// There is no event in the record.
+    /// The journal record holds no event.
     NotAnEvent,
 }
 
-/// How many kinds of events are remembered: there are a few types, and one source but for journals that were taken over.
+/// The maximum number of cached templates. Events have a few types and one source, except for events in a journal taken
+/// over from another instance.
 const MAX_TEMPLATES: usize = 32;
 
-/// The headers of events of one type and source: a new event's are a copy, with its own put in. Making all of them anew
-/// costs twice as much.
+/// Cached headers, one template for each event type and source. The headers of a new event are a copy of a template
+/// with the event's own values inserted; building all headers anew costs twice as much.
 #[derive(Debug, Default)]
 pub(super) struct HeaderTemplates(Vec<HeaderTemplate>);
 
@@ -41,7 +42,7 @@ struct HeaderTemplate {
 }
 
 impl HeaderTemplates {
-    /// The headers of this event.
+    /// Returns the headers of an event, and caches a template if there is none.
     fn headers(&mut self, envelope: &Envelope<'_>) -> HeaderMap {
         let is_same =
             |known: &&HeaderTemplate| known.type_name == envelope.type_name && known.source == envelope.source;
@@ -56,7 +57,7 @@ impl HeaderTemplates {
             self.0.clear();
         }
         let mut common = headers.clone();
-        // Places for those to come, with nothing in them that would be copied in vain.
+        // Empty values reserve the places of the event's own headers, and cost little to copy.
         insert_headers(&mut common, envelope.own_headers().map(|(name, _)| (name, String::new())));
         let (type_name, source) = (envelope.type_name.to_owned(), envelope.source.to_owned());
         self.0.push(HeaderTemplate { type_name, source, headers: common });
@@ -68,7 +69,8 @@ fn insert_headers(headers: &mut HeaderMap, pairs: impl IntoIterator<Item = (&'st
     pairs.into_iter().for_each(|(name, value)| headers.insert(HeaderName::from_static(name), value));
 }
 
-/// Publishes an event, to be answered at `reply`.
+/// Publishes an event, with `reply` as the subject for the acknowledgement. `body` refers to an uploaded body, which
+/// replaces the payload.
 pub(super) async fn publish(
     client: &Client,
     templates: &mut HeaderTemplates,
@@ -94,17 +96,17 @@ pub(super) async fn publish(
     }
 }
 
-/// The broker's answer.
+/// The broker's answer to a published event.
 #[derive(Debug)]
 pub(super) enum PublishAck {
-    /// It has the event.
+    /// The stream has stored the event.
     Acknowledged {
-        /// Where in the stream.
+        /// The event's sequence number in the stream.
         sequence: u64,
-        /// It had it before.
+        /// True if the stream had stored the event before.
         is_duplicate: bool,
     },
-    /// It has not.
+    /// The event was not stored, for the given reason.
     Refused(String),
 }
 
@@ -127,21 +129,21 @@ struct AckError {
     description: String,
 }
 
-/// Reads an answer. Only one from the right stream releases an event.
+/// Parses the broker's answer. Only an acknowledgement from the expected stream releases an event.
 pub(super) fn parse_ack(message: &Message) -> PublishAck {
     match (message.status, serde_json::from_slice::<AckMessage>(&message.payload)) {
-        // A repeated event is acknowledged too: the broker has it.
+        // A repeated event is acknowledged as well, because the stream has stored the event.
         (None, Ok(ack)) if ack.error.is_none() && ack.stream == shared::stream::NAME => {
             PublishAck::Acknowledged { sequence: ack.seq, is_duplicate: ack.duplicate }
         }
-        (Some(StatusCode::NO_RESPONDERS), _) => PublishAck::Refused("no stream takes it".to_owned()),
+        (Some(StatusCode::NO_RESPONDERS), _) => PublishAck::Refused("no stream accepts the event's subject".to_owned()),
         (_, Ok(AckMessage { error: Some(error), .. })) => {
             PublishAck::Refused(format!("{} ({})", error.description, error.err_code))
         }
         (_, Ok(ack)) => {
-            PublishAck::Refused(format!("it went to stream {:?}, expected {}", ack.stream, shared::stream::NAME))
+            PublishAck::Refused(format!("stored in stream {:?}, expected {}", ack.stream, shared::stream::NAME))
         }
-        (_, Err(_)) => PublishAck::Refused("the answer makes no sense".to_owned()),
+        (_, Err(_)) => PublishAck::Refused("the broker's answer cannot be parsed".to_owned()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Publishing again what the broker had acknowledged and has lost.
+//! Republication: publishes events again that the broker had acknowledged and has lost.
 
 use tokio::time::Instant;
 
@@ -7,7 +7,7 @@ use super::loss_check::{self, Republication, StreamCheck};
 use super::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Relay};
 
 impl Relay {
-    /// Publishes some of the events again that the broker had and has lost.
+    /// Publishes the next batch of lost events.
     pub(super) async fn republish(&mut self) {
         let Some(mut cursor) = self.republication.as_mut().and_then(|republication| republication.cursor.take()) else {
             return;
@@ -18,7 +18,8 @@ impl Relay {
             (cursor, batch)
         };
         let Ok((cursor, batch)) = tokio::task::spawn_blocking(read).await else {
-            // Not all has been read, so nothing is over: the next look finds what this one did, and begins again.
+            // The log has not been read to the end, so republication is not finished. The next check finds the same
+            // loss and starts again.
             self.republication = None;
             return;
         };
@@ -39,7 +40,7 @@ impl Relay {
         }
     }
 
-    /// Ends publishing again, when all of it has been read and acknowledged.
+    /// Ends the republication when all released events have been read and all lost events acknowledged.
     pub(super) fn end_republication(&mut self) {
         let is_under_way = |republication: &Republication| {
             republication.cursor.is_some() || self.in_flight.values().any(|event| event.reason == PublishReason::Lost)
@@ -48,11 +49,11 @@ impl Relay {
             self.checkpoint.stream_created = Some(republication.stream_created);
             self.checkpoint.last_acknowledged = republication.last_acknowledged;
             self.consumer.finish_republication();
-            tracing::warn!("what the broker had lost has been published again");
+            tracing::warn!("the events that the broker had lost have been published again");
         }
     }
 
-    /// Asks the broker whether it still has what it had.
+    /// Starts a check for lost events, unless a check is in progress or the broker is disconnected.
     pub(super) fn start_stream_check(&mut self) {
         if self.pending_stream_check.is_none() && self.broker_health.is_connected() {
             self.stream_checked_at = Instant::now();
@@ -74,7 +75,7 @@ impl Relay {
             }
             Some(StreamCheck::EventsLost { stream_created }) => {
                 tracing::error!(
-                    "the broker has lost events that it had acknowledged; what is kept of them is published again"
+                    "the broker has lost acknowledged events; those that the journal still keeps are published again"
                 );
                 let cursor = self.consumer.start_republication();
                 self.republication = Some(Republication { cursor, stream_created, last_acknowledged: None });

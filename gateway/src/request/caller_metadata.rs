@@ -1,6 +1,7 @@
-//! What the caller says about a chat for whoever reads the record: `user` and `metadata` of the body, and tags.
+//! The caller's labels for a chat: `user` and `metadata` from the body, and tags from a header. Readers of the record
+//! filter and group chats by these labels.
 //!
-//! Pure. All of it reaches the upstream too, but for the tags.
+//! Pure. `user` and `metadata` also reach the upstream as sent; tags do not.
 
 use http::HeaderMap;
 use serde::Deserialize;
@@ -9,7 +10,7 @@ use shared::event::CallerMetadata;
 
 use crate::request::invalid_request::InvalidRequest;
 
-/// Where tags stand: separated by commas.
+/// The header with the tags of a chat, separated by commas. May be repeated.
 pub const TAGS_HEADER: &str = "x-stenograph-tags";
 
 const MAX_TAGS: usize = 16;
@@ -17,8 +18,9 @@ const MAX_TAG_BYTES: usize = 64;
 const MAX_USER_BYTES: usize = 256;
 const MAX_METADATA_BYTES: usize = 8 << 10;
 
-/// Reads it. What an upstream may understand in its own way is no mistake here: a `user` or `metadata` beyond the bounds, or
-/// of another form, is left out (it stays among the parameters). Tags are the gateway's own, and mistakes in them are named.
+/// Reads the labels of a request. A `user` or `metadata` beyond the bounds, or of another type, is left out and stays
+/// among the parameters: only the upstream can tell if such a value is an error. Tags are defined by the gateway, so
+/// invalid tags are an error.
 pub fn parse(parameters: &RawValue, headers: &HeaderMap) -> Result<Option<CallerMetadata>, InvalidRequest> {
     let mut found = CallerMetadata { tags: parse_tags(headers)?, ..CallerMetadata::default() };
     let text = parameters.get();
@@ -94,7 +96,11 @@ mod tests {
             json(r#"{"user":"u-1","metadata":{"a":[1.0]}}"#)
         );
         assert_eq!(parse("{}", &["a, b", "b,c ,"]), json(r#"{"tags":["a","b","c"]}"#));
-        assert_eq!(parse(r#"{"user":7,"metadata":"x"}"#, &[]), Ok(None), "somebody else's to refuse");
+        assert_eq!(
+            parse(r#"{"user":7,"metadata":"x"}"#, &[]),
+            Ok(None),
+            "values of other types are left for the upstream to judge"
+        );
         let long = format!(r#"{{"user":"u","metadata":{{"a":"{}"}}}}"#, "x".repeat(9000));
         assert_eq!(parse(&long, &[]), json(r#"{"user":"u"}"#));
         assert!(parse("{}", &[&"x".repeat(65)]).unwrap_err().starts_with("x-stenograph-tags: expected at most 16"));

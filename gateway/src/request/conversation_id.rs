@@ -1,14 +1,15 @@
-//! Conversation ids are capabilities: an id works only for the user that it was made for, and the gateway can tell
-//! without looking anything up.
+//! Conversation ids are capabilities: an id works only for the user for whom the id was made. The gateway verifies an
+//! id by its tag alone, without a database.
 //!
 //! ```text
 //!  bits  48            4        1         3     8        2         22       40
 //!        time in ms    version  derived?  key   random   variant   random   tag
 //! ```
 //!
-//! The tag is a truncated HMAC-SHA-256 over the user and every other bit. Forging one takes 2^40 requests, each of them
-//! answered with 404. A made id carries the time it was made, so that ids sort by time; a derived one (a client's own
-//! thread id, hashed) carries hash bits in place of time and randomness, so that the same thread always leads to it.
+//! The tag is a truncated HMAC-SHA-256 over the user and every other bit. Forging an id takes 2^40 requests, and each
+//! failed request is answered with 404. A new id carries the time of its creation, so that ids sort by time. An id
+//! derived from a client's own thread id carries bits of a hash in place of time and randomness, so that the same
+//! thread always leads to the same id.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -20,12 +21,13 @@ use shared::id::{ConversationId, UserId};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// The keys behind the ids. All gateways of a deployment share them.
+/// The keys that sign and verify conversation ids. All gateways of a deployment share the same keys.
 pub struct ConversationKeys {
-    /// The first signs new ids; the last derives ids from thread ids (so that rotating in a new first key moves no thread);
-    /// every one of them is good for checking.
+    /// The first key signs new ids. The last key derives ids from thread ids, so that adding a new first key leaves the
+    /// ids of threads unchanged. Every key verifies ids.
     keys: Vec<ConversationKey>,
-    /// Makes ids of the same millisecond differ within this process without fail, and between processes almost surely.
+    /// Counter for the random bits of new ids: ids of the same millisecond always differ within a process. The counter
+    /// starts at a random number, so that ids of two processes almost surely differ too.
     counter: AtomicU32,
 }
 
@@ -34,7 +36,7 @@ struct ConversationKey {
     mac: Hmac<Sha256>,
 }
 
-/// What a key list looks like.
+/// The expected format of a key list, for error messages.
 pub const EXPECTED_KEYS: &str =
     "one or more comma-separated keys, each a number from 0 to 7, a colon and 32 bytes in base64url";
 
@@ -47,7 +49,8 @@ impl std::fmt::Debug for ConversationKeys {
 }
 
 impl ConversationKeys {
-    /// Reads a key list such as `2:<base64url>,1:<base64url>`.
+    /// Parses a key list such as `2:<base64url>,1:<base64url>`. `None` if a key is malformed or a key number is
+    /// repeated.
     pub fn parse(text: &str) -> Option<Self> {
         let mut keys: Vec<ConversationKey> = Vec::new();
         for part in text.split(',') {
@@ -62,7 +65,7 @@ impl ConversationKeys {
         Some(Self { keys, counter: AtomicU32::new(rand::random()) })
     }
 
-    /// A new id for this user.
+    /// Makes a new id for a user.
     pub fn mint(&self, user: &UserId, now: OffsetDateTime) -> ConversationId {
         let key = &self.keys[0];
         let millis = u64::try_from(now.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
@@ -75,7 +78,8 @@ impl ConversationKeys {
         key.seal(user, bytes)
     }
 
-    /// The id that this user's own thread id leads to: always the same one, and nobody else's.
+    /// Derives the conversation id of a user's own thread id: always the same id for the same user and thread, and a
+    /// different id for every other user.
     pub fn derive(&self, user: &UserId, thread: &str) -> ConversationId {
         let key = &self.keys[self.keys.len() - 1];
         let hash = key.hash(&[b"thread", user.as_str().as_bytes(), thread.as_bytes()]);
@@ -85,7 +89,7 @@ impl ConversationKeys {
         key.seal(user, bytes)
     }
 
-    /// The id in this text, if it is one that was made for this user.
+    /// Parses an id and verifies that the id was made for this user. `None` otherwise.
     pub fn verify(&self, user: &UserId, text: &str) -> Option<ConversationId> {
         let id = Uuid::try_parse(text).ok()?;
         if id.get_version_num() != 8 {
@@ -100,7 +104,7 @@ impl ConversationKeys {
 }
 
 impl ConversationKey {
-    /// Sets version, variant and tag.
+    /// Sets the version, the variant and the tag.
     fn seal(&self, user: &UserId, bytes: [u8; 16]) -> ConversationId {
         let mut bytes = *uuid::Builder::from_custom_bytes(bytes).as_uuid().as_bytes();
         let tag = self.tag(user, &bytes).finalize().into_bytes();
@@ -116,7 +120,8 @@ impl ConversationKey {
         self.absorb(parts).finalize().into_bytes().into()
     }
 
-    /// Each part goes in behind its length, so that no two lists of parts read the same.
+    /// Hashes a list of parts. The length of each part is hashed before the part, so that two different lists never
+    /// hash the same bytes.
     fn absorb(&self, parts: &[&[u8]]) -> Hmac<Sha256> {
         let mut mac = self.mac.clone();
         for part in parts {
@@ -172,9 +177,12 @@ mod tests {
         assert_eq!(id, there.derive(&alice, "thread-1"));
         assert_ne!(id, here.derive(&alice, "thread-2"));
         assert_ne!(id, here.derive(&bob, "thread-1"));
-        assert!(here.verify(&alice, &id.to_string()).is_some(), "what was returned can be sent back");
+        assert!(
+            here.verify(&alice, &id.to_string()).is_some(),
+            "a derived id must be valid in later requests of the same user"
+        );
         assert!(here.verify(&bob, &id.to_string()).is_none());
-        // The boundary between user and thread is part of what is hashed.
+        // The boundary between user and thread is part of the hashed bytes.
         assert_ne!(here.derive(&user("ab"), "c"), here.derive(&user("a"), "bc"));
     }
 
@@ -187,7 +195,7 @@ mod tests {
         assert!(new.verify(&alice, &id).is_some());
         assert_eq!(new.derive(&alice, "t"), old.derive(&alice, "t"));
         let id = new.mint(&alice, OffsetDateTime::now_utc()).to_string();
-        assert!(old.verify(&alice, &id).is_none(), "signed with the new key");
+        assert!(old.verify(&alice, &id).is_none(), "the old gateway does not know the new key");
     }
 
     #[test]

@@ -1,12 +1,12 @@
-//! What is wrong with a request, in words for its author.
+//! The error of an invalid request. Its message is returned to the client with status 400.
 
-/// What is wrong with a request, in words for its author.
+/// An error in a request, with a message for the author of the request.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct InvalidRequest {
-    /// What was found and what was expected.
+    /// The message: found value and expected value.
     pub message: String,
-    /// The member that is wrong.
+    /// The name of the invalid member; `None` if the whole body or a header is invalid.
     pub param: Option<&'static str>,
 }
 

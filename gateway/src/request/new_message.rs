@@ -1,4 +1,5 @@
-//! What a request adds to its conversation: the last message that is no assistant's, in each dialect.
+//! The message that a request adds to its conversation: the last message whose role is not the assistant's. One
+//! function per dialect.
 
 use std::borrow::Cow;
 
@@ -8,18 +9,18 @@ use serde_json::value::RawValue;
 use super::invalid_request::{InvalidRequest, invalid_member, missing_member, not_an_object};
 use crate::json::lenient::{List, Members, Object, Text};
 
-/// The message that the client adds.
+/// A message added by the client.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NewMessage {
-    /// Who speaks: `user`, or `tool` for the result of a tool call (or `function`, as it was once called).
+    /// The role: `user`, or `tool` for the result of a tool call (`function` in the older form of the API).
     pub role: String,
-    /// The text: of a content in parts, the text parts joined.
+    /// The text of the message. If the content is a list of parts: the text parts, joined.
     pub text: String,
 }
 
 type ParsedMessages = Result<(Box<RawValue>, Option<NewMessage>), InvalidRequest>;
 
-/// In the messages of a chat completion.
+/// Finds the new message in the messages of a chat completion.
 pub(super) fn from_chat_completions(members: &Members<'_>) -> ParsedMessages {
     #[derive(Deserialize)]
     struct Message<'a> {
@@ -49,7 +50,8 @@ pub(super) fn from_chat_completions(members: &Members<'_>) -> ParsedMessages {
     Ok((messages, new))
 }
 
-/// In the messages of an Anthropic request, where the result of a tool call is a part of a user's message.
+/// Finds the new message in an Anthropic request. In this dialect the result of a tool call is a block of a user
+/// message.
 pub(super) fn from_anthropic_messages(members: &Members<'_>) -> ParsedMessages {
     #[derive(Deserialize)]
     struct Message<'a> {
@@ -78,7 +80,8 @@ pub(super) fn from_anthropic_messages(members: &Members<'_>) -> ParsedMessages {
     Ok((messages, new))
 }
 
-/// In the input of a responses request: a text, or items. What cannot be read is the upstream's to judge.
+/// Finds the new message in the input of a Responses request: a text or a list of items. Items of an unknown shape are
+/// not an error: the upstream judges them.
 pub(super) fn from_responses_input(members: &Members<'_>) -> ParsedMessages {
     #[derive(Deserialize)]
     struct Item<'a> {
@@ -117,7 +120,7 @@ pub(super) fn from_responses_input(members: &Members<'_>) -> ParsedMessages {
     Ok((input.to_owned(), new))
 }
 
-/// The `messages` member, as sent and as a list of at least one.
+/// The `messages` member, as sent and as a list with at least one element.
 fn messages_list<'a>(members: &Members<'a>) -> Result<(Box<RawValue>, Vec<&'a RawValue>), InvalidRequest> {
     let messages = members.get("messages").ok_or_else(|| missing_member("messages", "a list of messages"))?;
     let list: Vec<&RawValue> =
@@ -128,7 +131,7 @@ fn messages_list<'a>(members: &Members<'a>) -> Result<(Box<RawValue>, Vec<&'a Ra
     Ok((messages.to_owned(), list))
 }
 
-/// The text of a content: a string, or a list of parts some of which have text.
+/// The text of a message content: a string, or a list of parts of which some have text.
 fn content_text(content: &RawValue) -> Option<String> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -160,7 +163,7 @@ fn content_text(content: &RawValue) -> Option<String> {
     }
 }
 
-/// The text of the tool results among these blocks, if there are any.
+/// The joined text of the tool results among the blocks of a message; `None` without tool results.
 fn tool_results_text(content: &RawValue) -> Option<String> {
     #[derive(Deserialize)]
     struct Block<'a> {

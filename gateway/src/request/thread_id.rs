@@ -1,6 +1,7 @@
-//! Where clients put the name of their own thread.
+//! The client's own id for a conversation thread, as known clients send the id.
 //!
-//! Pure. The headers of known clients, in the order in which they are believed, then the body.
+//! Pure. Headers take precedence over the body. Among headers, those of known clients take precedence, in the order of
+//! `THREAD_HEADERS`.
 
 use std::borrow::Cow;
 
@@ -11,7 +12,8 @@ use uuid::Uuid;
 
 use crate::json::lenient::{Members, Object, Text};
 
-/// Headers that name a thread: LibreChat's documented example (and our own answer's), Open WebUI, Claude Code, Codex, opencode.
+/// Headers that name a thread, sent by: LibreChat (its documented example, and the header of this gateway's responses),
+/// Open WebUI, Claude Code, Codex, opencode.
 const THREAD_HEADERS: [&str; 11] = [
     "x-conversation-id",
     "x-openwebui-chat-id",
@@ -26,12 +28,12 @@ const THREAD_HEADERS: [&str; 11] = [
     "x-session-id",
 ];
 
-/// The longest name that is taken for one.
+/// The maximum length of a thread id. A longer value is ignored.
 const MAX_NAME_BYTES: usize = 256;
 
-/// The thread that a request names, if it names one.
+/// The thread id in the headers of a request, if there is a valid one.
 pub fn from_headers(headers: &HeaderMap) -> Option<&str> {
-    // Nearly every request has fewer headers than there are names to look for.
+    // One pass over the request's headers: nearly every request has fewer headers than `THREAD_HEADERS` has names.
     headers
         .iter()
         .filter_map(|(header, value)| Some((header_rank(header.as_str())?, value.to_str().ok()?.trim())))
@@ -40,7 +42,8 @@ pub fn from_headers(headers: &HeaderMap) -> Option<&str> {
         .map(|(_, name)| name)
 }
 
-/// How soon a header is believed, if it names a thread: known clients first, then whatever else looks like theirs.
+/// The precedence of a header that names a thread, lowest first: headers of known clients in the order of the list,
+/// then any `x-*-session-id`. `None` if the header names no thread.
 fn header_rank(header: &str) -> Option<usize> {
     if !["-id", "_id"].iter().any(|end| header.ends_with(end)) {
         return None;
@@ -49,8 +52,8 @@ fn header_rank(header: &str) -> Option<usize> {
     THREAD_HEADERS.iter().position(|known| *known == header).or_else(|| is_session_id().then_some(THREAD_HEADERS.len()))
 }
 
-/// The thread that a request's body names, if it does: a responses request by its `conversation`, Claude Code by the end of
-/// Anthropic's `metadata.user_id`.
+/// The thread id in the body of a request: `conversation` in a Responses request; in an Anthropic request the end of
+/// `metadata.user_id`, as Claude Code sends it.
 pub fn from_body(dialect: DialectName, members: &Members<'_>) -> Option<String> {
     #[derive(Deserialize)]
     struct Conversation<'a> {
@@ -82,7 +85,7 @@ pub fn from_body(dialect: DialectName, members: &Members<'_>) -> Option<String> 
     name.filter(|name| !name.trim().is_empty() && name.len() <= MAX_NAME_BYTES)
 }
 
-/// Whether a name has the form of the gateway's own conversation ids.
+/// True if a name has the form of the gateway's own conversation ids (UUID version 8).
 pub fn looks_like_conversation_id(name: &str) -> bool {
     Uuid::try_parse(name).is_ok_and(|id| id.get_version_num() == 8)
 }
@@ -106,7 +109,7 @@ mod tests {
         assert!(looks_like_conversation_id("01936b6e-2f00-8784-a514-c19a14c72d61"));
         assert!(
             !looks_like_conversation_id("01936b6e-2f00-4784-a514-c19a14c72d61"),
-            "a random UUID of the client's own"
+            "a version 4 UUID is a client's own id"
         );
     }
 

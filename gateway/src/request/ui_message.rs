@@ -1,8 +1,8 @@
-//! What the AI SDK's `useChat` posts, as a request that upstreams understand.
+//! Converts requests of the AI SDK's `useChat` into OpenAI chat completions, so that upstreams understand them.
 //!
-//! Pure. `{id, messages: [{role, parts}], trigger, messageId, ...}` becomes OpenAI chat completions: the parts become contents,
-//! tool calls and tool results, as the SDK's own conversion has it; `id` is the client's name for the thread; everything
-//! else passes as it is.
+//! Pure. `{id, messages: [{role, parts}], trigger, messageId, ...}` becomes a chat completion: parts become contents,
+//! tool calls and tool results, as in the SDK's own conversion. `id` is the client's thread id. All other members are
+//! passed on unchanged.
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -10,19 +10,20 @@ use serde_json::{Map, Value, json};
 
 use crate::request::invalid_request::{InvalidRequest, invalid_member};
 
-/// The longest name of a thread.
+/// The maximum length of a thread id or message id.
 const MAX_ID_BYTES: usize = 256;
 
-/// A request of `useChat`.
+/// A converted `useChat` request.
 #[derive(Debug, PartialEq)]
 pub struct UiRequest {
-    /// The same as a request for chat completions.
+    /// The body as a chat completion request.
     pub body: Bytes,
-    /// The client's name for the thread.
+    /// The client's thread id.
     pub thread_id: Option<String>,
-    /// The message of the assistant that the answer goes on with, where the client has answered tool calls.
+    /// The id of the assistant message that the response continues. Set if the last message is the assistant's, which
+    /// is the case after the client has added the results of tool calls.
     pub continued_message_id: Option<String>,
-    /// The last message of the user is not new: it is to be answered once more.
+    /// True if the client asks for another response to a user message that is already recorded.
     pub is_regeneration: bool,
 }
 
@@ -65,7 +66,7 @@ struct UiPart {
     provider_executed: Option<bool>,
 }
 
-/// Reads a body if it is one of `useChat`'s: its messages have parts.
+/// Converts a request body. `None` if the body is not a `useChat` request, which is recognized by messages with parts.
 pub fn parse(body: &[u8]) -> Result<Option<UiRequest>, InvalidRequest> {
     if !is_ui_request(body) {
         return Ok(None);
@@ -104,7 +105,8 @@ pub fn parse(body: &[u8]) -> Result<Option<UiRequest>, InvalidRequest> {
     }))
 }
 
-/// Whether the messages are UI messages. A body that is not even an object is somebody else's to refuse.
+/// True if the body contains UI messages. A malformed body is not a UI request: the parser of chat completions reports
+/// the error.
 fn is_ui_request(body: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Probe {
@@ -128,7 +130,7 @@ fn joined_text(parts: &[UiPart]) -> String {
     parts.iter().filter(|part| part.kind == "text").filter_map(|part| part.text.as_deref()).collect()
 }
 
-/// A user's content: text where it is nothing else.
+/// The content of a user message: a plain string if the only part is text.
 fn user_content(message_index: usize, parts: &[UiPart]) -> Result<Value, InvalidRequest> {
     let mut contents = Vec::new();
     for (part_index, part) in parts.iter().enumerate() {
@@ -138,7 +140,7 @@ fn user_content(message_index: usize, parts: &[UiPart]) -> Result<Value, Invalid
                 let expected = "expected a file with a mediaType and a url: an image, or anything in a data URL";
                 invalid_member("messages", &format!("{expected}, at messages[{message_index}].parts[{part_index}]"))
             })?),
-            // What only the page is to know.
+            // Other parts, such as `data-*`, carry data for the page only.
             _ => {}
         }
     }
@@ -169,7 +171,7 @@ fn file_content(part: &UiPart) -> Option<Value> {
     })
 }
 
-/// An assistant's message: for each step its text and tool calls, and then the results of those.
+/// Converts an assistant message: per step its text and tool calls, followed by the results of the tool calls.
 fn push_assistant_messages(parts: &[UiPart], messages: &mut Vec<Value>) {
     for step in parts.split(|part| part.kind == "step-start") {
         let text = joined_text(step);
@@ -192,7 +194,7 @@ fn push_assistant_messages(parts: &[UiPart], messages: &mut Vec<Value>) {
     }
 }
 
-/// The name, id and result of a tool call that has one: upstreams refuse a call that nothing answers.
+/// The name, id and result of a completed tool call. `None` for a call without a result: upstreams reject such a call.
 fn tool_result(part: &UiPart) -> Option<(&str, &str, String)> {
     let name = match part.kind.strip_prefix("tool-") {
         Some(name) => name,

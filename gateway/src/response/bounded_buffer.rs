@@ -1,22 +1,24 @@
-//! What is kept of something that is read when it is complete: all of it, up to a bound. What is longer is mostly one picture or
-//! sound in it, and that is not for the record: then of every run of base64 only the beginning is kept, so that the rest can be read.
+//! A byte buffer with an upper bound, for content that is parsed once it is complete.
 //!
-//! A run holds no quotation mark, no backslash and no line end, so that JSON stays JSON, and a line a line.
+//! Content beyond the bound mostly consists of a single image or sound, which the record leaves out. Past the bound,
+//! every long run of base64 is therefore shortened to its beginning, so that the rest can still be parsed. A run of
+//! base64 contains no quotation mark, backslash or line end: shortened JSON stays JSON, and a shortened line stays a
+//! line.
 
-/// The most of a run that is kept. No word of any language is this long.
+/// The maximum length to which a run is shortened. No word of any language is this long.
 const MAX_BASE64_RUN_BYTES: usize = 64 << 10;
 
-/// Bytes that are kept.
+/// A byte buffer with an upper bound. Shortens runs of base64 past the bound.
 #[derive(Debug, Default)]
 pub struct BoundedBuffer {
     bytes: Vec<u8>,
-    /// How long the run is that the last of them belong to, where runs are shortened.
+    /// The length so far of the run that the last bytes belong to. `None` while runs are not shortened.
     base64_run: Option<usize>,
     is_truncated: bool,
 }
 
 impl BoundedBuffer {
-    /// Takes in what comes next, where no more than `max_bytes` may be kept.
+    /// Appends a piece. The buffer holds at most `max_bytes`.
     pub fn push(&mut self, piece: &[u8], max_bytes: usize) {
         if self.base64_run.is_none() {
             if self.bytes.len() + piece.len() <= max_bytes {
@@ -29,22 +31,22 @@ impl BoundedBuffer {
         self.push_shortened(piece, max_bytes);
     }
 
-    /// What is kept.
+    /// The bytes kept so far.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Whether runs were shortened.
+    /// True if runs of base64 have been shortened.
     pub fn is_shortened(&self) -> bool {
         self.base64_run.is_some()
     }
 
-    /// Whether it was too long even so. Then only a beginning of it is kept.
+    /// True if the content exceeds the bound even with shortened runs. The buffer then holds an incomplete copy.
     pub fn is_truncated(&self) -> bool {
         self.is_truncated
     }
 
-    /// Forgets everything.
+    /// Empties the buffer for the next content.
     pub fn clear(&mut self) {
         self.bytes.clear();
         (self.base64_run, self.is_truncated) = (None, false);
@@ -69,7 +71,7 @@ impl BoundedBuffer {
     }
 }
 
-/// Whether base64 has this byte, in either alphabet.
+/// True if the byte belongs to one of the two base64 alphabets, padding included.
 fn is_base64(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_' | b'=')
 }

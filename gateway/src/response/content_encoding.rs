@@ -1,7 +1,7 @@
-//! Compressed answers. The gateway asks for none, but some upstreams compress all the same: then the bytes pass as they are,
-//! and a decoded copy is read.
+//! Decoders for compressed responses. The gateway asks upstreams for no compression, but some compress anyway. The
+//! compressed bytes are forwarded, and a decoded copy is folded.
 //!
-//! Pure: compressed pieces in, decoded pieces out, each as soon as it can be known.
+//! Pure: compressed pieces in, decoded pieces out, each as early as the encoding permits.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -11,38 +11,39 @@ use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 
-/// The most that one piece may decode to. A piece is what one read from the network brings.
+/// The maximum decoded size of one piece, in bytes. A piece is the result of one read from the network.
 const MAX_DECODED_BYTES: usize = 16 << 20;
 
-/// The largest window of zstd that is decoded, as a power of two: what HTTP allows (RFC 9659).
+/// The maximum window of zstd, as a power of two: the limit for HTTP (RFC 9659).
 const MAX_ZSTD_WINDOW: u32 = 23;
 
-/// How a body is compressed.
+/// The compression of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContentEncoding {
-    /// Not at all.
+    /// No compression, or no `content-encoding` header.
     Identity,
-    /// `gzip`.
+    /// `gzip`, also named `x-gzip`.
     Gzip,
-    /// `deflate`: with zlib's frame as it should be, or without as some have it.
+    /// `deflate`: in the zlib format as specified, or as a raw deflate stream as some servers send.
     Deflate,
-    /// `br`.
+    /// `br`, the Brotli format.
     Brotli,
-    /// `zstd`.
+    /// `zstd`, the Zstandard format.
     Zstd,
-    /// In a way that is not known here, or in several.
+    /// An unknown encoding, or several encodings. The body cannot be decoded.
     Unknown,
 }
 
 impl ContentEncoding {
-    /// How the body of a response with these headers is compressed.
+    /// The content encoding named by the headers of a response.
     pub fn from_headers(headers: &HeaderMap) -> Self {
         let mut values = headers.get_all(CONTENT_ENCODING).iter();
         let (Some(value), None) = (values.next(), values.next()) else {
             return if headers.contains_key(CONTENT_ENCODING) { Self::Unknown } else { Self::Identity };
         };
         match value.to_str().unwrap_or("?").trim().to_ascii_lowercase().as_str() {
-            // The last three are no encodings, but what some say who do not encode.
+            // `none`, `utf-8` and `binary` are not encodings, but some servers send these names for an uncompressed
+            // body.
             "" | "identity" | "none" | "utf-8" | "binary" => Self::Identity,
             "gzip" | "x-gzip" => Self::Gzip,
             "deflate" => Self::Deflate,
@@ -53,17 +54,17 @@ impl ContentEncoding {
     }
 }
 
-/// This cannot be decoded, or would come to too much.
+/// The body is not valid in its encoding, or a piece exceeds the maximum decoded size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the body cannot be decoded")]
 pub struct DecodeError;
 
-/// Decodes one body.
+/// The decoder of one body.
 pub struct ContentDecoder(DecoderState);
 
 enum DecoderState {
     Gzip(MultiGzDecoder<DecodedOutput>),
-    /// Nothing has come that tells whether there is a frame.
+    /// No byte has arrived yet that tells zlib and raw deflate apart.
     Deflate,
     Zlib(ZlibDecoder<DecodedOutput>),
     Raw(DeflateDecoder<DecodedOutput>),
@@ -72,12 +73,12 @@ enum DecoderState {
     Broken,
 }
 
-/// What has been decoded and not been taken yet, within bounds.
+/// Decoded bytes that have not been taken yet. Bounded.
 #[derive(Default)]
 struct DecodedOutput(Vec<u8>);
 
 impl ContentDecoder {
-    /// A decoder, where the body is compressed.
+    /// Makes a decoder. `None` if the body is not compressed.
     pub fn new(encoding: ContentEncoding) -> Option<Self> {
         Some(Self(match encoding {
             ContentEncoding::Identity => return None,
@@ -93,10 +94,10 @@ impl ContentDecoder {
         }))
     }
 
-    /// What this piece decodes to, together with what was left of those before. After an error there are only errors.
+    /// Decodes a piece. Returns the bytes decoded since the last call. After an error every call is an error.
     pub fn decode(&mut self, piece: &[u8]) -> Result<Vec<u8>, DecodeError> {
         if let (DecoderState::Deflate, Some(first)) = (&self.0, piece.first()) {
-            // Zlib's frame begins with its method, which is 8.
+            // In the zlib format the low four bits of the first byte are 8, the number of the deflate method.
             self.0 = if first & 0x0f == 8 {
                 DecoderState::Zlib(ZlibDecoder::new(DecodedOutput::default()))
             } else {
@@ -119,7 +120,7 @@ impl ContentDecoder {
     }
 }
 
-/// The whole of a short body, decoded as far as it can be.
+/// Decodes a short body in one go. Returns an empty body if the body cannot be decoded.
 pub fn decode_body(encoding: ContentEncoding, body: Vec<u8>) -> Vec<u8> {
     match ContentDecoder::new(encoding) {
         Some(mut decoder) => decoder.decode(&body).unwrap_or_default(),
@@ -146,7 +147,7 @@ impl DecodedOutput {
 impl Write for DecodedOutput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.0.len() + bytes.len() > MAX_DECODED_BYTES {
-            return Err(io::Error::other("too much"));
+            return Err(io::Error::other("the decoded piece is too large"));
         }
         self.0.extend_from_slice(bytes);
         Ok(bytes.len())

@@ -1,4 +1,5 @@
-//! The dialects: each folds the bytes of an answer in one wire format into a transcript. This is the seam between them.
+//! The dialects. Each dialect folds the responses of one wire format into a transcript; [`Fold`] is the interface to
+//! them.
 
 pub mod anthropic_messages;
 pub mod openai_chat;
@@ -18,19 +19,19 @@ pub use event_disposition::EventDisposition;
 use crate::response::sse::{EventCompleteness, SseEvent};
 use crate::response::transcript::Transcript;
 
-/// The fold of one answer.
+/// The fold of one response into a transcript, for any dialect.
 #[derive(Debug)]
 pub enum Fold {
-    /// OpenAI chat completions.
+    /// The fold for OpenAI Chat Completions.
     OpenaiChat(openai_chat::ChatCompletionsFold),
-    /// OpenAI responses.
+    /// The fold for OpenAI Responses.
     OpenaiResponses(openai_responses::ResponsesFold),
-    /// Anthropic messages.
+    /// The fold for Anthropic Messages.
     AnthropicMessages(anthropic_messages::MessagesFold),
 }
 
 impl Fold {
-    /// A fold for an answer in this dialect.
+    /// Makes a fold for a response in this dialect.
     pub fn new(dialect: DialectName) -> Self {
         match dialect {
             DialectName::OpenaiChat => Self::OpenaiChat(openai_chat::ChatCompletionsFold::default()),
@@ -39,7 +40,7 @@ impl Fold {
         }
     }
 
-    /// Folds one event of a stream.
+    /// Folds one event of a stream. Returns the handling of the event's bytes.
     pub fn fold_event(&mut self, event: &SseEvent<'_>) -> EventDisposition {
         match event.completeness {
             EventCompleteness::Whole => {}
@@ -53,7 +54,7 @@ impl Fold {
         }
     }
 
-    /// Folds an answer that is one JSON document.
+    /// Folds a response that is one JSON document.
     pub fn fold_document(&mut self, body: &[u8]) {
         match self {
             Self::OpenaiChat(fold) => fold.fold_document(body),
@@ -71,17 +72,17 @@ impl Fold {
         }
     }
 
-    /// Notes something odd about the answer.
+    /// Adds a note about an irregularity of the response. Notes are recorded with the chat.
     pub fn note(&mut self, note: &'static str) {
         self.transcript_mut().note(note);
     }
 
-    /// The answer has ended, whatever it said.
+    /// Marks the response as ended, for responses whose end cannot be parsed.
     pub fn mark_ended(&mut self) {
         self.transcript_mut().is_ended = true;
     }
 
-    /// Takes the transcript out, and the usage that it reports.
+    /// Takes out the transcript, and the usage that the upstream reported.
     pub fn take_transcript(&mut self) -> (Transcript, Usage) {
         match self {
             Self::OpenaiChat(_) => {}

@@ -1,5 +1,5 @@
-//! Reads server-sent events out of a byte stream that may be cut anywhere, by the WHATWG algorithm, and says where in the
-//! bytes each event lies.
+//! A parser of server-sent events that follows the WHATWG algorithm, for a byte stream cut at any position. Reports the
+//! position of each event in the bytes.
 //!
 //! Pure: bytes in, events out.
 
@@ -7,58 +7,60 @@ use std::ops::{ControlFlow, Range};
 
 use crate::response::bounded_buffer::BoundedBuffer;
 
-/// The longest line, and the most data of one event, that is kept.
+/// The maximum length of a line, and of the data of one event, that is kept.
 const MAX_EVENT_BYTES: usize = 4 << 20;
 
-/// The most of an event's name that is kept.
+/// The maximum length of an event's name that is kept.
 const MAX_NAME_BYTES: usize = 256;
 
-/// What most events begin with.
+/// The first bytes of most events.
 const DATA_PREFIX: &[u8] = b"data: ";
 
-/// The data that ends a stream of OpenAI chat completions.
+/// The data of the final event of an OpenAI chat completion stream.
 const DONE_DATA: &[u8] = b"[DONE]";
 
-/// Whether this data ends a stream of OpenAI chat completions. Some have spaces after it.
+/// True for the data that ends an OpenAI chat completion stream. Some providers send spaces after the data.
 pub fn is_done_data(data: &[u8]) -> bool {
     data.trim_ascii() == DONE_DATA
 }
 
-/// One event.
+/// A server-sent event, or another block of lines that ends with a blank line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SseEvent<'a> {
-    /// The `event:` field; empty where there is none. `error` also for the `error:` field that llama.cpp sends.
+    /// The `event:` field; empty if absent. `error` also for the `error:` field that llama.cpp sends.
     pub name: &'a str,
-    /// The `data:` lines, joined by line feeds; none for a block of comments or a blank line, which clients pass over.
+    /// The `data:` lines, joined by line feeds. `None` for comments and blank lines, which clients ignore, and for data
+    /// that is too long.
     pub data: Option<&'a [u8]>,
-    /// How much of it was kept.
+    /// Tells if the data is complete.
     pub completeness: EventCompleteness,
-    /// Where it lies in the current chunk, its blank line included; from 0 where it began in an earlier one.
+    /// The position in the current chunk, including the blank line. Starts at 0 if the event began in an earlier chunk.
     pub span: Range<usize>,
 }
 
-/// How much of an event was kept.
+/// The completeness of an event's data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EventCompleteness {
-    /// All of it.
+    /// All of the data is there.
     #[default]
     Whole,
-    /// All but most of a picture or a sound.
+    /// Long base64 runs, such as images, are shortened. The rest is there.
     Shortened,
-    /// It was too long to be kept: there is no data for that reason.
+    /// The event exceeds the maximum length and has no data.
     TooLong,
 }
 
-/// What is kept between two chunks.
+/// The state of the parser between two chunks.
 #[derive(Debug, Default)]
 pub struct SseParser {
-    /// The part of a line whose end has not come.
+    /// The bytes of an incomplete line.
     line: BoundedBuffer,
-    /// What has come of the event whose end has not.
+    /// The fields of an incomplete event.
     event: PartialEvent,
-    /// The last chunk ended in a carriage return: a line feed right after it belongs to it.
+    /// The last chunk ended with a carriage return. A line feed at the start of the next chunk belongs to the same line
+    /// end.
     after_cr: bool,
-    /// The byte order mark can only be at the very beginning.
+    /// The first line is complete. A byte order mark is recognized at the start of the first line only.
     past_first_line: bool,
 }
 
@@ -71,10 +73,10 @@ struct PartialEvent {
 }
 
 impl SseParser {
-    /// Reads one chunk. `on_event` gets each event, and each other block of lines, that it completes, and may break off.
+    /// Parses one chunk. `on_event` is called with each event, and each other block of lines, completed by the chunk,
+    /// and can stop the parser.
     ///
-    /// `[DONE]` is handed over as soon as it is there, with or without the end of its line: that is when clients take it
-    /// for the end.
+    /// `[DONE]` is reported without waiting for its line end, because clients stop there too.
     pub fn feed(&mut self, chunk: &[u8], mut on_event: impl FnMut(SseEvent<'_>) -> ControlFlow<()>) {
         let mut offset = 0;
         if !chunk.is_empty() && std::mem::take(&mut self.after_cr) && chunk[0] == b'\n' {
@@ -133,13 +135,13 @@ impl SseParser {
             if !self.event.has_data && is_done_line(self.line.bytes()) {
                 self.event.process_line(self.line.bytes(), true);
                 self.line.clear();
-                // What breaking off means here, at the end of the chunk, is up to the caller.
+                // The chunk ends here, so a request to stop makes no difference.
                 let _ = self.event.dispatch(event_start..chunk.len(), &mut on_event);
             }
         }
     }
 
-    /// The stream has ended: hands over an event that came without its blank line, which clients would drop.
+    /// Ends the stream. Reports an event without its blank line, which clients would drop.
     pub fn finish(&mut self, mut on_event: impl FnMut(SseEvent<'_>) -> ControlFlow<()>) {
         if !self.line.bytes().is_empty() {
             self.event.process_line(self.line.bytes(), self.past_first_line);
@@ -150,13 +152,13 @@ impl SseParser {
         }
     }
 
-    /// Whether part of an event has been read, comments apart.
+    /// True if an event is incomplete. Comments do not count.
     pub fn in_event(&self) -> bool {
         !self.line.bytes().is_empty() || self.event.has_data || !self.event.name.is_empty()
     }
 
-    /// How much of this chunk, the next to be fed, belongs to what has been handed over: the line feed of a line end that was
-    /// cut in two.
+    /// The number of bytes at the start of the next chunk that belong to an event already reported: 1 for the line feed
+    /// of a line end split between two chunks, else 0.
     pub fn split_line_end_length(&self, chunk: &[u8]) -> usize {
         usize::from(self.after_cr && !self.in_event() && chunk.first() == Some(&b'\n'))
     }
@@ -206,7 +208,8 @@ impl PartialEvent {
         on_event: &mut impl FnMut(SseEvent<'_>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let data = (self.has_data && self.completeness != EventCompleteness::TooLong).then_some(self.data.bytes());
-        // Where the chunk ended before the spaces, nobody waits for them; so they are not there where it ended behind them.
+        // `[DONE]` is reported without the spaces after it: depending on the cut of the chunks the spaces may not have
+        // arrived.
         let data = data.map(|data| if is_done_data(data) { DONE_DATA } else { data });
         let flow = on_event(SseEvent { name: &self.name, data, completeness: self.completeness, span });
         self.name.clear();
@@ -217,8 +220,8 @@ impl PartialEvent {
     }
 }
 
-/// The data of the event that this begins with, if it is what most are: one line of data, and a blank line. Nothing of it has
-/// to be kept. The end is read with more care.
+/// The data of the first event in `rest`, if the event consists of a single data line and a blank line, as most events
+/// do. Such an event needs no buffering. `[DONE]` is left to the general path.
 fn single_line_event_data(rest: &[u8]) -> Option<&[u8]> {
     let data = rest.strip_prefix(DATA_PREFIX)?;
     let end = memchr::memchr2(b'\n', b'\r', data)?;
@@ -335,7 +338,7 @@ mod tests {
                 from = cut;
             }
             chunks.push(&bytes[from..]);
-            // A line that merely begins with [DONE] is the one thing that depends on the cut, on purpose.
+            // Only a line that begins with [DONE] depends on the cut, on purpose.
             prop_assume!(!text.contains("data: [DONE]"));
             prop_assert_eq!(read(&chunks), read(&[bytes]));
         }

@@ -1,13 +1,14 @@
-//! The tap: the answer's bytes pass, a copy is folded, and the end is held back until it is on the record.
+//! The tap: forwards the bytes of a response, folds a copy into a transcript, and holds the end back until the end is
+//! recorded.
 //!
-//! Pure: chunks in, chunks out. What passes is what came, byte for byte, but for one thing: a usage chunk that the gateway
-//! asked for and the client did not.
+//! Pure: chunks in, chunks out. Bytes are forwarded unchanged. The only bytes ever removed are those of a usage chunk
+//! that the gateway requested and the client did not.
 //!
-//! A compressed answer passes compressed, and a decoded copy is read; then what is held back is the whole piece in which the
-//! end lies, and a usage chunk cannot be taken out.
+//! A compressed response is forwarded compressed, and a decoded copy is folded. In this case the whole chunk with the
+//! end is held back, and a usage chunk cannot be removed.
 //!
-//! What is held back is only what a client could take for the end: of an event stream the event that says so (`[DONE]`),
-//! of a document its last chunk.
+//! The bytes held back are those that a client could take for the end: in an event stream the final event (such as
+//! `[DONE]`), in a document the last chunk.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -23,82 +24,84 @@ use crate::response::sse::SseParser;
 use crate::response::transcript::Transcript;
 use crate::response::ui_stream::UiStream;
 
-/// The most of a document that is kept to be read. Of one that is longer, [`BoundedBuffer`] has a word to say.
+/// The maximum size of a document that is folded. [`BoundedBuffer`] shortens longer documents.
 const MAX_DOCUMENT_BYTES: usize = 8 << 20;
 
-/// The most of an unfinished event that is withheld to see whether it is a usage chunk, or the end. No usage chunk is this
-/// long; where the end is, its last piece is withheld, without which it is no event.
+/// The maximum length of an incomplete event that is withheld until its kind is known: a usage chunk, or the end. Usage
+/// chunks are shorter. A longer event is forwarded piece by piece; if the event is the end, its last piece is still
+/// held back, and a client cannot parse the event without the last piece.
 const MAX_WITHHELD_BYTES: usize = 64 << 10;
 
-/// The bytes of a byte order mark. No answer begins with one of them in earnest.
+/// The bytes of a UTF-8 byte order mark, skipped before the first byte of content. Content never starts with these
+/// bytes.
 const BYTE_ORDER_MARK: [u8; 3] = *b"\xEF\xBB\xBF";
 
-/// What the upstream sends.
+/// The expected kind of body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpectedBody {
-    /// An event stream, or a document: what it looks like.
+    /// An event stream or a document, told apart by the first byte.
     Answer,
-    /// The body of an error status: always read as a document.
+    /// The body of a response with an error status: always read as a document.
     Error,
 }
 
-/// Whether a usage chunk is the client's or ours.
+/// The handling of a chunk that contains usage and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UsageChunkPolicy {
-    /// The client asked for it: it passes.
+    /// The client asked for usage: the chunk is forwarded.
     Forward,
-    /// Only the gateway asked for it: it is taken out.
+    /// Only the gateway asked for usage: the chunk is removed.
     Remove,
 }
 
-/// Whether the answer goes on.
+/// The state of the response after a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FeedStatus {
-    /// It does.
+    /// The response continues: the next chunk can be fed.
     Continue,
-    /// What came last says that this is the end. It is held back until [`Tap::release`].
+    /// The chunk contains the end of the response. The end is held back until [`Tap::release`].
     End,
 }
 
-/// The tap of one answer.
+/// The tap of one response.
 #[derive(Debug)]
 pub struct Tap {
     fold: Fold,
-    /// Decodes what is read, where the answer is compressed.
+    /// The decoder for the folded copy, if the response is compressed.
     decoder: Option<ContentDecoder>,
     format: BodyFormat,
     usage_chunk: UsageChunkPolicy,
-    /// What may pass.
+    /// Chunks ready for the client.
     forwarded: VecDeque<Bytes>,
-    /// What may not pass yet.
+    /// Chunks held back until [`Tap::release`].
     held_back: Vec<Bytes>,
-    /// The client gets the answer in other words than the upstream's.
+    /// The translation for a client of `/api/chat` that reads the UI message stream. Replaces the upstream's bytes.
     ui_stream: Option<Box<UiStream>>,
 }
 
 #[derive(Debug)]
 enum BodyFormat {
-    /// Nothing has come yet.
+    /// No content has arrived yet.
     Unknown(ExpectedBody),
-    /// An event stream.
+    /// A stream of server-sent events.
     Events(EventStream),
-    /// One document, copied as far as it will be read.
+    /// A single document, with a bounded copy of its bytes.
     Document { expected: ExpectedBody, body: BoundedBuffer },
 }
 
 #[derive(Debug, Default)]
 struct EventStream {
     parser: SseParser,
-    /// The beginning of an event, withheld to see whether it is a usage chunk, or the end.
+    /// The bytes of an incomplete event, withheld until its kind is known: a usage chunk, or the end.
     withheld: Vec<u8>,
-    /// The beginning of the current event has passed already, so the rest must.
+    /// The start of the current event is already forwarded, so the rest must follow.
     is_partly_forwarded: bool,
-    /// The last event was taken out.
+    /// The last event was removed. A line feed split off its end must be removed too.
     removed_last_event: bool,
 }
 
 impl Tap {
-    /// A tap that folds with `fold`.
+    /// Makes a tap that folds into `fold`.
     pub fn new(fold: Fold, expected: ExpectedBody, usage_chunk: UsageChunkPolicy) -> Self {
         let (forwarded, held_back) = (VecDeque::new(), Vec::new());
         Self {
@@ -112,7 +115,7 @@ impl Tap {
         }
     }
 
-    /// The same for an answer that is compressed like this.
+    /// Adds a decoder for this content encoding. Without effect for [`ContentEncoding::Identity`].
     #[must_use]
     pub fn with_encoding(mut self, encoding: ContentEncoding) -> Self {
         self.decoder = ContentDecoder::new(encoding);
@@ -123,23 +126,24 @@ impl Tap {
         self
     }
 
-    /// The same for a client that reads the UI message stream: what was folded passes in its words, and nothing else.
+    /// Adds a translation into the UI message stream. The client then gets only the translation of the folded response.
     #[must_use]
     pub fn with_ui_stream(self, ui_stream: UiStream) -> Self {
         Self { ui_stream: Some(Box::new(ui_stream)), ..self }
     }
 
-    /// Whether the client gets other words than the upstream's, so that everything has to be read.
+    /// True if the client gets a translation, so that every chunk has to be folded.
     pub fn is_translated(&self) -> bool {
         self.ui_stream.is_some()
     }
 
-    /// Whether less may pass than comes, whatever kind of body it is said to be.
+    /// True if the tap may remove bytes, which makes the client's body shorter than the upstream's. To be called before
+    /// the first chunk.
     pub fn may_remove_bytes(&self) -> bool {
         self.usage_chunk == UsageChunkPolicy::Remove && matches!(self.format, BodyFormat::Unknown(ExpectedBody::Answer))
     }
 
-    /// Takes in one chunk of the answer.
+    /// Feeds one chunk of the response.
     pub fn feed(&mut self, chunk: Bytes) -> FeedStatus {
         let fed = self.decode_and_fold(chunk);
         if let Some(ui_stream) = &mut self.ui_stream {
@@ -150,8 +154,8 @@ impl Tap {
         fed
     }
 
-    /// The answer has ended, or broken off: a client that gets other words than the upstream's is told so in these, and the
-    /// telling held back until [`Tap::release`]. Returns whether it is.
+    /// Finishes the translation after the response has ended or failed. The final events are held back until
+    /// [`Tap::release`]. Returns false if the tap has no translation.
     pub fn finish_ui_stream(&mut self, failure: Option<&ChatError>) -> bool {
         let Some(ui_stream) = &mut self.ui_stream else { return false };
         let transcript = self.fold.transcript();
@@ -166,12 +170,13 @@ impl Tap {
         true
     }
 
-    /// Reads a piece as it came, compressed or not.
+    /// Feeds a chunk as received, compressed or not.
     fn decode_and_fold(&mut self, chunk: Bytes) -> FeedStatus {
         let Some(decoder) = &mut self.decoder else { return self.fold_chunk(chunk) };
         let decoded = decoder.decode(&chunk);
         let is_readable = decoded.is_ok();
-        // What passes is not what is read.
+        // `fold_chunk` queues decoded bytes, but the client gets the compressed bytes. Both queues are restored after
+        // the call.
         let (forwarded, held_back) = (std::mem::take(&mut self.forwarded), std::mem::take(&mut self.held_back));
         let fed = match decoded {
             Ok(decoded) if decoded.is_empty() => FeedStatus::Continue,
@@ -186,7 +191,8 @@ impl Tap {
         if fed == FeedStatus::Continue && is_readable && matches!(self.format, BodyFormat::Events(_)) {
             self.forwarded.push_back(chunk);
         } else {
-            // The end lies in it, or may: any piece of a document may be the last, as may one that cannot be read.
+            // The chunk may contain the end: every chunk of a document may be the last, and so may a chunk that cannot
+            // be decoded.
             self.held_back.push(chunk);
         }
         fed
@@ -197,7 +203,7 @@ impl Tap {
             && let Some(at) =
                 chunk.iter().position(|byte| !byte.is_ascii_whitespace() && !BYTE_ORDER_MARK.contains(byte))
         {
-            // What comes before passes unread, in whatever pieces it comes.
+            // White space and a byte order mark before the content are forwarded unread.
             self.forwarded.extend(Some(chunk.split_to(at)).filter(|before| !before.is_empty()));
             self.format = if *expected == ExpectedBody::Error || matches!(chunk[0], b'{' | b'[' | b'<') {
                 BodyFormat::Document { expected: *expected, body: BoundedBuffer::default() }
@@ -222,21 +228,21 @@ impl Tap {
         }
     }
 
-    /// Lets a chunk pass unread: after the end, or where nothing is recorded.
+    /// Forwards a chunk without folding. For bytes after the end, and for responses that are not recorded.
     pub fn forward_unread(&mut self, chunk: Bytes) {
         if self.ui_stream.is_none() {
             self.forwarded.push_back(chunk);
         }
     }
 
-    /// The answer's bytes have ended: what is left of it is folded, and held back until [`Tap::release`].
+    /// Ends the body: the remaining bytes are folded, and held back until [`Tap::release`].
     pub fn finish(&mut self) {
         let held_back = self.decoder.is_some().then(|| std::mem::take(&mut self.held_back));
         self.fold_rest();
         if let Some(held_back) = held_back {
             self.held_back = held_back;
             if self.fold.transcript().notes.contains(&"undecodable") {
-                // It did end; what it said nobody here can tell.
+                // The body ended, but the end could not be decoded.
                 self.fold.mark_ended();
             }
         }
@@ -245,10 +251,10 @@ impl Tap {
     fn fold_rest(&mut self) {
         match &mut self.format {
             BodyFormat::Unknown(_) => {}
-            // Whoever asked for it reads it as an error.
+            // An error body is read with `error_body`.
             BodyFormat::Document { expected: ExpectedBody::Error, .. } => {}
             BodyFormat::Document { body, .. } if body.is_truncated() => {
-                // It did end; what it said is not known.
+                // The body ended, but the document is too long to be parsed.
                 self.fold.note("document_too_long_to_read");
                 self.fold.mark_ended();
             }
@@ -273,12 +279,12 @@ impl Tap {
         }
     }
 
-    /// Lets pass what was held back.
+    /// Releases the bytes held back, so that [`Tap::next_chunk`] returns them.
     pub fn release(&mut self) {
         self.forwarded.extend(self.held_back.drain(..));
     }
 
-    /// The next chunk for the client.
+    /// The next chunk for the client, if one is ready.
     pub fn next_chunk(&mut self) -> Option<Bytes> {
         self.forwarded.pop_front()
     }
@@ -288,7 +294,7 @@ impl Tap {
         self.fold.transcript()
     }
 
-    /// The body of an error status.
+    /// The body of a response with an error status; empty for other bodies.
     pub fn error_body(&self) -> &[u8] {
         match &self.format {
             BodyFormat::Document { body, .. } => body.bytes(),
@@ -296,15 +302,15 @@ impl Tap {
         }
     }
 
-    /// What the answer came to.
+    /// Takes the transcript and the usage out of the tap. Called once, after the end.
     pub fn take_transcript(&mut self) -> (Transcript, Usage) {
         self.fold.take_transcript()
     }
 }
 
 impl EventStream {
-    /// Everything passes, but for the end, and for events of nothing but usage where those are taken out. An event passes
-    /// when it is complete: until then no client can make anything of it, and it may turn out to be the end.
+    /// Forwards all bytes except the end and, with [`UsageChunkPolicy::Remove`], usage chunks. An event is forwarded
+    /// when complete: a client cannot use an incomplete event, and an incomplete event may turn out to be the end.
     fn feed(
         &mut self,
         fold: &mut Fold,
@@ -351,7 +357,7 @@ impl EventStream {
             return FeedStatus::End;
         }
         if !parser.in_event() {
-            // What is left is a comment, or blank lines.
+            // The remaining bytes are comments or blank lines.
             decided = chunk.len();
         }
         if decided > forward_from {
@@ -370,7 +376,7 @@ impl EventStream {
     }
 }
 
-/// Passes what was withheld, and then this.
+/// Forwards the withheld bytes, followed by the chunk.
 fn forward(forwarded: &mut VecDeque<Bytes>, withheld: &mut Vec<u8>, chunk: Bytes) {
     if !withheld.is_empty() {
         forwarded.push_back(std::mem::take(withheld).into());

@@ -1,8 +1,8 @@
-//! Usage where none was reported: counted with a tokenizer, and marked as estimated.
+//! Estimates usage with a tokenizer, for responses without reported usage. Estimated usage is marked as such.
 //!
-//! Pure, but slow for its kind: a millisecond for some kilobytes, and a tenth of a second when the tokenizer is first needed.
-//! Whoever calls does so off the stream's path. The tokenizer is that of OpenAI's newer models (o200k), whatever the model
-//! was: of the others most are not published, and all of them are within some tens of per cent of it.
+//! Pure, but slow: a millisecond for several kilobytes, and a tenth of a second for the first use of the tokenizer.
+//! Callers run the estimate off the stream's path. The tokenizer is that of OpenAI's newer models (o200k), for all
+//! models: most other tokenizers are not published, and their counts differ by some tens of per cent at most.
 
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -11,22 +11,24 @@ use shared::usage::{Usage, UsageParts, UsageSource};
 
 use crate::json::lenient::Members;
 
-/// How much of what was asked is kept to be counted. The rest is taken to be like it.
+/// The number of bytes of the prompt's text that are kept and counted. The count is scaled to the length of the whole
+/// text.
 const MAX_PROMPT_BYTES: usize = 16 << 10;
 
-/// The longest question that is kept as it is until an estimate is needed, which is seldom. Reading it costs more than copying.
+/// The maximum size of a request that is kept as is until an estimate is needed, which is rare. Copying is cheaper than
+/// parsing.
 const MAX_RAW_BYTES: usize = 4 << 10;
 
-/// How much of an answer's texts is counted.
+/// The number of bytes of each text in a response that are counted.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 
-/// What a message costs beside its text: the role, and the marks around it.
+/// The tokens of a message in addition to its text, for the role and the delimiters.
 const MESSAGE_TOKENS: u64 = 4;
 
-/// Members of a request beside the messages that are part of the prompt.
+/// Members of a request that belong to the prompt, besides the messages.
 const PROMPT_MEMBERS: [&str; 3] = ["system", "instructions", "tools"];
 
-/// Members, anywhere in a message or a tool, whose text a model reads.
+/// Members, at any depth of a message or tool, with text that the model reads.
 const TEXT_MEMBERS: [&str; 13] = [
     "arguments",
     "content",
@@ -43,26 +45,26 @@ const TEXT_MEMBERS: [&str; 13] = [
     "thinking",
 ];
 
-/// What was asked, as far as it is needed to estimate what it costs.
+/// The prompt of a chat, as far as an estimate needs the prompt.
 #[derive(Debug)]
 pub enum Prompt {
-    /// Short enough to be kept as it is. Few chats need an estimate.
+    /// A short request, kept as is: few chats need an estimate.
     Raw {
-        /// The messages.
+        /// The messages, or the input of a Responses request.
         messages: Box<RawValue>,
         /// The other members of the request.
         parameters: Box<RawValue>,
     },
-    /// Its texts.
+    /// The text extracted from a long request.
     Extracted(PromptText),
 }
 
-/// The texts that were asked.
+/// The text of a prompt, bounded.
 #[derive(Debug, Default)]
 pub struct PromptText {
-    /// The beginning of the texts.
+    /// The beginning of the text, at most `MAX_PROMPT_BYTES`.
     text: String,
-    /// How long all of them are.
+    /// The length of the whole text, in bytes.
     bytes: usize,
     messages: u64,
 }
@@ -74,7 +76,7 @@ impl Default for Prompt {
 }
 
 impl Prompt {
-    /// What these messages, and these other members of the request, ask.
+    /// The prompt of a request with these messages and other members.
     pub fn from_request(messages: &RawValue, parameters: &RawValue) -> Self {
         if messages.get().len() + parameters.get().len() <= MAX_RAW_BYTES {
             return Self::Raw { messages: messages.to_owned(), parameters: parameters.to_owned() };
@@ -106,7 +108,7 @@ impl PromptText {
     }
 
     fn collect(&mut self, raw: &RawValue) {
-        // What cannot be read is not counted.
+        // Invalid JSON is not counted.
         let _ = TextCollector { prompt: self, is_collected: true }
             .deserialize(&mut serde_json::Deserializer::from_str(raw.get()));
     }
@@ -122,7 +124,7 @@ impl PromptText {
     }
 }
 
-/// What this answer to this question may have cost.
+/// Estimates the usage of a prompt and its response.
 pub fn estimate_usage(prompt: &Prompt, answer: &AssistantMessage) -> Usage {
     let texts = [Some(answer.text.as_str()), answer.refusal.as_deref(), answer.audio_transcript.as_deref()];
     let said: u64 = texts.into_iter().flatten().map(count_tokens).sum();
@@ -144,7 +146,7 @@ fn count_tokens(text: &str) -> u64 {
     scaled_token_count(&text[..text.floor_char_boundary(MAX_ANSWER_BYTES)], text.len())
 }
 
-/// The tokens of so many bytes, of which this is the beginning.
+/// The tokens of a text with a length of `bytes`, extrapolated from its beginning.
 fn scaled_token_count(beginning: &str, bytes: usize) -> u64 {
     let tokens = bpe_openai::o200k_base().count(beginning) as u64;
     match beginning.len() {
@@ -154,7 +156,7 @@ fn scaled_token_count(beginning: &str, bytes: usize) -> u64 {
     }
 }
 
-/// Goes through a JSON value and adds the texts that a model reads.
+/// A visitor for JSON values that collects text that the model reads.
 struct TextCollector<'a> {
     prompt: &'a mut PromptText,
     is_collected: bool,
@@ -250,7 +252,7 @@ mod tests {
         let text = prompt(messages, r#"{"model":"m","system":"Be brief.","tools":[{"name":"f"}],"user":"u"}"#);
         assert_eq!(text.text, "How are you?Be brief.f");
         assert_eq!(prompt(r#""How are you?""#, "{}").text, "How are you?");
-        // Four tokens of text, and those around it.
+        // Four tokens of text and four for the message.
         assert_eq!(prompt(r#"[{"role":"user","content":"How are you?"}]"#, "{}").token_count(), 8);
     }
 
@@ -272,7 +274,7 @@ mod tests {
         let text = prompt(&long, "{}");
         assert!(text.text.len() <= MAX_PROMPT_BYTES);
         assert!((190_000..=210_000).contains(&text.token_count()), "{}", text.token_count());
-        // One long word is no trap.
+        // A single very long word must not take unbounded time.
         assert!(count_tokens(&"a".repeat(3 << 20)) > 0);
     }
 }

@@ -1,74 +1,74 @@
-//! The transcript: what an answer comes to, whatever wire format it came in.
+//! The transcript: the content of a response, independent of its dialect.
 
 use serde_json::value::RawValue;
 use shared::event::{AssistantMessage, ChatError, OtherChoice, ToolCall};
 use shared::id::MessageId;
 
-/// The most text, reasoning and tool arguments together that is recorded of one answer, in bytes. What comes after that
-/// still passes to the client; the record says that it was truncated.
+/// The maximum size of text, reasoning and tool arguments recorded for one response, in bytes. Content beyond the
+/// maximum is still forwarded to the client, and the record is marked as truncated.
 const MAX_RECORDED_BYTES: usize = 3 << 20;
 
-/// The same for each choice beside the first, and how many of those are recorded.
+/// The same maximum for each further choice, and the maximum number of further choices.
 const MAX_OTHER_CHOICE_BYTES: usize = 64 << 10;
 const MAX_OTHER_CHOICES: usize = 15;
 
-/// The most tool calls that are recorded of one answer.
+/// The maximum number of tool calls recorded for one response.
 const MAX_TOOL_CALLS: usize = 1024;
 
-/// The longest id, model or finish reason that is recorded.
+/// The maximum length of a recorded id, model or finish reason, in bytes.
 const MAX_IDENTIFIER_BYTES: usize = 1024;
 
-/// The longest usage object that is kept.
+/// The maximum length of a recorded usage object, in bytes.
 const MAX_USAGE_BYTES: usize = 64 << 10;
 
-/// A folded answer.
+/// The content of a response, built up by a fold.
 #[derive(Debug)]
 pub struct Transcript {
-    /// Assistant text.
+    /// The assistant's text, joined from all deltas.
     pub text: String,
-    /// Reasoning text.
+    /// The reasoning text, if the provider sends any.
     pub reasoning: String,
-    /// A refusal apart from the text.
+    /// The refusal, if sent apart from the text.
     pub refusal: String,
-    /// What a spoken answer says.
+    /// The transcript of an audio response.
     pub audio_transcript: String,
-    /// Calls of the client's tools.
+    /// The calls of the client's tools.
     pub tool_calls: Vec<ToolCall>,
-    /// Calls of the provider's own tools.
+    /// The number of calls of the provider's own tools.
     pub server_tool_calls: u64,
-    /// The choices beside the first, by their number.
+    /// The further choices, each with its index. The first choice is this transcript.
     pub other_choices: Vec<(u64, Transcript)>,
-    /// Why it ended, in the provider's word.
+    /// The reason for the end of the response, in the provider's words.
     pub finish_reason: Option<String>,
-    /// The model, in the provider's word.
+    /// The model, as named by the provider.
     pub model: Option<String>,
     /// The provider's id of the response.
     pub response_id: Option<String>,
-    /// The provider's usage object, the last one that came.
+    /// The last usage object that the provider sent.
     pub usage: Option<Box<RawValue>>,
-    /// An error that came in place of the rest.
+    /// An error reported within the response.
     pub error: Option<ChatError>,
-    /// The provider said that this is the end.
+    /// True if the provider has marked the end of the response.
     pub is_ended: bool,
-    /// What was odd, one word each.
+    /// Irregularities of the response, as note words.
     pub notes: Vec<&'static str>,
-    /// How many bytes may still be recorded.
+    /// The number of bytes that can still be recorded.
     remaining_bytes: usize,
     is_truncated: bool,
 }
 
-/// Which text of the transcript grows.
+/// The text of a transcript that a piece is appended to.
 #[derive(Clone, Copy, Debug)]
 pub enum TranscriptPart {
-    /// Assistant text.
+    /// The text in [`Transcript::text`].
     Text,
-    /// Reasoning text.
+    /// The text in [`Transcript::reasoning`].
     Reasoning,
-    /// Refusal.
+    /// The text in [`Transcript::refusal`].
     Refusal,
-    /// What a spoken answer says.
+    /// The text in [`Transcript::audio_transcript`].
     AudioTranscript,
-    /// Arguments of the tool call at this place.
+    /// The arguments of the tool call with this index.
     Arguments(usize),
 }
 
@@ -100,7 +100,7 @@ impl Transcript {
         }
     }
 
-    /// Adds to one of the texts, within the bound.
+    /// Appends to one of the texts, within the maximum size.
     pub fn append(&mut self, part: TranscriptPart, text: &str) {
         if text.is_empty() {
             return;
@@ -119,7 +119,7 @@ impl Transcript {
         }
     }
 
-    /// Opens a tool call and returns its place, if there is room for it.
+    /// Adds an empty tool call and returns its index. `None` if the maximum number is reached.
     pub fn open_tool_call(&mut self) -> Option<usize> {
         if self.tool_calls.len() == MAX_TOOL_CALLS {
             self.is_truncated = true;
@@ -129,7 +129,7 @@ impl Transcript {
         Some(self.tool_calls.len() - 1)
     }
 
-    /// Gives the tool call at this place its id and name, as far as it has none yet.
+    /// Sets the id and the name of a tool call, unless already set.
     pub fn name_tool_call(&mut self, index: usize, id: Option<&str>, name: Option<&str>) {
         let Some(call) = self.tool_calls.get(index) else { return };
         let (needs_id, needs_name) = (call.id.is_empty(), call.name.is_empty());
@@ -143,7 +143,7 @@ impl Transcript {
         }
     }
 
-    /// Forgets the arguments of the tool call at this place.
+    /// Removes the arguments of a tool call.
     pub fn forget_arguments(&mut self, index: usize) {
         if let Some(call) = self.tool_calls.get_mut(index) {
             self.remaining_bytes += call.arguments.len();
@@ -151,7 +151,7 @@ impl Transcript {
         }
     }
 
-    /// The choice of this number beside the first, if there is room for it.
+    /// The further choice with this index. `None` if the maximum number is reached.
     pub fn other_choice(&mut self, index: u64) -> Option<&mut Self> {
         let known = self.other_choices.iter().position(|(number, _)| *number == index);
         let index = match known {
@@ -168,7 +168,7 @@ impl Transcript {
         Some(&mut self.other_choices[index].1)
     }
 
-    /// Notes the provider's id of the response and its model, as far as none is noted yet.
+    /// Sets the response id and the model, unless already set.
     pub fn set_identity(&mut self, response_id: Option<&str>, model: Option<&str>) {
         if self.response_id.is_none() {
             self.response_id = response_id.map(bounded_identifier);
@@ -178,13 +178,13 @@ impl Transcript {
         }
     }
 
-    /// Notes why the answer ended.
+    /// Sets the finish reason and marks the response as ended.
     pub fn set_finish_reason(&mut self, reason: &str) {
         self.finish_reason = Some(bounded_identifier(reason));
         self.is_ended = true;
     }
 
-    /// Keeps this usage object in place of any before.
+    /// Sets the usage object. A later usage object replaces an earlier one.
     pub fn set_usage(&mut self, usage: &RawValue) {
         if usage.get().len() > MAX_USAGE_BYTES {
             self.note("usage_too_long");
@@ -193,12 +193,12 @@ impl Transcript {
         }
     }
 
-    /// An error came. The first one stands.
+    /// Sets the error. The first error is kept.
     pub fn set_error(&mut self, error: ChatError) {
         self.error.get_or_insert(error);
     }
 
-    /// Forgets what was said so far: it is said anew.
+    /// Removes all content, because the provider sends the content again from the start.
     pub fn clear_content(&mut self) {
         let texts = [&mut self.text, &mut self.reasoning, &mut self.refusal, &mut self.audio_transcript];
         texts.into_iter().for_each(String::clear);
@@ -208,14 +208,14 @@ impl Transcript {
         self.is_truncated = false;
     }
 
-    /// Notes something odd, once.
+    /// Adds a note, unless already present.
     pub fn note(&mut self, note: &'static str) {
         if !self.notes.contains(&note) {
             self.notes.push(note);
         }
     }
 
-    /// Whether there is anything of an answer.
+    /// True if there is any content: text, a tool call or another choice.
     pub fn has_content(&self) -> bool {
         let texts = [&self.text, &self.reasoning, &self.refusal, &self.audio_transcript];
         texts.iter().any(|text| !text.is_empty())
@@ -224,7 +224,7 @@ impl Transcript {
             || self.other_choices.iter().any(|(_, other)| other.has_content())
     }
 
-    /// The message that this comes to.
+    /// Takes the content out of the transcript as an assistant message.
     pub fn message(&mut self, id: MessageId) -> AssistantMessage {
         AssistantMessage {
             id,
@@ -256,7 +256,7 @@ impl Transcript {
         }
     }
 
-    /// As much of the text as there is room for.
+    /// The part of the text that fits into the remaining size.
     fn truncate_to_room<'a>(&mut self, text: &'a str) -> &'a str {
         let text = if text.len() <= self.remaining_bytes {
             text
@@ -298,7 +298,7 @@ mod tests {
         let mut transcript = Transcript::default();
         assert!((0..2_000).filter_map(|_| transcript.open_tool_call()).count() == MAX_TOOL_CALLS);
         transcript.name_tool_call(0, Some(&"i".repeat(MAX_RECORDED_BYTES)), Some("name"));
-        assert_eq!(transcript.tool_calls[0].name, "", "no room is left");
+        assert_eq!(transcript.tool_calls[0].name, "", "the id has used up the maximum size");
         assert!((1..100).filter_map(|index| transcript.other_choice(index).map(|_| ())).count() == MAX_OTHER_CHOICES);
         transcript.set_identity(Some(&"é".repeat(1_000)), None);
         assert_eq!(transcript.response_id.as_ref().map(String::len), Some(MAX_IDENTIFIER_BYTES));

@@ -1,22 +1,22 @@
-//! The answer as the AI SDK's `useChat` reads it: the UI message stream, told from the growing transcript.
+//! Translates a response into the UI message stream of the AI SDK's `useChat`, following the growing transcript.
 //!
-//! Pure. What an upstream's chunk adds to the transcript becomes parts of text, reasoning and tool input. Everything that
-//! says that the answer is complete (the last `-end`, complete tool inputs, `finish`, `[DONE]`) is kept for the end, which
-//! is held back until it is on the record.
+//! Pure. After each chunk, new content of the transcript is emitted as parts of text, reasoning and tool input. Events
+//! that mark the response as complete (the last `-end`, complete tool inputs, `finish`, `[DONE]`) are emitted only at
+//! the end, which is held back until the end is recorded.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::response::transcript::Transcript;
 
-/// The translation of one answer.
+/// The translation of one response.
 #[derive(Debug)]
 pub struct UiStream {
     message_id: String,
     has_started: bool,
     open: Option<(UiPartKind, String)>,
     parts: u32,
-    /// How much of each text has been told, in bytes.
+    /// The number of bytes of the transcript's text already emitted.
     text: usize,
     reasoning: usize,
     refusal: usize,
@@ -46,7 +46,7 @@ struct EmittedToolCall {
 }
 
 impl UiStream {
-    /// For an answer that becomes the message with this id.
+    /// Makes a translation for the assistant message with this id.
     pub fn new(message_id: String) -> Self {
         Self {
             message_id,
@@ -60,14 +60,14 @@ impl UiStream {
         }
     }
 
-    /// What is new in the transcript.
+    /// Emits the content added to the transcript since the last call.
     pub fn advance(&mut self, transcript: &Transcript) -> Bytes {
         let mut writer = EventWriter::default();
         self.emit_new(transcript, &mut writer);
         writer.0.into()
     }
 
-    /// The end of a complete answer.
+    /// Emits the end of a complete response.
     pub fn finish(&mut self, transcript: &Transcript) -> Bytes {
         let mut writer = EventWriter::default();
         self.emit_new(transcript, &mut writer);
@@ -90,7 +90,7 @@ impl UiStream {
         writer.0.into()
     }
 
-    /// The end of one that failed. There is no `finish`: to the page it is an error, and what came before it stays.
+    /// Emits the end of a failed response: an error and no `finish`. The page keeps the content emitted before.
     pub fn fail(&mut self, transcript: &Transcript, message: &str) -> Bytes {
         let mut writer = EventWriter::default();
         self.emit_new(transcript, &mut writer);
@@ -114,7 +114,7 @@ impl UiStream {
         for (index, call) in transcript.tool_calls.iter().enumerate() {
             if index == self.calls.len() {
                 if call.name.is_empty() {
-                    // Its name is still to come.
+                    // The name has not arrived yet.
                     return;
                 }
                 self.close_part(writer);
@@ -155,14 +155,14 @@ impl UiStream {
     }
 }
 
-/// What has been added to a text since it was told last.
+/// The part of a text that has not been emitted yet.
 fn take_new<'a>(text: &'a str, emitted: &mut usize) -> &'a str {
     let new = text.get(*emitted..).unwrap_or("");
     *emitted += new.len();
     new
 }
 
-/// The SDK's word for it.
+/// The AI SDK's name for the transcript's finish reason.
 fn finish_reason(transcript: &Transcript) -> &'static str {
     match transcript.finish_reason.as_deref() {
         Some("stop" | "end_turn" | "stop_sequence" | "completed") => "stop",

@@ -1,30 +1,32 @@
-//! The breaker of one upstream: after failures in a row it is passed over for a while, then tried with a single chat.
+//! The circuit breaker of an upstream. After several failures in a row the breaker opens and the upstream is skipped
+//! for an interval; then a single chat probes the upstream.
 //!
-//! Pure: the time is passed in. A breaker never turns a chat away by itself: where every upstream of a route is passed over,
-//! the one that comes back first is tried all the same.
+//! Pure: the time is passed in. A breaker changes the order of upstreams and never rejects a chat: if the breakers of
+//! all upstreams of a route are open, the upstream with the earliest end of its interval is tried anyway.
 
 use std::time::{Duration, Instant};
 
-/// Failures in a row that open it.
+/// The number of failures in a row that opens a breaker.
 const FAILURE_THRESHOLD: u32 = 5;
-/// How long it stays open the first time; twice as long each further time.
+/// The first open interval. Each failed probe doubles the interval.
 const INITIAL_OPEN_INTERVAL: Duration = Duration::from_secs(5);
-/// How long it stays open at most.
+/// The maximum open interval.
 const MAX_OPEN_INTERVAL: Duration = Duration::from_secs(120);
-/// How long the single chat may take to show something.
+/// The time that a probe has for its outcome. After the timeout the next chat becomes the probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A breaker.
+/// The circuit breaker of one upstream.
 #[derive(Debug)]
 pub struct CircuitBreaker(BreakerState);
 
 #[derive(Clone, Copy, Debug)]
 enum BreakerState {
-    /// The upstream is tried, having failed so often in a row.
+    /// Chats are admitted. `failures` counts the failures since the last success.
     Closed { failures: u32 },
-    /// It rests.
+    /// No chat is admitted before `until`. `open_for` is the length of the interval.
     Open { until: Instant, open_for: Duration },
-    /// It has rested, and one chat is to show how it is.
+    /// A probe is under way. No other chat is admitted before `until`. `open_for` is the length of the last open
+    /// interval.
     HalfOpen { until: Instant, open_for: Duration },
 }
 
@@ -34,29 +36,29 @@ impl Default for CircuitBreaker {
     }
 }
 
-/// Whether an upstream is to be tried.
+/// The decision of a breaker about a chat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerAdmission {
-    /// It is.
+    /// The upstream may be tried.
     Admitted,
-    /// Not before this.
+    /// The upstream should not be tried before this time.
     RejectedUntil(Instant),
 }
 
-/// What an outcome did to a breaker.
+/// The state change caused by an outcome, for logs and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerTransition {
-    /// Nothing to speak of.
+    /// No change of state.
     None,
-    /// It opened, for this long.
+    /// The breaker opened, for this interval.
     Opened(Duration),
-    /// It closed.
+    /// The breaker closed: chats are admitted again.
     Closed,
 }
 
 impl CircuitBreaker {
-    /// Whether the upstream is to be tried now. If it has rested, this one chat is to show how it is, and others are not
-    /// admitted until it has.
+    /// Decides if the upstream may be tried now. After an open interval the call admits one chat as the probe, and
+    /// rejects all others until the probe succeeds, fails or reaches the timeout.
     pub fn admit(&mut self, now: Instant) -> BreakerAdmission {
         match self.0 {
             BreakerState::Closed { .. } => BreakerAdmission::Admitted,
@@ -70,19 +72,19 @@ impl CircuitBreaker {
         }
     }
 
-    /// Whether it is closed.
+    /// True if the breaker is closed.
     pub fn is_closed(&self) -> bool {
         matches!(self.0, BreakerState::Closed { .. })
     }
 
-    /// The upstream answered.
+    /// Records a success of the upstream and closes the breaker.
     pub fn record_success(&mut self) -> BreakerTransition {
         let was_closed = self.is_closed();
         *self = Self::default();
         if was_closed { BreakerTransition::None } else { BreakerTransition::Closed }
     }
 
-    /// It did not.
+    /// Records a failure of the upstream. Opens the breaker after five failures in a row or after a failed probe.
     pub fn record_failure(&mut self, now: Instant) -> BreakerTransition {
         let open_for = match self.0 {
             BreakerState::Closed { failures } if failures + 1 < FAILURE_THRESHOLD => {
@@ -90,7 +92,7 @@ impl CircuitBreaker {
                 return BreakerTransition::None;
             }
             BreakerState::Closed { .. } => INITIAL_OPEN_INTERVAL,
-            // A chat that began before it opened: nothing new.
+            // The failure of a chat that began before the breaker opened: not counted.
             BreakerState::Open { .. } => return BreakerTransition::None,
             BreakerState::HalfOpen { open_for, .. } => (open_for * 2).min(MAX_OPEN_INTERVAL),
         };
@@ -113,12 +115,20 @@ mod tests {
         assert_eq!(breaker.admit(at(0)), BreakerAdmission::Admitted);
         assert_eq!(breaker.record_failure(at(0)), BreakerTransition::Opened(INITIAL_OPEN_INTERVAL));
         assert_eq!(breaker.admit(at(4)), BreakerAdmission::RejectedUntil(at(5)));
-        assert_eq!(breaker.admit(at(5)), BreakerAdmission::Admitted, "one chat shows how it is");
-        assert_eq!(breaker.admit(at(5)), BreakerAdmission::RejectedUntil(at(35)), "and only one");
+        assert_eq!(breaker.admit(at(5)), BreakerAdmission::Admitted, "one chat is admitted as the probe");
+        assert_eq!(
+            breaker.admit(at(5)),
+            BreakerAdmission::RejectedUntil(at(35)),
+            "no chat is admitted during the probe"
+        );
         assert_eq!(breaker.record_failure(at(6)), BreakerTransition::Opened(INITIAL_OPEN_INTERVAL * 2));
         assert_eq!(breaker.admit(at(15)), BreakerAdmission::RejectedUntil(at(16)));
         assert_eq!(breaker.admit(at(16)), BreakerAdmission::Admitted);
-        assert_eq!(breaker.admit(at(46)), BreakerAdmission::Admitted, "the one that was to show it never came back");
+        assert_eq!(
+            breaker.admit(at(46)),
+            BreakerAdmission::Admitted,
+            "a probe without an outcome is replaced after the timeout"
+        );
         assert_eq!(breaker.record_success(), BreakerTransition::Closed);
         assert!(breaker.is_closed());
         assert_eq!(breaker.record_success(), BreakerTransition::None);
@@ -133,7 +143,7 @@ mod tests {
         assert_eq!(
             breaker.admit(now),
             BreakerAdmission::RejectedUntil(now + INITIAL_OPEN_INTERVAL),
-            "late failures do not count"
+            "failures while the breaker is open do not count"
         );
         for _ in 0..10 {
             now += MAX_OPEN_INTERVAL;

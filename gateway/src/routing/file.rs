@@ -1,6 +1,6 @@
-//! The routes file: TOML in, a table out, or an error that names the line.
+//! Parses the routes file: from TOML to a [`RoutingTable`], or to an error that names the line.
 //!
-//! Pure: where keys come from is passed in. `docs/ROUTES.md` explains the format, `deploy/routes.toml` is a sample.
+//! Pure: the lookup of API keys is passed in. `docs/ROUTES.md` explains the format, `deploy/routes.toml` is a sample.
 
 mod key_source;
 mod mistake;
@@ -20,22 +20,22 @@ use crate::routing::{
 
 pub use self::key_source::{KeyLookup, UpstreamKeySource};
 
-/// The largest routes file.
+/// The maximum size of a routes file, in bytes.
 pub const MAX_BYTES: usize = 1 << 20;
 const MAX_UPSTREAMS: usize = 256;
 const MAX_ROUTES: usize = 1024;
 const MAX_UPSTREAMS_PER_ROUTE: usize = 16;
 const MAX_ATTEMPTS: u32 = 10;
 
-/// What is wrong with a routes file.
+/// An error in a routes file.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}: {message}")]
 pub struct RoutesFileError {
-    /// The file, as it was named.
+    /// The path of the file, as given in the settings.
     pub file: String,
-    /// The line, counted from 1.
+    /// The line number, counted from 1.
     pub line: usize,
-    /// What was found and what was expected. Never a key.
+    /// The message: found value and expected value. Never contains a key.
     pub message: String,
 }
 
@@ -68,7 +68,7 @@ enum OnDisconnectEntry {
     Drain,
 }
 
-/// A choice in full; a mere name stands for one with nothing but that.
+/// An upstream of a route in the long form. The short form is the name alone.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RouteUpstreamEntry {
@@ -77,7 +77,7 @@ struct RouteUpstreamEntry {
     model: Option<String>,
 }
 
-/// Reads a routes file. What it leaves out of an upstream's timeouts is as in `defaults`.
+/// Parses a routes file. Timeouts that an upstream leaves out are taken from `defaults`.
 pub fn parse(
     text: &str,
     file: &str,

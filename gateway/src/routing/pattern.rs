@@ -1,16 +1,16 @@
-//! Which model names a route answers for: a name, or a pattern in which `*` stands for anything.
+//! Patterns for model names: an exact name, or a pattern in which `*` stands for any text.
 
 use std::fmt;
 
-/// A model name, or a pattern of names.
+/// A model name, or a pattern for model names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelPattern(String);
 
 impl ModelPattern {
-    /// The longest pattern.
+    /// The maximum length of a pattern, in bytes.
     pub const MAX_BYTES: usize = 256;
 
-    /// Reads one; the error is what was expected.
+    /// Parses a pattern. The error is the expected format.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let stars = text.bytes().filter(|byte| *byte == b'*').count();
         if text.is_empty() || text.len() > Self::MAX_BYTES || stars > 8 {
@@ -19,22 +19,22 @@ impl ModelPattern {
         Ok(Self(text.to_owned()))
     }
 
-    /// Every name.
+    /// The pattern that matches every name.
     pub fn match_all() -> Self {
         Self("*".to_owned())
     }
 
-    /// The one name that it stands for, if it is no pattern.
+    /// The model name, if the pattern has no `*`.
     pub fn exact_name(&self) -> Option<&str> {
         (!self.0.contains('*')).then_some(&self.0)
     }
 
-    /// Whether it stands for this name.
+    /// True if the pattern matches the model name.
     pub fn matches(&self, name: &str) -> bool {
         let Some((first, rest)) = self.0.split_once('*') else { return self.0 == name };
         let Some(mut name) = name.strip_prefix(first) else { return false };
         let (middle, last) = rest.rsplit_once('*').map_or(("", rest), |(middle, last)| (middle, last));
-        // Each part as early as it comes leaves the most room for those after it.
+        // Matching each part at its earliest position leaves the most text for the parts after it.
         for part in middle.split('*').filter(|part| !part.is_empty()) {
             let Some(at) = name.find(part) else { return false };
             name = &name[at + part.len()..];

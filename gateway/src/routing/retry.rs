@@ -1,6 +1,6 @@
-//! Whether a try that failed is worth another, where, and after how long.
+//! The retry policy's decisions: if a failed attempt should be retried, at which upstream, and after how long.
 //!
-//! Pure: the time and chance are passed in.
+//! Pure: the time and random numbers are passed in.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,60 +10,61 @@ use http::{HeaderName, StatusCode};
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
-/// The first pause, doubled with each further try.
+/// The first backoff. Each further attempt doubles the backoff.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(250);
-/// The longest pause of our own making.
+/// The maximum backoff, unless the upstream asks for a longer time.
 const MAX_BACKOFF: Duration = Duration::from_secs(4);
 
-/// What is to be done about an answer, or about none.
+/// The decision after an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryDecision {
-    /// It is the client's.
+    /// No retry: the response goes to the client.
     Final,
-    /// Another try at the same upstream may help, after this long where it said so.
+    /// Retry at the same upstream. The duration is the upstream's own `retry-after`, if sent.
     RetrySameUpstream(Option<Duration>),
-    /// Only another upstream may help.
+    /// Retry at the next upstream: another attempt at this one would fail too.
     TryNextUpstream,
 }
 
-/// Judges the head of a response.
+/// Decides by the status and headers of a response.
 pub fn decide(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> RetryDecision {
     if status.is_success() {
         return RetryDecision::Final;
     }
     if status.is_redirection() {
-        // The address is wrong, and stays so.
+        // A redirect means that the configured address is wrong. A retry would be redirected again.
         return RetryDecision::TryNextUpstream;
     }
     let is_transient = matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504 | 520..=524 | 529);
     match headers.get(SHOULD_RETRY).map(http::HeaderValue::as_bytes) {
         Some(b"true") => RetryDecision::RetrySameUpstream(retry_after(headers, now)),
-        // It knows about itself, not about others.
+        // `x-should-retry: false` speaks for this upstream only. Another upstream may succeed.
         Some(b"false") if is_transient => RetryDecision::TryNextUpstream,
         _ if is_transient => RetryDecision::RetrySameUpstream(retry_after(headers, now)),
-        // The key is not accepted, or not paid for.
+        // The upstream rejects the key, or the account has no credit.
         _ if matches!(status.as_u16(), 401 | 402 | 407) => RetryDecision::TryNextUpstream,
         _ => RetryDecision::Final,
     }
 }
 
-/// Whether this status says that something is wrong with the upstream as such.
+/// True if the status counts as a failure of the upstream, as opposed to an error in the request.
 pub fn is_upstream_failure(status: StatusCode) -> bool {
     status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
 }
 
-/// How long to wait before the next try, the first being number 1. `chance` is from 0 to 1: all of the pause but for half of
-/// it is left to chance, so that chats that failed together do not come back together.
+/// The time to wait before the next attempt; the first attempt has the number 1. `chance` is a random number from 0 to
+/// 1. Half of the backoff is random, so that chats that failed together are not retried together.
 pub fn backoff(attempt: u32, requested: Option<Duration>, chance: f64) -> Duration {
     let own = INITIAL_BACKOFF.saturating_mul(1 << attempt.saturating_sub(1).min(8)).min(MAX_BACKOFF);
     match requested {
-        // Not before it was asked for, and not all at once then.
+        // Never earlier than requested, and up to a tenth later, so that not all chats return at once.
         Some(requested) => requested + (requested / 10).min(MAX_BACKOFF).mul_f64(chance),
         None => own / 2 + (own / 2).mul_f64(chance),
     }
 }
 
-/// What the upstream asked for: milliseconds, else seconds or a date.
+/// The time that the upstream asks to wait: `retry-after-ms` in milliseconds, else `retry-after` in seconds or as a
+/// date.
 pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let number = |name: HeaderName| -> Option<f64> {
         let number: f64 = headers.get(name)?.to_str().ok()?.trim().parse().ok()?;
@@ -124,7 +125,7 @@ mod tests {
         assert_eq!(backoff(3, None, 1.0), Duration::from_secs(1));
         assert_eq!(backoff(99, None, 1.0), MAX_BACKOFF);
         let requested = Some(Duration::from_secs(10));
-        assert_eq!(backoff(1, requested, 0.0), Duration::from_secs(10), "never before it was asked for");
+        assert_eq!(backoff(1, requested, 0.0), Duration::from_secs(10), "never earlier than the upstream requested");
         assert_eq!(backoff(1, requested, 1.0), Duration::from_secs(11));
     }
 }

@@ -1,17 +1,17 @@
-//! Providers that refuse to be asked for usage: `stream_options` is a member that not everyone knows, and what is not known
-//! some answer with an error.
+//! Recognizes upstreams that reject a request because of `stream_options`. The gateway adds this member to ask for
+//! usage; some providers do not know the member and answer with an error.
 //!
 //! Pure.
 
 use http::StatusCode;
 
-/// The longest error body that is looked through.
+/// The maximum length of an error body that is searched, in bytes.
 pub const MAX_REFUSAL_BYTES: usize = 64 << 10;
 
-/// What names the member, or what stands in it.
+/// Names of the member and of its content, in lower case.
 const MEMBER_NAMES: [&str; 3] = ["stream_options", "include_usage", "streamoptions"];
 
-/// What is said of members that are not known. Some say it without a name.
+/// Phrases for unknown members in error messages, in lower case. Some providers do not name the member.
 const UNKNOWN_MEMBER_PHRASES: [&str; 9] = [
     "unrecognized request argument",
     "unrecognized argument",
@@ -24,13 +24,13 @@ const UNKNOWN_MEMBER_PHRASES: [&str; 9] = [
     "unknown field",
 ];
 
-/// Whether an answer with this status may be such a refusal, so that its body is worth a look.
+/// True if a response with this status may be a rejection of the member, so that its body should be searched.
 pub fn may_be_refusal(status: StatusCode) -> bool {
     matches!(status, StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY)
 }
 
-/// Whether an error body says so. It may seem to where something else is wrong (some repeat the whole request): the same
-/// request without the question tells.
+/// True if an error body looks like a rejection of the member. False positives are possible, because some providers
+/// repeat the whole request in the error. A retry without `stream_options` then fails with the same error.
 pub fn is_refusal(body: &[u8]) -> bool {
     let text = String::from_utf8_lossy(body).to_ascii_lowercase();
     MEMBER_NAMES.iter().chain(&UNKNOWN_MEMBER_PHRASES).any(|words| text.contains(words))

@@ -1,4 +1,4 @@
-//! The bodies of requests, read within bounds of size and time.
+//! Reading of request bodies, within limits on size and time.
 
 use std::time::Duration;
 
@@ -15,11 +15,12 @@ use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::server::gateway::Gateway;
 
-/// How long the rest of a refused request is read.
+/// The maximum time for reading the rest of a refused request's body.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Gateway {
-    /// Who asks, and the parts of a request with a JSON body, within bounds.
+    /// Authenticates the caller, then reads the whole JSON body within the limits on size and time. Returns caller, headers
+    /// and body.
     pub(super) async fn read_json(&self, request: Request) -> Result<(Caller, HeaderMap, Bytes), ApiError> {
         let (head, mut body) = request.into_parts();
         match self.read_body(&head, &mut body).await {
@@ -46,9 +47,9 @@ impl Gateway {
         Ok((caller, body))
     }
 
-    /// Reads what is left of the body of a request that is refused, within bounds, while the refusal is on its way: the
-    /// connection of a client that writes everything before it reads would be reset otherwise, and the refusal lost. One that
-    /// waits to be told to go on has sent nothing.
+    /// Reads the rest of a refused request's body in the background, within limits, while the error response is sent.
+    /// Without this, a client that writes the whole body before reading would get a connection reset instead of the error
+    /// response. A request with an `Expect` header has sent no body yet, so nothing is read.
     pub(super) fn discard_body(&self, headers: &HeaderMap, mut body: Body) {
         if body.is_end_stream() || headers.contains_key(header::EXPECT) {
             return;
@@ -64,7 +65,8 @@ impl Gateway {
     }
 }
 
-/// The whole of a body that is no longer than `limit` bytes and has come within this time.
+/// Reads a whole body of at most `limit` bytes that arrives within the given time. The errors are 413, 408, and 400 for a
+/// body that breaks off.
 pub(super) async fn read_bounded(body: &mut Body, limit: usize, within: Duration) -> Result<Bytes, ApiError> {
     let body = timeout(within, Limited::new(body, limit).collect())
         .await

@@ -1,4 +1,5 @@
-//! A client's connection, which is neither written to without end nor ended cleanly where an answer was not.
+//! A client's connection: a blocked write times out, and a broken answer ends in a reset where a clean close would look
+//! like the end of the answer.
 
 use std::convert::Infallible;
 use std::io::{Error, ErrorKind, IoSlice, Result};
@@ -27,20 +28,21 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tower::Layer as _;
 
-/// A client's connection.
+/// A client's TCP connection, with a timeout for writes.
 #[derive(Debug)]
 pub(super) struct ClientConnection {
     stream: TokioIo<TcpStream>,
-    /// How long a write may wait without the client having taken anything.
+    /// The maximum time for which a write may wait without the client reading any bytes.
     write_timeout: Duration,
-    /// Made when a write waits for the first time, and set anew for each that does: one that goes through at once costs nothing.
+    /// The timer of a waiting write. Created for the first write that waits and reset for later ones; writes that never
+    /// wait cost nothing.
     timer: Option<Pin<Box<Sleep>>>,
     is_waiting: bool,
-    /// Whether it has to end in a way that nobody takes for the end of an answer.
+    /// Set if the connection must end in a reset, so that the client does not take the close for the end of an answer.
     is_aborted: Arc<AtomicBool>,
 }
 
-/// What answers on a connection.
+/// The HTTP service of one connection.
 pub(super) struct ConnectionService {
     router: TowerToHyperService<ConnectionRouter>,
     is_aborted: Arc<AtomicBool>,
@@ -48,13 +50,13 @@ pub(super) struct ConnectionService {
 
 type ConnectionRouter = AddExtension<Router, ConnectInfo<SocketAddr>>;
 
-/// The body of an answer that has no end but that of the connection, as over HTTP/1.0.
+/// The body of an answer whose end is marked only by the end of the connection, as over HTTP/1.0.
 struct ConnectionDelimitedBody {
     body: Body,
     is_aborted: Arc<AtomicBool>,
 }
 
-/// A connection, and what answers on it.
+/// Prepares an accepted TCP stream. Returns the connection and the service; both share the mark for a reset.
 pub(super) fn open(
     stream: TcpStream,
     peer: SocketAddr,
@@ -70,7 +72,7 @@ pub(super) fn open(
 }
 
 impl ClientConnection {
-    /// What a write came to; one that waits for too long is an error.
+    /// Returns the result of a write. A write that has waited for the write timeout is an error.
     fn poll_within_timeout(&mut self, cx: &mut Context<'_>, written: Poll<Result<usize>>) -> Poll<Result<usize>> {
         if written.is_ready() {
             self.is_waiting = false;
@@ -82,16 +84,16 @@ impl ClientConnection {
             timer.as_mut().reset(Instant::now() + write_timeout);
         }
         ready!(timer.as_mut().poll(cx));
-        // Nor does the system keep what nobody takes.
+        // The reset also discards the bytes that the kernel still holds for the client.
         self.is_aborted.store(true, Ordering::Relaxed);
-        Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the client reads nothing")))
+        Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the client did not read within the write timeout")))
     }
 }
 
 impl Drop for ClientConnection {
     fn drop(&mut self) {
         if self.is_aborted.load(Ordering::Relaxed) {
-            // A reset.
+            // With zero linger, closing the socket sends a reset.
             let _ = self.stream.inner().set_zero_linger();
         }
     }

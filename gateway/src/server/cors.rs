@@ -1,4 +1,4 @@
-//! Which pages of other origins may call, and what they may see of an answer.
+//! Cross-origin requests (CORS): the origins whose pages may call, and the response headers that pages may read.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::headers::{CHAT_ID, CONVERSATION_ID, REQUEST_ID};
 
-/// The layer that answers for it.
+/// Builds the CORS layer for the configured origins. Without origins, every page may call, but without cookies.
 pub(super) fn cors(origins: &[HeaderValue]) -> CorsLayer {
     let exposed: [HeaderName; 10] = [
         header::ETAG,
@@ -28,7 +28,7 @@ pub(super) fn cors(origins: &[HeaderValue]) -> CorsLayer {
         .expose_headers(exposed)
         .max_age(Duration::from_secs(3600));
     if origins.is_empty() {
-        // Any page may call, but only with a token that it holds itself: cookies are not allowed to come along.
+        // Any page may call with a token of its own. Browsers send no cookies, because credentials are not allowed.
         layer.allow_origin(AllowOrigin::any())
     } else {
         layer.allow_origin(AllowOrigin::list(origins.iter().cloned())).allow_credentials(true)

@@ -1,4 +1,4 @@
-//! What the routes need, and what each begins with: who asks.
+//! The state that all routes share, and authentication, the first step of every route that acts for a user.
 
 use std::sync::Arc;
 
@@ -10,29 +10,30 @@ use crate::error::ApiError;
 use crate::metrics::{Metrics, StatusLabels};
 use crate::recorder_api::RecorderApi;
 
-/// What the routes need.
+/// The state that all routes share.
 #[derive(Debug)]
 pub struct Gateway {
-    /// Who asks.
+    /// Verifies the session tokens of callers.
     pub auth: Arc<Authenticator>,
-    /// What serves chats.
+    /// The pipeline that serves chats.
     pub chats: Arc<ChatPipeline>,
-    /// The way to the recorder's API, where there is one.
+    /// The client of the recorder's API. `None` without `RECORDER_URL`.
     pub recorder_api: Option<RecorderApi>,
-    /// The origins whose pages may act with cookies, besides the gateway's own.
+    /// The origins, besides the gateway's own, whose pages may send requests with cookies.
     pub cors_origins: Vec<HeaderValue>,
-    /// What is counted.
+    /// The metrics of the gateway process.
     pub metrics: Arc<Metrics>,
 }
 
 impl Gateway {
-    /// Counts a refusal.
+    /// Counts a refused request by HTTP status. Returns the error unchanged.
     pub(super) fn count_refusal(&self, error: ApiError) -> ApiError {
         self.metrics.refused.get_or_create(&StatusLabels { status: error.status.as_u16() }).inc();
         error
     }
 
-    /// Who asks. Nothing else happens before this, and nothing at all without it.
+    /// Checks the origin and the session token of a request, and returns the caller. Called before any other step; a
+    /// request without a valid token goes no further.
     pub(super) fn authenticate(&self, method: &Method, headers: &HeaderMap) -> Result<Caller, ApiError> {
         check_origin(method, headers, &self.cors_origins).map_err(ApiError::cross_origin)?;
         Ok(self.auth.caller(headers)?)

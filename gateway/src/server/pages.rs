@@ -1,8 +1,9 @@
-//! The web pages: plain files that are part of the program, so that a gateway is one thing to install.
+//! The web pages: static files compiled into the program, so that a gateway is a single program to install.
 //!
-//! Every path of a page answers the same shell; the page's own script reads the path and asks the API. Files stand below a
-//! prefix that is a hash of all of them together: they may be kept for ever, and a new program's pages never mix with an
-//! old one's. No page needs anything from another host, and the headers see to it that none gets anything.
+//! Every page path responds with the same HTML shell; the page's script reads the path and calls the API. Scripts and
+//! styles are served below a prefix that is a hash of all files together. Browsers may therefore cache the files for ever,
+//! and files of two program versions never mix. Pages need no other host, and the security headers forbid access to other
+//! hosts.
 
 mod files;
 
@@ -22,17 +23,17 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::ApiError;
 
-/// The paths that are pages. Whatever comes after `/c/` is for the page to make sense of.
+/// The paths of the pages. The part after `/c/` is interpreted by the page's script.
 const PAGE_PATHS: [&str; 7] =
     ["/", "/login", "/register", "/c/{conversation}", "/settings", "/admin", "/admin/{section}"];
 
-/// What pages may do: run and show what came from here, ask here, and nothing else. Scripts cannot turn text into HTML but
-/// through DOMPurify.
+/// The content security policy of the pages. Scripts, styles, images and requests are limited to the gateway's own origin,
+/// and scripts can turn text into HTML only through DOMPurify.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
      font-src 'self'; connect-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; \
      require-trusted-types-for 'script'; trusted-types dompurify";
 
-/// Headers of everything that is served here.
+/// The security headers of every response with a page or a file.
 const SECURITY_HEADERS: [(HeaderName, &str); 7] = [
     (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -46,13 +47,13 @@ const SECURITY_HEADERS: [(HeaderName, &str); 7] = [
     ),
 ];
 
-/// For files whose path changes when they do.
+/// The cache policy of files whose path changes whenever a file changes.
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
-/// For everything else: kept, but asked about each time.
+/// The cache policy of all other responses: cached, but revalidated before each use.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 
-/// The pages, ready to be served.
+/// The HTML shell and all files, ready to be served.
 #[derive(Debug)]
 struct Pages {
     version: String,
@@ -60,7 +61,7 @@ struct Pages {
     files: HashMap<&'static str, StaticFile>,
 }
 
-/// One file.
+/// A file with content type and entity tag.
 #[derive(Debug)]
 struct StaticFile {
     content_type: &'static str,
@@ -68,7 +69,7 @@ struct StaticFile {
     content: Bytes,
 }
 
-/// The routes of pages and their files, for whatever router they are merged into.
+/// Builds the routes of the pages and files. `S` is the state of the router that the routes are merged into.
 pub fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let mut router = Router::new().route("/assets/{version}/{*path}", get(file));
     for path in PAGE_PATHS {
@@ -103,8 +104,8 @@ impl Pages {
         Self { shell: StaticFile::new("index.html", Bytes::from(shell)), files: served.collect(), version }
     }
 
-    /// A file. One of another version than asked for is served too, so that a page that was loaded from another gateway
-    /// while an upgrade went round still works; but it must not be kept under that name.
+    /// Returns the response with a file. A path with another version gets the file too, so that a page from another gateway
+    /// works during a rolling upgrade, but the response must not be cached as immutable.
     fn file(&self, version: &str, path: &str, headers: &HeaderMap) -> Option<Response> {
         let caching = if version == self.version { IMMUTABLE } else { REVALIDATE };
         Some(self.files.get(path)?.respond(headers, caching))
@@ -133,7 +134,7 @@ impl StaticFile {
         response
     }
 
-    /// Whether the client has it already, by its own word.
+    /// Returns true if `If-None-Match` of the request contains the entity tag of the file.
     fn is_cached_by_client(&self, request_headers: &HeaderMap) -> bool {
         let tags = request_headers
             .get_all(header::IF_NONE_MATCH)

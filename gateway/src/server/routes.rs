@@ -1,7 +1,8 @@
-//! The routes. Each checks the caller before anything else happens: `Gateway::authenticate` is where a
-//! [`Caller`](crate::auth::Caller) comes from.
+//! The HTTP routes. A route that acts for a user authenticates the caller before any other step: `Gateway::authenticate` is
+//! the only source of a [`Caller`](crate::auth::Caller).
 //!
-//! Every layer costs each request some allocations and moves, so what only some routes need is on no others' way.
+//! Every middleware layer costs each request some allocations and moves, so a layer that only some routes need is applied
+//! to those routes alone.
 
 mod chat;
 mod conversations;
@@ -24,10 +25,10 @@ use crate::server::cors::cors;
 use crate::server::gateway::Gateway;
 use crate::server::pages;
 
-/// Every route.
+/// Builds the router with all routes of the gateway.
 pub fn router(gateway: Arc<Gateway>) -> Router {
     let cors = cors(&gateway.cors_origins);
-    // Anthropic's clients read errors in another shape than OpenAI's, and the request's id in another header.
+    // Anthropic's clients expect errors in another shape than OpenAI's, and the request id in another header.
     let anthropic = Router::new()
         .route("/v1/messages", post(chat::messages))
         .route("/v1/messages/count_tokens", post(count_tokens::count))

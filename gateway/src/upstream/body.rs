@@ -1,4 +1,4 @@
-//! The body of an upstream's response.
+//! The body of an upstream's response, read from an HTTP/1.1 connection or from an HTTP/2 stream.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -14,50 +14,50 @@ use crate::upstream::http1::Http1Connection;
 use crate::upstream::http2::StreamPermit;
 use crate::upstream::pool::Pool;
 
-/// The body of an upstream's response, and the connection that it comes over.
+/// The body of an upstream's response, together with the connection that carries the body.
 #[derive(Debug)]
 pub struct UpstreamBody {
     incoming: Incoming,
     transport: BodyTransport,
-    /// What was read before its turn.
+    /// Chunks that were read ahead of the consumer, if reading ahead was asked for.
     read_ahead: Option<Box<ReadAhead>>,
 }
 
-/// What was read before its turn: to be handed out first, and as it came.
+/// Chunks that were read ahead of the consumer. The chunks are handed out first and unchanged.
 #[derive(Debug, Default)]
 struct ReadAhead {
     chunks: VecDeque<Bytes>,
     end: Option<BodyEnd>,
 }
 
-/// How a body ended that was read ahead.
+/// The end of a body, seen while reading ahead.
 #[derive(Debug)]
 enum BodyEnd {
     Clean,
     Broken(hyper::Error),
 }
 
-/// How the body comes.
+/// The connection that carries a body.
 #[derive(Debug)]
 enum BodyTransport {
-    /// Over a connection of its own: given back when the body has ended; closed with the body if it has not.
+    /// An exclusive connection. Goes back to the pool after the end of the body; closed if the body is dropped earlier.
     Http1(Option<Box<Http1Connection>>, Arc<Pool>),
-    /// Over one that it shares.
+    /// A stream on a shared connection.
     Http2 { _permit: StreamPermit },
 }
 
 impl UpstreamBody {
-    /// A body that comes over this connection of the pool's.
+    /// Creates a body that arrives over `connection`, which goes back to `pool` after the end of the body.
     pub(super) fn over_http1(incoming: Incoming, connection: Box<Http1Connection>, pool: Arc<Pool>) -> Self {
         Self { incoming, transport: BodyTransport::Http1(Some(connection), pool), read_ahead: None }
     }
 
-    /// A body that comes over a connection that others use too.
+    /// Creates a body that arrives over a shared HTTP/2 connection. The permit is held until the body is dropped.
     pub(super) fn over_http2(incoming: Incoming, permit: StreamPermit) -> Self {
         Self { incoming, transport: BodyTransport::Http2 { _permit: permit }, read_ahead: None }
     }
 
-    /// The next chunk. `None` is the end that the upstream meant; an error is one that it did not.
+    /// Returns the next chunk. `None` is a clean end; an error means that the body broke off.
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
         if let Some(read_ahead) = &mut self.read_ahead {
             if let Some(next) = read_ahead.next() {
@@ -68,8 +68,8 @@ impl UpstreamBody {
         self.poll_data(cx)
     }
 
-    /// Reads up to about this much before its turn; what was read is handed out again later. Whoever stops waiting for it
-    /// loses nothing.
+    /// Reads ahead until about `limit` bytes are buffered or the body ends. [`Self::poll_chunk`] hands the buffered chunks
+    /// out again. Dropping the future loses no bytes.
     pub async fn read_ahead(&mut self, limit: usize) {
         self.read_ahead.get_or_insert_default();
         while self.read_ahead.as_ref().is_some_and(|read_ahead| read_ahead.wants_more(limit)) {
@@ -84,7 +84,7 @@ impl UpstreamBody {
         }
     }
 
-    /// What was read before its turn.
+    /// Returns a copy of the bytes that were read ahead.
     pub fn read_ahead_bytes(&self) -> Vec<u8> {
         self.read_ahead
             .as_ref()
@@ -99,7 +99,7 @@ impl UpstreamBody {
                 Poll::Pending => return Poll::Pending,
             };
             match frame {
-                // Trailers are passed over.
+                // Trailers are ignored.
                 Some(Ok(frame)) => {
                     if let Ok(chunk) = frame.into_data() {
                         return Poll::Ready(Some(Ok(chunk)));
@@ -124,7 +124,7 @@ impl UpstreamBody {
         }
     }
 
-    /// Whether nothing follows the head.
+    /// Returns true if no bytes follow the response head.
     pub fn is_empty(&self) -> bool {
         let read_ahead = self.read_ahead.as_ref();
         let is_at_end = self.incoming.is_end_stream() || self.incoming.size_hint().exact() == Some(0);
@@ -134,7 +134,8 @@ impl UpstreamBody {
             })
     }
 
-    /// Whether the connection's end is the only end that this body has. Then a broken connection looks like an end.
+    /// Returns true if only the end of the connection marks the end of the body: HTTP/1 without a content length or chunked
+    /// encoding. A broken connection then looks like a clean end.
     pub fn ends_with_connection(response: &Response<Self>) -> bool {
         let headers = response.headers();
         response.version() != http::Version::HTTP_2
@@ -142,7 +143,7 @@ impl UpstreamBody {
             && !headers.contains_key(http::header::TRANSFER_ENCODING)
     }
 
-    /// What is there, else what driving the connection brings.
+    /// Polls for a frame that has arrived. Without one, drives the HTTP/1.1 connection and polls again.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let mut incoming = Pin::new(&mut self.incoming);
         match &mut self.transport {
@@ -154,7 +155,7 @@ impl UpstreamBody {
         }
     }
 
-    /// The whole body, if it is not longer than this.
+    /// Reads the whole body. Returns `None` if the body is longer than `limit` bytes or breaks off.
     pub async fn collect(mut self, limit: usize) -> Option<Vec<u8>> {
         let mut whole = Vec::new();
         while let Some(chunk) = poll_fn(|cx| self.poll_chunk(cx)).await {
@@ -173,12 +174,12 @@ impl ReadAhead {
         self.end.is_none() && self.chunks.iter().map(Bytes::len).sum::<usize>() < limit
     }
 
-    /// What comes next, if that was read.
+    /// Returns the next buffered chunk or the buffered end. The outer `None` means that nothing is buffered.
     fn next(&mut self) -> Option<Option<Result<Bytes, hyper::Error>>> {
         if let Some(chunk) = self.chunks.pop_front() {
             return Some(Some(Ok(chunk)));
         }
-        // Once it was broken, it has ended.
+        // A broken body yields the error once, and a clean end after that.
         match self.end.replace(BodyEnd::Clean) {
             Some(BodyEnd::Broken(error)) => Some(Some(Err(error))),
             Some(BodyEnd::Clean) => Some(None),

@@ -1,5 +1,5 @@
-//! One request to the upstreams of its route, until one answers: retries, then the next upstream. Everything here happens
-//! before the client has seen a byte; after that nothing is tried again.
+//! Dispatch: sends one request to the upstreams of a route until an upstream answers. Retries come first, then the next
+//! upstream. Dispatch is over before the client receives the first byte; nothing is retried after that.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -20,51 +20,51 @@ use crate::upstream::endpoint::Upstream;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::registry::RoutingSnapshot;
 
-/// How long the body of an error is waited for that may be a refusal to be asked for usage.
+/// The maximum time for reading an error body that may be a refusal of `stream_options`.
 const REFUSAL_READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is sent.
+/// A request to the upstreams of a route.
 pub struct OutgoingRequest<'a> {
-    /// The method.
+    /// The HTTP method of the request.
     pub method: &'a Method,
     /// The path below the upstream's base URL.
     pub path: &'a str,
-    /// The headers, without credentials.
+    /// The headers that are forwarded, without credentials.
     pub headers: &'a HeaderMap,
-    /// Whether usage is wanted that the client did not ask for.
+    /// True if the gateway wants usage that the client did not ask for.
     pub may_add_usage_option: bool,
-    /// The body for an upstream that is asked for usage, or not, and has another name for the model, or not.
+    /// Builds the body for one upstream: with the upstream's own name for the model, and with or without the usage option.
     pub body: &'a (dyn Fn(&RouteUpstream, UsageOption) -> Bytes + Sync),
 }
 
-/// Who asked for usage.
+/// The origin of `stream_options.include_usage` in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UsageOption {
-    /// The gateway, and not the client.
+    /// The gateway added the option; the client did not ask for usage.
     Added,
-    /// The client, or nobody.
+    /// The gateway added no option; the client may have asked for usage.
     NotAdded,
 }
 
-/// A response, and whose it is.
+/// A response, and the upstream that sent the response.
 #[derive(Debug)]
 pub struct UpstreamResponse {
-    /// Who answered.
+    /// The upstream that sent the response.
     pub upstream: Arc<Upstream>,
-    /// What.
+    /// The head of the response, and the body as it arrives.
     pub response: Response<UpstreamBody>,
-    /// Who asked for the usage in it.
+    /// Tells whether the gateway added the usage option to the request.
     pub usage_option: UsageOption,
 }
 
-/// Whom a request may go to, in this order: a route's upstreams that speak its dialect.
+/// The upstreams of a route that support the request's dialect, in the order of the attempts.
 #[derive(Debug)]
 pub struct Candidates<'a> {
     route: &'a Route,
     candidates: Vec<(&'a RouteUpstream, &'a Arc<Upstream>)>,
 }
 
-/// A failure so far: what the client gets if nothing better comes.
+/// The failures so far. The client gets one of them if no upstream answers for good.
 #[derive(Default)]
 struct FailedAttempts {
     response: Option<UpstreamResponse>,
@@ -72,7 +72,7 @@ struct FailedAttempts {
 }
 
 impl<'a> Candidates<'a> {
-    /// Those of a route, in the order in which they are tried. `None` if none speaks this dialect.
+    /// Selects the candidates of a route, ordered by [`Route::upstream_order`]. `None` if no upstream supports the dialect.
     pub fn new(snapshot: &'a RoutingSnapshot, route: &'a Route, dialect: DialectName) -> Option<Self> {
         let order = route.upstream_order(|below| rand::random_range(0..below));
         let candidate =
@@ -82,9 +82,11 @@ impl<'a> Candidates<'a> {
         (!candidates.is_empty()).then_some(Self { route, candidates })
     }
 
-    /// Sends the request until an upstream answers for good. Every try is noted in `attempts`.
+    /// Sends the request to one candidate after another until a final response arrives. Every attempt is appended to
+    /// `attempts`.
     ///
-    /// If none does, the last response that came is the answer, whatever it says; if none came, the last error.
+    /// Without a final response, the result is the last response that may reach the client, or else the first withheld
+    /// response (see [`is_withheld`]). Without any response, the result is the last error.
     pub async fn send(
         &self,
         outgoing: &OutgoingRequest<'_>,
@@ -114,7 +116,7 @@ impl<'a> Candidates<'a> {
                 BreakerAdmission::RejectedUntil(_) => {}
             }
         }
-        // A breaker turns nobody away: where no upstream was tried, the one that comes back first is.
+        // Breakers never refuse a request: if the breakers of all candidates are open, the first to recover is tried.
         if request_attempts.is_first_attempt()
             && let Some((_, index)) = first_to_recover
             && let Some(answered) =
@@ -126,14 +128,14 @@ impl<'a> Candidates<'a> {
     }
 }
 
-/// A request on its way from one upstream to the next.
+/// The state of one request across attempts and upstreams.
 struct Attempts<'a> {
     outgoing: &'a OutgoingRequest<'a>,
     metrics: &'a Metrics,
     attempts: &'a mut Vec<Attempt>,
     retry_policy: RetryPolicy,
     started_at: Instant,
-    /// Tries that are left.
+    /// The number of attempts that are left.
     remaining_attempts: u32,
     failed: FailedAttempts,
 }
@@ -143,7 +145,7 @@ impl Attempts<'_> {
         self.remaining_attempts == self.retry_policy.max_attempts
     }
 
-    /// Tries one upstream as often as may help and is allowed. `None` if it did not answer for good.
+    /// Tries one upstream as often as the retry policy permits. Returns `None` if no final response arrived.
     async fn try_upstream(
         &mut self,
         route_upstream: &RouteUpstream,
@@ -160,7 +162,8 @@ impl Attempts<'_> {
             self.remaining_attempts -= 1;
             let mut result = self.send(upstream, &body).await;
             if usage_option == UsageOption::Added && is_usage_refusal(&mut result).await {
-                // Our own addition must not fail a chat: this once, neither a pause nor a bound on tries stands in the way.
+                // The gateway's own addition must not fail a chat: the request is repeated once without pause, even if no
+                // attempts are left.
                 usage_option = UsageOption::NotAdded;
                 body = (self.outgoing.body)(route_upstream, usage_option);
                 self.remaining_attempts = self.remaining_attempts.saturating_sub(1);
@@ -214,7 +217,8 @@ impl FailedAttempts {
         usage_option: UsageOption,
     ) {
         match result {
-            // What an upstream says of the gateway's key or address helps nobody who can be told something else.
+            // A response about the gateway's key or address does not help the client, so an earlier response is kept
+            // instead.
             Ok(response) if self.response.is_none() || !is_withheld(response.status()) => {
                 self.response = Some(UpstreamResponse { upstream: Arc::clone(upstream), response, usage_option });
             }
@@ -227,36 +231,37 @@ impl FailedAttempts {
         match (self.response, self.error) {
             (Some(response), _) => Ok(response),
             (None, Some(error)) => Err(error),
-            // At least one try is made, and it comes to one of the two.
+            // Unreachable: at least one attempt is made, and yields a response or an error.
             (None, None) => Err(UpstreamError::ConnectTimeout),
         }
     }
 }
 
-/// Whether this status says that the gateway's own key was not accepted.
+/// Returns true if the status means that the upstream did not accept the gateway's own key (401, 407).
 pub fn is_key_refusal(status: StatusCode) -> bool {
     matches!(status, StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED)
 }
 
-/// Whether a response of this status is none of the client's business: it is about the gateway's own key, or leads past the
-/// gateway.
+/// Returns true if the client must not get a response with this status, because the response is about the gateway's own key
+/// or redirects the client past the gateway.
 pub fn is_withheld(status: StatusCode) -> bool {
     is_key_refusal(status) || status.is_redirection()
 }
 
-/// Whether the upstream refuses the question for usage. What is read of its answer to know that is not lost to the client.
+/// Returns true if the upstream refused `stream_options`. The part of the body that is read for the decision still reaches
+/// the client.
 async fn is_usage_refusal(result: &mut Result<Response<UpstreamBody>, UpstreamError>) -> bool {
     let Ok(response) = result else { return false };
     if !stream_options::may_be_refusal(response.status()) {
         return false;
     }
     let encoding = ContentEncoding::from_headers(response.headers());
-    // What has not come by then is not waited for.
+    // After the timeout, the bytes that have arrived decide.
     let _ = timeout(REFUSAL_READ_TIMEOUT, response.body_mut().read_ahead(stream_options::MAX_REFUSAL_BYTES)).await;
     stream_options::is_refusal(&content_encoding::decode_body(encoding, response.body().read_ahead_bytes()))
 }
 
-/// Counts a try, and lets the upstream's breaker know of it.
+/// Counts an attempt in the metrics, and reports the outcome to the upstream's circuit breaker.
 fn record_outcome(upstream: &Upstream, result: &Result<Response<UpstreamBody>, UpstreamError>, metrics: &Metrics) {
     let (outcome, is_healthy) = match result {
         Ok(response) => (status_class(response.status()), !retry::is_upstream_failure(response.status())),

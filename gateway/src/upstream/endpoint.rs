@@ -1,4 +1,4 @@
-//! The upstream: an LLM provider's endpoint, over connections that are kept for the next chat.
+//! One upstream: an LLM provider's endpoint, with a connection pool, a circuit breaker and a cached model list.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,36 +17,36 @@ use crate::upstream::body::UpstreamBody;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::pool::{Pool, PooledConnection};
 
-/// For how long an upstream that refused to be asked for usage is not asked again.
+/// The time after a refusal of `stream_options` in which the gateway does not ask the upstream for usage again.
 const USAGE_REFUSAL_TTL: Duration = Duration::from_secs(3600);
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
 
-/// One upstream.
+/// An LLM provider's endpoint, with the gateway's state for the endpoint.
 #[derive(Debug)]
 pub struct Upstream {
-    /// Its settings.
+    /// The settings of the upstream from the routing table.
     pub settings: UpstreamSettings,
-    /// The models that it has, by its own word.
+    /// The model list that the upstream itself reported.
     pub cached_models: tokio::sync::Mutex<CachedModels>,
     host: HeaderValue,
     keys: Option<KeyHeaderValues>,
     breaker: Mutex<CircuitBreaker>,
-    /// When it last refused to be asked for usage.
+    /// The time of the last refusal of `stream_options`.
     usage_refused_at: Mutex<Option<Instant>>,
-    /// Its connections.
+    /// The connections to the upstream.
     pool: Arc<Pool>,
 }
 
-/// What an upstream said it has, and when.
+/// The model ids that an upstream reported, and the time of the last request for them.
 #[derive(Debug, Default)]
 pub struct CachedModels {
     pub(super) ids: Arc<[String]>,
     pub(super) fetched_at: Option<Instant>,
 }
 
-/// The gateway's own key, as header values.
+/// The gateway's own key as header values, marked as sensitive.
 #[derive(Debug)]
 struct KeyHeaderValues {
     bearer: HeaderValue,
@@ -54,7 +54,8 @@ struct KeyHeaderValues {
 }
 
 impl Upstream {
-    /// An upstream as configured.
+    /// Creates an upstream without connections. Fails if the key or the host cannot be sent as a header value, or if TLS
+    /// cannot be set up.
     pub fn new(settings: UpstreamSettings) -> anyhow::Result<Self> {
         let authority = settings.base_url.authority().map_or("", http::uri::Authority::as_str);
         let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
@@ -81,54 +82,54 @@ impl Upstream {
         })
     }
 
-    /// Its name, as in events and metrics.
+    /// Returns the name of the upstream, as in events and metrics.
     pub fn name(&self) -> &str {
         &self.settings.name
     }
 
-    /// Whether it is to be tried now; see [`CircuitBreaker`].
+    /// Asks the circuit breaker for admission of an attempt now: see [`CircuitBreaker`].
     pub fn admit(&self) -> BreakerAdmission {
         self.breaker().admit(Instant::now())
     }
 
-    /// Whether it is tried without reserve.
+    /// Returns true if the circuit breaker is closed, so that attempts are unlimited.
     pub fn is_healthy(&self) -> bool {
         self.breaker().is_closed()
     }
 
-    /// Takes in how a try went.
+    /// Reports the outcome of an attempt to the circuit breaker. Logs when the breaker opens or closes.
     pub fn record_outcome(&self, succeeded: bool) {
         let transition =
             if succeeded { self.breaker().record_success() } else { self.breaker().record_failure(Instant::now()) };
         match transition {
             BreakerTransition::None => {}
             BreakerTransition::Opened(rest) => {
-                tracing::warn!(upstream = self.name(), ?rest, "an upstream fails again and again: it is passed over");
+                tracing::warn!(upstream = self.name(), ?rest, "circuit breaker open: an upstream failed repeatedly");
             }
-            BreakerTransition::Closed => tracing::info!(upstream = self.name(), "an upstream answers again"),
+            BreakerTransition::Closed => tracing::info!(upstream = self.name(), "circuit breaker closed"),
         }
     }
 
-    /// Whether it may be asked for usage that the client did not ask for: it is not if that is its setting, nor within an
-    /// hour after it refused.
+    /// Returns true if the gateway may ask the upstream for usage that the client did not ask for. False if the settings of
+    /// the upstream forbid the question, and for one hour after a refusal.
     pub fn accepts_usage_option(&self) -> bool {
         let refused = *self.usage_refused_at.lock().unwrap_or_else(PoisonError::into_inner);
         self.settings.ask_for_usage && refused.is_none_or(|at| at.elapsed() > USAGE_REFUSAL_TTL)
     }
 
-    /// It refused to be asked for usage, and answered when it was not.
+    /// Records that the upstream refused a request with `stream_options`, and answered the same request without.
     pub fn record_usage_refusal(&self) {
         *self.usage_refused_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         tracing::info!(
             upstream = self.name(),
-            "an upstream refuses stream_options: for an hour it is not asked for usage"
+            "an upstream refuses stream_options: the upstream is not asked for usage for one hour"
         );
     }
 
-    /// Sends one request, and waits for the head of the response. Every try is noted in `attempts`.
+    /// Sends one request and waits for the head of the response. Every attempt is appended to `attempts`.
     ///
-    /// A connection that was kept may turn out to have been closed by the other side just now. Then, and only then, the
-    /// request is sent once more, on a new one.
+    /// The upstream may close a kept connection at the moment when the gateway reuses it. Only in that case the request is
+    /// sent once more, on a new connection.
     pub async fn send(
         &self,
         method: &Method,
@@ -149,7 +150,7 @@ impl Upstream {
         }
     }
 
-    /// The text without the gateway's own key, should the upstream have repeated it.
+    /// Returns the text with the gateway's own key replaced by `[redacted]`, in case the upstream repeated the key.
     pub fn redact(&self, text: &str) -> String {
         match &self.settings.key {
             Some(key) if text.contains(key.expose_secret()) => text.replace(key.expose_secret(), "[redacted]"),
@@ -157,7 +158,7 @@ impl Upstream {
         }
     }
 
-    /// Closes connections that have been unused for too long.
+    /// Closes connections that have been unused for longer than the keep-alive time.
     pub fn close_unused(&self) {
         self.pool.close_unused();
     }
@@ -169,7 +170,7 @@ impl Upstream {
         attempts: &mut Vec<Attempt>,
     ) -> Result<Response<UpstreamBody>, (UpstreamError, SafeToResend)> {
         let (started_at, clock) = (shared::event::now(), Instant::now());
-        // Noted before anything is awaited: a client that leaves meanwhile leaves a trace of it.
+        // Appended before the first await, so that the attempt is recorded even if the client disconnects meanwhile.
         attempts.push(Attempt {
             upstream: self.name().to_owned(),
             started_at,
@@ -196,7 +197,8 @@ impl Upstream {
         let connection = match reused {
             Some(connection) => connection,
             None => {
-                // In a place of its own: a connection that was kept should not pay for what opening one takes.
+                // Boxed: the future that opens a connection is large, and exchanges on kept connections should not pay
+                // for the size.
                 let opened = timeout(self.settings.connect_timeout, Box::pin(self.pool.connect())).await;
                 opened.unwrap_or(Err(UpstreamError::ConnectTimeout)).map_err(|error| (error, SafeToResend::No))?
             }
@@ -212,7 +214,7 @@ impl Upstream {
             PooledConnection::Http2(mut slot) => {
                 let Some(authority) = self.settings.base_url.authority() else { return Err(too_late) };
                 let answer = timeout(self.settings.head_timeout, slot.send(request, authority)).await;
-                // Where the connection still stands, the upstream got the request and refused to go on with it.
+                // If the connection is still open, the upstream received the request and refused it.
                 let safe_to_resend = if slot.is_closed() { SafeToResend::Yes } else { SafeToResend::No };
                 let response = answer.map_err(|_| too_late)?.map_err(|e| (UpstreamError::Http(e), safe_to_resend))?;
                 Ok(response.map(|incoming| UpstreamBody::over_http2(incoming, slot.into_permit())))
@@ -247,14 +249,14 @@ impl Upstream {
     }
 }
 
-/// Whether a request that failed may never have reached the upstream.
+/// Permission to send a failed request again: `Yes` if the request may never have reached the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SafeToResend {
     Yes,
     No,
 }
 
-/// Whole milliseconds.
+/// Returns a duration in whole milliseconds, at most `u64::MAX`.
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,27 +1,27 @@
-//! Why there is no answer.
+//! Errors of requests to upstreams that end without a response head.
 
-/// Why there is no answer.
+/// The reason why no response head arrived from an upstream.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
-    /// No connection.
+    /// The TCP connection could not be opened.
     #[error("could not connect: {0}")]
     Connect(std::io::Error),
-    /// A connection, but no TLS session.
+    /// The TLS handshake failed on an open TCP connection.
     #[error("could not agree on TLS: {0}")]
     Tls(std::io::Error),
-    /// No connection in time.
+    /// The connection, TLS included, was not open within the connect timeout.
     #[error("connecting took too long")]
     ConnectTimeout,
-    /// No response head in time.
+    /// The response head did not arrive within the head timeout.
     #[error("no response in time")]
     HeadTimeout,
-    /// The connection broke, or what came was not HTTP.
+    /// The connection broke, or the received bytes were not valid HTTP.
     #[error("the connection broke: {0}")]
     Http(hyper::Error),
 }
 
 impl UpstreamError {
-    /// In one word, for events and for programs.
+    /// Returns the error code for events, metrics and API clients.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Connect(_) => "upstream_unreachable",
@@ -32,7 +32,7 @@ impl UpstreamError {
         }
     }
 
-    /// In words for callers, whom the deployment's addresses are none of the business.
+    /// Returns the error message for callers. The message contains no address of the deployment.
     pub fn public_message(&self) -> &'static str {
         match self {
             Self::Connect(_) | Self::Tls(_) => "the upstream could not be reached",

@@ -1,4 +1,5 @@
-//! One HTTP/1.1 connection to an upstream, driven by whoever uses it.
+//! An HTTP/1.1 connection to an upstream. The connection has no task of its own: the task that waits for a response drives
+//! the connection.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -16,28 +17,28 @@ use tokio_util::either::Either;
 
 use crate::upstream::wake_flag::WakeFlag;
 
-/// Plain or encrypted.
+/// A TCP stream, plain or with TLS.
 pub(super) type Transport = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// A connection.
+/// An HTTP/1.1 connection, for one exchange after another.
 #[derive(Debug)]
 pub(super) struct Http1Connection {
     sender: http1::SendRequest<Full<Bytes>>,
     io: http1::Connection<TokioIo<Transport>, Full<Bytes>>,
-    /// The connection has ended; driving it further is an error.
+    /// The connection has ended. Polling an ended connection is an error.
     has_ended: bool,
-    /// What has happened to it since it was last driven.
+    /// Set if the connection was woken since the last poll without progress.
     wake_flag: WakeFlag,
 }
 
 impl Http1Connection {
-    /// Speaks HTTP over this transport.
+    /// Performs the HTTP handshake over `transport`.
     pub(super) async fn new(transport: Transport) -> Result<Self, hyper::Error> {
         let (sender, io) = http1::Builder::new().handshake(TokioIo::new(transport)).await?;
         Ok(Self { sender, io, has_ended: false, wake_flag: WakeFlag::new() })
     }
 
-    /// Sends a request, and waits for the head of the response.
+    /// Sends a request and waits for the head of the response.
     pub(super) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, hyper::Error> {
         let mut response = pin!(self.sender.send_request(request));
         self.wake_flag.set();
@@ -46,7 +47,8 @@ impl Http1Connection {
                 return Poll::Pending;
             }
             self.drive();
-            // Only the connection brings it, and only we drive that.
+            // Only the connection can complete the response, and only this task drives the connection, so no waker is
+            // needed.
             let answer = response.as_mut().poll(&mut noop_context());
             if answer.is_pending() {
                 self.wake_flag.clear(cx);
@@ -56,7 +58,8 @@ impl Http1Connection {
         .await
     }
 
-    /// Waits for what `poll` returns, which comes by driving the connection and in no other way.
+    /// Calls `poll`, and again after driving the connection if the first result is pending. `poll` gets a waker without
+    /// effect, so progress must come from this connection alone.
     pub(super) fn poll_driving<T>(
         &mut self,
         cx: &Context<'_>,
@@ -76,19 +79,19 @@ impl Http1Connection {
         polled
     }
 
-    /// Reads and writes what can be read and written now.
+    /// Reads and writes as much as is possible without waiting.
     fn drive(&mut self) {
         let mut cx = self.wake_flag.begin_poll();
         if !self.has_ended {
-            // How it ended, the response or its body says.
+            // The response or the body reports an error of the connection.
             self.has_ended = Pin::new(&mut self.io).poll(&mut cx).is_ready();
         }
     }
 
-    /// Whether it can take another request: still open, and nothing left of the last exchange.
+    /// Returns true if the connection can take another request: still open, and without remains of the last exchange.
     pub(super) fn is_usable(&mut self) -> bool {
         self.drive();
-        // Nobody waits for it while it is idle.
+        // No task waits for an idle connection.
         self.wake_flag.unregister();
         !self.has_ended && self.sender.is_ready()
     }

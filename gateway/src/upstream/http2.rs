@@ -1,5 +1,5 @@
-//! HTTP/2 connections to one upstream. Each carries many exchanges at once, so it cannot be driven by one of them: it has a
-//! task of its own, which ends with it.
+//! HTTP/2 connections to one upstream. A connection carries many exchanges at once and cannot be driven by a single one, so
+//! each connection has a task, which ends together with the connection.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,57 +15,60 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use crate::upstream::http1::Transport;
 
-/// How many exchanges one connection carries at most, even where the upstream would allow more: what it loses, all of them lose.
+/// The maximum number of exchanges on one connection, even if the upstream permits more: if a connection breaks, all of its
+/// exchanges fail.
 const MAX_STREAMS: u32 = 100;
 
-/// How much of an answer may wait for a client that reads slowly. All of a connection's exchanges together may have as much,
-/// so that none of them can stop another.
+/// The flow-control window of one exchange, in bytes: the part of an answer that may wait for a slow client. The window of
+/// the connection is `MAX_STREAMS` times as large, so that no exchange can block another.
 const FLOW_CONTROL_WINDOW: u32 = 128 << 10;
 
-/// How often a connection with exchanges on it is asked whether it is still there, and how long it may take to say so.
+/// The interval between pings on a connection with open exchanges. A connection that leaves a ping unanswered for
+/// `PING_TIMEOUT` is closed.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The open connections.
+/// The open HTTP/2 connections of one upstream.
 #[derive(Debug, Default)]
 pub(super) struct Http2Pool(Mutex<Vec<Http2Connection>>);
 
-/// One connection.
+/// An open HTTP/2 connection.
 #[derive(Debug)]
 struct Http2Connection {
     sender: http2::SendRequest<Full<Bytes>>,
-    /// One for each exchange on it, and this one.
+    /// Counts the open exchanges: one clone per exchange, in addition to this reference.
     permits: Arc<()>,
     unused_since: Instant,
 }
 
-/// A place on a connection, for one exchange.
+/// A slot for one exchange on a shared connection.
 #[derive(Debug)]
 pub(super) struct StreamSlot {
     sender: http2::SendRequest<Full<Bytes>>,
     permit: StreamPermit,
 }
 
-/// Held as long as the exchange lasts.
+/// Held for the duration of an exchange. Dropping the permit frees the slot.
 #[derive(Debug)]
-pub(super) struct StreamPermit(#[expect(dead_code, reason = "its being held is what counts")] Arc<()>);
+pub(super) struct StreamPermit(#[expect(dead_code, reason = "only the reference count matters")] Arc<()>);
 
 impl Http2Pool {
-    /// A place on a connection that is open.
+    /// Returns a slot on an open connection with spare capacity, or `None`.
     pub(super) fn open_slot(&self) -> Option<StreamSlot> {
         let mut open_connections = self.open_connections();
         open_connections.retain(|connection| !connection.sender.is_closed());
         open_connections.iter_mut().find(|connection| connection.has_capacity()).map(Http2Connection::open_slot)
     }
 
-    /// A place on a new connection over this transport.
+    /// Performs the HTTP/2 handshake over `transport`, adds the connection to the pool, and returns a slot on the
+    /// connection.
     pub(super) async fn connect(&self, transport: Transport) -> Result<StreamSlot, hyper::Error> {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.timer(TokioTimer::new()).initial_stream_window_size(FLOW_CONTROL_WINDOW);
         builder.initial_connection_window_size(FLOW_CONTROL_WINDOW.saturating_mul(MAX_STREAMS));
         builder.keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_TIMEOUT);
         let (sender, io) = builder.handshake(TokioIo::new(transport)).await?;
-        // How it ends, each exchange on it learns for itself.
+        // The result is dropped, because every exchange sees an error of the connection.
         tokio::spawn(async move { drop(io.await) });
         let mut connection = Http2Connection { sender, permits: Arc::new(()), unused_since: Instant::now() };
         let slot = connection.open_slot();
@@ -73,7 +76,7 @@ impl Http2Pool {
         Ok(slot)
     }
 
-    /// Lets go of connections that have been unused for this long, and of those that are closed.
+    /// Drops closed connections, and connections that have been without exchanges for longer than `max_unused`.
     pub(super) fn close_unused(&self, max_unused: Duration) {
         let mut open_connections = self.open_connections();
         for connection in open_connections.iter_mut().filter(|connection| connection.active_streams() > 0) {
@@ -104,7 +107,7 @@ impl Http2Connection {
 }
 
 impl StreamSlot {
-    /// Sends a request to this host, and waits for the head of the response.
+    /// Sends a request to `authority` and waits for the head of the response.
     pub(super) async fn send(
         &mut self,
         request: Request<Full<Bytes>>,
@@ -113,18 +116,19 @@ impl StreamSlot {
         self.sender.send_request(with_absolute_uri(request, authority)).await
     }
 
-    /// Whether the connection is gone: then a request that failed on it may never have got there.
+    /// Returns true if the connection is closed. A request that failed on a closed connection may never have reached the
+    /// upstream.
     pub(super) fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
 
-    /// What the exchange holds on to.
+    /// Converts the slot into the permit that the response body holds.
     pub(super) fn into_permit(self) -> StreamPermit {
         self.permit
     }
 }
 
-/// In HTTP/2 the host stands in the address.
+/// Moves the host from the `Host` header into the URI, as HTTP/2 requires.
 fn with_absolute_uri(mut request: Request<Full<Bytes>>, authority: &http::uri::Authority) -> Request<Full<Bytes>> {
     request.headers_mut().remove(HOST);
     let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));

@@ -1,4 +1,4 @@
-//! Which models there are: those that routes name, and those that upstreams say they have and a route's pattern lets through.
+//! The list of available models: models that routes name, and models that upstreams report and a route's pattern matches.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,18 +12,19 @@ use tokio::time::timeout;
 use crate::upstream::endpoint::Upstream;
 use crate::upstream::registry::RoutingSnapshot;
 
-/// How long an upstream's own list is good for.
+/// The time for which an upstream's model list is cached.
 const LIST_TTL: Duration = Duration::from_secs(60);
-/// How long an upstream may take over its list. It is left out if it takes longer.
+/// The maximum time for an upstream to send the model list. After that the previous list is used.
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest list of an upstream that is read, in bytes and in models.
+/// The maximum size of an upstream's model list in bytes. A longer list is not used. The first `MAX_MODELS` models of a
+/// list are used.
 const MAX_LIST_BYTES: usize = 8 << 20;
 const MAX_MODELS: usize = 20_000;
 
-/// One model, as OpenAI lists it.
+/// One model, in the format of OpenAI's model list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ListedModel {
-    /// Its name.
+    /// The name that clients send to use the model.
     pub id: String,
     object: &'static str,
     created: u64,
@@ -36,7 +37,7 @@ impl ListedModel {
     }
 }
 
-/// Every model that a chat may name, as far as is known.
+/// Returns all known models that a chat may name, without duplicates.
 pub async fn list_models(snapshot: &RoutingSnapshot) -> Vec<ListedModel> {
     let name = |upstream: usize| snapshot.upstreams[upstream].name();
     let mut models = Vec::new();
@@ -66,15 +67,19 @@ pub async fn list_models(snapshot: &RoutingSnapshot) -> Vec<ListedModel> {
     models
 }
 
-/// What an upstream has, by its own word, which may be a minute old. One that does not answer has what it had.
+/// Returns the model ids that an upstream reports, at most one minute old. If the upstream does not answer, returns the
+/// previous ids.
 async fn cached_ids(upstream: &Upstream) -> Arc<[String]> {
-    // Held while it is asked, so that it is asked once.
+    // The lock is held during the request, so that concurrent calls send one request.
     let mut cached = upstream.cached_models.lock().await;
     if cached.fetched_at.is_none_or(|at| at.elapsed() > LIST_TTL) {
         cached.fetched_at = Some(Instant::now());
         match timeout(LIST_TIMEOUT, fetch_ids(upstream)).await.ok().flatten() {
             Some(ids) => cached.ids = ids,
-            None => tracing::warn!(upstream = upstream.name(), "an upstream's list of models is not to be had"),
+            None => tracing::warn!(
+                upstream = upstream.name(),
+                "cannot fetch an upstream's model list: the previous list stays in use"
+            ),
         }
     }
     Arc::clone(&cached.ids)

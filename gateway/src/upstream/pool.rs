@@ -1,8 +1,9 @@
-//! The connections to one upstream: those that are kept for the next chat, and those that several chats share.
+//! The connection pool of one upstream: idle HTTP/1.1 connections for later chats, and HTTP/2 connections that chats share.
 //!
-//! A connection has no task of its own. Whoever waits for the answer drives it: one wake-up and one write per read, where a
-//! task between would cost one of each per chunk. An idle connection is driven by nobody, and looked at before it is used
-//! again. That is so with HTTP/1.1; where an upstream offers HTTP/2 (over TLS), exchanges share connections that have tasks.
+//! An HTTP/1.1 connection has no task of its own: the task that waits for the answer drives the connection. One read then
+//! costs one wake-up and one write, where a task in between would cost one of each per chunk. No task drives an idle
+//! connection, so the pool checks an idle connection before reuse. Where an upstream offers HTTP/2 (over TLS), exchanges
+//! share connections that have a task each.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,22 +16,22 @@ use crate::upstream::http1::Http1Connection;
 use crate::upstream::http2::{Http2Pool, StreamSlot};
 use crate::upstream::tls::{Connector, NegotiatedConnection};
 
-/// How many unused connections are kept.
+/// The maximum number of idle HTTP/1.1 connections. Further connections are closed after use.
 const MAX_IDLE: usize = 1024;
 
-/// The connections to one upstream.
+/// The connection pool of one upstream.
 #[derive(Debug)]
 pub(super) struct Pool {
     connector: Connector,
-    /// How long an unused connection is kept.
+    /// The maximum time for which an unused connection stays open.
     keep_alive: Duration,
     idle: Mutex<VecDeque<(Box<Http1Connection>, Instant)>>,
     http2: Http2Pool,
-    /// Held while a connection that others may share is opened, so that not everyone opens one.
+    /// Held while a connection is opened that may become a shared one, so that concurrent requests do not open one each.
     opening: tokio::sync::Mutex<()>,
 }
 
-/// What an exchange goes over.
+/// The connection for one exchange: exclusive with HTTP/1.1, a slot on a shared connection with HTTP/2.
 #[derive(Debug)]
 pub(super) enum PooledConnection {
     Http1(Box<Http1Connection>),
@@ -38,7 +39,7 @@ pub(super) enum PooledConnection {
 }
 
 impl Pool {
-    /// No connections yet, to the host of this URL.
+    /// Creates an empty pool for the host of `url`.
     pub(super) fn new(url: &Uri, keep_alive: Duration) -> anyhow::Result<Self> {
         Ok(Self {
             connector: Connector::new(url)?,
@@ -49,7 +50,7 @@ impl Pool {
         })
     }
 
-    /// A connection that is open already.
+    /// Returns a usable connection that is open already. `None` if a new connection is needed.
     pub(super) fn take_open(&self) -> Option<PooledConnection> {
         if let Some(slot) = self.http2.open_slot() {
             return Some(PooledConnection::Http2(slot));
@@ -62,7 +63,7 @@ impl Pool {
         }
     }
 
-    /// Takes a connection back whose exchange is over.
+    /// Takes a connection back after the end of an exchange. Closes the connection if the pool is full.
     pub(super) fn put_back(&self, connection: Box<Http1Connection>) {
         let mut idle = self.idle();
         if idle.len() < MAX_IDLE {
@@ -70,7 +71,8 @@ impl Pool {
         }
     }
 
-    /// A new connection; where the upstream speaks HTTP/2, a place on one, which somebody else may have opened meanwhile.
+    /// Opens a new connection. Where the upstream offers HTTP/2, returns a slot on a shared connection, which a concurrent
+    /// request may have opened in the meantime.
     pub(super) async fn connect(&self) -> Result<PooledConnection, UpstreamError> {
         let opening = match self.connector.may_be_http2() {
             true => Some(self.opening.lock().await),
@@ -90,7 +92,7 @@ impl Pool {
         }
     }
 
-    /// Closes connections that have been unused for too long.
+    /// Closes connections that have been unused for longer than the keep-alive time.
     pub(super) fn close_unused(&self) {
         let mut idle = self.idle();
         while idle.front().is_some_and(|(_, since)| since.elapsed() > self.keep_alive) {

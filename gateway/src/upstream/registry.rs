@@ -1,4 +1,5 @@
-//! The routes and upstreams in force: replaced as a whole when the routes file is read again, without disturbing what runs.
+//! The registry of routes and upstreams in force. A reload of the routes file replaces the whole snapshot; running chats
+//! keep the snapshot that they started with.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -11,41 +12,41 @@ use crate::routing::file::{self, UpstreamKeySource};
 use crate::routing::{Route, RoutingTable, UpstreamSettings};
 use crate::upstream::endpoint::Upstream;
 
-/// Where the table comes from.
+/// The source of the routing table: a routes file, or the settings of a single provider.
 #[derive(Clone, Debug)]
 pub struct TableSource {
-    /// The one provider's settings, which are also the defaults of the file's timeouts.
+    /// The settings of the single provider. With a routes file, the defaults of the file's timeouts.
     pub provider: UpstreamSettings,
-    /// The routes file, where there is one.
+    /// The path of the routes file: `GATEWAY_ROUTES_FILE`. `None` for a single provider.
     pub file: Option<PathBuf>,
-    /// The model of a request that names none, where the file does not say.
+    /// The model for requests without a model, unless the routes file names one: `GATEWAY_DEFAULT_MODEL`.
     pub default_model: Option<String>,
 }
 
-/// The routes and upstreams in force.
+/// The routes and upstreams in force, replaced as a whole by a reload.
 #[derive(Debug)]
 pub struct UpstreamRegistry {
     source: TableSource,
     snapshot: RwLock<Arc<RoutingSnapshot>>,
 }
 
-/// A table, and the upstreams that it names, in the same order.
+/// A routing table, and the upstreams of the table in the same order.
 #[derive(Debug)]
 pub struct RoutingSnapshot {
-    /// The table.
+    /// The routes, and the settings of the upstreams.
     pub table: RoutingTable,
-    /// The upstreams, each with its connections and its breaker.
+    /// The upstreams, each with a connection pool and a circuit breaker.
     pub upstreams: Vec<Arc<Upstream>>,
 }
 
 impl TableSource {
-    /// Reads the table.
+    /// Builds the table from the routes file, or from the single provider if there is no file.
     pub fn read(&self) -> anyhow::Result<RoutingTable> {
         let Some(path) = &self.file else {
             return Ok(RoutingTable::single_provider(self.provider.clone(), self.default_model.clone()));
         };
         let text = std::fs::read_to_string(path)
-            .with_context(|| format!("GATEWAY_ROUTES_FILE {} could not be read", path.display()))?;
+            .with_context(|| format!("GATEWAY_ROUTES_FILE: cannot read {}", path.display()))?;
         let mut table = file::parse(&text, &path.display().to_string(), &self.provider, &read_key)?;
         if table.default_model.is_none()
             && let Some(model) = &self.default_model
@@ -62,18 +63,18 @@ impl TableSource {
 }
 
 impl UpstreamRegistry {
-    /// Reads the table and makes its upstreams.
+    /// Reads the table and creates the upstreams.
     pub fn new(source: TableSource) -> anyhow::Result<Self> {
         let snapshot = RoutingSnapshot::new(source.read()?, &[])?;
         Ok(Self { source, snapshot: RwLock::new(Arc::new(snapshot)) })
     }
 
-    /// What is in force now.
+    /// Returns the snapshot that is in force now.
     pub fn snapshot(&self) -> Arc<RoutingSnapshot> {
         Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads the routes file again. What is wrong with it leaves everything as it was.
+    /// Reads the routes file again. If the file is invalid, returns the error and leaves the previous snapshot in force.
     pub fn reload(&self) -> anyhow::Result<ReloadSummary> {
         let previous = self.snapshot();
         let next = RoutingSnapshot::new(self.source.read()?, &previous.upstreams)?;
@@ -90,27 +91,27 @@ impl UpstreamRegistry {
         Ok(reloaded)
     }
 
-    /// Closes connections that have been unused for too long.
+    /// Closes connections that have been unused for longer than the upstream's keep-alive time.
     pub fn close_unused(&self) {
         for upstream in &self.snapshot().upstreams {
             upstream.close_unused();
         }
     }
 
-    /// The routes file, where there is one.
+    /// Returns the path of the routes file, if there is one.
     pub fn file(&self) -> Option<&Path> {
         self.source.file.as_deref()
     }
 }
 
-/// What reading the routes file again came to.
+/// The result of a reload of the routes file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReloadSummary {
-    /// Routes that there are now.
+    /// The number of routes after the reload.
     pub routes: usize,
-    /// Upstreams that there are now.
+    /// The number of upstreams after the reload.
     pub upstreams: usize,
-    /// Those of them that are as they were, and keep their connections.
+    /// The number of upstreams with unchanged settings. An unchanged upstream keeps its connections.
     pub kept: usize,
 }
 
@@ -124,19 +125,19 @@ impl RoutingSnapshot {
         Ok(Self { table, upstreams })
     }
 
-    /// Whether one of the route's upstreams speaks this dialect.
+    /// Returns true if an upstream of the route supports the dialect.
     pub fn serves(&self, route_index: usize, dialect: DialectName) -> bool {
         let upstreams = &self.table.routes[route_index].upstreams;
         upstreams.iter().any(|upstream| self.upstreams[upstream.upstream_index].settings.supports(dialect))
     }
 
-    /// The route that answers for this model.
+    /// Returns the route for a model. `None` if no route serves the model.
     pub fn route(&self, model: &str) -> Option<&Route> {
         self.table.route_index(model).map(|index| &self.table.routes[index])
     }
 }
 
-/// The longest key.
+/// The maximum length of an upstream's key, in bytes.
 const MAX_KEY_BYTES: usize = 16 << 10;
 
 fn read_key(source: UpstreamKeySource<'_>) -> Result<SecretString, String> {
@@ -147,7 +148,7 @@ fn read_key(source: UpstreamKeySource<'_>) -> Result<SecretString, String> {
     let found = found.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty() && key.len() <= MAX_KEY_BYTES);
     match found {
         Some(key) if key.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(SecretString::from(key)),
-        Some(_) => Err(format!("{what} holds no key: expected visible ascii characters")),
-        None => Err(format!("{what} is not to be had, or empty: expected the upstream's key")),
+        Some(_) => Err(format!("{what} holds no valid key: expected visible ASCII characters")),
+        None => Err(format!("{what} is missing, empty or longer than 16 KiB: expected the upstream's key")),
     }
 }

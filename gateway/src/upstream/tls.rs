@@ -1,4 +1,5 @@
-//! Opening connections: TCP without delay, and TLS where the URL says https.
+//! The connector: opens TCP connections without Nagle's delay, adds TLS if the URL says https, and negotiates the HTTP
+//! version.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,23 +15,23 @@ use tokio_util::either::Either;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::http1::{Http1Connection, Transport};
 
-/// HTTP/2's name in the TLS handshake.
+/// The name of HTTP/2 in the TLS handshake (ALPN).
 const ALPN_HTTP2: &[u8] = b"h2";
 
-/// Opens connections to one host.
+/// Opens connections to a single host.
 pub(super) struct Connector {
     host: String,
     port: u16,
     tls: Option<(TlsConnector, ServerName<'static>)>,
-    /// The host has chosen HTTP/1.1 where it could have had HTTP/2.
+    /// HTTP/2 is ruled out: the connection is plain TCP, or the host chose HTTP/1.1 although HTTP/2 was offered.
     is_http1_only: AtomicBool,
 }
 
-/// A connection, as the host wants to use it.
+/// A new connection, by the HTTP version that the host chose.
 pub(super) enum NegotiatedConnection {
-    /// For one exchange after the other.
+    /// An HTTP/1.1 connection, ready for requests.
     Http1(Box<Http1Connection>),
-    /// For HTTP/2.
+    /// A transport for HTTP/2, before the HTTP/2 handshake.
     Http2(Transport),
 }
 
@@ -41,9 +42,10 @@ impl std::fmt::Debug for Connector {
 }
 
 impl Connector {
-    /// For the host of this URL.
+    /// Creates a connector for the host of `url`. For https, fails if the machine has no root certificates or the host name
+    /// is invalid.
     pub(super) fn new(url: &Uri) -> anyhow::Result<Self> {
-        // A literal IPv6 address stands in brackets in a URL, and nowhere else.
+        // A literal IPv6 address has brackets in a URL, but not in name resolution and TLS.
         let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let is_tls = url.scheme_str() == Some("https");
         let port = url.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
@@ -69,12 +71,12 @@ impl Connector {
         Ok((TlsConnector::from(Arc::new(config)), name))
     }
 
-    /// Whether the host may turn out to speak HTTP/2.
+    /// Returns true if the host may choose HTTP/2 for the next connection.
     pub(super) fn may_be_http2(&self) -> bool {
         !self.is_http1_only.load(Ordering::Relaxed)
     }
 
-    /// A new connection.
+    /// Opens a new connection and performs the TLS handshake if the URL says https.
     pub(super) async fn connect(&self) -> Result<NegotiatedConnection, UpstreamError> {
         let tcp = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(UpstreamError::Connect)?;
         tcp.set_nodelay(true).map_err(UpstreamError::Connect)?;

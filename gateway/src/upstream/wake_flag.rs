@@ -1,9 +1,10 @@
-//! Whether anything has happened to a connection since it was last driven to no avail.
+//! A wake flag for a connection: set when the connection is woken, cleared when a poll of the connection made no progress.
 //!
-//! A task is run for many reasons, and polls all that it has; a connection is worth driving for one alone, that it was woken.
-//! And most of what it wakes is ourselves: a chunk that is taken from hyper's channel wakes whoever put it in, which is the
-//! connection, which is driven by who took it. Passed on, that would make every chunk cost a second run of the task, and
-//! driving the connection five times where two do.
+//! A task is run for many reasons and then polls all of its futures, but driving a connection is useful only after the
+//! connection was woken. Most of these wake-ups come from the task itself: taking a chunk from hyper's channel wakes the
+//! sender, the sender is the connection, and the connection is driven by the task that took the chunk. If the wake-ups went
+//! on to the task, every chunk would cost a second run of the task, and the connection would be driven five times instead
+//! of twice.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -11,14 +12,14 @@ use std::task::{Context, Wake, Waker};
 
 use futures_util::task::AtomicWaker;
 
-/// Nothing has happened.
+/// No wake-up since the last poll without progress.
 const CLEARED: u8 = 0;
-/// Something may have.
+/// The connection may have made progress since the last poll.
 const WOKEN: u8 = 1;
-/// It is being looked at.
+/// The connection is being polled.
 const POLLING: u8 = 2;
 
-/// What has happened to a connection.
+/// The wake flag of one connection, with the waker that sets the flag.
 #[derive(Debug)]
 pub(super) struct WakeFlag {
     shared: Arc<WakeState>,
@@ -28,7 +29,7 @@ pub(super) struct WakeFlag {
 #[derive(Debug)]
 struct WakeState {
     state: AtomicU8,
-    /// Who waits for news.
+    /// The waker of the task that waits for the connection.
     task: AtomicWaker,
 }
 
@@ -38,7 +39,7 @@ impl Wake for WakeState {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // While it is looked at, whoever does so finds this when done.
+        // During a poll the task is not woken here: `clear` sees the wake-up after the poll.
         if self.state.swap(WOKEN, Ordering::AcqRel) == CLEARED {
             self.task.wake();
         }
@@ -46,35 +47,37 @@ impl Wake for WakeState {
 }
 
 impl WakeFlag {
-    /// There may be some.
+    /// Creates a flag that is set, so that the connection is driven at least once.
     pub(super) fn new() -> Self {
         let shared = Arc::new(WakeState { state: AtomicU8::new(WOKEN), task: AtomicWaker::new() });
         Self { waker: Waker::from(Arc::clone(&shared)), shared }
     }
 
-    /// There may be some, whatever was found before.
+    /// Sets the flag, so that the next poll drives the connection.
     pub(super) fn set(&self) {
         self.shared.state.store(WOKEN, Ordering::Release);
     }
 
-    /// Nobody waits for any.
+    /// Removes the registered task. A wake-up of the connection then wakes no task.
     pub(super) fn unregister(&self) {
         drop(self.shared.task.take());
     }
 
-    /// Whether there may be any. If not, whoever asks is woken when there is.
+    /// Returns true if the connection may have made progress. Otherwise the task of `cx` is woken at the next wake-up of
+    /// the connection.
     pub(super) fn is_set(&self, cx: &Context<'_>) -> bool {
         self.shared.task.register(cx.waker());
         self.shared.state.load(Ordering::Acquire) != CLEARED
     }
 
-    /// What to look with: what it wakes from now on is news.
+    /// Starts a poll. Returns the context for polling the connection; wake-ups from now on set the flag again.
     pub(super) fn begin_poll(&self) -> Context<'_> {
         self.shared.state.swap(POLLING, Ordering::AcqRel);
         Context::from_waker(&self.waker)
     }
 
-    /// It was looked at, and there was nothing to be had. Whoever did so is woken again if something happened meanwhile.
+    /// Ends a poll that made no progress. Clears the flag, or wakes the task of `cx` if the connection was woken during the
+    /// poll.
     pub(super) fn clear(&self, cx: &Context<'_>) {
         if self.shared.state.compare_exchange(POLLING, CLEARED, Ordering::AcqRel, Ordering::Acquire).is_err() {
             cx.waker().wake_by_ref();
@@ -102,7 +105,7 @@ mod tests {
         (Arc::clone(&task), Waker::from(task))
     }
 
-    /// Looks once: `happens` is what happens meanwhile.
+    /// Polls once if the flag is set, and calls `happens` during the poll.
     fn poll_once(flag: &WakeFlag, cx: &Context<'_>, happens: impl FnOnce(&Waker)) -> bool {
         let is_polled = flag.is_set(cx);
         if is_polled {
@@ -116,7 +119,7 @@ mod tests {
     fn a_connection_is_not_polled_twice_without_a_wake_up() {
         let (flag, (task, waker)) = (WakeFlag::new(), task());
         let cx = Context::from_waker(&waker);
-        assert!(poll_once(&flag, &cx, |_| {}), "who knows");
+        assert!(poll_once(&flag, &cx, |_| {}), "a new flag is set");
         assert!(!poll_once(&flag, &cx, |_| {}));
         flag.waker.wake_by_ref();
         flag.waker.wake_by_ref();
@@ -143,7 +146,7 @@ mod tests {
         let cx = Context::from_waker(&waker);
         assert!(flag.is_set(&cx));
         flag.begin_poll().waker().wake_by_ref();
-        // A chunk was had, and more is asked for; this time there is none.
+        // The first poll returned a chunk; the second poll finds none.
         assert!(poll_once(&flag, &cx, |_| {}));
         assert_eq!(task.0.load(Ordering::Acquire), 0);
         assert!(!poll_once(&flag, &cx, |_| {}));
@@ -188,7 +191,7 @@ mod tests {
                 flag.clear(&cx);
             } else {
                 std::thread::park_timeout(std::time::Duration::from_secs(70));
-                assert!(std::time::Instant::now() < deadline, "{seen} seen, and nobody said that there is more");
+                assert!(std::time::Instant::now() < deadline, "only {seen} of 100000 wake-ups were seen within 60 s");
             }
         }
         other.join().unwrap();

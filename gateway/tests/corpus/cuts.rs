@@ -1,9 +1,9 @@
-//! Ways to cut a body: networks cut anywhere.
+//! The ways to cut a body into chunks: the network may cut at any position.
 
-/// How many ways there are.
+/// The number of ways to cut a body.
 pub(crate) const COUNT: usize = 5;
 
-/// The body whole, in lines, in bytes, in random pieces (by a seed that the name gives), and in two halves.
+/// Cuts the body: whole, in lines, in bytes, in pieces of random sizes (seeded by the name), and in two halves.
 pub(crate) fn all<'a>(name: &str, body: &'a [u8]) -> [(&'static str, Vec<&'a [u8]>); COUNT] {
     let halves = body.split_at(body.len() / 2);
     [
@@ -21,7 +21,7 @@ fn at_random<'a>(name: &str, mut body: &'a [u8]) -> Vec<&'a [u8]> {
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     let mut pieces = Vec::new();
     while !body.is_empty() {
-        // xorshift64: good enough to cut at, and the same on every machine.
+        // xorshift64: random enough for cutting, and the same on every machine.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;

@@ -1,4 +1,4 @@
-//! What a correct reading is, by the collection's own account, and where a reading differs.
+//! The expected reading of an exchange, as stated by the corpus, and the comparison with an actual reading.
 
 use gateway::response::transcript::Transcript;
 use serde::Deserialize;
@@ -8,7 +8,7 @@ use shared::usage::UsageSource;
 
 use crate::Reading;
 
-/// The parts of `expected.json` that are compared.
+/// The compared parts of `expected.json`.
 #[derive(Deserialize)]
 pub(crate) struct Expected {
     text: String,
@@ -32,7 +32,7 @@ struct Call {
     arguments: Option<String>,
 }
 
-/// Usage as sent, nothing computed.
+/// Usage as sent by the provider, without computed values.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 struct ReportedUsage {
     prompt: Option<u64>,
@@ -64,7 +64,7 @@ struct Choice {
 }
 
 impl Expected {
-    /// Everything in which the reading differs.
+    /// Lists all differences between the expectation and a reading.
     pub(crate) fn differences(&self, dialect: DialectName, reading: &Reading) -> Vec<String> {
         let mut differences = Vec::new();
         let mut compare = |what: &str, expected: &dyn std::fmt::Debug, got: &dyn std::fmt::Debug| {
@@ -118,7 +118,7 @@ fn calls(calls: &[ToolCall]) -> ComparableCalls {
     calls.iter().map(|call| (call.id.clone(), call.name.clone(), call.arguments.clone())).collect()
 }
 
-/// The numbers of the provider's own usage object, from where its dialect has them.
+/// The counts in the provider's own usage object, from the members that the dialect defines.
 fn reported_usage(dialect: DialectName, reading: &Reading) -> Option<ReportedUsage> {
     let raw: Value = serde_json::from_str(reading.usage.raw.as_ref()?.get()).ok()?;
     raw.as_object()?;
@@ -142,7 +142,8 @@ fn reported_usage(dialect: DialectName, reading: &Reading) -> Option<ReportedUsa
             completion: at(&["/output_tokens"]),
             total: at(&["/total_tokens"]),
             cached: at(&["/input_tokens_details/cached_tokens"]),
-            // The collection does not read it in this dialect, so it is not compared; the parts are, all the same.
+            // The corpus does not read this count in the dialect, so the count is not compared here. `usage_problem`
+            // still covers it.
             cache_write: None,
             reasoning: at(&["/output_tokens_details/reasoning_tokens"]),
         },
@@ -157,7 +158,7 @@ fn reported_usage(dialect: DialectName, reading: &Reading) -> Option<ReportedUsa
     })
 }
 
-/// The parts have to add up to the whole, or it is said that nothing is known.
+/// Checks that the parts of the usage add up to the totals. Usage with an unknown source must have no usage object.
 fn usage_problem(reading: &Reading) -> Option<String> {
     let usage = &reading.usage;
     if usage.source != UsageSource::Reported {
@@ -182,7 +183,7 @@ impl ExpectedError {
         (self.status, non_empty(self.kind.as_ref()), code, same(&message))
     }
 
-    /// A long page is not repeated whole in the collection.
+    /// The message, if the corpus has shortened it. The corpus keeps 2000 characters of a long error page.
     fn is_cut_short(&self) -> Option<&str> {
         self.message.as_deref().filter(|message| message.chars().count() == 2_000)
     }
@@ -192,7 +193,7 @@ fn comparable(error: &ChatError) -> (Option<u16>, Option<String>, Option<String>
     (error.status, error.kind.clone(), error.code.clone(), same(&error.message))
 }
 
-/// A message that is JSON, without the white space that nobody sent; else trimmed, as an error body is.
+/// Normalizes a message: JSON without added white space, other text trimmed like an error body.
 fn same(message: &str) -> String {
     match serde_json::from_str::<Value>(message) {
         Ok(value) => value.to_string(),

@@ -1,9 +1,10 @@
-//! Recorded exchanges with real providers, where a collection of them lies beside the checkout (`../shared/corpus`), read by
-//! the tap as the gateway has it: however the bytes are cut, the same bytes pass, and what is recorded is what the
-//! collection says a correct reading is.
+//! Reads recorded exchanges with real providers through the gateway's tap. For every cut of the bytes, the same bytes
+//! must be forwarded, and the transcript must be the correct reading as stated by the corpus.
+//!
+//! The corpus lies beside the checkout (`../shared/corpus`). Without the corpus the tests are skipped.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
-#![expect(clippy::print_stdout, reason = "how many were read is part of the result")]
+#![expect(clippy::print_stdout, reason = "the number of exchanges is part of the result")]
 
 mod cuts;
 mod expected;
@@ -23,7 +24,7 @@ struct Meta {
     status: u16,
 }
 
-/// What came of one body.
+/// The result of reading one body.
 struct Reading {
     forwarded: Vec<u8>,
     transcript: Transcript,
@@ -41,11 +42,11 @@ fn dialect(folder: &str) -> DialectName {
         "openai-chat" => DialectName::OpenaiChat,
         "openai-responses" => DialectName::OpenaiResponses,
         "anthropic-messages" => DialectName::AnthropicMessages,
-        other => panic!("{other} is no dialect"),
+        other => panic!("no dialect for the corpus folder {other}"),
     }
 }
 
-/// Every exchange of a dialect, by path.
+/// The paths of all exchanges of a dialect, sorted.
 fn exchanges(corpus: &Path, folder: &str) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> =
         std::fs::read_dir(corpus.join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -88,7 +89,7 @@ fn read(dialect: DialectName, status: u16, chunks: &[&[u8]], usage_chunk: UsageC
 
 fn check(folder: &str) {
     let Some(corpus) = corpus() else {
-        println!("skipped: there is no collection of recorded exchanges beside the checkout");
+        println!("skipped: no corpus of recorded exchanges beside the checkout");
         return;
     };
     let (mut exchanges_read, mut wrong) = (0, Vec::new());
@@ -102,7 +103,7 @@ fn check(folder: &str) {
             let reading = read(dialect(folder), meta.status, &chunks, UsageChunkPolicy::Forward);
             let mut differences = expected.differences(dialect(folder), &reading);
             if reading.forwarded != body {
-                differences.push("other bytes passed".to_owned());
+                differences.push("the forwarded bytes differ from the body".to_owned());
             }
             wrong.extend(differences.into_iter().map(|what| format!("{name}, cut {cut}: {what}")));
         }
@@ -110,7 +111,7 @@ fn check(folder: &str) {
     }
     println!("{folder}: {exchanges_read} exchanges, each in {} cuts: {} disagreements", cuts::COUNT, wrong.len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(exchanges_read > 0, "nothing to read in {folder}");
+    assert!(exchanges_read > 0, "no exchanges in {folder}");
 }
 
 #[test]
@@ -128,8 +129,7 @@ fn anthropic_messages_exchanges_are_read_as_expected() {
     check("anthropic-messages");
 }
 
-/// Without the usage chunk, where only the gateway asked for it: what passes is the rest, whole and in order, and what is
-/// recorded is the same.
+/// With the usage chunk removed, all other bytes are forwarded in order, and the transcript is the same.
 #[test]
 fn a_usage_chunk_is_removed_as_a_whole() {
     let Some(corpus) = corpus() else { return };
@@ -150,5 +150,5 @@ fn a_usage_chunk_is_removed_as_a_whole() {
             assert_eq!(again.transcript.text, before.transcript.text, "{}", path.display());
         }
     }
-    println!("{removed} usage chunks taken out");
+    println!("{removed} usage chunks removed");
 }

@@ -1,5 +1,5 @@
-//! What must hold of every fold and of the reader of event streams, on answers put together at random from what providers send,
-//! from what they should not, and from noise.
+//! Property tests of all folds and of the SSE parser. The responses are random combinations of valid events, invalid
+//! events and noise.
 
 mod pools;
 mod properties;
@@ -10,7 +10,7 @@ use pools::Pool;
 use proptest::prelude::*;
 use shared::event::DialectName;
 
-/// Data lines, framed in any of the ways that there are, some of them damaged, with noise between them.
+/// Generates a body: events with any framing, some of them damaged, with noise in between.
 fn answer(pool: &'static Pool) -> impl Strategy<Value = Vec<u8>> {
     let known = prop::sample::select([pool.plain, pool.odd].concat());
     let damaged = (known.clone(), any::<prop::sample::Index>(), any::<u8>()).prop_map(|(data, cut_at, byte)| {
@@ -36,7 +36,7 @@ fn answer(pool: &'static Pool) -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(event, 0..12).prop_map(|events| events.concat())
 }
 
-/// What was said by the time that a stream of plain events breaks off, at any byte, is a beginning of what it says.
+/// Checks that the transcript of a stream cut off at any byte is a prefix of the transcript of the whole stream.
 fn check_truncated(dialect: DialectName, stream: &str, cut_at: usize) -> Result<(), TestCaseError> {
     let transcript_of = |body: &[u8]| {
         let mut tap = Tap::new(Fold::new(dialect), ExpectedBody::Answer, UsageChunkPolicy::Forward);

@@ -1,12 +1,12 @@
-//! What answers are put together from.
+//! The events from which random responses are composed.
 
-/// The data of events of one dialect.
+/// The data of the events of one dialect.
 pub(crate) struct Pool {
-    /// What a stream begins with.
+    /// The first events of a stream.
     pub(crate) start: &'static [&'static str],
-    /// What goes on with an answer, in whatever order it comes.
+    /// Events that extend a response, valid in any order.
     pub(crate) plain: &'static [&'static str],
-    /// What is odd, begins anew, or ends it.
+    /// Deviating events, and events that start the response over or end it.
     pub(crate) odd: &'static [&'static str],
 }
 

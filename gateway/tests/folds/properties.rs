@@ -1,6 +1,6 @@
-//! What must hold of whatever reads answers, whatever bytes come: it never panics, never changes a byte, takes memory in
-//! proportion to what came, and makes the same of it however it is cut. Of a fold that only adds, a stream that breaks off
-//! between two events has said a beginning of what it would have said.
+//! The properties of folds and of the SSE parser for any input. No panic; no forwarded byte differs; memory is
+//! proportional to the input; the result is the same for every cut. If the fold only appends, then the transcript of a
+//! stream that breaks off between two events is a prefix of the whole transcript.
 
 use std::ops::ControlFlow;
 
@@ -11,40 +11,40 @@ use gateway::response::tap::{ExpectedBody, FeedStatus, Tap, UsageChunkPolicy};
 use gateway::response::transcript::Transcript;
 use shared::event::DialectName;
 
-/// Checks a fold with this answer, whole and cut into pieces of these sizes, over and over.
+/// Checks the fold of a response, whole and cut into pieces of these sizes, in rotation.
 pub(crate) fn check_fold(dialect: DialectName, body: &[u8], sizes: &[usize]) {
     let (forwarded, transcript, description) = run_tap(dialect, &[body]);
-    assert!(forwarded == body, "other bytes passed");
+    assert!(forwarded == body, "the forwarded bytes differ from the body");
     assert!(text_bytes(&transcript) <= 8 * body.len() + 4096, "{} bytes of {}", text_bytes(&transcript), body.len());
     let pieces = cut(body, sizes);
-    let (forwarded, _, told_of_pieces) = run_tap(dialect, &pieces);
-    assert!(forwarded == body, "cut, other bytes passed");
+    let (forwarded, _, description_of_pieces) = run_tap(dialect, &pieces);
+    assert!(forwarded == body, "the forwarded bytes of the cut body differ from the body");
     if !depends_on_the_cut(body) {
-        assert_eq!(description, told_of_pieces, "cut, it is another answer");
+        assert_eq!(description, description_of_pieces, "the transcript of the cut body differs");
     }
     if dialect == DialectName::OpenaiChat && body.starts_with(b"data:") {
         let (_, beginning, _) = run_tap(dialect, &[&body[..between_events(body)]]);
-        assert!(transcript.text.starts_with(&beginning.text), "{:?} is no beginning", beginning.text);
-        assert!(transcript.reasoning.starts_with(&beginning.reasoning), "{:?} is no beginning", beginning.reasoning);
+        assert!(transcript.text.starts_with(&beginning.text), "{:?} is not a prefix", beginning.text);
+        assert!(transcript.reasoning.starts_with(&beginning.reasoning), "{:?} is not a prefix", beginning.reasoning);
     }
 }
 
-/// Checks the reader with this stream, in the same way.
+/// Checks the SSE parser with a stream, whole and cut in the same way.
 pub(crate) fn check_parser(body: &[u8], sizes: &[usize]) {
     let whole = events(&[body]);
     let kept: usize = whole.iter().map(|(name, data)| name.len() + data.as_ref().map_or(0, Vec::len)).sum();
-    // What is no UTF-8 in a name grows threefold.
+    // Every invalid byte of a name is replaced by the three bytes of U+FFFD.
     assert!(kept <= 3 * body.len(), "{kept} bytes of {}", body.len());
     if !depends_on_the_cut(body) {
-        assert_eq!(whole, events(&cut(body, sizes)), "cut, there are other events");
+        assert_eq!(whole, events(&cut(body, sizes)), "the events of the cut body differ");
         let beginning = events(&[&body[..between_events(body)]]);
-        assert!(whole.starts_with(&beginning), "{beginning:?} is no beginning");
+        assert!(whole.starts_with(&beginning), "{beginning:?} is not a prefix");
     }
 }
 
 type Description = String;
 
-/// What passes, what is recorded, and both the record and the usage in words.
+/// Returns the forwarded bytes, the transcript, and a description of transcript and usage for comparison.
 fn run_tap(dialect: DialectName, chunks: &[&[u8]]) -> (Vec<u8>, Transcript, Description) {
     let mut tap = Tap::new(Fold::new(dialect), ExpectedBody::Answer, UsageChunkPolicy::Forward);
     let (mut forwarded, mut has_ended) = (Vec::new(), false);
@@ -107,14 +107,15 @@ fn cut<'a>(mut body: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
     pieces
 }
 
-/// A line that merely begins with `[DONE]` is taken for the end if it is cut there: that is when clients take it for the end.
+/// True if a line begins with `[DONE]` followed by other text. If cut after `[DONE]`, the line is taken for the end,
+/// because clients do the same.
 fn depends_on_the_cut(body: &[u8]) -> bool {
     let places = body.windows(6).enumerate().filter(|(_, window)| *window == b"[DONE]");
     let next_byte = |cut_at: usize| body[cut_at + 6..].iter().find(|byte| !matches!(byte, b' ' | b'\t' | b'\x0c'));
     places.into_iter().any(|(cut_at, _)| !matches!(next_byte(cut_at), None | Some(b'\n' | b'\r')))
 }
 
-/// The last place in the first half after a blank line.
+/// The position after the last blank line in the first half of the body; 0 without one.
 fn between_events(body: &[u8]) -> usize {
     let half = &body[..body.len() / 2];
     half.windows(2).rposition(|window| window == b"\n\n").map_or(0, |cut_at| cut_at + 2)

@@ -1,10 +1,10 @@
-//! Anthropic messages, as Anthropic and those who imitate it send them.
+//! Deviations in the Anthropic Messages dialect, as sent by Anthropic and by imitations.
 
 use shared::event::DialectName::AnthropicMessages;
 
 use super::{ExpectedTranscript, check, check_end_is_held_back, compare, events, run_tap};
 
-/// An event stream of these events, each named as its type says.
+/// An event stream of these events, each named after its type.
 fn stream(events: &[&str]) -> String {
     let kind = |event: &str| event.split('"').nth(3).unwrap_or_default().to_owned();
     events.iter().map(|event| format!("event: {}\ndata: {event}\n\n", kind(event))).collect()
@@ -29,7 +29,7 @@ fn expected_text(text: &'static str) -> ExpectedTranscript {
     }
 }
 
-/// An answer with this block, the events of which are given.
+/// A response with one block and the given events of the block.
 fn block(events: &[&str]) -> String {
     stream(&[&[START], events, &[BLOCK_STOP, DELTA, STOP]].concat())
 }
@@ -123,10 +123,10 @@ fn client_tools_and_server_tools_are_told_apart() {
         &block(&[&open("tool_use", "{}"), &delta(""), &delta("{\\\"x\\\""), &delta(":1}")]),
         &called(&[("a", "f", "{\"x\":1}")]),
     );
-    // No delta comes: what the block was opened with.
+    // Without deltas: the input with which the block was opened.
     check(AnthropicMessages, &block(&[&open("tool_use", r#"{"x": 1}"#)]), &called(&[("a", "f", "{\"x\":1}")]));
     check(AnthropicMessages, &block(&[&open("tool_use", "{}")]), &called(&[("a", "f", "")]));
-    // Both come: the deltas say it all.
+    // With deltas and an input: the deltas replace the input.
     let both = block(&[&open("tool_use", r#"{"x":1}"#), &delta("{\\\"x\\\":1}")]);
     let output = run_tap(AnthropicMessages, &[both.as_bytes()]);
     compare(&called(&[("a", "f", "{\"x\":1}")]), &output.transcript, &output.usage, &both);
@@ -164,7 +164,7 @@ fn ends_of_all_kinds_are_recognized() {
     check(AnthropicMessages, &stream(&[START, BLOCK, HI, error]), &failed);
     let plain = stream(&[START, BLOCK, HI]) + "event: error\ndata: oh\n\n";
     check(AnthropicMessages, &plain, &ExpectedTranscript { error: Some((None, None, "oh")), ..failed.clone() });
-    // Cut off before it said why it stopped.
+    // A stream that breaks off before its stop reason.
     check(AnthropicMessages, &stream(&[START, BLOCK, HI]), &ExpectedTranscript { error: None, ..failed });
     check(AnthropicMessages, &(block(&[BLOCK, HI]) + "data: [DONE]\n\n"), &expected_text("hi"));
     let done = stream(&[START, BLOCK, HI, DELTA]) + "data: [DONE]\n\n";

@@ -1,4 +1,4 @@
-//! Answers that an upstream compressed though nobody asked it to: they pass compressed, and are read all the same.
+//! Responses that an upstream compresses without being asked: forwarded compressed, and folded from a decoded copy.
 
 use std::io::Write;
 
@@ -19,10 +19,10 @@ const EVENTS: [&str; 3] = [
     "data: [DONE]\n\n",
 ];
 
-/// The same events, as a server with brotli sends them, flushed one by one.
+/// The same events as sent by a server with Brotli, flushed after each event.
 const BROTLI: &str = "Cx2AZGF0YTogeyJjaG9pY2VzIjpbeyJpbmRleCI6MCwiZGVsdGEiOnsiY29udGVudCI6ImjDqSJ9fV19CgoQAoDfcWDHYmsymfl5rUM216cVWLr6lMgXbMAJSIBZNvmtRC3ISOQXV4UqaB67wQBoAAhkYXRhOiBbRE9ORV0KCgM=";
 
-/// The events compressed by `encoder`, which is flushed after each, so that none waits for the next.
+/// Compresses the events with `encoder`, flushed after each event, so that no event waits for the next.
 fn pack<W: Write>(mut encoder: W, finish: impl FnOnce(W) -> Vec<u8>) -> Vec<u8> {
     for event in EVENTS {
         encoder.write_all(event.as_bytes()).unwrap();
@@ -42,7 +42,7 @@ fn packed() -> Vec<(ContentEncoding, Vec<u8>)> {
     ]
 }
 
-/// Feeds these pieces; returns what passed before the end, and altogether, and the tap.
+/// Feeds the pieces. Returns the bytes forwarded before the end, all forwarded bytes, and the tap.
 fn run(encoding: ContentEncoding, expected: ExpectedBody, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>, Tap) {
     let mut tap = Tap::new(Fold::new(OpenaiChat), expected, UsageChunkPolicy::Remove).with_encoding(encoding);
     let (mut forwarded, mut before) = (Vec::new(), None);
@@ -79,9 +79,12 @@ fn every_encoding_is_read_and_forwarded_unchanged() {
             let pieces: Vec<&[u8]> = body.chunks(size).collect();
             let (before, forwarded, mut tap) = run(encoding, ExpectedBody::Answer, &pieces);
             let description = format!("{encoding:?} in pieces of {size}");
-            assert!(forwarded == body, "{description}: other bytes passed");
+            assert!(forwarded == body, "{description}: the forwarded bytes differ from the body");
             let seen = ContentDecoder::new(encoding).unwrap().decode(&before).unwrap();
-            assert!(!String::from_utf8_lossy(&seen).contains("[DONE]"), "{description}: the end was seen too early");
+            assert!(
+                !String::from_utf8_lossy(&seen).contains("[DONE]"),
+                "{description}: the end was forwarded before its release"
+            );
             let (transcript, usage) = tap.take_transcript();
             compare(&expected, &transcript, &usage, &description);
         }
@@ -105,7 +108,7 @@ fn undecodable_bodies_are_forwarded_and_noted() {
         let body = b"this is none of these";
         let (before, forwarded, mut tap) = run(encoding, ExpectedBody::Answer, &body.chunks(4).collect::<Vec<_>>());
         assert_eq!(forwarded, body);
-        assert!(before.len() < body.len(), "the last piece waits: it may hold the end");
+        assert!(before.len() < body.len(), "the last piece is held back, because it may contain the end");
         let (transcript, usage) = tap.take_transcript();
         assert!(transcript.is_ended);
         compare(&expected, &transcript, &usage, &format!("{encoding:?}"));

@@ -1,4 +1,4 @@
-//! Event streams, whatever is in them: line ends, comments, marks, pieces.
+//! Variants in the framing of event streams: line ends, comments, byte order marks, cuts.
 
 use shared::event::DialectName::{AnthropicMessages, OpenaiChat, OpenaiResponses};
 
@@ -88,7 +88,10 @@ fn the_beginning_may_be_cut_anywhere() {
         for cut_at in 0..=before.len() + 1 {
             let (one, other) = body.as_bytes().split_at(cut_at);
             let output = super::run_tap(OpenaiChat, &[one, other]);
-            assert!(output.forwarded == body.as_bytes(), "cut at {cut_at}, other bytes passed: {body:?}");
+            assert!(
+                output.forwarded == body.as_bytes(),
+                "cut at {cut_at}, the forwarded bytes differ from the body: {body:?}"
+            );
             assert_eq!(output.transcript.text, expected_text().text, "cut at {cut_at}: {body:?}");
         }
     }

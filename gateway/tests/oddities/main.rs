@@ -1,5 +1,5 @@
-//! Every oddity that providers are known for, made by hand: one sample each, cut in several ways, through the tap as the
-//! gateway has it.
+//! Known deviations of providers, one handmade sample each. Every sample is cut in several ways and read through the
+//! gateway's tap.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
 
@@ -16,27 +16,27 @@ use gateway::response::transcript::Transcript;
 use shared::event::DialectName;
 use shared::usage::{Usage, UsageSource};
 
-/// What an answer comes to, in words that can be compared.
+/// The expected transcript and usage of a response, in a form for comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct ExpectedTranscript {
     text: &'static str,
     reasoning: &'static str,
     refusal: &'static str,
     audio: &'static str,
-    /// Id, name, arguments.
+    /// Per tool call: id, name, arguments.
     calls: &'static [(&'static str, &'static str, &'static str)],
     server_tool_calls: u64,
     finish_reason: Option<&'static str>,
     id: Option<&'static str>,
     model: Option<&'static str>,
-    /// Prompt and completion tokens, where reported.
+    /// Prompt and completion tokens, if reported.
     usage: Option<(u64, u64)>,
-    /// Type, code, message.
+    /// Error type, error code, message.
     error: Option<(Option<&'static str>, Option<&'static str>, &'static str)>,
     notes: &'static [&'static str],
 }
 
-/// What passed before the end was released and altogether, and what was recorded.
+/// The bytes forwarded before the end was released, all forwarded bytes, the transcript and the usage.
 struct TapOutput {
     before_end: Vec<u8>,
     forwarded: Vec<u8>,
@@ -80,8 +80,8 @@ fn drain(tap: &mut Tap, forwarded: &mut Vec<u8>) {
     }
 }
 
-/// Checks that this body is passed on as it is and told as expected, however it is cut; and that what has come of it at any
-/// point is the beginning of what it comes to.
+/// Checks for several cuts that the body is forwarded unchanged and read as expected, and that the transcript of every
+/// prefix of the body is a prefix of the expected transcript.
 fn check(dialect: DialectName, body: &str, expected: &ExpectedTranscript) {
     check_bytes(dialect, body.as_bytes(), expected);
 }
@@ -96,7 +96,7 @@ fn check_bytes(dialect: DialectName, body: &[u8], expected: &ExpectedTranscript)
     ];
     for (cut, chunks) in cuts {
         let output = run_tap(dialect, &chunks);
-        assert!(output.forwarded == body, "cut {cut}, other bytes passed: {description}");
+        assert!(output.forwarded == body, "cut {cut}, the forwarded bytes differ from the body: {description}");
         compare(expected, &output.transcript, &output.usage, &format!("cut {cut}: {description}"));
     }
     for length in 0..body.len() {
@@ -132,17 +132,17 @@ fn compare(expected: &ExpectedTranscript, transcript: &Transcript, usage: &Usage
     assert_eq!(expected.notes, transcript.notes, "notes, {description}");
 }
 
-/// An event stream of these events, each the data alone.
+/// An event stream of events with this data and no name.
 fn events(data: &[&str]) -> String {
     data.iter().map(|data| format!("data: {data}\n\n")).collect()
 }
 
-/// The end of this stream does not pass before it is on the record, however the stream is cut: nothing of the event from
-/// `end` on that a client could act on.
+/// Checks for several cuts that the text `end` is not forwarded before the end is released. A client could act on this
+/// text.
 fn check_end_is_held_back(dialect: DialectName, body: &str, end: &str) {
     for size in [1, 2, 5, 11, 64, body.len()] {
         let chunks: Vec<&[u8]> = body.as_bytes().chunks(size).collect();
         let before = String::from_utf8(run_tap(dialect, &chunks).before_end).unwrap();
-        assert!(!before.contains(end), "in chunks of {size}, passed before the end: {before}");
+        assert!(!before.contains(end), "in chunks of {size}, forwarded before the end: {before}");
     }
 }

@@ -1,4 +1,4 @@
-//! OpenAI chat completions, as providers send them.
+//! Deviations in the Chat Completions dialect.
 
 use shared::event::DialectName::OpenaiChat;
 
@@ -7,7 +7,7 @@ use super::{ExpectedTranscript, check, check_end_is_held_back, events, run_tap};
 const STOP: &str = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
 const HI: &str = r#"{"choices":[{"index":0,"delta":{"content":"hi"}}]}"#;
 
-/// A stream of these chunks, a finish reason and `[DONE]`.
+/// An event stream of these chunks, followed by a finish reason and `[DONE]`.
 fn stream(chunks: &[&str]) -> String {
     events(chunks) + &events(&[STOP, "[DONE]"])
 }
@@ -27,7 +27,7 @@ fn usage_is_read_from_six_places() {
         r#"{"choices":[{"index":0,"delta":{"content":"hi"}}],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
     check(OpenaiChat, &stream(&[beside_choices]), &usage((3, 1)));
 
-    // In every chunk, growing: the last one counts, they are never added up.
+    // Growing usage in every chunk: the last usage object counts, without summing.
     let growing = |n: u64| {
         format!(
             r#"{{"choices":[{{"delta":{{"content":"{}"}}}}],"usage":{{"prompt_tokens":3,"completion_tokens":{n}}}}}"#,
@@ -38,7 +38,7 @@ fn usage_is_read_from_six_places() {
 
     let groq = r#"{"choices":[],"x_groq":{"usage":{"prompt_tokens":5,"completion_tokens":6}}}"#;
     check(OpenaiChat, &stream(&[HI, groq]), &usage((5, 6)));
-    // What the top level says goes before what Groq says beside it, whichever comes last.
+    // Usage at the top level takes precedence over `x_groq`, in any order.
     check(OpenaiChat, &stream(&[HI, final_chunk, groq]), &usage((3, 1)));
 
     let on_choice =
@@ -81,7 +81,7 @@ fn tool_calls_are_read_in_every_form() {
         &call(&[("a", "f", "{\"x\":1}")]),
     );
 
-    // Without an index: an id opens a call, else the last one goes on.
+    // Without an index: a delta with an id opens a call, other deltas extend the last call.
     let opened = |id: &str| delta(&format!(r#"{{"id":"{id}","function":{{"name":"f","arguments":"1"}}}}"#));
     check(
         OpenaiChat,
@@ -89,7 +89,7 @@ fn tool_calls_are_read_in_every_form() {
         &call(&[("a", "f", "12"), ("b", "f", "1")]),
     );
 
-    // The same id again goes on; another id on a known index opens a call.
+    // A repeated id extends the call. Another id on a known index opens a call.
     let with_id = |id: &str, arguments: &str| {
         delta(&format!(r#"{{"index":0,"id":"{id}","function":{{"name":"f","arguments":"{arguments}"}}}}"#))
     };
@@ -114,7 +114,7 @@ fn tool_calls_are_read_in_every_form() {
     check(OpenaiChat, &body, &call(&[("", "f", "{}")]));
     check(OpenaiChat, &stream(&[HI, &legacy(r#"{"name":"","arguments":""}"#)]), &expected_text("hi"));
 
-    // A custom tool's input is no JSON.
+    // The input of a custom tool is not JSON.
     let custom = |custom: &str| delta(&format!(r#"{{"index":0,"id":"a","type":"custom","custom":{{{custom}}}}}"#));
     let more = delta(r#"{"index":0,"custom":{"input":" 1"}}"#);
     let body = stream(&[&custom(r#""name":"sql","input":"""#), &custom(r#""input":"SELECT""#), &more]);
@@ -127,7 +127,7 @@ fn tool_calls_are_read_in_every_form() {
     let output = run_tap(OpenaiChat, &[document.as_bytes()]);
     super::compare(&call(&[("a", "sql", "SELECT 1")]), &output.transcript, &output.usage, document);
 
-    // A whole answer has no indexes: each call is one.
+    // The tool calls of a document have no indexes. Each is a separate call.
     let document = r#"{"choices":[{"message":{"tool_calls":[{"function":{"name":"f","arguments":"1"}},{"function":{"name":"g","arguments":"2"}}]},"finish_reason":"stop"}]}"#;
     let transcript = run_tap(OpenaiChat, &[document.as_bytes()]).transcript;
     assert_eq!(transcript.tool_calls.len(), 2);
@@ -151,7 +151,7 @@ fn reasoning_is_read_under_every_name() {
             &ExpectedTranscript { reasoning: "hm", ..expected_text("hi") },
         );
     }
-    // What is said inline stays in the text.
+    // Reasoning inside the text stays in the text.
     let inline = r#"{"choices":[{"delta":{"content":"<think>hm</think>hi"}}]}"#;
     check(OpenaiChat, &stream(&[inline]), &expected_text("<think>hm</think>hi"));
 }
@@ -229,7 +229,7 @@ fn errors_in_a_stream_are_read() {
     check(OpenaiChat, &(hi.clone() + "event: error\ndata: out of luck\n\n"), &failed((None, None, "out of luck")));
     let llamacpp = "error: {\"code\":500,\"message\":\"m\",\"type\":\"server_error\"}\n\n";
     check(OpenaiChat, &(hi + llamacpp), &failed((Some("server_error"), Some("500"), "m")));
-    // On the choice, as OpenRouter has it: no client stops at it, and what comes after it is read.
+    // An error in the choice, as sent by OpenRouter. No client stops there, so the rest is read.
     let choice = r#"{"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error","error":{"code":502,"message":"m"}}]}"#;
     let usage = r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
     let on_choice =
@@ -239,7 +239,7 @@ fn errors_in_a_stream_are_read() {
     let output = run_tap(OpenaiChat, &[document.as_bytes()]);
     super::compare(&on_choice, &output.transcript, &output.usage, document);
     check(OpenaiChat, &stream(&[r#"{"choices":[{"delta":{"content":"hi"},"error":null}]}"#]), &expected_text("hi"));
-    // These are none.
+    // Error members that report no error.
     for event in [r#"{"error":null,"choices":[]}"#, r#"{"error":{},"choices":[]}"#] {
         check(OpenaiChat, &stream(&[HI, event]), &expected_text("hi"));
     }
@@ -258,7 +258,7 @@ fn answers_that_are_one_document_are_read() {
     check_document(&format!("\u{feff}{body}\n"), &expected);
     let error = ExpectedTranscript { error: Some((None, Some("400"), "m")), ..ExpectedTranscript::default() };
     check_document("\n\n  {\"error\":{\"message\":\"m\",\"code\":400}}", &error);
-    // A list of chunks, and chunks one after the other.
+    // A list of chunks, and several chunks in a row.
     check_document(&format!("[{HI},\n{STOP}]"), &expected_text("hi"));
     check_document(&format!("{HI}\n{STOP}\n"), &expected_text("hi"));
     check_document(
@@ -296,7 +296,7 @@ fn the_last_of_repeated_members_is_read() {
     check(OpenaiChat, &body, &ExpectedTranscript { usage: Some((3, 1)), ..expected_text("hi") });
     let usage_read = run_tap(OpenaiChat, &[body.as_bytes()]).usage;
     assert_eq!(usage_read.parts.cache_read, 2);
-    assert!(usage.contains(usage_read.raw.unwrap().get()), "as it came");
+    assert!(usage.contains(usage_read.raw.unwrap().get()), "the usage object must stay as sent");
     for error in [
         r#"{"error":{"message":"n","message":"m","code":1,"code":2}}"#,
         r#"{"code":1,"code":2,"message":"m"}"#,

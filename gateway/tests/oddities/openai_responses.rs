@@ -1,10 +1,10 @@
-//! OpenAI responses, as providers send them.
+//! Deviations in the Responses dialect.
 
 use shared::event::DialectName::OpenaiResponses;
 
 use super::{ExpectedTranscript, check, check_end_is_held_back, compare, run_tap};
 
-/// An event stream of these events, each named as its type says.
+/// An event stream of these events, each named after its type.
 fn stream(events: &[&str]) -> String {
     let kind = |event: &str| event.split('"').nth(3).unwrap_or_default().to_owned();
     events.iter().map(|event| format!("event: {}\ndata: {event}\n\n", kind(event))).collect()
@@ -31,7 +31,7 @@ fn without_output(text: &'static str) -> ExpectedTranscript {
     ExpectedTranscript { notes: &["final_output_empty"], ..expected_text(text) }
 }
 
-/// Without an end, or with a bad one.
+/// The expected transcript of a response without an end, or with an error as its end.
 fn expected_error(text: &'static str) -> ExpectedTranscript {
     ExpectedTranscript { finish_reason: None, usage: None, ..expected_text(text) }
 }
@@ -39,7 +39,7 @@ fn expected_error(text: &'static str) -> ExpectedTranscript {
 #[test]
 fn text_is_read_wherever_it_comes() {
     check(OpenaiResponses, &stream(&[CREATED, HI, COMPLETED]), &expected_text("hi"));
-    // Without deltas, without the final output, without either's names.
+    // Without the final output, without deltas, and without event names.
     check(OpenaiResponses, &stream(&[CREATED, HI, EMPTY]), &without_output("hi"));
     let done = r#"{"type":"response.output_item.done","output_index":0,"item":{"type":"message","content":[{"type":"output_text","text":"hi"}]}}"#;
     check(OpenaiResponses, &stream(&[CREATED, done, EMPTY]), &without_output("hi"));
@@ -132,7 +132,7 @@ fn ends_of_all_kinds_are_recognized() {
         &(stream(&[CREATED, HI]) + "event: error\ndata: oh\n\n"),
         &ExpectedTranscript { error: Some((None, None, "oh")), ..error.clone() },
     );
-    // Perplexity has the error beside where the response would be, OpenRouter an event of its own.
+    // Perplexity sends the error in place of the response, OpenRouter in an event of its own.
     let beside = r#"{"type":"response.failed","sequence_number":9,"error":{"code":"c","message":"m"}}"#;
     let failed =
         |error| ExpectedTranscript { finish_reason: Some("failed"), error: Some(error), ..expected_error("hi") };
@@ -152,7 +152,7 @@ fn ends_of_all_kinds_are_recognized() {
         &(stream(&[CREATED, HI]) + "data: [DONE]\n\n"),
         &ExpectedTranscript { error: None, notes: &["done_sent"], ..error.clone() },
     );
-    // A newer id at the end is the one to go on with.
+    // A newer id at the end replaces the first id.
     let renamed = COMPLETED.replace("\"id\":\"r\"", "\"id\":\"r2\"");
     check(
         OpenaiResponses,

@@ -1,4 +1,4 @@
-//! Raw COPY of the rows that there are: the yardstick of what writes them.
+//! Raw COPY of existing rows, as the yardstick for the store's writes.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -11,11 +11,11 @@ use recorder::projection::tables::Table;
 use sqlx::postgres::{PgPool, PgPoolCopyExt as _};
 use sqlx::{AssertSqlSafe, Executor as _};
 
-/// The rows of every table, as lines for COPY, in files that nobody sees.
+/// The rows of all tables as lines for COPY, in unnamed temporary files.
 pub(crate) struct Rows(Vec<(Table, File)>);
 
 impl Rows {
-    /// Reads them all.
+    /// Reads all rows of all projected tables into files.
     pub(crate) async fn read(pool: &PgPool) -> anyhow::Result<Self> {
         let mut tables = Vec::new();
         for table in Table::ALL {
@@ -36,7 +36,7 @@ impl Rows {
     }
 }
 
-/// The same number of transactions as the store needed, each with its share of every table.
+/// Writes all rows by COPY, in as many transactions as the store needed, each with an equal share of every table.
 pub(crate) async fn all(
     pool: &PgPool,
     rows: &Arc<Rows>,
@@ -67,7 +67,7 @@ pub(crate) async fn all(
     Ok(began.elapsed())
 }
 
-/// The lines that begin in this share of a file.
+/// The lines that begin within one share of a file.
 fn share(file: &File, number: u64, of: u64) -> std::io::Result<Vec<u8>> {
     let length = file.metadata()?.len();
     let (from, to) = (begin_of_line(file, length * number / of)?, begin_of_line(file, length * (number + 1) / of)?);
@@ -76,7 +76,7 @@ fn share(file: &File, number: u64, of: u64) -> std::io::Result<Vec<u8>> {
     Ok(lines)
 }
 
-/// Where the first line begins that begins here or later.
+/// The offset of the first line that begins at `at` or later.
 fn begin_of_line(file: &File, at: u64) -> std::io::Result<u64> {
     let Some(mut before) = at.checked_sub(1) else { return Ok(0) };
     let mut block = [0; 8192];
@@ -92,7 +92,7 @@ fn begin_of_line(file: &File, at: u64) -> std::io::Result<u64> {
     }
 }
 
-/// Empties every table.
+/// Empties all projected tables, and runs a checkpoint.
 pub(crate) async fn empty(pool: &PgPool) -> anyhow::Result<()> {
     let tables = Table::ALL.map(Table::name).join(", ");
     pool.execute(AssertSqlSafe(format!("TRUNCATE {tables}"))).await?;

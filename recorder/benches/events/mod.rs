@@ -1,4 +1,5 @@
-//! Events as gateways publish them, for the benchmarks: chats of many users in many conversations, some under way at once.
+//! Generated events for the benchmarks, in the form published by gateways: chats of many users in many conversations,
+//! with some chats open at the same time.
 
 use serde_json::json;
 use shared::event::{Event, EventKind};
@@ -7,42 +8,42 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-/// How many chats are under way at any time.
+/// The number of chats that are open at any time.
 const UNDER_WAY: u64 = 64;
 
-/// An encoded event.
+/// An encoded event, as in the stream.
 pub(crate) struct Encoded {
-    /// Which event.
+    /// The type of the event.
     pub(crate) kind: EventKind,
-    /// Its payload.
+    /// The payload, as JSON bytes.
     pub(crate) payload: Vec<u8>,
 }
 
 impl Encoded {
-    /// Reads it, as the recorder does.
+    /// Decodes the event, as the recorder does.
     pub(crate) fn decode(&self) -> Event {
-        Event::decode(self.kind, &self.payload).expect("an event of our own")
+        Event::decode(self.kind, &self.payload).expect("a generated event decodes")
     }
 }
 
-/// The chats that a benchmark has.
+/// The dimensions of a generated data set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Chats {
-    /// How many.
+    /// The number of chats.
     pub(crate) count: u64,
-    /// Over how many conversations they are spread.
+    /// The number of conversations over which the chats are spread.
     pub(crate) conversations: u64,
-    /// How long each message's text is, in bytes.
+    /// The length of each message's text, in bytes.
     pub(crate) text: usize,
 }
 
 impl Chats {
-    /// So many, like most.
+    /// A data set of the given number of chats, with typical text lengths.
     pub(crate) fn of(count: u64) -> Self {
         Self { count, conversations: 50_000, text: 1900 }
     }
 
-    /// The start and the completion of each of them.
+    /// The `ChatStarted` and `MessageCompleted` events of all chats, interleaved.
     pub(crate) fn events(self) -> impl Iterator<Item = Encoded> {
         (0..self.count + UNDER_WAY).flat_map(move |step| {
             let begun = (step < self.count).then(|| started(step, self));
@@ -52,7 +53,7 @@ impl Chats {
     }
 }
 
-/// What is the same in both events of a chat.
+/// The fields shared by both events of a chat.
 struct Chat {
     id: Uuid,
     conversation: Uuid,
@@ -81,7 +82,7 @@ fn started(number: u64, chats: Chats) -> Encoded {
     let question = text(number, chats.text);
     let payload = json!({
         "chat_id": chat.id, "conversation_id": chat.conversation, "conversation_origin": "given", "user_id": chat.user,
-        "gateway": "gateway-1", "started_at": chat.started_at.format(&Rfc3339).expect("a time"),
+        "gateway": "gateway-1", "started_at": chat.started_at.format(&Rfc3339).expect("a UTC time has an RFC 3339 form"),
         "dialect": "openai_chat", "stream": true, "model": "gpt-5-mini", "temperature": 0.7,
         "parameters": {"model": "gpt-5-mini", "stream": true, "temperature": 0.7},
         "messages": [{"role": "user", "content": question}],
@@ -93,8 +94,9 @@ fn started(number: u64, chats: Chats) -> Encoded {
 
 fn completed(number: u64, chats: Chats) -> Encoded {
     let chat = chat(number, chats.conversations);
-    let started_at = chat.started_at.format(&Rfc3339).expect("a time");
-    let finished_at = (chat.started_at + time::Duration::seconds(3)).format(&Rfc3339).expect("a time");
+    let started_at = chat.started_at.format(&Rfc3339).expect("a UTC time has an RFC 3339 form");
+    let finished_at =
+        (chat.started_at + time::Duration::seconds(3)).format(&Rfc3339).expect("a UTC time has an RFC 3339 form");
     let payload = json!({
         "chat_id": chat.id, "conversation_id": chat.conversation, "user_id": chat.user, "gateway": "gateway-1",
         "started_at": started_at, "finished_at": finished_at, "model": "gpt-5-mini",
@@ -110,7 +112,7 @@ fn completed(number: u64, chats: Chats) -> Encoded {
     Encoded { kind: EventKind::MessageCompleted, payload: payload.to_string().into_bytes() }
 }
 
-/// Words that compress about as well as prose does.
+/// Generates words that compress about as well as prose.
 fn text(seed: u64, length: usize) -> String {
     let mut text = String::with_capacity(length + 16);
     let mut state = seed | 1;

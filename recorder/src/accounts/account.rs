@@ -1,4 +1,5 @@
-//! Sessions of accounts: begun, gone on with, ended.
+//! Sessions of accounts: login, refresh, logout, and changes of passwords. All state is in the database, so any number
+//! of `recorder serve` processes can run side by side.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -16,36 +17,35 @@ use crate::store::guesses;
 use crate::store::sessions::{self, EndedBy};
 use crate::store::users::{self, User};
 
-/// What accounts need.
+/// Accounts and sessions in the database, with the signing keys and the lifetimes of tokens and sessions.
 pub struct Accounts {
-    /// The database.
-    pub pool: PgPool,
+    pub(super) pool: PgPool,
     pub(super) password_hasher: PasswordHasher,
     signing: RwLock<Arc<SigningKeys>>,
     token_ttl: Duration,
     session_ttl: Duration,
 }
 
-/// What the private key is for.
+/// The secrets from the file of the private key.
 pub struct SigningKeys {
-    /// Signs access tokens.
+    /// The signer of access tokens.
     pub signer: TokenSigner,
-    /// Makes refresh tokens of used ones.
+    /// The derivation of refresh tokens from used refresh tokens.
     pub rotation: RefreshTokenRotation,
 }
 
-/// A session that has just begun or gone on.
+/// A created or refreshed session, with the tokens for the client.
 #[derive(Debug)]
 pub struct Session {
-    /// Whose it is.
+    /// The account of the session.
     pub user: User,
-    /// Until when the access token is good.
+    /// The expiry of the access token, in whole seconds.
     pub expires_at: OffsetDateTime,
-    /// The access token.
+    /// The access token, a signed JSON Web Token.
     pub access_token: String,
-    /// The refresh token, and until when it is good.
+    /// The refresh token, good for one use before the session expires.
     pub refresh_token: RefreshToken,
-    /// Until when the session can be refreshed.
+    /// The expiry of the session. Set at login; refreshing does not move the expiry.
     pub session_expires_at: OffsetDateTime,
 }
 
@@ -62,13 +62,15 @@ impl std::fmt::Debug for SigningKeys {
 }
 
 impl Accounts {
-    /// Accounts in this database, with tokens signed so.
+    /// Creates the accounts over a database. `token_ttl` is the lifetime of access tokens (`RECORDER_TOKEN_TTL`),
+    /// `session_ttl` the lifetime of sessions (`RECORDER_SESSION_TTL`).
     pub fn new(pool: PgPool, signing: SigningKeys, token_ttl: Duration, session_ttl: Duration) -> Self {
         let signing = RwLock::new(Arc::new(signing));
         Self { pool, password_hasher: PasswordHasher::default(), signing, token_ttl, session_ttl }
     }
 
-    /// Signs with another key from now on.
+    /// Replaces the signing keys for all tokens issued from now on. Called after the file of the private key has
+    /// changed.
     pub fn replace_signing_keys(&self, signing: SigningKeys) {
         *self.signing.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(signing);
     }
@@ -77,7 +79,11 @@ impl Accounts {
         Arc::clone(&self.signing.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Begins a session for whoever knows the password. Takes as long whether or not there is such an account.
+    /// Creates a session after verifying name and password.
+    ///
+    /// The verification takes equally long for names without an account, so the duration does not reveal which names
+    /// exist. Wrong credentials and disabled accounts fail alike with [`AccountError::WrongCredentials`]; past a limit
+    /// of [`throttle`], every attempt fails with [`AccountError::Throttled`].
     pub async fn login(&self, name: &str, password: &str, address: &str) -> Result<Session, AccountError> {
         let now = shared::event::now();
         throttle::count_login_attempt(&self.pool, name, address, now).await?;
@@ -93,8 +99,12 @@ impl Accounts {
         }
     }
 
-    /// Goes on with a session. A token that was used before ends it: two parties have it, and one of them is a thief. Only
-    /// the very next moment is forgiven, when it is most likely the same client asking twice, and gets the same answer.
+    /// Continues a session: exchanges a refresh token for a new access token and the next refresh token.
+    ///
+    /// The second use of a refresh token ends the session, because two parties hold the token and one of the two is a
+    /// thief. The exception is a second use within [`refresh::REUSE_GRACE`], while the next refresh token is still
+    /// unused: most likely the same client has repeated the request, and the response contains the same refresh token
+    /// again.
     pub async fn refresh(&self, token: &RefreshToken) -> Result<Session, AccountError> {
         let now = shared::event::now();
         let hash = token.hash();
@@ -118,7 +128,7 @@ impl Accounts {
                 if !is_repeat {
                     sessions::end(&mut tx, presented.session_id, EndedBy::Reuse, now).await?;
                     tx.commit().await?;
-                    tracing::warn!(session = %presented.session_id, user = %presented.user_id, "a refresh token came a second time: the session was ended");
+                    tracing::warn!(session = %presented.session_id, user = %presented.user_id, "a used refresh token was presented again: the session has been ended");
                     return Err(AccountError::SessionEnded);
                 }
             }
@@ -129,7 +139,8 @@ impl Accounts {
         self.issue_tokens(&signing, user, presented.session_id, next, presented.expires_at)
     }
 
-    /// Ends the session of a refresh token, or this one.
+    /// Ends the session of a refresh token, and the session with the id `session`. Unknown tokens and ended sessions
+    /// are no error.
     pub async fn logout(&self, token: Option<&RefreshToken>, session: Option<Uuid>) -> Result<(), AccountError> {
         let now = shared::event::now();
         let mut tx = self.pool.begin().await?;
@@ -145,7 +156,8 @@ impl Accounts {
         Ok(tx.commit().await?)
     }
 
-    /// Changes a password, and ends every other session of the user.
+    /// Changes a user's password after verifying the current password, and ends every session of the user except
+    /// `session`. Past a limit of [`throttle`], fails with [`AccountError::Throttled`].
     pub async fn change_password(
         &self,
         user: &User,
@@ -164,7 +176,8 @@ impl Accounts {
         self.set_password(&user.user_id, session, new).await
     }
 
-    /// Sets a password, and ends every session of the user but this one.
+    /// Sets a user's password without verifying the current password, and ends every session of the user except
+    /// `except`. Fails with [`AccountError::NoAccount`] if no account has the id.
     pub async fn set_password(&self, user: &UserId, except: Option<Uuid>, new: &str) -> Result<(), AccountError> {
         let hash = self.password_hasher.hash(new).await?;
         let mut tx = self.pool.begin().await?;
@@ -175,7 +188,7 @@ impl Accounts {
         Ok(tx.commit().await?)
     }
 
-    /// Disables an account, and ends its sessions; or lets it in again.
+    /// Disables or enables an account: see the function [`set_disabled`].
     pub async fn set_disabled(&self, user: &UserId, disabled: bool) -> Result<bool, sqlx::Error> {
         set_disabled(&self.pool, user, disabled).await
     }
@@ -213,7 +226,8 @@ impl Accounts {
     }
 }
 
-/// Disables an account, and ends its sessions; or lets it in again. False: there is no such account.
+/// Disables an account and ends every session of the account, or enables the account again. Returns false if no account
+/// has the id.
 pub async fn set_disabled(pool: &PgPool, user: &UserId, disabled: bool) -> Result<bool, sqlx::Error> {
     let now = shared::event::now();
     let mut tx = pool.begin().await?;
@@ -225,10 +239,12 @@ pub async fn set_disabled(pool: &PgPool, user: &UserId, disabled: bool) -> Resul
     Ok(found)
 }
 
-/// Deletes what is over: sessions and guesses. To be called now and then, by any number of processes.
+/// Deletes sessions that expired more than a day ago, and counters of guesses older than two windows. Call regularly;
+/// any number of processes may do so.
 pub async fn delete_expired(pool: &PgPool) -> Result<(), sqlx::Error> {
     let now = shared::event::now();
-    // A batch at a time, so that nothing waits long; what is left is there the next time.
+    // Each statement deletes a limited number of rows, so that no other transaction waits long. Later calls delete the
+    // remaining rows.
     sessions::delete_expired(pool, now - Duration::days(1)).await?;
     guesses::delete_old(pool, now - throttle::WINDOW * 2).await?;
     Ok(())

@@ -1,43 +1,43 @@
-//! Why there is no session.
+//! Errors of accounts. The API chooses an HTTP status for each variant.
 
 use super::password::TooManyPasswords;
 
-/// Why there is no session.
+/// The reason why an account could not be created, changed or logged in to, or a session not refreshed.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
-    /// The name or the password is wrong, or the account is disabled: which of it, nobody is told.
+    /// The name or the password is wrong, or the account is disabled. The message does not tell the three cases apart.
     #[error("the name or the password is wrong")]
     WrongCredentials,
-    /// The refresh token is not good, or not any more.
+    /// The refresh token is unknown or was used before, or the session has expired or was ended.
     #[error("the session has ended: log in again")]
     SessionEnded,
-    /// The invite code is not good, or not any more.
+    /// The invite code is unknown, used up, expired or revoked.
     #[error("the invite code is not valid: it may have been used, have expired, or have been revoked")]
     InviteInvalid,
-    /// Someone has this name.
+    /// Another account has the login name.
     #[error("this name is taken: choose another")]
     NameTaken,
-    /// There is no account here to change.
+    /// The user has no account with a password in this database.
     #[error("there is no account with a password for this user")]
     NoAccount,
-    /// Too many wrong guesses.
+    /// A limit on attempts at passwords or invite codes has been reached.
     #[error("too many failed attempts: try again later")]
     Throttled(#[from] Throttled),
-    /// Too many people at once.
+    /// The queue of passwords to hash is full.
     #[error("too many people are logging in at once: try again shortly")]
     Busy(#[from] TooManyPasswords),
-    /// A token could not be signed.
-    #[error("a token could not be signed")]
+    /// The access token could not be signed.
+    #[error("the access token could not be signed")]
     Signing(#[from] jsonwebtoken::errors::Error),
-    /// The database said no.
+    /// A database query failed, or no connection was available.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
 }
 
-/// Too many guesses.
+/// A limit on attempts at passwords or invite codes has been reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many guesses")]
+#[error("too many failed attempts")]
 pub struct Throttled {
-    /// In how many seconds they are forgotten.
+    /// The time until the attempts are forgotten, in seconds, at least 1. Clients get the number in `Retry-After`.
     pub retry_after: u64,
 }

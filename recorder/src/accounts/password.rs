@@ -1,7 +1,7 @@
-//! Passwords: argon2id, on threads of its own, so many at once.
+//! Password hashing with argon2id, on blocking threads and with a bounded queue.
 //!
-//! Hashing takes tens of milliseconds of a core and 19 MiB, on purpose. So only as many run as there are cores, only so
-//! many wait, and the rest are told to come back.
+//! A hash takes tens of milliseconds of a core and 19 MiB, on purpose. At most as many hashes run at once as there are
+//! cores, 64 more may wait, and further requests fail with [`TooManyPasswords`].
 
 use std::sync::{Arc, LazyLock};
 
@@ -11,15 +11,15 @@ use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-/// How many may wait for their turn.
+/// The maximum number of passwords that wait for a core.
 const MAX_WAITING: usize = 64;
 
-/// As many wait as may.
+/// The queue of passwords is full, or a hash could not be computed. The client should try again shortly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many passwords at once")]
+#[error("too many passwords are waiting to be hashed")]
 pub struct TooManyPasswords;
 
-/// Hashes passwords and checks them.
+/// A bounded queue in front of argon2id.
 #[derive(Debug)]
 pub struct PasswordHasher {
     running: Arc<Semaphore>,
@@ -34,13 +34,14 @@ impl Default for PasswordHasher {
 }
 
 impl PasswordHasher {
-    /// The hash to keep, in PHC string format.
+    /// Hashes a password with a random salt. Returns the hash in PHC string format.
     pub async fn hash(&self, password: &str) -> Result<String, TooManyPasswords> {
         let password = password.to_owned();
         self.run_on_thread(move || hash(&password)).await?.ok_or(TooManyPasswords)
     }
 
-    /// Whether it is the password of this hash. Without a hash it is not, and finding that out takes as long.
+    /// Returns true if the password matches the hash. Without a hash, returns false after an equally long computation,
+    /// so the duration does not reveal a missing account.
     pub async fn verify(&self, password: &str, hash: Option<&str>) -> Result<bool, TooManyPasswords> {
         let (password, hash) = (password.to_owned(), hash.map(str::to_owned));
         self.run_on_thread(move || {
@@ -56,7 +57,8 @@ impl PasswordHasher {
     ) -> Result<T, TooManyPasswords> {
         let waiting = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| TooManyPasswords)?;
         let turn = Arc::clone(&self.running).acquire_owned().await.map_err(|_| TooManyPasswords)?;
-        // The places go with the work: a client that leaves does not make room for more than there are cores for.
+        // The permits move into the blocking task and are released at the end of the computation. A client that
+        // disconnects therefore does not make room for more computations than there are cores.
         let done = spawn_blocking(move || {
             let done = work();
             drop((waiting, turn));
@@ -66,11 +68,11 @@ impl PasswordHasher {
     }
 }
 
-/// What the passwords of those who do not exist are compared with.
+/// The hash for passwords of unknown accounts to be compared with.
 static DUMMY_HASH: LazyLock<String> = LazyLock::new(|| hash("nobody's").unwrap_or_default());
 
 fn hash(password: &str) -> Option<String> {
-    // Fails only where there is no randomness to be had.
+    // Hashing fails only if the operating system provides no random bytes.
     Argon2::default().hash_password(password.as_bytes()).ok().map(|hash| hash.to_string())
 }
 
@@ -87,7 +89,11 @@ mod tests {
         let passwords = PasswordHasher::default();
         let hash = passwords.hash("correct horse").await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
-        assert_ne!(hash, passwords.hash("correct horse").await.unwrap(), "salted");
+        assert_ne!(
+            hash,
+            passwords.hash("correct horse").await.unwrap(),
+            "two hashes of a password have different salts"
+        );
         assert_eq!(passwords.verify("correct horse", Some(&hash)).await, Ok(true));
         assert_eq!(passwords.verify("wrong horse", Some(&hash)).await, Ok(false));
         assert_eq!(passwords.verify("nobody's", None).await, Ok(false));

@@ -1,22 +1,23 @@
-//! Refresh tokens: 32 random bytes, kept as a hash, each good once.
+//! Refresh tokens: 32 random bytes, stored as a hash, each good for one use.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 use time::Duration;
 
-/// How soon a second use is still taken for the same client asking again, because the answer got lost, or two of its pages
-/// asked at once. It gets the same successor as the first time, and only while nobody has used that.
+/// The time after the first use of a refresh token in which a second use counts as a repeated request of the same
+/// client: the response got lost, or two pages of the client refreshed at the same time. A repeated request gets the
+/// same next token as the first, as long as the next token is unused.
 pub const REUSE_GRACE: Duration = Duration::seconds(10);
 
 const PREFIX: &str = "sgr_";
 
-/// A refresh token.
+/// A refresh token. `Debug` output hides the bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RefreshToken([u8; 32]);
 
-/// Makes the next token of a used one, always the same, so that asking twice gives no second one. Only who has the private
-/// key can.
+/// The derivation of the next refresh token from a used refresh token. The result is always the same, so a repeated
+/// request creates no second token. Only holders of the private key can derive tokens.
 pub struct RefreshTokenRotation([u8; 32]);
 
 impl std::fmt::Debug for RefreshToken {
@@ -32,38 +33,39 @@ impl std::fmt::Debug for RefreshTokenRotation {
 }
 
 impl RefreshToken {
-    /// A new one.
-    #[expect(clippy::new_without_default, reason = "each is another; a default would not say so")]
+    /// Generates a random token.
+    #[expect(clippy::new_without_default, reason = "each token is random, unlike a default value")]
     pub fn new() -> Self {
         Self(rand::random())
     }
 
-    /// Reads one. None: it cannot be one.
+    /// Parses a token from the form of [`Self::encode`]. Returns `None` for any other text.
     pub fn decode(text: &str) -> Option<Self> {
         let bytes = URL_SAFE_NO_PAD.decode(text.strip_prefix(PREFIX)?).ok()?;
         Some(Self(bytes.try_into().ok()?))
     }
 
-    /// As clients have it.
+    /// Returns the token as text for clients: `sgr_` and the bytes in URL-safe base64.
     pub fn encode(&self) -> String {
         format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(self.0))
     }
 
-    /// As the database has it.
+    /// Returns the SHA-256 hash of the token, for the database.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(self.0).into()
     }
 }
 
 impl RefreshTokenRotation {
-    /// From the private key's file.
+    /// Derives the secret for deriving tokens from the contents of the private key file.
     pub fn from_pem(pem: &str) -> Self {
         Self(Sha256::new().chain_update(b"refresh tokens\0").chain_update(pem).finalize().into())
     }
 
-    /// The token that comes after this one.
+    /// Returns the token that follows `token` in the session.
     pub fn successor_of(&self, token: &RefreshToken) -> RefreshToken {
-        // Both parts have a fixed length, and the result is no state that could be hashed on: a plain hash does.
+        // All inputs have a fixed length, and the result is no hash state that could be extended. Plain SHA-256 is
+        // therefore sufficient, without HMAC.
         let inner = Sha256::new().chain_update(self.0).chain_update(token.0).finalize();
         RefreshToken(Sha256::new().chain_update(self.0).chain_update(inner).finalize().into())
     }

@@ -1,4 +1,4 @@
-//! Making oneself an account, with an invite code.
+//! Registration of an account with an invite code.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,25 +11,25 @@ use super::throttle;
 use crate::store::users::NewUser;
 use crate::store::{invite_codes, users};
 
-/// The longest login name, in characters.
+/// The maximum length of a login name, in characters.
 const NAME_CHARACTERS: usize = 64;
-/// The shortest password, and the longest, in bytes.
+/// The allowed length of a password, in bytes.
 const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 10..=1024;
 
-/// An invite code: 16 random bytes.
+/// An invite code: 16 random bytes in URL-safe base64, 22 characters. `Debug` output hides the code.
 #[derive(Clone, PartialEq, Eq)]
 pub struct InviteCode(String);
 
-/// An account to be made.
+/// The data for registering an account.
 #[derive(Clone, Copy, Debug)]
 pub struct Registration<'a> {
-    /// The invite code.
+    /// The invite code, stored as a hash and good for a limited number of accounts.
     pub code: &'a InviteCode,
-    /// The login name.
+    /// The login name, already checked with [`name_error`].
     pub name: &'a str,
-    /// The password.
+    /// The password, already checked with [`password_error`].
     pub password: &'a str,
-    /// Where the request came from.
+    /// The client's address, in the form of [`throttle::address_key`].
     pub address: &'a str,
 }
 
@@ -40,47 +40,52 @@ impl std::fmt::Debug for InviteCode {
 }
 
 impl InviteCode {
-    /// A new one.
-    #[expect(clippy::new_without_default, reason = "each is another; a default would not say so")]
+    /// Generates a random invite code.
+    #[expect(clippy::new_without_default, reason = "each code is random, unlike a default value")]
     pub fn new() -> Self {
         Self(URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>()))
     }
 
-    /// Whatever someone sent; spaces around it are none of it.
+    /// Wraps text from a client, without the white space around the code. Any text is accepted here; the database
+    /// decides whether the code is valid.
     pub fn parse(text: &str) -> Self {
         Self(text.trim().to_owned())
     }
 
-    /// As it is passed on.
+    /// Returns the code for display to the admin who creates the invite.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// As the database has it.
+    /// Returns the SHA-256 hash of the code, for the database.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(self.0.as_bytes()).into()
     }
 }
 
-/// What is wrong with a login name.
+/// Returns the rule that a login name violates, or `None` for a valid name.
 pub fn name_error(name: &str) -> Option<&'static str> {
     let length = name.chars().count();
     let is_good = (1..=NAME_CHARACTERS).contains(&length) && !name.chars().any(char::is_control) && name.trim() == name;
     (!is_good).then_some("expected 1 to 64 characters, no control characters, no spaces around it")
 }
 
-/// What is wrong with a new password.
+/// Returns the rule that a new password violates, or `None` for a valid password.
 pub fn password_error(password: &str) -> Option<&'static str> {
     (!PASSWORD_BYTES.contains(&password.len())).then_some("expected 10 to 1024 bytes")
 }
 
 impl Accounts {
-    /// Makes an account and begins a session.
+    /// Creates an account and a session. The invite determines the role of the account.
+    ///
+    /// Attempts with invalid codes count against a limit for the client's address; past the limit, every attempt fails
+    /// with [`AccountError::Throttled`].
     pub async fn register(&self, new: Registration<'_>) -> Result<Session, AccountError> {
         let now = shared::event::now();
         throttle::count_invite_attempt(&self.pool, new.address, now).await?;
         let code = new.code.hash();
-        // Looked at first, so that no one without a code can make us hash.
+        // The code is checked before the password is hashed: without a valid code, no client can make the server hash
+        // passwords.
         if !invite_codes::is_usable(&self.pool, &code, now).await? {
             return Err(AccountError::InviteInvalid);
         }

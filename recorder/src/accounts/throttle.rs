@@ -1,8 +1,12 @@
-//! Guessing is slow: wrong passwords are counted, for all processes together, and past a limit nobody's are looked at.
+//! Limits on guessing passwords and invite codes. Attempts are counted in the database, for all processes together.
+//! Past a limit, passwords and codes are not checked any more.
 //!
-//! Three counts, so that neither one address with many names, nor many addresses with one name get far, and yet nobody can
-//! lock a user out: what one address did to an account counts against that address; what all of them did counts only for
-//! addresses that the account never logged in from.
+//! Three counters stop both a single address with many names and many addresses with a single name, and yet let no
+//! attacker lock a user out:
+//!
+//! - attempts of an address at an account: past the limit, only the address is refused, and only at the account;
+//! - attempts of an address at any accounts: past the limit, only the address is refused;
+//! - attempts at an account from addresses without an earlier login: past the limit, only such addresses are refused.
 
 use std::net::IpAddr;
 
@@ -13,17 +17,18 @@ use time::{Duration, OffsetDateTime};
 use super::error::{AccountError, Throttled};
 use crate::store::{guesses, sessions};
 
-/// How long guesses count, from the first one on.
+/// The time for which attempts count, from the first attempt on.
 pub const WINDOW: Duration = Duration::minutes(15);
 
-/// At one account from one address.
+/// The maximum number of attempts in a window, at an account from an address.
 const MAX_PER_ACCOUNT_AND_ADDRESS: i32 = 10;
-/// At any account from one address, behind which there may be many people.
+/// The maximum number of attempts in a window, at all accounts from an address. Many people may share an address.
 const MAX_PER_ADDRESS: i32 = 100;
-/// At one account from addresses that it does not know.
+/// The maximum number of attempts in a window, at an account from addresses without an earlier login to the account.
 const MAX_PER_ACCOUNT: i32 = 200;
 
-/// Counts a try at a password, before it is looked at: however many come at once, no more than the limit are.
+/// Counts an attempt at a password, before the password is checked: of many simultaneous attempts, at most the limit is
+/// checked. Past a limit, fails with [`AccountError::Throttled`].
 pub async fn count_login_attempt(
     pool: &PgPool,
     name: &str,
@@ -31,7 +36,8 @@ pub async fn count_login_attempt(
     now: OffsetDateTime,
 ) -> Result<(), AccountError> {
     count(pool, "pair", &account_and_address_key(name, address), MAX_PER_ACCOUNT_AND_ADDRESS, now).await?;
-    // What the first count refuses does not count further: or one address could use up the account's tries.
+    // An attempt refused by the first counter does not reach the other counters. Otherwise a single address could use
+    // up the limit of the account.
     count(pool, "address", &hashed_key(&[address]), MAX_PER_ADDRESS, now).await?;
     if !sessions::knows_address(pool, name, address).await? {
         count(pool, "account", &hashed_key(&[name]), MAX_PER_ACCOUNT, now).await?;
@@ -39,24 +45,27 @@ pub async fn count_login_attempt(
     Ok(())
 }
 
-/// It was the right one.
+/// Takes back an attempt with the right password from every counter, and clears the counter of the address at the
+/// account.
 pub async fn clear_login_attempts(pool: &PgPool, name: &str, address: &str) -> Result<(), sqlx::Error> {
     guesses::clear(pool, "pair", &account_and_address_key(name, address)).await?;
     guesses::decrement(pool, "address", &hashed_key(&[address])).await?;
     guesses::decrement(pool, "account", &hashed_key(&[name])).await
 }
 
-/// Counts a try at an invite code.
+/// Counts an attempt at an invite code against the limit of the address. Past the limit, fails with
+/// [`AccountError::Throttled`].
 pub async fn count_invite_attempt(pool: &PgPool, address: &str, now: OffsetDateTime) -> Result<(), AccountError> {
     count(pool, "address", &hashed_key(&[address]), MAX_PER_ADDRESS, now).await
 }
 
-/// It was a good one.
+/// Takes back an attempt with a valid invite code.
 pub async fn clear_invite_attempt(pool: &PgPool, address: &str) -> Result<(), sqlx::Error> {
     guesses::decrement(pool, "address", &hashed_key(&[address])).await
 }
 
-/// An address as it is counted: whoever has an IPv6 address usually has the 2^64 around it.
+/// Returns the form in which a client's address is counted. IPv6 addresses are counted by /64 network, because the
+/// holder of an IPv6 address usually has all 2^64 addresses of the network.
 pub fn address_key(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(address) => address.to_string(),

@@ -1,4 +1,4 @@
-//! `/api/admin`: for those who look after a deployment.
+//! `/api/admin`: failures, accounts and invites, for admins only.
 
 use std::sync::Arc;
 
@@ -100,7 +100,7 @@ pub(super) async fn users(
     QueryParams(params): QueryParams<UserParams>,
 ) -> Result<Json<List<User>>, ApiError> {
     let limit = limit(params.limit)?;
-    // The cursor is a name: whatever is sent as one, the list goes on behind it.
+    // The cursor is a login name. Any text is accepted: the list continues with the names after the text.
     let after = params.cursor.as_deref().map(|cursor| text("cursor", cursor, 255)).transpose()?.unwrap_or("");
     let part = params.q.as_deref().filter(|q| !q.is_empty()).map(|q| text("q", q, 64)).transpose()?.unwrap_or("");
     let mut rows = users::page(&api.pool, after, part, limit + 1).await?;
@@ -128,7 +128,7 @@ pub(super) async fn change_user(
     if !api.accounts.set_disabled(&user, change.disabled).await? {
         return Err(ApiError::not_found());
     }
-    tracing::info!(%user, by = %caller.id, disabled = change.disabled, "an account was changed");
+    tracing::info!(%user, by = %caller.id, disabled = change.disabled, "an admin has disabled or enabled an account");
     users::by_id(&api.pool, &id).await?.map(|user| Json(user.into())).ok_or_else(ApiError::not_found)
 }
 
@@ -181,7 +181,7 @@ pub(super) async fn create_invite(
         revoked_at: None,
     };
     invite_codes::create(&api.pool, &invite, &code.hash()).await?;
-    tracing::info!(invite = %invite.invite_id, by = %caller.id, "an invite was made");
+    tracing::info!(invite = %invite.invite_id, by = %caller.id, "an admin has created an invite");
     Ok((StatusCode::CREATED, Json(InviteWithCode { invite: invite.into(), code: code.as_str().to_owned() })))
 }
 
@@ -197,6 +197,6 @@ pub(super) async fn revoke_invite(
     if !invite_codes::revoke(&api.pool, id, shared::event::now()).await? {
         return Err(ApiError::not_found());
     }
-    tracing::info!(invite = %id, by = %caller.id, "an invite was revoked");
+    tracing::info!(invite = %id, by = %caller.id, "an admin has revoked an invite");
     Ok(StatusCode::NO_CONTENT)
 }

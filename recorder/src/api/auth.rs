@@ -1,4 +1,4 @@
-//! `/api/auth`: making an account, logging in and out.
+//! `/api/auth`: registration, login, refresh, logout, and change of password.
 
 use std::sync::Arc;
 
@@ -113,7 +113,7 @@ pub(super) async fn register(
     let code = InviteCode::parse(&new.invite_code);
     let registration = Registration { code: &code, name: &new.name, password: &new.password, address: &address };
     let session = api.accounts.register(registration).await?;
-    tracing::info!(user = %session.user.user_id, "an account was made with an invite");
+    tracing::info!(user = %session.user.user_id, "an account was registered with an invite");
     Ok(deliver(StatusCode::CREATED, session, new.delivery, &headers))
 }
 
@@ -127,7 +127,8 @@ pub(super) async fn login(
     JsonBody(credentials): JsonBody<Credentials>,
 ) -> Result<Response, ApiError> {
     let Credentials { name, password, delivery } = credentials;
-    // No account has such a name or password; PostgreSQL would not take the first, and hashing the second would be a gift.
+    // No account has such a name or password. PostgreSQL does not accept U+0000 in text, and hashing a long password
+    // would only help an attacker.
     if name.contains('\0') || name.len() > 1024 || password.len() > 1024 {
         return Err(AccountError::WrongCredentials.into());
     }
@@ -185,7 +186,7 @@ pub(super) async fn password(
         return Err(AccountError::WrongCredentials.into());
     }
     api.accounts.change_password(&user, caller.session, passwords, &address).await?;
-    tracing::info!(user = %user.user_id, "a password was changed");
+    tracing::info!(user = %user.user_id, "a user has changed the password");
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,4 +1,4 @@
-//! Who asks, proven; and where they ask from.
+//! Authentication of callers and the address of clients, as extractors of requests.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,31 +19,32 @@ use crate::accounts::throttle::address_key;
 use crate::store::sessions;
 use crate::store::users::{self, User};
 
-/// A proven caller.
+/// An authenticated caller of the API.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
-    /// Who it is.
+    /// The user named in the token.
     pub(super) id: UserId,
-    /// Their account, where they have one here: users of an external identity provider have none.
+    /// The caller's account, or `None` for a user of an external identity provider.
     pub(super) user: Option<User>,
-    /// What they may do beyond their own record.
+    /// The current role of the account; without an account, the role in the token.
     pub(super) role: Option<Role>,
-    /// The session that the token belongs to.
+    /// The session of the token, if any.
     pub(super) session: Option<Uuid>,
-    /// Until when the token is good, in Unix seconds.
+    /// The expiry of the token, in Unix seconds.
     pub(super) expires: i64,
 }
 
-/// A caller who may read everyone's record. To anyone else, what they ask for does not exist.
+/// A caller with the role of an admin. Any other caller gets 404, as if the route did not exist.
 #[derive(Clone, Debug)]
 pub(super) struct AdminCaller(pub(super) Caller);
 
-/// Where a request came from, as guesses are counted.
+/// The address of the client, in the form that the limits on guessing count. The extractor also refuses requests of
+/// pages from other origins.
 #[derive(Clone, Debug)]
 pub(super) struct ClientAddress(pub(super) String);
 
 impl Caller {
-    /// Whether this user's record may be read.
+    /// Returns true if the caller may read the record of the user.
     pub(super) fn may_read(&self, user: &str) -> bool {
         self.id.as_str() == user || self.role == Some(Role::Admin)
     }
@@ -61,7 +62,8 @@ impl FromRequestParts<Arc<ApiState>> for Caller {
             }
         };
         let claims = api.keys.verify(token)?;
-        // Signatures say who it was when the token was made; here, where the tables are, it is asked what they are now.
+        // The token says who the caller was at the time of signing. The tables say whether the account has been
+        // disabled, the session ended or the role changed since.
         let user = users::by_id(&api.pool, claims.sub.as_str()).await?;
         if user.as_ref().is_some_and(|user| user.disabled_at.is_some()) {
             return Err(ApiError::session_over());
@@ -92,7 +94,8 @@ impl FromRequestParts<Arc<ApiState>> for ClientAddress {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<ApiState>) -> Result<Self, ApiError> {
-        // Routes that ask for the address give cookies or take them.
+        // Routes that extract the address set cookies or accept cookies, and no page of another origin may call such a
+        // route.
         same_origin(parts)?;
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
         let peer = peer.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
@@ -102,8 +105,11 @@ impl FromRequestParts<Arc<ApiState>> for ClientAddress {
     }
 }
 
-/// Cookies come along with whatever any page makes a browser send. SameSite keeps them from most of it; this from the rest.
-/// The gateway checks origins itself, knows which others are let in, and does not pass them on.
+/// Refuses requests that a page of another origin may have sent with the user's cookies.
+///
+/// A browser adds cookies to requests of any page. The SameSite attribute prevents most such requests, and the check of
+/// `Origin` prevents the rest. The gateway checks origins itself, knows the other allowed origins, and does not pass
+/// `Origin` on.
 fn same_origin(parts: &Parts) -> Result<(), ApiError> {
     if matches!(parts.method, Method::GET | Method::HEAD) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! `/api/chats`: the ledger.
+//! `/api/chats`: the ledger of chats.
 
 use std::sync::Arc;
 
@@ -74,7 +74,7 @@ pub(super) async fn list(
     let user = authorized_user(&caller, user)?;
     let to = time("to", params.to.as_deref())?.map(|at| TimeCursor { at, id: Uuid::nil() });
     let cursor = params.cursor.as_deref().map(TimeCursor::decode).transpose()?;
-    // The one that is further back.
+    // The page begins at the earlier of `to` and the cursor.
     let before = [to, cursor].into_iter().flatten().min_by_key(|cursor| (cursor.at, cursor.id));
     let query = ChatQuery {
         user: &user,

@@ -1,5 +1,5 @@
-//! `/api/conversations`: a user's threads. Changes of them are events, so the gateway takes those; here one can wait until a
-//! change is seen.
+//! `/api/conversations`: lists and shows conversations. Changes are events and therefore go through the gateway; here,
+//! the gateway waits until a change is visible in the tables.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +23,9 @@ use super::views::list::List;
 use crate::cursor::TimeCursor;
 use crate::reads::conversations::{self, ConversationQuery, ExpectedChange};
 
-/// How long a change is waited for, and how often it is looked for.
+/// The maximum time to wait for a change.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The interval between two looks for a change.
 const POLL_INTERVAL: Duration = Duration::from_millis(15);
 
 /// Which conversations.
@@ -52,7 +53,7 @@ pub(super) enum Archived {
     All,
 }
 
-/// Which change.
+/// The change to wait for. Without an id, the deletion of the conversation.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct ChangeParams {
@@ -98,7 +99,7 @@ pub(super) async fn one(
     readable_conversation(&api, &caller, ConversationId(id)).await.map(|row| Json(row.into()))
 }
 
-/// The conversation, if the caller may read it.
+/// Returns the conversation, or fails with 404 if the caller may not read the conversation.
 pub(super) async fn readable_conversation(
     api: &ApiState,
     caller: &Caller,
@@ -108,8 +109,9 @@ pub(super) async fn readable_conversation(
     row.filter(|row| caller.may_read(&row.user_id)).ok_or_else(ApiError::not_found)
 }
 
-/// Waits until a change can be seen: for the gateway, which answers a change with what came of it. The conversation; 204 if
-/// it is deleted; 202 if the change is not here yet.
+/// Waits until a change is visible in the tables. The gateway calls the route after recording the change, and passes
+/// the result on: 200 with the conversation, 204 if the conversation is deleted, 202 if the change is still not visible
+/// after [`CHANGE_TIMEOUT`].
 pub(super) async fn await_change(
     State(api): State<Arc<ApiState>>,
     caller: Caller,

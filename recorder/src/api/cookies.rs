@@ -1,4 +1,5 @@
-//! The session's cookies. No script can read them, and no other site's page can send them.
+//! The cookies of a session. No script can read the cookies (`HttpOnly`), and no page of another site can send the
+//! cookies (`SameSite`).
 
 use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 use time::OffsetDateTime;
@@ -6,23 +7,23 @@ use time::OffsetDateTime;
 use crate::accounts::Session;
 use crate::accounts::refresh::RefreshToken;
 
-/// The access token's cookie: the gateway knows it too.
+/// The cookie with the access token. The gateway reads the same cookie.
 const ACCESS: &str = "stenograph_session";
 const REFRESH: &str = "stenograph_refresh";
-/// The refresh token goes nowhere but where it is needed.
+/// The only path to which browsers send the refresh token.
 const REFRESH_PATH: &str = "/api/auth";
 
-/// The access token in these headers.
+/// Returns the access token from the cookies of a request.
 pub(super) fn access_token(headers: &HeaderMap) -> Option<&str> {
     cookie(headers, ACCESS)
 }
 
-/// The refresh token in these headers.
+/// Returns the refresh token from the cookies of a request.
 pub(super) fn refresh_token(headers: &HeaderMap) -> Option<RefreshToken> {
     RefreshToken::decode(cookie(headers, REFRESH)?)
 }
 
-/// The cookies of a session.
+/// Returns the `Set-Cookie` headers with the tokens of a session.
 pub(super) fn session_cookies(session: &Session, request: &HeaderMap) -> HeaderMap {
     let now = OffsetDateTime::now_utc();
     let seconds = |until: OffsetDateTime| (until - now).whole_seconds().max(0);
@@ -36,13 +37,14 @@ pub(super) fn session_cookies(session: &Session, request: &HeaderMap) -> HeaderM
     )
 }
 
-/// No cookies any more.
+/// Returns the `Set-Cookie` headers that delete both cookies.
 pub(super) fn expired_cookies(request: &HeaderMap) -> HeaderMap {
     set(request, [(ACCESS, "", "/", 0), (REFRESH, "", REFRESH_PATH, 0)])
 }
 
 fn set(request: &HeaderMap, cookies: [(&str, &str, &str, i64); 2]) -> HeaderMap {
-    // Whoever ends TLS says so. Over plain HTTP, which is for trying things out, browsers would not keep a secure cookie.
+    // A proxy that ends TLS sets `x-forwarded-proto`. Over plain HTTP, for trials, browsers would not keep a `Secure`
+    // cookie.
     let secure = request.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
     let secure = if secure { "; Secure" } else { "" };
     let lines = cookies.into_iter().filter_map(|(name, value, path, seconds)| {

@@ -1,4 +1,4 @@
-//! A page to look through the OpenAPI document, and the public keys.
+//! A page that shows the OpenAPI document, and the public keys of access tokens.
 
 use std::sync::Arc;
 
@@ -9,7 +9,8 @@ use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use super::error::ApiError;
 use super::state::ApiState;
 
-/// The page needs its own script and style, the document, and nothing from anywhere else.
+/// The Content-Security-Policy of the page, which loads script, style and document from this server and nothing from
+/// elsewhere.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; \
      form-action 'none'; frame-ancestors 'none'";
 
@@ -20,12 +21,12 @@ pub(super) async fn keys(State(api): State<Arc<ApiState>>) -> Response {
     (headers, api.keys.published().to_string()).into_response()
 }
 
-/// The page.
+/// Serves the page that shows the OpenAPI document.
 pub(super) async fn page() -> Response {
     asset("text/html; charset=utf-8", include_str!("docs/page.html"))
 }
 
-/// What the page needs.
+/// Serves the script and the style sheet of the page.
 pub(super) async fn file(Path(name): Path<String>) -> Result<Response, ApiError> {
     match name.as_str() {
         "page.js" => Ok(asset("text/javascript; charset=utf-8", include_str!("docs/page.js"))),

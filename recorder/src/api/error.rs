@@ -1,4 +1,5 @@
-//! Errors as callers see them: every status of the API is chosen here. The shape is the gateway's, which is OpenAI's.
+//! Error responses of the API. Every HTTP status is chosen here. The JSON body has the same shape as the gateway's
+//! errors, the shape of OpenAI's API.
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
@@ -35,7 +36,7 @@ pub struct ErrorFields {
     code: Option<&'static str>,
 }
 
-/// What a caller is told instead of an answer.
+/// An error response: HTTP status, error object, and `Retry-After` in seconds.
 #[derive(Debug)]
 pub struct ApiError {
     status: StatusCode,
@@ -54,33 +55,38 @@ impl ApiError {
         Self { status, kind, code, param: None, message: message.into(), retry_after: None }
     }
 
-    /// There is no such route.
+    /// 404: no route has this path.
     pub fn no_such_route() -> Self {
         Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, "unknown_url", "no such route")
     }
 
-    /// There is, but not for this method.
+    /// 405: the route exists, but does not support the method.
     pub fn method_not_allowed() -> Self {
         let message = "this route does not take this method";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST, "method_not_allowed", message)
     }
 
-    /// It is not there, or not for this caller.
+    /// 404: the object does not exist, or the caller may not read the object.
     pub fn not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, "not_found", "there is no such thing, or it is not yours")
+        Self::new(
+            StatusCode::NOT_FOUND,
+            INVALID_REQUEST,
+            "not_found",
+            "there is no such object, or it belongs to another user",
+        )
     }
 
-    /// A parameter or field is wrong.
+    /// 400: the parameter or field `param` is invalid. The message names the field and the expected value.
     pub fn invalid(param: &'static str, message: impl Into<String>) -> Self {
         Self { param: Some(param), ..Self::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, "invalid_value", message) }
     }
 
-    /// No token.
+    /// 401: the request contains no token.
     pub fn unauthenticated() -> Self {
         Self::token("no token: expected `Authorization: Bearer <token>`, or the session's cookie")
     }
 
-    /// The account is disabled, or the session was ended.
+    /// 401: the account is disabled, or the session was ended.
     pub fn session_over() -> Self {
         Self::token("the session has ended: log in again")
     }
@@ -89,13 +95,13 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "authentication_error", "invalid_api_key", message)
     }
 
-    /// A page of another origin tries to act with this one's cookies.
+    /// 403: a page of another origin has sent a request with the user's cookies.
     pub fn cross_origin() -> Self {
         let message = "a request with cookies that changes something has to come from this origin";
         Self::new(StatusCode::FORBIDDEN, "permission_error", "cross_origin", message)
     }
 
-    /// As many streams as may be.
+    /// 429: the maximum number of live streams is open, of the user or of the process.
     pub fn too_many_streams() -> Self {
         let message = "too many live streams: close one, or try again shortly";
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "too_many_streams", message);
@@ -111,7 +117,7 @@ impl ApiError {
             StatusCode::INTERNAL_SERVER_ERROR,
             SERVER_ERROR,
             "internal",
-            "something went wrong here; it is in the log",
+            "internal error; the recorder's log has the details",
         )
     }
 }
@@ -145,7 +151,7 @@ impl From<QueryRejection> for ApiError {
 
 impl From<PathRejection> for ApiError {
     fn from(_: PathRejection) -> Self {
-        // What is no id is no one's id.
+        // Text that is no id cannot belong to any object.
         Self::not_found()
     }
 }
@@ -169,22 +175,32 @@ impl From<sqlx::Error> for ApiError {
     fn from(error: sqlx::Error) -> Self {
         match (store::classify(&error), &error) {
             (DatabaseFault::Unreachable, _) => {
-                tracing::warn!(error = store::describe(&error), "the database is away");
+                tracing::warn!(
+                    error = store::describe(&error),
+                    "the database cannot be reached: a request was answered with 503"
+                );
                 Self::unavailable(
                     "database_unavailable",
-                    "the record cannot be read at the moment; chats are not concerned",
+                    "the record cannot be read at the moment; chats are not affected",
                 )
             }
-            // Cancelled, or waited too long for a lock; connections that the server ends or does not take.
+            // Classes of SQLSTATE: the connection failed (08), the server lacks resources such as connections (53), the
+            // query was cancelled or the server is shutting down (57), or the query waited too long for a lock (55).
             (DatabaseFault::Sqlstate(code), _) if matches!(code.get(..2), Some("08" | "53" | "57" | "55")) => {
-                tracing::warn!(error = store::describe(&error), "the database could not answer");
+                tracing::warn!(
+                    error = store::describe(&error),
+                    "the database refused or cancelled a query: a request was answered with 503"
+                );
                 Self::unavailable("database_unavailable", "the record cannot be read at the moment; try again shortly")
             }
             (DatabaseFault::Sqlstate(code), _) if code == "22021" => {
                 Self::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, "invalid_value", "expected text without U+0000")
             }
             _ => {
-                tracing::error!(error = store::describe(&error), "a query failed");
+                tracing::error!(
+                    error = store::describe(&error),
+                    "a database query failed: a request was answered with 500"
+                );
                 Self::internal()
             }
         }
@@ -212,7 +228,7 @@ impl From<AccountError> for ApiError {
             },
             AccountError::Busy(_) => Self::unavailable("overloaded", message),
             AccountError::Signing(error) => {
-                tracing::error!(%error, "a token could not be signed");
+                tracing::error!(%error, "the access token could not be signed: a request was answered with 500");
                 Self::internal()
             }
             AccountError::Database(error) => error.into(),

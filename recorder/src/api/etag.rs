@@ -1,4 +1,4 @@
-//! Reads that have not changed are not sent again.
+//! Conditional requests: unchanged responses are not sent again.
 
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
@@ -10,10 +10,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::ApiError;
 
-/// Larger than any page is: those with messages stop at so many bytes.
+/// The maximum size of a response with an `ETag`, in bytes. Every page is smaller: pages of messages end soon after 8
+/// MiB of text.
 const MAX_BODY_BYTES: usize = 256 << 20;
 
-/// Puts an `ETag` on what is read, and answers 304 where the client has it already.
+/// Adds an `ETag` to successful reads, and answers 304 without a body if the client already has the response.
 pub(super) async fn conditional(request: Request, next: Next) -> Response {
     let known = request.headers().get(IF_NONE_MATCH).cloned();
     let is_read = *request.method() == Method::GET;

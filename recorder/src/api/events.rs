@@ -1,8 +1,9 @@
-//! `/api/events`: what changes in the caller's record, as it is projected.
+//! `/api/events`: the changes in the caller's record, as server-sent events, after projection.
 //!
-//! One task asks the database a few times a second which of the users who watch have changes, and only while anyone
-//! watches. A stream that is woken reads its own user's changes from where it was. So a slow client holds nothing up, any
-//! number of recorders may write and any number of these processes read, and a stream can be resumed at another process.
+//! A single task asks the database a few times a second for users with changes, and only while streams are open: see
+//! `LiveSubscriptions`. The task wakes the streams of such users, and each stream reads the changes of the user after
+//! the stream's own position. Therefore a slow client delays no other client, any number of recorders may write, any
+//! number of API processes may read, and a client may resume a stream at another process.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -29,16 +30,18 @@ use super::views::usage::{DayOfUsage, UsageCounts};
 use crate::reads::live::{self, LiveChange, LivePosition, RETENTION};
 use crate::reads::{conversations, usage};
 
-/// A client, or a proxy before it, that hears nothing for long takes the connection for dead.
+/// The interval of comments on an idle stream. A client or a proxy takes a connection without any data for broken.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// How many changes are read at once.
+/// The maximum number of changes to read in one query.
 const MAX_CHANGES_PER_READ: i64 = 500;
 
-/// A stream.
+/// A live stream of a client.
 struct EventStream {
     subscription: Subscription,
     pool: PgPool,
+    /// The position up to which changes have been sent.
     at: LivePosition,
+    /// The expiry of the caller's access token.
     until: tokio::time::Instant,
 }
 
@@ -74,7 +77,8 @@ pub(super) async fn stream(
     let left = u64::try_from(caller.expires - OffsetDateTime::now_utc().unix_timestamp()).unwrap_or(0);
     let until = tokio::time::Instant::now() + Duration::from_secs(left);
     let stream = EventStream { subscription, pool: api.pool.clone(), at, until };
-    // Whoever comes without a place, or with one that is too old, does not know what it missed.
+    // A client without a position, or with an expired position, cannot know the missed changes and has to read
+    // everything again.
     let first = if resumed.is_some() {
         Event::default().comment("resumed")
     } else {
@@ -89,8 +93,8 @@ pub(super) async fn stream(
 }
 
 impl EventStream {
-    /// The next events, when there are any. None: the token has expired, or the database is away, and the client has to come
-    /// again.
+    /// Waits for the next events. Returns `None` if the token has expired or the database cannot be read: the stream
+    /// ends, and the client has to connect again.
     async fn next(&mut self) -> Option<Vec<Event>> {
         loop {
             let known_position = *self.subscription.known_position.borrow_and_update();
@@ -99,7 +103,10 @@ impl EventStream {
                     Ok(events) if events.is_empty() => {}
                     Ok(events) => return Some(events),
                     Err(error) => {
-                        tracing::warn!(error = crate::store::describe(&error), "a live stream ends");
+                        tracing::warn!(
+                            error = crate::store::describe(&error),
+                            "the changes for a live stream could not be read: the stream ends, and the client has to connect again"
+                        );
                         return None;
                     }
                 }
@@ -124,7 +131,8 @@ impl EventStream {
     }
 }
 
-/// What a client is told of these changes: each thing once, as it is now.
+/// Returns the events for a list of changes: each change of a chat's status, and the current state of each changed
+/// conversation and day.
 async fn events(pool: &PgPool, user: &str, changes: &[LiveChange], id: &str) -> Result<Vec<Event>, sqlx::Error> {
     let mut events = Vec::new();
     for change in changes {
@@ -150,7 +158,7 @@ async fn events(pool: &PgPool, user: &str, changes: &[LiveChange], id: &str) -> 
             events.push(event("usage", &data));
         }
     }
-    // The last one alone carries the place: a client that is cut off before it gets all of them again.
+    // Only the last event carries the position. A client that disconnects before the last event gets all events again.
     if let Some(last) = events.pop() {
         events.push(last.id(id));
     }
@@ -161,12 +169,13 @@ fn event(name: &str, data: &impl Serialize) -> Event {
     Event::default().event(name).json_data(data).unwrap_or_default()
 }
 
-/// A place as clients see it, and since when it has been one.
+/// Returns the id of an event: a position, and the current time, from which [`parse_resumable_id`] computes the age.
 fn event_id(position: LivePosition) -> String {
     format!("{}-{}-{}", position.xid, position.number, OffsetDateTime::now_utc().unix_timestamp())
 }
 
-/// The place in an id, if what came after it is still there.
+/// Returns the position in an id. Returns `None` for a malformed id, and for an id older than the retention of changes,
+/// because changes after the position may be deleted.
 fn parse_resumable_id(id: &str, now: OffsetDateTime) -> Option<LivePosition> {
     let mut parts = id.splitn(3, '-').map(str::parse::<i64>);
     let (xid, number, at) = (parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?);

@@ -1,4 +1,5 @@
-//! What the gateway answers itself, for the document alone: changes are events, and events are the gateway's.
+//! Routes that the gateway serves, declared here for the OpenAPI document only. Changes of conversations are events,
+//! and the gateway records events.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -9,7 +10,7 @@ use super::views::conversation::Conversation;
 
 /// A conversation to be opened.
 #[derive(Debug, Deserialize, ToSchema)]
-#[expect(dead_code, reason = "the gateway reads it; this says what it looks like")]
+#[expect(dead_code, reason = "the gateway parses the body; the type only describes the body")]
 pub(super) struct NewConversation {
     /// Its title.
     #[schema(max_length = 200)]
@@ -34,7 +35,7 @@ pub(super) struct Created {
 
 /// What changes about a conversation: at least one thing.
 #[derive(Debug, Deserialize, ToSchema)]
-#[expect(dead_code, reason = "the gateway reads it; this says what it looks like")]
+#[expect(dead_code, reason = "the gateway parses the body; the type only describes the body")]
 pub(super) struct ConversationChange {
     /// The new title.
     #[schema(min_length = 1, max_length = 200)]
@@ -58,7 +59,7 @@ pub(super) struct Pending {
 /// Opens a conversation ahead of its first chat.
 #[utoipa::path(post, path = "/api/conversations", tag = "conversations", request_body = NewConversation,
     responses((status = 201, body = Created), (status = 408, description = "The body took too long")))]
-#[expect(dead_code, reason = "the gateway serves it; this says what it looks like")]
+#[expect(dead_code, reason = "the gateway serves the route; the function only describes the route")]
 pub(super) fn create() {}
 
 /// Renames a conversation, puts it away or takes it out again.
@@ -67,12 +68,12 @@ pub(super) fn create() {}
     responses((status = 200, body = Conversation), (status = 202, body = Pending),
         (status = 204, description = "It has been deleted meanwhile"),
         (status = 408, description = "The body took too long")))]
-#[expect(dead_code, reason = "the gateway serves it; this says what it looks like")]
+#[expect(dead_code, reason = "the gateway serves the route; the function only describes the route")]
 pub(super) fn change() {}
 
 /// Deletes a conversation for good.
 #[utoipa::path(delete, path = "/api/conversations/{id}", tag = "conversations",
     params(("id" = Uuid, Path, description = "The conversation")),
     responses((status = 204, description = "It is gone"), (status = 202, body = Pending)))]
-#[expect(dead_code, reason = "the gateway serves it; this says what it looks like")]
+#[expect(dead_code, reason = "the gateway serves the route; the function only describes the route")]
 pub(super) fn delete() {}

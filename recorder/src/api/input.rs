@@ -1,4 +1,4 @@
-//! What callers send, read once at the edge.
+//! Parsing and validation of requests: bodies, queries, paths and parameters.
 
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::{Json, RequestExt as _};
@@ -11,19 +11,19 @@ use uuid::Uuid;
 
 use super::error::ApiError;
 
-/// A JSON body.
+/// A JSON body. Malformed bodies fail with an [`ApiError`].
 #[derive(Debug)]
 pub(super) struct JsonBody<T>(pub(super) T);
 
-/// The query's parameters.
+/// The parameters of the query. Malformed queries fail with an [`ApiError`].
 #[derive(Debug)]
 pub(super) struct QueryParams<T>(pub(super) T);
 
-/// A UUID in the path. Whatever else is there is no one's id.
+/// A UUID in the path. Any other text fails with 404.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PathId(pub(super) Uuid);
 
-/// A user's id in the path.
+/// A user's id in the path. Text that cannot be an id fails with 404.
 #[derive(Clone, Debug)]
 pub(super) struct PathUserId(pub(super) String);
 
@@ -59,13 +59,13 @@ impl<S: Send + Sync> FromRequestParts<S> for PathUserId {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let Path(id) = Path::<String>::from_request_parts(parts, state).await?;
-        // What cannot be an id is not looked for: PostgreSQL would not even take it as text.
+        // Text that cannot be an id is not looked up: PostgreSQL would not even accept all such text.
         id.parse::<shared::id::UserId>().map_err(|_| ApiError::not_found())?;
         Ok(Self(id))
     }
 }
 
-/// How many rows a page has.
+/// Returns the number of rows on a page: 1 to 100, or 50 by default.
 pub(super) fn limit(asked: Option<u32>) -> Result<i64, ApiError> {
     match asked.unwrap_or(50) {
         limit @ 1..=100 => Ok(limit.into()),
@@ -73,7 +73,7 @@ pub(super) fn limit(asked: Option<u32>) -> Result<i64, ApiError> {
     }
 }
 
-/// Text without what PostgreSQL cannot hold.
+/// Checks the length of a text parameter, and refuses control characters. PostgreSQL cannot store U+0000.
 pub(super) fn text<'a>(param: &'static str, text: &'a str, max_characters: usize) -> Result<&'a str, ApiError> {
     let length = text.chars().count();
     if length == 0 || length > max_characters || text.chars().any(char::is_control) {
@@ -83,7 +83,7 @@ pub(super) fn text<'a>(param: &'static str, text: &'a str, max_characters: usize
     Ok(text)
 }
 
-/// A time, if there is one.
+/// Parses an optional time in RFC 3339 format.
 pub(super) fn time(param: &'static str, text: Option<&str>) -> Result<Option<OffsetDateTime>, ApiError> {
     let parse = |text: &str| {
         let time = OffsetDateTime::parse(text, &Rfc3339).ok();

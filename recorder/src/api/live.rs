@@ -1,4 +1,4 @@
-//! Those who watch their record live, and the one task that looks for changes on behalf of all of them.
+//! Subscriptions of live streams, and the task that looks for changes on behalf of all streams.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -11,15 +11,16 @@ use tokio::time::sleep;
 
 use crate::reads::live::{self, LivePosition};
 
-/// Streams at once: of all users, and of one.
+/// The maximum number of open streams in this process.
 const MAX_STREAMS: usize = 1000;
+/// The maximum number of open streams of a user in this process.
 const MAX_STREAMS_PER_USER: usize = 8;
-/// How often changes are looked for.
+/// The interval between two queries for changes.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// How long to wait when the database cannot say.
+/// The delay after a failed query for changes.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Those who watch.
+/// The open live streams of this process, by user.
 #[derive(Debug)]
 pub struct LiveSubscriptions {
     subscriptions: Mutex<HashMap<String, UserSubscriptions>>,
@@ -31,11 +32,12 @@ pub struct LiveSubscriptions {
 struct UserSubscriptions {
     known_position: watch::Sender<LivePosition>,
     streams: usize,
-    /// Not looked for yet: what changed between the stream's place and the first look is still to be found.
+    /// True until the next query for changes. The query covers only the changes after the previous query's horizon, and
+    /// the stream of a new user may have an earlier position. A new user is therefore notified in any case.
     is_new: bool,
 }
 
-/// A stream's place among those who watch; gone with it.
+/// The registration of a live stream. Dropping the subscription frees the stream's permit.
 #[derive(Debug)]
 pub(super) struct Subscription {
     live: Arc<LiveSubscriptions>,
@@ -55,7 +57,7 @@ impl Default for LiveSubscriptions {
 }
 
 impl LiveSubscriptions {
-    /// Looks for changes for as long as anyone watches; until the process ends.
+    /// Queries the database for changes while streams are open, and sleeps otherwise. Runs until the process ends.
     pub async fn run(&self, pool: &PgPool) -> Infallible {
         let mut at = None;
         loop {
@@ -72,16 +74,21 @@ impl LiveSubscriptions {
                     sleep(POLL_INTERVAL).await;
                 }
                 Err(error) => {
-                    // Whoever was new is known by now, and has not been told: let everyone look.
+                    // `take_users` has cleared the marks of new users, and no user has been notified. Without a
+                    // position, the next query notifies every user.
                     at = None;
-                    tracing::warn!(error = crate::store::describe(&error), "changes cannot be looked for");
+                    tracing::warn!(
+                        error = crate::store::describe(&error),
+                        "the database cannot be queried for live changes: trying again"
+                    );
                     sleep(RETRY_INTERVAL).await;
                 }
             }
         }
     }
 
-    /// Who has changes, and up to where that is known. Whoever is new may have: its place can lie before the last look's.
+    /// Returns the users to notify, and the new horizon. New users are always notified, because a new stream may have a
+    /// position before the previous query's horizon.
     async fn poll_changes(
         pool: &PgPool,
         new: Vec<String>,
@@ -106,7 +113,7 @@ impl LiveSubscriptions {
         }
     }
 
-    /// Who watches: since now, and since before.
+    /// Returns the users with open streams, in two lists: users added since the last call, and the remaining users.
     fn take_users(&self) -> (Vec<String>, Vec<String>) {
         let mut subscriptions = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut new, mut known) = (Vec::new(), Vec::new());
@@ -118,7 +125,7 @@ impl LiveSubscriptions {
     }
 
     pub(super) fn subscribe(self: &Arc<Self>, user: &str, from: LivePosition) -> Option<Subscription> {
-        let position = Arc::clone(&self.stream_permits).try_acquire_owned().ok()?;
+        let permit = Arc::clone(&self.stream_permits).try_acquire_owned().ok()?;
         let mut subscriptions = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || UserSubscriptions { known_position: watch::Sender::new(from), streams: 0, is_new: true };
         let watched = subscriptions.entry(user.to_owned()).or_insert_with(new);
@@ -129,7 +136,7 @@ impl LiveSubscriptions {
         let known_position = watched.known_position.subscribe();
         drop(subscriptions);
         self.subscriber_added.notify_one();
-        Some(Subscription { live: Arc::clone(self), user: user.to_owned(), known_position, _permit: position })
+        Some(Subscription { live: Arc::clone(self), user: user.to_owned(), known_position, _permit: permit })
     }
 }
 
@@ -161,6 +168,6 @@ mod tests {
         drop(streams);
         assert_eq!(live.take_users(), (vec![], vec![]));
         let _stream = live.subscribe("ann", at).unwrap();
-        assert_eq!(live.take_users(), (vec!["ann".to_owned()], vec![]), "who comes back is new");
+        assert_eq!(live.take_users(), (vec!["ann".to_owned()], vec![]), "a returning user counts as new");
     }
 }

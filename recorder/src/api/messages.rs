@@ -1,4 +1,4 @@
-//! `/api/conversations/{id}/messages`: what was said.
+//! `/api/conversations/{id}/messages`: the messages of a conversation, with the chats of the messages.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The OpenAPI document, from the code of the routes.
+//! The OpenAPI document, generated from the code of the routes.
 
 use axum::Json;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -30,10 +30,10 @@ use super::{admin, auth, chats, conversations, docs, events, gateway_routes, mes
 )]
 struct ApiDocument;
 
-/// What all routes have in common.
+/// Adds the security schemes and error responses that all routes have in common.
 struct CommonResponses;
 
-/// The answers that are no success, which any route may give.
+/// The error responses of every route, by HTTP status.
 const ERRORS: [(&str, &str); 8] = [
     ("400", "Something in the request is wrong: `param` says what, where it is one thing"),
     ("401", "No token, or one that is not good"),
@@ -51,7 +51,7 @@ pub(super) async fn document() -> Json<Document> {
     Json(openapi_document())
 }
 
-/// The document.
+/// Returns the OpenAPI document, as served at `/api/openapi.json`.
 pub fn openapi_document() -> Document {
     ApiDocument::openapi()
 }

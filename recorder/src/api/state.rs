@@ -1,4 +1,4 @@
-//! What the routes share: the database, the accounts, the keys of the moment, and those who watch.
+//! The state that all routes share: database, accounts, public keys and live subscriptions.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -11,22 +11,23 @@ use sqlx::postgres::PgPool;
 use super::live::LiveSubscriptions;
 use crate::accounts::Accounts;
 
-/// What the routes need.
+/// The state that all routes share.
 #[derive(Debug)]
 pub struct ApiState {
-    /// The database, for reading.
+    /// The pool of database connections.
     pub pool: PgPool,
-    /// Who may do what.
+    /// Accounts, sessions and signing keys.
     pub accounts: Accounts,
-    /// Who asks.
+    /// The public keys for verifying access tokens.
     pub keys: TokenKeys,
-    /// Whose word is taken for where a request came from.
+    /// The proxies whose `X-Forwarded-For` header is trusted (`RECORDER_TRUSTED_PROXIES`).
     pub trusted: TrustedProxies,
-    /// Those who watch.
+    /// The open live streams of the process.
     pub live: Arc<LiveSubscriptions>,
 }
 
-/// The public keys of the moment, as a verifier and as they are published; and those of an identity provider outside.
+/// The public keys for verifying access tokens: the deployment's own keys, as a verifier and as the published text, and
+/// the keys of an external identity provider.
 #[derive(Debug)]
 pub struct TokenKeys {
     ours: RwLock<(Arc<Verifier>, Arc<str>)>,
@@ -34,12 +35,13 @@ pub struct TokenKeys {
 }
 
 impl TokenKeys {
-    /// Keys to begin with.
+    /// Creates the keys. `published` is the JSON Web Key Set of `verifier`; `issuer` is the external identity provider,
+    /// if configured.
     pub fn new(verifier: Verifier, published: &str, issuer: Option<Arc<Issuer>>) -> Self {
         Self { ours: RwLock::new((Arc::new(verifier), published.into())), issuer }
     }
 
-    /// Others, from now on.
+    /// Replaces the deployment's own keys. The keys of the identity provider stay.
     pub fn replace(&self, verifier: Verifier, published: &str) {
         *self.ours.write().unwrap_or_else(PoisonError::into_inner) = (Arc::new(verifier), published.into());
     }

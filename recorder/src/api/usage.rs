@@ -1,4 +1,4 @@
-//! Usage over a range of days, cut as a time zone cuts it.
+//! Usage over a range of days, divided into hours, days, weeks or months of a time zone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -121,7 +121,10 @@ pub(super) async fn of_user(
 ) -> Result<Json<Usage>, ApiError> {
     let id = authorized_user(&caller, id)?;
     if params.group == Some(GroupName::User) {
-        return Err(ApiError::invalid("group", "group: expected none or model; by user is for all users together"));
+        return Err(ApiError::invalid(
+            "group",
+            "group: expected none or model; grouping by user is for /api/admin/usage",
+        ));
     }
     read(&api, Some(&id), &params).await
 }

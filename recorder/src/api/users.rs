@@ -1,4 +1,4 @@
-//! `/api/users/{id}`: who someone is, and their last 30 days.
+//! `/api/users/{id}`: a user's account and the usage of the last 30 days. `/api/auth/me`: the caller's account.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::views::user::User;
 use crate::reads;
 use crate::store::users;
 
-/// How many UTC days a profile shows, today included.
+/// The number of UTC days in a profile, including today.
 const DAYS: i64 = 30;
 
 /// How a profile is shown.
@@ -69,7 +69,8 @@ pub(super) async fn profile(
     Ok(Json(Profile { user: user.map_or_else(|| User::unknown(id), User::from), usage_stats }))
 }
 
-/// Whose record is asked for, if the caller may read it.
+/// Returns the id of the user to read, with `me` replaced by the caller's id. Fails with 404 if the caller may not read
+/// the user's record.
 pub(super) fn authorized_user(caller: &Caller, id: String) -> Result<String, ApiError> {
     let id = if id == "me" { caller.id.as_str().to_owned() } else { id };
     if caller.may_read(&id) { Ok(id) } else { Err(ApiError::not_found()) }
@@ -84,7 +85,7 @@ fn with_zeros<T: Copy + Default>(days: &[(Date, T)], first: Date, last: Date) ->
         let Some(next) = date.next_day() else { break };
         date = next;
     }
-    // A gateway whose clock is ahead may be in tomorrow already.
+    // A gateway with a fast clock may have recorded usage for tomorrow already.
     all.extend(days.iter().filter(|(day, _)| *day > last));
     all
 }

@@ -1,4 +1,4 @@
-//! The shapes of answers. Names are camelCase; what is not known is null, never left out.
+//! The JSON shapes of responses. Names are camelCase. An unknown value is null, and never left out.
 
 pub(super) mod chat;
 pub(super) mod conversation;

@@ -1,4 +1,5 @@
-//! `recorder consume`: puts the pipeline together, and stops it in two stages.
+//! `recorder consume`: starts the pipeline, the watchdog, the reaper and the health listener. On a signal, the workers
+//! finish the batch in hand first, then the health listener stops.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +23,8 @@ use crate::policy::batch::BatchLimits;
 use crate::source::{self, Source};
 use crate::store;
 
-/// One connection for the pipeline, one for what asks whether the database is there, two each for
-/// what looks for orphans and what looks after the consumer.
+/// The database connections: one for the pipeline, one for the health check, two each for the orphan reaper and the
+/// consumer watchdog.
 const CONNECTIONS: u32 = 6;
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -39,7 +40,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
 
     let listener = TcpListener::bind(config.listen)
         .await
-        .with_context(|| format!("RECORDER_LISTEN: {} cannot be listened on", config.listen))?;
+        .with_context(|| format!("RECORDER_LISTEN: cannot listen on {}", config.listen))?;
     let broker = source::connect(&nats_url).await.context("NATS_URL cannot be used")?;
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::register(&mut registry));
@@ -62,13 +63,14 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         Ok(())
     });
     while let Some(ended) = tasks.join_next().await {
-        ended.context("a task of the recorder died")??;
+        ended.context("a task of the recorder panicked")??;
     }
     tracing::info!("recorder stopped");
     Ok(())
 }
 
-/// Records, and looks after what recording needs. If one of the workers dies, all end.
+/// Runs the pipeline, the watchdog and the reaper until stopped. If a worker fails, all workers end and the error is
+/// returned.
 async fn run_workers(
     (limits, orphan_policy): (BatchLimits, OrphanPolicy),
     broker: Client,
@@ -92,24 +94,24 @@ async fn run_workers(
     let pipeline = Pipeline::new(Source::new(broker, limits), watchdog, pool, metrics, stop);
     workers.spawn(pipeline.run());
     while let Some(ended) = workers.join_next().await {
-        ended.context("a worker of the recorder died")??;
+        ended.context("a worker of the recorder panicked")??;
     }
     Ok(())
 }
 
 async fn cancel_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
-    shared::shutdown::requested().await.context("signals cannot be listened to")?;
+    shared::shutdown::requested().await.context("the signal handler could not be installed")?;
     tracing::info!("stopping after the batch in hand");
     stop.cancel();
     Ok(())
 }
 
-/// Waits for a database that is merely away; refuses one without our tables.
+/// Waits for an unavailable database. A database without the tables of this version is an error.
 async fn wait_until_migrated(pool: &PgPool) -> anyhow::Result<()> {
     loop {
         match store::missing_migrations(pool).await {
             Ok(none) if none.is_empty() => return Ok(()),
-            Ok(missing) => bail!("the database lacks migrations {missing:?}: expected `recorder migrate` to have run"),
+            Ok(missing) => bail!("the database lacks migrations {missing:?}: run `recorder migrate` first"),
             Err(error) => tracing::warn!(error = store::describe(&error), "waiting for the database"),
         }
         sleep(RETRY_INTERVAL).await;

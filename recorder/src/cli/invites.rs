@@ -1,4 +1,4 @@
-//! `recorder invites`: codes with which people make themselves an account.
+//! `recorder invites`: creates, lists and revokes invite codes, with which people register accounts.
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
@@ -13,31 +13,31 @@ use crate::config::Config;
 use crate::cursor::TimeCursor;
 use crate::store::invite_codes::{self, Invite};
 
-/// How many are read at once.
+/// The number of invites read per query.
 const PAGE_ROWS: i64 = 500;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum InvitesCommand {
-    /// Make an invite, and print its code, which is kept nowhere.
+    /// Create an invite and print its code, which is shown only now.
     Create {
-        /// How many accounts may be made with it.
+        /// Number of accounts that may be registered with the code.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=10_000))]
         max_uses: i32,
-        /// How long it is good.
+        /// Lifetime of the invite, such as 7d or 12h.
         #[arg(long, default_value = "7d", value_parser = humantime::parse_duration)]
         expires: std::time::Duration,
-        /// What it is for.
+        /// Note for the list, at most 200 characters.
         #[arg(long)]
         note: Option<String>,
-        /// The accounts made with it read everyone's record.
+        /// Let accounts registered with the code read all users' chats.
         #[arg(long)]
         admin: bool,
     },
-    /// Print every invite, newest first: id, uses, when it expires, state, note.
+    /// Print all invites, newest first: id, uses, expiry, state, note.
     List,
-    /// Make an invite good for nothing.
+    /// Revoke an invite, so that no more accounts can be registered with it.
     Revoke {
-        /// Its id, as `list` prints it.
+        /// Id of the invite, as printed by `list`.
         id: Uuid,
     },
 }
@@ -48,10 +48,12 @@ pub(super) async fn run(command: InvitesCommand, config: &Config) -> anyhow::Res
     match command {
         InvitesCommand::Create { max_uses, expires, note, admin } => {
             if note.as_ref().is_some_and(|note| note.chars().count() > 200) {
-                bail!("expected a note of at most 200 characters");
+                bail!("--note is too long: expected at most 200 characters");
             }
             let expires = time::Duration::try_from(expires).ok().and_then(|expires| now.checked_add(expires));
-            let expires_at = expires.filter(|at| at.year() < 9999).context("expected an earlier expiry")?;
+            let expires_at = expires
+                .filter(|at| at.year() < 9999)
+                .context("--expires is too long: expected an expiry before the year 9999")?;
             let code = InviteCode::new();
             let invite = Invite {
                 invite_id: Uuid::now_v7(),
@@ -65,7 +67,7 @@ pub(super) async fn run(command: InvitesCommand, config: &Config) -> anyhow::Res
                 revoked_at: None,
             };
             let created = invite_codes::create(&pool, &invite, &code.hash()).await;
-            created.context("the invite could not be made")?;
+            created.context("the invite could not be created")?;
             print(code.as_str())
         }
         InvitesCommand::List => {

@@ -1,7 +1,8 @@
-//! `recorder keys`: making the pair that signs and verifies session tokens, and changing it for another while everything runs.
+//! `recorder keys`: creates the key pair for session tokens, and rotates the pair without stopping any service.
 //!
-//! A change has three steps, with waiting between them: the next key is published, then it signs, then the old one is no
-//! longer good. Each step leaves both files in a state that services can follow, whatever interrupts it.
+//! A rotation has three steps, with a wait after each step: `stage` publishes the next public key, `switch` signs with
+//! the next private key, `retire` removes the old public key. Each step, even if interrupted, leaves both files in a
+//! state that running services can follow.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -22,33 +23,35 @@ use super::output::print;
 
 const PRIVATE_KEY_FILE: &str = "signing-key.pem";
 const PUBLIC_KEYS_FILE: &str = "jwks.json";
-/// The next private key, which signs nothing yet.
+/// The next private key, created by `stage`. Not used for signing before `switch`.
 const NEXT_PRIVATE_KEY_FILE: &str = "next-signing-key.pem";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysCommand {
-    /// Make the key pair that signs and verifies session tokens: `signing-key.pem` for the recorder, `jwks.json` for gateways.
+    /// Create the key pair for session tokens: `signing-key.pem` for the recorder, `jwks.json` for gateways. Existing
+    /// files are kept.
     Create {
-        /// Where to put them.
+        /// Directory for the keys, created if missing.
         #[arg(long)]
         dir: PathBuf,
     },
-    /// Make the next key and publish its public half beside the present one. Then wait until every gateway has it.
+    /// Create the next key and publish its public half beside the present one. Then wait until every gateway has read
+    /// it.
     Stage {
-        /// Where the keys are.
+        /// Directory of the keys.
         #[arg(long)]
         dir: PathBuf,
     },
-    /// Sign with the next key from now on. Then wait until the last token of the old one has expired (RECORDER_TOKEN_TTL, or
-    /// what `recorder token --ttl` was told).
+    /// Sign with the next key from now on. Then wait until the last token of the old key has expired
+    /// (RECORDER_TOKEN_TTL, or the longest `recorder token --ttl`).
     Switch {
-        /// Where the keys are.
+        /// Directory of the keys.
         #[arg(long)]
         dir: PathBuf,
     },
-    /// Take every public key but that of the signing key out of what is published: their tokens are no longer good.
+    /// Remove every published public key except that of the signing key. Tokens signed with a removed key are refused.
     Retire {
-        /// Where the keys are.
+        /// Directory of the keys.
         #[arg(long)]
         dir: PathBuf,
     },
@@ -64,12 +67,12 @@ pub(super) fn run(command: &KeysCommand) -> anyhow::Result<()> {
 }
 
 fn create(dir: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+    fs::create_dir_all(dir).with_context(|| format!("{} cannot be created", dir.display()))?;
     let private = dir.join(PRIVATE_KEY_FILE);
     let made = write_new(&private, 0o600, &new_key()?)?;
     let key = public_key_of(&private)?;
     let public = dir.join(PUBLIC_KEYS_FILE);
-    // An existing set may hold more keys than this one: keys change by being both in it for a while.
+    // An existing set may hold more keys than this key: during a rotation, the set holds two.
     let published = write_new(&public, 0o644, text(&KeySet { keys: vec![key.clone()] })?.as_bytes())?;
     if !published_in(&public).is_ok_and(|set| set.keys.contains(&key)) {
         bail!("{} does not hold the public key of {}", public.display(), private.display());
@@ -97,9 +100,13 @@ fn stage(dir: &Path) -> anyhow::Result<()> {
 fn switch(dir: &Path) -> anyhow::Result<()> {
     let (next, private, public) =
         (dir.join(NEXT_PRIVATE_KEY_FILE), dir.join(PRIVATE_KEY_FILE), dir.join(PUBLIC_KEYS_FILE));
-    let key = public_key_of(&next).context("there is no next key: recorder keys stage makes one")?;
+    let key = public_key_of(&next).context("there is no next key: run `recorder keys stage` first")?;
     if !published_in(&public)?.keys.contains(&key) {
-        bail!("{} does not hold the public key of {}: recorder keys stage", public.display(), next.display());
+        bail!(
+            "{} does not hold the public key of {}: run `recorder keys stage` first",
+            public.display(),
+            next.display()
+        );
     }
     fs::rename(&next, &private).with_context(|| format!("{} cannot be replaced", private.display()))?;
     sync_directory(dir)?;
@@ -113,7 +120,7 @@ fn retire(dir: &Path) -> anyhow::Result<()> {
     let (private, public, next) =
         (dir.join(PRIVATE_KEY_FILE), dir.join(PUBLIC_KEYS_FILE), dir.join(NEXT_PRIVATE_KEY_FILE));
     if next.exists() {
-        bail!("{} is there and signs nothing yet: recorder keys switch comes first", next.display());
+        bail!("{} exists and is not used for signing yet: run `recorder keys switch` first", next.display());
     }
     let (key, mut set) = (public_key_of(&private)?, published_in(&public)?);
     if !set.keys.contains(&key) {
@@ -135,14 +142,15 @@ fn public_key_of(private: &Path) -> anyhow::Result<PublicKey> {
 
 fn published_in(public: &Path) -> anyhow::Result<KeySet> {
     let found = fs::read_to_string(public).with_context(|| format!("{} cannot be read", public.display()))?;
-    serde_json::from_str(&found).with_context(|| format!("{} is no JSON Web Key Set", public.display()))
+    serde_json::from_str(&found).with_context(|| format!("{} is not a JSON Web Key Set", public.display()))
 }
 
 fn text(set: &KeySet) -> anyhow::Result<String> {
     Ok(serde_json::to_string_pretty(set)? + "\n")
 }
 
-/// The public half of a private key. Its name is the key's thumbprint (RFC 7638), so that it follows from the key.
+/// Derives the public key from a private key in PEM. The key id is the thumbprint of RFC 7638, so the id follows from
+/// the key.
 pub(super) fn public_key(pem: &str) -> anyhow::Result<PublicKey> {
     let key = SigningKey::from_pkcs8_pem(pem).map_err(|_| anyhow!("expected an Ed25519 private key in PKCS#8 PEM"))?;
     let bytes = key.verifying_key().to_bytes();
@@ -158,22 +166,22 @@ fn new_key() -> anyhow::Result<Vec<u8>> {
     Ok(pem.as_bytes().to_vec())
 }
 
-/// Writes a file that is not there; otherwise leaves it, and says false.
+/// Creates and syncs a file with these bytes. Returns false, and leaves the file unchanged, if the file exists.
 fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> anyhow::Result<bool> {
     let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
     let mut file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
-        Err(error) => return Err(error).with_context(|| format!("{} cannot be made", path.display())),
+        Err(error) => return Err(error).with_context(|| format!("{} cannot be created", path.display())),
     };
     let written = file.write_all(bytes).and_then(|()| file.sync_all());
     written.with_context(|| format!("{} cannot be written", path.display())).map(|()| true)
 }
 
-/// Puts a file in another's place, at once: whoever follows it reads the one or the other.
+/// Replaces a file atomically by renaming: a reader sees either the old or the new content.
 fn replace(path: &Path, mode: u32, bytes: &[u8]) -> anyhow::Result<()> {
     let beside = path.with_extension("new");
-    // Left by one that was interrupted.
+    // The temporary file of an interrupted run.
     let _ = fs::remove_file(&beside);
     write_new(&beside, mode, bytes)?;
     fs::rename(&beside, path).with_context(|| format!("{} cannot be replaced", path.display()))?;
@@ -225,8 +233,8 @@ mod tests {
         run(&KeysCommand::Stage { dir: here() }).unwrap();
         let new = public_key_of(&at(NEXT_PRIVATE_KEY_FILE)).unwrap();
         assert_eq!(keys(), [old.clone(), new.clone()]);
-        assert_eq!(public_key_of(&at(PRIVATE_KEY_FILE)).unwrap(), old, "it signs nothing yet");
-        assert!(run(&KeysCommand::Retire { dir: here() }).is_err(), "the next one would be lost");
+        assert_eq!(public_key_of(&at(PRIVATE_KEY_FILE)).unwrap(), old, "the next key is not used for signing yet");
+        assert!(run(&KeysCommand::Retire { dir: here() }).is_err(), "the next key would be lost");
 
         run(&KeysCommand::Switch { dir: here() }).unwrap();
         assert_eq!((public_key_of(&at(PRIVATE_KEY_FILE)).unwrap(), keys()), (new.clone(), vec![old, new.clone()]));
@@ -235,7 +243,7 @@ mod tests {
         assert_eq!(keys(), [new]);
         assert!(!at(NEXT_PRIVATE_KEY_FILE).exists());
 
-        // What someone else published instead is not made worse.
+        // A set without the signing key is refused, not changed.
         fs::write(at(PUBLIC_KEYS_FILE), r#"{"keys": []}"#).unwrap();
         assert!(run(&KeysCommand::Retire { dir: here() }).is_err());
     }

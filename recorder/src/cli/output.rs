@@ -1,4 +1,4 @@
-//! Standard output: what a command was asked for.
+//! Standard output, for the results of commands. A failed write is an error.
 
 use std::io::Write as _;
 

@@ -1,4 +1,5 @@
-//! A bar on the terminal that says how far a long command is, at which rate, and for how long still. Elsewhere, nothing.
+//! A progress bar on the terminal for long commands: position, rate and remaining time. Hidden if standard error is not
+//! a terminal.
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -9,7 +10,7 @@ pub(super) struct Progress(ProgressBar);
 
 impl Progress {
     pub(super) fn new() -> Self {
-        // Hidden by itself where standard error is no terminal.
+        // `ProgressBar` hides the bar if standard error is not a terminal.
         Self(ProgressBar::new(0))
     }
 
@@ -25,10 +26,10 @@ impl ProgressListener for Progress {
                 self.0.set_length(events);
                 ("{msg} {wide_bar} {human_pos} of {human_len} events, {per_sec}, {eta} left", "projecting")
             }
-            RebuildPhase::CarryingOver => ("{spinner} {msg} {elapsed}", "taking over what is older than the log"),
-            RebuildPhase::Indexing => ("{spinner} {msg} {elapsed}", "making the indexes"),
+            RebuildPhase::CarryingOver => ("{spinner} {msg} {elapsed}", "copying rows older than the log"),
+            RebuildPhase::Indexing => ("{spinner} {msg} {elapsed}", "creating the indexes"),
             RebuildPhase::Swapping => ("{spinner} {msg} {elapsed}", "waiting for a quiet moment to swap the tables"),
-            RebuildPhase::Comparing => ("{spinner} {msg} {elapsed}", "comparing"),
+            RebuildPhase::Comparing => ("{spinner} {msg} {elapsed}", "comparing the tables"),
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
             self.0.set_style(style);

@@ -1,4 +1,4 @@
-//! `recorder quarantine list | show | retry | drop`.
+//! `recorder quarantine list | show | retry | drop`: events that could not be projected.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -26,39 +26,40 @@ use crate::source::delivery::decode_event;
 use crate::store::quarantine::{self, QuarantineEntry, QuarantineReason, QuarantineSummary};
 use crate::store::{self};
 
-/// How many are read at once where all are meant.
+/// The number of entries read per query by `retry --all`.
 const PAGE_ROWS: u16 = 100;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum QuarantineCommand {
-    /// List them, the oldest first.
+    /// List the events in quarantine, oldest first.
     List {
-        /// How many at most.
+        /// Maximum number of events to list.
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
         limit: u16,
-        /// Only those after this one: for the next page.
+        /// List only events after this id, for the next page.
         #[arg(long)]
         after: Option<Uuid>,
-        /// One JSON object a line.
+        /// Print one JSON object per line.
         #[arg(long)]
         json: bool,
     },
-    /// Show one: where it came from, its headers, and why it is there.
+    /// Show an event: subject, headers and the reason for the quarantine.
     Show {
-        /// Which.
+        /// Id of the event, as printed by `list`.
         id: Uuid,
-        /// As one JSON object, the payload in base64 included.
+        /// Print one JSON object, with the payload in base64.
         #[arg(long, conflicts_with = "payload")]
         json: bool,
-        /// Nothing but its payload, byte for byte. It may hold the text of a chat.
+        /// Print only the payload, byte for byte, which may hold the text of a chat.
         #[arg(long)]
         payload: bool,
     },
-    /// Project them again; those that succeed are taken out of quarantine. Fails if any has to stay.
+    /// Project events again and take projected events out of quarantine. Fails if an event has to stay.
     Retry(Selection),
-    /// Throw them away, for good: the stream still has them as long as it keeps them, the tables never will.
+    /// Delete events from quarantine for good: the tables never get the events, the stream keeps them as long as its
+    /// limits allow.
     Drop {
-        /// Which.
+        /// Ids of the events, as printed by `list`.
         #[arg(required = true)]
         ids: Vec<Uuid>,
     },
@@ -67,9 +68,9 @@ pub(super) enum QuarantineCommand {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(super) struct Selection {
-    /// Which.
+    /// Ids of the events, as printed by `list`.
     ids: Vec<Uuid>,
-    /// Every one.
+    /// Retry all events in quarantine.
     #[arg(long)]
     all: bool,
 }
@@ -128,7 +129,7 @@ async fn list(pool: &PgPool, limit: u16, after: Option<Uuid>, json: bool) -> any
     Ok(())
 }
 
-/// What trying again came to.
+/// The result of `retry`.
 #[derive(Clone, Copy, Debug, Default)]
 struct RetryCounts {
     projected: usize,
@@ -136,7 +137,7 @@ struct RetryCounts {
     last_kept: Option<Uuid>,
 }
 
-/// Goes through all of them once. Those that succeed are gone, so the next page begins after the last one that stayed.
+/// Retries every entry once. A projected entry leaves the list, so the next page begins after the last kept entry.
 async fn retry_all(pool: &PgPool, config: &Config) -> anyhow::Result<RetryCounts> {
     let mut retried = RetryCounts::default();
     loop {
@@ -160,7 +161,8 @@ async fn retry(pool: &PgPool, config: &Config, ids: &[Uuid]) -> anyhow::Result<R
     Ok(retried)
 }
 
-/// Projects one again; or says why it has to stay. A database that is away is an error, and no reason.
+/// Projects an entry again. Returns the reason if the event has to stay; an unavailable database or broker is an error
+/// instead, and no reason to stay.
 async fn project_again(
     pool: &PgPool,
     config: &Config,
@@ -195,10 +197,10 @@ async fn project_again(
     }
 }
 
-// === impl Retried ===
+// === impl RetryCounts ===
 
 impl RetryCounts {
-    /// Tries one again; false if it is not there.
+    /// Retries one entry and prints the result. Returns false if there is no entry with this id.
     async fn retry_one(&mut self, pool: &PgPool, config: &Config, id: Uuid) -> anyhow::Result<bool> {
         let Some(entry) = quarantine::by_id(pool, id).await? else { return Ok(false) };
         match project_again(pool, config, &entry).await? {
@@ -219,7 +221,7 @@ impl RetryCounts {
     fn report(self) -> anyhow::Result<()> {
         print(&format!("{} projected", self.projected))?;
         if self.kept > 0 {
-            bail!("{} had to stay in quarantine", self.kept);
+            bail!("{} events had to stay in quarantine", self.kept);
         }
         Ok(())
     }

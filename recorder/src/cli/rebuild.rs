@@ -1,4 +1,4 @@
-//! `recorder rebuild` and `recorder verify`.
+//! `recorder rebuild` and `recorder verify`: arguments, progress bar and the printed report.
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
@@ -21,27 +21,27 @@ use crate::store::compare::DifferenceKind;
 
 #[derive(Debug, Args)]
 pub(super) struct RebuildArguments {
-    /// Make the record as of this time, such as 2026-11-22T00:00:00Z: what had happened by then.
+    /// Build the tables as of this time, such as 2026-11-22T00:00:00Z: only earlier events count.
     #[arg(long, value_parser = time_of, requires = "into")]
     until: Option<OffsetDateTime>,
-    /// Make the tables in this new schema, and leave the ones in use alone.
+    /// Build the tables in this new schema, and leave the present tables unchanged.
     #[arg(long, value_parser = schema)]
     into: Option<String>,
-    /// Go on without events that cannot be read and are not in quarantine: what the tables have of them is lost.
+    /// Continue although events cannot be read and are not in quarantine: their rows in the present tables are lost.
     #[arg(long, conflicts_with = "into")]
     without_unreadable: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArguments {
-    /// Compare only what belongs to this UTC day and later ones, such as 2026-11-22.
+    /// Compare only rows of this UTC day and later days, such as 2026-11-22.
     #[arg(long, value_parser = day)]
     since: Option<Date>,
 }
 
-/// The tables are not what the log says.
+/// The error of `recorder verify` for tables that differ from the log, with the number of rows.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} rows are not what the log says")]
+#[error("{0} rows differ from the log")]
 pub(super) struct TablesDiffer(i64);
 
 pub(super) async fn run_rebuild(arguments: RebuildArguments, config: &Config) -> anyhow::Result<()> {
@@ -84,14 +84,14 @@ pub(super) async fn run_verify(arguments: VerifyArguments, config: &Config) -> a
     }
 }
 
-/// A connection of its own, that nobody's pool gets back; and the broker.
+/// Connects to the broker, and to the database over a connection taken out of the pool: session state is never reused.
 async fn connect_servers(config: &Config) -> anyhow::Result<(PgConnection, async_nats::Client)> {
     let client = source::connect(config.nats_url()?).await.context("NATS_URL cannot be used")?;
     let connection = pool(config)?.acquire().await.context("the database cannot be reached")?.detach();
     Ok((connection, client))
 }
 
-/// Cancelled at the first signal.
+/// Returns a token that is cancelled at the first signal.
 fn cancel_on_signal() -> CancellationToken {
     let stop = CancellationToken::new();
     let token = stop.clone();
@@ -112,7 +112,7 @@ fn rows(verified: &VerifyReport) -> String {
         .join(", ")
 }
 
-/// What else there was.
+/// Returns the rest of the summary line: chats older than the log, and events left out.
 fn summary_suffix(done: ReprojectionStats) -> String {
     let some = |number: u64, what: &str| if number > 0 { format!("; {number} {what}") } else { String::new() };
     some(done.carried_over, "chats are older than the log and taken as they are")
@@ -143,7 +143,7 @@ fn line(row: &ExplainedDifference) -> String {
     format!("{} {}: {what} ({events})", difference.table.name(), key.collect::<Vec<_>>().join(" "))
 }
 
-/// The two values, where they are not what was said in a chat.
+/// Returns a difference in one column. Text of a chat is never printed: for such columns, only the sizes.
 fn column((column, table, log): &(String, Value, Value)) -> String {
     let shown = ["status", "role", "stage", "dialect", "usage_source", "finish_reason", "model", "date"];
     let may_show = shown.contains(&column.as_str()) || column.ends_with("_id") || column.ends_with("_at");

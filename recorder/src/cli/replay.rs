@@ -1,4 +1,4 @@
-//! `recorder replay`.
+//! `recorder replay`: reads the log and writes lines of JSON or Parquet files.
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
@@ -22,22 +22,23 @@ use crate::replay::parquet;
 use crate::source::log::{LogRange, LogReader, RangeEnd, RangeStart};
 use crate::source::{self};
 
-/// How many event ids are remembered in memory; more go to files.
+/// The maximum number of event ids kept in memory; further ids go to temporary files.
 const SEEN_IN_MEMORY: usize = 500_000;
 
-/// How many bytes of lines are written at once.
+/// The number of buffered bytes after which lines are written.
 const BLOCK: usize = 64 << 10;
 
-/// How much earlier than an event's own time the broker may have taken it in: clocks differ a little.
+/// The tolerated clock difference: the broker may have stored an event this much before the event's own time.
 const CLOCK_SKEW: time::Duration = time::Duration::minutes(5);
 
-/// Read the log: as lines of JSON on standard output, or as Parquet files. Each event comes once, and no recorder notices.
+/// Read the log as JSON lines on standard output, or as Parquet files. Each event comes once; recorders are not
+/// affected.
 #[derive(Debug, Args)]
 pub(super) struct ReplayArguments {
-    /// What to write.
+    /// Output format.
     #[arg(long, value_enum, default_value_t = Format::Jsonl)]
     format: Format,
-    /// The directory for Parquet files: a new one, or that of an export that was interrupted, which then goes on.
+    /// Directory for Parquet files: a new directory, or the directory of an interrupted export to resume.
     #[arg(long, required_if_eq("format", "parquet"), value_name = "DIRECTORY")]
     output: Option<PathBuf>,
     /// Only these members of each line, such as id,time,data.usage.total_tokens.
@@ -49,37 +50,37 @@ pub(super) struct ReplayArguments {
     /// Only events that happened before this time.
     #[arg(long, value_parser = instant, value_name = "TIME")]
     until: Option<OffsetDateTime>,
-    /// Begin with this sequence of the stream.
+    /// First sequence of the stream to read.
     #[arg(long, value_name = "SEQUENCE")]
     from_sequence: Option<u64>,
-    /// End with this sequence.
+    /// Last sequence of the stream to read.
     #[arg(long, value_name = "SEQUENCE")]
     to_sequence: Option<u64>,
-    /// Only this user's events; may be given more than once, as all of these.
+    /// Only this user's events. All filters may be given more than once.
     #[arg(long, value_name = "ID")]
     user: Vec<UserId>,
     /// Only events of this kind: started, completed, failed, conversation_created and so on.
     #[arg(long, value_parser = kind, value_name = "KIND")]
     kind: Vec<EventKind>,
-    /// Only events about this model, as clients name it.
+    /// Only events about this model, by the name in the client's request.
     #[arg(long, value_name = "NAME")]
     model: Vec<String>,
-    /// Only this conversation.
+    /// Only events of this conversation.
     #[arg(long, value_name = "ID")]
     conversation: Vec<ConversationId>,
-    /// Go on with events as they are published, until interrupted.
+    /// Continue with new events as they are published, until interrupted.
     #[arg(long, conflicts_with_all = ["to_sequence", "until"])]
     follow: bool,
-    /// Show no progress.
+    /// Do not show progress.
     #[arg(long)]
     quiet: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// One event a line, as JSON.
+    /// One event per line, as JSON.
     Jsonl,
-    /// One row a chat, and one row a message, by UTC day.
+    /// One row per chat and one row per message, partitioned by UTC day.
     Parquet,
 }
 
@@ -107,7 +108,7 @@ pub(super) async fn run(arguments: ReplayArguments, config: Config) -> anyhow::R
     };
     let from = match (arguments.from_sequence, arguments.since) {
         (Some(sequence), _) => RangeStart::Sequence(sequence),
-        // The broker takes an event in when it has happened, or later.
+        // The broker stores an event at or after the time of the event, apart from clock differences.
         (None, Some(since)) => RangeStart::Time(since.saturating_sub(CLOCK_SKEW)),
         (None, None) => RangeStart::Beginning,
     };
@@ -142,7 +143,7 @@ pub(super) async fn run(arguments: ReplayArguments, config: Config) -> anyhow::R
             let result = lines(log, &filter, &arguments.fields, &bar).await;
             bar.finish_and_clear();
             match result {
-                // Whoever reads has enough.
+                // The reader of standard output, such as `head`, has closed the pipe: not an error.
                 Err(error) if is_broken_pipe(&error) => Ok(()),
                 other => other,
             }
@@ -176,7 +177,7 @@ async fn lines(mut log: LogReader, filter: &Filter, fields: &[FieldPath], bar: &
                 _ => unreadable += 1,
             }
         }
-        // What is there is shown at once where nothing more is to come for now.
+        // Buffered lines are written at once if no more events are due now.
         if block.len() >= BLOCK || log.pending() == 0 {
             out.write_all(&block)?;
             out.flush()?;
@@ -189,10 +190,12 @@ async fn lines(mut log: LogReader, filter: &Filter, fields: &[FieldPath], bar: &
     out.write_all(&block)?;
     out.flush()?;
     if unreadable > 0 {
-        tracing::warn!(unreadable, "passed over what is no event");
+        tracing::warn!(unreadable, "skipped deliveries that are not readable events");
     }
-    // Misspelt, perhaps.
-    missing_fields.into_iter().for_each(|member| tracing::warn!(member, "no event had this member"));
+    // A field found in no event may be misspelt.
+    missing_fields
+        .into_iter()
+        .for_each(|member| tracing::warn!(member, "no event has this member: check the spelling in --fields"));
     Ok(())
 }
 
@@ -200,7 +203,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// On standard error, where that is a terminal.
+/// Returns a progress bar on standard error; hidden if standard error is not a terminal.
 fn progress_bar(hidden: bool) -> ProgressBar {
     if hidden || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();

@@ -1,4 +1,5 @@
-//! `recorder serve`: the HTTP API over the tables. Any number may run.
+//! `recorder serve`: the HTTP API over the tables, and its background tasks. Any number of instances may run on one
+//! database.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,11 +23,11 @@ use crate::config::{Config, ServeConfig};
 use crate::reads;
 use crate::store;
 
-/// How often it is looked whether the key files have changed.
+/// The interval at which the key files are checked for changes.
 const KEY_CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// How often what is over is deleted.
+/// The interval at which expired rows are deleted.
 const DELETE_EXPIRED_INTERVAL: Duration = Duration::from_secs(60);
-/// How long running requests may take when asked to stop.
+/// The maximum time for running requests after a stop signal.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -43,9 +44,8 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(cancel_on_signal(stop.clone()));
-    let listener = TcpListener::bind(listen)
-        .await
-        .with_context(|| format!("RECORDER_SERVE_LISTEN: {listen} cannot be listened on"))?;
+    let listener =
+        TcpListener::bind(listen).await.with_context(|| format!("RECORDER_SERVE_LISTEN: cannot listen on {listen}"))?;
     let live = Arc::new(LiveSubscriptions::default());
     let api = Arc::new(ApiState {
         pool: pool.clone(),
@@ -66,7 +66,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn(run_until_stopped(stop.clone(), async move { match live.run(&watched).await {} }));
     tasks.spawn(serve(listener, api, pool, stop));
     while let Some(ended) = tasks.join_next().await {
-        ended.context("a task of the API died")??;
+        ended.context("a task of the API panicked")??;
     }
     tracing::info!("stopped");
     Ok(())
@@ -77,7 +77,7 @@ async fn serve(listener: TcpListener, api: Arc<ApiState>, pool: PgPool, stop: Ca
     let routes = api::router(api).merge(health).into_make_service_with_connect_info::<SocketAddr>();
     let stopping = stop.clone();
     let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
-        // Nagle's algorithm and delayed acknowledgements together hold an event back for 40 ms.
+        // Nagle's algorithm and delayed acknowledgements together would hold back a live event for 40 ms.
         let _ = stream.set_nodelay(true);
     });
     let serving = axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).into_future();
@@ -86,7 +86,7 @@ async fn serve(listener: TcpListener, api: Arc<ApiState>, pool: PgPool, stop: Ca
         ended = &mut serving => return ended.context("the HTTP listener failed"),
         () = stopping.cancelled() => {}
     }
-    // Live streams have no end of their own.
+    // Live streams never end by themselves, so the wait has a limit.
     match timeout(SHUTDOWN_TIMEOUT.min(Duration::from_secs(3)), serving).await {
         Ok(ended) => ended.context("the HTTP listener failed"),
         Err(_) => Ok(()),
@@ -94,7 +94,7 @@ async fn serve(listener: TcpListener, api: Arc<ApiState>, pool: PgPool, stop: Ca
 }
 
 async fn cancel_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
-    shared::shutdown::requested().await.context("signals cannot be listened to")?;
+    shared::shutdown::requested().await.context("the signal handler could not be installed")?;
     tracing::info!("stopping after the requests in hand");
     stop.cancel();
     Ok(())
@@ -115,13 +115,13 @@ async fn delete_expired_periodically(pool: PgPool) {
             reads::live::delete_old(&pool, shared::event::now()).await
         };
         if let Err(error) = deletion.await {
-            tracing::warn!(error = store::describe(&error), "what is over could not be deleted yet");
+            tracing::warn!(error = store::describe(&error), "expired rows could not be deleted: trying again");
             sleep(RETRY_INTERVAL).await;
         }
     }
 }
 
-/// Where the keys are.
+/// The paths of the key files.
 struct KeyFiles {
     private: PathBuf,
     public: PathBuf,
@@ -134,7 +134,7 @@ impl KeyFiles {
         Ok(Self { private, public })
     }
 
-    /// The keys as they are now: what signs has to be among what is published.
+    /// Reads the present keys. The public key of the signing key must be in the published set.
     fn read(&self) -> anyhow::Result<(SigningKeys, Verifier, String)> {
         let read = |name: &str, path: &PathBuf| {
             std::fs::read_to_string(path).with_context(|| format!("{name}: {} cannot be read", path.display()))
@@ -143,7 +143,7 @@ impl KeyFiles {
         let published = read("TOKEN_KEYS_FILE", &self.public)?;
         let key = keys::public_key(&pem).context("RECORDER_SIGNING_KEY_FILE")?;
         let set: shared::token::KeySet = serde_json::from_str(&published)
-            .with_context(|| format!("TOKEN_KEYS_FILE: {} is no JSON Web Key Set", self.public.display()))?;
+            .with_context(|| format!("TOKEN_KEYS_FILE: {} is not a JSON Web Key Set", self.public.display()))?;
         anyhow::ensure!(
             set.keys.contains(&key),
             "TOKEN_KEYS_FILE: {} does not hold the public key of {}",
@@ -159,7 +159,7 @@ impl KeyFiles {
     }
 }
 
-/// Takes other keys when the files hold some. Files that are no good change nothing.
+/// Watches the key files and uses changed keys. Unusable files are reported once, and the old keys stay in use.
 async fn follow_keys(api: Arc<ApiState>, files: KeyFiles, mut published: String) {
     let mut private = std::fs::read(&files.private).unwrap_or_default();
     let mut has_reported = false;
@@ -174,13 +174,13 @@ async fn follow_keys(api: Arc<ApiState>, files: KeyFiles, mut published: String)
                 api.keys.replace(verifier, &text);
                 api.accounts.replace_signing_keys(signing);
                 (private, published, has_reported) = (now.0, text, false);
-                tracing::info!("the keys have changed");
+                tracing::info!("the changed key files are in use");
             }
             Err(error) if !has_reported => {
                 has_reported = true;
                 tracing::error!(
                     error = format!("{error:#}"),
-                    "the keys have changed, and are no good: the old ones stay"
+                    "the changed key files cannot be used: the old keys stay in use"
                 );
             }
             Err(_) => {}

@@ -1,4 +1,5 @@
-//! `recorder stream create`.
+//! `recorder stream create`: creates the stream, its consumer and the buckets, or compares existing ones with the
+//! expected configuration.
 
 use std::time::Duration;
 
@@ -18,18 +19,18 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StreamCommand {
-    /// Make the stream and its consumer; where they are there already, say whether they are as they should be.
+    /// Create the stream, its consumer and the buckets, or check existing ones for differences.
     Create {
-        /// Copies of the stream in a cluster.
+        /// Number of replicas in a cluster.
         #[arg(long)]
         replicas: Option<usize>,
-        /// How large the stream may grow, in bytes: past that, new chats are refused rather than old ones dropped.
+        /// Maximum size of the stream in bytes: above it, new chats are refused; old events are never dropped.
         #[arg(long)]
         max_bytes: Option<i64>,
-        /// How long events are kept, such as 365d. For ever unless given.
+        /// Maximum age of events, such as 365d. Without it, events are kept for ever.
         #[arg(long, value_parser = humantime::parse_duration)]
         max_age: Option<Duration>,
-        /// How long a gateway's lease lives unless it is renewed, such as 1m.
+        /// Lifetime of a gateway's lease without renewal, such as 1m.
         #[arg(long, value_parser = lifetime)]
         lease_lifetime: Option<Duration>,
     },

@@ -1,4 +1,4 @@
-//! `recorder token`.
+//! `recorder token`: signs and prints a session token for an existing account.
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
@@ -13,10 +13,10 @@ use crate::store::users;
 
 #[derive(Debug, Args)]
 pub(super) struct TokenArguments {
-    /// Whose: an id or a login name.
+    /// Id or login name of the account.
     #[arg(long)]
     user: String,
-    /// How long it is valid, such as 30d or 12h. A negative one (`--ttl=-1h`) has expired already.
+    /// Lifetime of the token, such as 30d or 12h. A negative lifetime (`--ttl=-1h`) gives an expired token.
     #[arg(long, default_value = "30d", allow_hyphen_values = true, value_parser = seconds)]
     ttl: i64,
 }
@@ -44,5 +44,5 @@ pub(super) async fn run(arguments: &TokenArguments, config: &Config) -> anyhow::
 fn seconds(text: &str) -> anyhow::Result<i64> {
     let (sign, duration) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
     let duration = humantime::parse_duration(duration)?;
-    i64::try_from(duration.as_secs()).map(|seconds| sign * seconds).map_err(|_| anyhow!("expected a shorter time"))
+    i64::try_from(duration.as_secs()).map(|seconds| sign * seconds).map_err(|_| anyhow!("the time is too long"))
 }

@@ -1,4 +1,4 @@
-//! `recorder users`: accounts, for operators.
+//! `recorder users`: creates and changes accounts, for operators with access to the database.
 
 use std::io::Read as _;
 
@@ -20,48 +20,48 @@ use crate::store::users::{self, NewUser, User};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum UsersCommand {
-    /// Make an account, and print its id.
+    /// Create an account and print its id.
     Create {
-        /// The login name.
+        /// Login name, 1 to 255 characters.
         #[arg(long)]
         name: String,
-        /// May read everyone's record.
+        /// Let the account read all users' chats.
         #[arg(long)]
         admin: bool,
-        /// Where there is an account of this name, print its id.
+        /// If an account with this name exists, print its id instead of failing.
         #[arg(long)]
         if_missing: bool,
-        /// The id, where it has to be a certain one. A new UUID unless given.
+        /// Id of the account. Default: a new UUID.
         #[arg(long)]
         id: Option<UserId>,
-        /// Give it a password, read from standard input.
+        /// Read the password from standard input. Default: an account without a password.
         #[arg(long)]
         password_stdin: bool,
     },
-    /// Let an account read everyone's record, or no longer.
+    /// Let an account read all users' chats, or stop letting it.
     Admin {
-        /// Its id or login name.
+        /// Id or login name of the account.
         user: String,
-        /// No longer.
+        /// Take the permission away.
         #[arg(long)]
         revoke: bool,
     },
-    /// Give an account another password, print it, and end all its sessions.
+    /// Set a new password, print it, and end all sessions of the account.
     ResetPassword {
-        /// Its id or login name.
+        /// Id or login name of the account.
         user: String,
-        /// Read the password from standard input instead of making one up.
+        /// Read the password from standard input instead of generating one.
         #[arg(long)]
         password_stdin: bool,
     },
-    /// Give an account no more tokens, and end its sessions. Tokens that are out are good until they expire.
+    /// Disable an account and end its sessions. Tokens already issued are valid until they expire.
     Disable {
-        /// Its id or login name.
+        /// Id or login name of the account.
         user: String,
     },
-    /// Let a disabled account in again.
+    /// Enable a disabled account again.
     Enable {
-        /// Its id or login name.
+        /// Id or login name of the account.
         user: String,
     },
 }
@@ -114,7 +114,7 @@ async fn create(
     password: Option<String>,
 ) -> anyhow::Result<()> {
     if name.is_empty() || name.chars().count() > 255 || name.chars().any(char::is_control) {
-        bail!("expected a name of 1 to 255 characters, none of them control characters");
+        bail!("--name is malformed: expected 1 to 255 characters without control characters");
     }
     let user_id = match id {
         Some(id) => id,
@@ -132,12 +132,12 @@ async fn create(
         invite_id: None,
         created_at: shared::event::now(),
     };
-    if users::create(&mut *pool.acquire().await?, &account).await.context("the account could not be made")? {
+    if users::create(&mut *pool.acquire().await?, &account).await.context("the account could not be created")? {
         return print(user_id.as_str());
     }
     match users::by_id_or_name(pool, &name).await?.filter(|found| if_missing && found.name == name) {
         Some(found) => print(found.user_id.as_str()),
-        None => bail!("there is an account with this name or this id already"),
+        None => bail!("an account with this name or this id exists already"),
     }
 }
 
@@ -148,10 +148,13 @@ async fn find_user(pool: &PgPool, id_or_name: &str) -> anyhow::Result<User> {
 
 fn password_from_stdin() -> anyhow::Result<String> {
     let mut text = String::new();
-    std::io::stdin().take(4096).read_to_string(&mut text).context("the password could not be read")?;
+    std::io::stdin()
+        .take(4096)
+        .read_to_string(&mut text)
+        .context("the password could not be read from standard input")?;
     let password = text.trim_end_matches(['\r', '\n']).to_owned();
     match password_error(&password) {
-        Some(error) => bail!("the password: {error}"),
+        Some(error) => bail!("the password is refused: {error}"),
         None => Ok(password),
     }
 }

@@ -1,4 +1,5 @@
-//! A batch's way into the tables: tried again where the database is away, taken apart where it refuses something.
+//! The batch writer: writes a batch into the tables in transactions, waits while the database is away, and splits a
+//! batch with a refused event until only the refused event is left for quarantine.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,41 +16,41 @@ use crate::source::Batch;
 use crate::store::quarantine::{self, QuarantineReason, QuarantinedEvent};
 use crate::store::{self, AppliedCounts};
 
-/// How long a transaction may take. The database itself ends a statement after half of that.
+/// The timeout of a transaction. PostgreSQL ends a statement after half of this time.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Writes batches.
+/// A writer of batches, used by the pipeline.
 pub struct BatchWriter {
     pool: PgPool,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 }
 
-/// What recording a batch came to.
+/// The result of writing a batch.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BatchOutcome {
-    /// What it changed.
+    /// The numbers of newly applied events and messages.
     pub applied: AppliedCounts,
-    /// Events that were put aside.
+    /// The number of events put into quarantine.
     pub quarantined: usize,
-    /// How often it had to wait.
+    /// The number of failed tries that were followed by a pause.
     pub retries: u32,
 }
 
-/// A part of a batch that is still to be done, in a transaction of its own.
+/// A part of a batch not written yet. Each part is written in a separate transaction.
 enum PendingWrite {
     Events(Range<usize>),
     Quarantine(Box<QuarantinedEvent>),
 }
 
 impl BatchWriter {
-    /// Into this database, until told to stop.
+    /// Creates a writer into this database. Cancelling `stop` ends the wait for a database.
     pub fn new(pool: PgPool, metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
         Self { pool, metrics, stop }
     }
 
-    /// Writes a batch, all of it, whose projection is these changes; or nothing is certain, if told to stop while the database
-    /// is away.
+    /// Writes the whole batch. `changes` is the projection of the batch's events. Returns `None` if `stop` is cancelled
+    /// while the database is away; then any part of the batch may be unwritten, and the batch must not be acknowledged.
     pub async fn write_batch(&self, batch: &Batch, changes: Changes) -> Option<BatchOutcome> {
         let mut outcome = BatchOutcome::default();
         let mut changes = Some(changes);
@@ -83,12 +84,17 @@ impl BatchWriter {
         match write {
             PendingWrite::Events(range) => {
                 let events = &batch.events[range.clone()];
-                // The first try is at all of them.
+                // The first try covers the whole batch and uses the given projection; a later try projects only its own
+                // events.
                 let changes = batch_changes.take().unwrap_or_else(|| project(events));
                 let applied = with_write_timeout(store::apply(&self.pool, changes)).await?;
-                // Before the acknowledgement: whoever gets these events again says it again. The record does not wait for it.
+                // Live updates are published before the acknowledgement, so that a redelivery publishes the updates
+                // again. A failure here does not hold up the record.
                 if let Err(error) = with_write_timeout(live::publish(&self.pool, events, shared::event::now())).await {
-                    tracing::warn!(error = store::describe(&error), "open pages are not told of a batch");
+                    tracing::warn!(
+                        error = store::describe(&error),
+                        "live updates of a batch could not be published: open pages do not show the batch until reloaded"
+                    );
                 }
                 outcome.applied.events += applied.events;
                 outcome.applied.user_messages += applied.user_messages;
@@ -108,14 +114,14 @@ impl BatchWriter {
         Ok(())
     }
 
-    /// None if told to stop meanwhile.
+    /// Logs the failure and pauses before the next try. Returns `None` if `stop` is cancelled during the pause.
     async fn wait_before_retry(&self, disposition: Disposition, attempt: u32, error: &sqlx::Error) -> Option<()> {
         let reason = if disposition == Disposition::Wait { "wait" } else { "retry" };
         self.metrics.retries.get_or_create(&ReasonLabel { reason }).inc();
         tracing::warn!(error = store::describe(error), reason, attempt, "a batch has to wait");
         let pause = tokio::time::sleep(retry_delay(disposition, attempt, rand::random()));
         self.stop.run_until_cancelled(pause).await?;
-        // After the pause: a connection goes back to the pool a little after its transaction has failed.
+        // After the pause, because a connection returns to the pool a little after the failure of its transaction.
         if store::classify(error).is_read_only() {
             store::reconnect(&self.pool).await;
         }
@@ -123,15 +129,20 @@ impl BatchWriter {
     }
 }
 
-/// A connection that has gone silent is an error like any other, in time.
+/// Turns a database operation without an answer into an error after [`WRITE_TIMEOUT`], so that a silent connection is
+/// handled like a broken connection.
 async fn with_write_timeout<T>(operation: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
     match tokio::time::timeout(WRITE_TIMEOUT, operation).await {
         Ok(written) => written,
-        Err(_) => Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time"))),
+        Err(_) => Err(sqlx::Error::Io(std::io::Error::new(
+            std::io::ErrorKind::TimedOut,
+            "no answer from the database within the timeout",
+        ))),
     }
 }
 
-/// A batch as it is first tried: everything at once; and what is no event, put aside.
+/// Returns the first writes of a batch: all events in one transaction, and each undecodable delivery as a quarantine
+/// entry.
 fn initial_writes(batch: &Batch) -> Vec<PendingWrite> {
     let undecodable = batch.undecodable.iter().map(|(delivery, error)| {
         PendingWrite::Quarantine(Box::new(delivery.to_quarantined(QuarantineReason::Undecodable, error.to_string())))
@@ -143,18 +154,20 @@ fn initial_writes(batch: &Batch) -> Vec<PendingWrite> {
     writes
 }
 
-// === impl Part ===
+// === impl PendingWrite ===
 
 impl PendingWrite {
     fn disposition(&self, error: &sqlx::Error) -> Disposition {
         match self {
             Self::Events(range) => Disposition::for_fault(&store::classify(error), range.len()),
-            // What cannot even be put aside stops the line: it would be lost.
+            // An event that cannot be put into quarantine must not be skipped, or the event would be lost: wait for the
+            // database.
             Self::Quarantine(_) => Disposition::Wait,
         }
     }
 
-    /// What to try instead: the halves, the first one next; or, of one event, to put it aside.
+    /// Returns the writes that replace a refused write: the two halves of several events (the first half is last, and
+    /// so next), or a quarantine entry for a single event.
     fn split(self, batch: &Batch, error: &sqlx::Error) -> Vec<Self> {
         match self {
             Self::Events(range) if range.len() > 1 => {

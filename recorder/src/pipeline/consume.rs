@@ -1,8 +1,9 @@
-//! The pipeline: from the broker into the tables, batch by batch.
+//! The pipeline: moves events from the broker into the tables, batch by batch.
 //!
-//! A batch is acknowledged after all of it has been committed, or put aside whole. A database that is away stops the line,
-//! never an event; an event that the database refuses is put aside, and never stops the line. While PostgreSQL works on one
-//! batch, the next is gathered, read and projected.
+//! A batch is acknowledged only after every event was committed to the tables or to the quarantine. An unavailable
+//! database stops the pipeline and never puts an event into quarantine. An event refused by the database goes into
+//! quarantine and never stops the pipeline. While PostgreSQL writes one batch, the pipeline receives, decodes and
+//! projects the next batch.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,13 +26,13 @@ use crate::source::log::{LogError, LogRange, LogReader, RangeEnd, RangeStart};
 use crate::source::setup::SetupError;
 use crate::source::{Batch, Deliveries, PROGRESS_INTERVAL, Source};
 
-/// Between two tries to see where the broker stands.
+/// The pause between two tries to reread the stream after a reconnect.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A worker that records what the source gives.
+/// A worker that records the source's batches.
 pub struct Pipeline {
     source: Source,
-    /// What was gathered while the batch before it was written.
+    /// The next batch, received while the previous batch was written.
     prefetched: Option<Result<ReceivedBatch, SetupError>>,
     body_fetcher: BodyFetcher,
     watchdog: ConsumerWatchdog,
@@ -40,25 +41,26 @@ pub struct Pipeline {
     stop: CancellationToken,
 }
 
-/// What a step came to.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// A batch was recorded.
+    /// A batch was written and acknowledged.
     Recorded,
-    /// The broker was looked at, instead.
+    /// No batch was taken: the connection to the broker is new, and the stream was reread or is to be reread.
     Reread,
-    /// There will be no more.
+    /// The pipeline was told to stop; the caller must not call `step` again.
     Stopped,
 }
 
-/// Deliveries, and what they say, once that is read; none if something has to be fetched first.
+/// A received batch: the deliveries, and a task that decodes and projects the deliveries. The task gives `None` if a
+/// body must first be fetched from the object store; `decoded` is `None` if no task was started.
 struct ReceivedBatch {
     deliveries: Deliveries,
     decoded: Option<JoinHandle<Option<(Batch, Changes)>>>,
 }
 
 impl Pipeline {
-    /// A worker that stops when it is told to, between two batches.
+    /// Creates a pipeline that stops between two batches when `stop` is cancelled.
     pub fn new(
         source: Source,
         watchdog: ConsumerWatchdog,
@@ -71,7 +73,7 @@ impl Pipeline {
         Self { source, prefetched: None, body_fetcher, watchdog, writer, metrics, stop }
     }
 
-    /// Records until it is told to stop.
+    /// Runs steps until told to stop, then gives unrecorded deliveries back to the broker for the other recorders.
     pub async fn run(mut self) -> Result<(), SetupError> {
         while self.step().await? != Step::Stopped {}
         let prefetched = self.prefetched.and_then(Result::ok).map(|ready| ready.deliveries);
@@ -79,7 +81,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Records one batch: waits for it, writes it, acknowledges it.
+    /// Runs one step: waits for a batch, writes the batch, acknowledges the batch. After a reconnect, rereads the
+    /// stream first.
     pub async fn step(&mut self) -> Result<Step, SetupError> {
         let stop = self.stop.clone();
         let ReceivedBatch { deliveries, decoded } = tokio::select! {
@@ -98,7 +101,8 @@ impl Pipeline {
         Ok(Step::Recorded)
     }
 
-    /// Records this, and gathers the next batch meanwhile. None if told to stop before all of it was written.
+    /// Writes a batch and meanwhile receives the next batch into `prefetched`. Returns `None` if told to stop before
+    /// the whole batch was written.
     async fn write_and_prefetch(
         &mut self,
         deliveries: &Deliveries,
@@ -136,16 +140,17 @@ impl Pipeline {
         }
     }
 
-    /// The connection to the broker is new: reads again what the consumer may pass over, whatever it says. See `consumer_watchdog`.
+    /// Rereads, on a new connection to the broker, the part of the stream that the consumer may wrongly believe
+    /// delivered. See `consumer_watchdog`.
     async fn reread_after_reconnect(&self, connection: ConnectionId) -> Result<Step, SetupError> {
         let (after, through) = match self.watchdog.check().await {
             Ok(CheckOutcome::Consistent { after, through }) => (after, through),
-            // Everything is delivered again.
+            // The new consumer delivers the whole stream again, so no reread is needed.
             Ok(CheckOutcome::ConsumerRecreated) => {
                 self.watchdog.mark_reread(connection);
                 return Ok(Step::Reread);
             }
-            Ok(CheckOutcome::Busy) => return Ok(self.retry_reread_later("another recorder is at it").await),
+            Ok(CheckOutcome::Busy) => return Ok(self.retry_reread_later("another recorder holds the lock").await),
             Err(CheckError::Setup(error)) if !matches!(error, SetupError::Unavailable(_)) => return Err(error),
             Err(error) => return Ok(self.retry_reread_later(&error.to_string()).await),
         };
@@ -160,14 +165,14 @@ impl Pipeline {
     }
 
     async fn retry_reread_later(&self, error: &str) -> Step {
-        tracing::debug!(error, "the stream could not be looked through yet");
+        tracing::debug!(error, "the stream could not be reread after a reconnect: trying again");
         match self.stop.run_until_cancelled(sleep(RETRY_INTERVAL)).await {
             Some(()) => Step::Reread,
             None => Step::Stopped,
         }
     }
 
-    /// Records the events after this place, through that one.
+    /// Records the events with sequences after `after`, up to and including `through`.
     async fn reread(&self, after: u64, through: u64) -> Result<(), LogError> {
         if after >= through {
             return Ok(());
@@ -181,11 +186,11 @@ impl Pipeline {
         let mut log = LogReader::open(self.watchdog.client(), range).await?;
         let (limits, mut total) = (self.source.limits(), 0);
         loop {
-            let (mut deliveries, mut fill) = (Vec::new(), BatchSize::default());
-            while fill.has_room(&limits)
+            let (mut deliveries, mut batch_size) = (Vec::new(), BatchSize::default());
+            while batch_size.has_room(&limits)
                 && let Some(delivery) = log.next().await?
             {
-                fill.add(delivery.size());
+                batch_size.add(delivery.size());
                 deliveries.push(delivery);
             }
             if deliveries.is_empty() {
@@ -193,8 +198,8 @@ impl Pipeline {
             }
             total += deliveries.len();
             self.metrics.read_again.inc_by(deliveries.len() as u64);
-            // Told to stop: this reading goes for nothing, and the next recorder does it again.
-            let stopped = || LogError::Unavailable("the recorder stops".to_owned());
+            // On a stop, the reread is abandoned; the next recorder repeats the reread from the mark.
+            let stopped = || LogError::Unavailable("the recorder is stopping".to_owned());
             let decoded = self
                 .stop
                 .run_until_cancelled(decode_and_project(&Deliveries::new(deliveries), &self.body_fetcher))
@@ -238,7 +243,7 @@ impl Pipeline {
     }
 }
 
-/// What was gathered ahead, or else the next there is.
+/// Returns the prefetched batch, or else waits for the next batch of the source.
 async fn next_received(
     source: &mut Source,
     prefetched: &mut Option<Result<ReceivedBatch, SetupError>>,
@@ -249,14 +254,14 @@ async fn next_received(
     }
 }
 
-/// What deliveries say, and come to, unless something has to be fetched first. It is read on a thread of its own: on this one, the
-/// batch before it would wait, and PostgreSQL with it.
+/// Decodes and projects deliveries on a blocking thread; gives `None` if a body must first be fetched. On the current
+/// thread, the work would hold up the write of the previous batch, and PostgreSQL would be idle.
 fn decode_in_background(deliveries: &Deliveries, body_fetcher: &BodyFetcher) -> JoinHandle<Option<(Batch, Changes)>> {
     let (deliveries, body_fetcher) = (deliveries.clone(), body_fetcher.clone());
     spawn_blocking(move || decode_and_project(&deliveries, &body_fetcher).now_or_never())
 }
 
-/// What deliveries say, and come to.
+/// Fetches missing bodies, then decodes and projects the deliveries.
 async fn decode_and_project(deliveries: &Deliveries, body_fetcher: &BodyFetcher) -> (Batch, Changes) {
     let batch = deliveries.fetch_and_decode(body_fetcher).await;
     let changes = project(&batch.events);

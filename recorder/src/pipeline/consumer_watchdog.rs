@@ -1,13 +1,15 @@
-//! The watchdog: notices a broker that went back in time, and heals it.
+//! The watchdog of the consumer: detects a broker that went back in time, and recreates the consumer.
 //!
-//! A broker that lost the end of its stream (a power cut, a copy put back) uses the lost sequences again. A consumer whose own
-//! state survived believes that it has delivered those already, and passes the new events over, without a word. So what the
-//! consumer has acknowledged is written down as a mark: which sequence, and when the broker took in the event there. If
-//! another event is there now, the consumer is made anew, from the first event on. The projection counts nothing twice, so
-//! that costs only time.
+//! A broker that lost the end of its stream (power cut, restored copy) gives the lost sequences to new events. If the
+//! consumer's own state survived, the consumer counts those sequences as delivered and silently skips the new events.
+//! The watchdog therefore saves a mark in the database: an acknowledged sequence, and the time at which the broker
+//! stored the event with this sequence. If a different event has the marked sequence, the watchdog recreates the
+//! consumer, and every event of the stream is delivered again. The projection is idempotent, so the redelivery costs
+//! only time.
 //!
-//! A mark is a little older than the consumer. A broker that lost only what lies between the two cannot be told from the
-//! mark; so on every new connection that much is read again, whatever the consumer says of it, before the mark moves on.
+//! The mark is always a little older than the consumer's state. If the broker lost only events between the mark and the
+//! consumer's state, the mark does not show the loss. On every new connection, the pipeline therefore rereads this part
+//! of the stream before the watchdog moves the mark.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,86 +27,89 @@ use crate::source::setup::status::{StreamStatus, recreate_consumer, stream_statu
 use crate::store::stream_marks::{self, StreamMark};
 use crate::store::{self, LeaderLock};
 
-/// How often the mark is moved on.
+/// The interval at which the mark is compared and moved.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often a new connection is looked for.
+/// The interval at which `reconnected` looks for a new connection.
 const RECONNECT_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long a broker has to say the same before it is believed: in a cluster, one that has just been elected may not know
-/// everything yet.
+/// The delay before a suspected regression is confirmed by a second look: in a cluster, a newly elected leader may not
+/// know the whole stream yet.
 const CONFIRMATION_DELAY: Duration = Duration::from_secs(1);
 
-/// What a check came to.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckOutcome {
-    /// All is as it was left. What the consumer has delivered goes from after the mark through another sequence.
+    /// The broker agrees with the mark. The sequences after `after`, up to `through`, were delivered but are not
+    /// covered by the mark.
     Consistent {
-        /// The mark.
+        /// The sequence of the mark.
         after: u64,
-        /// What the consumer has delivered.
+        /// The last sequence delivered by the consumer.
         through: u64,
     },
-    /// The consumer was made anew.
+    /// The consumer was recreated: every event of the stream is delivered again.
     ConsumerRecreated,
-    /// Another recorder is at it.
+    /// Another recorder holds the watchdog's lock.
     Busy,
 }
 
-/// Why a check could not be made.
+/// The reason a check failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
-    /// The broker's side.
+    /// The stream or the consumer cannot be used, or the broker is away.
     #[error(transparent)]
     Setup(#[from] SetupError),
-    /// The database's side.
+    /// The mark could not be read or saved.
     #[error("the database is not available: {}", store::describe(.0))]
     Database(#[from] sqlx::Error),
 }
 
-/// A connection to the broker, as the broker numbers it.
+/// The identity of a connection to the broker: the server's id, and the server's number for the connection. The default
+/// value stands for no connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConnectionId {
     server: String,
     number: u64,
 }
 
-/// A worker that looks after the consumer.
+/// The watchdog. Clones share the reread state: one clone runs as a worker, another belongs to the pipeline.
 #[derive(Clone, Debug)]
 pub struct ConsumerWatchdog {
     client: Client,
     pool: PgPool,
     metrics: Arc<Metrics>,
-    /// The connection on which everything behind the mark has been read again.
+    /// The latest connection on which the pipeline has reread the stream after the mark.
     reread_connection: Arc<watch::Sender<ConnectionId>>,
 }
 
 impl ConsumerWatchdog {
-    /// A worker on this broker and this database.
+    /// Creates a watchdog on this broker and this database.
     pub fn new(client: Client, pool: PgPool, metrics: Arc<Metrics>) -> Self {
         Self { client, pool, metrics, reread_connection: Arc::default() }
     }
 
-    /// Its connection to the broker.
+    /// Returns the client of the broker.
     pub fn client(&self) -> Client {
         self.client.clone()
     }
 
-    /// Moves the mark on, and heals, until told to stop.
+    /// Compares the broker with the mark every 10 seconds, moves the mark, and recreates the consumer after a
+    /// regression, until told to stop.
     pub async fn run(self, stop: CancellationToken) {
         while stop.run_until_cancelled(sleep(CHECK_INTERVAL)).await.is_some() {
-            // On a new connection the pipeline has to read again first.
+            // On a new connection the pipeline must reread the stream before the mark moves.
             let Some(connection) = self.current_connection().filter(|connection| self.is_reread(connection)) else {
                 continue;
             };
             if let Some(Err(error)) = stop.run_until_cancelled(self.advance_mark(&connection)).await {
-                // What a check cannot see, the pipeline meets as well, and says so.
-                tracing::debug!(%error, "the stream could not be checked");
+                // Debug level is enough: the pipeline meets the same problem and reports the problem.
+                tracing::debug!(%error, "the stream could not be compared with the mark: trying again");
             }
         }
     }
 
-    /// Resolves when there is a connection on which nothing has been read again yet.
+    /// Waits for a connection on which the pipeline has not reread the stream yet.
     pub async fn reconnected(&self) -> ConnectionId {
         loop {
             match self.current_connection() {
@@ -114,12 +119,13 @@ impl ConsumerWatchdog {
         }
     }
 
-    /// Everything behind the mark has been read again on this connection.
+    /// Notes that the pipeline has reread the stream after the mark on this connection, so that the mark may move.
     pub fn mark_reread(&self, connection: ConnectionId) {
         self.reread_connection.send_replace(connection);
     }
 
-    /// Compares the broker with the mark, and heals it. Does not move a mark that is there.
+    /// Compares the broker with the mark, and recreates the consumer after a regression. Saves a first mark if there is
+    /// no mark of this stream; never moves an existing mark.
     pub async fn check(&self) -> Result<CheckOutcome, CheckError> {
         let Some(mut lock) = LeaderLock::try_acquire(&self.pool, store::WATCHDOG_LOCK).await? else {
             return Ok(CheckOutcome::Busy);
@@ -131,7 +137,7 @@ impl ConsumerWatchdog {
         let through = status.delivered_sequence;
         let after = match mark.filter(|mark| mark.stream_created_ns == status.created_ns) {
             Some(mark) => mark.sequence,
-            // Of a stream without a mark, nothing is known that could be wrong.
+            // A stream without a mark has no earlier state to compare with: the first mark is the present state.
             None => {
                 stream_marks::save(lock.connection(), &status.mark()).await?;
                 through
@@ -141,11 +147,12 @@ impl ConsumerWatchdog {
         Ok(CheckOutcome::Consistent { after, through })
     }
 
-    /// Compares, and moves the mark to where the consumer is.
+    /// Compares the broker with the mark, and moves the mark to the consumer's acknowledged sequence.
     async fn advance_mark(&self, connection: &ConnectionId) -> Result<(), CheckError> {
         let Some(mut lock) = LeaderLock::try_acquire(&self.pool, store::WATCHDOG_LOCK).await? else { return Ok(()) };
         if let MarkComparison::Consistent(_, status) = self.compare_with_mark(&mut lock).await? {
-            // Was it this connection that said so?
+            // A reconnect during the check may have reached a different server: the mark moves only if the connection
+            // is the same.
             if self.current_connection().as_ref() == Some(connection) {
                 stream_marks::save(lock.connection(), &status.mark()).await?;
             }
@@ -158,7 +165,7 @@ impl ConsumerWatchdog {
         let jetstream = jetstream::new(self.client.clone());
         let mark = stream_marks::load(lock.connection()).await?;
         if mark.is_some_and(|mark| mark.is_healing) {
-            // Another recorder died while it made the consumer anew.
+            // Another recorder died while recreating the consumer: the work is finished here.
             self.recreate_consumer_and_mark(&jetstream).await?;
             return Ok(MarkComparison::ConsumerRecreated);
         }
@@ -174,7 +181,8 @@ impl ConsumerWatchdog {
         let StreamStatus { last_sequence: last, delivered_sequence: delivered, .. } = status;
         tracing::error!(problem, last, delivered, "the broker went back in time: every event is delivered again");
         self.metrics.broker_regressions.inc();
-        // Written down first: without its consumer, no recorder would know that another is only making it anew.
+        // The `is_healing` flag is saved before the consumer is deleted. After a crash in between, the flag tells the
+        // next recorder that the consumer is missing because of a recreation.
         let healing = StreamMark { is_healing: true, ..status.mark() };
         stream_marks::save(&mut *self.pool.acquire().await?, &healing).await?;
         self.recreate_consumer_and_mark(&jetstream).await?;
@@ -202,10 +210,10 @@ enum MarkComparison {
     ConsumerRecreated,
 }
 
-// === impl Standing ===
+// === impl StreamStatus ===
 
 impl StreamStatus {
-    /// What is wrong with it, seen from the mark.
+    /// Returns the evidence that the broker went back in time since the mark was saved; `None` if consistent.
     fn regression(&self, mark: Option<&StreamMark>) -> Option<&'static str> {
         if self.delivered_sequence > self.last_sequence {
             return Some("the consumer is ahead of the stream");
@@ -214,13 +222,13 @@ impl StreamStatus {
         if mark.sequence > self.last_sequence {
             return Some("the stream is shorter than it was");
         }
-        // An event that is gone says nothing: it was too old, or deleted.
+        // A missing event is no evidence: the event may have been deleted, or may have passed the stream's maximum age.
         let is_different_event =
             self.mark_stored_ns.is_some() && mark.taken_in_ns.is_some() && self.mark_stored_ns != mark.taken_in_ns;
-        is_different_event.then_some("another event stands where the mark is")
+        is_different_event.then_some("another event has the sequence of the mark")
     }
 
-    /// The mark to be left here.
+    /// Returns the mark for this status: the acknowledged sequence, and the time at which the broker stored the event.
     fn mark(&self) -> StreamMark {
         StreamMark {
             stream_created_ns: self.created_ns,
@@ -258,7 +266,10 @@ mod tests {
             !problem(StreamStatus { created_ns: 2, last_sequence: 90, mark_stored_ns: None, ..sound }, mark),
             "another stream"
         );
-        assert!(problem(StreamStatus { mark_stored_ns: Some(9000), ..sound }, mark), "its place was given out again");
+        assert!(
+            problem(StreamStatus { mark_stored_ns: Some(9000), ..sound }, mark),
+            "its sequence was given to another event"
+        );
         assert!(problem(sound, StreamMark { sequence: 101, ..mark }));
         assert!(problem(StreamStatus { delivered_sequence: 101, created_ns: 2, ..sound }, mark));
         assert_eq!(sound.mark(), StreamMark { sequence: 80, taken_in_ns: Some(8000), ..mark });

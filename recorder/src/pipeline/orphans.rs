@@ -1,8 +1,9 @@
-//! Orphans: ends the chats whose gateway is lost, so that none stays `started` for ever.
+//! The orphan reaper: ends the open chats of lost gateways, so that no chat stays `started` for ever.
 //!
-//! Never in the tables: the end is an event in the stream like any other, so that a replay finds it too. Several recorders
-//! may watch; one at a time acts, and if two did, they would publish the same event ids. A true end that arrives later
-//! takes the place of this one.
+//! The end is published as a `ChatFailed` event in the stream, never written to the tables directly, so that a replay
+//! finds the end too. Any number of recorders may run a reaper: a lock lets one reaper at a time publish, and two
+//! reapers would publish the same event ids. If the chat's true end arrives later, the projection replaces the reaper's
+//! end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,28 +27,29 @@ use crate::source::is_connected;
 use crate::store::open_chats::{self, OpenChat};
 use crate::store::{self, LeaderLock};
 
-/// How many gateways are looked after at once, those with the oldest chats first.
+/// The maximum number of gateways per look; gateways with the oldest open chats come first.
 const MAX_GATEWAYS: u16 = 1000;
 
-/// How many chats are ended at once.
+/// The maximum number of chats ended per look, for one gateway or for all overdue chats.
 const MAX_CHATS: u16 = 200;
 
-/// The longest time between two looks.
+/// The longest pause between two looks. With a short grace period, a look comes every quarter of the period.
 const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long publishing may take, all of it.
+/// The timeout for publishing all ends of one call, acknowledgements included.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// When a chat has no gateway any more.
+/// The rules for ending a chat without a gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OrphanPolicy {
-    /// How long its gateway's lease must have been missing.
+    /// The time for which the gateway's lease must be missing (`RECORDER_GATEWAY_GRACE`).
     pub grace: Duration,
-    /// How long a chat may take, whatever its gateway's lease says.
+    /// The maximum duration of a chat (`RECORDER_LONGEST_CHAT`). A longer chat is ended even while the gateway's lease
+    /// is alive.
     pub longest_chat: Duration,
 }
 
-/// A worker that looks for lost gateways.
+/// A worker that looks for lost gateways and for overdue chats.
 #[derive(Debug)]
 pub struct OrphanReaper {
     client: Client,
@@ -56,20 +58,21 @@ pub struct OrphanReaper {
     policy: OrphanPolicy,
     check_interval: Duration,
     detector: FailureDetector,
-    /// Chats that took too long, as seen by an earlier look; none if that saw none.
+    /// The overdue chats of an earlier look; `None` if the latest look found no overdue chat.
     overdue: Option<OverdueChats>,
 }
 
-/// Chats that took too long, to be ended once the ledger is known to lack their ends.
+/// Chats past the maximum duration, to be ended once the tables hold every event up to `required_sequence`.
 #[derive(Clone, Copy, Debug)]
 struct OverdueChats {
-    /// Those that started before this.
+    /// Every open chat with a start before this time is overdue.
     started_before: OffsetDateTime,
-    /// How far the stream must be in the ledger, so that an end which was already there is not overlooked.
+    /// The stream sequence up to which every event must be acknowledged, so that an end already in the stream is not
+    /// overlooked.
     required_sequence: u64,
 }
 
-/// The broker's side of a look.
+/// The broker's state at the time of a look.
 struct BrokerState {
     leases: kv::Store,
     last_sequence: u64,
@@ -77,28 +80,32 @@ struct BrokerState {
 }
 
 impl OrphanReaper {
-    /// A worker with these rules.
+    /// Creates a reaper with these rules. The interval between looks follows from the grace period.
     pub fn new(client: Client, pool: PgPool, metrics: Arc<Metrics>, policy: OrphanPolicy) -> Self {
         let check_interval = (policy.grace / 4).min(MAX_CHECK_INTERVAL);
-        // A look may take its time where a server is slow to answer.
+        // The detector tolerates pauses of two intervals plus the publishing timeout, as a slow server makes a look
+        // slow.
         let detector = FailureDetector::new(policy.grace, check_interval * 2 + PUBLISH_TIMEOUT);
         Self { client, pool, metrics, policy, check_interval, detector, overdue: None }
     }
 
-    /// Looks until told to stop.
+    /// Runs a look at every interval until told to stop, and sets the metric of missing gateways.
     pub async fn run(mut self, stop: CancellationToken) {
         while stop.run_until_cancelled(sleep(self.check_interval)).await.is_some() {
             if let Some(Err(error)) = stop.run_until_cancelled(self.step()).await {
-                // What could not be looked at may have been there.
+                // After a failed look nothing is known: a lease may have been there. Every grace period starts again.
                 self.detector.reset();
                 self.overdue = None;
-                tracing::debug!(error = format!("{error:#}"), "leases could not be looked at");
+                tracing::debug!(
+                    error = format!("{error:#}"),
+                    "the leases could not be read: every grace period starts again"
+                );
             }
             self.metrics.gateways_missing.set(i64::try_from(self.detector.missing_count()).unwrap_or(i64::MAX));
         }
     }
 
-    /// Takes one look, and ends what has to be ended. Says how many chats that were.
+    /// Runs one look and ends the chats found lost or overdue. Returns the number of ended chats.
     pub async fn step(&mut self) -> anyhow::Result<usize> {
         let broker = self.broker_state().await?;
         let mut seen = Vec::new();
@@ -109,22 +116,23 @@ impl OrphanReaper {
         let lost = self.detector.observe(Instant::now(), broker.last_sequence, &seen);
         let lost: Vec<_> = lost.into_iter().filter(|lost| lost.required_sequence <= broker.acknowledged).collect();
         let now = shared::event::now();
-        let begun = now - self.policy.longest_chat;
-        let new_overdue = OverdueChats { started_before: begun, required_sequence: broker.last_sequence };
-        let any_overdue = seen.iter().any(|(open, _)| open.oldest < begun);
-        // Where the broker went back in time, what was asked for will not come.
+        let overdue_before = now - self.policy.longest_chat;
+        let new_overdue = OverdueChats { started_before: overdue_before, required_sequence: broker.last_sequence };
+        let any_overdue = seen.iter().any(|(open, _)| open.oldest < overdue_before);
+        // If the broker went back in time, the required sequence may never be reached: start again with the present
+        // state.
         self.overdue = any_overdue
             .then(|| self.overdue.filter(|seen| seen.required_sequence <= broker.last_sequence).unwrap_or(new_overdue));
         let overdue = self.overdue.filter(|overdue| overdue.required_sequence <= broker.acknowledged);
         if lost.is_empty() && overdue.is_none() {
             return Ok(0);
         }
-        // Held until the transaction ends, with everything published and acknowledged.
+        // The lock is held until the transaction ends, after all ends were published and acknowledged.
         let Some(lock) = LeaderLock::try_acquire(&self.pool, store::ORPHANS_LOCK).await? else { return Ok(0) };
         let mut ended = 0;
         for LostGateway { gateway, started_before, .. } in lost {
             let chats = open_chats::open(&self.pool, Some(&gateway), started_before.unwrap_or(now), MAX_CHATS).await?;
-            tracing::warn!(gateway, chats = chats.len(), "a gateway is lost: its open chats are ended");
+            tracing::warn!(gateway, chats = chats.len(), "a gateway is lost: ending its open chats");
             ended += chats.len();
             let required_sequence = self.publish_ends(chats, now).await?;
             self.detector.ends_published(&gateway, required_sequence);
@@ -132,10 +140,11 @@ impl OrphanReaper {
         if let Some(OverdueChats { started_before, .. }) = overdue {
             let chats = open_chats::open(&self.pool, None, started_before, MAX_CHATS).await?;
             if !chats.is_empty() {
-                tracing::warn!(chats = chats.len(), "chats took longer than any may: they are ended");
+                tracing::warn!(chats = chats.len(), "chats took longer than RECORDER_LONGEST_CHAT: ending the chats");
             }
             ended += chats.len();
-            // What was ended is not ended again before the ledger has seen that, and others have their turn then.
+            // The raised sequence keeps the same chats from being ended twice. The next look, after the tables hold
+            // these ends, takes the next chats.
             let published = self.publish_ends(chats, now).await?;
             self.overdue =
                 Some(OverdueChats { required_sequence: published.max(new_overdue.required_sequence), ..new_overdue });
@@ -144,20 +153,21 @@ impl OrphanReaper {
         Ok(ended)
     }
 
-    /// What the broker has to say; an error if it is away, or not what it has to be.
+    /// Reads the broker's state. An error if the broker is away, a bucket, stream or consumer is missing, or the grace
+    /// period is not longer than the renewal interval of a lease.
     async fn broker_state(&self) -> anyhow::Result<BrokerState> {
         anyhow::ensure!(is_connected(&self.client), "the broker is away");
         let jetstream = jetstream::new(self.client.clone());
-        let leases = jetstream.get_key_value(BUCKET).await.context("the bucket of leases")?;
+        let leases = jetstream.get_key_value(BUCKET).await.context("the bucket of leases could not be opened")?;
         let lifetime = leases.stream.cached_info().config.max_age;
         anyhow::ensure!(
             self.policy.grace > renewal_interval(lifetime),
-            "the grace {:?} is no longer than a renewal takes, {:?}",
+            "RECORDER_GATEWAY_GRACE is {:?}: expected longer than the renewal interval of a lease, {:?}",
             self.policy.grace,
             renewal_interval(lifetime)
         );
-        let stream = jetstream.get_stream(NAME).await.context("the stream")?;
-        let consumer = stream.consumer_info(CONSUMER).await.context("the consumer")?;
+        let stream = jetstream.get_stream(NAME).await.context("the stream could not be read")?;
+        let consumer = stream.consumer_info(CONSUMER).await.context("the consumer could not be read")?;
         Ok(BrokerState {
             leases,
             last_sequence: stream.cached_info().state.last_sequence,
@@ -165,7 +175,8 @@ impl OrphanReaper {
         })
     }
 
-    /// Publishes the ends of these chats, and waits until the broker has them; says where the last one is.
+    /// Publishes an end for each chat and waits for the broker's acknowledgements. Returns the sequence of the last
+    /// end, 0 for no chats.
     async fn publish_ends(&self, chats: Vec<OpenChat>, now: OffsetDateTime) -> anyhow::Result<u64> {
         let jetstream = jetstream::new(self.client.clone());
         let published = async {
@@ -188,21 +199,24 @@ impl OrphanReaper {
             }
             Ok(required_sequence)
         };
-        timeout(PUBLISH_TIMEOUT, published).await.context("the broker took too long")?
+        timeout(PUBLISH_TIMEOUT, published)
+            .await
+            .context("the broker did not acknowledge the ends of chats within the timeout")?
     }
 }
 
 async fn lease_of(leases: &kv::Store, open: &OpenGateway) -> anyhow::Result<Option<Lease>> {
-    // A name that no gateway can have has no lease.
+    // A name that no gateway can have has no lease key, so no lease.
     let Some(key) = key(&open.gateway) else { return Ok(None) };
     let Some(entry) = leases.entry(key).await? else { return Ok(None) };
     Ok(match entry.operation {
-        kv::Operation::Put => Some(serde_json::from_slice(&entry.value).context("a lease makes no sense")?),
+        kv::Operation::Put => Some(serde_json::from_slice(&entry.value).context("a lease could not be parsed")?),
         kv::Operation::Delete | kv::Operation::Purge => None,
     })
 }
 
-/// The end of a chat whose gateway cannot tell it.
+/// Returns the `ChatFailed` event for a chat of a lost gateway. The stage is `gateway_lost`; the end time is never
+/// before the start time, even if clocks differ.
 fn gateway_lost_event(chat: OpenChat, now: OffsetDateTime) -> Event {
     let error = ChatError {
         status: None,

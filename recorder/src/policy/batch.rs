@@ -1,15 +1,16 @@
-//! How large a batch may grow, and how long it may wait for more.
+//! Batch limits: the maximum size of a batch, and the maximum wait for more events after the first.
 
 use std::time::Duration;
 
-/// The limits of a batch. Whichever is reached first closes it.
+/// The limits of a batch. The batch closes at the first limit reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchLimits {
-    /// Events.
+    /// The maximum number of events. Default: 2000.
     pub events: usize,
-    /// Bytes of payload. The event that crosses the limit is the last one in.
+    /// The maximum payload size in bytes. Default: 8 MiB. The event that crosses the limit still belongs to the batch,
+    /// so one larger event makes a batch alone.
     pub bytes: usize,
-    /// From the first event on.
+    /// The maximum wait for more events, counted from the first event. Default: 20 ms.
     pub linger: Duration,
 }
 
@@ -19,7 +20,7 @@ impl Default for BatchLimits {
     }
 }
 
-/// What is in a batch so far.
+/// The current size of an open batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BatchSize {
     events: usize,
@@ -27,13 +28,13 @@ pub struct BatchSize {
 }
 
 impl BatchSize {
-    /// Counts an event in.
+    /// Adds an event of `bytes` bytes to the count.
     pub fn add(&mut self, bytes: usize) {
         self.events += 1;
         self.bytes += bytes;
     }
 
-    /// Whether another event may still go in.
+    /// Returns true while another event may be added.
     pub fn has_room(&self, limits: &BatchLimits) -> bool {
         self.events < limits.events && self.bytes < limits.bytes
     }
@@ -47,14 +48,14 @@ mod tests {
     fn a_batch_closes_at_whichever_limit_comes_first() {
         let limits = BatchLimits { events: 3, bytes: 100, linger: Duration::ZERO };
         let room_after = |sizes: &[usize]| {
-            let mut fill = BatchSize::default();
-            sizes.iter().for_each(|size| fill.add(*size));
-            fill.has_room(&limits)
+            let mut batch_size = BatchSize::default();
+            sizes.iter().for_each(|size| batch_size.add(*size));
+            batch_size.has_room(&limits)
         };
         assert!(room_after(&[]));
         assert!(room_after(&[49, 50]));
         assert!(!room_after(&[50, 50]));
         assert!(!room_after(&[1, 1, 1]));
-        assert!(!room_after(&[1_000_000]), "an event over the limit makes a batch of its own");
+        assert!(!room_after(&[1_000_000]), "an event over the limit makes a batch alone");
     }
 }

@@ -1,64 +1,68 @@
-//! What to do about a batch that could not be written: decided here, acted on in `batch_writer` and `reprojection`.
+//! The disposition of a batch after a failed write: wait, retry, split or quarantine. Decided here, carried out by
+//! `batch_writer` and `reprojection`.
 //!
-//! The one distinction that matters: is it the database, or is it the events? A database that is down, full or not what we
-//! expect is never a reason to put an event aside; an event that PostgreSQL refuses for its content is never a reason to
-//! stop the others.
+//! The decision depends on the cause: the database or the events. A fault of the database (down, full, unexpected
+//! schema) never puts an event into quarantine. An event refused by PostgreSQL for its content never stops the other
+//! events.
 
 use std::time::Duration;
 
-/// Why a batch could not be written.
+/// The reason a batch could not be written. `store::classify` derives the fault from a database error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DatabaseFault {
-    /// No connection, or it broke, or there was no answer in time.
+    /// The connection failed, broke, or gave no answer within the timeout.
     Unreachable,
-    /// PostgreSQL answered with an error.
+    /// PostgreSQL returned an error with this SQLSTATE code.
     Sqlstate(String),
-    /// A value could not be put into PostgreSQL's form.
+    /// A value could not be encoded in PostgreSQL's wire format.
     Unencodable,
-    /// A row that is there could not be read: a newer recorder wrote it.
+    /// An existing row could not be decoded: a newer recorder wrote the row.
     Unreadable,
 }
 
 impl DatabaseFault {
-    /// Whether the server at the other end takes no writes, as an old primary after a failover.
+    /// Returns true if the server refuses writes (SQLSTATE 25006), such as an old primary after a failover.
     pub fn is_read_only(&self) -> bool {
         matches!(self, Self::Sqlstate(code) if code == "25006")
     }
 }
 
-/// What to do about it.
+/// The reaction to a failed write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// Take no more events; try the same batch again after a pause that grows.
+    /// Take no more events, and write the same batch again after a growing pause.
     Wait,
-    /// Another recorder was in the way: try the same batch again soon.
+    /// Write the same batch again after a short pause: another recorder's transaction was in conflict.
     Retry,
-    /// Some event in the batch is refused: try its halves.
+    /// Write the two halves of the batch separately: PostgreSQL refused some event in the batch.
     Split,
-    /// This one event is refused: put it aside, whole.
+    /// Put the event into quarantine, with headers and payload: PostgreSQL refused this single event.
     Quarantine,
 }
 
 impl Disposition {
-    /// Of a batch of so many events that met this fault.
+    /// Returns the disposition for a batch of `events` events after `fault`.
     pub fn for_fault(fault: &DatabaseFault, events: usize) -> Self {
         let refused = if events > 1 { Self::Split } else { Self::Quarantine };
         match fault {
             DatabaseFault::Unreachable | DatabaseFault::Unreadable => Self::Wait,
             DatabaseFault::Unencodable => refused,
             DatabaseFault::Sqlstate(code) => match code.as_str() {
-                // Serialization failure, deadlock, lock not available in time.
+                // Serialization failure, deadlock, lock not available within the timeout.
                 "40001" | "40P01" | "55P03" => Self::Retry,
-                // Cardinality, data exception, integrity constraint, program limit exceeded (such as too deep or too wide).
+                // Cardinality violation, data exception, integrity constraint violation, program limit exceeded (such
+                // as a value too deep or too wide).
                 _ if matches!(code.get(..2), Some("21" | "22" | "23" | "54")) => refused,
-                // Connections, resources, shutdowns, missing tables or rights, and whatever we have never met.
+                // Connection, resource and shutdown errors, missing tables or rights, and every unknown code.
                 _ => Self::Wait,
             },
         }
     }
 }
 
-/// How long to pause before the `attempt`th try (from 1), with `jitter` from 0 to 1 so that recorders do not march in step.
+/// Returns the pause before try number `attempt` (counted from 1). The pause doubles from 100 ms to 5 s for
+/// [`Disposition::Wait`], and from 5 ms to 500 ms for [`Disposition::Retry`]. `jitter`, from 0 to 1, scales the pause
+/// between half and full length, so that recorders do not retry at the same moment.
 pub fn retry_delay(disposition: Disposition, attempt: u32, jitter: f64) -> Duration {
     let (first, longest) = match disposition {
         Disposition::Wait => (Duration::from_millis(100), Duration::from_secs(5)),

@@ -1,8 +1,9 @@
-//! Which gateways are lost: decided here from what was seen of their leases, acted on in `orphans`.
+//! Failure detector for gateways: decides from observed leases which gateways are lost. `orphans` observes the leases,
+//! and ends the chats of lost gateways.
 //!
-//! A lease that is gone proves nothing by itself: while the broker was away no gateway could renew its own. So a gateway is
-//! lost only when its lease was looked for, and not there, over and over during the whole grace, with no look that failed
-//! and no long pause between two looks.
+//! A missing lease alone proves nothing: a gateway cannot renew a lease while the broker is away. A gateway counts as
+//! lost only if every observation during the whole grace period found no lease, no observation failed, and no pause
+//! between two observations was longer than the maximum interval.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,63 +12,67 @@ use shared::lease::Lease;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// A gateway with chats under way, as the ledger has it.
+/// A gateway with open chats, as found in the `chats` table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenGateway {
-    /// Its name.
+    /// The name of the gateway's instance, as recorded with the gateway's chats.
     pub gateway: String,
-    /// When the oldest of these chats started.
+    /// The start time of the oldest open chat of this gateway.
     pub oldest: OffsetDateTime,
 }
 
-/// Chats to be ended: those of a gateway that started before a time.
+/// A lost gateway, or a lost earlier run of a gateway, whose open chats are to be ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LostGateway {
-    /// The gateway.
+    /// The name of the lost gateway's instance.
     pub gateway: String,
-    /// Its present run is the gateway's own affair. None: there is no present run.
+    /// The start of the gateway's present run: only chats older than this time are lost, as the present run ends its
+    /// own chats. `None`: no present run, so all open chats are lost.
     pub started_before: Option<OffsetDateTime>,
-    /// How far the stream must be in the ledger, so that an end which was already there is not overlooked.
+    /// The stream sequence up to which the tables must be complete before a chat is ended; otherwise an end already in
+    /// the stream would be overlooked.
     pub required_sequence: u64,
 }
 
-/// What has been seen so far.
+/// The state of the detector: since when each lease has been missing.
 #[derive(Debug)]
 pub struct FailureDetector {
     grace: Duration,
-    /// The longest pause between two looks that still counts as watching.
+    /// The longest pause between two observations. After a longer pause, every grace period starts again.
     max_interval: Duration,
     last_observation: Option<Instant>,
     missing: BTreeMap<String, MissingLease>,
 }
 
-/// Since when a run of a gateway has been seen to be over.
+/// An observed absence: the lease of a gateway's run has been missing since this time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct MissingLease {
     since: Instant,
     required_sequence: u64,
-    /// The run that took its place. None: none did.
+    /// The later run of the gateway, if a lease of a later run exists.
     successor: Option<Uuid>,
 }
 
 impl FailureDetector {
-    /// One that waits so long, and is looked at no less often than every `pause`.
+    /// Creates a detector. `grace` is the time a lease must be missing; `max_interval` is the longest allowed pause
+    /// between two observations.
     pub fn new(grace: Duration, max_interval: Duration) -> Self {
         Self { grace, max_interval, last_observation: None, missing: BTreeMap::new() }
     }
 
-    /// Nothing could be seen: whatever was under observation has to be observed anew.
+    /// Forgets all absences, after a failed observation: every grace period starts again.
     pub fn reset(&mut self) {
         self.missing.clear();
         self.last_observation = None;
     }
 
-    /// How many gateways are missing, as far as is known.
+    /// Returns the number of gateways with an observed absence: a missing lease, or open chats of an earlier run.
     pub fn missing_count(&self) -> usize {
         self.missing.len()
     }
 
-    /// Takes a look: the gateways with open chats, each with its lease if there is one, and the stream's last sequence.
+    /// Records an observation and returns the lost gateways. `seen` holds each gateway with open chats, and the
+    /// gateway's lease if found; `last_sequence` is the stream's last sequence.
     pub fn observe(
         &mut self,
         now: Instant,
@@ -82,7 +87,8 @@ impl FailureDetector {
         seen.iter().filter_map(|(open, lease)| self.evaluate(now, last_sequence, open, lease.as_ref())).collect()
     }
 
-    /// Ends were published: what they end is not ended again before the ledger has seen them.
+    /// Raises the required sequence after ends of the gateway's chats were published, up to the sequence of the last
+    /// end: no chat is ended twice before the tables hold the first end.
     pub fn ends_published(&mut self, gateway: &str, required_sequence: u64) {
         if let Some(missing) = self.missing.get_mut(gateway) {
             missing.required_sequence = missing.required_sequence.max(required_sequence);
@@ -96,7 +102,8 @@ impl FailureDetector {
         open: &OpenGateway,
         lease: Option<&Lease>,
     ) -> Option<LostGateway> {
-        // A run ends the chats of the one before it, from the journal that it left; but its disk may be lost.
+        // A restarted gateway ends the chats of its earlier run from the journal, but the disk with the journal may be
+        // lost.
         let successor = lease.map(|lease| lease.incarnation);
         if lease.is_some_and(|lease| lease.since <= open.oldest) {
             self.missing.remove(&open.gateway);
@@ -104,7 +111,7 @@ impl FailureDetector {
         }
         let fresh = MissingLease { since: now, required_sequence: last_sequence, successor };
         let missing = self.missing.entry(open.gateway.clone()).or_insert(fresh);
-        // Another run took its place, or the broker went back in time.
+        // A different run holds the lease now, or the broker went back in time: the grace period starts again.
         if missing.successor != successor || missing.required_sequence > last_sequence {
             *missing = fresh;
         }
@@ -135,7 +142,8 @@ mod tests {
         Lease { instance: "g".into(), incarnation: Uuid::from_u128(incarnation), since, renewed_at: since }
     }
 
-    /// Looks at these leases, ten seconds apart, and tells what was lost at which look.
+    /// Observes these leases ten seconds apart (`None`: a failed observation), and returns each lost gateway with the
+    /// number of the observation.
     fn observations(
         detector: &mut FailureDetector,
         from: Instant,
@@ -169,7 +177,7 @@ mod tests {
         let mut interrupted = vec![gone.clone(); 5];
         interrupted.push(held);
         interrupted.extend(vec![gone; 6]);
-        assert_eq!(first_lost(&interrupted), None, "it was there in between");
+        assert_eq!(first_lost(&interrupted), None, "the lease was there in between");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a batch of events says, before it meets the rows that are there.
+//! The changes of a batch of events, before the join with existing rows.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,18 +12,18 @@ use super::conversation::Conversation;
 use super::message::Message;
 use super::usage_stats::ConversationTotals;
 
-/// What a batch of events says, before it meets the rows that are there.
+/// The facts of a batch of events by chat and conversation, before the join with existing rows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Changes {
-    /// What is said of each chat.
+    /// Facts about each chat.
     pub chats: BTreeMap<ChatId, ChatChange>,
-    /// What is said of each conversation; the counts in it are zero.
+    /// Facts about each conversation. The totals in these rows are zero, because totals are counted from the chats.
     pub conversations: BTreeMap<ConversationId, Conversation>,
-    /// The conversations that were opened ahead of their first chat.
+    /// Conversations opened by a `ConversationCreated` event, ahead of the first chat.
     pub created_conversations: BTreeSet<ConversationId>,
 }
 
-/// Reads a batch of events.
+/// Reads a batch of events into changes. The order and the repetition of events do not affect the result.
 pub fn project(events: &[Event]) -> Changes {
     let mut changes = Changes::default();
     for event in events {
@@ -51,8 +51,10 @@ pub fn project(events: &[Event]) -> Changes {
     changes
 }
 
-/// Whether these rows have what an event says: joining it changes nothing. An event that was counted always is; one that
-/// was not is only where others say all that it does, and then it would not have counted.
+/// Returns true when the given rows already contain all facts of the event, so that joining the event changes no row.
+///
+/// The result is true for every event that was applied. For an event that was not applied, the result is true only when
+/// other events state the same facts; such an event would have changed no row and no sum.
 pub fn is_recorded_in(
     event: &Event,
     chats: &BTreeMap<ChatId, Chat>,
@@ -60,7 +62,7 @@ pub fn is_recorded_in(
 ) -> bool {
     let changes = project(std::slice::from_ref(event));
     if !changes.chats.is_empty() {
-        // One transaction writes a chat and its conversation.
+        // A chat and its conversation are written in one transaction, so the chat's row alone decides.
         return changes.chats.into_iter().all(|(id, change)| {
             chats.get(&id).is_some_and(|row| {
                 let mut joined = row.clone();
@@ -79,7 +81,7 @@ pub fn is_recorded_in(
 }
 
 impl Changes {
-    /// What both say together.
+    /// Joins the changes of two batches. The result equals the projection of both batches together.
     #[must_use]
     pub fn join(mut self, other: Self) -> Self {
         other.chats.into_values().for_each(|change| self.add_chat(change));
@@ -88,8 +90,10 @@ impl Changes {
         self
     }
 
-    /// What rows say, where a projection lacks it: the events that they were made from are no longer in the log. A row is
-    /// joined like an event, so the sums are counted anew; what `projected` has already is not taken from rows.
+    /// Makes changes from rows, for events that are no longer in the log.
+    ///
+    /// A row is joined like an event, so the sums are counted again. The request and the ending of a chat that
+    /// `projected` already has are not taken from the row.
     pub fn from_rows(
         chats: BTreeMap<ChatId, Chat>,
         mut messages: BTreeMap<MessageId, Message>,

@@ -1,8 +1,9 @@
-//! The ledger: one row a chat, and how what is known of a chat grows.
+//! The ledger: one row for each chat, and the join that combines the facts known about a chat.
 //!
-//! A chat's state is a join. Its status only rises (`started < orphaned < failed < completed`), what `ChatStarted` says and
-//! what the ending says are each filled once, and fields that several events carry take the least value; they are all equal
-//! in what a gateway publishes, and where they are not, the row still does not depend on the order of arrival.
+//! The state of a chat is a join. The status only rises (`started < orphaned < failed < completed`). The facts of
+//! `ChatStarted` and the facts of the ending are each filled once. Fields that several events carry take the least
+//! value: a gateway publishes equal values, and with unequal values the row still does not depend on the order of
+//! arrival.
 
 use std::cmp::Reverse;
 
@@ -17,102 +18,102 @@ use super::usage_stats::{ConversationTotals, UsageTotals};
 /// A row of `chats`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chat {
-    /// The chat.
+    /// The key of the row.
     pub chat_id: ChatId,
-    /// Its conversation.
+    /// The conversation of the chat.
     pub conversation_id: ConversationId,
-    /// Whose it is.
+    /// The owner of the chat.
     pub user_id: UserId,
-    /// The gateway instance that served it.
+    /// The gateway instance that served the chat.
     pub gateway: String,
-    /// The model that the client asked for.
+    /// The model requested by the client.
     pub model: String,
-    /// When it was admitted.
+    /// The time of admission by the gateway.
     pub started_at: OffsetDateTime,
-    /// What `ChatStarted` said, once it was seen.
+    /// The facts of `ChatStarted`; none until the event has been projected.
     pub request: Option<ChatRequest>,
-    /// How it ended, once it did.
+    /// The ending; none while the chat has no `MessageCompleted` and no `ChatFailed`.
     pub ending: Option<ChatEnding>,
 }
 
-/// What `ChatStarted` says beyond what every event of a chat says.
+/// The facts in `ChatStarted` beyond the fields that every event of a chat carries.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChatRequest {
-    /// Decides between two different ones.
+    /// A hash of the request's content. Of two different requests, the lower digest wins.
     pub digest: i64,
-    /// How the chat came by its conversation.
+    /// The way in which the gateway chose the conversation.
     pub origin: ConversationOrigin,
     /// The client's own name for the thread.
     pub client_thread_id: Option<String>,
-    /// The wire format.
+    /// The wire format of the request.
     pub dialect: DialectName,
-    /// Whether a stream was asked for.
+    /// True when the client requested a stream.
     pub stream: bool,
-    /// The temperature that was asked for.
+    /// The temperature requested by the client.
     pub temperature: Option<f64>,
-    /// Whether it added a message to the conversation.
+    /// True when the request added a message to the conversation.
     pub has_message: bool,
-    /// What the caller said about it.
+    /// The caller's own user, tags and metadata, as one JSON object.
     pub caller_metadata: Option<PgJson>,
 }
 
-/// How a chat ended.
+/// The ending of a chat: outcome, timing, usage and the upstream that answered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChatEnding {
-    /// Decides between two different ones of the same rank and time.
+    /// A hash of the ending's content. Of two different endings with the same rank and time, the lower digest wins.
     pub digest: i64,
-    /// Well, or not.
+    /// Completed, or failed with the stage and the error.
     pub outcome: ChatOutcome,
-    /// When.
+    /// The time of the end.
     pub finished_at: OffsetDateTime,
-    /// Whether there is an answer, whole or partial.
+    /// True when an answer was recorded, whole or partial.
     pub has_message: bool,
-    /// Who answered.
+    /// The upstream that answered; none when no upstream did.
     pub upstream: Option<UpstreamAnswer>,
-    /// Every try.
+    /// Every attempt to reach an upstream, as a JSON array.
     pub attempts: PgJson,
-    /// From admission to the first token, in milliseconds.
+    /// Milliseconds from admission to the first token.
     pub time_to_first_token_ms: Option<i64>,
-    /// From admission to the end, in milliseconds.
+    /// Milliseconds from admission to the end.
     pub duration_ms: i64,
-    /// What it cost.
+    /// Tokens used by the chat.
     pub usage: TokenUsage,
-    /// What was odd about the answer.
+    /// Irregularities in the answer, as a JSON array of note words.
     pub notes: PgJson,
 }
 
 /// The outcome of a chat that has ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ChatOutcome {
-    /// Without an answer, or with part of one. Of a lost gateway (`orphaned`) where the stage says so.
+    /// No answer, or only part of an answer. The stage `GatewayLost` makes the status `orphaned` instead of `failed`.
     Failed {
-        /// Where.
+        /// The stage at which the chat failed.
         stage: FailureStage,
-        /// What went wrong.
+        /// The error that ended the chat.
         error: ChatError,
     },
-    /// With an answer.
+    /// The chat ended with an answer.
     Completed,
 }
 
-/// Token numbers as a row holds them.
+/// Token counts in the range of a row's columns; see [`token_count`] for the upper bound.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenUsage {
-    /// Where they come from.
+    /// The origin of the counts: reported by the provider, estimated by the gateway, or unknown.
     pub source: UsageSource,
-    /// Input tokens.
+    /// Input tokens, including cached tokens.
     pub prompt_tokens: Option<i64>,
-    /// Output tokens.
+    /// Output tokens, as counted by the provider.
     pub completion_tokens: Option<i64>,
-    /// All tokens.
+    /// The total reported by the provider; without a reported total, the sum of input and output is used.
     pub total_tokens: Option<i64>,
-    /// The same in disjoint parts.
+    /// The same tokens, split into disjoint parts.
     pub parts: TokenParts,
-    /// The provider's own object.
+    /// The provider's own usage object, unchanged.
     pub raw: Option<PgJson>,
 }
 
-/// Disjoint parts as a row holds them; see [`UsageParts`].
+/// Disjoint parts of the token counts, as in a row; see [`UsageParts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are those of UsageParts")]
 pub struct TokenParts {
@@ -123,19 +124,20 @@ pub struct TokenParts {
     pub reasoning: i64,
 }
 
-/// Which halves of a row a join replaced.
+/// The halves of a row that a join replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplacedHalves {
-    /// What `ChatStarted` says.
+    /// True when the facts of `ChatStarted` were replaced.
     pub request: bool,
-    /// How the chat ended.
+    /// True when the ending was replaced.
     pub ending: bool,
 }
 
 // === impl Chat ===
 
 impl Chat {
-    /// Takes in what `other` knows of the same chat.
+    /// Joins the facts of `other`, a row of the same chat, and returns the halves that were replaced. A replaced half
+    /// also replaces the half's message.
     pub fn join(&mut self, other: Self) -> ReplacedHalves {
         keep_least(&mut self.conversation_id, other.conversation_id);
         keep_least(&mut self.user_id, other.user_id);
@@ -153,7 +155,7 @@ impl Chat {
         ReplacedHalves { request, ending }
     }
 
-    /// The word for its state.
+    /// The word in the `status` column.
     pub fn status(&self) -> &'static str {
         match &self.ending {
             None => "started",
@@ -165,7 +167,7 @@ impl Chat {
         }
     }
 
-    /// What it contributes to its user's day.
+    /// The contribution of the chat to the totals of the user's day and quarter of an hour.
     pub fn usage_totals(&self) -> UsageTotals {
         let mut counts = UsageTotals { messages_created: self.messages(), ..UsageTotals::default() };
         if let Some(ending) = &self.ending {
@@ -193,7 +195,7 @@ impl Chat {
         counts
     }
 
-    /// What it contributes to its conversation.
+    /// The contribution of the chat to the totals of the conversation.
     pub fn conversation_totals(&self) -> ConversationTotals {
         let counts = self.usage_totals();
         ConversationTotals {
@@ -216,7 +218,7 @@ fn keep_least<T: Ord>(here: &mut T, other: T) {
     }
 }
 
-// === impl Request ===
+// === impl ChatRequest ===
 
 impl ChatRequest {
     fn rank(&self) -> impl Ord + use<> {
@@ -224,7 +226,7 @@ impl ChatRequest {
     }
 }
 
-// === impl Ending ===
+// === impl ChatEnding ===
 
 impl ChatEnding {
     fn rank(&self) -> impl Ord + use<> {
@@ -232,7 +234,7 @@ impl ChatEnding {
     }
 }
 
-// === impl Outcome ===
+// === impl ChatOutcome ===
 
 impl ChatOutcome {
     fn rank(&self) -> u8 {
@@ -244,7 +246,7 @@ impl ChatOutcome {
     }
 }
 
-// === impl UsageNumbers ===
+// === impl TokenUsage ===
 
 impl TokenUsage {
     pub(super) fn from_usage(usage: &Usage) -> Self {
@@ -264,7 +266,7 @@ impl TokenUsage {
     }
 }
 
-// === impl PartNumbers ===
+// === impl TokenParts ===
 
 impl TokenParts {
     fn from_parts(parts: UsageParts) -> Self {

@@ -1,4 +1,4 @@
-//! What each event of a chat says: the row of the ledger, and the messages that go with it.
+//! The facts in each event of a chat: the row of the ledger, and the messages of the row's two halves.
 
 use shared::event::{CallerMetadata, ChatError, ChatFailed, ChatStarted, MessageCompleted, UpstreamAnswer};
 
@@ -7,19 +7,20 @@ use super::digest::ContentDigest;
 use super::message::Message;
 use super::pg_value::{PgJson, milliseconds, pg_text, pg_timestamp, to_pg_json};
 
-/// What a batch says of one chat: the row, and the messages that go with its two halves.
+/// The facts of a batch about one chat: the row, and the messages of the row's two halves.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChatChange {
-    /// The row.
+    /// The row of `chats`, with the request, the ending, or both.
     pub row: Chat,
-    /// The message that the row's request brought.
+    /// The user's message; belongs to the row's request.
     pub user_message: Option<Message>,
-    /// The message that the row's ending brought.
+    /// The assistant's message; belongs to the row's ending.
     pub assistant_message: Option<Message>,
 }
 
 impl ChatChange {
-    /// Takes in what `other` says of the same chat.
+    /// Joins the facts of `other`, a change of the same chat. A message is replaced together with the half of the row
+    /// to which the message belongs.
     pub fn join(&mut self, other: Self) {
         let replaced = self.row.join(other.row);
         if replaced.request {
@@ -30,7 +31,7 @@ impl ChatChange {
         }
     }
 
-    /// What a start says.
+    /// Makes the change of a chat's start: a row with a request, and the user's message.
     pub fn from_started(event: &ChatStarted) -> Self {
         let user_message = Message::from_started(event);
         let mut request = ChatRequest {
@@ -57,7 +58,7 @@ impl ChatChange {
         Self { row, user_message, assistant_message: None }
     }
 
-    /// What an answer says.
+    /// Makes the change of a whole answer: a row with a completed ending, and the assistant's message.
     pub fn from_completed(event: &MessageCompleted) -> Self {
         let assistant_message = Some(Message::from_completed(event));
         let mut ending = ChatEnding {
@@ -86,7 +87,7 @@ impl ChatChange {
         Self { row, user_message: None, assistant_message }
     }
 
-    /// What a failure says.
+    /// Makes the change of a failure: a row with a failed ending, and the partial answer where one was recorded.
     pub fn from_failed(event: &ChatFailed) -> Self {
         let assistant_message = Message::from_failed(event);
         let error = ChatError {
@@ -122,7 +123,8 @@ impl ChatChange {
     }
 }
 
-/// What the caller said, as one object: whatever the metadata is, user and tags can be asked for.
+/// The caller's user, metadata and tags in one JSON object. Metadata that is not valid in a row becomes a string, so
+/// that queries for user and tags still work.
 fn caller_metadata(said: &CallerMetadata) -> PgJson {
     let user = said.user.as_deref().map(|user| format!("\"user\":{}", to_pg_json(&pg_text(user)).as_str()));
     let metadata = said.metadata.as_ref().map(|raw| format!("\"metadata\":{}", PgJson::nested(raw.get()).as_str()));

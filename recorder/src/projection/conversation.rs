@@ -1,4 +1,4 @@
-//! Conversations: what each event says of its conversation, and how that joins.
+//! The conversations: facts about a conversation in each event, and the join of these facts.
 //!
 //! The sums in a row (messages, tokens) are not joined but counted from the chats; see [`super::merge`].
 
@@ -15,69 +15,69 @@ use super::chat::Chat;
 use super::pg_value::{pg_text, pg_timestamp};
 use super::usage_stats::ConversationTotals;
 
-/// How long a title may be, in characters.
+/// The maximum length of a title, in characters, including the ellipsis of a shortened title.
 pub const TITLE_CHARACTERS: usize = 80;
 
 /// A row of `conversations`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conversation {
-    /// The conversation.
+    /// The key of the row.
     pub conversation_id: ConversationId,
-    /// Whose it is.
+    /// The owner of the conversation.
     pub user_id: UserId,
-    /// When it was opened: the least time in any of its events.
+    /// The opening time: the earliest time in any event of the conversation.
     pub created_at: OffsetDateTime,
-    /// When the last message came.
+    /// The time of the latest message.
     pub last_message_at: OffsetDateTime,
-    /// Its title. Of two, the greater one stands: see [`Title`].
+    /// The title. Of two titles, the greater one wins; see [`Title`].
     pub title: Option<Title>,
-    /// Whether it is put away. Of two, the later one stands.
+    /// The archive state. Of two states, the later change wins.
     pub archive: Option<ArchiveState>,
-    /// When the user deleted it: the first time. Nothing brings it back.
+    /// The time of the first deletion by the user. A deletion is final.
     pub deleted_at: Option<OffsetDateTime>,
-    /// Its latest settings. Of two, the ones with the greatest origin stand.
+    /// The latest settings: those requested by the latest chat, or else those given when the conversation was opened.
     pub settings: Option<ConversationSettings>,
-    /// Sums over its chats.
+    /// Sums over the chats of the conversation.
     pub totals: ConversationTotals,
 }
 
-/// A title, and where it comes from. The greatest of those that were ever seen stands.
+/// A title and its origin. The greatest title ever seen wins, ordered by origin first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Title {
-    /// Where it comes from.
+    /// The event that set the title.
     pub origin: TitleOrigin,
-    /// The title: one line.
+    /// The text: one line of at most [`TITLE_CHARACTERS`] characters.
     pub text: String,
 }
 
-/// Where a title comes from: of two, the later in this list stands.
+/// The origin of a title. Of two titles, the origin that stands later in this list wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TitleOrigin {
-    /// The message of a chat: the first one.
+    /// The user's message in a chat; of several chats, the first one wins.
     Chat(Reverse<ChatId>),
-    /// The client, when it opened the conversation.
+    /// The client, when opening the conversation.
     Created,
-    /// The user renamed it: the last time.
+    /// A change by the user; of several changes, the last one wins.
     Renamed(ChangeId),
 }
 
-/// Whether a conversation is put away, and who says so.
+/// The archive state of a conversation, with the change that set the state. Compared by change first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ArchiveState {
-    /// The change.
+    /// The `ConversationChanged` event that set the state.
     pub change_id: ChangeId,
-    /// What it says.
+    /// True when the conversation is archived.
     pub archived: bool,
 }
 
-/// Model and temperature, and where they come from.
+/// The model and the temperature of a conversation, with the chat that requested them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConversationSettings {
-    /// The chat that asked for them; none where the conversation was opened with them.
+    /// The chat that requested the settings; none when the conversation was opened with settings.
     pub chat_id: Option<ChatId>,
-    /// The model.
+    /// The model requested by the client.
     pub model: Option<String>,
-    /// The temperature.
+    /// The temperature requested by the client.
     pub temperature: Option<f64>,
 }
 
@@ -142,12 +142,13 @@ impl Conversation {
         }
     }
 
-    /// What a chat's row alone says of its conversation.
+    /// Makes the row that follows from a chat's row alone.
     pub(super) fn from_chat_row(chat: &Chat) -> Self {
         Self::minimal(chat.conversation_id, &chat.user_id, chat.started_at)
     }
 
-    /// What was changed is there, but nothing was said in it.
+    /// A row for an event that proves the conversation's existence without adding a message: `last_message_at` is the
+    /// Unix epoch.
     fn without_messages(conversation_id: ConversationId, user_id: &UserId, at: OffsetDateTime) -> Self {
         Self { last_message_at: OffsetDateTime::UNIX_EPOCH, ..Self::minimal(conversation_id, user_id, at) }
     }
@@ -166,7 +167,7 @@ impl Conversation {
         }
     }
 
-    /// Takes in what `other` knows of the same conversation, sums aside.
+    /// Joins the facts of `other`, a row of the same conversation. The sums stay as they are; see [`super::merge`].
     pub fn join(&mut self, other: Self) {
         if other.user_id < self.user_id {
             self.user_id = other.user_id;
@@ -189,7 +190,7 @@ impl Conversation {
 // === impl Title ===
 
 impl Title {
-    /// One line of at most [`TITLE_CHARACTERS`], if there is anything to see in the text.
+    /// Makes a title of one line of at most [`TITLE_CHARACTERS`]; none when the text has no visible character.
     fn new(origin: TitleOrigin, from: &str) -> Option<Self> {
         let blank = |c: char| c.is_whitespace() || c.is_control();
         let mut line = String::new();
@@ -218,7 +219,7 @@ impl Title {
 // === impl TitleOrigin ===
 
 impl TitleOrigin {
-    /// From a row's columns.
+    /// Reads the origin from the columns `title_chat_id` and `title_change_id`.
     pub fn from_columns(chat_id: Option<Uuid>, change_id: Option<Uuid>) -> Self {
         match (change_id, chat_id) {
             (Some(id), _) => Self::Renamed(ChangeId(id)),
@@ -227,7 +228,7 @@ impl TitleOrigin {
         }
     }
 
-    /// The chat, as a row has it.
+    /// The value of the column `title_chat_id`.
     pub fn chat_id(self) -> Option<Uuid> {
         match self {
             Self::Chat(Reverse(chat_id)) => Some(chat_id.0),
@@ -235,7 +236,7 @@ impl TitleOrigin {
         }
     }
 
-    /// The change, as a row has it.
+    /// The value of the column `title_change_id`.
     pub fn change_id(self) -> Option<Uuid> {
         match self {
             Self::Renamed(change_id) => Some(change_id.0),
@@ -244,13 +245,13 @@ impl TitleOrigin {
     }
 }
 
-/// Makes room for the ellipsis that says that there was more.
+/// Shortens a title by one character to add the ellipsis that marks a cut.
 fn ellipsize(line: &str) -> String {
     let kept: String = line.chars().take(TITLE_CHARACTERS - 1).collect();
     format!("{}…", kept.trim_end())
 }
 
-// === impl Settings ===
+// === impl ConversationSettings ===
 
 impl ConversationSettings {
     fn compare(&self, other: &Self) -> Ordering {
@@ -259,7 +260,7 @@ impl ConversationSettings {
     }
 }
 
-/// A number with the total order of IEEE 754.
+/// Maps a number to an integer with the total order of IEEE 754.
 fn total_order_key(number: f64) -> i64 {
     let bits = i64::from_ne_bytes(number.to_ne_bytes());
     if bits < 0 { bits ^ i64::MAX } else { bits }

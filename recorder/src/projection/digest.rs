@@ -1,7 +1,8 @@
-//! A short hash over what the rows hold of one half of a chat.
+//! A short hash of one half of a chat's row.
 //!
-//! Two different starts, or two different endings of the same rank at the same time, are nothing that a gateway publishes.
-//! The rows must be a function of the set of events even then, so something has to decide that is in the events alone.
+//! A gateway never publishes two different starts of a chat, nor two different endings with the same rank and time. If
+//! such events exist all the same, the rows must still depend on the set of events alone, so the choice between two
+//! halves is made by a hash of the content.
 
 use sha2::{Digest as _, Sha256};
 
@@ -78,7 +79,7 @@ impl ContentDigest {
             .added_text(message.audio_transcript.as_deref())
     }
 
-    /// With its length in front, so that no two lists of texts look the same.
+    /// Adds a text with its length in front, so that two different lists of texts never have the same bytes.
     fn text(mut self, text: &str) -> Self {
         self.0.update((text.len() as u64).to_le_bytes());
         self.0.update(text);
@@ -92,7 +93,7 @@ impl ContentDigest {
         }
     }
 
-    /// A column that came later: without it, the digest is what it was before.
+    /// Adds a column that was introduced later: without a value, the digest stays as before the column existed.
     fn added_text(self, text: Option<&str>) -> Self {
         match text {
             None => self,

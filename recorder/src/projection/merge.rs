@@ -1,9 +1,9 @@
-//! Joins a batch's changes with the rows that are there, and says what to write.
+//! The merge of a batch's changes with the existing rows, and the writes that follow.
 //!
-//! The order is the one in which the store locks: chats first, then conversations. Both work alike: a row that is not there
-//! is inserted as the batch has it; one that is there is joined. Sums (`usage_stats`, and the counts in `conversations`)
-//! change by what the new row contributes minus what the old one did, so a repeated event contributes nothing, and a true
-//! ending that comes after `orphaned` takes its place.
+//! The order is the lock order of the store: chats first, then conversations. Both are handled alike: a missing row is
+//! inserted as in the batch, an existing row is joined. Sums (`usage_stats`, `usage_slots` and the totals in
+//! `conversations`) change by the contribution of the new row minus the contribution of the old row. Therefore a
+//! repeated event adds nothing, and a true ending that arrives after `orphaned` replaces the orphaned ending.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,52 +16,53 @@ use super::message::{Message, Position};
 use super::usage_slots::NO_MODEL;
 use super::usage_stats::{ConversationTotals, UsageChanges, UsageTotals};
 
-/// What a batch's chats come to.
+/// The writes that follow from a batch's chats.
 #[derive(Debug, Default)]
 pub struct ChatWrites {
-    /// Rows that were there, and change.
+    /// Existing rows with changes.
     pub update: Vec<Chat>,
-    /// Messages that another takes the place of, or none.
+    /// Messages of replaced halves. A replacement, if there is one, is in `insert_messages`.
     pub delete_messages: Vec<MessageId>,
-    /// Messages that are not there.
+    /// Messages without a row yet.
     pub insert_messages: Vec<Message>,
-    /// What the users' days and quarters of an hour gain and lose.
+    /// Changes of the users' totals by day and quarter of an hour.
     pub usage: UsageChanges,
-    /// What conversations gain and lose.
+    /// Changes of the conversations' totals.
     pub conversation_totals: BTreeMap<ConversationId, ConversationTotals>,
-    /// How many events changed a chat.
+    /// The number of events that changed a chat.
     pub applied: usize,
 }
 
-/// What batches say of conversations and usage, once their chats are settled. It adds up: what several batches say can be
-/// settled at once.
+/// The changes of conversations and usage after a batch's chats have been merged. The changes of several batches can be
+/// added and written at once.
 #[derive(Debug, Default)]
 pub struct AggregateChanges {
-    /// The conversations that are touched.
+    /// The conversations with changes.
     pub conversations: BTreeMap<ConversationId, ConversationDelta>,
-    /// What the users' days and quarters of an hour gain and lose.
+    /// Changes of the users' totals by day and quarter of an hour.
     pub usage: UsageChanges,
 }
 
-/// What a batch's conversations come to.
+/// The writes that follow from a batch's conversations.
 #[derive(Debug, Default)]
 pub struct ConversationWrites {
-    /// Rows that were there, and change.
+    /// Existing rows with changes.
     pub update: Vec<Conversation>,
-    /// How many `ConversationCreated` changed a conversation.
+    /// The number of `ConversationCreated` events that changed a conversation.
     pub applied: usize,
 }
 
-/// A conversation that a batch touches.
+/// The change of one conversation: joined facts and added totals.
 #[derive(Debug, Default)]
 pub struct ConversationDelta {
-    /// What the batch's events say of it; none where a chat only leaves it.
+    /// The facts from the batch's events; none when a chat only moves out of this conversation.
     pub attributes: Option<Conversation>,
-    /// What its sums gain and lose.
+    /// Changes of the totals; negative where a contribution is removed.
     pub totals: ConversationTotals,
 }
 
-/// Settles the chats. `old` has the rows that were there; the others have been inserted as they are in `changes`.
+/// Merges the chats of a batch. `old` has the rows that existed before; all other rows have been inserted as in
+/// `changes`.
 pub fn merge_chats(changes: BTreeMap<ChatId, ChatChange>, old: &BTreeMap<ChatId, Chat>) -> ChatWrites {
     let mut writes = ChatWrites::default();
     for (chat_id, change) in changes {
@@ -74,7 +75,9 @@ pub fn merge_chats(changes: BTreeMap<ChatId, ChatChange>, old: &BTreeMap<ChatId,
     writes
 }
 
-/// Settles the conversations. `old` has the rows that were there; the others have been inserted as [`ConversationDelta::row`].
+/// Merges the conversations of a batch, and adds the conversations' own contribution to `usage`.
+///
+/// `old` has the rows that existed before; all other rows have been inserted as [`ConversationDelta::row`].
 pub fn merge_conversations(
     deltas: BTreeMap<ConversationId, ConversationDelta>,
     created_conversations: &BTreeSet<ConversationId>,
@@ -146,10 +149,10 @@ impl ChatWrites {
     }
 }
 
-// === impl Sums ===
+// === impl AggregateChanges ===
 
 impl AggregateChanges {
-    /// Of one batch: what it says of conversations, and what its chats add to them and to usage.
+    /// Makes the changes of one batch from the facts about conversations and the contributions of the batch's chats.
     pub fn new(
         attributes: BTreeMap<ConversationId, Conversation>,
         mut conversation_totals: BTreeMap<ConversationId, ConversationTotals>,
@@ -168,7 +171,7 @@ impl AggregateChanges {
         Self { conversations, usage }
     }
 
-    /// Takes in those of another batch.
+    /// Adds the changes of another batch.
     pub fn add(&mut self, other: Self) {
         for (id, change) in other.conversations {
             self.conversations.entry(id).or_default().add(change);
@@ -176,27 +179,28 @@ impl AggregateChanges {
         self.usage.merge(other.usage);
     }
 
-    /// About how many rows they are.
+    /// The approximate number of rows to write. A caller uses the number to bound memory.
     pub fn len(&self) -> usize {
         self.conversations.len() + self.usage.len()
     }
 
-    /// Whether they say nothing.
+    /// Returns true when there is no row to write.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-// === impl ConversationChange ===
+// === impl ConversationDelta ===
 
 impl ConversationDelta {
-    /// The row to insert where there is none. A conversation that only loses something is there for certain.
+    /// The row to insert when the conversation has no row yet. None when a total is negative: a conversation that loses
+    /// a contribution always has a row already.
     pub fn row(&self) -> Option<Conversation> {
         let attributes = self.attributes.clone().filter(|_| !self.totals.has_negative())?;
         Some(Conversation { totals: self.totals, ..attributes })
     }
 
-    /// Takes in what another batch says of the same conversation.
+    /// Adds the change of the same conversation from another batch.
     fn add(&mut self, other: Self) {
         self.totals += other.totals;
         match (&mut self.attributes, other.attributes) {

@@ -1,7 +1,7 @@
-//! Messages: what was said, one row each, written when it is final.
+//! The messages: one row for each message of a user or an assistant, written when the message is final.
 //!
-//! A row holds what the one event says that brought it. Its id is derived from the chat rather than read from the event
-//! (where it is the same), so that no two chats can ever claim one row.
+//! A row holds the facts of one event. The message id is derived from the chat id instead of being read from the event
+//! (where the id is the same), so that two chats can never claim one row.
 
 use shared::event::{AssistantMessage, ChatFailed, ChatStarted, MessageCompleted};
 use shared::id::{ChatId, ConversationId, MessageId, UserId};
@@ -13,64 +13,64 @@ use super::pg_value::{PgJson, pg_text, pg_timestamp, to_pg_json, token_count};
 /// A row of `messages`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
-    /// The message.
+    /// The key of the row, derived from the chat and the position.
     pub message_id: MessageId,
-    /// The conversation it was said in.
+    /// The conversation of the chat.
     pub conversation_id: ConversationId,
-    /// The chat it belongs to.
+    /// The chat to which the message belongs.
     pub chat_id: ChatId,
-    /// Its place in the chat.
+    /// The position within the chat.
     pub position: Position,
-    /// Whose record it belongs to.
+    /// The owner of the conversation.
     pub user_id: UserId,
-    /// Who speaks.
+    /// The role of the author, such as `user` or `assistant`.
     pub role: String,
-    /// Whether it is all there.
+    /// The completeness of the message.
     pub status: MessageStatus,
-    /// Its text.
+    /// The text of the message.
     pub content: String,
-    /// Reasoning text.
+    /// The model's reasoning, where the provider sends the text.
     pub reasoning: Option<String>,
-    /// The model's refusal.
+    /// The model's refusal, where the provider sends one apart from the text.
     pub refusal: Option<String>,
-    /// What a spoken answer says.
+    /// The transcript of a spoken answer.
     pub audio_transcript: Option<String>,
-    /// Calls of the client's tools.
+    /// Calls of the client's tools, as a JSON array.
     pub tool_calls: Option<PgJson>,
-    /// Why it ended.
+    /// The provider's reason for the end of the answer, or `client_gone`.
     pub finish_reason: Option<String>,
-    /// The model that the client asked for.
+    /// The model requested by the client.
     pub model: String,
-    /// Output tokens.
+    /// Output tokens of the answer; none for a user's message, or when the usage is unknown.
     pub tokens: Option<i64>,
-    /// When it was asked, or when the answer ended.
+    /// The start of the chat for a user's message, the end of the chat for an assistant's.
     pub created_at: OffsetDateTime,
 }
 
-/// A message's place in its chat.
+/// The position of a message within a chat. A chat has at most one message in each position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Position {
-    /// What the user sent.
+    /// The message sent by the user.
     User,
-    /// What came back.
+    /// The answer of the model.
     Assistant,
 }
 
-/// Whether a message is all there.
+/// The completeness of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageStatus {
-    /// It is.
+    /// The whole message was recorded.
     Complete,
-    /// The answer broke off, or the client left before its end.
+    /// The answer broke off, or the client left before the end.
     Partial,
-    /// The answer was longer than the gateway records.
+    /// The answer was longer than the gateway's recording limit.
     Truncated,
 }
 
 // === impl Position ===
 
 impl Position {
-    /// As in rows.
+    /// The number in the `position` column.
     pub fn number(self) -> i16 {
         match self {
             Self::User => 0,
@@ -78,7 +78,7 @@ impl Position {
         }
     }
 
-    /// The message of this chat in this place.
+    /// The id of the message in this position of a chat.
     pub fn message_of(self, chat: ChatId) -> MessageId {
         match self {
             Self::User => chat.user_message(),
@@ -90,7 +90,7 @@ impl Position {
 // === impl Message ===
 
 impl Message {
-    /// What the user sent, where that is anything new.
+    /// Makes the user's message; none when the request brought no new message.
     pub(super) fn from_started(event: &ChatStarted) -> Option<Self> {
         let message = event.user_message.as_ref()?;
         Some(Self {
@@ -113,7 +113,7 @@ impl Message {
         })
     }
 
-    /// The answer.
+    /// Makes the assistant's message from a finished answer.
     pub(super) fn from_completed(event: &MessageCompleted) -> Self {
         let status = match &event.message {
             message if message.finish_reason.as_deref() == Some("client_gone") => MessageStatus::Partial,
@@ -124,7 +124,7 @@ impl Message {
         Self::assistant(place, &event.model, event.finished_at, &event.message, status, &event.usage)
     }
 
-    /// The part of the answer that had arrived, where any had.
+    /// Makes a partial assistant's message; none when no part of the answer had arrived.
     pub(super) fn from_failed(event: &ChatFailed) -> Option<Self> {
         let message = event.message.as_ref()?;
         let place = (event.chat_id, event.conversation_id, &event.user_id);

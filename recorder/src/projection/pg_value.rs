@@ -1,15 +1,16 @@
-//! What PostgreSQL can hold: every value that comes from outside is brought into it here, so that nothing that a client or
-//! a provider sends can fail a batch.
+//! The conversion of outside values to values that PostgreSQL can hold, so that no value sent by a client or a provider
+//! can make a batch fail.
 //!
-//! | from outside | in the row |
+//! | outside value | value in the row |
 //! |---|---|
 //! | U+0000, in text and in JSON | the six characters `\u0000` |
 //! | half a surrogate pair in JSON (`\ud800`) | the six characters |
-//! | JSON nested deeper than 100, or a number at or beyond the end of a double's range, or of over about 1000 digits when written out | the whole value as one JSON string |
-//! | a token count over 10^12 | 10^12: sums of them stay far from the end of bigint |
+//! | JSON nested deeper than 100 levels; a number at or beyond the end of a double's range; a number of over about 1000 digits when written out | the whole value as one JSON string |
+//! | a token count over 10^12 | 10^12: sums of such counts stay far from the end of bigint |
 //! | milliseconds over 2^63 | 2^63 - 1 |
-//! | nanoseconds | cut to microseconds |
-//! | a time whose UTC form is after the year 9999 | the last microsecond of 9999 |
+//! | nanoseconds | truncated to microseconds |
+//! | a time with a UTC form after the year 9999 | the last microsecond of 9999 |
+//! | a time with a UTC form before the year 1 | the first microsecond of the year 1 |
 
 use std::borrow::Cow;
 
@@ -22,53 +23,57 @@ const ESCAPED_NUL: &str = "\\u0000";
 const MAX_TOKENS: i64 = 1_000_000_000_000;
 const MAX_DEPTH: usize = 100;
 const MAX_DIGITS: usize = 1000;
-/// A little less than the largest double: so close to that, whether serde_json reads a number depends on how it is written.
+/// A bound a little below the largest double. Nearer to the largest double, serde_json accepts or rejects a number
+/// depending on the notation.
 const MAX_NUMBER: f64 = 1.79e308;
 const LAST_TIMESTAMP: OffsetDateTime = datetime!(9999-12-31 23:59:59.999999 UTC);
 const FIRST_TIMESTAMP: OffsetDateTime = datetime!(0001-01-01 00:00 UTC);
 
-/// A text without U+0000.
+/// Replaces each U+0000 in a text by the six characters `\u0000`, because `text` columns cannot hold U+0000.
 pub fn pg_text(text: &str) -> String {
     if text.contains('\0') { text.replace('\0', ESCAPED_NUL) } else { text.to_owned() }
 }
 
-/// A number of tokens.
+/// Limits a token count to 10^12.
 pub fn token_count(tokens: u64) -> i64 {
     i64::try_from(tokens).map_or(MAX_TOKENS, |tokens| tokens.min(MAX_TOKENS))
 }
 
-/// A number of milliseconds.
+/// Limits a number of milliseconds to the range of `bigint`.
 pub fn milliseconds(duration_ms: u64) -> i64 {
     i64::try_from(duration_ms).unwrap_or(i64::MAX)
 }
 
-/// A time, in UTC and microseconds.
+/// Converts a time to UTC, truncated to microseconds and limited to the years 1 to 9999.
 pub fn pg_timestamp(at: OffsetDateTime) -> OffsetDateTime {
     let at =
         at.checked_to_offset(UtcOffset::UTC).map_or(LAST_TIMESTAMP, |at| at.clamp(FIRST_TIMESTAMP, LAST_TIMESTAMP));
     at.replace_microsecond(at.microsecond()).unwrap_or(at)
 }
 
-/// A value as JSON that `jsonb` takes.
+/// Serializes a value to JSON that `jsonb` accepts.
 pub fn to_pg_json(value: &impl Serialize) -> PgJson {
-    // Serialising our own plain structs cannot fail: they have no maps and no foreign serializers.
+    // Serializing these plain structs cannot fail: they contain no maps and no foreign serializers.
     PgJson::new(&serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned()))
 }
 
-/// A JSON text that `jsonb` takes. Two of them are equal if they are after a way through `jsonb`, which forgets white space,
-/// the order of keys and how a number was written.
+/// A JSON text that `jsonb` accepts.
+///
+/// Two texts are equal when `jsonb` would store the same value: white space, the order of keys and the notation of
+/// numbers do not matter.
 #[derive(Clone, Debug)]
 pub struct PgJson(String);
 
-// === impl Json ===
+// === impl PgJson ===
 
 impl PgJson {
-    /// Of a text that is JSON.
+    /// Converts a JSON text. A text beyond the limits of this module becomes one JSON string.
     pub fn new(json: &str) -> Self {
         Self(to_jsonb_text(json).into_owned())
     }
 
-    /// Of a text that is JSON, to stand within an object: what cannot be held there is a string, and the object stays one.
+    /// Converts a JSON text that will stand inside an object. A value beyond the limits becomes a string, so that the
+    /// object around the value stays an object.
     pub fn nested(json: &str) -> Self {
         match Self::new(&format!("[{json}]")).0 {
             array if array.starts_with('[') => Self(array[1..array.len() - 1].to_owned()),
@@ -76,7 +81,7 @@ impl PgJson {
         }
     }
 
-    /// The text.
+    /// The JSON text, as sent to PostgreSQL.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -111,16 +116,16 @@ fn to_jsonb_text(json: &str) -> Cow<'_, str> {
         return as_json_string(json);
     }
     let escaped = if json.contains("\\u") { escape_unpaired(json) } else { Cow::Borrowed(json) };
-    // Whoever reads the row has to be able to read it as a value.
+    // A row is read back as a JSON value, so a text that serde_json rejects is stored as a string.
     if serde_json::from_str::<Value>(&escaped).is_ok() { escaped } else { as_json_string(json) }
 }
 
-/// The text itself as one JSON string.
+/// Wraps the whole text in one JSON string.
 fn as_json_string(json: &str) -> Cow<'_, str> {
     Cow::Owned(Value::String(pg_text(json)).to_string())
 }
 
-/// Whether the nesting and the numbers are such as anyone would send on purpose.
+/// Returns true when the nesting and all numbers are within the limits.
 fn is_within_limits(json: &str) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     let mut number_from = None;
@@ -147,10 +152,11 @@ fn is_within_limits(json: &str) -> bool {
     number_from.is_none_or(|from| is_number_within_limits(&json[from..]))
 }
 
-/// `jsonb` writes a number out, without an exponent: that, too, has to be tame, since a row that is read is taken in again.
+/// Returns true when a number is within the limits, also in the form that `jsonb` prints. `jsonb` prints numbers
+/// without an exponent, and a printed row is converted again after reading.
 fn is_number_within_limits(number: &str) -> bool {
     if !number.starts_with(|c: char| c == '-' || c.is_ascii_digit()) {
-        // The letter in `true` and `false`.
+        // The letter `e` in `true` and `false`: no number.
         return true;
     }
     let exponent = number.split_once(['e', 'E']).map_or("", |(_, exponent)| exponent);
@@ -160,7 +166,7 @@ fn is_number_within_limits(number: &str) -> bool {
         && number.parse::<f64>().is_ok_and(|number| number.abs() < MAX_NUMBER)
 }
 
-/// Doubles the backslash of each `\uXXXX` that stands for U+0000 or for half a pair.
+/// Doubles the backslash of each `\uXXXX` that encodes U+0000 or an unpaired surrogate.
 fn escape_unpaired(json: &str) -> Cow<'_, str> {
     let mut out = String::with_capacity(json.len() + 8);
     let mut rest = json;
@@ -174,7 +180,7 @@ fn escape_unpaired(json: &str) -> Cow<'_, str> {
                 6
             }
             (Some(_), _) => 6,
-            // A backslash and one ASCII character, in any JSON.
+            // A backslash and one ASCII character; the only other escape in valid JSON.
             (None, _) => 2,
         };
         let (taken, after) = escape.split_at_checked(taken).unwrap_or((escape, ""));
@@ -197,7 +203,8 @@ mod tests {
 
     use super::*;
 
-    /// A number as `numeric`, and so `jsonb`, prints it: written out, with as many digits behind the point as it came with.
+    /// A number as `numeric`, and therefore `jsonb`, prints the number: written out, with as many digits behind the
+    /// point as in the source.
     fn printed(number: &str) -> String {
         let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
         let exponent: i64 = exponent.trim_start_matches('+').parse().unwrap();
@@ -246,7 +253,7 @@ mod tests {
     }
 
     proptest! {
-        /// Or a row that was read back would be another than the one that was written.
+        /// Otherwise a row that is read back would differ from the row that was written.
         #[test]
         fn json_that_jsonb_has_printed_is_unchanged(
             sign in "-?", whole in "0|[1-9][0-9]{0,2}|[1-9][0-9]{0,1000}", fraction in "|[.][0-9]{1,3}|[.][0-9]{1,1000}",
@@ -293,7 +300,7 @@ mod tests {
         let within = |json: &str| format!(r#"{{"metadata":{}}}"#, PgJson::nested(json).as_str());
         for json in [&nested(99), &nested(100), &nested(101), "1e999999", r#"{"a":"\u0000\ud800"}"#, r#"{"a":[1.0]}"#] {
             let object = within(json);
-            assert_eq!(PgJson::new(&object).as_str(), object, "it is as it stays");
+            assert_eq!(PgJson::new(&object).as_str(), object, "the object is stable under a second conversion");
         }
         assert_eq!(within(r#"{"a":[1.0]}"#), r#"{"metadata":{"a":[1.0]}}"#);
         assert_eq!(within("1e999999"), r#"{"metadata":"1e999999"}"#);

@@ -1,19 +1,19 @@
-//! Enums as the words that rows hold for them; the tables' CHECKs list the same words.
+//! Enums stored as words in rows. The CHECK constraints of the tables list the same words.
 
 use shared::event::{ConversationOrigin, DialectName, FailureStage};
 use shared::usage::UsageSource;
 
 use super::message::MessageStatus;
 
-/// An enum that rows hold as a word.
+/// An enum stored as a word in a column.
 pub trait SqlEnum: Copy + Sized + 'static {
-    /// Every value there is.
+    /// All values of the enum.
     const ALL: &'static [Self];
 
-    /// The word.
+    /// The word in the column.
     fn as_sql(self) -> &'static str;
 
-    /// The value of a word, if this build knows it.
+    /// The value for a word; none when this build does not know the word.
     fn from_sql(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|value| value.as_sql() == text)
     }

@@ -1,7 +1,7 @@
-//! The projected tables: which they are, and their rows in memory, as a fresh projection of the stream comes to them.
+//! The list of projected tables, and an in-memory form of the rows, filled by a fresh projection of the stream.
 //!
-//! [`Table`] is the one place that says which tables are the record. Whatever treats them alike goes through
-//! [`Table::ALL`]: the store's locks, `rebuild`, `verify`, the benchmarks, the tests' oracle.
+//! [`Table`] is the single list of the tables that make up the record. Code that treats all tables alike iterates over
+//! [`Table::ALL`]: the store's locks, `rebuild`, `verify`, the benchmarks and the oracle of the tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,43 +17,43 @@ use super::message::Message;
 use super::usage_slots::SlotKey;
 use super::usage_stats::UsageTotals;
 
-/// A projected table: a function of the events, and of nothing else. A new one is added here, and to [`Tables`].
+/// A projected table: a function of the events alone. A new table is added here and to [`Tables`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Table {
-    /// The ledger.
+    /// The ledger: one row for each chat.
     Chats,
-    /// Threads of chats.
+    /// Threads of chats, with title, settings and totals.
     Conversations,
-    /// What was said.
+    /// Messages of users and assistants.
     Messages,
-    /// What each user used, by day.
+    /// Usage of each user by UTC day.
     UsageStats,
-    /// What each user used, by quarter of an hour and model.
+    /// Usage of each user by quarter of an hour and model.
     UsageSlots,
 }
 
-/// Every row of every projected table. Two are equal if all their rows are.
+/// All rows of all projected tables. Two values are equal when all rows are equal.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tables {
-    /// The rows of `chats`.
+    /// Rows of the table `chats`, by chat.
     pub chats: BTreeMap<ChatId, Chat>,
-    /// The rows of `conversations`.
+    /// Rows of the table `conversations`, by conversation.
     pub conversations: BTreeMap<ConversationId, Conversation>,
-    /// The rows of `messages`.
+    /// Rows of the table `messages`, by message.
     pub messages: BTreeMap<MessageId, Message>,
-    /// The rows of `usage_stats`.
+    /// Rows of the table `usage_stats`, by user and UTC day.
     pub usage_stats: BTreeMap<(UserId, Date), UsageTotals>,
-    /// The rows of `usage_slots`.
+    /// Rows of the table `usage_slots`, by user, quarter of an hour and model.
     pub usage_slots: BTreeMap<SlotKey, UsageTotals>,
 }
 
 // === impl Table ===
 
 impl Table {
-    /// All of them, in the order in which a transaction touches them.
+    /// All projected tables, in the order in which a transaction writes to the tables.
     pub const ALL: [Self; 5] = [Self::Chats, Self::Conversations, Self::Messages, Self::UsageStats, Self::UsageSlots];
 
-    /// Its name in the database.
+    /// The table's name in the database, without a schema.
     pub fn name(self) -> &'static str {
         match self {
             Self::Chats => "chats",
@@ -64,7 +64,7 @@ impl Table {
         }
     }
 
-    /// What one of its rows is called.
+    /// The word for the table's rows in messages to operators.
     pub fn row_label(self) -> &'static str {
         match self {
             Self::Chats => "chats",
@@ -79,7 +79,7 @@ impl Table {
 // === impl Tables ===
 
 impl Tables {
-    /// How many rows a table has.
+    /// The number of rows of a table.
     pub fn len(&self, table: Table) -> usize {
         let Self { chats, conversations, messages, usage_stats, usage_slots } = self;
         match table {
@@ -91,13 +91,14 @@ impl Tables {
         }
     }
 
-    /// Takes in a batch of events, as the store does in one transaction.
+    /// Applies a batch of events, as the store does in one transaction.
     pub fn apply(&mut self, events: &[Event]) {
         let aggregates = self.apply_chats_and_messages(events);
         self.apply_aggregates(aggregates);
     }
 
-    /// Takes in what a batch of events says of chats and messages, and tells the rest.
+    /// Applies the part of a batch that concerns chats and messages, and returns the remaining changes for
+    /// [`Tables::apply_aggregates`].
     pub fn apply_chats_and_messages(&mut self, events: &[Event]) -> AggregateChanges {
         let Changes { chats, conversations, created_conversations: _ } = project(events);
 
@@ -113,7 +114,7 @@ impl Tables {
         AggregateChanges::new(conversations, chat_writes.conversation_totals, chat_writes.usage)
     }
 
-    /// Takes in what batches say of conversations and usage.
+    /// Applies the changes of conversations and usage from one or several batches.
     pub fn apply_aggregates(&mut self, aggregates: AggregateChanges) {
         let AggregateChanges { conversations, mut usage } = aggregates;
         let old = existing_rows(&self.conversations, conversations.keys());
@@ -132,7 +133,7 @@ impl Tables {
     }
 }
 
-/// The rows that are there, of those asked for.
+/// The existing rows among the given keys.
 fn existing_rows<'a, K: Ord + Copy + 'a, V: Clone>(
     rows: &BTreeMap<K, V>,
     keys: impl Iterator<Item = &'a K>,

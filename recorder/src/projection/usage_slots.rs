@@ -1,37 +1,39 @@
-//! Quarters of an hour: what a day in any time zone can be summed from, as every zone's offset has been a multiple of 15
-//! minutes since 1972.
+//! Usage by quarter of an hour. A day in any time zone is a sum of such slots, because every zone's offset has been a
+//! multiple of 15 minutes since 1972.
 
 use shared::id::UserId;
 use time::OffsetDateTime;
 
-/// How long a slot is, in seconds.
+/// The length of a slot, in seconds.
 pub const SLOT_SECONDS: i64 = 15 * 60;
 
-/// The model of what has none.
+/// The model in the key of contributions that have no model, such as a new conversation.
 pub const NO_MODEL: &str = "";
 
-/// The longest model name that is told from others, in bytes: it is part of a key, which an index must be able to hold.
+/// The maximum length of a model name that is stored whole, in bytes. The name is part of a key, and an index entry has
+/// a maximum size.
 const MAX_MODEL_BYTES: usize = 256;
 
-/// What is kept of a longer one, in characters.
+/// The length to which a longer model name is cut, in characters.
 const TRUNCATED_MODEL_CHARACTERS: usize = 64;
 
 /// The key of a row of `usage_slots`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SlotKey {
-    /// The user.
+    /// The user whose usage is counted.
     pub user_id: UserId,
-    /// When the quarter of an hour begins.
+    /// The beginning of the quarter of an hour.
     pub slot_at: OffsetDateTime,
-    /// The model.
+    /// The model, cut to 64 characters when longer than 256 bytes; [`NO_MODEL`] without a model.
     pub model: String,
 }
 
 impl SlotKey {
-    /// The slot of this time.
+    /// The key of the slot that contains the given time.
     pub fn new(user: &UserId, at: OffsetDateTime, model: &str) -> Self {
         let seconds = at.unix_timestamp().div_euclid(SLOT_SECONDS) * SLOT_SECONDS;
-        // What is earlier than any time that there is does not exist.
+        // The fallback is reached only by a time with a UTC form before the first time that `OffsetDateTime` can
+        // represent.
         let slot_at = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         let model = if model.len() <= MAX_MODEL_BYTES {
             model.into()

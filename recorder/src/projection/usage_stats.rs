@@ -1,4 +1,4 @@
-//! What chats and conversations contribute to sums. Sums change by differences of contributions, and by nothing else.
+//! The contributions of chats and conversations to sums. Sums change only by differences of contributions.
 
 use std::collections::BTreeMap;
 use std::ops::{AddAssign, SubAssign};
@@ -8,7 +8,7 @@ use time::{Date, OffsetDateTime};
 
 use super::usage_slots::SlotKey;
 
-/// The sums of one user's UTC day: a row of `usage_stats`, or a change of one.
+/// The sums of one user's UTC day: a row of `usage_stats`, or a change of such a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are the columns, which have comments")]
 pub struct UsageTotals {
@@ -25,28 +25,29 @@ pub struct UsageTotals {
     pub conversations_created: i64,
 }
 
-/// The sums of one conversation, or a change of them.
+/// The sums of one conversation, or a change of the sums.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConversationTotals {
-    /// Messages.
+    /// The number of messages.
     pub messages: i64,
-    /// Tokens as reported.
+    /// Tokens reported by providers.
     pub total_tokens: i64,
-    /// Tokens as estimated.
+    /// Tokens estimated by the gateway.
     pub estimated_total_tokens: i64,
 }
 
-/// Changes of `usage_stats` and `usage_slots`, by row: the same counts, cut finer in the second.
+/// Changes of `usage_stats` and `usage_slots`, by row. Both tables receive the same counts; the rows of `usage_slots`
+/// are finer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UsageChanges {
     days: BTreeMap<(UserId, Date), UsageTotals>,
     slots: BTreeMap<SlotKey, UsageTotals>,
 }
 
-// === impl Counts ===
+// === impl UsageTotals ===
 
 impl UsageTotals {
-    /// What a conversation contributes to the day on which it was opened.
+    /// The contribution of a conversation to the day on which the conversation was opened.
     pub const CONVERSATION: Self = Self { conversations_created: 1, ..Self::ZERO };
 
     const ZERO: Self = Self {
@@ -63,12 +64,12 @@ impl UsageTotals {
         conversations_created: 0,
     };
 
-    /// Whether nothing was counted.
+    /// Returns true when all counts are zero.
     pub fn is_zero(&self) -> bool {
         *self == Self::ZERO
     }
 
-    /// Whether anything is taken away, so that a row may end up with nothing in it.
+    /// Returns true when any count is negative. Adding such a change can leave a row with only zeros.
     pub fn has_negative(&self) -> bool {
         self.columns().iter().any(|count| *count < 0)
     }
@@ -117,15 +118,15 @@ impl SubAssign for UsageTotals {
     }
 }
 
-// === impl Tally ===
+// === impl ConversationTotals ===
 
 impl ConversationTotals {
-    /// Whether it changes nothing.
+    /// Returns true when all sums are zero.
     pub fn is_zero(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether anything is taken away.
+    /// Returns true when any sum is negative.
     pub fn has_negative(&self) -> bool {
         self.messages < 0 || self.total_tokens < 0 || self.estimated_total_tokens < 0
     }
@@ -150,19 +151,19 @@ impl SubAssign for ConversationTotals {
 // === impl UsageChanges ===
 
 impl UsageChanges {
-    /// Counts more for the day and the quarter of an hour of this time.
+    /// Adds counts to the day and the quarter of an hour that contain the given time.
     pub fn add(&mut self, user: &UserId, at: OffsetDateTime, model: &str, counts: UsageTotals) {
         *self.days.entry((user.clone(), at.date())).or_default() += counts;
         *self.slots.entry(SlotKey::new(user, at, model)).or_default() += counts;
     }
 
-    /// Takes back what was counted for them.
+    /// Subtracts counts from the day and the quarter of an hour that contain the given time.
     pub fn subtract(&mut self, user: &UserId, at: OffsetDateTime, model: &str, counts: UsageTotals) {
         *self.days.entry((user.clone(), at.date())).or_default() -= counts;
         *self.slots.entry(SlotKey::new(user, at, model)).or_default() -= counts;
     }
 
-    /// Counts all of these too.
+    /// Adds all changes of `other`.
     pub fn merge(&mut self, other: Self) {
         for (key, counts) in other.days {
             *self.days.entry(key).or_default() += counts;
@@ -172,22 +173,22 @@ impl UsageChanges {
         }
     }
 
-    /// How many rows it is about.
+    /// The number of rows with changes.
     pub fn len(&self) -> usize {
         self.days.len() + self.slots.len()
     }
 
-    /// Whether it is about none.
+    /// Returns true when no row has changes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The changes of days that are any, in key order.
+    /// The changes of days other than zero, in key order.
     pub fn days(&self) -> impl Iterator<Item = (&(UserId, Date), &UsageTotals)> {
         self.days.iter().filter(|(_, counts)| !counts.is_zero())
     }
 
-    /// The changes of quarters of an hour that are any, in key order.
+    /// The changes of quarters of an hour other than zero, in key order.
     pub fn slots(&self) -> impl Iterator<Item = (&SlotKey, &UsageTotals)> {
         self.slots.iter().filter(|(_, counts)| !counts.is_zero())
     }

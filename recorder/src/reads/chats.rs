@@ -1,4 +1,4 @@
-//! The ledger, for people.
+//! Queries for chats, from the `chats` table.
 
 use shared::id::ConversationId;
 use sqlx::PgPool;
@@ -8,10 +8,10 @@ use uuid::Uuid;
 use super::page::Page;
 use crate::cursor::TimeCursor;
 
-/// How many of a user's chats a page looks through.
+/// The maximum number of a user's chats to examine for a page.
 const SCAN_WINDOW: i64 = 1000;
 
-/// A chat as it is shown.
+/// A chat, with the columns that the API shows.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the fields are the columns, which have comments")]
 pub struct ChatRecord {
@@ -50,30 +50,30 @@ pub struct ChatRecord {
     pub caller_metadata: Option<serde_json::Value>,
 }
 
-/// What is looked for.
+/// The filters and the bounds of a page of chats. A filter of `None` matches every chat.
 #[derive(Clone, Copy, Debug)]
 pub struct ChatQuery<'a> {
-    /// Whose.
+    /// The owner of the chats.
     pub user: &'a str,
-    /// In this state.
+    /// The status: `started`, `completed`, `failed` or `orphaned`.
     pub status: Option<&'a str>,
-    /// With this model.
+    /// The model that the client requested.
     pub model: Option<&'a str>,
-    /// In this conversation.
+    /// The conversation of the chats.
     pub conversation: Option<ConversationId>,
-    /// With this tag.
+    /// A tag from the header `x-stenograph-tags`.
     pub tag: Option<&'a str>,
-    /// For this user of the caller's own.
+    /// The caller's own user, from the field `user` of the request.
     pub caller_user: Option<&'a str>,
-    /// Started at this time, or later.
+    /// The earliest start, inclusive.
     pub from: OffsetDateTime,
-    /// Started before this time, and from where on.
+    /// The upper bound of the page, exclusive: the latest start, or the last chat of the previous page.
     pub before: TimeCursor,
-    /// How many.
+    /// The maximum number of chats on the page.
     pub limit: i64,
 }
 
-/// A statement that gives chats; what comes after the columns is the caller's.
+/// Builds a query for [`ChatRecord`]s. The caller supplies the SQL after the list of columns, and the arguments.
 macro_rules! chats_from {
     ($tail:tt $(, $argument:expr)*) => {
         sqlx::query_as!(
@@ -89,7 +89,7 @@ macro_rules! chats_from {
     };
 }
 
-/// A page of a user's chats, newest first.
+/// Returns a page of a user's chats, newest first.
 pub async fn page(pool: &PgPool, query: ChatQuery<'_>) -> Result<Page<ChatRecord>, sqlx::Error> {
     let window = sqlx::query!(
         r#"SELECT count(*) AS "scanned!", min(started_at) AS stopped_at,
@@ -133,7 +133,7 @@ pub async fn page(pool: &PgPool, query: ChatQuery<'_>) -> Result<Page<ChatRecord
     Ok(Page::from_rows(rows, query.limit, scan_end, ChatRecord::key))
 }
 
-/// A page of the chats of all users that failed or were orphaned, newest first.
+/// Returns a page of the failed and orphaned chats of all users, newest first.
 pub async fn failures(pool: &PgPool, before: TimeCursor, limit: i64) -> Result<Page<ChatRecord>, sqlx::Error> {
     let rows = chats_from!(
         "FROM chats c WHERE c.stage IS NOT NULL AND (c.started_at, c.chat_id) < ($1, $2)
@@ -145,7 +145,7 @@ pub async fn failures(pool: &PgPool, before: TimeCursor, limit: i64) -> Result<P
     Ok(Page::from_rows(rows.fetch_all(pool).await?, limit, None, ChatRecord::key))
 }
 
-/// These chats.
+/// Returns the chats with these ids, sorted by id, of any owner.
 pub async fn by_ids(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<ChatRecord>, sqlx::Error> {
     chats_from!("FROM chats c WHERE c.chat_id = ANY($1) ORDER BY c.chat_id", ids).fetch_all(pool).await
 }

@@ -1,4 +1,4 @@
-//! Conversations, for people.
+//! Queries for conversations, from the `conversations` table.
 
 use shared::id::{ChangeId, ConversationId, UserId};
 use sqlx::PgPool;
@@ -8,14 +8,16 @@ use uuid::Uuid;
 use super::page::Page;
 use crate::cursor::TimeCursor;
 
-/// How many of a user's conversations a page looks through: of a list, and of a search.
+/// The maximum number of a user's conversations to examine for a page of a list.
 const SCAN_WINDOW: i64 = 500;
+/// The maximum number of a user's conversations to examine for a page of a search.
 const SEARCH_WINDOW: i64 = 200;
 
-/// After how many messages a page of a search takes no further conversation. One is always taken, however long it is.
+/// The number of messages after which a page of a search examines no further conversation. At least one conversation is
+/// examined, whatever its length.
 const MAX_SEARCHED_MESSAGES: i64 = 1_000;
 
-/// A conversation as it is shown.
+/// A conversation, with the columns that the API shows.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the fields are the columns, which have comments")]
 pub struct ConversationRecord {
@@ -32,42 +34,43 @@ pub struct ConversationRecord {
     pub archived: bool,
 }
 
-/// What is looked for.
+/// The filters and the bounds of a page of conversations. A filter of `None` matches every conversation.
 #[derive(Clone, Copy, Debug)]
 pub struct ConversationQuery<'a> {
-    /// Whose.
+    /// The owner of the conversations.
     pub user: &'a UserId,
-    /// Only those that are put away, or only those that are not.
+    /// True for archived conversations only, false for conversations that are not archived.
     pub archived: Option<bool>,
-    /// Words in titles and messages.
+    /// Text to find in titles and messages, ignoring case.
     pub words: Option<&'a str>,
-    /// From where on.
+    /// The upper bound of the page, exclusive: the last conversation of the previous page.
     pub before: TimeCursor,
-    /// How many.
+    /// The maximum number of conversations on the page.
     pub limit: i64,
 }
 
-/// What a change of a conversation changed.
+/// A change of a conversation, as far as needed to recognize the change in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpectedChange {
-    /// Title, or archive, or both, by this change.
+    /// A new title, a new archived state, or both.
     Changed {
-        /// The change.
+        /// The id of the change. A later change has a greater id.
         change_id: ChangeId,
-        /// Whether it gave a title.
+        /// True if the change has set the title.
         title: bool,
-        /// Whether it put away or took out.
+        /// True if the change has archived or restored the conversation.
         archived: bool,
     },
-    /// It was deleted.
+    /// The deletion of the conversation.
     Deleted,
 }
 
-/// A page of a user's conversations, the latest used first.
+/// Returns a page of a user's conversations, the most recently used first.
 pub async fn page(pool: &PgPool, query: ConversationQuery<'_>) -> Result<Page<ConversationRecord>, sqlx::Error> {
     let pattern = query.words.map(pattern);
     let window = if pattern.is_some() { SEARCH_WINDOW } else { SCAN_WINDOW };
-    // The LIMIT in the lateral part keeps PostgreSQL from reading all messages once instead of a few by index.
+    // The LIMIT in the lateral subquery makes PostgreSQL read a few messages by index, instead of reading all messages
+    // once.
     let rows = sqlx::query!(
         r#"WITH at_hand AS MATERIALIZED (
                SELECT *, deleted_at IS NULL AND ($5::boolean IS NULL OR archived = $5) AS wanted,
@@ -133,7 +136,7 @@ pub async fn page(pool: &PgPool, query: ConversationQuery<'_>) -> Result<Page<Co
     Ok(Page::from_rows(conversations.collect(), query.limit, scan_end, key))
 }
 
-/// These conversations, but for deleted ones.
+/// Returns the conversations with these ids, of any owner, without deleted conversations.
 pub async fn by_ids(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<ConversationRecord>, sqlx::Error> {
     sqlx::query_as!(
         ConversationRecord,
@@ -146,12 +149,13 @@ pub async fn by_ids(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<ConversationRecor
     .await
 }
 
-/// The conversation of this id, unless it is deleted.
+/// Returns the conversation with this id, of any owner, unless deleted.
 pub async fn by_id(pool: &PgPool, id: ConversationId) -> Result<Option<ConversationRecord>, sqlx::Error> {
     Ok(by_ids(pool, &[id.0]).await?.pop())
 }
 
-/// Whether a change has reached the table: it, or a later one of the same thing.
+/// Returns true if a change has reached the table: the change itself, a later change of the same columns, or the
+/// deletion of the conversation.
 pub async fn has_change(pool: &PgPool, id: ConversationId, change: ExpectedChange) -> Result<bool, sqlx::Error> {
     let (change_id, title, archived) = match change {
         ExpectedChange::Changed { change_id, title, archived } => (Some(change_id.0), title, archived),
@@ -171,7 +175,7 @@ pub async fn has_change(pool: &PgPool, id: ConversationId, change: ExpectedChang
     seen.fetch_one(pool).await
 }
 
-/// What is looked for as a pattern that finds it anywhere, letter by letter.
+/// Returns an ILIKE pattern that matches any text containing `words` literally.
 fn pattern(words: &str) -> String {
     let mut pattern = String::from("%");
     for letter in words.chars() {

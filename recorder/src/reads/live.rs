@@ -1,4 +1,7 @@
-//! What has lately changed, for those who watch.
+//! Recent changes of the record, for live streams: the `live_changes` table.
+//!
+//! Changes are written after the events are committed and before the events are acknowledged. A change may therefore
+//! appear twice, but is never missing.
 
 use std::collections::BTreeSet;
 
@@ -9,32 +12,32 @@ use uuid::Uuid;
 
 use crate::store::column;
 
-/// How long a change can be asked for.
+/// The time for which changes can be read after publication.
 pub const RETENTION: Duration = Duration::minutes(10);
 
-/// A place in the changes.
+/// A position in the sequence of changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LivePosition {
-    /// The transaction.
+    /// The id of the transaction that wrote the change.
     pub xid: i64,
-    /// The place in it.
+    /// The number of the change within the transaction.
     pub number: i32,
 }
 
-/// A change.
+/// A change in the record of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveChange {
-    /// Where it is in the changes.
+    /// The position of the change in the sequence.
     pub position: LivePosition,
-    /// The conversation.
+    /// The conversation of the change.
     pub conversation_id: Uuid,
-    /// The chat, where one started or ended, and what became of it.
+    /// The id and the new status of the chat, if a chat has started or ended.
     pub chat: Option<(Uuid, String)>,
-    /// The UTC day whose usage changed.
+    /// The UTC day with changed usage.
     pub day: Date,
 }
 
-/// Tells those who watch what these events changed. To be called when they are in the tables.
+/// Publishes the changes caused by events to live streams. Call after the events have been committed to the tables.
 pub async fn publish(pool: &PgPool, events: &[Event], now: OffsetDateTime) -> Result<(), sqlx::Error> {
     type Row = (String, Uuid, Option<Uuid>, Option<&'static str>, Date);
     let rows: BTreeSet<Row> = events.iter().map(row).collect();
@@ -59,13 +62,14 @@ pub async fn publish(pool: &PgPool, events: &[Event], now: OffsetDateTime) -> Re
     Ok(())
 }
 
-/// The place behind which nothing can appear any more: everything before it is there, whoever wrote it.
+/// Returns the horizon: every change before the horizon is visible, and no transaction of any recorder can add a change
+/// before the horizon any more.
 pub async fn horizon(pool: &PgPool) -> Result<LivePosition, sqlx::Error> {
     let xid = sqlx::query_scalar!(r#"SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS "xid!""#);
     Ok(LivePosition { xid: xid.fetch_one(pool).await?, number: 0 })
 }
 
-/// Those of these users whose record changed from behind one place up to another.
+/// Returns those of `users` with changes after the position `after` and before the position `before`.
 pub async fn users_with_changes(
     pool: &PgPool,
     users: &[String],
@@ -84,7 +88,8 @@ pub async fn users_with_changes(
     users.fetch_all(pool).await
 }
 
-/// A user's changes from behind one place up to another, in order: so many.
+/// Returns a user's changes after the position `after` and before the position `before`, in order, at most `limit`
+/// changes.
 pub async fn changes_between(
     pool: &PgPool,
     user: &str,
@@ -111,7 +116,7 @@ pub async fn changes_between(
     Ok(rows.collect())
 }
 
-/// Deletes what can no longer be asked for.
+/// Deletes changes older than twice [`RETENTION`], at most 20000 rows at a time. Returns the number of deleted rows.
 pub async fn delete_old(pool: &PgPool, now: OffsetDateTime) -> Result<u64, sqlx::Error> {
     let before: OffsetDateTime = now - RETENTION * 2;
     let deleted = sqlx::query!(

@@ -1,4 +1,4 @@
-//! Messages, for people.
+//! Queries for messages, from the `messages` table.
 
 use futures_util::TryStreamExt as _;
 use shared::id::ConversationId;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::cursor::IdCursor;
 
-/// A message as it is shown.
+/// A message, with the columns that the API shows.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the fields are the columns, which have comments")]
 pub struct MessageRecord {
@@ -27,19 +27,20 @@ pub struct MessageRecord {
     pub created_at: OffsetDateTime,
 }
 
-/// Which way a list goes.
+/// The order of a list of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SortOrder {
-    /// Oldest first.
+    /// The oldest message first.
     Ascending,
-    /// Newest first.
+    /// The newest message first.
     Descending,
 }
 
-/// Where a page ends although it is not full, in bytes of text: answers may be long.
+/// The amount of text, in bytes, after which a page takes no further message. Answers may be long.
 const MAX_PAGE_BYTES: usize = 8 << 20;
 
-/// So many messages of a user's conversation, from behind the cursor on, and whether there are more.
+/// Returns a page of at most `limit` messages after the cursor, and true if more messages follow. The conversation has
+/// to belong to the user; otherwise the page is empty.
 pub async fn page(
     pool: &PgPool,
     (conversation, user): (ConversationId, &str),

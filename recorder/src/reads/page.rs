@@ -1,18 +1,19 @@
-//! A page of a list.
+//! The result of a query for a list.
 
 use crate::cursor::TimeCursor;
 
-/// A page of a list that is sorted by time.
+/// A page of a list sorted by time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page<T> {
-    /// The rows.
+    /// The rows on the page.
     pub rows: Vec<T>,
-    /// Where the next page begins, if there may be one.
+    /// The position before the next page, or `None` on the last page. The next page may be empty.
     pub next: Option<TimeCursor>,
 }
 
 impl<T> Page<T> {
-    /// From one row more than was asked for, if there are so many; else from the window that was looked through.
+    /// Creates a page from the result of a query for `limit + 1` rows. If the query has found the extra row, the next
+    /// page continues after the last row of the page; otherwise at the end of the examined window, `scan_end`.
     pub(super) fn from_rows(
         mut rows: Vec<T>,
         limit: i64,

@@ -1,39 +1,40 @@
-//! Usage, for people.
+//! Queries for usage, from the tables `usage_stats` (by UTC day) and `usage_slots` (by quarter of an hour).
 
 use sqlx::PgPool;
 use time::{Date, OffsetDateTime};
 
 use crate::projection::usage_stats::UsageTotals;
 
-/// What usage is grouped by.
+/// The grouping of usage within a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UsageGroup {
-    /// Nothing.
+    /// No grouping, a single sum.
     None,
-    /// The model that was asked for.
+    /// By the model that the client requested.
     Model,
-    /// The user.
+    /// By the user, for admins.
     User,
 }
 
-/// Sums of one piece of a range and one key.
+/// The usage in a bucket of a range, for one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageRow {
-    /// Which piece, from 0 on.
+    /// The index of the bucket in the range, starting at 0.
     pub bucket: usize,
-    /// The key; none where there is no group, or for what has no model.
+    /// The model or the user; `None` without grouping, or for usage without a model.
     pub key: Option<String>,
-    /// The sums.
+    /// The sums of calls, tokens, messages and conversations.
     pub counts: UsageTotals,
 }
 
-/// How many keys are told apart in one answer: those with the most tokens and calls. The rest are [`OTHER_KEY`].
+/// The maximum number of keys in a result: the keys with the most tokens, then calls. [`OTHER_KEY`] sums up the
+/// remaining keys.
 const MAX_KEYS: i64 = 100;
 
-/// The key of the rest.
+/// The key for the sum of all keys beyond the first 100.
 pub const OTHER_KEY: &str = "other";
 
-/// A user's UTC days from this one on, those without usage left out.
+/// Returns a user's usage by UTC day, starting at `from`. Days without usage are left out. At most 400 days.
 pub async fn days(pool: &PgPool, user: &str, from: Date) -> Result<Vec<(Date, UsageTotals)>, sqlx::Error> {
     let rows = sqlx::query!(
         "SELECT date, api_calls, successful_calls, failed_calls, prompt_tokens, completion_tokens, total_tokens,
@@ -62,7 +63,8 @@ pub async fn days(pool: &PgPool, user: &str, from: Date) -> Result<Vec<(Date, Us
     Ok(rows.collect())
 }
 
-/// Sums over the pieces of a range that begin at `starts` and end at `end`: of this user, or of all.
+/// Returns the usage of a user, or of all users, in consecutive buckets. `starts` holds the start of each bucket, and
+/// `end` is the end of the last bucket.
 pub async fn bucket_totals(
     pool: &PgPool,
     user: Option<&str>,
@@ -122,7 +124,7 @@ pub async fn bucket_totals(
     }
     let rows = match user {
         Some(user) => sums_where!("user_id = $5", user),
-        // The parameter has to be there, and matches everyone.
+        // The statement has to contain `$5`. The condition is true for every user.
         None => sums_where!("$5::text IS NULL", None::<&str>),
     };
     Ok(rows.into_iter().map(SumRow::read).collect())

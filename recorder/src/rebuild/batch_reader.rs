@@ -1,4 +1,4 @@
-//! Reads and projects the log ahead of the database, batch by batch.
+//! The reader that decodes and projects the log ahead of the database, batch by batch.
 
 use async_nats::Client;
 use shared::event::Event;
@@ -12,29 +12,29 @@ use crate::source::delivery::Delivery;
 use crate::source::log::{LogError, LogExtent, LogRange, LogReader, RangeEnd, RangeStart};
 use crate::store::quarantine::QuarantineReason;
 
-/// Batches are larger than the recorders' own: nobody waits for what is in them, and a chat's start and end that come in the
-/// same one are written once.
+/// The limits of a batch, larger than the recorders' own: no user waits for a rebuild's events, and the start and end
+/// of a chat in the same batch are written once instead of twice.
 const BATCH_LIMITS: BatchLimits = BatchLimits { events: 4000, bytes: 16 << 20, linger: std::time::Duration::ZERO };
 
-/// An event that cannot be read.
+/// An event of the log that cannot be decoded.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct UnreadableEvent {
     pub(super) sequence: u64,
-    /// Its id in quarantine, if it is there.
+    /// The id that the event has in quarantine, if a recorder put the event there.
     pub(super) quarantine_id: Uuid,
 }
 
-/// Reads the log on from where it was left, each time up to what is known to be there.
+/// Reads the log in batches. Each call continues after the last event read, up to a sequence known to exist.
 pub(super) struct BatchReader {
     client: Client,
     start: RangeStart,
     stream_created_at: OffsetDateTime,
     log: Option<LogReader>,
-    /// A batch in the making: kept here so that giving up waiting for more loses nothing.
+    /// The deliveries of the batch under construction. Kept here so that a canceled call loses no delivery.
     received: Vec<Delivery>,
 }
 
-/// A batch that was read ahead.
+/// A decoded and projected batch, waiting for the database.
 pub(super) struct PrefetchedBatch {
     pub(super) events: Vec<Event>,
     pub(super) changes: Changes,
@@ -42,16 +42,16 @@ pub(super) struct PrefetchedBatch {
     pub(super) unreadable: Vec<UnreadableEvent>,
 }
 
-// === impl Reader ===
+// === impl BatchReader ===
 
 impl BatchReader {
-    /// Of the whole log from `start` on.
+    /// Makes a reader of the whole log from `start` on.
     pub(super) fn new(client: Client, start: RangeStart, extent: &LogExtent) -> Self {
         Self { client, start, stream_created_at: extent.stream_created_at, log: None, received: Vec::new() }
     }
 
-    /// The next batch of the events up to this sequence, which must be one that the log has or had; none after the last. May
-    /// be given up at any moment, and asked again.
+    /// Reads the next batch of events up to the sequence `until`, which the log must have or have had. Returns none
+    /// after the last event. The call can be canceled at any moment and repeated without losing events.
     pub(super) async fn next(&mut self, until: u64) -> Result<Option<Batch>, LogError> {
         if self.log.as_ref().is_none_or(|log| log.last_sequence() < until) {
             self.log = Some(self.open(until).await?);
@@ -70,7 +70,7 @@ impl BatchReader {
     }
 
     async fn open(&mut self, until: u64) -> Result<LogReader, LogError> {
-        // Its sequences would mean other events.
+        // In a recreated stream, the same sequences belong to other events.
         if LogReader::extent(&self.client).await?.stream_created_at != self.stream_created_at {
             return Err(LogError::StreamRecreated);
         }
@@ -79,7 +79,7 @@ impl BatchReader {
     }
 }
 
-// === impl Ahead ===
+// === impl PrefetchedBatch ===
 
 impl PrefetchedBatch {
     pub(super) fn project(batch: Batch, as_of: Option<OffsetDateTime>) -> Self {

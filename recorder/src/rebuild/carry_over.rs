@@ -1,4 +1,4 @@
-//! What the live tables have and the log does not any more: taken over into the shadow.
+//! The carry-over: copies rows of the live tables into the shadow when the log no longer has the events.
 
 use shared::id::{ChatId, ConversationId};
 use sqlx::postgres::PgConnection;
@@ -14,15 +14,18 @@ use crate::source::log::LogExtent;
 use crate::store;
 use crate::store::bulk;
 
-/// How many rows are carried over at a time.
+/// The number of chats or conversations copied at a time.
 const BATCH_ROWS: i64 = 1000;
-/// How far the clocks of gateways and of the broker may be apart, where events from before the log's first one are gone.
+/// The maximum difference between the clocks of gateways and of the broker. Applied only when the log has lost its
+/// first events.
 const MAX_CLOCK_SKEW: time::Duration = time::Duration::minutes(5);
 
 impl Reprojection {
-    /// Takes over from the live tables what is older than the log's first event, as far as the log does not have it. Where only
-    /// the days from `since` on are projected, that is what belongs to them; and of older conversations that they touch, the log
-    /// was not asked when they were opened.
+    /// Copies the rows that are older than the log's first event from the live tables into the shadow, as far as the
+    /// log lacks the events.
+    ///
+    /// With `since`, only rows of UTC days from `since` on are copied. Older conversations with chats on these days are
+    /// copied too, because the log was not read back to the opening of such conversations.
     pub async fn carry_over(
         &mut self,
         connection: &mut PgConnection,
@@ -33,7 +36,7 @@ impl Reprojection {
         let before = [begins, self.as_of].into_iter().flatten().min();
         let from = since.map(|day| day.midnight().assume_utc());
         let opened_before = before.map(|before| from.map_or(before, |from| before.max(from)));
-        // Chats that are older than the log and yet belong to these days, if there can be any.
+        // Chats of these days that are older than the log exist only when the log begins after the first day.
         let has_older_chats = from.zip(before).is_none_or(|(from, before)| from < before);
         let (mut chat, mut conversation) = (Uuid::nil(), Uuid::nil());
         loop {
@@ -110,7 +113,7 @@ impl Reprojection {
         )
     }
 
-    /// Where the log lacks the event that opened the conversation, or was not asked for it.
+    /// Conversations whose opening event is not in the log, or lies before the range that was read.
     fn missing_conversations_sql(&self) -> String {
         let (live, own) =
             (self.shadow.live_table(Table::Conversations), self.shadow.shadow_table(Table::Conversations));

@@ -1,44 +1,46 @@
-//! Why a projection of the log was given up.
+//! The errors that end a projection of the log.
 
 use crate::source::log::LogError;
 use crate::source::setup::SetupError;
 use crate::store;
 use crate::store::shadow::ShadowError;
 
-/// Why a projection was given up.
+/// An error that ends a projection of the log. An error before the swap of a rebuild leaves the live tables unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum ReprojectionError {
-    /// It was told to stop.
-    #[error("stopped: the tables are as they were")]
+    /// A signal stopped the command.
+    #[error("stopped before the end: the tables are unchanged")]
     Stopped,
     /// The log cannot be read.
-    #[error("the log: {0}")]
+    #[error("cannot read the log: {0}")]
     LogReader(#[from] LogError),
-    /// The recorders' consumer cannot be asked.
-    #[error("the log: {0}")]
+    /// The stream or the recorders' consumer is missing, differs from the expected settings, or cannot be read.
+    #[error("cannot use the stream or the recorders' consumer: {0}")]
     Consumer(#[from] SetupError),
-    /// The shadow cannot be made, or cannot be used.
+    /// The shadow cannot be created or used.
     #[error(transparent)]
     ShadowSchema(#[from] ShadowError),
-    /// The database's own trouble.
-    #[error("the database: {}", store::describe(.0))]
+    /// The database reported an error.
+    #[error("database error: {}", store::describe(.0))]
     Database(#[from] sqlx::Error),
-    /// The database refuses for its content what was held back of many batches: of which event's it is cannot be told.
-    #[error("the database refuses the sums of many events")]
+    /// The database refused the content of sums over many batches, so the event to blame is unknown. The run is
+    /// repeated with [`AggregateFlush::PerBatch`](super::reprojection::AggregateFlush::PerBatch).
+    #[error("the database refused the sums of many events")]
     SumsRefused,
-    /// The task that reads died.
-    #[error("the reader of the log died")]
+    /// The task that reads the log panicked, or an earlier call failed.
+    #[error("the task that reads the log ended unexpectedly")]
     Reader,
-    /// The tables may have what the log does not say any more.
+    /// Undecodable events are not in quarantine, and the live tables may still have the rows of these events.
     #[error(
-        "{count} events of the log cannot be read, the first at sequence {first}, and are not in quarantine: what the tables \
-         have of them would be gone, so the tables are as they were. Put back what bucket BODIES has lost, use a recorder of a \
-         version that can read them, or wait until the recorders have come to them; --without-unreadable gives them up"
+        "{count} events of the log cannot be read, the first at sequence {first}, and are not in quarantine: a rebuild \
+         would lose the rows of these events, so the tables are unchanged. Restore the missing bodies in bucket BODIES, use a \
+         recorder version that can read the events, or wait until the recorders have reached the events; \
+         --without-unreadable goes on without the rows"
     )]
     Unreadable {
-        /// How many.
+        /// The number of such events.
         count: u64,
-        /// Where the first one is.
+        /// The sequence of the first such event in the stream.
         first: u64,
     },
 }

@@ -1,29 +1,29 @@
-//! How far a rebuild or a comparison is.
+//! The progress reports of a rebuild or a comparison.
 
 use super::reprojection::ReprojectionStats;
 
-/// How far it is.
+/// A phase of a rebuild or a comparison, in the order of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RebuildPhase {
-    /// Projecting, with so many events in the log.
+    /// Projecting the log into the shadow.
     Projecting {
-        /// In the log.
+        /// The number of events in the log at the start.
         events: u64,
     },
-    /// Taking over what is older than the log.
+    /// Copying rows that are older than the log.
     CarryingOver,
-    /// Making the indexes.
+    /// Creating the indexes of the shadow.
     Indexing,
-    /// Waiting for a moment at which nobody is busy with the live tables.
+    /// Waiting for a moment without other users of the live tables, and swapping.
     Swapping,
-    /// Comparing with the live tables.
+    /// Comparing the shadow with the live tables.
     Comparing,
 }
 
-/// Tells someone how far it is.
+/// A listener for the progress of a rebuild or a comparison.
 pub trait ProgressListener: Sync {
-    /// A phase begins.
+    /// Reports the beginning of a phase.
     fn phase_started(&self, phase: RebuildPhase);
-    /// So much is done.
+    /// Reports the totals so far, after each batch.
     fn advanced(&self, stats: ReprojectionStats);
 }

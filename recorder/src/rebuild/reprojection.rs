@@ -1,7 +1,7 @@
-//! From the log into a shadow of the tables: what `rebuild` and `verify` have in common.
+//! The projection of the log into a shadow of the tables, shared by `rebuild` and `verify`.
 //!
-//! The projection is the recorders' own, and so is the store: only the search path of the connection differs. One task reads,
-//! decodes and projects ahead while the database works; a bounded number of batches is between the two.
+//! Projection and store are the recorders' own; only the search path of the connection differs. One task reads, decodes
+//! and projects ahead while the database writes; a bounded channel connects the two.
 
 use async_nats::Client;
 use shared::event::Event;
@@ -22,53 +22,53 @@ use crate::store::bulk;
 use crate::store::quarantine;
 use crate::store::shadow::ShadowSchema;
 
-/// How many batches are read ahead.
+/// The number of batches read ahead of the database.
 const PREFETCHED_BATCHES: usize = 2;
-/// How many rows of sums may be held back: some tens of megabytes.
+/// The maximum number of rows of sums held in memory: some tens of megabytes.
 const MAX_DEFERRED_ROWS: usize = 100_000;
 
 /// A projection of the log into a shadow.
 pub struct Reprojection {
     pub(super) shadow: ShadowSchema,
     reader: Option<BatchReader>,
-    /// Events of a later time are left out.
+    /// The latest time of an event to project; none for the whole log.
     pub(super) as_of: Option<OffsetDateTime>,
     pub(super) stop: CancellationToken,
     flush: AggregateFlush,
-    /// Events that could not be read, and have not been looked for in quarantine yet.
+    /// Undecodable events that have not been looked up in quarantine yet.
     unreadable: Vec<UnreadableEvent>,
-    /// What was done so far.
+    /// The totals so far.
     pub stats: ReprojectionStats,
 }
 
-/// When conversations and usage are written.
+/// The time at which the changes of conversations and usage are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AggregateFlush {
-    /// Once for many batches.
+    /// Once for many batches: fast, but a refused row cannot be traced to an event.
     Deferred,
-    /// With each batch: an event whose rows are refused is then found, and left out whole, as the recorders do.
+    /// With each batch. An event whose rows are refused is then found and left out whole, as in the recorders.
     PerBatch,
 }
 
-/// How much was projected.
+/// The totals of a projection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReprojectionStats {
-    /// Events of the log that were read.
+    /// The number of events read from the log.
     pub events: u64,
-    /// Of those, what no recorder of this version can read.
+    /// The number of events read that this version cannot decode.
     pub undecodable: u64,
-    /// Of those in turn, what is not in quarantine either, as far as that was asked.
+    /// The number of undecodable events that are not in quarantine, among those looked up so far.
     pub lost: u64,
-    /// The sequence of the first one that is not.
+    /// The sequence of the first event counted in `lost`.
     pub first_lost: Option<u64>,
-    /// Of those, what the database refused.
+    /// The number of events read whose rows the database refused.
     pub refused: u64,
-    /// Chats that were taken over from the tables, for want of their events.
+    /// The number of chats copied from the live tables, because the log no longer has the events.
     pub carried_over: u64,
 }
 
 impl Reprojection {
-    /// Of the whole log from `start` on, into this shadow.
+    /// Makes a projection of the whole log from `start` on into the given shadow.
     pub fn new(
         client: Client,
         shadow: ShadowSchema,
@@ -89,12 +89,13 @@ impl Reprojection {
         }
     }
 
-    /// The shadow.
+    /// The shadow that receives the rows.
     pub fn shadow(&self) -> &ShadowSchema {
         &self.shadow
     }
 
-    /// Projects every event up to this sequence that has not been projected yet, and says after each batch how much is done.
+    /// Projects all events up to the sequence `until` that have not been projected yet, and reports the totals after
+    /// each batch. Fails with [`ReprojectionError::Stopped`] when the token is canceled.
     pub async fn advance(
         &mut self,
         connection: &mut PgConnection,
@@ -129,7 +130,8 @@ impl Reprojection {
         Ok(())
     }
 
-    /// The next batch up to this sequence, for who decides about every event.
+    /// Reads the next batch up to the sequence `until` without writing, for a caller that selects the events to
+    /// project. Returns none after the last event.
     pub async fn read(&mut self, until: u64) -> Result<Option<Vec<Event>>, ReprojectionError> {
         let reader = self.reader.as_mut().ok_or(ReprojectionError::Reader)?;
         let Some(batch) = reader.next(until).await? else { return Ok(None) };
@@ -144,7 +146,7 @@ impl Reprojection {
         self.unreadable.extend(unreadable);
     }
 
-    /// Looks in quarantine for the events that could not be read, and counts those that are not there.
+    /// Looks up the undecodable events in quarantine, and counts the events that are not there as lost.
     pub async fn check_quarantine(&mut self, connection: &mut PgConnection) -> Result<(), ReprojectionError> {
         let unreadable = std::mem::take(&mut self.unreadable);
         if unreadable.is_empty() {
@@ -152,16 +154,16 @@ impl Reprojection {
         }
         let ids: Vec<_> = unreadable.iter().map(|event| event.quarantine_id).collect();
         self.shadow.leave(connection).await?;
-        let there = quarantine::existing_ids(connection, &ids).await?;
+        let quarantined = quarantine::existing_ids(connection, &ids).await?;
         self.shadow.enter(connection).await?;
-        for event in unreadable.iter().filter(|event| !there.contains(&event.quarantine_id)) {
+        for event in unreadable.iter().filter(|event| !quarantined.contains(&event.quarantine_id)) {
             self.stats.lost += 1;
             self.stats.first_lost.get_or_insert(event.sequence);
         }
         Ok(())
     }
 
-    /// Projects these events.
+    /// Projects the given events and writes all rows at once. An event whose rows are refused is counted and left out.
     pub async fn project(&mut self, connection: &mut PgConnection, events: &[Event]) -> Result<(), ReprojectionError> {
         let mut pending = vec![events];
         while let Some(events) = pending.pop() {
@@ -185,7 +187,7 @@ impl Reprojection {
         match self.write_events(connection, &batch.events, batch.changes, deferred_if_any).await? {
             None => Ok(()),
             Some(halves) => {
-                // What is not held must meet what was.
+                // The halves are written with their sums, so the sums held back must be written first.
                 write_deferred(connection, std::mem::take(deferred)).await?;
                 for half in halves {
                     self.project(connection, half).await?;
@@ -195,8 +197,8 @@ impl Reprojection {
         }
     }
 
-    /// Writes all of it in one transaction, but for what is to be held back; or says what to try instead, where some event in
-    /// it is refused for its content.
+    /// Writes the events in one transaction, except for the sums when `deferred` is given. When the database refuses
+    /// the content of some event, returns the two halves of the batch to try next.
     async fn write_events<'a>(
         &mut self,
         connection: &mut PgConnection,
@@ -235,7 +237,7 @@ impl Reprojection {
         }
     }
 
-    /// Of these events, those that the live tables have. Who calls holds a snapshot.
+    /// Selects the events that the live tables already have. The caller's transaction must hold a snapshot.
     pub async fn filter_recorded(
         &self,
         connection: &mut PgConnection,

@@ -1,9 +1,10 @@
-//! The tables compared with the log, row by row, while everything runs.
+//! The comparison of the tables with the log, row by row, while recorders and readers keep running.
 //!
-//! The log is projected into a shadow; then a snapshot of the live tables is compared with it. What the snapshot has of the
-//! log is found without stopping anyone: every event up to the consumer's acknowledgement floor, read before the snapshot is
-//! taken, has been committed, so it is in the snapshot. Of the events behind it, those are counted in which the snapshot's
-//! own ledger has: a row that already says all that an event does was written with it. The others are not recorded yet.
+//! The log is projected into a shadow, and a snapshot of the live tables is compared with the shadow. The events in the
+//! snapshot are found without stopping a recorder. Every event up to the consumer's acknowledgement floor, read before
+//! the snapshot is taken, has been committed and is therefore in the snapshot. An event behind the floor counts as
+//! recorded when the rows of the snapshot already contain all facts of the event. All other events are not recorded
+//! yet.
 
 use async_nats::{Client, jetstream};
 use shared::event::{Event, EventKind};
@@ -26,49 +27,50 @@ use crate::store::compare::{RowDifference, TableComparison, compare};
 use crate::store::shadow::{self, ShadowPurpose, ShadowSchema};
 use crate::store::verifications::{self, Verification};
 
-/// Where the shadow is. It belongs to whoever holds the right to verify.
+/// The schema of the shadow. Only the holder of the `verify` lock uses this schema.
 const SHADOW_SCHEMA: &str = "stenograph_verify";
-/// How much earlier than the first day to begin reading: a gateway's clock may be ahead of the broker's.
+/// The time before the first day at which reading begins: a gateway's clock may be ahead of the broker's.
 const MAX_CLOCK_SKEW: time::Duration = time::Duration::HOUR;
-/// How many events are named for a row.
+/// The maximum number of events listed for a differing row.
 const MAX_LISTED_EVENTS: usize = 4;
 
-/// What a comparison found.
+/// The result of a comparison.
 #[derive(Debug)]
 pub struct VerifyReport {
-    /// What was projected.
+    /// The totals of the projection.
     pub stats: ReprojectionStats,
-    /// Events that the tables did not have yet.
+    /// The number of events that the tables did not have yet.
     pub unrecorded: u64,
-    /// Each table.
+    /// The comparison of each table.
     pub tables: Vec<TableComparison>,
-    /// What the log has about the differences that are told.
+    /// The listed differences, with the events of the log about each row.
     pub explained: Vec<ExplainedDifference>,
 }
 
-/// A difference, and the events of the log that say what the row should be.
+/// A differing row, with the events of the log that determine the row.
 #[derive(Debug)]
 pub struct ExplainedDifference {
-    /// The difference.
+    /// The difference between the live row and the log.
     pub difference: RowDifference,
-    /// How many events there are.
+    /// The number of events about the row.
     pub count: usize,
-    /// The last few of them.
+    /// The last events about the row, at most 4.
     pub events: Vec<EventReference>,
 }
 
-/// An event of the log.
+/// A reference to an event of the log.
 #[derive(Clone, Copy, Debug)]
 pub struct EventReference {
-    /// Where in the stream it is.
+    /// The sequence in the stream.
     pub sequence: u64,
-    /// Which event.
+    /// The type of the event.
     pub kind: EventKind,
-    /// Its id.
+    /// The id of the event.
     pub id: EventId,
 }
 
-/// Compares the tables with the log; with `since`, the days from that one on.
+/// Compares the tables with the log; with `since`, only UTC days from `since` on. The result is stored in
+/// `verifications`.
 pub async fn verify(
     connection: &mut PgConnection,
     client: Client,
@@ -105,7 +107,10 @@ async fn run_once(
         }
     };
     if let Err(error) = shadow.drop(connection).await {
-        tracing::warn!(error = store::describe(&error), "schema {SHADOW_SCHEMA} is left: the next verify drops it");
+        tracing::warn!(
+            error = store::describe(&error),
+            "cannot drop schema {SHADOW_SCHEMA}: the next verify will drop the schema"
+        );
     }
     let mut verified = verified?;
     shadow.leave(connection).await?;
@@ -133,10 +138,12 @@ async fn compare_with_log(
     let committed = acknowledged_floor(client).await?;
     let mut tx = connection.begin().await?;
     tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
-    // A lock takes no snapshot: the tables are the ones that stay before one is taken.
+    // A lock statement takes no snapshot. From here on no rebuild can replace the live tables, and the snapshot is
+    // taken later.
     shadow.share_lock_live_tables(&mut tx).await?;
     shadow.enter(&mut tx).await?;
-    // The first query does, before it is asked where the log ends: what the snapshot has is not behind that.
+    // The first query takes the snapshot, before the end of the log is read. Therefore each event in the snapshot lies
+    // at or before `last`.
     tx.execute("SELECT pg_current_snapshot()").await?;
     let last = LogReader::extent(client).await?.last_sequence;
     while let Some(events) = reprojection.read(committed.min(last)).await? {
@@ -162,7 +169,7 @@ async fn compare_with_log(
     Ok(VerifyReport { stats: reprojection.stats, unrecorded, tables, explained })
 }
 
-/// Up to which sequence everything has been acknowledged, and so committed or put aside.
+/// The sequence up to which all events have been acknowledged, and therefore committed or put into quarantine.
 async fn acknowledged_floor(client: &Client) -> Result<u64, ReprojectionError> {
     let jetstream = jetstream::new(client.clone());
     let retry_until = RetryUntil::start();
@@ -172,11 +179,11 @@ async fn acknowledged_floor(client: &Client) -> Result<u64, ReprojectionError> {
             outcome => break outcome?,
         }
     };
-    // It was asked for just now.
+    // The cached state is current: the consumer was read from the broker just now.
     Ok(consumer.cached_info().ack_floor.stream_sequence)
 }
 
-/// Reads the log once more for what it has about these rows.
+/// Reads the log again to find the events about the differing rows.
 async fn explain(
     client: &Client,
     start: RangeStart,
@@ -203,7 +210,7 @@ async fn explain(
     if stop.is_cancelled() { Err(ReprojectionError::Stopped) } else { Ok(()) }
 }
 
-/// What an event is about.
+/// The keys by which an event is matched to a row.
 struct EventSubject {
     chat: Option<ChatId>,
     conversation: Option<ConversationId>,
@@ -239,7 +246,7 @@ impl EventSubject {
     }
 }
 
-// === impl Explained ===
+// === impl ExplainedDifference ===
 
 impl ExplainedDifference {
     fn new(difference: RowDifference) -> Self {
@@ -247,10 +254,10 @@ impl ExplainedDifference {
     }
 }
 
-// === impl Verified ===
+// === impl VerifyReport ===
 
 impl VerifyReport {
-    /// How many rows are not what the log says.
+    /// The number of rows that differ from the projection of the log.
     pub fn differences(&self) -> i64 {
         self.tables.iter().map(|table| table.differences).sum()
     }

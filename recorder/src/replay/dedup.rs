@@ -1,8 +1,8 @@
-//! Which events have been seen: exact, and in bounded memory.
+//! Deduplication of replayed events: an exact set of event ids in bounded memory.
 //!
-//! Event ids begin with the time of what they are about, and the log is nearly in that order. So the ids are kept by span of
-//! time; when there are too many, the span that was longest not asked for goes to a file, and comes back when an event of
-//! its time turns up again.
+//! An event id begins with the event's time, and the log is nearly in order of time. The set is therefore partitioned
+//! by spans of 10 seconds. Above the limit of ids in memory, the least recently used span is written to a temporary
+//! file, and read back when an id of the same span arrives.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::{self, Read as _, Write as _};
@@ -10,17 +10,17 @@ use std::io::{self, Read as _, Write as _};
 use shared::id::EventId;
 use tempfile::TempDir;
 
-/// How long a span is, in milliseconds.
+/// The length of a span, in milliseconds.
 const SPAN_MS: u64 = 10_000;
 
-/// The ids seen so far.
+/// The set of event ids seen so far.
 #[derive(Debug)]
 pub struct SeenEvents {
     spans: BTreeMap<u64, TimeSpan>,
-    /// How many ids are in memory.
+    /// The number of ids in memory, over all spans.
     ids_in_memory: usize,
     max_ids_in_memory: usize,
-    /// Grows with every question.
+    /// A counter of insertions, for the order of use.
     clock: u64,
     on_disk: BTreeSet<u64>,
     directory: Option<TempDir>,
@@ -33,7 +33,8 @@ struct TimeSpan {
 }
 
 impl SeenEvents {
-    /// None, with room for so many in memory.
+    /// Creates an empty set with room for `max_ids_in_memory` ids in memory. The span in use always stays in memory,
+    /// even above the limit.
     pub fn new(max_ids_in_memory: usize) -> Self {
         Self {
             spans: BTreeMap::new(),
@@ -45,7 +46,8 @@ impl SeenEvents {
         }
     }
 
-    /// Whether this id is new. From now on it is not.
+    /// Adds an id. Returns true if the id was not in the set. An error means that the temporary directory cannot be
+    /// used.
     pub fn insert(&mut self, id: EventId) -> io::Result<bool> {
         let number = id.0.as_u128();
         let key = u64::try_from(number >> 80).unwrap_or(u64::MAX) / SPAN_MS;

@@ -1,7 +1,8 @@
-//! An export: the log into Parquet files, one row a chat and one row a message, by the same projection as the tables.
+//! The Parquet export: one row per chat and per message, computed by the same projection as the tables.
 //!
-//! First the events are read and sorted into files by when their chat started; then each of those is projected by itself.
-//! Where an export is interrupted, the same command goes on with it: events read twice change nothing.
+//! The first phase reads the log and sorts the events into files by the start time of the chat. The second phase
+//! projects each file separately and writes the datasets day by day. An interrupted export is resumed by the same
+//! command: events read twice do not change the result.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,78 +22,79 @@ use super::spill::{Spill, SpillFile};
 use crate::projection::tables::Tables;
 use crate::source::log::{LogRange, LogReader, RangeEnd, RangeStart};
 
-/// The file in the export's directory that says how far it is.
+/// The state file in the export's directory, with the phase and the position of the export.
 const STATE_FILE: &str = "export.json";
 
-/// Where events wait to be projected.
+/// The directory for sorted events that wait for the second phase.
 const SPILL_DIRECTORY: &str = "unfinished";
 
-/// Where files of them are split that are too large to be projected in one go.
+/// The directory for the pieces of a file too large to be projected at once.
 const SPLIT_DIRECTORY: &str = "split";
 
-/// How often the state is written while events are read.
+/// The interval between two saves of the state while events are read.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How many events are projected at once.
+/// The number of events projected at once.
 const BATCH_EVENTS: usize = 1000;
 
-/// What to export, and where to.
+/// An export to run: the selected events and the target directory.
 #[derive(Debug)]
 pub struct Export {
-    /// Which events.
+    /// The filter of events.
     pub filter: Filter,
-    /// Where to begin in the log.
+    /// The beginning of the range of the log.
     pub from: RangeStart,
-    /// Where to end, if before its end.
+    /// The last sequence to export. `None`: the log's last sequence at the first start of the export.
     pub to: Option<u64>,
-    /// The directory, which is made.
+    /// The target directory, created if missing. An existing directory must be empty or hold the same interrupted
+    /// export.
     pub directory: PathBuf,
 }
 
-/// How far an export is, for whoever watches.
+/// The progress of an export, reported to the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExportProgress {
-    /// So many events have been read, and so many are left.
+    /// The first phase: events are being read.
     Reading {
-        /// Read.
+        /// The number of events read by this run.
         done: u64,
-        /// Left.
+        /// The number of events left to read.
         left: u64,
     },
-    /// So many days of so many have been written.
+    /// The second phase: days are being written.
     Writing {
-        /// Written.
+        /// The number of days written.
         done: u64,
-        /// All.
+        /// The total number of days.
         all: u64,
     },
 }
 
-/// What an export came to.
+/// The numbers of exported rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExportedRows {
-    /// Rows of `chats`.
+    /// Rows of the dataset `chats`.
     pub chats: u64,
-    /// Rows of `messages`.
+    /// Rows of the dataset `messages`.
     pub messages: u64,
-    /// Rows of `conversation_events`.
+    /// Rows of the dataset `conversation_events`.
     pub conversation_events: u64,
-    /// Deliveries that were no events that this build can read.
+    /// Deliveries skipped because this build could not decode the event.
     pub unreadable: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct ExportState {
-    /// What was asked for: another command does not go on with it.
+    /// The filter and range as text. A command with a different selection does not resume the export.
     selection: String,
-    /// The last sequence that belongs to it.
+    /// The last sequence of the selection.
     last_sequence: u64,
-    /// Where to read on.
+    /// The next sequence to read.
     next_sequence: u64,
     phase: ExportPhase,
-    /// Deliveries that were no events.
+    /// The number of deliveries that could not be decoded.
     unreadable: u64,
-    /// What was written for each day: a day that is written again, because the run was interrupted, counts once.
+    /// The rows written per day, so that a day written again after an interruption counts once.
     days: BTreeMap<String, ExportedRows>,
 }
 
@@ -105,7 +107,7 @@ enum ExportPhase {
 }
 
 impl Export {
-    /// Exports, or goes on with an export that was interrupted.
+    /// Runs the export, or resumes an interrupted export in the same directory. Calls `progress` during both phases.
     pub async fn run(&self, client: Client, progress: &mut dyn FnMut(ExportProgress)) -> anyhow::Result<ExportedRows> {
         fs::create_dir_all(&self.directory)
             .with_context(|| format!("{} could not be made", self.directory.display()))?;
@@ -135,7 +137,8 @@ impl Export {
         Ok(state.rows())
     }
 
-    /// That of an interrupted run, if it was asked for the same; else a new one.
+    /// Loads the state of an interrupted export with the same selection, or creates the state of a new export. A
+    /// finished export, a different selection, or a directory with other files is an error.
     async fn state(&self, client: &Client) -> anyhow::Result<ExportState> {
         let path = self.directory.join(STATE_FILE);
         let selection = format!("{:?} from {:?} to {:?}", self.filter, self.from, self.to);
@@ -150,7 +153,7 @@ impl Export {
                 );
                 ensure!(
                     state.selection == selection,
-                    "{directory} holds an unfinished export of something else: choose another directory, or remove it"
+                    "{directory} holds an unfinished export of another selection: choose another directory, or remove it"
                 );
                 Ok(state)
             }
@@ -202,7 +205,7 @@ impl Export {
                     Ok(_) => {}
                     Err(error) => {
                         state.unreadable += 1;
-                        tracing::warn!(sequence = delivery.sequence(), %error, "passed over what is no event");
+                        tracing::warn!(sequence = delivery.sequence(), %error, "skipped an unreadable delivery");
                     }
                 }
             }
@@ -266,7 +269,8 @@ impl ExportState {
     }
 }
 
-/// The rows of a file, by the projection that the tables are made with; and the events that are about no chat, each once.
+/// Projects the events of a file with the projection of the tables. Returns the rows, and the events about
+/// conversations, each once.
 fn project(file: &SpillFile) -> io::Result<(Tables, BTreeMap<EventId, Event>)> {
     let (mut tables, mut events, mut batch) = (Tables::default(), BTreeMap::new(), Vec::with_capacity(BATCH_EVENTS));
     file.read(|event| {
@@ -284,7 +288,7 @@ fn project(file: &SpillFile) -> io::Result<(Tables, BTreeMap<EventId, Event>)> {
     Ok((tables, events))
 }
 
-/// Writes a file that is there as a whole or not at all.
+/// Writes a file atomically, by renaming a complete file into place.
 fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let unfinished = path.with_extension("new");
     fs::write(&unfinished, bytes)?;

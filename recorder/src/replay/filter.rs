@@ -1,4 +1,4 @@
-//! Which events: by user, kind, time, model and conversation.
+//! The filter of a replay: selects events by user, kind, time, model and conversation.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -12,28 +12,29 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::source::delivery::Delivery;
 
-/// The most subjects that the broker is asked to filter by; past that, every event is read and most are passed over.
+/// The maximum number of subjects in the consumer's filter. Above the maximum, the reader receives every event and
+/// skips most.
 const MAX_SUBJECTS: usize = 64;
 
-/// What an event has to be. What is left empty may be anything.
+/// The conditions on an event. All conditions must hold; an empty set or `None` accepts every value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Whose.
+    /// The users of the events.
     pub users: BTreeSet<UserId>,
-    /// Of which kind.
+    /// The kinds of the events.
     pub kinds: BTreeSet<EventKind>,
-    /// Not before this.
+    /// The earliest time of an event, inclusive.
     pub since: Option<OffsetDateTime>,
-    /// Before this.
+    /// The end of the time range, exclusive.
     pub until: Option<OffsetDateTime>,
-    /// For which model, as the client asked.
+    /// The models, by the name in the client's request.
     pub models: BTreeSet<String>,
-    /// In which conversation.
+    /// The conversations of the events.
     pub conversations: BTreeSet<ConversationId>,
 }
 
 impl Filter {
-    /// The subjects that the broker has to deliver; all if there are none.
+    /// Returns the subjects for the consumer's filter; empty for all subjects.
     pub fn subjects(&self) -> Vec<String> {
         let users: Vec<Cow<'_, str>> = self.users.iter().map(subject::user_token).collect();
         let kinds: Vec<Cow<'_, str>> = self.kinds.iter().map(|kind| kind.subject_token().into()).collect();
@@ -48,7 +49,7 @@ impl Filter {
         kinds.iter().flat_map(|kind| users.iter().map(move |user| format!("chats.{kind}.{user}"))).collect()
     }
 
-    /// Whether what the envelope says is what is wanted. Nothing is decoded for this.
+    /// Returns true if the kind and the time in the envelope fulfil the conditions. The payload is not decoded.
     pub fn matches_envelope(&self, delivery: &Delivery) -> bool {
         let kind = || delivery.header(envelope::TYPE).and_then(EventKind::from_type_name);
         let time = || delivery.header(envelope::TIME).and_then(|time| OffsetDateTime::parse(time, &Rfc3339).ok());
@@ -56,12 +57,12 @@ impl Filter {
             && ((self.since.is_none() && self.until.is_none()) || time().is_some_and(|time| self.matches_time(time)))
     }
 
-    /// Whether an event can be told from its envelope and subject alone.
+    /// Returns true if a condition (user, model or conversation) needs the decoded payload.
     pub fn needs_payload(&self) -> bool {
         !(self.users.is_empty() && self.models.is_empty() && self.conversations.is_empty())
     }
 
-    /// Whether this event is wanted.
+    /// Returns true if the decoded event fulfils all conditions.
     pub fn matches(&self, event: &Event) -> bool {
         fn contains_or_empty<T: Ord + ?Sized>(
             set: &BTreeSet<impl std::borrow::Borrow<T> + Ord>,
@@ -116,7 +117,7 @@ mod tests {
         filter.kinds.insert(EventKind::ChatFailed);
         assert_eq!(filter.subjects(), ["chats.failed.~YS5i", "chats.failed.ann"]);
         filter.users.extend((0..100).map(|n| format!("u{n}").parse::<UserId>().unwrap()));
-        assert!(filter.subjects().is_empty(), "too many: the payload decides");
+        assert!(filter.subjects().is_empty(), "above the maximum, no subject filter: the payload decides");
         assert!(filter.needs_payload());
     }
 }

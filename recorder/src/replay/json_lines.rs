@@ -1,4 +1,4 @@
-//! One event as one line of JSON.
+//! The JSON lines format: one event per line, with all members or with selected fields.
 
 use std::str::FromStr;
 
@@ -10,10 +10,10 @@ use time::OffsetDateTime;
 
 use crate::source::delivery::Delivery;
 
-/// An event with its place and envelope.
+/// A line: the event's position in the stream, the envelope, and the payload as `data`.
 #[derive(Debug, Serialize)]
 pub struct EventLine<'a> {
-    /// Its place in the stream: where to begin again after an interruption. Never an identity.
+    /// The stream sequence: a starting point after an interruption, never an identity.
     sequence: u64,
     #[serde(with = "time::serde::rfc3339")]
     published_at: OffsetDateTime,
@@ -26,19 +26,19 @@ pub struct EventLine<'a> {
     data: std::borrow::Cow<'a, RawValue>,
 }
 
-/// A member of a line, such as `data.usage.total_tokens`.
+/// The path of a member in a line, such as `data.usage.total_tokens`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldPath {
     name: String,
     path: Vec<String>,
 }
 
-/// No line has such a member.
+/// The error for a path that no line can have.
 #[derive(Debug, thiserror::Error)]
 #[error("expected one of {known}, or a member of data such as data.usage.total_tokens, found {0:?}", known = MEMBERS.join(", "))]
 pub struct InvalidField(String);
 
-/// The members of every line. Only `data` has members of its own.
+/// The members of every line. Only `data` has inner members.
 const MEMBERS: [&str; 8] = ["sequence", "published_at", "subject", "id", "type", "source", "time", "data"];
 
 impl FromStr for FieldPath {
@@ -59,17 +59,18 @@ impl FromStr for FieldPath {
 }
 
 impl FieldPath {
-    /// Its whole name.
+    /// Returns the whole path, with dots.
     pub fn name(&self) -> &str {
         &self.name
     }
 }
 
 impl<'a> EventLine<'a> {
-    /// The line of a delivery, if it is an event by its envelope and its payload is JSON.
+    /// Returns the line of a delivery; `None` without an id and type in the envelope or without valid JSON in the
+    /// payload.
     pub fn from_delivery(delivery: &'a Delivery) -> Option<Self> {
         let data: &RawValue = serde_json::from_slice(delivery.payload()).ok()?;
-        // Ours have no line breaks; another publisher's may.
+        // A gateway's payload has no line breaks; another publisher's payload may have line breaks and is compacted.
         let data = if data.get().contains(['\n', '\r']) {
             let value: Value = serde_json::from_str(data.get()).ok()?;
             std::borrow::Cow::Owned(serde_json::value::to_raw_value(&value).ok()?)
@@ -88,14 +89,15 @@ impl<'a> EventLine<'a> {
         })
     }
 
-    /// All of it, with the line break.
+    /// Appends the whole line and a line break to `to`.
     pub fn write(&self, to: &mut Vec<u8>) -> Result<(), serde_json::Error> {
         serde_json::to_writer(&mut *to, self)?;
         to.push(b'\n');
         Ok(())
     }
 
-    /// Only these members, each under its whole name; null where there is none. Says which there are.
+    /// Appends a line with only the given fields, each under its whole path, `null` if missing. Calls `found` for each
+    /// field present.
     pub fn write_fields(
         &self,
         fields: &[FieldPath],

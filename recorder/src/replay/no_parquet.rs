@@ -25,22 +25,22 @@ impl DatasetWriter {
         Self
     }
 
-    /// Fails.
+    /// Returns [`NotBuilt`] in place of adding the chat.
     pub fn add_chat(&mut self, _chat: &Chat) -> Result<(), NotBuilt> {
         Err(NotBuilt)
     }
 
-    /// Fails.
+    /// Returns [`NotBuilt`] in place of adding the message.
     pub fn add_message(&mut self, _message: &Message) -> Result<(), NotBuilt> {
         Err(NotBuilt)
     }
 
-    /// Fails.
+    /// Returns [`NotBuilt`] in place of adding the conversation event.
     pub fn add_conversation_event(&mut self, _event: &Event) -> Result<(), NotBuilt> {
         Err(NotBuilt)
     }
 
-    /// Fails.
+    /// Returns [`NotBuilt`] in place of the number of rows.
     pub fn finish(self) -> Result<u64, NotBuilt> {
         Err(NotBuilt)
     }

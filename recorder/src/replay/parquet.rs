@@ -1,6 +1,7 @@
-//! Rows as Parquet: `chats` and `messages` with the columns of the tables of the same names, and `conversation_events` for
-//! conversations that were opened ahead of their first chat, changed or deleted. One directory a dataset, one a UTC day below
-//! it (`chats/date=2026-01-31/`), as DuckDB, Polars and pandas find partitions by themselves.
+//! The Parquet writer: `chats` and `messages` with the columns of the tables of the same names, and
+//! `conversation_events` for conversations opened before the first chat, changed or deleted. Each dataset is a
+//! directory with one subdirectory per UTC day (`chats/date=2026-01-31/`), a layout recognised as partitions by DuckDB,
+//! Polars and pandas.
 
 use std::fs::{self, File};
 use std::io;
@@ -25,11 +26,12 @@ use crate::projection::message::Message;
 use crate::projection::pg_value::PgJson;
 use crate::projection::sql_enum::SqlEnum as _;
 
-/// How many rows, and about how many bytes of them, are in memory before they are written.
+/// The maximum number of rows in memory, and the approximate maximum number of bytes, before rows are written to the
+/// file.
 const MAX_BUFFERED_ROWS: usize = 10_000;
 const MAX_BUFFERED_BYTES: usize = 16 << 20;
 
-/// A value of a row.
+/// The value of a column in a row, with the column's type.
 #[derive(Debug)]
 enum Value<'a> {
     Text(Option<&'a str>),
@@ -44,7 +46,7 @@ enum Value<'a> {
 
 type Row<'a> = Vec<(&'static str, Value<'a>)>;
 
-/// The columns of `chats`, with a row's values.
+/// Returns a row of `chats`: the columns in order, with values.
 fn chat_row(chat: &Chat) -> Row<'_> {
     let request = chat.request.as_ref();
     let ending = chat.ending.as_ref();
@@ -100,7 +102,7 @@ fn chat_row(chat: &Chat) -> Row<'_> {
     ]
 }
 
-/// The columns of `messages`, with a row's values.
+/// Returns a row of `messages`: the columns in order, with values.
 fn message_row(message: &Message) -> Row<'_> {
     vec![
         ("message_id", Value::Owned(message.message_id.to_string())),
@@ -122,7 +124,7 @@ fn message_row(message: &Message) -> Row<'_> {
     ]
 }
 
-/// The columns of `conversation_events`, with the values of an event that is about no chat.
+/// Returns a row of `conversation_events`; `None` for an event about a chat.
 fn conversation_row(event: &Event) -> Option<Row<'_>> {
     let (id, title, model, temperature, archived) = match event {
         Event::ConversationCreated(event) => {
@@ -147,7 +149,7 @@ fn conversation_row(event: &Event) -> Option<Row<'_>> {
     ])
 }
 
-/// The file of one dataset and day, under another name until it is whole.
+/// A writer of the file of one dataset and one day. The file has a temporary name until complete.
 #[derive(Debug)]
 pub struct DatasetWriter {
     path: PathBuf,
@@ -159,7 +161,7 @@ pub struct DatasetWriter {
     written: u64,
 }
 
-/// A column being built.
+/// A builder of a column's next batch of values.
 #[derive(Debug)]
 enum ColumnBuilder {
     Text(StringBuilder),
@@ -172,12 +174,12 @@ enum ColumnBuilder {
 }
 
 impl DatasetWriter {
-    /// The file of this day below `directory`.
+    /// Creates a writer for the dataset `name` and a day below `directory`. The file is created with the first row.
     pub fn new(directory: &Path, name: &str, day: &str) -> Self {
         let directory = directory.join(name).join(format!("date={day}"));
         Self {
             path: directory.join("part-0.parquet"),
-            // Readers of `*.parquet` pass over it.
+            // A reader of `*.parquet` does not match the temporary name.
             unfinished: directory.join("part-0.unfinished"),
             file: None,
             columns: Vec::new(),
@@ -187,22 +189,23 @@ impl DatasetWriter {
         }
     }
 
-    /// Adds a chat.
+    /// Adds a row for a chat to `chats`.
     pub fn add_chat(&mut self, chat: &Chat) -> Result<(), ParquetError> {
         self.add(chat_row(chat))
     }
 
-    /// Adds a message.
+    /// Adds a row for a message to `messages`.
     pub fn add_message(&mut self, message: &Message) -> Result<(), ParquetError> {
         self.add(message_row(message))
     }
 
-    /// Adds an event about a conversation; one about a chat adds nothing.
+    /// Adds a row for an event about a conversation to `conversation_events`; an event about a chat adds no row.
     pub fn add_conversation_event(&mut self, event: &Event) -> Result<(), ParquetError> {
         conversation_row(event).map_or(Ok(()), |row| self.add(row))
     }
 
-    /// The file is whole: it appears under its name, in place of an older one. Returns its rows.
+    /// Completes the file and renames the file into place, replacing an older file. Returns the number of rows; without
+    /// rows no file is written.
     pub fn finish(mut self) -> Result<u64, ParquetError> {
         self.write()?;
         if let Some((writer, _)) = self.file.take() {
@@ -293,8 +296,8 @@ impl ColumnBuilder {
             (Self::Double(column), Value::Double(number)) => column.append_option(number),
             (Self::Bool(column), Value::Bool(truth)) => column.append_option(truth),
             (Self::Time(column), Value::Time(time)) => column.append_option(time.map(micros)),
-            // A column's kind is that of its first row's value, and every row is written by the same function.
-            (_, value) => unreachable!("a column changed its kind: {value:?}"),
+            // The first row's value sets a column's type, and one function makes all rows of a dataset.
+            (_, value) => unreachable!("a value does not have the type of its column: {value:?}"),
         }
     }
 
@@ -315,12 +318,12 @@ fn micros(time: OffsetDateTime) -> i64 {
     i64::try_from(time.unix_timestamp_nanos() / 1000).unwrap_or(i64::MAX)
 }
 
-/// Succeeds: this build can write Parquet files.
+/// Succeeds: this build can write Parquet files. A build without the feature `parquet` returns an error here.
 pub fn ensure_built() -> io::Result<()> {
     Ok(())
 }
 
-/// What is left of a run that was interrupted.
+/// Removes the temporary file of an interrupted export, if present.
 pub fn remove_unfinished(directory: &Path, name: &str, day: &str) -> io::Result<()> {
     match fs::remove_file(DatasetWriter::new(directory, name, day).unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

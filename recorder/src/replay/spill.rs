@@ -1,11 +1,13 @@
-//! The events of an export, sorted into small files by when their chat started, so that each can be projected by itself.
+//! Spill files: the events of an export, sorted on disk into small files by the start time of the chat, so that each
+//! file can be projected separately.
 //!
-//! All events of a chat carry the time at which it started, so they come to lie in the same file, whenever the log has them.
-//! Events may be added twice, and the last one may be torn: projecting does not mind the first, reading not the second. A file
-//! that has become too large to be projected in one go is split, by chat.
+//! All events of a chat carry the start time of the chat, so all events of a chat are in the same file, wherever the
+//! events stand in the log. After an interruption, events may be added twice and the last event of a file may be
+//! incomplete: the projection ignores repeated events, and the reader ignores an incomplete end. A file too large to be
+//! projected at once is split by chat.
 //!
-//! An event in a file: its kind, in a byte; four bytes that all events of its chat share; the length of its payload, in four bytes
-//! (both little endian); its payload.
+//! Format of an event: the kind (1 byte), a hash shared by all events of the chat (4 bytes), the length of the payload
+//! (4 bytes), the payload. Hash and length are little endian.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
@@ -15,25 +17,26 @@ use std::path::{Path, PathBuf};
 use shared::event::{Event, EventKind};
 use time::{Date, OffsetDateTime, UtcOffset};
 
-/// How long the span of a file is, in minutes.
+/// The span of start times in a file, in minutes.
 const SPAN_MINUTES: u32 = 10;
 
-/// How many files are open at once.
+/// The maximum number of open files. Above the maximum, the least recently used file is closed.
 const MAX_OPEN_FILES: usize = 48;
 
-/// The most that is projected in one go; a longer file is split.
+/// The maximum number of bytes projected at once; a larger file is split.
 const MAX_PROJECTED_BYTES: u64 = 64 << 20;
 
-/// Into how many pieces a file is split at once: they are all open. For more it is read again.
+/// The maximum number of pieces written in one pass over a file, as all pieces are open at once. More pieces take more
+/// passes.
 const MAX_PIECES_AT_ONCE: usize = 256;
 
-/// What stands before a payload.
+/// The size of the header before a payload, in bytes.
 const HEADER_BYTES: usize = 9;
 
-/// The largest event that is believed: past this, a length is a torn one.
+/// The maximum size of an event, in bytes. A greater length marks an incomplete event.
 const MAX_EVENT_BYTES: u32 = 1 << 30;
 
-/// The files being written.
+/// A writer of spill files.
 #[derive(Debug)]
 pub struct Spill {
     directory: PathBuf,
@@ -41,18 +44,18 @@ pub struct Spill {
     clock: u64,
 }
 
-/// A file of events whose chats started within the same minutes.
+/// A spill file: events of chats that started within the same ten minutes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpillFile(PathBuf);
 
 impl Spill {
-    /// Files below this directory, those of an earlier run included.
+    /// Opens the spill files below `directory`, created if missing. Files of an interrupted run are continued.
     pub fn open(directory: &Path) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         Ok(Self { directory: directory.to_owned(), open: HashMap::new(), clock: 0 })
     }
 
-    /// Adds an event.
+    /// Appends an event to the file for the start time of its chat. `payload` is the encoded event.
     pub fn add(&mut self, event: &Event, payload: &[u8]) -> io::Result<()> {
         let path = self.path(started_at(event));
         self.clock += 1;
@@ -63,7 +66,7 @@ impl Spill {
             }
             let file = OpenOptions::new().create(true).append(true).open(&path)?;
             let whole = complete_length(&path)?;
-            // What an interrupted run has left unfinished would make the rest unreadable.
+            // An incomplete event left by an interrupted run would make all later events unreadable.
             if file.metadata()?.len() > whole {
                 file.set_len(whole)?;
             }
@@ -75,12 +78,12 @@ impl Spill {
         write(file, EventHeader { kind: event.kind(), subject: subject_hash(event), length }, payload)
     }
 
-    /// Everything so far is in the files.
+    /// Writes all buffered events to the files.
     pub fn flush(&mut self) -> io::Result<()> {
         self.open.values_mut().try_for_each(|(file, _)| file.flush())
     }
 
-    /// The days there are, each with its files, all in order.
+    /// Returns the spill files by UTC day, in order of time.
     pub fn days(directory: &Path) -> io::Result<BTreeMap<String, Vec<SpillFile>>> {
         let mut days = BTreeMap::new();
         if !directory.exists() {
@@ -116,8 +119,8 @@ impl Spill {
 }
 
 impl SpillFile {
-    /// The same events in files that are small enough to be projected in one go, all events of a chat in the same one. Where
-    /// it has to be split, into this directory, whatever was there.
+    /// Returns this file if small enough to be projected at once; otherwise splits the file into pieces below
+    /// `directory`, with all events of a chat in the same piece. Existing content of `directory` is removed.
     pub fn split_if_large(&self, directory: &Path) -> io::Result<Vec<Self>> {
         self.split_into(directory, MAX_PROJECTED_BYTES, MAX_PIECES_AT_ONCE)
     }
@@ -147,7 +150,7 @@ impl SpillFile {
         Ok(paths.into_iter().map(Self).collect())
     }
 
-    /// Calls `take` with every event.
+    /// Decodes the events in order and calls `visit` with each event.
     pub fn read(&self, mut visit: impl FnMut(Event)) -> io::Result<()> {
         self.for_each(|header, payload| {
             visit(Event::decode(header.kind, payload).map_err(io::Error::other)?);
@@ -164,12 +167,13 @@ impl SpillFile {
     }
 }
 
-/// The name of a day's directory.
+/// Returns the directory name of a day, such as `2026-01-31`.
 pub fn day(date: Date) -> String {
     format!("{:04}-{:02}-{:02}", date.year(), u8::from(date.month()), date.day())
 }
 
-/// The time that all events about the same thing share.
+/// Returns the time shared by all events of the same chat: the start time. For an event about a conversation, the
+/// event's own time.
 fn started_at(event: &Event) -> OffsetDateTime {
     match event {
         Event::ChatStarted(event) => event.started_at,
@@ -186,12 +190,12 @@ fn subject_hash(event: &Event) -> u32 {
         Event::ChatFailed(event) => event.chat_id.0,
         Event::ConversationCreated(_) | Event::ConversationChanged(_) | Event::ConversationDeleted(_) => event.id().0,
     };
-    // The end of an id is what tells it from others of the same time.
+    // The first bytes of an id are a time: only the last bytes differ between ids of the same time.
     let [.., a, b, c, d] = *id.as_bytes();
     u32::from_be_bytes([a, b, c, d])
 }
 
-/// What stands before a payload.
+/// The header before a payload.
 #[derive(Clone, Copy, Debug)]
 struct EventHeader {
     kind: EventKind,
@@ -200,7 +204,8 @@ struct EventHeader {
 }
 
 impl EventHeader {
-    /// Which of so many pieces it belongs to. Ids may be random or in a row: either way the pieces come out alike.
+    /// Returns the piece of this event, from 0 to `pieces` - 1. Multiplicative hashing gives pieces of similar size for
+    /// random and for consecutive ids.
     fn piece(&self, pieces: u64) -> usize {
         let scattered = u64::from(self.subject.wrapping_mul(0x9E37_79B1));
         usize::try_from((scattered * pieces) >> u32::BITS).unwrap_or_default()
@@ -218,7 +223,7 @@ fn write(file: &mut impl io::Write, header: EventHeader, payload: &[u8]) -> io::
     file.write_all(payload)
 }
 
-/// Reads the next event of a file; none at its end, or where it is torn.
+/// Reads the next event of a file. Returns `None` at the end of the file, or at an incomplete event.
 fn next(reader: &mut impl io::Read, payload: &mut Vec<u8>) -> io::Result<Option<EventHeader>> {
     let mut header = [0; HEADER_BYTES];
     match reader.read_exact(&mut header) {
@@ -235,7 +240,7 @@ fn next(reader: &mut impl io::Read, payload: &mut Vec<u8>) -> io::Result<Option<
     Ok((payload.len() == length as usize).then_some(EventHeader { kind: *kind, subject, length }))
 }
 
-/// How much of a file is whole events.
+/// Returns the length of the file's complete events, in bytes.
 fn complete_length(path: &Path) -> io::Result<u64> {
     let (mut reader, mut payload) = (BufReader::new(File::open(path)?), Vec::new());
     let mut whole = 0;
@@ -318,7 +323,7 @@ mod tests {
         let mut seen = BTreeSet::new();
         let mut events = Vec::new();
         for piece in &pieces {
-            assert!(fs::metadata(&piece.0).unwrap().len() < torn / 7 * 2, "larger than it may be");
+            assert!(fs::metadata(&piece.0).unwrap().len() < torn / 7 * 2, "a piece is larger than the limit");
             let piece = ids(piece);
             let chats: BTreeSet<_> = piece.iter().map(|(id, _)| *id).collect();
             assert!(chats.iter().all(|chat| seen.insert(*chat)), "a chat in two pieces");
@@ -328,7 +333,7 @@ mod tests {
         whole.sort_by_key(|(id, kind)| (*id, number(*kind)));
         events.sort_by_key(|(id, kind)| (*id, number(*kind)));
         assert_eq!(events, whole);
-        // Of what an earlier run has left of splitting another, nothing comes back.
+        // Pieces left by splitting another file must not come back.
         assert_eq!(
             slot.split_into(&split, torn / 2, MAX_PIECES_AT_ONCE)
                 .unwrap()

@@ -1,4 +1,5 @@
-//! Bodies that are too large for a message: fetched where the event says they are.
+//! Large bodies: an event too large for a message has its body in the broker's object store, and a reference in its
+//! headers. The body fetcher reads the body before the event is decoded.
 
 use std::time::Duration;
 
@@ -11,45 +12,47 @@ use tokio::time::{sleep, timeout};
 
 use super::delivery::Delivery;
 
-/// How long fetching one may take.
+/// The timeout for fetching one body.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often one is tried that the broker does not give whole.
+/// The maximum number of tries for a body that is missing, incomplete or different from the reference. An unavailable
+/// broker does not count as a try.
 const MAX_ATTEMPTS: u32 = 5;
 
-/// Between two tries.
+/// The pause between two tries.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why a body could not be fetched.
+/// The reason a body could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The broker is away.
+    /// The broker did not answer, or the bucket could not be opened.
     #[error("the broker is not available: {0}")]
     Unavailable(String),
-    /// It is not what the event says.
+    /// The fetched body differs from the reference in size or hash.
     #[error(transparent)]
     Wrong(#[from] BodyError),
-    /// It is not there, or a replica does not know of it yet.
+    /// The body is not in the bucket, or a replica does not know the body yet.
     #[error("the body is not in bucket {BUCKET}")]
     Missing,
-    /// Part of it is not there.
+    /// The body could not be read to the end within the timeout.
     #[error("the body could not be read to its end: {0}")]
     Broken(String),
 }
 
-/// Where bodies are fetched.
+/// A fetcher of large bodies.
 #[derive(Clone, Debug)]
 pub struct BodyFetcher {
     client: Client,
 }
 
 impl BodyFetcher {
-    /// On this broker.
+    /// Creates a fetcher on this broker.
     pub fn new(client: Client) -> Self {
         Self { client }
     }
 
-    /// Sees to it that a delivery has its body, or knows why not. Waits for a broker that is merely away.
+    /// Attaches the referenced body to a delivery, or the error after the last try. Returns at once for a delivery
+    /// without a reference. Waits for an unavailable broker without a limit.
     pub async fn attach_body(&self, delivery: &Delivery) {
         let reference = match BodyReference::from_headers(|name| delivery.header(name)) {
             Ok(None) => return,
@@ -63,7 +66,7 @@ impl BodyFetcher {
                 Err(error) => error,
             };
             tries += u32::from(!matches!(error, FetchError::Unavailable(_)));
-            tracing::warn!(%error, event = delivery.event_id(), tries, "a body could not be fetched");
+            tracing::warn!(%error, event = delivery.event_id(), tries, "a large body could not be fetched");
             if tries >= MAX_ATTEMPTS {
                 return delivery.set_body(Err(error.to_string()));
             }
@@ -71,7 +74,7 @@ impl BodyFetcher {
         }
     }
 
-    /// The body that this refers to.
+    /// Fetches the referenced body once, and checks size and hash.
     pub async fn fetch(&self, reference: &BodyReference) -> Result<Bytes, FetchError> {
         let unavailable = |error: &dyn std::fmt::Display| FetchError::Unavailable(error.to_string());
         let bucket = jetstream::new(self.client.clone()).get_object_store(BUCKET).await;
@@ -86,7 +89,7 @@ async fn read(bucket: &ObjectStore, reference: &BodyReference) -> Result<Bytes, 
         GetErrorKind::NotFound => FetchError::Missing,
         _ => FetchError::Unavailable(error.to_string()),
     })?;
-    // Never more than was announced, whatever is there.
+    // Reads at most one byte more than the reference announces, whatever the object holds.
     let mut body = Vec::with_capacity(reference.size);
     let most = u64::try_from(reference.size).unwrap_or(u64::MAX).saturating_add(1);
     object.take(most).read_to_end(&mut body).await.map_err(|error| FetchError::Broken(error.to_string()))?;

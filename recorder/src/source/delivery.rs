@@ -1,4 +1,4 @@
-//! One event as the broker delivered it: read, and still to be acknowledged.
+//! A delivery: one message of the broker, to be decoded and acknowledged.
 
 use std::sync::OnceLock;
 
@@ -12,16 +12,16 @@ use time::OffsetDateTime;
 use crate::projection::pg_value::to_pg_json;
 use crate::store::quarantine::{QuarantineReason, QuarantinedEvent};
 
-/// A delivered event, apart from what it says.
+/// A message of the stream with its position, not decoded yet.
 #[derive(Debug)]
 pub struct Delivery {
     message: Message,
     position: StreamPosition,
-    /// What it refers to, once that was fetched, or why it could not be.
+    /// The referenced large body after the fetch, or the reason for the failure.
     body: OnceLock<Result<Bytes, String>>,
 }
 
-/// Where in the stream it was, and how much is behind it.
+/// The position in the stream, and the number of events behind.
 #[derive(Clone, Copy, Debug)]
 struct StreamPosition {
     sequence: u64,
@@ -29,33 +29,33 @@ struct StreamPosition {
     pending: u64,
 }
 
-/// Why a delivery is not an event. Never repeats what is in it.
+/// The reason a delivery could not be decoded. The text never repeats content of the delivery.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// No envelope.
+    /// The header with the event type is missing.
     #[error("expected a header {}, found none", envelope::TYPE)]
     NoType,
-    /// An envelope that this build does not know.
+    /// The event type is unknown to this build.
     #[error("expected an event of a known type, found {0:?}")]
     UnknownType(String),
-    /// Its body is elsewhere, and not to be had.
+    /// The large body of the event could not be fetched.
     #[error("expected a body in the bucket that the event refers to: {0}")]
     Body(String),
-    /// The payload is something else than the envelope says.
+    /// The payload does not match the event type of the envelope.
     #[error("expected a payload of type {kind}, found {category:?} error at line {line} column {column}")]
     Payload {
-        /// The type.
+        /// The event type from the envelope.
         kind: &'static str,
-        /// What kind of error.
+        /// The category of the JSON error: syntax, data or end of input.
         category: serde_json::error::Category,
-        /// Where.
+        /// The line of the error in the payload.
         line: usize,
-        /// Where.
+        /// The column of the error in the line.
         column: usize,
     },
 }
 
-/// Reads an event of the type that its envelope names.
+/// Decodes a payload as an event of the type named in the envelope.
 pub fn decode_event(kind: Option<&str>, payload: &[u8]) -> Result<Event, DecodeError> {
     let kind = kind.ok_or(DecodeError::NoType)?;
     let kind = EventKind::from_type_name(kind).ok_or_else(|| DecodeError::UnknownType(kind.to_owned()))?;
@@ -68,7 +68,7 @@ pub fn decode_event(kind: Option<&str>, payload: &[u8]) -> Result<Event, DecodeE
 }
 
 impl Delivery {
-    /// Takes in a message.
+    /// Wraps a message. A message without JetStream metadata gets sequence 0.
     pub fn new(message: Message) -> Self {
         let position = message.info().map_or(
             StreamPosition { sequence: 0, published_at: OffsetDateTime::UNIX_EPOCH, pending: 0 },
@@ -81,56 +81,57 @@ impl Delivery {
         Self { message, position, body: OnceLock::new() }
     }
 
-    /// What it says.
+    /// Decodes the event. A large body must be attached first.
     pub fn decode(&self) -> Result<Event, DecodeError> {
         match self.body.get() {
             Some(Err(detail)) => return Err(DecodeError::Body(detail.clone())),
             None if self.header(large_body::OBJECT).is_some() => {
-                return Err(DecodeError::Body("it was not fetched".to_owned()));
+                return Err(DecodeError::Body("the body was not fetched".to_owned()));
             }
             _ => {}
         }
         decode_event(self.header(envelope::TYPE), self.payload())
     }
 
-    /// The id in its envelope, for people.
+    /// Returns the event id from the envelope, for logs; empty if missing.
     pub fn event_id(&self) -> &str {
         self.header(envelope::ID).unwrap_or_default()
     }
 
-    /// The bytes that it takes.
+    /// Returns the size in bytes: the message and the announced size of a large body.
     pub fn size(&self) -> usize {
         let body: Option<usize> = self.header(large_body::SIZE).and_then(|size| size.parse().ok());
         self.message.length.saturating_add(body.unwrap_or_default())
     }
 
-    /// What was fetched of it, or why that could not be.
+    /// Attaches the large body, or the reason for the failed fetch.
     pub(super) fn set_body(&self, body: Result<Bytes, String>) {
-        // Fetched twice, it is the same.
+        // A second fetch gives the same body, so the first one stays.
         let _ = self.body.set(body);
     }
 
-    /// How many events the broker had not delivered yet when it delivered this one.
+    /// Returns the number of events the broker still had to deliver at the time of this delivery.
     pub fn pending(&self) -> u64 {
         self.position.pending
     }
 
-    /// Its place in the stream. Never an identity: the broker uses numbers again after a loss.
+    /// Returns the stream sequence. Never use a sequence as an identity: after a loss, the broker gives the same
+    /// sequences to other events.
     pub fn sequence(&self) -> u64 {
         self.position.sequence
     }
 
-    /// When the broker took it in.
+    /// Returns the time at which the broker stored the event.
     pub fn published_at(&self) -> OffsetDateTime {
         self.position.published_at
     }
 
-    /// Where it was published.
+    /// Returns the subject of the message.
     pub fn subject(&self) -> &str {
         self.message.subject.as_str()
     }
 
-    /// What was published: in the message, or where it refers to.
+    /// Returns the payload: the attached large body if present, else the message's own payload.
     pub fn payload(&self) -> &[u8] {
         match self.body.get() {
             Some(Ok(body)) => body,
@@ -138,7 +139,7 @@ impl Delivery {
         }
     }
 
-    /// All of it, to be put aside.
+    /// Returns a quarantine entry with the whole delivery: subject, headers, payload and position.
     pub fn to_quarantined(&self, reason: QuarantineReason, detail: String) -> QuarantinedEvent {
         let headers = self.message.headers.as_ref().map(HeaderMap::iter).into_iter().flatten();
         let headers: std::collections::BTreeMap<String, Vec<&str>> = headers
@@ -155,12 +156,13 @@ impl Delivery {
         }
     }
 
-    /// Tells the broker: `+ACK` when it is in the tables, `+WPI` while it is being worked on, `-NAK` to give it to another.
+    /// Sends an acknowledgement: `+ACK` after the commit, `+WPI` for work in progress, `-NAK` to give the event to
+    /// another recorder.
     pub(super) async fn send_ack(&self, kind: AckKind) -> Result<(), async_nats::Error> {
         self.message.ack_with(kind).await
     }
 
-    /// A header of its envelope.
+    /// Returns a header of the message; `None` if missing.
     pub fn header(&self, name: &str) -> Option<&str> {
         Some(self.message.headers.as_ref()?.get(name)?.as_str())
     }

@@ -1,5 +1,5 @@
-//! The log as a source: the stream read in its own order, from one place to another, by a consumer that goes with the reader.
-//! The recorders' consumer does not notice.
+//! The log reader: reads a range of the stream in order, through an ephemeral consumer created for the reader. The
+//! recorders' durable consumer is not affected.
 
 use std::time::Duration;
 
@@ -17,92 +17,93 @@ use super::bodies::BodyFetcher;
 use super::delivery::Delivery;
 use super::retry::RetryUntil;
 
-/// How long a body in a bucket may take.
+/// The timeout for a large body, retries included.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long the broker may be silent although there is more.
+/// The longest silence of the broker while more events are due; afterwards the consumer is recreated.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
-/// The most bytes of events that are on their way at once.
+/// The maximum number of bytes in flight, raised if the broker allows larger messages.
 const MAX_IN_FLIGHT_BYTES: i64 = 16 << 20;
 
-/// Which part of the log.
+/// A range of the log.
 #[derive(Clone, Debug)]
 pub struct LogRange {
-    /// Where it begins.
+    /// The beginning of the range.
     pub from: RangeStart,
-    /// The last sequence that belongs to it. Unless given, whatever is there when the log is opened.
+    /// The last sequence of the range, inclusive. `None`: the stream's last sequence at the time of opening.
     pub to: Option<u64>,
-    /// Only these subjects; all if there are none.
+    /// The subjects to read; empty for all subjects.
     pub subjects: Vec<String>,
-    /// Whether to go on with what is published later.
+    /// The behaviour at the end of the range.
     pub end: RangeEnd,
 }
 
-/// Where a span begins.
+/// The beginning of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RangeStart {
-    /// With the first event there is.
+    /// The first event in the stream.
     Beginning,
-    /// With this sequence, or the first one after it.
+    /// The event with this sequence, or the next existing event.
     Sequence(u64),
-    /// With the first event that the broker took in at this time or later.
+    /// The first event stored by the broker at this time or later.
     Time(OffsetDateTime),
 }
 
-/// What happens at the end of a span.
+/// The behaviour at the end of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RangeEnd {
-    /// It ends.
+    /// The reader returns `None`.
     Stop,
-    /// The reader waits for more.
+    /// The reader waits for newly published events, without end.
     Follow,
 }
 
-/// What the log holds at a moment.
+/// The extent of the log at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogExtent {
-    /// When the stream was made.
+    /// The creation time of the stream.
     pub stream_created_at: OffsetDateTime,
-    /// When the broker stored the first event that is still there; none if there is no event.
+    /// The time at which the broker stored the first remaining event; `None` if the stream is empty.
     pub first_stored_at: Option<OffsetDateTime>,
-    /// Whether events from before the first one are gone.
+    /// True if events before the first remaining event were removed: the first sequence is greater than 1.
     pub is_truncated: bool,
-    /// The sequence of the last event.
+    /// The last sequence given out by the stream.
     pub last_sequence: u64,
-    /// How many there are.
+    /// The number of events in the stream.
     pub events: u64,
 }
 
-/// Why the log cannot be read on.
+/// The reason the log cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// There is no stream.
+    /// The stream does not exist.
     #[error("stream CHATS does not exist: expected one made by `recorder stream create`")]
     NoStream,
-    /// It is not the stream that it was.
-    #[error("stream CHATS was made anew while it was being read")]
+    /// The stream was deleted and created again while the log was being read.
+    #[error("stream CHATS was deleted and created again while it was being read")]
     StreamRecreated,
-    /// The broker was away for too long.
+    /// The broker was unavailable for longer than the retry policy allows.
     #[error("the broker is not available: {0}")]
     Unavailable(String),
 }
 
-/// A reader of the log.
+/// A reader of a range of the log.
 pub struct LogReader {
     client: Client,
     range: LogRange,
     messages: Option<Ordered>,
-    /// The last sequence that will be read.
+    /// The last sequence of the range.
     last_sequence: u64,
-    /// The last sequence that has been delivered.
+    /// The last sequence delivered so far; 0 before the first delivery.
     delivered_sequence: u64,
-    /// How many events of the span the broker still has.
+    /// The number of events of the range not delivered yet, as reported by the broker with the latest delivery.
     pending: u64,
-    /// The last event that was delivered, until it has its body: kept here so that giving up waiting for that loses nothing.
+    /// The latest delivery while its body is being fetched. Kept here, so that cancelling [`next`](Self::next) loses no
+    /// event.
     awaiting_body: Option<Delivery>,
 }
 
 impl LogReader {
-    /// A reader of this part of the log.
+    /// Opens a reader at the beginning of the range. Waits up to a minute for an unavailable broker.
     pub async fn open(client: Client, range: LogRange) -> Result<Self, LogError> {
         let stream = stream(&client).await?;
         let last_sequence = range.to.unwrap_or(stream.cached_info().state.last_sequence);
@@ -124,13 +125,14 @@ impl LogReader {
         Ok(log)
     }
 
-    /// The next event, or whatever else is in its place; `None` at the end. May be given up at any moment, and asked again.
+    /// Returns the next delivery, which may not be a readable event; `None` at the end of the range. Cancel safe. After
+    /// a failure the reader binds again behind the latest delivery; an error comes after a minute without success.
     pub async fn next(&mut self) -> Result<Option<Delivery>, LogError> {
         let mut retry_until = None;
         loop {
             if let Some(delivery) = &self.awaiting_body {
                 let filled = timeout(BODY_TIMEOUT, BodyFetcher::new(self.client.clone()).attach_body(delivery)).await;
-                filled.map_err(|_| LogError::Unavailable("a body could not be fetched".to_owned()))?;
+                filled.map_err(|_| LogError::Unavailable("a large body could not be fetched".to_owned()))?;
                 return Ok(self.awaiting_body.take());
             }
             let stops = self.range.end == RangeEnd::Stop;
@@ -144,7 +146,7 @@ impl LogReader {
                     }
                     "the consumer has not caught up with the stream".to_owned()
                 }
-                // A consumer that says nothing although there is more has lost its way.
+                // A silent consumer is treated as lost if more events are due.
                 Some(messages) => match next_message(messages, self.pending > 0).await {
                     Some(Ok(message)) => {
                         let delivery = Delivery::new(message);
@@ -154,11 +156,11 @@ impl LogReader {
                         continue;
                     }
                     Some(Err(error)) => error.to_string(),
-                    None => "the consumer is gone".to_owned(),
+                    None => "the reader's consumer is gone, or sent no event for 20 s".to_owned(),
                 },
-                None => "not bound".to_owned(),
+                None => "the reader is not bound to a consumer".to_owned(),
             };
-            // Whatever it was, the reader begins anew behind the last event that it was given.
+            // After any problem, a new consumer starts behind the latest delivery.
             self.messages = None;
             if !retry_until.get_or_insert_with(RetryUntil::start).wait_before_retry(&problem).await {
                 return Err(LogError::Unavailable(problem));
@@ -166,12 +168,12 @@ impl LogReader {
             if let Ok(stream) = stream(&self.client).await
                 && let Err(error) = self.bind(&stream).await
             {
-                tracing::debug!(%error, "the log could not be opened yet");
+                tracing::debug!(%error, "a new consumer for the log reader could not be created: trying again");
             }
         }
     }
 
-    /// What there is now.
+    /// Returns the present extent of the log.
     pub async fn extent(client: &Client) -> Result<LogExtent, LogError> {
         let stream = stream(client).await?;
         let info = stream.cached_info();
@@ -184,24 +186,25 @@ impl LogReader {
         })
     }
 
-    /// The first and the last sequence that there is now.
+    /// Returns the first and the last sequence of the stream at present.
     pub async fn bounds(client: &Client) -> Result<(u64, u64), LogError> {
         let state = stream(client).await?.cached_info().state.clone();
         Ok((state.first_sequence, state.last_sequence))
     }
 
-    /// The last sequence that this reader will come to; what is published later does not belong to it unless it follows.
+    /// Returns the last sequence of the range. Later events belong to the range only with [`RangeEnd::Follow`].
     pub fn last_sequence(&self) -> u64 {
         self.last_sequence
     }
 
-    /// How many events are still to be read, as far as is known.
+    /// Returns the number of events left to read, as last reported by the broker.
     pub fn pending(&self) -> u64 {
         self.pending
     }
 
-    /// Whether the stream goes on where the consumer knows of nothing more. In a cluster a consumer may have come to a node that is
-    /// behind, such as one that was just started again; the stream's leader, which answers here, is not.
+    /// Returns true if the stream holds a later event of the range although the consumer reports no pending event. In a
+    /// cluster, the consumer may have been placed on a node that lags behind, such as a node just restarted; the
+    /// stream's leader, asked here, does not lag.
     async fn has_missed_events(&mut self) -> Result<bool, LogError> {
         let retry_until = RetryUntil::start();
         let stream = stream(&self.client).await?;
@@ -254,7 +257,8 @@ impl LogReader {
     }
 }
 
-/// The next message. Where one is due and none comes for long, as if the consumer were gone.
+/// Returns the next message. If a message is due and does not arrive within [`IDLE_TIMEOUT`], returns `None`, as for a
+/// lost consumer.
 async fn next_message(messages: &mut Ordered, is_due: bool) -> Option<Result<Message, OrderedError>> {
     if is_due { timeout(IDLE_TIMEOUT, messages.next()).await.unwrap_or(None) } else { messages.next().await }
 }
@@ -268,7 +272,7 @@ impl std::fmt::Debug for LogReader {
     }
 }
 
-/// The stream, as soon as the broker is there.
+/// Returns the stream. Waits up to a minute for an unavailable broker.
 async fn stream(client: &Client) -> Result<stream::Stream, LogError> {
     use jetstream::ErrorCode;
     use jetstream::context::GetStreamErrorKind;

@@ -1,7 +1,9 @@
-//! The stream and its consumer: what they have to be, making them, and telling how what is there differs.
+//! Setup of the stream, its consumer and the buckets: expected configuration, creation, and comparison with the
+//! existing configuration.
 //!
-//! Made once, by an operator's command; never changed silently. A recorder that finds something else refuses to start: a
-//! stream that drops its oldest events, or a consumer that gives up on some, would lose the record without a word.
+//! `recorder stream create` creates the objects once; no code changes an existing object silently. A recorder refuses
+//! to start on a different configuration: a stream that drops its oldest events, or a consumer that gives up on events,
+//! would lose records without any error.
 
 mod buckets;
 mod consumer;
@@ -21,7 +23,8 @@ use stream::{stream_config, verified_stream};
 pub use error::SetupError;
 pub use options::{SetupOutcome, StreamOptions};
 
-/// Makes the stream and its consumer where they are missing.
+/// Creates the stream, the buckets and the consumer if missing, and compares existing ones with the expected
+/// configuration.
 pub async fn create(jetstream: &Context, options: StreamOptions) -> Result<SetupOutcome, SetupError> {
     let stream = match verified_stream(jetstream, options).await {
         Ok(stream) => stream,
@@ -43,7 +46,8 @@ pub async fn create(jetstream: &Context, options: StreamOptions) -> Result<Setup
     }
 }
 
-/// The consumer, if it and the stream are what they have to be.
+/// Returns the consumer, after comparing the consumer, the stream and the required buckets with the expected
+/// configuration.
 pub async fn verified_consumer(jetstream: &Context) -> Result<PullConsumer, SetupError> {
     let stream = verified_stream(jetstream, StreamOptions::default()).await?;
     verify_consumer(&stream).await?;

@@ -1,4 +1,4 @@
-//! A batch's way through all tables in one transaction.
+//! The transaction that writes a batch's changes to all tables.
 
 use sqlx::postgres::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -9,18 +9,18 @@ use crate::projection::message::Position;
 use crate::projection::{Changes, project};
 use shared::event::Event;
 
-/// What a batch came to.
+/// The effect of a batch, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AppliedCounts {
-    /// Events that changed something.
+    /// The number of events that changed a row.
     pub events: usize,
-    /// Messages saved, of the asking side.
+    /// The number of user messages saved.
     pub user_messages: usize,
-    /// Messages saved, of the answering side.
+    /// The number of assistant messages saved.
     pub assistant_messages: usize,
 }
 
-/// Writes what a batch of events changes: all of it, or nothing.
+/// Writes the changes of a batch in one transaction. An error leaves the tables unchanged.
 pub async fn apply(pool: &PgPool, changes: Changes) -> Result<AppliedCounts, sqlx::Error> {
     let mut tx = pool.begin().await?;
     let applied = apply_in_transaction(&mut tx, changes).await?;
@@ -28,14 +28,14 @@ pub async fn apply(pool: &PgPool, changes: Changes) -> Result<AppliedCounts, sql
     Ok(applied)
 }
 
-/// Joins changes with the rows that are there, inside a transaction.
+/// Joins changes with the existing rows, inside the caller's transaction.
 async fn apply_in_transaction(tx: &mut PgConnection, changes: Changes) -> Result<AppliedCounts, sqlx::Error> {
     let Changes { chats, conversations, created_conversations } = changes;
     let rows: Vec<_> = chats.values().map(|change| &change.row).collect();
     let inserted = if rows.is_empty() { <_>::default() } else { chats::insert(tx, &rows).await? };
-    let there: Vec<_> = chats.keys().filter(|id| !inserted.contains(id)).map(|id| id.0).collect();
-    let old = if there.is_empty() { <_>::default() } else { chats::lock(tx, &there).await? };
-    require_all_found(&there, old.len())?;
+    let existing: Vec<_> = chats.keys().filter(|id| !inserted.contains(id)).map(|id| id.0).collect();
+    let old = if existing.is_empty() { <_>::default() } else { chats::lock(tx, &existing).await? };
+    require_all_found(&existing, old.len())?;
     let chat_writes = merge::merge_chats(chats, &old);
     if !chat_writes.update.is_empty() {
         chats::update(tx, &chat_writes.update.iter().collect::<Vec<_>>()).await?;
@@ -46,9 +46,9 @@ async fn apply_in_transaction(tx: &mut PgConnection, changes: Changes) -> Result
     let rows: Vec<_> = conversations.values().filter_map(merge::ConversationDelta::row).collect();
     let rows: Vec<_> = rows.iter().collect();
     let inserted = if rows.is_empty() { <_>::default() } else { conversations::insert(tx, &rows).await? };
-    let there: Vec<_> = conversations.keys().filter(|id| !inserted.contains(id)).map(|id| id.0).collect();
-    let old = if there.is_empty() { <_>::default() } else { conversations::lock(tx, &there).await? };
-    require_all_found(&there, old.len())?;
+    let existing: Vec<_> = conversations.keys().filter(|id| !inserted.contains(id)).map(|id| id.0).collect();
+    let old = if existing.is_empty() { <_>::default() } else { conversations::lock(tx, &existing).await? };
+    require_all_found(&existing, old.len())?;
     let conversation_writes = merge::merge_conversations(conversations, &created_conversations, &old, &mut usage);
     if !conversation_writes.update.is_empty() {
         conversations::update(tx, &conversation_writes.update.iter().collect::<Vec<_>>()).await?;
@@ -72,8 +72,9 @@ async fn apply_in_transaction(tx: &mut PgConnection, changes: Changes) -> Result
     })
 }
 
-/// Projects an event that was put aside, and takes it out of quarantine, in one transaction. Says whether it was still
-/// there: of two that try, one does it.
+/// Projects a quarantined event and removes the event from quarantine, in one transaction.
+///
+/// Returns false when the event is no longer in quarantine: of two callers, only one projects the event.
 pub async fn project_quarantined(pool: &PgPool, quarantine_id: Uuid, event: &Event) -> Result<bool, sqlx::Error> {
     let mut tx = pool.begin().await?;
     let was_there = quarantine::delete(&mut tx, quarantine_id).await?;
@@ -84,7 +85,8 @@ pub async fn project_quarantined(pool: &PgPool, quarantine_id: Uuid, event: &Eve
     Ok(was_there)
 }
 
-/// Rows that were in the way of an insert must be there to be locked, unless someone deletes behind our back.
-fn require_all_found(user_message: &[Uuid], found: usize) -> Result<(), sqlx::Error> {
-    if user_message.len() == found { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
+/// Checks that each row that prevented an insert was found and locked. A row can only be missing when another program
+/// deleted rows in between.
+fn require_all_found(existing: &[Uuid], found: usize) -> Result<(), sqlx::Error> {
+    if existing.len() == found { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
 }

@@ -1,8 +1,9 @@
-//! A batch's way through tables that nobody else writes: a shadow's.
+//! The writes of a batch to the tables of a shadow schema, which has a single writer.
 //!
-//! The rows are those of [`apply`](fn@super::apply), for the same projection says them; what differs is what PostgreSQL does.
-//! With nobody to race, the rows that are there are looked up, and all others go in by COPY. Conversations and usage, which
-//! batch after batch changes again, are the caller's to write: once for many batches, if it likes.
+//! The resulting rows are the same as with [`apply`](fn@super::apply), because both use the same projection; only the
+//! statements differ. With a single writer, existing rows are looked up without a lock, and all other rows are inserted
+//! by COPY. Conversations and usage change again with almost every batch, so the caller decides when to write these:
+//! with each batch, or once for many batches.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +13,7 @@ use super::{chats, conversations, messages, usage_slots, usage_stats};
 use crate::projection::Changes;
 use crate::projection::merge::{self, AggregateChanges};
 
-/// Writes chats and messages, and says what is left to write.
+/// Writes chats and messages, and returns the changes that are left for [`write_aggregates`].
 pub async fn write_chats_and_messages(
     tx: &mut PgConnection,
     changes: Changes,
@@ -34,7 +35,7 @@ pub async fn write_chats_and_messages(
     Ok(AggregateChanges::new(conversations, chat_writes.conversation_totals, chat_writes.usage))
 }
 
-/// Writes what was left.
+/// Writes the changes of conversations and usage from one or several batches.
 pub async fn write_aggregates(tx: &mut PgConnection, aggregates: AggregateChanges) -> Result<(), sqlx::Error> {
     let AggregateChanges { conversations, mut usage } = aggregates;
     let ids: Vec<_> = conversations.keys().map(|id| id.0).collect();

@@ -1,4 +1,4 @@
-//! The `chats` table.
+//! Statements for the `chats` table.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use crate::projection::chat::{Chat, ChatEnding, ChatOutcome, ChatRequest, TokenP
 use crate::projection::pg_value::PgJson;
 use crate::projection::sql_enum::SqlEnum as _;
 
-/// What a row is written with.
+/// The columns written for each row.
 const COLUMNS: &str = "chat_id, conversation_id, user_id, gateway, model, started_at, status, request_digest, \
      conversation_origin, client_thread_id, dialect, stream, temperature, has_user_message, ending_digest, finished_at, \
      has_assistant_message, stage, error_status, error_type, error_code, error_message, upstream_name, upstream_model, \
@@ -22,7 +22,8 @@ const COLUMNS: &str = "chat_id, conversation_id, user_id, gateway, model, starte
      total_tokens, uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens, \
      usage_raw, notes, caller_metadata";
 
-/// The values of a row, in the order of [`COLUMNS`], each as a function of the row: for `$then!`.
+/// The values of a row, in the order of [`COLUMNS`], each as a function of the row. The list is passed on to the macro
+/// `$then!`.
 macro_rules! values {
     ($then:ident $with:tt) => {
         $then! { $with
@@ -70,7 +71,7 @@ macro_rules! values {
     };
 }
 
-/// A statement that takes whole rows, one array a column, between its head and its tail.
+/// A statement over whole rows: a head, the rows as one array parameter for each column, and a tail.
 macro_rules! with_rows {
     ($head:tt, $tail:tt, $rows:expr) => {{
         let rows: &[&Chat] = $rows;
@@ -109,7 +110,7 @@ macro_rules! statement {
     };
 }
 
-/// A statement that gives whole rows; what comes after the table's name is the caller's.
+/// A query for whole rows; `$tail` follows the table's name.
 macro_rules! rows_where {
     ($tail:tt $(, $argument:expr)*) => {
         sqlx::query_as!(
@@ -129,7 +130,8 @@ macro_rules! rows_where {
     };
 }
 
-/// Inserts the rows that are not there, and names them. Where another transaction is inserting the same row, waits for it.
+/// Inserts the rows that do not exist yet and returns the keys of these rows. Waits for another transaction that is
+/// inserting the same row.
 pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Chat]) -> Result<BTreeSet<ChatId>, sqlx::Error> {
     let inserted = with_rows!(
         "INSERT INTO chats (
@@ -155,18 +157,18 @@ pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Chat]) -> Result<BTre
     Ok(inserted.fetch_all(tx).await?.into_iter().map(|row| ChatId(row.chat_id)).collect())
 }
 
-/// Inserts rows that are not there, for whoever is alone with the table.
+/// Inserts new rows by COPY. The table must have no other writer, because COPY fails on existing rows.
 pub(super) async fn copy_in(tx: &mut PgConnection, rows: &[&Chat]) -> Result<(), sqlx::Error> {
     values!(copy_rows(tx, "chats", COLUMNS, rows))
 }
 
-/// Reads these rows and keeps others from writing them, in key order.
+/// Reads and locks rows for update, in key order. Missing rows are left out.
 pub(super) async fn lock(tx: &mut PgConnection, ids: &[Uuid]) -> Result<BTreeMap<ChatId, Chat>, sqlx::Error> {
     let rows = rows_where!("WHERE chat_id = ANY($1) ORDER BY chat_id FOR UPDATE", ids).fetch_all(tx).await?;
     rows.into_iter().map(|row| Ok((ChatId(row.chat_id), row.read()?))).collect()
 }
 
-/// Writes rows that are there, and locked.
+/// Updates rows; the rows must exist and be locked by this transaction.
 pub(super) async fn update(tx: &mut PgConnection, rows: &[&Chat]) -> Result<(), sqlx::Error> {
     let update = with_rows!(
         "UPDATE chats SET
@@ -194,13 +196,13 @@ pub(super) async fn update(tx: &mut PgConnection, rows: &[&Chat]) -> Result<(), 
     Ok(())
 }
 
-/// These rows, of those that are there.
+/// Reads rows without a lock. Missing rows are left out.
 pub(super) async fn by_ids(connection: &mut PgConnection, ids: &[Uuid]) -> Result<BTreeMap<ChatId, Chat>, sqlx::Error> {
     let rows = rows_where!("WHERE chat_id = ANY($1)", ids).fetch_all(connection).await?;
     rows.into_iter().map(|row| Ok((ChatId(row.chat_id), row.read()?))).collect()
 }
 
-/// Every row.
+/// Reads all rows of the table.
 pub(super) async fn read_all(connection: &mut PgConnection) -> Result<BTreeMap<ChatId, Chat>, sqlx::Error> {
     let rows = rows_where!("").fetch_all(connection).await?;
     rows.into_iter().map(|row| Ok((ChatId(row.chat_id), row.read()?))).collect()
@@ -229,7 +231,7 @@ fn failure(chat: &Chat) -> Option<(FailureStage, &ChatError)> {
     }
 }
 
-/// A row as the driver reads it; `status` follows from the rest.
+/// A row as read by the driver. The column `status` is left out, because the other columns determine the status.
 struct ChatRow {
     chat_id: Uuid,
     conversation_id: Uuid,

@@ -1,5 +1,5 @@
-//! The live tables against a shadow, row by row: PostgreSQL joins the two by key, so that memory stays what it is however
-//! many rows there are.
+//! The comparison of the live tables with a shadow, row by row. PostgreSQL joins both tables by key, so that memory use
+//! does not depend on the number of rows.
 
 use serde_json::{Map, Value};
 use sqlx::postgres::PgConnection;
@@ -11,51 +11,52 @@ use uuid::{Builder, Uuid};
 use super::shadow::ShadowSchema;
 use crate::projection::tables::Table;
 
-/// How many differences of a table are told apart; the others are only counted.
+/// The maximum number of differences listed for each table. Further differences are only counted.
 const MAX_LISTED: i64 = 100;
 
-/// What a table's comparison came to.
+/// The result of comparing one table.
 #[derive(Clone, Debug)]
 pub struct TableComparison {
-    /// The table.
+    /// The table that was compared.
     pub table: Table,
-    /// Rows of the live table that were compared.
+    /// The number of rows compared in the live table.
     pub rows: i64,
-    /// Rows that differ.
+    /// The number of rows that differ.
     pub differences: i64,
-    /// The first of them.
+    /// The first differences in key order, at most 100.
     pub listed: Vec<RowDifference>,
 }
 
-/// A row that is not what the log says.
+/// A row of a live table that differs from the projection of the log.
 #[derive(Clone, Debug)]
 pub struct RowDifference {
-    /// The table.
+    /// The table of the row.
     pub table: Table,
-    /// The row's key: each column with its value.
+    /// The primary key of the row: each column with its value.
     pub key: Vec<(String, Value)>,
-    /// The row in the table, and what the log says: one of them may be missing.
+    /// The kind of difference. In a missing or an extra row, one side does not exist.
     pub kind: DifferenceKind,
-    /// Whose it is.
+    /// The row's `user_id`: the owner.
     pub user_id: Option<String>,
-    /// The chat that it belongs to, where it belongs to one.
+    /// The row's `chat_id`; none where the table has no such column.
     pub chat_id: Option<Uuid>,
-    /// The conversation that it belongs to, where it belongs to one.
+    /// The row's `conversation_id`; none where the table has no such column.
     pub conversation_id: Option<Uuid>,
 }
 
-/// How a row differs.
+/// The kind of difference between a live row and the projection of the log.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DifferenceKind {
-    /// The log has no such row.
+    /// A row in the live table without a counterpart in the projection.
     Extra,
-    /// The table has no such row.
+    /// A row of the projection that the live table does not have.
     Missing,
-    /// These columns differ: the name, what the table has, what the log says.
+    /// Columns with different values: the name, the value in the live table, the value in the projection.
     Columns(Vec<(String, Value, Value)>),
 }
 
-/// Compares a table with its shadow; of a part of the record alone, where only days from `since` on were projected.
+/// Compares a live table with its shadow. With `since`, only rows that belong to UTC days from `since` on are compared,
+/// because only such days were projected.
 pub async fn compare(
     connection: &mut PgConnection,
     shadow: &ShadowSchema,
@@ -84,9 +85,11 @@ pub async fn compare(
     Ok(TableComparison { table, rows, differences, listed })
 }
 
-/// The rows of a table, or of its shadow, that belong to days from `since` on. What the live table says of a time goes
-/// first, since the shadow has only a part of what is older. Chats' and messages' ids begin with their time, so their keys
-/// are a range of the index.
+/// The rows of a live table or of its shadow that belong to days from `since` on.
+///
+/// Where both tables have a time for the row, the live table's time decides, because the shadow has only a part of
+/// older data. Ids of chats and messages begin with a time, so the condition on the key is a range of the primary key's
+/// index.
 fn rows_since(shadow: &ShadowSchema, table: Table, name: String, since: Option<Date>) -> String {
     let Some(since) = since else { return name };
     let (least, begins) = (first_id_since(since), format!("'{since} 00:00Z'"));
@@ -112,7 +115,7 @@ fn rows_since(shadow: &ShadowSchema, table: Table, name: String, since: Option<D
     format!("(SELECT * FROM {name} r WHERE {condition})")
 }
 
-/// An id that comes before all that were made on this day or later, an hour aside: clocks differ.
+/// The least id of any chat or message made on the given day or later, minus one hour for clocks that differ.
 fn first_id_since(since: Date) -> Uuid {
     let hour_before = since.midnight().assume_utc() - time::Duration::HOUR;
     let millis = u64::try_from(hour_before.unix_timestamp().max(0)).unwrap_or_default() * 1000;
@@ -121,7 +124,7 @@ fn first_id_since(since: Date) -> Uuid {
     Builder::from_bytes(bytes).into_uuid()
 }
 
-/// The columns of a table's primary key, in order.
+/// The columns of a table's primary key, in index order.
 async fn primary_key(connection: &mut PgConnection, table: &str) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT attname::text FROM pg_index, unnest(indkey) WITH ORDINALITY AS key (attnum, place)
@@ -133,7 +136,7 @@ async fn primary_key(connection: &mut PgConnection, table: &str) -> Result<Vec<S
     .await
 }
 
-// === impl Difference ===
+// === impl RowDifference ===
 
 impl RowDifference {
     fn of(

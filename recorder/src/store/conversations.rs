@@ -1,4 +1,4 @@
-//! The `conversations` table.
+//! Statements for the `conversations` table.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,12 +12,13 @@ use super::write::{column, copy_rows};
 use crate::projection::conversation::{ArchiveState, Conversation, ConversationSettings, Title, TitleOrigin};
 use crate::projection::usage_stats::ConversationTotals;
 
-/// What a row is written with.
+/// The columns written for each row.
 const COLUMNS: &str = "conversation_id, user_id, created_at, last_message_at, title, title_chat_id, model, \
      temperature, settings_chat_id, message_count, total_tokens, estimated_total_tokens, title_change_id, archived, \
      archive_change_id, deleted_at";
 
-/// The values of a row, in the order of [`COLUMNS`], each as a function of the row: for `$then!`.
+/// The values of a row, in the order of [`COLUMNS`], each as a function of the row. The list is passed on to the macro
+/// `$then!`.
 macro_rules! values {
     ($then:ident $with:tt) => {
         $then! { $with
@@ -41,7 +42,7 @@ macro_rules! values {
     };
 }
 
-/// A statement that takes whole rows, one array a column, between its head and its tail.
+/// A statement over whole rows: a head, the rows as one array parameter for each column, and a tail.
 macro_rules! with_rows {
     ($head:tt, $tail:tt, $rows:expr) => {{
         let rows: &[&Conversation] = $rows;
@@ -68,7 +69,7 @@ macro_rules! statement {
     };
 }
 
-/// A statement that gives whole rows; what comes after the table's name is the caller's.
+/// A query for whole rows; `$tail` follows the table's name.
 macro_rules! rows_where {
     ($tail:tt $(, $argument:expr)*) => {
         sqlx::query_as!(
@@ -82,7 +83,8 @@ macro_rules! rows_where {
     };
 }
 
-/// Inserts the rows that are not there, and names them. Where another transaction is inserting the same row, waits for it.
+/// Inserts the rows that do not exist yet and returns the keys of these rows. Waits for another transaction that is
+/// inserting the same row.
 pub(super) async fn insert(
     tx: &mut PgConnection,
     rows: &[&Conversation],
@@ -100,12 +102,12 @@ pub(super) async fn insert(
     Ok(inserted.fetch_all(tx).await?.into_iter().map(|row| ConversationId(row.conversation_id)).collect())
 }
 
-/// Inserts rows that are not there, for whoever is alone with the table.
+/// Inserts new rows by COPY. The table must have no other writer, because COPY fails on existing rows.
 pub(super) async fn copy_in(tx: &mut PgConnection, rows: &[&Conversation]) -> Result<(), sqlx::Error> {
     values!(copy_rows(tx, "conversations", COLUMNS, rows))
 }
 
-/// Reads these rows and keeps others from writing them, in key order.
+/// Reads and locks rows for update, in key order. Missing rows are left out.
 pub(super) async fn lock(
     tx: &mut PgConnection,
     ids: &[Uuid],
@@ -115,7 +117,7 @@ pub(super) async fn lock(
     rows.into_iter().map(|row| Ok((ConversationId(row.conversation_id), row.read()?))).collect()
 }
 
-/// Writes rows that are there, and locked.
+/// Updates rows; the rows must exist and be locked by this transaction.
 pub(super) async fn update(tx: &mut PgConnection, rows: &[&Conversation]) -> Result<(), sqlx::Error> {
     let update = with_rows!(
         "UPDATE conversations SET
@@ -132,7 +134,7 @@ pub(super) async fn update(tx: &mut PgConnection, rows: &[&Conversation]) -> Res
     Ok(())
 }
 
-/// These rows, of those that are there.
+/// Reads rows without a lock. Missing rows are left out.
 pub(super) async fn by_ids(
     connection: &mut PgConnection,
     ids: &[Uuid],
@@ -141,7 +143,7 @@ pub(super) async fn by_ids(
     rows.into_iter().map(|row| Ok((ConversationId(row.conversation_id), row.read()?))).collect()
 }
 
-/// Every row.
+/// Reads all rows of the table.
 pub(super) async fn read_all(
     connection: &mut PgConnection,
 ) -> Result<BTreeMap<ConversationId, Conversation>, sqlx::Error> {
@@ -149,7 +151,7 @@ pub(super) async fn read_all(
     rows.into_iter().map(|row| Ok((ConversationId(row.conversation_id), row.read()?))).collect()
 }
 
-/// A row as the driver reads it.
+/// A row as read by the driver.
 struct ConversationRow {
     conversation_id: Uuid,
     user_id: String,

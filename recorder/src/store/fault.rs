@@ -1,8 +1,9 @@
-//! Errors of the database: what kind of trouble one is, and the error in words.
+//! Database errors: the classification for [`Disposition`](crate::policy::disposition::Disposition), and the text for
+//! logs.
 
 use crate::policy::disposition::DatabaseFault;
 
-/// What kind of trouble an error is.
+/// Classifies a database error, so that the pipeline can decide between waiting, splitting a batch and quarantine.
 pub fn classify(error: &sqlx::Error) -> DatabaseFault {
     match error {
         sqlx::Error::Database(error) => DatabaseFault::Sqlstate(error.code().unwrap_or_default().into_owned()),
@@ -12,7 +13,8 @@ pub fn classify(error: &sqlx::Error) -> DatabaseFault {
     }
 }
 
-/// The error in words. PostgreSQL's detail is left out: it repeats the row, and so the text of a chat.
+/// The text of a database error for logs and reports. PostgreSQL's detail is left out, because the detail repeats the
+/// row and therefore the text of a chat.
 pub fn describe(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(error) => {

@@ -1,10 +1,10 @@
-//! The `guesses` table.
+//! Statements for the `guesses` table: counts of failed logins and failed invite codes, shared by all processes.
 
 use sqlx::PgPool;
 use time::OffsetDateTime;
 
-/// Counts a guess, and says how many there are in the window that it falls into, and since when. A window that began before
-/// `oldest` is over, and a new one begins now.
+/// Counts a guess, and returns the count of the current window with the beginning of the window. A window that began
+/// before `window_start` has ended: a new window begins at `now`.
 pub async fn count(
     pool: &PgPool,
     scope: &str,
@@ -27,7 +27,7 @@ pub async fn count(
     Ok((row.count, row.since))
 }
 
-/// It was no guess: takes it back.
+/// Takes back one counted guess, after the password or code turned out to be right.
 pub async fn decrement(pool: &PgPool, scope: &str, key_hash: &[u8]) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "UPDATE guesses SET count = count - 1 WHERE scope = $1 AND key_hash = $2 AND count > 1",
@@ -39,13 +39,13 @@ pub async fn decrement(pool: &PgPool, scope: &str, key_hash: &[u8]) -> Result<()
     Ok(())
 }
 
-/// Forgets the guesses that were counted here.
+/// Deletes the count for a key, after a successful login.
 pub async fn clear(pool: &PgPool, scope: &str, key_hash: &[u8]) -> Result<(), sqlx::Error> {
     sqlx::query!("DELETE FROM guesses WHERE scope = $1 AND key_hash = $2", scope, key_hash).execute(pool).await?;
     Ok(())
 }
 
-/// Deletes what no window reaches back to.
+/// Deletes counts of windows that began before the given time, at most 1000 for each call. Returns the number deleted.
 pub async fn delete_old(pool: &PgPool, before: OffsetDateTime) -> Result<u64, sqlx::Error> {
     let deleted = sqlx::query!(
         "DELETE FROM guesses WHERE (scope, key_hash) IN (

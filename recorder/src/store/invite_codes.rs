@@ -1,4 +1,4 @@
-//! The `invite_codes` table.
+//! Statements for the `invite_codes` table.
 
 use shared::token::Role;
 use sqlx::{PgConnection, PgPool};
@@ -9,30 +9,30 @@ use super::read::utc;
 use super::users::role_name;
 use crate::cursor::TimeCursor;
 
-/// An invite, without its code.
+/// An invite code's row. The code is never stored, only the code's hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invite {
-    /// Its name in lists.
+    /// The public id in lists: a UUIDv7, from which the code cannot be derived.
     pub invite_id: Uuid,
-    /// What it is for.
+    /// A note by the author about the purpose of the invite.
     pub note: Option<String>,
-    /// The role of the accounts made with it.
+    /// The role of accounts made with the code; none for a normal user.
     pub role: Option<Role>,
-    /// Who made it; none: an operator.
+    /// The author of the invite; none for an operator on the command line.
     pub created_by: Option<String>,
-    /// When.
+    /// The time of creation.
     pub created_at: OffsetDateTime,
-    /// Until when it is good.
+    /// The time after which the code is refused.
     pub expires_at: OffsetDateTime,
-    /// How many accounts may be made with it.
+    /// The maximum number of accounts made with the code.
     pub max_uses: i32,
-    /// How many have been.
+    /// The number of accounts made so far.
     pub uses: i32,
-    /// Since when it is good for nothing.
+    /// The time of revocation; none while the invite has not been revoked.
     pub revoked_at: Option<OffsetDateTime>,
 }
 
-/// Keeps an invite.
+/// Stores a new invite with the hash of the code.
 pub async fn create(pool: &PgPool, invite: &Invite, code_hash: &[u8]) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "INSERT INTO invite_codes (code_hash, invite_id, note, role, created_by, created_at, expires_at, max_uses)
@@ -51,7 +51,7 @@ pub async fn create(pool: &PgPool, invite: &Invite, code_hash: &[u8]) -> Result<
     Ok(())
 }
 
-/// Whether an account could be made with this code now.
+/// Returns true when the code could be used now: known, not revoked, not expired and not used up.
 pub async fn is_usable(pool: &PgPool, code_hash: &[u8], now: OffsetDateTime) -> Result<bool, sqlx::Error> {
     let good = sqlx::query_scalar!(
         "SELECT EXISTS (SELECT FROM invite_codes
@@ -62,7 +62,8 @@ pub async fn is_usable(pool: &PgPool, code_hash: &[u8], now: OffsetDateTime) -> 
     good.fetch_one(pool).await
 }
 
-/// Uses a code once, if it is good; whoever comes at the same time waits to see whether there is a use left.
+/// Uses a code once, and returns the invite's id and role; none when the code cannot be used. Concurrent callers wait
+/// for each other, so the maximum number of uses is never exceeded.
 pub async fn redeem(
     connection: &mut PgConnection,
     code_hash: &[u8],
@@ -79,7 +80,7 @@ pub async fn redeem(
     Ok(taken.map(|row| (row.invite_id, row.role.map(|_| Role::Admin))))
 }
 
-/// From now on nobody can use it. False: there is no such invite.
+/// Revokes an invite. Returns false when there is no such invite. A second revocation keeps the first time.
 pub async fn revoke(pool: &PgPool, invite_id: Uuid, now: OffsetDateTime) -> Result<bool, sqlx::Error> {
     let revoked = sqlx::query!(
         "UPDATE invite_codes SET revoked_at = COALESCE(revoked_at, $2) WHERE invite_id = $1",
@@ -89,7 +90,7 @@ pub async fn revoke(pool: &PgPool, invite_id: Uuid, now: OffsetDateTime) -> Resu
     Ok(revoked.execute(pool).await?.rows_affected() == 1)
 }
 
-/// Invites, newest first: their ids are in the order of time.
+/// A page of invites, newest first. The ids are UUIDv7, so the order of ids is the order of creation.
 pub async fn page(pool: &PgPool, before: TimeCursor, limit: i64) -> Result<Vec<Invite>, sqlx::Error> {
     let rows = sqlx::query!(
         "SELECT invite_id, note, role, created_by, created_at, expires_at, max_uses, uses, revoked_at

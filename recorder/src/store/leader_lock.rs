@@ -1,32 +1,33 @@
-//! Turns: what one recorder does at a time, of all on a database.
+//! Leader locks: tasks that only one recorder performs at a time, among all recorders on a database.
 
 use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{Postgres, Transaction};
 
-/// The turn of whoever ends the chats of lost gateways.
+/// The key of the lock for ending the chats of lost gateways.
 pub const ORPHANS_LOCK: i64 = 0x7374_656e_6f01;
 
-/// The turn of whoever looks after the consumer.
+/// The key of the lock for watching the recorders' consumer.
 pub const WATCHDOG_LOCK: i64 = 0x7374_656e_6f02;
 
-/// A turn: of all recorders on this database, one at a time has it.
+/// An advisory lock of PostgreSQL, held by one recorder at a time. The lock lives as long as the transaction inside.
 #[derive(Debug)]
 pub struct LeaderLock(Transaction<'static, Postgres>);
 
 impl LeaderLock {
-    /// Takes it, unless another has it. It is over when the transaction is, however that ends.
+    /// Takes the lock; returns none when another recorder holds the lock. The lock is released when the transaction
+    /// ends, also when the connection breaks.
     pub async fn try_acquire(pool: &PgPool, key: i64) -> Result<Option<Self>, sqlx::Error> {
         let mut tx = pool.begin().await?;
         let is_ours = sqlx::query_scalar!(r#"SELECT pg_try_advisory_xact_lock($1) AS "taken!""#, key);
         Ok(is_ours.fetch_one(&mut *tx).await?.then_some(Self(tx)))
     }
 
-    /// The transaction that holds it.
+    /// The transaction that holds the lock.
     pub fn connection(&mut self) -> &mut PgConnection {
         &mut self.0
     }
 
-    /// Gives it up, and commits what was written in its transaction.
+    /// Commits the writes made in the transaction, and releases the lock.
     pub async fn commit(self) -> Result<(), sqlx::Error> {
         self.0.commit().await
     }

@@ -1,7 +1,7 @@
-//! The `messages` table.
+//! Statements for the `messages` table.
 //!
-//! Who writes a message holds the lock on its chat's row, which says whether the message is there; so no statement here has
-//! to ask.
+//! A writer of a message holds the lock on the row of the message's chat, and the chat's row records whether the
+//! message exists. Therefore no statement in this file needs `ON CONFLICT`.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +16,12 @@ use crate::projection::message::{Message, Position};
 use crate::projection::pg_value::PgJson;
 use crate::projection::sql_enum::SqlEnum as _;
 
-/// What a row is written with.
+/// The columns written for each row.
 const COLUMNS: &str = "message_id, conversation_id, chat_id, position, user_id, role, status, content, reasoning, refusal, \
      tool_calls, finish_reason, model, tokens, created_at, audio_transcript";
 
-/// The values of a row, in the order of [`COLUMNS`], each as a function of the row: for `$then!`.
+/// The values of a row, in the order of [`COLUMNS`], each as a function of the row. The list is passed on to the macro
+/// `$then!`.
 macro_rules! values {
     ($then:ident $with:tt) => {
         $then! { $with
@@ -65,7 +66,7 @@ macro_rules! statement {
     };
 }
 
-/// A statement that gives whole rows; what comes after the table's name is the caller's.
+/// A query for whole rows; `$tail` follows the table's name.
 macro_rules! rows_where {
     ($tail:tt $(, $argument:expr)*) => {
         sqlx::query_as!(
@@ -78,24 +79,24 @@ macro_rules! rows_where {
     };
 }
 
-/// Deletes messages that another takes the place of, or none.
+/// Deletes the messages of replaced halves of chats.
 pub(super) async fn delete(tx: &mut PgConnection, ids: &[Uuid]) -> Result<(), sqlx::Error> {
     sqlx::query!("DELETE FROM messages WHERE message_id = ANY($1)", ids).execute(tx).await?;
     Ok(())
 }
 
-/// Inserts messages that are not there.
+/// Inserts messages that have no row yet.
 pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Message]) -> Result<(), sqlx::Error> {
     values!(statement(rows)).execute(tx).await?;
     Ok(())
 }
 
-/// The same, for whoever is alone with the table.
+/// Inserts new messages by COPY. The table must have no other writer.
 pub(super) async fn copy_in(tx: &mut PgConnection, rows: &[&Message]) -> Result<(), sqlx::Error> {
     values!(copy_rows(tx, "messages", COLUMNS, rows))
 }
 
-/// These rows, of those that are there.
+/// Reads rows without a lock. Missing rows are left out.
 pub(super) async fn by_ids(
     connection: &mut PgConnection,
     ids: &[Uuid],
@@ -104,13 +105,13 @@ pub(super) async fn by_ids(
     rows.into_iter().map(|row| Ok((MessageId(row.message_id), row.read()?))).collect()
 }
 
-/// Every row.
+/// Reads all rows of the table.
 pub(super) async fn read_all(connection: &mut PgConnection) -> Result<BTreeMap<MessageId, Message>, sqlx::Error> {
     let rows = rows_where!("").fetch_all(connection).await?;
     rows.into_iter().map(|row| Ok((MessageId(row.message_id), row.read()?))).collect()
 }
 
-/// A row as the driver reads it.
+/// A row as read by the driver.
 struct MessageRow {
     message_id: Uuid,
     conversation_id: Uuid,

@@ -1,4 +1,4 @@
-//! Chats that have no end yet: rows of the `chats` table whose status is `started`.
+//! Queries for open chats: rows of the `chats` table with the status `started`.
 
 use shared::id::{ChatId, ConversationId, UserId};
 use sqlx::PgPool;
@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::read::{user_id, utc};
 use crate::policy::failure_detector::OpenGateway;
 
-/// The gateways with chats that have no end yet, those with the oldest first.
+/// The gateways that have open chats, ordered by the oldest open chat; at most `limit` gateways.
 pub async fn open_gateways(pool: &PgPool, limit: u16) -> Result<Vec<OpenGateway>, sqlx::Error> {
     sqlx::query_as!(
         OpenGateway,
@@ -19,7 +19,7 @@ pub async fn open_gateways(pool: &PgPool, limit: u16) -> Result<Vec<OpenGateway>
     .await
 }
 
-/// A chat that has no end yet.
+/// A chat without an ending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are those of Chat")]
 pub struct OpenChat {
@@ -31,7 +31,8 @@ pub struct OpenChat {
     pub started_at: OffsetDateTime,
 }
 
-/// Up to `limit` chats, of this gateway or of any, that started before a time and have no end yet.
+/// Up to `limit` open chats that started before the given time, oldest first; of one gateway, or of all gateways
+/// without a name.
 pub async fn open(
     pool: &PgPool,
     gateway: Option<&str>,

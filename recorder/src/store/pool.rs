@@ -1,4 +1,4 @@
-//! Pools of connections, and the migrations that bring a database's tables to this build's version.
+//! Connection pools, and the migrations that bring a database's tables to this build's version.
 
 use std::time::Duration;
 
@@ -6,21 +6,21 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::migrate::{Migrate as _, MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
-/// The migrations, in the binary.
+/// The migrations, embedded in the binary.
 pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
-/// What every session starts with. Without the first, a commit that was reported could be lost with the server, after its
-/// events have been acknowledged. The timeouts keep a stuck session from holding up all the others.
+/// The settings of every session. Without `synchronous_commit`, a crash of the server could lose a commit after its
+/// events have been acknowledged to the broker. The timeouts keep a stuck session from blocking all other sessions.
 const SESSION_SQL: &str = "SET synchronous_commit = on; \
      SET default_transaction_isolation = 'read committed'; \
      SET lock_timeout = '5s'; \
      SET statement_timeout = '30s'; \
      SET idle_in_transaction_session_timeout = '60s'";
 
-/// How long to wait for a connection.
+/// The maximum wait for a free connection from the pool.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A pool that connects when it is first used.
+/// Makes the recorder's pool. Connections are opened on first use, so an unreachable server is no error here.
 pub fn connect(url: &SecretString, connections: u32) -> Result<PgPool, sqlx::Error> {
     let options: PgConnectOptions = url.expose_secret().parse()?;
     let options = options.application_name("stenograph-recorder");
@@ -35,8 +35,8 @@ pub fn connect(url: &SecretString, connections: u32) -> Result<PgPool, sqlx::Err
     Ok(pool.connect_lazy_with(options))
 }
 
-/// A pool for reading on someone's behalf: queries have filters that may or may not be set, so that each is planned for what
-/// it asks; and none may take long, because someone waits.
+/// Makes the API's pool for reads on behalf of users. Query filters are optional, so each query is planned for its
+/// actual parameters; and the statement timeout is 10 s, because a user waits for the answer.
 pub fn connect_for_reads(url: &SecretString, connections: u32) -> Result<PgPool, sqlx::Error> {
     let options: PgConnectOptions = url.expose_secret().parse()?;
     let options = options.application_name("stenograph-api");
@@ -54,18 +54,18 @@ pub fn connect_for_reads(url: &SecretString, connections: u32) -> Result<PgPool,
     Ok(pool.connect_lazy_with(options))
 }
 
-/// Brings the tables to this build's version. Any number may try at once: one does it, the others wait.
+/// Applies missing migrations. Concurrent callers are safe: one applies the migrations, the others wait.
 pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
     let mut connection = pool.acquire().await?;
-    // A migration may take its time, and may have to wait for its turn.
+    // A migration may run long, and may wait long for the lock of another migration.
     sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = 0").execute(&mut *connection).await?;
     let migrated = MIGRATIONS.run(&mut *connection).await;
     connection.close().await?;
     migrated
 }
 
-/// The migrations that this build needs and the database has not had. Ones that this build does not know are no matter:
-/// the old code runs beside the new while a deployment rolls.
+/// The versions of this build's migrations that the database does not have. Migrations unknown to this build are
+/// ignored, because old and new builds run side by side during a rolling deployment.
 pub async fn missing_migrations(pool: &PgPool) -> Result<Vec<i64>, sqlx::Error> {
     let mut connection = pool.acquire().await?;
     let has_any: bool =
@@ -79,12 +79,12 @@ pub async fn missing_migrations(pool: &PgPool) -> Result<Vec<i64>, sqlx::Error> 
     Ok(MIGRATIONS.iter().map(|ours| ours.version).filter(|v| !done.iter().any(|done| done.version == *v)).collect())
 }
 
-/// Closes the connections that are not in use. A server that became read-only stays so for the sessions that it has: after a
-/// failover the one to write to is found by connecting anew.
+/// Closes the idle connections of the pool. After a failover, sessions on the old primary stay read-only, so the new
+/// primary is reached only by new connections.
 pub async fn reconnect(pool: &PgPool) {
     while let Some(connection) = pool.try_acquire() {
         if let Err(error) = connection.close().await {
-            tracing::debug!(%error, "a connection to the database did not close in good order");
+            tracing::debug!(%error, "cannot close an idle connection to the database cleanly");
         }
     }
 }

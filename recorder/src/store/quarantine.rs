@@ -1,4 +1,4 @@
-//! The `quarantine` table: events that can never be projected, kept whole.
+//! Statements for the `quarantine` table: events that can never be projected, stored whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,35 +10,35 @@ use uuid::Uuid;
 use super::read::sql_enum;
 use crate::projection::sql_enum::SqlEnum;
 
-/// An event to put aside.
+/// An event for quarantine, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuarantinedEvent {
-    /// The subject it was published to.
+    /// The subject on which the event was published.
     pub subject: String,
-    /// Its headers, as a JSON object of arrays of texts.
+    /// The headers, as a JSON object of arrays of strings.
     pub headers: String,
-    /// Its payload.
+    /// The payload, byte for byte.
     pub payload: Vec<u8>,
-    /// Why.
+    /// The reason for the quarantine.
     pub reason: QuarantineReason,
-    /// The error in words, without the text of any chat.
+    /// The error message, without the text of any chat.
     pub detail: String,
-    /// Where in the stream it was.
+    /// The sequence in the stream when the event was first seen. Sequences are reused after a loss of data.
     pub stream_sequence: u64,
-    /// When the broker stored it.
+    /// The time at which the broker stored the event.
     pub published_at: OffsetDateTime,
 }
 
-/// Why an event cannot be projected.
+/// The reason for which an event cannot be projected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuarantineReason {
-    /// It cannot be read.
+    /// The payload cannot be decoded as an event.
     Undecodable,
-    /// PostgreSQL refuses its rows for what is in them.
+    /// PostgreSQL refuses the content of the event's rows.
     RefusedByDatabase,
 }
 
-/// Puts an event aside; once, however often it comes.
+/// Puts an event into quarantine. A redelivered event has the same id and is stored once.
 pub async fn insert(pool: &PgPool, event: &QuarantinedEvent) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "INSERT INTO quarantine (
@@ -59,35 +59,35 @@ pub async fn insert(pool: &PgPool, event: &QuarantinedEvent) -> Result<(), sqlx:
     Ok(())
 }
 
-/// An event that was put aside.
+/// An event in quarantine, with headers and payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuarantineEntry {
-    /// Its id in quarantine.
+    /// The id in quarantine, derived from the event; see [`QuarantinedEvent::id`].
     pub quarantine_id: Uuid,
-    /// When it was put there.
+    /// The time at which a recorder put the event into quarantine.
     pub quarantined_at: OffsetDateTime,
     /// The event and the reason.
     pub event: QuarantinedEvent,
 }
 
-/// An event that was put aside, without its headers and payload.
+/// An event in quarantine, without headers and payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuarantineSummary {
-    /// Its id in quarantine.
+    /// The id in quarantine, derived from the event; see [`QuarantinedEvent::id`].
     pub quarantine_id: Uuid,
-    /// When it was put there.
+    /// The time at which a recorder put the event into quarantine.
     pub quarantined_at: OffsetDateTime,
-    /// The subject it was published to.
+    /// The subject on which the event was published.
     pub subject: String,
-    /// Why it is there.
+    /// The reason, as the word in the column.
     pub reason: String,
-    /// The error in words.
+    /// The error message, without the text of any chat.
     pub detail: String,
-    /// The size of its payload.
+    /// The size of the payload, in bytes.
     pub bytes: i32,
 }
 
-/// Up to `limit` of them, the oldest first, those after the one named.
+/// Up to `limit` events in quarantine, oldest first, beginning after the event `after`.
 pub async fn list(pool: &PgPool, after: Option<Uuid>, limit: u16) -> Result<Vec<QuarantineSummary>, sqlx::Error> {
     sqlx::query_as!(
         QuarantineSummary,
@@ -103,18 +103,18 @@ pub async fn list(pool: &PgPool, after: Option<Uuid>, limit: u16) -> Result<Vec<
     .await
 }
 
-/// Which of these events are there.
+/// The ids, among the given ones, that are in quarantine.
 pub async fn existing_ids(connection: &mut PgConnection, ids: &[Uuid]) -> Result<BTreeSet<Uuid>, sqlx::Error> {
-    let there = sqlx::query_scalar("SELECT quarantine_id FROM quarantine WHERE quarantine_id = ANY($1)").bind(ids);
-    Ok(there.fetch_all(connection).await?.into_iter().collect())
+    let query = sqlx::query_scalar("SELECT quarantine_id FROM quarantine WHERE quarantine_id = ANY($1)").bind(ids);
+    Ok(query.fetch_all(connection).await?.into_iter().collect())
 }
 
-/// How many there are.
+/// The number of events in quarantine.
 pub async fn count(pool: &PgPool) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM quarantine"#).fetch_one(pool).await
 }
 
-/// All of one.
+/// Reads one event with headers and payload; none when the id is not in quarantine.
 pub async fn by_id(pool: &PgPool, quarantine_id: Uuid) -> Result<Option<QuarantineEntry>, sqlx::Error> {
     let row = sqlx::query!(
         r#"SELECT quarantine_id, subject, headers::text AS "headers!", payload, reason, detail, stream_sequence,
@@ -135,18 +135,18 @@ pub async fn by_id(pool: &PgPool, quarantine_id: Uuid) -> Result<Option<Quaranti
     Ok(Some(QuarantineEntry { quarantine_id: row.quarantine_id, quarantined_at: row.quarantined_at, event }))
 }
 
-/// Takes one out. Says whether it was there.
+/// Removes an event from quarantine, in the caller's transaction. Returns false when the id was not in quarantine.
 pub(super) async fn delete(connection: &mut PgConnection, quarantine_id: Uuid) -> Result<bool, sqlx::Error> {
     let deleted = sqlx::query!("DELETE FROM quarantine WHERE quarantine_id = $1", quarantine_id);
     Ok(deleted.execute(connection).await?.rows_affected() == 1)
 }
 
-/// Throws one away, for good. Says whether it was there.
+/// Deletes an event from quarantine for good. Returns false when the id was not in quarantine.
 pub async fn discard(pool: &PgPool, quarantine_id: Uuid) -> Result<bool, sqlx::Error> {
     delete(&mut *pool.acquire().await?, quarantine_id).await
 }
 
-/// Notes why one that was tried again has to stay.
+/// Updates the reason of an event that failed again when retried.
 pub async fn update_reason(
     pool: &PgPool,
     quarantine_id: Uuid,
@@ -164,16 +164,16 @@ pub async fn update_reason(
     Ok(())
 }
 
-// === impl Quarantined ===
+// === impl QuarantinedEvent ===
 
 impl QuarantinedEvent {
-    /// The first value of a header.
+    /// The first value of a header; none without the header, or when the stored headers cannot be parsed.
     pub fn header(&self, name: &str) -> Option<String> {
         let headers: BTreeMap<String, Vec<String>> = serde_json::from_str(&self.headers).ok()?;
         headers.get(name)?.first().cloned()
     }
 
-    /// Its id in quarantine: the same whoever puts it there.
+    /// The id in quarantine: a hash of subject, headers and payload, so that all recorders derive the same id.
     pub fn id(&self) -> Uuid {
         let mut hash = Sha256::new();
         for part in [self.subject.as_bytes(), self.headers.as_bytes(), &self.payload] {
@@ -186,7 +186,7 @@ impl QuarantinedEvent {
     }
 }
 
-// === impl Reason ===
+// === impl QuarantineReason ===
 
 impl SqlEnum for QuarantineReason {
     const ALL: &'static [Self] = &[Self::Undecodable, Self::RefusedByDatabase];

@@ -1,13 +1,15 @@
-//! From columns back to the projection's types.
+//! The conversion from column values to the types of the projection.
 
 use shared::id::UserId;
 use time::{OffsetDateTime, UtcOffset};
 
 use crate::projection::sql_enum::SqlEnum;
 
-/// A value in a row that this build cannot read.
+/// A column value that this build cannot read, most likely written by a newer recorder.
 #[derive(Debug, thiserror::Error)]
-#[error("{column} holds something that this recorder does not know: is there a newer one?")]
+#[error(
+    "column {column} has a value unknown to this recorder: a newer recorder may have written the row; upgrade this recorder"
+)]
 pub struct UnreadableColumn {
     column: &'static str,
 }

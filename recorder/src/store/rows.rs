@@ -1,4 +1,4 @@
-//! Rows of several tables at once, as of one moment.
+//! Reads across several tables, as of one moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,19 +12,20 @@ use crate::projection::conversation::Conversation;
 use crate::projection::message::Message;
 use crate::projection::tables::Tables;
 
-/// Rows of the tables, by key: what is known of some chats and conversations.
+/// Rows of several tables, by key: all facts about some chats and conversations.
 #[derive(Clone, Debug, Default)]
 pub struct RelatedRows {
-    /// Rows of `chats`.
+    /// Rows of `chats`, by chat id.
     pub chats: BTreeMap<ChatId, Chat>,
-    /// Rows of `messages`.
+    /// Rows of `messages`, by message id.
     pub messages: BTreeMap<MessageId, Message>,
-    /// Rows of `conversations`.
+    /// Rows of `conversations`, by conversation id.
     pub conversations: BTreeMap<ConversationId, Conversation>,
 }
 
 impl RelatedRows {
-    /// Without what came after this time.
+    /// Removes facts later than the given time: endings of chats and deletions of conversations. A later
+    /// `last_message_at` is reduced to the given time.
     pub fn drop_after(&mut self, time: OffsetDateTime) {
         for chat in self.chats.values_mut() {
             if chat.ending.as_ref().is_some_and(|ending| ending.finished_at > time) {
@@ -38,7 +39,7 @@ impl RelatedRows {
     }
 }
 
-/// What is known of these chats and conversations; of the chats' conversations too.
+/// Reads the rows of the given chats and conversations, with the messages and conversations of these chats.
 pub async fn read_related(
     connection: &mut PgConnection,
     chats: &[ChatId],
@@ -56,7 +57,7 @@ pub async fn read_related(
     })
 }
 
-/// Every row of every projected table, as of one moment.
+/// Reads all rows of all projected tables in one snapshot. Memory use grows with the number of rows.
 pub async fn read_all(pool: &PgPool) -> Result<Tables, sqlx::Error> {
     let mut tx = pool.begin().await?;
     sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").execute(&mut *tx).await?;

@@ -1,4 +1,4 @@
-//! The `sessions` and `refresh_tokens` tables.
+//! Statements for the `sessions` and `refresh_tokens` tables.
 
 use shared::id::UserId;
 use sqlx::{PgConnection, PgPool};
@@ -7,14 +7,14 @@ use uuid::Uuid;
 
 use super::read::user_id;
 
-/// Why a session ended before its time.
+/// The reason for which a session ended before its expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndedBy {
     /// The user logged out.
     Logout,
-    /// A refresh token came a second time.
+    /// A refresh token was used a second time, so two parties may hold the token.
     Reuse,
-    /// The password was changed.
+    /// The account's password was changed.
     Password,
     /// The account was disabled.
     Disabled,
@@ -31,22 +31,22 @@ impl EndedBy {
     }
 }
 
-/// A refresh token, and the session that it belongs to.
+/// A presented refresh token, with the token's session.
 #[derive(Clone, Debug)]
 pub struct PresentedToken {
-    /// The session.
+    /// The session of the token.
     pub session_id: Uuid,
-    /// Whose it is.
+    /// The user who logged in.
     pub user_id: UserId,
-    /// Until when the session can be refreshed.
+    /// The time until which the session can be refreshed.
     pub expires_at: OffsetDateTime,
-    /// Whether the session was ended.
+    /// True when the session was ended before its expiry.
     pub is_ended: bool,
-    /// When the token was used before.
+    /// The time of the token's first use; none for an unused token.
     pub used_at: Option<OffsetDateTime>,
 }
 
-/// Begins a session.
+/// Stores a new session after a login from the given address.
 pub async fn create(
     connection: &mut PgConnection,
     session_id: Uuid,
@@ -68,7 +68,7 @@ pub async fn create(
     Ok(())
 }
 
-/// Keeps a refresh token of a session.
+/// Stores the hash of a new refresh token. A hash that exists already is left unchanged.
 pub async fn add_token(
     connection: &mut PgConnection,
     token_hash: &[u8],
@@ -86,7 +86,8 @@ pub async fn add_token(
     Ok(())
 }
 
-/// The token with this hash, its session locked: whoever comes with the same session waits.
+/// Finds a refresh token by hash, and locks the token's session. Concurrent refreshes of one session wait for each
+/// other. Returns none for an unknown token.
 pub async fn find_token_for_update(
     connection: &mut PgConnection,
     token_hash: &[u8],
@@ -99,7 +100,7 @@ pub async fn find_token_for_update(
     if session.fetch_optional(&mut *connection).await?.is_none() {
         return Ok(None);
     }
-    // Read once the lock is held: whoever held it before may have used the token.
+    // Read only after the lock is held: the previous holder of the lock may have used the token.
     let row = sqlx::query!(
         "SELECT s.session_id, s.user_id, s.expires_at, s.ended_at, t.used_at
          FROM refresh_tokens t JOIN sessions s USING (session_id) WHERE t.token_hash = $1",
@@ -115,7 +116,7 @@ pub async fn find_token_for_update(
     }))
 }
 
-/// Whether the token with this hash is there, and unused.
+/// Returns true when the token exists and has not been used.
 pub async fn is_unused(connection: &mut PgConnection, token_hash: &[u8]) -> Result<bool, sqlx::Error> {
     let unused = sqlx::query_scalar!(
         "SELECT EXISTS (SELECT FROM refresh_tokens WHERE token_hash = $1 AND used_at IS NULL) AS \"unused!\"",
@@ -124,7 +125,7 @@ pub async fn is_unused(connection: &mut PgConnection, token_hash: &[u8]) -> Resu
     unused.fetch_one(connection).await
 }
 
-/// The token has been used.
+/// Records the time of the token's use.
 pub async fn mark_used(
     connection: &mut PgConnection,
     token_hash: &[u8],
@@ -136,7 +137,7 @@ pub async fn mark_used(
     Ok(())
 }
 
-/// Ends a session.
+/// Ends a session. A session that has ended already keeps its first reason.
 pub async fn end(
     connection: &mut PgConnection,
     session_id: Uuid,
@@ -154,7 +155,7 @@ pub async fn end(
     Ok(())
 }
 
-/// Ends every session of a user but this one.
+/// Ends all sessions of a user, except for one session if given.
 pub async fn end_others(
     connection: &mut PgConnection,
     user_id: &UserId,
@@ -175,7 +176,7 @@ pub async fn end_others(
     Ok(())
 }
 
-/// Whether a session was ended, or is not there at all.
+/// Returns true when the session has been ended, or does not exist.
 pub async fn is_ended(pool: &PgPool, session_id: Uuid) -> Result<bool, sqlx::Error> {
     let open = sqlx::query_scalar!(
         "SELECT EXISTS (SELECT FROM sessions WHERE session_id = $1 AND ended_at IS NULL) AS \"open!\"",
@@ -184,7 +185,7 @@ pub async fn is_ended(pool: &PgPool, session_id: Uuid) -> Result<bool, sqlx::Err
     Ok(!open.fetch_one(pool).await?)
 }
 
-/// Whether the account of this name has ever logged in from this address, as far back as sessions are kept.
+/// Returns true when the account logged in from this address before, as far back as sessions are kept.
 pub async fn knows_address(pool: &PgPool, name: &str, address: &str) -> Result<bool, sqlx::Error> {
     let known = sqlx::query_scalar!(
         "SELECT EXISTS (SELECT FROM sessions
@@ -195,7 +196,7 @@ pub async fn knows_address(pool: &PgPool, name: &str, address: &str) -> Result<b
     known.fetch_one(pool).await
 }
 
-/// Deletes sessions that are over since before this time.
+/// Deletes sessions that expired before the given time, at most 1000 for each call. Returns the number deleted.
 pub async fn delete_expired(pool: &PgPool, before: OffsetDateTime) -> Result<u64, sqlx::Error> {
     let deleted = sqlx::query!(
         "DELETE FROM sessions WHERE session_id IN (

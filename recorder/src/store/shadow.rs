@@ -1,16 +1,17 @@
-//! A second set of the projected tables, in a schema of its own: what the log is projected into while the tables that
-//! everyone uses stay as they are.
+//! Shadow schemas: a second set of the projected tables, into which the log is projected while the live tables stay in
+//! use.
 //!
-//! The statements of the store name tables without a schema, so one search path more or less is all that tells a projection
-//! into the shadow from one into the live tables. What the live tables are made of is read from the catalogue, so that a
-//! column, an index or a grant that was added later is never left behind.
+//! The statements of the store name tables without a schema, so only the search path of the connection decides between
+//! shadow and live tables. The definitions of the live tables are read from PostgreSQL's catalogue, so that columns,
+//! indexes and grants added later are always copied.
 
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
 
 use crate::projection::tables::Table;
 
-/// What a session that fills a shadow starts with: it may take its time, but never make others wait for long.
+/// The settings of a session that fills a shadow: statements may run long, but waits for locks are short so that other
+/// sessions are never blocked for long.
 const SESSION_SQL: &str = "SET statement_timeout = 0; \
      SET idle_in_transaction_session_timeout = 0; \
      SET lock_timeout = '5s'; \
@@ -18,8 +19,9 @@ const SESSION_SQL: &str = "SET statement_timeout = 0; \
      SET timezone = 'UTC'; \
      SET maintenance_work_mem = '256MB'";
 
-/// How long the swap waits for each lock before it lets everyone pass and tries again: less than the second after which
-/// PostgreSQL looks for deadlocks, so that it is never a reader who has to give way.
+/// The timeouts of the swap. Each lock is awaited for 400 ms before the swap gives up, lets the waiting sessions pass,
+/// and is tried again. The timeout is below the one second after which PostgreSQL looks for deadlocks, so that
+/// PostgreSQL never aborts a reader instead.
 const FENCE_SQL: &str = "SET LOCAL lock_timeout = '400ms'; \
      SET LOCAL statement_timeout = '3s'; \
      SET LOCAL synchronous_commit = on";
@@ -27,48 +29,50 @@ const FENCE_SQL: &str = "SET LOCAL lock_timeout = '400ms'; \
 /// A second set of the projected tables.
 #[derive(Clone, Debug)]
 pub struct ShadowSchema {
-    /// The schema of the live tables, quoted where it has to be.
+    /// The schema of the live tables, quoted where necessary.
     live: String,
-    /// The schema of its own.
+    /// The schema of the shadow tables.
     schema: String,
     purpose: ShadowPurpose,
 }
 
-/// What a shadow is for.
+/// The purpose of a shadow, which decides on durability and checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShadowPurpose {
-    /// To be compared with, and dropped: it need not survive a crash.
+    /// Comparison with the live tables. The shadow is dropped afterwards and is unlogged, because no crash needs to be
+    /// survived.
     Compare,
-    /// To stay beside the live tables.
+    /// A copy beside the live tables.
     Separate,
-    /// To take the live tables' place.
+    /// A replacement of the live tables.
     Replace,
 }
 
-/// Why there is no shadow.
+/// The reasons for which a shadow cannot be created or used.
 #[derive(Debug, thiserror::Error)]
 pub enum ShadowError {
-    /// Another one is at it.
+    /// Another process holds the lock of the same kind of run.
     #[error("another {0} is running on this database")]
     Running(&'static str),
-    /// Something depends on the live tables, and would go on reading the old ones.
-    #[error("{} would be left with the old tables: drop what depends on them first, and make it again afterwards", .0.join(", "))]
+    /// Views or foreign keys depend on the live tables, and would keep reading the old tables after the swap.
+    #[error("{} would be left with the old tables: drop each dependent before the rebuild, and create each again afterwards", .0.join(", "))]
     Dependents(Vec<String>),
-    /// Not the owner.
-    #[error("this role does not own the tables: expected the one that ran `recorder migrate`")]
+    /// The role is not the owner of the live tables.
+    #[error("the role of DATABASE_URL does not own the tables: use the role that ran `recorder migrate`")]
     NotOwner,
-    /// Someone changed the tables meanwhile.
-    #[error("the tables were altered meanwhile (a migration?): start again")]
+    /// The live tables were altered while the shadow was filled.
+    #[error("the live tables were altered during the rebuild, perhaps by a migration: start the rebuild again")]
     Altered,
-    /// The schema that was asked for is there.
-    #[error("schema {0} is there already: expected the name of a new one")]
+    /// The requested schema exists.
+    #[error("schema {0} already exists: give the name of a new schema")]
     Exists(String),
-    /// The database's own trouble.
-    #[error("the database: {}", super::fault::describe(.0))]
+    /// The database reported an error.
+    #[error("database error: {}", super::fault::describe(.0))]
     Database(#[from] sqlx::Error),
 }
 
-/// Takes the right to be the only one at this work, for as long as the connection lives; prepares the session.
+/// Takes an advisory lock for a kind of run, such as `rebuild`, and prepares the session. The lock is held until the
+/// connection closes. Fails with [`ShadowError::Running`] when another process holds the lock.
 pub async fn lock_exclusive_run(connection: &mut PgConnection, what: &'static str) -> Result<(), ShadowError> {
     connection.execute(SESSION_SQL).await?;
     let free: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtextextended('stenograph ' || $1, 0))")
@@ -79,8 +83,8 @@ pub async fn lock_exclusive_run(connection: &mut PgConnection, what: &'static st
 }
 
 impl ShadowSchema {
-    /// Makes the tables, without anything in them and with no index but their keys. What an earlier run left behind under
-    /// this name is dropped: only the holder of the right of [`lock_exclusive_run`] uses it.
+    /// Creates the shadow tables, empty and with no indexes except for keys. A shadow left by an earlier run under the
+    /// same name is dropped first: the name belongs to the holder of the lock from [`lock_exclusive_run`].
     pub async fn create(
         connection: &mut PgConnection,
         schema: &str,
@@ -109,27 +113,27 @@ impl ShadowSchema {
         Ok(shadow)
     }
 
-    /// Sends the store's statements here, and nowhere else: one that writes what is not the record would fail.
+    /// Points the connection's search path to the shadow alone. A statement for a table outside the shadow then fails.
     pub async fn enter(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         run(connection, &format!("SET search_path = {}", self.schema)).await
     }
 
-    /// Sends the store's statements to the live tables again.
+    /// Points the connection's search path back to the live tables.
     pub async fn leave(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         run(connection, &format!("SET search_path = {}", self.live)).await
     }
 
-    /// A live table's name, with its schema.
+    /// The name of a live table, with the schema.
     pub fn live_table(&self, table: Table) -> String {
         format!("{}.{}", self.live, table.name())
     }
 
-    /// The name of its counterpart here, with its schema.
+    /// The name of a shadow table, with the schema.
     pub fn shadow_table(&self, table: Table) -> String {
         format!("{}.{}", self.schema, table.name())
     }
 
-    /// Makes everything that the tables have beside their keys: indexes, comments, grants; and looks at what is in them.
+    /// Adds indexes, comments, the owner and grants to the filled shadow tables, and runs ANALYZE.
     pub async fn create_indexes(&self, connection: &mut PgConnection) -> Result<(), ShadowError> {
         for table in Table::ALL {
             for statement in self.statements(connection, table, INDEXES_AND_GRANTS_SQL).await? {
@@ -140,26 +144,30 @@ impl ShadowSchema {
         Ok(())
     }
 
-    /// Keeps everyone from the live tables until the transaction ends; fails soon where someone is busy with them.
+    /// Locks the live tables exclusively until the transaction ends. Fails after 400 ms for each lock when another
+    /// session uses the tables.
     pub async fn fence(&self, tx: &mut PgConnection) -> Result<(), sqlx::Error> {
         tx.execute(FENCE_SQL).await?;
         let tables = Table::ALL.map(|table| self.live_table(table)).join(", ");
         run(tx, &format!("LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE")).await
     }
 
-    /// Keeps the live tables what they are, for a reader; to be called before a snapshot is taken.
+    /// Locks the live tables against being dropped or altered, without blocking reads or writes. Must be called before
+    /// the transaction's snapshot is taken.
     pub async fn share_lock_live_tables(&self, tx: &mut PgConnection) -> Result<(), sqlx::Error> {
         let tables = Table::ALL.map(|table| self.live_table(table)).join(", ");
         run(tx, &format!("LOCK TABLE {tables} IN ACCESS SHARE MODE")).await
     }
 
-    /// Puts these tables in the place of the live ones, inside the transaction that holds the fence.
+    /// Replaces the live tables by the shadow tables, inside the transaction that holds the fence. Fails with
+    /// [`ShadowError::Altered`] when the columns differ.
     pub async fn replace_live_tables(&self, tx: &mut PgConnection) -> Result<(), ShadowError> {
         for table in Table::ALL {
             if self.columns(tx, &self.live_table(table)).await? != self.columns(tx, &self.shadow_table(table)).await? {
                 return Err(ShadowError::Altered);
             }
-            // None while the shadow is filled: what they tell others of was told when it happened.
+            // The shadow has no triggers while being filled: the listeners were informed when the live rows were
+            // written.
             let triggers = self.statements(tx, table, TRIGGERS_SQL).await?;
             run(tx, &format!("DROP TABLE {}", self.live_table(table))).await?;
             run(tx, &format!("ALTER TABLE {} SET SCHEMA {}", self.shadow_table(table), self.live)).await?;
@@ -171,12 +179,12 @@ impl ShadowSchema {
         Ok(())
     }
 
-    /// Leaves the tables there for good, under another name.
+    /// Keeps the shadow under another schema name.
     pub async fn rename(&self, connection: &mut PgConnection, name: &str) -> Result<(), sqlx::Error> {
         run(connection, &format!("ALTER SCHEMA {} RENAME TO \"{name}\"", self.schema)).await
     }
 
-    /// Drops the tables, if there are any.
+    /// Drops the shadow schema, if the schema exists.
     pub async fn drop(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         run(connection, &format!("DROP SCHEMA IF EXISTS {} CASCADE", self.schema)).await
     }
@@ -197,7 +205,7 @@ impl ShadowSchema {
         if owned { Ok(()) } else { Err(ShadowError::NotOwner) }
     }
 
-    /// The statements that make a part of a table here as it is there.
+    /// Generates the statements that copy a part of a live table's definition to the shadow table.
     async fn statements(
         &self,
         connection: &mut PgConnection,
@@ -221,7 +229,7 @@ impl ShadowSchema {
     }
 }
 
-/// Whether there is a schema of this name.
+/// Returns true when a schema of this name exists.
 pub async fn exists(connection: &mut PgConnection, schema: &str) -> sqlx::Result<bool> {
     sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)")
         .bind(schema)
@@ -229,12 +237,12 @@ pub async fn exists(connection: &mut PgConnection, schema: &str) -> sqlx::Result
         .await
 }
 
-/// Runs a statement that is made here of names that PostgreSQL gave us, or that were checked.
+/// Runs a generated statement. All names inside come from PostgreSQL's catalogue or have been validated.
 async fn run(connection: &mut PgConnection, statement: &str) -> sqlx::Result<()> {
     sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(connection).await.map(drop)
 }
 
-/// $1 the live table, $2 its counterpart, $3 UNLOGGED or nothing.
+/// Parameters: $1 is the live table, $2 the shadow table, $3 `UNLOGGED ` or an empty string.
 const CREATE_TABLE_SQL: &str = "
     SELECT format('CREATE %sTABLE %s (LIKE %s INCLUDING ALL EXCLUDING INDEXES)%s', $3, $2, $1,
                   ' WITH (' || array_to_string(reloptions, ', ') || ')')
@@ -243,7 +251,7 @@ const CREATE_TABLE_SQL: &str = "
     (SELECT format('ALTER TABLE %s ADD CONSTRAINT %I %s', $2, conname, pg_get_constraintdef(oid))
      FROM pg_constraint WHERE conrelid = $1::text::regclass AND contype IN ('p', 'u', 'x') ORDER BY contype, conname)";
 
-/// The same parameters.
+/// Takes the parameters of [`CREATE_TABLE_SQL`].
 const INDEXES_AND_GRANTS_SQL: &str = "
     WITH indexes AS (
         SELECT indexrelid, indexrelid::regclass::oid AS oid, relname
@@ -267,12 +275,12 @@ const INDEXES_AND_GRANTS_SQL: &str = "
     FROM pg_class, aclexplode(relacl) WHERE pg_class.oid = $1::text::regclass AND grantee <> relowner
       AND $3::text IS NOT NULL";
 
-/// The same parameters.
+/// Takes the parameters of [`CREATE_TABLE_SQL`].
 const TRIGGERS_SQL: &str = "
     SELECT pg_get_triggerdef(oid) FROM pg_trigger
     WHERE tgrelid = $1::text::regclass AND NOT tgisinternal AND $2::text IS NOT NULL AND $3::text IS NOT NULL";
 
-/// $1 the live tables.
+/// Takes one parameter: $1 is the list of live tables.
 const DEPENDENTS_SQL: &str = "
     SELECT DISTINCT 'view ' || pg_rewrite.ev_class::regclass::text
     FROM pg_depend JOIN pg_rewrite ON pg_rewrite.oid = pg_depend.objid

@@ -1,21 +1,23 @@
-//! The `stream_marks` table: what is remembered of the broker.
+//! Statements for the `stream_marks` table: the remembered position of the recorders' consumer in the stream.
 
 use sqlx::PgConnection;
 
-/// How far the recorders' consumer had come, and which event stood there.
+/// The position up to which the recorders' consumer had acknowledged, and the identity of the event at the position. A
+/// different event at the same sequence shows that the broker lost the end of the stream and reused sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamMark {
-    /// When the stream was made, in nanoseconds since 1970.
+    /// The creation time of the stream, in nanoseconds since 1970.
     pub stream_created_ns: i64,
-    /// Up to where every event had been acknowledged.
+    /// The sequence up to which all events had been acknowledged.
     pub sequence: u64,
-    /// When the broker had taken in the event there, in nanoseconds since 1970; none if there was none.
+    /// The time at which the broker stored the event at `sequence`, in nanoseconds since 1970; none without such an
+    /// event.
     pub taken_in_ns: Option<i64>,
-    /// Whether the consumer is being made anew.
+    /// True while a recorder creates the consumer again, and after a crash during that work.
     pub is_healing: bool,
 }
 
-/// The mark of the stream.
+/// Reads the mark; none before the first mark was saved.
 pub async fn load(connection: &mut PgConnection) -> Result<Option<StreamMark>, sqlx::Error> {
     let row = sqlx::query!(
         "SELECT stream_created_ns, sequence, taken_in_ns, is_healing FROM stream_marks WHERE stream = $1",
@@ -29,7 +31,7 @@ pub async fn load(connection: &mut PgConnection) -> Result<Option<StreamMark>, s
     }))
 }
 
-/// Sets it.
+/// Inserts or replaces the mark.
 pub async fn save(connection: &mut PgConnection, mark: &StreamMark) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "INSERT INTO stream_marks (stream, stream_created_ns, sequence, taken_in_ns, is_healing)

@@ -1,4 +1,4 @@
-//! The `usage_slots` table.
+//! Statements for the `usage_slots` table.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use super::write::column;
 use crate::projection::usage_slots::SlotKey;
 use crate::projection::usage_stats::{UsageChanges, UsageTotals};
 
-/// A row's key and its change.
+/// The key of a row and the change of the row.
 type ChangedSlot<'a> = (&'a SlotKey, &'a UsageTotals);
 
-/// Adds the changes to the rows, in key order, each row once.
+/// Adds the changes to the rows, in key order, each row once. Rows left with only zeros are deleted.
 pub(super) async fn add(tx: &mut PgConnection, changes: &UsageChanges) -> Result<(), sqlx::Error> {
     let changes: Vec<ChangedSlot<'_>> = changes.slots().collect();
     if changes.is_empty() {
@@ -67,7 +67,8 @@ pub(super) async fn add(tx: &mut PgConnection, changes: &UsageChanges) -> Result
     if decreased.is_empty() {
         return Ok(());
     }
-    // A row with nothing in it would tell of events that came in another order than they might have.
+    // A row with only zeros would depend on the order of events: in another order, the row would never have been
+    // inserted.
     sqlx::query!(
         "DELETE FROM usage_slots
          WHERE (user_id, slot_at, model) IN (SELECT * FROM UNNEST($1::text[], $2::timestamptz[], $3::text[]))
@@ -91,7 +92,7 @@ pub(super) async fn add(tx: &mut PgConnection, changes: &UsageChanges) -> Result
     Ok(())
 }
 
-/// Every row.
+/// Reads all rows of the table.
 pub(super) async fn read_all(connection: &mut PgConnection) -> Result<BTreeMap<SlotKey, UsageTotals>, sqlx::Error> {
     let rows = sqlx::query!(
         "SELECT

@@ -1,4 +1,4 @@
-//! The `usage_stats` table.
+//! Statements for the `usage_stats` table.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use super::read::user_id;
 use super::write::column;
 use crate::projection::usage_stats::{UsageChanges, UsageTotals};
 
-/// A row's key and its change.
+/// The key of a row and the change of the row.
 type ChangedDay<'a> = (&'a (UserId, Date), &'a UsageTotals);
 
-/// Adds the changes to the rows, in key order, each row once.
+/// Adds the changes to the rows, in key order, each row once. Rows left with only zeros are deleted.
 pub(super) async fn add(tx: &mut PgConnection, changes: &UsageChanges) -> Result<(), sqlx::Error> {
     let changes: Vec<ChangedDay<'_>> = changes.days().collect();
     if changes.is_empty() {
@@ -67,7 +67,8 @@ pub(super) async fn add(tx: &mut PgConnection, changes: &UsageChanges) -> Result
     if decreased.is_empty() {
         return Ok(());
     }
-    // A row with nothing in it would tell of events that came in another order than they might have.
+    // A row with only zeros would depend on the order of events: in another order, the row would never have been
+    // inserted.
     sqlx::query!(
         "DELETE FROM usage_stats
          WHERE (user_id, date) IN (SELECT * FROM UNNEST($1::text[], $2::date[]))
@@ -90,7 +91,7 @@ pub(super) async fn add(tx: &mut PgConnection, changes: &UsageChanges) -> Result
     Ok(())
 }
 
-/// Every row.
+/// Reads all rows of the table.
 pub(super) async fn read_all(
     connection: &mut PgConnection,
 ) -> Result<BTreeMap<(UserId, Date), UsageTotals>, sqlx::Error> {

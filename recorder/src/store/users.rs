@@ -1,4 +1,4 @@
-//! The `users` table.
+//! Statements for the `users` table.
 
 use shared::id::UserId;
 use shared::token::Role;
@@ -8,41 +8,41 @@ use uuid::Uuid;
 
 use super::read::{UnreadableColumn, user_id, utc};
 
-/// An account.
+/// An account, without the password's hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// The subject of its tokens.
+    /// The subject of the account's tokens.
     pub user_id: UserId,
-    /// The login name.
+    /// The name that the user logs in with, unique among all accounts.
     pub name: String,
-    /// What it may do beyond its own record.
+    /// Rights beyond the user's own record; none for a normal user.
     pub role: Option<Role>,
-    /// When it was made.
+    /// The time of creation.
     pub created_at: OffsetDateTime,
-    /// Since when it gets no new tokens.
+    /// The time since which the account gets no new tokens; none for an enabled account.
     pub disabled_at: Option<OffsetDateTime>,
-    /// Who made the invite that it was made with.
+    /// The author of the invite with which the account was made.
     pub invited_by: Option<String>,
 }
 
-/// An account to be made.
+/// The values of an account to insert.
 #[derive(Debug)]
 pub struct NewUser<'a> {
-    /// The subject of its tokens.
+    /// The subject of the account's tokens.
     pub user_id: &'a UserId,
-    /// The login name.
+    /// The name to log in with; a name that is taken is refused.
     pub name: &'a str,
-    /// What it may do beyond its own record.
+    /// Rights beyond the user's own record; none for a normal user.
     pub role: Option<Role>,
-    /// The hash of its password, if it has one.
+    /// The hash of the password; none for an account that cannot log in by password.
     pub password_hash: Option<&'a str>,
-    /// The invite that it is made with.
+    /// The invite with which the account is made.
     pub invite_id: Option<Uuid>,
-    /// When.
+    /// The time of creation.
     pub created_at: OffsetDateTime,
 }
 
-/// A statement that gives accounts; what comes after the join is the caller's.
+/// A query for accounts; `$tail` follows the join.
 macro_rules! users_where {
     ($tail:tt $(, $argument:expr)*) => {
         sqlx::query_as!(
@@ -54,7 +54,7 @@ macro_rules! users_where {
     };
 }
 
-/// Makes an account, unless there is one with this id or this name: then says false.
+/// Inserts an account. Returns false when the id or the name is taken.
 pub async fn create(connection: &mut PgConnection, account: &NewUser<'_>) -> Result<bool, sqlx::Error> {
     let created = sqlx::query!(
         "INSERT INTO users (user_id, name, role, password_hash, invite_id, created_at)
@@ -69,19 +69,20 @@ pub async fn create(connection: &mut PgConnection, account: &NewUser<'_>) -> Res
     Ok(created.execute(connection).await?.rows_affected() == 1)
 }
 
-/// The account with this id; failing that, the one with this name.
+/// Finds an account by id, or else by name.
 pub async fn by_id_or_name(pool: &PgPool, id_or_name: &str) -> Result<Option<User>, sqlx::Error> {
     let row = users_where!("WHERE u.user_id = $1 OR u.name = $1 ORDER BY u.user_id = $1 DESC LIMIT 1", id_or_name);
     row.fetch_optional(pool).await?.map(UserRow::read).transpose().map_err(Into::into)
 }
 
-/// The account with this id.
+/// Finds an account by id.
 pub async fn by_id(pool: &PgPool, id: &str) -> Result<Option<User>, sqlx::Error> {
     let row = users_where!("WHERE u.user_id = $1", id);
     row.fetch_optional(pool).await?.map(UserRow::read).transpose().map_err(Into::into)
 }
 
-/// Accounts by name, from the one behind `after` on, of those with `part` in their names: so many of the next 1000.
+/// A page of up to `limit` accounts in the order of names, beginning after the name `after`. Only names that contain
+/// `part` are listed, without regard to case.
 pub async fn page(pool: &PgPool, after: &str, part: &str, limit: i64) -> Result<Vec<User>, sqlx::Error> {
     let rows = users_where!(
         "WHERE u.name > $1 AND strpos(lower(u.name), lower($2)) > 0 ORDER BY u.name LIMIT $3",
@@ -92,26 +93,27 @@ pub async fn page(pool: &PgPool, after: &str, part: &str, limit: i64) -> Result<
     rows.fetch_all(pool).await?.into_iter().map(|row| row.read().map_err(Into::into)).collect()
 }
 
-/// The account of this name and its password's hash.
+/// Finds an account by name, with the hash of the password.
 pub async fn credentials(pool: &PgPool, name: &str) -> Result<Option<(User, Option<String>)>, sqlx::Error> {
     let row = sqlx::query!("SELECT user_id, password_hash FROM users WHERE name = $1", name);
     let Some(row) = row.fetch_optional(pool).await? else { return Ok(None) };
     Ok(by_id(pool, &row.user_id).await?.map(|user| (user, row.password_hash)))
 }
 
-/// Gives an account another password. False: there is no such account.
+/// Replaces the password's hash. Returns false when there is no such account.
 pub async fn set_password(connection: &mut PgConnection, id: &UserId, hash: &str) -> Result<bool, sqlx::Error> {
     let set = sqlx::query!("UPDATE users SET password_hash = $2 WHERE user_id = $1", id.as_str(), hash);
     Ok(set.execute(connection).await?.rows_affected() == 1)
 }
 
-/// Disables an account, or lets it in again. False: there is no such account.
+/// Disables an account since the given time, or enables the account with none. Returns false when there is no such
+/// account.
 pub async fn set_disabled(
     connection: &mut PgConnection,
     id: &UserId,
     disabled_at: Option<OffsetDateTime>,
 ) -> Result<bool, sqlx::Error> {
-    // Disabling twice does not move the time.
+    // Disabling a disabled account keeps the first time.
     let set = sqlx::query!(
         "UPDATE users SET disabled_at = CASE WHEN $2::timestamptz IS NULL THEN NULL ELSE COALESCE(disabled_at, $2) END
          WHERE user_id = $1",
@@ -121,7 +123,7 @@ pub async fn set_disabled(
     Ok(set.execute(connection).await?.rows_affected() == 1)
 }
 
-/// Makes an account an admin, or one like any other. False: there is no such account.
+/// Sets or removes the admin role. Returns false when there is no such account.
 pub async fn set_role(pool: &PgPool, id: &UserId, role: Option<Role>) -> Result<bool, sqlx::Error> {
     let set = sqlx::query!("UPDATE users SET role = $2 WHERE user_id = $1", id.as_str(), role.map(role_name));
     Ok(set.execute(pool).await?.rows_affected() == 1)

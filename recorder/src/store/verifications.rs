@@ -1,27 +1,27 @@
-//! The `verifications` table: what comparisons of the tables with the log came to.
+//! Statements for the `verifications` table: results of comparing the tables with the log.
 
 use sqlx::{PgConnection, PgPool};
 use time::{Date, OffsetDateTime};
 
-/// How many are kept.
+/// The number of results kept.
 const MAX_KEPT: i64 = 100;
 
-/// What a comparison came to.
+/// The result of a comparison by `verify`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verification {
-    /// When it was finished.
+    /// The time at which the comparison finished.
     pub finished_at: OffsetDateTime,
-    /// From which UTC day on; none for all of the log.
+    /// The first UTC day compared; none for the whole log.
     pub since: Option<Date>,
-    /// Events read.
+    /// The number of events read from the log.
     pub events: i64,
-    /// Rows compared, as a JSON object of numbers by table.
+    /// The number of rows compared, as a JSON object by table.
     pub rows: String,
-    /// Rows that differ.
+    /// The number of rows that differ.
     pub differences: i64,
 }
 
-/// Keeps the result, and forgets those that are long past.
+/// Stores a result, and deletes all but the latest 100 results.
 pub async fn insert(connection: &mut PgConnection, result: &Verification) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "INSERT INTO verifications (finished_at, since, events, rows, differences)
@@ -45,7 +45,7 @@ pub async fn insert(connection: &mut PgConnection, result: &Verification) -> Res
     Ok(())
 }
 
-/// When the latest was finished, and how many differences it found.
+/// The time of the latest comparison, and the number of differences found.
 pub async fn latest(pool: &PgPool) -> Result<Option<(OffsetDateTime, i64)>, sqlx::Error> {
     let row = sqlx::query!("SELECT finished_at, differences FROM verifications ORDER BY finished_at DESC LIMIT 1");
     Ok(row.fetch_optional(pool).await?.map(|row| (row.finished_at, row.differences)))

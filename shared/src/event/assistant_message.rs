@@ -1,4 +1,4 @@
-//! What was answered.
+//! The answer of a chat: text, reasoning, tool calls and further choices.
 
 use serde::{Deserialize, Serialize};
 
@@ -75,7 +75,7 @@ pub struct ToolCall {
     pub arguments: String,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde requires this signature")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }

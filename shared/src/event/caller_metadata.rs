@@ -1,4 +1,4 @@
-//! What a caller says about a chat.
+//! Metadata that a caller attaches to a chat.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

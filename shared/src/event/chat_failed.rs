@@ -1,4 +1,4 @@
-//! A chat ended without an answer, or with part of one.
+//! The event for a chat that ended without an answer, or with a part of an answer.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -74,7 +74,7 @@ pub enum FailureStage {
 }
 
 impl FailureStage {
-    /// As in events and rows.
+    /// Returns the value in events and in table rows.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::UpstreamConnect => "upstream_connect",
@@ -105,7 +105,7 @@ pub struct ChatError {
 }
 
 impl ChatError {
-    /// An error that the gateway found itself, as opposed to one that a provider reported.
+    /// Returns an error that the gateway itself detected, without a provider's status and code.
     pub fn new(kind: &str, message: &str) -> Self {
         Self { status: None, kind: Some(kind.to_owned()), code: None, message: message.to_owned() }
     }

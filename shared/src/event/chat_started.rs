@@ -1,4 +1,4 @@
-//! A chat was admitted.
+//! The event for a chat that the gateway admitted.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

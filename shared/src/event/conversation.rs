@@ -1,4 +1,4 @@
-//! What users do with a conversation beside chatting.
+//! The events for creating, changing and deleting a conversation.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;

@@ -1,4 +1,4 @@
-//! The wire format of a chat.
+//! The wire formats in which clients chat.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,10 +16,10 @@ pub enum DialectName {
 }
 
 impl DialectName {
-    /// Every dialect there is.
+    /// All dialects.
     pub const ALL: [Self; 3] = [Self::OpenaiChat, Self::OpenaiResponses, Self::AnthropicMessages];
 
-    /// As in events and rows.
+    /// Returns the value in events and in table rows.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::OpenaiChat => "openai_chat",

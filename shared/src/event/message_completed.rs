@@ -1,4 +1,4 @@
-//! A chat ended with an answer.
+//! The event for a chat that ended with an answer.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;

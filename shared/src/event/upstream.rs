@@ -1,4 +1,4 @@
-//! Who was asked, and who answered.
+//! The upstreams that were tried for a chat, and the upstream that answered.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;

@@ -1,4 +1,5 @@
-//! Getting the provider's keys: at once, and again and again. Never on a request's way.
+//! The background task that fetches the provider's keys at startup and refreshes the keys every minute. Requests never
+//! wait for the provider.
 
 use std::time::Duration;
 
@@ -8,30 +9,31 @@ use tokio::time::{sleep, timeout};
 use super::Issuer;
 use crate::http_client::FetchError;
 
-/// How long the keys are good for before they are asked for again, and how long to wait if they could not be had.
+/// The time between two refreshes after a success.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
+/// The time until the next try after a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
-/// How long getting them may take.
+/// The maximum time for one refresh, OpenID discovery included.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Why there are no new keys.
+/// An error while the provider's keys are refreshed.
 #[derive(Debug, thiserror::Error)]
 enum KeyFetchError {
     #[error("{0}")]
     Fetch(#[from] FetchError),
     #[error("expected an OpenID configuration with issuer and jwks_uri: {0}")]
     InvalidConfiguration(serde_json::Error),
-    #[error("the OpenID configuration is of {0:?}")]
+    #[error("the OpenID configuration is of another issuer, {0:?}")]
     OtherIssuer(String),
     #[error("expected a JSON Web Key Set: {0}")]
     InvalidKeySet(serde_json::Error),
     #[error("the key set holds no key that can verify a signature")]
     NoUsableKey,
-    #[error("it takes too long")]
+    #[error("no complete answer within {FETCH_TIMEOUT:?}")]
     Timeout,
 }
 
-/// What OpenID Connect Discovery says, as far as it concerns us.
+/// The used members of the OpenID Connect Discovery document.
 #[derive(Deserialize)]
 struct ProviderConfiguration {
     issuer: String,
@@ -39,8 +41,11 @@ struct ProviderConfiguration {
 }
 
 impl Issuer {
-    /// Follows the keys for ever, and calls `changed` whenever they are others than before. What cannot be had or is no good
-    /// changes nothing.
+    /// Refreshes the keys for ever: every minute after a success, every 5 seconds after a failure. Calls `changed`
+    /// after each key set that differs from the previous key set.
+    ///
+    /// A failure leaves the previous keys in use. The first failure after a success is logged; repeated failures are
+    /// not.
     pub async fn refresh_keys(&self, client: &reqwest::Client, changed: impl Fn()) {
         let mut current = String::new();
         let mut is_healthy = true;
@@ -54,7 +59,7 @@ impl Issuer {
                     Ok(keys) => {
                         current = key_set;
                         changed();
-                        tracing::info!(issuer, keys, "the identity provider's keys are known");
+                        tracing::info!(issuer, keys, "identity provider keys updated");
                         Ok(())
                     }
                     Err(error) => Err(KeyFetchError::InvalidKeySet(error)),
@@ -64,13 +69,17 @@ impl Issuer {
             if let Err(error) = &outcome
                 && is_healthy
             {
-                tracing::error!(issuer, %error, "the identity provider's keys could not be had: the old ones stay");
+                tracing::error!(
+                    issuer, %error,
+                    "cannot refresh the identity provider's keys: previous keys stay in use, next try in 5 seconds"
+                );
             }
             is_healthy = outcome.is_ok();
             sleep(if is_healthy { REFRESH_INTERVAL } else { RETRY_DELAY }).await;
         }
     }
 
+    /// Downloads the key set from the configured URL, or from the URL in the discovery document.
     async fn fetch_keys(&self, client: &reqwest::Client) -> Result<String, KeyFetchError> {
         let url = match &self.config.keys_url {
             Some(url) => url.clone(),
@@ -79,12 +88,13 @@ impl Issuer {
         Ok(crate::http_client::fetch(client, &url).await?)
     }
 
+    /// Reads the URL of the key set from the provider's OpenID configuration.
     async fn discover_keys_url(&self, client: &reqwest::Client) -> Result<String, KeyFetchError> {
         let url = format!("{}/.well-known/openid-configuration", self.config.issuer.trim_end_matches('/'));
         let text = crate::http_client::fetch(client, &url).await?;
         let configuration: ProviderConfiguration =
             serde_json::from_str(&text).map_err(KeyFetchError::InvalidConfiguration)?;
-        // Whoever answers for another issuer could lend it their keys.
+        // A discovery document of another issuer would make the keys of that issuer valid for tokens of this issuer.
         if configuration.issuer == self.config.issuer {
             Ok(configuration.jwks_uri)
         } else {

@@ -11,7 +11,7 @@ fn signing_key() -> SigningKey {
     SigningKey::from_bytes(&[7; 32])
 }
 
-/// The public half of it.
+/// The public key of [`signing_key`], in base64url.
 fn public_key() -> String {
     URL_SAFE_NO_PAD.encode(signing_key().verifying_key().as_bytes())
 }
@@ -64,7 +64,7 @@ fn user_id_is_the_host_of_the_provider_and_the_subject() {
         assert_eq!((claims.role, claims.sid, claims.exp), (None, None, 4_000_000_000));
     }
     let admin = issuer().verify(&token(Some("k1"), &claims_with("role", json!("admin")))).unwrap();
-    assert_eq!(admin.role, None, "what a user may do here is not said there");
+    assert_eq!(admin.role, None, "a role claim of the provider is ignored");
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn tokens_for_another_audience_or_of_another_issuer_or_key_are_refused() {
     let mut forged = token(Some("k1"), &claims());
     forged.replace_range(forged.len() - 8..forged.len() - 4, "AAAA");
     assert_eq!(issuer().verify(&forged), Err(TokenError::Invalid));
-    // A public key is no secret: it must not be taken for one.
+    // A token signed with the public key as an HMAC secret must be refused: the public key is known to everybody.
     let header = Header { kid: Some("k1".into()), ..Header::new(Algorithm::HS256) };
     let symmetric =
         jsonwebtoken::encode(&header, &claims(), &EncodingKey::from_secret(public_key().as_bytes())).unwrap();
@@ -108,7 +108,10 @@ fn verification_before_the_first_key_set_reports_unknown_keys() {
     assert_eq!(issuer.replace_keys(r#"{"keys": []}"#).unwrap(), 0);
     issuer.replace_keys(&key_set().to_string()).unwrap();
     assert_eq!(issuer.replace_keys(r#"{"keys": []}"#).unwrap(), 0);
-    assert!(issuer.verify(&token(Some("k1"), &claims())).is_ok(), "a set without keys leaves the old ones");
+    assert!(
+        issuer.verify(&token(Some("k1"), &claims())).is_ok(),
+        "a key set without keys leaves the previous keys in use"
+    );
 }
 
 #[test]

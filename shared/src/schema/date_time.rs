@@ -1,11 +1,11 @@
-//! The JSON Schema of a time.
+//! The JSON Schema of a timestamp.
 
 use std::borrow::Cow;
 
 use schemars::generate::SchemaGenerator;
 use schemars::{JsonSchema, Schema, json_schema};
 
-/// A time, as in RFC 3339.
+/// A stand-in for `OffsetDateTime` in schemas: an RFC 3339 string, inlined into the member.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DateTime;
 

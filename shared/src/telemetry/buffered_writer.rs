@@ -1,8 +1,9 @@
-//! Log lines on their way to standard output. Lines that come close together are written together: one write for each
-//! would cost a busy gateway more than making the line.
+//! The buffered writer of the log. Lines that are logged within a short time are written to standard output together,
+//! because a separate write for each line would cost a busy gateway more than formatting the line.
 //!
-//! The first line after a pause is written at once; those after it wait for [`FLUSH_INTERVAL`] at most. What waits is bounded: past
-//! the bound whoever logs writes it out. An error is written at once, with all that came before it.
+//! The first line after an idle period is written at once; later lines wait for at most [`FLUSH_INTERVAL`]. The buffer
+//! is bounded by [`MAX_PENDING_BYTES`]: a thread that logs into a full buffer writes the buffer out itself. An ERROR
+//! line is written at once, together with all earlier lines.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,13 +12,13 @@ use std::time::Duration;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How long lines may wait for others.
+/// The maximum time that a line waits for further lines.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How many bytes may wait.
+/// The maximum size of the buffer, in bytes.
 const MAX_PENDING_BYTES: usize = 256 << 10;
 
-/// Where lines go.
+/// A shared handle to the log buffer and the output. Clones write to the same buffer.
 #[derive(Debug)]
 pub(super) struct BufferedWriter<W>(Arc<BufferState<W>>);
 
@@ -25,7 +26,7 @@ pub(super) struct BufferedWriter<W>(Arc<BufferState<W>>);
 struct BufferState<W> {
     pending: Mutex<PendingLines>,
     line_added: Condvar,
-    /// Locked before `waiting` is emptied, so that lines stay in order.
+    /// The lock is taken before `pending` is emptied, so that lines are written in order.
     output: Mutex<W>,
 }
 
@@ -35,28 +36,29 @@ struct PendingLines {
     thread_is_idle: bool,
 }
 
-/// Writes one line.
+/// The writer for a single log line. An urgent line (level ERROR) is written out at once.
 #[derive(Debug)]
 pub(super) struct LineWriter<'a, W: io::Write> {
     buffer: &'a BufferedWriter<W>,
     is_urgent: bool,
 }
 
-/// Writes what still waits when it is dropped, at the end of the process.
+/// A guard that writes the buffered log lines when dropped, at the end of the process.
 #[must_use]
 #[derive(Debug)]
 pub struct LogGuard(BufferedWriter<io::Stdout>);
 
 impl BufferedWriter<io::Stdout> {
-    /// Lines to standard output, written by a thread of their own.
+    /// Returns a writer to standard output and starts the thread `log`, which writes the buffer out.
     pub(super) fn start() -> (Self, LogGuard) {
         let writer = Self::new(io::stdout());
         let background = writer.clone();
         let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || background.flush_for_ever());
         if let Err(error) = thread {
-            // Without it lines wait until there are many, or an error comes.
-            writer
-                .append(format!("{{\"level\":\"ERROR\",\"message\":\"no thread for the log: {error}\"}}\n").as_bytes());
+            // Without the thread, lines are written when the buffer is full or an ERROR line is logged.
+            writer.append(
+                format!("{{\"level\":\"ERROR\",\"message\":\"cannot start the log thread: {error}\"}}\n").as_bytes(),
+            );
             writer.flush();
         }
         (writer.clone(), LogGuard(writer))
@@ -100,11 +102,11 @@ impl<W: io::Write> BufferedWriter<W> {
         }
     }
 
-    /// Writes what waits.
+    /// Writes the buffered lines to the output.
     fn flush(&self) {
         let mut output = self.0.output.lock().unwrap_or_else(PoisonError::into_inner);
         let lines = std::mem::take(&mut self.lock_pending().bytes);
-        // Where a log cannot be written, there is nowhere to say so.
+        // An error is ignored: there is no other place to report that the log cannot be written.
         let _ = output.write_all(&lines).and_then(|()| output.flush());
     }
 
@@ -158,7 +160,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts writes.
+    /// An output that collects the bytes and counts the writes.
     #[derive(Clone, Debug, Default)]
     struct CountingOutput {
         bytes: Arc<Mutex<Vec<u8>>>,
@@ -185,7 +187,7 @@ mod tests {
             |line: &str, is_urgent| LineWriter { buffer: &writer, is_urgent }.write_all(line.as_bytes()).unwrap();
         write("a\n", false);
         write("b\n", false);
-        assert_eq!(output.writes.load(Ordering::Relaxed), 0, "nothing is written by whoever logs");
+        assert_eq!(output.writes.load(Ordering::Relaxed), 0, "the thread that logs writes nothing to the output");
         write("c\n", true);
         assert_eq!(output.writes.load(Ordering::Relaxed), 1);
         assert_eq!(*output.bytes.lock().unwrap(), b"a\nb\nc\n");

@@ -1,6 +1,7 @@
-//! A log line as one JSON object: `timestamp`, `level`, and the event's fields.
+//! The JSON log format: one object per line with `timestamp`, `level` and the fields of the log event.
 //!
-//! Written in one pass into the line, without a tree between: a line for each chat is part of what each chat costs.
+//! Each line is written in one pass without an intermediate JSON tree, because every chat logs a line, and the cost of
+//! the line is part of the cost of the chat.
 
 use std::fmt::{self, Write as _};
 
@@ -11,7 +12,7 @@ use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Writes events as JSON.
+/// The formatter that writes each log event as a JSON object.
 #[derive(Debug)]
 pub(super) struct JsonFormat;
 
@@ -34,7 +35,7 @@ where
     }
 }
 
-/// Writes fields as members.
+/// A visitor that writes the fields of a log event as members of the JSON object.
 struct FieldWriter<'a> {
     line: Writer<'a>,
     result: fmt::Result,
@@ -83,12 +84,12 @@ impl Visit for FieldWriter<'_> {
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        // JSON knows no other numbers.
+        // JSON has no NaN and no infinity.
         self.member(field, |line| if value.is_finite() { write!(line, "{value:?}") } else { line.write_str("null") });
     }
 }
 
-/// Writes text as it stands within a JSON string.
+/// A writer that escapes text for the inside of a JSON string.
 struct JsonEscaper<'a, 'w>(&'a mut Writer<'w>);
 
 impl fmt::Write for JsonEscaper<'_, '_> {

@@ -1,4 +1,4 @@
-//! docs/EVENTS.md: it names what there is.
+//! Tests that docs/EVENTS.md lists every field, value, subject, type, header and bucket.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ fn read_page() -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/EVENTS.md")).unwrap()
 }
 
-/// What stands below the heading of this name, up to the next one.
+/// Returns the text between the heading `name` and the next heading.
 fn section<'a>(page: &'a str, name: &str) -> &'a str {
     let heading = format!("### {name}\n");
     let (_, rest) = page.split_once(&heading).unwrap_or_else(|| panic!("docs/EVENTS.md has no section {name:?}"));
@@ -37,7 +37,10 @@ fn assert_table_lists_fields(page: &str, name: &str, schema: &Value) {
     let fields: Vec<_> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
     let rows = section(page, name).lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
     let listed: Vec<_> = rows.map(|(field, _)| field).collect();
-    assert_eq!(listed, fields, "the rows of docs/EVENTS.md, section {name}, against its fields, in their order");
+    assert_eq!(
+        listed, fields,
+        "docs/EVENTS.md, section {name}: the table rows (left) differ from the fields of the event (right)"
+    );
 }
 
 #[test]

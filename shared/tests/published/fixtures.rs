@@ -1,7 +1,7 @@
-//! Events as they were published, one file each in `fixtures/<type>/`: they must decode for ever, to the same value.
+//! Published events, stored in files `fixtures/<type>/*.json`. Every fixture must decode to the same value for ever.
 //!
-//! A file has the subject, the headers, the payload, and what the payload is read as: `read_as`, in the form of today, where
-//! that is not the payload itself.
+//! A file has the subject, the headers and the payload of an event. The optional member `read_as` has the payload as
+//! encoded today, for events whose encoding has changed since.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use serde_json::Value;
 use shared::event::{Event, EventKind};
 use shared::{envelope, subject};
 
-/// An event as it was published.
+/// A published event: subject, headers and payload.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Fixture {
@@ -23,7 +23,7 @@ pub(crate) struct Fixture {
     pub(crate) read_as: Option<Value>,
 }
 
-/// Every fixture.
+/// Returns all fixtures, sorted by path.
 pub(crate) fn all() -> Vec<Fixture> {
     let mut fixtures = Vec::new();
     for directory in entries(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/published/fixtures")) {
@@ -70,6 +70,10 @@ fn every_event_type_has_a_fixture_in_a_directory_of_its_name() {
         types.insert(directory);
     }
     for kind in EventKind::ALL {
-        assert!(types.contains(kind.type_name()), "no fixture of {}: add one before it is published", kind.type_name());
+        assert!(
+            types.contains(kind.type_name()),
+            "no fixture of {}: add a fixture before the type is published",
+            kind.type_name()
+        );
     }
 }

@@ -1,6 +1,6 @@
-//! What has been published, or is: events of every version, their schemas, and the page that explains them.
+//! Compatibility tests of published events: fixtures of every version, the JSON Schemas, and the page docs/EVENTS.md.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test and names the line")]
 
 mod events_page;
 mod fixtures;

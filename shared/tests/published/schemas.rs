@@ -1,4 +1,4 @@
-//! The documents below `docs/schema`: up to date, and true of what is published.
+//! Tests that the documents in `docs/schema` are up to date, and that published events are valid against the schemas.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,15 +17,15 @@ fn directory() -> PathBuf {
 
 #[test]
 fn checked_in_documents_match_the_event_types() {
-    let instruction = "renew docs/schema with `cargo run -p shared --features schema --example schema`";
+    let instruction = "regenerate docs/schema with `cargo run -p shared --features schema --example schema`";
     let documents = documents();
     for (name, document) in &documents {
         let checked_in = std::fs::read_to_string(directory().join(name)).unwrap_or_default();
-        assert!(checked_in == *document, "docs/schema/{name} is not what the types say: {instruction}");
+        assert!(checked_in == *document, "docs/schema/{name} differs from the event types: {instruction}");
     }
     for entry in std::fs::read_dir(directory()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        assert!(documents.contains_key(&name), "docs/schema/{name} is of no event any more: remove it");
+        assert!(documents.contains_key(&name), "docs/schema/{name} belongs to no event: remove the file");
     }
 }
 
@@ -36,7 +36,7 @@ fn accept_every_published_event_and_reject_null_members() {
         let validator = &validators[fixture.headers[envelope::TYPE].as_str()];
         let errors: Vec<_> = validator.iter_errors(&fixture.payload).map(|error| error.to_string()).collect();
         assert!(errors.is_empty(), "{}: {errors:?}", fixture.file.display());
-        // A schema that takes anything would say nothing.
+        // The schema must not accept null: a schema that accepts any value would prove nothing.
         for (name, _) in fixture.payload.as_object().unwrap() {
             let mut with_null = fixture.payload.clone();
             with_null[name] = Value::Null;
@@ -45,7 +45,7 @@ fn accept_every_published_event_and_reject_null_members() {
         }
         let mut with_unknown_field = fixture.payload.clone();
         with_unknown_field["a_field_of_tomorrow"] = Value::from(1);
-        assert!(validator.is_valid(&with_unknown_field), "a reader must put up with fields that it does not know");
+        assert!(validator.is_valid(&with_unknown_field), "unknown fields must be accepted");
     }
 }
 
@@ -65,7 +65,7 @@ fn every_field_occurs_in_some_fixture() {
     }
 }
 
-/// The schema of this kind of event, as it is checked in.
+/// Returns the checked-in schema of an event kind.
 pub(crate) fn schema(kind: EventKind) -> Value {
     serde_json::from_str(&std::fs::read_to_string(directory().join(file_name(kind))).unwrap()).unwrap()
 }
@@ -74,7 +74,7 @@ fn validator(kind: EventKind) -> Validator {
     jsonschema::options().should_validate_formats(true).build(&schema(kind)).unwrap()
 }
 
-/// The paths of all fields that a schema knows.
+/// Adds the paths of all fields of a schema to `fields`, references included.
 fn collect_schema_fields(root: &Value, schema: &Value, path: &str, fields: &mut BTreeSet<String>) {
     if let Some(name) = schema["$ref"].as_str() {
         collect_schema_fields(root, &root["$defs"][name.trim_start_matches("#/$defs/")], path, fields);
@@ -89,7 +89,7 @@ fn collect_schema_fields(root: &Value, schema: &Value, path: &str, fields: &mut 
     }
 }
 
-/// The paths of all fields that a value has.
+/// Adds the paths of all fields of a JSON value to `fields`.
 fn collect_value_fields(value: &Value, path: &str, fields: &mut BTreeSet<String>) {
     for item in value.as_array().into_iter().flatten() {
         collect_value_fields(item, path, fields);

@@ -1,4 +1,4 @@
-//! A TCP proxy that cuts link: between any two programs of a test, on the test's command.
+//! A TCP proxy with faults: delays, stalls and cuts connections between any two programs, on the test's command.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,29 +12,29 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
-/// What the link do.
+/// State of all connections through the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LinkState {
-    /// Bytes pass.
+    /// Bytes pass unchanged and at once.
     Whole,
-    /// Bytes pass this much later.
+    /// Bytes pass after this delay.
     Slow(Duration),
-    /// Connections stay open, new ones are accepted, and nothing passes.
+    /// Connections stay open, new connections are accepted, and no byte passes.
     Stalled,
-    /// Connections are closed, and new ones as soon as they are made.
+    /// Connections are closed, new connections as soon as they are made.
     Cut,
-    /// The server's side says that it will send no more, and nothing that it sends passes; the client's bytes do.
+    /// The server's side of each connection is shut down and bytes from the server are dropped; bytes from the client pass.
     HalfClosed,
 }
 
-/// What a client has to say for its connection to be cut when the server has been sent it.
+/// Byte sequence from a client that cuts the client's connection once the server has been sent the sequence.
 #[derive(Debug, Default)]
 struct CutTrigger {
     word: Mutex<Option<Vec<u8>>>,
     cuts: AtomicUsize,
 }
 
-/// A proxy in front of one server.
+/// A proxy in front of one server. Stops when dropped.
 #[derive(Debug)]
 pub struct FaultProxy {
     address: SocketAddr,
@@ -44,7 +44,7 @@ pub struct FaultProxy {
 }
 
 impl FaultProxy {
-    /// A proxy to this server, its link whole.
+    /// Starts a proxy to this server on a free port, without faults.
     pub async fn start(server: SocketAddr) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -54,42 +54,42 @@ impl FaultProxy {
         Ok(Self { address, link, trigger, task })
     }
 
-    /// Where clients connect instead of to the server.
+    /// Address for clients to connect to in place of the server's.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Closes all connections, and every new one.
+    /// Closes all connections, and new connections as soon as they are made.
     pub fn cut(&self) {
         self.link.send_replace(LinkState::Cut);
     }
 
-    /// Cuts the connection of the next client that says this, when the server has been sent it.
+    /// Cuts the next connection on which a client sends these bytes, once the server has been sent the bytes.
     pub fn cut_once_after(&self, word: &[u8]) {
         *self.trigger.word.lock().unwrap_or_else(PoisonError::into_inner) = Some(word.to_vec());
     }
 
-    /// How often that has happened.
+    /// Number of connections cut by [`Self::cut_once_after`].
     pub fn cuts(&self) -> usize {
         self.trigger.cuts.load(Ordering::Relaxed)
     }
 
-    /// Lets nothing pass; nobody is told.
+    /// Lets no byte pass. Neither side gets an error.
     pub fn stall(&self) {
         self.link.send_replace(LinkState::Stalled);
     }
 
-    /// Tells the clients that the server has sent its last byte.
+    /// Shuts down the server's side of each connection: clients read an end of the stream.
     pub fn half_close(&self) {
         self.link.send_replace(LinkState::HalfClosed);
     }
 
-    /// Lets everything pass this much later, either way.
+    /// Delays all bytes by `by`, in both directions.
     pub fn slow(&self, by: Duration) {
         self.link.send_replace(LinkState::Slow(by));
     }
 
-    /// Lets bytes pass again, on the connections that are left and on new ones.
+    /// Lets bytes pass again, on open connections and on new connections.
     pub fn restore(&self) {
         self.link.send_replace(LinkState::Whole);
     }
@@ -129,7 +129,7 @@ async fn connect(
     let up = copy(from_client, to_server, Direction::ToServer, link.clone(), Some((&*trigger, &triggered)));
     let down = copy(from_server, to_client, Direction::ToClient, link.clone(), None);
     tokio::select! {
-        // Each direction ends by itself; a cut ends both.
+        // Each direction ends separately; a cut ends both directions.
         _ = async { tokio::join!(up, down) } => {}
         () = triggered.notified() => {}
         _ = link.wait_for(|link| *link == LinkState::Cut) => {}
@@ -168,7 +168,7 @@ async fn copy(
             _ = link.wait_for(|link| half_closed(*link)) => break,
         };
         let Ok(read @ 1..) = read else { break };
-        // What was read while the link are stalled waits here, and nothing more is read.
+        // Bytes read while the link is stalled wait here, and no further bytes are read.
         let Ok(link) = link.wait_for(|link| *link != LinkState::Stalled).await.map(|link| *link) else { break };
         if let LinkState::Slow(by) = link {
             sleep(by).await;
@@ -179,7 +179,7 @@ async fn copy(
         if let Some((trigger, triggered)) = trigger.filter(|(trigger, _)| trigger.matches(&buffer[..read])) {
             trigger.cuts.fetch_add(1, Ordering::Relaxed);
             triggered.notify_one();
-            // Nothing more passes either way: whoever waits for that cuts the connection now.
+            // No byte is forwarded any more: `connect` cuts the connection now.
             std::future::pending::<()>().await;
         }
     }

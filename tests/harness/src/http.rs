@@ -1,4 +1,4 @@
-//! The HTTP client of the harness, and waiting for a service to say yes.
+//! The HTTP client of the harness, and waiting for a service to be ready.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use anyhow::bail;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, sleep};
 
-/// Between two questions to a service that has no other way to tell.
+/// Pause between two requests to a service that is not ready.
 const BETWEEN: Duration = Duration::from_millis(20);
 
-/// A client for plain HTTP, without proxies, redirects or a time limit. Each has connections of its own.
+/// Returns a client for plain HTTP with a connection pool of its own, without proxies, redirects or a time limit.
 pub fn client() -> reqwest::Client {
-    // Given a TLS configuration, it does not look for the machine's root certificates, of which there may be none.
+    // With a TLS configuration the client does not load the machine's root certificates, which may be missing.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = ClientConfig::builder_with_provider(provider).with_protocol_versions(rustls::DEFAULT_VERSIONS);
     let tls = tls.map(|tls| tls.with_root_certificates(RootCertStore::empty()).with_no_client_auth());
@@ -21,7 +21,7 @@ pub fn client() -> reqwest::Client {
     client.expect("ring speaks the default versions of TLS").expect("a client with a TLS configuration can be built")
 }
 
-/// Asks until the answer is a success, no longer than `within`.
+/// Requests `url` until the status is a success. Fails after `within`, with the last response or error.
 pub async fn wait_until_ok(url: &str, within: Duration) -> anyhow::Result<()> {
     let client = client();
     let deadline = Instant::now() + within;
@@ -33,7 +33,7 @@ pub async fn wait_until_ok(url: &str, within: Duration) -> anyhow::Result<()> {
             Err(error) => format!("{error:?}"),
         };
         if Instant::now() >= deadline {
-            bail!("{url} did not succeed in {within:?}; last it said: {said}");
+            bail!("{url} did not succeed within {within:?}; the last answer: {said}");
         }
         sleep(BETWEEN).await;
     }

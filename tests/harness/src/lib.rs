@@ -1,5 +1,5 @@
-//! The harness: real servers and both services as child processes, an upstream that follows a script, and a proxy that cuts
-//! wires. The system tests and the local set-up both stand on it.
+//! The harness: real servers and both services as child processes, an upstream that follows a script, and a proxy with faults.
+//! The system tests and the program behind `deploy/local.sh` are built on the harness.
 
 pub mod http;
 pub mod port;

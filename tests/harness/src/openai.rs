@@ -1,5 +1,5 @@
-//! The wire format of OpenAI's chat completions, from the provider's side: shared by the stand-in LLM and the scripted
-//! upstream, so that what a person tries by hand is what the tests run against.
+//! The wire format of OpenAI's chat completions, from the provider's side. The stand-in LLM and the scripted upstream share the
+//! format, so that a chat by hand and a test see the same bytes.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -9,41 +9,41 @@ use serde_json::{Value, json};
 /// The end of every stream.
 pub const DONE: &[u8] = b"data: [DONE]\n\n";
 
-/// A request, as far as an answer depends on it.
+/// The members of a chat request that an answer depends on.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ChatRequest {
-    /// The model.
+    /// Name of the model.
     pub model: String,
-    /// What was said so far.
+    /// The conversation so far, oldest message first.
     pub messages: Vec<Message>,
-    /// Whether to stream.
+    /// Asks for a stream of chunks. Absent means one JSON body.
     #[serde(default)]
     pub stream: Option<bool>,
-    /// How to stream.
+    /// Options of the stream.
     #[serde(default)]
     pub stream_options: Option<StreamOptions>,
 }
 
-/// How to stream.
+/// Options of the stream of an answer.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct StreamOptions {
-    /// Whether to end the stream with a chunk that holds the usage.
+    /// Asks for a last chunk with the usage.
     #[serde(default)]
     pub include_usage: Option<bool>,
 }
 
-/// One message of a request.
+/// A message of a request.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Message {
-    /// Who said it.
+    /// `system`, `user`, `assistant` or `tool`.
     pub role: String,
-    /// A text, or parts of which some are texts.
+    /// Text, or an array of parts, some of which have a `text`.
     #[serde(default)]
     pub content: Value,
 }
 
 impl ChatRequest {
-    /// Reads a request body; the error is what OpenAI would answer.
+    /// Parses a request body. The error is the response that OpenAI gives.
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let request: Self = serde_json::from_slice(body).map_err(|error| {
             ApiError::invalid(format!("We could not parse the JSON body of your request: {error}"), None)
@@ -55,29 +55,29 @@ impl ChatRequest {
         Ok(request)
     }
 
-    /// Whether the answer is to be a stream.
+    /// Returns true if the request asks for a stream.
     pub fn streams(&self) -> bool {
         self.stream == Some(true)
     }
 
-    /// Whether the stream is to end with the usage.
+    /// Returns true if the request asks for the usage at the end of the stream.
     pub fn wants_usage(&self) -> bool {
         self.stream_options.is_some_and(|options| options.include_usage == Some(true))
     }
 
-    /// The text of the last message of the user.
+    /// Text of the last message of the role `user`; empty without one.
     pub fn question(&self) -> String {
         self.messages.iter().rfind(|message| message.role == "user").map(Message::text).unwrap_or_default()
     }
 
-    /// The prompt's tokens, by the rule of [`Usage`].
+    /// Number of prompt tokens, by the rule of [`Usage`].
     pub fn tokens(&self) -> u64 {
         self.messages.iter().map(|message| 4 + pieces(&message.text()).len() as u64).sum()
     }
 }
 
 impl Message {
-    /// Its text, of whatever shape the content is.
+    /// Text of the content; the texts of several parts are joined by line breaks.
     pub fn text(&self) -> String {
         match &self.content {
             Value::String(text) => text.clone(),
@@ -87,7 +87,8 @@ impl Message {
     }
 }
 
-/// Token counts. The rule here: a word with the blanks before it is a token, and each message of a prompt costs four more.
+/// Token counts of a chat. By the rule of this harness a word with the blanks before the word is one token, and each message of
+/// a prompt costs four more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Tokens of the request.
@@ -97,12 +98,12 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Both together.
+    /// Sum of prompt and completion tokens.
     pub fn total_tokens(self) -> u64 {
         self.prompt_tokens + self.completion_tokens
     }
 
-    /// As reported.
+    /// The JSON object `usage` of a response.
     pub fn to_json(self) -> Value {
         json!({
             "prompt_tokens": self.prompt_tokens,
@@ -114,25 +115,25 @@ impl Usage {
     }
 }
 
-/// An answer, whole.
+/// A complete answer to a chat request.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The provider's id of the response.
     pub id: String,
-    /// When, in Unix seconds.
+    /// Time of the answer, in Unix seconds.
     pub created: i64,
-    /// The model that answers.
+    /// Name of the answering model.
     pub model: String,
     /// The text, token by token.
     pub tokens: Vec<String>,
-    /// Why it ends.
+    /// Reason for the end, such as `stop`.
     pub finish_reason: String,
-    /// What it costs.
+    /// Tokens of the request and of the answer.
     pub usage: Usage,
 }
 
 impl Answer {
-    /// The answer to a request: this text, counted by the rule of [`Usage`].
+    /// Answers a request with this text. Tokens are counted by the rule of [`Usage`].
     pub fn to(request: &ChatRequest, text: &str) -> Self {
         let tokens = pieces(text);
         let usage = Usage { prompt_tokens: request.tokens(), completion_tokens: tokens.len() as u64 };
@@ -146,7 +147,7 @@ impl Answer {
         }
     }
 
-    /// The stream's events: the role, a chunk for each token, the finish reason, the usage if asked for, the end.
+    /// Server-sent events of the answer: the role, a chunk for each token, the finish reason, the usage if asked for, `[DONE]`.
     pub fn events(&self, include_usage: bool) -> Vec<Bytes> {
         let mut events =
             vec![self.chunk(&json!({"role": "assistant", "content": "", "refusal": null}), None, include_usage)];
@@ -159,7 +160,7 @@ impl Answer {
         events
     }
 
-    /// The body for a client that does not stream.
+    /// JSON body of the answer, for a request without `stream`.
     pub fn completion(&self) -> Bytes {
         let message = json!({"role": "assistant", "content": self.tokens.concat(), "refusal": null, "annotations": []});
         let choice = json!([{"index": 0, "message": message, "logprobs": null, "finish_reason": self.finish_reason}]);
@@ -192,28 +193,28 @@ impl Answer {
     }
 }
 
-/// An error, as OpenAI answers it.
+/// An error response of OpenAI.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
-    /// The status.
+    /// Status of the response.
     pub status: StatusCode,
-    /// What it says.
+    /// Text for a person.
     pub message: String,
-    /// `type`.
+    /// Member `type` of the error.
     pub kind: &'static str,
-    /// The parameter at fault.
+    /// Name of the parameter at fault.
     pub param: Option<&'static str>,
-    /// `code`.
+    /// Member `code` of the error.
     pub code: Option<&'static str>,
 }
 
 impl ApiError {
-    /// The request is not one.
+    /// Response to a malformed request, with the parameter at fault if there is one.
     pub fn invalid(message: String, param: Option<&'static str>) -> Self {
         Self { status: StatusCode::BAD_REQUEST, message, kind: "invalid_request_error", param, code: None }
     }
 
-    /// The key is not known. Like the provider, it repeats part of the key.
+    /// Response to an unknown key. Like OpenAI's, the message repeats the first characters of the key.
     pub fn wrong_key(key: &str) -> Self {
         let shown: String = key.chars().take(4).collect();
         Self {
@@ -225,7 +226,7 @@ impl ApiError {
         }
     }
 
-    /// There is no such model.
+    /// Response to a request for an unknown model.
     pub fn unknown_model(model: &str) -> Self {
         Self {
             status: StatusCode::NOT_FOUND,
@@ -236,7 +237,7 @@ impl ApiError {
         }
     }
 
-    /// There is nothing at this address.
+    /// Response to a request for an unknown path.
     pub fn unknown_url(method: &http::Method, path: &str) -> Self {
         Self {
             status: StatusCode::NOT_FOUND,
@@ -247,7 +248,7 @@ impl ApiError {
         }
     }
 
-    /// Too many requests.
+    /// Response to a request beyond the rate limit.
     pub fn rate_limited() -> Self {
         Self {
             status: StatusCode::TOO_MANY_REQUESTS,
@@ -258,21 +259,21 @@ impl ApiError {
         }
     }
 
-    /// The body.
+    /// JSON body of the response.
     pub fn body(&self) -> Bytes {
         let error = json!({"message": self.message, "type": self.kind, "param": self.param, "code": self.code});
         json!({ "error": error }).to_string().into()
     }
 }
 
-/// The answer to `GET /v1/models`.
+/// JSON body of the response to `GET /v1/models`.
 pub fn models(names: &[String]) -> Bytes {
     let model =
         |name: &String| json!({"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "stand-in"});
     json!({"object": "list", "data": names.iter().map(model).collect::<Vec<_>>()}).to_string().into()
 }
 
-/// A text in pieces: each word with the blanks before it; the pieces together are the text.
+/// Splits a text into words, each with the blanks before the word. Joined, the pieces are the text.
 fn pieces(text: &str) -> Vec<String> {
     let mut pieces = vec![String::new()];
     let mut in_word = false;

@@ -1,6 +1,7 @@
 //! Free ports on the loopback address.
 //!
-//! Below 32768, where the kernel's own choices begin: a server that is stopped and started again must find its port free.
+//! Ports are below 32768, where the kernel's own choices begin, so that a server that is stopped and started again finds the
+//! same port free.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
@@ -11,15 +12,16 @@ use anyhow::Context as _;
 
 const PORTS: Range<u16> = 20_000..32_000;
 
-/// Held until this process ends, so that no other process of ours chooses the same port before a server has taken it.
+/// Lock files of the chosen ports. Held until this process ends, so that no other test process chooses the same port before a
+/// server listens there.
 static RESERVED: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
-/// Whether nobody listens there.
+/// Returns true if no program listens on this port.
 pub fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
-/// A free port that no other test process has chosen.
+/// Chooses a free port that no other test process has chosen. Fails after 1,000 attempts.
 pub fn reserve() -> anyhow::Result<u16> {
     let directory = std::env::temp_dir().join(format!("stenograph-ports-{}", rustix::process::getuid()));
     std::fs::create_dir_all(&directory)?;
@@ -27,7 +29,7 @@ pub fn reserve() -> anyhow::Result<u16> {
         let port = rand::random_range(PORTS);
         let file = File::create(directory.join(port.to_string()))?;
         if file.try_lock().is_ok() && is_free(port) {
-            RESERVED.lock().ok().context("another thread failed while it chose a port")?.push(file);
+            RESERVED.lock().ok().context("another thread panicked while reserving a port")?.push(file);
             return Ok(port);
         }
     }

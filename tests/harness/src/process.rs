@@ -1,4 +1,4 @@
-//! One child process: its output goes to a log file, its exit can be awaited, and dropping it ends it.
+//! A child process: output goes to a log file, the exit can be awaited, and dropping the handle kills the process.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, PipeReader, Write as _};
@@ -16,35 +16,36 @@ use tokio::sync::watch;
 
 use crate::reaper;
 
-/// How long a server may take to start or to stop. Generous: a machine that builds something else at the same time is slow.
+/// Time limit for the start or the stop of a server. Generous, because a build may slow the machine down.
 pub const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How many lines of a log are shown when its process fails.
+/// Number of lines of a log that are shown when the process fails.
 const LAST_LINES: usize = 30;
 
-/// What to start, and how to tell that it is ready and how to end it.
+/// Program, log, readiness text and stop signal for [`Process::start`].
 #[derive(Debug)]
 pub struct StartOptions<'a> {
-    /// Its name in messages.
+    /// Name of the process in messages.
     pub name: &'a str,
-    /// The program, its arguments and its environment.
+    /// Program, arguments and environment.
     pub command: Command,
-    /// Where its output goes; appended to.
+    /// Log file. Output is appended.
     pub log: &'a Path,
-    /// The first line of output that contains this says that it is ready.
+    /// Text of the line of output that says that the process is ready.
     pub ready: &'static str,
-    /// What ends it in good order.
+    /// Signal that stops the process in good order.
     pub stop: Signal,
 }
 
-/// A running child process, or one that ran.
+/// A child process, running or ended.
 #[derive(Debug)]
 pub struct Process {
     name: String,
     pid: Pid,
     log: PathBuf,
     stop: Signal,
-    /// Taken under the lock by the one who reaps the child, so that a signal never goes to another process's number.
+    /// False once the child has been reaped. Locked while a signal is sent, so that no signal goes to another process with the
+    /// same id.
     alive: Arc<Mutex<bool>>,
     exit: watch::Receiver<Option<ExitStatus>>,
     ready: watch::Receiver<Option<String>>,
@@ -52,7 +53,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it. It runs in a process group of its own, so that an interrupt from the terminal reaches only us.
+    /// Starts a process in a process group of its own, so that an interrupt from the terminal does not reach the process.
     pub fn start(start: StartOptions<'_>) -> anyhow::Result<Self> {
         let StartOptions { name, mut command, log, ready: marker, stop } = start;
         let file = OpenOptions::new().create(true).append(true).open(log);
@@ -75,12 +76,13 @@ impl Process {
         Ok(Self { name: name.to_owned(), pid, log: log.to_owned(), stop, alive, exit, ready, waiter: Some(waiter) })
     }
 
-    /// The process id.
+    /// Returns the process id, also of a process that has ended.
     pub fn pid(&self) -> u32 {
         self.pid.as_raw_pid().unsigned_abs()
     }
 
-    /// Waits for the line that says it is ready, and returns it.
+    /// Waits for the line of output that says that the process is ready, and returns the line. Fails when the process ends
+    /// first, or after `within`.
     pub async fn ready(&self, within: Duration) -> anyhow::Result<String> {
         let mut ready = self.ready.clone();
         let said = async { ready.wait_for(Option::is_some).await.ok().and_then(|line| line.clone()) };
@@ -88,30 +90,30 @@ impl Process {
             biased;
             Some(line) = said => Ok(line),
             status = self.exited() => bail!("{} ended ({status}) before it was ready\n{}", self.name, self.last_lines()),
-            () = tokio::time::sleep(within) => bail!("{} was not ready in {within:?}\n{}", self.name, self.last_lines()),
+            () = tokio::time::sleep(within) => bail!("{} was not ready within {within:?}\n{}", self.name, self.last_lines()),
         }
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the process.
     pub async fn exited(&self) -> ExitStatus {
         let mut exit = self.exit.clone();
-        // The sender is dropped without a word only if the waiting thread died.
+        // The sender is dropped without a status only if the waiting thread has panicked.
         exit.wait_for(Option::is_some).await.ok().and_then(|status| *status).unwrap_or_else(|| ExitStatus::from_raw(-1))
     }
 
-    /// Whether it has not ended.
+    /// Returns true until the process has ended.
     pub fn is_running(&self) -> bool {
         self.exit.borrow().is_none()
     }
 
-    /// Sends a signal, if it has not ended.
+    /// Sends a signal, unless the process has ended.
     pub fn signal(&self, signal: Signal) {
         if *self.alive.lock().unwrap_or_else(PoisonError::into_inner) {
             let _ = rustix::process::kill_process(self.pid, signal);
         }
     }
 
-    /// Ends it in good order, and by force if that takes longer than `within`, which is an error.
+    /// Stops the process in good order. After `within` the process is killed, and the result is an error.
     pub async fn stop(&self, within: Duration) -> anyhow::Result<ExitStatus> {
         self.signal(self.stop);
         if let Ok(status) = tokio::time::timeout(within, self.exited()).await {
@@ -119,26 +121,26 @@ impl Process {
         }
         self.signal(Signal::KILL);
         self.exited().await;
-        bail!("{} did not stop in {within:?} and was killed\n{}", self.name, self.last_lines())
+        bail!("{} did not stop within {within:?} and was killed\n{}", self.name, self.last_lines())
     }
 
-    /// Ends it at once.
+    /// Kills the process with SIGKILL and waits for the end.
     pub async fn kill9(&self) {
         self.signal(Signal::KILL);
         self.exited().await;
     }
 
-    /// Suspends it: its connections stay open and nothing answers.
+    /// Suspends the process: connections stay open and requests get no response.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// Lets it go on.
+    /// Resumes a suspended process.
     pub fn resume(&self) {
         self.signal(Signal::CONT);
     }
 
-    /// Waits until its output has this text.
+    /// Waits until the log contains this text. Fails after three minutes.
     pub async fn logged(&self, text: &str) -> anyhow::Result<()> {
         let deadline = tokio::time::Instant::now() + 3 * START_TIMEOUT;
         loop {
@@ -152,17 +154,17 @@ impl Process {
         }
     }
 
-    /// Where its output is.
+    /// Path of the log file.
     pub fn log(&self) -> &Path {
         &self.log
     }
 
-    /// The end of its output.
+    /// The last 30 lines of the log, under a headline.
     pub fn last_lines(&self) -> String {
         last_lines(&self.name, &self.log)
     }
 
-    /// Its own children, as handles that stay theirs.
+    /// Handles of the child processes of the process.
     pub(crate) fn children(&self) -> Vec<ProcessHandle> {
         let list = format!("/proc/{0}/task/{0}/children", self.pid);
         let list = std::fs::read_to_string(list).unwrap_or_default();
@@ -172,7 +174,7 @@ impl Process {
 }
 
 impl Drop for Process {
-    #[expect(clippy::print_stderr, reason = "the log of a server is what explains a failing test")]
+    #[expect(clippy::print_stderr, reason = "the log of a server explains a failing test")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}", self.last_lines());
@@ -184,22 +186,22 @@ impl Drop for Process {
     }
 }
 
-/// A process that is not our own child, held by a handle that its number's next owner does not share.
+/// A handle (pidfd) of a process that is no child of this process. A later process with the same id has another handle.
 #[derive(Debug)]
 pub struct ProcessHandle(OwnedFd);
 
 impl ProcessHandle {
-    /// The process with this number, if there is one.
+    /// Opens the process with this id. None if there is no such process.
     pub fn open(pid: Pid) -> Option<Self> {
         rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok().map(Self)
     }
 
-    /// Sends a signal.
+    /// Sends a signal, unless the process has ended.
     pub fn signal(&self, signal: Signal) {
         let _ = rustix::process::pidfd_send_signal(&self.0, signal);
     }
 
-    /// Waits for its end, no longer than `within`; tells whether it ended. Blocks the thread.
+    /// Waits for the end of the process and returns true, or returns false after `within`. Blocks the thread.
     pub fn gone(&self, within: Duration) -> bool {
         let mut polled = [rustix::event::PollFd::new(&self.0, rustix::event::PollFlags::IN)];
         let within = rustix::event::Timespec::try_from(within).ok();
@@ -207,7 +209,7 @@ impl ProcessHandle {
     }
 }
 
-/// The end of a log, under a headline.
+/// The last 30 lines of a log, under a headline with the name of the process.
 pub fn last_lines(name: &str, log: &Path) -> String {
     let text = std::fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let lines: Vec<_> = text.lines().collect();
@@ -215,13 +217,13 @@ pub fn last_lines(name: &str, log: &Path) -> String {
     format!("--- {name}: the end of {}\n{}\n---", log.display(), last.join("\n"))
 }
 
-/// Copies lines until nobody writes any more, and passes on the first that contains `marker`.
+/// Copies lines until the end of the output, and sends the first line that contains `marker`.
 fn copy_lines(reader: PipeReader, mut file: File, marker: &str, ready: &watch::Sender<Option<String>>) {
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
     let mut waiting = true;
     while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-        // A full disk must not stop the server whose log this is: it is read on, and lost.
+        // On a full disk the line is lost, but the server must not block on a full pipe.
         let _ = file.write_all(&line);
         if waiting && String::from_utf8_lossy(&line).contains(marker) {
             ready.send_replace(Some(String::from_utf8_lossy(&line).trim_end().to_owned()));

@@ -1,23 +1,24 @@
-//! Where the programs are: nats-server and PostgreSQL (whatever `deploy/local.sh` or the machine provides), and our own.
+//! Paths of programs: nats-server and PostgreSQL, from `deploy/local.sh` or from the machine, and the programs of this
+//! workspace.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail, ensure};
 
-/// The oldest PostgreSQL that will do.
+/// Major version of the oldest supported PostgreSQL.
 const OLDEST_POSTGRES: u32 = 15;
 
-/// The oldest nats-server that will do.
+/// Version of the oldest supported nats-server.
 const OLDEST_NATS: [u32; 3] = [2, 10, 25];
 
-/// The checkout that this was built from.
+/// Root of the checkout that this crate was built from.
 pub fn checkout() -> PathBuf {
     let crate_directory = Path::new(env!("CARGO_MANIFEST_DIR"));
     crate_directory.ancestors().nth(2).unwrap_or(crate_directory).to_owned()
 }
 
-/// nats-server: the one named by `NATS_SERVER`, else on the `PATH`, else fetched by `deploy/local.sh`.
+/// Path of nats-server: `NATS_SERVER`, else from the `PATH`, else the one that `deploy/local.sh` has fetched.
 pub fn nats_server() -> anyhow::Result<PathBuf> {
     if let Some(named) = std::env::var_os("NATS_SERVER").filter(|named| !named.is_empty()) {
         return Ok(named.into());
@@ -29,8 +30,8 @@ pub fn nats_server() -> anyhow::Result<PathBuf> {
         .context("found no nats-server 2.10.25 or newer: `deploy/local.sh tools` fetches one")
 }
 
-/// The oldest nats-server that will do: named by `NATS_SERVER_OLDEST`, else where `deploy/local.sh tools` puts it, or beside
-/// the one that the other tests use.
+/// Path of the oldest supported nats-server: `NATS_SERVER_OLDEST`, else from the directory of [`nats_server`], else the one
+/// that `deploy/local.sh tools` has fetched.
 pub fn oldest_nats_server() -> anyhow::Result<PathBuf> {
     if let Some(named) = std::env::var_os("NATS_SERVER_OLDEST").filter(|named| !named.is_empty()) {
         return Ok(named.into());
@@ -44,15 +45,15 @@ pub fn oldest_nats_server() -> anyhow::Result<PathBuf> {
         .with_context(|| format!("found no {name}: `deploy/local.sh tools` fetches one"))
 }
 
-/// The directory of PostgreSQL's server programs, of this major version if one is given: the one named by `PG_BIN`, else
-/// the newest on the machine, else fetched by `deploy/local.sh`.
+/// Directory of PostgreSQL's server programs, of this major version if one is given: `PG_BIN`, else the newest on the machine,
+/// else the ones that `deploy/local.sh` has fetched.
 pub fn postgres(major: Option<u32>) -> anyhow::Result<PathBuf> {
     let suits = |version: u32| major.map_or(version >= OLDEST_POSTGRES, |wanted| version == wanted);
     if let Some(named) = std::env::var_os("PG_BIN").filter(|named| !named.is_empty()) {
         let named = PathBuf::from(named);
         let version =
             postgres_version(&named).with_context(|| format!("no PostgreSQL in PG_BIN={}", named.display()))?;
-        ensure!(suits(version), "PG_BIN has PostgreSQL {version}, wanted is {}", major.unwrap_or(OLDEST_POSTGRES));
+        ensure!(suits(version), "PG_BIN has PostgreSQL {version}, expected {}", major.unwrap_or(OLDEST_POSTGRES));
         return Ok(named);
     }
     let packaged = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
@@ -64,18 +65,18 @@ pub fn postgres(major: Option<u32>) -> anyhow::Result<PathBuf> {
     best(installed).or_else(|| best(vec![checkout().join(".local/postgres/bin")])).with_context(|| match major {
         None => format!("found no PostgreSQL {OLDEST_POSTGRES} or newer: `deploy/local.sh tools` fetches one"),
         Some(major) => {
-            format!("the data in .local is of PostgreSQL {major}, which is not here: name its programs in PG_BIN")
+            format!("the data in .local is of PostgreSQL {major}, whose programs were not found: set PG_BIN to their directory")
         }
     })
 }
 
-/// One of our own programs, as `cargo build --workspace --bins` leaves it. One that is older than its source is an error:
-/// a test of yesterday's program proves nothing.
+/// Path of a program of this workspace, built by `cargo build --workspace --bins`. A program older than the sources is an
+/// error: a test of an old program proves nothing.
 pub fn built(name: &str) -> anyhow::Result<PathBuf> {
     const BUILD: &str = "run `cargo build --workspace --bins` first, or everything with `deploy/local.sh test`";
     let program = target_directory()?.join(name);
     let built = program.metadata().and_then(|file| file.modified());
-    let built = built.with_context(|| format!("{} is not there: {BUILD}", program.display()))?;
+    let built = built.with_context(|| format!("{} does not exist: {BUILD}", program.display()))?;
     for part in [name, "shared"] {
         if let Some(newer) = newer_than(built, &checkout().join(part).join("src"))? {
             bail!("{name} is older than {}: {BUILD}", newer.display());
@@ -84,7 +85,7 @@ pub fn built(name: &str) -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
-/// A file below this directory that was changed later.
+/// Returns a file below this directory that was changed after `built`, if there is one.
 fn newer_than(built: std::time::SystemTime, directory: &Path) -> anyhow::Result<Option<PathBuf>> {
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
@@ -99,10 +100,10 @@ fn newer_than(built: std::time::SystemTime, directory: &Path) -> anyhow::Result<
     Ok(None)
 }
 
-/// Where this process's own program is, and so our other ones.
+/// Directory of the running program, and so of the other programs of this workspace.
 pub fn target_directory() -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe()?;
-    let directory = program.parent().context("a program without a directory")?;
+    let directory = program.parent().context("the running program has no directory")?;
     // Tests and benchmarks are one level down.
     let directory = if directory.ends_with("deps") { directory.parent().unwrap_or(directory) } else { directory };
     Ok(directory.to_owned())
@@ -119,7 +120,7 @@ fn nats_version(program: &Path) -> Option<[u32; 3]> {
     Some([numbers.next()?, numbers.next()?, numbers.next()?])
 }
 
-/// The major version, where `initdb` is there too: a machine may have the client programs alone.
+/// Major version of the PostgreSQL in this directory. Requires `initdb`: a machine may have the client programs alone.
 fn postgres_version(bin: &Path) -> Option<u32> {
     let text = bin.join("initdb").is_file().then(|| first_line(&bin.join("postgres"), "--version"))??;
     text.split_ascii_whitespace().nth(2)?.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()

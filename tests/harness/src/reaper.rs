@@ -1,5 +1,5 @@
-//! Sees to it that nothing outlives this process, however it ends: a small shell that reads from a pipe which children
-//! to watch, and when the pipe ends, because this process did, stops those that are left and deletes their directories.
+//! Cleanup after the end of this process, even after SIGKILL: a small shell reads from a pipe the ids of child processes and
+//! the paths of directories. When the pipe ends, the shell stops the remaining processes and deletes the directories.
 
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
@@ -9,7 +9,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rustix::process::{Pid, Signal};
 
-/// Reads `watch SIGNAL PID`, `forget PID` and `delete PATH`. What a stop signal does not end in ten seconds, a kill does.
+/// Reads `watch SIGNAL PID`, `forget PID` and `delete PATH`. A process that the signal does not stop within ten seconds is
+/// killed.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
 watched= directories=
@@ -37,7 +38,7 @@ for directory in $directories; do rm -rf "$directory"; done
 
 static REAPER: OnceLock<Option<Mutex<ChildStdin>>> = OnceLock::new();
 
-/// From now on this child gets `signal` should this process end before it.
+/// Registers a child process, which gets `signal` if this process ends first.
 pub(crate) fn watch(pid: Pid, signal: Signal) {
     let name = match signal {
         Signal::INT => "INT",
@@ -47,12 +48,12 @@ pub(crate) fn watch(pid: Pid, signal: Signal) {
     tell(&format!("watch {name} {pid}\n"));
 }
 
-/// This child is gone; its number may soon be another's.
+/// Removes a child process that has ended: another process may soon have the same id.
 pub(crate) fn forget(pid: Pid) {
     tell(&format!("forget {pid}\n"));
 }
 
-/// This directory goes when this process has ended.
+/// Registers a directory, which is deleted after the end of this process.
 pub(crate) fn delete_at_the_end(directory: &Path) {
     tell(&format!("delete {}\n", directory.display()));
 }
@@ -61,12 +62,12 @@ fn tell(line: &str) {
     let reaper = REAPER.get_or_init(|| {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", SCRIPT]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        // In a group of its own: what is meant for ours (an interrupt from the terminal) is not meant for it.
+        // A process group of its own, so that an interrupt from the terminal does not reach the shell.
         let mut child = command.current_dir("/").process_group(0).spawn().ok()?;
         child.stdin.take().map(Mutex::new)
     });
     if let Some(pipe) = reaper {
-        // A reaper that is gone leaves us without the safety, not without the children.
+        // Without a reaper the children run on, but nothing stops them after this process.
         let _ = pipe.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes());
     }
 }

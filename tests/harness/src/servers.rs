@@ -1,5 +1,5 @@
-//! The servers that the services need, as private child processes on the loopback address. Each can be stopped, killed,
-//! paused and started again on the same data and port.
+//! The servers that the services need, as private child processes on the loopback address. Each server can be stopped, killed,
+//! suspended and started again on the same data and port.
 
 pub mod cluster;
 pub mod nats;

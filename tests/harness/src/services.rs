@@ -1,4 +1,4 @@
-//! The two services as child processes, exactly as an operator runs them: a binary, its environment, signals.
+//! The two services as child processes, as an operator runs them: a binary, an environment, signals.
 
 mod command;
 pub mod gateway;

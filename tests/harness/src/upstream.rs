@@ -1,5 +1,5 @@
-//! LLM providers: a server that plays a script to each request, the upstream of the tests that stands on it, one that
-//! says what is no HTTP, and the stand-in LLM that a person can talk to.
+//! LLM providers: a server that runs a script for each request, the scripted upstream of the tests, an upstream that sends
+//! arbitrary bytes, and the stand-in LLM for people.
 
 mod raw;
 mod script;

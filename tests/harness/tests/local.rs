@@ -21,13 +21,13 @@ struct Deployment {
 
 impl Deployment {
     fn new() -> anyhow::Result<Self> {
-        // The program starts those that lie beside it.
+        // The program `local` starts the gateway and the recorder in its own directory, so both must be built.
         program::built("gateway")?;
         program::built("recorder")?;
         Ok(Self { directory: tempfile::tempdir()? })
     }
 
-    /// The program with these arguments, and no settings of this process's environment.
+    /// Returns a command with these arguments, without the settings of this process's environment.
     fn command(&self, arguments: &[&str]) -> anyhow::Result<Command> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_local"));
         let inherited = ["PATH", "HOME", "TMPDIR", "LLVM_PROFILE_FILE"];
@@ -41,14 +41,14 @@ impl Deployment {
         Ok(self.command(arguments)?.output()?)
     }
 
-    /// Runs a command that has to succeed, and returns what it prints.
+    /// Runs a command and returns the output. Fails unless the exit code is 0.
     fn succeed(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = self.run(arguments)?;
         anyhow::ensure!(output.status.success(), "{arguments:?}: {output:?}");
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// Starts `up` in the foreground, and returns it with its output when it has printed this.
+    /// Starts `up` in the foreground, waits for a line of output with the text `printed`, and returns the process.
     fn up_until(&self, printed: &str) -> anyhow::Result<(Child, BufReader<std::process::ChildStdout>)> {
         let mut child = self.command(&["up"])?.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let mut output = BufReader::new(child.stdout.take().unwrap());
@@ -57,7 +57,7 @@ impl Deployment {
             line.clear();
             anyhow::ensure!(
                 output.read_line(&mut line)? > 0,
-                "it ended before it printed {printed:?}: {:?}",
+                "the program ended before printing {printed:?}: {:?}",
                 child.wait()
             );
         }
@@ -70,7 +70,7 @@ impl Deployment {
         Ok(String::from_utf8(Command::new("sh").args(["-c", &script]).output()?.stdout)?)
     }
 
-    /// Process ids of everything that has been started.
+    /// Process ids of all started services.
     fn processes(&self) -> Vec<Pid> {
         let files = std::fs::read_dir(self.directory.path().join("run")).into_iter().flatten().flatten();
         let files =
@@ -160,7 +160,7 @@ async fn a_deployment_is_started_stopped_started_again_and_reset() -> anyhow::Re
     assert_eq!(deployment.run(&["status"])?.status.code(), Some(3));
 
     deployment.succeed(&["up", "-d"])?;
-    assert_eq!(deployment.setting("GATEWAY_URL")?, url, "ports are kept");
+    assert_eq!(deployment.setting("GATEWAY_URL")?, url, "expected the same ports after a restart");
     deployment.chat().await?;
     deployment.recorded(2).await?;
 
@@ -229,7 +229,10 @@ fn arguments_that_are_not_understood_end_with_status_64() -> anyhow::Result<()> 
         assert_eq!(output.status.code(), Some(64), "{arguments:?}: {output:?}");
         assert!(text(&output.stderr).starts_with("deploy/local.sh: "), "{arguments:?}: {output:?}");
     }
-    assert!(std::fs::read_dir(deployment.directory.path())?.next().is_none(), "nothing was made");
+    assert!(
+        std::fs::read_dir(deployment.directory.path())?.next().is_none(),
+        "a refused command must not create files"
+    );
     let unset = Command::new(env!("CARGO_BIN_EXE_local")).arg("status").output()?;
     assert_eq!(unset.status.code(), Some(64));
     Ok(())

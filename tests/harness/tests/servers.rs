@@ -1,4 +1,4 @@
-//! Servers stop, die, sleep, and come back with what they had.
+//! Servers that are stopped, killed and suspended keep data.
 
 use std::time::Duration;
 

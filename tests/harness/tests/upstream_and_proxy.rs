@@ -1,4 +1,4 @@
-//! The scripted upstream and the cutting proxy do exactly what they are told.
+//! The scripted upstream follows scripts, and the proxy makes the faults of a test.
 
 use std::time::Duration;
 

@@ -11,44 +11,45 @@ use crate::chaos::outage::{Outage, outage};
 use crate::chaos::plan::{Broker, JournalSize};
 use crate::chaos::round::{Settings, round};
 
-/// Plays rounds of load under faults, and checks after each that the record says what the clients saw.
+/// Plays rounds of load under faults. After each round, checks that the record equals the clients' observations.
 #[derive(Debug, Parser)]
 #[command(name = "chaos")]
 pub struct Cli {
-    /// The first round's seed; the next ones count up from it. By chance unless given.
+    /// Seed of the first round; each next round counts up by one. Random unless given.
     #[arg(long)]
     seed: Option<u64>,
-    /// How many rounds.
+    /// Number of rounds to run.
     #[arg(long, default_value_t = 10)]
     rounds: u64,
-    /// How long to go on, such as 1h: no round begins after that.
+    /// Time limit, such as 1h: no round begins later.
     #[arg(long, value_parser = humantime::parse_duration)]
     within: Option<Duration>,
-    /// How long the load of a round lasts.
+    /// Duration of the load of a round.
     #[arg(long, default_value = "6s", value_parser = humantime::parse_duration)]
     span: Duration,
-    /// How long from one fault to the next, on average.
+    /// Average time from one fault to the next.
     #[arg(long, default_value = "700ms", value_parser = humantime::parse_duration)]
     every: Duration,
-    /// How many clients ask at once.
+    /// Number of concurrent clients.
     #[arg(long, default_value_t = 16)]
     clients: usize,
-    /// A cluster of three nodes with three copies of the stream, instead of one node.
+    /// Use a cluster of three nodes with three copies of the stream, instead of one node.
     #[arg(long)]
     cluster: bool,
-    /// The gateways' journals are as small as is possible, and are filled once in each round.
+    /// Limit the gateways' journals to the smallest size, and fill the journals once in each round.
     #[arg(long)]
     small_journals: bool,
-    /// A setting of the gateways, such as `GATEWAY_DURABILITY=journal`. May be given more than once.
+    /// Setting of the gateways, such as `GATEWAY_DURABILITY=journal`. Can be given more than once.
     #[arg(long, value_parser = setting)]
     gateway: Vec<(String, String)>,
-    /// Instead of rounds: one outage of the broker or the database under load, and what it cost.
+    /// Play one outage of the broker or the database under load instead of rounds, and report latencies, memory and the time to
+    /// catch up.
     #[arg(long, value_enum, conflicts_with_all = ["seed", "rounds", "within", "span", "every", "cluster", "small_journals"])]
     outage: Option<Outage>,
-    /// How long that outage lasts.
+    /// Duration of the outage.
     #[arg(long, default_value = "5m", value_parser = humantime::parse_duration, requires = "outage")]
     lasting: Duration,
-    /// Go on after a round that failed.
+    /// Continue after a failed round.
     #[arg(long)]
     keep_going: bool,
 }
@@ -59,7 +60,7 @@ fn setting(text: &str) -> Result<(String, String), String> {
 }
 
 impl Cli {
-    /// Plays the rounds; fails if one did.
+    /// Plays the rounds and prints a report. The exit code is 1 if a round failed.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(self.play())
     }

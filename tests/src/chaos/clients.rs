@@ -1,4 +1,4 @@
-//! The clients, and their own account of what they saw. Nothing here knows what the record says.
+//! The clients, with a log of every observation. The clients do not read the record.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,52 +15,52 @@ use crate::stack::User;
 use harness::openai::DONE;
 use harness::upstream::MODEL;
 
-/// How long a client waits for the whole of an answer before it gives up.
+/// Time limit of a client for a whole answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// One chat as its client saw it.
+/// A chat as observed by the client.
 #[derive(Clone, Debug)]
 pub struct ObservedChat {
-    /// What was asked: no two chats of a round ask the same.
+    /// The question. Unique within a round.
     pub question: String,
-    /// Who asked.
+    /// Id of the asking user.
     pub user: String,
-    /// The status, where an answer began.
+    /// Status of the response. None without a response.
     pub status: Option<u16>,
-    /// `x-chat-id`, where an answer began.
+    /// Header `x-chat-id` of the response.
     pub chat: Option<String>,
-    /// Whether the client asked for a stream.
+    /// True if the client asked for a stream.
     pub stream: bool,
-    /// Which gateway was asked.
+    /// URL of the gateway.
     pub gateway: String,
-    /// When.
+    /// Time of the request.
     pub began: Instant,
-    /// How long it took, to whatever end.
+    /// Time from the request to the end, whatever the end.
     pub took: Duration,
-    /// Every byte of the body that came.
+    /// Received bytes of the body.
     pub body: Vec<u8>,
-    /// How it ended.
+    /// The end of the chat for the client.
     pub end: ObservedEnd,
 }
 
-/// How a chat ended for its client.
+/// The end of a chat for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObservedEnd {
-    /// The client saw the end of the answer.
+    /// The client received the end of the answer.
     Complete,
-    /// The connection broke, or nothing came in time.
+    /// The connection broke, or the time limit passed.
     Broken,
-    /// The client left on purpose.
+    /// The client closed the connection on purpose.
     Left,
 }
 
 impl ObservedChat {
-    /// Whether it saw an answer to its end.
+    /// Returns true if the client received a successful answer to the end.
     pub fn saw_the_end(&self) -> bool {
         self.status == Some(200) && self.end == ObservedEnd::Complete
     }
 
-    /// The text of the answer as far as it came.
+    /// Received text of the answer.
     pub fn text(&self) -> String {
         if self.stream {
             return crate::stack::streamed_text(&String::from_utf8_lossy(&self.body));
@@ -70,27 +70,27 @@ impl ObservedChat {
     }
 }
 
-/// One client: asks, reads, and asks again until it is told to stop.
+/// A client: sends chats one after another until told to stop.
 #[derive(Debug)]
 pub struct Client {
-    /// Its number in the round.
+    /// Number of the client in the round.
     pub number: usize,
-    /// Who it asks as.
+    /// User of all chats.
     pub user: User,
-    /// The gateways; it asks one of them, by chance.
+    /// URLs of the gateways. Each chat goes to a random gateway.
     pub gateways: Vec<String>,
-    /// Set when it has to stop.
+    /// True once the client has to stop.
     pub stop: Arc<AtomicBool>,
-    /// How long it pauses from one chat to the next, in milliseconds.
+    /// Range of the pause between two chats, in milliseconds.
     pub between: Range<u64>,
-    /// Whether it leaves in the middle now and then.
+    /// True if the client closes some connections in the middle of an answer.
     pub leaves: bool,
-    /// What its questions end with.
+    /// Text at the end of every question.
     pub padding: String,
 }
 
 impl Client {
-    /// Asks until told to stop, and returns what it saw.
+    /// Sends chats until told to stop, and returns all observations.
     pub async fn run(self, seed: u64) -> Vec<ObservedChat> {
         let mut random = StdRng::seed_from_u64(seed ^ (self.number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let http = harness::http::client();
@@ -103,7 +103,7 @@ impl Client {
             let chat = self.chat(&http, gateway, question, stream, leaves_after).await;
             let refused = chat.status != Some(200);
             seen.push(chat);
-            // One that is refused does not hammer at the door.
+            // After a refusal the client waits 50 ms, so that refused requests do not flood the gateway.
             sleep(Duration::from_millis(if refused { 50 } else { random.random_range(self.between.clone()) })).await;
         }
         seen
@@ -129,7 +129,7 @@ impl Client {
             body: Vec::new(),
             end: ObservedEnd::Broken,
         };
-        // Past its patience the client lets go, with what it has.
+        // After the time limit the client keeps the bytes received so far.
         let _ = timeout(PATIENCE, self.exchange(http, gateway, leaves_after, &mut seen)).await;
         seen.took = seen.began.elapsed();
         seen
@@ -167,7 +167,7 @@ impl Client {
                 return;
             }
         }
-        // A stream without its last event ended cleanly all the same: the client takes it for the end, as real ones do.
+        // A stream may end cleanly without the last event: like real clients, the client takes the end of the body for the end.
         seen.end = ObservedEnd::Complete;
     }
 }

@@ -1,4 +1,4 @@
-//! The invariants on a round: what the clients saw and the upstream served, against what is on the record.
+//! The invariants of a round: compares the record with the clients' observations and the upstream's requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,31 +11,31 @@ use crate::oracle::Oracle;
 use harness::openai::{Answer, ChatRequest, Usage};
 use harness::upstream::ReceivedRequest;
 
-/// What a round came to, in numbers.
+/// Numbers of a round.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ChatCounts {
-    /// Chats that clients began.
+    /// Chats that clients sent.
     pub asked: usize,
-    /// Chats whose end a client saw.
+    /// Chats with a complete answer.
     pub seen: usize,
-    /// Chats that broke for the client.
+    /// Chats that broke off for the client.
     pub broken: usize,
-    /// Chats that clients left.
+    /// Chats that the client left.
     pub left: usize,
-    /// Chats that were refused before they began.
+    /// Chats with an error status.
     pub refused: usize,
-    /// Chats on the record.
+    /// Chats in the tables.
     pub recorded: usize,
-    /// Events in the stream, repeated ones included.
+    /// Events in the stream, duplicates included.
     pub events: usize,
 }
 
-/// The text that the upstream of a round answers a question with.
+/// Text of the upstream's answer to a question.
 pub fn answer_text(question: &str) -> String {
     format!("As to {question}: as much wood as a woodchuck would, if a woodchuck could chuck wood; hé — 木.")
 }
 
-/// Every violation of what is promised, in words; none if all is well.
+/// Checks all invariants. Returns a line for each violation, and the numbers of the round.
 pub fn violations(
     seen: &[ObservedChat],
     served: &[std::sync::Arc<ReceivedRequest>],
@@ -60,7 +60,7 @@ pub fn violations(
     (wrong, counts)
 }
 
-/// The record by what was asked.
+/// The recorded chats, indexed by question.
 struct Record<'a> {
     by_question: BTreeMap<&'a str, ChatId>,
     chats: &'a BTreeMap<ChatId, Chat>,
@@ -85,7 +85,7 @@ impl<'a> Record<'a> {
         Self { by_question, chats: &oracle.tables.chats, answers, wrong }
     }
 
-    /// What this client saw and the record does not say.
+    /// Compares a client's observation with the record. None without a contradiction.
     fn contradicts(&self, seen: &ObservedChat) -> Option<String> {
         if seen.status != Some(200) || seen.body.is_empty() {
             return None;
@@ -123,7 +123,7 @@ impl<'a> Record<'a> {
             .then(|| format!("{question:?}: recorded {prompt:?} and {completion:?} tokens, expected {expected:?}"))
     }
 
-    /// What the upstream served and the record does not know.
+    /// Requests that the upstream served and the record lacks.
     fn of_the_served(&self, served: &[std::sync::Arc<ReceivedRequest>]) -> Vec<String> {
         let questions: BTreeSet<_> =
             served.iter().filter_map(|received| Some(ChatRequest::parse(&received.body).ok()?.question())).collect();
@@ -132,7 +132,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The sums of `usage_stats` against the ledger.
+/// Compares the sums of `usage_stats` with the chats.
 fn sums(oracle: &Oracle) -> Vec<String> {
     let mut wrong = Vec::new();
     let completed = |chat: &&Chat| chat.ending.as_ref().is_some_and(|ending| ending.outcome == ChatOutcome::Completed);

@@ -1,5 +1,5 @@
-//! One long outage under load: the broker's, or the database's with everything else that may go wrong meanwhile. What it cost
-//! the clients, what it cost the gateway, how long the record took to catch up; and the same invariants as after any round.
+//! One long outage under load, of the broker or of the database with further faults. Reports latencies, memory of the gateway
+//! and the time to catch up, and checks the invariants of a round.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,51 +18,51 @@ use crate::chaos::testbed::Testbed;
 use crate::oracle::Oracle;
 use harness::upstream::answer;
 
-/// Whose outage.
+/// The server that fails during a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Outage {
-    /// nats-server is gone, and comes back.
+    /// nats-server is killed and started again.
     Broker,
-    /// PostgreSQL is gone, then back but read-only for a fifth of the time, as after a failover. Meanwhile a recorder and a
-    /// gateway are killed.
+    /// PostgreSQL is killed and started again, then read-only for a fifth of the time, as after a failover. Meanwhile a
+    /// recorder and a gateway are killed.
     Database,
 }
 
-/// How long it is well before the outage, and after it.
+/// Duration of the load before the outage, and after the outage.
 const WELL: Duration = Duration::from_secs(30);
 
-/// Between two chats of one client.
+/// Range of the pause between two chats of one client, in milliseconds.
 const BETWEEN: std::ops::Range<u64> = 100..300;
 
-/// The gateway that lives through all of it, and the one that may be killed.
+/// Index of the surviving gateway, and of the gateway that may be killed.
 const LIVES: usize = 0;
 const DIES: usize = 1;
 
-/// A period of time, as the clients of the gateway that lives saw it.
+/// A period of time, measured by the clients of the surviving gateway.
 #[derive(Clone, Debug)]
 pub struct Period {
     name: &'static str,
     chats: u64,
     broken: u64,
-    /// From asking to the end of the answer, in microseconds.
+    /// Time from the request to the end of the answer, in microseconds.
     median: u64,
     p99: u64,
-    /// The most that the gateway that lives took in it, in KB.
+    /// Maximum memory of the surviving gateway in the period, in KB.
     resident_kb: u64,
 }
 
-/// What an outage came to.
+/// Results of an outage.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Before, meanwhile, after.
+    /// The periods before, during and after the outage.
     pub periods: Vec<Period>,
-    /// Numbers of chats, of all gateways.
+    /// Numbers of chats, of all gateways together.
     pub counts: ChatCounts,
-    /// From the end of the outage until everything was on the record, the load going on for the first part of it.
+    /// Time from the end of the outage until all chats were recorded. Load continues in the first part of the time.
     pub caught_up: Duration,
 }
 
-/// Plays it. An error is a violation, or a part that did not come back.
+/// Plays an outage. An error is a violated invariant, or a process that did not come back.
 pub async fn outage(
     outage: Outage,
     lasting: Duration,
@@ -88,7 +88,8 @@ async fn play(testbed: &Testbed, outage: Outage, lasting: Duration, clients: usi
     let clients = (0..clients).map(|number| Client {
         number,
         user: user.clone(),
-        // Each has its own gateway, so that those of the one that lives see nothing of the other's end.
+        // Each client has one gateway, so that the clients of the surviving gateway do not see the end of the other
+        // gateway.
         gateways: vec![urls[number % GATEWAYS].clone()],
         stop: Arc::clone(&stop),
         between: BETWEEN,
@@ -124,7 +125,7 @@ async fn play(testbed: &Testbed, outage: Outage, lasting: Duration, clients: usi
     Ok(Report { periods, counts, caught_up })
 }
 
-/// How long the outage is altogether.
+/// Total duration of the outage.
 fn whole(outage: Outage, lasting: Duration) -> Duration {
     match outage {
         Outage::Broker => lasting,
@@ -142,7 +143,7 @@ async fn inject(testbed: &Testbed, outage: Outage, lasting: Duration) -> anyhow:
             };
             let others = async {
                 sleep(lasting / 4).await;
-                // A recorder that is started while the database is away may refuse until it is back.
+                // A recorder started during the outage of the database may refuse to start until the database is back.
                 tokio::try_join!(
                     testbed.inject(Fault::Kill(FaultTarget::Gateway(DIES), lasting / 20)),
                     testbed.inject(Fault::Kill(FaultTarget::Recorder(0), lasting)),
@@ -153,7 +154,7 @@ async fn inject(testbed: &Testbed, outage: Outage, lasting: Duration) -> anyhow:
     }
 }
 
-/// Looks at the memory of the gateway that lives, for this long.
+/// Samples the memory of the surviving gateway for this time.
 async fn watch(testbed: &Testbed, long: Duration, memory: &mut Vec<(Instant, u64)>) -> anyhow::Result<()> {
     let end = Instant::now() + long;
     while Instant::now() < end {
@@ -186,13 +187,13 @@ fn period(
 }
 
 impl Report {
-    /// How much longer the median chat took in the outage than before it. Nothing if it was no longer.
+    /// Difference of the median latencies during and before the outage. Zero if the outage was no slower.
     pub fn added(&self) -> Duration {
         let median = |name| self.periods.iter().find(|period| period.name == name).map_or(0, |s| s.median);
         Duration::from_micros(median("meanwhile").saturating_sub(median("before")))
     }
 
-    /// Chats of the gateway that lives which broke, or were refused.
+    /// Number of the surviving gateway's chats that broke or were refused.
     pub fn broken(&self) -> u64 {
         self.periods.iter().map(|period| period.broken).sum()
     }
@@ -205,7 +206,7 @@ impl fmt::Display for Report {
             "{:>10} {:>8} {:>8} {:>12} {:>12} {:>10}",
             "", "chats", "broken", "median, ms", "p99, ms", "MB at most"
         )?;
-        #[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
+        #[expect(clippy::cast_precision_loss, reason = "the value is printed with two digits")]
         let (ms, mb) = (|micros: u64| micros as f64 / 1000.0, |kb: u64| kb as f64 / 1024.0);
         for Period { name, chats, broken, median, p99, resident_kb } in &self.periods {
             let (median, p99, resident) = (ms(*median), ms(*p99), mb(*resident_kb));

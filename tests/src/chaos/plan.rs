@@ -1,4 +1,4 @@
-//! What is done to a round, and when: a pure function of its seed.
+//! The schedule of faults of a round: a pure function of the seed.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,50 +7,50 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
-/// How many gateways a round has.
+/// Number of gateways in a round.
 pub const GATEWAYS: usize = 2;
 
-/// How many recorders a round has.
+/// Number of recorders in a round.
 pub const RECORDERS: usize = 2;
 
-/// How many nodes a cluster has.
+/// Number of nodes in a cluster.
 pub const NODES: usize = 3;
 
-/// One thing that goes wrong.
+/// A fault that a round injects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// A program is killed, and started again after this long.
+    /// Kills a process, and starts the process again after this time.
     Kill(FaultTarget, Duration),
-    /// A program is suspended for this long: its connections stay open and nothing answers.
+    /// Suspends a process for this time: connections stay open and requests get no response.
     Pause(FaultTarget, Duration),
-    /// A wire is troubled for this long.
+    /// Disturbs the connections of a link for this time.
     Link(Link, LinkFault, Duration),
-    /// The database takes no writes for this long, as after a failover to a copy.
+    /// Makes the database read-only for this time, as after a failover to a replica.
     ReadOnly(Duration),
-    /// So many events of the stream are published once more, in another order, past the broker's own dedupe.
+    /// Publishes so many events of the stream once more, shuffled, without the id that the broker deduplicates by.
     Repeat(usize),
-    /// Something that is no event is published.
+    /// Publishes a message that is no event.
     Garbage,
-    /// The broker is killed and comes back as it was this long before: what it acknowledged since then is gone.
+    /// Kills the broker and brings back the broker's state of this long before: later writes are lost, although acknowledged.
     Forget(Duration),
-    /// The broker is killed for this long, and meanwhile the gateways are asked long questions, until their journals are full.
+    /// Kills the broker for this time. Meanwhile clients send long questions until the gateways' journals are full.
     Fill(Duration),
 }
 
-/// Which program.
+/// Process that a fault hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultTarget {
-    /// A gateway.
+    /// The gateway of this index.
     Gateway(usize),
-    /// A recorder.
+    /// The recorder of this index.
     Recorder(usize),
-    /// A node of the broker.
+    /// The broker's node of this index.
     Broker(usize),
-    /// PostgreSQL, with all its sessions.
+    /// PostgreSQL, with all sessions.
     Database,
 }
 
-/// Which wire.
+/// All connections between two kinds of processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
     /// From the gateways to the broker.
@@ -63,46 +63,46 @@ pub enum Link {
     GatewayUpstream,
 }
 
-/// What a wire does.
+/// Disturbance of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkFault {
-    /// Connections break, and new ones as soon as they are made.
+    /// Connections are closed, new connections as soon as they are made.
     Cut,
-    /// Nothing passes, and nobody is told.
+    /// No byte passes, and neither side gets an error.
     Stall,
-    /// The far side seems to have said its last word.
+    /// The server's side of each connection is shut down.
     HalfClose,
 }
 
-/// A fault and its time, from the start of the round.
+/// A fault, with the time from the start of the round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScheduledFault {
-    /// When.
+    /// Time from the start of the round.
     pub at: Duration,
-    /// What.
+    /// The fault at that time.
     pub fault: Fault,
 }
 
-/// What kind of broker a round has.
+/// The broker of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broker {
-    /// One node.
+    /// One node, one copy of the stream.
     Single,
     /// Three nodes, three copies of the stream.
     Cluster,
 }
 
-/// How large the gateways' journals may become in a round.
+/// Upper bound of the gateways' journals in a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JournalSize {
-    /// As large as they have to be.
+    /// Large enough for the whole round.
     Large,
-    /// As small as is possible. Once in the round they are filled; and no broker forgets, for what is kept for one that does
-    /// makes room for new chats.
+    /// The smallest allowed size. The journals are filled once in the round. The broker loses no writes in such a round,
+    /// because events kept for a repeated publication could be removed to make room for new chats.
     Small,
 }
 
-/// What happens in the round with this seed, in order: a fault every `every` or so, until `span` is over.
+/// Returns the faults of the round with this seed, in order: one fault every `every` on average, until `span` is over.
 pub fn plan(seed: u64, broker: Broker, journals: JournalSize, span: Duration, every: Duration) -> Vec<ScheduledFault> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut at = Duration::ZERO;
@@ -125,7 +125,7 @@ pub fn plan(seed: u64, broker: Broker, journals: JournalSize, span: Duration, ev
 fn fault(random: &mut StdRng, broker: Broker, journals: JournalSize) -> Fault {
     let away = Duration::from_millis(random.random_range(0..2_500));
     match random.random_range(0..100) {
-        // What the promise is about comes most often.
+        // The kill of a gateway is the most frequent fault, because the promise is about such kills.
         0..22 => Fault::Kill(FaultTarget::Gateway(random.random_range(0..GATEWAYS)), away),
         22..34 => Fault::Kill(FaultTarget::Recorder(random.random_range(0..RECORDERS)), away),
         34..45 => Fault::Kill(node(random, broker), away),
@@ -148,7 +148,7 @@ fn fault(random: &mut StdRng, broker: Broker, journals: JournalSize) -> Fault {
         84..89 => Fault::ReadOnly(away),
         89..95 => Fault::Repeat(random.random_range(1..200)),
         95..97 => Fault::Garbage,
-        // A cluster keeps what one of its nodes forgets.
+        // A cluster does not lose the events that one node loses, so a node is killed instead.
         _ if broker == Broker::Cluster || journals == JournalSize::Small => Fault::Kill(node(random, broker), away),
         _ => Fault::Forget(Duration::from_millis(random.random_range(100..900))),
     }
@@ -162,7 +162,7 @@ fn node(random: &mut StdRng, broker: Broker) -> FaultTarget {
 }
 
 impl Fault {
-    /// Its kind, for the account of what was done.
+    /// Kind of the fault, for the report.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Kill(FaultTarget::Gateway(_), _) => "gateway killed",

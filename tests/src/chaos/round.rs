@@ -1,4 +1,4 @@
-//! One round: load and faults, rest, and the invariants.
+//! A round: load and faults, then a rest, then the check of the invariants.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,42 +20,44 @@ use harness::openai::ApiError;
 use harness::services::recorder::RecorderProgram;
 use harness::upstream::{ReceivedRequest, Script, Step, answer};
 
-/// The least that a journal may have.
+/// Smallest allowed size of a journal, in bytes.
 const SMALL_JOURNAL: u64 = 4 << 20;
 
-/// How many clients fill the journals, and how long their questions are: each is in a start twice, and in an answer.
+/// Number of clients that fill the journals, and length of the clients' questions. A question is twice in a start event and
+/// once in the answer.
 const FILLERS: usize = 12;
 const LONG: usize = 100_000;
 
-/// What a round is made of.
+/// Settings of a round.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Decides what happens, and when.
+    /// Seed of the schedule of faults and of the upstream's behaviour.
     pub seed: u64,
-    /// What kind of broker.
+    /// The broker of the round.
     pub broker: Broker,
-    /// How large the gateways' journals may become.
+    /// Upper bound of the gateways' journals.
     pub journals: JournalSize,
-    /// How long the load lasts.
+    /// Duration of the load.
     pub span: Duration,
-    /// How long from one fault to the next, on average.
+    /// Average time from one fault to the next.
     pub every: Duration,
-    /// How many clients ask at once.
+    /// Number of concurrent clients.
     pub clients: usize,
-    /// Settings of the gateways beyond what they need.
+    /// Settings of the gateways beyond the required settings.
     pub gateway: Vec<(String, String)>,
 }
 
-/// What a round came to.
+/// Results of a round.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// Numbers of chats.
+    /// Numbers of chats and events.
     pub counts: ChatCounts,
-    /// How often each kind of fault was used.
+    /// Number of faults of each kind.
     pub faults: BTreeMap<&'static str, usize>,
 }
 
-/// Plays one round. An error is a violation, or a part that did not come back; it says how to see it again.
+/// Plays a round. An error is a violated invariant, or a process that did not come back, with the seed and the schedule for
+/// another try.
 pub async fn round(settings: &Settings) -> anyhow::Result<Report> {
     let mut gateway = settings.gateway.clone();
     if settings.journals == JournalSize::Small {
@@ -139,7 +141,7 @@ async fn play(testbed: &Testbed, settings: &Settings, schedule: &[ScheduledFault
     Ok(Report { counts, faults })
 }
 
-/// Has the record made anew from the log, and compared with it before and after.
+/// Rebuilds the tables from the log, and verifies the tables before and after.
 async fn remade(recorder: &RecorderProgram, chats: usize) -> anyhow::Result<()> {
     let identical = format!("identical: {chats} chats, ");
     for command in ["verify", "rebuild", "verify"] {
@@ -149,8 +151,8 @@ async fn remade(recorder: &RecorderProgram, chats: usize) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// What the upstream does with a question: mostly it answers, at its own pace; sometimes it refuses, hangs a while, breaks
-/// off, or says nothing at all.
+/// Script of the upstream for a question: most are answered at a random pace; some are refused, delayed, cut, or get no
+/// response.
 fn script(seed: u64, request: &ReceivedRequest) -> Script {
     let question = harness::openai::ChatRequest::parse(&request.body).map(|chat| chat.question()).unwrap_or_default();
     let mut random = StdRng::seed_from_u64(seed ^ number_of(&question));
@@ -165,7 +167,7 @@ fn script(seed: u64, request: &ReceivedRequest) -> Script {
     }
 }
 
-/// A number that depends on nothing but the text.
+/// Hash of a text (FNV-1a).
 fn number_of(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -1,4 +1,4 @@
-//! A gateway's place in a round, and a recorder's: what is started there, and started again.
+//! A gateway or a recorder of a round, with the settings to start the process again.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(super) struct RecorderSlot {
 }
 
 impl GatewaySlot {
-    /// Starts it unless it runs.
+    /// Starts the gateway, unless the gateway runs.
     pub(super) async fn start(&mut self) -> anyhow::Result<()> {
         if self.running.as_ref().is_some_and(|gateway| gateway.process().is_running()) {
             return Ok(());
@@ -37,8 +37,8 @@ impl GatewaySlot {
 }
 
 impl RecorderSlot {
-    /// Starts it unless it runs. It may refuse while what it needs is away; then it is started again, as an operator's
-    /// supervisor would.
+    /// Starts the recorder, unless the recorder runs. While the broker or the database is down, a recorder may refuse to start;
+    /// further attempts follow, as from an operator's supervisor.
     pub(super) async fn start(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + START_TIMEOUT;
         while !self.running.as_ref().is_some_and(|recorder| recorder.process().is_running()) {

@@ -1,4 +1,4 @@
-//! What is done to the stream itself: events published once more, and what is no event.
+//! Faults of the stream: events that are published again, and messages that are no events.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use rand::seq::SliceRandom as _;
 
 type StoredEvent = (String, async_nats::HeaderMap, bytes::Bytes);
 
-/// Publishes events of the stream again, shuffled, without the id that the broker would know them by.
+/// Publishes events of the stream again, shuffled, without the id that the broker deduplicates by.
 pub(super) async fn repeat(nats_url: &str, count: usize) -> anyhow::Result<()> {
     let Ok(Ok(stored)) = tokio::time::timeout(Duration::from_secs(5), stored(nats_url, count)).await else {
-        // The broker is away just now: then nothing is repeated.
+        // While the broker is unreachable, no event is repeated.
         return Ok(());
     };
     let (client, mut messages) = stored;
@@ -32,7 +32,7 @@ async fn stored(nats_url: &str, count: usize) -> anyhow::Result<(async_nats::Cli
     for _ in 0..count.min(usize::try_from(state.messages)?) {
         let sequence = rand::random_range(state.first_sequence..=state.last_sequence);
         let Ok(message) = stream.get_raw_message(sequence).await else { continue };
-        // Garbage is not repeated: how much of it goes into quarantine is counted.
+        // Messages without an event type are not repeated, because the number of quarantined messages is checked.
         if message.headers.get(shared::envelope::TYPE).is_none() {
             continue;
         }
@@ -55,7 +55,7 @@ pub(super) async fn garbage(nats_url: &str) -> anyhow::Result<()> {
         client.flush().await?;
         anyhow::Ok(())
     };
-    // Where the broker is away, nothing is published.
+    // While the broker is unreachable, nothing is published.
     let _ = tokio::time::timeout(Duration::from_secs(5), publish).await;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a round stands on: every server and service as a process of its own, with a proxy on each wire between them.
+//! The processes of a round: every server and service as a process of its own, with a proxy on each link.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -25,22 +25,22 @@ use harness::services::recorder::RecorderProgram;
 use harness::upstream::ScriptedUpstream;
 use harness::{port, program};
 
-/// How long everything may take to come to rest after a round.
+/// Time limit for the processing of all events after a round.
 pub(crate) const REST: Duration = Duration::from_secs(180);
 
-/// Everything that runs in a round.
+/// All processes of a round.
 #[derive(Debug)]
 pub struct Testbed {
     gateways: Vec<Mutex<GatewaySlot>>,
     recorders: Vec<Mutex<RecorderSlot>>,
     nodes: Vec<Mutex<Nats>>,
     postgres: Mutex<Postgres>,
-    /// Who answers.
+    /// The scripted LLM provider of all gateways.
     pub upstream: ScriptedUpstream,
     wires: Links,
-    /// How the recorders' commands reach the broker and the database: past the proxies.
+    /// Commands of the recorder, with direct connections to the broker and the database.
     pub direct: RecorderProgram,
-    /// Where the broker is, past the proxies.
+    /// URL of the broker, for direct connections.
     pub nats_url: String,
     dir: TempDir,
 }
@@ -54,7 +54,7 @@ struct Links {
 }
 
 impl Testbed {
-    /// Starts all of it, the gateways with these settings beyond what they need.
+    /// Starts all processes, the gateways with these settings beyond the required settings.
     pub async fn start(broker: Broker, gateway_settings: &[(String, String)]) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let postgres = Postgres::new().await?;
@@ -71,7 +71,7 @@ impl Testbed {
             gateway_upstream: FaultProxy::start(upstream.address()).await?,
         };
         let nats_url = nodes.iter().map(Nats::url).collect::<Vec<_>>().join(",");
-        // A client of a cluster has to know all nodes, so there the wires to the broker have no proxy.
+        // A client of a cluster has to know all nodes, so the connections to a cluster have no fault proxy.
         let through = |proxy: &FaultProxy| match broker {
             Broker::Single => format!("nats://{}", proxy.address()),
             Broker::Cluster => nats_url.clone(),
@@ -141,7 +141,7 @@ impl Testbed {
         Ok(())
     }
 
-    /// Where the gateways listen, whether they run or not.
+    /// URLs of the gateways, running or not.
     pub async fn gateway_urls(&self) -> Vec<String> {
         let mut urls = Vec::new();
         for slot in &self.gateways {
@@ -150,30 +150,30 @@ impl Testbed {
         urls
     }
 
-    /// What a gateway has in memory, in KB.
+    /// Resident memory of a gateway, in KB.
     pub async fn gateway_resident_kb(&self, number: usize) -> anyhow::Result<u64> {
         let slot = self.gateways[number].lock().await;
-        let gateway = slot.running.as_ref().context("the gateway does not run")?;
+        let gateway = slot.running.as_ref().context("the gateway is not running")?;
         ProcessMeter::of(gateway.process().pid()).resident_kb()
     }
 
-    /// A user of this name, with a token.
+    /// Creates a user of this name, and a token.
     pub async fn user(&self, name: &str) -> anyhow::Result<User> {
         let id = self.direct.user(name).await?;
         Ok(User { id, token: self.direct.token(name, "12h").await? })
     }
 
-    /// Where the logs and data of the round are.
+    /// Directory of the round's logs and data.
     pub fn directory(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Leaves logs and data where they are when the round is over.
+    /// Keeps the directory of logs and data after the round.
     pub fn keep_directory(&mut self) {
         self.dir.disable_cleanup(true);
     }
 
-    /// Does what the fault says, and mends it when its time is over. Faults of one target wait for each other.
+    /// Injects a fault, and ends the fault when its time is over. Faults of one process wait for each other.
     pub async fn inject(&self, fault: Fault) -> anyhow::Result<()> {
         match fault {
             Fault::Kill(target, down) => self.kill(target, down).await,
@@ -189,7 +189,7 @@ impl Testbed {
             Fault::Repeat(count) => stream_faults::repeat(&self.nats_url, count).await,
             Fault::Garbage => stream_faults::garbage(&self.nats_url).await,
             Fault::Forget(before) => self.forget(before).await,
-            // The clients' part in it is theirs.
+            // The clients that fill the journals are started by the round.
             Fault::Fill(away) => self.kill(FaultTarget::Broker(0), away).await,
         }
     }
@@ -297,7 +297,7 @@ impl Testbed {
         node.forget(before).await
     }
 
-    /// Mends everything: whatever does not run is started.
+    /// Ends all faults, and starts every process that does not run.
     pub async fn recover(&self) -> anyhow::Result<()> {
         for proxy in [
             &self.wires.gateway_broker,
@@ -310,13 +310,13 @@ impl Testbed {
         self.start_services().await
     }
 
-    /// Waits until every gateway has ended all its chats and handed all that it holds to the broker. A chat outlives its client:
-    /// one that was cut off, or that left, leaves its gateway to hear the upstream out.
+    /// Waits until every gateway has ended all chats and the broker has every event of the journals. A chat outlives the
+    /// client: after a cut or a client that left, the gateway reads the upstream's answer to the end.
     pub async fn at_rest(&self, within: Duration) -> anyhow::Result<()> {
         let deadline = Instant::now() + within;
         for slot in &self.gateways {
             let slot = slot.lock().await;
-            let gateway = slot.running.as_ref().context("a gateway does not run")?;
+            let gateway = slot.running.as_ref().context("a gateway is not running")?;
             loop {
                 let open = gateway.metric("stenograph_gateway_chats_open").await?;
                 let waiting = gateway.metric("stenograph_gateway_journal_waiting").await?;
@@ -335,7 +335,7 @@ impl Testbed {
 
 async fn prepare(recorder: &RecorderProgram, broker: Broker) -> anyhow::Result<()> {
     if broker == Broker::Cluster {
-        // Made first with three copies, it is found as it should be afterwards. A young cluster may take a moment.
+        // The stream is created with three copies first, so that `prepare` accepts it. A new cluster may take a moment.
         let deadline = Instant::now() + START_TIMEOUT;
         while let Err(error) = recorder.run(&["stream", "create", "--replicas", "3"]).await {
             ensure!(Instant::now() < deadline, "the cluster did not come up: {error}");
@@ -345,7 +345,7 @@ async fn prepare(recorder: &RecorderProgram, broker: Broker) -> anyhow::Result<(
     recorder.prepare().await
 }
 
-/// The URL with the proxy's address in place of the server's.
+/// Replaces the server's address in a URL by the proxy's address.
 fn with_address(url: &str, server: SocketAddr, proxy: SocketAddr) -> String {
     url.replace(&server.to_string(), &proxy.to_string())
 }

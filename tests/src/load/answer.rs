@@ -1,49 +1,50 @@
-//! What an answer of the load upstream looks like, as a model name: the one thing that every proxy passes on.
+//! Answers of the load upstream, described by a model name, because every proxy passes a model name on.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// `load-<chunks>x<pause>`: so many chunks, so long apart. `load-20x0` is 20 chunks back to back, each in a write of its
-/// own; `load-20x0-burst` the same in one write; `load-200x50ms` is 200 chunks, one every 50 ms.
+/// Form of an answer. The model name `load-<chunks>x<pause>` asks for so many chunks with such a pause between two chunks:
+/// `load-20x0` is 20 chunks without a pause, each in a write of its own; `load-20x0-burst` the same in one write;
+/// `load-200x50ms` 200 chunks, one every 50 ms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Chunks with a choice in them: the first names the role, the last the finish reason. At least two.
+    /// Number of chunks with a choice, at least two. The first chunk names the role, the last the finish reason.
     pub chunks: u32,
-    /// From one chunk's due time to the next one's.
+    /// Time from the due time of a chunk to the due time of the next.
     pub pause: Duration,
-    /// How they leave the upstream.
+    /// Number of writes of the upstream.
     pub writes: Writes,
 }
 
-/// How chunks leave the upstream.
+/// Number of writes of the upstream for one answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writes {
-    /// Each in a write of its own, as a provider's do.
+    /// A write for each chunk, as from a provider.
     Each,
-    /// All in one write, so that a proxy finds them all ready: what it costs to take a stream apart and put it together,
-    /// with as little as possible of the kernel's work in it.
+    /// One write for all chunks. A proxy finds all chunks ready, so that the cost of parsing and forwarding is measured with as
+    /// little work of the kernel as possible.
     Once,
 }
 
 impl Answer {
-    /// So many chunks, back to back.
+    /// An answer of so many chunks without pauses.
     pub const fn short(chunks: u32, writes: Writes) -> Self {
         Self { chunks, pause: Duration::ZERO, writes }
     }
 
-    /// So many chunks, so far apart.
+    /// An answer of so many chunks with this pause.
     pub const fn paced(chunks: u32, pause: Duration) -> Self {
         Self { chunks, pause, writes: Writes::Each }
     }
 
-    /// From the first chunk to the last.
+    /// Time from the first chunk to the last.
     pub fn duration(self) -> Duration {
         self.pause * (self.chunks - 1)
     }
 }
 
-/// Why a model name is not an answer.
+/// Error of a model name that describes no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected load-<chunks>x<pause in ms>, at least 2 chunks, such as load-20x0, load-20x0-burst or load-200x50ms")]
 pub struct InvalidAnswer;

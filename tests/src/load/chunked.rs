@@ -1,6 +1,6 @@
-//! Chunked transfer coding, decoded in place: neither side of the load program copies a body to read it.
+//! Decoder of the chunked transfer coding. Decodes in place: the load program copies no body to read the body.
 
-/// Where a chunked body has got to.
+/// Decoder of one chunked body, with the state between two reads.
 #[derive(Debug, Default)]
 pub struct Chunked {
     state: State,
@@ -11,35 +11,35 @@ enum State {
     #[default]
     SizeStart,
     Size(usize),
-    /// After the size, up to the end of its line.
+    /// Behind the size of a chunk, before the end of the line.
     SizeRest(usize),
     Data(usize),
-    /// After a chunk's data, up to the end of its line.
+    /// Behind the data of a chunk, before the end of the line.
     DataEnd,
-    /// At the start of a trailer line, or of the empty line that ends the body.
+    /// At the start of a trailer line, or of the empty line at the end of the body.
     TrailerStart,
     TrailerRest,
     End,
 }
 
-/// What the next bytes are.
+/// The next piece of the input.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
-    /// Part of the body.
+    /// Part of the decoded body.
     Data(&'a [u8]),
-    /// Nothing more in these bytes.
+    /// No further piece in the input so far.
     NeedMore,
-    /// The body is over.
+    /// The end of the body.
     End,
 }
 
-/// Not chunked transfer coding.
+/// Error of a body that is not in chunked transfer coding.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected chunked transfer coding")]
 pub struct NotChunked;
 
 impl Chunked {
-    /// Takes the next piece off the front of `input`.
+    /// Removes the next piece from the front of `input`.
     pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Piece<'a>, NotChunked> {
         loop {
             match self.state {
@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(whole, (b"helloabcdefghijklmnopqrstuvwxyz".to_vec(), true));
         for at in 0..wire.len() {
             assert_eq!(decode(&[&wire[..at], &wire[at..]]).unwrap(), whole, "split at {at}");
-            assert!(!decode(&[&wire[..at]]).unwrap().1, "cut at {at} is not an end");
+            assert!(!decode(&[&wire[..at]]).unwrap().1, "a body cut at {at} must not count as ended");
         }
         assert_eq!(decode(&[b"zz\r\n"]), Err(NotChunked));
     }

@@ -36,60 +36,60 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// The gateway against its yardsticks, all started here.
+    /// Compare the gateway with reference proxies. Starts all processes.
     Compare(Compare),
-    /// The pages' reads at a fixed rate while chats stream, all started here.
+    /// Measure reads of the web pages at a fixed rate while chats stream. Starts all processes.
     Reads(Reads),
-    /// One scenario on whatever listens at a URL.
+    /// Run one scenario on a running server.
     Run(Run),
-    /// The cheap upstream alone. The model name says what to answer: load-20x0, load-200x50ms.
+    /// Run the load upstream alone. The model name describes the answer: load-20x0, load-200x50ms.
     Upstream(Listen),
-    /// The pass-through proxy of axum and reqwest alone.
+    /// Run the pass-through proxy of axum and reqwest alone.
     Passthrough(Passthrough),
 }
 
 #[derive(Debug, Args)]
 struct Compare {
-    /// What to compare.
+    /// Targets to compare with each other.
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = [TargetKind::Direct, TargetKind::Passthrough, TargetKind::Nginx, TargetKind::Gateway, TargetKind::GatewayOff])]
     targets: Vec<TargetKind>,
-    /// Only these scenarios: short, short-writes, whole, paced-200, paced-1000, dense-1000, first-byte, held.
+    /// Scenarios to run, all by default: short, short-writes, whole, paced-200, paced-1000, dense-1000, first-byte, held.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// How often everything is measured.
+    /// Number of rounds, each over all targets.
     #[arg(long, default_value_t = 3)]
     rounds: u32,
-    /// How long each scenario measures.
+    /// Time to measure each scenario.
     #[arg(long, default_value = "2s")]
     window: humantime::Duration,
-    /// Connections of the closed loops.
+    /// Number of connections in closed loops.
     #[arg(long, default_value_t = 16)]
     connections: usize,
-    /// Chats a second where the first byte is timed.
+    /// Chats a second while the first byte is timed.
     #[arg(long, default_value_t = 300)]
     rate: u32,
-    /// Streams held open for the memory; 0 for none.
+    /// Number of open streams for the measurement of memory; 0 skips the measurement.
     #[arg(long, default_value_t = 5000)]
     held: u32,
-    /// The gateway; the one next to this program unless named.
+    /// Path of the gateway. By default, the gateway in the directory of this program.
     #[arg(long)]
     gateway: Option<PathBuf>,
-    /// More environment for the gateway, NAME=VALUE.
+    /// Further setting of the gateway, NAME=VALUE.
     #[arg(long, value_name = "NAME=VALUE")]
     gateway_env: Vec<String>,
-    /// nginx; searched on the PATH unless named.
+    /// Path of nginx. By default, nginx on the PATH.
     #[arg(long, env = "NGINX")]
     nginx: Option<PathBuf>,
-    /// Core for the target.
+    /// CPU core of the target.
     #[arg(long, default_value_t = 0)]
     target_core: usize,
-    /// Core for the load generator and the upstream.
+    /// CPU core of the load generator and the upstream.
     #[arg(long, default_value_t = 1)]
     load_core: usize,
-    /// Core for the broker; the load's unless given.
+    /// CPU core of the broker. By default, the load generator's.
     #[arg(long)]
     broker_core: Option<usize>,
-    /// Also write the report as JSON.
+    /// Write the report as JSON to this file, too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -98,59 +98,59 @@ struct Compare {
 enum ScenarioName {
     /// Streams in a closed loop.
     Short,
-    /// Answers in one piece in a closed loop.
+    /// Answers as one JSON body in a closed loop.
     Whole,
-    /// Many streams with a chunk every so often.
+    /// Many streams with pauses between the chunks.
     Paced,
-    /// Streams at a fixed rate, timed from when each was due.
+    /// Streams at a fixed rate, timed from the due time of each.
     Open,
-    /// Very many streams held open.
+    /// Very many open streams at once.
     Held,
 }
 
 #[derive(Debug, Args)]
 struct Run {
-    /// Scheme, host and port, and the path if it is not /v1/chat/completions.
+    /// Scheme, host and port of the target, and the path unless the path is /v1/chat/completions.
     #[arg(long)]
     target: String,
-    /// The bearer token.
+    /// Bearer token of the requests.
     #[arg(long, env = "LOAD_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// The target's process, to measure its CPU and memory.
+    /// Process id of the target, for CPU and memory.
     #[arg(long)]
     pid: Option<u32>,
-    /// What to do.
+    /// Scenario to run on the target.
     #[arg(long, value_enum, default_value = "short")]
     scenario: ScenarioName,
-    /// What to ask for. Of a model of the load upstream every stream is checked to the byte.
+    /// Model of the requests. Streams of the load upstream's models are checked to the byte.
     #[arg(long, default_value = "load-20x0")]
     model: String,
-    /// Ask for a usage chunk (closed loops).
+    /// Ask for a chunk with the usage (closed loops).
     #[arg(long)]
     include_usage: bool,
-    /// Connections of the closed loops.
+    /// Number of connections in closed loops.
     #[arg(long, default_value_t = 16)]
     connections: usize,
-    /// Streams at once, paced or held.
+    /// Number of concurrent streams (paced, held).
     #[arg(long, default_value_t = 200)]
     streams: u32,
-    /// From chunk to chunk of paced streams.
+    /// Pause between two chunks (paced).
     #[arg(long, default_value = "50ms")]
     pause: humantime::Duration,
-    /// Chats a second of the open loop.
+    /// Chats a second (open).
     #[arg(long, default_value_t = 300)]
     rate: u32,
-    /// How long it measures.
+    /// Duration of the measurement, without the warm-up.
     #[arg(long, default_value = "5s")]
     window: humantime::Duration,
-    /// Print JSON.
+    /// Print the results as JSON.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, Args)]
 struct Listen {
-    /// Where; port 0 takes a free one, and the line that is printed tells which.
+    /// Listening address. Port 0 takes a free port; the address is printed.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
 }
@@ -165,9 +165,10 @@ struct Passthrough {
 }
 
 impl Cli {
-    /// Does what was asked. `allocator` is what this program was built with.
+    /// Runs the command. `allocator` is the name of this program's allocator.
     pub fn run(self, allocator: &'static str) -> anyhow::Result<ExitCode> {
-        // One thread: a load generator that hands work between threads pays for that, on a core that it shares.
+        // A single thread, because handing work between threads would cost CPU time on a core that the load generator
+        // shares.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let local = tokio::task::LocalSet::new();
         match self.command {
@@ -183,7 +184,7 @@ impl Cli {
                 upstream::serve(listen.bind().await?).await?;
                 Ok(ExitCode::SUCCESS)
             }),
-            // The yardstick gets the runtime that most would give it.
+            // The reference proxy gets the usual multi-threaded runtime.
             Verb::Passthrough(proxy) => {
                 tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
                     let listener = proxy.listen.bind().await?;
@@ -200,7 +201,7 @@ impl Listen {
         let socket =
             if self.listen.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() }?;
         socket.set_reuseaddr(true)?;
-        socket.bind(self.listen).with_context(|| format!("listen at {}", self.listen))?;
+        socket.bind(self.listen).with_context(|| format!("cannot listen at {}", self.listen))?;
         let listener = socket.listen(4096)?;
         let address = listener.local_addr()?;
         writeln!(std::io::stdout(), r#"{{"message":"listening","address":"{address}"}}"#)?;
@@ -311,12 +312,12 @@ fn find_nginx() -> Option<PathBuf> {
     directories.into_iter().map(|directory| directory.join("nginx")).find(|program| program.is_file())
 }
 
-/// One line that is written over, for a person who waits; nothing if nobody looks.
+/// Prints a line of progress that replaces the line before. Prints nothing unless standard error is a terminal.
 fn progress(text: &str) {
     use std::io::IsTerminal as _;
     let mut err = std::io::stderr();
     if err.is_terminal() {
-        // A terminal that is gone is no reason to stop.
+        // The measurement continues if the terminal has gone.
         let _ = write!(err, "\r\x1b[K{text}");
         let _ = err.flush();
     }

@@ -1,5 +1,5 @@
-//! One connection of the load generator: HTTP/1.1 by hand over a socket, because a client library costs more CPU than some
-//! of the proxies that are measured here.
+//! A connection of the load generator. HTTP/1.1 without a client library, because a library costs more CPU than some of the
+//! measured proxies.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use crate::load::wire_format::{self, Stamp};
 
 const MOST_HEADERS: usize = 64;
 
-/// What the requests of a run are: composed once, sent as they are.
+/// The request of a run, composed once and sent unchanged.
 #[derive(Debug)]
 pub struct Request {
     bytes: Vec<u8>,
@@ -24,30 +24,30 @@ pub struct Request {
     reply: Reply,
 }
 
-/// How the answer is to come.
+/// Form of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// As a stream of events.
+    /// A stream of server-sent events.
     Stream,
-    /// In one piece.
+    /// A single JSON body.
     Whole,
 }
 
-/// Where and as whom to ask.
+/// Address and credentials of a target.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// The socket.
+    /// Address of the socket.
     pub address: SocketAddr,
-    /// The `Host` header.
+    /// Value of the `Host` header.
     pub host: String,
-    /// The path of chat completions.
+    /// Path of chat completions.
     pub path: String,
-    /// The bearer token, if one is needed.
+    /// Bearer token, if the target needs one.
     pub token: Option<String>,
 }
 
 impl Request {
-    /// Asks `endpoint` for an answer of `model`. Where the model is one of the load upstream's, the stream is checked to the
+    /// Composes a request to `endpoint` for an answer of `model`. Streams of the load upstream's models are checked to the
     /// byte.
     pub fn new(endpoint: &Endpoint, model: &str, reply: Reply, usage: UsageChunk) -> Self {
         let stream = reply == Reply::Stream;
@@ -71,50 +71,50 @@ impl Request {
     }
 }
 
-/// Why a chat did not count.
+/// Failure of a chat.
 #[derive(Debug, thiserror::Error)]
 pub enum ChatError {
-    /// The connection failed.
+    /// The connection could not be opened, or was broken.
     #[error("connection: {0}")]
     Connection(#[from] io::Error),
-    /// The answer is not HTTP as expected.
+    /// The response is no HTTP of the expected form.
     #[error("response: expected {0}")]
     Response(&'static str),
-    /// Another status than 200.
+    /// The status of the response is not 200.
     #[error("status {status}: {body}")]
     Status {
-        /// What it was.
+        /// Status of the response.
         status: u16,
-        /// The start of what was said about it.
+        /// Start of the body of the response.
         body: String,
     },
-    /// The stream was cut, or is not what was asked for.
+    /// The stream was cut, or differs from the expected stream.
     #[error(transparent)]
     Incomplete(#[from] Incomplete),
-    /// Nothing for too long.
+    /// No byte arrived within the time limit.
     #[error("not finished in time")]
     Late,
 }
 
-/// When what happened to a chat.
+/// Times of a chat.
 #[derive(Clone, Copy, Debug)]
 pub struct Reading {
-    /// The first byte of the body was there.
+    /// Arrival of the first byte of the body.
     pub first_byte: Instant,
-    /// The whole body was there.
+    /// Arrival of the last byte of the body.
     pub finished: Instant,
 }
 
-/// A chunk that has arrived.
+/// Times of a chunk.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
-    /// When it was due and when it was sent.
+    /// Due time and time of sending, from the chunk.
     pub stamp: Stamp,
-    /// When it was read here, on the same clock.
+    /// Time of arrival, on the same clock.
     pub received: u64,
 }
 
-/// A kept-alive connection.
+/// A keep-alive connection to a target.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
@@ -128,14 +128,14 @@ enum Body {
 }
 
 impl Connection {
-    /// Connects.
+    /// Opens a TCP connection to the address.
     pub async fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, input: BytesMut::new() })
     }
 
-    /// One chat, from the request to the last byte of the answer, which is checked.
+    /// Sends the request, and reads and checks the response to the last byte.
     pub async fn chat(&mut self, request: &Request, on_chunk: &mut impl FnMut(Arrival)) -> Result<Reading, ChatError> {
         self.stream.write_all(&request.bytes).await?;
         let (status, mut body) = self.head().await?;

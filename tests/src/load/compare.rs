@@ -1,4 +1,4 @@
-//! The whole comparison: every scenario on every target, interleaved, several rounds.
+//! The comparison: all scenarios on all targets, interleaved, in several rounds.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,34 +15,34 @@ use crate::load::scenario::{Outcome, Target};
 use crate::load::summary::Round;
 use crate::load::targets::{Programs, Running, TargetKind, TargetLauncher};
 
-/// What a comparison does. Times are those of one scenario on one target in one round.
+/// Settings of a comparison. Times are for one scenario on one target in one round.
 #[derive(Clone, Debug)]
 pub struct Comparison {
-    /// What is compared, in this order in the first round.
+    /// Targets, in the order of the first round.
     pub kinds: Vec<TargetKind>,
-    /// How often.
+    /// Number of rounds, each over all targets.
     pub rounds: u32,
-    /// How long each measures.
+    /// Time to measure each scenario.
     pub window: Duration,
-    /// Connections of the closed loops.
+    /// Number of connections in closed loops.
     pub connections: usize,
-    /// Chats that begin in a second where the first byte is timed.
+    /// Chats a second while the first byte is timed.
     pub rate: u32,
-    /// Streams held open for the memory, or 0 for none.
+    /// Number of open streams for the measurement of memory; 0 skips the measurement.
     pub held: u32,
-    /// Scenarios to leave out or to run alone; empty for all.
+    /// Scenarios to run; empty for all.
     pub only: Vec<String>,
-    /// Where what runs.
+    /// CPU core of each process.
     pub cores: Option<Cores>,
-    /// What is run.
+    /// Programs of the targets.
     pub programs: Programs,
-    /// The allocator that this program was built with.
+    /// Name of this program's allocator.
     pub allocator: &'static str,
-    /// Where each round's end is told.
+    /// Called at the end of each round.
     pub progress: fn(&str),
 }
 
-/// A scenario and its name in the report.
+/// A scenario, with a name for the report.
 enum Scenario {
     Closed(Closed),
     Paced(Paced),
@@ -60,7 +60,7 @@ impl Scenario {
 }
 
 impl Comparison {
-    /// Runs it. Chats that fail are faults in the report; an error is what kept the comparison from running at all.
+    /// Runs the comparison. Failed chats are faults in the report; an error means that the comparison could not run.
     pub async fn run(mut self) -> anyhow::Result<Report> {
         let open_files = cores::raise_open_files();
         let machine = Machine::this(self.cores, open_files, self.allocator);
@@ -163,7 +163,8 @@ impl Comparison {
         Ok(round)
     }
 
-    /// Each target afresh: memory that other scenarios have left behind would be counted as idle.
+    /// Measures the memory of open streams. Each target is started afresh, because memory left from other scenarios would count
+    /// as idle memory.
     async fn hold(
         &self,
         launcher: &TargetLauncher,
@@ -189,7 +190,7 @@ impl Comparison {
     }
 }
 
-/// Puts down what went wrong, and what has to be on the record.
+/// Adds a scenario's failures to the faults, and completed chats to the number of chats that have to be on the record.
 fn account(scenario: &str, kind: TargetKind, outcome: &Outcome, faults: &mut Vec<String>, recorded_chats: &mut u64) {
     if kind == TargetKind::Gateway {
         *recorded_chats += outcome.completed;

@@ -1,24 +1,24 @@
-//! Which core does what. The program under load has one to itself; the load, the upstream and the broker share another. So
-//! what a target costs is not mixed with what it costs to load it, and every target has the same single core.
+//! CPU cores of a run. The target has a core of its own; the load generator, the upstream and the broker share another core.
+//! The cost of a target is then separate from the cost of the load, and all targets have the same single core.
 
 use std::io;
 
 use rustix::process::{Pid, Resource, Rlimit};
 use rustix::thread::CpuSet;
 
-/// The cores of a run, where the machine has two.
+/// CPU cores of a run, on a machine with at least two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Cores {
-    /// For the target, alone.
+    /// Core of the target alone.
     pub target: usize,
-    /// For the load generator and the upstream.
+    /// Core of the load generator and the upstream.
     pub load: usize,
-    /// For the broker. Shared with the load unless told otherwise.
+    /// Core of the broker. By default, the load generator's.
     pub broker: usize,
 }
 
-/// Runs `work`, which starts a child process, on this core: a child inherits the affinity of the thread that starts it.
-/// Afterwards this process, with the threads that look after the child, is back on `home`.
+/// Runs `work`, which starts a child process, on this core: a child inherits the affinity of the starting thread. Afterwards
+/// this process, threads for the child included, is back on the core `home`.
 pub async fn on_core<T>(core: usize, home: usize, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     pin_this_thread(core)?;
     let result = work.await;
@@ -26,17 +26,17 @@ pub async fn on_core<T>(core: usize, home: usize, work: impl Future<Output = any
     result
 }
 
-/// Keeps the calling thread, and what it starts from now on, on one core.
+/// Pins the calling thread, and later children of the thread, to one core.
 pub fn pin_this_thread(core: usize) -> io::Result<()> {
     Ok(rustix::thread::sched_setaffinity(None, &only(core))?)
 }
 
-/// Keeps all threads of a running process, and what they start from now on, on one core.
+/// Pins all threads of a running process, and later children, to one core.
 pub fn pin_process(pid: u32, core: usize) -> io::Result<()> {
     for entry in std::fs::read_dir(format!("/proc/{pid}/task"))? {
         let Some(thread) = entry?.file_name().to_string_lossy().parse().ok().and_then(Pid::from_raw) else { continue };
         match rustix::thread::sched_setaffinity(Some(thread), &only(core)) {
-            // It has ended meanwhile.
+            // ESRCH: the thread has ended meanwhile.
             Ok(()) | Err(rustix::io::Errno::SRCH) => {}
             Err(error) => return Err(error.into()),
         }
@@ -50,7 +50,8 @@ fn only(core: usize) -> CpuSet {
     cores
 }
 
-/// Raises this process's limit of open files, and so its children's, as far as it goes; returns what it is now.
+/// Raises this process's limit of open files up to the hard limit, and beyond if permitted. Children inherit the limit. Returns
+/// the new limit.
 pub fn raise_open_files() -> u64 {
     const WANTED: u64 = 100_000;
     let now = rustix::process::getrlimit(Resource::Nofile);

@@ -1,5 +1,5 @@
-//! What the gateway is to reach: ratios and differences against a yardstick of the same run, so that a slow or busy machine
-//! moves both.
+//! Goals of the gateway: ratios and differences to reference proxies of the same run, so that a slow or busy machine affects
+//! both sides.
 
 use serde::Serialize;
 
@@ -7,14 +7,14 @@ use crate::load::summary::{Round, Spread};
 use crate::load::targets::TargetKind::{self, Direct, Gateway, GatewayOff, Nginx, Passthrough};
 use ComparedWith::{Difference, Nothing, Ratio};
 
-/// What a measure is held against.
+/// Reference of a measure.
 #[derive(Clone, Copy, Debug)]
 enum ComparedWith {
-    /// The same measure of another target in the same round, as a ratio.
+    /// Ratio to the same measure of another target in the same round.
     Ratio(TargetKind),
-    /// The same, as a difference.
+    /// Difference to the same measure of another target in the same round.
     Difference(TargetKind),
-    /// Nothing: the measure as it is.
+    /// No reference: the measure itself.
     Nothing,
 }
 
@@ -25,24 +25,24 @@ struct Goal {
     measure: &'static str,
     of: TargetKind,
     against: ComparedWith,
-    /// None where the value is shown for orientation.
+    /// Upper bound. None for a value that is shown for orientation.
     most: Option<f64>,
 }
 
-/// A goal and what came out.
+/// A goal and the measured result.
 #[derive(Debug, Serialize)]
 pub struct GoalResult {
-    /// What it is about.
+    /// Name of the goal.
     pub name: &'static str,
-    /// Over the rounds.
+    /// Median, minimum and maximum over the rounds.
     pub value: Spread,
-    /// The most that it may be.
+    /// Upper bound of the median.
     pub most: Option<f64>,
-    /// Whether the median is within that.
+    /// True if the median is within the upper bound.
     pub met: Option<bool>,
 }
 
-/// What is aimed at.
+/// Makes a goal of the gateway.
 const fn goal(
     name: &'static str,
     (scenario, measure): (&'static str, &'static str),
@@ -52,7 +52,7 @@ const fn goal(
     Goal { name, scenario, measure, of: Gateway, against, most: Some(most) }
 }
 
-/// What is shown beside it: how far one can get at all.
+/// Makes a value for orientation, such as the result of another target.
 const fn shown(
     name: &'static str,
     (scenario, measure): (&'static str, &'static str),
@@ -65,8 +65,9 @@ const fn shown(
 const CHAT: &str = "cpu_us_per_chat";
 const CHUNK: &str = "cpu_us_per_chunk";
 
-/// With a chunk every 50 ms a proxy is woken for each chunk, and nearly all of the cost is the kernel's: nginx itself is not
-/// far below the yardstick there, so those ratios are shown, and judged where chunks come faster than they can be passed on.
+/// All goals. With a chunk every 50 ms a proxy wakes up for each chunk, and nearly all of the cost is the kernel's: even nginx
+/// is not far below the pass-through proxy. Those ratios are only shown; the goals are about chunks that come faster than a
+/// proxy can forward each by itself.
 const GOALS: [Goal; 25] = [
     goal("CPU per short stream / passthrough", ("short", CHAT), Ratio(Passthrough), 0.6),
     shown("(nginx: CPU per short stream / passthrough)", ("short", CHAT), Nginx, Ratio(Passthrough)),
@@ -140,14 +141,15 @@ const GOALS: [Goal; 25] = [
     ),
 ];
 
-/// Holds the rounds against the goals; those that nothing was measured for are left out.
+/// Compares the rounds with the goals. Goals without measurements are left out.
 pub fn judge(rounds: &[Round]) -> Vec<GoalResult> {
     GOALS.iter().filter_map(|goal| goal.judge(rounds)).collect()
 }
 
 impl Goal {
     fn judge(&self, rounds: &[Round]) -> Option<GoalResult> {
-        // The comparison is made within each round, where both saw the same machine, and only then over the rounds.
+        // The targets are compared within each round, under equal conditions of the machine; the results are then
+        // combined over the rounds.
         let values = rounds.iter().filter_map(|round| {
             let own = round.measure(self.scenario, self.of, self.measure)?;
             match self.against {

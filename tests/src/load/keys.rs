@@ -1,4 +1,4 @@
-//! Keys for a gateway that lives as long as a run: a key set to verify with, and a token of one user.
+//! Keys of a gateway for one run: public keys to verify tokens, and a token of one user.
 
 use std::path::{Path, PathBuf};
 
@@ -11,19 +11,19 @@ use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use shared::token::{Claims, ISSUER, KeySet, PublicKey, TokenSigner};
 use time::OffsetDateTime;
 
-/// What a gateway is given, and what its caller shows it.
+/// Keys for the gateway, and the token for requests.
 #[derive(Debug)]
 pub struct Keys {
-    /// The file with the public key.
+    /// File with the public key.
     pub token_keys_file: PathBuf,
-    /// For conversation ids.
+    /// Keys of conversation ids.
     pub conversation_keys: String,
-    /// A token of the load's user, good for a day.
+    /// Token of the load's user, valid for a day.
     pub token: String,
 }
 
 impl Keys {
-    /// New ones, with their public half in `directory`.
+    /// Makes new keys, and writes the public key to `directory`.
     pub fn create(directory: &Path) -> anyhow::Result<Self> {
         let key = SigningKey::from_bytes(&rand::random());
         let set = KeySet { keys: vec![PublicKey::ed25519("load", key.verifying_key().as_bytes())] };

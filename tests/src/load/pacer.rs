@@ -1,4 +1,4 @@
-//! Ticks at exact times: the async runtime's own timers are good to a millisecond, which is ten times what is measured.
+//! A timer with exact ticks. The async runtime's timers are accurate to a millisecond, ten times the measured differences.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -8,19 +8,19 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
-/// A kernel timer with a fixed period.
+/// A kernel timer (timerfd) with a fixed period.
 #[derive(Debug)]
 pub struct Pacer {
     timer: AsyncFd<OwnedFd>,
     start: Instant,
     period: Duration,
     ticks: u32,
-    /// Ticks that the kernel has counted and nobody has taken yet.
+    /// Ticks counted by the kernel and not yet returned.
     waiting: u64,
 }
 
 impl Pacer {
-    /// Starts now; the first tick is one period away.
+    /// Starts the timer. The first tick is one period away.
     pub fn start(period: Duration) -> io::Result<Self> {
         let timer =
             rustix::time::timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
@@ -36,8 +36,8 @@ impl Pacer {
         Ok(Self { timer, start, period, ticks: 0, waiting: 0 })
     }
 
-    /// The time of the next tick, once it has come. If the caller was busy, ticks that are past follow without a wait, each
-    /// with the time at which it should have been: nothing is left out.
+    /// Waits for the next tick and returns the due time of the tick. After a delay of the caller, overdue ticks are returned
+    /// without a wait, and none is left out.
     pub async fn tick(&mut self) -> io::Result<Instant> {
         while self.waiting == 0 {
             let mut ready = self.timer.readable().await?;

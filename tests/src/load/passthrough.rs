@@ -1,6 +1,6 @@
-//! The yardstick: a bare pass-through proxy of axum and reqwest, written as most would write it and then left alone.
+//! The reference proxy: a bare pass-through proxy of axum and reqwest, written in the usual way and not tuned.
 //!
-//! It authenticates nobody, reads nothing and records nothing. Both sides have TCP_NODELAY; the allocator is the gateway's.
+//! The proxy checks no token, parses no body and records no chat. Both sides have TCP_NODELAY; the allocator is the gateway's.
 
 use anyhow::Context as _;
 use axum::body::{Body, Bytes};
@@ -10,7 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 
-/// Headers that concern one connection only.
+/// Hop-by-hop headers, which are not forwarded.
 const HOP_BY_HOP: [HeaderName; 6] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
@@ -27,13 +27,13 @@ struct Passthrough {
     upstream: String,
 }
 
-/// Passes everything on to `upstream` (scheme and authority), for ever.
+/// Forwards all requests to `upstream` (scheme and authority). Runs until the process ends.
 pub async fn serve(listener: TcpListener, upstream: String) -> anyhow::Result<()> {
-    // Somebody else in this process may have installed it already, which is as well.
+    // An error means that another part of this process has installed the provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().http1_only().tcp_nodelay(true).no_proxy().build().context("HTTP client")?;
     let listener = listener.tap_io(|stream| {
-        // A connection that is gone already is noticed when it is read.
+        // A closed connection is noticed at the next read.
         let _ = stream.set_nodelay(true);
     });
     let app = axum::Router::new().fallback(forward).with_state(Passthrough { client, upstream });

@@ -1,4 +1,4 @@
-//! What a process has used: CPU to the nanosecond, resident memory.
+//! CPU time and resident memory of a process.
 
 use std::collections::HashMap;
 use std::fs;
@@ -6,41 +6,43 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-/// Reads `/proc` about one process.
+/// Reads CPU time and memory of one process from `/proc`.
 #[derive(Clone, Copy, Debug)]
 pub struct ProcessMeter {
     pid: u32,
 }
 
-/// The CPU time that a process had used at one moment.
+/// CPU time of a process up to one point in time.
 #[derive(Debug)]
 pub struct CpuTime {
-    /// Nanoseconds of each living thread, exact.
+    /// Nanoseconds of each living thread.
     threads: HashMap<u32, u64>,
-    /// User and system time of all threads, those that have ended too; in clock ticks of about 10 ms.
+    /// User and system time of all threads, ended threads included, in clock ticks of about 10 ms.
     ticks: Duration,
 }
 
 impl ProcessMeter {
-    /// About this process.
+    /// A meter of the process with this id.
     pub const fn of(pid: u32) -> Self {
         Self { pid }
     }
 
-    /// The CPU time used so far.
+    /// CPU time of the process so far.
     pub fn cpu(self) -> anyhow::Result<CpuTime> {
         let pid = self.pid;
         let mut threads = HashMap::new();
-        for entry in fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("threads of process {pid}"))? {
+        for entry in fs::read_dir(format!("/proc/{pid}/task"))
+            .with_context(|| format!("cannot list the threads of process {pid}"))?
+        {
             let entry = entry?;
-            // A thread that ends while we look is covered by the ticks.
+            // The CPU time of a thread that ends during the reading is included in the process's ticks.
             let Ok(text) = fs::read_to_string(entry.path().join("schedstat")) else { continue };
             let id = entry.file_name().to_string_lossy().parse().context("a thread's id")?;
             let nanos = text.split(' ').next().and_then(|field| field.parse().ok()).context("schedstat")?;
             threads.insert(id, nanos);
         }
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // The process's name, in parentheses, may hold spaces: count fields from behind it.
+        // The process's name, in parentheses, may have spaces, so fields are counted after the name.
         let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
         let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).context("stat");
         let ticks = ticks(11)? + ticks(12)?;
@@ -59,7 +61,7 @@ impl ProcessMeter {
 }
 
 impl CpuTime {
-    /// What was used since `earlier`. Exact, unless threads have ended in between: then at least to the tick.
+    /// CPU time since `earlier`. Exact to the nanosecond, unless a thread has ended in between: then exact to the clock tick.
     pub fn since(&self, earlier: &Self) -> Duration {
         let used = |(id, nanos): (&u32, &u64)| nanos.saturating_sub(earlier.threads.get(id).copied().unwrap_or(0));
         let exact = Duration::from_nanos(self.threads.iter().map(used).sum());

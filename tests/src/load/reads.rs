@@ -1,4 +1,4 @@
-//! The pages' reads at a fixed rate while chats stream, on tables as full as told: how long each takes, from when it was due.
+//! Reads of the web pages at a fixed rate while chats stream, on filled tables. Each read is timed from the due time.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,32 +20,32 @@ use crate::stack::{MODEL, Stack, User};
 use harness::openai::DONE;
 use harness::upstream::answer;
 
-/// Between two chunks of a stream.
+/// Pause between two chunks of a stream.
 const PACE: Duration = Duration::from_millis(50);
-/// More reads at once than this are more than can be served.
+/// Upper bound of concurrent reads. With more, the API cannot keep up.
 const MOST_AT_ONCE: usize = 1_000;
 
-/// What is done.
+/// Settings of the measurement.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Reads {
-    /// Users whose rows fill the tables.
+    /// Number of users in the tables.
     #[arg(long, default_value_t = 1_000)]
     users: u32,
-    /// Chats of each, of two messages.
+    /// Number of chats for each user, with two messages each.
     #[arg(long, default_value_t = 100)]
     chats: u32,
-    /// Reads a second.
+    /// Number of reads started each second.
     #[arg(long, default_value_t = 500)]
     rate: u32,
-    /// Chats that stream meanwhile.
+    /// Number of concurrent streams.
     #[arg(long, default_value_t = 100)]
     streams: usize,
-    /// How long it measures.
+    /// Duration of the measurement, without the warm-up.
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     window: Duration,
 }
 
-/// How long the reads took, by what was read, in microseconds.
+/// Latency of the reads by kind, in microseconds.
 #[derive(Debug)]
 pub struct Report {
     reads: BTreeMap<&'static str, Histogram<u64>>,
@@ -53,14 +53,14 @@ pub struct Report {
     messages: u64,
 }
 
-/// What pages ask for.
+/// Paths that the web pages read.
 struct Paths {
     conversation: String,
     user: u32,
 }
 
 impl Paths {
-    /// The name of the read whose turn it is, and its path.
+    /// Name and path of the next read, in turn.
     fn nth(&self, number: u64) -> (&'static str, String) {
         let Self { conversation, user } = self;
         match number % 8 {
@@ -77,14 +77,14 @@ impl Paths {
 }
 
 impl Reads {
-    /// Does it, on servers of its own.
+    /// Runs the measurement, on servers of its own.
     pub async fn run(self) -> anyhow::Result<Report> {
         let stack = Arc::new(Stack::with_api(&[], &[]).await?);
         let pool = stack.database().await?;
         fill(&pool, self.users, self.chats).await?;
         let messages = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM messages").fetch_one(&pool).await?;
         pool.close().await;
-        // Rows that were filled in belong to users of these ids and names.
+        // The filled rows belong to users with these ids and names.
         let readers = self.users.min(20);
         let mut users = Vec::new();
         for number in 1..=readers {
@@ -135,7 +135,10 @@ impl Reads {
                 ensure!(status == 200 && !body.is_empty(), "{path}: {status}");
                 Ok((name, is_measured.then(|| due.elapsed())))
             });
-            ensure!(pending.len() < MOST_AT_ONCE, "{MOST_AT_ONCE} reads at once: more than can be served");
+            ensure!(
+                pending.len() < MOST_AT_ONCE,
+                "{MOST_AT_ONCE} reads are open at once: the rate is higher than the target can serve"
+            );
             while let Some(done) = pending.try_join_next() {
                 count(&mut reads, done??)?;
             }
@@ -160,7 +163,7 @@ fn count(
     Ok(())
 }
 
-/// Chats one after the other until told to stop: each has to come to its end.
+/// Streams one chat after another until told to stop. A stream without a proper end is an error.
 async fn chat(stack: &Stack, user: &User, stop: &AtomicBool, chats: &AtomicU64) -> anyhow::Result<()> {
     while !stop.load(Ordering::Relaxed) {
         let body = json!({"model": MODEL, "messages": [{"role": "user", "content": "go on"}]});
@@ -171,7 +174,7 @@ async fn chat(stack: &Stack, user: &User, stop: &AtomicBool, chats: &AtomicU64) 
             last.extend_from_slice(&chunk?);
             last.drain(..last.len().saturating_sub(DONE.len()));
         }
-        ensure!(last == DONE, "a stream ended without its end");
+        ensure!(last == DONE, "a stream ended without its last event");
         chats.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())
@@ -181,7 +184,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} messages in the tables, {} chats streamed meanwhile\n", self.messages, self.chats)?;
         writeln!(f, "| read | reads | p50, ms | p99, ms | most, ms |\n|---|---|---|---|---|")?;
-        #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
+        #[expect(clippy::cast_precision_loss, reason = "the value is printed with one digit")]
         let ms = |micros: u64| micros as f64 / 1000.0;
         for (name, took) in &self.reads {
             let (half, most) = (took.value_at_quantile(0.5), took.max());

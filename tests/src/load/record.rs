@@ -1,4 +1,4 @@
-//! The record that a gateway under load writes to: made before the run, counted after it.
+//! The record of a gateway under load: the stream is created before a run, and events are counted afterwards.
 
 use std::time::Duration;
 
@@ -8,21 +8,21 @@ use futures_util::TryStreamExt as _;
 use serde::Serialize;
 use shared::stream;
 
-/// How long the record may take to be complete after the last chat.
+/// Time limit for the last events to reach the stream after the last chat.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How many events of each kind there are.
+/// Numbers of events by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Recorded {
-    /// Chats that began.
+    /// Number of started chats.
     pub started: u64,
-    /// Chats that were answered.
+    /// Number of completed chats, with an answer.
     pub completed: u64,
-    /// Chats that were not.
+    /// Number of failed chats, without an answer.
     pub failed: u64,
 }
 
-/// Makes the stream as the services expect it.
+/// Creates the stream with the configuration of the services.
 pub async fn create_stream(nats_url: &str) -> anyhow::Result<()> {
     let context = async_nats::jetstream::new(async_nats::connect(nats_url).await?);
     let config = Config {
@@ -33,11 +33,11 @@ pub async fn create_stream(nats_url: &str) -> anyhow::Result<()> {
         duplicate_window: stream::DUPLICATE_WINDOW,
         ..Config::default()
     };
-    context.create_stream(config).await.context("create the stream")?;
+    context.create_stream(config).await.context("cannot create the stream")?;
     Ok(())
 }
 
-/// Checks that exactly so many chats are on the record, each once begun and once answered.
+/// Checks that exactly `chats` chats were started and completed, each once.
 pub async fn check(nats_url: &str, chats: u64) -> anyhow::Result<Recorded> {
     let context = async_nats::jetstream::new(async_nats::connect(nats_url).await?);
     let record = context.get_stream(stream::NAME).await?;
@@ -48,7 +48,7 @@ pub async fn check(nats_url: &str, chats: u64) -> anyhow::Result<Recorded> {
         if found == expected {
             return Ok(found);
         }
-        // Too few may still become enough; too many never will.
+        // Missing events may still arrive, but surplus events never disappear.
         let too_many = found.started > chats || found.completed > chats || found.failed > 0;
         if too_many || tokio::time::Instant::now() >= deadline {
             bail!("expected {expected:?} on the record, found {found:?}");
@@ -88,8 +88,8 @@ mod tests {
             publish(subject).await;
         }
         assert_eq!(check(&nats.url(), 2).await.unwrap(), Recorded { started: 2, completed: 2, failed: 0 });
-        assert!(check(&nats.url(), 1).await.is_err(), "more than there were");
+        assert!(check(&nats.url(), 1).await.is_err(), "expected an error for more events than chats");
         publish("chats.failed.a").await;
-        assert!(check(&nats.url(), 2).await.is_err(), "one that failed");
+        assert!(check(&nats.url(), 2).await.is_err(), "expected an error for a failed chat");
     }
 }

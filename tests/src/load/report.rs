@@ -1,4 +1,4 @@
-//! The report of a comparison: for people as Markdown tables that can go into a document as they are, for programs as JSON.
+//! The report of a comparison: Markdown tables for documents, JSON for programs.
 
 use std::fmt::Write as _;
 
@@ -10,42 +10,42 @@ use crate::load::record::Recorded;
 use crate::load::summary::{self, Round, Spread};
 use crate::load::targets::TargetKind;
 
-/// All that a comparison found.
+/// Results of a comparison.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Where it ran.
+    /// Machine of the run.
     pub machine: Machine,
-    /// What was compared.
+    /// Compared targets, without the skipped targets.
     pub targets: Vec<TargetKind>,
-    /// What was left out, and why.
+    /// Skipped targets, with the reasons.
     pub skipped: Vec<String>,
-    /// The measures.
+    /// Measurements of each round.
     pub rounds: Vec<Round>,
-    /// The goals, and what came out.
+    /// Goals of docs/PERFORMANCE.md and their results.
     pub ratios: Vec<GoalResult>,
-    /// What is on the record, if it was checked.
+    /// Numbers of recorded events, if checked.
     pub recorded: Option<Recorded>,
-    /// Whatever was not complete. Empty, or the numbers mean nothing.
+    /// Failures of the run. With failures, the numbers mean nothing.
     pub faults: Vec<String>,
 }
 
-/// Where a comparison ran.
+/// The machine of a comparison.
 #[derive(Debug, Serialize)]
 pub struct Machine {
-    /// As the kernel names it.
+    /// Name of the processor, from the kernel.
     pub processor: String,
-    /// How many the process may use.
+    /// Number of usable cores.
     pub processors: usize,
-    /// Which core did what; none if nothing was pinned.
+    /// Core of each process. None without pinning.
     pub cores: Option<Cores>,
-    /// The limit of open files that the targets had.
+    /// Limit of open files of the targets.
     pub open_files: u64,
-    /// The allocator of the yardstick.
+    /// Allocator of the reference proxy.
     pub allocator: &'static str,
 }
 
 impl Machine {
-    /// This one.
+    /// Returns the description of this machine.
     pub fn this(cores: Option<Cores>, open_files: u64, allocator: &'static str) -> Self {
         let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -59,7 +59,7 @@ impl Machine {
     }
 }
 
-/// A table: a scenario, and which of its measures stand in it.
+/// A table of the report: a scenario, with a column for each shown measure.
 struct Table {
     scenario: &'static str,
     title: &'static str,
@@ -127,12 +127,13 @@ const TABLES: [Table; 8] = [
 ];
 
 impl Report {
-    /// Holds the rounds against the goals.
+    /// Compares the rounds with the goals.
     pub fn judge(&mut self) {
         self.ratios = goal::judge(&self.rounds);
     }
 
-    /// For people. Medians over the rounds, with the least and the most where they differ by more than rounding.
+    /// Formats the report as Markdown. Values are medians over the rounds, with minimum and maximum where the difference is
+    /// more than rounding.
     pub fn markdown(&self) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
@@ -218,7 +219,7 @@ fn number(value: f64) -> String {
     }
 }
 
-/// A Markdown table whose columns line up for those who read it as text.
+/// Formats a Markdown table with aligned columns.
 fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! What is done to a target, and what is measured of it.
+//! Scenarios of load on a target, and the measurements of each.
 
 pub mod closed;
 pub mod held;
@@ -25,7 +25,7 @@ mod tests {
     use crate::load::process_meter::ProcessMeter;
     use crate::load::{passthrough, upstream};
 
-    /// The upstream and the yardstick, in this process.
+    /// Starts the upstream and the reference proxy in this process.
     async fn yardstick() -> Target {
         let listen = || TcpListener::bind("127.0.0.1:0");
         let (origin, proxy) = (listen().await.unwrap(), listen().await.unwrap());

@@ -1,18 +1,18 @@
-//! Counts the events of a stream as it arrives and judges, at its end, whether it was complete.
+//! Checker of a stream: counts events while the stream arrives, and at the end compares the counts with the expected stream.
 
 use crate::load::answer::Answer;
 use crate::load::wire_format::{self, Stamp};
 
-/// Whether the request asked for a usage chunk.
+/// The chunk with the usage at the end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UsageChunk {
-    /// There has to be one.
+    /// The request asked for the chunk, so the chunk is required.
     Asked,
-    /// There must not be one.
+    /// The request did not ask for the chunk, so the chunk is an error.
     NotAsked,
 }
 
-/// What a stream has to consist of.
+/// Expected size of a stream.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected {
     events: u64,
@@ -20,7 +20,7 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// The stream of this answer, to the byte.
+    /// Expected size of the stream of this answer, to the byte.
     pub fn of(answer: Answer, usage: UsageChunk) -> Self {
         let bytes = wire_format::Events::new().length(answer);
         match usage {
@@ -33,34 +33,34 @@ impl Expected {
     }
 }
 
-/// Why a stream was not complete.
+/// Defect of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Incomplete {
-    /// No `[DONE]`.
+    /// The stream has no `[DONE]`.
     #[error("the stream ended without [DONE] after {0} events")]
     NoDone(u64),
-    /// Fewer or more.
+    /// The number of events is wrong.
     #[error("expected {expected} events, found {found}")]
     Events {
-        /// How many there should be.
+        /// Expected number of events.
         expected: u64,
-        /// How many there were.
+        /// Received number of events.
         found: u64,
     },
-    /// The events are all there, but not byte for byte.
+    /// The number of events is right, the number of bytes is wrong.
     #[error("expected {expected} bytes of events, found {found}")]
     Bytes {
-        /// How many there should be.
+        /// Expected number of bytes.
         expected: u64,
-        /// How many there were.
+        /// Received number of bytes.
         found: u64,
     },
 }
 
-/// A stream so far.
+/// State of the check of one stream.
 #[derive(Debug, Default)]
 pub struct StreamCheck {
-    /// The start of an event that has not wholly arrived.
+    /// Start of an event that has not arrived completely.
     partial: Vec<u8>,
     bytes: u64,
     events: u64,
@@ -68,7 +68,7 @@ pub struct StreamCheck {
 }
 
 impl StreamCheck {
-    /// More of the body. `on_chunk` is given the stamp of every chunk that is now complete.
+    /// Takes more of the body. Calls `on_chunk` with the stamp of each completed chunk.
     pub fn feed(&mut self, mut data: &[u8], on_chunk: &mut impl FnMut(Stamp)) {
         self.bytes += data.len() as u64;
         if !self.partial.is_empty() {
@@ -102,7 +102,7 @@ impl StreamCheck {
         }
     }
 
-    /// Judges the stream at its end. With nothing expected, `[DONE]` after at least one event is enough.
+    /// Checks the stream at the end. Without an expectation, `[DONE]` after at least one event is enough.
     pub fn judge(&self, expected: Option<Expected>) -> Result<(), Incomplete> {
         if !self.done || self.events == 0 {
             return Err(Incomplete::NoDone(self.events));

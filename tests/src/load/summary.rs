@@ -1,4 +1,4 @@
-//! Rounds of measures, and what they come to: the median, with the least and the most beside it.
+//! Summary of rounds: median, minimum and maximum of each measure.
 
 use std::collections::BTreeMap;
 
@@ -7,50 +7,50 @@ use serde::Serialize;
 use crate::load::scenario::Outcome;
 use crate::load::targets::TargetKind;
 
-/// One scenario on one target in one round.
+/// A run of one scenario on one target in one round.
 #[derive(Debug, Serialize)]
 pub struct Run {
-    /// Which scenario.
+    /// Name of the scenario.
     pub scenario: String,
-    /// On what.
+    /// Target of the run.
     pub target: TargetKind,
-    /// What came out, by name; the unit is the name's end.
+    /// Measures by name. The end of the name is the unit.
     pub measures: BTreeMap<String, f64>,
 }
 
-/// Every scenario on every target, once.
+/// A round: one run of each scenario on each target.
 #[derive(Debug, Default, Serialize)]
 pub struct Round {
-    /// In the order in which they ran.
+    /// Runs, in order of execution.
     pub runs: Vec<Run>,
 }
 
 impl Round {
-    /// Puts a run down.
+    /// Adds the run of a scenario on a target.
     pub fn add(&mut self, scenario: &str, target: TargetKind, outcome: Outcome) {
         self.runs.push(Run { scenario: scenario.to_owned(), target, measures: outcome.measures });
     }
 
-    /// A measure of this round.
+    /// A measure of the round, if taken.
     pub fn measure(&self, scenario: &str, target: TargetKind, name: &str) -> Option<f64> {
         let run = self.runs.iter().find(|run| run.scenario == scenario && run.target == target)?;
         run.measures.get(name).copied()
     }
 }
 
-/// A measure over the rounds.
+/// Spread of a measure over the rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
-    /// The middle one; of an even number the mean of the two in the middle.
+    /// Median. For an even number of values, the mean of the middle two.
     pub median: f64,
-    /// The least.
+    /// Minimum over the rounds.
     pub least: f64,
-    /// The most.
+    /// Maximum over the rounds.
     pub most: f64,
 }
 
 impl Spread {
-    /// Of these values, if there are any.
+    /// Spread of these values. None without values.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
@@ -60,7 +60,7 @@ impl Spread {
     }
 }
 
-/// A measure of a target in a scenario over the rounds.
+/// Spread over the rounds of a measure of a target in a scenario.
 pub fn spread(rounds: &[Round], scenario: &str, target: TargetKind, name: &str) -> Option<Spread> {
     Spread::of(rounds.iter().filter_map(|round| round.measure(scenario, target, name)))
 }

@@ -1,4 +1,5 @@
-//! Starts what is compared: the upstream, the yardsticks, the gateway with its broker; each a child process on its core.
+//! The targets of a comparison: starts the upstream, the reference proxies, and the gateway with a broker, each as a child
+//! process on a core.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -22,19 +23,19 @@ use harness::services::{Gateway, Service};
 
 const PATH: &str = "/v1/chat/completions";
 
-/// What can be compared.
+/// A kind of target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum TargetKind {
-    /// The upstream itself, with nothing between.
+    /// The upstream, without a proxy.
     Direct,
-    /// The yardstick: axum and reqwest, nothing else.
+    /// The reference proxy of axum and reqwest.
     Passthrough,
-    /// nginx without buffering, where it is installed.
+    /// nginx without buffering, if installed.
     Nginx,
-    /// The gateway as it is, every chat recorded.
+    /// The gateway with recording of all chats.
     Gateway,
-    /// The same binary with recording switched off, to see what recording costs.
+    /// The gateway without recording, to measure the cost of recording.
     GatewayOff,
 }
 
@@ -50,18 +51,18 @@ impl fmt::Display for TargetKind {
     }
 }
 
-/// The programs that a run needs from outside.
+/// Paths of the programs of the targets.
 #[derive(Clone, Debug)]
 pub struct Programs {
-    /// The gateway's release binary.
+    /// Path of the gateway, built with the release profile.
     pub gateway: PathBuf,
-    /// nginx.
+    /// Path of nginx, if installed.
     pub nginx: Option<PathBuf>,
-    /// More environment for the gateway.
+    /// Further settings of the gateway.
     pub gateway_environment: Vec<(String, String)>,
 }
 
-/// What all targets of a run share.
+/// Launcher of the targets of a run, with the shared upstream and broker.
 #[derive(Debug)]
 pub struct TargetLauncher {
     cores: Option<Cores>,
@@ -71,12 +72,12 @@ pub struct TargetLauncher {
     directory: tempfile::TempDir,
 }
 
-/// A target that runs, until this is dropped.
+/// A running target. Stops when dropped.
 #[derive(Debug)]
 pub struct Running {
-    /// What it is.
+    /// Kind of the target.
     pub kind: TargetKind,
-    /// How to load it.
+    /// Address and process of the target.
     pub target: Target,
     _process: Option<Program>,
 }
@@ -89,7 +90,7 @@ enum Program {
 }
 
 impl TargetLauncher {
-    /// Starts the upstream, and the broker if a gateway will be among the targets.
+    /// Starts the upstream, and a broker if one of the targets is a gateway.
     pub async fn start(cores: Option<Cores>, programs: Programs, kinds: &[TargetKind]) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("stenograph-load-").tempdir()?;
         if let Some(cores) = cores {
@@ -110,12 +111,12 @@ impl TargetLauncher {
         Ok(Self { cores, programs, upstream, broker, directory })
     }
 
-    /// The broker's address, if there is a broker.
+    /// URL of the broker, if there is one.
     pub fn nats_url(&self) -> Option<String> {
         self.broker.as_ref().map(|(nats, _)| nats.url())
     }
 
-    /// Starts a fresh target.
+    /// Starts a target of the kind.
     pub async fn launch(&self, kind: TargetKind) -> anyhow::Result<Running> {
         let started = self.start_kind(kind);
         match self.cores {
@@ -171,7 +172,7 @@ impl TargetLauncher {
     }
 
     async fn start_gateway(&self, number: u32, log: &Path, more: &[(&str, &str)]) -> anyhow::Result<Gateway> {
-        let (nats, keys) = self.broker.as_ref().context("a run with a gateway has a broker")?;
+        let (nats, keys) = self.broker.as_ref().context("a run with a gateway needs a broker")?;
         let mut environment = vec![("LOG".to_owned(), "info".to_owned())];
         environment.extend(self.programs.gateway_environment.iter().cloned());
         environment.extend(more.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
@@ -200,7 +201,7 @@ impl TargetLauncher {
         std::fs::write(&config, nginx_configuration(&place, port, &self.upstream.address().to_string()))?;
         let mut command = Command::new(program);
         command.arg("-e").arg("stderr").arg("-p").arg(&place).arg("-c").arg(&config);
-        // It binds its socket before it chooses how to wait for events, which it logs.
+        // nginx binds the socket before logging the method of waiting for events.
         let process = Process::start(StartOptions { name: "nginx", command, log, ready: "epoll", stop: Signal::QUIT })?;
         process.ready(START_TIMEOUT).await?;
         Ok((port, process))
@@ -213,7 +214,7 @@ fn own_command(arguments: &[&str]) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// nginx as one would configure it for token streams: nothing held back, connections to the upstream kept.
+/// Configuration of nginx for token streams: no buffering, and keep-alive connections to the upstream.
 fn nginx_configuration(place: &Path, port: u16, upstream: &str) -> String {
     let place = place.display();
     format!(

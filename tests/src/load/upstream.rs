@@ -1,6 +1,7 @@
-//! The upstream of a load run: chat completions as cheap as they can be made, so that the proxy is what is measured.
+//! The upstream of a load run. Chat completions as cheap as possible, so that the cost of the proxy dominates.
 //!
-//! One thread, no HTTP library. The model name says how many chunks, how far apart and in how many writes (see [`Answer`]).
+//! One thread and no HTTP library. The model name gives the number of chunks, the pause and the number of writes (see
+//! [`Answer`]).
 
 use std::io::{self, Write as _};
 use std::time::Duration;
@@ -20,21 +21,21 @@ const STREAM_HEAD: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n\
     x-request-id: req_7d1f0c3be5a94b2d\r\nopenai-processing-ms: 12\r\ntransfer-encoding: chunked\r\n\r\n";
 
-/// Longest request head, and most headers.
+/// Upper bounds of the request head, in bytes, and of the number of headers.
 const MOST_HEAD: usize = 16 * 1024;
 const MOST_HEADERS: usize = 64;
 
-/// Accepts connections for ever.
+/// Serves connections until the process ends.
 pub async fn serve(listener: TcpListener) -> anyhow::Result<()> {
     loop {
         let (stream, _) = listener.accept().await.context("accept")?;
         stream.set_nodelay(true)?;
-        // A proxy that closes its connection ends it here; it is the load generator that judges.
+        // A connection closed by the proxy is no error here: the load generator checks the answers.
         tokio::task::spawn_local(Connection::new(stream).run());
     }
 }
 
-/// What the request asks for; everything else in it does not matter here.
+/// Members of the request that the answer depends on.
 #[derive(Debug, Deserialize)]
 struct Asked {
     model: String,
@@ -79,7 +80,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The next request's body, or none if the peer is done.
+    /// Reads the body of the next request. None after the client has closed the connection.
     async fn request(&mut self) -> io::Result<Option<BytesMut>> {
         let (head, framing) = loop {
             if let Some(found) = request_head(&self.input)? {
@@ -151,7 +152,7 @@ impl Connection {
         self.stream.write_all(&self.output).await
     }
 
-    /// Writes what there is, if it is to be written for itself.
+    /// Writes the collected bytes, if chunks are written one by one.
     async fn written(&mut self, writes: Writes) -> io::Result<()> {
         if writes == Writes::Each {
             self.stream.write_all(&self.output).await?;
@@ -185,7 +186,7 @@ enum Framing {
     Chunked,
 }
 
-/// How long the head is and how the body is framed, once the head is complete.
+/// Length of the head and framing of the body, once the head is complete.
 fn request_head(input: &[u8]) -> io::Result<Option<(usize, Framing)>> {
     let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
@@ -204,7 +205,7 @@ fn request_head(input: &[u8]) -> io::Result<Option<(usize, Framing)>> {
     Ok(Some((length, framing)))
 }
 
-/// One piece of a body in chunked transfer coding.
+/// Encodes a piece of a body in chunked transfer coding.
 fn frame(output: &mut Vec<u8>, data: &[u8]) {
     // Writing to a vector cannot fail.
     let _ = write!(output, "{:x}\r\n", data.len());

@@ -1,36 +1,36 @@
-//! The bytes of an answer in the OpenAI chat completions format: the size and shape of real chunks, each with the time at
-//! which it was due and the time at which it was written, so that whoever receives it knows how late it is.
+//! Answers in the OpenAI chat completions format, with chunks of a real provider's size and shape. Each chunk carries the due
+//! time and the time of sending, so that a receiver can compute the delay.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::load::answer::Answer;
 
-/// Ends a stream.
+/// The end of a stream.
 pub const DONE: &[u8] = b"data: [DONE]\n\n";
 
-/// What stands in front of a stamp.
+/// Text in front of a stamp.
 const STAMP_KEY: &[u8] = b"\"system_fingerprint\":\"fp_";
 
-/// Two times of 16 hexadecimal digits each.
+/// Length of a stamp: two times of 16 hexadecimal digits.
 const STAMP_LENGTH: usize = 32;
 
-/// What the answers say, over and over: words, an escape, text beyond ASCII.
+/// Tokens of the answers, repeated in order: words, an escape, text beyond ASCII.
 const TOKENS: [&str; 8] = [" the", " stream", " of", "\\n\\n", " tokens", " \u{e9}crit", ",", " \u{8a18}\u{9332}"];
 
-/// How long a content event is: padded by `obfuscation`, as the real ones are.
+/// Length of a content event in bytes, padded by the member `obfuscation` as a provider's events are.
 const PADDED: usize = 300;
 
-/// When a chunk was due and when it was written, in nanoseconds since the Unix epoch, on this machine's clock.
+/// Due time and time of sending of a chunk, in nanoseconds since the Unix epoch on this machine's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// When the schedule wanted it written.
+    /// Time of the schedule.
     pub due: u64,
-    /// When it was written.
+    /// Time of the write.
     pub sent: u64,
 }
 
 impl Stamp {
-    /// Finds the stamp in an event.
+    /// Finds the stamp in an event, if there is one.
     pub fn find(event: &[u8]) -> Option<Self> {
         let at = memchr::memmem::find(event, STAMP_KEY)? + STAMP_KEY.len();
         let digits = std::str::from_utf8(event.get(at..at + STAMP_LENGTH)?).ok()?;
@@ -39,12 +39,12 @@ impl Stamp {
     }
 }
 
-/// Nanoseconds since the Unix epoch: a clock that two processes of one machine share.
+/// Nanoseconds since the Unix epoch, on a clock that all processes of the machine share.
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// The events of streams, ready to be stamped and written.
+/// Events of streams, composed except for the stamps.
 #[derive(Debug)]
 pub struct Events {
     first: Event,
@@ -59,7 +59,7 @@ struct Event {
 }
 
 impl Events {
-    /// Composes them, once for a whole connection.
+    /// Composes the events, once for each connection.
     pub fn new() -> Self {
         Self {
             first: Event::new(r#"{"role":"assistant","content":"","refusal":null}"#, "null", ""),
@@ -68,7 +68,7 @@ impl Events {
         }
     }
 
-    /// The `index`th chunk of an answer, stamped.
+    /// Chunk `index` of an answer, with a stamp.
     pub fn chunk(&mut self, answer: Answer, index: u32, stamp: Stamp) -> &[u8] {
         let kinds = self.content.len();
         let event = match index {
@@ -80,7 +80,7 @@ impl Events {
         &event.bytes
     }
 
-    /// How many bytes of events an answer has, without the usage chunk.
+    /// Number of bytes of an answer's events, without the usage chunk.
     pub fn length(&self, answer: Answer) -> u64 {
         let content = (answer.chunks - 2) as usize * self.content[0].bytes.len();
         (self.first.bytes.len() + content + self.last.bytes.len() + DONE.len()) as u64
@@ -119,7 +119,7 @@ impl Event {
     }
 }
 
-/// The usage chunk that a stream ends with if it was asked for.
+/// The chunk with the usage at the end of a stream.
 pub fn usage_event(answer: Answer) -> Vec<u8> {
     let usage = usage(answer);
     format!(
@@ -131,7 +131,7 @@ pub fn usage_event(answer: Answer) -> Vec<u8> {
     .collect()
 }
 
-/// The same answer in one piece.
+/// JSON body of the same answer.
 pub fn whole(answer: Answer) -> Vec<u8> {
     let text: String = (1..answer.chunks - 1).map(|index| TOKENS[index as usize % TOKENS.len()]).collect();
     let usage = usage(answer);

@@ -3,7 +3,7 @@
 use crate::site::{PASSWORD, Site};
 
 #[tokio::test]
-async fn an_invite_makes_an_account_that_logs_in() -> anyhow::Result<()> {
+async fn an_invite_creates_an_account_that_can_log_in() -> anyhow::Result<()> {
     let Some(site) = Site::open("en-GB", "UTC").await? else { return Ok(()) };
     let browser = &site.browser;
     browser.open("/settings").await?;
@@ -25,10 +25,10 @@ async fn an_invite_makes_an_account_that_logs_in() -> anyhow::Result<()> {
     browser.type_over("[name=password]", PASSWORD).await?;
     browser.click("[type=submit]").await?;
     browser.see(".composer textarea").await?;
-    // The session is in cookies that no script can read.
+    // The session's cookies cannot be read by a script.
     assert_eq!(browser.script("return document.cookie", vec![]).await?, "");
 
-    // The code was good once.
+    // An invite code can be used once.
     site.log_out().await?;
     browser.open(&format!("/register?code={code}")).await?;
     browser.type_into("[name=name]", "bob").await?;

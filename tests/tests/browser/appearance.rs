@@ -16,7 +16,7 @@ const ANSWER: &str = "Event sourcing keeps **every change** as an event, and der
     > The stream is the truth; tables are a view.\n\nSee [the docs](https://example.org) or `cargo doc`.";
 
 #[tokio::test]
-async fn every_page_looks_as_it_should_and_keeps_nobody_out() -> anyhow::Result<()> {
+async fn every_page_is_complete_and_accessible() -> anyhow::Result<()> {
     let Some(site) = Site::open("en-GB", "UTC").await? else { return Ok(()) };
     let browser = &site.browser;
     for (name, path) in [("login", "/login"), ("register", "/register?code=QK7M-2XWP")] {
@@ -48,7 +48,7 @@ async fn every_page_looks_as_it_should_and_keeps_nobody_out() -> anyhow::Result<
 }
 
 #[tokio::test]
-async fn chinese_is_spoken_where_it_is_read() -> anyhow::Result<()> {
+async fn pages_are_chinese_for_chinese_browsers() -> anyhow::Result<()> {
     let Some(site) = Site::open("zh-CN", "Asia/Shanghai").await? else { return Ok(()) };
     let browser = &site.browser;
     browser.open("/login").await?;
@@ -58,7 +58,7 @@ async fn chinese_is_spoken_where_it_is_read() -> anyhow::Result<()> {
     looks(&site, "zh-settings", "/settings", ".plot canvas").await?;
     browser.read("用量").await?;
 
-    // By the switch, and for good.
+    // The language switch takes effect at once and persists after a reload.
     browser.click(".user").await?;
     browser.choose("English").await?;
     browser.read("New chat").await?;
@@ -66,7 +66,7 @@ async fn chinese_is_spoken_where_it_is_read() -> anyhow::Result<()> {
     browser.read("New chat").await?;
     assert_eq!(browser.script("return document.documentElement.lang", vec![]).await?, "en");
 
-    // Both languages say everything.
+    // The English and the Chinese texts have the same keys.
     let keys = "const base = document.querySelector('script[type=module]').src; const [en, zh] = await Promise.all(['en', 'zh'].map((l) => import(new URL(`locales/${l}.js`, base)))); \
                 const names = (w) => Object.keys(w.default).sort().join(); return names(en) === names(zh) && names(en).length > 1000";
     let run = format!("return (async () => {{ {keys} }})()");
@@ -74,7 +74,7 @@ async fn chinese_is_spoken_where_it_is_read() -> anyhow::Result<()> {
     site.close().await
 }
 
-/// The page, as everybody sees it.
+/// Screenshots of a page on both screens and in both colour schemes.
 async fn looks(site: &Site, name: &str, path: &str, awaited: &str) -> anyhow::Result<()> {
     let browser = &site.browser;
     for (screen, width) in [(Screen::Desktop, "desktop"), (Screen::Phone, "phone")] {
@@ -88,7 +88,7 @@ async fn looks(site: &Site, name: &str, path: &str, awaited: &str) -> anyhow::Re
             browser.save(&name).await?;
             let wide = "return document.documentElement.scrollWidth - innerWidth";
             assert_eq!(browser.script(wide, vec![]).await?, 0, "{name} is wider than the screen");
-            // What is cut off at the side cannot be scrolled to either.
+            // Elements cut off at the side do not widen the page, so their positions are checked separately.
             let beyond = "return [...document.querySelectorAll('main button, main form, main h1, .bubble, .topbar > *')]\
                           .filter((e) => e.checkVisibility() && !e.closest('pre, .table-scroller') && e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.outerHTML.slice(0, 120))";
             assert_eq!(browser.script(beyond, vec![]).await?, Value::Array(vec![]), "{name} is cut off");

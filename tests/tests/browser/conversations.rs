@@ -11,7 +11,7 @@ async fn a_conversation_is_found_renamed_and_deleted() -> anyhow::Result<()> {
     site.converse("How is bread baked?").await?;
     browser.until("document.querySelectorAll('.list-body li').length === 2").await?;
 
-    // Found by its title, and by what was answered; opened from the list.
+    // A search finds the conversation by title and by answer; the result opens from the list.
     browser.type_into(".search input", "tides").await?;
     browser.until("[...document.querySelectorAll('.list-body li a')].map((a) => a.innerText).join() === 'Why are there tides?'").await?;
     browser.click(".list-body li a").await?;
@@ -22,7 +22,7 @@ async fn a_conversation_is_found_renamed_and_deleted() -> anyhow::Result<()> {
     browser.type_over(".search input", "answer").await?;
     browser.until("document.querySelectorAll('.list-body li').length === 2").await?;
 
-    // Renamed: in the list, at the head of the page, and after loading again.
+    // The new title appears in the list, in the page header and after a reload.
     browser.click(".chat-header .icon-button").await?;
     browser.choose("Rename").await?;
     browser.type_over("dialog [name=title]", "The moon & the sea").await?;
@@ -32,7 +32,7 @@ async fn a_conversation_is_found_renamed_and_deleted() -> anyhow::Result<()> {
     browser.until("document.querySelector('.chat-header h1')?.innerText === 'The moon & the sea'").await?;
     browser.until("document.querySelector('.list-body a[aria-current]')?.innerText === 'The moon & the sea'").await?;
 
-    // Deleted: gone from the list, and from its own address.
+    // A deleted conversation disappears from the list and from its own address.
     browser.click(".chat-header .icon-button").await?;
     browser.choose("Delete").await?;
     browser.click("dialog [type=submit]").await?;
@@ -46,7 +46,7 @@ async fn a_conversation_is_found_renamed_and_deleted() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn the_keyboard_is_enough() -> anyhow::Result<()> {
+async fn everything_works_by_keyboard_alone() -> anyhow::Result<()> {
     use thirtyfour::Key;
     let Some(site) = Site::open("en-GB", "UTC").await? else { return Ok(()) };
     let browser = &site.browser;
@@ -63,7 +63,7 @@ async fn the_keyboard_is_enough() -> anyhow::Result<()> {
     browser.read("This is the answer.").await?;
     browser.until("document.querySelectorAll('.list-body li').length === 2").await?;
 
-    // From the search to a result, and into its menu and out again.
+    // The keyboard alone leads from the search to a result, into the result's menu and out of the menu.
     browser.type_into("body", Key::Control + "k").await?;
     browser.until("document.activeElement?.type === 'search'").await?;
     browser.type_into(".search input", "tides").await?;

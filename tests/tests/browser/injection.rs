@@ -9,7 +9,7 @@ use crate::site::Site;
 
 const HOSTILE: &str = "<img src=x onerror=\"window.pwned=1\"><script>window.pwned=2</script>";
 
-/// What a model might say to get out of its place.
+/// Text of a model that tries to run as script or HTML.
 const ANSWER: &str = "Seen.\n\n<script>window.pwned=3</script>\n<img src=x onerror=\"window.pwned=4\">\n\n\
     <iframe srcdoc=\"<script>parent.pwned=5</script>\"></iframe> <svg onload=\"window.pwned=6\"><a xlink:href=\"javascript:window.pwned=7\">x</a></svg>\n\n\
     [click](javascript:window.pwned=8) [data](data:text/html,<script>window.pwned=9</script>) [vb](vbscript:x)\n\n\
@@ -20,7 +20,7 @@ const ANSWER: &str = "Seen.\n\n<script>window.pwned=3</script>\n<img src=x onerr
     [title](https://example.org \"\\\" onmouseover=window.pwned=14\")\n\nThe end.";
 
 #[tokio::test]
-async fn nothing_that_is_said_acts() -> anyhow::Result<()> {
+async fn no_text_runs_as_script() -> anyhow::Result<()> {
     let Some(site) = Site::open("en-GB", "UTC").await? else { return Ok(()) };
     let browser = &site.browser;
     site.register("<b>ann</b><img src=x onerror=pwned=20>", &["--admin", "--note", HOSTILE]).await?;
@@ -38,12 +38,12 @@ async fn nothing_that_is_said_acts() -> anyhow::Result<()> {
         let handlers = "return [...document.querySelectorAll('#app *')].flatMap((e) => e.getAttributeNames().filter((n) => n.startsWith('on')))";
         assert_eq!(browser.script(handlers, vec![]).await?, Value::Array(vec![]));
         assert_eq!(browser.text(".turn .bubble .plain-text").await?, HOSTILE);
-        // Every link that is left is pressed.
+        // Every remaining link is clicked.
         browser.script("for (const a of document.querySelectorAll('.thread .prose a')) { a.removeAttribute('target'); a.addEventListener('click', (e) => /^https?:$/.test(a.protocol) && e.preventDefault()); a.click(); }", vec![]).await?;
         browser.open(&path).await?;
     }
 
-    // A title of our own choosing, an error of the provider's, a search, an address.
+    // Hostile text in a title, in an error of the provider, in a search and in an address.
     browser.see(".chat-header .icon-button").await?;
     browser.click(".chat-header .icon-button").await?;
     browser.choose("Rename").await?;
@@ -75,7 +75,7 @@ async fn nothing_that_is_said_acts() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn pages_ask_no_other_host_and_can_be_framed_by_none() -> anyhow::Result<()> {
+async fn pages_request_no_other_host_and_cannot_be_framed() -> anyhow::Result<()> {
     let Some(site) = Site::open("en-GB", "UTC").await? else { return Ok(()) };
     let browser = &site.browser;
     site.register("ann", &[]).await?;
@@ -88,13 +88,13 @@ async fn pages_ask_no_other_host_and_can_be_framed_by_none() -> anyhow::Result<(
     }
     let listen = "window.refused = []; document.addEventListener('securitypolicyviolation', (e) => refused.push(e.effectiveDirective))";
     browser.script(listen, vec![]).await?;
-    // Even a script that was put on the page by other means could not make HTML of text, nor run one put inline.
+    // The Content Security Policy stops even an injected script from turning text into HTML or adding an inline style.
     let tried = "try { document.createElement('div').innerHTML = '<b>x</b>'; return 'done' } catch (error) { return error.name }";
     assert_eq!(browser.script(tried, vec![]).await?, "TypeError");
     let inline = "const s = document.createElement('style'); s.textContent = 'body{outline:9px solid}'; document.head.append(s); return getComputedStyle(document.body).outlineWidth";
     assert_ne!(browser.script(inline, vec![]).await?, "9px");
     browser.until("refused.includes('require-trusted-types-for') && refused.includes('style-src-elem')").await?;
-    // These two were refused aloud, as they should be.
+    // The browser logs these two refusals; no other complaint may be logged.
     let complaints = browser.complaints().await?;
     let is_of_them = |c: &String| c.contains("Content Security Policy") || c.contains("TrustedHTML");
     assert!(complaints.iter().all(is_of_them), "{complaints:?}");

@@ -1,5 +1,5 @@
-//! What readers of the pages see and do, in a real browser against the real stack: one behaviour a file. They run
-//! with `deploy/local.sh pages`; otherwise they say that they are left out.
+//! The web pages in a real browser, on the real services: one behaviour in each file. Run by `deploy/local.sh pages`; otherwise
+//! the tests are skipped with a message.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
 

@@ -1,4 +1,4 @@
-//! The stack with everything that pages need, and a browser at its gateway.
+//! The services behind the web pages, and a browser at the gateway.
 
 use harness::services::{Gateway, Recorder};
 use serde_json::{Value, json};
@@ -9,13 +9,13 @@ use tests::stack::{MODEL, Stack};
 /// axe-core, as a script that puts `axe` on the page.
 const AXE: &str = include_str!("vendor/axe-core-4.14.1/axe.min.js");
 
-/// Everybody's password.
+/// Password of all users.
 pub(crate) const PASSWORD: &str = "four words make one";
 
-/// The site, and who reads it.
+/// The services and a browser.
 pub(crate) struct Site {
     pub(crate) browser: Browser,
-    /// Where the pages come from.
+    /// The gateway that serves the pages.
     _gateway: Gateway,
     _api: Recorder,
     pub(crate) stack: Stack,
@@ -23,7 +23,7 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// None where no browser is wanted.
+    /// Starts the services and a browser. None if tests in a browser are not to run.
     pub(crate) async fn open(language: &str, zone: &str) -> anyhow::Result<Option<Self>> {
         if !tests::browser::is_wanted()? {
             return Ok(None);
@@ -36,7 +36,7 @@ impl Site {
         Ok(Some(Self { browser, _gateway: gateway, _api: api, stack, _logs: logs }))
     }
 
-    /// An invite code.
+    /// Creates an invite code.
     pub(crate) async fn invite(&self, more: &[&str]) -> anyhow::Result<String> {
         let arguments: Vec<&str> = ["invites", "create"].iter().chain(more).copied().collect();
         Ok(self.stack.recorder.run(&arguments).await?.trim().to_owned())
@@ -69,9 +69,9 @@ impl Site {
         self.browser.see("[name=password]").await
     }
 
-    /// Asks, and waits for nothing.
+    /// Sends a question without waiting for the answer.
     pub(crate) async fn ask(&self, question: &str) -> anyhow::Result<()> {
-        // The list of models has to be there before anything can be sent.
+        // A question can be sent only after the list of models is loaded.
         self.browser.until(&format!("document.querySelector('.model select')?.value === '{MODEL}'")).await?;
         self.browser.type_into(".composer textarea", question).await?;
         self.browser.click(".composer [type=submit]").await
@@ -82,14 +82,14 @@ impl Site {
         self.browser.open("/").await?;
         self.ask(question).await?;
         self.browser.until("location.pathname.startsWith('/c/')").await?;
-        // What it cost is known from the record alone.
+        // The token count comes only from the record.
         self.browser
             .until("document.querySelector('.turn:last-child .answer-details')?.innerText.includes('token')")
             .await?;
         self.browser.path().await
     }
 
-    /// No serious fault that keeps people out.
+    /// Checks the page with axe-core. Serious accessibility violations are errors.
     pub(crate) async fn is_accessible(&self, place: &str) -> anyhow::Result<()> {
         let browser = &self.browser;
         browser.script(AXE, vec![]).await?;
@@ -106,7 +106,7 @@ impl Site {
         Ok(())
     }
 
-    /// The page has not complained; ends everything.
+    /// Checks that the page has logged no error, and closes the browser.
     pub(crate) async fn close(self) -> anyhow::Result<()> {
         let complaints = self.browser.complaints().await?;
         assert_eq!(complaints, Vec::<String>::new());

@@ -9,7 +9,7 @@ use crate::site::Site;
 const ANSWER: &str = ".turn:last-child .answer .prose";
 
 #[tokio::test]
-async fn an_answer_is_seen_while_it_is_written() -> anyhow::Result<()> {
+async fn an_answer_is_shown_while_it_streams() -> anyhow::Result<()> {
     let Some(site) = Site::open("en-GB", "UTC").await? else { return Ok(()) };
     let browser = &site.browser;
     site.register("ann", &[]).await?;
@@ -21,7 +21,7 @@ async fn an_answer_is_seen_while_it_is_written() -> anyhow::Result<()> {
     site.ask("Tell me").await?;
     gate.reached(1).await;
     browser.until(&format!("document.querySelector('{ANSWER}')?.innerText.startsWith('First')")).await?;
-    assert!(!browser.text(ANSWER).await?.contains("main"), "it has not all come yet");
+    assert!(!browser.text(ANSWER).await?.contains("main"), "the page must not show text that was not sent yet");
     browser.see(".send.stop").await?;
     gate.open();
     browser.read("fn main() {}").await?;
@@ -29,14 +29,14 @@ async fn an_answer_is_seen_while_it_is_written() -> anyhow::Result<()> {
     assert_eq!(browser.text(&format!("{ANSWER} strong")).await?, "bold");
     assert_eq!(browser.text(&format!("{ANSWER} .code-header span")).await?, "rust");
 
-    // The list has it, with a title from the question.
+    // The list shows the conversation, with a title made from the question.
     browser.until("document.querySelector('.list-body a[aria-current]')?.innerText === 'Tell me'").await?;
     site.stack.settled().await?;
     site.close().await
 }
 
 #[tokio::test]
-async fn stopping_keeps_what_has_come() -> anyhow::Result<()> {
+async fn stopping_keeps_the_received_part() -> anyhow::Result<()> {
     let Some(site) = Site::open("en-GB", "UTC").await? else { return Ok(()) };
     let browser = &site.browser;
     site.register("ann", &[]).await?;
@@ -51,7 +51,7 @@ async fn stopping_keeps_what_has_come() -> anyhow::Result<()> {
     browser.read("Half an answer").await?;
     browser.read("The answer was stopped before its end.").await?;
 
-    // Tried again, the answer is whole, and what came first is still to be had.
+    // A retry gives a complete answer, and the first attempt stays visible.
     browser.choose("Try again").await?;
     browser.read("This is the answer.").await?;
     browser.read("Earlier attempt (incomplete)").await?;
@@ -64,13 +64,13 @@ async fn stopping_keeps_what_has_come() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_page_loaded_anew_in_mid_answer_shows_what_came_and_then_the_rest() -> anyhow::Result<()> {
+async fn a_page_reloaded_during_an_answer_shows_the_part_and_then_the_rest() -> anyhow::Result<()> {
     let Some(site) = Site::open("en-GB", "UTC").await? else { return Ok(()) };
     let browser = &site.browser;
     site.register("ann", &[]).await?;
     let gate = Gate::new();
     site.stack.upstream.respond_next(stream_with(&["What had ", "come so far"], Step::Wait(gate.clone())));
-    // The record is asynchronous: here it is so slow that the page has to wait for it.
+    // Recording is asynchronous; the paused recorder makes the page wait for the record.
     site.stack.recorders[0].process().pause();
     site.ask("Tell me slowly").await?;
     browser.read("What had come so far").await?;
@@ -89,16 +89,16 @@ async fn a_page_loaded_anew_in_mid_answer_shows_what_came_and_then_the_rest() ->
 }
 
 #[tokio::test]
-async fn failures_say_so_and_can_be_tried_again() -> anyhow::Result<()> {
+async fn failures_are_explained_and_can_be_retried() -> anyhow::Result<()> {
     let Some(site) = Site::open("en-GB", "UTC").await? else { return Ok(()) };
     let browser = &site.browser;
     site.register("ann", &[]).await?;
-    // Refused as often as anyone may try.
+    // The upstream refuses every attempt.
     site.stack.upstream.respond_with(|_| Script::error(&ApiError::invalid("not this question".into(), None)));
     site.ask("Will you?").await?;
     browser.read("The model did not answer.").await?;
     browser.read("not this question").await?;
-    // What the provider told is on the record, and still there when the page is loaded again.
+    // The provider's error is recorded, and is still shown after a reload.
     site.stack.settled().await?;
     browser.choose("Try again").await?;
     browser.until("document.querySelectorAll('.previous-answers details').length === 1").await?;
@@ -107,7 +107,7 @@ async fn failures_say_so_and_can_be_tried_again() -> anyhow::Result<()> {
     browser.choose("Try again").await?;
     browser.read("Now I do.").await?;
 
-    // An upstream that breaks off leaves half an answer, shown as such.
+    // An upstream that breaks off leaves a partial answer, which is shown as incomplete.
     site.stack.upstream.respond_next(stream_with(&["Only ", "this much"], Step::Cut));
     site.ask("And then?").await?;
     browser.read("The answer was cut off before its end.").await?;
@@ -116,7 +116,7 @@ async fn failures_say_so_and_can_be_tried_again() -> anyhow::Result<()> {
     site.close().await
 }
 
-/// A stream of these texts, and then this, before any end.
+/// A stream of these texts, then this step in place of the end.
 fn stream_with(texts: &[&str], then: Step) -> Script {
     let chunk = |text: &&str| {
         format!(

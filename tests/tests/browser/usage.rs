@@ -1,4 +1,4 @@
-//! Settings show exactly what the chats used; an admin sees everyone's.
+//! The settings page shows the usage of the user's own chats; the admin page shows the usage of all users.
 
 use harness::openai::ApiError;
 use harness::upstream::Script;
@@ -8,7 +8,7 @@ use tests::stack::MODEL;
 
 use crate::site::Site;
 
-/// The number that a tile shows.
+/// Number in a tile of the page.
 async fn figure(site: &Site, name: &str) -> anyhow::Result<u64> {
     let selector = format!("[data-figure={name}]");
     site.browser.see(&selector).await?;
@@ -22,7 +22,7 @@ async fn has_calls(site: &Site, calls: u64) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn settings_show_what_the_chats_used() -> anyhow::Result<()> {
+async fn settings_show_the_usage_of_the_users_chats() -> anyhow::Result<()> {
     let Some(site) = Site::open("en-GB", "Asia/Kolkata").await? else { return Ok(()) };
     let browser = &site.browser;
     site.register("ann", &[]).await?;
@@ -45,10 +45,10 @@ async fn settings_show_what_the_chats_used() -> anyhow::Result<()> {
     assert_eq!(figure(&site, "failures").await?, 1);
     assert_eq!(figure(&site, "tokens").await?, served.usage.total_tokens());
     assert_eq!(figure(&site, "estimated").await?, 0);
-    // Browsers know it by its older name, too.
+    // Some browsers use the older name of the time zone.
     browser.until(r"/in your time zone, Asia\/(Kolkata|Calcutta)/.test(document.body.innerText)").await?;
     browser.see(".plot canvas").await?;
-    // The days are the reader's own, and their numbers can be read from the chart by keyboard.
+    // Days follow the reader's time zone, and the chart's numbers can be read by keyboard.
     let today = browser
         .script("return new Intl.DateTimeFormat('en-CA', {timeZone: 'Asia/Kolkata'}).format(new Date())", vec![])
         .await?;
@@ -72,7 +72,7 @@ async fn settings_show_what_the_chats_used() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn an_admin_sees_everyone() -> anyhow::Result<()> {
+async fn an_admin_sees_the_usage_of_all_users() -> anyhow::Result<()> {
     let Some(site) = Site::open("en-GB", "UTC").await? else { return Ok(()) };
     let browser = &site.browser;
     site.register("ann", &[]).await?;
@@ -96,7 +96,8 @@ async fn an_admin_sees_everyone() -> anyhow::Result<()> {
     browser.read("never that").await?;
     browser.read("The provider returned an error").await?;
 
-    // An invite made here makes an account; then that is disabled here.
+    // The admin creates an invite on this page, an account is registered with the invite, and the admin disables the
+    // account.
     browser.open("/admin/invites").await?;
     browser.choose("New invite").await?;
     browser.type_into("dialog [name=note]", "for bob").await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tests::chaos::plan::{Broker, JournalSize};
 use tests::chaos::round::{Settings, round};
 
-/// A round that is a function of its seed, but for what processes do by themselves.
+/// Plays a round. The faults depend on the seed alone; the scheduling of processes does not.
 async fn play(seed: u64, (broker, journals): (Broker, JournalSize), gateway: &[(&str, &str)]) -> anyhow::Result<()> {
     let settings = Settings {
         seed,
@@ -17,11 +17,11 @@ async fn play(seed: u64, (broker, journals): (Broker, JournalSize), gateway: &[(
         gateway: gateway.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
     };
     let report = round(&settings).await?;
-    assert!(report.counts.recorded > 0, "nothing was recorded, so nothing was shown: {report:?}");
+    assert!(report.counts.recorded > 0, "nothing was recorded, so the round proves nothing: {report:?}");
     Ok(())
 }
 
-// One test: rounds side by side would only slow each other down.
+// A single test runs the rounds in sequence, because parallel rounds slow each other down.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_record_says_what_the_clients_saw() -> anyhow::Result<()> {
     for (seed, level) in [(11, "replicated"), (12, "synced"), (13, "journal")] {

@@ -1,10 +1,10 @@
-//! The API against its own document, tried by a tool that knows nothing else of it.
+//! The API against the API's own OpenAPI document, tested by Schemathesis.
 
 use std::process::Command;
 
 use tests::stack::{Stack, User};
 
-/// Runs Schemathesis as this user, and returns what it says.
+/// Runs Schemathesis as a user, and returns the output.
 async fn try_as(stack: &Stack, user: &User) -> anyhow::Result<String> {
     let mut command = Command::new("timeout");
     command.arg("600").arg(harness::program::checkout().join("tests/clients/schemathesis.sh"));
@@ -12,7 +12,10 @@ async fn try_as(stack: &Stack, user: &User) -> anyhow::Result<String> {
     let output = tokio::task::spawn_blocking(move || command.output()).await??;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     anyhow::ensure!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    anyhow::ensure!(said.starts_with("SKIPPED") || said.contains("generated"), "it says nothing of what it has tried");
+    anyhow::ensure!(
+        said.starts_with("SKIPPED") || said.contains("generated"),
+        "the output of schemathesis.sh has neither SKIPPED nor the number of generated cases"
+    );
     Ok(said)
 }
 

@@ -1,5 +1,5 @@
-//! Clients as they are, each a script in tests/clients that says what it saw: the record has to say the same. Started by
-//! tests/clients/run.sh, which installs them.
+//! Third-party clients, each driven by a script in tests/clients that prints the client's observations. The observations have
+//! to equal the record. Run by tests/clients/run.sh, which installs the clients.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
 
@@ -19,7 +19,7 @@ use tests::oracle::Oracle;
 use tests::stack::{Stack, User};
 use upstream::{TEXT, Upstream};
 
-/// What a client saw of one case.
+/// Observations of a client in one case.
 #[derive(Debug, Deserialize)]
 struct ClientReport {
     client: String,
@@ -30,7 +30,7 @@ struct ClientReport {
     status: Option<u16>,
 }
 
-/// What must come of a case: the states of its chats in the record, whether the client sees a failure, and its status.
+/// Expected results of a case: the states of the recorded chats, whether the client observes a failure, and the status.
 fn expected(case: &str) -> (&'static [&'static str], bool, Option<u16>) {
     match case {
         "unauthorized" => (&[], true, Some(401)),
@@ -55,7 +55,7 @@ const EVERYONE: [&str; 10] = [
     "abort",
 ];
 
-/// The clients' scripts, what runs them, and what they try beyond what everyone does.
+/// Name of each client, the script, and cases beyond the common cases.
 const CLIENTS: [(&str, &str, &[&str]); 5] = [
     ("openai-python", "openai_sdk.py", &["responses-stream", "responses", "models"]),
     ("openai-node", "openai-sdk.mjs", &["responses-stream", "responses", "models"]),
@@ -64,7 +64,7 @@ const CLIENTS: [(&str, &str, &[&str]); 5] = [
     ("curl", "curl.sh", &[]),
 ];
 
-/// Where the clients are installed; what is not there is skipped.
+/// Paths of the installed clients, and names of the clients to skip.
 struct Installed {
     scripts: PathBuf,
     python: PathBuf,
@@ -91,7 +91,7 @@ impl Installed {
             Some("mjs") => self.modules.join(".bin/node"),
             _ => PathBuf::from("bash"),
         };
-        // One that hangs is ended.
+        // `timeout` ends a client that hangs for 300 seconds.
         let mut command = Command::new("timeout");
         command.arg("300").arg(program);
         command.arg(self.scripts.join(script)).env("MODULES", &self.modules).env("AI_SDK", &self.modules);
@@ -131,10 +131,10 @@ async fn what_clients_saw_is_what_the_record_says() -> anyhow::Result<()> {
         let mut wanted: Vec<&str> = EVERYONE.iter().chain(more).copied().collect();
         cases.sort_unstable();
         wanted.sort_unstable();
-        ensure!(cases == wanted, "{client} tried {cases:?}");
+        ensure!(cases == wanted, "{client} tried the cases {cases:?}, expected {wanted:?}");
         for chat in &stack.upstream.chats()[before..] {
             ensure!(upstream::came_through(&chat.headers, client), "{client}: {:?}", chat.headers);
-            ensure!(!chat.headers.contains_key("x-stenograph-tags"), "the tags are the gateway's");
+            ensure!(!chat.headers.contains_key("x-stenograph-tags"), "the gateway must not forward x-stenograph-tags");
         }
         ran.push(client);
         saw.extend(lines);
@@ -164,17 +164,17 @@ async fn use_chat_is_served_as_it_is() -> anyhow::Result<()> {
     stack.upstream.respond_with(move |request| upstream.answer(request));
     print!("{}", run(installed.command("use-chat.mjs"), &stack, &ann).await?);
     let oracle = stack.settled().await?;
-    assert_eq!(oracle.tables.conversations.len(), 1, "the thread is the conversation");
+    assert_eq!(oracle.tables.conversations.len(), 1, "one thread must be one conversation");
     let answers: Vec<_> = oracle.tables.messages.values().filter(|message| message.role == "assistant").collect();
-    assert_eq!(answers.len(), 3, "two turns, and one of them made anew");
+    assert_eq!(answers.len(), 3, "expected three answers: two turns, and one answer regenerated");
     assert!(answers.iter().all(|message| message.content == TEXT));
     Ok(())
 }
 
-/// What the client saw of this case, against the record.
+/// Compares a client's observations with the record.
 fn check(saw: &ClientReport, oracle: &Oracle) -> anyhow::Result<()> {
     let (states, fails, status) = expected(&saw.case);
-    ensure!((saw.failed, saw.status) == (fails, status), "expected a failure: {fails}, of status {status:?}");
+    ensure!((saw.failed, saw.status) == (fails, status), "expected failure {fails} with status {status:?}");
     match saw.case.as_str() {
         "models" => ensure!(saw.text == MODEL),
         "count" => ensure!(saw.text == "14"),

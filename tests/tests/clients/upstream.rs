@@ -1,4 +1,4 @@
-//! What the upstream says to each case: the model's name is the case.
+//! The upstream of the clients' cases. The model's name is the name of the case.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,17 +12,17 @@ use shared::event::DialectName;
 /// The text of a whole answer.
 pub(crate) const TEXT: &str = "It rains in Wien, as ever ☂";
 
-/// The call of a tool, where there is one: its arguments are these.
+/// Arguments of the tool call, in cases with a tool call.
 pub(crate) const ARGUMENTS: &str = r#"{"city":"Wien","days":[1,2]}"#;
 
-/// Answers every case.
+/// Answers the requests of all cases.
 #[derive(Debug, Default)]
 pub(crate) struct Upstream {
     retried: AtomicUsize,
 }
 
 impl Upstream {
-    /// The answer to this request.
+    /// Script of the answer to this request.
     pub(crate) fn answer(&self, request: &ReceivedRequest) -> Script {
         let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
         let dialect = match request.path.as_str() {
@@ -34,7 +34,7 @@ impl Upstream {
         let text = [&TEXT[..8], &TEXT[8..]];
         match body["model"].as_str().unwrap_or_default() {
             "limited" => Script::error(&ApiError::rate_limited()).header(RETRY_AFTER, "3600"),
-            // The gateway tries twice, then the client does.
+            // The first two requests of three fail: the two attempts of the gateway. The client's retry succeeds.
             "retried" if self.retried.fetch_add(1, Ordering::Relaxed) % 3 < 2 => {
                 Script::error(&ApiError::rate_limited()).header(HeaderName::from_static("retry-after-ms"), "20")
             }
@@ -53,7 +53,7 @@ impl Upstream {
     }
 }
 
-/// How many pieces there are up to the first text, with it.
+/// Number of pieces of a stream up to and including the first text.
 fn beginning(dialect: DialectName) -> usize {
     match dialect {
         DialectName::OpenaiChat => 2,
@@ -204,7 +204,7 @@ fn error(dialect: DialectName) -> String {
     }
 }
 
-/// Whether a request brings what it has to: no client's headers are lost on the way.
+/// Returns true if the client's headers have reached the upstream.
 pub(crate) fn came_through(headers: &HeaderMap, client: &str) -> bool {
     match client {
         "openai-python" | "openai-node" | "langchain-python" => headers.contains_key("x-stainless-lang"),

@@ -158,7 +158,7 @@ fn the_api_knows_no_broker() {
 #[test]
 fn shared_does_no_io_of_a_service() {
     never("shared/src", |_| true, &["axum", "hyper", "async_nats", "sqlx"]);
-    // Following an identity provider's keys is the one thing that both services do over HTTP alike.
+    // The keys of an identity provider are the only HTTP request that both services make with the same code.
     let network = ["http_client.rs", "issuer/", "shutdown.rs", "telemetry/"].map(Place::parse);
     never("shared/src", |file| !network.iter().any(|place| place.holds(file)), &["reqwest", "tokio"]);
 }

@@ -211,7 +211,7 @@ impl<'ast> Visit<'ast> for Names {
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
-        // A single name is a local one, or an import's, which counts where it is imported.
+        // A path of one segment is a local name or an imported name; an imported name is counted at its import.
         if let Some(last) = path.segments.last().filter(|_| path.segments.len() > 1) {
             let segments = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
             let kind = if path.leading_colon.is_some() { Kind::Absolute } else { Kind::Name };
@@ -234,7 +234,7 @@ impl<'ast> Visit<'ast> for Names {
 
     fn visit_attribute(&mut self, attribute: &'ast Attribute) {
         match &attribute.meta {
-            // Comments, and reasons for the compiler's lints.
+            // Doc comments and lint attributes hold text, not names of modules.
             meta if ["doc", "expect", "allow", "cfg"].iter().any(|name| meta.path().is_ident(name)) => {}
             Meta::List(list) => self.tokens(list.tokens.clone(), &[]),
             _ => {}

@@ -4,7 +4,7 @@
 const USES: [(&str, &[&str]); 13] = [
     ("async_nats", &["async_nats"]),
     ("axum", &["axum", "tower", "tower_http"]),
-    // The names that `asks_for_the_time` tells.
+    // The function `asks_for_the_time` recognises these names.
     ("clock", &[]),
     ("hyper", &["hyper", "hyper_util"]),
     ("process", &["rustix::process", "std::env", "std::process", "std::thread"]),

@@ -29,13 +29,13 @@ fn code(body: &Value) -> &str {
 }
 
 #[tokio::test]
-async fn an_invite_is_good_as_often_as_it_says() -> anyhow::Result<()> {
+async fn an_invite_can_be_used_as_often_as_allowed() -> anyhow::Result<()> {
     let stack = Stack::with_api(&[], &[]).await?;
     let invite = stack.recorder.invite(&["--max-uses", "2", "--note", "friends"]).await?;
     let account = |name: &str, code: &str| json!({"inviteCode": code, "name": name, "password": PASSWORD});
     let (status, body) = post(&stack, "/api/auth/register", account("ann", "no such code")).await?;
     assert_eq!((status.as_u16(), code(&body)), (403, "invite_invalid"));
-    // Five at once for two places.
+    // Five registrations at the same time with an invite for two accounts.
     let tries =
         ["ann", "bob", "cat", "dan", "eve"].map(|name| post(&stack, "/api/auth/register", account(name, &invite)));
     let results = futures_util::future::try_join_all(tries).await?;
@@ -55,7 +55,7 @@ async fn an_invite_is_good_as_often_as_it_says() -> anyhow::Result<()> {
     let (status, _) = post(&stack, "/api/auth/register", account("fay", &revoked)).await?;
     assert_eq!(status, 403);
 
-    // A name that is taken uses no invite up.
+    // A registration refused for a taken name does not use up the invite.
     let again = stack.recorder.invite(&[]).await?;
     let taken = results.iter().find(|(status, _)| *status == 201).unwrap().1["user"]["name"].as_str().unwrap();
     let (status, body) = post(&stack, "/api/auth/register", account(taken, &again)).await?;
@@ -73,7 +73,7 @@ async fn an_invite_is_good_as_often_as_it_says() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_session_in_cookies_is_good_for_chats_and_reads() -> anyhow::Result<()> {
+async fn a_session_in_cookies_allows_chats_and_reads() -> anyhow::Result<()> {
     let stack = Stack::with_api(&[], &[]).await?;
     register(&stack, "ann").await?;
     let login = stack.post("/api/auth/login").json(&json!({"name": "ann", "password": PASSWORD})).send().await?;
@@ -93,7 +93,7 @@ async fn a_session_in_cookies_is_good_for_chats_and_reads() -> anyhow::Result<()
     let me = stack.request(Method::GET, "/api/auth/me").header("cookie", &cookies).send().await?;
     assert_eq!(read(me).await?.1["name"], "ann");
 
-    // Other origins' pages get nothing done with it.
+    // Requests from pages of other origins are refused despite the session cookies.
     for (method, path) in
         [(Method::POST, "/api/auth/password"), (Method::POST, "/api/chat"), (Method::POST, "/api/auth/logout")]
     {
@@ -109,27 +109,27 @@ async fn a_session_in_cookies_is_good_for_chats_and_reads() -> anyhow::Result<()
     let out = stack.post("/api/auth/logout").header("cookie", &cookies).json(&json!({})).send().await?;
     assert_eq!(out.status(), 204);
     assert!(out.headers().get_all("set-cookie").iter().all(|cookie| cookie.to_str().unwrap().contains("Max-Age=0")));
-    // Reads know at once; chats when the access token has expired.
+    // After the logout, reads are refused at once; chats are refused only after the access token has expired.
     let me = stack.request(Method::GET, "/api/auth/me").header("cookie", &cookies).send().await?;
     assert_eq!(me.status(), 401);
     Ok(())
 }
 
 #[tokio::test]
-async fn a_refresh_token_that_comes_twice_ends_the_session() -> anyhow::Result<()> {
+async fn a_refresh_token_used_twice_ends_the_session() -> anyhow::Result<()> {
     let stack = Stack::with_api(&[], &[]).await?;
     let session = register(&stack, "ann").await?;
     let refresh = async |token: &Value| post(&stack, "/api/auth/refresh", json!({"refreshToken": token})).await;
     let stolen = session["refreshToken"].clone();
 
-    // Asked twice at once, it is the same client: one successor.
+    // Two refreshes at the same time come from one client: both receive the same next refresh token.
     let (one, two) = futures_util::future::try_join(refresh(&stolen), refresh(&stolen)).await?;
     assert_eq!((one.0.as_u16(), two.0.as_u16()), (200, 200));
     assert_eq!(one.1["refreshToken"], two.1["refreshToken"]);
     let (status, next) = refresh(&one.1["refreshToken"]).await?;
     assert_eq!(status, 200);
 
-    // The thief comes with what was used long since: both are out.
+    // A later use of the same refresh token means theft: the session of the owner and of the thief ends.
     let (status, body) = refresh(&stolen).await?;
     assert_eq!((status.as_u16(), code(&body)), (401, "session_ended"));
     let (status, body) = refresh(&next["refreshToken"]).await?;
@@ -144,8 +144,8 @@ async fn a_refresh_token_that_comes_twice_ends_the_session() -> anyhow::Result<(
 }
 
 #[tokio::test]
-async fn guessing_is_slow_and_locks_nobody_out() -> anyhow::Result<()> {
-    // The tests are a proxy that the gateway believes, so that they can come from anywhere.
+async fn password_guessing_is_slowed_down_and_locks_no_user_out() -> anyhow::Result<()> {
+    // The gateway trusts 127.0.0.1 as a proxy, so this test can set the client address of each request.
     let stack = Stack::with_api(&[("GATEWAY_TRUSTED_PROXIES", "127.0.0.1")], &[]).await?;
     register(&stack, "ann").await?;
     let login = async |from: &str, name: &str, password: &str| {
@@ -171,14 +171,14 @@ async fn guessing_is_slow_and_locks_nobody_out() -> anyhow::Result<()> {
             .filter(|(status, _, _)| *status != 401)
             .all(|(status, code, wait)| { *status == 429 && code == "throttled" && wait.is_some() })
     );
-    // Not even the right one from there; from elsewhere it is.
+    // From the throttled address even the right password is refused; from another address the login succeeds.
     assert_eq!(login("192.0.2.1", "ann", PASSWORD).await?.0, 429);
     assert_eq!(login("192.0.2.2", "ann", PASSWORD).await?.0, 200);
-    // Whether there is such an account, nobody is told.
+    // A wrong password and an unknown account get the same answer, so the existence of an account is not revealed.
     let known = login("192.0.2.3", "ann", "wrong password").await?;
     assert_eq!(known, login("192.0.2.3", "nobody", "wrong password").await?);
     assert_eq!((known.0, known.1.as_str()), (401, "wrong_credentials"));
-    // A client cannot choose its address: what it puts first is not what the proxy puts last.
+    // A client cannot choose its address: only the last entry of X-Forwarded-For, written by the trusted proxy, counts.
     assert_eq!(login("203.0.113.7, 192.0.2.1", "ann", PASSWORD).await?.0, 429);
     Ok(())
 }

@@ -13,7 +13,7 @@ use tests::clients;
 use tests::stack::{Stack, publish_again};
 use tokio::time::{Instant, sleep};
 
-/// A chat of ann's like her first one, a day earlier, in a conversation of its own.
+/// A chat of the user ann, like the user's first chat but a day earlier and in another conversation.
 async fn happened_yesterday(stack: &Stack, events: &[Event]) -> anyhow::Result<()> {
     let (chat_id, day) = (ChatId::mint(), time::Duration::DAY);
     let find = |wanted: fn(&&Event) -> bool| events.iter().find(wanted).cloned().context("no such event");
@@ -58,7 +58,7 @@ async fn usage_stats(pool: &PgPool) -> anyhow::Result<BTreeSet<String>> {
 }
 
 #[tokio::test]
-async fn walk_as_the_page_says() -> anyhow::Result<()> {
+async fn can_follow_the_documentation_word_for_word() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let (ann, bob) = (stack.user("ann").await?, stack.user("bob").await?);
     for (user, text) in [(&ann, "one"), (&ann, "two"), (&bob, "three")] {
@@ -68,7 +68,7 @@ async fn walk_as_the_page_says() -> anyhow::Result<()> {
     happened_yesterday(&stack, &events).await?;
     stack.settled().await?;
     let page = std::fs::read_to_string(program::checkout().join("docs/ANALYSTS.md"))?;
-    let (_, walk) = page.split_once("\n## A walk\n").context("expected a walk in docs/ANALYSTS.md")?;
+    let (_, walk) = page.split_once("\n## A walk\n").context("expected the section `A walk` in docs/ANALYSTS.md")?;
     let (commands, queries) = (clients::blocks(walk, "sh"), clients::blocks(walk, "sql"));
     ensure!(commands.len() == 4 && queries.len() == 1, "expected the walk's steps: {commands:?} {queries:?}");
 
@@ -91,11 +91,11 @@ async fn walk_as_the_page_says() -> anyhow::Result<()> {
     let lines =
         |name: &str| -> anyhow::Result<usize> { Ok(std::fs::read_to_string(place.join(name))?.lines().count()) };
     let of_ann = 2 * chats_of(&stack, &ann.id).await?;
-    assert_eq!(lines("live.jsonl")?, of_ann, "each of ann's events, once");
+    assert_eq!(lines("live.jsonl")?, of_ann, "expected each of ann's events once");
     assert_eq!(lines("answers.jsonl")?, of_ann / 2);
     assert!(printed.contains("exported 4 chats, 8 messages"), "{printed}");
     let yesterday = std::fs::read_to_string(place.join("yesterday.csv"))?;
-    assert_eq!(yesterday.lines().count(), 2, "a heading and the one chat of yesterday: {yesterday}");
+    assert_eq!(yesterday.lines().count(), 2, "expected a heading and the one chat of yesterday: {yesterday}");
     assert!(printed.contains("identical: 4 chats"), "{printed}");
 
     let Some(python) = clients::run("venv.sh", &["duckdb", "duckdb==2.0.1"], &[]).await? else { return Ok(()) };
@@ -108,7 +108,7 @@ async fn walk_as_the_page_says() -> anyhow::Result<()> {
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let computed: BTreeSet<_> = String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect();
     assert_eq!(computed, usage_stats(&stack.database().await?).await?);
-    assert_eq!(computed.len(), 3, "ann on two days, bob on one: {computed:?}");
+    assert_eq!(computed.len(), 3, "expected two days of ann and one day of bob: {computed:?}");
     Ok(())
 }
 

@@ -30,7 +30,7 @@ async fn is_refused_and_changes_nothing() -> anyhow::Result<()> {
             assert!(error["type"].is_string() && error.get("param").is_some() && error.get("code").is_some());
         }
     }
-    // An answer that is made later could not be fetched.
+    // The answer to a background request could not be fetched through the gateway.
     let later = r#"{"model":"m","input":"x","background":true}"#;
     let later =
         stack.post("/v1/responses").bearer_auth(&ann.token).header("content-type", "application/json").body(later);

@@ -1,4 +1,4 @@
-//! Upstreams at their worst: what the client gets and what the record says, for each of the outcomes in docs/RELIABILITY.md.
+//! Faulty upstreams: the client's view and the record, for each of the outcomes in docs/RELIABILITY.md.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ const PIECE: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"h
 const END: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
 const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 
-/// A gateway with a route, and an upstream of its own, for each of these models: the upstream's URL, and its settings.
+/// Starts a gateway with a route and an upstream for each of these models, given as the upstream's URL and settings.
 async fn routed(
     stack: &Stack,
     models: &[(&str, &str, &str)],
@@ -47,7 +47,7 @@ async fn chat(gateway: &Gateway, user: &User, model: &str) -> anyhow::Result<req
     Ok(request.json(&body).send().await?)
 }
 
-/// What came before the end, and whether that was a clean one.
+/// Bytes of the body before the end, and whether the end was clean.
 async fn read(mut response: reqwest::Response) -> (Vec<u8>, bool) {
     let mut body = Vec::new();
     loop {
@@ -66,14 +66,14 @@ fn model_of(body: &[u8]) -> String {
 
 fn row<'a>(oracle: &'a Oracle, model: &str) -> &'a Chat {
     let mut rows = oracle.tables.chats.values().filter(|chat| chat.model == model);
-    let row = rows.next().expect("the chat is on the record");
-    assert!(rows.next().is_none(), "{model}: one chat, one row");
+    let row = rows.next().expect("the chat is in the tables");
+    assert!(rows.next().is_none(), "{model}: expected one row for one chat");
     row
 }
 
 /// The stage, the type of the error, the status, and the number of attempts of a chat that failed.
 fn failure(oracle: &Oracle, model: &str) -> (FailureStage, Option<String>, Option<u16>, usize) {
-    let ending = row(oracle, model).ending.as_ref().expect("it has ended");
+    let ending = row(oracle, model).ending.as_ref().expect("the chat has ended");
     let ChatOutcome::Failed { stage, error } = &ending.outcome else { panic!("{model}: {:?}", ending.outcome) };
     let attempts: Vec<Value> = serde_json::from_str(ending.attempts.as_str()).expect("a list");
     (*stage, error.kind.clone(), error.status, attempts.len())
@@ -86,11 +86,11 @@ fn answer(oracle: &Oracle, model: &str) -> Option<String> {
 }
 
 fn is_completed(oracle: &Oracle, model: &str) -> bool {
-    matches!(row(oracle, model).ending.as_ref().expect("it has ended").outcome, ChatOutcome::Completed)
+    matches!(row(oracle, model).ending.as_ref().expect("the chat has ended").outcome, ChatOutcome::Completed)
 }
 
 #[tokio::test]
-async fn before_the_head_each_has_its_own_error() -> anyhow::Result<()> {
+async fn each_failure_before_the_head_has_an_error_of_its_own() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let scripted = ScriptedUpstream::start().await?;
@@ -126,7 +126,7 @@ async fn before_the_head_each_has_its_own_error() -> anyhow::Result<()> {
         (response.status(), &response.headers()["retry-after"]),
         (StatusCode::TOO_MANY_REQUESTS, &"3600".parse()?)
     );
-    assert_eq!(response.bytes().await?, limited.body(), "byte for byte");
+    assert_eq!(response.bytes().await?, limited.body(), "the bytes received differ from the bytes sent");
     let response = chat(&gateway, &ann, "unwell").await?;
     assert_eq!((response.status(), response.text().await?), (StatusCode::INTERNAL_SERVER_ERROR, unwell.to_owned()));
     let ours = [
@@ -144,7 +144,7 @@ async fn before_the_head_each_has_its_own_error() -> anyhow::Result<()> {
 
     let oracle = stack.settled().await?;
     let kind = |kind: &str| Some(kind.to_owned());
-    // An hour is not waited for; everything else is tried twice.
+    // The gateway does not wait an hour for a retry, so one attempt was made; the other failures have two attempts.
     assert_eq!(failure(&oracle, "limited"), (FailureStage::UpstreamStatus, kind("requests"), Some(429), 1));
     assert_eq!(failure(&oracle, "unwell"), (FailureStage::UpstreamStatus, kind("server_error"), Some(500), 2));
     for (model, _, code) in ours {
@@ -157,7 +157,7 @@ async fn before_the_head_each_has_its_own_error() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn within_an_answer_what_breaks_off_breaks_off_and_its_part_is_kept() -> anyhow::Result<()> {
+async fn an_answer_that_breaks_off_breaks_off_for_the_client_and_its_part_is_recorded() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let scripted = ScriptedUpstream::start().await?;
@@ -169,7 +169,7 @@ async fn within_an_answer_what_breaks_off_breaks_off_and_its_part_is_kept() -> a
         match model_of(body).as_str() {
             "no-last-chunk" => chunk.into(),
             "no-chunk-size" => format!("{chunk}this is no size\r\n{PIECE}").into(),
-            // It promises more than it sends.
+            // The size of the last chunk is larger than the bytes sent.
             _ => format!("{chunk}{:x}\r\n{}", PIECE.len(), &PIECE[..20]).into(),
         }
     })
@@ -186,7 +186,7 @@ async fn within_an_answer_what_breaks_off_breaks_off_and_its_part_is_kept() -> a
         let response = chat(&gateway, &ann, model).await?;
         assert_eq!(response.status(), 200, "{model}");
         let (body, is_clean) = read(response).await;
-        assert!(!is_clean, "{model}: a clean end would look like success");
+        assert!(!is_clean, "{model}: a broken response must not end cleanly, as a clean end looks like success");
         assert!(body.starts_with(PIECE.as_bytes()), "{model}: {}", String::from_utf8_lossy(&body));
     }
     let oracle = stack.settled().await?;
@@ -199,13 +199,13 @@ async fn within_an_answer_what_breaks_off_breaks_off_and_its_part_is_kept() -> a
 }
 
 #[tokio::test]
-async fn much_at_once_and_little_for_long_pass_and_are_recorded() -> anyhow::Result<()> {
+async fn very_large_and_very_slow_answers_pass_and_are_recorded() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let scripted = ScriptedUpstream::start().await?;
     let text = "0123456789abcdef".repeat(1 << 16);
     let large = format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n");
-    // What a 20-minute stream of a chunk every 50 ms has in it.
+    // 24,000 chunks, as many as a 20-minute stream with a chunk every 50 ms.
     let tiny: Arc<Vec<String>> = Arc::new((0..24_000).map(|n| PIECE.replace("half", &format!("{n} "))).collect());
     let said: String = (0..24_000).fold(String::new(), |said, n| said + &*format!("{n} "));
     let (one, many) = (large.clone(), Arc::clone(&tiny));
@@ -216,9 +216,12 @@ async fn much_at_once_and_little_for_long_pass_and_are_recorded() -> anyhow::Res
     let url = scripted.base_url();
     let (gateway, _dir) = routed(&stack, &[("large", &url, ""), ("tiny", &url, "")], scripted.key()).await?;
     let (body, is_clean) = read(chat(&gateway, &ann, "large").await?).await;
-    assert!(is_clean && body == format!("{large}{END}").into_bytes(), "byte for byte");
+    assert!(is_clean && body == format!("{large}{END}").into_bytes(), "the bytes received differ from the bytes sent");
     let (body, is_clean) = read(chat(&gateway, &ann, "tiny").await?).await;
-    assert!(is_clean && body == format!("{}{END}", tiny.concat()).into_bytes(), "byte for byte");
+    assert!(
+        is_clean && body == format!("{}{END}", tiny.concat()).into_bytes(),
+        "the bytes received differ from the bytes sent"
+    );
     assert_eq!(streamed_text(&String::from_utf8(body)?), said);
 
     let oracle = stack.settled().await?;
@@ -229,7 +232,7 @@ async fn much_at_once_and_little_for_long_pass_and_are_recorded() -> anyhow::Res
 }
 
 #[tokio::test]
-async fn garbage_in_a_stream_passes_and_is_noted() -> anyhow::Result<()> {
+async fn malformed_events_in_a_stream_pass_and_are_noted() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let scripted = ScriptedUpstream::start().await?;
@@ -256,14 +259,15 @@ async fn garbage_in_a_stream_passes_and_is_noted() -> anyhow::Result<()> {
     let oracle = stack.settled().await?;
     assert!(is_completed(&oracle, "garbage-between"));
     assert_eq!(answer(&oracle, "garbage-between").as_deref(), Some("half"));
-    let notes = |model: &str| row(&oracle, model).ending.as_ref().expect("it has ended").notes.as_str().to_owned();
+    let notes =
+        |model: &str| row(&oracle, model).ending.as_ref().expect("the chat has ended").notes.as_str().to_owned();
     assert!(notes("garbage-between").contains("unreadable_chunk"), "{}", notes("garbage-between"));
     for model in ["only-garbage", "a-page"] {
         let (stage, kind, _, attempts) = failure(&oracle, model);
         assert_eq!((stage, attempts), (FailureStage::UpstreamStream, 1), "{model}");
         assert_eq!((kind.as_deref(), answer(&oracle, model)), (Some("empty_answer"), None), "{model}");
     }
-    // A gateway that has seen all that still serves.
+    // After all these responses the gateway still serves chats.
     let again = Duration::from_secs(60);
     tokio::time::timeout(again, stack.finished_chat(&ann, "still there?")).await??;
     stack.settled().await?;
@@ -271,14 +275,14 @@ async fn garbage_in_a_stream_passes_and_is_noted() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn an_answer_without_a_body_is_on_the_record_for_what_it_is() -> anyhow::Result<()> {
+async fn an_answer_without_a_body_is_recorded_by_its_status() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let raw = RawUpstream::start(|body| {
         let model = model_of(body);
         let status = model.trim_start_matches("s");
         let length = if status == "204" { "" } else { "content-length: 0\r\n" };
-        // Nothing is asked for again, so each has one attempt.
+        // The header x-should-retry: false rules out a retry, so each chat has one attempt.
         format!("HTTP/1.1 {status} Whatever\r\nx-should-retry: false\r\n{length}\r\n").into()
     })
     .await?;
@@ -292,7 +296,7 @@ async fn an_answer_without_a_body_is_on_the_record_for_what_it_is() -> anyhow::R
         assert_eq!(response.status().as_u16(), status);
         assert!(response.headers().contains_key("x-chat-id"));
         assert_eq!(read(response).await, (Vec::new(), true), "{name}");
-        // The end is on its way before the client has the answer.
+        // The gateway closes the chat before the client has the whole answer, so no chat is open.
         assert_eq!(gateway.metric("stenograph_gateway_chats_open").await?, 0.0, "{name}");
     }
     let oracle = stack.settled().await?;
@@ -309,7 +313,7 @@ async fn an_answer_without_a_body_is_on_the_record_for_what_it_is() -> anyhow::R
 }
 
 #[tokio::test]
-async fn a_redirect_leads_no_client_past_the_gateway() -> anyhow::Result<()> {
+async fn a_redirect_is_not_passed_on_to_the_client() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let scripted = ScriptedUpstream::start().await?;
@@ -333,7 +337,7 @@ async fn a_redirect_leads_no_client_past_the_gateway() -> anyhow::Result<()> {
     assert_eq!((response.status(), response.headers().get(LOCATION)), (StatusCode::OK, None));
     assert!(read(response).await.1);
 
-    // What is no chat goes no other way.
+    // Requests other than chats do not follow redirects either.
     let raw = RawUpstream::start(|_| {
         Bytes::from_static(b"HTTP/1.1 302 Found\r\nlocation: /away\r\ncontent-length: 0\r\n\r\n")
     })

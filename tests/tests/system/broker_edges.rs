@@ -1,5 +1,5 @@
-//! Brokers that forget: on the oldest nats-server that will do and on the newest. And a stream or a consumer that is missing,
-//! or something else than it has to be: refused, in words.
+//! Brokers that lose data, with the oldest supported nats-server and the newest. A stream or a consumer that is missing or has
+//! the wrong configuration is refused with an explanation.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,7 +24,7 @@ async fn chats(stack: &Stack, user: &User, count: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Publishes these again, as a gateway does whose broker has lost them.
+/// Publishes events again, like a gateway whose broker has lost the events.
 async fn publish_again(jetstream: &jetstream::Context, events: &[Event]) -> anyhow::Result<()> {
     for event in events {
         let mut headers = async_nats::HeaderMap::new();
@@ -37,14 +37,14 @@ async fn publish_again(jetstream: &jetstream::Context, events: &[Event]) -> anyh
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mark {
-    /// The recorder has written down that it came this far.
+    /// The recorder had stored the position before the loss.
     Moved,
-    /// It was lost together with the broker before it could.
+    /// The recorder was killed together with the broker before the recorder could store the position.
     Behind,
 }
 
-/// The broker loses the end of its stream, though not what its consumer knows; and by the time that a recorder looks, the
-/// lost sequences have been given out again.
+/// The broker loses the end of the stream but keeps the consumer's state, and new events take the lost sequence numbers before
+/// a recorder reads the stream.
 async fn forgets_the_end(program: PathBuf, mark: Mark) -> anyhow::Result<()> {
     let mut stack = Stack::with_nats_server(program).await?;
     let ann = stack.user("ann").await?;
@@ -60,7 +60,7 @@ async fn forgets_the_end(program: PathBuf, mark: Mark) -> anyhow::Result<()> {
         let pool = stack.database().await?;
         let deadline = Instant::now() + PATIENCE;
         while sqlx::query_scalar::<_, i64>("SELECT sequence FROM stream_marks").fetch_one(&pool).await? < 100 {
-            anyhow::ensure!(Instant::now() < deadline, "the mark does not move");
+            anyhow::ensure!(Instant::now() < deadline, "the sequence in stream_marks does not reach 100");
             sleep(Duration::from_millis(100)).await;
         }
     }
@@ -71,14 +71,14 @@ async fn forgets_the_end(program: PathBuf, mark: Mark) -> anyhow::Result<()> {
     let copied = std::process::Command::new("cp").arg("-a").arg(copy.path().join("msgs")).arg(&messages).status()?;
     anyhow::ensure!(copied.success());
     stack.nats.start().await?;
-    anyhow::ensure!(stack.events().await? == 40, "it has forgotten");
+    anyhow::ensure!(stack.events().await? == 40, "the broker must have lost all events after the copy");
 
-    // The gateway finds that the broker has lost what it acknowledged, and publishes it again.
+    // The gateway detects that the broker has lost acknowledged events, and publishes these events again.
     stack.restart_gateway().await?;
     chats(&stack, &ann, 50).await?;
     let deadline = Instant::now() + PATIENCE;
     while stack.events().await? < 200 {
-        anyhow::ensure!(Instant::now() < deadline, "what was lost is not published again");
+        anyhow::ensure!(Instant::now() < deadline, "the lost events are not published again");
         sleep(Duration::from_millis(100)).await;
     }
     stack.add_recorder().await?;
@@ -93,17 +93,17 @@ async fn forgets_the_end(program: PathBuf, mark: Mark) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn the_oldest_broker_forgets_the_end() -> anyhow::Result<()> {
+async fn the_oldest_broker_loses_the_end_of_the_stream() -> anyhow::Result<()> {
     forgets_the_end(program::oldest_nats_server()?, Mark::Moved).await
 }
 
 #[tokio::test]
-async fn the_oldest_broker_forgets_the_end_together_with_the_recorder() -> anyhow::Result<()> {
+async fn the_oldest_broker_loses_the_end_of_the_stream_while_the_recorder_is_killed() -> anyhow::Result<()> {
     forgets_the_end(program::oldest_nats_server()?, Mark::Behind).await
 }
 
 #[tokio::test]
-async fn the_newest_broker_forgets_the_end() -> anyhow::Result<()> {
+async fn the_newest_broker_loses_the_end_of_the_stream() -> anyhow::Result<()> {
     forgets_the_end(program::nats_server()?, Mark::Moved).await
 }
 
@@ -117,7 +117,7 @@ async fn a_stream_that_was_made_again_is_recorded_from_its_beginning() -> anyhow
     jetstream.delete_stream(NAME).await?;
     stack.recorder.run(&["stream", "create"]).await?;
     publish_again(&jetstream, &before.events).await?;
-    // It may have met the moment without a stream, and refused that.
+    // The recorder may have ended, if the recorder looked for the stream while the stream was deleted.
     if !stack.recorders[0].process().is_running() {
         stack.add_recorder().await?;
     }
@@ -130,7 +130,7 @@ async fn a_stream_that_was_made_again_is_recorded_from_its_beginning() -> anyhow
 /// A recorder is started and has to end, having said this.
 async fn refuses(stack: &mut Stack, words: &[&str]) -> anyhow::Result<()> {
     stack.add_recorder().await?;
-    let recorder = stack.recorders.last().unwrap_or_else(|| unreachable!("one was just added"));
+    let recorder = stack.recorders.last().unwrap_or_else(|| unreachable!("a recorder was just added"));
     let status = tokio::time::timeout(PATIENCE, recorder.process().exited()).await?;
     anyhow::ensure!(!status.success(), "{status}");
     for word in words {
@@ -140,7 +140,7 @@ async fn refuses(stack: &mut Stack, words: &[&str]) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn what_is_missing_or_different_at_the_start_is_refused_in_words() -> anyhow::Result<()> {
+async fn a_missing_or_different_stream_or_consumer_is_refused_at_the_start_with_an_explanation() -> anyhow::Result<()> {
     let mut stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     stack.recorders[0].terminate(PATIENCE).await?;

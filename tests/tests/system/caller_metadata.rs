@@ -1,4 +1,4 @@
-//! What callers say about their chats can be asked for: through the API, and in SQL, with an index for it.
+//! Metadata from callers can be searched, through the API and in SQL, with an index.
 
 use harness::servers::Postgres;
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ async fn found(stack: &Stack, user: &User, query: &str) -> anyhow::Result<Vec<St
 }
 
 #[tokio::test]
-async fn chats_are_found_by_what_callers_said() -> anyhow::Result<()> {
+async fn finds_chats() -> anyhow::Result<()> {
     let stack = Stack::with_api(&[], &[]).await?;
     let (ann, bob) = (stack.user("ann").await?, stack.user("bob").await?);
     let deep: Value = serde_json::from_str(&format!("{{\"a\":{}{}}}", "[".repeat(110), "]".repeat(110)))?;
@@ -39,7 +39,11 @@ async fn chats_are_found_by_what_callers_said() -> anyhow::Result<()> {
     stack.settled().await?;
 
     assert_eq!(found(&stack, &ann, "tag=red").await?, std::slice::from_ref(&first));
-    assert_eq!(found(&stack, &ann, "tag=blue").await?, [second.clone(), first.clone()], "and nobody else's");
+    assert_eq!(
+        found(&stack, &ann, "tag=blue").await?,
+        [second.clone(), first.clone()],
+        "expected only Ann's own chats"
+    );
     assert_eq!(found(&stack, &bob, "tag=blue").await?, std::slice::from_ref(&other));
     assert_eq!(found(&stack, &ann, "tag=blue&callerUser=u-1").await?, std::slice::from_ref(&first));
     assert!(found(&stack, &ann, "tag=re").await?.is_empty());
@@ -51,7 +55,10 @@ async fn chats_are_found_by_what_callers_said() -> anyhow::Result<()> {
         (&one["callerMetadata"]["user"], &one["callerMetadata"]["tags"]),
         (&json!("u\\u0000"), &json!(["blue"]))
     );
-    assert!(one["callerMetadata"]["metadata"].is_string(), "what the tables cannot hold is there as its text");
+    assert!(
+        one["callerMetadata"]["metadata"].is_string(),
+        "a value that the tables cannot hold must be stored as text"
+    );
     assert!(stack.read(&ann, &format!("/api/chats/{third}")).await?["callerMetadata"].is_null());
 
     let pool = stack.database().await?;
@@ -61,14 +68,15 @@ async fn chats_are_found_by_what_callers_said() -> anyhow::Result<()> {
         let rows: i64 = sqlx::query_scalar(AssertSqlSafe(format!("{count}'{wanted}'"))).fetch_one(&pool).await?;
         assert_eq!(rows, expected, "{wanted}");
     }
-    // With a few rows a scan is cheaper; where it is not to be had, the index answers.
+    // With few rows the planner prefers a sequential scan; with sequential scans disabled the planner must use the
+    // index.
     let mut connection = pool.acquire().await?;
     sqlx::raw_sql("SET enable_seqscan = off").execute(&mut *connection).await?;
     let explain = format!("EXPLAIN {count}'{{\"tags\":[\"blue\"]}}'");
     let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain)).fetch_all(&mut *connection).await?;
     assert!(plan.concat().contains("chats_by_caller_metadata"), "{plan:?}");
 
-    // Tables made anew from the log hold the same; so does an export.
+    // Tables rebuilt from the log, and an export, have the same metadata.
     let verified = stack.recorder.run(&["verify"]).await?;
     assert!(!verified.contains("differ") || verified.contains("0 differ"), "{verified}");
     let lines = stack.recorder.run(&["replay", "--kind", "started", "--fields", "data.caller_metadata.tags"]).await?;
@@ -76,9 +84,10 @@ async fn chats_are_found_by_what_callers_said() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A start that was read back, because its end came later, is what it is when both come at once.
+/// A start event that is read back from the database, because the end comes later, gives the same row as start and end in one
+/// batch.
 #[tokio::test]
-async fn numbers_are_the_same_however_events_are_batched() -> anyhow::Result<()> {
+async fn gives_the_same_numbers_for_any_batching_of_events() -> anyhow::Result<()> {
     let numbers = [
         "1e-999",
         "-1e-997",

@@ -1,4 +1,4 @@
-//! Connections to upstreams: HTTP/2 where it is offered, and what clients see of those that fail.
+//! Connections to upstreams: HTTP/2 where the upstream offers HTTP/2, and failed connections in the client's view.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tests::stack::{MODEL, Stack, User, streamed_text};
 
 const PIECE: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"half\"}}]}\n\n";
 
-/// An upstream over TLS, as `localhost`, with HTTP/2 for those who offer it; and the certificate to be trusted, in PEM.
+/// Starts an upstream over TLS as `localhost`, with HTTP/2, and returns the certificate in PEM.
 async fn start_tls() -> anyhow::Result<(ScriptedUpstream, String)> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
@@ -19,7 +19,7 @@ async fn start_tls() -> anyhow::Result<(ScriptedUpstream, String)> {
     Ok((upstream, made.cert.pem()))
 }
 
-/// A gateway whose provider is over TLS.
+/// Starts a gateway with a provider over TLS.
 async fn over_tls(stack: &Stack) -> anyhow::Result<(Gateway, ScriptedUpstream, tempfile::TempDir)> {
     let (upstream, certificate) = start_tls().await?;
     let dir = tempfile::tempdir()?;
@@ -42,7 +42,7 @@ async fn chat(gateway: &Gateway, user: &User) -> anyhow::Result<reqwest::Respons
 }
 
 #[tokio::test]
-async fn http_2_where_it_is_offered_and_many_chats_share_a_connection() -> anyhow::Result<()> {
+async fn use_http_2_where_the_upstream_offers_it_and_are_shared_by_many_chats() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let (gateway, upstream, _dir) = over_tls(&stack).await?;
@@ -51,7 +51,7 @@ async fn http_2_where_it_is_offered_and_many_chats_share_a_connection() -> anyho
     upstream.respond_with(move |_| script.clone());
     let answers = try_join_all((0..20).map(|_| chat(&gateway, &ann))).await?;
     gate.reached(20).await;
-    assert_eq!(upstream.connections(), 1, "all of them are under way at once");
+    assert_eq!(upstream.connections(), 1, "all open chats must share one connection");
     gate.open();
     for answer in answers {
         assert_eq!(answer.status(), 200);
@@ -65,15 +65,18 @@ async fn http_2_where_it_is_offered_and_many_chats_share_a_connection() -> anyho
 }
 
 #[tokio::test]
-async fn over_http_2_too_what_breaks_off_breaks_off_for_the_client() -> anyhow::Result<()> {
+async fn an_answer_over_http_2_that_breaks_off_breaks_off_for_the_client() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let (gateway, upstream, _dir) = over_tls(&stack).await?;
     upstream.respond_next(Script::stream([PIECE]).after(1, Step::Cut));
     let response = chat(&gateway, &ann).await?;
     assert_eq!(response.status(), 200);
-    assert!(response.bytes().await.is_err(), "a clean end would look like success");
-    // A client that leaves lets go of its exchange, and of no other.
+    assert!(
+        response.bytes().await.is_err(),
+        "a broken response must not end cleanly, as a clean end looks like success"
+    );
+    // A client that disconnects ends its own upstream exchange and no other exchange.
     upstream.respond_next(Script::stream([PIECE]).after(1, Step::Hang));
     let mut left = chat(&gateway, &ann).await?;
     assert!(left.chunk().await?.is_some());
@@ -110,9 +113,9 @@ async fn a_certificate_that_is_not_trusted_is_an_error_of_its_own() -> anyhow::R
     Ok(())
 }
 
-/// Each timeout has an error of its own.
+/// Each timeout has a different error.
 #[tokio::test]
-async fn upstreams_that_hang_are_left() -> anyhow::Result<()> {
+async fn to_upstreams_that_hang_are_closed() -> anyhow::Result<()> {
     let stack = Stack::with_gateway(&[
         ("GATEWAY_HEAD_TIMEOUT", "1s"),
         ("GATEWAY_IDLE_TIMEOUT", "1s"),
@@ -121,18 +124,18 @@ async fn upstreams_that_hang_are_left() -> anyhow::Result<()> {
     .await?;
     let ann = stack.user("ann").await?;
 
-    // Before the head: tried again, within bounds.
+    // No response head: the gateway retries, up to its limit.
     stack.upstream.respond_with(|_| Script::new(http::StatusCode::OK).before(Step::Hang));
     let response = stack.chat(&ann, "x").send().await?;
     assert_eq!(response.status(), 504);
     assert_eq!(response.json::<Value>().await?["error"]["code"], "upstream_head_timeout");
 
-    // In mid-stream.
+    // The upstream stops in the middle of the stream.
     stack.upstream.respond_with(|_| Script::stream([PIECE]).after(1, Step::Hang));
     let response = stack.chat(&ann, "x").send().await?;
     assert!(response.bytes().await.is_err());
 
-    // Never silent for long, and never done.
+    // The upstream sends a chunk every 300 ms and exceeds the time limit of the whole response.
     stack.upstream.respond_with(|_| Script::stream([PIECE; 1000]).paced(Duration::from_millis(300)));
     let response = stack.chat(&ann, "x").send().await?;
     assert!(response.bytes().await.is_err());

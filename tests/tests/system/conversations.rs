@@ -1,4 +1,4 @@
-//! Conversation ids: made, given back, refused, and derived from clients' own threads.
+//! Conversation ids: created, returned, refused, and derived from clients' own threads.
 
 use serde_json::{Value, json};
 use tests::stack::{MODEL, Stack, User, header};
@@ -9,7 +9,7 @@ async fn continued(stack: &Stack, user: &User, id: &str) -> anyhow::Result<reqwe
 }
 
 #[tokio::test]
-async fn an_id_leads_its_user_back_and_nobody_else() -> anyhow::Result<()> {
+async fn an_id_continues_a_conversation_for_its_own_user_only() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let (ann, bob) = (stack.user("ann").await?, stack.user("bob").await?);
     let (id, _) = stack.finished_chat(&ann, "one").await?;
@@ -23,8 +23,8 @@ async fn an_id_leads_its_user_back_and_nobody_else() -> anyhow::Result<()> {
         assert_eq!(response.status(), 404);
         assert_eq!(response.json::<Value>().await?["error"]["code"], "conversation_not_found");
     }
-    assert_eq!(stack.events().await?, events, "nothing was recorded");
-    assert_eq!(stack.upstream.chats().len(), 2, "and nothing was asked");
+    assert_eq!(stack.events().await?, events, "a refused request must not be recorded");
+    assert_eq!(stack.upstream.chats().len(), 2, "a refused request must not reach the upstream");
 
     let oracle = stack.settled().await?;
     assert_eq!(oracle.tables.conversations.len(), 1);
@@ -33,7 +33,7 @@ async fn an_id_leads_its_user_back_and_nobody_else() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_clients_own_thread_leads_to_one_conversation_on_every_gateway() -> anyhow::Result<()> {
+async fn a_clients_thread_id_maps_to_one_conversation_on_every_gateway() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let (ann, bob) = (stack.user("ann").await?, stack.user("bob").await?);
     let other = stack.another_gateway(|_| {}).await?;
@@ -48,13 +48,13 @@ async fn a_clients_own_thread_leads_to_one_conversation_on_every_gateway() -> an
         response.bytes().await?;
     }
     assert_eq!(ids[0], ids[1]);
-    assert_ne!(ids[0], ids[2], "never another user's");
+    assert_ne!(ids[0], ids[2], "a conversation of another user must not be used");
     assert_eq!(stack.settled().await?.tables.conversations.len(), 2);
     Ok(())
 }
 
 #[tokio::test]
-async fn a_conversation_can_be_opened_ahead() -> anyhow::Result<()> {
+async fn a_conversation_can_be_created_before_the_first_chat() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let body = json!({"title": "Plans", "model": MODEL});

@@ -18,10 +18,10 @@ use shared::usage::UsageSource;
 use tests::oracle::Oracle;
 use tests::stack::{Stack, User};
 
-/// How many are under way at once.
+/// Number of concurrent exchanges.
 const AT_ONCE: usize = 8;
 
-/// One exchange of the collection.
+/// A recorded exchange with a provider.
 struct Exchange {
     path: &'static str,
     status: StatusCode,
@@ -44,7 +44,7 @@ fn read(directory: &Path, path: &'static str) -> anyhow::Result<Exchange> {
     })
 }
 
-/// Every exchange, by dialect and name, which is what the model is called.
+/// All exchanges by dialect and name. The name is the model of the request.
 fn exchanges(corpus: &Path) -> anyhow::Result<BTreeMap<String, Exchange>> {
     let mut found = BTreeMap::new();
     let folders = [
@@ -59,7 +59,7 @@ fn exchanges(corpus: &Path) -> anyhow::Result<BTreeMap<String, Exchange>> {
             found.insert(name, read(&entry.path(), path)?);
         }
     }
-    // What refuses the gateway's own key is not passed on.
+    // Exchanges with status 401 are left out: the gateway does not forward a refusal of its own key.
     found.retain(|_, exchange| exchange.status != StatusCode::UNAUTHORIZED);
     Ok(found)
 }
@@ -71,7 +71,7 @@ fn script(exchange: &Exchange) -> Script {
     script
 }
 
-/// Asks, and compares the bytes: what differs.
+/// Sends the request of an exchange and compares the bytes of the answer. Returns the difference.
 async fn ask(stack: &Stack, user: &User, model: &str, exchange: &Exchange) -> anyhow::Result<Option<String>> {
     let question = "How is the weather?";
     let mut body = json!({"model": model, "stream": exchange.streams, "max_tokens": 100});
@@ -92,7 +92,7 @@ async fn ask(stack: &Stack, user: &User, model: &str, exchange: &Exchange) -> an
     })
 }
 
-/// Where the row differs from what the collection says.
+/// Differences between a row and the expected values of the corpus.
 fn differences(oracle: &Oracle, chat: &Chat, exchange: &Exchange) -> Vec<String> {
     let expected = &exchange.expected;
     let mut differs = Vec::new();
@@ -159,7 +159,7 @@ async fn recorded_exchanges_pass_and_are_recorded() -> anyhow::Result<()> {
         wrong.extend(difference?);
     }
     let oracle = stack.settled().await?;
-    assert_eq!(oracle.tables.chats.len(), exchanges.len(), "one row each");
+    assert_eq!(oracle.tables.chats.len(), exchanges.len(), "each chat has one row");
     for chat in oracle.tables.chats.values() {
         wrong.extend(differences(&oracle, chat, &exchanges[&chat.model]));
     }

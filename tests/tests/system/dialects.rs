@@ -59,10 +59,14 @@ async fn anthropic_messages_stream_and_are_recorded() -> anyhow::Result<()> {
 
     let sent = stack.upstream.chat(1).await;
     assert_eq!(sent.path, "/v1/messages");
-    assert_eq!(sent.body, serde_json::to_vec(&body)?, "byte for byte");
+    assert_eq!(sent.body, serde_json::to_vec(&body)?, "the bytes received differ from the bytes sent");
     assert_eq!(sent.headers["anthropic-version"], "2023-06-01");
     assert_eq!(sent.headers["anthropic-beta"], "tools-1");
-    assert_eq!(sent.headers["x-api-key"], stack.upstream.key(), "the gateway's key, not the caller's");
+    assert_eq!(
+        sent.headers["x-api-key"],
+        stack.upstream.key(),
+        "the upstream gets the gateway's key and not the caller's key"
+    );
     assert!(!sent.headers.contains_key("authorization"));
 
     let completed = completed(&stack).await?;
@@ -106,7 +110,7 @@ async fn responses_stream_and_are_recorded() -> anyhow::Result<()> {
 
 /// Events reach the client as they come, and when the last one does, the chat is on the record.
 #[tokio::test]
-async fn nothing_waits_but_the_end_and_what_was_seen_is_recorded() -> anyhow::Result<()> {
+async fn only_the_end_of_a_stream_waits_for_the_record() -> anyhow::Result<()> {
     for (path, body, events, end) in [
         (
             "/v1/messages",
@@ -134,7 +138,7 @@ async fn nothing_waits_but_the_end_and_what_was_seen_is_recorded() -> anyhow::Re
             seen.extend_from_slice(&chunk);
         }
         assert_eq!(String::from_utf8(seen)?, events.concat());
-        // What was seen is recorded, whatever happens now.
+        // The client has received the whole answer, so the end event must be recorded.
         completed(&stack).await?;
     }
     Ok(())
@@ -155,7 +159,7 @@ async fn errors_have_the_shape_that_anthropics_clients_read() -> anyhow::Result<
         assert_eq!((&error["type"], &error["error"]["type"]), (&json!("error"), &json!(kind)), "{error}");
         assert!(error["error"]["message"].is_string());
     }
-    // What the upstream says passes as it is.
+    // The error of the upstream is forwarded unchanged.
     let refusal = r#"{"type":"error","error":{"type":"overloaded_error","message":"busy"},"request_id":"req_1"}"#;
     let refused = Script::json(StatusCode::BAD_REQUEST, refusal);
     stack.upstream.respond_next(refused);
@@ -174,7 +178,7 @@ async fn errors_have_the_shape_that_anthropics_clients_read() -> anyhow::Result<
 }
 
 #[tokio::test]
-async fn counting_tokens_passes_and_is_no_chat() -> anyhow::Result<()> {
+async fn a_request_to_count_tokens_passes_and_is_no_chat() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let path = "/v1/messages/count_tokens";
@@ -188,9 +192,9 @@ async fn counting_tokens_passes_and_is_no_chat() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A provider that reports no usage.
+/// Starts a provider that reports no usage.
 #[tokio::test]
-async fn usage_that_nobody_reported_is_estimated_and_kept_apart() -> anyhow::Result<()> {
+async fn unreported_usage_is_estimated_and_kept_apart() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let chunk = r#"{"choices":[{"index":0,"delta":{"content":"Hello there"},"finish_reason":"stop"}]}"#;

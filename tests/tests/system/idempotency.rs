@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: a retry is the same chat, on any gateway, and chats go on where that cannot be asked.
+//! `Idempotency-Key`: a retry is the same chat on any gateway, and chats continue while keys cannot be checked.
 
 use harness::upstream::{Gate, Script, Step};
 use serde_json::{Value, json};
@@ -42,7 +42,7 @@ async fn a_retry_is_the_same_chat_on_any_gateway() -> anyhow::Result<()> {
     first.bytes().await?;
     let done = (409, id.clone(), "idempotency_chat_done".to_owned());
     assert_eq!(refusal(chat(&stack, &ann, "x", "k-1").send().await?).await?, done);
-    // The other gateway hears of it in a moment.
+    // The other gateway learns of the end of the chat after a short delay.
     let mut heard = refusal(elsewhere(&ann, "x", "k-1").await?).await?;
     for _ in 0..600 {
         if heard == done {
@@ -54,7 +54,7 @@ async fn a_retry_is_the_same_chat_on_any_gateway() -> anyhow::Result<()> {
     assert_eq!(heard, done);
     let reused = (422, id, "idempotency_key_reused".to_owned());
     assert_eq!(refusal(elsewhere(&ann, "something else", "k-1").await?).await?, reused);
-    assert_eq!(elsewhere(&bob, "x", "k-1").await?.status(), 200, "another user's key is another key");
+    assert_eq!(elsewhere(&bob, "x", "k-1").await?.status(), 200, "an equal key of another user is a different key");
     assert_eq!(stack.chat(&ann, "x").header("idempotency-key", "").send().await?.status(), 400);
 
     let oracle = stack.settled().await?;
@@ -65,7 +65,7 @@ async fn a_retry_is_the_same_chat_on_any_gateway() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_chat_that_came_to_nothing_gives_its_key_back() -> anyhow::Result<()> {
+async fn a_chat_that_was_refused_releases_its_key() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     stack.upstream.respond_next(Script::json(http::StatusCode::BAD_REQUEST, r#"{"error":{"message":"no"}}"#));
@@ -78,7 +78,7 @@ async fn a_chat_that_came_to_nothing_gives_its_key_back() -> anyhow::Result<()> 
 }
 
 #[tokio::test]
-async fn where_the_keys_cannot_be_asked_chats_go_on_and_say_so() -> anyhow::Result<()> {
+async fn chats_continue_and_say_so_while_keys_cannot_be_checked() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let jetstream = async_nats::jetstream::new(async_nats::connect(stack.nats.url()).await?);
@@ -87,7 +87,11 @@ async fn where_the_keys_cannot_be_asked_chats_go_on_and_say_so() -> anyhow::Resu
     assert_eq!(answer.status(), 200);
     answer.bytes().await?;
     let (status, _, code) = refusal(chat(&stack, &ann, "x", "k-1").send().await?).await?;
-    assert_eq!((status, code.as_str()), (409, "idempotency_chat_done"), "this gateway knows its own");
+    assert_eq!(
+        (status, code.as_str()),
+        (409, "idempotency_chat_done"),
+        "a gateway must know the keys of its own chats without the bucket"
+    );
     let oracle = stack.settled().await?;
     let notes = oracle.events.iter().find_map(|event| match event {
         Event::MessageCompleted(event) => Some(event.notes.clone()),

@@ -11,16 +11,16 @@ use tokio::time::{Instant, sleep};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What clients saw.
+/// Observations of the clients.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Chats of which a byte arrived.
+    /// Chats with at least one received byte.
     begun: BTreeSet<String>,
-    /// Chats whose end arrived.
+    /// Chats with a received end.
     ended: BTreeSet<String>,
 }
 
-/// Chats, one after the other, until it is enough; the gateway may die under them.
+/// Sends chats one after another until told to stop. The gateway may be killed meanwhile.
 async fn client(stack: &Stack, user: &User, is_enough: &AtomicBool) -> Seen {
     let mut seen = Seen::default();
     while !is_enough.load(Ordering::Relaxed) {
@@ -43,7 +43,7 @@ async fn client(stack: &Stack, user: &User, is_enough: &AtomicBool) -> Seen {
 
 /// Every half second for a minute, or as fast as it starts again.
 #[tokio::test]
-async fn of_a_gateway_that_is_killed_again_and_again_loses_nothing_that_was_seen() -> anyhow::Result<()> {
+async fn of_a_gateway_that_is_killed_repeatedly_loses_nothing_that_clients_received() -> anyhow::Result<()> {
     let stack = Stack::with_gateway(&[("GATEWAY_DURABILITY", "journal")]).await?;
     let ann = stack.user("ann").await?;
     let is_enough = AtomicBool::new(false);
@@ -53,7 +53,7 @@ async fn of_a_gateway_that_is_killed_again_and_again_loses_nothing_that_was_seen
         while Instant::now() < until {
             killed += 1;
             gateway.as_ref().unwrap_or(&stack.gateway).kill9().await;
-            // On the same journal, at the same address.
+            // The new gateway has the same journal and the same address.
             let data = stack.journal().parent().map(std::path::Path::to_owned);
             let restarted = stack.another_gateway(|settings| {
                 settings.listen = address.to_string();
@@ -100,7 +100,7 @@ async fn of_a_gateway_that_is_killed_again_and_again_loses_nothing_that_was_seen
 }
 
 #[tokio::test]
-async fn that_is_full_refuses_new_chats_before_the_upstream_is_asked_and_heals() -> anyhow::Result<()> {
+async fn that_is_full_refuses_new_chats_before_the_upstream_is_asked_and_recovers() -> anyhow::Result<()> {
     let mut stack = Stack::with_gateway(&[("GATEWAY_JOURNAL_MAX_BYTES", "4194304")]).await?;
     let ann = stack.user("ann").await?;
     stack.nats.stop().await?;
@@ -119,7 +119,7 @@ async fn that_is_full_refuses_new_chats_before_the_upstream_is_asked_and_heals()
     assert!(refused.headers().contains_key("retry-after"));
     assert!(refused.text().await?.contains("journal_unavailable"));
     ensure!(served > 3, "{served} chats in 4 MiB");
-    assert_eq!(stack.upstream.chats().len(), served, "the upstream was not asked");
+    assert_eq!(stack.upstream.chats().len(), served, "a refused chat must not reach the upstream");
 
     stack.nats.start().await?;
     stack.gateway.ready().await?;
@@ -136,11 +136,11 @@ async fn of_another_process_is_not_touched() -> anyhow::Result<()> {
     let second = stack.another_gateway(|settings| settings.data_dir = data).await;
     ensure!(second.is_err(), "the second gateway started");
     let words = format!("is in use by process {}", stack.gateway.process().pid());
-    // What a process says last may be written down a little after its end.
+    // The last lines of a process may reach the log file shortly after the process has ended.
     let log = stack.journal().ancestors().nth(2).map(|directory| directory.join("gateway-2.log")).unwrap_or_default();
     let deadline = Instant::now() + PATIENCE;
     while !std::fs::read_to_string(&log)?.contains(&words) {
-        ensure!(Instant::now() < deadline, "it does not say that the directory {words}");
+        ensure!(Instant::now() < deadline, "the log does not say that the directory {words}");
         sleep(Duration::from_millis(20)).await;
     }
     let ann = stack.user("ann").await?;
@@ -149,7 +149,7 @@ async fn of_another_process_is_not_touched() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A broker that has 30 events of 15 chats, and is stopped; and the first 10 of them, as they were on its disk.
+/// A stopped broker with 30 events of 15 chats, and the broker's files after the first 10 events.
 async fn broker_and_its_past() -> anyhow::Result<(Stack, tempfile::TempDir)> {
     let mut stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
@@ -170,7 +170,7 @@ async fn broker_and_its_past() -> anyhow::Result<(Stack, tempfile::TempDir)> {
     Ok((stack, copy))
 }
 
-/// Has it be as it was.
+/// Restores the broker's files.
 async fn go_back(stack: &mut Stack, past: &tempfile::TempDir) -> anyhow::Result<()> {
     let messages = stack.nats.messages_of(shared::stream::NAME);
     std::fs::remove_dir_all(&messages)?;
@@ -189,11 +189,11 @@ async fn await_events(stack: &Stack, count: u64) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn gives_a_broker_again_what_it_has_lost_also_by_way_of_a_gateway_that_is_killed_over_it() -> anyhow::Result<()> {
+async fn publishes_again_what_a_broker_has_lost_even_if_the_gateway_is_killed_meanwhile() -> anyhow::Result<()> {
     let (mut stack, past) = broker_and_its_past().await?;
     stack.gateway.kill9().await;
     go_back(&mut stack, &past).await?;
-    // It takes nothing more for now, so that what it is told again stays on its way.
+    // The broker accepts no further events for now, so the events published again stay unacknowledged.
     let stream = stack.jetstream().await?.get_stream(shared::stream::NAME).await?;
     let mut config = stream.cached_info().config.clone();
     let most = std::mem::replace(&mut config.max_messages, 10);
@@ -204,7 +204,7 @@ async fn gives_a_broker_again_what_it_has_lost_also_by_way_of_a_gateway_that_is_
         ensure!(Instant::now() < deadline, "nothing is published again");
         sleep(Duration::from_millis(20)).await;
     }
-    // Ten times a second the gateway writes down how far the broker has come.
+    // The gateway writes the broker's position to the journal ten times a second.
     sleep(Duration::from_secs(1)).await;
     stack.gateway.kill9().await;
     config.max_messages = most;
@@ -215,7 +215,7 @@ async fn gives_a_broker_again_what_it_has_lost_also_by_way_of_a_gateway_that_is_
 }
 
 #[tokio::test]
-async fn gives_a_broker_again_what_it_has_lost() -> anyhow::Result<()> {
+async fn publishes_again_what_a_broker_has_lost() -> anyhow::Result<()> {
     let (mut stack, past) = broker_and_its_past().await?;
     go_back(&mut stack, &past).await?;
     await_events(&stack, 30).await?;

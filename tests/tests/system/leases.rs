@@ -1,5 +1,5 @@
-//! A gateway that is lost leaves no chat open for ever: a recorder ends them, as events in the stream; a true end that comes
-//! later takes the place of that. And a gateway that lives is never taken for lost, whatever the broker does.
+//! Lost gateways: a recorder ends the open chats of a lost gateway, by events in the stream, and a later real end replaces such
+//! an end. A living gateway is never taken for lost, whatever the broker does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Leases that live two seconds, and recorders that wait so long after that.
+/// Leases of two seconds, and recorders that wait two more.
 async fn stack(grace: &str, recorders: usize) -> anyhow::Result<Stack> {
     let mut stack = Stack::start().await?;
     stack.jetstream().await?.delete_key_value(shared::lease::BUCKET).await?;
@@ -32,7 +32,7 @@ async fn stack(grace: &str, recorders: usize) -> anyhow::Result<Stack> {
     Ok(stack)
 }
 
-/// A gateway of this name, on a disk of its own.
+/// Starts a gateway of this name with a data directory of its own.
 async fn gateway(stack: &Stack, name: &str, disk: &str) -> anyhow::Result<Gateway> {
     stack
         .another_gateway(|settings| {
@@ -42,7 +42,7 @@ async fn gateway(stack: &Stack, name: &str, disk: &str) -> anyhow::Result<Gatewa
         .await
 }
 
-/// A chat that has said something and does not go on before the gate opens.
+/// Starts a chat that pauses in the middle of the answer until the gate opens.
 async fn held(stack: &Stack, gateway: &Gateway, user: &User, gate: &Gate) -> anyhow::Result<(String, Response)> {
     let piece = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"half\"}}]}\n\n";
     stack.upstream.respond_next(Script::stream([piece, "data: [DONE]\n\n"]).after(1, Step::Wait(gate.clone())));
@@ -73,12 +73,12 @@ async fn becomes(pool: &sqlx::PgPool, chat: &str, expected: &str) -> anyhow::Res
 }
 
 #[tokio::test]
-async fn chats_of_a_lost_gateway_end_and_a_true_end_takes_the_place_of_that() -> anyhow::Result<()> {
+async fn chats_of_a_lost_gateway_are_ended_and_a_real_end_replaces_that_end() -> anyhow::Result<()> {
     let stack = stack("2s", 2).await?;
     let (ann, pool) = (stack.user("ann").await?, stack.database().await?);
     let gate = Gate::new();
 
-    // Gone, and back with another disk: nobody else will end the first run's chat.
+    // The gateway is killed and returns with an empty journal: only the recorder can end the first run's chat.
     let first = gateway(&stack, "gateway-2", "disk-1").await?;
     let (lost, _response) = held(&stack, &first, &ann, &gate).await?;
     becomes(&pool, &lost, "started").await?;
@@ -86,11 +86,11 @@ async fn chats_of_a_lost_gateway_end_and_a_true_end_takes_the_place_of_that() ->
     let second = gateway(&stack, "gateway-2", "disk-2").await?;
     let (running, response) = held(&stack, &second, &ann, &gate).await?;
     becomes(&pool, &lost, "orphaned").await?;
-    assert_eq!(status(&pool, &running).await?.as_deref(), Some("started"), "the present run's chats go on");
+    assert_eq!(status(&pool, &running).await?.as_deref(), Some("started"), "the chats of the present run stay open");
     gate.open();
     assert!(timeout(PATIENCE, response.bytes()).await??.ends_with(b"data: [DONE]\n\n"));
 
-    // Gone for good.
+    // The gateway is killed and does not return.
     let gate = Gate::new();
     let (gone, _response) = held(&stack, &second, &ann, &gate).await?;
     becomes(&pool, &gone, "started").await?;
@@ -105,9 +105,9 @@ async fn chats_of_a_lost_gateway_end_and_a_true_end_takes_the_place_of_that() ->
         _ => None,
     });
     let of_recorders: Vec<_> = of_recorders.collect();
-    assert_eq!(of_recorders.len(), 2, "in the stream, once each");
+    assert_eq!(of_recorders.len(), 2, "the stream must have one end event of the recorders for each lost chat");
 
-    // The disk turns up after all.
+    // The gateway's own end event arrives late, as if the lost disk were found.
     let mut end = of_recorders.into_iter().find(|event| event.chat_id.to_string() == gone).unwrap();
     end.stage = FailureStage::GatewayRestarted;
     end.error.message = "the gateway was stopped".into();
@@ -122,12 +122,16 @@ async fn chats_of_a_lost_gateway_end_and_a_true_end_takes_the_place_of_that() ->
     becomes(&pool, &gone, "failed").await?;
     let oracle = stack.settled().await?;
     let day = oracle.tables.usage_stats.values().next().unwrap();
-    assert_eq!((day.api_calls, day.successful_calls, day.failed_calls), (3, 1, 2), "counted once, not twice");
+    assert_eq!(
+        (day.api_calls, day.successful_calls, day.failed_calls),
+        (3, 1, 2),
+        "the late end replaces the recorder's end and is not counted again"
+    );
     Ok(())
 }
 
 #[tokio::test]
-async fn a_gateway_that_lives_is_not_lost_because_the_broker_was_away() -> anyhow::Result<()> {
+async fn a_living_gateway_is_not_taken_for_lost_after_an_outage_of_the_broker() -> anyhow::Result<()> {
     let mut stack = stack("15s", 1).await?;
     let (ann, pool) = (stack.user("ann").await?, stack.database().await?);
     let (alive, dead) = (gateway(&stack, "alive", "disk-1").await?, gateway(&stack, "dead", "disk-2").await?);
@@ -137,7 +141,7 @@ async fn a_gateway_that_lives_is_not_lost_because_the_broker_was_away() -> anyho
     becomes(&pool, &chat_of_alive, "started").await?;
     becomes(&pool, &chat_of_dead, "started").await?;
     dead.kill9().await;
-    // Longer than any lease lives: when the broker is back, all of them are gone.
+    // The outage is longer than the lifetime of a lease, so no lease exists when the broker is back.
     stack.nats.stop().await?;
     sleep(Duration::from_secs(4)).await;
     stack.nats.start().await?;
@@ -150,9 +154,9 @@ async fn a_gateway_that_lives_is_not_lost_because_the_broker_was_away() -> anyho
     Ok(())
 }
 
-/// A new database, or one that was away for long: the stream has ends that the ledger does not have yet.
+/// With a new database, or a database that was away for long, the stream has ends that the tables lack.
 #[tokio::test]
-async fn chats_that_took_too_long_are_ended_only_where_the_ledger_has_caught_up() -> anyhow::Result<()> {
+async fn chats_that_took_too_long_are_ended_only_after_the_tables_have_caught_up() -> anyhow::Result<()> {
     let mut stack = Stack::start().await?;
     let (ann, pool) = (stack.user("ann").await?, stack.database().await?);
     for text in ["ended", "never ended"] {
@@ -167,7 +171,7 @@ async fn chats_that_took_too_long_are_ended_only_where_the_ledger_has_caught_up(
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!("TRUNCATE {tables}"))).execute(&pool).await?;
     let jetstream = stack.jetstream().await?;
     jetstream.get_stream(shared::stream::NAME).await?.purge().await?;
-    // The same two days ago, but for the last end: all of it is in the stream, and the starts are in the ledger.
+    // The same events, dated two days ago and without the last end, are in the stream; the tables have only the starts.
     let ago = time::Duration::days(2);
     let (mut starts, mut ends) = (Vec::new(), Vec::new());
     for event in events {
@@ -196,13 +200,17 @@ async fn chats_that_took_too_long_are_ended_only_where_the_ledger_has_caught_up(
     let mut orphans =
         OrphanReaper::new(client, pool.clone(), metrics, OrphanPolicy { grace: hour, longest_chat: 24 * hour });
     for _ in 0..3 {
-        assert_eq!(look(&mut orphans).await?, 0, "the stream may have their ends");
+        assert_eq!(
+            look(&mut orphans).await?,
+            0,
+            "no chat may be ended while the tables are behind the stream, as the stream may have its end"
+        );
     }
     stack.recorder.more.push(("RECORDER_GATEWAY_GRACE".into(), "1h".into()));
     stack.recorder.more.push(("RECORDER_LONGEST_CHAT".into(), "1000h".into()));
     stack.add_recorder().await?;
     stack.drained().await?;
-    assert_eq!(look(&mut orphans).await?, 1, "nobody else will end it");
+    assert_eq!(look(&mut orphans).await?, 1, "only the recorder can end the chat without an end event");
     becomes(&pool, &chats[1], "orphaned").await?;
     becomes(&pool, &chats[0], "completed").await?;
     stack.drained().await?;

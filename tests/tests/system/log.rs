@@ -1,4 +1,4 @@
-//! Reading the log: to its end, which is where the stream ends, whatever a consumer knows of it.
+//! The log reader reads to the end of the stream, whatever a consumer reports.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tests::stack::Stack;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
-use crate::oversized;
+use crate::large_bodies;
 
 async fn sequences(log: &mut LogReader) -> anyhow::Result<Vec<u64>> {
     let mut sequences = Vec::new();
@@ -25,7 +25,7 @@ fn span(from: RangeStart, to: Option<u64>) -> LogRange {
 
 /// As it is in a cluster, where a consumer may come to a node that has not caught up.
 #[tokio::test]
-async fn goes_on_where_its_consumer_knew_of_nothing_more() -> anyhow::Result<()> {
+async fn continues_where_a_consumer_reported_the_end_too_early() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     stack.finished_chat(&ann, "one").await?;
@@ -41,7 +41,7 @@ async fn goes_on_where_its_consumer_knew_of_nothing_more() -> anyhow::Result<()>
 }
 
 #[tokio::test]
-async fn ends_where_there_is_nothing_more_of_it() -> anyhow::Result<()> {
+async fn ends_at_the_end_of_the_stream() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let (ann, bob) = (stack.user("ann").await?, stack.user("bob").await?);
     for user in [&bob, &ann, &ann] {
@@ -69,25 +69,26 @@ async fn ends_where_there_is_nothing_more_of_it() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whoever gives up waiting for a body gets its event when it asks again.
+/// A caller that gives up waiting for a body gets the event at the next call.
 #[tokio::test]
-async fn loses_nothing_that_was_not_waited_for() -> anyhow::Result<()> {
+async fn loses_no_event_when_a_caller_stops_waiting() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     stack.finished_chat(&ann, "one").await?;
     let events = stack.settled().await?.events;
     let jetstream = stack.jetstream().await?;
-    oversized::publish_reference(&jetstream, &events[0]).await?;
+    large_bodies::publish_reference(&jetstream, &events[0]).await?;
     let bound = Duration::from_millis(1500);
     for last in [Some(3), None] {
         let mut log = LogReader::open(connect(&stack.nats.url()).await?, span(RangeStart::Sequence(3), last)).await?;
-        assert!(timeout(bound, log.next()).await.is_err(), "there is no body yet");
-        oversized::put_body(&jetstream, &events[0]).await?;
-        let delivery = timeout(Duration::from_secs(30), log.next()).await??.expect("it was not read yet");
+        assert!(timeout(bound, log.next()).await.is_err(), "the reader must wait while the bucket has no body");
+        large_bodies::put_body(&jetstream, &events[0]).await?;
+        let delivery =
+            timeout(Duration::from_secs(30), log.next()).await??.expect("the log has not ended before the event");
         assert_eq!(delivery.sequence(), 3);
         assert_eq!(delivery.decode()?.id(), events[0].id());
         assert!(sequences(&mut log).await?.is_empty());
-        oversized::remove_body(&jetstream, &events[0]).await?;
+        large_bodies::remove_body(&jetstream, &events[0]).await?;
     }
     Ok(())
 }

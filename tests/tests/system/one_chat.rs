@@ -1,10 +1,10 @@
-//! One chat, with the body that frontends send today and nothing else: streamed, and completely on the record.
+//! One chat with the request body of a web frontend: streamed, and completely recorded.
 
 use sqlx::Row as _;
 use tests::stack::{Stack, header, streamed_text};
 
 #[tokio::test]
-async fn streams_and_is_completely_recorded() -> anyhow::Result<()> {
+async fn is_streamed_and_completely_recorded() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let before = time::OffsetDateTime::now_utc().date();
@@ -16,7 +16,7 @@ async fn streams_and_is_completely_recorded() -> anyhow::Result<()> {
     header(&response, "x-request-id")?;
     let body = response.text().await?;
     assert!(body.ends_with("data: [DONE]\n\n"), "{body}");
-    assert!(!body.contains("prompt_tokens"), "the client did not ask for usage: {body}");
+    assert!(!body.contains("prompt_tokens"), "the client did not ask for usage and must not get it: {body}");
     let sent = stack.upstream.chat(1).await;
     let sent: serde_json::Value = serde_json::from_slice(&sent.body)?;
     assert_eq!(sent["stream_options"]["include_usage"], true);
@@ -65,14 +65,14 @@ async fn an_answer_that_is_not_streamed_is_recorded_too() -> anyhow::Result<()> 
 }
 
 #[tokio::test]
-async fn with_recording_off_the_answer_is_the_upstreams_and_nothing_is_asked_for_on_top() -> anyhow::Result<()> {
+async fn without_recording_request_and_answer_pass_unchanged() -> anyhow::Result<()> {
     let stack = Stack::with_gateway(&[("GATEWAY_RECORDING", "off")]).await?;
     let ann = stack.user("ann").await?;
     let response = stack.chat(&ann, "hi").send().await?;
     assert_eq!(response.status(), 200);
     let body = response.text().await?;
     assert!(body.ends_with("data: [DONE]\n\n") && !streamed_text(&body).is_empty(), "{body}");
-    assert!(!body.contains("prompt_tokens"), "the client did not ask for usage: {body}");
+    assert!(!body.contains("prompt_tokens"), "the client did not ask for usage and must not get it: {body}");
     let sent = stack.upstream.chat(1).await;
     assert!(!String::from_utf8_lossy(&sent.body).contains("stream_options"));
     assert_eq!(stack.events().await?, 0);

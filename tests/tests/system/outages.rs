@@ -1,4 +1,4 @@
-//! With the database or the recorders away, chats stream as if nothing had happened; afterwards everything is there.
+//! Outages of the database and of the recorders: chats stream as usual, and afterwards every chat is recorded.
 
 use std::time::{Duration, Instant};
 
@@ -32,12 +32,12 @@ async fn of_the_database() -> anyhow::Result<()> {
     all_there(&stack, 105).await
 }
 
-/// What a recorder has taken and could not commit is not taken for recorded, whoever comes after it.
+/// Events that a recorder has received but not committed are not taken for recorded, by any later recorder.
 #[tokio::test]
 async fn of_the_database_and_a_recorder_killed_meanwhile() -> anyhow::Result<()> {
     let mut stack = Stack::with_own_postgres().await?;
     let ann = stack.user("ann").await?;
-    // It cannot commit, so it has a batch in hand when the database goes.
+    // With the table locked, the recorder cannot commit, so an uncommitted batch exists when the database is killed.
     let database = stack.database().await?;
     let mut locked = database.begin().await?;
     sqlx::query("LOCK TABLE chats IN ACCESS EXCLUSIVE MODE").execute(&mut *locked).await?;
@@ -59,10 +59,10 @@ async fn of_the_database_and_a_recorder_killed_meanwhile() -> anyhow::Result<()>
     all_there(&stack, 20).await
 }
 
-/// Nor is it where another recorder goes on, which has no reason to look at the stream again: the broker gives it what the
-/// first one had.
+/// The same where another recorder runs and has no reason to read the stream again: the broker delivers the events of the
+/// killed recorder to the other.
 #[tokio::test]
-async fn of_a_recorder_with_a_batch_in_hand() -> anyhow::Result<()> {
+async fn of_a_recorder_with_an_uncommitted_batch() -> anyhow::Result<()> {
     let mut stack = Stack::start().await?;
     stack.add_recorder().await?;
     let ann = stack.user("ann").await?;
@@ -119,14 +119,14 @@ async fn of_the_broker() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn of_the_broker_from_the_beginning() -> anyhow::Result<()> {
+async fn of_the_broker_from_the_first_chat_on() -> anyhow::Result<()> {
     let mut stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     stack.gateway.terminate(Duration::from_secs(60)).await?;
     stack.nats.stop().await?;
     stack.restart_gateway().await?;
     chats(&stack, &ann, 20).await?;
-    // Nor does a gateway need the broker to stop; what it holds is the next one's to deliver.
+    // The gateway also stops without the broker; the next gateway publishes the events left in the journal.
     assert!(stack.gateway.terminate(Duration::from_secs(60)).await?.success());
     stack.restart_gateway().await?;
     chats(&stack, &ann, 20).await?;
@@ -134,9 +134,9 @@ async fn of_the_broker_from_the_beginning() -> anyhow::Result<()> {
     all_there(&stack, 40).await
 }
 
-/// A broker that stands still holds back the end, for as long as there is patience with it, and nothing else.
+/// A suspended broker delays the end of an answer, up to the time limit, and nothing else.
 #[tokio::test]
-async fn of_a_broker_that_stands_still_delays_the_end_alone() -> anyhow::Result<()> {
+async fn of_a_suspended_broker_delay_only_the_end() -> anyhow::Result<()> {
     let stack = Stack::with_gateway(&[("GATEWAY_JOURNAL_PATIENCE", "5s")]).await?;
     let ann = stack.user("ann").await?;
     chats(&stack, &ann, 1).await?;
@@ -155,16 +155,16 @@ async fn of_a_broker_that_stands_still_delays_the_end_alone() -> anyhow::Result<
     all_there(&stack, 2).await
 }
 
-/// What was handed to the broker is not taken for delivered, before it says so.
+/// Published events are not taken for delivered before the broker's acknowledgement.
 #[tokio::test]
-async fn of_a_broker_that_stands_still_and_the_gateway_killed_meanwhile() -> anyhow::Result<()> {
+async fn of_a_suspended_broker_and_the_gateway_killed_meanwhile() -> anyhow::Result<()> {
     let mut stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     chats(&stack, &ann, 3).await?;
     stack.drained().await?;
     stack.nats.pause();
     chats(&stack, &ann, 20).await?;
-    // The gateway writes down how far the broker has come ten times a second.
+    // The gateway writes the broker's position to the journal ten times a second.
     tokio::time::sleep(Duration::from_millis(500)).await;
     stack.gateway.kill9().await;
     stack.nats.kill9().await;
@@ -173,7 +173,7 @@ async fn of_a_broker_that_stands_still_and_the_gateway_killed_meanwhile() -> any
     all_there(&stack, 23).await
 }
 
-/// The broker is there and well, and refuses everything. Nothing older makes way for what is new.
+/// The broker runs and refuses all events, because the stream is full. No old event is removed for a new event.
 #[tokio::test]
 async fn of_a_stream_that_is_full() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
@@ -195,7 +195,7 @@ async fn of_a_stream_that_is_full() -> anyhow::Result<()> {
     all_there(&stack, 103).await
 }
 
-/// What the broker has not taken is not taken for delivered.
+/// Events that the broker has refused are not taken for delivered.
 #[tokio::test]
 async fn of_the_broker_and_the_gateway_killed_meanwhile() -> anyhow::Result<()> {
     let mut stack = Stack::start().await?;

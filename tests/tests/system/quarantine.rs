@@ -1,5 +1,5 @@
-//! What can never be projected is put aside, whole, and costs nobody else anything; what is merely refused today can be tried
-//! again tomorrow. A database that is away is no reason.
+//! Quarantine: an event that can never be projected is set aside whole and delays no other event; an event that is refused
+//! today can be tried again later. An unavailable database is no reason for quarantine.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ async fn quarantined(stack: &Stack) -> anyhow::Result<Vec<Value>> {
 }
 
 #[tokio::test]
-async fn one_bad_event_in_a_batch_of_five_hundred_costs_only_itself() -> anyhow::Result<()> {
+async fn takes_one_bad_event_out_of_a_batch_of_five_hundred() -> anyhow::Result<()> {
     let mut stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     stack.recorders.pop().unwrap().terminate(Duration::from_secs(60)).await?;
-    // PostgreSQL refuses a row for what is in it, until this is gone again.
+    // A check constraint makes PostgreSQL refuse one row because of its content, until the constraint is dropped.
     let pool = stack.database().await?;
     sqlx::raw_sql("ALTER TABLE messages ADD CONSTRAINT no_poison CHECK (content <> 'poison')").execute(&pool).await?;
     let chats = stream::iter(0..249).map(|n| {
@@ -28,7 +28,7 @@ async fn one_bad_event_in_a_batch_of_five_hundred_costs_only_itself() -> anyhow:
     for result in chats.buffer_unordered(10).collect::<Vec<_>>().await {
         result?;
     }
-    // From a gateway of the future.
+    // An event of a later version, as a newer gateway would publish it.
     let jetstream = stack.jetstream().await?;
     let mut headers = async_nats::HeaderMap::new();
     headers.insert("ce-type", "stenograph.ChatStarted.v9");
@@ -41,7 +41,7 @@ async fn one_bad_event_in_a_batch_of_five_hundred_costs_only_itself() -> anyhow:
     stack.add_recorder().await?;
     stack.drained().await?;
     let counted: i64 = sqlx::query_scalar("SELECT sum(api_calls)::bigint FROM usage_stats").fetch_one(&pool).await?;
-    assert_eq!(counted, 249, "the end of the bad start was counted as well");
+    assert_eq!(counted, 249, "the end of the chat with the bad start must be counted as well");
     let messages: i64 = sqlx::query_scalar("SELECT count(*) FROM messages").fetch_one(&pool).await?;
     assert_eq!(messages, 2 * 249 - 1);
 
@@ -54,19 +54,29 @@ async fn one_bad_event_in_a_batch_of_five_hundred_costs_only_itself() -> anyhow:
     let shown: Value = serde_json::from_str(&stack.recorder.run(&["quarantine", "show", "--json", id(future)]).await?)?;
     assert_eq!(shown["headers"]["ce-id"][0], "future");
     assert_eq!(shown["subject"], subject);
-    assert_eq!(shown["payloadBase64"], "eyJhIjoiACJ9", "whole, to the byte");
+    assert_eq!(shown["payloadBase64"], "eyJhIjoiACJ9", "the quarantined payload must be complete");
     let shown = stack.recorder.run(&["quarantine", "show", id(refused)]).await?;
-    assert!(shown.contains("ce-type") && !shown.contains("\"content\""), "no text unless asked for: {shown}");
+    assert!(
+        shown.contains("ce-type") && !shown.contains("\"content\""),
+        "expected no chat text without the option that shows it: {shown}"
+    );
     let page = stack.recorder.run(&["quarantine", "list", "--limit", "1"]).await?;
     assert!(page.contains("1 shown, 2 in quarantine; the next: --after"), "{page}");
 
-    // The reason is gone; of the other nothing is known yet.
-    assert!(stack.recorder.run(&["quarantine", "retry", id(refused)]).await.is_err(), "still refused");
+    // A retry fails while the constraint exists. After the constraint is dropped, only the event of the later version
+    // stays in quarantine.
+    assert!(
+        stack.recorder.run(&["quarantine", "retry", id(refused)]).await.is_err(),
+        "the database must still refuse the event"
+    );
     assert_eq!(quarantined(&stack).await?.len(), 2);
     sqlx::raw_sql("ALTER TABLE messages DROP CONSTRAINT no_poison").execute(&pool).await?;
-    assert!(stack.recorder.run(&["quarantine", "retry", "--all"]).await.is_err(), "one stays");
+    assert!(stack.recorder.run(&["quarantine", "retry", "--all"]).await.is_err(), "one event must stay in quarantine");
     assert_eq!(quarantined(&stack).await?.len(), 1);
-    assert!(stack.recorder.run(&["quarantine", "retry", id(refused)]).await.is_err(), "it is not there any more");
+    assert!(
+        stack.recorder.run(&["quarantine", "retry", id(refused)]).await.is_err(),
+        "the event must not be in quarantine any more"
+    );
     stack.recorder.run(&["quarantine", "drop", id(future)]).await?;
     jetstream.get_stream(shared::stream::NAME).await?.delete_message(place).await?;
     let oracle = stack.settled().await?;
@@ -75,7 +85,7 @@ async fn one_bad_event_in_a_batch_of_five_hundred_costs_only_itself() -> anyhow:
 }
 
 #[tokio::test]
-async fn a_database_that_is_down_or_read_only_is_never_a_reason() -> anyhow::Result<()> {
+async fn is_not_used_while_a_database_is_down_or_read_only() -> anyhow::Result<()> {
     let mut stack = Stack::with_own_postgres().await?;
     let ann = stack.user("ann").await?;
     stack.finished_chat(&ann, "before").await?;
@@ -88,7 +98,7 @@ async fn a_database_that_is_down_or_read_only_is_never_a_reason() -> anyhow::Res
     stack.postgres.as_mut().unwrap().start().await?;
     stack.drained().await?;
 
-    // As after a failover, when a connection pool still leads to the old primary.
+    // The database is read-only, as when a connection pool still leads to the old primary after a failover.
     let pool = stack.database().await?;
     let database: String = sqlx::query_scalar("SELECT current_database()").fetch_one(&pool).await?;
     let read_only =
@@ -105,7 +115,7 @@ async fn a_database_that_is_down_or_read_only_is_never_a_reason() -> anyhow::Res
     sqlx::raw_sql("SET TRANSACTION READ WRITE").execute(&mut *writable).await?;
     sqlx::raw_sql(read_only("off")).execute(&mut *writable).await?;
     writable.commit().await?;
-    // The sessions that the recorder has are still read-only: it has to connect anew by itself.
+    // The existing sessions of the recorder are still read-only, so the recorder has to open new connections.
     let settled = stack.settled().await;
     assert!(settled.is_ok(), "{settled:?}");
     assert_eq!(settled?.tables.chats.len(), 41);

@@ -1,5 +1,5 @@
-//! Clients that keep to TCP and to little else: one that never reads, one that writes everything before it reads, one that
-//! speaks HTTP/1.0.
+//! Clients at the level of TCP: a client that never reads, a client that writes the whole request before reading, and a client
+//! of HTTP/1.0.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -11,7 +11,7 @@ use tests::stack::{MODEL, Stack, User};
 
 const PIECE: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"half\"}}]}\n\n";
 
-/// A connection on which nothing is waited for very long.
+/// Opens a connection with a time limit on reads and writes.
 fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
@@ -60,7 +60,7 @@ async fn asks(stack: &Stack, ann: &User) -> anyhow::Result<TcpStream> {
 }
 
 #[tokio::test]
-async fn who_never_reads_is_let_go_of() -> anyhow::Result<()> {
+async fn that_never_read_are_disconnected() -> anyhow::Result<()> {
     let stack = Stack::with_gateway(&[("GATEWAY_IDLE_TIMEOUT", "1s")]).await?;
     let ann = stack.user("ann").await?;
     stack.upstream.respond_with(|_| without_end());
@@ -69,13 +69,17 @@ async fn who_never_reads_is_let_go_of() -> anyhow::Result<()> {
     let oracle = stack.settled().await?;
     let message = oracle.tables.messages.values().find(|message| message.role == "assistant").unwrap();
     assert_eq!(message.finish_reason.as_deref(), Some("client_gone"));
-    assert_eq!(stack.gateway.metric("stenograph_gateway_connections").await?, 1.0, "that of the question");
+    assert_eq!(
+        stack.gateway.metric("stenograph_gateway_connections").await?,
+        1.0,
+        "expected only the connection of the request for the metric"
+    );
     drop(client);
     Ok(())
 }
 
 #[tokio::test]
-async fn who_reads_slowly_is_served_for_as_long_as_an_answer_may_take() -> anyhow::Result<()> {
+async fn that_read_slowly_are_served_up_to_the_time_limit_of_an_answer() -> anyhow::Result<()> {
     let stack = Stack::with_gateway(&[("GATEWAY_IDLE_TIMEOUT", "2s"), ("GATEWAY_TOTAL_TIMEOUT", "5s")]).await?;
     let ann = stack.user("ann").await?;
     stack.upstream.respond_with(|_| without_end());
@@ -100,7 +104,7 @@ async fn who_reads_slowly_is_served_for_as_long_as_an_answer_may_take() -> anyho
 }
 
 #[tokio::test]
-async fn who_writes_everything_first_reads_why_it_was_refused() -> anyhow::Result<()> {
+async fn that_write_the_whole_request_first_can_read_the_refusal() -> anyhow::Result<()> {
     let stack = Stack::with_api(&[], &[]).await?;
     let ann = stack.user("ann").await?;
     let expired = stack.recorder.token("ann", "-1h").await?;
@@ -122,12 +126,12 @@ async fn who_writes_everything_first_reads_why_it_was_refused() -> anyhow::Resul
             let answer = status(&chat("HTTP/1.1", &ann.token, &large)).map_err(|error| error.context(time))?;
             assert_eq!(answer, "HTTP/1.1 413");
         }
-        // What is passed on has a bound of its own.
+        // Forwarded requests have a size limit of their own.
         let body = "x".repeat(2 << 20);
         let login =
             format!("POST /api/auth/login HTTP/1.1\r\nhost: gateway\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         assert_eq!(status(login.as_bytes())?, "HTTP/1.1 413");
-        // Who asks first is told at once, and to send nothing.
+        // A client that sends Expect: 100-continue gets the refusal at once, without 100 Continue.
         let mut client = connect(address)?;
         client.write_all(
             b"POST /api/chat HTTP/1.1\r\nhost: gateway\r\nexpect: 100-continue\r\ncontent-length: 1000\r\n\r\n",
@@ -143,7 +147,7 @@ async fn who_writes_everything_first_reads_why_it_was_refused() -> anyhow::Resul
 }
 
 #[tokio::test]
-async fn over_http_1_0_too_what_breaks_off_breaks_off() -> anyhow::Result<()> {
+async fn over_http_1_0_see_an_answer_that_breaks_off_break_off() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     for is_cut in [false, true] {

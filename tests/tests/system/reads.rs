@@ -1,4 +1,4 @@
-//! Reading the record through the API: what was chatted is what is shown, and changes are seen by whoever made them.
+//! Reads through the API: the API shows the recorded chats, and changes are visible to the user that made the changes.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ async fn change(stack: &Stack, user: &User, method: Method, id: &str, body: Valu
 }
 
 #[tokio::test]
-async fn what_was_chatted_is_what_is_shown() -> anyhow::Result<()> {
+async fn show_the_recorded_chats() -> anyhow::Result<()> {
     let stack = Stack::with_api(&[], &[]).await?;
     let ann = stack.user("ann").await?;
     let (first, answer) = stack.finished_chat(&ann, "Why is the sky blue?").await?;
@@ -43,7 +43,10 @@ async fn what_was_chatted_is_what_is_shown() -> anyhow::Result<()> {
         assert_eq!(found["data"][0]["id"], expected.as_str());
     }
     let found = stack.read(&ann, &format!("/api/conversations?q={word}")).await?;
-    assert!(found["data"].as_array().unwrap().iter().any(|one| one["id"] == first.as_str()), "in an answer: {word}");
+    assert!(
+        found["data"].as_array().unwrap().iter().any(|one| one["id"] == first.as_str()),
+        "the search must find a word of an answer: {word}"
+    );
     let found = stack.read(&ann, "/api/conversations?q=nothing%20of%20the%20kind").await?;
     assert_eq!(found, json!({"data": [], "nextCursor": null}));
 
@@ -66,7 +69,7 @@ async fn what_was_chatted_is_what_is_shown() -> anyhow::Result<()> {
     assert!(chat["durationMs"].is_u64() && chat["attempts"][0]["status"] == 200 && chat["error"].is_null(), "{chat}");
     assert_eq!(stack.read(&ann, "/api/chats?status=failed").await?["data"], json!([]));
 
-    // Usage, in every shape: always the same sums.
+    // Usage has the same sums in every grouping, time zone and bucket size.
     let served = stack.upstream.served().usage.total_tokens();
     let profile = stack.read(&ann, "/api/users/me?zeros=true").await?;
     assert_eq!((profile["name"].as_str(), profile["id"].as_str()), (Some("ann"), Some(ann.id.as_str())));
@@ -88,7 +91,7 @@ async fn what_was_chatted_is_what_is_shown() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn changes_are_seen_by_whoever_made_them_and_survive_a_replay() -> anyhow::Result<()> {
+async fn show_a_users_own_changes_which_survive_a_replay() -> anyhow::Result<()> {
     let mut stack = Stack::with_api(&[], &[]).await?;
     stack.add_recorder().await?;
     let (ann, bob) = (stack.user("ann").await?, stack.user("bob").await?);
@@ -98,7 +101,7 @@ async fn changes_are_seen_by_whoever_made_them_and_survive_a_replay() -> anyhow:
     for round in 0..5 {
         let title = format!("title {round}");
         let (status, body) = change(&stack, &ann, Method::PATCH, &id, json!({"title": title})).await?;
-        // 202 is an answer too, on a machine that is very busy; it is never followed by a read that lies.
+        // On a busy machine the answer may be 202; after a 200 every read must show the change.
         assert!(status == 200 || status == 202, "{status} {body}");
         if status == 200 {
             assert_eq!(body["title"], title);
@@ -111,7 +114,7 @@ async fn changes_are_seen_by_whoever_made_them_and_survive_a_replay() -> anyhow:
     assert_eq!(stack.read(&ann, "/api/conversations").await?["data"][0]["id"], kept.as_str());
     assert_eq!(stack.read(&ann, "/api/conversations?archived=true").await?["data"][0]["title"], "title 4");
 
-    // Another's, or none at all: the same answer, and no event.
+    // A conversation of another user and an unknown conversation get the same answer, and no event is published.
     let events = stack.events().await?;
     for (user, id) in [(&bob, id.as_str()), (&ann, "0193f000-0000-8000-8000-000000000000"), (&ann, "x")] {
         for method in [Method::PATCH, Method::DELETE] {
@@ -134,7 +137,7 @@ async fn changes_are_seen_by_whoever_made_them_and_survive_a_replay() -> anyhow:
         assert_eq!(request.send().await?.status(), 404);
     }
     assert_eq!(stack.read(&ann, "/api/conversations?archived=all&q=first").await?["data"], json!([]));
-    // A late chat in it brings it not back, and what it used is counted.
+    // A later chat in the deleted conversation does not restore the conversation, and the usage of the chat is counted.
     let body =
         json!({"messages": [{"role": "user", "content": "once more"}], "model": "scripted-1", "conversationId": id});
     stack.post("/api/chat").bearer_auth(&ann.token).json(&body).send().await?.bytes().await?;
@@ -146,7 +149,7 @@ async fn changes_are_seen_by_whoever_made_them_and_survive_a_replay() -> anyhow:
 }
 
 #[tokio::test]
-async fn without_the_api_chats_go_on_and_reads_say_so() -> anyhow::Result<()> {
+async fn fail_with_an_explanation_without_the_api_while_chats_continue() -> anyhow::Result<()> {
     let stack = Stack::with_api(&[], &[]).await?;
     let ann = stack.user("ann").await?;
     let unchanged = stack.request(Method::GET, "/api/conversations").bearer_auth(&ann.token).send().await?;
@@ -168,7 +171,7 @@ async fn without_the_api_chats_go_on_and_reads_say_so() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn no_path_leads_out_of_the_api() -> anyhow::Result<()> {
+async fn reject_paths_that_lead_out_of_the_api() -> anyhow::Result<()> {
     let served = TcpListener::bind("127.0.0.1:0").await?;
     let inner = format!("http://{}/inner", served.local_addr()?);
     let asked = tokio::spawn(async move {
@@ -211,7 +214,7 @@ async fn no_path_leads_out_of_the_api() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The status of the answer to this path, exactly as it is.
+/// Status of the response to this exact path, without normalisation.
 async fn raw_status(stack: &Stack, path: &str) -> anyhow::Result<u16> {
     let mut stream = TcpStream::connect(stack.gateway.address()).await?;
     let head = format!("GET {path} HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n");

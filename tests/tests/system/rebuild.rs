@@ -33,11 +33,11 @@ async fn nothing_is_left(pool: &PgPool) -> anyhow::Result<()> {
         sqlx::query_scalar("SELECT nspname::text FROM pg_namespace WHERE nspname LIKE 'stenograph%'")
             .fetch_all(pool)
             .await?;
-    ensure!(left.is_empty(), "left behind: {left:?}");
+    ensure!(left.is_empty(), "schemas of a rebuild are left behind: {left:?}");
     Ok(())
 }
 
-/// What is beside the rows: indexes, constraints, comments, options.
+/// Everything of the tables but the rows: indexes, constraints, comments, options.
 async fn shape(pool: &PgPool) -> anyhow::Result<Vec<String>> {
     Ok(sqlx::query_scalar(
         "SELECT indexdef || coalesce(obj_description((schemaname || '.' || indexname)::regclass, 'pg_class'), '')
@@ -59,7 +59,7 @@ async fn shape(pool: &PgPool) -> anyhow::Result<Vec<String>> {
 }
 
 #[tokio::test]
-async fn of_emptied_tables_gives_the_same_rows_and_the_same_shape() -> anyhow::Result<()> {
+async fn of_emptied_tables_gives_the_same_rows_and_the_same_schema() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let (ann, bob) = (stack.user("ann").await?, stack.user("bob").await?);
     chats(&stack, &ann, 10).await?;
@@ -82,15 +82,16 @@ async fn of_emptied_tables_gives_the_same_rows_and_the_same_shape() -> anyhow::R
     assert_eq!(dump(&pool, "public").await?, rows);
     assert_eq!(shape(&pool).await?, shape_before);
     nothing_is_left(&pool).await?;
-    // The recorder that ran all along goes on with the new tables.
+    // The recorder that was running during the rebuild continues with the new tables.
     chats(&stack, &ann, 3).await?;
     stack.settled().await?;
     Ok(())
 }
 
-/// What is written once for many batches is refused: batch by batch the event is found, and left out whole, as it was live.
+/// If one write for many batches is refused, the batches are written one by one; the faulty event is found and left out whole,
+/// as in live operation.
 #[tokio::test]
-async fn leaves_out_what_the_recorders_had_to_put_into_quarantine() -> anyhow::Result<()> {
+async fn leaves_out_quarantined_events() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let pool = stack.database().await?;
@@ -104,7 +105,7 @@ async fn leaves_out_what_the_recorders_had_to_put_into_quarantine() -> anyhow::R
     chats(&stack, &ann, 5).await?;
     stack.drained().await?;
     let live = dump(&pool, "public").await?;
-    assert_eq!((live["chats"].len(), live["messages"].len()), (12, 22), "two starts are not on the record");
+    assert_eq!((live["chats"].len(), live["messages"].len()), (12, 22), "two starts must not be in the tables");
 
     let verified = stack.recorder.run(&["verify"]).await?;
     assert!(verified.starts_with("identical: 12 chats, 12 conversations, 22 messages"), "{verified}");
@@ -115,7 +116,7 @@ async fn leaves_out_what_the_recorders_had_to_put_into_quarantine() -> anyhow::R
 }
 
 #[tokio::test]
-async fn under_load_loses_and_doubles_nothing_and_no_reader_notices() -> anyhow::Result<()> {
+async fn under_load_loses_and_doubles_nothing_and_readers_are_not_disturbed() -> anyhow::Result<()> {
     let mut stack = Stack::start().await?;
     stack.add_recorder().await?;
     let ann = stack.user("ann").await?;
@@ -134,7 +135,7 @@ async fn under_load_loses_and_doubles_nothing_and_no_reader_notices() -> anyhow:
         let mut reads = 0;
         let mut most = 0;
         while !done.load(Ordering::Relaxed) {
-            // What was there once stays there, whichever tables a reader gets.
+            // The number of chats must never decrease, in the old tables or in the new tables.
             let calls: i64 = sqlx::query_scalar("SELECT count(*) FROM chats").fetch_one(&pool).await?;
             ensure!(calls >= most, "{calls} chats after {most}");
             most = calls;
@@ -178,9 +179,9 @@ async fn killed_at_any_moment_leaves_the_tables_as_they_were() -> anyhow::Result
         tokio::time::sleep(whole.mul_f64(f64::from(n) / 10.0 * rand::random_range(0.8..1.2))).await;
         rebuild.kill()?;
         rebuild.wait()?;
-        assert_eq!(dump(&pool, "public").await?, rows, "killed at {n} tenths");
+        assert_eq!(dump(&pool, "public").await?, rows, "rows after a rebuild killed at {n} tenths");
     }
-    // The server may not have noticed yet that the last one is gone.
+    // PostgreSQL may not have noticed the end of the killed rebuild yet.
     let deadline = Instant::now() + Duration::from_secs(60);
     while let Err(error) = stack.recorder.run(&["rebuild"]).await {
         ensure!(error.to_string().contains("another rebuild is running") && Instant::now() < deadline, error);
@@ -192,7 +193,7 @@ async fn killed_at_any_moment_leaves_the_tables_as_they_were() -> anyhow::Result
 }
 
 #[tokio::test]
-async fn refuses_a_second_one_at_once_and_what_would_break() -> anyhow::Result<()> {
+async fn refuses_a_second_concurrent_rebuild_and_views_that_would_break() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let pool = stack.database().await?;
     let mut holder = pool.acquire().await?;
@@ -216,7 +217,7 @@ async fn refuses_a_second_one_at_once_and_what_would_break() -> anyhow::Result<(
 }
 
 #[tokio::test]
-async fn waits_for_a_long_reader_and_swaps_when_it_is_gone() -> anyhow::Result<()> {
+async fn waits_for_a_long_reader_and_swaps_the_tables_afterwards() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     chats(&stack, &ann, 3).await?;
@@ -226,19 +227,19 @@ async fn waits_for_a_long_reader_and_swaps_when_it_is_gone() -> anyhow::Result<(
     let oid: i64 = sqlx::query_scalar("SELECT 'chats'::regclass::oid::bigint").fetch_one(&mut *reader).await?;
     let _: i64 = sqlx::query_scalar("SELECT count(*) FROM chats").fetch_one(&mut *reader).await?;
     let (rebuilt, ()) = tokio::join!(stack.recorder.run(&["rebuild"]), async {
-        // While it waits, chats are recorded and read.
+        // While the rebuild waits for the reader, chats are recorded and read.
         chats(&stack, &ann, 3).await.unwrap();
         stack.settled().await.unwrap();
         reader.commit().await.unwrap();
     });
     rebuilt?;
     let new: i64 = sqlx::query_scalar("SELECT 'chats'::regclass::oid::bigint").fetch_one(&pool).await?;
-    assert_ne!(new, oid, "the tables were swapped");
+    assert_ne!(new, oid, "the rebuild must have replaced the tables");
     stack.settled().await.map(drop)
 }
 
 #[tokio::test]
-async fn as_of_a_time_goes_into_a_schema_of_its_own() -> anyhow::Result<()> {
+async fn as_of_a_time_writes_to_a_schema_of_its_own() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     chats(&stack, &ann, 3).await?;
@@ -252,21 +253,21 @@ async fn as_of_a_time_goes_into_a_schema_of_its_own() -> anyhow::Result<()> {
 
     stack.recorder.run(&["rebuild", "--until", &until, "--into", "then"]).await?;
     assert_eq!(dump(&pool, "\"then\"").await?, then);
-    assert_eq!(dump(&pool, "public").await?, now, "the tables in use are left alone");
+    assert_eq!(dump(&pool, "public").await?, now, "the tables in use must not change");
     let refused = stack.recorder.run(&["rebuild", "--into", "then"]).await.unwrap_err().to_string();
-    assert!(refused.contains("schema then is there already"), "{refused}");
+    assert!(refused.contains("schema then already exists"), "{refused}");
     nothing_is_left(&pool).await
 }
 
 #[tokio::test]
-async fn carries_over_what_is_older_than_the_log() -> anyhow::Result<()> {
+async fn keeps_rows_older_than_the_log() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     chats(&stack, &ann, 6).await?;
     stack.settled().await?;
     let pool = stack.database().await?;
     let rows = dump(&pool, "public").await?;
-    // The head of the log expires, in the middle of some chat for certain: every chat has two events.
+    // Events up to sequence 7 expire. Every chat has two events, so the cut is in the middle of a chat.
     let jetstream = async_nats::jetstream::new(async_nats::connect(stack.nats.url()).await?);
     let log = jetstream.get_stream(shared::stream::NAME).await?;
     log.purge().sequence(8).await.context("the log cannot be cut")?;
@@ -276,7 +277,7 @@ async fn carries_over_what_is_older_than_the_log() -> anyhow::Result<()> {
     let printed = stack.recorder.run(&["rebuild"]).await?;
     assert!(printed.starts_with("rebuilt the tables from 5 events; "), "{printed}");
     assert_eq!(dump(&pool, "public").await?, rows);
-    // All of it.
+    // The whole log expires.
     log.purge().await?;
     stack.recorder.run(&["rebuild"]).await?;
     assert_eq!(dump(&pool, "public").await?, rows);

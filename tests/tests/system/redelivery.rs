@@ -1,4 +1,5 @@
-//! The same event five times, the end before the start, and events that one recorder gives back to another: counted once.
+//! Redelivery: the same event five times, the end before the start, and events that one recorder hands to another. Each is
+//! counted once.
 
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ async fn changes_nothing() -> anyhow::Result<()> {
         }
     }
     let after = stack.settled().await?;
-    assert_eq!(after.events.len(), 6 * before.events.len(), "they did get into the stream again");
+    assert_eq!(after.events.len(), 6 * before.events.len(), "the stream must have the repeated events");
     assert_eq!(after.tables, before.tables);
     Ok(())
 }
@@ -44,10 +45,10 @@ async fn of_the_end_before_the_start_gives_the_same_rows() -> anyhow::Result<()>
     Ok(())
 }
 
-/// Gathering was given up half-way: what is at hand is the next batch, whether or not more comes. Closed, a recorder gives back
-/// at once what it deliveries and did not record.
+/// A recorder stops collecting a batch half-way: the events at hand are the next batch, whether or not more arrive. A closed
+/// recorder returns collected but unrecorded events at once.
 #[tokio::test]
-async fn waits_neither_for_more_events_nor_for_the_brokers_patience() -> anyhow::Result<()> {
+async fn waits_neither_for_more_events_nor_for_the_brokers_timeout() -> anyhow::Result<()> {
     let mut stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     stack.recorders.pop().unwrap().terminate(Duration::from_secs(60)).await?;
@@ -55,7 +56,10 @@ async fn waits_neither_for_more_events_nor_for_the_brokers_patience() -> anyhow:
     let client = connect(&stack.nats.url()).await?;
     let mut source =
         Source::new(client.clone(), BatchLimits { linger: Duration::from_secs(3600), ..BatchLimits::default() });
-    assert!(timeout(Duration::from_secs(2), source.next_full()).await.is_err(), "two events are no full batch");
+    assert!(
+        timeout(Duration::from_secs(2), source.next_full()).await.is_err(),
+        "two events must not count as a full batch"
+    );
     let deliveries = timeout(Duration::from_secs(5), source.next()).await??;
     assert_eq!(deliveries.fetch_and_decode(&BodyFetcher::new(client)).await.len(), 2);
 
@@ -63,6 +67,10 @@ async fn waits_neither_for_more_events_nor_for_the_brokers_patience() -> anyhow:
     let closed = Instant::now();
     stack.add_recorder().await?;
     assert_eq!(stack.settled().await?.tables.chats.len(), 1);
-    assert!(closed.elapsed() < shared::stream::ACK_WAIT / 2, "they came after {:?}", closed.elapsed());
+    assert!(
+        closed.elapsed() < shared::stream::ACK_WAIT / 2,
+        "the next recorder got the returned events only after {:?}",
+        closed.elapsed()
+    );
     Ok(())
 }

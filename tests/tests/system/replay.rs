@@ -41,7 +41,7 @@ async fn as_lines_each_event_once() -> anyhow::Result<()> {
         let arguments: Vec<&str> = ["replay"].iter().chain(more).copied().collect();
         lines(&stack.recorder.run(&arguments).await?)
     };
-    assert_eq!(stack.events().await?, 28, "everything is in the stream twice");
+    assert_eq!(stack.events().await?, 28, "the stream must have every event twice");
     let all = replay(&[]).await?;
     assert_eq!(all.len(), 14);
     let ids: BTreeSet<_> = all.iter().map(|line| line["id"].as_str().unwrap()).collect();
@@ -74,7 +74,7 @@ async fn as_lines_each_event_once() -> anyhow::Result<()> {
         let refused = replay(arguments).await.unwrap_err().to_string();
         assert!(refused.contains(said), "{arguments:?}: {refused}");
     }
-    // No recorder noticed: nothing came again.
+    // The recorders are not affected: no event was delivered again.
     stack.settled().await?;
     Ok(())
 }
@@ -87,7 +87,7 @@ async fn follows_what_is_published_later() -> anyhow::Result<()> {
     let follower = async {
         let mut child = command(&stack, &["replay", "--follow", "--fields", "type"]).stdout(Stdio::piped()).spawn()?;
         let out = child.stdout.take().context("no output")?;
-        // Reads four lines, and then no more: the follower notices with the next one.
+        // The reader closes the pipe after four lines; the follower notices at the next line.
         let read = tokio::task::spawn_blocking(move || {
             use std::io::BufRead as _;
             std::io::BufReader::new(out).lines().take(4).collect::<Result<Vec<_>, _>>()
@@ -110,7 +110,7 @@ async fn as_parquet_with_the_rows_of_the_tables() -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let output = directory.path().join("export");
     let arguments = ["replay", "--format", "parquet", "--output", output.to_str().context("path")?];
-    // One that is killed right at the start, or wherever it is by then; the next one goes on with it.
+    // An export is killed soon after its start; the next export resumes it.
     let mut killed = command(&stack, &arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     while !output.join("export.json").exists() && killed.try_wait()?.is_none() {
         tokio::task::yield_now().await;
@@ -142,7 +142,7 @@ async fn as_parquet_with_the_rows_of_the_tables() -> anyhow::Result<()> {
     assert!(statuses.iter().all(|word| recorder::projection::message::MessageStatus::from_sql(word).is_some()));
     assert!(!output.join("unfinished").exists());
 
-    // Every column of the tables is there under its name, but for those that only serve the projection.
+    // The export has every column of the tables under the same name, except the columns used only by the projection.
     let pool = stack.database().await?;
     for (table, batches) in [("chats", &chats), ("messages", &messages)] {
         let columns: Vec<String> = sqlx::query_scalar(
@@ -174,7 +174,7 @@ fn rows(dataset: &Path) -> anyhow::Result<Vec<RecordBatch>> {
             batches.push(batch?);
         }
     }
-    ensure!(!batches.is_empty(), "nothing below {}", dataset.display());
+    ensure!(!batches.is_empty(), "the dataset has no rows: {}", dataset.display());
     Ok(batches)
 }
 
@@ -200,7 +200,7 @@ fn column(batches: &[RecordBatch], key: &str, value: &str) -> anyhow::Result<BTr
         let values = batch.column_by_name(value).context("no value")?.as_string::<i32>();
         for row in 0..keys.len() {
             let before = found.insert(keys.value(row).to_owned(), values.value(row).to_owned());
-            ensure!(before.is_none(), "{} is there twice", keys.value(row));
+            ensure!(before.is_none(), "key {} exists twice", keys.value(row));
         }
     }
     Ok(found)

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 /// Long enough on any machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A gateway with a routes file, and two upstreams that it knows as `first` and `second`.
+/// A gateway with a file of routes, and two upstreams named `first` and `second`.
 struct Routed {
     stack: Stack,
     first: ScriptedUpstream,
@@ -57,7 +57,7 @@ impl Routed {
         Ok(request.json(body).send().await?)
     }
 
-    /// What [`Stack::settled`] says, once this gateway's journal is empty too.
+    /// Result of [`Stack::settled`], after the journal of this gateway is empty, too.
     async fn settled(&self) -> anyhow::Result<Oracle> {
         self.gateway.drained(Duration::from_secs(120)).await?;
         self.stack.settled().await
@@ -101,7 +101,7 @@ fn unwell() -> Script {
 }
 
 #[tokio::test]
-async fn where_one_upstream_fails_the_next_answers() -> anyhow::Result<()> {
+async fn if_one_upstream_fails_the_next_answers() -> anyhow::Result<()> {
     let routed = Routed::start(BOTH).await?;
     routed.first.respond_with(|_| unwell());
     let response = routed.chat("m").await?;
@@ -112,7 +112,7 @@ async fn where_one_upstream_fails_the_next_answers() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_short_wait_is_waited_and_a_broken_connection_tried_again() -> anyhow::Result<()> {
+async fn a_short_retry_after_is_waited_for_and_a_broken_connection_is_tried_again() -> anyhow::Result<()> {
     let routed = Routed::start(&BOTH.replace(", \"second\"", "")).await?;
     let limited = Script::error(&ApiError::rate_limited()).header(HeaderName::from_static("retry-after-ms"), "20");
     routed.first.respond_next(limited);
@@ -128,7 +128,7 @@ async fn a_short_wait_is_waited_and_a_broken_connection_tried_again() -> anyhow:
 }
 
 #[tokio::test]
-async fn where_everything_fails_the_client_gets_what_the_last_one_said() -> anyhow::Result<()> {
+async fn if_all_upstreams_fail_the_client_gets_the_last_error() -> anyhow::Result<()> {
     let routed = Routed::start(BOTH).await?;
     routed.first.respond_with(|_| unwell());
     let refusal = ApiError::rate_limited();
@@ -136,10 +136,10 @@ async fn where_everything_fails_the_client_gets_what_the_last_one_said() -> anyh
     routed.second.respond_with(move |_| script.clone());
     let begun = std::time::Instant::now();
     let response = routed.chat("m").await?;
-    assert!(begun.elapsed() < Duration::from_secs(1800), "an hour is not waited");
+    assert!(begun.elapsed() < Duration::from_secs(1800), "the gateway must not wait an hour for a retry");
     assert_eq!(response.status(), 429);
     assert_eq!(response.headers()["retry-after"], "3600");
-    assert_eq!(response.bytes().await?, refusal.body(), "byte for byte");
+    assert_eq!(response.bytes().await?, refusal.body(), "the bytes received differ from the bytes sent");
     assert_eq!(routed.attempts().await?, [tried("first", 500), tried("first", 500), tried("second", 429)]);
     let oracle = routed.settled().await?;
     assert_eq!(oracle.tables.usage_stats.values().next().unwrap().failed_calls, 1);
@@ -147,18 +147,18 @@ async fn where_everything_fails_the_client_gets_what_the_last_one_said() -> anyh
 }
 
 #[tokio::test]
-async fn each_upstream_is_spoken_to_in_its_own_way() -> anyhow::Result<()> {
+async fn each_upstream_gets_its_own_settings() -> anyhow::Result<()> {
     let routes = "[[routes]]\nmodels = [\"m\"]\nupstreams = [{ name = \"second\", model = \"there\" }]\n\n\
                   [[routes]]\nmodels = [\"scripted-*\"]\nupstreams = [\"first\"]\n";
     let routed = Routed::start(routes).await?;
     let body = json!({"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": true, "seed": 1.0});
-    // To its end, which is not seen before it is on the record.
+    // The response is read to the end, which the client gets only after the end event is recorded.
     routed.post("/v1/chat/completions", &body).await?.error_for_status()?.text().await?;
     let sent = routed.second.chat(1).await;
     assert_eq!(sent.headers["x-tenant"], "t-1");
     let there: Value = serde_json::from_slice(&sent.body)?;
     assert_eq!(there["model"], "there");
-    assert!(there.get("stream_options").is_none(), "it is not to be asked for usage: {there}");
+    assert!(there.get("stream_options").is_none(), "the upstream must not be asked for usage: {there}");
 
     let unknown = routed.chat("no-such-model").await?;
     assert_eq!(unknown.status(), 404);
@@ -167,17 +167,21 @@ async fn each_upstream_is_spoken_to_in_its_own_way() -> anyhow::Result<()> {
     let request = harness::http::client().get(routed.gateway.url("/v1/models")).bearer_auth(&routed.ann.token);
     let list: Value = request.send().await?.json().await?;
     let names: Vec<_> = list["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
-    assert_eq!(names, ["m", "scripted-1"], "what routes name, and what upstreams have that a pattern lets through");
+    assert_eq!(
+        names,
+        ["m", "scripted-1"],
+        "expected the models named in routes, and the upstreams' models that match a pattern"
+    );
 
     let oracle = routed.settled().await?;
-    assert_eq!(oracle.tables.chats.len(), 1, "a model that is not there is no chat");
+    assert_eq!(oracle.tables.chats.len(), 1, "a request for an unknown model must not be recorded as a chat");
     let chat = oracle.tables.chats.values().next().unwrap();
-    assert_eq!(chat.model, "m", "the record has the name that the client used");
+    assert_eq!(chat.model, "m", "the record must have the model name that the client used");
     Ok(())
 }
 
 #[tokio::test]
-async fn the_routes_are_read_again_and_streams_go_on() -> anyhow::Result<()> {
+async fn are_reloaded_while_streams_continue() -> anyhow::Result<()> {
     let routed = Routed::start(BOTH).await?;
     let gate = Gate::new();
     let piece =
@@ -187,7 +191,7 @@ async fn the_routes_are_read_again_and_streams_go_on() -> anyhow::Result<()> {
     let mut running = routed.chat("m").await?;
     assert!(running.chunk().await?.is_some());
 
-    // What is wrong with the file changes nothing.
+    // A reload with an invalid file keeps the routes in force.
     std::fs::write(&routed.file, "[[routes]]\nmodels = 7\n")?;
     routed.gateway.process().signal(Signal::HUP);
     logged(&routed.gateway, "routes.toml:2").await?;
@@ -202,7 +206,7 @@ async fn the_routes_are_read_again_and_streams_go_on() -> anyhow::Result<()> {
 
     gate.open();
     let rest = running.text().await?;
-    assert_eq!(streamed_text(&rest), "b", "the stream was not disturbed");
+    assert_eq!(streamed_text(&rest), "b", "the reload must not disturb the open stream");
     assert!(rest.ends_with("[DONE]\n\n"));
     routed.settled().await?;
     Ok(())

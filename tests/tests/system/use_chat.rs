@@ -17,7 +17,7 @@ fn body(thread: &str, text: &str) -> Value {
 }
 
 #[tokio::test]
-async fn streams_in_its_own_words_and_is_recorded() -> anyhow::Result<()> {
+async fn gets_a_stream_in_its_own_format_which_is_recorded() -> anyhow::Result<()> {
     let stack = Stack::with_gateway(&[("GATEWAY_DEFAULT_MODEL", MODEL)]).await?;
     let ann = stack.user("ann").await?;
     let mut conversations = Vec::new();
@@ -37,7 +37,7 @@ async fn streams_in_its_own_words_and_is_recorded() -> anyhow::Result<()> {
         assert_eq!(told.last().unwrap(), "[DONE]");
         assert_eq!(told[told.len() - 2]["finishReason"], "stop");
     }
-    assert_eq!(conversations[0], conversations[1], "its id is the thread's name");
+    assert_eq!(conversations[0], conversations[1], "the thread's id must lead to the same conversation");
     let sent: Value = serde_json::from_slice(&stack.upstream.chat(1).await.body)?;
     assert_eq!(sent["messages"], json!([{"role": "user", "content": "hi"}]));
     assert_eq!((&sent["model"], &sent["stream"]), (&json!(MODEL), &json!(true)));
@@ -49,7 +49,7 @@ async fn streams_in_its_own_words_and_is_recorded() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn the_end_waits_for_the_record_and_a_break_is_an_error() -> anyhow::Result<()> {
+async fn gets_the_end_after_the_record_and_an_error_after_a_break() -> anyhow::Result<()> {
     let stack = Stack::with_gateway(&[("GATEWAY_DEFAULT_MODEL", MODEL)]).await?;
     let ann = stack.user("ann").await?;
     let gate = Gate::new();
@@ -59,7 +59,7 @@ async fn the_end_waits_for_the_record_and_a_break_is_an_error() -> anyhow::Resul
     let mut response = request.send().await?;
     let mut text = String::new();
     while !text.contains("half") {
-        text.push_str(std::str::from_utf8(&response.chunk().await?.expect("it goes on"))?);
+        text.push_str(std::str::from_utf8(&response.chunk().await?.expect("the stream continues"))?);
     }
     assert!(!text.contains("text-end") && !text.contains("finish"));
     gate.open();
@@ -73,7 +73,7 @@ async fn the_end_waits_for_the_record_and_a_break_is_an_error() -> anyhow::Resul
     assert_eq!(oracle.tables.usage_stats.values().next().unwrap().failed_calls, 1);
     assert!(oracle.tables.messages.values().any(|message| message.content == "half"));
 
-    // Before the first byte an error is what it is to everyone.
+    // An error before the first byte has the same form for all clients.
     let wrong = json!({"id": "t", "messages": [{"role": "robot", "parts": []}]});
     let response = stack.post("/api/chat").bearer_auth(&ann.token).json(&wrong).send().await?;
     assert_eq!(response.status(), 400);

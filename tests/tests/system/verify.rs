@@ -1,4 +1,4 @@
-//! The tables compared with the log: what is wrong is named, with the event that says what is right.
+//! Verification of the tables against the log: each difference is named, with the event that the right value comes from.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,19 +31,19 @@ impl Record {
         Ok(Self { stack, pool })
     }
 
-    /// What verify says after this change, which is then taken back.
+    /// Output of verify after this change of the tables. The change is undone afterwards.
     async fn after(&self, change: &str, and_back: &str) -> anyhow::Result<String> {
         sqlx::raw_sql(sqlx::AssertSqlSafe(change.to_owned())).execute(&self.pool).await?;
-        let said = self.stack.recorder.run(&["verify"]).await.expect_err("it differs").to_string();
+        let said = self.stack.recorder.run(&["verify"]).await.expect_err("verify must find the difference").to_string();
         sqlx::raw_sql(sqlx::AssertSqlSafe(and_back.to_owned())).execute(&self.pool).await?;
         anyhow::ensure!(said.contains("exit status: 3"), "{said}");
-        anyhow::ensure!(!said.contains("secret"), "verify tells what was said: {said}");
+        anyhow::ensure!(!said.contains("secret"), "verify must not print chat texts: {said}");
         Ok(said)
     }
 }
 
 #[tokio::test]
-async fn says_what_is_the_same() -> anyhow::Result<()> {
+async fn reports_identical_tables() -> anyhow::Result<()> {
     let record = Record::start().await?;
     let expected = record.stack.recorder.run(&["verify"]).await?;
     let start = "identical: 3 chats, 3 conversations, 6 messages, 2 usage rows, ";
@@ -122,9 +122,9 @@ async fn names_a_corrupted_a_deleted_and_an_extra_row_and_a_counter_off_by_one()
     record.stack.settled().await.map(drop)
 }
 
-/// Chats go on between any two steps that it takes: each answer of its broker is late.
+/// Chats go on between any two steps of verify, because each response of verify's broker is delayed.
 #[tokio::test]
-async fn finds_no_difference_while_chats_go_on() -> anyhow::Result<()> {
+async fn finds_no_difference_while_chats_continue() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     stack.finished_chat(&ann, "first").await?;
@@ -145,7 +145,7 @@ async fn finds_no_difference_while_chats_go_on() -> anyhow::Result<()> {
         let mut said = Vec::new();
         while said.len() < 3 {
             let one = late.run(&["verify"]).await;
-            // The server may not have noticed yet that the last one is gone.
+            // PostgreSQL may not have noticed the end of the last verify yet.
             if !one.as_ref().is_err_and(|error| error.to_string().contains("another verify is running")) {
                 said.push(one);
             }
@@ -162,7 +162,7 @@ async fn finds_no_difference_while_chats_go_on() -> anyhow::Result<()> {
     stack.settled().await.map(drop)
 }
 
-/// An event, made of these fields and of what every event has.
+/// An event with these fields and the fields of all events.
 fn event(kind: EventKind, ids: &Value, more: &Value) -> anyhow::Result<Event> {
     let mut fields = ids.clone();
     for (name, value) in more.as_object().into_iter().flatten() {
@@ -171,10 +171,10 @@ fn event(kind: EventKind, ids: &Value, more: &Value) -> anyhow::Result<Event> {
     Ok(Event::decode(kind, fields.to_string().as_bytes())?)
 }
 
-/// What opened a conversation is from before the part of the log that is read; the user comes back to it, renames it, and deletes
-/// another one.
+/// The event that opened a conversation is older than the read part of the log. The user returns to the conversation, renames
+/// the conversation, and deletes another.
 #[tokio::test]
-async fn of_some_days_takes_older_conversations_for_what_they_are() -> anyhow::Result<()> {
+async fn of_some_days_accepts_conversations_that_are_older() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let now = OffsetDateTime::now_utc();
@@ -206,7 +206,7 @@ async fn of_some_days_takes_older_conversations_for_what_they_are() -> anyhow::R
         event(EventKind::ConversationDeleted, &ids(3), &json!({"deleted_at": now}))?,
         event(EventKind::ConversationCreated, &ids(4), &json!({"created_at": now, "title": "Today's"}))?,
     ];
-    // What comes first is read, and says when the log begins.
+    // The first event of the log is readable, so its time tells the beginning of the log.
     stack.finished_chat(&ann, "first").await?;
     stack.settled().await?;
     let jetstream = stack.jetstream().await?;
@@ -240,7 +240,12 @@ async fn of_some_days_takes_older_conversations_for_what_they_are() -> anyhow::R
         ),
     ] {
         sqlx::raw_sql(change).execute(&pool).await?;
-        let said = stack.recorder.run(&["verify", "--since", &today]).await.expect_err("it differs").to_string();
+        let said = stack
+            .recorder
+            .run(&["verify", "--since", &today])
+            .await
+            .expect_err("verify must find the difference")
+            .to_string();
         sqlx::raw_sql(and_back).execute(&pool).await?;
         assert!(said.contains("exit status: 3") && said.contains(expected), "{said}");
     }
@@ -249,12 +254,12 @@ async fn of_some_days_takes_older_conversations_for_what_they_are() -> anyhow::R
     Ok(())
 }
 
-/// Every table that the store writes is in the list that the oracle, rebuild and verify go by.
+/// All tables that the store writes are in the list for the oracle, rebuild and verify.
 #[tokio::test]
-async fn no_projected_table_is_forgotten() -> anyhow::Result<()> {
+async fn covers_every_projected_table() -> anyhow::Result<()> {
     let record = Record::start().await?;
     let oracle = record.stack.settled().await?;
-    // By the store alone: what services and commands write is no matter here.
+    // Only the store writes to this database, so tables written by services and commands do not count.
     let url = Postgres::shared().await?.database().await?;
     let pool = recorder::store::connect(&url.clone().into(), 1)?;
     recorder::store::migrate(&pool).await?;
@@ -271,14 +276,14 @@ async fn no_projected_table_is_forgotten() -> anyhow::Result<()> {
                         .fetch_one(&pool)
                         .await?;
                 let is_apart = comment.is_some_and(|comment| comment.contains("Not part of the record"));
-                assert!(is_apart, "the store writes {name}: it belongs into projection::tables::Table");
+                assert!(is_apart, "the store writes {name}, so {name} must be in projection::tables::Table");
             }
         }
     }
     Ok(())
 }
 
-/// How many rows each table has.
+/// Number of rows of each table.
 async fn rows(pool: &PgPool) -> anyhow::Result<BTreeMap<String, i64>> {
     let tables: Vec<String> =
         sqlx::query_scalar("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'").fetch_all(pool).await?;

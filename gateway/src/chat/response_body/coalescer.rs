@@ -1,11 +1,11 @@
-//! What is ready for the client: pieces as they came, handed over as one.
+//! The coalescer: joins pieces that are ready at the same time into one chunk for the client.
 //!
-//! A piece that is alone passes as it is. Several are copied together: for chunks of a few hundred bytes that costs less
-//! than keeping account of each in the server and in the kernel.
+//! A single piece passes without a copy. Several pieces are copied into one chunk: for pieces of a few hundred bytes, the
+//! copy costs less than the bookkeeping for separate chunks in the server and in the kernel.
 
 use bytes::Bytes;
 
-/// Pieces that are ready.
+/// The pieces that are ready for the client, in order.
 #[derive(Debug, Default)]
 pub(super) struct Coalescer {
     pieces: Vec<Bytes>,
@@ -13,7 +13,7 @@ pub(super) struct Coalescer {
 }
 
 impl Coalescer {
-    /// Adds a piece.
+    /// Appends a piece. Empty pieces are ignored.
     pub(super) fn push(&mut self, piece: Bytes) {
         if !piece.is_empty() {
             self.bytes += piece.len();
@@ -21,12 +21,12 @@ impl Coalescer {
         }
     }
 
-    /// How many bytes there are.
+    /// Returns the total size of all pieces in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Everything in one piece, if there is anything.
+    /// Takes all pieces as one chunk. Returns `None` if there are none.
     pub(super) fn take(&mut self) -> Option<Bytes> {
         let bytes = std::mem::take(&mut self.bytes);
         if self.pieces.len() <= 1 {
@@ -36,7 +36,7 @@ impl Coalescer {
         for piece in self.pieces.drain(..) {
             whole.extend_from_slice(&piece);
         }
-        // Many pieces at once are rare, and streams are long.
+        // Bursts of many pieces are rare and streams are long, so spare capacity is freed.
         self.pieces.shrink_to(4);
         Some(whole.into())
     }

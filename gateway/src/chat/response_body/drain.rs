@@ -1,4 +1,4 @@
-//! What becomes of an answer whose client has left: nothing more, or it is read on for the record.
+//! The rest of an answer whose client has disconnected: cancelled, or drained for the record.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -10,7 +10,8 @@ use super::state::{BodyPhase, BodyState, ClientPresence};
 use crate::chat::open_chat::ChatEnding;
 
 impl BodyState {
-    /// The client has left before the end.
+    /// Handles a disconnect before the end of the answer: starts a drain in the background if the policy and the limits
+    /// permit, and cancels the upstream request otherwise.
     pub(super) fn client_disconnected(mut self: Box<Self>) {
         match self.chat.acquire_drain() {
             None => self.cancel_upstream(),
@@ -23,7 +24,7 @@ impl BodyState {
         }
     }
 
-    /// What has come is all there will be.
+    /// Ends the chat with the part of the answer that has arrived. The upstream's body is dropped together with the state.
     fn cancel_upstream(&mut self) {
         let (transcript, usage) = self.tap.take_transcript();
         self.chat.end(ChatEnding::ClientGone, transcript, usage).detach();

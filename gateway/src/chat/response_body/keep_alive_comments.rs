@@ -1,7 +1,8 @@
-//! Comments for clients whose upstream is silent, so that nothing on the way takes the connection for dead.
+//! Keep-alive comments: SSE comments that are sent while the upstream is silent, so that proxies and clients do not close
+//! the connection as dead.
 //!
-//! Only between events, never within one: a comment in the middle of an event would be read as part of it. The comment
-//! does not begin with `: ping`, which some clients take for an event of their own.
+//! A comment is written only between two events, because clients would read a comment inside an event as part of the event.
+//! The comment does not begin with `: ping`, which some clients take for an event of their own.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,27 +11,27 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::time::Sleep;
 
-/// What is written.
+/// The bytes of a keep-alive comment.
 pub(super) const COMMENT: &[u8] = b": keep-alive\n\n";
 
-/// Watches over what is written.
+/// The schedule of keep-alive comments on one event stream.
 #[derive(Debug)]
 pub(super) struct KeepAliveComments {
     interval: Duration,
     last_write: Instant,
     timer: Pin<Box<Sleep>>,
-    /// The last bytes that were written.
+    /// The last four bytes that were written to the client.
     tail: [u8; 4],
 }
 
 impl KeepAliveComments {
-    /// A comment after each silence of this length.
+    /// Creates a schedule with a comment after each silence of length `interval`.
     pub(super) fn new(interval: Duration) -> Self {
-        // Nothing written is as good as an event written to its end.
+        // The start of the stream counts as the end of an event.
         Self { interval, last_write: Instant::now(), timer: Box::pin(tokio::time::sleep(interval)), tail: *b"\n\n\n\n" }
     }
 
-    /// Something was written.
+    /// Records a chunk that was written to the client. The silence starts anew.
     pub(super) fn record_written(&mut self, chunk: &[u8]) {
         self.last_write = Instant::now();
         for byte in &chunk[chunk.len().saturating_sub(self.tail.len())..] {
@@ -39,7 +40,8 @@ impl KeepAliveComments {
         }
     }
 
-    /// Ready with a comment when it is time for one.
+    /// Resolves with a comment when the stream has been silent for the interval. If the last bytes do not end an event, no
+    /// comment is due before another interval has passed.
     pub(super) fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
         loop {
             ready!(self.timer.as_mut().poll(cx));

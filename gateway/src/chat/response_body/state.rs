@@ -1,5 +1,5 @@
-//! An answer under way: the upstream's bytes through the tap, its end held back until the chat's end is durable, and what is
-//! left to do then.
+//! The state machine of an answer in progress: upstream bytes pass through the tap, the end is held back until the chat's
+//! end is durable, and then the body ends, breaks off, or passes trailing bytes.
 
 use std::future::Future;
 use std::pin::pin;
@@ -19,12 +19,12 @@ use crate::response::tap::{FeedStatus, Tap};
 use crate::response::transcript::Transcript;
 use crate::upstream::body::UpstreamBody;
 
-/// How much of what is ready goes to the client in one piece.
+/// The size in bytes at which a chunk goes to the client without reading more from the upstream first.
 const MAX_CHUNK_BYTES: usize = 64 << 10;
 
 const TOOK_TOO_LONG: &str = "the answer took too long";
 
-/// An answer under way.
+/// An answer in progress, with all parts that the state machine drives.
 #[derive(Debug)]
 pub(super) struct BodyState {
     upstream: UpstreamBody,
@@ -38,79 +38,79 @@ pub(super) struct BodyState {
     coalescer: Coalescer,
 }
 
-/// Whether anyone listens.
+/// The presence of the client that asked for the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClientPresence {
-    /// Someone does.
+    /// The client reads the answer.
     Connected,
-    /// The client has left, and the answer is read on for the record alone.
+    /// The client has disconnected, and the answer is drained for the record alone.
     Disconnected,
 }
 
-/// What the upstream's response head says about the body.
+/// Facts about the body from the head of the upstream's response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyFraming {
-    /// The upstream's status.
+    /// The HTTP status of the upstream's response.
     pub status: u16,
-    /// The body has no other end than that of the connection.
+    /// Only the end of the connection marks the end of the body, so that a broken connection looks like an end.
     pub ends_with_connection: bool,
-    /// The client gets an event stream.
+    /// The client receives an event stream, so keep-alive comments are possible.
     pub is_event_stream: bool,
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "an answer has one, and is in a box already")]
+#[expect(clippy::large_enum_variant, reason = "each answer has one phase, in a state that is boxed already")]
 pub(super) enum BodyPhase {
-    /// The answer is coming.
+    /// The upstream is sending the answer.
     Streaming,
-    /// The end is on its way to the record; what comes after it is this.
+    /// The end is being recorded. The second field says how the body goes on when the end is durable.
     Ending(EndedChat, AfterEnd),
-    /// The end is on the record and with the client; whatever else the upstream sends passes.
+    /// The end is recorded and has been released to the client. Later bytes of the upstream pass unread.
     Trailing,
-    /// There will be no end. What came before has to be written first.
+    /// The body breaks off with an error, after the chunks before the error have been written.
     Aborting(BodyError, Flushed),
-    /// Everything has been said.
+    /// The body is complete. No chunk follows after those that are ready.
     Ended,
 }
 
-/// Whether what has been handed over is also written. An error makes the server drop what it has not written yet.
+/// The write state of the chunks before an error. An error makes the server drop all chunks that are not written yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flushed {
     No,
     Yes,
 }
 
-/// How far a step led.
+/// The result of one step of the state machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StepResult {
     Progressed,
-    /// There is nothing after this.
+    /// No further step is possible.
     Finished,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AfterEnd {
-    /// The upstream has not closed the body yet.
+    /// The upstream has not closed the body yet, so trailing bytes may pass.
     PassTrailing,
-    /// It has.
+    /// The body ends cleanly: the upstream has closed the body, or the client has received the failure as an event.
     Close,
-    /// It broke off, and so do we: a clean end would look like success to every client.
+    /// The body breaks off like the upstream's, because a clean end would look like success to every client.
     Abort,
 }
 
-/// Why the body broke off. The client sees a broken connection; hyper logs nothing of it.
+/// The reason why a body broke off. The client sees a broken connection; hyper does not log the error.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub enum BodyError {
-    /// The upstream's fault, and on the record.
+    /// The upstream's answer failed. The failure is recorded.
     #[error("the upstream's answer broke off")]
     Upstream,
-    /// The end could not be recorded, so it is not shown.
+    /// The chat's end could not be recorded, so the client must not see the end.
     #[error("the end of the chat could not be recorded")]
     Unrecorded,
 }
 
 impl BodyState {
-    /// An answer that has not begun.
+    /// Creates the state before the first byte of the answer.
     pub(super) fn new(upstream: UpstreamBody, tap: Tap, chat: OpenChat, framing: BodyFraming, limits: &Limits) -> Self {
         let interval = limits.keep_alive_comments.filter(|_| framing.is_event_stream);
         Self {
@@ -126,7 +126,7 @@ impl BodyState {
         }
     }
 
-    /// Whether everything has been said and handed over.
+    /// Returns true if the body is complete and every chunk has been handed out.
     pub(super) fn is_end_stream(&self) -> bool {
         matches!(self.phase, BodyPhase::Ended) && self.coalescer.bytes() == 0
     }
@@ -170,7 +170,7 @@ impl BodyState {
         Poll::Ready(())
     }
 
-    /// Goes on by as much as one chunk, or one wait.
+    /// Advances by at most one chunk or one wait.
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<StepResult> {
         match &mut self.phase {
             BodyPhase::Streaming => ready!(self.poll_streaming(cx)),
@@ -189,7 +189,7 @@ impl BodyState {
             }
             BodyPhase::Trailing => match self.upstream.poll_chunk(cx) {
                 Poll::Ready(Some(Ok(chunk))) => self.tap.forward_unread(chunk),
-                // The answer is complete, whatever became of the connection.
+                // The answer is complete and recorded, so an error of the connection changes nothing.
                 Poll::Ready(Some(Err(_)) | None) => self.phase = BodyPhase::Ended,
                 Poll::Pending => {
                     ready!(self.timeouts.poll_expired(cx));
@@ -201,7 +201,8 @@ impl BodyState {
         Poll::Ready(StepResult::Progressed)
     }
 
-    /// The last word, when nothing is ready any more.
+    /// Returns the end of the body after the last chunk: `None` or the error. An error is delayed by one poll, so that the
+    /// server writes earlier chunks first.
     fn poll_end<T>(&mut self, cx: &Context<'_>) -> Poll<Option<Result<T, BodyError>>> {
         match &mut self.phase {
             BodyPhase::Aborting(_, flushed @ Flushed::No) => {
@@ -214,10 +215,10 @@ impl BodyState {
         }
     }
 
-    /// Ends the chat. With a failure it failed; else what the transcript says decides.
+    /// Ends the chat. The outcome depends on the status, on `failure`, and otherwise on the transcript.
     fn end(&mut self, mut after_end: AfterEnd, failure: Option<ChatError>) {
         if self.tap.finish_ui_stream(failure.as_ref()) && after_end == AfterEnd::Abort {
-            // The client has been told in words.
+            // The UI message stream carries the failure as an event, so the body can end cleanly.
             after_end = AfterEnd::Close;
         }
         let (mut transcript, usage) = self.tap.take_transcript();
@@ -245,15 +246,17 @@ impl BodyState {
     }
 }
 
-/// Whether nothing came that could be called an answer, not even its end.
+/// Returns true if the upstream sent neither content nor an end of the answer.
 fn is_empty(transcript: &Transcript) -> bool {
     !transcript.has_content() && !transcript.is_ended
 }
 
 impl BodyState {
-    /// What is ready together goes out together: whatever the upstream has sent is read before anything is handed over.
+    /// Returns the next chunk for the client. All bytes that the upstream has sent already are read first, up to 64 KiB,
+    /// and go out as one chunk.
     pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        // With something ready whenever it is asked for, nothing else would notice.
+        // An upstream that always has bytes ready never reaches the timer of `poll_streaming`, so the deadline is checked
+        // here.
         if matches!(self.phase, BodyPhase::Streaming) && self.timeouts.is_total_exceeded() {
             self.end(AfterEnd::Abort, Some(ChatError::new(TOTAL_TIMEOUT, TOOK_TOO_LONG)));
         }
@@ -279,7 +282,7 @@ impl BodyState {
         Poll::Ready(chunk.map(Ok))
     }
 
-    /// A comment, when the upstream has been silent for long and comments are wanted.
+    /// Resolves with a keep-alive comment when one is due. Never resolves if comments are switched off.
     fn poll_comment(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
         match &mut self.keep_alive_comments {
             Some(keep_alive_comments) if matches!(self.phase, BodyPhase::Streaming) => keep_alive_comments.poll_due(cx),

@@ -1,4 +1,4 @@
-//! The bounds of time of an answer: how long it may be silent, and how long it may take altogether.
+//! The timeouts of an answer: the idle timeout limits silence, the total timeout limits the whole duration.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,18 +8,19 @@ use tokio::time::Sleep;
 
 use crate::limits::Limits;
 
-/// The word for an answer that took longer than one may.
+/// The error code of an answer that exceeded the total timeout.
 pub(super) const TOTAL_TIMEOUT: &str = "upstream_total_timeout";
 
-/// How long the answer has been silent, and how long it has been going on.
+/// The idle timeout and the total timeout of one answer.
 #[derive(Debug)]
 pub(super) struct Timeouts {
     last_activity: Instant,
-    /// Something came since; when, is looked up once for all that came together.
+    /// Bytes have arrived after `last_activity`. The clock is read once for all bytes that arrive together.
     has_new_activity: bool,
     idle_timeout: Duration,
     deadline: Instant,
-    /// Set to when, at the earliest, a bound can be passed, and looked at anew then: no timer is moved per chunk.
+    /// Fires at the earliest time at which a timeout can expire. The next time is computed then, so that chunks move no
+    /// timer.
     timer: Pin<Box<Sleep>>,
 }
 
@@ -36,17 +37,17 @@ impl Timeouts {
         }
     }
 
-    /// Something came.
+    /// Restarts the idle timeout, because bytes have arrived.
     pub(super) fn record_activity(&mut self) {
         self.has_new_activity = true;
     }
 
-    /// Whether the answer has been going on for as long as one may.
+    /// Returns true if the answer has reached the total timeout.
     pub(super) fn is_total_exceeded(&self) -> bool {
         Instant::now() >= self.deadline
     }
 
-    /// Ready when a bound is passed: which one.
+    /// Resolves with the error code of the timeout that has expired.
     pub(super) fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
         if std::mem::take(&mut self.has_new_activity) {
             self.last_activity = Instant::now();

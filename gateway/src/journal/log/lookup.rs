@@ -3,25 +3,26 @@
 use super::Log;
 
 impl Log {
-    /// The first segment that there is.
+    /// Returns the number of the oldest segment.
     pub(in crate::journal) fn oldest_segment(&self) -> Option<u64> {
         self.sealed.front().map(|sealed| sealed.number).or(self.active.as_ref().map(|active| active.segment.number))
     }
 
-    /// The first segment with an event of this number or a higher one.
+    /// Returns the first segment that may hold events numbered `number` or higher.
     pub(in crate::journal) fn segment_containing(&self, number: u64) -> Option<u64> {
         let sealed = self.sealed.iter().find(|sealed| sealed.last_number >= number).map(|sealed| sealed.number);
         sealed.or(self.active.as_ref().map(|active| active.segment.number))
     }
 
-    /// The lowest number of an event in this segment, or in one after it.
+    /// Returns the lowest event number in the given segment and all later segments.
     pub(in crate::journal) fn lowest_number_from(&self, segment: u64) -> Option<u64> {
         let sealed = self.sealed.iter().map(|sealed| (sealed.number, sealed.lowest_number));
         let all = sealed.chain(self.active.iter().map(|active| (active.segment.number, active.lowest_number)));
         all.filter(|(number, _)| *number >= segment).map(|(_, lowest)| lowest).min()
     }
 
-    /// Where this segment ends, and the one after it.
+    /// Returns the file offset at which the segment ends, and the number of the next segment. The offset is 0 if the
+    /// segment has been removed.
     pub(in crate::journal) fn extent(&self, segment: u64) -> (u64, Option<u64>) {
         let mut extents = self
             .sealed

@@ -1,14 +1,17 @@
-//! Room on the disk: a chat is begun only where there is some for its start, and for the ends of all that are running.
+//! Reservation of disk room: a chat is admitted only if the disk has room for the chat's start and for the ends of all
+//! running chats.
 
 use super::Log;
 use crate::journal::error::JournalError;
 use crate::journal::segment::SEGMENT_HEADER_BYTES;
 
-/// The room that is kept for the end of each running chat. A longer end takes from the common room.
+/// The room reserved for the end of each running chat, in bytes. A longer end uses room that all chats
+/// share.
 const BYTES_RESERVED_PER_CHAT: u64 = 64 << 10;
 
 impl Log {
-    /// Whether a chat can be begun: there is room for its start, this long, and for the ends of all that are running.
+    /// Reserves room for a chat whose start has `len` bytes, and for the ends of all running chats and the new chat.
+    /// Fails if the log cannot be written, or if the journal or the disk is full.
     pub(in crate::journal) fn reserve_for_new_chat(&mut self, len: usize) -> Result<(), JournalError> {
         if self.active.is_none() {
             return Err(JournalError::Unwritable);
@@ -16,7 +19,7 @@ impl Log {
         let len = len as u64;
         let needed = (self.unended_chats.len() as u64 + 1) * BYTES_RESERVED_PER_CHAT;
         if len > self.segment_bytes - SEGMENT_HEADER_BYTES {
-            // It gets a segment of its own size.
+            // A start of such a length gets a segment of its own size.
             self.ensure_capacity(len + SEGMENT_HEADER_BYTES)?;
             return if self.reserved_bytes() < needed { self.add_spare_segment() } else { Ok(()) };
         }
@@ -26,13 +29,13 @@ impl Log {
         Ok(())
     }
 
-    /// The room that there is on the disk for certain.
+    /// Returns the number of bytes on the disk that are certain to be available.
     fn reserved_bytes(&self) -> u64 {
         let ahead = self.spare_segments.len() as u64 * (self.segment_bytes - SEGMENT_HEADER_BYTES);
         ahead + self.active.as_ref().map_or(0, |active| active.capacity.saturating_sub(active.offset))
     }
 
-    /// The size of all files.
+    /// Returns the size of all segment files in bytes, spare segments included.
     pub(in crate::journal) fn disk_bytes(&self) -> u64 {
         let sealed: u64 = self.sealed.iter().map(|sealed| sealed.end_offset).sum();
         sealed
@@ -55,8 +58,9 @@ impl Log {
         Ok(())
     }
 
-    /// Sees to it that a file of this size fits. Room for new chats is worth more than what is kept in case the broker
-    /// loses it.
+    /// Makes room for a file of `size` bytes within the journal's maximum size, if necessary by removing released
+    /// segments before their retention ends: room for new chats is worth more than protection against a broker that
+    /// loses events.
     fn ensure_capacity(&mut self, size: u64) -> Result<(), JournalError> {
         while self.disk_bytes() + size > self.max_bytes {
             if !self.remove_oldest_released_segment() {

@@ -1,16 +1,16 @@
-//! Letting go: segments whose events the broker has, and has had for long enough.
+//! Retention: removal of segments whose events the broker acknowledged long enough ago.
 
 use std::time::Instant;
 
 use super::{Log, SealedSegment};
 
 impl Log {
-    /// The broker has everything below this.
+    /// Raises the number below which the broker has acknowledged every event.
     pub(in crate::journal) fn release_below(&mut self, number: u64) {
         self.released_below = self.released_below.max(number);
     }
 
-    /// Lets go of segments that the broker has had for long enough.
+    /// Removes the oldest segments, as far as their retention has expired.
     pub(in crate::journal) fn remove_expired_segments(&mut self, now: Instant) {
         let released = self.sealed.iter_mut().take_while(|sealed| sealed.last_number < self.released_below);
         for sealed in released {
@@ -27,7 +27,7 @@ impl Log {
 
     pub(super) fn remove_oldest_released_segment(&mut self) -> bool {
         let is_released = self.sealed.front().is_some_and(|sealed| sealed.last_number < self.released_below);
-        // Who is open must be on the disk elsewhere before it can be forgotten here.
+        // The unended chats in the segment must be on the disk in a newer segment before the segment can be removed.
         let is_synced = self.sealed.front().is_some_and(|sealed| sealed.number < self.newest_synced_segment);
         if !is_released || !is_synced {
             return false;
@@ -39,7 +39,7 @@ impl Log {
         true
     }
 
-    /// The kept segments are to be kept for as long again.
+    /// Starts the retention of all kept segments anew.
     pub(in crate::journal) fn restart_retention(&mut self) {
         self.sealed.iter_mut().for_each(|sealed| sealed.released_at = None);
     }

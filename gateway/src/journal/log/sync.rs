@@ -1,15 +1,15 @@
-//! Syncing, and what is done when the disk fails.
+//! Syncing of the log, and the reaction to failed syncs.
 
 use super::Log;
 use super::unsynced::SyncBatch;
 use crate::journal::record::JournalEntry;
 use crate::journal::segment::Segment;
 
-/// How often syncing may fail in a row before the disk is given up for a while.
+/// The number of failed syncs in a row that the log tolerates. The next failure stops writing until a retry succeeds.
 const MAX_CONSECUTIVE_FAILED_SYNCS: u32 = 2;
 
 impl Log {
-    /// What has to be synced.
+    /// Returns the segments to sync, or `None` if everything written is on the disk.
     pub(in crate::journal) fn sync_batch(&self) -> Option<SyncBatch> {
         let active_segment = self.active.as_ref().map(|active| active.segment.number);
         let is_active_synced = active_segment.is_none_or(|active_segment| active_segment <= self.newest_synced_segment);
@@ -20,7 +20,7 @@ impl Log {
         })
     }
 
-    /// That has been synced.
+    /// Notes that a batch has been synced successfully.
     pub(in crate::journal) fn mark_synced(&mut self, batch: &SyncBatch) {
         self.unsynced.remove_up_to(batch.last_number);
         let first_unwritten = self.unwritten.iter().map(|entry| entry.number).min().unwrap_or(u64::MAX);
@@ -32,11 +32,13 @@ impl Log {
         self.unsynced.segments.retain(|segment| Some(segment.number) == batch.active_segment || !is_synced(segment));
     }
 
-    /// Syncing failed. What the kernel was to write may be gone although it can still be read, so these files are trusted no
-    /// more: everything that was not synced before is written again, elsewhere.
+    /// Handles a failed sync. The kernel may have dropped unsynced data although the data can still be read, so the
+    /// affected files are not trusted any more: all entries since the last successful sync are written again, to a new
+    /// segment.
     pub(in crate::journal) fn handle_failed_sync(&mut self) {
         if !self.is_writable() {
-            // Writing has failed since, so everything that was not synced is in memory, for the sync thread to write again.
+            // A write has failed in the meantime. All unsynced entries are in memory, and the sync thread will write
+            // them again.
             return;
         }
         self.consecutive_failed_syncs += 1;

@@ -1,4 +1,4 @@
-//! What is written and may not be on the disk yet.
+//! Entries that are written, and may not be on the disk yet.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,25 +6,26 @@ use std::sync::Arc;
 use crate::journal::record::JournalEntry;
 use crate::journal::segment::Segment;
 
-/// How much of what is not synced yet is remembered, in case syncing fails.
+/// The maximum size of the unsynced entries that are remembered in case a sync fails, in bytes. The oldest entries beyond
+/// the bound are forgotten, and stay in their segment.
 const MAX_UNSYNCED_BYTES: usize = 32 << 20;
 
-/// What is written and may not be on the disk yet.
+/// Entries that are written, and may not be on the disk yet.
 #[derive(Debug, Default)]
 pub(super) struct UnsyncedEntries {
     pub(super) entries: VecDeque<JournalEntry>,
     pub(super) bytes: usize,
-    /// The segments that they are in, the one that is written to included.
+    /// The segments of the entries, the active segment included.
     pub(super) segments: Vec<Arc<Segment>>,
 }
 
-/// What is to be synced.
+/// The segments to sync together, and the events that the sync covers.
 #[derive(Debug)]
 pub(in crate::journal) struct SyncBatch {
     pub(in crate::journal) segments: Vec<Arc<Segment>>,
-    /// The highest number of an event in them.
+    /// The highest event number in the segments.
     pub(in crate::journal) last_number: u64,
-    /// The segment that was being written to: there may be more in it by the time that it is synced.
+    /// The active segment, which may contain more events by the time of the sync.
     pub(super) active_segment: Option<u64>,
 }
 
@@ -33,7 +34,7 @@ impl UnsyncedEntries {
         self.bytes += entry.len();
         self.entries.push_back(entry.clone());
         while self.bytes > MAX_UNSYNCED_BYTES {
-            // A disk that takes this long will not be helped by more memory.
+            // More memory does not help a disk that falls this far behind.
             if let Some(oldest) = self.entries.pop_front() {
                 self.bytes -= oldest.len();
             }

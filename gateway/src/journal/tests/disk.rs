@@ -1,26 +1,26 @@
-//! A disk that fails when a test wants it to.
+//! A simulated disk that fails on request.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-/// What the disk does, and what of it is safe.
+/// The failures to simulate, and the writes that a power cut may lose.
 #[derive(Debug, Default)]
 pub(in crate::journal) struct FaultyDisk(Mutex<DiskState>);
 
 #[derive(Debug, Default)]
 struct DiskState {
-    /// No segment can be made any more.
+    /// True if no segment can be created.
     is_full: bool,
-    /// Nothing can be written any more.
+    /// True if every write fails.
     is_broken: bool,
-    /// So many syncs fail.
+    /// The number of syncs that will fail.
     failing_syncs: u32,
-    /// Writes that are not synced, by segment.
+    /// Writes that are not synced, by segment number.
     unsynced: BTreeMap<u64, Vec<UnsyncedWrite>>,
 }
 
-/// A write.
+/// The bytes and the file offset of a write.
 #[derive(Clone, Debug)]
 pub(in crate::journal) struct UnsyncedWrite {
     pub(in crate::journal) at: u64,
@@ -32,22 +32,22 @@ impl FaultyDisk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// No segment can be made any more; or they can again.
+    /// Sets if the creation of segments fails.
     pub(in crate::journal) fn set_full(&self, is_full: bool) {
         self.state().is_full = is_full;
     }
 
-    /// Nothing can be written any more; or it can again.
+    /// Sets if every write fails.
     pub(in crate::journal) fn set_broken(&self, is_broken: bool) {
         self.state().is_broken = is_broken;
     }
 
-    /// The next syncs fail.
+    /// Makes the next `count` syncs fail.
     pub(in crate::journal) fn fail_syncs(&self, count: u32) {
         self.state().failing_syncs = count;
     }
 
-    /// What a power cut may take.
+    /// Returns the writes that a power cut may lose.
     pub(in crate::journal) fn unsynced(&self) -> BTreeMap<u64, Vec<UnsyncedWrite>> {
         self.state().unsynced.clone()
     }
@@ -57,7 +57,7 @@ impl FaultyDisk {
         if state.is_full || state.is_broken { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
-    /// Fails after half of the bytes were written, as a disk may.
+    /// Writes half of the bytes and fails if the disk is broken. Otherwise notes the write as unsynced.
     pub(in crate::journal) fn check_write(
         &self,
         segment: u64,

@@ -1,9 +1,9 @@
-//! Events for tests: one of its own for each number.
+//! Events for tests, made from a number.
 
 use shared::event::{ConversationCreated, Event};
 use uuid::Uuid;
 
-/// An event of its own for each number; a small one.
+/// Returns a small event, distinct for each number.
 pub(in crate::journal) fn conversation_created(number: u64) -> Event {
     Event::ConversationCreated(Box::new(ConversationCreated {
         conversation_id: shared::id::ConversationId(Uuid::from_u128(u128::from(number))),
@@ -15,7 +15,7 @@ pub(in crate::journal) fn conversation_created(number: u64) -> Event {
     }))
 }
 
-/// The start of a chat of its own for each number.
+/// Returns the start of a chat, distinct for each number.
 pub(in crate::journal) fn chat_started(number: u64) -> Event {
     let id = Uuid::from_u128(u128::from(number));
     let text = serde_json::json!({
@@ -26,7 +26,7 @@ pub(in crate::journal) fn chat_started(number: u64) -> Event {
     Event::decode(shared::event::EventKind::ChatStarted, text.to_string().as_bytes()).unwrap()
 }
 
-/// The end of that chat, with an answer of this length.
+/// Returns the end of the chat of [`chat_started`], with an answer of `length` bytes.
 pub(in crate::journal) fn message_completed(number: u64, length: usize) -> Event {
     let id = Uuid::from_u128(u128::from(number));
     let text = serde_json::json!({

@@ -1,4 +1,5 @@
-//! The log against a model: whatever is appended, released, synced, killed or cut off from its power, what must be there is.
+//! A model test of the log: after any sequence of appends, releases, syncs, kills and power cuts, recovery finds every
+//! entry that must survive.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -16,18 +17,18 @@ const BOUNDS: LogLimits = LogLimits { max_bytes: 4 << 20, retention: Duration::Z
 
 #[derive(Clone, Debug)]
 enum Operation {
-    /// A chat begins, and ends with an answer of this length.
+    /// Starts a chat, and ends the chat with an answer of the given length.
     Chat(usize),
-    /// A chat begins.
+    /// Starts a chat and leaves the chat open.
     Start,
-    /// The oldest chat that is open ends.
+    /// Ends the oldest open chat, with an answer of the given length.
     End(usize),
-    /// The broker acknowledges this share of what it has not, in 256ths.
+    /// Acknowledges the given share of the unacknowledged events, in 255ths.
     Release(u8),
     Sync,
-    /// The gateway is killed, and comes back. What the kernel had is there.
+    /// Kills and restarts the gateway. Everything that the kernel has received survives.
     Kill,
-    /// The machine loses its power. What was not synced is there in part: the numbers choose.
+    /// Cuts the machine's power. Unsynced writes survive in part, as chosen by the numbers.
     PowerCut(Vec<u16>),
 }
 
@@ -45,15 +46,15 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
     prop::collection::vec(operation, 1..60)
 }
 
-/// What must be, and what may be.
+/// The entries that must exist, and the entries that may exist.
 #[derive(Default)]
 struct ExpectedState {
-    /// Events that are in the log.
+    /// The events in the log.
     written: BTreeSet<u64>,
-    /// Those of them that survive a power cut.
+    /// The events in the log that survive a power cut.
     synced: BTreeSet<u64>,
     released_below: u64,
-    /// Chats that are open, and the number of their start.
+    /// The open chats, each with the number of its start.
     open: Vec<(u64, u64)>,
     next_chat: u64,
 }
@@ -113,7 +114,7 @@ impl LogUnderTest {
         self.log.remove_expired_segments(Instant::now());
     }
 
-    /// Opens what is there, and checks that it is what must be there.
+    /// Opens the log again, and compares the contents with the model. The `certain` events must have survived.
     fn reopen(&mut self, certain: &BTreeSet<u64>) {
         let directory = LogDirectory::new(self.path.path());
         let RecoveredJournal { log, checkpoint_file, checkpoint, .. } = recover(directory.clone(), BOUNDS).unwrap();
@@ -122,17 +123,17 @@ impl LogUnderTest {
         let unreleased =
             |numbers: &BTreeSet<u64>| numbers.range(checkpoint.released_below..).copied().collect::<BTreeSet<u64>>();
         let missing: Vec<_> = unreleased(certain).difference(&found).copied().collect();
-        assert!(missing.is_empty(), "{missing:?} are missing");
+        assert!(missing.is_empty(), "events {missing:?} are missing");
         let unexpected: Vec<_> = unreleased(&found).difference(&self.model.written).copied().collect();
-        assert!(unexpected.is_empty(), "{unexpected:?} were never written");
-        assert!(log.next_number() > found.last().copied().unwrap_or(0), "numbers are not used twice");
+        assert!(unexpected.is_empty(), "events {unexpected:?} were never written");
+        assert!(log.next_number() > found.last().copied().unwrap_or(0), "event numbers must not be reused");
         let open: BTreeSet<_> =
             log.unended_chats.all().iter().map(crate::journal::unended_chats::UnendedChat::id).collect();
         for (chat, start) in &self.model.open {
             let is_known = open.contains(&shared::id::ChatId(uuid::Uuid::from_u128(u128::from(*chat))));
-            assert!(is_known || !certain.contains(start), "chat {chat} is open, and forgotten");
+            assert!(is_known || !certain.contains(start), "recovery lost the open chat {chat}");
         }
-        // What survived is certain from now on: the pages are on the disk, or in the kernel for a kill.
+        // The survivors are certain from now on: their pages are on the disk or, after a kill, in the kernel.
         self.model.written = found;
         self.model
             .open
@@ -143,7 +144,7 @@ impl LogUnderTest {
     fn kill(&mut self) {
         let certain = self.model.written.clone();
         self.reopen(&certain);
-        // Nothing of it is unsynced as far as the test's disk remembers; a machine would have synced it in the meantime.
+        // The new simulated disk knows of no unsynced writes. A real machine would have synced in the meantime.
         self.model.synced = self.model.written.clone();
     }
 
@@ -155,7 +156,8 @@ impl LogUnderTest {
             for write in writes {
                 let choice = usize::from(*choices.next().unwrap());
                 let (at, len) = (usize::try_from(write.at).unwrap(), write.bytes.len());
-                // A third is there, a third is not, a third is torn: its beginning is there, or its end.
+                // A quarter of the writes survive, a quarter are lost, and half are torn: either the head or the tail
+                // survives.
                 let lost = match choice % 4 {
                     0 => 0..0,
                     1 => 0..len,
@@ -173,7 +175,7 @@ impl LogUnderTest {
     }
 }
 
-/// The numbers of all events in the log, read as the relay would.
+/// Returns the numbers of all events in the log, read like the relay reads.
 fn entry_numbers(directory: &LogDirectory, log: &Log) -> BTreeSet<u64> {
     let mut numbers = BTreeSet::new();
     for segment in directory.segment_numbers().unwrap() {
@@ -194,16 +196,16 @@ fn entry_numbers(directory: &LogDirectory, log: &Log) -> BTreeSet<u64> {
 fn a_failed_sync_after_a_failed_write_leaves_unwritten_entries_to_be_written() {
     let mut subject = LogUnderTest::new();
     let chat = subject.start().unwrap();
-    assert!(subject.log.sync_batch().is_some(), "it is being synced");
+    assert!(subject.log.sync_batch().is_some(), "a sync must be under way");
     subject.directory.disk.set_broken(true);
     let end = message_completed(chat, 10);
     let (entry, outcome) = subject.log.append(&end, UnnumberedRecord::from_event(&end, "g").unwrap());
     assert_eq!(outcome, AppendOutcome::InMemory);
     subject.directory.disk.set_broken(false);
     subject.log.handle_failed_sync();
-    assert!(subject.log.is_writable() || subject.log.write_unwritten(), "the disk can be written again");
+    assert!(subject.log.is_writable() || subject.log.write_unwritten(), "the repaired disk must accept writes");
     let found = entry_numbers(&subject.directory, &subject.log);
-    assert!(found.contains(&entry.number), "the end is in memory alone, and nobody will write it: {found:?}");
+    assert!(found.contains(&entry.number), "the end was not written to the log: {found:?}");
 }
 
 #[test]
@@ -221,10 +223,10 @@ fn an_unwritten_entry_does_not_count_as_synced() {
         AppendOutcome::Written
     );
     subject.sync();
-    assert!(subject.log.synced_below() <= large.number, "{} was never written", large.number);
+    assert!(subject.log.synced_below() <= large.number, "event {} was never written", large.number);
     subject.directory.disk.set_full(false);
     assert!(subject.log.write_unwritten());
-    assert!(subject.log.synced_below() <= large.number, "{} is written, not synced", large.number);
+    assert!(subject.log.synced_below() <= large.number, "event {} is written, not synced", large.number);
     assert!(entry_numbers(&subject.directory, &subject.log).contains(&large.number));
     subject.sync();
     assert_eq!(subject.log.synced_below(), subject.log.next_number());

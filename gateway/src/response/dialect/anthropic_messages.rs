@@ -1,10 +1,11 @@
-//! Anthropic messages: `/v1/messages` of Anthropic itself, of clouds that resell it, and of proxies that imitate it.
+//! The Anthropic Messages dialect: `/v1/messages` of Anthropic, of clouds that resell Anthropic's models, and of
+//! proxies.
 //!
-//! - Text is that of all text blocks, reasoning that of all thinking blocks; redacted thinking is noted.
-//! - Client tools are `tool_use` blocks. Every other block of a tool's use is a server tool's and only counted.
-//! - A tool call's arguments are its deltas, joined; where none come, the input that its block was opened with.
+//! - Text is that of all text blocks, reasoning that of all thinking blocks. Redacted thinking is noted.
+//! - Client tools are `tool_use` blocks. Other blocks of tool use belong to server tools and are only counted.
+//! - The arguments of a tool call are its deltas, joined; without deltas, the input with which the block was opened.
 //! - Usage is that of `message_start`, overlaid field by field with that of each `message_delta`. Never a sum.
-//! - A second `message_start` says everything anew; the first id stands.
+//! - A second `message_start` starts the content over. The first id is kept.
 
 use std::borrow::Cow;
 
@@ -19,55 +20,55 @@ use crate::json::repair::repair;
 use crate::response::sse::{SseEvent, is_done_data};
 use crate::response::transcript::{Transcript, TranscriptPart};
 
-/// How many fields of usage are kept.
+/// The maximum number of usage fields.
 const MAX_USAGE_FIELDS: usize = 64;
 
-/// How long each may be.
+/// The maximum length of a usage field, in bytes.
 const MAX_USAGE_FIELD_BYTES: usize = 4096;
 
-/// How many blocks are told apart.
+/// The maximum number of distinct blocks.
 const MAX_BLOCKS: usize = 4096;
 
-/// The fold of one answer.
+/// The fold of one response.
 #[derive(Debug, Default)]
 pub struct MessagesFold {
-    /// What it has come to so far.
+    /// The transcript so far.
     pub transcript: Transcript,
-    /// The blocks that deltas go on with, by their index; the last of an index stands.
+    /// The open blocks with their indexes. If an index is repeated, deltas extend the last block.
     blocks: Vec<(u64, OpenBlock)>,
-    /// Usage so far, field by field.
+    /// The usage so far, field by field.
     usage: Vec<(String, Box<RawValue>)>,
     has_started: bool,
 }
 
-/// What a block is, as far as its deltas are concerned.
+/// The kind of an open block, which determines the handling of its deltas.
 #[derive(Debug)]
 enum OpenBlock {
-    /// Text, thinking, or something that says itself what its deltas are.
+    /// Text or thinking, or a block whose deltas name their own kind.
     Text,
-    /// A call of a client's tool, at this place.
+    /// A call of a client's tool, with its index in the transcript.
     Call(usize, ArgumentsSource),
-    /// Something of a server tool's.
+    /// A block of a server tool. Its deltas are not recorded.
     Server,
 }
 
-/// Where a block stands.
+/// The source of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BlockSource {
-    /// In a stream: its deltas are to come.
+    /// A stream: deltas follow.
     Stream,
-    /// In a document: it is whole.
+    /// A document: the block is complete.
     Document,
 }
 
-/// Where a call's arguments come from.
+/// The source of a tool call's arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ArgumentsSource {
-    /// It was opened with none, or an empty object in a stream: deltas are to come.
+    /// No arguments yet: the block was opened without input, or in a stream with an empty object. Deltas follow.
     Empty,
-    /// It was opened with all of them.
+    /// The input with which the block was opened.
     Given,
-    /// Deltas.
+    /// The deltas of the block.
     Deltas,
 }
 
@@ -105,7 +106,7 @@ struct MessageObject<'a> {
     usage: Option<&'a RawValue>,
 }
 
-/// A content: blocks, or a plain text from some.
+/// The content of a message: blocks. Some providers send plain text.
 enum MessageContent<'a> {
     Text(Cow<'a, str>),
     Blocks(List<Object<ContentBlock<'a>>>),
@@ -139,7 +140,7 @@ struct ContentBlock<'a> {
     input: Option<&'a RawValue>,
 }
 
-/// What is new in a block, or in the message.
+/// An addition to a block or to the message.
 #[derive(Deserialize)]
 struct BlockDelta<'a> {
     #[serde(default, borrow)]
@@ -159,7 +160,8 @@ impl MessagesFold {
     pub fn fold_event(&mut self, event: &SseEvent<'_>) -> EventDisposition {
         let Some(data) = event.data else { return EventDisposition::Forward };
         if is_done_data(data) {
-            // No part of this dialect, and no end to its clients; some proxies send it all the same.
+            // `[DONE]` is not part of this dialect, and clients do not take it for the end. Some proxies send it
+            // anyway.
             self.transcript.note("done_sent");
             return if self.transcript.is_ended { EventDisposition::End } else { EventDisposition::Forward };
         }
@@ -220,7 +222,7 @@ impl MessagesFold {
         EventDisposition::Forward
     }
 
-    /// Folds an answer that is one JSON document.
+    /// Folds a response that is one JSON document.
     pub fn fold_document(&mut self, body: &[u8]) {
         for_each_value(body, |json| self.fold_message(json));
     }
@@ -241,7 +243,7 @@ impl MessagesFold {
         }
     }
 
-    /// What was kept apart until now goes into the transcript.
+    /// Adds the usage to the transcript. Called once, after the end.
     pub fn finish(&mut self) {
         if !self.usage.is_empty() {
             let members = self.usage.iter().map(|(name, value)| (name.as_str(), value.get()));
@@ -337,7 +339,7 @@ impl MessagesFold {
         self.transcript.append(TranscriptPart::Reasoning, delta.thinking.non_empty().unwrap_or(""));
     }
 
-    /// Lays these fields of usage over those before.
+    /// Overlays the usage so far with these fields.
     fn overlay_usage(&mut self, usage: Option<&RawValue>) {
         let Some(Ok(Members(fields))) = usage.map(|usage| serde_json::from_str::<Members<'_>>(usage.get())) else {
             return;
@@ -352,12 +354,12 @@ impl MessagesFold {
     }
 }
 
-/// Whether a field of usage says anything, and not too much.
+/// True if a usage field is not null and within the maximum length.
 fn is_kept(value: &RawValue) -> bool {
     value.get() != "null" && value.get().len() <= MAX_USAGE_FIELD_BYTES
 }
 
-/// Whether a document is an error and not a message.
+/// True if a document is an error instead of a message.
 fn is_error(message: &MessageObject<'_>, json: &[u8]) -> bool {
     message.content.is_none() && message.stop_reason.non_empty().is_none() && find_error(json).is_some()
 }

@@ -1,5 +1,6 @@
-//! Errors in whatever shape providers give them: OpenAI's and Anthropic's objects, a plain text in place of the object, a
-//! `detail`, a bare `message`, a list of one of these, the same within an event stream, text or HTML.
+//! Parses errors in the shapes that providers use: the error objects of OpenAI and Anthropic, a plain text in place of
+//! the object, a `detail`, a bare `message`, a list with one of these, the same in an event stream, plain text, or
+//! HTML.
 
 use std::ops::ControlFlow;
 
@@ -11,20 +12,20 @@ use crate::json::lenient::{Object, Text, text_or_json};
 use crate::json::repair::dedup_members;
 use crate::response::sse::SseParser;
 
-/// The longest error message that is kept: it has to fit into an event.
+/// The maximum length of a recorded error message, in bytes: the message must fit into an event.
 const MAX_MESSAGE_BYTES: usize = 16 << 10;
 
-/// The longest error type or code that is kept.
+/// The maximum length of a recorded error type or code, in bytes.
 const MAX_IDENTIFIER_BYTES: usize = 1024;
 
-/// Reads the body of an error status.
+/// Parses the body of a response with an error status. Every body results in an error.
 pub fn parse_error_body(status: u16, body: &[u8]) -> ChatError {
     let mut error = find_error(body).or_else(|| error_in_event_stream(body)).unwrap_or_else(|| error_from_text(body));
     error.status = Some(status);
     error
 }
 
-/// The error in a body or chunk, if there is one in any of the known shapes.
+/// Finds an error of any known shape in a body or chunk.
 pub(super) fn find_error(json: &[u8]) -> Option<ChatError> {
     #[derive(Deserialize)]
     struct Body<'a> {
@@ -48,7 +49,7 @@ pub(super) fn find_error(json: &[u8]) -> Option<ChatError> {
         return dedup_members(json).and_then(|json| find_error(json.as_bytes()));
     };
     if let Some(error) = body.error.and_then(parse_error_member) {
-        // xAI has the words in `error` and the code beside it.
+        // xAI sends the message in `error` and the code beside `error`.
         let code = error.code.or_else(|| body.code.map(bounded_identifier));
         return Some(ChatError { code, ..error });
     }
@@ -67,7 +68,7 @@ pub(super) fn find_error(json: &[u8]) -> Option<ChatError> {
     })
 }
 
-/// The error in an `error` member: an object, or plain text. `null`, `false`, an empty text and an empty object are none.
+/// Parses an `error` member: an object or plain text. `null`, `false`, an empty text and an empty object are no error.
 pub(super) fn parse_error_member(raw: &RawValue) -> Option<ChatError> {
     #[derive(Deserialize)]
     struct ErrorObject<'a> {
@@ -95,12 +96,12 @@ pub(super) fn parse_error_member(raw: &RawValue) -> Option<ChatError> {
     }
 }
 
-/// An error that is nothing but words.
+/// Makes an error from plain text.
 pub(super) fn error_from_text(text_or_json: &[u8]) -> ChatError {
     ChatError { message: bounded_message(String::from_utf8_lossy(text_or_json).trim()), ..ChatError::default() }
 }
 
-/// The error in the first event of an event stream.
+/// Finds the first error in an event stream.
 fn error_in_event_stream(body: &[u8]) -> Option<ChatError> {
     let mut error = None;
     let mut on_event = |event: crate::response::sse::SseEvent<'_>| {
@@ -117,7 +118,7 @@ fn is_empty_object(raw: &RawValue) -> bool {
     raw.get().bytes().all(|byte| matches!(byte, b'{' | b'}') || byte.is_ascii_whitespace())
 }
 
-/// An error message that fits into an event.
+/// Truncates an error message to the maximum length.
 fn bounded_message(message: &str) -> String {
     message[..message.floor_char_boundary(MAX_MESSAGE_BYTES)].to_owned()
 }
@@ -127,7 +128,7 @@ fn bounded_identifier(mut identifier: String) -> String {
     identifier
 }
 
-/// A string as it is, anything else as its JSON.
+/// The text of a string, or any other value as JSON.
 fn text_of(raw: &RawValue) -> String {
     serde_json::from_str(raw.get()).unwrap_or_else(|_| raw.get().to_owned())
 }

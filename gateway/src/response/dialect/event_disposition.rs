@@ -1,12 +1,12 @@
-//! What an event of a stream means for the bytes that carry it.
+//! The handling of an event's bytes by the tap.
 
-/// What one event of a stream means for the bytes that carry it.
+/// The handling of the bytes of one event in a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventDisposition {
-    /// It passes.
+    /// The event is forwarded.
     Forward,
-    /// It holds usage and nothing else: it passes only to a client that asked for it.
+    /// The event contains usage and nothing else. Forwarded only to a client that asked for usage.
     UsageOnly,
-    /// Clients take it for the end of the answer: it waits until the end is on the record.
+    /// Clients take the event for the end of the response. Held back until the end is recorded.
     End,
 }

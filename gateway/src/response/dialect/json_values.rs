@@ -1,9 +1,9 @@
-//! The JSON values of a document: one as a rule, several from some.
+//! Iterates over the JSON values in a document.
 
 use serde_json::value::RawValue;
 
-/// Goes through the JSON values of a document: one as a rule; Gemini sends a list of chunks, and some send one value after
-/// the other. What is no JSON is handed over as it is.
+/// Calls `on_value` for each JSON value in a document. Most documents are a single value; Gemini sends a list of
+/// chunks, and some providers send several values in a row. Text that is not JSON is passed to `on_value` as is.
 pub(super) fn for_each_value(body: &[u8], mut on_value: impl FnMut(&[u8])) {
     let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body).trim_ascii();
     if body.first() == Some(&b'[')

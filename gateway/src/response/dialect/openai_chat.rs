@@ -1,15 +1,18 @@
-//! OpenAI chat completions, as OpenAI and everyone who says "compatible" send them.
+//! The OpenAI Chat Completions dialect, as sent by OpenAI and by all providers that call their API compatible.
 //!
-//! Looser than any SDK: what cannot be read is passed over and noted. The rules where providers differ:
+//! The fold is more lenient than any SDK: unreadable chunks are skipped and noted. The rules for differences between
+//! providers:
 //!
-//! - text is that of choice 0, the other choices are kept beside it; a content in parts gives its text parts, an object its compact JSON;
-//! - reasoning is, per delta, the first that is filled of `reasoning_content`, `reasoning`, `reasoning_text`, the thinking
-//!   parts of the content, and the texts or summaries of `reasoning_details`;
-//! - a tool call's id and name are the first non-empty ones; another non-empty id on a known index opens a new call;
-//!   a delta without an index opens a call if it has an id, else extends the last;
-//! - usage is the last that came, never a sum: top level, else on a choice, else under `x_groq`;
-//! - an error within the stream ends it: clients raise it and read no further; one on a choice they do not see, so that it
-//!   ends nothing.
+//! - The text is that of choice 0; the other choices are kept apart. Of a content in parts the text parts are taken, of
+//!   an object its compact JSON.
+//! - Reasoning is, per delta, the first non-empty one of `reasoning_content`, `reasoning`, `reasoning_text`, the
+//!   thinking parts of the content, and the texts or summaries of `reasoning_details`.
+//! - The id and name of a tool call are the first non-empty ones. Another non-empty id on a known index opens a new
+//!   call. A delta without an index opens a call if the delta has an id, else extends the last call.
+//! - Usage is the last usage object, never a sum. The top level takes precedence over a choice, and a choice over
+//!   `x_groq`.
+//! - An error in the stream is the end: clients raise the error and stop reading. Clients ignore an error in a choice,
+//!   so such an error is no end.
 
 mod chunk_template;
 mod plain_chunk;
@@ -30,25 +33,25 @@ use chunk_template::ChunkTemplate;
 use plain_chunk::PlainChunk;
 use shape::{ChatChunk, ChoiceDelta, ChunkChoice, DeltaContent, FunctionDelta};
 
-/// The fold of one answer.
+/// The fold of one response.
 #[derive(Debug, Default)]
 pub struct ChatCompletionsFold {
-    /// What it has come to so far.
+    /// The transcript so far.
     pub transcript: Transcript,
     /// The tool calls of choice 0.
     calls: ToolCallIndexes,
-    /// Those of the other choices.
+    /// The tool calls of the other choices, each with the index of its choice.
     other_calls: Vec<(u64, ToolCallIndexes)>,
-    /// Where the usage came from that stands.
+    /// The location of the usage object in the transcript.
     usage_location: Option<UsageLocation>,
-    /// What the chunks have in common.
+    /// The template of the stream's chunks, for fast parsing.
     template: ChunkTemplate,
 }
 
-/// The `index` that each tool call of a choice was opened with.
+/// The `index` with which each tool call of a choice was opened.
 type ToolCallIndexes = Vec<Option<u64>>;
 
-/// Where usage is looked for; a later word goes before an earlier one.
+/// The locations of usage objects. A later variant takes precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum UsageLocation {
     Groq,
@@ -56,12 +59,12 @@ enum UsageLocation {
     Top,
 }
 
-/// What a chunk says of a choice: what is new, or all of it. Some have both in one, and fill only the one that belongs there.
+/// The form of a choice's content. Some providers send both members in one chunk and fill only the appropriate one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ContentForm {
-    /// In a stream: `delta`, what is new.
+    /// The content of a stream: `delta`, an addition.
     Delta,
-    /// In a document: `message`, all of it.
+    /// The content of a document: `message`, complete.
     Complete,
 }
 
@@ -80,7 +83,7 @@ impl ChatCompletionsFold {
         self.fold_chunk(data, ContentForm::Delta)
     }
 
-    /// Folds an answer that is one JSON document, or several in a row.
+    /// Folds a response that is one JSON document, or several in a row.
     pub fn fold_document(&mut self, body: &[u8]) {
         for_each_value(body, |json| {
             self.fold_chunk(json, ContentForm::Complete);
@@ -94,7 +97,7 @@ impl ChatCompletionsFold {
             self.transcript.append(part, &text);
             return EventDisposition::Forward;
         }
-        // Found to be UTF-8 once for the whole, not once for each string in it.
+        // UTF-8 is validated once for the chunk instead of once per string.
         let text = std::str::from_utf8(json);
         if let (Ok(text), ContentForm::Delta) = (text, form)
             && let Some(plain) = PlainChunk::read(text)
@@ -106,7 +109,7 @@ impl ChatCompletionsFold {
         self.fold_any_chunk(json, text.ok(), form)
     }
 
-    /// A chunk that is what most are.
+    /// Folds a plain chunk, the most common kind.
     fn fold_plain_chunk(&mut self, chunk: &PlainChunk<'_>) {
         let transcript = &mut self.transcript;
         transcript.set_identity(non_empty(chunk.id), non_empty(chunk.model));
@@ -119,7 +122,7 @@ impl ChatCompletionsFold {
         transcript.append(TranscriptPart::Refusal, &chunk.refusal);
     }
 
-    /// A chunk, or a whole answer, whatever is in it.
+    /// Folds a chunk or a whole response of any content.
     fn fold_any_chunk(&mut self, json: &[u8], text: Option<&str>, form: ContentForm) -> EventDisposition {
         let read = match text {
             Some(text) => serde_json::from_str(text),
@@ -244,14 +247,14 @@ fn fold_delta(transcript: &mut Transcript, calls: &mut ToolCallIndexes, delta: C
         };
         fold_call(transcript, calls, known, index, id.non_empty(), call.into_function().as_ref());
     }
-    // Some fill in every field that there is, with nothing.
+    // Some providers send every member of the schema, with empty values.
     if let Some(function) = delta.function_call.0.as_ref().filter(|function| function.is_filled()) {
         let known = find_call(transcript, calls, Some(0), None);
         fold_call(transcript, calls, known, Some(0), None, Some(function));
     }
 }
 
-/// The place of the call that a delta goes on with.
+/// The index of the tool call that a delta extends. `None` if the delta opens a call.
 fn find_call(transcript: &Transcript, calls: &ToolCallIndexes, index: Option<u64>, id: Option<&str>) -> Option<usize> {
     let position = match index {
         Some(_) => calls.iter().rposition(|known| *known == index),
@@ -279,7 +282,7 @@ fn fold_call(
     };
     transcript.name_tool_call(position, id, function.and_then(|function| function.name.non_empty()));
     if let Some(arguments) = function.and_then(|function| function.arguments) {
-        // Text, almost always; some send the object itself.
+        // Arguments are a string. Some providers send the object itself.
         let text = serde_json::from_str::<Cow<'_, str>>(arguments.get());
         let text = text.unwrap_or_else(|_| Cow::Owned(compact(arguments)));
         transcript.append(TranscriptPart::Arguments(position), &text);

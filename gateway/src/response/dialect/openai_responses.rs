@@ -1,13 +1,14 @@
-//! OpenAI responses: `/v1/responses` of OpenAI, and of everyone who imitates it.
+//! The OpenAI Responses dialect: `/v1/responses` of OpenAI and of providers that imitate OpenAI's API.
 //!
-//! A stream says everything up to three times: in deltas, when an item is done, and in the response that the last event
-//! carries. Deltas are folded as they come; what an item says when it is done fills in what no delta said; the `output` of
-//! the last response, where there is any (some leave it empty though items came), is the final word.
+//! A stream contains all content up to three times: in deltas, in completed items, and in the response that the last
+//! event carries. Deltas are folded as they arrive. A completed item adds only content that no delta has delivered. The
+//! `output` of the last response replaces all content, unless empty (some providers leave `output` empty although there
+//! were items).
 //!
-//! - Text is that of all `output_text` parts, reasoning the summaries, else the reasoning text.
-//! - Client tools are `function_call` and `custom_tool_call` items. Every other item that is no message and no reasoning is
-//!   a server tool's, or one that this gateway cannot know, and is counted.
-//! - The finish reason is the status, or why the response is incomplete.
+//! - Text is that of all `output_text` parts. Reasoning is that of the summaries, else the reasoning text.
+//! - Client tools are `function_call` and `custom_tool_call` items. All other items except messages and reasoning are
+//!   counted as calls of server tools, including items of unknown types.
+//! - The finish reason is the status, or the reason for which the response is incomplete.
 
 mod shape;
 
@@ -19,28 +20,28 @@ use crate::response::sse::{EventCompleteness, SseEvent, is_done_data};
 use crate::response::transcript::{Transcript, TranscriptPart};
 use shape::{OutputItem, ResponseEvent, ResponseObject};
 
-/// How many parts and items are told apart.
+/// The maximum number of distinct parts and items.
 const MAX_PARTS: usize = 4096;
 
-/// The most reasoning text that is kept aside.
+/// The maximum size of reasoning text held aside, in bytes.
 const MAX_REASONING_TEXT_BYTES: usize = 1 << 20;
 
-/// The fold of one answer.
+/// The fold of one response.
 #[derive(Debug, Default)]
 pub struct ResponsesFold {
-    /// What it has come to so far.
+    /// The transcript so far.
     pub transcript: Transcript,
-    /// The parts that deltas have spoken of, the latest last.
+    /// The parts that deltas have delivered, the latest last.
     delivered_parts: Vec<PartKey>,
-    /// The tool calls, by the index of their item, in the order of the transcript's.
+    /// The output indexes of the tool calls, in the order of the transcript's tool calls.
     calls: Vec<u64>,
-    /// Items of server tools, by their index.
+    /// The output indexes of the server tools' items.
     server_items: Vec<u64>,
-    /// Reasoning text: it counts where no summary comes.
+    /// The reasoning text. Used only if there is no summary.
     reasoning_text: String,
 }
 
-/// A part of an item.
+/// The key of a part within an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PartKey {
     kind: PartKind,
@@ -105,7 +106,7 @@ impl ResponsesFold {
                 }
             }
             "response.completed" | "response.incomplete" | "response.failed" | "response.cancelled" => {
-                // Some have the error beside the response, or in its place.
+                // Some providers send the error beside the response, or in its place.
                 if let Some(error) = read.error.and_then(parse_error_member) {
                     self.transcript.set_error(error);
                 }
@@ -132,7 +133,7 @@ impl ResponsesFold {
         EventDisposition::Forward
     }
 
-    /// An event without data. One that was too long to be read may be the end all the same.
+    /// Folds an event without data. An event that was too long to be kept may still be the end, as its name tells.
     fn event_without_data(&mut self, event: &SseEvent<'_>) -> EventDisposition {
         match event.name.strip_prefix("response.") {
             Some(status @ ("completed" | "incomplete" | "failed" | "cancelled"))
@@ -148,7 +149,7 @@ impl ResponsesFold {
         }
     }
 
-    /// Folds an answer that is one JSON document.
+    /// Folds a response that is one JSON document.
     pub fn fold_document(&mut self, body: &[u8]) {
         for_each_value(body, |json| self.fold_response(json));
     }
@@ -169,7 +170,7 @@ impl ResponsesFold {
         }
     }
 
-    /// What was kept apart until now goes into the transcript.
+    /// Adds the content held aside to the transcript. Called once, after the end.
     pub fn finish(&mut self) {
         let text = std::mem::take(&mut self.reasoning_text);
         if self.transcript.reasoning.is_empty() {
@@ -177,7 +178,7 @@ impl ResponsesFold {
         }
     }
 
-    /// An error, or something that is no part of this dialect.
+    /// Folds an error, or an event outside the dialect.
     fn other_event(&mut self, kind: &str, read: &ResponseEvent<'_>, data: &[u8]) -> EventDisposition {
         let error = read.error.and_then(parse_error_member).or_else(|| find_error(data));
         match error.or_else(|| matches!(kind, "error" | "response.error").then(|| error_from_text(data))) {
@@ -194,7 +195,7 @@ impl ResponsesFold {
         }
     }
 
-    /// What a response says of itself, before its end or at it.
+    /// Takes id, model and usage from a response object, before the end or at the end.
     fn update_response(&mut self, response: &ResponseObject<'_>) {
         self.transcript.set_identity(response.id.non_empty(), response.model.non_empty());
         if let Some(usage) = response.usage {
@@ -202,7 +203,8 @@ impl ResponsesFold {
         }
     }
 
-    /// The whole response. Its id is the one that a client goes on with, should the first event have had another.
+    /// Folds the complete response object. Its id replaces an earlier one: clients refer to the last id in later
+    /// requests.
     fn finish_response(&mut self, response: ResponseObject<'_>, kind: &str) {
         if response.id.non_empty().is_some() {
             self.transcript.response_id = None;
@@ -242,7 +244,7 @@ impl ResponsesFold {
         }
     }
 
-    /// An item begins.
+    /// Opens an item, once per output index.
     fn open_item(&mut self, index: u64, item: &OutputItem<'_>) {
         match item.kind.non_empty().unwrap_or("") {
             "message" | "reasoning" => {}
@@ -264,7 +266,7 @@ impl ResponsesFold {
         }
     }
 
-    /// An item is complete: what no delta has said of it is taken from it.
+    /// Folds a complete item: content that no delta has delivered is taken from the item.
     fn finish_item(&mut self, index: u64, item: &OutputItem<'_>) {
         self.open_item(index, item);
         let kind = item.kind.non_empty().unwrap_or("");
@@ -293,7 +295,7 @@ impl ResponsesFold {
         }
     }
 
-    /// Says this in its place, unless deltas have.
+    /// Appends the text of a part, unless deltas have delivered the part.
     fn append_if_missing(&mut self, key: PartKey, words: &str) {
         if !self.delivered_parts.contains(&key) {
             self.append_part(key, words);
@@ -323,7 +325,7 @@ impl ResponsesFold {
         }
     }
 
-    /// The place of the tool call of this item, which is opened where it is not yet.
+    /// The index of the tool call for an item. Opens the tool call if necessary.
     fn call_position(&mut self, item: u64) -> Option<usize> {
         if let Some(key) = self.calls.iter().rposition(|known| *known == item) {
             return Some(key);

@@ -1,4 +1,4 @@
-//! Usage as providers report it, and the same in disjoint parts. A reported zero is a zero.
+//! Converts reported usage into disjoint parts. A reported zero counts as reported.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -7,7 +7,8 @@ use shared::usage::{Usage, UsageParts, UsageSource};
 use crate::json::lenient::{Count, Object};
 use crate::json::repair::parse;
 
-/// What the two OpenAI dialects report. No aliases: some send a number under two names, and both have to be readable.
+/// Reported usage in the two OpenAI dialects. Without serde aliases: some providers report a number under two names,
+/// and an alias would make the second name an error.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct OpenaiUsage {
@@ -16,19 +17,19 @@ struct OpenaiUsage {
     total_tokens: Count,
     prompt_tokens_details: Object<InputDetails>,
     completion_tokens_details: Object<OutputDetails>,
-    /// As responses name them.
+    /// The names in the Responses dialect.
     input_tokens: Count,
     output_tokens: Count,
     input_tokens_details: Object<InputDetails>,
     output_tokens_details: Object<OutputDetails>,
-    /// DeepSeek's place for cached input.
+    /// Cached input, as reported by DeepSeek.
     prompt_cache_hit_tokens: Count,
-    /// Moonshot's, and Together's.
+    /// Cached input, as reported by Moonshot and Together.
     cached_tokens: Count,
-    /// Anthropic's names, which some proxies keep beside OpenAI's.
+    /// Anthropic's names, which some proxies send in addition to OpenAI's.
     cache_read_input_tokens: Count,
     cache_creation_input_tokens: Count,
-    /// Perplexity's and xAI's place for reasoning.
+    /// Reasoning, as reported by Perplexity and xAI.
     reasoning_tokens: Count,
 }
 
@@ -48,7 +49,7 @@ struct OutputDetails {
     thinking_tokens: Count,
 }
 
-/// What Anthropic reports.
+/// Reported usage in the Anthropic dialect.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct AnthropicUsage {
@@ -59,7 +60,7 @@ struct AnthropicUsage {
     output_tokens_details: Object<OutputDetails>,
 }
 
-/// The usage in an object of either OpenAI dialect: cached input is part of the input, reasoning part of the output.
+/// Converts usage of the OpenAI dialects, where cached input is part of the input, and reasoning is part of the output.
 pub(super) fn from_openai(raw: Option<&RawValue>) -> Usage {
     let Some(raw) = raw else { return Usage::default() };
     let unreadable = Usage { raw: Some(raw.to_owned()), ..Usage::default() };
@@ -86,7 +87,7 @@ pub(super) fn from_openai(raw: Option<&RawValue>) -> Usage {
     ]);
     let (input, output) = (prompt.unwrap_or(0), completion.unwrap_or(0));
     let total = reported.total_tokens.0.unwrap_or_else(|| input.saturating_add(output));
-    // Most count reasoning within the completion; where the total shows that it comes on top, it does.
+    // Most providers count reasoning as part of the completion. The total shows if reasoning is counted in addition.
     let is_reasoning_additional =
         reasoning > output || (reasoning > 0 && total == input.saturating_add(output).saturating_add(reasoning));
     let cache_read = cached.min(input);
@@ -107,8 +108,8 @@ pub(super) fn from_openai(raw: Option<&RawValue>) -> Usage {
     }
 }
 
-/// The usage in an object of Anthropic's: input tokens are those that no cache had a part in, so the whole input is the sum
-/// of three numbers.
+/// Converts usage of the Anthropic dialect, where `input_tokens` excludes input read from or written to the cache. The
+/// whole input is the sum of three numbers.
 pub(super) fn from_anthropic(raw: Option<&RawValue>) -> Usage {
     let Some(raw) = raw else { return Usage::default() };
     let unreadable = Usage { raw: Some(raw.to_owned()), ..Usage::default() };
@@ -134,7 +135,7 @@ pub(super) fn from_anthropic(raw: Option<&RawValue>) -> Usage {
     }
 }
 
-/// The first of these that was reported.
+/// The first reported count, else 0.
 fn first_reported<const N: usize>(counts: [Count; N]) -> u64 {
     counts.into_iter().find_map(|count| count.0).unwrap_or(0)
 }
@@ -147,13 +148,13 @@ mod tests {
         RawValue::from_string(json.to_owned()).unwrap()
     }
 
-    /// Input and output as a whole, then the parts: uncached, read, written, output, reasoning.
+    /// Checks the totals (prompt, completion, total), and the parts: uncached, read, written, output, reasoning.
     fn check(read: fn(Option<&RawValue>) -> Usage, json: &str, whole: [Option<u64>; 3], parts: [u64; 5]) {
         let usage = read(Some(&raw(json)));
         assert_eq!([usage.prompt_tokens, usage.completion_tokens, usage.total_tokens], whole, "{json}");
         let UsageParts { uncached_input, cache_read, cache_write, output, reasoning } = usage.parts;
         assert_eq!([uncached_input, cache_read, cache_write, output, reasoning], parts, "{json}");
-        assert_eq!(usage.raw.unwrap().get(), json, "untouched");
+        assert_eq!(usage.raw.unwrap().get(), json, "the raw usage object must stay as sent");
     }
 
     #[test]
@@ -165,7 +166,7 @@ mod tests {
             some(10, 7, 17),
             [4, 4, 2, 2, 5],
         );
-        // Reasoning on top of the completion, as the total shows.
+        // Reasoning in addition to the completion, as the total shows.
         check(
             from_openai,
             r#"{"prompt_tokens":10,"completion_tokens":7,"total_tokens":22,"completion_tokens_details":{"reasoning_tokens":5}}"#,

@@ -1,4 +1,4 @@
-//! What passes, what is held back, and what is recorded, however an answer is cut.
+//! Tests of forwarded, held-back and folded bytes, with responses cut at every position.
 
 use proptest::prelude::*;
 use shared::event::DialectName;
@@ -10,7 +10,7 @@ const FINISH: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_rea
 const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1}}\n\n";
 const DONE: &str = "data: [DONE]\n\n";
 
-/// Feeds these chunks; returns what passed before the end was released, all that passed, and the transcript.
+/// Feeds the chunks. Returns the bytes forwarded before the end was released, all forwarded bytes, and the transcript.
 fn run(chunks: &[&[u8]], usage_chunk: UsageChunkPolicy) -> (String, String, Transcript, Usage) {
     let mut tap = Tap::new(Fold::new(DialectName::OpenaiChat), ExpectedBody::Answer, usage_chunk);
     let mut passed = Vec::new();
@@ -80,12 +80,13 @@ fn bytes_may_be_removed_from_uncompressed_answers_alone() {
     );
 }
 
-/// A line end may be cut in two: its second half belongs to what came before, and passes whatever becomes of what comes after.
+/// A chunk may end between the carriage return and the line feed of a line end. The line feed belongs to the event
+/// before and is forwarded, or removed, with that event.
 #[test]
 fn a_line_feed_cut_off_from_its_carriage_return_is_forwarded() {
     let event = "data: nonsense\r\n\r\n";
     let expected = [": hi\r\n\r\n", event, event, DONE].concat();
-    // Taken out, an event takes all of its own line end with it.
+    // A removed event takes its whole line end along.
     for usage in [USAGE.to_owned(), USAGE.replace('\n', "\r\n")] {
         let stream = [": hi\r\n\r\n", event, &usage, event, DONE].concat();
         for size in 1..stream.len() {
@@ -125,7 +126,7 @@ fn a_document_with_a_long_picture_is_read_without_it() {
     for size in [100_000, document.len()] {
         let chunks: Vec<&[u8]> = document.as_bytes().chunks(size).collect();
         let (_, all, transcript, usage) = run(&chunks, UsageChunkPolicy::Forward);
-        assert!(all == document, "in chunks of {size}, other bytes passed");
+        assert!(all == document, "in chunks of {size}: the client's bytes differ from the upstream's");
         let text_and_reason = (transcript.text.as_str(), transcript.finish_reason.as_deref());
         assert_eq!(text_and_reason, ("here", Some("stop")), "in chunks of {size}");
         let usage_and_notes = (usage.total_tokens, transcript.notes);
@@ -133,18 +134,18 @@ fn a_document_with_a_long_picture_is_read_without_it() {
     }
 }
 
-/// What it said is not known, but it is no empty answer, and none that broke off.
+/// The contents are unknown, but the response is neither empty nor broken off.
 #[test]
 fn a_document_that_stays_too_long_has_ended() {
     let document = format!(r#"{{"choices":[{{"message":{{"content":"{}"}}}}]}}"#, "word ".repeat(2 << 20));
     let chunks: Vec<&[u8]> = document.as_bytes().chunks(100_000).collect();
     let (_, all, transcript, _) = run(&chunks, UsageChunkPolicy::Forward);
-    assert!(all == document, "other bytes passed");
+    assert!(all == document, "the client's bytes differ from the upstream's");
     assert!(transcript.is_ended && transcript.error.is_none());
     assert_eq!(transcript.notes, ["document_too_long_to_read"]);
 }
 
-/// However long it is, nobody sees the end before its time.
+/// An end of any length is held back.
 #[test]
 fn an_end_with_a_long_picture_is_held_back_and_read() {
     let end = |result: &str| {

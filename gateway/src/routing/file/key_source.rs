@@ -1,15 +1,15 @@
-//! Where the routes file says that a key is kept.
+//! The sources of API keys in a routes file.
 
 use secrecy::SecretString;
 
-/// Where a key is kept.
+/// The source of an API key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpstreamKeySource<'a> {
-    /// In this environment variable.
+    /// The environment variable with this name.
     Variable(&'a str),
-    /// In this file, which holds nothing else.
+    /// The file at this path. The file contains only the key.
     File(&'a str),
 }
 
-/// Fetches a key; the error says what is wrong with its source.
+/// Reads an API key from its source. The error tells why the source cannot be read.
 pub type KeyLookup<'a> = dyn Fn(UpstreamKeySource<'_>) -> Result<SecretString, String> + 'a;

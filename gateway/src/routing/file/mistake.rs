@@ -1,17 +1,17 @@
-//! Mistakes in a routes file, and the durations in which most are made.
+//! Mistakes in a routes file with their position, and the parsing of durations.
 
 use std::ops::Range;
 use std::time::Duration;
 
 use toml::Spanned;
 
-/// A mistake, and where in the text it is.
+/// A mistake and its position in the text.
 pub(super) struct Mistake {
     pub(super) span: Range<usize>,
     pub(super) message: String,
 }
 
-/// A duration that is not zero.
+/// Parses a duration. Zero is a mistake.
 pub(super) fn duration(name: &str, text: Option<&Spanned<String>>, default: Duration) -> Result<Duration, Mistake> {
     let Some(text) = text else { return Ok(default) };
     match humantime::parse_duration(text.get_ref()) {

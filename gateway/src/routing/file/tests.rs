@@ -99,10 +99,10 @@ fn the_error_of_a_mistake_names_the_line() {
         ("[upstreams.a\n".into(), "1: "),
         (format!("{one}key_form = \"X\"\n{route}"), "3: unknown field `key_form`, expected"),
         (format!("{one}key_from = \"NOT_SET\"\n{route}"), "3: NOT_SET is not set"),
-        (format!("{one}key_from = \"A\"\nkey_file = \"b\"\n{route}"), "4: key_file: expected it or key_from"),
+        (format!("{one}key_from = \"A\"\nkey_file = \"b\"\n{route}"), "4: key_file: key_from is set too"),
         (format!("{one}head_timeout = \"soon\"\n{route}"), "3: head_timeout: expected a duration"),
         (format!("{one}dialects = [\"klingon\"]\n{route}"), "3: unknown variant `klingon`, expected"),
-        (format!("{one}headers = {{ Authorization = \"x\" }}\n{route}"), "3: headers: authorization is not"),
+        (format!("{one}headers = {{ Authorization = \"x\" }}\n{route}"), "3: headers: authorization cannot be set"),
         (format!("[upstreams.a]\nbase_url = \"h/v1\"\n{route}"), "2: base_url: expected an http or https URL"),
         (format!("[upstreams.a]\nkey_from = \"OPENAI_API_KEY\"\n{route}"), "1: missing field `base_url`"),
         (format!("[upstreams.\"a b\"]\nbase_url = \"http://h\"\n{route}"), "1: an upstream's name: expected"),
@@ -127,7 +127,7 @@ fn the_sample_file_is_valid() {
     let keys = |_: UpstreamKeySource<'_>| Ok(SecretString::from("sk-1"));
     let table = parse(text, path, &defaults(), &keys).unwrap();
     assert!(!table.upstreams.is_empty());
-    // What is commented out is good too.
+    // The lines that the sample comments out with `#: ` must be valid too.
     let all: Vec<&str> = text.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line)).collect();
     let whole = parse(&all.join("\n"), path, &defaults(), &keys).unwrap();
     assert!(whole.upstreams.len() > table.upstreams.len());

@@ -1,4 +1,4 @@
-//! One upstream of a routes file.
+//! Parses one upstream of a routes file.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::key_source::{KeyLookup, UpstreamKeySource};
 use super::mistake::{Mistake, duration, mistake};
 use crate::routing::{KeyHeader, UpstreamSettings};
 
-/// Headers that are not the file's to set: credentials have their own settings, the others belong to the connection.
+/// Headers that a routes file cannot set: credentials have settings of their own, the others belong to the connection.
 const RESERVED_HEADERS: [&str; 10] = [
     "api-key",
     "authorization",
@@ -72,7 +72,7 @@ pub(super) fn read(
         return Err(mistake(name, expected.into()));
     }
     let source = match (&text.key_from, &text.key_file) {
-        (Some(_), Some(file)) => return Err(mistake(file, "key_file: expected it or key_from, not both".into())),
+        (Some(_), Some(file)) => return Err(mistake(file, "key_file: key_from is set too: expected one".into())),
         (Some(variable), None) => Some((variable, UpstreamKeySource::Variable(variable.get_ref()))),
         (None, Some(file)) => Some((file, UpstreamKeySource::File(file.get_ref()))),
         (None, None) => None,
@@ -124,7 +124,7 @@ fn headers(texts: &BTreeMap<Spanned<String>, Spanned<String>>) -> Result<HeaderM
         let parsed = HeaderName::try_from(name.get_ref().as_str());
         let parsed = parsed.map_err(|_| mistake(name, "headers: expected the name of a header".into()))?;
         if RESERVED_HEADERS.contains(&parsed.as_str()) {
-            let message = format!("headers: {parsed} is not the file's to set; a key has key_from and key_header");
+            let message = format!("headers: {parsed} cannot be set here; for an API key use key_from and key_header");
             return Err(mistake(name, message));
         }
         let value = HeaderValue::try_from(value.get_ref().as_str())

@@ -1,12 +1,12 @@
-//! The files themselves, and what kind each is.
+//! The files of the web pages, compiled into the program, and the content type of each file.
 
-/// The page that every path answers with. `{{assets}}` stands for the prefix of the files.
+/// The HTML shell, served on every page path. `{{assets}}` is replaced by the path prefix of the files.
 pub(super) const SHELL: &str = include_str!("../../../web/index.html");
 
-/// Lists files below `gateway/web` by name: a test sees to it that none is left out.
+/// Includes the listed files of `gateway/web`. A test checks that the list is complete.
 macro_rules! files {
     ($($path:literal,)*) => {
-        /// Every file that pages load: its path, and what is in it.
+        /// All files that pages load: path below `gateway/web`, and content.
         pub(super) const FILES: &[(&str, &[u8])] = &[$(($path, include_bytes!(concat!("../../../web/", $path)))),*];
     };
 }

@@ -1,4 +1,5 @@
-//! `POST /api/chat`, and the three dialects' own routes: `/v1/chat/completions`, `/v1/responses`, `/v1/messages`.
+//! The chat routes: `POST /api/chat` for frontends, and one route per dialect: `/v1/chat/completions`, `/v1/responses` and
+//! `/v1/messages`.
 
 use std::sync::Arc;
 
@@ -9,12 +10,12 @@ use crate::error::ApiError;
 use crate::request::ApiSurface;
 use crate::server::gateway::Gateway;
 
-/// What frontends call.
+/// `POST /api/chat`: chats of web frontends.
 pub(super) async fn frontend(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
     gateway.chat(ApiSurface::Frontend, request).await
 }
 
-/// What OpenAI's clients call.
+/// `POST /v1/chat/completions`: clients of OpenAI's Chat Completions API.
 pub(super) async fn chat_completions(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
@@ -22,12 +23,12 @@ pub(super) async fn chat_completions(
     gateway.chat(ApiSurface::ChatCompletions, request).await
 }
 
-/// What OpenAI's newer clients call.
+/// `POST /v1/responses`: clients of OpenAI's newer Responses API.
 pub(super) async fn responses(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
     gateway.chat(ApiSurface::Responses, request).await
 }
 
-/// What Anthropic's clients call.
+/// `POST /v1/messages`: clients of Anthropic's Messages API.
 pub(super) async fn messages(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
     gateway.chat(ApiSurface::Messages, request).await
 }
@@ -36,7 +37,7 @@ impl Gateway {
     async fn chat(&self, surface: ApiSurface, request: Request) -> Result<Response, ApiError> {
         let served = async {
             let (caller, headers, body) = self.read_json(request).await?;
-            // In a place of its own: it is large, and each layer around this would move it.
+            // Boxed: the future is large, and every layer around the route would move it.
             Box::pin(self.chats.serve(caller, surface, &headers, &body)).await
         };
         served.await.map_err(|error| self.count_refusal(error))

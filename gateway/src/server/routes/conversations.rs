@@ -1,7 +1,8 @@
-//! Opening a conversation ahead of its first chat, renaming it, putting it away, deleting it.
+//! Routes that create conversations ahead of the first chat, rename, archive and delete conversations.
 //!
-//! Each is an event, and on the record before it is answered. A change then waits a little until it can be read: whoever is
-//! told 200 or 204 sees it in everything that is read from then on, wherever; with 202 it is yet to be seen.
+//! Every request becomes an event, which is durable before the response. A rename, archival or deletion then waits a short
+//! time until readers see the change. After 200 or 204, every read from any instance shows the change; 202 means that the
+//! change is recorded but may not be visible yet.
 
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use crate::error::ApiError;
 use crate::request::InvalidRequest;
 use crate::server::gateway::Gateway;
 
-/// The longest title, in characters.
+/// The maximum length of a title, in characters.
 const MAX_TITLE: usize = 200;
 
 #[derive(Default, Deserialize)]
@@ -52,12 +53,12 @@ struct PendingChange {
     pending: bool,
 }
 
-/// Makes an id, and answers when the conversation is on the record.
+/// Creates a conversation. Responds with 201 and the new id when the event is durable.
 pub(super) async fn create(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
     gateway.create_conversation(request).await.map_err(|error| gateway.count_refusal(error))
 }
 
-/// Renames a conversation, puts it away, or takes it out again.
+/// Renames a conversation, archives a conversation, or takes a conversation out of the archive.
 pub(super) async fn change(
     State(gateway): State<Arc<Gateway>>,
     Path(id): Path<String>,
@@ -66,7 +67,7 @@ pub(super) async fn change(
     gateway.change_conversation(&id, request).await.map_err(|error| gateway.count_refusal(error))
 }
 
-/// Deletes a conversation.
+/// Deletes a conversation of the caller.
 pub(super) async fn delete(
     State(gateway): State<Arc<Gateway>>,
     Path(id): Path<String>,

@@ -1,4 +1,5 @@
-//! `POST /v1/messages/count_tokens`: the upstream counts what a message would cost. No chat, so nothing is recorded.
+//! `POST /v1/messages/count_tokens`: the upstream counts the tokens of a message. The request is not a chat, so nothing is
+//! recorded.
 
 use std::sync::Arc;
 
@@ -18,10 +19,10 @@ use crate::request::InvalidRequest;
 use crate::server::gateway::Gateway;
 use crate::upstream::dispatch::{Candidates, OutgoingRequest};
 
-/// The longest answer that is passed on.
+/// The maximum size of a response that is forwarded, in bytes.
 const MAX_RESPONSE_BYTES: usize = 1 << 20;
 
-/// Passes the question on, and the answer back.
+/// Forwards the request to an upstream, and the response to the client.
 pub(super) async fn count(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
     gateway.count_tokens(request).await.map_err(|error| gateway.count_refusal(error))
 }
@@ -60,7 +61,7 @@ impl Gateway {
     }
 }
 
-/// The model that is asked for. Everything else is the upstream's to judge.
+/// Returns the model that the request names. The upstream validates the rest of the request.
 fn requested_model(body: &[u8]) -> Result<String, InvalidRequest> {
     #[derive(Deserialize)]
     struct TokenCountRequest<'a> {

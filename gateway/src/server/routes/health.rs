@@ -1,4 +1,5 @@
-//! Health, for whoever restarts the process (live) and whoever sends it traffic (ready); and metrics.
+//! Health checks and metrics. `live` is for the supervisor that restarts the process, `ready` for the load balancer that
+//! sends traffic.
 
 use std::sync::Arc;
 
@@ -9,13 +10,13 @@ use http::header::CONTENT_TYPE;
 
 use crate::server::gateway::Gateway;
 
-/// The process runs.
+/// Liveness: responds with 200 as long as the process runs.
 pub(super) async fn live() -> &'static str {
     "live\n"
 }
 
-/// New chats are taken. That needs a journal that can be written and has room, and nothing else: no
-/// broker, no upstream, no recorder, no database.
+/// Readiness: responds with 200 if new chats are accepted. The only condition is a writable journal with free space.
+/// Broker, upstreams, recorder and database play no part.
 pub(super) async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     if gateway.chats.recording.journal.is_available() {
         "ready\n".into_response()
@@ -24,7 +25,7 @@ pub(super) async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     }
 }
 
-/// Metrics for Prometheus.
+/// Metrics for Prometheus, in the OpenMetrics text format.
 pub(super) async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(CONTENT_TYPE, kind)], gateway.metrics.render()).into_response()

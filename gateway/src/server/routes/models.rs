@@ -1,4 +1,5 @@
-//! `GET /v1/models`: what the routes offer; without a routes file what the one provider offers, in its own words.
+//! `GET /v1/models`: the models that the routes offer. Without a routes file, the single provider's own list is forwarded
+//! unchanged.
 
 use std::sync::Arc;
 
@@ -18,10 +19,10 @@ use crate::server::gateway::Gateway;
 use crate::upstream::endpoint::Upstream;
 use crate::upstream::model_list;
 
-/// The longest list that is passed on.
+/// The maximum size of a forwarded model list, in bytes.
 const MAX_LIST_BYTES: usize = 8 << 20;
 
-/// Lists the models.
+/// Responds with the list of models.
 pub(super) async fn list(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
     let (head, _) = request.into_parts();
     gateway.models(&head.method, &head.headers).await.map_err(|error| gateway.count_refusal(error))
@@ -37,7 +38,7 @@ impl Gateway {
         }
     }
 
-    /// Passes an upstream's list on as it is.
+    /// Forwards an upstream's model list unchanged.
     async fn forward_models(&self, upstream: &Arc<Upstream>, headers: &HeaderMap) -> Result<Response, ApiError> {
         let headers = headers::for_upstream(headers);
         let mut attempts = Vec::new();

@@ -1,4 +1,5 @@
-//! What the recorder's API answers: everything below `/api` that the gateway does not know itself.
+//! Requests that the recorder's API answers: all paths below `/api` for which the gateway has no route, and the public
+//! keys.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,20 +17,21 @@ use crate::recorder_api::ForwardedRequest;
 use crate::server::body::read_bounded;
 use crate::server::gateway::Gateway;
 
-/// The largest body that is passed on, in bytes.
+/// The maximum size of a forwarded request body, in bytes.
 const MAX_BODY_BYTES: usize = 64 << 10;
 
-/// What is passed on without looking who asks: the API does that itself.
+/// Builds the routes that are forwarded without authentication, because the recorder's API authenticates callers itself.
 pub(super) fn router() -> Router<Arc<Gateway>> {
     Router::new().route("/api/{*path}", any(forward)).route("/.well-known/jwks.json", get(forward))
 }
 
-/// Passes a request on.
+/// Forwards a request without authentication.
 pub(super) async fn forward(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
     gateway.forward(request).await.map_err(|error| gateway.count_refusal(error))
 }
 
-/// The same beside routes that the gateway knows itself: as with these, no caller, no route.
+/// Forwards a request after authentication. Used on paths that also have routes of the gateway, so that all methods of a
+/// path require a caller.
 pub(super) async fn forward_authenticated(
     State(gateway): State<Arc<Gateway>>,
     request: Request,

@@ -1,4 +1,4 @@
-//! Chats.
+//! The JSON shape of chats.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -167,9 +167,10 @@ impl From<reads::chats::ChatRecord> for Chat {
             code: row.error_code,
             message: row.error_message.unwrap_or_default(),
         });
-        // What an event of another time may hold there, and this does not know, is not shown rather than in the way.
+        // These columns hold JSON from events of any version. A value in an unknown form is left out, so that the rest
+        // of the chat can be shown.
         let attempts = row.attempts.and_then(|attempts| serde_json::from_value(attempts).ok()).unwrap_or_default();
-        let caller_metadata = row.caller_metadata.and_then(|said| serde_json::from_value(said).ok());
+        let caller_metadata = row.caller_metadata.and_then(|metadata| serde_json::from_value(metadata).ok());
         let notes = row.notes.and_then(|notes| serde_json::from_value(notes).ok()).unwrap_or_default();
         Self {
             id: row.chat_id,

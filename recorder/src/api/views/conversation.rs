@@ -1,4 +1,4 @@
-//! Conversations.
+//! The JSON shape of conversations.
 
 use serde::Serialize;
 use time::OffsetDateTime;

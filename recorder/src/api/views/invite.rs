@@ -1,4 +1,4 @@
-//! Invites.
+//! The JSON shape of invites.
 
 use serde::Serialize;
 use time::OffsetDateTime;

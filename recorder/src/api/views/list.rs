@@ -1,4 +1,4 @@
-//! A page of a list.
+//! The JSON shape of a page of a list.
 
 use serde::Serialize;
 use utoipa::ToSchema;

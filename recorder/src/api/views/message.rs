@@ -1,4 +1,4 @@
-//! Messages.
+//! The JSON shape of messages.
 
 use serde::Serialize;
 use time::OffsetDateTime;

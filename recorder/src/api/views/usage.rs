@@ -1,4 +1,4 @@
-//! Usage.
+//! The JSON shape of usage.
 
 use serde::Serialize;
 use utoipa::ToSchema;

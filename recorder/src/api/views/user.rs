@@ -1,4 +1,4 @@
-//! Users.
+//! The JSON shape of users.
 
 use serde::{Deserialize, Serialize};
 use shared::token::Role;
@@ -57,7 +57,7 @@ impl From<users::User> for User {
 }
 
 impl User {
-    /// Someone of whom only the id is known.
+    /// Returns a user without an account, of whom only the id is known.
     pub(crate) fn unknown(id: String) -> Self {
         Self { id, name: None, role: None, created_at: None, disabled_at: None, invited_by: None }
     }

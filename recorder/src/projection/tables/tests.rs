@@ -1,4 +1,5 @@
-//! Any order, any batching, any repetition: the same tables. And the sums in them are what a plain count says.
+//! Tests of the projection: any order, any batching and any repetition of events give the same tables, and the sums
+//! equal a plain count.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -12,8 +13,8 @@ use uuid::Uuid;
 use super::*;
 use crate::projection::chat::ChatOutcome;
 
-/// What an event is made from; small numbers, so that chats, conversations, users and days collide, and events of the same
-/// chat contradict each other more often than any gateway ever did.
+/// The ingredients of an event. The numbers are small so that chats, conversations, users and days collide, and events
+/// of the same chat contradict each other more often than events of a real gateway.
 type Seed = (u8, u8, u8, u8, i64, u8, u8);
 
 fn event((kind, chat, conversation, user, minute, variant, number): Seed) -> Event {
@@ -84,7 +85,7 @@ fn tables<'a>(batches: impl IntoIterator<Item = &'a [Event]>) -> Tables {
     tables
 }
 
-/// The sums counted anew from the ledger and the conversations, without any differences.
+/// Counts the totals again from the ledger and the conversations, without using differences.
 fn recounted(tables: &Tables) -> BTreeMap<(UserId, Date), UsageTotals> {
     let mut recounted: BTreeMap<_, UsageTotals> = BTreeMap::new();
     for chat in tables.chats.values() {
@@ -128,7 +129,7 @@ proptest! {
         let got = tables(again.chunks(size));
 
         prop_assert_eq!(&got, &expected);
-        // Nor does it matter for how many batches sums are held back.
+        // The number of batches for which sums are held back does not matter either.
         let (mut held, mut aggregates) = (Tables::default(), AggregateChanges::default());
         for (number, batch) in again.chunks(size).enumerate() {
             aggregates.add(held.apply_chats_and_messages(batch));
@@ -139,7 +140,7 @@ proptest! {
         held.apply_aggregates(aggregates);
         prop_assert_eq!(&held, &expected);
         prop_assert_eq!(&recounted(&got), &got.usage_stats);
-        // The quarters of a day come to the day.
+        // The quarters of a day add up to the day.
         let mut days: BTreeMap<_, UsageTotals> = BTreeMap::new();
         for (key, counts) in &got.usage_slots {
             *days.entry((key.user_id.clone(), key.slot_at.date())).or_default() += *counts;
@@ -148,7 +149,7 @@ proptest! {
         for counts in got.usage_stats.values() {
             prop_assert_eq!(counts.api_calls, counts.successful_calls + counts.failed_calls);
         }
-        // Every conversation's sums are those of its chats.
+        // The totals of each conversation equal the sum over the conversation's chats.
         for conversation in got.conversations.values() {
             let chats = got.chats.values().filter(|chat| chat.conversation_id == conversation.conversation_id);
             let messages: i64 = chats.map(|chat| chat.conversation_totals().messages).sum();
@@ -183,7 +184,11 @@ fn tables_of(seeds: &[Seed]) -> Tables {
 fn a_chat_counts_once_on_the_day_on_which_it_started() {
     let tables = tables_of(&[COMPLETED, STARTED, COMPLETED, STARTED, COMPLETED]);
     let [((user, day), counts)] = &tables.usage_stats.iter().collect::<Vec<_>>()[..] else { panic!("one row") };
-    assert_eq!((user.as_str(), *day), ("user 1", time::macros::date!(2026 - 11 - 22)), "it ended on the 23rd");
+    assert_eq!(
+        (user.as_str(), *day),
+        ("user 1", time::macros::date!(2026 - 11 - 22)),
+        "the chat started on the 22nd and ended on the 23rd"
+    );
     let expected = UsageTotals {
         api_calls: 1,
         successful_calls: 1,
@@ -216,7 +221,7 @@ fn a_true_ending_replaces_an_orphaned_one_in_any_order() {
         let tables = tables_of(&order);
         let counts = tables.usage_stats.values().next().unwrap();
         assert_eq!((counts.api_calls, counts.successful_calls, counts.failed_calls), (1, 1, 0));
-        assert_eq!(counts.messages_created, 2, "the orphan's partial answer gave way to the whole one");
+        assert_eq!(counts.messages_created, 2, "the whole answer replaced the orphan's partial answer");
         assert_eq!(counts.estimated_total_tokens, 0);
     }
     let chat = tables_of(&[FAILED, STARTED, ORPHANED]).chats.into_values().next().unwrap();
@@ -234,12 +239,16 @@ fn the_last_title_wins_and_a_deleted_conversation_stays_deleted() {
         let conversation = only(&order);
         assert_eq!(conversation.title.unwrap().text, "renamed 2");
         assert_eq!(conversation.archive.map(|archive| archive.archived), Some(false));
-        assert_eq!(conversation.created_at, conversation.last_message_at, "renaming is no message");
+        assert_eq!(conversation.created_at, conversation.last_message_at, "renaming does not move last_message_at");
     }
     for order in [[STARTED, DELETED, COMPLETED], [DELETED, COMPLETED, STARTED]] {
         let tables = tables_of(&order);
         assert!(tables.conversations.values().all(|conversation| conversation.deleted_at.is_some()));
-        assert_eq!(tables.usage_stats.values().next().unwrap().api_calls, 1, "what it used stays counted");
+        assert_eq!(
+            tables.usage_stats.values().next().unwrap().api_calls,
+            1,
+            "the usage of a deleted conversation stays counted"
+        );
     }
 }
 

@@ -1,4 +1,4 @@
-//! The buckets beside the stream: gateways' leases, bodies that are too large for a message, and idempotency keys.
+//! The broker's buckets beside the stream: leases of gateways, bodies too large for a message, and idempotency keys.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const LEASES_LABEL: &str = "bucket GATEWAYS";
 const BODIES_LABEL: &str = "bucket BODIES";
 const KEYS_LABEL: &str = "bucket IDEMPOTENCY";
 
-/// A bucket as the broker keeps it: a stream by another name.
+/// A bucket. The broker stores a bucket as a stream under another name.
 struct Bucket {
     stream: String,
     what: &'static str,
@@ -37,7 +37,8 @@ fn all_buckets() -> [Bucket; 3] {
     ]
 }
 
-/// Makes those that are missing, beside a stream that keeps its events for so long (zero: for ever).
+/// Creates the missing buckets and compares all buckets with the expected configuration. `stream_max_age` is the
+/// maximum age of the stream's events; zero means no limit.
 pub(super) async fn create(
     jetstream: &Context,
     options: StreamOptions,
@@ -54,8 +55,8 @@ pub(super) async fn create(
     Ok(outcome)
 }
 
-/// Whether those that a recorder uses are what they have to be. Without idempotency keys, which are the gateways' alone, it
-/// records as ever.
+/// Compares the buckets used by recorders with the expected configuration. The bucket of idempotency keys is left out:
+/// only gateways use those keys.
 pub(super) async fn verify_required(jetstream: &Context, stream_max_age: Duration) -> Result<(), SetupError> {
     verify(
         jetstream,
@@ -117,7 +118,7 @@ impl Bucket {
                 let config = object_store::Config {
                     bucket: large_body::BUCKET.to_owned(),
                     description: Some("Bodies of events that are too large for a message.".to_owned()),
-                    // They must not go before the events that refer to them.
+                    // A body must not expire before the event with the reference.
                     max_age: options.max_age.unwrap_or_default(),
                     max_bytes: -1,
                     storage: StorageType::File,

@@ -1,4 +1,4 @@
-//! The recorders' consumer: what it has to be, and telling how what is there differs.
+//! The recorders' durable consumer: expected configuration, and comparison with the existing consumer.
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, pull};

@@ -1,27 +1,27 @@
-//! Why the stream, its consumer or a bucket cannot be used.
+//! Errors of the setup: a missing or different stream, consumer or bucket.
 
 use std::fmt::Debug;
 
-/// Why the stream or the consumer cannot be used.
+/// The reason the stream, the consumer or a bucket cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// One of them is not there.
+    /// The named object does not exist.
     #[error("{0} does not exist: expected one made by `recorder stream create`")]
     Missing(&'static str),
-    /// One of them is something else.
+    /// The named object exists with a different configuration.
     #[error("{what} differs: {}", differences.join("; "))]
     Differs {
-        /// Which.
+        /// The object: the stream, the consumer or a bucket.
         what: &'static str,
-        /// Each difference, in words.
+        /// One text per difference, with the found and the expected value.
         differences: Vec<String>,
     },
-    /// The broker did not answer, or not yet.
+    /// The broker did not answer, or is not ready yet.
     #[error("the broker is not available: {0}")]
     Unavailable(String),
 }
 
-/// How what is there differs from what is expected, one text for each setting.
+/// The collected differences between the found and the expected configuration, one text per setting.
 #[derive(Default)]
 pub(super) struct Differences(pub(super) Vec<String>);
 

@@ -1,25 +1,26 @@
-//! What an operator may choose about the stream.
+//! The options of `recorder stream create`, and the result.
 
 use std::time::Duration;
 
-/// What an operator may choose; what is left out is not compared with what is there.
+/// The settings of the stream that an operator may choose. `None` takes the default at creation and accepts any
+/// existing value.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StreamOptions {
-    /// Copies of the stream in a cluster. 1 unless chosen.
+    /// The number of replicas of the stream and the buckets in a cluster. Default: 1.
     pub replicas: Option<usize>,
-    /// How large the stream may grow. Without limit unless chosen.
+    /// The maximum size of the stream in bytes. Default: no limit.
     pub max_bytes: Option<i64>,
-    /// How long events are kept. For ever unless chosen.
+    /// The maximum age of events and large bodies. Default: no limit.
     pub max_age: Option<Duration>,
-    /// How long a gateway's lease lives unless it is renewed. [`shared::lease::DEFAULT_LIFETIME`] unless chosen.
+    /// The lifetime of a gateway's lease without renewal. Default: [`shared::lease::DEFAULT_LIFETIME`].
     pub lease_lifetime: Option<Duration>,
 }
 
-/// What making the stream came to.
+/// The result of the setup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetupOutcome {
-    /// It was made.
+    /// At least one object was created.
     Created,
-    /// It was there, and as it should be.
+    /// Every object existed with the expected configuration.
     AlreadyExists,
 }

@@ -1,4 +1,4 @@
-//! Where the stream and its consumer stand: what the watchdog compares with what it remembers.
+//! The status of the stream and the consumer, compared by the consumer watchdog with the saved mark.
 
 use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::RawMessageErrorKind;
@@ -10,30 +10,33 @@ use super::error::{SetupError, unavailable};
 use super::options::StreamOptions;
 use super::stream::verified_stream;
 
-/// Where they stand.
+/// The positions of the stream and the consumer at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamStatus {
-    /// When the stream was made, in nanoseconds since 1970.
+    /// The creation time of the stream, in nanoseconds since 1970.
     pub created_ns: i64,
-    /// The first sequence in the stream.
+    /// The first sequence remaining in the stream.
     pub first_sequence: u64,
-    /// The last sequence that the stream gave out.
+    /// The last sequence given out by the stream.
     pub last_sequence: u64,
-    /// What the consumer believes to have delivered.
+    /// The last sequence delivered, according to the consumer's own state.
     pub delivered_sequence: u64,
-    /// Up to where every event is acknowledged.
+    /// The sequence up to which every event is acknowledged.
     pub acknowledged_sequence: u64,
-    /// When the event at that place was taken in; none if there is none.
+    /// The time at which the broker stored the event with the acknowledged sequence, in nanoseconds since 1970; `None`
+    /// if there is no such event.
     pub acknowledged_stored_ns: Option<i64>,
-    /// The same of the place that was asked for.
+    /// The time at which the broker stored the event with the marked sequence; `None` if there is no such event or no
+    /// mark.
     pub mark_stored_ns: Option<i64>,
 }
 
-/// Looks. `mark` is a place of which to tell when its event was taken in.
+/// Reads the status. `mark` is the sequence of the saved mark, if any. The stream and the consumer must have the
+/// expected configuration.
 pub async fn stream_status(jetstream: &Context, mark: Option<u64>) -> Result<StreamStatus, SetupError> {
     let stream = verified_stream(jetstream, StreamOptions::default()).await?;
     verify_consumer(&stream).await?;
-    // The consumer first: the stream, which is asked later, can only be further on.
+    // The consumer is read before the stream: events may arrive in between, so the stream can only be further ahead.
     let consumer = stream.consumer_info(CONSUMER).await.map_err(|error| unavailable(&error))?;
     let info = stream.get_info().await.map_err(|error| unavailable(&error))?;
     let stored_at = async |sequence: u64| {
@@ -60,7 +63,7 @@ pub async fn stream_status(jetstream: &Context, mark: Option<u64>) -> Result<Str
     })
 }
 
-/// Makes the consumer anew: from then on it delivers every event there is.
+/// Deletes the consumer if present and creates a new one, which delivers every event of the stream from the beginning.
 pub async fn recreate_consumer(jetstream: &Context) -> Result<(), SetupError> {
     let stream = verified_stream(jetstream, StreamOptions::default()).await?;
     match verify_consumer(&stream).await {

@@ -1,4 +1,4 @@
-//! The stream: what it has to be, and telling how what is there differs.
+//! The stream `CHATS`: expected configuration, and comparison with the existing stream.
 
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::{self, Compression, DiscardPolicy, RetentionPolicy, StorageType};
@@ -84,7 +84,10 @@ mod tests {
     #[test]
     fn every_difference_from_the_expected_stream_is_listed() {
         let mut found = stream_config(StreamOptions { replicas: Some(3), ..StreamOptions::default() });
-        assert!(stream_differences(&found, StreamOptions::default()).is_empty(), "what was not chosen may be anything");
+        assert!(
+            stream_differences(&found, StreamOptions::default()).is_empty(),
+            "options that were not chosen accept any value"
+        );
         found.discard = DiscardPolicy::Old;
         found.max_messages = 5;
         let differences = stream_differences(&found, StreamOptions { replicas: Some(1), ..StreamOptions::default() });

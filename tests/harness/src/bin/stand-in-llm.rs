@@ -34,7 +34,7 @@ async fn serve(listen: &str, stand_in: StandIn) -> std::io::Result<()> {
     shutdown::requested().await
 }
 
-/// In the form of the services, so that whoever starts it reads it in the same way.
+/// Prints the listening address in the form of the services' logs, so that the harness reads one form.
 #[expect(clippy::print_stdout, reason = "this line is the program's output")]
 fn announce(server: &ScriptServer) {
     println!(r#"{{"message":"listening","address":"{}"}}"#, server.address());

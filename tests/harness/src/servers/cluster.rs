@@ -1,4 +1,4 @@
-//! The data directory of a PostgreSQL server: its initialisation, its copies, and the command that runs a server on it.
+//! The data directory of a PostgreSQL server: initialisation, copies, and the command that runs a server on the data.
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -16,28 +16,28 @@ pub const NAME: &str = "stenograph";
 const SETTINGS: [&str; 4] =
     ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_wal_size=2GB", "timezone=UTC"];
 
-/// The server's log line that says that clients can connect.
+/// Text of the server's log line after which clients can connect.
 pub const READY: &str = "database system is ready to accept connections";
 
-/// The data directory of a PostgreSQL server, with all that its programs need to be run.
+/// The data directory of a PostgreSQL server, with the programs, the user and the password to run a server on the data.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     /// Directory of `initdb` and `postgres`.
     pub bin: PathBuf,
     /// The data directory. Absent until [`Self::initialise`] has succeeded.
     pub data: PathBuf,
-    /// The user that the programs run as.
+    /// System user that runs the programs.
     pub owner: PostgresUser,
     /// Password of the superuser [`NAME`].
     pub password: String,
 }
 
-/// Whether a new cluster has to survive a power cut.
+/// Durability of a new cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifetime {
-    /// `initdb` waits until its files are on the disk.
+    /// `initdb` waits until the files are on the disk.
     Lasting,
-    /// `initdb` does not wait: much faster, enough for a test.
+    /// `initdb` does not wait for the disk: much faster, enough for a test.
     Disposable,
 }
 
@@ -68,14 +68,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// A copy of the cluster in this directory. Only while no server runs on the original.
+    /// Copies the cluster to this directory. Only while no server runs on the original.
     pub fn copy(&self, data: PathBuf) -> anyhow::Result<Self> {
         let status = Command::new("cp").args(["-a", "--reflink=auto"]).args([&self.data, &data]).status()?;
         ensure!(status.success(), "cannot copy {}", self.data.display());
         Ok(Self { data, ..self.clone() })
     }
 
-    /// The command that runs a server on this port of the loopback address, with further settings (`name=value`).
+    /// Command of a server on this port of the loopback address, with further settings (`name=value`).
     pub fn server(&self, port: u16, settings: &[&str]) -> Command {
         let mut command = self.owner.command(&self.bin.join("postgres"), &self.data);
         command.arg("-D").arg(&self.data).arg("-c").arg(format!("port={port}"));
@@ -85,12 +85,12 @@ impl Cluster {
         command
     }
 
-    /// URL of a database on the server that listens on this port.
+    /// URL of a database on the server on this port.
     pub fn url(&self, port: u16, database: &str) -> String {
         format!("postgres://{NAME}:{}@127.0.0.1:{port}/{database}", self.password)
     }
 
-    /// Creates the database of this name if the server on this port has none, and returns its URL.
+    /// Creates the database `name` on the server on this port, unless the database exists. Returns the URL.
     pub async fn create_database(&self, port: u16, name: &str) -> anyhow::Result<String> {
         let mut connection = PgConnection::connect(&self.url(port, "postgres")).await?;
         let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
@@ -98,7 +98,7 @@ impl Cluster {
             .fetch_one(&mut connection)
             .await?;
         if !exists {
-            // An identifier cannot be a parameter; these names are our own.
+            // An identifier cannot be a parameter; these names come from the tests and not from input.
             sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut connection).await?;
         }
         connection.close().await?;

@@ -10,13 +10,13 @@ use crate::process::{Process, START_TIMEOUT, StartOptions};
 use crate::servers::temporary_directory::TemporaryDirectory;
 use crate::{port, program};
 
-/// The server's log line that says that clients can connect.
+/// Text of the server's log line after which clients can connect.
 pub const READY: &str = "Server is ready";
 
-/// Where JetStream keeps its streams, below the server's directory.
+/// Directory of JetStream's streams, below the server's directory.
 const STORE: &str = "jetstream";
 
-/// A nats-server and its data.
+/// A nats-server with a data directory. Both go when the value is dropped.
 #[derive(Debug)]
 pub struct Nats {
     process: Process,
@@ -24,23 +24,23 @@ pub struct Nats {
     config: PathBuf,
     log: PathBuf,
     port: u16,
-    // Last, so that the server is gone before its data is.
+    // The last field, so that the server ends before the drop deletes its data.
     directory: TemporaryDirectory,
 }
 
 impl Nats {
-    /// A new one in a directory that goes with it.
+    /// Starts a server with an empty data directory.
     pub async fn new() -> anyhow::Result<Self> {
         Self::of(program::nats_server()?).await
     }
 
-    /// A new one of this program.
+    /// Starts a server of this program with an empty data directory.
     pub async fn of(program: PathBuf) -> anyhow::Result<Self> {
         let directory = TemporaryDirectory::new("nats")?;
         Self::open(directory, program, port::reserve()?, port::reserve()?, "").await
     }
 
-    /// The nodes of a cluster, which has elected its leaders when the first stream can be made.
+    /// Starts a cluster of so many nodes. The first stream can be made once the cluster has elected a leader.
     pub async fn cluster(nodes: usize) -> anyhow::Result<Vec<Self>> {
         let peers: Vec<u16> = (0..nodes).map(|_| port::reserve()).collect::<Result<_, _>>()?;
         let routes: Vec<_> = peers.iter().map(|peer| format!("nats://127.0.0.1:{peer}")).collect();
@@ -72,12 +72,12 @@ impl Nats {
         Ok(Self { process, program, config, log, port, directory })
     }
 
-    /// Goes back in time: what is stored now is what is there after it was killed so long from now and started again. So
-    /// a power cut takes what had not been synced.
+    /// Loses recent writes: copies the streams now, kills the server after this time and starts a server on the copy, as if a
+    /// power cut had taken writes that were not synced.
     pub async fn forget(&mut self, after: Duration) -> anyhow::Result<()> {
         let (store, kept) = (self.directory.path().join(STORE), self.directory.path().join("kept"));
         let _ = std::fs::remove_dir_all(&kept);
-        // A file may go while it is copied: then the copy is as incomplete as a disk after a power cut.
+        // A file may disappear during the copy: the copy is then incomplete, like a disk after a power cut.
         let mut copy = Command::new("cp");
         copy.arg("-a").args([&store, &kept]);
         tokio::task::spawn_blocking(move || copy.output()).await??;
@@ -88,7 +88,7 @@ impl Nats {
         self.start().await
     }
 
-    /// Where clients find it.
+    /// Returns the URL for clients, on 127.0.0.1.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
@@ -98,38 +98,38 @@ impl Nats {
         (std::net::Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// Where it keeps the messages of a stream. To be changed only while it does not run.
+    /// Directory of the messages of a stream. To be changed only while the server is stopped.
     pub fn messages_of(&self, stream: &str) -> PathBuf {
         self.directory.path().join(STORE).join("jetstream/$G/streams").join(stream).join("msgs")
     }
 
-    /// The process.
+    /// The process of the server.
     pub fn process(&self) -> &Process {
         &self.process
     }
 
-    /// Stops it in good order.
+    /// Stops the server in good order.
     pub async fn stop(&self) -> anyhow::Result<()> {
         self.process.stop(START_TIMEOUT).await.map(drop)
     }
 
-    /// Kills it.
+    /// Kills the server with SIGKILL.
     pub async fn kill9(&self) {
         self.process.kill9().await;
     }
 
-    /// Starts it again on the same data and port, after it was stopped or killed.
+    /// Starts the server again on the same data and port, after a stop or a kill.
     pub async fn start(&mut self) -> anyhow::Result<()> {
         self.process = run(&self.program, &self.config, &self.log).await?;
         Ok(())
     }
 
-    /// Suspends it: connections stay open and nothing answers.
+    /// Suspends the server: connections stay open and requests get no response.
     pub fn pause(&self) {
         self.process.pause();
     }
 
-    /// Lets it go on.
+    /// Resumes a suspended server.
     pub fn resume(&self) {
         self.process.resume();
     }
@@ -138,15 +138,15 @@ impl Nats {
 async fn run(program: &Path, config: &Path, log: &Path) -> anyhow::Result<Process> {
     let mut command = Command::new(program);
     command.arg("--config").arg(config);
-    // An interrupt stops it at once; at SIGTERM it would first wait for its clients in lame duck mode.
+    // SIGINT stops nats-server at once; at SIGTERM nats-server would first wait for clients in lame duck mode.
     let process = Process::start(StartOptions { name: "nats-server", command, log, ready: READY, stop: Signal::INT })?;
     process.ready(START_TIMEOUT).await?;
     Ok(process)
 }
 
-/// The configuration file of a server on this port of the loopback address, with JetStream's streams in `store`, and the
-/// monitoring endpoint on a port of its own if one is given. `sync_interval` of one second costs nothing measurable and bounds
-/// the loss from a power cut.
+/// Configuration file of a server on this port of the loopback address, with JetStream's streams in `store`, and with a
+/// monitoring endpoint if a port is given. `sync_interval` of one second costs nothing measurable and bounds the loss from a
+/// power cut.
 pub fn configuration(store: &Path, port: u16, monitor: Option<u16>) -> String {
     let store = store.display();
     let monitor = monitor.map(|monitor| format!("http: 127.0.0.1:{monitor}\n")).unwrap_or_default();

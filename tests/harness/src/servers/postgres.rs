@@ -15,11 +15,12 @@ use crate::servers::postgres_user::PostgresUser;
 use crate::servers::temporary_directory::TemporaryDirectory;
 use crate::{port, program};
 
-/// Settings of a test's server. A test's data need not survive a power cut; not to wait for the disk is much faster.
+/// Settings of a test's server. A test's data need not survive a power cut, and a server that does not wait for the disk is
+/// much faster.
 const SETTINGS: [&str; 5] =
     ["shared_buffers=128MB", "log_checkpoints=off", "fsync=off", "full_page_writes=off", "max_connections=400"];
 
-/// A PostgreSQL server and its data.
+/// A PostgreSQL server with a data directory. Both go when the value is dropped.
 #[derive(Debug)]
 pub struct Postgres {
     process: Process,
@@ -31,13 +32,14 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// The server that the tests of this process share: use it for a database, never stop it.
+    /// Returns the server that all tests of this process share. A test makes a database of its own there, and never stops the
+    /// server.
     pub async fn shared() -> anyhow::Result<&'static Self> {
         static SHARED: OnceCell<Postgres> = OnceCell::const_new();
         SHARED.get_or_try_init(Self::new).await
     }
 
-    /// One of its own, in a directory that goes with it.
+    /// Starts a server with an empty cluster of its own.
     pub async fn new() -> anyhow::Result<Self> {
         static TEMPLATE: OnceCell<(TemporaryDirectory, Cluster)> = OnceCell::const_new();
         let (_, template) = TEMPLATE
@@ -62,33 +64,33 @@ impl Postgres {
         Ok(Self { process, cluster, log, port, _place: directory })
     }
 
-    /// Makes a new, empty database and returns its URL.
+    /// Creates an empty database and returns the URL.
     pub async fn database(&self) -> anyhow::Result<String> {
         let name = format!("test_{:016x}", rand::random::<u64>());
         self.cluster.create_database(self.port, &name).await
     }
 
-    /// The URL of a database.
+    /// URL of a database on the server.
     pub fn url(&self, database: &str) -> String {
         self.cluster.url(self.port, database)
     }
 
-    /// The address in its URLs, for a proxy.
+    /// Address of the server, for a proxy.
     pub fn address(&self) -> std::net::SocketAddr {
         (std::net::Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// The process.
+    /// The process of the server.
     pub fn process(&self) -> &Process {
         &self.process
     }
 
-    /// Stops it in good order: connections are closed, and what is committed stays.
+    /// Stops the server in good order: connections are closed, and committed data stays.
     pub async fn stop(&self) -> anyhow::Result<()> {
         self.process.stop(START_TIMEOUT).await.map(drop)
     }
 
-    /// Kills the server and all its sessions.
+    /// Kills the server and the server's sessions with SIGKILL.
     pub async fn kill9(&self) -> anyhow::Result<()> {
         let sessions = self.process.children();
         self.process.signal(Signal::KILL);
@@ -97,23 +99,23 @@ impl Postgres {
         // A new server refuses to start while a session of the old one lives.
         let gone =
             tokio::task::spawn_blocking(move || sessions.iter().all(|session| session.gone(START_TIMEOUT))).await?;
-        ensure!(gone, "a session of PostgreSQL outlived its kill");
+        ensure!(gone, "a session of PostgreSQL did not end after SIGKILL");
         Ok(())
     }
 
-    /// Starts it again on the same data and port, after it was stopped or killed.
+    /// Starts the server again on the same data and port, after a stop or a kill.
     pub async fn start(&mut self) -> anyhow::Result<()> {
         self.process = run(&self.cluster, &self.log, self.port).await?;
         Ok(())
     }
 
-    /// Suspends the server and all its sessions: connections stay open and nothing answers.
+    /// Suspends the server and the server's sessions: connections stay open and queries get no response.
     pub fn pause(&self) {
         self.process.pause();
         self.process.children().iter().for_each(|session| session.signal(Signal::STOP));
     }
 
-    /// Lets them go on.
+    /// Resumes the server and the server's sessions.
     pub fn resume(&self) {
         self.process.children().iter().for_each(|session| session.signal(Signal::CONT));
         self.process.resume();
@@ -122,7 +124,7 @@ impl Postgres {
 
 async fn run(cluster: &Cluster, log: &Path, port: u16) -> anyhow::Result<Process> {
     let command = cluster.server(port, &SETTINGS);
-    // An interrupt is its fast shutdown; at SIGTERM it would wait for its clients to leave.
+    // SIGINT is PostgreSQL's fast shutdown; at SIGTERM PostgreSQL would wait until the clients have left.
     let process = Process::start(StartOptions { name: "PostgreSQL", command, log, ready: READY, stop: Signal::INT })?;
     process.ready(START_TIMEOUT).await?;
     Ok(process)

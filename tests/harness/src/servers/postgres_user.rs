@@ -1,4 +1,5 @@
-//! PostgreSQL refuses to run as root. Where we are root, its programs run as another user, by way of `setpriv`.
+//! The system user of PostgreSQL. PostgreSQL refuses to run as root: where this process is root, PostgreSQL's programs run as
+//! another user, by way of `setpriv`.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -7,12 +8,12 @@ use std::process::Command;
 
 use anyhow::Context as _;
 
-/// Whom PostgreSQL's programs run as and its files belong to.
+/// The system user that runs PostgreSQL's programs and owns PostgreSQL's files.
 #[derive(Clone, Copy, Debug)]
 pub enum PostgresUser {
-    /// Us: we are not root.
+    /// The user of this process, which is not root.
     Ourselves,
-    /// This user and group.
+    /// Another user, because this process is root.
     Other {
         /// Number of the user.
         uid: u32,
@@ -22,7 +23,7 @@ pub enum PostgresUser {
 }
 
 impl PostgresUser {
-    /// The user `postgres` where there is one, else `nobody`.
+    /// Chooses the user `postgres` where there is one, else `nobody`. Fails without either.
     pub fn choose() -> anyhow::Result<Self> {
         if !rustix::process::geteuid().is_root() {
             return Ok(Self::Ourselves);
@@ -38,7 +39,7 @@ impl PostgresUser {
             .context("PostgreSQL refuses to run as root: there must be a user nobody")
     }
 
-    /// The user that a cluster's data belongs to: PostgreSQL reads nobody else's. Ourselves where we are not root.
+    /// Returns the owner of a cluster's data, because PostgreSQL reads no other user's data.
     pub fn of(data: &Path) -> anyhow::Result<Self> {
         if !rustix::process::geteuid().is_root() {
             return Ok(Self::Ourselves);
@@ -47,7 +48,7 @@ impl PostgresUser {
         Ok(Self::Other { uid: owner.uid(), gid: owner.gid() })
     }
 
-    /// Gives a file or directory to this user.
+    /// Makes the user the owner of a file or directory.
     pub fn own(self, path: &Path) -> std::io::Result<()> {
         match self {
             Self::Ourselves => Ok(()),
@@ -55,10 +56,11 @@ impl PostgresUser {
         }
     }
 
-    /// A command that runs `program` as this user.
+    /// Returns a command that runs `program` as the user.
     ///
-    /// The checkout may be where that user cannot look (below `/root`). It is then allowed to: PostgreSQL asks only
-    /// which user it runs as. `access(2)` drops such rights for any user but root unless told not to by that securebit.
+    /// The user may lack permission to enter the checkout, for example below `/root`. The command then has the capability to
+    /// read any file: PostgreSQL checks only the user id. `access(2)` drops that capability for every user but root, unless the
+    /// securebit `no_setuid_fixup` is set.
     pub fn command(self, program: &Path, data: &Path) -> Command {
         let Self::Other { uid, gid } = self else { return Command::new(program) };
         let mut command = Command::new("setpriv");
@@ -73,7 +75,7 @@ impl PostgresUser {
     }
 }
 
-/// Whether everyone may pass through all directories above this.
+/// Returns true if every user may pass through all directories above the path.
 fn is_open_to_all(path: &Path) -> bool {
     let open = |directory: &Path| directory.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o001 != 0);
     path.canonicalize().is_ok_and(|path| path.ancestors().skip(1).all(open))

@@ -1,10 +1,10 @@
-//! A directory for a server's data that goes with it.
+//! A temporary directory for a server's data.
 
 use std::path::Path;
 
 use crate::reaper;
 
-/// A directory for a server's data that goes with it.
+/// A directory that is deleted when dropped, and at the latest after the end of this process.
 #[derive(Debug)]
 pub(super) struct TemporaryDirectory(tempfile::TempDir);
 

@@ -1,4 +1,4 @@
-//! The gateway.
+//! A gateway process, its settings and its metrics.
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -11,35 +11,35 @@ use crate::http;
 use crate::services::command::command;
 use crate::services::service::Service;
 
-/// What a gateway is told. The keys are shared by all instances, the data directory by none.
+/// Settings of a gateway. All instances share the keys; each instance has a data directory of its own.
 #[derive(Clone, Debug)]
 pub struct GatewaySettings {
-    /// `host:port`; port 0 takes a free one.
+    /// Listening address, `host:port`. Port 0 takes a free port.
     pub listen: String,
-    /// The broker.
+    /// URL of the broker.
     pub nats_url: String,
-    /// The provider, up to and including `/v1`.
+    /// URL of the provider, up to and including `/v1`.
     pub llm_base_url: String,
-    /// The provider's key.
+    /// The provider's key, if the provider asks for one.
     pub llm_api_key: Option<String>,
-    /// The public keys that tokens are verified with.
+    /// File with the public keys that verify tokens.
     pub token_keys_file: PathBuf,
-    /// The keys that conversation ids are made with.
+    /// Keys of conversation ids.
     pub conversation_keys: String,
-    /// A directory of this instance's own.
+    /// Data directory of the instance.
     pub data_dir: PathBuf,
-    /// Its name, in events.
+    /// Name of the instance in events.
     pub instance: String,
-    /// Any other of its settings.
+    /// Further settings, as environment variables.
     pub more: Vec<(String, String)>,
 }
 
-/// A running gateway.
+/// A gateway process. Killed when dropped.
 #[derive(Debug)]
 pub struct Gateway(Service);
 
 impl Gateway {
-    /// Starts one with the program given, logging to the file given, and waits until it listens.
+    /// Starts a gateway of this program, appends the output to `log`, and waits until the gateway listens.
     pub async fn start(program: &Path, settings: &GatewaySettings, log: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&settings.data_dir)?;
         let mut variables = vec![
@@ -56,14 +56,14 @@ impl Gateway {
         Ok(Self(Service::start("gateway", command(program, variables), log).await?))
     }
 
-    /// The value of one of its metrics.
+    /// Reads the value of a metric.
     pub async fn metric(&self, name: &str) -> anyhow::Result<f64> {
         let text = http::client().get(self.url("/metrics")).send().await?.text().await?;
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.and_then(|value| value.parse().ok()).with_context(|| format!("no metric {name} in\n{text}"))
     }
 
-    /// Waits until the broker has everything that is in the journal.
+    /// Waits until the broker has every event of the journal. Fails after `within`.
     pub async fn drained(&self, within: Duration) -> anyhow::Result<()> {
         let deadline = Instant::now() + within;
         loop {

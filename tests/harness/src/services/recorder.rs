@@ -8,32 +8,32 @@ use anyhow::{Context as _, ensure};
 use crate::services::command::command;
 use crate::services::service::Service;
 
-/// The recorder's program and what all of its commands are told.
+/// The recorder's program, and the settings of all commands of the program.
 #[derive(Clone, Debug)]
 pub struct RecorderProgram {
-    /// The program.
+    /// Path of the program.
     pub program: PathBuf,
-    /// The database.
+    /// URL of the database.
     pub database_url: String,
-    /// The broker.
+    /// URL of the broker.
     pub nats_url: String,
-    /// Where `keys create` puts the signing key and its public half.
+    /// Directory of the signing key and the public keys, for `keys create`.
     pub keys: PathBuf,
-    /// Any other settings.
+    /// Further settings, as environment variables.
     pub more: Vec<(String, String)>,
 }
 
-/// A running recorder.
+/// A recorder process. Killed when dropped.
 #[derive(Debug)]
 pub struct Recorder(Service);
 
 impl RecorderProgram {
-    /// The public keys that tokens are verified with.
+    /// File with the public keys that verify tokens.
     pub fn token_keys_file(&self) -> PathBuf {
         self.keys.join("jwks.json")
     }
 
-    /// Runs a command to its end and returns what it printed.
+    /// Runs a command to the end and returns the output. Fails if the exit code is not 0.
     pub async fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let mut command = command(&self.program, self.variables());
         command.args(arguments);
@@ -44,14 +44,14 @@ impl RecorderProgram {
         Ok(printed.trim().to_owned())
     }
 
-    /// Starts a command and leaves it alone, for a test that will kill it.
+    /// Starts a command without waiting for the end, for a test that kills the command.
     pub fn spawn(&self, arguments: &[&str]) -> anyhow::Result<std::process::Child> {
         let mut command = command(&self.program, self.variables());
         command.args(arguments).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
         command.spawn().context("cannot run the recorder")
     }
 
-    /// Creates or updates the tables, the stream and the signing key: everything that must be there before a service starts.
+    /// Creates or migrates the tables, the stream and the signing key, as needed before a service starts.
     pub async fn prepare(&self) -> anyhow::Result<()> {
         let keys = self.keys.to_str().context("a path that is not UTF-8")?;
         self.run(&["migrate"]).await?;
@@ -60,17 +60,17 @@ impl RecorderProgram {
         Ok(())
     }
 
-    /// The id of the user of this name, who is created first if there is none.
+    /// Returns the id of the user of this name. Creates the user if there is none.
     pub async fn user(&self, name: &str) -> anyhow::Result<String> {
         self.run(&["users", "create", "--name", name, "--if-missing"]).await
     }
 
-    /// A token for the user of this name.
+    /// Returns a token for the user of this name, valid for `ttl`.
     pub async fn token(&self, name: &str, ttl: &str) -> anyhow::Result<String> {
         self.run(&["token", "--user", name, "--ttl", ttl]).await
     }
 
-    /// Starts a recorder that listens at `listen` (port 0 takes a free one), logging to the file given.
+    /// Starts a consuming recorder that listens at `listen` (port 0 takes a free port), with output to `log`.
     pub async fn consume(&self, listen: &str, log: &Path) -> anyhow::Result<Recorder> {
         let mut variables = self.variables();
         variables.push(("RECORDER_LISTEN", listen.to_owned()));
@@ -79,7 +79,7 @@ impl RecorderProgram {
         Ok(Recorder(Service::start("recorder", command, log).await?))
     }
 
-    /// Starts the API, listening at `listen` (port 0 takes a free one), logging to the file given.
+    /// Starts the API, listening at `listen` (port 0 takes a free port), with output to `log`.
     pub async fn serve(&self, listen: &str, log: &Path) -> anyhow::Result<Recorder> {
         let mut variables = self.variables();
         variables.push(("RECORDER_SERVE_LISTEN", listen.to_owned()));
@@ -88,7 +88,7 @@ impl RecorderProgram {
         Ok(Recorder(Service::start("recorder serve", command, log).await?))
     }
 
-    /// The code of a new invite, made with these further arguments.
+    /// Creates an invite with these further arguments, and returns the code.
     pub async fn invite(&self, arguments: &[&str]) -> anyhow::Result<String> {
         self.run(&[&["invites", "create"], arguments].concat()).await
     }

@@ -1,4 +1,4 @@
-//! A running service, and what both have in common.
+//! A running service: the common part of the gateway and the recorder.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use crate::http::wait_until_ok;
 use crate::process::{Process, START_TIMEOUT, StartOptions};
 
-/// A running service.
+/// A service process and the address of the service.
 #[derive(Debug)]
 pub struct Service {
     process: Process,
@@ -19,7 +19,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts it, and waits until it listens; whether it is ready is another question.
+    /// Starts a service, and waits until the service logs `listening`. The service may not be ready yet.
     pub async fn start(name: &str, command: Command, log: &Path) -> anyhow::Result<Self> {
         let listening = r#""message":"listening""#;
         let process = Process::start(StartOptions { name, command, log, ready: listening, stop: Signal::TERM })?;
@@ -29,7 +29,7 @@ impl Service {
         Ok(Self { process, address })
     }
 
-    /// Waits until it says that it is ready.
+    /// Waits until `/health/ready` succeeds. Fails if the process ends first.
     pub async fn ready(&self) -> anyhow::Result<()> {
         let url = self.url("/health/ready");
         tokio::select! {
@@ -38,27 +38,28 @@ impl Service {
         }
     }
 
-    /// Where it listens.
+    /// Returns the address on which the service listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A URL on it.
+    /// URL of a path on the service.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    /// The process.
+    /// The process of the service.
     pub fn process(&self) -> &Process {
         &self.process
     }
 
-    /// Asks it to stop and returns how it ended; by force and as an error if it takes longer than `within`.
+    /// Stops the service with SIGTERM and returns the exit status. After `within` the service is killed, and the result is an
+    /// error.
     pub async fn terminate(&self, within: Duration) -> anyhow::Result<ExitStatus> {
         self.process.stop(within).await
     }
 
-    /// Kills it.
+    /// Kills the service with SIGKILL.
     pub async fn kill9(&self) {
         self.process.kill9().await;
     }

@@ -1,4 +1,4 @@
-//! An upstream that answers with bytes, whether or not they are HTTP.
+//! An upstream that responds with arbitrary bytes, valid HTTP or not.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use tokio::task::{JoinHandle, JoinSet};
 
 type RespondFn = Arc<dyn Fn(&[u8]) -> Bytes + Send + Sync>;
 
-/// The largest request that it reads.
+/// Upper bound of a request, in bytes.
 const MAX_REQUEST_BYTES: usize = 1 << 20;
 
-/// It reads a request to its end, says its bytes, whatever they are, and closes the connection.
+/// A server that reads one request from each connection, sends the bytes of the response, and closes the connection.
 #[derive(Debug)]
 pub struct RawUpstream {
     address: SocketAddr,
@@ -21,7 +21,7 @@ pub struct RawUpstream {
 }
 
 impl RawUpstream {
-    /// One that says what this function makes of a request's body.
+    /// Starts a server that responds with the function's result for the body of the request.
     pub async fn start(respond: impl Fn(&[u8]) -> Bytes + Send + Sync + 'static) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -40,7 +40,7 @@ impl RawUpstream {
         Ok(Self { address, task })
     }
 
-    /// What a gateway is told as its provider's URL.
+    /// URL of the server as a provider, up to and including `/v1`.
     pub fn base_url(&self) -> String {
         format!("http://{}/v1", self.address)
     }
@@ -64,13 +64,13 @@ async fn answer(mut stream: TcpStream, respond: RespondFn) -> std::io::Result<()
     };
     stream.write_all(&respond(body)).await?;
     stream.shutdown().await?;
-    // A connection that is closed with something unread is reset, and takes with it what was said.
+    // A connection closed with unread bytes is reset, and the client may lose the response.
     let mut rest = [0; 1024];
     while stream.read(&mut rest).await? > 0 {}
     Ok(())
 }
 
-/// The body of a request that has come to its end.
+/// Returns the body of a complete request. None until the request is complete.
 fn body(request: &[u8]) -> Option<&[u8]> {
     let head = request.windows(4).position(|window| window == b"\r\n\r\n")?;
     let lines = std::str::from_utf8(&request[..head]).ok()?.lines();

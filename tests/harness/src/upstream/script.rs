@@ -1,4 +1,4 @@
-//! What an upstream does with one request, byte by byte.
+//! Scripts of responses: each says byte by byte what an upstream sends for one request, and when.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,60 +10,60 @@ use tokio::sync::watch;
 
 use crate::openai::{Answer, ApiError, ChatRequest, Usage};
 
-/// One thing to do.
+/// A step of a script.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// Send these bytes.
+    /// Sends the bytes as one piece of the body.
     Send(Bytes),
-    /// Wait this long.
+    /// Waits for this time.
     Pause(Duration),
-    /// Wait until the test opens the gate.
+    /// Waits until the test opens the gate.
     Wait(Gate),
-    /// Do nothing more, for ever.
+    /// Sends no further byte, and keeps the connection open.
     Hang,
-    /// Close the connection, whatever was still to come.
+    /// Closes the connection. Later steps are skipped.
     Cut,
 }
 
-/// Everything that happens to one request.
+/// The response to one request.
 #[derive(Clone, Debug)]
 pub struct Script {
-    /// What happens before the head of the response. A cut here means that there is none.
+    /// Steps before the head of the response. After a cut there is no head.
     pub before: Vec<Step>,
-    /// The status.
+    /// Status of the response.
     pub status: StatusCode,
-    /// The headers.
+    /// Headers of the response.
     pub headers: HeaderMap,
-    /// The body.
+    /// Steps of the body.
     pub body: Vec<Step>,
-    /// What the account is charged when all of it has been sent.
+    /// Usage that counts towards `ServedTotals` once the whole body has been sent.
     pub usage: Option<Usage>,
 }
 
 impl Script {
-    /// An empty response.
+    /// A response without headers and body.
     pub fn new(status: StatusCode) -> Self {
         Self { before: Vec::new(), status, headers: HeaderMap::new(), body: Vec::new(), usage: None }
     }
 
-    /// An event stream of exactly these pieces.
+    /// An event stream of exactly these pieces, each written by itself.
     pub fn stream(pieces: impl IntoIterator<Item = impl Into<Bytes>>) -> Self {
         let stream = Self::new(StatusCode::OK).header(CONTENT_TYPE, "text/event-stream; charset=utf-8");
         let body = pieces.into_iter().map(|piece| Step::Send(piece.into())).collect();
         Self { body, ..stream.header(CACHE_CONTROL, "no-cache") }
     }
 
-    /// A JSON body, as it is.
+    /// A response with this JSON body.
     pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Self {
         Self { body: vec![Step::Send(body.into())], ..Self::new(status).header(CONTENT_TYPE, "application/json") }
     }
 
-    /// An error as the provider would answer it.
+    /// A response with this error of the provider.
     pub fn error(error: &ApiError) -> Self {
         Self::json(error.status, error.body())
     }
 
-    /// This answer to this request, streamed if the request says so, charged to the account.
+    /// A response with this answer: a stream if the request asks for one, else a JSON body. The usage counts.
     pub fn answer(request: &ChatRequest, answer: &Answer) -> Self {
         let script = if request.streams() {
             Self::stream(answer.events(request.wants_usage()))
@@ -73,21 +73,21 @@ impl Script {
         Self { usage: Some(answer.usage), ..script }
     }
 
-    /// The same with a header.
+    /// Adds a header to the response head.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: &'static str) -> Self {
         self.headers.insert(name, HeaderValue::from_static(value));
         self
     }
 
-    /// The same, with `step` done before the head of the response.
+    /// Adds a step before the head of the response.
     #[must_use]
     pub fn before(mut self, step: Step) -> Self {
         self.before.push(step);
         self
     }
 
-    /// The same, with `step` done after the first `pieces` pieces of the body.
+    /// Inserts a step after the first `pieces` pieces of the body.
     #[must_use]
     pub fn after(mut self, pieces: usize, step: Step) -> Self {
         let sends = self.body.iter().enumerate().filter(|(_, step)| matches!(step, Step::Send(_)));
@@ -97,7 +97,7 @@ impl Script {
         self
     }
 
-    /// The same, with a pause after each piece but the last.
+    /// Inserts a pause after each piece of the body but the last.
     #[must_use]
     pub fn paced(mut self, pause: Duration) -> Self {
         if !pause.is_zero() {
@@ -110,7 +110,7 @@ impl Script {
     }
 }
 
-/// A place in a script where the upstream waits for the test, and the test can wait for the upstream.
+/// A point in a script where the upstream waits until the test opens the gate. The test can wait until requests have arrived.
 #[derive(Clone, Debug)]
 pub struct Gate {
     open: Arc<watch::Sender<bool>>,
@@ -118,23 +118,23 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A closed one.
+    /// Returns a closed gate.
     pub fn new() -> Self {
         Self { open: Arc::new(watch::Sender::new(false)), reached: Arc::new(watch::Sender::new(0)) }
     }
 
-    /// Lets everyone through, now and later.
+    /// Opens the gate for all requests, present and future.
     pub fn open(&self) {
         self.open.send_replace(true);
     }
 
-    /// Waits until this many requests have come here.
+    /// Waits until `requests` requests have arrived at the gate.
     pub async fn reached(&self, requests: usize) {
-        // The sender lives in this gate, so waiting cannot fail.
+        // This gate owns the sender, so waiting cannot fail.
         let _ = self.reached.subscribe().wait_for(|reached| *reached >= requests).await;
     }
 
-    /// Waits to be let through.
+    /// Counts an arrival and waits until the gate is open.
     pub(super) async fn pass(&self) {
         self.reached.send_modify(|reached| *reached += 1);
         let _ = self.open.subscribe().wait_for(|open| *open).await;

@@ -1,4 +1,5 @@
-//! An HTTP server that plays a script to each request: HTTP/1.1 in the clear; over TLS whichever the client prefers.
+//! An HTTP server that runs a script for each request: HTTP/1.1 without TLS; with TLS also HTTP/2, for clients that offer
+//! HTTP/2.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,58 +22,58 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::upstream::script::{Script, Step};
 
-/// A request as it came in, and what became of it.
+/// A received request, and the end of the response once there is one.
 #[derive(Debug)]
 pub struct ReceivedRequest {
-    /// The version of HTTP that it came by.
+    /// HTTP version of the request.
     pub version: Version,
-    /// The method.
+    /// Method of the request.
     pub method: Method,
-    /// The path, without the query.
+    /// Path without the query.
     pub path: String,
-    /// The headers.
+    /// Headers of the request.
     pub headers: HeaderMap,
-    /// The body, to its last byte.
+    /// Complete body of the request.
     pub body: Bytes,
     ending: watch::Sender<Option<Ending>>,
 }
 
-/// How the answer to a request ended.
+/// The end of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// Everything in the script was handed to the connection.
+    /// Every step of the script has been run.
     Complete,
-    /// The client let go of the response before its end.
+    /// The client closed the connection or the stream before the end.
     ClientGone,
     /// The script cut the connection.
     Cut,
 }
 
 impl ReceivedRequest {
-    /// Waits for the end of the answer.
+    /// Waits for the end of the response.
     pub async fn ended(&self) -> Ending {
         let mut ending = self.ending.subscribe();
         let ended = ending.wait_for(Option::is_some).await;
         ended.ok().and_then(|ending| *ending).unwrap_or(Ending::ClientGone)
     }
 
-    /// The key that the request came with: after `Authorization: Bearer`, or in `x-api-key`.
+    /// Key of the request, from `Authorization: Bearer` or `x-api-key`.
     pub fn key(&self) -> Option<&str> {
         self.bearer().or_else(|| self.headers.get("x-api-key")?.to_str().ok())
     }
 
-    /// The token after `Authorization: Bearer`.
+    /// Token of the request, from `Authorization: Bearer`.
     pub fn bearer(&self) -> Option<&str> {
         self.headers.get(http::header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
     }
 }
 
-/// Who writes the scripts.
+/// Source of the scripts of a server.
 pub trait ScriptSource: Send + Sync + 'static {
-    /// The script for this request.
+    /// Returns the script for this request.
     fn script(&self, request: &Arc<ReceivedRequest>) -> Script;
 
-    /// The answer has ended.
+    /// Called at the end of each response.
     fn ended(&self, request: &ReceivedRequest, script: &Script, ending: Ending);
 }
 
@@ -85,12 +86,12 @@ pub struct ScriptServer {
 }
 
 impl ScriptServer {
-    /// Serves what comes to `listener`.
+    /// Serves the connections of `listener`, without TLS.
     pub fn start(listener: TcpListener, source: Arc<dyn ScriptSource>) -> std::io::Result<Self> {
         Self::serve(listener, source, None)
     }
 
-    /// The same over TLS, with this certificate. HTTP/2 for clients that offer it.
+    /// Serves the connections of `listener` over TLS with this certificate. HTTP/2 for clients that offer HTTP/2.
     pub fn start_tls(
         listener: TcpListener,
         source: Arc<dyn ScriptSource>,
@@ -111,12 +112,12 @@ impl ScriptServer {
         Ok(Self { address, connections, task })
     }
 
-    /// How many connections it has accepted.
+    /// Number of accepted connections.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Where it listens.
+    /// Returns the address on which the server listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -140,7 +141,7 @@ async fn accept(
             Some(_) = connections.join_next() => {}
             Ok((stream, _)) = listener.accept() => {
                 count.fetch_add(1, Ordering::Relaxed);
-                // Without it a token can wait 40 ms for the acknowledgement of the one before.
+                // Without TCP_NODELAY a token can be delayed 40 ms, until the token before is acknowledged.
                 let _ = stream.set_nodelay(true);
                 connections.spawn(serve(stream, tls.clone(), Arc::clone(&source)));
             }
@@ -164,7 +165,7 @@ async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, source: Arc<dyn Scri
     }
 }
 
-/// The connection is to be closed without another byte.
+/// Error of a body that makes the connection close without another byte.
 #[derive(Debug)]
 struct ScriptedCut;
 
@@ -199,7 +200,7 @@ async fn respond(
     play.response().await
 }
 
-/// A script being played. Dropped before its end, the client has gone.
+/// A running script. If dropped before the end, the client has gone.
 struct ScriptRun {
     script: Script,
     received: Arc<ReceivedRequest>,
@@ -226,12 +227,12 @@ impl ScriptRun {
         let steps = std::mem::take(&mut self.script.body).into_iter();
         stream::unfold(Some((self, steps)), |playing| async move {
             let (mut play, mut steps) = playing?;
-            // Let the connection write what it has, so that each piece is a write of its own, and a cut comes after it.
+            // Lets the connection write first, so that each piece is a write of its own, and a cut comes after the write.
             tokio::task::yield_now().await;
             for step in steps.by_ref() {
                 match play.wait(&step).await {
                     Ok(Some(bytes)) => {
-                        // Of a body whose length is known, the connection does not ask for the end.
+                        // hyper does not poll a body of known length for the end, so the last step records the end.
                         if steps.len() == 0 {
                             play.end(Ending::Complete);
                         }
@@ -248,7 +249,7 @@ impl ScriptRun {
         })
     }
 
-    /// Does a step; what it is to send comes back.
+    /// Runs a step. Returns the bytes of a step that sends.
     async fn wait(&mut self, step: &Step) -> Result<Option<Bytes>, ScriptedCut> {
         match step {
             Step::Send(bytes) => return Ok(Some(bytes.clone())),

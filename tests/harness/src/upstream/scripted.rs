@@ -1,4 +1,5 @@
-//! The upstream of the tests: it plays what the test wrote, and keeps its own served of what it served.
+//! The upstream of the tests: runs the scripts that a test provides, and counts the chats and tokens that the upstream has
+//! served.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,25 +14,25 @@ use crate::openai::{Answer, ApiError, ChatRequest, Usage, models};
 use crate::upstream::script::Script;
 use crate::upstream::script_server::{Ending, ReceivedRequest, ScriptServer, ScriptSource};
 
-/// The model that a scripted upstream has.
+/// The only model that a scripted upstream lists.
 pub const MODEL: &str = "scripted-1";
 
-/// What an upstream has served, by its own count.
+/// Totals of the served chats, counted by the upstream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServedTotals {
-    /// Chats that it answered with success, to the end of the script.
+    /// Chats with a success status whose script ran to the end.
     pub completed: u64,
-    /// Chats that it answered with an error status.
+    /// Chats with an error status.
     pub refused: u64,
-    /// Chats that broke off: cut by the script or left by the client.
+    /// Chats that were cut by the script or left by the client.
     pub broken: u64,
-    /// The tokens of the completed ones.
+    /// Tokens of the completed chats.
     pub usage: Usage,
 }
 
 type RespondFn = Arc<dyn Fn(&ReceivedRequest) -> Script + Send + Sync>;
 
-/// An upstream that follows scripts.
+/// An upstream that follows scripts. Stops when dropped.
 #[derive(Debug)]
 pub struct ScriptedUpstream {
     server: ScriptServer,
@@ -39,7 +40,7 @@ pub struct ScriptedUpstream {
     scheme: &'static str,
 }
 
-/// What the server's connections and the test share.
+/// State shared by the server's connections and the test.
 struct ScriptedState {
     key: String,
     next: Mutex<VecDeque<Script>>,
@@ -49,21 +50,22 @@ struct ScriptedState {
 }
 
 impl ScriptedUpstream {
-    /// One that answers every chat with success until told otherwise.
+    /// Starts an upstream that answers every chat with success until [`Self::respond_with`] or [`Self::respond_next`] say
+    /// otherwise.
     pub async fn start() -> anyhow::Result<Self> {
         let (listener, state) = (TcpListener::bind("127.0.0.1:0").await?, ScriptedState::new());
         let server = ScriptServer::start(listener, Arc::clone(&state) as Arc<dyn ScriptSource>)?;
         Ok(Self { server, state, scheme: "http" })
     }
 
-    /// The same over TLS, with this certificate, which is for `localhost`, and HTTP/2 for those who offer it.
+    /// Starts an upstream over TLS with this certificate for `localhost`, with HTTP/2 for clients that offer HTTP/2.
     pub async fn start_tls(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> anyhow::Result<Self> {
         let (listener, state) = (TcpListener::bind("127.0.0.1:0").await?, ScriptedState::new());
         let server = ScriptServer::start_tls(listener, Arc::clone(&state) as Arc<dyn ScriptSource>, certificate, key)?;
         Ok(Self { server, state, scheme: "https" })
     }
 
-    /// What a gateway is told as its provider's URL.
+    /// URL of the upstream as a provider, up to and including `/v1`.
     pub fn base_url(&self) -> String {
         let address = self.server.address();
         match self.scheme {
@@ -72,51 +74,51 @@ impl ScriptedUpstream {
         }
     }
 
-    /// How many connections it has accepted.
+    /// Number of accepted connections.
     pub fn connections(&self) -> usize {
         self.server.connections()
     }
 
-    /// The address in it, for a proxy.
+    /// Listening address, for a proxy.
     pub fn address(&self) -> std::net::SocketAddr {
         self.server.address()
     }
 
-    /// The key that it accepts; any other is refused as the provider does.
+    /// The accepted key. Any other key gets the provider's refusal.
     pub fn key(&self) -> &str {
         &self.state.key
     }
 
-    /// The next chat without a script gets this one.
+    /// Queues a script for the next chat. Several scripts are used in order.
     pub fn respond_next(&self, script: Script) {
         lock(&self.state.next).push_back(script);
     }
 
-    /// Every chat that no [`Self::respond_next`] is left for gets what this function says.
+    /// Sets the function that makes the script of every chat for which no script is queued.
     pub fn respond_with(&self, respond: impl Fn(&ReceivedRequest) -> Script + Send + Sync + 'static) {
         *lock(&self.state.otherwise) = Arc::new(respond);
     }
 
-    /// Every chat that came with the right key, in order of arrival.
+    /// Every chat with the right key, in order of arrival.
     pub fn chats(&self) -> Vec<Arc<ReceivedRequest>> {
         self.state.received.borrow().clone()
     }
 
-    /// Waits until this many chats have come, and returns the last of them.
+    /// Waits until `number` chats have arrived, and returns the last of them.
     pub async fn chat(&self, number: usize) -> Arc<ReceivedRequest> {
         let mut received = self.state.received.subscribe();
         let there = received.wait_for(|chats| chats.len() >= number).await;
-        // The sender lives in the state, which lives as long as this.
-        Arc::clone(&there.expect("the state is there")[number - 1])
+        // The state owns the sender and outlives this call, so waiting cannot fail.
+        Arc::clone(&there.expect("the sender lives in the state")[number - 1])
     }
 
-    /// What it has served.
+    /// Totals of the served chats.
     pub fn served(&self) -> ServedTotals {
         *lock(&self.state.served)
     }
 }
 
-/// The script that answers a request with this text, or with the error that the provider would answer.
+/// Script that answers a chat request with this text, or with the provider's error if the request is malformed.
 pub fn answer(request: &ReceivedRequest, text: &str) -> Script {
     match ChatRequest::parse(&request.body) {
         Ok(chat) => Script::answer(&chat, &Answer::to(&chat, text)),

@@ -1,5 +1,5 @@
-//! The stand-in LLM: what the local set-up talks to where there is no key for a real one. It speaks the real wire format,
-//! token by token, and says the same to the same question.
+//! The stand-in LLM of a deployment without a provider's key. The stand-in speaks the provider's wire format, token by token,
+//! and gives the same answer to the same question.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,18 +11,18 @@ use crate::openai::{Answer, ApiError, ChatRequest, models};
 use crate::upstream::script::{Script, Step};
 use crate::upstream::script_server::{Ending, ReceivedRequest, ScriptSource};
 
-/// The model that it has.
+/// The only model that the stand-in has.
 pub const MODEL: &str = "stand-in-1";
 
-/// How much of a question it repeats, in characters.
+/// Upper bound of the quoted part of a question, in characters.
 const QUOTED: usize = 2000;
 
-/// Its settings.
+/// Settings of the stand-in.
 #[derive(Clone, Debug)]
 pub struct StandIn {
-    /// The key that it accepts; any, if none is set.
+    /// The accepted key. None accepts any key.
     pub key: Option<String>,
-    /// Before each token.
+    /// Pause before each token.
     pub delay: Duration,
 }
 
@@ -73,7 +73,7 @@ impl ScriptSource for StandIn {
     fn ended(&self, _: &ReceivedRequest, _: &Script, _: Ending) {}
 }
 
-/// The answer: a function of the request alone.
+/// Text of the answer, which depends on the request alone.
 fn say(request: &ChatRequest) -> String {
     let question = request.question();
     let quoted: String = question.chars().take(QUOTED).collect();

@@ -1,4 +1,5 @@
-//! A closed loop: so many connections, each with its next chat as soon as the last is over. What the CPU of a chat is.
+//! Scenario of a closed loop: a number of connections, each with a new chat as soon as the last chat has ended. Measures the
+//! CPU time of a chat.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -13,28 +14,28 @@ use crate::load::scenario::window::{MeasurementWindow, Phase, ScenarioState, cha
 use crate::load::stream_check::UsageChunk;
 
 const CHAT_LIMIT: Duration = Duration::from_secs(30);
-/// After so many, the run has failed; there is no use in more of them.
+/// Number of failed chats after which the scenario is given up.
 const MOST_FAILURES: u64 = 20;
 
-/// How the loop is run.
+/// Settings of the scenario.
 #[derive(Clone, Debug)]
 pub struct Closed {
-    /// Connections.
+    /// Number of concurrent connections, with one chat at a time on each.
     pub connections: usize,
-    /// What is asked for.
+    /// Model of the requests.
     pub model: String,
-    /// As a stream or in one piece.
+    /// Form of the answers.
     pub reply: Reply,
-    /// With a usage chunk or without.
+    /// Usage chunk of the streams.
     pub usage: UsageChunk,
-    /// Not measured yet.
+    /// Time before the measurement.
     pub warm_up: Duration,
-    /// Measured.
+    /// Time of the measurement.
     pub window: Duration,
 }
 
 impl Closed {
-    /// Short streams.
+    /// Settings for short streams.
     pub fn short(connections: usize, writes: Writes, window: Duration) -> Self {
         Self {
             connections,
@@ -46,12 +47,12 @@ impl Closed {
         }
     }
 
-    /// The same answers in one piece.
+    /// Settings for the same answers as JSON bodies.
     pub fn whole(connections: usize, window: Duration) -> Self {
         Self { reply: Reply::Whole, ..Self::short(connections, Writes::Each, window) }
     }
 
-    /// Runs it.
+    /// Runs the scenario on a target.
     pub async fn run(&self, target: &Target) -> anyhow::Result<Outcome> {
         let shared = ScenarioState::new();
         let latencies = Rc::new(RefCell::new((Latency::new(), Latency::new())));

@@ -1,5 +1,5 @@
-//! Very many streams held open at once, on a target that has just been started: what memory a stream takes, and whether it
-//! is given back: at rest, and after a few chats more (allocators give back when they are called, not by themselves).
+//! Scenario of very many open streams on a fresh target. Measures the memory of a stream, and the share that is given back: at
+//! rest, and after a few more chats, because an allocator gives memory back only when called.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -16,25 +16,25 @@ use crate::load::scenario::outcome::{Outcome, Target};
 use crate::load::scenario::window::{ScenarioState, chat_within};
 use crate::load::stream_check::UsageChunk;
 
-/// Streams that are being opened at one time.
+/// Number of streams that are opened at the same time.
 const OPENING: usize = 64;
 const OPEN_LIMIT: Duration = Duration::from_secs(60);
 
-/// How the streams are run.
+/// Settings of the scenario.
 #[derive(Clone, Debug)]
 pub struct Held {
-    /// Streams at once.
+    /// Number of open streams.
     pub streams: u32,
-    /// What each of them gets: slowly, and for longer than it takes to open them all.
+    /// Answer of each stream. Has to last longer than the opening of all streams.
     pub answer: Answer,
-    /// From all being open to looking at the memory.
+    /// Time from the opening of the last stream to the measurement.
     pub settle: Duration,
-    /// From all being closed to looking again.
+    /// Time from the end of all streams to the next measurement.
     pub afterwards: Duration,
 }
 
 impl Held {
-    /// So many streams, a chunk a second each.
+    /// Settings for so many streams with a chunk each second.
     pub fn streams(streams: u32) -> Self {
         Self {
             streams,
@@ -44,9 +44,9 @@ impl Held {
         }
     }
 
-    /// Runs them.
+    /// Runs the scenario on a target.
     pub async fn run(&self, target: &Target) -> anyhow::Result<Outcome> {
-        let meter = target.meter.context("memory can be measured only of a process that is known: give its pid")?;
+        let meter = target.meter.context("memory can be measured only for a known process: set --pid")?;
         let idle = meter.resident_kb()?;
         let shared = ScenarioState::new();
         let request =
@@ -111,12 +111,12 @@ impl Held {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "for people to read")]
+#[expect(clippy::cast_precision_loss, reason = "rounding is acceptable in a printed report")]
 fn megabytes(kb: u64) -> f64 {
     kb as f64 / 1024.0
 }
 
-/// What is still taken afterwards, of what the streams had taken.
+/// Share of the streams' memory that is still in use afterwards.
 fn kept_percent(idle: u64, held: u64, after: u64) -> f64 {
     megabytes(after.saturating_sub(idle)) / megabytes(held.saturating_sub(idle).max(1)) * 100.0
 }

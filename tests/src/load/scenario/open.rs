@@ -1,5 +1,5 @@
-//! An open loop: chats begin at a fixed rate whatever becomes of those before, and every latency counts from the moment at
-//! which the chat should have begun. So a target that stalls is charged for all who would have waited.
+//! Scenario of an open loop: chats start at a fixed rate, whatever the state of earlier chats, and each latency counts from the
+//! due time of the start. A target that stalls is charged for all delayed chats.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -15,36 +15,36 @@ use crate::load::scenario::window::{MeasurementWindow, Phase, ScenarioState, cha
 use crate::load::stream_check::UsageChunk;
 
 const CHAT_LIMIT: Duration = Duration::from_secs(30);
-/// Beyond so many chats at once the target cannot keep up, and what begins then counts as failed.
+/// Upper bound of concurrent chats. Beyond the bound the target cannot keep up, and further chats count as failed.
 const MOST_AT_ONCE: u32 = 4_000;
 
-/// How the loop is run.
+/// Settings of the scenario.
 #[derive(Clone, Debug)]
 pub struct Open {
-    /// Chats that begin in a second.
+    /// Number of chats started each second.
     pub rate: u32,
-    /// What is asked for.
+    /// Model of the requests.
     pub model: String,
-    /// Not measured yet.
+    /// Time before the measurement.
     pub warm_up: Duration,
-    /// Measured.
+    /// Time of the measurement.
     pub window: Duration,
 }
 
 struct Latencies {
     first_byte: Latency,
     total: Latency,
-    /// How late the generator itself was.
+    /// Delay of the load generator behind the schedule.
     lag: Latency,
 }
 
 impl Open {
-    /// Short streams.
+    /// Settings for short streams.
     pub fn short(rate: u32, window: Duration) -> Self {
         Self { rate, model: Answer::short(20, Writes::Each).to_string(), warm_up: window / 4, window }
     }
 
-    /// Runs it.
+    /// Runs the scenario on a target.
     pub async fn run(&self, target: &Target) -> anyhow::Result<Outcome> {
         let shared = ScenarioState::new();
         let latencies =

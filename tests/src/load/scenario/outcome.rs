@@ -1,4 +1,4 @@
-//! What is put under load, and what came of it.
+//! Target and outcome of a scenario.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,27 +8,27 @@ use hdrhistogram::Histogram;
 use crate::load::client::{ChatError, Endpoint};
 use crate::load::process_meter::ProcessMeter;
 
-/// What is put under load.
+/// A target of the load.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// What it is called in the report.
+    /// Name of the target in the report.
     pub name: String,
-    /// Where it listens.
+    /// Address and credentials of the target.
     pub endpoint: Endpoint,
-    /// Its process, if that is known.
+    /// Meter of the target's process, if the process is known.
     pub meter: Option<ProcessMeter>,
-    /// The broker's, if it has one of its own.
+    /// Meter of the target's broker, if the target has a broker.
     pub broker: Option<ProcessMeter>,
 }
 
-/// What came out of one scenario on one target.
+/// Outcome of one scenario on one target.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Chats that were complete, those outside the measured window too.
+    /// Number of completed chats, chats outside the measured time included.
     pub completed: u64,
-    /// Chats that were not.
+    /// Failed chats, with reasons.
     pub failures: Failures,
-    /// What was measured, by name; the unit is the name's end.
+    /// Measures by name. The end of the name is the unit.
     pub measures: BTreeMap<String, f64>,
 }
 
@@ -37,7 +37,7 @@ impl Outcome {
         self.measures.insert(name.to_owned(), value);
     }
 
-    /// The quantiles of a latency, in microseconds.
+    /// Adds quantiles of a latency, in microseconds.
     pub(super) fn latency(&mut self, name: &str, latency: &Latency) {
         for (quantile, label) in [(0.5, "p50"), (0.99, "p99"), (1.0, "max")] {
             self.measure(&format!("{name}_{label}_us"), latency.micros(quantile));
@@ -45,12 +45,12 @@ impl Outcome {
     }
 }
 
-/// Chats that did not count, and what the first of them said.
+/// Failed chats, with the reasons of the first.
 #[derive(Clone, Debug, Default)]
 pub struct Failures {
-    /// How many.
+    /// Number of failed chats.
     pub count: u64,
-    /// Why, for the first few.
+    /// Reasons of the first three failures.
     pub reasons: Vec<String>,
 }
 
@@ -63,7 +63,7 @@ impl Failures {
     }
 }
 
-/// A distribution of durations: to the nanosecond at the low end, three digits everywhere, up to 2 minutes.
+/// Histogram of durations from a nanosecond to two minutes, with three significant digits.
 #[derive(Debug)]
 pub(super) struct Latency(Histogram<u64>);
 
@@ -81,7 +81,7 @@ impl Latency {
         self.0.saturating_record(nanos);
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "for people to read")]
+    #[expect(clippy::cast_precision_loss, reason = "rounding is acceptable in a printed report")]
     pub(super) fn micros(&self, quantile: f64) -> f64 {
         self.0.value_at_quantile(quantile) as f64 / 1000.0
     }

@@ -1,6 +1,7 @@
-//! Many streams at once, each with a chunk every so often: what the CPU of a chunk is, and how late chunks come.
+//! Scenario of many concurrent streams with pauses between the chunks. Measures the CPU time of a chunk, and the delay of
+//! chunks.
 //!
-//! The window lies wholly inside the streams, so that what it costs to start and end them is not in it.
+//! The measured time lies inside all streams, so that the start and the end of streams do not count.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -14,19 +15,19 @@ use crate::load::stream_check::UsageChunk;
 
 const SLACK: Duration = Duration::from_secs(30);
 
-/// How the streams are run.
+/// Settings of the scenario.
 #[derive(Clone, Debug)]
 pub struct Paced {
-    /// Streams at once.
+    /// Number of concurrent streams.
     pub streams: u32,
-    /// From chunk to chunk.
+    /// Time from chunk to chunk.
     pub pause: Duration,
-    /// Measured.
+    /// Time of the measurement.
     pub window: Duration,
 }
 
 impl Paced {
-    /// Runs them.
+    /// Runs the scenario on a target.
     pub async fn run(&self, target: &Target) -> anyhow::Result<Outcome> {
         // Streams begin evenly spread over the pause, and at most one in a millisecond.
         let ramp = self.pause.max(Duration::from_millis(self.streams.into()));

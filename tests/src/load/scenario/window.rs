@@ -1,4 +1,4 @@
-//! What the tasks of a scenario share, and what its window of measurement costs.
+//! State shared by the tasks of a scenario, and the CPU time of the measured window.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -8,7 +8,7 @@ use crate::load::client::{Arrival, ChatError, Connection, Endpoint, Reading, Req
 use crate::load::process_meter::{CpuTime, ProcessMeter};
 use crate::load::scenario::outcome::{Failures, Outcome, Target};
 
-/// Whether what happens is counted.
+/// Phase of a scenario. Only the second phase is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     WarmUp,
@@ -16,7 +16,7 @@ pub(super) enum Phase {
     Over,
 }
 
-/// What the tasks of one scenario share; they all run on one thread.
+/// State shared by the tasks of one scenario, which run on one thread.
 pub(super) struct ScenarioState {
     pub(super) phase: Cell<Phase>,
     pub(super) completed: Cell<u64>,
@@ -34,7 +34,7 @@ impl ScenarioState {
     }
 }
 
-/// The CPU that a target, and its broker, use in a window.
+/// CPU time of a target and of the target's broker at the start of the measured window.
 pub(super) struct MeasurementWindow {
     target: Target,
     start: tokio::time::Instant,
@@ -42,7 +42,7 @@ pub(super) struct MeasurementWindow {
     broker_cpu: Option<CpuTime>,
 }
 
-/// What they used.
+/// Duration and CPU time of the measured window.
 pub(super) struct CpuUsage {
     seconds: f64,
     cpu: Option<Duration>,
@@ -68,8 +68,8 @@ impl MeasurementWindow {
 }
 
 impl CpuUsage {
-    /// Puts down the CPU for each of `count` things called `thing`, and how many of them there were in a second.
-    #[expect(clippy::cast_precision_loss, reason = "for people to read")]
+    /// Adds the CPU time for each of `count` things called `thing`, and the number of things in a second.
+    #[expect(clippy::cast_precision_loss, reason = "rounding is acceptable in a printed report")]
     pub(super) fn per(&self, outcome: &mut Outcome, thing: &str, count: u64) {
         outcome.measure(&format!("{thing}s_per_s"), count as f64 / self.seconds);
         for (name, cpu) in [("cpu", self.cpu), ("broker_cpu", self.broker_cpu)] {
@@ -83,7 +83,7 @@ impl CpuUsage {
     }
 }
 
-/// One chat on a connection of its own or a kept one, which is left behind for the next if it is still good.
+/// Sends a chat on the kept connection, or on a new one. Keeps the connection for the next chat if the chat succeeds.
 pub(super) async fn chat_within(
     limit: Duration,
     kept: &mut Option<Connection>,

@@ -1,8 +1,8 @@
-//! What the chunks of a stream have in common: all of their bytes, chunk after chunk, but those of the text, and of the strings
-//! that say nothing here (padding, time stamps).
+//! A template of the chunks of a stream, for fast parsing. Nearly all bytes of a chunk are the same as in the chunk
+//! before, except for the text and a few irrelevant strings (padding, time stamps).
 //!
-//! A plain chunk that has exactly one text is remembered as what lies between those strings. The next chunk is compared with
-//! that: where only the strings differ, nothing else has to be read again, for it would say nothing new.
+//! The template is learned from a plain chunk with exactly one text, and holds the bytes between these strings. If the
+//! next chunk differs only in the strings, its text is cut out without parsing the rest, which would add nothing new.
 
 use std::borrow::Cow;
 
@@ -10,17 +10,18 @@ use super::plain_chunk::PlainChunk;
 use crate::json::lenient::quoted_string_length;
 use crate::response::transcript::TranscriptPart;
 
-/// The longest chunk, its strings apart, that is remembered. Real ones have a few hundred bytes.
+/// The maximum size of a template, in bytes. The chunks of known providers have a few hundred bytes without their
+/// strings.
 const MAX_LITERAL_BYTES: usize = 2 << 10;
 
-/// A chunk without its strings.
+/// A chunk without its text and irrelevant strings. Empty until learned.
 #[derive(Debug, Default)]
 pub(super) struct ChunkTemplate {
-    /// What lies between them, one after the other; their quotation marks included.
+    /// The bytes between the strings, concatenated, including the quotation marks.
     literal_bytes: Vec<u8>,
-    /// Where in that each string is to be put in, in their order.
+    /// The positions of the strings in `literal_bytes`, in order.
     slots: Vec<StringSlot>,
-    /// What its text is.
+    /// The kind of text. `None` if there is no template.
     part: Option<TranscriptPart>,
 }
 
@@ -31,7 +32,7 @@ struct StringSlot {
 }
 
 impl ChunkTemplate {
-    /// Makes it one of this chunk, if there can be one.
+    /// Learns the template from a chunk. A chunk that does not have exactly one text leaves the template unchanged.
     pub(super) fn learn(&mut self, json: &str, chunk: &PlainChunk<'_>) {
         let (Some((part, text)), Some(skipped_strings)) = (only_text(chunk), chunk.skipped_strings.all()) else {
             return;
@@ -53,7 +54,7 @@ impl ChunkTemplate {
         self.part = Some(part).filter(|_| self.literal_bytes.len() <= MAX_LITERAL_BYTES);
     }
 
-    /// The text of a chunk that differs in its strings alone.
+    /// The text of a chunk that matches the template.
     pub(super) fn text<'a>(&self, json: &'a [u8]) -> Option<(TranscriptPart, Cow<'a, str>)> {
         let part = self.part?;
         let (mut rest, mut start_offset, mut text) = (json, 0, Cow::Borrowed(""));
@@ -82,13 +83,13 @@ impl ChunkTemplate {
     }
 }
 
-/// Whether JSON allows all of these bytes in a string as they are, quotation marks and backslashes apart.
+/// True if JSON allows all bytes in a string without escapes. Quotation marks and backslashes are not checked.
 fn is_unescaped(string: &[u8]) -> bool {
     string.iter().copied().fold(u8::MAX, u8::min) >= b' '
 }
 
-/// The text of a chunk that says nothing else, but for what every chunk of its stream says. Its bytes are those of the chunk:
-/// it has no escapes.
+/// The only text of a chunk, if all other contents are those of every chunk in the stream. The text is a slice of the
+/// chunk: texts with escapes are not considered.
 fn only_text<'a>(chunk: &PlainChunk<'a>) -> Option<(TranscriptPart, &'a str)> {
     let [first, second, third] = &chunk.reasoning;
     let parts = [

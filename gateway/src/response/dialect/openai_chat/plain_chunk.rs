@@ -1,19 +1,19 @@
-//! The plain chunk: what nearly every chunk of nearly every stream is, read in one pass and without looking back.
+//! A fast parser for plain chunks, the kind of nearly all chunks in nearly all streams. One pass, without backtracking.
 //!
-//! One choice, the first; text, reasoning or nothing in its delta; no usage, no error, no calls. Whatever is not exactly
-//! that is left to the reader that knows everything, [`ChatChunk`](super::shape::ChatChunk), and so is whatever is not for certain
-//! what that reader would make of it: text with half a surrogate pair, a member that comes twice. A plain chunk says here
-//! what it would say there; a test holds the two against each other.
+//! A plain chunk has one choice, the first, with text, reasoning or nothing in its delta, and no usage, error or tool
+//! call. All other chunks are left to the general parser, [`ChatChunk`](super::shape::ChatChunk). So are chunks for
+//! which the result of the general parser is not certain, such as text with an unpaired surrogate, or a repeated
+//! member. Both parsers give the same result for a plain chunk; a test compares them.
 
 use std::borrow::Cow;
 
-/// How deep a value may be nested that is passed over.
+/// The maximum nesting depth of a skipped value.
 const MAX_DEPTH: u32 = 8;
 
-/// How many strings are remembered that were passed over.
+/// The maximum number of skipped strings that are remembered.
 const MAX_SKIPPED_STRINGS: usize = 12;
 
-/// What a plain chunk says. Empty text is none.
+/// The contents of a plain chunk. Absent texts are empty.
 #[derive(Debug, Default)]
 pub(super) struct PlainChunk<'a> {
     pub(super) id: &'a str,
@@ -21,17 +21,17 @@ pub(super) struct PlainChunk<'a> {
     pub(super) finish_reason: &'a str,
     pub(super) content: Cow<'a, str>,
     pub(super) refusal: Cow<'a, str>,
-    /// `reasoning_content`, `reasoning` and `reasoning_text`.
+    /// The texts of `reasoning_content`, `reasoning` and `reasoning_text`.
     pub(super) reasoning: [Cow<'a, str>; 3],
-    /// The strings that were passed over, in their order.
+    /// The strings that were skipped, in order.
     pub(super) skipped_strings: SkippedStrings<'a>,
 }
 
-/// Some strings in a chunk.
+/// Strings of a chunk that were skipped. Bounded.
 #[derive(Debug, Default)]
 pub(super) struct SkippedStrings<'a> {
     strings: [&'a str; MAX_SKIPPED_STRINGS],
-    /// How many there were, those included for which there was no place.
+    /// The number of skipped strings, including those beyond the bound.
     count: usize,
 }
 
@@ -43,16 +43,17 @@ impl<'a> SkippedStrings<'a> {
         self.count += 1;
     }
 
-    /// All of them, unless there were too many.
+    /// All skipped strings. `None` if there were more than the maximum.
     pub(super) fn all(&self) -> Option<&[&'a str]> {
         self.strings.get(..self.count)
     }
 }
 
 impl<'a> PlainChunk<'a> {
-    /// Reads a chunk, if it is a plain one.
+    /// Parses a chunk. `None` if the chunk is not plain.
     pub(super) fn read(json: &'a str) -> Option<Self> {
-        // No character below a space is allowed in text, and none is needed between tokens.
+        // JSON allows no characters below space in strings. Between tokens, tabs and line ends are allowed, but a chunk with
+        // such white space is left to the general parser.
         let smallest_byte = json.bytes().fold(u8::MAX, u8::min);
         if smallest_byte < b' ' {
             return None;
@@ -124,12 +125,12 @@ impl<'a> PlainChunk<'a> {
     }
 }
 
-/// Which members of an object have come.
+/// The set of members already read in an object.
 #[derive(Debug, Default)]
 struct SeenMembers(u16);
 
 impl SeenMembers {
-    /// `None` if this one has come before.
+    /// Marks a member as read. `None` if the member is repeated.
     fn mark_first(&mut self, member: u32) -> Option<()> {
         let is_first = self.0 & (1 << member) == 0;
         self.0 |= 1 << member;
@@ -137,7 +138,7 @@ impl SeenMembers {
     }
 }
 
-/// The tokens of a JSON text. What cannot be read ends the reading with `None`; that says nothing about the JSON.
+/// A reader of JSON tokens. `None` means that the general parser is needed, and not that the JSON is invalid.
 struct TokenReader<'a> {
     json: &'a str,
     offset: usize,
@@ -145,7 +146,7 @@ struct TokenReader<'a> {
 }
 
 impl<'a> TokenReader<'a> {
-    /// The next byte that is no space, if there is one.
+    /// The next byte after spaces. `None` at the end.
     fn peek(&mut self) -> Option<u8> {
         loop {
             match self.json.as_bytes().get(self.offset)? {
@@ -169,7 +170,7 @@ impl<'a> TokenReader<'a> {
         self.consume(byte).then_some(())
     }
 
-    /// An object; `on_member` reads each member's value.
+    /// Reads an object; `on_member` reads the value of each member.
     fn object(&mut self, mut on_member: impl FnMut(&mut Self, &'a str) -> Option<()>) -> Option<()> {
         self.expect(b'{')?;
         if self.consume(b'}') {
@@ -185,7 +186,7 @@ impl<'a> TokenReader<'a> {
         }
     }
 
-    /// A string without escapes.
+    /// Reads a string without escapes.
     fn unescaped_string(&mut self) -> Option<&'a str> {
         self.expect(b'"')?;
         let begin = self.offset;
@@ -194,7 +195,7 @@ impl<'a> TokenReader<'a> {
         (self.json.as_bytes()[end] == b'"').then(|| &self.json[begin..end])
     }
 
-    /// A string, its escapes resolved.
+    /// Reads a string and resolves its escapes.
     fn string(&mut self) -> Option<Cow<'a, str>> {
         let quote = self.offset;
         if let Some(unescaped_string) = self.unescaped_string() {
@@ -208,7 +209,7 @@ impl<'a> TokenReader<'a> {
             if bytes[self.offset] == b'"' {
                 break;
             }
-            // The escape and what it escapes, whatever that is: it is judged below.
+            // Skips the backslash and the byte after it. `serde_json` validates the escape below.
             self.offset += 2;
             if self.offset > bytes.len() {
                 return None;
@@ -231,7 +232,7 @@ impl<'a> TokenReader<'a> {
         self.literal("null")
     }
 
-    /// `null`, or an object or a list with nothing in it.
+    /// Reads `null`, an empty object or an empty list.
     fn empty_or_null(&mut self, (): ()) -> Option<()> {
         match self.peek()? {
             b'{' => self.expect(b'{').and_then(|()| self.expect(b'}')),
@@ -246,7 +247,7 @@ impl<'a> TokenReader<'a> {
         is_next.then_some(())
     }
 
-    /// A whole number that is not negative, its digits as they are.
+    /// Reads a non-negative whole number and returns its digits.
     fn number(&mut self) -> Option<&'a str> {
         self.peek()?;
         let rest = &self.json[self.offset..];
@@ -258,7 +259,7 @@ impl<'a> TokenReader<'a> {
         (is_whole && is_canonical).then_some(digits)
     }
 
-    /// A value that says nothing here.
+    /// Skips an irrelevant value.
     fn skip_value(&mut self, depth: u32) -> Option<()> {
         match self.peek()? {
             b'"' => self.unescaped_string().map(|unescaped_string| self.skipped_strings.push(unescaped_string)),

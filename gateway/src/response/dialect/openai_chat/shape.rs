@@ -1,4 +1,4 @@
-//! A chunk of a chat completion, read as far as it makes sense.
+//! The chunk of a chat completion, as a lenient serde type: members of unexpected types are absent.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use crate::json::lenient::{BorrowedText, Count, List, Object, Text, compact};
 use crate::json::repair::replace_invalid_text;
 
-/// A chunk of a stream, or a whole answer.
+/// A chunk of a stream, or a whole response.
 #[derive(Deserialize)]
 pub(super) struct ChatChunk<'a> {
     #[serde(default, borrow)]
@@ -49,7 +49,7 @@ pub(super) struct ChunkChoice<'a> {
     pub(super) error: Option<&'a RawValue>,
 }
 
-/// What is new in a choice; in a whole answer, everything.
+/// The content of a choice: an addition in a stream, the whole in a document.
 #[derive(Deserialize)]
 pub(super) struct ChoiceDelta<'a> {
     #[serde(default, borrow)]
@@ -98,7 +98,7 @@ pub(super) struct ToolCallDelta<'a> {
     custom: Object<CustomDelta<'a>>,
 }
 
-/// A custom tool's call: what it is given is no JSON.
+/// The call of a custom tool, whose input is not JSON.
 #[derive(Deserialize)]
 struct CustomDelta<'a> {
     #[serde(default, borrow)]
@@ -108,7 +108,7 @@ struct CustomDelta<'a> {
 }
 
 impl<'a> ToolCallDelta<'a> {
-    /// What is called, and with what: a function, or a custom tool, the input of which stands for the arguments.
+    /// The function call, with name and arguments. For a custom tool the input takes the place of the arguments.
     pub(super) fn into_function(self) -> Option<FunctionDelta<'a>> {
         let custom = self.custom.0.map(|custom| FunctionDelta { name: custom.name, arguments: custom.input });
         self.function.0.filter(FunctionDelta::is_filled).or(custom)
@@ -124,20 +124,20 @@ pub(super) struct FunctionDelta<'a> {
 }
 
 impl FunctionDelta<'_> {
-    /// Whether there is a name, or arguments.
+    /// True if there is a name or arguments.
     pub(super) fn is_filled(&self) -> bool {
         self.name.non_empty().is_some() || self.arguments.is_some_and(|arguments| arguments.get() != "\"\"")
     }
 }
 
-/// A content: text mostly; parts, or an object, from some.
+/// The content of a delta: usually text; some providers send parts or an object.
 pub(super) enum DeltaContent<'a> {
     Text(Cow<'a, str>),
     Parts { text: String, thinking: String },
     Nothing,
 }
 
-/// A part of a content.
+/// One part of a content in parts.
 #[derive(Deserialize)]
 struct DeltaContentPart<'a> {
     #[serde(default, borrow)]
@@ -161,7 +161,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for DeltaContent<'a> {
                 let (mut text, mut thinking) = (String::new(), String::new());
                 let read = for_each_part(json, |part| {
                     text.push_str(part.text.non_empty().unwrap_or(""));
-                    // Not read as a content again: what is nested ever deeper must not cost us ever more of the stack.
+                    // Not parsed as `DeltaContent` again: recursion would let deeply nested input exhaust the stack.
                     if let Some(inner) = part.thinking {
                         match serde_json::from_str(inner.get()) {
                             Ok(BorrowedText(words)) => thinking.push_str(&words),
@@ -173,7 +173,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for DeltaContent<'a> {
                     }
                     Ok(())
                 });
-                // So that the whole chunk is repaired.
+                // The error makes the caller repair the whole chunk.
                 read.map_err(serde::de::Error::custom)?;
                 DeltaContent::Parts { text, thinking }
             }
@@ -183,7 +183,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for DeltaContent<'a> {
     }
 }
 
-/// Goes through a list of parts, each an object or a plain text.
+/// Calls `on_part` for each part in a list. A part is an object or a plain string.
 fn for_each_part(
     json: &str,
     mut on_part: impl FnMut(DeltaContentPart<'_>) -> serde_json::Result<()>,

@@ -1,4 +1,4 @@
-//! The events and items of a response, read as far as they make sense.
+//! The events and items of a response, as lenient serde types: members of unexpected types are absent.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::json::lenient::{BorrowedText, Count, List, Object, Text, compact};
 
-/// The data of an event.
+/// The data of an event, for all event types.
 #[derive(Deserialize)]
 pub(super) struct ResponseEvent<'a> {
     #[serde(default, borrow, rename = "type")]
@@ -28,7 +28,7 @@ pub(super) struct ResponseEvent<'a> {
     pub(super) error: Option<&'a RawValue>,
 }
 
-/// A response, whole or as far as it has come.
+/// A response object, complete or in progress.
 #[derive(Deserialize)]
 pub(super) struct ResponseObject<'a> {
     #[serde(default, borrow)]
@@ -47,14 +47,14 @@ pub(super) struct ResponseObject<'a> {
     pub(super) error: Option<&'a RawValue>,
 }
 
-/// Why a response is incomplete.
+/// The reason for which a response is incomplete.
 #[derive(Deserialize)]
 pub(super) struct IncompleteDetails<'a> {
     #[serde(default, borrow)]
     pub(super) reason: Text<'a>,
 }
 
-/// An item of the output.
+/// An item of a response's output.
 #[derive(Deserialize)]
 pub(super) struct OutputItem<'a> {
     #[serde(default, borrow, rename = "type")]
@@ -75,7 +75,7 @@ pub(super) struct OutputItem<'a> {
     summary: List<Object<ItemContentPart<'a>>>,
 }
 
-/// A part of an item's content, or of a summary.
+/// A part of the content or summary of an item.
 #[derive(Deserialize)]
 pub(super) struct ItemContentPart<'a> {
     #[serde(default, borrow, rename = "type")]
@@ -87,22 +87,22 @@ pub(super) struct ItemContentPart<'a> {
 }
 
 impl<'a> OutputItem<'a> {
-    /// A function's arguments: text, or the object itself from some.
+    /// The arguments of a function call. Some providers send an object in place of a string.
     pub(super) fn arguments(&self) -> Cow<'a, str> {
         text_or_json(self.arguments)
     }
 
-    /// A custom tool's input.
+    /// The input of a custom tool call.
     pub(super) fn input(&self) -> Cow<'a, str> {
         text_or_json(self.input)
     }
 
-    /// The parts of the content.
+    /// The parts of the item's content.
     pub(super) fn contents(&self) -> impl Iterator<Item = &ItemContentPart<'a>> {
         parts(&self.content)
     }
 
-    /// The parts of the summary.
+    /// The parts of the item's reasoning summary.
     pub(super) fn summaries(&self) -> impl Iterator<Item = &ItemContentPart<'a>> {
         parts(&self.summary)
     }

@@ -1,4 +1,4 @@
-//! The command line. `deploy/local.sh help` explains it to people; here it is read.
+//! The command line of the program. The text for people is in `deploy/local.sh help`.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::reset::Consent;
 use crate::service::Service;
 use crate::{down, logs, reset, status, up};
 
-/// A command with its options.
+/// A command and the options of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Command {
     Up(up::Options),
@@ -18,7 +18,7 @@ enum Command {
     Reset(Consent),
 }
 
-/// Runs the command that these arguments name: `--directory DIRECTORY COMMAND [OPTION]...`.
+/// Parses and runs `--directory DIRECTORY COMMAND [OPTION]...`.
 pub(crate) async fn run(arguments: &[String]) -> Outcome {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let ["--directory", directory, rest @ ..] = arguments.as_slice() else {
@@ -59,7 +59,7 @@ fn parse_up(options: &[&str]) -> Result<up::Options, String> {
         match *option {
             "-d" => parsed.detached = true,
             "--release" => parsed.release = true,
-            unknown => return Err(format!("up: what is {unknown}?")),
+            unknown => return Err(format!("up has no option {unknown}")),
         }
     }
     Ok(parsed)
@@ -108,7 +108,7 @@ mod tests {
         let cases: [(&[&str], &str); 7] = [
             (&[], "a command is missing"),
             (&["start"], "there is no command start"),
-            (&["up", "-x"], "up: what is -x?"),
+            (&["up", "-x"], "up has no option -x"),
             (&["down", "now"], "down takes no arguments"),
             (&["logs", "nginx"], "logs: what is nginx?"),
             (&["reset", "--no"], "reset: what is --no?"),

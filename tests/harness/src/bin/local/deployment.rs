@@ -16,10 +16,10 @@ use crate::{nats, output, postgres, process};
 /// Model in the printed example where the gateway lists none.
 const UNKNOWN_MODEL: &str = "MODEL";
 
-/// Starts everything, waits until it is ready, and writes `.local/env`.
+/// Starts all services, waits until each is ready, and writes `.local/env`.
 pub(crate) async fn start(directory: &Directory, provider: &Provider) -> anyhow::Result<SettingsFile> {
     let programs = Programs::find()?;
-    // Processes of a start that was interrupted, or of a deployment of which a part has ended.
+    // Remaining processes of an interrupted start, or of a deployment with an ended process, are stopped first.
     process::stop_all(directory).await?;
     let ports = Ports::choose(directory)?;
     let port = |service| ports.of(service).with_context(|| format!("no port has been chosen for {service}"));
@@ -90,7 +90,7 @@ impl Accounts {
     }
 }
 
-/// The first model that the gateway lists.
+/// Asks the gateway for the list of models and returns the first model.
 async fn first_model(port: u16, token: &str) -> String {
     let ask = async || {
         let request = harness::http::client().get(format!("http://127.0.0.1:{port}/v1/models")).bearer_auth(token);
@@ -100,9 +100,9 @@ async fn first_model(port: u16, token: &str) -> String {
     ask().await.unwrap_or_else(|| UNKNOWN_MODEL.to_owned())
 }
 
-/// Whether a deployment with answers from elsewhere than this provider runs.
+/// Returns true if the running deployment has answers from elsewhere than this provider.
 pub(crate) fn answers_from_elsewhere(settings: &SettingsFile, provider: &Provider) -> bool {
-    // The stand-in is no wish: whoever names no provider is content with the one that answers.
+    // Without a named provider any running provider is accepted.
     provider.source != Source::StandIn
         && provider.describe().is_some_and(|description| description != settings.get("UPSTREAM_URL"))
 }

@@ -5,17 +5,17 @@ use std::path::PathBuf;
 
 use crate::service::Service;
 
-/// The directory that holds everything of a deployment.
+/// Root directory of a deployment.
 #[derive(Clone, Debug)]
 pub(crate) struct Directory(PathBuf);
 
 impl Directory {
-    /// The directory at this path, which need not exist yet.
+    /// Takes the path of the directory. The directory need not exist.
     pub(crate) fn new(path: PathBuf) -> Self {
         Self(path)
     }
 
-    /// Creates the directories that every start needs. Only their owner may read the keys.
+    /// Creates the subdirectories, the keys' directory with access for the owner alone.
     pub(crate) fn create(&self) -> std::io::Result<()> {
         for directory in [self.run(), self.data(), self.logs()] {
             std::fs::create_dir_all(directory)?;
@@ -58,7 +58,7 @@ impl Directory {
         self.run().join("stopping")
     }
 
-    /// Configuration of nats-server.
+    /// Configuration file of nats-server.
     pub(crate) fn nats_configuration(&self) -> PathBuf {
         self.run().join("nats.conf")
     }

@@ -1,4 +1,4 @@
-//! `down`: stops everything and keeps the data.
+//! `down`: stops all services and keeps the data.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use crate::failure::Outcome;
 use crate::service::Service;
 use crate::{lock, output, process};
 
-/// Stops everything.
+/// Stops all services; without a running service prints that nothing runs.
 pub(crate) async fn down(directory: &Directory) -> Outcome {
     let _lock = lock::take(directory)?;
     if !Service::ALL.iter().any(|service| directory.process_file(*service).exists()) {

@@ -1,24 +1,23 @@
-//! The environment of a service: a few variables that every program needs, the settings that are meant for the service, and
-//! nothing else of the caller's environment.
+//! The environment of a service: a few variables for every program, the settings of the service, and nothing else of the
+//! caller's environment.
 
 use std::ffi::OsString;
 use std::process::Command;
 
-/// Variables that every service gets.
+/// Variables for every service.
 const INHERITED: [&str; 9] =
     ["PATH", "HOME", "LANG", "TMPDIR", "RUST_BACKTRACE", "SSL_CERT_FILE", "SSL_CERT_DIR", "LOG", "LOG_FORMAT"];
 
-/// The caller's variables that a service may see beside [`INHERITED`].
+/// The caller's variables for a service, beside [`INHERITED`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PassedOn<'a> {
-    /// Variables whose name begins with this prefix, such as `GATEWAY_`.
+    /// Common prefix of the names of variables, such as `GATEWAY_`.
     pub(crate) prefix: Option<&'a str>,
-    /// Variables of exactly these names.
+    /// Complete names of variables.
     pub(crate) names: &'a [String],
 }
 
-/// Reduces the environment of this command to the variables that the service may see. Variables that are set on the command
-/// afterwards are added.
+/// Reduces the environment of a command to the allowed variables. Variables that are set on the command afterwards are added.
 pub(crate) fn clean(command: &mut Command, passed_on: PassedOn<'_>) {
     command.env_clear().envs(kept(std::env::vars_os(), passed_on));
 }

@@ -6,18 +6,18 @@ use shared::config::EXIT_USAGE;
 
 use crate::output;
 
-/// A command that did not do its work.
+/// Failure of a command.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The arguments cannot be understood.
     Usage(String),
-    /// Anything else.
+    /// Any other failure, printed with its causes.
     Failed(anyhow::Error),
     /// A signal, or the end of the output's reader, interrupted the start of a deployment. Holds the exit code.
     Interrupted(u8),
 }
 
-/// The end of a command that did its work, or the failure.
+/// Exit code of a command, or the failure.
 pub(crate) type Outcome = Result<ExitCode, Failure>;
 
 impl Failure {

@@ -11,7 +11,7 @@ pub(crate) struct Lock {
     _file: File,
 }
 
-/// Takes the lock, and waits for another command that holds it.
+/// Takes the lock. Waits while another command holds the lock.
 pub(crate) fn take(directory: &Directory) -> anyhow::Result<Lock> {
     std::fs::create_dir_all(directory.run())?;
     let file = File::create(directory.run().join("lock"))?;

@@ -12,12 +12,12 @@ use crate::service::Service;
 /// Lines of each log, unless one log is shown whole.
 const LAST_LINES: &str = "20";
 
-/// Options of `logs`.
+/// Options of the command `logs`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
-    /// The service whose log is shown; every service without it.
+    /// Service to show the log of. None shows the logs of all services.
     pub(crate) service: Option<Service>,
-    /// Show further lines as they are written.
+    /// Keep showing further lines.
     pub(crate) follow: bool,
 }
 

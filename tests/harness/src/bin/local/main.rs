@@ -1,6 +1,6 @@
-//! The program behind `deploy/local.sh`: a private deployment of everything on one machine. It starts nats-server, PostgreSQL,
-//! the recorder, the recorder's API, the gateway and, without an LLM provider, the stand-in LLM; it stops them, shows their
-//! state and their logs, and deletes their data.
+//! The program behind `deploy/local.sh`: a private deployment on one machine of nats-server, PostgreSQL, the recorder, the
+//! recorder's API, the gateway and, without an LLM provider, the stand-in LLM. The program starts and stops the services, shows
+//! states and logs, and deletes the data.
 
 mod failure;
 mod output;

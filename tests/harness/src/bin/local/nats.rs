@@ -12,7 +12,7 @@ use crate::process::{self, Launch};
 use crate::readiness;
 use crate::service::Service;
 
-/// Starts nats-server on this port and returns its URL.
+/// Starts nats-server on this port, waits until clients can connect, and returns the URL.
 pub(crate) async fn start(directory: &Directory, program: &std::path::Path, port: u16) -> anyhow::Result<String> {
     output::step("starting nats-server");
     let store = directory.data().join("nats");

@@ -3,12 +3,12 @@
 
 use std::io::Write as _;
 
-/// Prints a line.
+/// Prints a line on standard output.
 pub(crate) fn line(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// Prints the step that begins now.
+/// Prints the name of a step before the step begins.
 pub(crate) fn step(text: &str) {
     line(&format!("==> {text}"));
 }

@@ -21,7 +21,7 @@ pub(crate) async fn start(directory: &Directory, port: u16) -> anyhow::Result<St
     cluster.create_database(port, NAME).await.context("cannot create the database")
 }
 
-/// The cluster, initialised. Data of one major version cannot be read by another, and belongs to the user that made it.
+/// Returns the initialised cluster. Existing data fixes the major version of the programs and the system user.
 async fn cluster(directory: &Directory) -> anyhow::Result<Cluster> {
     let data = directory.data().join("postgres");
     let password = secrets::read_or_make(&directory.keys().join("postgres-password"), || secrets::random(24))?;

@@ -1,5 +1,5 @@
-//! The processes of a deployment: started in sessions of their own, so that they outlive this program, and found again by
-//! process id and start time, because process ids are used again.
+//! The processes of a deployment. Each runs in a session of its own and so outlives this program. A process is identified by
+//! process id and start time, because the system reuses process ids.
 
 use std::fs::File;
 use std::process::{Command, Stdio};
@@ -17,18 +17,19 @@ use crate::service::Service;
 /// Pause between two looks at a process.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A process to start.
+/// Command and environment of a service for [`start`].
 #[derive(Debug)]
 pub(crate) struct Launch<'a> {
-    /// Program and arguments.
+    /// Program and arguments of the process.
     pub(crate) command: Command,
-    /// Variables of the caller that the process may see.
+    /// Variables of the caller for the process.
     pub(crate) passed_on: PassedOn<'a>,
-    /// Variables that are set here. They win over the caller's.
+    /// Further variables, which win over the caller's.
     pub(crate) variables: Vec<(&'static str, String)>,
 }
 
-/// Starts a service in a session of its own. Output goes to the service's log; the log of the last run is kept beside it.
+/// Starts a service in a session of its own. Output goes to the service's log; the log of the run before is kept with `.old`
+/// added.
 pub(crate) fn start(directory: &Directory, service: Service, launch: Launch<'_>) -> anyhow::Result<()> {
     let log = directory.log(service);
     if log.exists() {
@@ -49,7 +50,7 @@ pub(crate) fn start(directory: &Directory, service: Service, launch: Launch<'_>)
     Ok(())
 }
 
-/// The process id of a service that runs.
+/// Returns the process id of a service if the service runs.
 pub(crate) fn pid(directory: &Directory, service: Service) -> Option<Pid> {
     let text = std::fs::read_to_string(directory.process_file(service)).ok()?;
     let (pid, started) = text.trim().split_once(' ')?;
@@ -57,18 +58,19 @@ pub(crate) fn pid(directory: &Directory, service: Service) -> Option<Pid> {
     (start_time(pid) == started.parse().ok() && start_time(pid).is_some()).then_some(pid)
 }
 
-/// Whether a service runs.
+/// Returns true if a service runs.
 pub(crate) fn is_running(directory: &Directory, service: Service) -> bool {
     pid(directory, service).is_some()
 }
 
-/// The services that ought to run: all, but the stand-in LLM only where it has been started.
+/// The services that ought to run: all, but the stand-in LLM only after a start.
 pub(crate) fn expected(directory: &Directory) -> impl Iterator<Item = Service> {
     let has_stand_in = directory.process_file(Service::Llm).exists();
     Service::ALL.into_iter().filter(move |service| *service != Service::Llm || has_stand_in)
 }
 
-/// Stops every service in order, and leaves a mark meanwhile that this is on purpose.
+/// Stops all services in order. The file [`Directory::stopping`] exists meanwhile, and tells a waiting `up` that the stop is on
+/// purpose.
 pub(crate) async fn stop_all(directory: &Directory) -> anyhow::Result<()> {
     std::fs::write(directory.stopping(), "")?;
     for service in Service::ALL {
@@ -100,14 +102,14 @@ async fn stop(directory: &Directory, service: Service) -> anyhow::Result<()> {
     }
 }
 
-/// Start time of a process in clock ticks since the machine's start. None for a process that has ended, even if its parent
-/// has not taken notice.
+/// Start time of a process in clock ticks since the start of the machine. None for an ended process, reaped or not.
 fn start_time(pid: Pid) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     parse_start_time(&text)
 }
 
-/// The fields after the name, which is in parentheses and may contain anything: the first is the state, the 20th the start time.
+/// Parses `/proc/PID/stat`. After the name, which is in parentheses and may contain any character, the first field is the state
+/// and the 20th the start time.
 fn parse_start_time(stat: &str) -> Option<u64> {
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = fields.next()?;
@@ -161,7 +163,7 @@ mod tests {
         start(&directory, Service::Llm, launch("echo $GREETING; exec sleep 60")).unwrap();
         let deadline = Instant::now() + Duration::from_secs(30);
         while std::fs::read_to_string(directory.log(Service::Llm)).unwrap() != "hello\n" {
-            assert!(Instant::now() < deadline, "the log has nothing");
+            assert!(Instant::now() < deadline, "the log has no lines");
             sleep(PAUSE).await;
         }
         let old = std::fs::read_to_string(directory.logs().join("llm.log.old")).unwrap();

@@ -1,4 +1,4 @@
-//! The programs of a deployment: nats-server, and our own, which are built beside this one.
+//! The programs of a deployment: nats-server, and the programs of this workspace, which lie beside this program.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -9,21 +9,21 @@ use crate::directory::Directory;
 use crate::process;
 use crate::service::Service;
 
-/// Programs to start. Those of PostgreSQL depend on the data, and are found with it.
+/// Paths of the programs, except PostgreSQL's, which depend on the version of the data.
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
-    /// The broker.
+    /// Path of the nats-server program.
     pub(crate) nats_server: PathBuf,
-    /// The gateway.
+    /// Path of the gateway.
     pub(crate) gateway: PathBuf,
-    /// The recorder.
+    /// Path of the recorder.
     pub(crate) recorder: PathBuf,
-    /// The stand-in LLM.
+    /// Path of the stand-in LLM.
     pub(crate) stand_in: PathBuf,
 }
 
 impl Programs {
-    /// Finds all of them.
+    /// Finds the programs. A missing program is an error with the path.
     pub(crate) fn find() -> anyhow::Result<Self> {
         let directory = harness::program::target_directory()?;
         let ours = |name: &str| {
@@ -40,14 +40,14 @@ impl Programs {
     }
 }
 
-/// Whether the gateway that runs has been built with cargo's release profile.
+/// Returns true if cargo has built the running gateway with the release profile.
 pub(crate) fn is_release_running(directory: &Directory) -> anyhow::Result<bool> {
     let pid = process::pid(directory, Service::Gateway).context("the gateway does not run")?;
     let program = std::fs::read_link(format!("/proc/{pid}/exe"))?;
     Ok(program.parent().and_then(Path::file_name) == Some(OsStr::new("release")))
 }
 
-/// Whether a program of this name is on the `PATH`.
+/// Returns true if the `PATH` has a program of this name.
 pub(crate) fn is_on_path(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|directory| directory.join(name).is_file())

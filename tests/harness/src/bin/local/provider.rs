@@ -16,18 +16,18 @@ const OPENAI_MODEL: &str = "gpt-4o-mini";
 pub(crate) enum Source {
     /// The stand-in LLM: no provider is named.
     StandIn,
-    /// One provider.
+    /// A single provider with an OpenAI-compatible API.
     Provider {
         /// URL up to and including `/v1`.
         base_url: String,
-        /// The provider's key.
+        /// Key of the provider. None for a provider without keys.
         key: Option<String>,
     },
     /// The providers of a file of routes.
     Routes {
         /// The file, as an absolute path.
         file: PathBuf,
-        /// Variables that the file takes keys from.
+        /// Variables with the keys of the routes.
         key_variables: Vec<String>,
     },
 }
@@ -37,7 +37,7 @@ pub(crate) enum Source {
 pub(crate) struct Provider {
     /// The source of the answers.
     pub(crate) source: Source,
-    /// The model. None where the gateway has to be asked for its models.
+    /// Model in the printed example. None means that the gateway is asked for a list of models.
     pub(crate) model: Option<String>,
 }
 
@@ -64,7 +64,8 @@ impl Provider {
         Ok(Self { source, model: wanted.or_else(|| usual.map(str::to_owned)) })
     }
 
-    /// The source of the answers in words, as `UPSTREAM_URL` has it. None for the stand-in, whose URL depends on its port.
+    /// Describes the source of the answers, in the form of `UPSTREAM_URL`. None for the stand-in, because the URL of the
+    /// stand-in depends on a port.
     pub(crate) fn describe(&self) -> Option<String> {
         match &self.source {
             Source::StandIn => None,
@@ -78,7 +79,7 @@ fn routes(file: &str) -> anyhow::Result<Source> {
     let read = || anyhow::Ok((std::fs::read_to_string(file)?, std::fs::canonicalize(file)?));
     let (text, path) = read().with_context(|| format!("GATEWAY_ROUTES_FILE={file} cannot be read"))?;
     let mut key_variables = Vec::new();
-    // A file that is no TOML names no variables; the gateway says what is wrong with it.
+    // A file that is not valid TOML names no variables; the gateway reports the error at the start.
     if let Ok(table) = text.parse::<toml::Table>() {
         collect_key_variables(&toml::Value::Table(table), &mut key_variables);
     }

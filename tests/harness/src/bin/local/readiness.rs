@@ -10,16 +10,16 @@ use crate::directory::Directory;
 use crate::process;
 use crate::service::Service;
 
-/// The time that a service may take until it is ready.
+/// Time limit for a service to become ready.
 const WITHIN: Duration = Duration::from_secs(60);
 
 /// Pause between two questions.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The time that a service may take to answer a question for its health.
+/// Time limit for the response to a health check.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// Lines of a log that explain a failure.
+/// Number of lines of a log in a message about a failure.
 const LAST_LINES: usize = 20;
 
 /// Waits until the log of a service contains this text.
@@ -28,13 +28,13 @@ pub(crate) async fn until_logged(directory: &Directory, service: Service, text: 
     until(directory, service, async || std::fs::read_to_string(&log).is_ok_and(|logged| logged.contains(text))).await
 }
 
-/// Waits until a service that listens on this port says that it is ready.
+/// Waits until the service on this port reports that the service is ready.
 pub(crate) async fn until_healthy(directory: &Directory, service: Service, port: u16) -> anyhow::Result<()> {
     let client = harness::http::client();
     until(directory, service, async || is_healthy(&client, port).await).await
 }
 
-/// Whether the service that listens on this port says that it is ready.
+/// Returns true if the service on this port reports that the service is ready.
 pub(crate) async fn is_healthy(client: &reqwest::Client, port: u16) -> bool {
     let answer = client.get(format!("http://127.0.0.1:{port}/health/ready")).timeout(ANSWER).send().await;
     answer.is_ok_and(|answer| answer.status() == 200)

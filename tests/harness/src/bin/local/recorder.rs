@@ -12,16 +12,16 @@ use crate::directory::Directory;
 use crate::environment::{self, PassedOn};
 use crate::{readiness, secrets};
 
-/// Validity of an invite code, and the age at which it is replaced.
+/// Validity of an invite code, and the age at which a new code replaces the code.
 const INVITE: &str = "14d";
 const INVITE_REPLACED: Duration = Duration::from_secs(13 * 24 * 60 * 60);
 
-/// The recorder's program, and the addresses that its commands need.
+/// The recorder's program, with the addresses for the commands of the program.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorder {
     /// Directory of the deployment.
     pub(crate) directory: Directory,
-    /// The program.
+    /// Path of the program.
     pub(crate) program: PathBuf,
     /// URL of the database.
     pub(crate) database_url: String,
@@ -30,12 +30,12 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// The key that tokens are signed with.
+    /// File of the private key that signs tokens.
     pub(crate) fn signing_key(&self) -> PathBuf {
         self.directory.keys().join("signing-key.pem")
     }
 
-    /// The public keys that tokens are verified with.
+    /// File of the public keys that verify tokens.
     pub(crate) fn public_keys(&self) -> PathBuf {
         self.directory.keys().join("jwks.json")
     }
@@ -54,7 +54,7 @@ impl Recorder {
         make_private(&self.signing_key())
     }
 
-    /// Creates a user unless there is one of this name, with a password of its own the first time. Returns the user's id.
+    /// Creates the user `name` unless there is one, and sets a random password the first time. Returns the user's id.
     pub(crate) async fn user(&self, name: &str, options: &[&str]) -> anyhow::Result<String> {
         let id = self.run(&[&["users", "create", "--name", name], options, &["--if-missing"]].concat()).await?;
         let file = self.password_file(name);
@@ -100,7 +100,7 @@ impl Recorder {
         self.run_with_input(arguments, String::new()).await
     }
 
-    /// Runs a command with this input, and returns its output. Its log is shown if it fails.
+    /// Runs a command with this input, and returns the output. A failure includes the end of the command's log.
     async fn run_with_input(&self, arguments: &[&str], input: String) -> anyhow::Result<String> {
         let mut command = Command::new(&self.program);
         environment::clean(&mut command, PassedOn { prefix: Some("RECORDER_"), names: &[] });

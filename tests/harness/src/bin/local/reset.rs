@@ -1,4 +1,4 @@
-//! `reset`: stops everything and deletes its data, keys and logs.
+//! `reset`: stops all services and deletes data, keys and logs.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
@@ -10,16 +10,16 @@ use crate::directory::Directory;
 use crate::failure::Outcome;
 use crate::{lock, output, process};
 
-/// A person's word that everything may be deleted.
+/// Consent of a person to the deletion of all data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Consent {
-    /// Given by `--yes`.
+    /// Given on the command line, by `--yes`.
     Given,
     /// To be asked for at the terminal.
     Ask,
 }
 
-/// Stops everything and deletes data, keys and logs. Programs that were fetched stay.
+/// Stops all services and deletes data, keys and logs. Fetched programs stay.
 pub(crate) async fn reset(directory: &Directory, consent: Consent) -> Outcome {
     if consent == Consent::Ask {
         ask()?;

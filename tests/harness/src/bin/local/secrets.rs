@@ -1,4 +1,4 @@
-//! Files with secrets, which only their owner may read.
+//! Files with secrets, readable by the owner alone.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -15,13 +15,13 @@ pub(crate) fn random(bytes: usize) -> String {
     URL_SAFE_NO_PAD.encode(random)
 }
 
-/// The secret in this file, if there is one.
+/// Reads the secret in a file. None without a file, and for an empty file.
 pub(crate) fn read(file: &Path) -> Option<String> {
     let text = std::fs::read_to_string(file).ok()?;
     Some(text.trim_end().to_owned()).filter(|text| !text.is_empty())
 }
 
-/// Writes a file that only its owner may read: all of it, or nothing.
+/// Writes a file with mode 0600. The file appears whole, by a rename, or not at all.
 pub(crate) fn write(file: &Path, text: &str) -> anyhow::Result<()> {
     let mut name = file.as_os_str().to_owned();
     name.push(".new");
@@ -35,7 +35,7 @@ pub(crate) fn write(file: &Path, text: &str) -> anyhow::Result<()> {
     written().with_context(|| format!("cannot write {}", file.display()))
 }
 
-/// The secret in this file; without one, the secret that `make` returns is written to the file first.
+/// Reads the secret in a file. Without one, calls `make` and writes the result to the file first.
 pub(crate) fn read_or_make(file: &Path, make: impl FnOnce() -> String) -> anyhow::Result<String> {
     if let Some(secret) = read(file) {
         return Ok(secret);
@@ -57,7 +57,7 @@ mod tests {
         let file = place.path().join("password");
         let made = read_or_make(&file, || random(24)).unwrap();
         assert_eq!(made.len(), 32);
-        assert_eq!(read_or_make(&file, || unreachable!("there is one")).unwrap(), made);
+        assert_eq!(read_or_make(&file, || unreachable!("the file has a password already")).unwrap(), made);
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     }
 

@@ -6,25 +6,25 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-/// One of the processes of a deployment.
+/// A process of a deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Service {
-    /// The gateway.
+    /// The gateway, run as `gateway`.
     Gateway,
-    /// The recorder's API.
+    /// The recorder's API, `recorder serve`.
     Api,
-    /// The consuming recorder.
+    /// The consuming recorder, `recorder consume`.
     Recorder,
     /// The stand-in LLM, where no provider is named.
     Llm,
-    /// nats-server.
+    /// The broker, nats-server with JetStream.
     Nats,
-    /// PostgreSQL.
+    /// The database server, PostgreSQL.
     Postgres,
 }
 
 impl Service {
-    /// Every service, in the order in which they are stopped.
+    /// All services, in the order of a stop.
     pub(crate) const ALL: [Self; 6] = [Self::Gateway, Self::Api, Self::Recorder, Self::Llm, Self::Nats, Self::Postgres];
 
     /// Name in files, messages and arguments.
@@ -46,13 +46,13 @@ impl Service {
             Self::Api => (Signal::TERM, 20),
             Self::Llm => (Signal::TERM, 10),
             Self::Nats => (Signal::TERM, 30),
-            // PostgreSQL's fast shutdown; at SIGTERM it would wait until its clients have left.
+            // SIGINT is PostgreSQL's fast shutdown; at SIGTERM PostgreSQL would wait until the clients have left.
             Self::Postgres => (Signal::INT, 60),
         };
         (signal, Duration::from_secs(seconds))
     }
 
-    /// Whether the service answers at `/health/ready`.
+    /// Returns true if the service has `/health/ready`.
     pub(crate) fn has_health(self) -> bool {
         matches!(self, Self::Gateway | Self::Api | Self::Recorder)
     }

@@ -1,4 +1,4 @@
-//! Our own services of a deployment: the stand-in LLM, the recorder, its API and the gateway.
+//! The services of this workspace in a deployment: the stand-in LLM, the recorder, the recorder's API and the gateway.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::recorder::Recorder;
 use crate::service::Service;
 use crate::{output, readiness, secrets};
 
-/// Starts the stand-in LLM on this port, and returns its URL up to and including `/v1`.
+/// Starts the stand-in LLM on this port, waits until the stand-in listens, and returns the URL up to and including `/v1`.
 pub(crate) async fn start_stand_in(directory: &Directory, programs: &Programs, port: u16) -> anyhow::Result<String> {
     output::step("starting the stand-in LLM, for want of LLM_API_KEY and LLM_BASE_URL");
     let launch = Launch {
@@ -54,7 +54,7 @@ async fn start_of_recorder(
     readiness::until_healthy(&recorder.directory, service, port).await
 }
 
-/// The gateway's settings that depend on the deployment.
+/// Settings of the gateway that depend on the deployment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GatewaySettings<'a> {
     /// Port to listen on.

@@ -10,7 +10,7 @@ use crate::secrets;
 pub(crate) struct SettingsFile(Vec<(String, String)>);
 
 impl SettingsFile {
-    /// A file with these variables.
+    /// Makes a file with these variables in memory.
     pub(crate) fn new<'a>(variables: impl IntoIterator<Item = (&'a str, String)>) -> Self {
         Self(variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
@@ -20,7 +20,7 @@ impl SettingsFile {
         Some(Self::parse(&std::fs::read_to_string(directory.settings()).ok()?))
     }
 
-    /// Writes the file: all of it or nothing, readable by its owner alone.
+    /// Writes the file with mode 0600. The file appears whole or not at all.
     pub(crate) fn write(&self, directory: &Directory) -> anyhow::Result<()> {
         secrets::write(&directory.settings(), &self.to_text())
     }

@@ -1,8 +1,8 @@
-//! Signals that end `up`.
+//! The signals that stop `up`.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Signals that ask this program to end, and the one that says that nobody reads the output any more.
+/// Receivers of SIGINT, SIGTERM, SIGHUP and SIGPIPE. SIGPIPE means that the reader of the output has gone.
 #[derive(Debug)]
 pub(crate) struct Signals {
     interrupt: Signal,
@@ -12,7 +12,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Takes over these signals from now on: they no longer end the process by themselves.
+    /// Registers the receivers. From then on the signals do not end the process.
     pub(crate) fn listen() -> std::io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -22,7 +22,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next signal, and returns the exit code that a shell gives to a process that the signal has ended.
+    /// Waits for the next signal, and returns the exit code that a shell reports for the signal.
     pub(crate) async fn next(&mut self) -> u8 {
         let number = tokio::select! {
             _ = self.interrupt.recv() => SignalKind::interrupt(),

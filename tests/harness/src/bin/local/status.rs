@@ -1,4 +1,4 @@
-//! `status`: a line for each service, with its state and its address.
+//! `status`: prints a line for each service with state, address and process id.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `up`: starts everything that does not run yet.
+//! `up`: starts all services, unless all run already.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::{lock, output, process, readiness, welcome};
 /// Pause between two looks at the processes.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Options of `up`.
+/// Options of the command `up`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
     /// Return when everything is ready, instead of waiting for an interrupt.
@@ -26,7 +26,7 @@ pub(crate) struct Options {
     pub(crate) release: bool,
 }
 
-/// Starts everything that does not run yet, and without `-d` stops everything at an interrupt.
+/// Starts all services, unless all run already. Without `-d`, waits for an interrupt and then stops all services.
 pub(crate) async fn up(directory: &Directory, options: Options) -> Outcome {
     let lock = lock::take(directory)?;
     directory.create()?;

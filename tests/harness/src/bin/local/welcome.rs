@@ -6,7 +6,7 @@ use crate::programs::is_on_path;
 use crate::service::Service;
 use crate::settings_file::SettingsFile;
 
-/// The page for a deployment with these settings.
+/// Returns the page for a deployment with these settings.
 pub(crate) fn page(directory: &Directory, settings: &SettingsFile) -> String {
     let value = |name| settings.get(name);
     let answers = if process::is_running(directory, Service::Llm) {

@@ -1,11 +1,11 @@
-//! The plain reader says what the reader of any chunk says, or nothing.
+//! Compares the parser of plain chunks with the general parser: the results must be equal, or the chunk not plain.
 
 use proptest::prelude::*;
 
 use super::super::{ChatCompletionsFold, ContentForm};
 use super::PlainChunk;
 
-/// Chunks as providers send them, which have to be plain, or nothing is gained.
+/// Chunks as sent by providers that must be plain, so that the fast parser is worthwhile.
 const PLAIN: [&str; 8] = [
     r#"{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1790000000,"model":"gpt","service_tier":"default","system_fingerprint":"fp_1","choices":[{"index":0,"delta":{"content":" token"},"logprobs":null,"finish_reason":null}],"usage":null,"obfuscation":"aZ4"}"#,
     r#"{"id":"1","model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"finish_reason":null}]}"#,
@@ -17,7 +17,7 @@ const PLAIN: [&str; 8] = [
     r#"{"choices":[{"delta":{"content":"","refusal":"no","audio":null,"function_call":null}}]} "#,
 ];
 
-/// What has to be left to the other reader, whatever it makes of it.
+/// Chunks that must be left to the general parser, whatever its result.
 const NOT_PLAIN: [&str; 21] = [
     "",
     "{}",
@@ -42,7 +42,7 @@ const NOT_PLAIN: [&str; 21] = [
     r#"{"choices":[{"delta":{"content":"a"},"x":[1.5,-1]}],}"#,
 ];
 
-/// Folds these chunks one after the other; the second time, all of them by the reader of any chunk.
+/// Folds the chunks with both parsers and compares the states after each chunk.
 fn check(chunks: &[&[u8]]) {
     let (mut fold, mut expected_fold) = (ChatCompletionsFold::default(), ChatCompletionsFold::default());
     for json in chunks {
@@ -54,7 +54,7 @@ fn check(chunks: &[&[u8]]) {
     }
 }
 
-/// All that a fold has come to; how it read it is its own affair.
+/// The state of a fold, apart from the template.
 fn state(fold: &ChatCompletionsFold) -> String {
     format!("{:?} {:?} {:?} {:?}", fold.transcript, fold.calls, fold.other_calls, fold.usage_location)
 }
@@ -71,7 +71,7 @@ fn plain_chunks_are_read_and_all_others_are_left() {
     check(&NOT_PLAIN.map(str::as_bytes));
 }
 
-/// A value in the place of a text.
+/// A value in place of a text.
 fn text_value() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => "\"[a-zé記 ]{0,6}\"",
@@ -80,7 +80,7 @@ fn text_value() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A value that is not expected where it stands.
+/// A value of an unexpected type.
 fn unexpected_value() -> impl Strategy<Value = String> {
     let unexpected_value =
         r#"null true false 0 7 -1 00 1.5 1e3 [] {} [1,"a",[]] {"a":{"b":null}} {"content":"z"} "" nul tru"#;
@@ -88,7 +88,7 @@ fn unexpected_value() -> impl Strategy<Value = String> {
     proptest::sample::select(unexpected_value)
 }
 
-/// An object of some of these members, in any order, some of them twice.
+/// An object with some of these members in any order, some of them repeated.
 fn object(members: Vec<(&'static str, BoxedStrategy<String>)>) -> impl Strategy<Value = String> {
     let member = proptest::strategy::Union::new(
         members.into_iter().map(|(name, value)| value.prop_map(move |value| (name, value)).boxed()),
@@ -142,12 +142,12 @@ fn chunk() -> impl Strategy<Value = String> {
     ])
 }
 
-/// What may stand between two quotation marks, and what may not.
+/// The contents of a string between quotation marks, valid and invalid.
 fn raw_string() -> &'static str {
     r#"([a-zé記 ]|\\n|\\"|\\u8bb0|\\ud83d|\\x|"|\\|\x00|\x1f|","b":"|"\},"y":\{"z":"){0,4}"#
 }
 
-/// Where the first string lies that is a value, from here on.
+/// The range of the first string value from this position on.
 fn first_string(chunk: &str, from: usize) -> Option<std::ops::Range<usize>> {
     let begin = from + chunk[from..].find(r#":""#)? + 2;
     Some(begin..begin + chunk[begin..].find('"')?)
@@ -168,7 +168,7 @@ proptest! {
     ) {
         let chunk = PLAIN[sample];
         let text_value = chunk.find(r#""delta":"#).and_then(|at| first_string(chunk, at)).unwrap_or(0..0);
-        // Another that says nothing, if there is one: before it, or after it.
+        // Another irrelevant string, before or after the text, if the chunk has one.
         let other = [r#""service_tier":"#, r#""obfuscation":"#, r#""severity":"#, r#""object":"#];
         let mut other = other.iter().rev().filter_map(|name| first_string(chunk, chunk.find(name)? + name.len() - 2));
         let other = other.next().unwrap_or(chunk.len()..chunk.len());
@@ -180,7 +180,7 @@ proptest! {
             let between = &chunk[first.end..second.start];
             format!("{}{first_is}{between}{second_is}{}", &chunk[..first.start], &chunk[second.end..])
         };
-        // The first is as it is: what comes after it is compared with that.
+        // The first chunk is unchanged: the following chunks are compared with its template.
         let chunks: Vec<String> = std::iter::once(chunk.to_owned()).chain(strings.iter().map(like_it)).collect();
         check(&chunks.iter().map(String::as_bytes).collect::<Vec<_>>());
     }

@@ -1,4 +1,4 @@
-//! The recorder in trouble: nothing lost, nothing twice, and no human needed.
+//! The recorder under faults: no event is lost or counted twice, and no person has to act.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ async fn a_connection_cut_right_after_commit_was_sent_changes_nothing() -> anyho
     chats(&stack, &ann, 5).await?;
     stack.drained().await?;
     for round in 1..=5 {
-        // The server gets it; nobody hears what became of it.
+        // The proxy cuts the connection after COMMIT, so PostgreSQL commits and the recorder does not learn the result.
         proxy.cut_once_after(b"COMMIT");
         chats(&stack, &ann, 10).await?;
         let deadline = Instant::now() + PATIENCE;
@@ -57,7 +57,7 @@ async fn a_connection_cut_right_after_commit_was_sent_changes_nothing() -> anyho
 }
 
 #[tokio::test]
-async fn a_transaction_that_takes_longer_than_the_broker_waits_is_counted_once() -> anyhow::Result<()> {
+async fn a_transaction_longer_than_the_brokers_timeout_is_counted_once() -> anyhow::Result<()> {
     let mut stack = Stack::start().await?;
     stack.add_recorder().await?;
     let ann = stack.user("ann").await?;
@@ -67,8 +67,8 @@ async fn a_transaction_that_takes_longer_than_the_broker_waits_is_counted_once()
     let mut stuck = pool.begin().await?;
     sqlx::raw_sql("LOCK TABLE chats IN ACCESS EXCLUSIVE MODE").execute(&mut *stuck).await?;
     chats(&stack, &ann, 5).await?;
-    // Here it is the time that matters. The batch at hand is kept by progress signals; what a recorder has been sent ahead of
-    // its next batch is given to the other one.
+    // The wait must be longer than the acknowledgement time. Progress signals keep the current batch; events fetched
+    // ahead for the next batch are delivered to the other recorder.
     sleep(shared::stream::ACK_WAIT + Duration::from_secs(10)).await;
     stuck.rollback().await?;
     assert_eq!(stack.settled().await?.tables.chats.len(), 7);
@@ -112,7 +112,7 @@ async fn a_silent_connection_to_the_broker_is_noticed() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn text_with_a_nul_is_whole_in_the_event_and_escaped_in_the_row() -> anyhow::Result<()> {
+async fn a_nul_in_a_text_is_kept_in_the_event_and_escaped_in_the_row() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     stack.finished_chat(&ann, "a\0b").await?;
@@ -129,7 +129,7 @@ async fn text_with_a_nul_is_whole_in_the_event_and_escaped_in_the_row() -> anyho
 #[tokio::test]
 async fn four_recorders_at_once_never_deadlock() -> anyhow::Result<()> {
     let mut stack = Stack::start().await?;
-    // Few events a transaction: many transactions, on the rows of the same three users.
+    // Small batches mean many transactions on the rows of the same three users.
     stack.recorder.more.push(("RECORDER_BATCH_EVENTS".into(), "7".into()));
     for recorder in stack.recorders.drain(..) {
         recorder.terminate(PATIENCE).await?;

@@ -1,5 +1,5 @@
-//! No read of the API goes through a whole table of the record: each is served by an index, and a page of a search reads so
-//! many messages and no more.
+//! Query plans: no read of the API scans a whole table of the record. An index serves each read, and a page of a search reads a
+//! bounded number of messages.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
 #[tokio::test]
-async fn every_read_is_served_by_an_index() -> anyhow::Result<()> {
+async fn use_an_index_for_every_read() -> anyhow::Result<()> {
     let url = Postgres::shared().await?.database().await?;
     let secret = SecretString::from(url.clone());
     let pool = store::connect_for_reads(&secret, 1)?;
@@ -27,7 +27,8 @@ async fn every_read_is_served_by_an_index() -> anyhow::Result<()> {
     tests::fill::fill(&pool, 200, 100).await?;
     pool.close().await;
     let looking = PgPool::connect(&url).await?;
-    // What filling them did is none of this: wait until its session has said so, then begin at zero.
+    // The statistics of filling the tables must not count: wait until the filling session has reported its statistics,
+    // then reset them.
     until(&looking, "SELECT count(*) > 0 FROM pg_stat_user_tables WHERE relname = 'messages' AND n_tup_ins >= 40000")
         .await?;
     sqlx::query("SELECT pg_stat_reset()").execute(&looking).await?;
@@ -47,16 +48,16 @@ async fn every_read_is_served_by_an_index() -> anyhow::Result<()> {
     )
     .fetch_all(&looking)
     .await?;
-    assert_eq!(scanned, [], "tables that were read from one end to the other");
+    assert_eq!(scanned, [], "expected no sequential scan of a table");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_search_goes_on_page_by_page_to_the_end() -> anyhow::Result<()> {
+async fn of_a_search_continue_page_by_page_to_the_end() -> anyhow::Result<()> {
     let secret = SecretString::from(Postgres::shared().await?.database().await?);
     let pool = store::connect_for_reads(&secret, 1)?;
     store::migrate(&pool).await?;
-    // 120 conversations of 20 messages; one of them says that it has more than a page reads.
+    // 120 conversations of 20 messages each; one conversation claims more messages than a page reads.
     tests::fill::fill(&pool, 2, 1_200).await?;
     sqlx::query("UPDATE conversations SET message_count = 5000 WHERE user_id = 'user 1' AND title = 'conversation 60'")
         .execute(&pool)
@@ -76,7 +77,7 @@ async fn a_search_goes_on_page_by_page_to_the_end() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How many conversations a search finds in its pages, and in how many.
+/// Number of conversations that a search finds, and number of pages.
 async fn search(pool: &PgPool, words: &str, archived: Option<bool>) -> anyhow::Result<(usize, usize)> {
     let (user, mut before, mut found) = ("user 1".parse()?, TimeCursor::newest(), Vec::new());
     for pages in 1.. {
@@ -84,15 +85,15 @@ async fn search(pool: &PgPool, words: &str, archived: Option<bool>) -> anyhow::R
         let page = conversations::page(pool, wanted).await?;
         found.extend(page.rows.into_iter().map(|row| (Reverse(row.last_message_at), row.conversation_id)));
         let Some(next) = page.next else {
-            assert!(found.is_sorted_by_key(|(at, _)| *at), "the latest used first");
+            assert!(found.is_sorted_by_key(|(at, _)| *at), "expected the latest used conversations first");
             let ids: BTreeSet<_> = found.iter().map(|(_, id)| id).collect();
-            assert_eq!(ids.len(), found.len(), "each once");
+            assert_eq!(ids.len(), found.len(), "expected each hit once");
             return Ok((found.len(), pages));
         };
-        assert!((next.at, next.id) < (before.at, before.id), "every page goes further");
+        assert!((next.at, next.id) < (before.at, before.id), "every page must continue behind the page before");
         before = next;
     }
-    unreachable!("pages without end")
+    unreachable!("the pages do not end")
 }
 
 async fn read_everything(pool: &PgPool) -> anyhow::Result<()> {
@@ -160,7 +161,7 @@ async fn read_everything(pool: &PgPool) -> anyhow::Result<()> {
 async fn until(pool: &PgPool, question: &'static str) -> anyhow::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(120);
     while !sqlx::query_scalar::<_, bool>(question).fetch_one(pool).await? {
-        anyhow::ensure!(Instant::now() < deadline, "never true: {question}");
+        anyhow::ensure!(Instant::now() < deadline, "the condition did not become true: {question}");
         sleep(Duration::from_millis(50)).await;
     }
     Ok(())

@@ -12,7 +12,7 @@ fn piece(text: &str) -> String {
 const FINISH: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}],\
                       \"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2,\"total_tokens\":5}}\n\n";
 
-/// Starts a chat that asks for this, reads its first piece, and leaves.
+/// Starts a chat with this request, reads the first piece, and closes the connection.
 async fn begin_and_leave(stack: &Stack, user: &User, on_leave: &str) -> anyhow::Result<()> {
     let request = stack.chat(user, "x").header("x-stenograph-on-leave", on_leave);
     let mut response = request.send().await?;
@@ -33,7 +33,7 @@ async fn events(stack: &Stack, count: u64) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_drained_answer_is_on_the_record_to_its_end() -> anyhow::Result<()> {
+async fn a_drained_answer_is_recorded_to_its_end() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let gate = Gate::new();
@@ -41,7 +41,11 @@ async fn a_drained_answer_is_on_the_record_to_its_end() -> anyhow::Result<()> {
     stack.upstream.respond_next(Script::stream(pieces).after(1, Step::Wait(gate.clone())));
     begin_and_leave(&stack, &ann, "drain").await?;
     gate.open();
-    assert_eq!(stack.upstream.chat(1).await.ended().await, Ending::Complete, "the upstream was read on");
+    assert_eq!(
+        stack.upstream.chat(1).await.ended().await,
+        Ending::Complete,
+        "the gateway must read the upstream's answer to the end"
+    );
     assert!(!stack.upstream.chat(1).await.headers.contains_key("x-stenograph-on-leave"));
     events(&stack, 2).await?;
     let oracle = stack.settled().await?;
@@ -76,14 +80,18 @@ async fn a_drain_is_bounded_in_time_and_number() -> anyhow::Result<()> {
         Event::MessageCompleted(event) => event.notes.contains(&"drain_cut_short".to_owned()),
         _ => false,
     });
-    assert_eq!(cut_short.count(), 1, "one was drained until its time was over; for the second there was no place");
+    assert_eq!(
+        cut_short.count(),
+        1,
+        "expected one chat drained until the time limit; the maximum number of drained chats left no place for the second"
+    );
     let reasons = oracle.tables.messages.values().filter_map(|message| message.finish_reason.as_deref());
     assert_eq!(reasons.collect::<Vec<_>>(), ["client_gone"; 3]);
     Ok(())
 }
 
 #[tokio::test]
-async fn an_answer_that_has_not_begun_is_drained_too() -> anyhow::Result<()> {
+async fn an_answer_that_has_not_started_is_drained_too() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let gate = Gate::new();
@@ -91,7 +99,7 @@ async fn an_answer_that_has_not_begun_is_drained_too() -> anyhow::Result<()> {
     stack.upstream.respond_next(Script::stream(pieces).before(Step::Wait(gate.clone())));
     let request = stack.chat(&ann, "x").header("x-stenograph-on-leave", "drain").send();
     tokio::select! {
-        response = request => anyhow::bail!("answered already: {response:?}"),
+        response = request => anyhow::bail!("the chat was answered before the gate was opened: {response:?}"),
         () = gate.reached(1) => {}
     }
     gate.open();
@@ -103,7 +111,7 @@ async fn an_answer_that_has_not_begun_is_drained_too() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn closing_after_the_end_is_not_leaving() -> anyhow::Result<()> {
+async fn closing_after_the_end_is_no_disconnect() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let pieces = [piece("whole"), FINISH.to_owned(), "data: [DONE]\n\n".to_owned()];
@@ -111,7 +119,7 @@ async fn closing_after_the_end_is_not_leaving() -> anyhow::Result<()> {
     let mut response = stack.chat(&ann, "x").send().await?;
     let mut seen = Vec::new();
     while !seen.ends_with(b"data: [DONE]\n\n") {
-        seen.extend_from_slice(&response.chunk().await?.expect("it goes on to the end"));
+        seen.extend_from_slice(&response.chunk().await?.expect("the chat continues to the end"));
     }
     drop(response);
     let oracle = stack.settled().await?;
@@ -121,7 +129,7 @@ async fn closing_after_the_end_is_not_leaving() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_wish_that_is_none_is_refused() -> anyhow::Result<()> {
+async fn an_invalid_header_is_refused() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let response = stack.chat(&ann, "x").header("x-stenograph-on-leave", "stay").send().await?;
@@ -132,7 +140,7 @@ async fn a_wish_that_is_none_is_refused() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn silence_is_filled_with_comments_where_that_is_wanted() -> anyhow::Result<()> {
+async fn silence_is_filled_with_keep_alive_comments_if_configured() -> anyhow::Result<()> {
     let stack = Stack::with_gateway(&[("GATEWAY_KEEP_ALIVE_COMMENTS", "200ms")]).await?;
     let ann = stack.user("ann").await?;
     let gate = Gate::new();
@@ -146,13 +154,13 @@ async fn silence_is_filled_with_comments_where_that_is_wanted() -> anyhow::Resul
     let mut response = request.send().await?;
     let mut text = String::new();
     while text.matches(": keep-alive\n\n").count() < 3 || !text.contains("\"a\"") {
-        text.push_str(std::str::from_utf8(&response.chunk().await?.expect("it goes on"))?);
+        text.push_str(std::str::from_utf8(&response.chunk().await?.expect("the chat continues"))?);
     }
     gate.open();
     while let Some(chunk) = response.chunk().await? {
         text.push_str(std::str::from_utf8(&chunk)?);
     }
-    assert!(text.starts_with(": keep-alive\n\n"), "before the first event too: {text}");
+    assert!(text.starts_with(": keep-alive\n\n"), "expected a keep-alive before the first event: {text}");
     let without = text.replace(": keep-alive\n\n", "");
     assert_eq!(without, [piece("a"), piece("b"), "data: [DONE]\n\n".to_owned()].concat());
     assert_eq!(streamed_text(&without), "ab");

@@ -1,4 +1,5 @@
-//! Providers that refuse `stream_options`: the gateway takes back what only it asked for, and remembers.
+//! Providers that refuse `stream_options`: the gateway removes the option that the gateway had added, and remembers the
+//! refusal.
 
 use harness::upstream::{ReceivedRequest, Script, answer};
 use http::StatusCode;
@@ -43,7 +44,7 @@ async fn attempts(stack: &Stack) -> anyhow::Result<Vec<Vec<Option<u16>>>> {
 }
 
 #[tokio::test]
-async fn what_the_gateway_added_is_taken_back_once_and_remembered() -> anyhow::Result<()> {
+async fn added_by_the_gateway_are_removed_after_a_refusal_which_is_remembered() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     stack.upstream.respond_with(refusing);
@@ -51,7 +52,7 @@ async fn what_the_gateway_added_is_taken_back_once_and_remembered() -> anyhow::R
         let (status, text) = chat(&stack, &ann, &streamed()).await?;
         assert_eq!((status, streamed_text(&text).as_str()), (StatusCode::OK, "As you wish."));
     }
-    // What the client asks for itself is between it and the upstream.
+    // If the client itself asks for stream_options, the refusal of the upstream is forwarded to the client.
     let mut own = streamed();
     own["stream_options"] = json!({"include_usage": true});
     assert_eq!(chat(&stack, &ann, &own).await?, (StatusCode::BAD_REQUEST, REFUSAL.to_owned()));
@@ -63,10 +64,10 @@ async fn what_the_gateway_added_is_taken_back_once_and_remembered() -> anyhow::R
 }
 
 #[tokio::test]
-async fn another_mistake_is_told_as_it_came_and_not_remembered() -> anyhow::Result<()> {
+async fn are_kept_after_any_other_error_which_is_passed_on_unchanged() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
-    // It repeats the request, and so names what it does not mind.
+    // The error repeats the request and therefore contains stream_options, without refusing stream_options.
     let echo = |request: &ReceivedRequest| {
         let body = json!({"detail": [{"type": "missing", "input": String::from_utf8_lossy(&request.body)}]});
         Script::json(StatusCode::UNPROCESSABLE_ENTITY, body.to_string())
@@ -74,21 +75,22 @@ async fn another_mistake_is_told_as_it_came_and_not_remembered() -> anyhow::Resu
     stack.upstream.respond_with(echo);
     let (status, text) = chat(&stack, &ann, &streamed()).await?;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(!text.contains("stream_options"), "the answer to what the client sent: {text}");
+    assert!(!text.contains("stream_options"), "expected the answer to the request as the client sent it: {text}");
 
-    // One that is longer than what is looked through, one that is cut off, and one that has nothing to do with it.
+    // Three more errors: an error longer than the examined part, an error cut off midway, and an error about another
+    // subject.
     let long = format!(r#"{{"error":{{"message":"{}"}}}}"#, "too long ".repeat(30_000));
     stack.upstream.respond_next(Script::json(StatusCode::BAD_REQUEST, long.clone()));
     assert_eq!(chat(&stack, &ann, &streamed()).await?, (StatusCode::BAD_REQUEST, long));
     let pieces = ["half of ", "an error"].map(bytes::Bytes::from);
     let cut = Script::stream(pieces).after(2, harness::upstream::Step::Cut);
     stack.upstream.respond_next(Script { status: StatusCode::BAD_REQUEST, ..cut });
-    assert!(chat(&stack, &ann, &streamed()).await.is_err(), "what breaks off breaks off");
+    assert!(chat(&stack, &ann, &streamed()).await.is_err(), "a broken error body must end with an error");
     let context = r#"{"error":{"message":"too many tokens","code":"context_length_exceeded"}}"#;
     stack.upstream.respond_next(Script::json(StatusCode::BAD_REQUEST, context));
     assert_eq!(chat(&stack, &ann, &streamed()).await?, (StatusCode::BAD_REQUEST, context.to_owned()));
 
-    assert!(names_stream_options(stack.upstream.chats().last().unwrap()), "it is still asked");
+    assert!(names_stream_options(stack.upstream.chats().last().unwrap()), "the upstream must still be asked for usage");
     let expected = [vec![Some(422), Some(422)], vec![Some(400)], vec![Some(400)], vec![Some(400)]];
     assert_eq!(attempts(&stack).await?, expected);
     Ok(())

@@ -1,4 +1,4 @@
-//! Sums that lose something again, because of what came later.
+//! Sums of usage that decrease again after later events.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn recorded() -> anyhow::Result<(Stack, MessageCompleted)> {
         Event::MessageCompleted(event) => Some(*event),
         _ => None,
     });
-    Ok((stack, completed.context("nothing was completed")?))
+    Ok((stack, completed.context("no chat was completed")?))
 }
 
 /// Another chat of the same conversation.
@@ -40,7 +40,7 @@ async fn becomes(stack: &Stack, chat: ChatId, status: &str) -> anyhow::Result<()
 }
 
 #[tokio::test]
-async fn a_completion_takes_the_place_of_a_guess_that_was_counted_as_a_failure() -> anyhow::Result<()> {
+async fn a_completion_replaces_a_presumed_failure_in_the_counts() -> anyhow::Result<()> {
     let (stack, completed) = recorded().await?;
     let completed = another(completed);
     let orphaned = ChatFailed {
@@ -73,7 +73,7 @@ async fn a_completion_takes_the_place_of_a_guess_that_was_counted_as_a_failure()
 }
 
 #[tokio::test]
-async fn a_conversation_counts_for_the_day_on_which_it_turns_out_to_have_begun() -> anyhow::Result<()> {
+async fn a_conversation_is_moved_to_the_day_on_which_it_really_began() -> anyhow::Result<()> {
     let (stack, completed) = recorded().await?;
     let mut earlier = another(completed);
     earlier.started_at -= time::Duration::DAY;

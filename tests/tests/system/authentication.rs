@@ -1,10 +1,10 @@
-//! No valid token: 401 before anything else happens, and nothing on the record.
+//! Without a valid token a request gets 401, before any other effect and without a record.
 
 use serde_json::Value;
 use tests::stack::Stack;
 
 #[tokio::test]
-async fn without_a_good_token_nothing_happens() -> anyhow::Result<()> {
+async fn without_a_valid_token_nothing_happens() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     stack.user("ann").await?;
     let expired = stack.recorder.token("ann", "-1h").await?;
@@ -31,7 +31,7 @@ async fn without_a_good_token_nothing_happens() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_cookie_is_as_good_as_a_bearer_and_neither_reaches_the_upstream() -> anyhow::Result<()> {
+async fn a_cookie_equals_a_bearer_token_and_neither_reaches_the_upstream() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let body = r#"{"model":"scripted-1","messages":[{"role":"user","content":"hi"}]}"#;

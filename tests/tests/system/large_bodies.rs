@@ -1,4 +1,5 @@
-//! Events whose body is too large for a message: it is in a bucket, the event refers to it, and every reader follows.
+//! Events with a body too large for a message: the body is in a bucket, the event holds a reference, and all readers resolve
+//! the reference.
 
 use async_nats::jetstream;
 use shared::event::Event;
@@ -7,7 +8,7 @@ use tests::stack::Stack;
 
 use crate::rebuild::dump;
 
-/// Publishes an event with its body apart, whether or not the broker has it already.
+/// Publishes an event with the body in the bucket, even if the broker has the event already.
 pub(crate) async fn publish_reference(jetstream: &jetstream::Context, event: &Event) -> anyhow::Result<()> {
     let reference = BodyReference::new(&event.id().to_string(), &event.encode()?);
     let mut headers = async_nats::HeaderMap::new();
@@ -31,8 +32,7 @@ pub(crate) async fn remove_body(jetstream: &jetstream::Context, event: &Event) -
 }
 
 #[tokio::test]
-async fn a_body_of_ten_megabytes_is_recorded_completely_and_one_that_is_missing_waits_in_quarantine()
--> anyhow::Result<()> {
+async fn of_ten_megabytes_are_recorded_completely_and_missing_ones_wait_in_quarantine() -> anyhow::Result<()> {
     let (from, stack) = (Stack::start().await?, Stack::start().await?);
     let ann = from.user("ann").await?;
     from.finished_chat(&ann, "hello").await?;
@@ -62,18 +62,24 @@ async fn a_body_of_ten_megabytes_is_recorded_completely_and_one_that_is_missing_
     let line: serde_json::Value = serde_json::from_str(&id)?;
     assert!(line["detail"].as_str().unwrap().contains("not in bucket BODIES"), "{line}");
     let id = line["id"].as_str().unwrap();
-    assert!(stack.recorder.run(&["quarantine", "retry", id]).await.is_err(), "it is still missing");
+    assert!(
+        stack.recorder.run(&["quarantine", "retry", id]).await.is_err(),
+        "a retry must fail while the body is missing"
+    );
     put_body(&jetstream, &second).await?;
     stack.recorder.run(&["quarantine", "retry", id]).await?;
 
     let oracle = stack.settled().await?;
     assert_eq!(oracle.tables.chats.len(), 2);
-    assert!(oracle.tables.messages.values().any(|message| message.content == text), "to the byte");
+    assert!(
+        oracle.tables.messages.values().any(|message| message.content == text),
+        "the tables must have the whole large text"
+    );
     Ok(())
 }
 
 #[tokio::test]
-async fn a_request_of_ten_megabytes_is_recorded_completely_also_while_the_broker_is_away() -> anyhow::Result<()> {
+async fn of_ten_megabytes_are_recorded_completely_even_during_an_outage_of_the_broker() -> anyhow::Result<()> {
     let mut stack = Stack::with_gateway(&[("GATEWAY_MAX_BODY_BYTES", "33554432")]).await?;
     let ann = stack.user("ann").await?;
     let text = "0123456789abcdef".repeat(640 * 1024);
@@ -90,14 +96,17 @@ async fn a_request_of_ten_megabytes_is_recorded_completely_also_while_the_broker
     }
     let oracle = stack.settled().await?;
     for text in [text.as_str(), other.as_str(), "small"] {
-        assert!(oracle.tables.messages.values().any(|message| message.content == text), "to the byte");
+        assert!(
+            oracle.tables.messages.values().any(|message| message.content == text),
+            "the tables must have the whole large text"
+        );
     }
     Ok(())
 }
 
-/// The rows that it made are the only ones left that have what it said.
+/// After the loss of the body the rows are the only copy of the content.
 #[tokio::test]
-async fn a_body_that_was_recorded_and_then_lost_keeps_the_tables_from_being_made_anew() -> anyhow::Result<()> {
+async fn that_were_recorded_and_then_lost_prevent_a_rebuild() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let text = "0123456789abcdef".repeat(60 * 1024);
@@ -106,23 +115,29 @@ async fn a_body_that_was_recorded_and_then_lost_keeps_the_tables_from_being_made
     stack.finished_chat(&ann, &text).await?;
     let events = stack.settled().await?.events;
     let is_large = |event: &Event| event.encode().is_ok_and(|body| body.len() > MAX_INLINE_BYTES);
-    let index = events.iter().position(is_large).expect("it is large");
+    let index = events.iter().position(is_large).expect("the log has a large event");
     let (large, sequence) = (&events[index], index + 1);
     let (pool, jetstream) = (stack.database().await?, stack.jetstream().await?);
     let rows = dump(&pool, "public").await?;
-    // What is in quarantine, and nowhere else, is no reason.
+    // An unreadable event that is in quarantine does not stop a rebuild.
     jetstream.publish(format!("chats.started.{}", ann.id), "no event".into()).await?.await?;
     stack.drained().await?;
     stack.recorder.run(&["rebuild"]).await?;
     assert_eq!(dump(&pool, "public").await?, rows);
 
     remove_body(&jetstream, large).await?;
-    let refused = stack.recorder.run(&["rebuild"]).await.expect_err("it would be lost").to_string();
+    let refused =
+        stack.recorder.run(&["rebuild"]).await.expect_err("the rebuild must refuse to lose the event").to_string();
     let expected =
         format!("1 events of the log cannot be read, the first at sequence {sequence}, and are not in quarantine");
     assert!(refused.contains(&expected) && refused.contains("BODIES"), "{refused}");
     assert_eq!(dump(&pool, "public").await?, rows);
-    let said = stack.recorder.run(&["verify"]).await.expect_err("the log has it no more").to_string();
+    let said = stack
+        .recorder
+        .run(&["verify"])
+        .await
+        .expect_err("verify must fail, as the body is no longer in the bucket")
+        .to_string();
     assert!(said.contains("exit status: 3"), "{said}");
     assert!(said.contains("; 1 events cannot be read, and are not in quarantine"), "{said}");
     assert!(said.contains("; 1 events cannot be read, as when they were put into quarantine"), "{said}");
@@ -132,7 +147,7 @@ async fn a_body_that_was_recorded_and_then_lost_keeps_the_tables_from_being_made
     assert_eq!(dump(&pool, "public").await?, rows);
     stack.recorder.run(&["verify"]).await?;
 
-    // Whoever means it.
+    // An operator can ask for a rebuild without the unreadable events.
     remove_body(&jetstream, large).await?;
     let apart = stack.recorder.run(&["rebuild", "--into", "apart"]).await?;
     assert!(apart.contains("; 1 events cannot be read, and are not in quarantine"), "{apart}");
@@ -142,18 +157,28 @@ async fn a_body_that_was_recorded_and_then_lost_keeps_the_tables_from_being_made
 }
 
 #[tokio::test]
-async fn bodies_that_go_before_their_events_are_noticed() -> anyhow::Result<()> {
+async fn that_expire_before_their_events_are_noticed() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let jetstream = stack.jetstream().await?;
     let mut config = jetstream.get_stream(format!("OBJ_{BUCKET}")).await?.cached_info().config.clone();
     config.max_age = std::time::Duration::from_secs(3600);
     jetstream.update_stream(&config).await?;
-    let refused = stack.recorder.run(&["stream", "create"]).await.expect_err("they go too soon").to_string();
+    let refused = stack
+        .recorder
+        .run(&["stream", "create"])
+        .await
+        .expect_err("bodies must not expire before their events")
+        .to_string();
     assert!(refused.contains("bucket BODIES differs: max_age is 3600s, expected none, as the stream has"), "{refused}");
     let mut stream = jetstream.get_stream(shared::stream::NAME).await?.cached_info().config.clone();
     stream.max_age = std::time::Duration::from_secs(7200);
     jetstream.update_stream(&stream).await?;
-    let refused = stack.recorder.run(&["stream", "create"]).await.expect_err("they go too soon").to_string();
+    let refused = stack
+        .recorder
+        .run(&["stream", "create"])
+        .await
+        .expect_err("bodies must not expire before their events")
+        .to_string();
     assert!(refused.contains("max_age is 3600s, expected at least the stream's 7200s"), "{refused}");
     config.max_age = std::time::Duration::from_secs(7200);
     jetstream.update_stream(&config).await?;

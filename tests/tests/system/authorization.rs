@@ -1,4 +1,4 @@
-//! Every path of the API with every identity that must get nothing: what is someone else's is as if it were not there.
+//! All paths of the API, with all identities that have no access: data of other users looks as if absent.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
 
@@ -18,7 +18,7 @@ const OWN: [(&str, &str); 6] = [
     ("GET", "/api/chats?userId={user}"),
 ];
 
-/// Paths that only an admin gets anything from.
+/// Paths for admins alone.
 const ADMIN: [(&str, &str); 8] = [
     ("GET", "/api/admin/usage"),
     ("GET", "/api/admin/usage?group=user"),
@@ -30,7 +30,7 @@ const ADMIN: [(&str, &str); 8] = [
     ("DELETE", "/api/admin/invites/0193f000-0000-7000-8000-000000000000"),
 ];
 
-/// Paths that answer whoever asks, with what is theirs.
+/// Paths that answer every user with the user's own data.
 const ANYONES: [(&str, &str); 6] = [
     ("GET", "/api/auth/me"),
     ("GET", "/api/conversations"),
@@ -51,12 +51,12 @@ async fn ask(stack: &Stack, token: Option<&str>, method: &str, path: &str) -> an
     let request = token.map_or(request.try_clone().unwrap(), |token| request.bearer_auth(token));
     let response = request.send().await?;
     let status = response.status().as_u16();
-    // A live stream has no end: what it says first is all there is to see.
+    // A live stream does not end, so only its status is checked.
     let body = if path == "/api/events" && status == 200 { String::new() } else { response.text().await? };
     Ok(Answer { status, body })
 }
 
-/// A token with one letter of its signature changed.
+/// Changes one letter of a token's signature.
 fn forged(token: &str) -> String {
     let (rest, signature) = token.rsplit_once('.').unwrap();
     let mut bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
@@ -65,7 +65,7 @@ fn forged(token: &str) -> String {
 }
 
 #[tokio::test]
-async fn nobody_reaches_what_is_not_theirs() -> anyhow::Result<()> {
+async fn users_reach_only_their_own_data() -> anyhow::Result<()> {
     let stack = Stack::with_api(&[], &[]).await?;
     let (ann, bob, eve) = (stack.user("ann").await?, stack.user("bob").await?, stack.user("eve").await?);
     let (conversation, _) = stack.finished_chat(&ann, "a secret of ann").await?;
@@ -78,7 +78,7 @@ async fn nobody_reaches_what_is_not_theirs() -> anyhow::Result<()> {
     let admin: Vec<_> = ADMIN.iter().map(|(method, path)| (*method, of_ann(path))).collect();
     let anyones: Vec<_> = ANYONES.iter().map(|(method, path)| (*method, (*path).to_owned())).collect();
 
-    // The document and these lists name the same paths: a new one is not forgotten here.
+    // Every path of the OpenAPI document must be in one of the lists, so a new path cannot be forgotten here.
     let document: Value = stack.request(Method::GET, "/api/openapi.json").send().await?.json().await?;
     let mut documented: Vec<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
     documented.retain(|path| {
@@ -90,10 +90,13 @@ async fn nobody_reaches_what_is_not_theirs() -> anyhow::Result<()> {
             let (known, path) = (parts(known), parts(path));
             known.len() == path.len() && known.iter().zip(&path).all(|(a, b)| a == b || (b.starts_with('{')))
         };
-        assert!(OWN.iter().chain(&ADMIN).chain(&ANYONES).any(|(_, known)| same(known)), "{path} is not tried here");
+        assert!(
+            OWN.iter().chain(&ADMIN).chain(&ANYONES).any(|(_, known)| same(known)),
+            "no list of this test has the path {path}"
+        );
     }
 
-    // Ann herself gets all of it: or what follows would show nothing.
+    // Ann can read all of these paths; otherwise the refusals below would prove nothing.
     for (method, path) in &own {
         let answer = ask(&stack, Some(&ann.token), method, path).await?;
         assert_eq!(answer.status, 200, "{path}: {}", answer.body);
@@ -107,7 +110,8 @@ async fn nobody_reaches_what_is_not_theirs() -> anyhow::Result<()> {
     for token in nobodies {
         for (method, path) in own.iter().chain(&admin).chain(&anyones) {
             let answer = ask(&stack, token, method, path).await?;
-            // The gateway itself does not know who is disabled, and lists nothing: it passes on, and the API refuses.
+            // The gateway does not know the disabled accounts and has no lists to serve: the gateway forwards the
+            // request, and the API refuses the token.
             assert_eq!(answer.status, 401, "{token:?} {method} {path}: {}", answer.body);
             assert!(!answer.body.contains("secret"), "{path}: {}", answer.body);
         }
@@ -115,7 +119,7 @@ async fn nobody_reaches_what_is_not_theirs() -> anyhow::Result<()> {
     for (method, path) in own.iter().chain(&admin) {
         let answer = ask(&stack, Some(&bob.token), method, path).await?;
         assert_eq!(answer.status, 404, "{method} {path}: {}", answer.body);
-        // The very same answer as for what does not exist.
+        // The answer equals the answer for ids that do not exist.
         let nothing = path.replace(&ann.id, "nobody").replace(&conversation, &uuid(1)).replace(&chat, &uuid(2));
         let nothing = ask(&stack, Some(&bob.token), method, &nothing).await?;
         assert_eq!((nothing.status, nothing.body), (answer.status, answer.body), "{method} {path}");
@@ -151,7 +155,7 @@ async fn admins_see_all(
     assert!(invite["code"].is_string() && invite["createdBy"] == root.id.as_str(), "{invite}");
     let path = format!("/api/admin/invites/{}", invite["id"].as_str().unwrap());
     assert_eq!(stack.request(Method::DELETE, &path).bearer_auth(&root.token).send().await?.status(), 204);
-    // Whoever is an admin no longer is none at once, whatever the token says.
+    // A revoked admin role ends at once, even if the token was issued while the user was an admin.
     stack.recorder.run(&["users", "admin", "root", "--revoke"]).await?;
     assert_eq!(ask(stack, Some(&root.token), "GET", &format!("/api/users/{}", ann.id)).await?.status, 404);
     Ok(())

@@ -1,4 +1,4 @@
-//! An identity provider outside: its users chat and read what is theirs, without an account here.
+//! An external identity provider: users chat and read their own data without an account here.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
 
@@ -17,7 +17,7 @@ use tests::stack::{MODEL, Stack, User};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 
-/// A provider: it publishes one key, and signs with it.
+/// An identity provider with one key, which signs tokens and is published.
 struct Provider {
     url: String,
     key: SigningKey,
@@ -52,7 +52,7 @@ impl Provider {
     }
 }
 
-/// Both services have the keys: they get them on their own way.
+/// Waits until both services have fetched the keys.
 async fn are_let_in(stack: &Stack, user: &User) -> anyhow::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(30);
     for path in ["/v1/models", "/api/auth/me"] {
@@ -61,7 +61,7 @@ async fn are_let_in(stack: &Stack, user: &User) -> anyhow::Result<()> {
             if status == 200 {
                 break;
             }
-            assert_eq!(status, 503, "{path}: before the keys are known it cannot be said whether a token is good");
+            assert_eq!(status, 503, "{path}: a token cannot be checked before the provider's keys are known");
             anyhow::ensure!(Instant::now() < deadline, "{path} still says {status}");
             sleep(Duration::from_millis(50)).await;
         }
@@ -70,7 +70,7 @@ async fn are_let_in(stack: &Stack, user: &User) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn users_of_a_provider_outside_chat_and_read_what_is_theirs() -> anyhow::Result<()> {
+async fn users_of_an_external_provider_chat_and_read_their_own_data() -> anyhow::Result<()> {
     let provider = Provider::start().await?;
     let settings = [("TOKEN_ISSUER", provider.url.as_str()), ("TOKEN_ISSUER_AUDIENCE", "stenograph")];
     let stack = Stack::with_api(&settings, &settings).await?;
@@ -85,7 +85,7 @@ async fn users_of_a_provider_outside_chat_and_read_what_is_theirs() -> anyhow::R
     assert_eq!(listed["data"][0]["id"], conversation.as_str());
     let profile = stack.read(&ann, "/api/users/me").await?;
     assert_eq!(profile["usageStats"][0]["apiCalls"], 1, "{profile}");
-    // What is Ann's is nobody else's, of the same provider or of ours.
+    // Ann's conversation is not visible to another user of the same provider or to a local user.
     let ours = stack.user("carl").await?;
     for other in [&bob, &ours] {
         let path = format!("/api/conversations/{conversation}");
@@ -93,11 +93,11 @@ async fn users_of_a_provider_outside_chat_and_read_what_is_theirs() -> anyhow::R
         assert_eq!(answer.status(), 404);
         assert_eq!(stack.read(other, "/api/conversations").await?["data"], json!([]));
     }
-    // Nobody there can be anybody here: not even with the very id of one of ours.
+    // A user of the provider is never taken for a local user, even if the provider's subject equals a local user id.
     let twin = provider.user(&ours.id);
     assert_ne!(stack.read(&twin, "/api/auth/me").await?["id"], ours.id.as_str());
 
-    // A token for someone else's service, a forged one, and one of another provider with the same words.
+    // A token for another audience, and a token with the same claims, signed by another provider's key.
     let strange = Provider::start().await?;
     let impostor = Provider { url: provider.url.clone(), key: strange.key };
     for token in [provider.token("another", "ann"), impostor.token("stenograph", "ann")] {
@@ -109,6 +109,6 @@ async fn users_of_a_provider_outside_chat_and_read_what_is_theirs() -> anyhow::R
         let read = stack.request(Method::GET, "/api/auth/me").bearer_auth(&token).send().await?;
         assert_eq!(read.status(), 401);
     }
-    assert_eq!(stack.upstream.chats().len(), 1, "nothing of it reached the upstream");
+    assert_eq!(stack.upstream.chats().len(), 1, "a refused request must not reach the upstream");
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! SQL in every field that there is: those of the API as its document names them, and those of a chat. It is text wherever
-//! it is allowed, an error that says so wherever it is not, and never anything else.
+//! SQL in all fields of the API, as listed in the OpenAPI document, and in all fields of a chat. The SQL is stored as text
+//! where text is allowed, is an explained error elsewhere, and never runs.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
 
@@ -20,10 +20,10 @@ const HOSTILE: [&str; 8] = [
     "$1 {0} %s E'\\x00' \u{0}",
 ];
 
-/// What only Bob has said.
+/// Text of another user, Bob.
 const MARK: &str = "the secret of bob";
 
-/// Someone who tries.
+/// A user who sends hostile values in requests.
 struct Attempt<'a> {
     stack: &'a Stack,
     user: &'a User,
@@ -34,7 +34,7 @@ impl Attempt<'_> {
         self.stack.request(method.clone(), path).bearer_auth(&self.user.token)
     }
 
-    /// Sends it; whatever is answered is an answer, soon, and tells nothing of anyone else.
+    /// Sends the request. The response has to come soon, and must hold no data of another user.
     async fn send(&self, what: &str, request: RequestBuilder) -> anyhow::Result<()> {
         let since = Instant::now();
         let mut response = request.send().await?;
@@ -46,7 +46,7 @@ impl Attempt<'_> {
             .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
         let body = if is_live { response.chunk().await?.unwrap_or_default() } else { response.bytes().await? };
         let body = String::from_utf8_lossy(&body);
-        assert!(since.elapsed() < Duration::from_secs(20), "{what}: it slept");
+        assert!(since.elapsed() < Duration::from_secs(20), "{what}: the answer was slow, as if SQL had slept");
         for secret in [MARK, "argon2", "syntax error", "sqlx", "postgres"] {
             assert!(!body.contains(secret), "{what}: {body}");
         }
@@ -71,7 +71,7 @@ fn escaped(text: &str) -> String {
 }
 
 #[tokio::test]
-async fn is_text_in_every_field_of_the_api() -> anyhow::Result<()> {
+async fn stays_text_in_every_field_of_the_api() -> anyhow::Result<()> {
     let stack = Stack::with_api(&[], &[]).await?;
     let (ann, bob) = (stack.user("ann").await?, stack.user("bob").await?);
     let (conversation, _) = stack.finished_chat(&ann, "hello").await?;
@@ -98,7 +98,7 @@ async fn is_text_in_every_field_of_the_api() -> anyhow::Result<()> {
                         "path" => (path.replace(&format!("{{{name}}}"), &escaped), None),
                         "query" => (format!("{of_ann}?{name}={escaped}"), None),
                         "header" => (of_ann.clone(), Some(hostile.replace('\u{0}', ""))),
-                        other => panic!("a parameter in {other}"),
+                        other => panic!("a parameter in an unknown place: {other}"),
                     };
                     let request = attempt.request(&method, &path);
                     let request = match value {
@@ -125,7 +125,7 @@ async fn is_text_in_every_field_of_the_api() -> anyhow::Result<()> {
     }
     println!("{sent} requests, {places} places");
     assert!(places > 40, "only {places} places were found");
-    // Nobody has become anything, and all that changed is what Ann said of her own conversation.
+    // No role or account has changed; the only changes are those of Ann's own conversation.
     let database = stack.database().await?;
     let (users, admins): (i64, i64) = sqlx::query_as(
         "SELECT count(*), count(*) FILTER (WHERE role IS NOT NULL OR disabled_at IS NOT NULL) FROM users",
@@ -142,7 +142,7 @@ async fn is_text_in_every_field_of_the_api() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn is_text_in_every_field_of_a_chat() -> anyhow::Result<()> {
+async fn stays_text_in_every_field_of_a_chat() -> anyhow::Result<()> {
     let stack = Stack::with_api(&[], &[]).await?;
     let (ann, bob) = (stack.user("ann").await?, stack.user("bob").await?);
     stack.finished_chat(&bob, MARK).await?;
@@ -165,7 +165,7 @@ async fn is_text_in_every_field_of_a_chat() -> anyhow::Result<()> {
         let path = format!("/api/conversations/{}/messages", one["id"].as_str().unwrap());
         let messages = stack.read(&ann, &path).await?;
         let said = messages["data"][0]["content"].as_str().unwrap();
-        // PostgreSQL has no NUL: it is escaped.
+        // PostgreSQL cannot store NUL in text, so NUL is escaped.
         assert_eq!(said, hostile.replace('\u{0}', "\\u0000"));
     }
     assert_eq!(stack.read(&bob, "/api/conversations").await?["data"].as_array().unwrap().len(), 1);

@@ -1,4 +1,4 @@
-//! Events as they are published, against what is said of them: their schemas, CloudEvents, and what subscribes as documented.
+//! Published events against the documentation: JSON Schemas, CloudEvents, and subscribers written as documented.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use shared::event::EventKind;
 use tests::clients;
 use tests::stack::{Stack, User};
 
-/// A stream with events of every kind; and one of its users.
+/// A stream with events of all kinds, and one of the users.
 async fn published() -> anyhow::Result<(Stack, User)> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
@@ -33,7 +33,7 @@ async fn published() -> anyhow::Result<(Stack, User)> {
 }
 
 #[tokio::test]
-async fn are_cloud_events_with_payloads_as_their_schemas_say() -> anyhow::Result<()> {
+async fn are_cloud_events_with_payloads_that_match_the_schemas() -> anyhow::Result<()> {
     let (stack, _) = published().await?;
     let Some(printed) = clients::run("cloudevents.sh", &[], &[("NATS_URL", &stack.nats.url())]).await? else {
         return Ok(());
@@ -45,18 +45,20 @@ async fn are_cloud_events_with_payloads_as_their_schemas_say() -> anyhow::Result
 }
 
 #[tokio::test]
-async fn are_an_asyncapi_document_to_an_independent_parser() -> anyhow::Result<()> {
+async fn have_an_asyncapi_document_that_an_independent_parser_accepts() -> anyhow::Result<()> {
     let Some(printed) = clients::run("asyncapi.sh", &[], &[]).await? else { return Ok(()) };
     assert_eq!(printed, format!("AsyncAPI 3.0.0: {0} messages on {0} channels", EventKind::ALL.len()));
     Ok(())
 }
 
 #[tokio::test]
-async fn come_to_python_as_the_page_says() -> anyhow::Result<()> {
+async fn reach_a_python_subscriber_as_documented() -> anyhow::Result<()> {
     let (stack, ann) = published().await?;
     let Some(python) = clients::run("venv.sh", &["nats-py", "nats-py==2.16.0"], &[]).await? else { return Ok(()) };
     let page = std::fs::read_to_string(program::checkout().join("docs/EVENTS.md"))?;
-    let [program] = &clients::blocks(&page, "python")[..] else { anyhow::bail!("expected one program in Python") };
+    let [program] = &clients::blocks(&page, "python")[..] else {
+        anyhow::bail!("expected one Python program in docs/EVENTS.md")
+    };
     let mut command = std::process::Command::new(python);
     command.args(["-c", program]).env("NATS_URL", stack.nats.url()).env("USER_ID", &ann.id);
     let output = tokio::task::spawn_blocking(move || command.output()).await??;

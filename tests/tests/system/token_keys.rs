@@ -1,4 +1,4 @@
-//! Keys change while everything runs: a new one is followed, an old one is good until it is taken out.
+//! Keys change while the services run: a new key is accepted after a reload, and an old key until the removal of the key.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ async fn until(stack: &Stack, token: &str, status: u16) -> anyhow::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let read = stack.request(Method::GET, "/api/auth/me").bearer_auth(token).send().await?.status().as_u16();
-        // What the gateway checks itself: nothing in the body of a chat is looked at before the token.
+        // The gateway itself checks the token of a chat before the body, so 415 means an accepted token.
         let chat = stack.post("/api/chat").bearer_auth(token).send().await?.status().as_u16();
         let chat = if chat == 415 { 200 } else { chat };
         if (read, chat) == (status, status) {
@@ -24,7 +24,7 @@ async fn until(stack: &Stack, token: &str, status: u16) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn keys_are_followed_without_a_restart() -> anyhow::Result<()> {
+async fn are_reloaded_without_a_restart() -> anyhow::Result<()> {
     let stack = Stack::with_api(&[], &[]).await?;
     let ann = stack.user("ann").await?;
     until(&stack, &ann.token, 200).await?;
@@ -35,7 +35,7 @@ async fn keys_are_followed_without_a_restart() -> anyhow::Result<()> {
     };
     let (old, new) = (set(&keys)?, set(&next)?);
 
-    // Both are known, then the new one signs, then the old one is taken out.
+    // Rotation in three steps: both keys are known, the new key signs, and the old key is removed.
     let mut both = old.clone();
     both["keys"] = [&old, &new].iter().flat_map(|set| set["keys"].as_array().cloned().unwrap_or_default()).collect();
     std::fs::write(keys.join("jwks.json"), both.to_string())?;
@@ -43,7 +43,7 @@ async fn keys_are_followed_without_a_restart() -> anyhow::Result<()> {
     let later = stack.recorder.token("ann", "1h").await?;
     until(&stack, &later, 200).await?;
     until(&stack, &ann.token, 200).await?;
-    // What is no good changes nothing.
+    // An invalid key set changes nothing: the keys in use stay.
     std::fs::write(keys.join("jwks.json"), "{")?;
     sleep(Duration::from_secs(3)).await;
     until(&stack, &later, 200).await?;

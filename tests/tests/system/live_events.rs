@@ -1,4 +1,4 @@
-//! Live: a page that watches is told what changes, and misses nothing when it comes back.
+//! Live events: a subscriber is told about changes, and misses none after a reconnection.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ struct Watching {
     response: futures_util::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
     text: String,
     last: Option<String>,
-    /// All that came, for who finds that something is missing.
+    /// All received events, for the message of a failure.
     told: Vec<String>,
 }
 
@@ -59,7 +59,7 @@ impl Watching {
         }
     }
 
-    /// Reads until an event that is wanted.
+    /// Reads events up to the wanted event.
     async fn until(&mut self, wanted: impl Fn(&str, &Value) -> bool) -> anyhow::Result<Value> {
         loop {
             let (name, data) = self.next().await?;
@@ -71,7 +71,7 @@ impl Watching {
 }
 
 #[tokio::test]
-async fn who_watches_is_told_and_nobody_else() -> anyhow::Result<()> {
+async fn reach_subscribers_of_the_user_and_nobody_else() -> anyhow::Result<()> {
     let mut stack = Stack::with_api(&[], &[]).await?;
     stack.add_recorder().await?;
     let (ann, bob) = (stack.user("ann").await?, stack.user("bob").await?);
@@ -81,7 +81,7 @@ async fn who_watches_is_told_and_nobody_else() -> anyhow::Result<()> {
     assert_eq!(bob_sees.next().await?.0, "reset");
 
     let (conversation, _) = stack.finished_chat(&ann, "live").await?;
-    // Of two recorders one may have the start and the other the end: then they are told in either order.
+    // Two recorders may project the start and the end of one chat, so the changes may be announced in either order.
     let (mut chat, mut shown, mut usage) = (None, None, None);
     while chat.is_none() || shown.is_none() || usage.is_none() {
         match ann_sees.next().await? {
@@ -102,7 +102,7 @@ async fn who_watches_is_told_and_nobody_else() -> anyhow::Result<()> {
     let last = ann_sees.last.clone().unwrap();
     drop(ann_sees);
 
-    // What happened while she was away comes when she is back; nothing is told twice that she has seen the end of.
+    // After a reconnection Ann gets the changes made meanwhile, and no change of the chat whose end she has seen.
     let (second, _) = stack.finished_chat(&ann, "meanwhile").await?;
     stack.settled().await?;
     let mut ann_sees = Watching::start(&stack, &ann, Some(&last)).await?;
@@ -124,20 +124,20 @@ async fn who_watches_is_told_and_nobody_else() -> anyhow::Result<()> {
     stack.request(Method::DELETE, &path).bearer_auth(&ann.token).send().await?;
     ann_sees.until(|name, data| name == "conversation" && data["deleted"] == true).await?;
 
-    // Bob's first event is of his own chat.
+    // The first event that Bob gets is about his own chat.
     stack.finished_chat(&bob, "mine").await?;
     let (name, data) = bob_sees.next().await?;
     assert_eq!(name, "chat");
     assert_ne!(data["id"], chat["id"]);
-    // Nonsense is no place: what came before is not known.
+    // An invalid Last-Event-ID leads to a reset, because the missed changes are unknown.
     let mut lost = Watching::start(&stack, &ann, Some("7")).await?;
     assert_eq!(lost.next().await?.0, "reset");
     Ok(())
 }
 
-/// Others watch already, and what happened before the first look for a user is found for her all the same.
+/// While other subscribers are connected, changes before a new user's first request are found for the new user, too.
 #[tokio::test]
-async fn who_comes_with_a_place_is_told_what_happened_since() -> anyhow::Result<()> {
+async fn since_a_position_are_sent_after_a_reconnection() -> anyhow::Result<()> {
     let stack = Stack::with_api(&[], &[]).await?;
     let (ann, bob) = (stack.user("ann").await?, stack.user("bob").await?);
     let mut bob_sees = Watching::start(&stack, &bob, None).await?;
@@ -145,7 +145,7 @@ async fn who_comes_with_a_place_is_told_what_happened_since() -> anyhow::Result<
     let place = bob_sees.last.clone().unwrap();
     let (conversation, _) = stack.finished_chat(&ann, "before").await?;
     stack.settled().await?;
-    // Bob's news show that a look has passed what Ann did.
+    // An event for Bob shows that the polling has passed Ann's change.
     stack.finished_chat(&bob, "mine").await?;
     bob_sees.until(|name, data| name == "chat" && data["status"] == "completed").await?;
 
@@ -156,7 +156,7 @@ async fn who_comes_with_a_place_is_told_what_happened_since() -> anyhow::Result<
 }
 
 #[tokio::test]
-async fn a_user_has_so_many_streams() -> anyhow::Result<()> {
+async fn have_a_bounded_number_of_streams_for_each_user() -> anyhow::Result<()> {
     let stack = Stack::with_api(&[], &[]).await?;
     let ann = stack.user("ann").await?;
     let mut streams = Vec::new();

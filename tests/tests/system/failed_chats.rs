@@ -1,11 +1,11 @@
-//! Chats that fail are on the record as such, and the client learns as much as concerns it.
+//! Failed chats are recorded as failed, and the client gets the part of the error that concerns the client.
 
 use harness::upstream::{Script, Step};
 use serde_json::{Value, json};
 use tests::stack::{MODEL, Stack};
 
 #[tokio::test]
-async fn the_upstream_refusing_our_key_is_our_fault() -> anyhow::Result<()> {
+async fn an_upstream_that_refuses_the_gateways_key_is_a_recorded_502() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let (conversation, _) = stack.finished_chat(&ann, "fine").await?;
@@ -28,7 +28,7 @@ async fn the_upstream_refusing_our_key_is_our_fault() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn an_unknown_model_is_what_the_upstream_says_of_it() -> anyhow::Result<()> {
+async fn an_unknown_model_gets_the_upstreams_own_error() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let body = json!({"messages": [{"role": "user", "content": "x"}], "model": "no-such-model"});
@@ -36,21 +36,24 @@ async fn an_unknown_model_is_what_the_upstream_says_of_it() -> anyhow::Result<()
     stack.upstream.respond_next(Script::error(&refusal));
     let response = stack.post("/v1/chat/completions").bearer_auth(&ann.token).json(&body).send().await?;
     assert_eq!(response.status(), 404);
-    assert_eq!(response.bytes().await?, refusal.body(), "byte for byte");
+    assert_eq!(response.bytes().await?, refusal.body(), "the bytes received differ from the bytes sent");
     let oracle = stack.settled().await?;
     assert_eq!(oracle.tables.usage_stats.values().next().unwrap().failed_calls, 1);
     Ok(())
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_breaks_off_for_the_client_and_is_kept() -> anyhow::Result<()> {
+async fn an_answer_that_breaks_off_breaks_off_for_the_client_and_is_recorded() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let piece = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"half\"}}]}\n\n";
     stack.upstream.respond_next(Script::stream([piece]).after(1, Step::Cut));
     let response = stack.chat(&ann, "x").send().await?;
     assert_eq!(response.status(), 200);
-    assert!(response.bytes().await.is_err(), "a clean end would look like success");
+    assert!(
+        response.bytes().await.is_err(),
+        "a broken response must not end cleanly, as a clean end looks like success"
+    );
     let oracle = stack.settled().await?;
     assert_eq!(oracle.tables.usage_stats.values().next().unwrap().failed_calls, 1);
     assert!(oracle.tables.messages.values().any(|message| message.content == "half"));
@@ -58,7 +61,7 @@ async fn an_answer_that_breaks_off_breaks_off_for_the_client_and_is_kept() -> an
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_not_there_is_a_502_on_the_record() -> anyhow::Result<()> {
+async fn an_unreachable_upstream_is_a_recorded_502() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let other = stack.another_gateway(|settings| settings.llm_base_url = "http://127.0.0.1:9/v1".into()).await?;
@@ -73,7 +76,7 @@ async fn an_upstream_that_is_not_there_is_a_502_on_the_record() -> anyhow::Resul
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_leaves_what_it_heard() -> anyhow::Result<()> {
+async fn an_answer_that_the_client_leaves_is_recorded_up_to_there() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     let piece = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"heard\"}}]}\n\n";
@@ -82,7 +85,7 @@ async fn a_client_that_leaves_leaves_what_it_heard() -> anyhow::Result<()> {
     assert!(response.chunk().await?.is_some());
     drop(response);
     stack.upstream.chat(1).await.ended().await;
-    // The end is on its way when the upstream has been let go of; that it arrives is what settling waits for.
+    // The upstream connection is closed before the end event reaches the stream, so the test waits for the event.
     while stack.events().await? < 2 {
         tokio::task::yield_now().await;
     }

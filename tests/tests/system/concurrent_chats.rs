@@ -1,4 +1,4 @@
-//! Many chats at once: every one counts, once, with its own tokens.
+//! Many concurrent chats: each is counted once, with the right tokens.
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -24,11 +24,11 @@ async fn count(chats: usize, at_once: usize) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn five_at_once_are_five() -> anyhow::Result<()> {
+async fn five_are_counted_as_five() -> anyhow::Result<()> {
     count(5, 5).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn five_hundred_over_fifty_connections_are_five_hundred() -> anyhow::Result<()> {
+async fn five_hundred_over_fifty_connections_are_counted_as_five_hundred() -> anyhow::Result<()> {
     count(500, 50).await
 }

@@ -1,4 +1,4 @@
-//! Clients as they are: async-openai, unmodified.
+//! The unmodified client library async-openai.
 
 use async_openai::Client;
 use async_openai::config::OpenAIConfig;
