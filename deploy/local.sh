@@ -76,7 +76,7 @@ build() {
 count_crates() {
     local all
     all=$(cd "$root" && cargo tree "$@" --prefix none --edges normal,build 2>/dev/null | cut -d ' ' -f 1,2 | sort -u | wc -l)
-    awk -v all="$all" '$1 == "Downloaded" { next } $1 != "Compiling" { print; fflush(); next }
+    awk -v all="$all" '$1 == "Downloaded" || /lock on package cache/ { next } $1 != "Compiling" { print; fflush(); next }
         ++done % 25 == 0 { print "    compiled " done " of about " all " crates"; fflush() }'
 }
 

@@ -43,7 +43,7 @@ fn parse(arguments: &[&str]) -> Result<Command, String> {
         "reset" => match options {
             [] => Ok(Command::Reset(Consent::Ask)),
             ["--yes"] => Ok(Command::Reset(Consent::Given)),
-            [unknown] => Err(format!("reset: what is {unknown}?")),
+            [unknown] => Err(format!("reset has no option {unknown}")),
             _ => Err("reset: too many arguments".into()),
         },
         "down" | "status" if !options.is_empty() => Err(format!("{name} takes no arguments")),
@@ -71,7 +71,11 @@ fn parse_logs(options: &[&str]) -> Result<logs::Options, String> {
         match (*option, option.parse::<Service>()) {
             ("-f", _) => parsed.follow = true,
             (_, Ok(service)) => parsed.service = Some(service),
-            (unknown, Err(())) => return Err(format!("logs: what is {unknown}?")),
+            (unknown, Err(())) => {
+                return Err(format!(
+                    "logs: expected -f or one of gateway, api, recorder, llm, nats, postgres; found {unknown}"
+                ));
+            }
         }
     }
     Ok(parsed)
@@ -110,8 +114,11 @@ mod tests {
             (&["start"], "there is no command start"),
             (&["up", "-x"], "up has no option -x"),
             (&["down", "now"], "down takes no arguments"),
-            (&["logs", "nginx"], "logs: what is nginx?"),
-            (&["reset", "--no"], "reset: what is --no?"),
+            (
+                &["logs", "nginx"],
+                "logs: expected -f or one of gateway, api, recorder, llm, nats, postgres; found nginx",
+            ),
+            (&["reset", "--no"], "reset has no option --no"),
             (&["reset", "--yes", "--yes"], "reset: too many arguments"),
         ];
         for (arguments, message) in cases {

@@ -38,7 +38,7 @@ pub(crate) async fn reset(directory: &Directory, consent: Consent) -> Outcome {
 
 fn ask() -> anyhow::Result<()> {
     if !std::io::stdin().is_terminal() {
-        bail!("reset deletes all data in .local: say so with --yes");
+        bail!("reset deletes all data in .local: confirm with --yes");
     }
     let mut out = std::io::stdout();
     let _ = write!(out, "Delete all data, keys and logs in .local? [y/N] ");

@@ -14,7 +14,7 @@ use crate::{output, readiness, secrets};
 
 /// Starts the stand-in LLM on this port, waits until the stand-in listens, and returns the URL up to and including `/v1`.
 pub(crate) async fn start_stand_in(directory: &Directory, programs: &Programs, port: u16) -> anyhow::Result<String> {
-    output::step("starting the stand-in LLM, for want of LLM_API_KEY and LLM_BASE_URL");
+    output::step("starting the stand-in LLM, as neither LLM_API_KEY nor LLM_BASE_URL is set");
     let launch = Launch {
         command: Command::new(&programs.stand_in),
         passed_on: PassedOn { prefix: Some("STAND_IN_"), names: &[] },
