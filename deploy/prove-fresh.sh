@@ -58,6 +58,8 @@ prove() {
     if inside "$user" test -e .local/data; then echo "reset left data in .local/data" >&2; exit 1; fi
 }
 
+# mktemp makes a directory for its owner alone; the root of a system has to be open to all users.
+chmod 755 "$fresh"
 debootstrap --variant=minbase bookworm "$fresh" ${MIRROR:+"$MIRROR"} >"$fresh.log"
 rm "$fresh.log"
 cp /etc/resolv.conf "$fresh/etc/"
