@@ -1,4 +1,5 @@
-//! Stands for `parquet.rs` in a build without the feature `parquet`: the same names, and an error in place of every file.
+//! The replacement of `parquet.rs` in a build without the feature `parquet`: the same interface, and every call that
+//! would write a file returns an error.
 
 use std::io;
 use std::path::Path;
@@ -46,12 +47,12 @@ impl DatasetWriter {
     }
 }
 
-/// Fails: no file can be there that this build has begun.
+/// Returns [`NotBuilt`]: this build never starts a Parquet file, so no unfinished file can exist.
 pub fn remove_unfinished(_directory: &Path, _name: &str, _day: &str) -> io::Result<()> {
     Err(io::Error::other(NotBuilt))
 }
 
-/// Fails before anything is read.
+/// Returns [`NotBuilt`]. Called before the log is read, so that the command fails at once.
 pub fn ensure_built() -> Result<(), NotBuilt> {
     Err(NotBuilt)
 }
