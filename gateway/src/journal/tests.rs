@@ -100,7 +100,10 @@ async fn events_do_not_wait_for_the_broker_while_the_relay_is_behind() {
     let soon = |recorded| tokio::time::timeout(Duration::from_secs(10), recorded);
     assert_eq!(soon(journal.record(&message_completed(1, 10))).await.unwrap(), Ok(Durability::Synced));
     assert_eq!(unreleased(&journal).len(), 1);
-    let recorded = journal.record(&message_completed(2, 10));
+    assert!(broker_health.is_responsive(), "the broker was not waited for, so nothing is known about its speed");
+    let mut recorded = journal.record(&message_completed(2, 10));
+    // The sync thread would need a few milliseconds for a sync that must not suffice here.
+    tokio::time::timeout(Duration::from_millis(50), &mut recorded).await.unwrap_err();
     journal.consumer().unwrap().mark_acknowledged(&[2]);
     assert_eq!(
         soon(recorded).await.unwrap(),
@@ -121,13 +124,17 @@ async fn an_acknowledgement_timeout_is_kept_while_the_sync_thread_sleeps() {
     let journal =
         Journal::open_in(LogDirectory::new(directory.path()), settings, "g", broker_health, Arc::default()).unwrap();
     assert_eq!(unreleased(&journal).len(), 0);
-    // The sync thread syncs once a second without being asked, and has just started.
-    let since = Instant::now();
-    assert_eq!(journal.record_start(&chat_started(1)).await, Ok(Durability::Synced));
-    assert!(since.elapsed() < Duration::from_millis(800), "{:?}", since.elapsed());
-    let since = Instant::now();
-    assert_eq!(journal.record(&message_completed(1, 10)).await, Ok(Durability::Synced));
-    assert!(since.elapsed() < Duration::from_millis(800), "{:?}", since.elapsed());
+    // The sync thread syncs once a second without being asked. A busy machine may delay any single try.
+    let mut fastest = [Duration::MAX; 2];
+    for number in 1..=5 {
+        let since = Instant::now();
+        assert_eq!(journal.record_start(&chat_started(number)).await, Ok(Durability::Synced));
+        fastest[0] = fastest[0].min(since.elapsed());
+        let since = Instant::now();
+        assert_eq!(journal.record(&message_completed(number, 10)).await, Ok(Durability::Synced));
+        fastest[1] = fastest[1].min(since.elapsed());
+    }
+    assert!(fastest.iter().all(|fastest| *fastest < Duration::from_millis(800)), "{fastest:?}");
 }
 
 #[tokio::test]

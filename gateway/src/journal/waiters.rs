@@ -26,6 +26,13 @@ struct Waiter {
     condition: WaitCondition,
 }
 
+impl Waiter {
+    /// Returns true if the event waited for the broker before a sync sufficed.
+    fn gave_the_broker_time(&self) -> bool {
+        matches!(self.condition, WaitCondition::AcknowledgementOrSyncAt(at) if at > self.since)
+    }
+}
+
 /// The condition under which a caller stops waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WaitCondition {
@@ -93,17 +100,14 @@ impl Waiters {
     }
 
     /// Resolves waiters of events up to `up_to`, which are on the disk. Returns true if the broker took too long for
-    /// one of the events.
+    /// one of the events. An event that gave the broker no time says nothing about the broker.
     pub(super) fn resolve_synced(&mut self, up_to: u64, now: Instant) -> bool {
         let is_due = |waiter: &Waiter| waiter.condition.is_met_by_sync(waiter.since, now);
         let due: Vec<u64> =
             self.0.range(..=up_to).filter(|(_, waiter)| is_due(waiter)).map(|(number, _)| *number).collect();
         let mut was_late = false;
         for number in due {
-            was_late |= self
-                .0
-                .get(&number)
-                .is_some_and(|waiter| matches!(waiter.condition, WaitCondition::AcknowledgementOrSyncAt(_)));
+            was_late |= self.0.get(&number).is_some_and(Waiter::gave_the_broker_time);
             self.resolve(number, Durability::Synced);
         }
         was_late
@@ -181,6 +185,16 @@ mod tests {
         assert!(unwritten.try_recv().is_err(), "a sync covers no event that is not in the log");
         assert_eq!(waiters.resolve_late(now + MAX_WAIT), 1);
         assert_eq!(unwritten.try_recv(), Ok(Durability::Memory));
+    }
+
+    #[test]
+    fn an_event_that_gave_the_broker_no_time_does_not_count_as_a_late_acknowledgement() {
+        let now = Instant::now();
+        let mut waiters = Waiters::default();
+        let condition = WaitCondition::for_level(DurabilityLevel::Replicated, now, Duration::ZERO).unwrap();
+        let mut behind = waiters.add(1, condition, now);
+        assert!(!waiters.resolve_synced(1, now + Duration::from_secs(1)));
+        assert_eq!(behind.try_recv(), Ok(Durability::Synced));
     }
 
     #[test]
