@@ -4,6 +4,7 @@ pub mod bounded_buffer;
 pub mod sse;
 
 pub mod transcript;
+mod usage_merge;
 
 pub mod content_encoding;
 pub mod token_estimate;

@@ -40,6 +40,13 @@ impl<T> Default for Object<T> {
     }
 }
 
+impl<T: Default> Object<T> {
+    /// The object, or the default if the object is absent.
+    pub fn unwrap_or_default(self) -> T {
+        self.0.unwrap_or_default()
+    }
+}
+
 impl<T> Default for List<T> {
     fn default() -> Self {
         Self(Vec::new())

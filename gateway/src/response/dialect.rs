@@ -85,16 +85,15 @@ impl Fold {
     /// Takes out the transcript, and the usage that the upstream reported.
     pub fn take_transcript(&mut self) -> (Transcript, Usage) {
         match self {
-            Self::OpenaiChat(_) => {}
+            Self::OpenaiChat(_) | Self::AnthropicMessages(_) => {}
             Self::OpenaiResponses(fold) => fold.finish(),
-            Self::AnthropicMessages(fold) => fold.finish(),
         }
-        let parse_usage = match self {
+        let read_usage = match self {
             Self::OpenaiChat(_) | Self::OpenaiResponses(_) => usage::from_openai,
             Self::AnthropicMessages(_) => usage::from_anthropic,
         };
-        let transcript = std::mem::take(self.transcript_mut());
-        let usage = parse_usage(transcript.usage.as_deref());
+        let mut transcript = std::mem::take(self.transcript_mut());
+        let usage = read_usage(&mut transcript);
         (transcript, usage)
     }
 

@@ -4,6 +4,8 @@ use serde_json::value::RawValue;
 use shared::event::{AssistantMessage, ChatError, OtherChoice, ToolCall};
 use shared::id::MessageId;
 
+use crate::response::usage_merge::{MAX_USAGE_BYTES, merge_usage, shorten_usage};
+
 /// The maximum size of text, reasoning and tool arguments recorded for one response, in bytes. Content beyond the
 /// maximum is still forwarded to the client, and the record is marked as truncated.
 const MAX_RECORDED_BYTES: usize = 3 << 20;
@@ -17,9 +19,6 @@ const MAX_TOOL_CALLS: usize = 1024;
 
 /// The maximum length of a recorded id, model or finish reason, in bytes.
 const MAX_IDENTIFIER_BYTES: usize = 1024;
-
-/// The maximum length of a recorded usage object, in bytes.
-const MAX_USAGE_BYTES: usize = 64 << 10;
 
 /// The content of a response, built up by a fold.
 #[derive(Debug)]
@@ -44,8 +43,10 @@ pub struct Transcript {
     pub model: Option<String>,
     /// The provider's id of the response.
     pub response_id: Option<String>,
-    /// The last usage object that the provider sent.
+    /// The usage object that the provider sent. The objects of several events are merged member by member.
     pub usage: Option<Box<RawValue>>,
+    /// True if `usage` was merged from several objects.
+    pub is_usage_merged: bool,
     /// An error reported within the response.
     pub error: Option<ChatError>,
     /// True if the provider has marked the end of the response.
@@ -92,6 +93,7 @@ impl Transcript {
             model: None,
             response_id: None,
             usage: None,
+            is_usage_merged: false,
             error: None,
             is_ended: false,
             notes: Vec::new(),
@@ -184,12 +186,25 @@ impl Transcript {
         self.is_ended = true;
     }
 
-    /// Sets the usage object. A later usage object replaces an earlier one.
+    /// Adds a usage object. The objects of several events are merged: a later count of 0 and a missing member replace
+    /// nothing that was positive, because counts within a response are cumulative.
     pub fn set_usage(&mut self, usage: &RawValue) {
-        if usage.get().len() > MAX_USAGE_BYTES {
-            self.note("usage_too_long");
+        let usage = match &self.usage {
+            None => usage.to_owned(),
+            Some(earlier) => {
+                let Some(merged) = merge_usage(earlier, usage) else { return };
+                self.is_usage_merged = true;
+                if merged.has_cache_in_input {
+                    self.note("usage_input_includes_cache");
+                }
+                merged.raw
+            }
+        };
+        if usage.get().len() <= MAX_USAGE_BYTES {
+            self.usage = Some(usage);
         } else {
-            self.usage = Some(usage.to_owned());
+            self.note("usage_too_long");
+            self.usage = shorten_usage(&usage).or(self.usage.take());
         }
     }
 

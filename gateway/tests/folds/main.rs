@@ -3,6 +3,7 @@
 
 mod pools;
 mod properties;
+mod usage;
 
 use gateway::response::dialect::Fold;
 use gateway::response::tap::{ExpectedBody, Tap, UsageChunkPolicy};

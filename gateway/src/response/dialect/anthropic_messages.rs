@@ -4,7 +4,7 @@
 //! - Text is that of all text blocks, reasoning that of all thinking blocks. Redacted thinking is noted.
 //! - Client tools are `tool_use` blocks. Other blocks of tool use belong to server tools and are only counted.
 //! - The arguments of a tool call are its deltas, joined; without deltas, the input with which the block was opened.
-//! - Usage is that of `message_start`, overlaid field by field with that of each `message_delta`. Never a sum.
+//! - Usage is that of all events, merged member by member. Never a sum.
 //! - A second `message_start` starts the content over. The first id is kept.
 
 use std::borrow::Cow;
@@ -15,16 +15,10 @@ use serde_json::value::RawValue;
 use super::error_shape::{error_from_text, find_error, parse_error_member};
 use super::event_disposition::EventDisposition;
 use super::json_values::for_each_value;
-use crate::json::lenient::{Count, List, Members, Object, Text, compact};
+use crate::json::lenient::{Count, List, Object, Text, compact};
 use crate::json::repair::repair;
 use crate::response::sse::{SseEvent, is_done_data};
 use crate::response::transcript::{Transcript, TranscriptPart};
-
-/// The maximum number of usage fields.
-const MAX_USAGE_FIELDS: usize = 64;
-
-/// The maximum length of a usage field, in bytes.
-const MAX_USAGE_FIELD_BYTES: usize = 4096;
 
 /// The maximum number of distinct blocks.
 const MAX_BLOCKS: usize = 4096;
@@ -36,8 +30,6 @@ pub struct MessagesFold {
     pub transcript: Transcript,
     /// The open blocks with their indexes. If an index is repeated, deltas extend the last block.
     blocks: Vec<(u64, OpenBlock)>,
-    /// The usage so far, field by field.
-    usage: Vec<(String, Box<RawValue>)>,
     has_started: bool,
 }
 
@@ -200,7 +192,7 @@ impl MessagesFold {
             "message_delta" => {
                 let delta = read.delta.0;
                 let within = delta.as_ref().and_then(|delta| delta.usage);
-                self.overlay_usage(read.usage.or(within));
+                self.set_usage(read.usage.or(within));
                 if let Some(reason) = delta.as_ref().and_then(|delta| delta.stop_reason.non_empty()) {
                     self.transcript.set_finish_reason(reason);
                 }
@@ -243,17 +235,6 @@ impl MessagesFold {
         }
     }
 
-    /// Adds the usage to the transcript. Called once, after the end.
-    pub fn finish(&mut self) {
-        if !self.usage.is_empty() {
-            let members = self.usage.iter().map(|(name, value)| (name.as_str(), value.get()));
-            if let Ok(usage) = RawValue::from_string(Members::to_json(members)) {
-                self.transcript.set_usage(&usage);
-            }
-            self.usage.clear();
-        }
-    }
-
     fn start_message(&mut self, message: Option<MessageObject<'_>>, source: BlockSource) {
         let Some(message) = message else { return };
         if std::mem::replace(&mut self.has_started, true) {
@@ -262,7 +243,7 @@ impl MessagesFold {
             self.blocks.clear();
         }
         self.transcript.set_identity(message.id.non_empty(), message.model.non_empty());
-        self.overlay_usage(message.usage);
+        self.set_usage(message.usage);
         if let Some(content) = message.content {
             match content {
                 MessageContent::Text(text) => self.transcript.append(TranscriptPart::Text, &text),
@@ -339,24 +320,11 @@ impl MessagesFold {
         self.transcript.append(TranscriptPart::Reasoning, delta.thinking.non_empty().unwrap_or(""));
     }
 
-    /// Overlays the usage so far with these fields.
-    fn overlay_usage(&mut self, usage: Option<&RawValue>) {
-        let Some(Ok(Members(fields))) = usage.map(|usage| serde_json::from_str::<Members<'_>>(usage.get())) else {
-            return;
-        };
-        for (name, value) in fields.into_iter().filter(|(_, value)| is_kept(value)) {
-            if let Some((_, before)) = self.usage.iter_mut().find(|(known, _)| *known == name) {
-                *before = value.to_owned();
-            } else if self.usage.len() < MAX_USAGE_FIELDS {
-                self.usage.push((name.into_owned(), value.to_owned()));
-            }
+    fn set_usage(&mut self, usage: Option<&RawValue>) {
+        if let Some(usage) = usage {
+            self.transcript.set_usage(usage);
         }
     }
-}
-
-/// True if a usage field is not null and within the maximum length.
-fn is_kept(value: &RawValue) -> bool {
-    value.get() != "null" && value.get().len() <= MAX_USAGE_FIELD_BYTES
 }
 
 /// True if a document is an error instead of a message.

@@ -4,8 +4,15 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use shared::usage::{Usage, UsageParts, UsageSource};
 
-use crate::json::lenient::{Count, Object};
+use crate::json::lenient::{Count, List, Object, text_or_json};
 use crate::json::repair::parse;
+use crate::response::transcript::Transcript;
+
+/// The note for a total that is not the sum of its parts, or parts that are larger than the count that they belong to.
+const DOES_NOT_ADD_UP: &str = "usage_does_not_add_up";
+
+/// The note for input that includes the cached input, against the rules of the dialect.
+const INPUT_INCLUDES_CACHE: &str = "usage_input_includes_cache";
 
 /// Reported usage in the two OpenAI dialects. Without serde aliases: some providers report a number under two names,
 /// and an alias would make the second name an error.
@@ -58,166 +65,182 @@ struct AnthropicUsage {
     cache_creation_input_tokens: Count,
     output_tokens: Count,
     output_tokens_details: Object<OutputDetails>,
+    /// The passes that made up the response.
+    iterations: List<Object<AnthropicPass>>,
+    /// Names that some imitators send in addition. Both counts include the cached input.
+    prompt_tokens: Count,
+    total_tokens: Count,
+}
+
+/// One pass of a response in the Anthropic dialect.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct AnthropicPass {
+    #[serde(rename = "type", deserialize_with = "text_or_json")]
+    kind: Option<String>,
+    #[serde(deserialize_with = "text_or_json")]
+    model: Option<String>,
+    input_tokens: Count,
+    cache_read_input_tokens: Count,
+    cache_creation_input_tokens: Count,
+    output_tokens: Count,
 }
 
 /// Converts usage of the OpenAI dialects, where cached input is part of the input, and reasoning is part of the output.
-pub(super) fn from_openai(raw: Option<&RawValue>) -> Usage {
-    let Some(raw) = raw else { return Usage::default() };
-    let unreadable = Usage { raw: Some(raw.to_owned()), ..Usage::default() };
-    let Some(Object(Some(reported))) = parse::<Object<OpenaiUsage>>(raw.get()) else { return unreadable };
-    let prompt = reported.prompt_tokens.0.or(reported.input_tokens.0);
-    let completion = reported.completion_tokens.0.or(reported.output_tokens.0);
+pub(super) fn from_openai(transcript: &mut Transcript) -> Usage {
+    let Some(raw) = transcript.usage.take() else { return Usage::default() };
+    let Some(Object(Some(reported))) = parse::<Object<OpenaiUsage>>(raw.get()) else { return unreadable(raw) };
+    let prompt = first_positive([reported.prompt_tokens, reported.input_tokens]);
+    let completion = first_positive([reported.completion_tokens, reported.output_tokens]);
     if prompt.is_none() && completion.is_none() && reported.total_tokens.0.is_none() {
-        return unreadable;
+        return unreadable(raw);
     }
-    let input_details = reported.prompt_tokens_details.0.or(reported.input_tokens_details.0).unwrap_or_default();
-    let output_details = reported.completion_tokens_details.0.or(reported.output_tokens_details.0).unwrap_or_default();
-    let reasoning = output_details.reasoning_tokens.0.or(reported.reasoning_tokens.0).unwrap_or(0);
-    let cached = first_reported([
-        input_details.cached_tokens,
-        input_details.cache_read_input_tokens,
+    let input_details = [reported.prompt_tokens_details, reported.input_tokens_details].map(Object::unwrap_or_default);
+    let output_details =
+        [reported.completion_tokens_details, reported.output_tokens_details].map(Object::unwrap_or_default);
+    let reasoning = first_positive([
+        output_details[0].reasoning_tokens,
+        output_details[1].reasoning_tokens,
+        reported.reasoning_tokens,
+    ]);
+    let cached = first_positive([
+        input_details[0].cached_tokens,
+        input_details[1].cached_tokens,
+        input_details[0].cache_read_input_tokens,
         reported.prompt_cache_hit_tokens,
         reported.cached_tokens,
         reported.cache_read_input_tokens,
     ]);
-    let written = first_reported([
-        input_details.cache_write_tokens,
-        input_details.cache_creation_input_tokens,
+    let written = first_positive([
+        input_details[0].cache_write_tokens,
+        input_details[1].cache_write_tokens,
+        input_details[0].cache_creation_input_tokens,
         reported.cache_creation_input_tokens,
     ]);
-    let (input, output) = (prompt.unwrap_or(0), completion.unwrap_or(0));
-    let total = reported.total_tokens.0.unwrap_or_else(|| input.saturating_add(output));
+    let [input, output, reasoning, cached, written] =
+        [prompt, completion, reasoning, cached, written].map(|count| count.unwrap_or(0));
+    let sum = input.saturating_add(output);
+    let total = total_of(reported.total_tokens, sum, transcript);
     // Most providers count reasoning as part of the completion. The total shows if reasoning is counted in addition.
-    let is_reasoning_additional =
-        reasoning > output || (reasoning > 0 && total == input.saturating_add(output).saturating_add(reasoning));
+    let is_reasoning_additional = reasoning > output || (reasoning > 0 && total == sum.saturating_add(reasoning));
     let cache_read = cached.min(input);
     let cache_write = written.min(input - cache_read);
+    let parts = UsageParts {
+        uncached_input: input - cache_read - cache_write,
+        cache_read,
+        cache_write,
+        output: if is_reasoning_additional { output } else { output - reasoning },
+        reasoning,
+    };
+    if (cache_read, cache_write) != (cached, written) || (total != sum_of(parts)) {
+        transcript.note(DOES_NOT_ADD_UP);
+    }
     Usage {
         source: UsageSource::Reported,
         prompt_tokens: prompt,
         completion_tokens: completion,
         total_tokens: Some(total),
-        parts: UsageParts {
-            uncached_input: input - cache_read - cache_write,
-            cache_read,
-            cache_write,
-            output: if is_reasoning_additional { output } else { output - reasoning },
-            reasoning,
-        },
-        raw: Some(raw.to_owned()),
+        parts,
+        raw: Some(raw),
     }
 }
 
 /// Converts usage of the Anthropic dialect, where `input_tokens` excludes input read from or written to the cache. The
-/// whole input is the sum of three numbers.
-pub(super) fn from_anthropic(raw: Option<&RawValue>) -> Usage {
-    let Some(raw) = raw else { return Usage::default() };
-    let unreadable = Usage { raw: Some(raw.to_owned()), ..Usage::default() };
-    let Some(Object(Some(reported))) = parse::<Object<AnthropicUsage>>(raw.get()) else { return unreadable };
-    let (uncached, completion) = (reported.input_tokens.0, reported.output_tokens.0);
-    let caches = [reported.cache_read_input_tokens.0, reported.cache_creation_input_tokens.0];
-    let inputs = [uncached, caches[0], caches[1]];
-    if inputs.iter().all(Option::is_none) && completion.is_none() {
-        return unreadable;
+/// whole input is the sum of three numbers. The passes in which the conversation was compacted are not part of these
+/// numbers, and are added.
+pub(super) fn from_anthropic(transcript: &mut Transcript) -> Usage {
+    let Some(raw) = transcript.usage.take() else { return Usage::default() };
+    let Some(Object(Some(reported))) = parse::<Object<AnthropicUsage>>(raw.get()) else { return unreadable(raw) };
+    let mut counts = [
+        reported.input_tokens.0,
+        reported.cache_read_input_tokens.0,
+        reported.cache_creation_input_tokens.0,
+        reported.output_tokens.0,
+    ];
+    if reported.includes_cache_in_input() {
+        transcript.note(INPUT_INCLUDES_CACHE);
+        let cached = counts[1].unwrap_or(0) + counts[2].unwrap_or(0);
+        counts[0] = counts[0].map(|input| input - cached);
     }
-    let [uncached_input, cache_read, cache_write] = inputs.map(|count| count.unwrap_or(0));
-    let prompt = inputs.iter().flatten().copied().reduce(u64::saturating_add);
-    let output = completion.unwrap_or(0);
-    let reasoning = reported.output_tokens_details.0.and_then(|details| details.thinking_tokens.0);
-    let reasoning = reasoning.unwrap_or(0).min(output);
+    for pass in reported.compactions(transcript.model.as_deref()) {
+        let added =
+            [pass.input_tokens, pass.cache_read_input_tokens, pass.cache_creation_input_tokens, pass.output_tokens];
+        for (count, added) in counts.iter_mut().zip(added) {
+            *count = added.0.map(|added| added.saturating_add(count.unwrap_or(0))).or(*count);
+        }
+    }
+    if counts.iter().all(Option::is_none) {
+        return unreadable(raw);
+    }
+    let prompt = counts[..3].iter().flatten().copied().reduce(u64::saturating_add);
+    let completion = counts[3];
+    let [uncached_input, cache_read, cache_write, output] = counts.map(|count| count.unwrap_or(0));
+    let thinking = reported.output_tokens_details.0.and_then(|details| details.thinking_tokens.0).unwrap_or(0);
+    if thinking > output {
+        transcript.note(DOES_NOT_ADD_UP);
+    }
+    let reasoning = thinking.min(output);
     Usage {
         source: UsageSource::Reported,
         prompt_tokens: prompt,
         completion_tokens: completion,
         total_tokens: Some(prompt.unwrap_or(0).saturating_add(output)),
         parts: UsageParts { uncached_input, cache_read, cache_write, output: output - reasoning, reasoning },
-        raw: Some(raw.to_owned()),
+        raw: Some(raw),
     }
 }
 
-/// The first reported count, else 0.
-fn first_reported<const N: usize>(counts: [Count; N]) -> u64 {
-    counts.into_iter().find_map(|count| count.0).unwrap_or(0)
+impl AnthropicUsage {
+    /// True if another member of the object proves that `input_tokens` includes the cached input, as some imitators of
+    /// Anthropic count it.
+    fn includes_cache_in_input(&self) -> bool {
+        let [cache_read, cache_write] = [self.cache_read_input_tokens, self.cache_creation_input_tokens];
+        let cached = cache_read.0.unwrap_or(0).saturating_add(cache_write.0.unwrap_or(0));
+        let (Some(input), output) = (self.input_tokens.0, self.output_tokens.0.unwrap_or(0)) else { return false };
+        let is_whole_prompt = self.prompt_tokens.0 == Some(input);
+        let is_whole_total = self.total_tokens.0 == Some(input.saturating_add(output));
+        cached > 0 && cached <= input && (is_whole_prompt || is_whole_total)
+    }
+
+    /// The passes that compacted the conversation with the model that answered. Such a pass names no model, the model of
+    /// the response, or the model of another pass that wrote the message.
+    fn compactions(&self, model: Option<&str>) -> impl Iterator<Item = &AnthropicPass> {
+        let passes = || self.iterations.0.iter().filter_map(|pass| pass.0.as_ref());
+        let is_of = |pass: &AnthropicPass, kind: &str| pass.kind.as_deref() == Some(kind);
+        let has_answered = move |name: &str| {
+            model.is_none_or(|model| model == name)
+                || passes().any(|pass| is_of(pass, "message") && pass.model.as_deref() == Some(name))
+        };
+        passes().filter(move |pass| is_of(pass, "compaction") && pass.model.as_deref().is_none_or(&has_answered))
+    }
+}
+
+/// The usage for an object without any known count. The object is kept.
+fn unreadable(raw: Box<RawValue>) -> Usage {
+    Usage { raw: Some(raw), ..Usage::default() }
+}
+
+/// The reported total, or the sum where no total was reported. The total of a merged object is at least the sum, because
+/// the total and its parts may come from different events.
+fn total_of(reported: Count, sum: u64, transcript: &Transcript) -> u64 {
+    match reported.0 {
+        None | Some(0) => sum,
+        Some(total) if transcript.is_usage_merged => total.max(sum),
+        Some(total) => total,
+    }
+}
+
+fn sum_of(parts: UsageParts) -> u64 {
+    let UsageParts { uncached_input, cache_read, cache_write, output, reasoning } = parts;
+    [uncached_input, cache_read, cache_write, output, reasoning].into_iter().fold(0, u64::saturating_add)
+}
+
+/// The first positive count, else the first reported one. Some providers send a count under several names and fill only
+/// one.
+fn first_positive<const N: usize>(counts: [Count; N]) -> Option<u64> {
+    let reported = || counts.iter().filter_map(|count| count.0);
+    reported().find(|count| *count > 0).or(reported().next())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn raw(json: &str) -> Box<RawValue> {
-        RawValue::from_string(json.to_owned()).unwrap()
-    }
-
-    /// Checks the totals (prompt, completion, total), and the parts: uncached, read, written, output, reasoning.
-    fn check(read: fn(Option<&RawValue>) -> Usage, json: &str, whole: [Option<u64>; 3], parts: [u64; 5]) {
-        let usage = read(Some(&raw(json)));
-        assert_eq!([usage.prompt_tokens, usage.completion_tokens, usage.total_tokens], whole, "{json}");
-        let UsageParts { uncached_input, cache_read, cache_write, output, reasoning } = usage.parts;
-        assert_eq!([uncached_input, cache_read, cache_write, output, reasoning], parts, "{json}");
-        assert_eq!(usage.raw.unwrap().get(), json, "the raw usage object must stay as sent");
-    }
-
-    #[test]
-    fn parts_are_disjoint() {
-        let some = |a, b, c| [Some(a), Some(b), Some(c)];
-        check(
-            from_openai,
-            r#"{"prompt_tokens":10,"completion_tokens":7,"total_tokens":17,"prompt_tokens_details":{"cached_tokens":4,"cache_write_tokens":2},"completion_tokens_details":{"reasoning_tokens":5}}"#,
-            some(10, 7, 17),
-            [4, 4, 2, 2, 5],
-        );
-        // Reasoning in addition to the completion, as the total shows.
-        check(
-            from_openai,
-            r#"{"prompt_tokens":10,"completion_tokens":7,"total_tokens":22,"completion_tokens_details":{"reasoning_tokens":5}}"#,
-            some(10, 7, 22),
-            [10, 0, 0, 7, 5],
-        );
-        check(
-            from_openai,
-            r#"{"input_tokens":3,"output_tokens":2,"total_tokens":5,"input_tokens_details":{"cached_tokens":1},"output_tokens_details":{"reasoning_tokens":2}}"#,
-            some(3, 2, 5),
-            [2, 1, 0, 0, 2],
-        );
-        check(
-            from_openai,
-            r#"{"prompt_tokens":9,"completion_tokens":1,"prompt_cache_hit_tokens":8}"#,
-            some(9, 1, 10),
-            [1, 8, 0, 1, 0],
-        );
-        check(
-            from_anthropic,
-            r#"{"input_tokens":3,"cache_read_input_tokens":20,"cache_creation_input_tokens":100,"output_tokens":9,"output_tokens_details":{"thinking_tokens":4}}"#,
-            some(123, 9, 132),
-            [3, 20, 100, 5, 4],
-        );
-        check(from_anthropic, r#"{"output_tokens":9}"#, [None, Some(9), Some(9)], [0, 0, 0, 9, 0]);
-    }
-
-    #[test]
-    fn a_reported_zero_is_reported_and_nonsense_is_unknown() {
-        let zero = from_openai(Some(&raw(r#"{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}"#)));
-        assert_eq!((zero.source, zero.prompt_tokens), (UsageSource::Reported, Some(0)));
-        let zero = from_anthropic(Some(&raw(r#"{"input_tokens":0,"output_tokens":0}"#)));
-        assert_eq!((zero.source, zero.completion_tokens), (UsageSource::Reported, Some(0)));
-        for odd in ["{}", "[1]", "\"many\"", r#"{"prompt_tokens":"7"}"#, r#"{"input_tokens":-1}"#] {
-            for read in [from_openai, from_anthropic] {
-                let usage = read(Some(&raw(odd)));
-                assert_eq!(usage.source, UsageSource::Unknown, "{odd}");
-                assert!(usage.raw.is_some(), "{odd}");
-            }
-        }
-        assert!(from_openai(None).raw.is_none());
-    }
-
-    #[test]
-    fn very_large_numbers_do_not_overflow() {
-        let most = u64::MAX;
-        let json = format!(
-            r#"{{"prompt_tokens":{most},"completion_tokens":{most},"completion_tokens_details":{{"reasoning_tokens":{most}}}}}"#
-        );
-        assert_eq!(from_openai(Some(&raw(&json))).total_tokens, Some(most));
-        let json = format!(r#"{{"input_tokens":{most},"cache_read_input_tokens":{most},"output_tokens":{most}}}"#);
-        assert_eq!(from_anthropic(Some(&raw(&json))).total_tokens, Some(most));
-    }
-}
+mod tests;
