@@ -137,6 +137,20 @@ fn client_tools_and_server_tools_are_told_apart() {
 }
 
 #[test]
+fn the_model_that_takes_over_is_recorded() {
+    let fallback = |from: &str, to: &str| {
+        format!(
+            r#"{{"type":"content_block_start","index":0,"content_block":{{"type":"fallback","from":{{"model":"{from}"}},"to":{{"model":"{to}"}}}}}}"#
+        )
+    };
+    let expected = ExpectedTranscript { model: Some("n"), ..expected_text("hi") };
+    check(AnthropicMessages, &block(&[&fallback("m", "n"), BLOCK, HI]), &expected);
+    check(AnthropicMessages, &block(&[&fallback("m", "o"), &fallback("o", "n"), BLOCK, HI]), &expected);
+    let nameless = fallback("m", "");
+    check(AnthropicMessages, &block(&[&nameless, BLOCK, HI]), &expected_text("hi"));
+}
+
+#[test]
 fn content_of_the_first_event_is_read() {
     let start = START.replace(
         r#""content":[]"#,

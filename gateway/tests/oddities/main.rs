@@ -8,6 +8,7 @@ mod encoding;
 mod framing;
 mod openai_chat;
 mod openai_responses;
+mod responses_items;
 
 use bytes::Bytes;
 use gateway::response::dialect::Fold;

@@ -18,6 +18,9 @@ use shared::usage::UsageSource;
 use tests::oracle::Oracle;
 use tests::stack::{Stack, User};
 
+#[path = "../../../gateway/tests/corpus/later_rules.rs"]
+mod later_rules;
+
 /// Number of concurrent exchanges.
 const AT_ONCE: usize = 8;
 
@@ -31,16 +34,19 @@ struct Exchange {
     expected: Value,
 }
 
-fn read(directory: &Path, path: &'static str) -> anyhow::Result<Exchange> {
+fn read(directory: &Path, folder: &str, path: &'static str) -> anyhow::Result<Exchange> {
     let file = |name: &str| std::fs::read(directory.join(name));
     let meta: Value = serde_json::from_slice(&file("meta.json")?)?;
+    let body = file("response.body")?;
+    let mut expected = serde_json::from_slice(&file("expected.json")?)?;
+    later_rules::apply(folder, &body, &mut expected);
     Ok(Exchange {
         path,
         status: StatusCode::from_u16(u16::try_from(meta["status"].as_u64().unwrap_or_default())?)?,
         streams: meta["stream"] == true,
         content_type: meta["content_type"].as_str().unwrap_or("application/octet-stream").to_owned(),
-        body: file("response.body")?.into(),
-        expected: serde_json::from_slice(&file("expected.json")?)?,
+        body: body.into(),
+        expected,
     })
 }
 
@@ -56,7 +62,7 @@ fn exchanges(corpus: &Path) -> anyhow::Result<BTreeMap<String, Exchange>> {
         for entry in std::fs::read_dir(corpus.join(folder))? {
             let entry = entry?;
             let name = format!("{folder}/{}", entry.file_name().to_string_lossy());
-            found.insert(name, read(&entry.path(), path)?);
+            found.insert(name, read(&entry.path(), folder, path)?);
         }
     }
     // Exchanges with status 401 are left out: the gateway does not forward a refusal of its own key.

@@ -5,6 +5,7 @@
 //! - Client tools are `tool_use` blocks. Other blocks of tool use belong to server tools and are only counted.
 //! - The arguments of a tool call are its deltas, joined; without deltas, the input with which the block was opened.
 //! - Usage is that of all events, merged member by member. Never a sum.
+//! - The model is the one that a `fallback` block names last, else that of the first event.
 //! - A second `message_start` starts the content over. The first id is kept.
 
 use std::borrow::Cow;
@@ -130,6 +131,15 @@ struct ContentBlock<'a> {
     name: Text<'a>,
     #[serde(default, borrow)]
     input: Option<&'a RawValue>,
+    /// The model that takes over, in a block of the type `fallback`.
+    #[serde(default, borrow)]
+    to: Object<ServingModel<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ServingModel<'a> {
+    #[serde(default, borrow)]
+    model: Text<'a>,
 }
 
 /// An addition to a block or to the message.
@@ -288,6 +298,13 @@ impl MessagesFold {
                     call_index,
                     if input.is_some() { ArgumentsSource::Given } else { ArgumentsSource::Empty },
                 )
+            }
+            "fallback" => {
+                if let Some(model) = block.to.0.as_ref().and_then(|to| to.model.non_empty()) {
+                    self.transcript.model = None;
+                    self.transcript.set_identity(None, Some(model));
+                }
+                OpenBlock::Server
             }
             "server_tool_use" | "mcp_tool_use" => {
                 self.transcript.server_tool_calls += 1;
