@@ -137,6 +137,95 @@ fn client_tools_and_server_tools_are_told_apart() {
 }
 
 #[test]
+fn usage_of_the_last_event_is_read() {
+    let without = START.replace(r#","usage":{"input_tokens":3,"cache_read_input_tokens":20,"output_tokens":1}"#, "");
+    let silent = DELTA.replace(r#","usage":{"output_tokens":9}"#, "");
+    for stop in [
+        r#"{"type":"message_stop","usage":{"input_tokens":3,"cache_read_input_tokens":20,"output_tokens":9}}"#,
+        r#"{"type":"message_stop","message":{"usage":{"input_tokens":23,"output_tokens":9}}}"#,
+        r#"{"type":"message_stop","amazon-bedrock-invocationMetrics":{"inputTokenCount":3,"outputTokenCount":9,"cacheReadInputTokenCount":20,"invocationLatency":7}}"#,
+    ] {
+        check(AnthropicMessages, &stream(&[&without, BLOCK, HI, &silent, stop]), &expected_text("hi"));
+    }
+    // The counts are those of the events before.
+    let repeated =
+        r#"{"type":"message_stop","amazon-bedrock-invocationMetrics":{"inputTokenCount":3,"outputTokenCount":9}}"#;
+    check(AnthropicMessages, &stream(&[START, BLOCK, HI, DELTA, repeated]), &expected_text("hi"));
+    let zeros = r#"{"type":"message_stop","usage":{"input_tokens":0,"output_tokens":0,"cache_read_input_tokens":0}}"#;
+    check(AnthropicMessages, &stream(&[START, BLOCK, HI, DELTA, zeros]), &expected_text("hi"));
+    let beside =
+        r#"{"type":"message_start","message":{"id":"msg","model":"m"},"usage":{"input_tokens":23,"output_tokens":1}}"#;
+    check(AnthropicMessages, &stream(&[beside, BLOCK, HI, DELTA, STOP]), &expected_text("hi"));
+}
+
+#[test]
+fn omitted_events_lose_no_content() {
+    // No `message_start`, no `content_block_start`, text in `content_block_start`, no `message_stop`.
+    let nameless = ExpectedTranscript { id: None, model: None, usage: Some((0, 9)), ..expected_text("hi") };
+    check(AnthropicMessages, &stream(&[BLOCK, HI, BLOCK_STOP, DELTA, STOP]), &nameless);
+    let full = BLOCK.replace(r#""text":"""#, r#""text":"hi""#);
+    check(AnthropicMessages, &stream(&[START, &full, BLOCK_STOP, DELTA, STOP]), &expected_text("hi"));
+    check(AnthropicMessages, &stream(&[START, BLOCK, HI, BLOCK_STOP, DELTA]), &expected_text("hi"));
+    let delta = |json: &str| {
+        format!(
+            r#"{{"type":"content_block_delta","index":1,"delta":{{"type":"input_json_delta","partial_json":"{json}"}}}}"#
+        )
+    };
+    let loose = stream(&[START, &delta("{\\\"x\\\":"), &delta("1}"), DELTA, STOP]);
+    let expected =
+        ExpectedTranscript { calls: &[("", "", "{\"x\":1}")], notes: &["delta_without_block"], ..expected_text("") };
+    check(AnthropicMessages, &loose, &expected);
+    let start_only = START.replace("\"output_tokens\":1", "\"output_tokens\":9");
+    let silent = DELTA.replace(r#","usage":{"output_tokens":9}"#, "");
+    check(AnthropicMessages, &stream(&[&start_only, BLOCK, HI, &silent, STOP]), &expected_text("hi"));
+}
+
+#[test]
+fn blocks_of_every_kind_are_told_apart() {
+    let document = |blocks: &str| {
+        format!(
+            r#"{{"id":"msg","type":"message","model":"m","content":[{blocks}],"stop_reason":"end_turn","usage":{{"input_tokens":23,"output_tokens":9}}}}"#
+        )
+    };
+    let check = |block: &str, expected: &ExpectedTranscript| {
+        let document = document(block);
+        let output = run_tap(AnthropicMessages, &[document.as_bytes()]);
+        compare(expected, &output.transcript, &output.usage, &document);
+        let start = format!(r#"{{"type":"content_block_start","index":0,"content_block":{block}}}"#);
+        let streamed = stream(&[START, &start, BLOCK_STOP, DELTA, STOP]);
+        let output = run_tap(AnthropicMessages, &[streamed.as_bytes()]);
+        compare(expected, &output.transcript, &output.usage, &streamed);
+    };
+    for counted in [
+        r#"{"type":"server_tool_use","id":"s","name":"web_search","input":{"query":"q"}}"#,
+        r#"{"type":"server_tool_use","id":"s","name":"bash_code_execution","input":{"command":"ls"}}"#,
+        r#"{"type":"mcp_tool_use","id":"s","name":"f","server_name":"n","input":{"x":1}}"#,
+        r#"{"type":"unheard_of_tool_use","id":"s","name":"f","input":{"x":1}}"#,
+    ] {
+        check(counted, &ExpectedTranscript { server_tool_calls: 1, ..expected_text("") });
+    }
+    for unrecorded in [
+        r#"{"type":"web_search_tool_result","tool_use_id":"s","content":[{"type":"web_search_result","title":"t"}]}"#,
+        r#"{"type":"web_fetch_tool_result","tool_use_id":"s","content":{"type":"web_fetch_result","url":"u"}}"#,
+        r#"{"type":"code_execution_tool_result","tool_use_id":"s","content":{"stdout":"o"}}"#,
+        r#"{"type":"bash_code_execution_tool_result","tool_use_id":"s","content":{"stdout":"o"}}"#,
+        r#"{"type":"mcp_tool_result","tool_use_id":"s","content":[{"type":"text","text":"o"}]}"#,
+        r#"{"type":"tool_search_tool_result","tool_use_id":"s","content":{}}"#,
+        r#"{"type":"advisor_tool_result","tool_use_id":"s","content":{}}"#,
+        r#"{"type":"container_upload","file_id":"f"}"#,
+        r#"{"type":"compaction","content":"a summary"}"#,
+        r#"{"type":"unheard_of"}"#,
+    ] {
+        check(unrecorded, &expected_text(""));
+    }
+    let call = ExpectedTranscript { calls: &[("a", "f", "{\"x\":1}")], ..expected_text("") };
+    check(r#"{"type":"tool_use","id":"a","name":"f","input":{"x":1},"caller":{"type":"direct"}}"#, &call);
+    check(r#"{"type":"tool_use","id":"a","name":"f","input":"{\"x\":1}"}"#, &call);
+    let cited = r#"{"type":"text","text":"hi","citations":[{"type":"char_location","cited_text":"no"}]}"#;
+    check(cited, &expected_text("hi"));
+}
+
+#[test]
 fn the_model_that_takes_over_is_recorded() {
     let fallback = |from: &str, to: &str| {
         format!(

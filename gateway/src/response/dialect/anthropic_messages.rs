@@ -8,18 +8,18 @@
 //! - The model is the one that a `fallback` block names last, else that of the first event.
 //! - A second `message_start` starts the content over. The first id is kept.
 
-use std::borrow::Cow;
+mod shape;
 
-use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::error_shape::{error_from_text, find_error, parse_error_member};
 use super::event_disposition::EventDisposition;
 use super::json_values::for_each_value;
-use crate::json::lenient::{Count, List, Object, Text, compact};
+use crate::json::lenient::{List, compact};
 use crate::json::repair::repair;
 use crate::response::sse::{SseEvent, is_done_data};
 use crate::response::transcript::{Transcript, TranscriptPart};
+use shape::{BlockDelta, ContentBlock, MessageContent, MessageEvent, MessageObject};
 
 /// The maximum number of distinct blocks.
 const MAX_BLOCKS: usize = 4096;
@@ -65,98 +65,6 @@ enum ArgumentsSource {
     Deltas,
 }
 
-#[derive(Deserialize)]
-struct MessageEvent<'a> {
-    #[serde(default, borrow, rename = "type")]
-    kind: Text<'a>,
-    #[serde(default)]
-    index: Count,
-    #[serde(default, borrow)]
-    message: Object<MessageObject<'a>>,
-    #[serde(default, borrow)]
-    content_block: Object<ContentBlock<'a>>,
-    #[serde(default, borrow)]
-    delta: Object<BlockDelta<'a>>,
-    #[serde(default, borrow)]
-    usage: Option<&'a RawValue>,
-    #[serde(default, borrow)]
-    error: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct MessageObject<'a> {
-    #[serde(default, borrow, rename = "type")]
-    kind: Text<'a>,
-    #[serde(default, borrow)]
-    id: Text<'a>,
-    #[serde(default, borrow)]
-    model: Text<'a>,
-    #[serde(default, borrow)]
-    content: Option<MessageContent<'a>>,
-    #[serde(default, borrow)]
-    stop_reason: Text<'a>,
-    #[serde(default, borrow)]
-    usage: Option<&'a RawValue>,
-}
-
-/// The content of a message: blocks. Some providers send plain text.
-enum MessageContent<'a> {
-    Text(Cow<'a, str>),
-    Blocks(List<Object<ContentBlock<'a>>>),
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for MessageContent<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let json = <&'a RawValue>::deserialize(deserializer)?.get();
-        let read = if json.starts_with('"') {
-            serde_json::from_str::<Text<'_>>(json).map(|text| Self::Text(text.0.unwrap_or_default()))
-        } else {
-            serde_json::from_str(json).map(Self::Blocks)
-        };
-        read.map_err(serde::de::Error::custom)
-    }
-}
-
-#[derive(Deserialize)]
-struct ContentBlock<'a> {
-    #[serde(default, borrow, rename = "type")]
-    kind: Text<'a>,
-    #[serde(default, borrow)]
-    text: Text<'a>,
-    #[serde(default, borrow)]
-    thinking: Text<'a>,
-    #[serde(default, borrow)]
-    id: Text<'a>,
-    #[serde(default, borrow)]
-    name: Text<'a>,
-    #[serde(default, borrow)]
-    input: Option<&'a RawValue>,
-    /// The model that takes over, in a block of the type `fallback`.
-    #[serde(default, borrow)]
-    to: Object<ServingModel<'a>>,
-}
-
-#[derive(Deserialize)]
-struct ServingModel<'a> {
-    #[serde(default, borrow)]
-    model: Text<'a>,
-}
-
-/// An addition to a block or to the message.
-#[derive(Deserialize)]
-struct BlockDelta<'a> {
-    #[serde(default, borrow)]
-    text: Text<'a>,
-    #[serde(default, borrow)]
-    thinking: Text<'a>,
-    #[serde(default, borrow)]
-    partial_json: Text<'a>,
-    #[serde(default, borrow)]
-    stop_reason: Text<'a>,
-    #[serde(default, borrow)]
-    usage: Option<&'a RawValue>,
-}
-
 impl MessagesFold {
     /// Folds one event of a stream.
     pub fn fold_event(&mut self, event: &SseEvent<'_>) -> EventDisposition {
@@ -188,7 +96,10 @@ impl MessagesFold {
         };
         let kind = read.kind.non_empty().unwrap_or(event.name);
         match kind {
-            "message_start" => self.start_message(read.message.0, BlockSource::Stream),
+            "message_start" => {
+                self.start_message(read.message.0, BlockSource::Stream);
+                self.set_usage(read.usage);
+            }
             "content_block_start" => {
                 if let Some(block) = read.content_block.0 {
                     self.open_block(read.index.0.unwrap_or(0), &block, BlockSource::Stream);
@@ -208,6 +119,10 @@ impl MessagesFold {
                 }
             }
             "message_stop" => {
+                self.set_usage(read.usage.or(read.message.0.and_then(|message| message.usage)));
+                if let Some(metrics) = read.invocation_metrics.0 {
+                    self.set_usage(metrics.to_usage().as_deref());
+                }
                 self.transcript.is_ended = true;
                 return EventDisposition::End;
             }
@@ -289,9 +204,9 @@ impl MessagesFold {
             "tool_use" => {
                 let Some(call_index) = self.transcript.open_tool_call() else { return };
                 self.transcript.name_tool_call(call_index, block.id.non_empty(), block.name.non_empty());
-                let input = block.input.map(compact).filter(|input| match source {
-                    BlockSource::Stream => !matches!(input.as_str(), "{}" | "null" | "\"\""),
-                    BlockSource::Document => input != "null",
+                let input = block.input.map(input_text).filter(|input| match source {
+                    BlockSource::Stream => !matches!(input.as_str(), "{}" | "null" | ""),
+                    BlockSource::Document => !matches!(input.as_str(), "null" | ""),
                 });
                 self.transcript.append(TranscriptPart::Arguments(call_index), input.as_deref().unwrap_or(""));
                 OpenBlock::Call(
@@ -306,7 +221,8 @@ impl MessagesFold {
                 }
                 OpenBlock::Server
             }
-            "server_tool_use" | "mcp_tool_use" => {
+            // `server_tool_use`, `mcp_tool_use`, and the like of other makers.
+            kind if kind.ends_with("_tool_use") => {
                 self.transcript.server_tool_calls += 1;
                 OpenBlock::Server
             }
@@ -331,7 +247,18 @@ impl MessagesFold {
                 self.transcript.append(TranscriptPart::Arguments(*call_index), arguments);
             }
             Some((_, OpenBlock::Text)) => {}
-            None => self.transcript.note("delta_without_block"),
+            None => {
+                self.transcript.note("delta_without_block");
+                // Some imitations leave out the event that opens a block.
+                let arguments = delta.partial_json.non_empty().unwrap_or("");
+                if !arguments.is_empty()
+                    && self.blocks.len() < MAX_BLOCKS
+                    && let Some(call_index) = self.transcript.open_tool_call()
+                {
+                    self.blocks.push((index, OpenBlock::Call(call_index, ArgumentsSource::Deltas)));
+                    self.transcript.append(TranscriptPart::Arguments(call_index), arguments);
+                }
+            }
         }
         self.transcript.append(TranscriptPart::Text, delta.text.non_empty().unwrap_or(""));
         self.transcript.append(TranscriptPart::Reasoning, delta.thinking.non_empty().unwrap_or(""));
@@ -342,6 +269,11 @@ impl MessagesFold {
             self.transcript.set_usage(usage);
         }
     }
+}
+
+/// The input of a tool call. Some imitations send a string with the JSON in place of an object.
+fn input_text(input: &RawValue) -> String {
+    serde_json::from_str(input.get()).unwrap_or_else(|_| compact(input))
 }
 
 /// True if a document is an error instead of a message.
