@@ -17,6 +17,7 @@ use crate::chat::{self, disconnect, open_chat};
 use crate::config::{Config, JournalConfig};
 use crate::journal::Journal;
 use crate::relay::Relay;
+use crate::server::body_memory::BodyMemory;
 use crate::server::routes;
 use crate::upstream::registry;
 use crate::{idempotency, metrics, recorder_api, server};
@@ -64,6 +65,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         token_keys,
         token_issuer,
         conversation_keys,
+        threads,
         journal,
         upstreams,
         recorder_api,
@@ -93,6 +95,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         None
     };
     let upstreams = Arc::new(registry::UpstreamRegistry::new(upstreams)?);
+    let responses = Arc::new(chat::response_conversations::ResponseConversations::default());
     let recording = Arc::new(open_chat::Recording {
         journal: journal.clone(),
         metrics: Arc::clone(&metrics),
@@ -100,19 +103,21 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         is_stopping: AtomicBool::new(false),
         drains: drains.clone(),
         estimates: Arc::new(Semaphore::new(1)),
+        responses: Arc::clone(&responses),
     });
     let gateway = Arc::new(server::gateway::Gateway {
         auth: Arc::clone(&auth),
         chats: Arc::new(chat::ChatPipeline {
             recording: Arc::clone(&recording),
             upstreams: Arc::clone(&upstreams),
-            conversations: conversation_keys,
+            conversations: chat::conversation::Conversations { keys: conversation_keys, threads, responses },
             limits,
             start_timeout: START_DEADLINE,
             permits: Arc::new(Semaphore::new(limits.max_chats)),
             disconnect_policy,
             keys: idempotency_keys,
         }),
+        body_memory: Arc::new(BodyMemory::new(&limits, metrics.body_bytes.clone())),
         recorder_api,
         cors_origins,
         metrics: Arc::clone(&metrics),

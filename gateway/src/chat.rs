@@ -1,10 +1,13 @@
 //! The chat pipeline: one chat from the client's request to the body of the response. [`ChatPipeline::serve`] has the steps
 //! of the flow in ARCHITECTURE.md, in the same order.
 
+pub mod conversation;
 pub mod disconnect;
 pub mod ended_chat;
+pub mod large_request;
 pub mod open_chat;
 pub mod response_body;
+pub mod response_conversations;
 pub mod response_ids;
 
 use std::sync::Arc;
@@ -14,15 +17,17 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method, StatusCode};
-use shared::event::{ChatError, ConversationOrigin, FailureStage};
+use shared::event::{ChatError, FailureStage};
 use shared::id::{ChatId, ConversationId, UserId};
 use shared::usage::Usage;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::auth::Caller;
+use crate::chat::conversation::Conversations;
 use crate::chat::disconnect::DisconnectPolicy;
 use crate::chat::ended_chat::EndedChat;
+use crate::chat::large_request::Turn;
 use crate::chat::open_chat::{ChatAdmission, ChatEnding, OpenChat, Recording};
 use crate::chat::response_body::{BodyFraming, ResponseBody};
 use crate::chat::response_ids::ResponseIds;
@@ -32,10 +37,9 @@ use crate::idempotency::{self, Claim, IdempotencyKeys};
 use crate::journal::Recorded;
 use crate::json::edit;
 use crate::limits::Limits;
-use crate::request::conversation_id::ConversationKeys;
+use crate::request::caller_metadata;
 use crate::request::ui_message::{self, UiRequest};
 use crate::request::{ApiSurface, ChatRequest, InvalidRequest};
-use crate::request::{caller_metadata, thread_id};
 use crate::response::content_encoding::{self, ContentEncoding};
 use crate::response::dialect::{Fold, parse_error_body};
 use crate::response::tap::{ExpectedBody, Tap, UsageChunkPolicy};
@@ -50,6 +54,9 @@ use crate::upstream::registry::{RoutingSnapshot, UpstreamRegistry};
 /// The maximum size of an upstream's error body that is read for the record when the client must not get the response.
 const MAX_ERROR_BYTES: usize = 64 << 10;
 
+/// The note of a chat whose request has text that is not valid Unicode: the record has U+FFFD in place of the broken text.
+const TEXT_MENDED: &str = "text_mended";
+
 /// The chat pipeline of the gateway, shared by all requests.
 #[derive(Debug)]
 pub struct ChatPipeline {
@@ -57,8 +64,8 @@ pub struct ChatPipeline {
     pub recording: Arc<Recording>,
     /// The routes and upstreams, replaced when the routes file is reloaded.
     pub upstreams: Arc<UpstreamRegistry>,
-    /// The keys that make and verify conversation ids.
-    pub conversations: ConversationKeys,
+    /// The conversations of chats.
+    pub conversations: Conversations,
     /// The limits on size, number and duration of requests and answers.
     pub limits: Limits,
     /// The maximum time for an event to become durable before the request is refused with 503.
@@ -86,8 +93,13 @@ struct AdmittedChat {
 }
 
 impl ChatPipeline {
+    /// Takes the place of a chat that is about to be read. Returns 503 if the maximum number of chats is running.
+    pub fn take_place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        Arc::clone(&self.permits).try_acquire_owned().map_err(|_| ApiError::too_many_chats())
+    }
+
     /// Serves one chat: parses the request, finds route, conversation and idempotency key, records the start, and calls the
-    /// upstream.
+    /// upstream. `place` is the chat's place, held until the chat has ended.
     ///
     /// An `Err` means that the chat was refused and no upstream was called. Later failures become an error response, and
     /// are recorded as the chat's end.
@@ -97,9 +109,11 @@ impl ChatPipeline {
         surface: ApiSurface,
         headers: &HeaderMap,
         body: &Bytes,
+        place: OwnedSemaphorePermit,
     ) -> Result<Response, ApiError> {
         let snapshot = self.upstreams.snapshot();
-        let (mut request, ui) = parse(body, surface, &snapshot)?;
+        let turn = Turn::of(body.len()).await;
+        let (mut request, ui) = turn.run(|| parse(body, surface, &snapshot))?;
         if request.is_background {
             return Err(ApiError::unsupported_background());
         }
@@ -111,18 +125,20 @@ impl ChatPipeline {
         let on_disconnect =
             self.disconnect_policy.resolve(headers, snapshot.table.routes[route_index].on_disconnect)?;
         let caller_metadata = caller_metadata::parse(&request.parameters, headers)?;
-        let conversation = self.resolve_conversation(&caller, &request, headers)?;
+        let conversation = self.conversations.resolve(&caller.user, &request, headers)?;
         if !self.recording.journal.is_available() {
             return Err(ApiError::journal_unavailable());
         }
-        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| ApiError::too_many_chats())?;
         let id = ChatId::mint();
         let (claim, note) = self.claim(&caller.user, headers, (id, conversation.0), body).await?;
+        let notes = note.into_iter().chain(request.text_was_mended.then_some(TEXT_MENDED)).collect();
 
         let ui_stream =
             ui.map(|ui| UiStream::new(ui.continued_message_id.unwrap_or_else(|| id.assistant_message().to_string())));
-        let admission = ChatAdmission { id, conversation, caller_metadata, claim, on_disconnect, note };
-        let (chat, started) = OpenChat::admit(&self.recording, caller.user, admission, &mut request, permit);
+        let admission = ChatAdmission { id, conversation, caller_metadata, claim, on_disconnect, notes };
+        let (chat, started) =
+            turn.run(|| OpenChat::admit(&self.recording, caller.user, admission, &mut request, place));
+        drop(turn);
         if started.refusal().is_some() {
             chat.cancel_unstarted();
             return Err(ApiError::journal_unavailable());
@@ -212,34 +228,6 @@ impl ChatPipeline {
             Ok((claim, note)) => Ok((Some(claim), note)),
             Err(taken) if taken.fingerprint != fingerprint => Err(ApiError::idempotency_key_reused(&taken)),
             Err(taken) => Err(ApiError::idempotency_key_taken(&taken)),
-        }
-    }
-
-    /// Returns the conversation of a chat, the origin of the conversation id, and the client's own thread name if the id is
-    /// derived from a thread name.
-    fn resolve_conversation(
-        &self,
-        caller: &Caller,
-        request: &ChatRequest,
-        headers: &HeaderMap,
-    ) -> Result<(ConversationId, ConversationOrigin, Option<String>), ApiError> {
-        let verify = |id: &str| self.conversations.verify(&caller.user, id);
-        if let Some(named) = &request.conversation_id {
-            let id = verify(named).ok_or_else(ApiError::no_such_conversation)?;
-            return Ok((id, ConversationOrigin::Given, None));
-        }
-        let Some(thread) = thread_id::from_headers(headers).or(request.thread_id.as_deref()) else {
-            let id = self.conversations.mint(&caller.user, shared::event::now());
-            return Ok((id, ConversationOrigin::Minted, None));
-        };
-        match verify(thread) {
-            Some(id) => Ok((id, ConversationOrigin::Given, None)),
-            // The name has the form of a conversation id, so the name is an id that was not made for this user.
-            None if thread_id::looks_like_conversation_id(thread) => Err(ApiError::no_such_conversation()),
-            None => {
-                let id = self.conversations.derive(&caller.user, thread);
-                Ok((id, ConversationOrigin::Derived, Some(thread.to_owned())))
-            }
         }
     }
 

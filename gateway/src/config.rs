@@ -17,6 +17,7 @@ use crate::journal::{DurabilityLevel, JournalSettings};
 use crate::limits::Limits;
 use crate::recorder_api::RecorderApiConfig;
 use crate::request::conversation_id::{ConversationKeys, EXPECTED_KEYS};
+use crate::request::thread_id::ThreadSettings;
 use crate::routing::{KeyHeader, OnDisconnect, UpstreamSettings};
 use crate::upstream::registry::TableSource;
 
@@ -35,6 +36,8 @@ pub struct Config {
     pub token_issuer: Option<IssuerConfig>,
     /// The secret keys that make and verify conversation ids: `CONVERSATION_KEYS`.
     pub conversation_keys: ConversationKeys,
+    /// The deployment's choices about thread ids: `GATEWAY_THREAD_HEADER` and `GATEWAY_THREAD_FROM_CACHE_KEY`.
+    pub threads: ThreadSettings,
     /// The broker and the journal that record events.
     pub journal: JournalConfig,
     /// The source of the routing table: a routes file, or the settings of a single provider.
@@ -86,6 +89,7 @@ impl Config {
                 expected: EXPECTED_KEYS,
                 detail: String::new(),
             })?,
+            threads: thread_settings(env)?,
             journal: JournalConfig::read(env)?,
             upstreams: TableSource {
                 provider: provider(env, &limits)?,
@@ -164,6 +168,18 @@ fn provider(env: &Environment, limits: &Limits) -> Result<UpstreamSettings, Conf
     })
 }
 
+fn thread_settings(env: &Environment) -> Result<ThreadSettings, ConfigError> {
+    let is_cache_key_a_thread = match env.text("GATEWAY_THREAD_FROM_CACHE_KEY") {
+        None | Some("on") => true,
+        Some("off") => false,
+        Some(other) => return Err(malformed("GATEWAY_THREAD_FROM_CACHE_KEY", "on or off", &other)),
+    };
+    let header = env
+        .text("GATEWAY_THREAD_HEADER")
+        .map(|name| name.parse().map_err(|error| malformed("GATEWAY_THREAD_HEADER", "the name of a header", &error)));
+    Ok(ThreadSettings { header: header.transpose()?, is_cache_key_a_thread })
+}
+
 fn disconnect_policy(env: &Environment) -> Result<DisconnectPolicy, ConfigError> {
     let standard = DisconnectPolicy::default();
     let drain_for = env.duration("GATEWAY_DRAIN_FOR", standard.drain_for)?;
@@ -233,6 +249,13 @@ mod tests {
             ("GATEWAY_DURABILITY", "high", "GATEWAY_DURABILITY is malformed: expected journal, synced or replicated"),
             ("GATEWAY_JOURNAL_MAX_BYTES", "1000", "GATEWAY_JOURNAL_MAX_BYTES is malformed: expected a number of bytes"),
             ("GATEWAY_DATA_DIR", "", "GATEWAY_DATA_DIR is not set: expected a directory"),
+            ("GATEWAY_THREAD_HEADER", "x y", "GATEWAY_THREAD_HEADER is malformed: expected the name of a header"),
+            (
+                "GATEWAY_MAX_BODY_MEMORY",
+                "1000",
+                "GATEWAY_MAX_BODY_MEMORY is malformed: expected a number of bytes, at least",
+            ),
+            ("GATEWAY_BODY_USER_SHARE", "101", "GATEWAY_BODY_USER_SHARE is malformed"),
             ("GATEWAY_MAX_CHATS", "0", "GATEWAY_MAX_CHATS is malformed"),
             ("GATEWAY_CORS_ORIGINS", "https://a.example/x", "GATEWAY_CORS_ORIGINS is malformed"),
             ("CONVERSATION_KEYS", "1:secret", "CONVERSATION_KEYS is malformed: expected one or more"),

@@ -5,7 +5,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::json;
 use shared::id::{ChatId, ConversationId};
 use shared::token::TokenError;
@@ -19,6 +19,12 @@ use crate::upstream::error::UpstreamError;
 
 /// The response header in which Anthropic's clients expect the request id.
 const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+
+/// The content encodings of request bodies that the gateway decodes.
+const ACCEPTED_ENCODINGS: &str = "gzip, deflate, br, zstd";
+
+/// The value of `param` in errors about the encoding of the body.
+const CONTENT_ENCODING_PARAM: &str = "content-encoding";
 
 /// An error response, sent to the client in place of an answer.
 #[derive(Clone, Debug)]
@@ -68,13 +74,42 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", Some("body_too_large"), message)
     }
 
+    /// 415: the request body has an encoding that the gateway cannot decode. The response names the encodings that the gateway
+    /// accepts in `accept-encoding` (RFC 9110, 15.5.16).
+    pub fn unsupported_content_encoding(found: &str) -> Self {
+        let found: String = found.chars().take(64).collect();
+        let message = format!("content-encoding: expected {ACCEPTED_ENCODINGS} or identity, found {found:?}");
+        let code = Some("unsupported_content_encoding");
+        let error = Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", code, message);
+        Self { param: Some(CONTENT_ENCODING_PARAM), ..error }
+    }
+
+    /// 400: the compressed request body is damaged or cut off.
+    pub fn body_undecodable(encoding: &str) -> Self {
+        let message = format!("content-encoding: the request body is not valid {encoding}: damaged or cut off");
+        let error = Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", Some("body_undecodable"), message);
+        Self { param: Some(CONTENT_ENCODING_PARAM), ..error }
+    }
+
+    /// 503: request bodies hold as much memory as they may. Clients may retry after 1 s.
+    pub fn body_memory_full() -> Self {
+        let message = "the gateway holds as many bytes of request bodies as it may; try again shortly";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("body_memory_full"), message).retry_after(1)
+    }
+
+    /// 429: the request bodies of the calling user hold their share of memory or of places. Clients may retry after 1 s.
+    pub fn too_many_bodies() -> Self {
+        let message = "the request bodies of this user hold as much as one user may; try again shortly";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("too_many_bodies"), message).retry_after(1)
+    }
+
     /// 400: the request body could not be read to the end.
     pub fn body_unreadable() -> Self {
         let message = "the request body could not be read";
         Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", Some("body_unreadable"), message)
     }
 
-    /// 408: the request body did not arrive within the read timeout.
+    /// 408: the request body did not arrive within the read timeout, or not at the minimum rate.
     pub fn body_timeout() -> Self {
         let message = "the request body took too long to arrive";
         Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", Some("body_timeout"), message)
@@ -243,6 +278,9 @@ impl IntoResponse for ApiError {
             response.headers_mut().insert(CONVERSATION_ID, value(conversation.to_string()));
             // Client libraries retry a 409 by default, and every retry would end in the same conflict.
             response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
+        }
+        if self.status == StatusCode::UNSUPPORTED_MEDIA_TYPE && self.param == Some(CONTENT_ENCODING_PARAM) {
+            response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static(ACCEPTED_ENCODINGS));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -7,9 +7,19 @@ use shared::config::{ConfigError, Environment, malformed};
 /// Limits on the load that callers can put on the gateway, read from the environment.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The maximum size of a request body in bytes. `GATEWAY_MAX_BODY_BYTES`, default 3 MiB.
+    /// The maximum size of a request body in bytes. The bound holds before and after decoding.
+    /// `GATEWAY_MAX_BODY_BYTES`, default 64 MiB.
     pub max_body_bytes: usize,
+    /// The maximum number of bytes that all request bodies may hold at a time. `GATEWAY_MAX_BODY_MEMORY`, default 1 GiB.
+    pub max_body_memory: usize,
+    /// The share of the body memory that the bodies of one user may hold, and the share of the chats' places that unfinished
+    /// bodies of one user may take, in per cent. `GATEWAY_BODY_USER_SHARE`, default 50.
+    pub body_user_share: usize,
+    /// The minimum rate of a request body after the read timeout, in bytes per second. `GATEWAY_MIN_BODY_RATE`, default
+    /// 65,536.
+    pub min_body_rate: u64,
     /// The time limit for a request's head to arrive, and again for the body. `GATEWAY_READ_TIMEOUT`, default 30 s.
+    /// The limit for a body grows with the bytes that arrive, see `min_body_rate`.
     pub read_timeout: Duration,
     /// The maximum silence within an answer. `GATEWAY_IDLE_TIMEOUT`, default 300 s.
     pub idle_timeout: Duration,
@@ -29,8 +39,13 @@ pub struct Limits {
 impl Limits {
     /// Reads the limits from the environment, and checks their ranges.
     pub(crate) fn read(env: &Environment) -> Result<Self, ConfigError> {
+        let max_body_bytes: usize = env.optional_or("GATEWAY_MAX_BODY_BYTES", 64 << 20, "a number of bytes")?;
+        let standard_memory = (1 << 30).max(max_body_bytes.saturating_mul(4));
         let limits = Self {
-            max_body_bytes: env.optional_or("GATEWAY_MAX_BODY_BYTES", 3 << 20, "a number of bytes")?,
+            max_body_bytes,
+            max_body_memory: env.optional_or("GATEWAY_MAX_BODY_MEMORY", standard_memory, "a number of bytes")?,
+            body_user_share: env.optional_or("GATEWAY_BODY_USER_SHARE", 50, "a percentage")?,
+            min_body_rate: env.optional_or("GATEWAY_MIN_BODY_RATE", 64 << 10, "a number of bytes per second")?,
             read_timeout: env.duration("GATEWAY_READ_TIMEOUT", Duration::from_secs(30))?,
             idle_timeout: env.duration("GATEWAY_IDLE_TIMEOUT", Duration::from_secs(300))?,
             total_timeout: env.duration("GATEWAY_TOTAL_TIMEOUT", Duration::from_secs(3600))?,
@@ -46,6 +61,7 @@ impl Limits {
             let expected = "off, or a duration of at least 100ms";
             return Err(malformed("GATEWAY_KEEP_ALIVE_COMMENTS", expected, &"too short"));
         }
+        limits.check_body_limits()?;
         if limits.max_chats == 0 || limits.max_chats > 1_000_000 {
             return Err(malformed("GATEWAY_MAX_CHATS", "a number of chats from 1 to 1000000", &limits.max_chats));
         }
@@ -57,5 +73,19 @@ impl Limits {
             ));
         }
         Ok(limits)
+    }
+
+    fn check_body_limits(&self) -> Result<(), ConfigError> {
+        if self.max_body_memory / 2 < self.max_body_bytes {
+            let expected = "a number of bytes, at least twice GATEWAY_MAX_BODY_BYTES";
+            return Err(malformed("GATEWAY_MAX_BODY_MEMORY", expected, &self.max_body_memory));
+        }
+        if !(1..=100).contains(&self.body_user_share) {
+            return Err(malformed("GATEWAY_BODY_USER_SHARE", "a percentage from 1 to 100", &self.body_user_share));
+        }
+        if self.min_body_rate == 0 {
+            return Err(malformed("GATEWAY_MIN_BODY_RATE", "a number of bytes per second from 1", &self.min_body_rate));
+        }
+        Ok(())
     }
 }

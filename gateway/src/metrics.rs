@@ -56,6 +56,8 @@ pub struct Metrics {
     pub journal_ack_seconds: Histogram,
     /// The number of times that an event was published again for want of an acknowledgement.
     pub journal_retries: Counter,
+    /// The number of bytes that request bodies hold.
+    pub body_bytes: Gauge,
     /// The number of open connections from clients.
     pub connections: Gauge,
     /// The number of attempts at upstreams, by upstream and outcome.
@@ -117,6 +119,7 @@ impl Default for Metrics {
             journal_oversized: Gauge::default(),
             journal_ack_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 18)),
             journal_retries: Counter::default(),
+            body_bytes: Gauge::default(),
             connections: Gauge::default(),
             upstream_tries: Family::default(),
             registry: Registry::default(),
@@ -130,6 +133,7 @@ impl Default for Metrics {
         registry.register_with_unit("chat", "From admission to the end", Unit::Seconds, metrics.chat_seconds.clone());
         registry.register("tokens", "Tokens as reported by upstreams", metrics.tokens.clone());
         metrics.register_journal(&mut registry);
+        registry.register("body_bytes", "Bytes that request bodies hold", metrics.body_bytes.clone());
         registry.register("connections", "Connections from clients", metrics.connections.clone());
         registry.register("upstream_tries", "Tries at upstreams, by outcome", metrics.upstream_tries.clone());
         Self { registry, ..metrics }

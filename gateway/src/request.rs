@@ -3,8 +3,10 @@
 //! The body is split into its members without touching their values. Members that the gateway does not know therefore
 //! reach the upstream, and the record, unchanged.
 
+mod ambiguous_members;
 pub mod caller_metadata;
 pub mod conversation_id;
+mod forwarded_body;
 mod invalid_request;
 mod new_message;
 #[cfg(test)]
@@ -17,7 +19,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use shared::event::DialectName;
 
+use self::forwarded_body::{BodyChanges, write_members};
 use self::invalid_request::{invalid_member, missing_member, not_an_object};
+use crate::json::broken_text;
 use crate::json::lenient::Members;
 
 pub use invalid_request::InvalidRequest;
@@ -38,6 +42,10 @@ pub struct ChatRequest {
     pub conversation_id: Option<String>,
     /// The client's own thread id in the body, if the dialect has a place for a thread id.
     pub thread_id: Option<String>,
+    /// The id of the response that a Responses request continues.
+    pub previous_response_id: Option<String>,
+    /// The client's key for the upstream's cache. Many clients send the id of the conversation.
+    pub prompt_cache_key: Option<String>,
     /// The messages as sent. In a Responses request: the `input`.
     pub messages: Box<RawValue>,
     /// An object with every other member, as sent.
@@ -53,8 +61,11 @@ pub struct ChatRequest {
     /// True if the gateway added `stream_options.include_usage` to `upstream_body` because the client did not ask for
     /// usage.
     pub added_usage_option: bool,
-    /// The body as received, and the API on which the body was received.
-    original: (Bytes, ApiSurface),
+    /// True if the body has text that is not valid Unicode. The text is forwarded as sent; all other members of this type
+    /// have U+FFFD in each broken place.
+    pub text_was_mended: bool,
+    /// The body as received, and the changes to it without the usage option.
+    original: (Bytes, BodyChanges),
 }
 
 /// The API on which a request arrived. The API determines the dialect, the default of `stream`, and the members that
@@ -102,78 +113,100 @@ impl ApiSurface {
 
 impl ChatRequest {
     /// Parses a request body. An error names the invalid member.
+    ///
+    /// Text that is not valid Unicode is no error, see [`broken_text`].
     pub fn parse(body: &Bytes, surface: ApiSurface) -> Result<Self, InvalidRequest> {
-        let members: Members<'_> = serde_json::from_slice(body).map_err(|error| not_an_object(&error))?;
+        if let Some(text) = broken_text::intact(body) {
+            match serde_json::from_str(text) {
+                Ok(members) => return Self::from_members(&members, body, surface),
+                // Escapes that do not exist are broken text too.
+                Err(error) if !error.is_syntax() => return Err(not_an_object(&error)),
+                Err(_) => {}
+            }
+        }
+        let mended = broken_text::mend(body);
+        let members: Members<'_> = serde_json::from_slice(&mended).map_err(|error| not_an_object(&error))?;
+        broken_text::protect(body).map_err(|error| InvalidRequest { message: error.to_string(), param: None })?;
+        let request = Self::from_members(&members, body, surface)?;
+        let (sent, changes) = &request.original;
+        let upstream_body = BodyChanges { adds_usage_option: request.added_usage_option, ..*changes }.apply(sent);
+        Ok(Self { text_was_mended: true, upstream_body, ..request })
+    }
+
+    fn from_members(members: &Members<'_>, body: &Bytes, surface: ApiSurface) -> Result<Self, InvalidRequest> {
+        ambiguous_members::refuse(members)?;
         let model: String =
-            member(&members, "model", "a model name")?.ok_or_else(|| missing_member("model", "a model name"))?;
+            member(members, "model", "a model name")?.ok_or_else(|| missing_member("model", "a model name"))?;
         if model.is_empty() || model.len() > 256 {
             return Err(invalid_member("model", "expected a model name of 1 to 256 bytes"));
         }
         let (messages, new_message) = match surface {
-            ApiSurface::ChatCompletions | ApiSurface::Frontend => new_message::from_chat_completions(&members)?,
-            ApiSurface::Responses => new_message::from_responses_input(&members)?,
-            ApiSurface::Messages => new_message::from_anthropic_messages(&members)?,
+            ApiSurface::ChatCompletions | ApiSurface::Frontend => new_message::from_chat_completions(members)?,
+            ApiSurface::Responses => new_message::from_responses_input(members)?,
+            ApiSurface::Messages => new_message::from_anthropic_messages(members)?,
         };
-        let temperature = member(&members, "temperature", "a number")?;
-        let stream = member(&members, "stream", "true or false")?;
+        let temperature = member(members, "temperature", "a number")?;
+        let stream = member(members, "stream", "true or false")?;
         let conversation_id = match surface {
-            ApiSurface::Frontend => member(&members, "conversationId", "a conversation id")?,
+            ApiSurface::Frontend => member(members, "conversationId", "a conversation id")?,
             ApiSurface::ChatCompletions | ApiSurface::Responses | ApiSurface::Messages => None,
         };
         let is_stream = stream.unwrap_or(surface == ApiSurface::Frontend);
         let asks_for_background =
-            surface == ApiSurface::Responses && member(&members, "background", "true or false")?.unwrap_or(false);
+            surface == ApiSurface::Responses && member(members, "background", "true or false")?.unwrap_or(false);
         let is_background = asks_for_background && !is_stream;
-        let asks_for_usage = surface.dialect() != DialectName::OpenaiChat || asks_for_usage(&members)?;
-
-        let parameters = write_members(&members, |name| name != surface.messages_member(), &[]);
-        let mut added: Vec<(&str, &str)> = Vec::new();
-        if is_stream && stream.is_none() {
-            added.push(("stream", "true"));
-        }
-        let stream_options = (is_stream && !asks_for_usage).then(|| stream_options_with_usage(&members));
-        if let Some(options) = &stream_options {
-            added.push(("stream_options", options));
-        }
-        let is_dropped = |name: &str| {
-            (surface == ApiSurface::Frontend && name == "conversationId")
-                || added.iter().any(|(known, _)| *known == name)
+        let asks_for_usage = surface.dialect() != DialectName::OpenaiChat || asks_for_usage(members)?;
+        let changes = BodyChanges {
+            removes_conversation_id: surface == ApiSurface::Frontend && members.get("conversationId").is_some(),
+            adds_stream: is_stream && stream.is_none(),
+            adds_usage_option: false,
         };
-        let upstream_body = if added.is_empty() && !members.0.iter().any(|(name, _)| is_dropped(name)) {
-            body.clone()
-        } else {
-            Bytes::from(write_members(&members, |name| !is_dropped(name), &added))
-        };
+        let added_usage_option = is_stream && !asks_for_usage;
+        let all_changes = BodyChanges { adds_usage_option: added_usage_option, ..changes };
+        let upstream_body = if all_changes.is_empty() { body.clone() } else { all_changes.rewrite(members).into() };
+        let parameters = write_members(members, |name| name != surface.messages_member(), &[]);
         Ok(Self {
             dialect: surface.dialect(),
-            added_usage_option: stream_options.is_some(),
+            added_usage_option,
             model,
             stream: is_stream,
             temperature,
             conversation_id,
-            thread_id: thread_id::from_body(surface.dialect(), &members),
+            thread_id: thread_id::from_body(surface.dialect(), members),
+            previous_response_id: thread_id::text_member(members, "previous_response_id")
+                .filter(|_| surface == ApiSurface::Responses),
+            prompt_cache_key: thread_id::text_member(members, "prompt_cache_key"),
             messages,
             parameters: RawValue::from_string(parameters).map_err(|error| not_an_object(&error))?,
             new_message,
             is_background,
             upstream_body,
-            original: (body.clone(), surface),
+            text_was_mended: false,
+            original: (body.clone(), changes),
         })
     }
 
     /// The body for an upstream that rejects `stream_options`: the same request without the usage option added by the
     /// gateway.
     pub fn body_without_usage_option(&self) -> Bytes {
-        let (sent, surface) = &self.original;
-        let Ok(members) = serde_json::from_slice::<Members<'_>>(sent) else { return self.upstream_body.clone() };
-        let is_dropped = |name: &str| *surface == ApiSurface::Frontend && name == "conversationId";
-        let adds_stream = self.stream && members.get("stream").is_none_or(|raw| raw.get() == "null");
-        if !adds_stream && !members.0.iter().any(|(name, _)| is_dropped(name)) {
-            return sent.clone();
-        }
-        let added: &[(&str, &str)] = if adds_stream { &[("stream", "true")] } else { &[] };
-        Bytes::from(write_members(&members, |name| !(is_dropped(name) || (adds_stream && name == "stream")), added))
+        let (sent, changes) = &self.original;
+        changes.apply(sent)
     }
+}
+
+/// The model that a request names, for requests of which the gateway reads nothing else. An error names the member.
+pub fn requested_model(body: &[u8]) -> Result<String, InvalidRequest> {
+    let mended;
+    let members: Members<'_> = match broken_text::intact(body).and_then(|text| serde_json::from_str(text).ok()) {
+        Some(members) => members,
+        None => {
+            mended = broken_text::mend(body);
+            serde_json::from_slice(&mended).map_err(|error| not_an_object(&error))?
+        }
+    };
+    ambiguous_members::refuse(&members)?;
+    let model: Option<String> = member(&members, "model", "a model name")?;
+    model.filter(|model| !model.is_empty()).ok_or_else(|| missing_member("model", "a model name"))
 }
 
 /// The value of a member, or `None` if the member is absent or null.
@@ -199,16 +232,4 @@ fn asks_for_usage(members: &Members<'_>) -> Result<bool, InvalidRequest> {
     let options: Option<StreamOptions> =
         member(members, "stream_options", "an object with include_usage true or false")?;
     Ok(options.and_then(|options| options.include_usage) == Some(true))
-}
-
-/// The client's `stream_options`, with `include_usage` set to true.
-fn stream_options_with_usage(members: &Members<'_>) -> String {
-    let sent = members.get("stream_options").and_then(|raw| serde_json::from_str(raw.get()).ok());
-    write_members(&sent.unwrap_or_default(), |name| name != "include_usage", &[("include_usage", "true")])
-}
-
-/// Writes a JSON object: the members whose names `is_kept` accepts, followed by the members in `added`.
-fn write_members(members: &Members<'_>, is_kept: impl Fn(&str) -> bool, added: &[(&str, &str)]) -> String {
-    let selected = members.0.iter().filter(|(name, _)| is_kept(name)).map(|(name, value)| (name.as_ref(), value.get()));
-    Members::to_json(selected.chain(added.iter().copied()))
 }

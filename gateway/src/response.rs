@@ -12,3 +12,4 @@ pub mod token_estimate;
 pub mod dialect;
 pub mod tap;
 pub mod ui_stream;
+pub mod whole_body;

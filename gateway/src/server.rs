@@ -6,6 +6,8 @@ mod connection;
 pub mod gateway;
 
 mod body;
+mod body_decoding;
+pub mod body_memory;
 mod cors;
 pub mod pages;
 pub mod routes;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use shared::event::{
-    Attempt, CallerMetadata, ChatError, ChatFailed, ChatStarted, ConversationOrigin, Event, FailureStage,
+    Attempt, CallerMetadata, ChatError, ChatFailed, ChatStarted, ConversationOrigin, DialectName, Event, FailureStage,
     MessageCompleted, UpstreamAnswer, UserMessage,
 };
 use shared::id::{ChatId, ConversationId, UserId};
@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::chat::disconnect::Drains;
 use crate::chat::ended_chat::{ChatLogLine, EndedChat, PendingEnd, PendingRecord};
+use crate::chat::response_conversations::ResponseConversations;
 use crate::idempotency::Claim;
 use crate::journal::{Journal, Recorded};
 use crate::metrics::{DirectionLabels, Metrics, OutcomeLabels};
@@ -38,6 +39,8 @@ pub struct Recording {
     pub is_stopping: AtomicBool,
     /// One permit for each usage estimate that may run at once. An estimate occupies a processor, and streams come first.
     pub estimates: Arc<Semaphore>,
+    /// The conversations of recent responses, for requests that continue one of them.
+    pub responses: Arc<ResponseConversations>,
     /// The answers that are drained after their clients have disconnected.
     pub drains: Drains,
 }
@@ -55,8 +58,8 @@ pub struct ChatAdmission {
     pub claim: Option<Claim>,
     /// The action when the client disconnects.
     pub on_disconnect: OnDisconnect,
-    /// A note for the record, set if the idempotency key could not be checked with the other gateways.
-    pub note: Option<&'static str>,
+    /// The notes for the record that are known before the answer.
+    pub notes: Vec<&'static str>,
 }
 
 /// A chat that has been admitted and has not ended.
@@ -68,6 +71,7 @@ pub struct OpenChat {
     /// The id of the chat's conversation.
     pub conversation_id: ConversationId,
     origin: ConversationOrigin,
+    dialect: DialectName,
     user: UserId,
     started_at: OffsetDateTime,
     admitted_at: Instant,
@@ -83,7 +87,7 @@ pub struct OpenChat {
     is_ended: bool,
     claim: Option<Claim>,
     on_disconnect: OnDisconnect,
-    note: Option<&'static str>,
+    notes: Vec<&'static str>,
     /// Counts the chat towards the maximum number of concurrent chats.
     _permit: OwnedSemaphorePermit,
 }
@@ -115,6 +119,7 @@ impl OpenChat {
             id: admission.id,
             conversation_id,
             origin,
+            dialect: request.dialect,
             user,
             started_at: shared::event::now(),
             admitted_at: Instant::now(),
@@ -127,7 +132,7 @@ impl OpenChat {
             is_ended: false,
             claim: admission.claim,
             on_disconnect: admission.on_disconnect,
-            note: admission.note,
+            notes: admission.notes,
             _permit: permit,
         };
         recording.metrics.chats_started.inc();
@@ -206,8 +211,11 @@ impl OpenChat {
     /// estimates the usage first.
     pub fn end(&mut self, ending: ChatEnding, mut transcript: Transcript, usage: Usage) -> EndedChat {
         self.is_ended = true;
-        if let Some(note) = self.note {
+        for note in std::mem::take(&mut self.notes) {
             transcript.note(note);
+        }
+        if let (DialectName::OpenaiResponses, Some(response)) = (self.dialect, &transcript.response_id) {
+            self.recording.responses.remember(&self.user, response, self.conversation_id);
         }
         let has_content = transcript.has_content();
         let ending = match ending {

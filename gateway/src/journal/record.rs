@@ -102,10 +102,22 @@ pub(super) struct UnnumberedRecord {
 #[error("the event could not be encoded")]
 pub(super) struct EncodeError;
 
+/// The size of the texts of an event that can be large, in bytes. A record of megabytes that grew by doubling would be copied
+/// several times.
+fn text_bytes(event: &Event) -> usize {
+    match event {
+        Event::ChatStarted(event) => {
+            let said = event.user_message.as_ref().map_or(0, |message| message.text.len());
+            event.messages.get().len() + event.parameters.get().len() + said
+        }
+        _ => 0,
+    }
+}
+
 impl UnnumberedRecord {
     /// Encodes an event, to be published by `source`. Each event is encoded only here, once.
     pub(super) fn from_event(event: &Event, source: &str) -> Result<Self, EncodeError> {
-        let mut bytes = Vec::with_capacity(1024);
+        let mut bytes = Vec::with_capacity(1024 + text_bytes(event));
         bytes.resize(RECORD_HEADER_BYTES, 0);
         bytes.extend_from_slice(event.id().0.as_bytes());
         let time = shared::envelope::rfc3339_time(event);

@@ -8,31 +8,46 @@ use bytes::Bytes;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::json::broken_text;
 use crate::json::lenient::BorrowedText;
 
 /// Returns the object with the member set to a value. If the member is repeated, the last occurrence is replaced,
 /// because parsers use the last one. A missing member is inserted first. A body that is not a JSON object is returned
-/// unchanged.
+/// unchanged. Text that is not valid Unicode stays as sent, see [`broken_text`].
 pub fn with_member(body: &Bytes, name: &str, value: &serde_json::Value) -> Bytes {
-    let Ok(found) = FoundMember::find(body, name) else { return body.clone() };
+    if let Some(changed) = set_member(body, name, value) {
+        return changed.into();
+    }
+    let protected = broken_text::protect(body).ok();
+    let changed =
+        protected.and_then(|protected| String::from_utf8(set_member(protected.as_bytes(), name, value)?).ok());
+    changed.map_or_else(|| body.clone(), |changed| broken_text::restore(&changed).into())
+}
+
+/// True if the object has a member of this name that is not null.
+pub fn has_member(body: &[u8], name: &str) -> bool {
+    let has = |found: FoundMember<'_>| found.value.is_some_and(|value| value.get() != "null");
+    FoundMember::find(body, name)
+        .map(has)
+        .or_else(|_| FoundMember::find(&broken_text::mend(body), name).map(has))
+        .unwrap_or(false)
+}
+
+/// Returns the object with the member set to a value, or `None` if the body cannot be read.
+fn set_member(body: &[u8], name: &str, value: &serde_json::Value) -> Option<Vec<u8>> {
     let text = value.to_string();
-    let (before, after, between) = match found {
+    let (before, after, between) = match FoundMember::find(body, name).ok()? {
         FoundMember { value: Some(old), .. } => {
             let start = old.get().as_ptr().addr() - body.as_ptr().addr();
             (&body[..start], &body[start + old.get().len()..], text)
         }
         FoundMember { value: None, is_empty } => {
-            let Some(brace) = body.iter().position(|byte| *byte == b'{') else { return body.clone() };
+            let brace = body.iter().position(|byte| *byte == b'{')?;
             let comma = if is_empty { "" } else { "," };
             (&body[..=brace], &body[brace + 1..], format!("{}:{text}{comma}", serde_json::Value::from(name)))
         }
     };
-    [before, between.as_bytes(), after].concat().into()
-}
-
-/// True if the object has a member of this name that is not null.
-pub fn has_member(body: &[u8], name: &str) -> bool {
-    FoundMember::find(body, name).is_ok_and(|found| found.value.is_some_and(|value| value.get() != "null"))
+    Some([before, between.as_bytes(), after].concat())
 }
 
 /// The search result for a member of an object.
@@ -91,6 +106,9 @@ mod tests {
             let changed = with_member(&Bytes::from_static(body.as_bytes()), "model", &"new".into());
             assert_eq!(std::str::from_utf8(&changed).unwrap(), expected, "{body}");
         }
+        let broken = Bytes::from_static(b"{\"\\ud83d\":\"\xff\\x\",\"model\":\"\\ude00\"}");
+        assert_eq!(with_member(&broken, "model", &"new".into()), &b"{\"\\ud83d\":\"\xff\\x\",\"model\":\"new\"}"[..]);
+        assert!(has_member(&broken, "model") && !has_member(&broken, "messages"));
         assert!(has_member(br#"{"model":"x"}"#, "model"));
         assert!(!has_member(br#"{"model":null}"#, "model") && !has_member(b"{}", "model") && !has_member(b"", "model"));
     }

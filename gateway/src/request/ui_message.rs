@@ -8,6 +8,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::json::broken_text;
+use crate::request::ambiguous_members;
 use crate::request::invalid_request::{InvalidRequest, invalid_member};
 
 /// The maximum length of a thread id or message id.
@@ -67,10 +69,37 @@ struct UiPart {
 }
 
 /// Converts a request body. `None` if the body is not a `useChat` request, which is recognized by messages with parts.
+///
+/// Text that is not valid Unicode is converted as sent, see [`broken_text`]; in ids it is mended.
 pub fn parse(body: &[u8]) -> Result<Option<UiRequest>, InvalidRequest> {
+    if memchr::memmem::find(body, b"\"parts\"").is_none() {
+        return Ok(None);
+    }
+    if broken_text::intact(body).is_some()
+        && let Some(request) = convert(body)?
+    {
+        return Ok(Some(request));
+    }
+    // Also for bodies with escapes that do not exist, which are not JSON until they are protected.
+    let Ok(protected) = broken_text::protect(body) else { return Ok(None) };
+    let Some(request) = convert(protected.as_bytes())? else { return Ok(None) };
+    let restored = |text: &[u8]| broken_text::restore(&String::from_utf8_lossy(text));
+    let mended = |id: String| String::from_utf8_lossy(&broken_text::mend(&restored(id.as_bytes()))).into_owned();
+    Ok(Some(UiRequest {
+        body: restored(&request.body).into(),
+        thread_id: request.thread_id.map(mended),
+        continued_message_id: request.continued_message_id.map(mended),
+        ..request
+    }))
+}
+
+/// Converts a body of valid text. `None` if the body is not a `useChat` request.
+fn convert(body: &[u8]) -> Result<Option<UiRequest>, InvalidRequest> {
     if !is_ui_request(body) {
         return Ok(None);
     }
+    let members = serde_json::from_slice(body).unwrap_or_default();
+    ambiguous_members::refuse(&members)?;
     let expected = "expected UI messages: objects with a role and a list of parts, each with a type";
     let body: UiBody =
         serde_json::from_slice(body).map_err(|error| invalid_member("messages", &format!("{expected}: {error}")))?;
@@ -120,10 +149,8 @@ fn is_ui_request(body: &[u8]) -> bool {
         #[serde(default)]
         content: Option<serde::de::IgnoredAny>,
     }
-    memchr::memmem::find(body, b"\"parts\"").is_some()
-        && serde_json::from_slice::<Probe>(body).is_ok_and(|probe| {
-            probe.messages.iter().any(|message| message.parts.is_some() && message.content.is_none())
-        })
+    serde_json::from_slice::<Probe>(body)
+        .is_ok_and(|probe| probe.messages.iter().any(|message| message.parts.is_some() && message.content.is_none()))
 }
 
 fn joined_text(parts: &[UiPart]) -> String {

@@ -15,7 +15,7 @@ use http::header::CONTENT_ENCODING;
 const MAX_DECODED_BYTES: usize = 16 << 20;
 
 /// The maximum window of zstd, as a power of two: the limit for HTTP (RFC 9659).
-const MAX_ZSTD_WINDOW: u32 = 23;
+pub const MAX_ZSTD_WINDOW: u32 = 23;
 
 /// The compression of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,12 @@ impl ContentEncoding {
         let (Some(value), None) = (values.next(), values.next()) else {
             return if headers.contains_key(CONTENT_ENCODING) { Self::Unknown } else { Self::Identity };
         };
-        match value.to_str().unwrap_or("?").trim().to_ascii_lowercase().as_str() {
+        Self::from_name(value.to_str().unwrap_or("?"))
+    }
+
+    /// The content encoding of this name, in upper or lower case.
+    pub fn from_name(name: &str) -> Self {
+        match name.trim().to_ascii_lowercase().as_str() {
             // `none`, `utf-8` and `binary` are not encodings, but some servers send these names for an uncompressed
             // body.
             "" | "identity" | "none" | "utf-8" | "binary" => Self::Identity,
@@ -50,6 +55,18 @@ impl ContentEncoding {
             "br" => Self::Brotli,
             "zstd" => Self::Zstd,
             _ => Self::Unknown,
+        }
+    }
+
+    /// The name of the encoding in headers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Gzip => "gzip",
+            Self::Deflate => "deflate",
+            Self::Brotli => "br",
+            Self::Zstd => "zstd",
+            Self::Unknown => "unknown",
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::chat::ChatPipeline;
 use crate::error::ApiError;
 use crate::metrics::{Metrics, StatusLabels};
 use crate::recorder_api::RecorderApi;
+use crate::server::body_memory::BodyMemory;
 
 /// The state that all routes share.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub struct Gateway {
     pub auth: Arc<Authenticator>,
     /// The pipeline that serves chats.
     pub chats: Arc<ChatPipeline>,
+    /// The account of the memory that request bodies hold.
+    pub body_memory: Arc<BodyMemory>,
     /// The client of the recorder's API. `None` without `RECORDER_URL`.
     pub recorder_api: Option<RecorderApi>,
     /// The origins, besides the gateway's own, whose pages may send requests with cookies.

@@ -8,14 +8,31 @@ async fn is_refused_and_changes_nothing() -> anyhow::Result<()> {
     let stack = Stack::with_gateway(&[("GATEWAY_MAX_BODY_BYTES", "10000")]).await?;
     let ann = stack.user("ann").await?;
     let large = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{}"}}]}}"#, "x".repeat(20_000));
-    let cases: [(&str, &str, u16, &str); 9] = [
+    let cases: [(&str, &str, u16, &str); 11] = [
         ("application/json", "{", 400, "expected a JSON object"),
         ("application/json", "[]", 400, "expected a JSON object"),
         ("application/json", r#"{"model":"m"}"#, 400, "messages: missing"),
         ("application/json", r#"{"model":"m","messages":[]}"#, 400, "at least one message"),
         ("application/json", r#"{"model":1,"messages":[{"role":"user","content":"x"}]}"#, 400, "model: expected"),
         ("application/json", r#"{"model":"m","messages":{}}"#, 400, "messages: expected a list"),
-        ("application/json", r#"{"model":"m","messages":[{"role":"user","content":"\ud800"}]}"#, 400, "messages"),
+        (
+            "application/json",
+            r#"{"model":"m","model":"n","messages":[{"role":"user","content":"x"}]}"#,
+            400,
+            "model: expected one",
+        ),
+        (
+            "application/json",
+            r#"{"model":"m","Messages":[],"messages":[{"role":"user","content":"x"}]}"#,
+            400,
+            "\"Messages\"",
+        ),
+        (
+            "application/json",
+            "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"\n\"}]}",
+            400,
+            "control character",
+        ),
         ("application/json", &large, 413, "larger than 10000 bytes"),
         ("text/plain", r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#, 415, "application/json"),
     ];

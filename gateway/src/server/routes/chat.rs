@@ -36,9 +36,9 @@ pub(super) async fn messages(State(gateway): State<Arc<Gateway>>, request: Reque
 impl Gateway {
     async fn chat(&self, surface: ApiSurface, request: Request) -> Result<Response, ApiError> {
         let served = async {
-            let (caller, headers, body) = self.read_json(request).await?;
+            let (caller, headers, body, place) = self.read_chat(request).await?;
             // Boxed: the future is large, and every layer around the route would move it.
-            Box::pin(self.chats.serve(caller, surface, &headers, &body)).await
+            Box::pin(self.chats.serve(caller, surface, &headers, &body, place)).await
         };
         served.await.map_err(|error| self.count_refusal(error))
     }

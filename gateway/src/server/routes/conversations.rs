@@ -109,7 +109,7 @@ impl Gateway {
     }
 
     fn verify_conversation(&self, caller: &Caller, id: &str) -> Result<ConversationId, ApiError> {
-        self.chats.conversations.verify(&caller.user, id).ok_or_else(ApiError::no_such_conversation)
+        self.chats.conversations.keys.verify(&caller.user, id).ok_or_else(ApiError::no_such_conversation)
     }
 
     async fn record(&self, event: &Event) -> Result<(), ApiError> {
@@ -143,7 +143,7 @@ impl Gateway {
             return Err(ApiError::journal_unavailable());
         }
         let created_at = shared::event::now();
-        let id = self.chats.conversations.mint(&caller.user, created_at);
+        let id = self.chats.conversations.keys.mint(&caller.user, created_at);
         let recorded = recording.journal.record(&Event::ConversationCreated(Box::new(ConversationCreated {
             conversation_id: id,
             user_id: caller.user,

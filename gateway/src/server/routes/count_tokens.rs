@@ -7,15 +7,13 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::Method;
-use serde::Deserialize;
 use shared::event::DialectName;
 use tokio::time::timeout;
 
 use crate::error::ApiError;
 use crate::headers;
 use crate::json::edit;
-use crate::json::lenient::{Object, Text};
-use crate::request::InvalidRequest;
+use crate::request::requested_model;
 use crate::server::gateway::Gateway;
 use crate::upstream::dispatch::{Candidates, OutgoingRequest};
 
@@ -59,20 +57,4 @@ impl Gateway {
         *response.headers_mut() = headers::for_client(head.headers);
         Ok(response)
     }
-}
-
-/// Returns the model that the request names. The upstream validates the rest of the request.
-fn requested_model(body: &[u8]) -> Result<String, InvalidRequest> {
-    #[derive(Deserialize)]
-    struct TokenCountRequest<'a> {
-        #[serde(default, borrow)]
-        model: Text<'a>,
-    }
-    let request = serde_json::from_slice::<Object<TokenCountRequest<'_>>>(body);
-    let model =
-        request.ok().and_then(|request| request.0).and_then(|request| request.model.non_empty().map(str::to_owned));
-    model.ok_or_else(|| InvalidRequest {
-        message: "model: expected a JSON object with a model name".to_owned(),
-        param: Some("model"),
-    })
 }

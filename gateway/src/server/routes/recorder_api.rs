@@ -14,7 +14,6 @@ use http::request::Parts;
 use crate::auth::check_origin;
 use crate::error::ApiError;
 use crate::recorder_api::ForwardedRequest;
-use crate::server::body::read_bounded;
 use crate::server::gateway::Gateway;
 
 /// The maximum size of a forwarded request body, in bytes.
@@ -54,7 +53,7 @@ impl Gateway {
     async fn read_and_forward(&self, head: &Parts, body: &mut Body) -> Result<Response, ApiError> {
         let recorder_api = self.recorder_api.as_ref().ok_or_else(ApiError::recorder_unavailable)?;
         check_origin(&head.method, &head.headers, &self.cors_origins).map_err(ApiError::cross_origin)?;
-        let body = read_bounded(body, MAX_BODY_BYTES, self.chats.limits.read_timeout).await?;
+        let body = self.read_whole(head, body, None, MAX_BODY_BYTES).await?;
         let path = head.uri.path_and_query().map_or(head.uri.path(), |path| path.as_str());
         let peer = head.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
         let forwarded = ForwardedRequest { method: head.method.clone(), path, headers: &head.headers, body, peer };
