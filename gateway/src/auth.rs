@@ -17,6 +17,9 @@ use time::OffsetDateTime;
 /// The name of the cookie that carries the session token of the web pages.
 pub const SESSION_COOKIE: &str = "stenograph_session";
 
+/// The headers in which clients of Anthropic and of Azure send their key.
+const API_KEY_HEADERS: [&str; 2] = ["x-api-key", "api-key"];
+
 /// The maximum number of verified tokens to cache, each until its expiry. Checking a signature takes about 50 µs, more
 /// than all other work of the gateway for a chat.
 const MAX_VERIFIED_TOKENS: usize = 10_000;
@@ -42,7 +45,8 @@ pub struct CrossOrigin;
 /// and `check_origin` prevents the rest: a request that changes something and has an `Origin` header and cookies, but
 /// no token in a header, must come from the gateway's own origin or from an origin in `allowed`.
 pub fn check_origin(method: &Method, headers: &HeaderMap, allowed: &[HeaderValue]) -> Result<(), CrossOrigin> {
-    let has_token = headers.contains_key(AUTHORIZATION) || headers.contains_key("x-api-key");
+    let has_token =
+        headers.contains_key(AUTHORIZATION) || API_KEY_HEADERS.iter().any(|name| headers.contains_key(*name));
     if method.is_safe() || has_token || !headers.contains_key(COOKIE) {
         return Ok(());
     }
@@ -59,7 +63,7 @@ pub fn check_origin(method: &Method, headers: &HeaderMap, allowed: &[HeaderValue
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unauthenticated {
     /// The request carries no token.
-    #[error("no token: expected `Authorization: Bearer <token>` or `x-api-key: <token>`")]
+    #[error("no token: expected `Authorization: Bearer <token>`, `x-api-key: <token>` or `api-key: <token>`")]
     Missing,
     /// The token was not accepted.
     #[error("{0}")]
@@ -100,8 +104,8 @@ impl Authenticator {
         Arc::clone(&self.verifier.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns the caller, from the token in the headers. The `Authorization` header takes precedence over `x-api-key`,
-    /// in which Anthropic's clients send their key, and `x-api-key` over the cookie.
+    /// Returns the caller, from the token in the headers. The `Authorization` header takes precedence over `x-api-key`
+    /// and `api-key`, in which clients of Anthropic and Azure send their key, and these over the cookie.
     pub fn caller(&self, headers: &HeaderMap) -> Result<Caller, Unauthenticated> {
         let token = bearer_token(headers)
             .or_else(|| api_key(headers))
@@ -137,7 +141,8 @@ impl Authenticator {
 }
 
 fn api_key(headers: &HeaderMap) -> Option<&str> {
-    headers.get("x-api-key")?.to_str().ok().map(str::trim).filter(|key| !key.is_empty())
+    let mut keys = API_KEY_HEADERS.iter().filter_map(|name| headers.get(*name)?.to_str().ok());
+    keys.next().map(str::trim).filter(|key| !key.is_empty())
 }
 
 fn session_cookie(headers: &HeaderMap) -> Option<&str> {
@@ -190,6 +195,7 @@ mod tests {
         assert_eq!(bearer_token(&headers("authorization", "Basic abc")), None);
         assert_eq!(api_key(&headers("x-api-key", " abc ")), Some("abc"));
         assert_eq!(api_key(&headers("x-api-key", "")), None);
+        assert_eq!(api_key(&headers("api-key", "abc")), Some("abc"));
         assert_eq!(session_cookie(&headers("cookie", "a=b; stenograph_session=abc; c=d")), Some("abc"));
         assert_eq!(session_cookie(&headers("cookie", "not_stenograph_session=abc")), None);
     }

@@ -11,6 +11,7 @@ pub mod response_conversations;
 pub mod response_ids;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
@@ -47,7 +48,7 @@ use crate::response::transcript::Transcript;
 use crate::response::ui_stream::UiStream;
 use crate::routing::{OnDisconnect, RouteUpstream};
 use crate::upstream::body::UpstreamBody;
-use crate::upstream::dispatch::{Candidates, OutgoingRequest, UpstreamResponse, UsageOption};
+use crate::upstream::dispatch::{Candidates, ExpectedAnswer, OutgoingRequest, UpstreamResponse, UsageOption};
 use crate::upstream::error::UpstreamError;
 use crate::upstream::registry::{RoutingSnapshot, UpstreamRegistry};
 
@@ -69,7 +70,7 @@ pub struct ChatPipeline {
     /// The limits on size, number and duration of requests and answers.
     pub limits: Limits,
     /// The maximum time for an event to become durable before the request is refused with 503.
-    pub start_timeout: std::time::Duration,
+    pub start_timeout: Duration,
     /// One permit for each chat that may run at once (`GATEWAY_MAX_CHATS`).
     pub permits: Arc<Semaphore>,
     /// The deployment's policy for answers whose clients disconnect.
@@ -144,10 +145,10 @@ impl ChatPipeline {
             return Err(ApiError::journal_unavailable());
         }
         let admitted = AdmittedChat {
+            headers: headers::for_upstream(headers, snapshot.table.routes[route_index].billing_headers),
             snapshot,
             route_index,
             path: surface.path(),
-            headers: headers::for_upstream(headers),
             response_ids: ResponseIds::new(&chat, headers),
             request,
             ui_stream,
@@ -180,6 +181,11 @@ impl ChatPipeline {
             method: &Method::POST,
             path,
             headers: &headers,
+            // Where silence is filled with comments, the head may not wait for longer than a comment would.
+            answer: Some(ExpectedAnswer {
+                dialect: request.dialect,
+                max_silence: self.limits.keep_alive_comments.unwrap_or(Duration::MAX),
+            }),
             // Without recording, answers are not parsed, so a usage chunk that the gateway asked for could not be removed
             // again.
             may_add_usage_option: request.added_usage_option && self.recording.journal.is_enabled(),
@@ -261,7 +267,7 @@ impl ChatPipeline {
             // Boxed: this path is rare, and its future is large.
             return Err(Box::pin(self.fail_withheld(chat, answered, replacement)).await);
         }
-        let UpstreamResponse { upstream, response: answer, usage_option } = answered;
+        let UpstreamResponse { upstream, response: answer, usage_option, .. } = answered;
         chat.set_upstream(upstream.name());
         let (idle_timeout, total_timeout) = (upstream.settings.idle_timeout, upstream.settings.total_timeout);
         let limits = Limits { idle_timeout, total_timeout, ..self.limits };
@@ -287,7 +293,7 @@ impl ChatPipeline {
         }
         let is_event_stream = headers::is_event_stream(&headers);
         let framing = BodyFraming { status: status.as_u16(), ends_with_connection, is_event_stream };
-        let answer = ResponseBody::new(body, tap, chat, framing, &limits);
+        let answer = ResponseBody::new(body, tap, chat, framing, (&limits, upstream.redactor()));
         let body = if is_empty {
             headers.remove(CONTENT_LENGTH);
             let body = Box::pin(answer.collect()).await.map_err(|_| ApiError::journal_unavailable())?;
@@ -319,7 +325,7 @@ impl ChatPipeline {
         let body = timeout(self.limits.read_timeout, answer.into_body().collect(MAX_ERROR_BYTES)).await;
         let mut error =
             parse_error_body(status, &content_encoding::decode_body(encoding, body.ok().flatten().unwrap_or_default()));
-        error.message = upstream.redact(&error.message);
+        error.message = upstream.redactor().redact_text(&error.message);
         let ended = end_failed(&mut chat, FailureStage::UpstreamStatus, error);
         ended.log_line.log(ended.pending.await);
         replacement

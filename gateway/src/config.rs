@@ -18,7 +18,7 @@ use crate::limits::Limits;
 use crate::recorder_api::RecorderApiConfig;
 use crate::request::conversation_id::{ConversationKeys, EXPECTED_KEYS};
 use crate::request::thread_id::ThreadSettings;
-use crate::routing::{KeyHeader, OnDisconnect, UpstreamSettings};
+use crate::routing::{KeyHeader, OnDisconnect, UpstreamSettings, appended_path};
 use crate::upstream::registry::TableSource;
 
 /// The configuration of the gateway, in typed sections.
@@ -145,11 +145,12 @@ impl JournalConfig {
 fn provider(env: &Environment, limits: &Limits) -> Result<UpstreamSettings, ConfigError> {
     let expected = "an http or https URL such as https://api.openai.com/v1";
     let base_url: Uri = env.optional_or("LLM_BASE_URL", Uri::from_static("https://api.openai.com/v1"), expected)?;
-    if !matches!(base_url.scheme_str(), Some("http" | "https"))
-        || base_url.host().is_none()
-        || base_url.query().is_some()
-    {
+    if !matches!(base_url.scheme_str(), Some("http" | "https")) || base_url.host().is_none() {
         return Err(malformed("LLM_BASE_URL", expected, &"not an absolute URL"));
+    }
+    if let Some(path) = appended_path(&base_url) {
+        let detail = format!("it ends in {path}, which the gateway appends: leave it out");
+        return Err(malformed("LLM_BASE_URL", expected, &detail));
     }
     Ok(UpstreamSettings {
         name: base_url.host().unwrap_or("upstream").to_owned(),
@@ -159,7 +160,7 @@ fn provider(env: &Environment, limits: &Limits) -> Result<UpstreamSettings, Conf
         dialects: Vec::new(),
         headers: http::HeaderMap::new(),
         connect_timeout: env.duration("GATEWAY_CONNECT_TIMEOUT", Duration::from_secs(10))?,
-        head_timeout: env.duration("GATEWAY_HEAD_TIMEOUT", Duration::from_secs(300))?,
+        head_timeout: env.duration("GATEWAY_HEAD_TIMEOUT", Duration::from_secs(660))?,
         idle_timeout: limits.idle_timeout,
         total_timeout: limits.total_timeout,
         keep_alive: env.duration("GATEWAY_UPSTREAM_KEEP_ALIVE", Duration::from_secs(30))?,

@@ -4,8 +4,8 @@
 use axum::Json;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{Method, StatusCode};
 use serde_json::json;
 use shared::id::{ChatId, ConversationId};
 use shared::token::TokenError;
@@ -36,6 +36,8 @@ pub struct ApiError {
     param: Option<&'static str>,
     message: String,
     retry_after: Option<u64>,
+    /// The response tells client libraries not to send the request again, which they do by default after 409 and 5xx.
+    forbids_retry: bool,
     /// The earlier chat that holds the request's idempotency key, with the conversation. Sent in the id headers of the
     /// response. Set for idempotency conflicts only; such a request starts no chat.
     conflicting_chat: Option<Box<(ChatId, ConversationId)>>,
@@ -43,7 +45,21 @@ pub struct ApiError {
 
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, code: Option<&'static str>, message: impl Into<String>) -> Self {
-        Self { status, kind, code, param: None, message: message.into(), retry_after: None, conflicting_chat: None }
+        Self {
+            status,
+            kind,
+            code,
+            param: None,
+            message: message.into(),
+            retry_after: None,
+            forbids_retry: false,
+            conflicting_chat: None,
+        }
+    }
+
+    fn forbid_retry(mut self) -> Self {
+        self.forbids_retry = true;
+        self
     }
 
     fn retry_after(mut self, seconds: u64) -> Self {
@@ -51,9 +67,32 @@ impl ApiError {
         self
     }
 
-    /// 404: the gateway has no route for the path.
+    /// 404: there is nothing at a path below one of the gateway's routes.
     pub fn no_such_route() -> Self {
         Self::new(StatusCode::NOT_FOUND, "invalid_request_error", Some("unknown_url"), "no such route")
+    }
+
+    /// 404: the gateway has no route for the path. The message names method and path, at most 200 bytes of it, and the path
+    /// that was most likely meant.
+    pub fn unknown_path(method: &Method, path: &str, suggestion: Option<&str>) -> Self {
+        let path = &path[..path.floor_char_boundary(200)];
+        let meant = suggestion.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
+        let message = format!("{method} {path}: no such route{meant} (all routes are listed in docs/API.md)");
+        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", Some("unknown_url"), message)
+    }
+
+    /// 426: the request asks for a WebSocket. Clients that can do without fall back to HTTP.
+    pub fn websocket_unsupported() -> Self {
+        let message =
+            "WebSockets are not supported here: send the request as an HTTP POST, with \"stream\": true to stream";
+        let code = Some("websocket_unsupported");
+        Self::new(StatusCode::UPGRADE_REQUIRED, "invalid_request_error", code, message)
+    }
+
+    /// 400: an HTTP/1.1 request without a `Host` header, or a request with several.
+    pub fn invalid_host() -> Self {
+        let message = "Host: expected exactly one header";
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", Some("invalid_host"), message)
     }
 
     /// 405: the route exists, but does not accept the method.
@@ -151,7 +190,7 @@ impl ApiError {
         };
         let message =
             format!("this idempotency key belongs to chat {}, which {state}; no new chat was started", taken.chat);
-        let error = Self::new(StatusCode::CONFLICT, "invalid_request_error", Some(code), message);
+        let error = Self::new(StatusCode::CONFLICT, "invalid_request_error", Some(code), message).forbid_retry();
         Self { conflicting_chat: Some(Box::new((taken.chat, taken.conversation))), ..error }
     }
 
@@ -160,7 +199,7 @@ impl ApiError {
         let message =
             format!("this idempotency key belongs to chat {}, which had a different request body", taken.chat);
         let code = Some("idempotency_key_reused");
-        let error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", code, message);
+        let error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", code, message).forbid_retry();
         Self { conflicting_chat: Some(Box::new((taken.chat, taken.conversation))), ..error }
     }
 
@@ -213,13 +252,14 @@ impl ApiError {
     /// send the session token to another host.
     pub fn upstream_redirected() -> Self {
         let message = "the upstream answered with a redirect, which is not followed: its configured address is wrong";
-        Self::new(StatusCode::BAD_GATEWAY, "upstream_error", Some("upstream_redirected"), message)
+        Self::new(StatusCode::BAD_GATEWAY, "upstream_error", Some("upstream_redirected"), message).forbid_retry()
     }
 
     /// 502: the upstream does not accept the gateway's own key. The caller is not at fault and cannot correct the key.
     pub fn upstream_refused_key() -> Self {
         let message = "the upstream refused the gateway's credentials";
         Self::new(StatusCode::BAD_GATEWAY, "upstream_error", Some("upstream_refused_credentials"), message)
+            .forbid_retry()
     }
 }
 
@@ -254,9 +294,15 @@ impl From<&UpstreamError> for ApiError {
     fn from(error: &UpstreamError) -> Self {
         let status = match error {
             UpstreamError::ConnectTimeout | UpstreamError::HeadTimeout => StatusCode::GATEWAY_TIMEOUT,
-            UpstreamError::Connect(_) | UpstreamError::Tls(_) | UpstreamError::Http(_) => StatusCode::BAD_GATEWAY,
+            UpstreamError::Connect(_) | UpstreamError::Tls(_) | UpstreamError::Http(_) | UpstreamError::TwoFramings => {
+                StatusCode::BAD_GATEWAY
+            }
         };
-        Self::new(status, "upstream_error", Some(error.code()), error.public_message())
+        let response = Self::new(status, "upstream_error", Some(error.code()), error.public_message());
+        // After a timeout the upstream may still be working on the request, and a certificate does not become valid by
+        // waiting.
+        let is_futile = status == StatusCode::GATEWAY_TIMEOUT || matches!(error, UpstreamError::Tls(_));
+        if is_futile { response.forbid_retry() } else { response }
     }
 }
 
@@ -276,7 +322,8 @@ impl IntoResponse for ApiError {
             let value = |id: String| HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static(""));
             response.headers_mut().insert(CHAT_ID, value(chat.to_string()));
             response.headers_mut().insert(CONVERSATION_ID, value(conversation.to_string()));
-            // Client libraries retry a 409 by default, and every retry would end in the same conflict.
+        }
+        if self.forbids_retry {
             response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
         }
         if self.status == StatusCode::UNSUPPORTED_MEDIA_TYPE && self.param == Some(CONTENT_ENCODING_PARAM) {

@@ -1,7 +1,8 @@
 //! Filters for headers, in both directions between client and upstream.
 //!
-//! All headers pass except three kinds: hop-by-hop headers (RFC 9110, 7.6.1), credentials of the caller or of the
-//! gateway, and headers that the gateway sets itself.
+//! To an upstream all headers pass except those that belong to the connection (RFC 9110, 7.6.1), to the caller's
+//! credentials, to the proxies in front of the gateway, and those that say who is billed. To a client only the headers of a
+//! list pass: those that describe the answer, its limits and its ids.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
@@ -30,50 +31,147 @@ const HOP_BY_HOP: [&str; 9] = [
 ];
 
 /// Request headers that are not forwarded to the upstream: credentials, headers that the gateway's own request sets,
-/// and headers that tell from where a page was loaded. `accept-encoding` is replaced by `identity`, so that the tap can
-/// read the same bytes as the client.
-const STRIPPED_FROM_REQUESTS: [&str; 13] = [
+/// headers that tell from where a page was loaded, and headers that proxies add. `accept-encoding` is replaced by
+/// `identity`, so that the tap can read the same bytes as the client.
+const STRIPPED_FROM_REQUESTS: [&str; 34] = [
     "accept-encoding",
     "api-key",
     "authorization",
+    "cdn-loop",
+    "client-ip",
     "content-length",
     "cookie",
+    "cookie2",
+    "dpop",
     "expect",
     "forwarded",
     "host",
+    "http2-settings",
     // Idempotency is checked by the gateway. An upstream with the same key would take a retry for a repetition.
     "idempotency-key",
     "origin",
     "referer",
+    "true-client-ip",
+    "via",
+    "x-access-token",
     "x-api-key",
+    "x-auth-token",
+    "x-client-cert",
+    "x-client-ip",
+    "x-cloud-trace-context",
+    "x-cluster-client-ip",
     "x-conversation-id",
+    "x-csrf-token",
+    "x-forwarded",
+    "x-real-ip",
+    "x-remote-user",
+    "x-request-start",
+    "x-scheme",
+    "x-user-token",
+    "x-xsrf-token",
 ];
 
-/// Response headers that are not forwarded to the client: cookies and authentication challenges of the provider,
-/// policies that would apply to the gateway's origin instead of the provider's, and addresses that lead around the
-/// gateway.
-const STRIPPED_FROM_RESPONSES: [&str; 6] =
-    ["alt-svc", "location", "set-cookie", "strict-transport-security", "www-authenticate", "content-security-policy"];
+/// The beginnings of request headers that are not forwarded: of browsers, of proxies, of clouds, and of the gateway itself.
+const STRIPPED_PREFIXES: [&str; 25] = [
+    "ali-",
+    "cdn-",
+    "cf-",
+    "cloudfront-",
+    "fastly-",
+    "fly-",
+    "proxy-",
+    "remote-",
+    "sec-",
+    "ssl-",
+    "tailscale-",
+    "x-amz-",
+    "x-amzn-",
+    "x-appengine-",
+    "x-auth-request-",
+    "x-authentik-",
+    "x-azure-",
+    "x-envoy-",
+    "x-forwarded-",
+    "x-goog-",
+    "x-ms-client-principal",
+    "x-ms-token-",
+    "x-original-",
+    "x-pomerium-",
+    "x-stenograph-",
+];
+
+/// Request headers that say which organisation and project of the provider's account is billed. With the gateway's key
+/// that is for the operator to say, so a caller's are forwarded only on routes that let them pass.
+const BILLING_HEADERS: [&str; 4] =
+    ["anthropic-organization-id", "anthropic-workspace-id", "openai-organization", "openai-project"];
+
+/// Response headers that are forwarded to the client.
+const FORWARDED_TO_CLIENTS: [&str; 28] = [
+    "accept-ranges",
+    "apim-request-id",
+    "cf-ray",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "content-length",
+    "content-range",
+    "content-type",
+    "mistral-correlation-id",
+    "request-id",
+    "retry-after",
+    "retry-after-ms",
+    "traceparent",
+    "traceresponse",
+    "tracestate",
+    "x-amzn-requestid",
+    "x-correlation-id",
+    "x-generation-id",
+    "x-goog-request-id",
+    "x-litellm-call-id",
+    "x-litellm-model-id",
+    "x-ms-client-request-id",
+    "x-ms-request-id",
+    "x-oneapi-request-id",
+    "x-request-id",
+    "x-should-retry",
+    "x-trace-id",
+];
+
+/// The beginnings of response headers that are forwarded to the client: rate limits, and the two families of headers that
+/// describe an answer. Members of the families that name the operator's account stop ([`BILLING_HEADERS`]).
+const FORWARDED_PREFIXES: [&str; 7] =
+    ["anthropic-", "openai-", "ratelimit", "x-rate-limit-", "x-ratelimit-", "x-ms-ratelimit-", "x-ms-azureml-"];
+
+/// The treatment of a caller's headers that say who is billed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BillingHeaders {
+    /// The headers are not forwarded.
+    #[default]
+    Stop,
+    /// The headers are forwarded.
+    Pass,
+}
 
 /// Filters the caller's request headers for the upstream.
-pub fn for_upstream(headers: &HeaderMap) -> HeaderMap {
+pub fn for_upstream(headers: &HeaderMap, billing: BillingHeaders) -> HeaderMap {
     let is_forwarded = |name: &str| {
         !HOP_BY_HOP.contains(&name)
-            && !STRIPPED_FROM_REQUESTS.contains(&name)
-            && !name.starts_with("sec-")
-            && !name.starts_with("x-forwarded-")
-            && !name.starts_with("x-stenograph-")
+            && STRIPPED_FROM_REQUESTS.binary_search(&name).is_err()
+            && !has_prefix(name, &STRIPPED_PREFIXES)
+            && (billing == BillingHeaders::Pass || !BILLING_HEADERS.contains(&name))
     };
     let mut forwarded = filter(headers, is_forwarded);
     forwarded.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     forwarded
 }
 
-/// Filters the upstream's response headers for the client.
+/// Filters the upstream's response headers for the client, and makes the response inert in a browser: no other type than
+/// the declared one, no script and no frame.
 pub fn for_client(mut headers: HeaderMap) -> HeaderMap {
     let is_stream = is_event_stream(&headers);
     let is_forwarded = |name: &str| {
-        !HOP_BY_HOP.contains(&name) && !STRIPPED_FROM_RESPONSES.contains(&name) && !name.starts_with("access-control-")
+        (FORWARDED_TO_CLIENTS.binary_search(&name).is_ok() || has_prefix(name, &FORWARDED_PREFIXES))
+            && !BILLING_HEADERS.contains(&name)
     };
     let options = connection_options(&headers);
     let is_stripped = |name: &HeaderName| !is_forwarded(name.as_str()) || contains_name(name, &options);
@@ -84,10 +182,22 @@ pub fn for_client(mut headers: HeaderMap) -> HeaderMap {
     if is_stream {
         // The gateway may insert SSE comments, so the length can change, and proxies must not buffer the stream.
         headers.remove(header::CONTENT_LENGTH);
-        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
-        headers.entry(X_ACCEL_BUFFERING).or_insert(HeaderValue::from_static("no"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     }
+    make_inert(&mut headers);
     headers
+}
+
+/// Adds the headers that keep a browser from taking a response for a page or a script: bytes of an upstream must do nothing
+/// in the user's session.
+pub fn make_inert(headers: &mut HeaderMap) {
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
+}
+
+fn has_prefix(name: &str, prefixes: &[&str]) -> bool {
+    prefixes.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// True if `content-type` is `text/event-stream`, with or without parameters.
@@ -140,26 +250,116 @@ mod tests {
         })
     }
 
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        headers.keys().map(HeaderName::as_str).collect()
+    }
+
     #[test]
-    fn credentials_and_hop_by_hop_headers_are_not_forwarded() {
-        let sent = headers(&[
-            ("authorization", "Bearer t"),
-            ("cookie", "stenograph_session=t"),
-            ("x-api-key", "t"),
-            ("connection", "close, x-private"),
-            ("x-private", "1"),
-            ("openai-organization", "o"),
-            ("accept-encoding", "gzip"),
-            ("anthropic-beta", "a"),
-            ("anthropic-beta", "b"),
-        ]);
-        let kept = headers(&[
-            ("openai-organization", "o"),
-            ("anthropic-beta", "a"),
-            ("anthropic-beta", "b"),
-            ("accept-encoding", "identity"),
-        ]);
-        assert_eq!(for_upstream(&sent), kept);
+    fn the_lists_are_sorted_for_the_binary_search() {
+        assert!(STRIPPED_FROM_REQUESTS.is_sorted());
+        assert!(FORWARDED_TO_CLIENTS.is_sorted());
+    }
+
+    #[test]
+    fn credentials_billing_and_what_proxies_add_stop_before_the_upstream() {
+        let stopped = [
+            "authorization",
+            "cookie",
+            "x-api-key",
+            "api-key",
+            "x-auth-token",
+            "dpop",
+            "x-private",
+            "x-real-ip",
+            "cf-connecting-ip",
+            "cf-access-jwt-assertion",
+            "true-client-ip",
+            "via",
+            "x-auth-request-email",
+            "x-amzn-trace-id",
+            "x-amz-cf-id",
+            "x-goog-iap-jwt-assertion",
+            "x-forwarded-for",
+            "x-stenograph-leaving",
+            "sec-fetch-site",
+            "openai-organization",
+            "openai-project",
+        ];
+        let passed = [
+            "anthropic-beta",
+            "anthropic-version",
+            "openai-beta",
+            "user-agent",
+            "x-stainless-retry-count",
+            "x-claude-code-session-id",
+            "x-task-id",
+            "x-unknown",
+            "traceparent",
+        ];
+        let mut sent =
+            headers(&[("connection", "close, x-private"), ("accept-encoding", "gzip"), ("anthropic-beta", "b")]);
+        for name in stopped.iter().chain(&passed) {
+            sent.append(HeaderName::from_static(name), HeaderValue::from_static("v"));
+        }
+        let forwarded = for_upstream(&sent, BillingHeaders::Stop);
+        for name in passed {
+            assert!(forwarded.contains_key(name), "{name}");
+        }
+        assert_eq!(forwarded.len(), passed.len() + 2, "{:?}", names(&forwarded));
+        assert_eq!(forwarded["accept-encoding"], "identity");
+        assert_eq!(forwarded.get_all("anthropic-beta").iter().count(), 2);
+        let billed = for_upstream(&sent, BillingHeaders::Pass);
+        assert!(billed.contains_key("openai-organization") && billed.contains_key("openai-project"));
+    }
+
+    #[test]
+    fn clients_get_the_headers_of_the_list_alone() {
+        let stopped = [
+            "x-accel-redirect",
+            "x-sendfile",
+            "x-accel-expires",
+            "set-cookie",
+            "set-cookie2",
+            "clear-site-data",
+            "refresh",
+            "link",
+            "nel",
+            "report-to",
+            "reporting-endpoints",
+            "service-worker-allowed",
+            "server",
+            "location",
+            "www-authenticate",
+            "strict-transport-security",
+            "access-control-allow-origin",
+            "alt-svc",
+            "age",
+            "expires",
+            "etag",
+            "openai-organization",
+            "x-unknown",
+        ];
+        let passed = [
+            "content-length",
+            "retry-after",
+            "retry-after-ms",
+            "x-should-retry",
+            "x-request-id",
+            "request-id",
+            "openai-processing-ms",
+            "openai-model",
+            "anthropic-ratelimit-tokens-reset",
+            "x-ratelimit-remaining-tokens",
+        ];
+        let mut sent = headers(&[("content-type", "application/json"), ("cache-control", "public, max-age=3600")]);
+        for name in stopped.iter().chain(&passed) {
+            sent.append(HeaderName::from_static(name), HeaderValue::from_static("v"));
+        }
+        let forwarded = for_client(sent);
+        for name in passed.iter().chain(&["content-type", "x-content-type-options", "content-security-policy"]) {
+            assert!(forwarded.contains_key(*name), "{name}");
+        }
+        assert_eq!(forwarded.len(), passed.len() + 3, "{:?}", names(&forwarded));
     }
 
     #[test]
@@ -167,14 +367,15 @@ mod tests {
         let sent = headers(&[
             ("content-type", "text/event-stream; charset=utf-8"),
             ("content-length", "10"),
-            ("set-cookie", "cf=1"),
-            ("x-ratelimit-remaining-tokens", "7"),
+            ("cache-control", "public"),
+            ("x-accel-buffering", "yes"),
         ]);
         let expected = headers(&[
             ("content-type", "text/event-stream; charset=utf-8"),
-            ("x-ratelimit-remaining-tokens", "7"),
             ("cache-control", "no-cache"),
             ("x-accel-buffering", "no"),
+            ("x-content-type-options", "nosniff"),
+            ("content-security-policy", "default-src 'none'; sandbox"),
         ]);
         assert_eq!(for_client(sent), expected);
         assert!(is_event_stream(&headers(&[("content-type", "Text/Event-Stream;charset=utf-8")])));

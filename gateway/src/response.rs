@@ -7,8 +7,10 @@ pub mod transcript;
 mod usage_merge;
 
 pub mod content_encoding;
+pub mod redaction;
 pub mod token_estimate;
 
+pub mod answer_start;
 pub mod dialect;
 pub mod tap;
 pub mod ui_stream;

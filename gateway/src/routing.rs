@@ -15,6 +15,7 @@ use http::{HeaderMap, Uri};
 use secrecy::{ExposeSecret, SecretString};
 use shared::event::DialectName;
 
+use crate::headers::BillingHeaders;
 use pattern::ModelPattern;
 
 /// All routes, and all upstreams that the routes name.
@@ -96,6 +97,8 @@ pub struct Route {
     pub retry_policy: RetryPolicy,
     /// The behaviour after a client disconnects. `None` applies the deployment's setting.
     pub on_disconnect: Option<RouteOnDisconnect>,
+    /// The treatment of the caller's headers that say which organisation and project is billed.
+    pub billing_headers: BillingHeaders,
 }
 
 /// An upstream within a route.
@@ -145,6 +148,15 @@ impl Default for RetryPolicy {
     }
 }
 
+/// The ends of paths that the gateway appends to a base URL itself.
+const APPENDED_PATHS: [&str; 5] = ["/chat/completions", "/completions", "/embeddings", "/messages", "/responses"];
+
+/// Returns the path at the end of a base URL that the gateway would append a second time.
+pub fn appended_path(base_url: &Uri) -> Option<&'static str> {
+    let path = base_url.path().trim_end_matches('/');
+    APPENDED_PATHS.into_iter().find(|appended| path.ends_with(appended))
+}
+
 impl RoutingTable {
     /// A table with one upstream that serves every model.
     pub fn single_provider(upstream: UpstreamSettings, default_model: Option<String>) -> Self {
@@ -154,6 +166,7 @@ impl RoutingTable {
             upstreams: vec![only],
             retry_policy: RetryPolicy::default(),
             on_disconnect: None,
+            billing_headers: BillingHeaders::Stop,
         };
         Self { upstreams: vec![upstream], routes: vec![route], default_model, origin: TableOrigin::SingleProvider }
     }
@@ -231,6 +244,7 @@ mod tests {
                 .collect(),
             retry_policy: RetryPolicy::default(),
             on_disconnect: None,
+            billing_headers: BillingHeaders::Stop,
         }
     }
 

@@ -15,4 +15,7 @@ pub mod endpoint;
 pub mod model_list;
 pub mod registry;
 
+mod error_body;
+mod first_bytes;
+
 pub mod dispatch;

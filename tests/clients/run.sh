@@ -24,7 +24,7 @@ if ! installed "$here/requirements.txt" "$clients/python/installed"; then
         "$clients/python/bin/python" -m pip --disable-pip-version-check install --quiet --requirement "$here/requirements.txt"; then
         cp "$here/requirements.txt" "$clients/python/installed"
     else
-        skipped+=(openai-python anthropic-python langchain-python)
+        skipped+=(openai-python azure-python anthropic-python langchain-python)
     fi
 fi >"$clients/python.log" 2>&1
 

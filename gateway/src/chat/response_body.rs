@@ -9,6 +9,7 @@ mod timeouts;
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use http_body::{Body as _, Frame};
 use self::state::{BodyPhase, BodyState};
 use crate::chat::open_chat::OpenChat;
 use crate::limits::Limits;
+use crate::response::redaction::Redactor;
 use crate::response::tap::Tap;
 use crate::upstream::body::UpstreamBody;
 
@@ -27,9 +29,15 @@ pub use self::state::{BodyError, BodyFraming};
 pub struct ResponseBody(Option<Box<BodyState>>);
 
 impl ResponseBody {
-    /// Creates the body of the answer to `chat`.
-    pub fn new(upstream: UpstreamBody, tap: Tap, chat: OpenChat, framing: BodyFraming, limits: &Limits) -> Self {
-        Self(Some(Box::new(BodyState::new(upstream, tap, chat, framing, limits))))
+    /// Creates the body of the answer to `chat`. The redactor is for an error within the answer.
+    pub fn new(
+        upstream: UpstreamBody,
+        tap: Tap,
+        chat: OpenChat,
+        framing: BodyFraming,
+        (limits, redactor): (&Limits, Arc<Redactor>),
+    ) -> Self {
+        Self(Some(Box::new(BodyState::new(upstream, tap, chat, framing, (limits, redactor)))))
     }
 
     /// Reads the whole body and waits until the chat's end is durable. Used for answers whose head announces an empty body:

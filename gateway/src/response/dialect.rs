@@ -16,6 +16,7 @@ use shared::usage::Usage;
 pub use error_shape::parse_error_body;
 pub use event_disposition::EventDisposition;
 
+use crate::response::redaction::Redactor;
 use crate::response::sse::{EventCompleteness, SseEvent};
 use crate::response::transcript::Transcript;
 
@@ -80,6 +81,13 @@ impl Fold {
     /// Marks the response as ended, for responses whose end cannot be parsed.
     pub fn mark_ended(&mut self) {
         self.transcript_mut().is_ended = true;
+    }
+
+    /// Redacts the error of the response, if there is one. Returns true if there is an error.
+    pub fn redact_error(&mut self, redactor: &Redactor) -> bool {
+        let Some(error) = &mut self.transcript_mut().error else { return false };
+        error.message = redactor.redact_text(&error.message);
+        true
     }
 
     /// Takes out the transcript, and the usage that the upstream reported.

@@ -20,6 +20,7 @@ use shared::usage::Usage;
 use crate::response::bounded_buffer::BoundedBuffer;
 use crate::response::content_encoding::{ContentDecoder, ContentEncoding};
 use crate::response::dialect::{EventDisposition, Fold};
+use crate::response::redaction::Redactor;
 use crate::response::sse::SseParser;
 use crate::response::transcript::Transcript;
 use crate::response::ui_stream::UiStream;
@@ -130,6 +131,13 @@ impl Tap {
     #[must_use]
     pub fn with_ui_stream(self, ui_stream: UiStream) -> Self {
         Self { ui_stream: Some(Box::new(ui_stream)), ..self }
+    }
+
+    /// Redacts an error that ends the response, in the transcript and, unless compressed, in the bytes held back.
+    pub fn redact_error(&mut self, redactor: &Redactor) {
+        if self.fold.redact_error(redactor) && self.decoder.is_none() {
+            redactor.redact_chunks(&mut self.held_back);
+        }
     }
 
     /// True if the client gets a translation, so that every chunk has to be folded.

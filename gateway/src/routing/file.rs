@@ -13,6 +13,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use self::mistake::{Mistake, duration, mistake};
+use crate::headers::BillingHeaders;
 use crate::routing::pattern::ModelPattern;
 use crate::routing::{
     RetryPolicy, Route, RouteOnDisconnect, RouteUpstream, RoutingTable, TableOrigin, UpstreamSettings,
@@ -59,6 +60,7 @@ struct RouteEntry {
     retry_within: Option<Spanned<String>>,
     leaving: Option<Spanned<OnDisconnectEntry>>,
     drain_for: Option<Spanned<String>>,
+    pass_billing_headers: Option<bool>,
 }
 
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
@@ -167,7 +169,11 @@ fn read_route(
         (Some(OnDisconnectEntry::Cancel), None) => Some(RouteOnDisconnect::Cancel),
         (None, None) => None,
     };
-    Ok(Route { models, upstreams: route_upstreams, retry_policy, on_disconnect })
+    let billing_headers = match route.pass_billing_headers {
+        Some(true) => BillingHeaders::Pass,
+        Some(false) | None => BillingHeaders::Stop,
+    };
+    Ok(Route { models, upstreams: route_upstreams, retry_policy, on_disconnect, billing_headers })
 }
 
 fn read_route_upstream(text: &Spanned<toml::Value>, upstreams: &[UpstreamSettings]) -> Result<RouteUpstream, Mistake> {

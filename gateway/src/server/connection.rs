@@ -13,10 +13,11 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::middleware::AddExtension;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Router};
 use bytes::Bytes;
 use futures_util::future::Either;
+use http::header::HOST;
 use http::{Request, Version};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
@@ -27,6 +28,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tower::Layer as _;
+
+use crate::error::ApiError;
 
 /// A client's TCP connection, with a timeout for writes.
 #[derive(Debug)]
@@ -143,6 +146,9 @@ impl Service<Request<Incoming>> for ConnectionService {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let is_framed = request.version() >= Version::HTTP_11;
+        if !has_valid_host(&request) {
+            return Either::Right(Box::pin(std::future::ready(Ok(ApiError::invalid_host().into_response()))));
+        }
         let answering = self.router.call(request);
         if is_framed {
             return Either::Left(answering);
@@ -151,6 +157,16 @@ impl Service<Request<Incoming>> for ConnectionService {
         Either::Right(Box::pin(async move {
             Ok(answering.await?.map(|body| Body::new(ConnectionDelimitedBody { body, is_aborted })))
         }))
+    }
+}
+
+/// Returns true if a request has the number of `Host` headers that its version asks for: one in HTTP/1.1, none or one in
+/// other versions. Two hosts, or none, may mean one thing to a proxy in front and another thing here.
+fn has_valid_host<B>(request: &Request<B>) -> bool {
+    match request.headers().get_all(HOST).iter().count() {
+        1 => true,
+        0 => request.version() != Version::HTTP_11,
+        _ => false,
     }
 }
 

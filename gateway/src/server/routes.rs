@@ -4,23 +4,23 @@
 //! Every middleware layer costs each request some allocations and moves, so a layer that only some routes need is applied
 //! to those routes alone.
 
+mod azure;
 mod chat;
 mod conversations;
 mod count_tokens;
 mod health;
 mod models;
 mod recorder_api;
+mod unknown_path;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, State};
 use axum::middleware::map_response;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use axum::routing::{get, patch, post};
-use http::Uri;
 
-use crate::error::{self, ApiError};
+use crate::error;
 use crate::server::cors::cors;
 use crate::server::gateway::Gateway;
 use crate::server::pages;
@@ -32,7 +32,7 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
     let anthropic = Router::new()
         .route("/v1/messages", post(chat::messages))
         .route("/v1/messages/count_tokens", post(count_tokens::count))
-        .method_not_allowed_fallback(method_not_allowed)
+        .method_not_allowed_fallback(unknown_path::method_not_allowed)
         .layer(map_response(async |response: Response| error::into_anthropic_shape(response)));
     Router::new()
         .route("/api/chat", post(chat::frontend))
@@ -40,6 +40,8 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .route("/v1/responses", post(chat::responses))
         .merge(anthropic)
         .route("/v1/models", get(models::list))
+        .route("/v1/models/{*id}", get(models::get))
+        .merge(azure::router())
         .route("/api/conversations", post(conversations::create).get(recorder_api::forward_authenticated))
         .route(
             "/api/conversations/{id}",
@@ -50,21 +52,8 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
-        .fallback(no_such_route)
-        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(unknown_path::no_such_route)
+        .method_not_allowed_fallback(unknown_path::method_not_allowed)
         .layer(cors)
         .with_state(gateway)
-}
-
-async fn method_not_allowed(State(gateway): State<Arc<Gateway>>, request: Request) -> ApiError {
-    let (head, body) = request.into_parts();
-    gateway.discard_body(&head.headers, body);
-    ApiError::method_not_allowed()
-}
-
-async fn no_such_route(State(gateway): State<Arc<Gateway>>, uri: Uri, request: Request) -> Response {
-    let (head, body) = request.into_parts();
-    gateway.discard_body(&head.headers, body);
-    let response = ApiError::no_such_route().into_response();
-    if uri.path().starts_with("/v1/messages") { error::into_anthropic_shape(response) } else { response }
 }

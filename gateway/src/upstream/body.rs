@@ -30,6 +30,17 @@ struct ReadAhead {
     end: Option<BodyEnd>,
 }
 
+/// The result of reading one chunk ahead.
+#[derive(Debug)]
+pub enum ChunkAhead {
+    /// The next chunk.
+    Chunk(Bytes),
+    /// The body has ended cleanly.
+    End,
+    /// The body has broken off.
+    Broken,
+}
+
 /// The end of a body, seen while reading ahead.
 #[derive(Debug)]
 enum BodyEnd {
@@ -81,6 +92,40 @@ impl UpstreamBody {
                     None => read_ahead.end = Some(BodyEnd::Clean),
                 }
             }
+        }
+    }
+
+    /// Reads one more chunk ahead and returns a view of the chunk. [`Self::poll_chunk`] hands the chunk out again. Dropping
+    /// the future loses no bytes.
+    pub async fn read_chunk_ahead(&mut self) -> ChunkAhead {
+        self.read_ahead.get_or_insert_default();
+        let next = poll_fn(|cx| self.poll_data(cx)).await;
+        let Some(read_ahead) = &mut self.read_ahead else { return ChunkAhead::End };
+        match next {
+            Some(Ok(chunk)) => {
+                read_ahead.chunks.push_back(chunk.clone());
+                ChunkAhead::Chunk(chunk)
+            }
+            Some(Err(error)) => {
+                read_ahead.end = Some(BodyEnd::Broken(error));
+                ChunkAhead::Broken
+            }
+            None => {
+                read_ahead.end = Some(BodyEnd::Clean);
+                ChunkAhead::End
+            }
+        }
+    }
+
+    /// Returns true if the end of the body has been read ahead.
+    pub fn is_read_to_end(&self) -> bool {
+        self.read_ahead.as_ref().is_some_and(|read_ahead| read_ahead.end.is_some())
+    }
+
+    /// Replaces the bytes that were read ahead.
+    pub fn replace_read_ahead(&mut self, bytes: Bytes) {
+        if let Some(read_ahead) = &mut self.read_ahead {
+            read_ahead.chunks = VecDeque::from([bytes]);
         }
     }
 

@@ -10,6 +10,7 @@ use shared::event::{Attempt, DialectName};
 use tokio::time::timeout;
 
 use crate::metrics::{Metrics, UpstreamTryLabels};
+use crate::response::answer_start::StartFailure;
 use crate::response::content_encoding::{self, ContentEncoding};
 use crate::routing::breaker::BreakerAdmission;
 use crate::routing::retry::{self, RetryDecision};
@@ -18,6 +19,8 @@ use crate::routing::{RetryPolicy, Route, RouteUpstream};
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::endpoint::Upstream;
 use crate::upstream::error::UpstreamError;
+use crate::upstream::error_body::redact_error;
+use crate::upstream::first_bytes::start_failure;
 use crate::upstream::registry::RoutingSnapshot;
 
 /// The maximum time for reading an error body that may be a refusal of `stream_options`.
@@ -31,10 +34,22 @@ pub struct OutgoingRequest<'a> {
     pub path: &'a str,
     /// The headers that are forwarded, without credentials.
     pub headers: &'a HeaderMap,
+    /// The expected answer. A success response whose start is an error, or that is empty, counts as a failed attempt. `None`
+    /// passes every success response without looking at the body.
+    pub answer: Option<ExpectedAnswer>,
     /// True if the gateway wants usage that the client did not ask for.
     pub may_add_usage_option: bool,
     /// Builds the body for one upstream: with the upstream's own name for the model, and with or without the usage option.
     pub body: &'a (dyn Fn(&RouteUpstream, UsageOption) -> Bytes + Sync),
+}
+
+/// The answer that a request expects.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpectedAnswer {
+    /// The dialect of the answer.
+    pub dialect: DialectName,
+    /// The maximum time for which the head of a silent answer may be held back.
+    pub max_silence: Duration,
 }
 
 /// The origin of `stream_options.include_usage` in a request.
@@ -55,6 +70,8 @@ pub struct UpstreamResponse {
     pub response: Response<UpstreamBody>,
     /// Tells whether the gateway added the usage option to the request.
     pub usage_option: UsageOption,
+    /// The failure of a response with a success status, if the start of the answer has failed.
+    pub failure: Option<StartFailure>,
 }
 
 /// The upstreams of a route that support the request's dialect, in the order of the attempts.
@@ -87,7 +104,23 @@ impl<'a> Candidates<'a> {
     ///
     /// Without a final response, the result is the last response that may reach the client, or else the first withheld
     /// response (see [`is_withheld`]). Without any response, the result is the last error.
+    ///
+    /// Errors are redacted: see [`redact_error`].
     pub async fn send(
+        &self,
+        outgoing: &OutgoingRequest<'_>,
+        metrics: &Metrics,
+        attempts: &mut Vec<Attempt>,
+    ) -> Result<UpstreamResponse, UpstreamError> {
+        let mut answered = self.send_unredacted(outgoing, metrics, attempts).await?;
+        if !answered.response.status().is_success() || answered.failure.is_some() {
+            // Boxed: errors are rare, and the future is large.
+            Box::pin(redact_error(&mut answered.response, &answered.upstream.redactor())).await;
+        }
+        Ok(answered)
+    }
+
+    async fn send_unredacted(
         &self,
         outgoing: &OutgoingRequest<'_>,
         metrics: &Metrics,
@@ -160,32 +193,38 @@ impl Attempts<'_> {
         let mut body = (self.outgoing.body)(route_upstream, usage_option);
         for attempt in 1..=self.retry_policy.attempts_per_upstream {
             self.remaining_attempts -= 1;
-            let mut result = self.send(upstream, &body).await;
+            let (mut result, mut failure) = self.send(upstream, &body).await;
             if usage_option == UsageOption::Added && is_usage_refusal(&mut result).await {
                 // The gateway's own addition must not fail a chat: the request is repeated once without pause, even if no
                 // attempts are left.
                 usage_option = UsageOption::NotAdded;
                 body = (self.outgoing.body)(route_upstream, usage_option);
                 self.remaining_attempts = self.remaining_attempts.saturating_sub(1);
-                result = self.send(upstream, &body).await;
+                (result, failure) = self.send(upstream, &body).await;
                 if result.as_ref().is_ok_and(|response| response.status().is_success()) {
                     upstream.record_usage_refusal();
                 }
             }
             let verdict = match &result {
+                Ok(_) if failure.is_some() => RetryDecision::TryNextUpstream,
                 Ok(response) => retry::decide(response.status(), response.headers(), SystemTime::now()),
+                // The upstream has the whole request and may be working on it, so the request is not sent again.
+                Err(UpstreamError::HeadTimeout) => RetryDecision::Final,
                 Err(_) => RetryDecision::RetrySameUpstream(None),
             };
             let wait = match (verdict, result) {
                 (RetryDecision::Final, Ok(response)) => {
-                    return Some(UpstreamResponse { upstream: Arc::clone(upstream), response, usage_option });
+                    return Some(UpstreamResponse { upstream: Arc::clone(upstream), response, usage_option, failure });
                 }
                 (RetryDecision::RetrySameUpstream(wait), result) => {
-                    self.failed.record(upstream, result, usage_option);
+                    self.failed.record(upstream, result, usage_option, failure);
                     wait
                 }
-                (_, result) => {
-                    self.failed.record(upstream, result, usage_option);
+                (verdict, result) => {
+                    if verdict == RetryDecision::Final {
+                        self.remaining_attempts = 0;
+                    }
+                    self.failed.record(upstream, result, usage_option, failure);
                     return None;
                 }
             };
@@ -201,11 +240,26 @@ impl Attempts<'_> {
         None
     }
 
-    async fn send(&mut self, upstream: &Arc<Upstream>, body: &Bytes) -> Result<Response<UpstreamBody>, UpstreamError> {
+    /// Makes one attempt. The second value is the failure of a response that has a success status.
+    async fn send(
+        &mut self,
+        upstream: &Arc<Upstream>,
+        body: &Bytes,
+    ) -> (Result<Response<UpstreamBody>, UpstreamError>, Option<StartFailure>) {
         let OutgoingRequest { method, path, headers, .. } = self.outgoing;
-        let result = upstream.send(method, path, headers, body, self.attempts).await;
-        record_outcome(upstream, &result, self.metrics);
-        result
+        let mut result = upstream.send(method, path, headers, body, self.attempts).await;
+        let failure = match (&mut result, self.outgoing.answer) {
+            (Ok(response), Some(answer)) => {
+                let silence = upstream.settings.idle_timeout.min(answer.max_silence);
+                start_failure(response, answer.dialect, silence).await
+            }
+            _ => None,
+        };
+        if let (Some(failure), Some(attempt)) = (failure, self.attempts.last_mut()) {
+            attempt.error = Some(failure.code().to_owned());
+        }
+        record_outcome(upstream, &result, failure, self.metrics);
+        (result, failure)
     }
 }
 
@@ -215,12 +269,14 @@ impl FailedAttempts {
         upstream: &Arc<Upstream>,
         result: Result<Response<UpstreamBody>, UpstreamError>,
         usage_option: UsageOption,
+        failure: Option<StartFailure>,
     ) {
         match result {
             // A response about the gateway's key or address does not help the client, so an earlier response is kept
             // instead.
             Ok(response) if self.response.is_none() || !is_withheld(response.status()) => {
-                self.response = Some(UpstreamResponse { upstream: Arc::clone(upstream), response, usage_option });
+                let upstream = Arc::clone(upstream);
+                self.response = Some(UpstreamResponse { upstream, response, usage_option, failure });
             }
             Ok(_) => {}
             Err(error) => self.error = Some(error),
@@ -262,10 +318,16 @@ async fn is_usage_refusal(result: &mut Result<Response<UpstreamBody>, UpstreamEr
 }
 
 /// Counts an attempt in the metrics, and reports the outcome to the upstream's circuit breaker.
-fn record_outcome(upstream: &Upstream, result: &Result<Response<UpstreamBody>, UpstreamError>, metrics: &Metrics) {
-    let (outcome, is_healthy) = match result {
-        Ok(response) => (status_class(response.status()), !retry::is_upstream_failure(response.status())),
-        Err(error) => (error.code(), false),
+fn record_outcome(
+    upstream: &Upstream,
+    result: &Result<Response<UpstreamBody>, UpstreamError>,
+    failure: Option<StartFailure>,
+    metrics: &Metrics,
+) {
+    let (outcome, is_healthy) = match (result, failure) {
+        (Ok(_), Some(failure)) => (failure.code(), !failure.is_upstream_failure()),
+        (Ok(response), None) => (status_class(response.status()), !retry::is_upstream_failure(response.status())),
+        (Err(error), _) => (error.code(), false),
     };
     upstream.record_outcome(is_healthy);
     metrics.upstream_tries.get_or_create(&UpstreamTryLabels { upstream: upstream.name().to_owned(), outcome }).inc();

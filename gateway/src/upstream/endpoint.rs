@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, HOST};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::Full;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use shared::event::Attempt;
 use tokio::time::timeout;
 
+use crate::response::redaction::Redactor;
 use crate::routing::breaker::{BreakerAdmission, BreakerTransition, CircuitBreaker};
 use crate::routing::{KeyHeader, UpstreamSettings};
 use crate::upstream::body::UpstreamBody;
@@ -32,6 +33,7 @@ pub struct Upstream {
     pub cached_models: tokio::sync::Mutex<CachedModels>,
     host: HeaderValue,
     keys: Option<KeyHeaderValues>,
+    redactor: Arc<Redactor>,
     breaker: Mutex<CircuitBreaker>,
     /// The time of the last refusal of `stream_options`.
     usage_refused_at: Mutex<Option<Instant>>,
@@ -74,6 +76,7 @@ impl Upstream {
         Ok(Self {
             host: HeaderValue::try_from(host)?,
             keys: keys.transpose()?,
+            redactor: Arc::new(Redactor::new(secrets(&settings))),
             pool: Arc::new(Pool::new(&settings.base_url, settings.keep_alive)?),
             settings,
             cached_models: tokio::sync::Mutex::default(),
@@ -150,12 +153,9 @@ impl Upstream {
         }
     }
 
-    /// Returns the text with the gateway's own key replaced by `[redacted]`, in case the upstream repeated the key.
-    pub fn redact(&self, text: &str) -> String {
-        match &self.settings.key {
-            Some(key) if text.contains(key.expose_secret()) => text.replace(key.expose_secret(), "[redacted]"),
-            _ => text.to_owned(),
-        }
+    /// Returns the redactor of the gateway's own secrets for this upstream, in case the upstream repeats them in an error.
+    pub fn redactor(&self) -> Arc<Redactor> {
+        Arc::clone(&self.redactor)
     }
 
     /// Closes connections that have been unused for longer than the keep-alive time.
@@ -209,6 +209,9 @@ impl Upstream {
                 let answer = timeout(self.settings.head_timeout, connection.send(request)).await;
                 let response =
                     answer.map_err(|_| too_late)?.map_err(|e| (UpstreamError::Http(e), SafeToResend::Yes))?;
+                if has_two_framings(response.headers()) {
+                    return Err((UpstreamError::TwoFramings, SafeToResend::No));
+                }
                 Ok(response.map(|incoming| UpstreamBody::over_http1(incoming, connection, Arc::clone(&self.pool))))
             }
             PooledConnection::Http2(mut slot) => {
@@ -225,8 +228,12 @@ impl Upstream {
     fn request(&self, method: &Method, path: &str, headers: &HeaderMap, body: &Bytes) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(body.clone()));
         *request.method_mut() = method.clone();
-        *request.uri_mut() =
-            format!("{}{path}", self.settings.base_url.path().trim_end_matches('/')).parse().unwrap_or_default();
+        let (base, query) = (self.settings.base_url.path().trim_end_matches('/'), self.settings.base_url.query());
+        let uri = match query {
+            Some(query) => format!("{base}{path}?{query}"),
+            None => format!("{base}{path}"),
+        };
+        *request.uri_mut() = uri.parse().unwrap_or_default();
         *request.headers_mut() = headers.clone();
         request.headers_mut().insert(HOST, self.host.clone());
         for (name, value) in &self.settings.headers {
@@ -247,6 +254,24 @@ impl Upstream {
     fn breaker(&self) -> std::sync::MutexGuard<'_, CircuitBreaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns the secrets of an upstream's settings: the key, and the values of headers whose names say that they are secret or
+/// name the account.
+fn secrets(settings: &UpstreamSettings) -> Vec<SecretString> {
+    const WORDS: [&str; 7] = ["auth", "key", "organization", "project", "secret", "token", "workspace"];
+    let is_secret = |name: &HeaderName| WORDS.iter().any(|word| name.as_str().contains(word));
+    let headers = settings.headers.iter().filter(|(name, _)| is_secret(name));
+    let values = headers.filter_map(|(_, value)| value.to_str().ok()).map(SecretString::from);
+    settings.key.iter().cloned().chain(values).collect()
+}
+
+/// Returns true if the head of an HTTP/1.1 response has more than one framing of the body: a length beside
+/// `transfer-encoding`, or two lengths. A proxy on the way may have read another answer than the gateway.
+fn has_two_framings(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else { return false };
+    lengths.next().is_some() || length.as_bytes().contains(&b',') || headers.contains_key(TRANSFER_ENCODING)
 }
 
 /// Permission to send a failed request again: `Yes` if the request may never have reached the upstream.

@@ -18,6 +18,9 @@ pub enum UpstreamError {
     /// The connection broke, or the received bytes were not valid HTTP.
     #[error("the connection broke: {0}")]
     Http(hyper::Error),
+    /// The response head frames the body in two ways, so its end is ambiguous.
+    #[error("the response has two framings: expected a content-length or a transfer-encoding, and one of it")]
+    TwoFramings,
 }
 
 impl UpstreamError {
@@ -28,7 +31,7 @@ impl UpstreamError {
             Self::Tls(_) => "upstream_tls",
             Self::ConnectTimeout => "upstream_connect_timeout",
             Self::HeadTimeout => "upstream_head_timeout",
-            Self::Http(_) => "upstream_broken",
+            Self::Http(_) | Self::TwoFramings => "upstream_broken",
         }
     }
 
@@ -38,6 +41,7 @@ impl UpstreamError {
             Self::Connect(_) | Self::Tls(_) => "the upstream could not be reached",
             Self::ConnectTimeout => "connecting to the upstream took too long",
             Self::HeadTimeout => "the upstream did not answer in time",
+            Self::TwoFramings => "the upstream's answer is no valid HTTP",
             Self::Http(_) => "the upstream broke the connection before it answered",
         }
     }

@@ -56,8 +56,9 @@ const EVERYONE: [&str; 10] = [
 ];
 
 /// Name of each client, the script, and cases beyond the common cases.
-const CLIENTS: [(&str, &str, &[&str]); 5] = [
+const CLIENTS: [(&str, &str, &[&str]); 6] = [
     ("openai-python", "openai_sdk.py", &["responses-stream", "responses", "models"]),
+    ("azure-python", "azure_sdk.py", &["models"]),
     ("openai-node", "openai-sdk.mjs", &["responses-stream", "responses", "models"]),
     ("anthropic-python", "anthropic_sdk.py", &["count"]),
     ("langchain-python", "langchain_sdk.py", &[]),

@@ -207,7 +207,9 @@ fn error(dialect: DialectName) -> String {
 /// Returns true if the client's headers have reached the upstream.
 pub(crate) fn came_through(headers: &HeaderMap, client: &str) -> bool {
     match client {
-        "openai-python" | "openai-node" | "langchain-python" => headers.contains_key("x-stainless-lang"),
+        "openai-python" | "azure-python" | "openai-node" | "langchain-python" => {
+            headers.contains_key("x-stainless-lang")
+        }
         "anthropic-python" => headers.contains_key("anthropic-version"),
         _ => true,
     }

@@ -111,6 +111,103 @@ async fn if_one_upstream_fails_the_next_answers() -> anyhow::Result<()> {
     Ok(())
 }
 
+fn failed(upstream: &str, code: &str) -> (String, Option<u16>, Option<String>) {
+    (upstream.to_owned(), Some(200), Some(code.to_owned()))
+}
+
+/// Success responses whose answer fails before its first event: a name, the script, the body, and the word in the attempt.
+fn failing_answers() -> Vec<(&'static str, Script, String, &'static str)> {
+    let error = r#"{"error":{"message":"no capacity left","code":502}}"#;
+    let event = format!("data: {error}\n\n");
+    let comment = ": the model is being loaded\n\n";
+    vec![
+        ("a document", Script::json(StatusCode::OK, error), error.to_owned(), "error_in_answer"),
+        ("a first event", Script::stream([event.clone()]), event.clone(), "error_in_answer"),
+        (
+            "after a comment",
+            Script::stream([comment.to_owned(), event.clone()]),
+            format!("{comment}{event}"),
+            "error_in_answer",
+        ),
+        ("an empty stream", Script::stream([comment]), comment.to_owned(), "empty_answer"),
+        ("an empty body", Script::new(StatusCode::OK), String::new(), "empty_answer"),
+    ]
+}
+
+#[tokio::test]
+async fn an_answer_that_fails_before_its_first_event_is_tried_at_the_next_upstream() -> anyhow::Result<()> {
+    let routed = Routed::start(&format!("{BOTH}[[routes]]\nmodels = [\"alone\"]\nupstreams = [\"first\"]\n")).await?;
+    for (number, (name, script, body, code)) in failing_answers().into_iter().enumerate() {
+        routed.first.respond_next(script.clone());
+        let answer = routed.chat("m").await?.error_for_status()?.text().await?;
+        assert!(answer.ends_with("[DONE]\n\n") && !answer.contains("capacity"), "{name}: {answer}");
+        routed.first.respond_next(script);
+        let alone = json!({"messages": [{"role": "user", "content": "x"}], "model": "alone", "stream": true});
+        let response = routed.post("/v1/chat/completions", &alone).await?;
+        assert_eq!(response.status(), 200, "{name}");
+        assert_eq!(response.text().await?, body, "{name}: without another upstream the answer passes as it came");
+        // A success in between keeps the circuit breaker closed.
+        routed.chat("alone").await?.text().await?;
+
+        let oracle = routed.settled().await?;
+        let chats: Vec<Vec<_>> = endings(&oracle)
+            .map(|attempts| attempts.iter().map(|a| (a.upstream.clone(), a.status, a.error.clone())).collect())
+            .collect();
+        assert_eq!(chats[3 * number], [failed("first", code), tried("second", 200)], "{name}");
+        assert_eq!(chats[3 * number + 1], [failed("first", code)], "{name}");
+        let day = oracle.tables.usage_stats.values().next().unwrap();
+        assert_eq!((day.failed_calls, day.successful_calls), (number as i64 + 1, 2 * number as i64 + 2), "{name}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn answers_that_fail_open_the_circuit_breaker() -> anyhow::Result<()> {
+    let routed = Routed::start(BOTH).await?;
+    routed.first.respond_with(|_| Script::json(StatusCode::OK, r#"{"error":{"message":"no capacity left"}}"#));
+    for _ in 0..5 {
+        routed.chat("m").await?.error_for_status()?.text().await?;
+    }
+    logged(&routed.gateway, "circuit breaker open").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn comments_reach_the_client_before_the_first_event() -> anyhow::Result<()> {
+    let routed = Routed::start(BOTH).await?;
+    let gate = Gate::new();
+    let pieces = [": loading\n\n".to_owned(), "data: {\"choices\":[]}\n\n".to_owned(), "data: [DONE]\n\n".to_owned()];
+    routed.first.respond_next(Script::stream(pieces).after(1, Step::Wait(gate.clone())));
+    let mut answer = routed.chat("m").await?;
+    assert_eq!(timeout(PATIENCE, answer.chunk()).await??.as_deref(), Some(b": loading\n\n".as_slice()));
+    gate.open();
+    assert!(answer.text().await?.ends_with("[DONE]\n\n"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_without_a_head_in_time_is_not_sent_again() -> anyhow::Result<()> {
+    let routed = Routed::start(&BOTH.replace("[[routes]]", "[[routes]]\nretry_within = \"1h\"")).await?;
+    let slow =
+        text(&routed.first, &routed.second, BOTH).replacen("list_models", "head_timeout = \"300ms\"\nlist_models", 1);
+    std::fs::write(&routed.file, slow)?;
+    routed.gateway.process().signal(Signal::HUP);
+    logged(&routed.gateway, "the routes are in force").await?;
+    routed.first.respond_with(|_| Script::new(StatusCode::OK).before(Step::Hang));
+    let response = routed.chat("m").await?;
+    assert_eq!(
+        (response.status(), &response.headers()["x-should-retry"]),
+        (StatusCode::GATEWAY_TIMEOUT, &"false".parse()?)
+    );
+    assert_eq!(response.json::<Value>().await?["error"]["code"], "upstream_head_timeout");
+    assert_eq!(
+        routed.first.chats().len() + routed.second.chats().len(),
+        1,
+        "the upstream may be working on the request"
+    );
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_short_retry_after_is_waited_for_and_a_broken_connection_is_tried_again() -> anyhow::Result<()> {
     let routed = Routed::start(&BOTH.replace(", \"second\"", "")).await?;

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use crate::chat::ended_chat::EndedChat;
 use crate::chat::open_chat::{ChatEnding, OpenChat};
 use crate::limits::Limits;
 use crate::response::dialect;
+use crate::response::redaction::Redactor;
 use crate::response::tap::{FeedStatus, Tap};
 use crate::response::transcript::Transcript;
 use crate::upstream::body::UpstreamBody;
@@ -36,6 +38,8 @@ pub(super) struct BodyState {
     timeouts: Timeouts,
     keep_alive_comments: Option<KeepAliveComments>,
     coalescer: Coalescer,
+    /// Redacts an error with which the answer ends.
+    redactor: Arc<Redactor>,
 }
 
 /// The presence of the client that asked for the answer.
@@ -111,7 +115,13 @@ pub enum BodyError {
 
 impl BodyState {
     /// Creates the state before the first byte of the answer.
-    pub(super) fn new(upstream: UpstreamBody, tap: Tap, chat: OpenChat, framing: BodyFraming, limits: &Limits) -> Self {
+    pub(super) fn new(
+        upstream: UpstreamBody,
+        tap: Tap,
+        chat: OpenChat,
+        framing: BodyFraming,
+        (limits, redactor): (&Limits, Arc<Redactor>),
+    ) -> Self {
         let interval = limits.keep_alive_comments.filter(|_| framing.is_event_stream);
         Self {
             upstream,
@@ -123,6 +133,7 @@ impl BodyState {
             timeouts: Timeouts::new(limits),
             keep_alive_comments: interval.map(KeepAliveComments::new),
             coalescer: Coalescer::default(),
+            redactor,
         }
     }
 
@@ -217,6 +228,7 @@ impl BodyState {
 
     /// Ends the chat. The outcome depends on the status, on `failure`, and otherwise on the transcript.
     fn end(&mut self, mut after_end: AfterEnd, failure: Option<ChatError>) {
+        self.tap.redact_error(&self.redactor);
         if self.tap.finish_ui_stream(failure.as_ref()) && after_end == AfterEnd::Abort {
             // The UI message stream carries the failure as an event, so the body can end cleanly.
             after_end = AfterEnd::Close;

@@ -9,7 +9,7 @@ use toml::Spanned;
 
 use super::key_source::{KeyLookup, UpstreamKeySource};
 use super::mistake::{Mistake, duration, mistake};
-use crate::routing::{KeyHeader, UpstreamSettings};
+use crate::routing::{KeyHeader, UpstreamSettings, appended_path};
 
 /// Headers that a routes file cannot set: credentials have settings of their own, the others belong to the connection.
 const RESERVED_HEADERS: [&str; 10] = [
@@ -104,13 +104,15 @@ pub(super) fn read(
 }
 
 fn base_url(text: &Spanned<String>) -> Result<Uri, Mistake> {
-    let expected = "base_url: expected an http or https URL without query or user, such as https://api.openai.com/v1";
+    let expected = "base_url: expected an http or https URL without user, such as https://api.openai.com/v1";
     match text.get_ref().parse::<Uri>() {
+        Ok(url) if let Some(path) = appended_path(&url) => {
+            Err(mistake(text, format!("base_url: ends in {path}, which the gateway appends: leave it out")))
+        }
         Ok(url)
             if matches!(url.scheme_str(), Some("http" | "https"))
                 && url.host().is_some_and(|host| !host.is_empty())
-                && !url.authority().is_some_and(|authority| authority.as_str().contains('@'))
-                && url.query().is_none() =>
+                && !url.authority().is_some_and(|authority| authority.as_str().contains('@')) =>
         {
             Ok(url)
         }

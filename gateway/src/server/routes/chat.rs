@@ -7,6 +7,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 
 use crate::error::ApiError;
+use crate::json::edit;
 use crate::request::ApiSurface;
 use crate::server::gateway::Gateway;
 
@@ -35,8 +36,21 @@ pub(super) async fn messages(State(gateway): State<Arc<Gateway>>, request: Reque
 
 impl Gateway {
     async fn chat(&self, surface: ApiSurface, request: Request) -> Result<Response, ApiError> {
+        self.chat_with_model(surface, None, request).await
+    }
+
+    /// Serves a chat. A model in the path replaces the model in the body.
+    pub(super) async fn chat_with_model(
+        &self,
+        surface: ApiSurface,
+        model: Option<&str>,
+        request: Request,
+    ) -> Result<Response, ApiError> {
         let served = async {
-            let (caller, headers, body, place) = self.read_chat(request).await?;
+            let (caller, headers, mut body, place) = self.read_chat(request).await?;
+            if let Some(model) = model {
+                body = edit::with_member(&body, "model", &model.into());
+            }
             // Boxed: the future is large, and every layer around the route would move it.
             Box::pin(self.chats.serve(caller, surface, &headers, &body, place)).await
         };

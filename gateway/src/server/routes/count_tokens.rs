@@ -36,7 +36,8 @@ impl Gateway {
         let outgoing = OutgoingRequest {
             method: &Method::POST,
             path: "/messages/count_tokens",
-            headers: &headers::for_upstream(&headers),
+            headers: &headers::for_upstream(&headers, route.billing_headers),
+            answer: None,
             may_add_usage_option: false,
             body: &|choice, _| match &choice.model {
                 Some(model) => edit::with_member(&body, "model", &model.as_str().into()),

@@ -1,60 +1,114 @@
-//! `GET /v1/models`: the models that the routes offer. Without a routes file, the single provider's own list is forwarded
-//! unchanged.
+//! `GET /v1/models` and `GET /v1/models/{id}`: the models that the routes offer, or without a routes file the provider's own
+//! list. Clients that send `anthropic-version` get Anthropic's shape, all others OpenAI's.
+//!
+//! A list is read and written again, so that whatever a provider sends in its place, such as a page, never reaches a browser.
 
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::{HeaderMap, Method};
-use serde_json::json;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::time::timeout;
 
-use crate::error::ApiError;
-use crate::headers;
+use crate::error::{self, ApiError};
+use crate::headers::{self, BillingHeaders};
+use crate::response::content_encoding::{self, ContentEncoding};
 use crate::routing::TableOrigin;
 use crate::server::gateway::Gateway;
 use crate::upstream::endpoint::Upstream;
-use crate::upstream::model_list;
+use crate::upstream::model_list::{self, ListShape, ModelList};
 
-/// The maximum size of a forwarded model list, in bytes.
+/// The maximum size of a provider's model list, in bytes.
 const MAX_LIST_BYTES: usize = 8 << 20;
 
 /// Responds with the list of models.
-pub(super) async fn list(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
+pub(super) async fn list(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
     let (head, _) = request.into_parts();
-    gateway.models(&head.method, &head.headers).await.map_err(|error| gateway.count_refusal(error))
+    gateway.respond_in_shape(&head.headers, gateway.models(&head, None).await)
+}
+
+/// Responds with one model. The id may contain slashes.
+pub(super) async fn get(State(gateway): State<Arc<Gateway>>, Path(id): Path<String>, request: Request) -> Response {
+    let (head, _) = request.into_parts();
+    gateway.respond_in_shape(&head.headers, gateway.models(&head, Some(&id)).await)
 }
 
 impl Gateway {
-    async fn models(&self, method: &Method, headers: &HeaderMap) -> Result<Response, ApiError> {
-        self.authenticate(method, headers)?;
-        let snapshot = self.chats.upstreams.snapshot();
-        match (snapshot.table.origin, &snapshot.upstreams[..]) {
-            (TableOrigin::SingleProvider, [upstream]) => self.forward_models(upstream, headers).await,
-            _ => Ok(Json(json!({"object": "list", "data": model_list::list_models(&snapshot).await})).into_response()),
+    /// Returns the list, or the one model with this id.
+    async fn models(&self, head: &Parts, id: Option<&str>) -> Result<Response, ApiError> {
+        self.authenticate(&head.method, &head.headers)?;
+        let (snapshot, shape) = (self.chats.upstreams.snapshot(), shape(&head.headers));
+        if let (TableOrigin::SingleProvider, [upstream]) = (snapshot.table.origin, &snapshot.upstreams[..]) {
+            return self.provider_models(upstream, head, id).await;
         }
+        let models = match id {
+            // Asked first, so that nobody's guesses reach an upstream.
+            Some(id) if snapshot.route(id).is_none() => return Err(ApiError::model_not_found(id)),
+            _ => model_list::list_models(&snapshot).await,
+        };
+        Ok(Json(match id {
+            None => model_list::list_in_shape(&models, shape),
+            Some(id) => models
+                .iter()
+                .find(|model| model.id == id)
+                .cloned()
+                .unwrap_or_else(|| model_list::served_model(&snapshot, id))
+                .in_shape(shape),
+        })
+        .into_response())
     }
 
-    /// Forwards an upstream's model list unchanged.
-    async fn forward_models(&self, upstream: &Arc<Upstream>, headers: &HeaderMap) -> Result<Response, ApiError> {
-        let headers = headers::for_upstream(headers);
+    /// Asks the single provider for its list. An error of the provider is passed on if it is JSON.
+    async fn provider_models(
+        &self,
+        upstream: &Arc<Upstream>,
+        head: &Parts,
+        id: Option<&str>,
+    ) -> Result<Response, ApiError> {
+        let forwarded = headers::for_upstream(&head.headers, BillingHeaders::Stop);
         let mut attempts = Vec::new();
         let answer = upstream
-            .send(&Method::GET, "/models", &headers, &Bytes::new(), &mut attempts)
+            .send(&Method::GET, "/models", &forwarded, &Bytes::new(), &mut attempts)
             .await
             .map_err(|error| ApiError::from(&error))?;
         if let Some(replacement) = ApiError::replacing_status(answer.status()) {
             return Err(replacement);
         }
-        let (head, body) = answer.into_parts();
+        let (answer, body) = answer.into_parts();
         let body = timeout(self.chats.limits.idle_timeout, body.collect(MAX_LIST_BYTES)).await;
         let body = body.ok().flatten().ok_or_else(ApiError::model_list_unreadable)?;
-        let mut response = Response::new(Body::from(body));
-        *response.status_mut() = head.status;
-        *response.headers_mut() = headers::for_client(head.headers);
-        Ok(response)
+        let body = content_encoding::decode_body(ContentEncoding::from_headers(&answer.headers), body);
+        let list = ModelList::parse(&body).ok_or_else(ApiError::model_list_unreadable)?;
+        let json = match id {
+            _ if !answer.status.is_success() => upstream.redactor().redact_text(&list.to_json()),
+            None => list.in_shape(shape(&head.headers), upstream.name()).ok_or_else(ApiError::model_list_unreadable)?,
+            Some(id) => list
+                .model_in_shape(id, shape(&head.headers), upstream.name())
+                .ok_or_else(|| ApiError::model_not_found(id))?,
+        };
+        let mut headers = headers::for_client(answer.headers);
+        headers.remove(CONTENT_LENGTH);
+        headers.remove(CONTENT_ENCODING);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let status = if answer.status.is_success() { StatusCode::OK } else { answer.status };
+        Ok((status, headers, json).into_response())
     }
+
+    /// Counts an error, and gives it the shape that the client reads.
+    fn respond_in_shape(&self, headers: &HeaderMap, response: Result<Response, ApiError>) -> Response {
+        let response = response.unwrap_or_else(|error| self.count_refusal(error).into_response());
+        match shape(headers) {
+            ListShape::Openai => response,
+            ListShape::Anthropic => error::into_anthropic_shape(response),
+        }
+    }
+}
+
+/// Returns the shape that the client reads.
+fn shape(headers: &HeaderMap) -> ListShape {
+    if headers.contains_key("anthropic-version") { ListShape::Anthropic } else { ListShape::Openai }
 }

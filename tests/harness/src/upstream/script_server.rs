@@ -31,6 +31,8 @@ pub struct ReceivedRequest {
     pub method: Method,
     /// Path without the query.
     pub path: String,
+    /// Query of the request.
+    pub query: Option<String>,
     /// Headers of the request.
     pub headers: HeaderMap,
     /// Complete body of the request.
@@ -57,9 +59,10 @@ impl ReceivedRequest {
         ended.ok().and_then(|ending| *ending).unwrap_or(Ending::ClientGone)
     }
 
-    /// Key of the request, from `Authorization: Bearer` or `x-api-key`.
+    /// Key of the request, from `Authorization: Bearer`, `x-api-key` or `api-key`.
     pub fn key(&self) -> Option<&str> {
-        self.bearer().or_else(|| self.headers.get("x-api-key")?.to_str().ok())
+        let in_header = |name| self.headers.get(name)?.to_str().ok();
+        self.bearer().or_else(|| in_header("x-api-key")).or_else(|| in_header("api-key"))
     }
 
     /// Token of the request, from `Authorization: Bearer`.
@@ -185,11 +188,12 @@ async fn respond(
 ) -> Result<Response<StreamBody<Frames>>, ScriptedCut> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| ScriptedCut)?.to_bytes();
-    let path = head.uri.path().to_owned();
+    let (path, query) = (head.uri.path().to_owned(), head.uri.query().map(str::to_owned));
     let received = ReceivedRequest {
         version: head.version,
         method: head.method,
         path,
+        query,
         headers: head.headers,
         body,
         ending: watch::Sender::new(None),

@@ -1,0 +1,34 @@
+//! The redaction of an error response, before the client or the record sees any of it.
+
+use std::time::Duration;
+
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::{HeaderValue, Response};
+use tokio::time::timeout;
+
+use crate::response::content_encoding::{self, ContentEncoding};
+use crate::response::redaction::Redactor;
+use crate::upstream::body::UpstreamBody;
+
+/// The maximum size of an error body that is searched, in bytes. The rest of a longer body passes as it came.
+const MAX_ERROR_BYTES: usize = 256 << 10;
+/// The maximum time for an error body to arrive. After that the bytes that have arrived are searched.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Replaces the gateway's own secrets in the body of an error response. A body without secrets stays as it came, byte for
+/// byte; a compressed body with secrets is passed on without compression.
+pub(super) async fn redact_error(response: &mut Response<UpstreamBody>, redactor: &Redactor) {
+    let _ = timeout(READ_TIMEOUT, response.body_mut().read_ahead(MAX_ERROR_BYTES)).await;
+    let encoding = ContentEncoding::from_headers(response.headers());
+    let decoded = content_encoding::decode_body(encoding, response.body().read_ahead_bytes());
+    // A compressed body can be replaced as a whole only.
+    let is_replaceable = encoding == ContentEncoding::Identity || response.body().is_read_to_end();
+    if let Some(redacted) = redactor.redact(&decoded).filter(|_| is_replaceable) {
+        // A length stays a length: a body without one would seem to end with the connection.
+        if response.headers_mut().remove(CONTENT_LENGTH).is_some() && response.body().is_read_to_end() {
+            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(redacted.len()));
+        }
+        response.body_mut().replace_read_ahead(redacted.into());
+        response.headers_mut().remove(CONTENT_ENCODING);
+    }
+}
