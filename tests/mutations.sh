@@ -11,7 +11,7 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 # that has to fail.
 mutations() {
     cat <<'TABLE'
-acknowledge-first|a batch is acknowledged before it is committed|recorder/src/pipeline/consume.rs|s/(let began = Instant::now\(\);\n)(\s+let Some\(\(batch, outcome\)\))/$1        deliveries.acknowledge().await;\n$2/|cargo test -p tests --test system outages::of_a_recorder_with_an_uncommitted_batch
+acknowledge-first|a batch is acknowledged before it is committed|recorder/src/pipeline/consume.rs|s/(let began = Instant::now\(\);\n)(\s+self\.blockage)/$1        deliveries.acknowledge().await;\n$2/|cargo test -p tests --test system outages::of_a_recorder_with_an_uncommitted_batch
 add|the usage of a repeated event is added again instead of replaced|recorder/src/projection/merge.rs|s/self\.usage\.subtract\(&old\.user_id.*\n//|cargo test -p recorder --lib projection::
 release-first|the journal releases events before the broker has acknowledged them|gateway/src/relay.rs|s/self\.checkpoint\.released_below =\s+lowest_unreleased\.map_or\(self\.taken_below, .*\n/self.checkpoint.released_below = self.taken_below;\n/|cargo test -p tests --test system outages::of_a_suspended_broker_and_the_gateway_killed_meanwhile
 no-hold-back|the end of an answer is forwarded before the end event is recorded|gateway/src/response/tap.rs|s/(events\.feed\(&mut self\.fold, self\.usage_chunk, &chunk, \(&mut self\.forwarded, &mut self\.held_back\)\))\n/{ let fed = $1; self.forwarded.extend(self.held_back.drain(..)); fed }\n/|cargo test -p gateway --lib tap::

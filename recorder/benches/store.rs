@@ -130,7 +130,7 @@ async fn store_all(
             while let Some(changes) = next {
                 let changes = changes.await?;
                 next = batches.next().map(read);
-                store::apply(&pool, changes).await?;
+                store::apply(&pool, changes, &[]).await?;
             }
             anyhow::Ok(())
         })

@@ -1,7 +1,7 @@
 //! The HTTP endpoints for health and metrics.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::Client;
 use axum::Router;
@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
+use crate::policy::blockage::Blockage;
 use crate::source::is_connected;
 use crate::store::verifications;
 
@@ -30,7 +31,9 @@ pub struct HealthState {
     pub registry: Arc<Registry>,
     /// The registered metrics, for setting the result of the latest verification.
     pub metrics: Arc<Metrics>,
-    /// The pool of database connections. Readiness requires a connection within a second.
+    /// The conditions under which the pipeline records nothing.
+    pub blockage: Arc<Blockage>,
+    /// The pool of database connections. Readiness requires a writable database within a second.
     pub pool: PgPool,
     /// The client of the broker. Readiness requires an established connection.
     pub broker: Client,
@@ -56,16 +59,26 @@ pub async fn serve(listener: TcpListener, state: HealthState, stop: Cancellation
     axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
-/// Answers 200 if events can be recorded: the broker is connected, and the database provides a connection within
-/// [`CHECK_TIMEOUT`]. Answers 503 otherwise.
-async fn ready(State(state): State<HealthState>) -> (StatusCode, &'static str) {
+/// Answers 200 if events can be recorded: the broker is connected, the stream is there, the database accepts writes, and
+/// no batch has been waiting for over a minute. Answers 503 with the reason otherwise.
+async fn ready(State(state): State<HealthState>) -> (StatusCode, String) {
+    let unavailable = |reason: &str| (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"));
     if !is_connected(&state.broker) {
-        return (StatusCode::SERVICE_UNAVAILABLE, "the broker cannot be reached\n");
+        return unavailable("the broker cannot be reached");
     }
-    match timeout(CHECK_TIMEOUT, state.pool.acquire()).await {
-        Ok(Ok(_)) => (StatusCode::OK, "ready\n"),
-        Ok(Err(_)) | Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the database cannot be reached\n"),
+    if let Some(reason) = state.blockage.reason(Instant::now()) {
+        return unavailable(reason);
     }
+    match timeout(CHECK_TIMEOUT, is_read_only(&state.pool)).await {
+        Ok(Ok(false)) => (StatusCode::OK, "ready\n".to_owned()),
+        Ok(Ok(true)) => unavailable("the database is read-only"),
+        Ok(Err(_)) | Err(_) => unavailable("the database cannot be reached"),
+    }
+}
+
+/// Returns true if the database refuses writes: a standby, or a database that was set to read-only.
+async fn is_read_only(pool: &PgPool) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT current_setting('transaction_read_only')::boolean").fetch_one(pool).await
 }
 
 async fn metrics(State(state): State<HealthState>) -> axum::response::Response {
@@ -75,6 +88,7 @@ async fn metrics(State(state): State<HealthState>) -> axum::response::Response {
         state.metrics.verify_differences.set(differences);
         state.metrics.verify_finished.set(finished_at.unix_timestamp());
     }
+    state.metrics.batch_wait.set(state.blockage.batch_wait(Instant::now()).as_secs_f64());
     let mut text = String::new();
     match encode(&mut text, &state.registry) {
         Ok(()) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),

@@ -34,6 +34,10 @@ pub struct Metrics {
     pub lag: Gauge<f64, std::sync::atomic::AtomicU64>,
     /// The time from a full batch to the acknowledgement of the batch, in seconds.
     pub duration: Histogram,
+    /// Events that wait for their large bodies, which the broker does not give at present.
+    pub awaited_bodies: Gauge,
+    /// The time for which the batch in hand has been waiting to be written, in seconds; 0 without a batch.
+    pub batch_wait: Gauge<f64, std::sync::atomic::AtomicU64>,
     /// Rows that the latest `recorder verify` found to differ from the log.
     pub verify_differences: Gauge,
     /// The time at which the latest `recorder verify` finished, in seconds since 1970; 0 before the first.
@@ -68,6 +72,8 @@ impl Metrics {
             orphaned: Counter::default(),
             gateways_missing: Gauge::default(),
             pending: Gauge::default(),
+            awaited_bodies: Gauge::default(),
+            batch_wait: Gauge::default(),
             verify_differences: Gauge::default(),
             verify_finished: Gauge::default(),
             lag: Gauge::default(),
@@ -87,6 +93,10 @@ impl Metrics {
         let missing = "Gateways with open chats and no lease";
         registry.register("recorder_gateways_missing", missing, metrics.gateways_missing.clone());
         registry.register("recorder_pending_events", "Events not delivered yet", metrics.pending.clone());
+        let awaited = "Events that wait for their large bodies";
+        registry.register("recorder_awaited_bodies", awaited, metrics.awaited_bodies.clone());
+        let wait = "Time for which the batch in hand has been waiting to be written";
+        registry.register_with_unit("recorder_batch_wait", wait, Unit::Seconds, metrics.batch_wait.clone());
         let differences = "Rows that the latest recorder verify found to differ from the log";
         registry.register("recorder_verify_differences", differences, metrics.verify_differences.clone());
         let finished = "When the latest recorder verify was finished: seconds since 1970, 0 if there was none";

@@ -203,6 +203,8 @@ impl RebuildRun {
             Err(error) => return Err(error),
         }
         shadow.replace_live_tables(&mut tx).await?;
+        shadow.leave(&mut tx).await?;
+        self.reprojection.release_from_quarantine(&mut tx).await?;
         tx.commit().await?;
         Ok(SwapOutcome::Done)
     }

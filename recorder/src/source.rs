@@ -4,41 +4,40 @@
 //! acknowledgement is delivered again, to any recorder; a lost acknowledgement therefore causes a redelivery and never
 //! a loss.
 
+pub mod batch;
 pub mod bodies;
 pub mod delivery;
 pub mod log;
+pub mod pull;
+pub mod read_ahead;
 pub mod retry;
 pub mod setup;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::jetstream::consumer::pull::{self, MessagesErrorKind};
 use async_nats::jetstream::{self, AckKind};
 use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event as ConnectionEvent, ServerAddr};
-use futures_util::{FutureExt as _, StreamExt as _};
-use shared::event::Event;
 use shared::stream::{ACK_WAIT, servers};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::policy::batch::{BatchLimits, BatchSize};
-use bodies::BodyFetcher;
-use delivery::{DecodeError, Delivery};
+use crate::policy::blockage::Blockage;
+use batch::{Deliveries, send_acks};
+use delivery::Delivery;
+use pull::{Pull, PullLimits};
 use setup::SetupError;
 
-/// The interval of the broker's heartbeats on an idle pull.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
-/// The number of missed heartbeats in a row after which the pull is recreated.
-const MAX_MISSED_HEARTBEATS: u32 = 3;
-/// The lifetime of one pull request; the client renews the request afterwards.
-const PULL_EXPIRY: Duration = Duration::from_secs(30);
 /// The interval of pings to the broker. A half-open connection is noticed after two missing answers.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
-/// The longest tolerated absence of the consumer: a recorder needs a moment to recreate the consumer.
-const MAX_CONSUMER_ABSENCE: Duration = Duration::from_secs(5);
 /// The pause between two tries to reach the broker.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// The time for which a stream or consumer may be missing at the start: another recorder may be recreating the consumer.
+pub const MAX_ABSENCE_AT_START: Duration = Duration::from_secs(5);
+/// The interval at which a missing stream or consumer is logged again.
+const MISSING_LOG_INTERVAL: Duration = Duration::from_secs(30);
 /// The interval at which the broker is told of work in progress on a batch: a third of the acknowledgement timeout.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(ACK_WAIT.as_secs() / 3);
 
@@ -74,33 +73,34 @@ pub fn is_connected(client: &Client) -> bool {
 pub struct Source {
     client: Client,
     limits: BatchLimits,
-    pull: Option<pull::Stream>,
-    missed_heartbeats: u32,
+    blockage: Arc<Blockage>,
+    pull: Option<Pull>,
+    /// True while the consumer is known to exist as expected.
+    is_verified: bool,
+    /// The time since which the stream, the consumer or a bucket has been missing.
+    missing_since: Option<Instant>,
+    /// Deliveries that have arrived and belong to no batch yet.
+    arrived: VecDeque<Delivery>,
     /// The open batch. Kept here, so that cancelling the wait for more events loses no delivery.
     received: Vec<Delivery>,
-}
-
-/// Deliveries to be recorded together, not decoded yet.
-#[derive(Clone, Debug)]
-pub struct Deliveries(Vec<Arc<Delivery>>);
-
-/// Decoded events to be recorded together, each with its delivery.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// The decoded events, in the order of delivery.
-    pub events: Vec<Event>,
-    /// The deliveries of `events`, at the same indexes.
-    pub deliveries: Vec<Arc<Delivery>>,
-    /// The deliveries that could not be decoded, each with the error. Such deliveries go into quarantine.
-    pub undecodable: Vec<(Arc<Delivery>, DecodeError)>,
 }
 
 // === impl Source ===
 
 impl Source {
-    /// Creates a source. The source binds to the consumer at the first call of [`next`](Self::next).
-    pub fn new(client: Client, limits: BatchLimits) -> Self {
-        Self { client, limits, pull: None, missed_heartbeats: 0, received: Vec::new() }
+    /// Creates a source. The source binds to the consumer at the first call of [`next`](Self::next), and tells `blockage`
+    /// while the consumer is missing.
+    pub fn new(client: Client, limits: BatchLimits, blockage: Arc<Blockage>) -> Self {
+        Self {
+            client,
+            limits,
+            blockage,
+            pull: None,
+            is_verified: false,
+            missing_since: None,
+            arrived: VecDeque::new(),
+            received: Vec::new(),
+        }
     }
 
     /// Returns the limits of a batch.
@@ -134,6 +134,11 @@ impl Source {
                     Err(_) => break,
                 },
             };
+            if !batch_size.fits(delivery.size(), &self.limits) {
+                // A large event begins the next batch.
+                self.arrived.push_front(delivery);
+                break;
+            }
             deadline = deadline.or(linger.map(|linger| Instant::now() + linger));
             batch_size.add(delivery.size());
             self.received.push(delivery);
@@ -141,17 +146,24 @@ impl Source {
         Ok(Deliveries::new(std::mem::take(&mut self.received)))
     }
 
+    /// Tells the broker that the deliveries which wait here for a batch are still in progress. To be called every
+    /// [`PROGRESS_INTERVAL`].
+    pub async fn report_progress(&mut self) {
+        while let Some(message) = self.pull.as_mut().and_then(Pull::try_next) {
+            self.arrived.push_back(Delivery::new(message));
+        }
+        send_acks(self.received.iter().chain(&self.arrived), AckKind::Progress).await;
+    }
+
     /// Closes the source. Gives every received delivery, and `deliveries`, back to the broker for the other recorders
     /// (negative acknowledgement).
     pub async fn close(mut self, deliveries: Option<Deliveries>) {
         let mut left = std::mem::take(&mut self.received);
-        if let Some(mut pull) = self.pull.take() {
-            while let Some(Some(Ok(message))) = pull.next().now_or_never() {
-                left.push(Delivery::new(message));
-            }
+        left.extend(std::mem::take(&mut self.arrived));
+        // The request must end first, or the broker would deliver the returned events here again.
+        if let Some(pull) = self.pull.take() {
+            left.extend(pull.close().await.into_iter().map(Delivery::new));
         }
-        // The end of the pull must reach the broker first, or the broker would deliver the returned events here again.
-        self.flush().await;
         send_acks(left.iter().chain(deliveries.iter().flat_map(Deliveries::iter)), AckKind::Nak(None)).await;
         self.flush().await;
     }
@@ -168,160 +180,69 @@ impl Source {
 
     async fn next_delivery(&mut self) -> Result<Delivery, SetupError> {
         loop {
-            if self.pull.is_none() {
-                self.pull = Some(self.bind().await?);
+            if let Some(delivery) = self.arrived.pop_front() {
+                return Ok(delivery);
+            }
+            if !self.is_verified {
+                self.bind().await?;
             }
             let Some(pull) = &mut self.pull else { continue };
             match pull.next().await {
-                Some(Ok(message)) => {
-                    self.missed_heartbeats = 0;
-                    return Ok(Delivery::new(message));
-                }
-                Some(Err(error)) => {
+                Ok(message) => return Ok(Delivery::new(message)),
+                Err(error) => {
                     tracing::warn!(%error, "the pull of events failed: trying again");
-                    if self.must_rebind(error.kind()) {
-                        self.pull = None;
-                    }
+                    self.is_verified = false;
                     sleep(RETRY_INTERVAL).await;
                 }
-                None => self.pull = None,
             }
         }
     }
 
-    fn must_rebind(&mut self, error: MessagesErrorKind) -> bool {
-        self.missed_heartbeats += u32::from(error == MessagesErrorKind::MissingHeartbeat);
-        match error {
-            MessagesErrorKind::NoResponders | MessagesErrorKind::Pull | MessagesErrorKind::Other => false,
-            MessagesErrorKind::MissingHeartbeat => self.missed_heartbeats >= MAX_MISSED_HEARTBEATS,
-            MessagesErrorKind::ConsumerDeleted
-            | MessagesErrorKind::PushBasedConsumer
-            | MessagesErrorKind::RequestLimitExceeded => true,
-        }
-    }
-
-    /// Binds to the consumer. Waits for an unavailable broker; a stream or consumer with an unexpected configuration is
-    /// an error.
-    async fn bind(&mut self) -> Result<pull::Stream, SetupError> {
+    /// Binds to the consumer. Waits for an unavailable broker. Waits for a stream, consumer or bucket that is missing,
+    /// at the start for at most [`MAX_ABSENCE_AT_START`]. An unexpected configuration is an error.
+    async fn bind(&mut self) -> Result<(), SetupError> {
         let jetstream = jetstream::new(self.client.clone());
-        self.missed_heartbeats = 0;
-        let mut missing_since = None;
+        let mut logged_at: Option<Instant> = None;
         loop {
             match self.try_bind(&jetstream).await {
+                Ok(()) => break,
                 Err(SetupError::Unavailable(error)) => {
-                    missing_since = None;
+                    self.missing_since = None;
                     tracing::warn!(error, "waiting for the broker");
                 }
-                Err(SetupError::Missing(_))
-                    if missing_since.get_or_insert_with(Instant::now).elapsed() < MAX_CONSUMER_ABSENCE => {}
-                bound => return bound,
+                Err(error @ SetupError::Missing(_)) => {
+                    let since = *self.missing_since.get_or_insert_with(Instant::now);
+                    if self.pull.is_none() && since.elapsed() >= MAX_ABSENCE_AT_START {
+                        return Err(error);
+                    }
+                    self.blockage.stream_missing();
+                    if self.pull.is_some() && logged_at.is_none_or(|at| at.elapsed() >= MISSING_LOG_INTERVAL) {
+                        logged_at = Some(Instant::now());
+                        tracing::error!(%error, "nothing can be recorded: waiting until it is there again");
+                    }
+                }
+                Err(error) => return Err(error),
             }
             sleep(RETRY_INTERVAL).await;
         }
+        if logged_at.is_some() {
+            tracing::info!("the stream and its consumer are there again");
+        }
+        self.blockage.stream_found();
+        (self.is_verified, self.missing_since) = (true, None);
+        Ok(())
     }
 
-    async fn try_bind(&self, jetstream: &jetstream::Context) -> Result<pull::Stream, SetupError> {
-        let consumer = setup::verified_consumer(jetstream).await?;
-        let pull = consumer
-            .stream()
-            .max_messages_per_batch(self.limits.events)
+    async fn try_bind(&mut self, jetstream: &jetstream::Context) -> Result<(), SetupError> {
+        setup::verified_consumer(jetstream).await?;
+        if self.pull.is_none() {
             // An event larger than the pull's limit would never be delivered.
-            .max_bytes_per_batch(self.limits.bytes.max(2 * self.client.max_payload()))
-            .expires(PULL_EXPIRY)
-            .heartbeat(HEARTBEAT_INTERVAL)
-            .messages();
-        pull.await.map_err(|error| SetupError::Unavailable(error.to_string()))
-    }
-}
-
-// === impl Deliveries ===
-
-impl Deliveries {
-    /// Wraps the messages of one batch.
-    pub fn new(deliveries: Vec<Delivery>) -> Self {
-        Self(deliveries.into_iter().map(Arc::new).collect())
-    }
-
-    /// Fetches missing bodies from the object store, then decodes all deliveries.
-    pub async fn fetch_and_decode(&self, body_fetcher: &BodyFetcher) -> Batch {
-        for delivery in &self.0 {
-            body_fetcher.attach_body(delivery).await;
+            let bytes = self.limits.bytes.max(2 * self.client.max_payload());
+            let limits = PullLimits { messages: self.limits.events, bytes };
+            let pull = Pull::open(self.client.clone(), limits).await;
+            self.pull = Some(pull.map_err(|error| SetupError::Unavailable(error.to_string()))?);
         }
-        self.decode()
-    }
-
-    fn decode(&self) -> Batch {
-        let mut batch = Batch::default();
-        for delivery in &self.0 {
-            let delivery = Arc::clone(delivery);
-            match delivery.decode() {
-                Ok(event) => {
-                    batch.events.push(event);
-                    batch.deliveries.push(delivery);
-                }
-                Err(error) => batch.undecodable.push((delivery, error)),
-            }
-        }
-        batch
-    }
-
-    /// Tells the broker that the batch is still in progress, so that the events are not delivered to another recorder.
-    /// To be called every [`PROGRESS_INTERVAL`].
-    pub async fn report_progress(&self) {
-        send_acks(self.iter(), AckKind::Progress).await;
-    }
-
-    /// Acknowledges the batch. Call only after every event was committed to the tables or to the quarantine.
-    pub async fn acknowledge(&self) {
-        send_acks(self.iter(), AckKind::Ack).await;
-    }
-
-    /// Gives the batch back to the broker: some events may not be in the tables, and any recorder may take the batch.
-    pub async fn negative_acknowledge(&self) {
-        send_acks(self.iter(), AckKind::Nak(None)).await;
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &Delivery> {
-        self.0.iter().map(|delivery| &**delivery)
-    }
-}
-
-// === impl Batch ===
-
-impl Batch {
-    /// Decodes deliveries whose bodies have been fetched.
-    pub fn decode(deliveries: Vec<Delivery>) -> Self {
-        Deliveries::new(deliveries).decode()
-    }
-
-    /// Returns the number of deliveries, decoded or not.
-    pub fn len(&self) -> usize {
-        self.deliveries.len() + self.undecodable.len()
-    }
-
-    /// Returns true if the batch holds no deliveries.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Returns the number of events the broker still had to deliver after the last delivery of the batch.
-    pub fn pending(&self) -> u64 {
-        self.iter().map(Delivery::pending).min().unwrap_or_default()
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &Delivery> {
-        self.deliveries.iter().chain(self.undecodable.iter().map(|(delivery, _)| delivery)).map(|delivery| &**delivery)
-    }
-}
-
-/// Sends the same acknowledgement for each delivery and stops at the first failure. Not retried: without an
-/// acknowledgement the broker delivers an event again, so no event is lost.
-async fn send_acks<'a>(deliveries: impl Iterator<Item = &'a Delivery>, kind: AckKind) {
-    for delivery in deliveries {
-        if let Err(error) = delivery.send_ack(kind).await {
-            tracing::warn!(error, "an acknowledgement could not be sent: the events will be delivered again");
-            return;
-        }
+        Ok(())
     }
 }
 

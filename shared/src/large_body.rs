@@ -74,7 +74,12 @@ impl BodyReference {
 
     /// Checks the size and the SHA-256 of `body` against the reference.
     pub fn verify(&self, body: &[u8]) -> Result<(), BodyError> {
-        let matches = body.len() == self.size && Sha256::digest(body)[..] == self.sha256[..];
+        self.verify_digest(body.len(), Sha256::digest(body).into())
+    }
+
+    /// Checks the size and the SHA-256 of a body that was hashed while it was read in parts.
+    pub fn verify_digest(&self, size: usize, sha256: [u8; 32]) -> Result<(), BodyError> {
+        let matches = size == self.size && sha256 == self.sha256;
         if matches { Ok(()) } else { Err(BodyError::Mismatch) }
     }
 }

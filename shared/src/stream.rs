@@ -16,8 +16,11 @@ pub const CONSUMER: &str = "recorder";
 pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
 /// The time after which the broker delivers an unacknowledged event to another recorder: the fail-over time for events
-/// in progress.
-pub const ACK_WAIT: Duration = Duration::from_secs(60);
+/// in the hands of a killed recorder. A living recorder tells the broker of work in progress, however long a batch takes.
+pub const ACK_WAIT: Duration = Duration::from_secs(20);
+
+/// The longest acknowledgement timeout that recorders accept: the value of consumers made by earlier versions.
+pub const MAX_ACK_WAIT: Duration = Duration::from_secs(60);
 
 /// The maximum number of unacknowledged events of all recorders together.
 pub const MAX_ACK_PENDING: i64 = 20_000;

@@ -20,6 +20,7 @@ use crate::pipeline::consume::Pipeline;
 use crate::pipeline::consumer_watchdog::ConsumerWatchdog;
 use crate::pipeline::orphans::{OrphanPolicy, OrphanReaper};
 use crate::policy::batch::BatchLimits;
+use crate::policy::blockage::Blockage;
 use crate::source::{self, Source};
 use crate::store;
 
@@ -44,9 +45,11 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let broker = source::connect(&nats_url).await.context("NATS_URL cannot be used")?;
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::register(&mut registry));
+    let blockage = Arc::new(Blockage::default());
     let health_state = HealthState {
         registry: Arc::new(registry),
         metrics: Arc::clone(&metrics),
+        blockage: Arc::clone(&blockage),
         pool: pool.clone(),
         broker: broker.clone(),
     };
@@ -57,7 +60,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn(async move { http.await.context("the HTTP listener failed") });
     tasks.spawn(async move {
         if stop.run_until_cancelled(wait_until_migrated(&pool)).await.transpose()?.is_some() {
-            run_workers((config.batch, config.orphans), broker, pool, metrics, stop).await?;
+            run_workers((config.batch, config.orphans), broker, pool, (metrics, blockage), stop).await?;
         }
         http_stop.cancel();
         Ok(())
@@ -75,7 +78,7 @@ async fn run_workers(
     (limits, orphan_policy): (BatchLimits, OrphanPolicy),
     broker: Client,
     pool: PgPool,
-    metrics: Arc<Metrics>,
+    (metrics, blockage): (Arc<Metrics>, Arc<Blockage>),
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut workers = JoinSet::new();
@@ -91,7 +94,8 @@ async fn run_workers(
         watching.await;
         Ok(())
     });
-    let pipeline = Pipeline::new(Source::new(broker, limits), watchdog, pool, metrics, stop);
+    let source = Source::new(broker, limits, Arc::clone(&blockage));
+    let pipeline = Pipeline::new(source, watchdog, pool, metrics, blockage, stop);
     workers.spawn(pipeline.run());
     while let Some(ended) = workers.join_next().await {
         ended.context("a worker of the recorder panicked")??;

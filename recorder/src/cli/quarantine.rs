@@ -179,7 +179,7 @@ async fn project_again(
     {
         let client = source::connect(config.nats_url()?).await.context("NATS_URL cannot be used")?;
         match BodyFetcher::new(client).fetch(&reference).await {
-            Ok(body) => payload = body.into(),
+            Ok(body) => payload = body,
             Err(error @ FetchError::Unavailable(_)) => bail!(error),
             Err(error) => return Ok(Err((QuarantineReason::Undecodable, error.to_string()))),
         }

@@ -44,9 +44,10 @@ pub(super) struct VerifyArguments {
 #[error("{0} rows differ from the log")]
 pub(super) struct TablesDiffer(i64);
 
-pub(super) async fn run_rebuild(arguments: RebuildArguments, config: &Config) -> anyhow::Result<()> {
+pub(super) async fn run_rebuild(arguments: RebuildArguments, config: Config) -> anyhow::Result<()> {
     let RebuildArguments { until, into, without_unreadable } = arguments;
-    let (mut connection, client) = connect_servers(config).await?;
+    let (mut connection, client) = connect_servers(&config).await?;
+    config.log.start_on_stderr();
     let progress = Progress::new();
     let options = RebuildOptions { into, as_of: until, without_unreadable };
     let done = rebuild(&mut connection, client, &options, cancel_on_signal(), &progress).await;
@@ -56,8 +57,9 @@ pub(super) async fn run_rebuild(arguments: RebuildArguments, config: &Config) ->
     print(&format!("rebuilt {place} from {} events{}", done.events, summary_suffix(done)))
 }
 
-pub(super) async fn run_verify(arguments: VerifyArguments, config: &Config) -> anyhow::Result<()> {
-    let (mut connection, client) = connect_servers(config).await?;
+pub(super) async fn run_verify(arguments: VerifyArguments, config: Config) -> anyhow::Result<()> {
+    let (mut connection, client) = connect_servers(&config).await?;
+    config.log.start_on_stderr();
     let progress = Progress::new();
     let verified = verify(&mut connection, client, arguments.since, cancel_on_signal(), &progress).await;
     progress.clear();

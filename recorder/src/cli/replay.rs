@@ -128,7 +128,7 @@ pub(super) async fn run(arguments: ReplayArguments, config: Config) -> anyhow::R
                 done.conversation_events,
                 done.unreadable
             )?;
-            Ok(())
+            ensure_complete(done.unreadable)
         }
         (Format::Parquet, None) => bail!("--format parquet needs --output"),
         (Format::Jsonl, Some(_)) => bail!("--output goes with --format parquet; lines go to standard output"),
@@ -162,9 +162,14 @@ async fn lines(mut log: LogReader, filter: &Filter, fields: &[FieldPath], bar: &
         if filter.matches_envelope(&delivery) {
             let line = EventLine::from_delivery(&delivery);
             let id = delivery.header(shared::envelope::ID).and_then(|id| id.parse().ok());
-            match (line, id) {
-                (Some(line), Some(id)) => {
-                    let wanted = !filter.needs_payload() || delivery.decode().is_ok_and(|event| filter.matches(&event));
+            let wanted = match filter.needs_payload().then(|| delivery.decode()) {
+                None => Some(true),
+                Some(Ok(event)) => Some(filter.matches(&event)),
+                // Nobody can say whether the event was asked for.
+                Some(Err(_)) => None,
+            };
+            match (line, id, wanted) {
+                (Some(line), Some(id), Some(wanted)) => {
                     if wanted && seen.insert(id).context("the temporary directory cannot be used")? {
                         match fields {
                             [] => line.write(&mut block)?,
@@ -174,7 +179,16 @@ async fn lines(mut log: LogReader, filter: &Filter, fields: &[FieldPath], bar: &
                         }
                     }
                 }
-                _ => unreadable += 1,
+                _ => {
+                    unreadable += 1;
+                    let error = delivery.decode().err().map(|error| error.to_string());
+                    tracing::warn!(
+                        sequence = delivery.sequence(),
+                        event = delivery.event_id(),
+                        error,
+                        "an event is left out: it cannot be read"
+                    );
+                }
             }
         }
         // Buffered lines are written at once if no more events are due now.
@@ -189,13 +203,20 @@ async fn lines(mut log: LogReader, filter: &Filter, fields: &[FieldPath], bar: &
     }
     out.write_all(&block)?;
     out.flush()?;
-    if unreadable > 0 {
-        tracing::warn!(unreadable, "skipped deliveries that are not readable events");
-    }
     // A field found in no event may be misspelt.
     missing_fields
         .into_iter()
         .for_each(|member| tracing::warn!(member, "no event has this member: check the spelling in --fields"));
+    ensure_complete(unreadable)
+}
+
+/// Fails if events were left out, so that no script takes the output for complete.
+fn ensure_complete(unreadable: u64) -> anyhow::Result<()> {
+    ensure!(
+        unreadable == 0,
+        "{unreadable} events were left out, because they cannot be read: each is named in the log above. Everything else was \
+         written"
+    );
     Ok(())
 }
 

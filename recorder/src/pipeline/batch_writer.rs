@@ -3,16 +3,18 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{Metrics, ReasonLabel};
+use crate::policy::blockage::{Blockage, MAX_BATCH_WAIT};
 use crate::policy::disposition::{Disposition, retry_delay};
 use crate::projection::{Changes, project};
 use crate::reads::live;
-use crate::source::Batch;
+use crate::source::batch::Batch;
+use crate::source::bodies::BodyFetcher;
 use crate::store::quarantine::{self, QuarantineReason, QuarantinedEvent};
 use crate::store::{self, AppliedCounts};
 
@@ -22,7 +24,10 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A writer of batches, used by the pipeline.
 pub struct BatchWriter {
     pool: PgPool,
+    /// For a refused event whose large body was released after decoding.
+    body_fetcher: BodyFetcher,
     metrics: Arc<Metrics>,
+    blockage: Arc<Blockage>,
     stop: CancellationToken,
 }
 
@@ -41,12 +46,20 @@ pub struct BatchOutcome {
 enum PendingWrite {
     Events(Range<usize>),
     Quarantine(Box<QuarantinedEvent>),
+    /// The event at this index, refused by the database for the reason given.
+    Refused(usize, String),
 }
 
 impl BatchWriter {
     /// Creates a writer into this database. Cancelling `stop` ends the wait for a database.
-    pub fn new(pool: PgPool, metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
-        Self { pool, metrics, stop }
+    pub fn new(
+        pool: PgPool,
+        body_fetcher: BodyFetcher,
+        metrics: Arc<Metrics>,
+        blockage: Arc<Blockage>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { pool, body_fetcher, metrics, blockage, stop }
     }
 
     /// Writes the whole batch. `changes` is the projection of the batch's events. Returns `None` if `stop` is cancelled
@@ -55,16 +68,27 @@ impl BatchWriter {
         let mut outcome = BatchOutcome::default();
         let mut changes = Some(changes);
         let mut pending = initial_writes(batch);
-        let mut attempt = 0;
+        let (mut attempt, began, mut is_late) = (0, Instant::now(), false);
         while let Some(write) = pending.pop() {
             let Err(error) = self.write(batch, &write, &mut changes, &mut outcome).await else {
                 attempt = 0;
                 continue;
             };
             match write.disposition(&error) {
-                Disposition::Split | Disposition::Quarantine => pending.extend(write.split(batch, &error)),
+                Disposition::Split | Disposition::Quarantine => pending.extend(write.split(&error)),
                 disposition => {
                     attempt += 1;
+                    if disposition == Disposition::Wait {
+                        self.blockage.batch_refused();
+                    }
+                    if !is_late && began.elapsed() > MAX_BATCH_WAIT {
+                        is_late = true;
+                        tracing::error!(
+                            error = store::describe(&error),
+                            events = batch.len(),
+                            "a batch could not be written for over a minute: the recorder goes on trying"
+                        );
+                    }
                     pending.push(write);
                     self.wait_before_retry(disposition, attempt, &error).await?;
                     outcome.retries += 1;
@@ -87,7 +111,10 @@ impl BatchWriter {
                 // The first try covers the whole batch and uses the given projection; a later try projects only its own
                 // events.
                 let changes = batch_changes.take().unwrap_or_else(|| project(events));
-                let applied = with_write_timeout(store::apply(&self.pool, changes)).await?;
+                let deliveries = &batch.deliveries[range.clone()];
+                // The event may have been put into quarantine before, for its missing body.
+                let recorded: Vec<_> = deliveries.iter().filter_map(|one| one.bodiless_quarantine_id()).collect();
+                let applied = with_write_timeout(store::apply(&self.pool, changes, &recorded)).await?;
                 // Live updates are published before the acknowledgement, so that a redelivery publishes the updates
                 // again. A failure here does not hold up the record.
                 if let Err(error) = with_write_timeout(live::publish(&self.pool, events, shared::event::now())).await {
@@ -100,17 +127,37 @@ impl BatchWriter {
                 outcome.applied.user_messages += applied.user_messages;
                 outcome.applied.assistant_messages += applied.assistant_messages;
             }
-            PendingWrite::Quarantine(event) => {
-                with_write_timeout(quarantine::insert(&self.pool, event)).await?;
-                tracing::error!(
-                    subject = event.subject,
-                    stream_sequence = event.stream_sequence,
-                    detail = event.detail,
-                    "an event was put into quarantine"
-                );
-                outcome.quarantined += 1;
+            PendingWrite::Quarantine(event) => self.put_into_quarantine(event, outcome).await?,
+            PendingWrite::Refused(index, detail) => {
+                let delivery = &batch.deliveries[*index];
+                let body = match delivery.body_reference() {
+                    Ok(Some(reference)) => {
+                        let body = self.body_fetcher.fetch_patiently(&reference, WRITE_TIMEOUT).await;
+                        Some(body.map_err(|error| sqlx::Error::Io(std::io::Error::other(error)))?)
+                    }
+                    Ok(None) | Err(_) => None,
+                };
+                let reason = QuarantineReason::RefusedByDatabase;
+                let event = delivery.to_quarantined(reason, detail.clone(), body.as_deref());
+                self.put_into_quarantine(&event, outcome).await?;
             }
         }
+        Ok(())
+    }
+
+    async fn put_into_quarantine(
+        &self,
+        event: &QuarantinedEvent,
+        outcome: &mut BatchOutcome,
+    ) -> Result<(), sqlx::Error> {
+        with_write_timeout(quarantine::insert(&self.pool, event)).await?;
+        tracing::error!(
+            subject = event.subject,
+            stream_sequence = event.stream_sequence,
+            detail = event.detail,
+            "an event was put into quarantine"
+        );
+        outcome.quarantined += 1;
         Ok(())
     }
 
@@ -144,9 +191,7 @@ async fn with_write_timeout<T>(operation: impl Future<Output = Result<T, sqlx::E
 /// Returns the first writes of a batch: all events in one transaction, and each undecodable delivery as a quarantine
 /// entry.
 fn initial_writes(batch: &Batch) -> Vec<PendingWrite> {
-    let undecodable = batch.undecodable.iter().map(|(delivery, error)| {
-        PendingWrite::Quarantine(Box::new(delivery.to_quarantined(QuarantineReason::Undecodable, error.to_string())))
-    });
+    let undecodable = batch.undecodable.iter().map(|one| PendingWrite::Quarantine(Box::new(one.to_quarantined())));
     let mut writes: Vec<PendingWrite> = undecodable.collect();
     if !batch.events.is_empty() {
         writes.push(PendingWrite::Events(0..batch.events.len()));
@@ -162,24 +207,22 @@ impl PendingWrite {
             Self::Events(range) => Disposition::for_fault(&store::classify(error), range.len()),
             // An event that cannot be put into quarantine must not be skipped, or the event would be lost: wait for the
             // database.
-            Self::Quarantine(_) => Disposition::Wait,
+            Self::Quarantine(_) | Self::Refused(..) => Disposition::Wait,
         }
     }
 
     /// Returns the writes that replace a refused write: the two halves of several events (the first half is last, and
     /// so next), or a quarantine entry for a single event.
-    fn split(self, batch: &Batch, error: &sqlx::Error) -> Vec<Self> {
+    fn split(self, error: &sqlx::Error) -> Vec<Self> {
         match self {
             Self::Events(range) if range.len() > 1 => {
                 let middle = range.start + range.len() / 2;
                 vec![Self::Events(middle..range.end), Self::Events(range.start..middle)]
             }
             Self::Events(range) => {
-                let delivery = &batch.deliveries[range.start];
-                let event = delivery.to_quarantined(QuarantineReason::RefusedByDatabase, store::describe(error));
-                vec![Self::Quarantine(Box::new(event))]
+                vec![Self::Refused(range.start, store::describe(error))]
             }
-            write @ Self::Quarantine(_) => vec![write],
+            write @ (Self::Quarantine(_) | Self::Refused(..)) => vec![write],
         }
     }
 }

@@ -8,37 +8,57 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt as _;
 use shared::event::Event;
 use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{interval_at, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{KindLabel, Metrics};
+use crate::pipeline::awaited_bodies::AwaitedBodies;
 use crate::pipeline::batch_writer::{BatchOutcome, BatchWriter};
 use crate::pipeline::consumer_watchdog::{CheckError, CheckOutcome, ConnectionId, ConsumerWatchdog};
 use crate::policy::batch::BatchSize;
+use crate::policy::blockage::Blockage;
 use crate::projection::{Changes, project};
+use crate::source::batch::{Batch, Deliveries};
 use crate::source::bodies::BodyFetcher;
 use crate::source::log::{LogError, LogRange, LogReader, RangeEnd, RangeStart};
 use crate::source::setup::SetupError;
-use crate::source::{Batch, Deliveries, PROGRESS_INTERVAL, Source};
+use crate::source::{MAX_ABSENCE_AT_START, PROGRESS_INTERVAL, Source};
+
+/// The maximum room for large bodies, in KiB: within the number of permits of a semaphore.
+const MAX_PERMITS: u32 = 1 << 28;
 
 /// The pause between two tries to reread the stream after a reconnect.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A worker that records the source's batches.
 pub struct Pipeline {
-    source: Source,
+    intake: Intake,
     /// The next batch, received while the previous batch was written.
     prefetched: Option<Result<ReceivedBatch, SetupError>>,
-    body_fetcher: BodyFetcher,
     watchdog: ConsumerWatchdog,
     writer: BatchWriter,
     metrics: Arc<Metrics>,
+    blockage: Arc<Blockage>,
+    /// The time of the first check that found no stream or consumer; `None` after a check that found both.
+    missing_since: Option<Instant>,
+    /// True after a check found the stream and the consumer: a recorder that has run waits for a missing stream.
+    has_run: bool,
     stop: CancellationToken,
+}
+
+/// The sources of batches: new events, and events whose large bodies can be fetched at last.
+struct Intake {
+    source: Source,
+    awaited: AwaitedBodies,
+    body_fetcher: BodyFetcher,
+    /// The room in memory for large bodies, in KiB: two batches. A larger body takes all of the room.
+    body_room: Arc<Semaphore>,
+    max_room: u32,
 }
 
 /// The result of a step.
@@ -52,11 +72,20 @@ pub enum Step {
     Stopped,
 }
 
-/// A received batch: the deliveries, and a task that decodes and projects the deliveries. The task gives `None` if a
-/// body must first be fetched from the object store; `decoded` is `None` if no task was started.
+/// A received batch: the deliveries, and a task that fetches, decodes and projects them. `decoded` is `None` if no task
+/// was started.
 struct ReceivedBatch {
     deliveries: Deliveries,
-    decoded: Option<JoinHandle<Option<(Batch, Changes)>>>,
+    decoded: Option<JoinHandle<DecodedBatch>>,
+}
+
+/// A batch that is ready to be written.
+struct DecodedBatch {
+    batch: Batch,
+    changes: Changes,
+    /// The room for the large bodies of the batch. Their content is in the events and the changes until the batch is
+    /// written.
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Pipeline {
@@ -66,18 +95,32 @@ impl Pipeline {
         watchdog: ConsumerWatchdog,
         pool: PgPool,
         metrics: Arc<Metrics>,
+        blockage: Arc<Blockage>,
         stop: CancellationToken,
     ) -> Self {
         let body_fetcher = BodyFetcher::new(watchdog.client());
-        let writer = BatchWriter::new(pool, Arc::clone(&metrics), stop.clone());
-        Self { source, prefetched: None, body_fetcher, watchdog, writer, metrics, stop }
+        let writer =
+            BatchWriter::new(pool, body_fetcher.clone(), Arc::clone(&metrics), Arc::clone(&blockage), stop.clone());
+        let awaited = AwaitedBodies::new(BodyFetcher::new(watchdog.client()), source.limits(), Arc::clone(&metrics));
+        let intake = Intake::new(source, awaited, body_fetcher);
+        Self {
+            intake,
+            prefetched: None,
+            watchdog,
+            writer,
+            metrics,
+            blockage,
+            missing_since: None,
+            has_run: false,
+            stop,
+        }
     }
 
     /// Runs steps until told to stop, then gives unrecorded deliveries back to the broker for the other recorders.
     pub async fn run(mut self) -> Result<(), SetupError> {
         while self.step().await? != Step::Stopped {}
         let prefetched = self.prefetched.and_then(Result::ok).map(|ready| ready.deliveries);
-        self.source.close(prefetched).await;
+        self.intake.close(prefetched).await;
         Ok(())
     }
 
@@ -89,14 +132,19 @@ impl Pipeline {
             biased;
             () = stop.cancelled() => return Ok(Step::Stopped),
             connection = self.watchdog.reconnected() => return self.reread_after_reconnect(connection).await,
-            ready = next_received(&mut self.source, &mut self.prefetched) => ready?,
+            ready = self.intake.next_received(&mut self.prefetched) => ready?,
         };
         let began = Instant::now();
-        let Some((batch, outcome)) = self.write_and_prefetch(&deliveries, decoded).await else {
+        self.blockage.batch_started(began);
+        let written = self.write_and_prefetch(&deliveries, decoded).await;
+        self.blockage.batch_ended();
+        let Some((mut batch, outcome)) = written else {
             deliveries.negative_acknowledge().await;
             return Ok(Step::Stopped);
         };
-        deliveries.acknowledge().await;
+        let bodiless = std::mem::take(&mut batch.bodiless);
+        deliveries.without(&bodiless).acknowledge().await;
+        self.intake.awaited.add(bodiless).await;
         self.report(&batch, outcome, began);
         Ok(Step::Recorded)
     }
@@ -106,18 +154,17 @@ impl Pipeline {
     async fn write_and_prefetch(
         &mut self,
         deliveries: &Deliveries,
-        decoded: Option<JoinHandle<Option<(Batch, Changes)>>>,
+        decoded: Option<JoinHandle<DecodedBatch>>,
     ) -> Option<(Batch, BatchOutcome)> {
-        let Self { source, prefetched, body_fetcher, writer, stop, .. } = self;
+        let Self { intake, prefetched, writer, stop, .. } = self;
+        let decoding = match decoded {
+            Some(decoding) => decoding,
+            None => intake.decode_in_background(deliveries),
+        };
         let recording = async {
-            let decoded = match decoded {
-                Some(opening) => opening.await.ok().flatten(),
-                None => None,
-            };
-            let (batch, changes) = match decoded {
-                Some(decoded) => decoded,
-                None => stop.run_until_cancelled(decode_and_project(deliveries, body_fetcher)).await?,
-            };
+            let decoded = stop.run_until_cancelled(decoding).await?;
+            let DecodedBatch { batch, changes, _room } =
+                decoded.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
             let outcome = writer.write_batch(&batch, changes).await?;
             Some((batch, outcome))
         };
@@ -127,14 +174,18 @@ impl Pipeline {
             tokio::select! {
                 biased;
                 outcome = &mut recording => return outcome,
-                next = source.next_full(), if prefetched.is_none() => {
-                    *prefetched = Some(next.map(|deliveries| ReceivedBatch { decoded: Some(decode_in_background(&deliveries, body_fetcher)), deliveries }));
+                next = intake.next_full(), if prefetched.is_none() => {
+                    *prefetched = Some(next.map(|deliveries| {
+                        let decoded = Some(intake.decode_in_background(&deliveries));
+                        ReceivedBatch { decoded, deliveries }
+                    }));
                 }
                 _ = progress.tick() => {
                     deliveries.report_progress().await;
                     if let Some(Ok(prefetched)) = prefetched {
                         prefetched.deliveries.report_progress().await;
                     }
+                    intake.source.report_progress().await;
                 }
             }
         }
@@ -142,19 +193,25 @@ impl Pipeline {
 
     /// Rereads, on a new connection to the broker, the part of the stream that the consumer may wrongly believe
     /// delivered. See `consumer_watchdog`.
-    async fn reread_after_reconnect(&self, connection: ConnectionId) -> Result<Step, SetupError> {
+    async fn reread_after_reconnect(&mut self, connection: ConnectionId) -> Result<Step, SetupError> {
         let (after, through) = match self.watchdog.check().await {
-            Ok(CheckOutcome::Consistent { after, through }) => (after, through),
+            Ok(CheckOutcome::Consistent { after, through }) => {
+                (self.missing_since, self.has_run) = (None, true);
+                self.blockage.stream_found();
+                (after, through)
+            }
             // The new consumer delivers the whole stream again, so no reread is needed.
             Ok(CheckOutcome::ConsumerRecreated) => {
                 self.watchdog.mark_reread(connection);
                 return Ok(Step::Reread);
             }
             Ok(CheckOutcome::Busy) => return Ok(self.retry_reread_later("another recorder holds the lock").await),
-            Err(CheckError::Setup(error)) if !matches!(error, SetupError::Unavailable(_)) => return Err(error),
+            Err(CheckError::Setup(error @ SetupError::Missing(_))) => return self.wait_for_missing(error).await,
+            Err(CheckError::Setup(error @ SetupError::Differs { .. })) => return Err(error),
             Err(error) => return Ok(self.retry_reread_later(&error.to_string()).await),
         };
-        Ok(match self.stop.run_until_cancelled(self.reread(after, through)).await {
+        let stop = self.stop.clone();
+        Ok(match stop.run_until_cancelled(self.reread(after, through)).await {
             None => Step::Stopped,
             Some(Ok(())) => {
                 self.watchdog.mark_reread(connection);
@@ -162,6 +219,21 @@ impl Pipeline {
             }
             Some(Err(error)) => self.retry_reread_later(&error.to_string()).await,
         })
+    }
+
+    /// Waits for a missing stream, consumer or bucket. At the start, the wait is short: a recorder that was never set up
+    /// must say so and end. A recorder that has run waits for ever.
+    async fn wait_for_missing(&mut self, error: SetupError) -> Result<Step, SetupError> {
+        let is_first = self.missing_since.is_none();
+        let since = *self.missing_since.get_or_insert_with(Instant::now);
+        if !self.has_run && since.elapsed() >= MAX_ABSENCE_AT_START {
+            return Err(error);
+        }
+        self.blockage.stream_missing();
+        if is_first && self.has_run {
+            tracing::error!(%error, "nothing can be recorded: waiting until it is there again");
+        }
+        Ok(self.retry_reread_later(&error.to_string()).await)
     }
 
     async fn retry_reread_later(&self, error: &str) -> Step {
@@ -173,7 +245,7 @@ impl Pipeline {
     }
 
     /// Records the events with sequences after `after`, up to and including `through`.
-    async fn reread(&self, after: u64, through: u64) -> Result<(), LogError> {
+    async fn reread(&mut self, after: u64, through: u64) -> Result<(), LogError> {
         if after >= through {
             return Ok(());
         }
@@ -183,8 +255,8 @@ impl Pipeline {
             subjects: Vec::new(),
             end: RangeEnd::Stop,
         };
-        let mut log = LogReader::open(self.watchdog.client(), range).await?;
-        let (limits, mut total) = (self.source.limits(), 0);
+        let mut log = LogReader::open_without_bodies(self.watchdog.client(), range).await?;
+        let (limits, mut total) = (self.intake.source.limits(), 0);
         loop {
             let (mut deliveries, mut batch_size) = (Vec::new(), BatchSize::default());
             while batch_size.has_room(&limits)
@@ -200,11 +272,11 @@ impl Pipeline {
             self.metrics.read_again.inc_by(deliveries.len() as u64);
             // On a stop, the reread is abandoned; the next recorder repeats the reread from the mark.
             let stopped = || LogError::Unavailable("the recorder is stopping".to_owned());
-            let decoded = self
-                .stop
-                .run_until_cancelled(decode_and_project(&Deliveries::new(deliveries), &self.body_fetcher))
-                .await;
-            let (batch, changes) = decoded.ok_or_else(stopped)?;
+            let decoding = Deliveries::new(deliveries);
+            let decoding = decoding.fetch_and_decode(&self.intake.body_fetcher);
+            let mut batch = self.stop.run_until_cancelled(decoding).await.ok_or_else(stopped)?;
+            self.intake.awaited.add(std::mem::take(&mut batch.bodiless)).await;
+            let changes = project(&batch.events);
             self.writer.write_batch(&batch, changes).await.ok_or_else(stopped)?;
         }
         tracing::info!(after, through, events = total, "events were read again");
@@ -243,27 +315,66 @@ impl Pipeline {
     }
 }
 
-/// Returns the prefetched batch, or else waits for the next batch of the source.
-async fn next_received(
-    source: &mut Source,
-    prefetched: &mut Option<Result<ReceivedBatch, SetupError>>,
-) -> Result<ReceivedBatch, SetupError> {
-    match prefetched.take() {
-        Some(ready) => ready,
-        None => Ok(ReceivedBatch { deliveries: source.next().await?, decoded: None }),
+// === impl Intake ===
+
+impl Intake {
+    fn new(source: Source, awaited: AwaitedBodies, body_fetcher: BodyFetcher) -> Self {
+        let max_room = kibibytes(2 * source.limits().bytes).max(1);
+        Self { source, awaited, body_fetcher, body_room: Arc::new(Semaphore::new(max_room as usize)), max_room }
+    }
+
+    /// Returns the prefetched batch, or else waits for the next batch.
+    async fn next_received(
+        &mut self,
+        prefetched: &mut Option<Result<ReceivedBatch, SetupError>>,
+    ) -> Result<ReceivedBatch, SetupError> {
+        if let Some(ready) = prefetched.take() {
+            return ready;
+        }
+        let deliveries = tokio::select! {
+            biased;
+            deliveries = self.awaited.next() => deliveries,
+            deliveries = self.source.next() => deliveries?,
+        };
+        Ok(ReceivedBatch { deliveries, decoded: None })
+    }
+
+    /// Waits for a full batch, or for events whose bodies can be fetched at last. Cancel safe.
+    async fn next_full(&mut self) -> Result<Deliveries, SetupError> {
+        tokio::select! {
+            biased;
+            deliveries = self.awaited.next() => Ok(deliveries),
+            deliveries = self.source.next_full() => deliveries,
+        }
+    }
+
+    /// Fetches, decodes and projects deliveries in the background. On the pipeline's own task, the work would hold up
+    /// the write of the previous batch, and PostgreSQL would be idle. Large bodies wait for room in memory.
+    fn decode_in_background(&self, deliveries: &Deliveries) -> JoinHandle<DecodedBatch> {
+        let (deliveries, body_fetcher) = (deliveries.clone(), self.body_fetcher.clone());
+        let Some(body_bytes) = deliveries.body_bytes() else {
+            return spawn_blocking(move || {
+                let batch = deliveries.decode();
+                DecodedBatch { changes: project(&batch.events), batch, _room: None }
+            });
+        };
+        let wanted = kibibytes(body_bytes).min(self.max_room);
+        let room = Arc::clone(&self.body_room);
+        tokio::spawn(async move {
+            // The semaphore is never closed, so the room is always given.
+            let room = room.acquire_many_owned(wanted).await.ok();
+            let batch = deliveries.fetch_and_decode(&body_fetcher).await;
+            DecodedBatch { changes: project(&batch.events), batch, _room: room }
+        })
+    }
+
+    /// Gives every delivery that is not recorded back to the broker.
+    async fn close(self, prefetched: Option<Deliveries>) {
+        self.awaited.close().await;
+        self.source.close(prefetched).await;
     }
 }
 
-/// Decodes and projects deliveries on a blocking thread; gives `None` if a body must first be fetched. On the current
-/// thread, the work would hold up the write of the previous batch, and PostgreSQL would be idle.
-fn decode_in_background(deliveries: &Deliveries, body_fetcher: &BodyFetcher) -> JoinHandle<Option<(Batch, Changes)>> {
-    let (deliveries, body_fetcher) = (deliveries.clone(), body_fetcher.clone());
-    spawn_blocking(move || decode_and_project(&deliveries, &body_fetcher).now_or_never())
-}
-
-/// Fetches missing bodies, then decodes and projects the deliveries.
-async fn decode_and_project(deliveries: &Deliveries, body_fetcher: &BodyFetcher) -> (Batch, Changes) {
-    let batch = deliveries.fetch_and_decode(body_fetcher).await;
-    let changes = project(&batch.events);
-    (batch, changes)
+fn kibibytes(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).min(MAX_PERMITS)
 }

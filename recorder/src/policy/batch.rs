@@ -7,8 +7,8 @@ use std::time::Duration;
 pub struct BatchLimits {
     /// The maximum number of events. Default: 2000.
     pub events: usize,
-    /// The maximum payload size in bytes. Default: 8 MiB. The event that crosses the limit still belongs to the batch,
-    /// so one larger event makes a batch alone.
+    /// The maximum payload size in bytes, large bodies included. Default: 8 MiB. An event over the limit makes a batch
+    /// alone.
     pub bytes: usize,
     /// The maximum wait for more events, counted from the first event. Default: 20 ms.
     pub linger: Duration,
@@ -34,6 +34,11 @@ impl BatchSize {
         self.bytes += bytes;
     }
 
+    /// Returns true if an event of `bytes` bytes may be added. The first event always fits.
+    pub fn fits(&self, bytes: usize, limits: &BatchLimits) -> bool {
+        self.events == 0 || (self.events < limits.events && self.bytes.saturating_add(bytes) <= limits.bytes)
+    }
+
     /// Returns true while another event may be added.
     pub fn has_room(&self, limits: &BatchLimits) -> bool {
         self.events < limits.events && self.bytes < limits.bytes
@@ -57,5 +62,10 @@ mod tests {
         assert!(!room_after(&[50, 50]));
         assert!(!room_after(&[1, 1, 1]));
         assert!(!room_after(&[1_000_000]), "an event over the limit makes a batch alone");
+        let mut batch_size = BatchSize::default();
+        assert!(batch_size.fits(1_000_000, &limits), "the first event always fits");
+        batch_size.add(60);
+        assert!(batch_size.fits(40, &limits));
+        assert!(!batch_size.fits(41, &limits));
     }
 }

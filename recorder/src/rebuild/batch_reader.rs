@@ -7,19 +7,20 @@ use uuid::Uuid;
 
 use crate::policy::batch::{BatchLimits, BatchSize};
 use crate::projection::{Changes, project};
-use crate::source::Batch;
+use crate::source::batch::Batch;
 use crate::source::delivery::Delivery;
 use crate::source::log::{LogError, LogExtent, LogRange, LogReader, RangeEnd, RangeStart};
-use crate::store::quarantine::QuarantineReason;
 
 /// The limits of a batch, larger than the recorders' own: no user waits for a rebuild's events, and the start and end
 /// of a chat in the same batch are written once instead of twice.
 const BATCH_LIMITS: BatchLimits = BatchLimits { events: 4000, bytes: 16 << 20, linger: std::time::Duration::ZERO };
 
 /// An event of the log that cannot be decoded.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct UnreadableEvent {
     pub(super) sequence: u64,
+    pub(super) event_id: String,
+    pub(super) detail: String,
     /// The id that the event has in quarantine, if a recorder put the event there.
     pub(super) quarantine_id: Uuid,
 }
@@ -40,6 +41,8 @@ pub(super) struct PrefetchedBatch {
     pub(super) changes: Changes,
     pub(super) read: u64,
     pub(super) unreadable: Vec<UnreadableEvent>,
+    /// The ids in quarantine that the events with large bodies would have if their bodies had been missing.
+    pub(super) with_bodies: Vec<Uuid>,
 }
 
 // === impl BatchReader ===
@@ -84,15 +87,18 @@ impl BatchReader {
 impl PrefetchedBatch {
     pub(super) fn project(batch: Batch, as_of: Option<OffsetDateTime>) -> Self {
         let read = batch.len() as u64;
-        let unreadable = batch.undecodable.iter().map(|(delivery, error)| UnreadableEvent {
-            sequence: delivery.sequence(),
-            quarantine_id: delivery.to_quarantined(QuarantineReason::Undecodable, error.to_string()).id(),
+        let unreadable = batch.undecodable.iter().map(|one| UnreadableEvent {
+            sequence: one.delivery.sequence(),
+            event_id: one.delivery.event_id().to_owned(),
+            detail: one.error.to_string(),
+            quarantine_id: one.to_quarantined().id(),
         });
         let unreadable = unreadable.collect();
+        let with_bodies = batch.deliveries.iter().filter_map(|delivery| delivery.bodiless_quarantine_id()).collect();
         let mut events = batch.events;
         if let Some(as_of) = as_of {
             events.retain(|event| event.time() <= as_of);
         }
-        Self { changes: project(&events), events, read, unreadable }
+        Self { changes: project(&events), events, read, unreadable, with_bodies }
     }
 }

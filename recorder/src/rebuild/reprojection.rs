@@ -10,6 +10,7 @@ use sqlx::postgres::PgConnection;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::batch_reader::{BatchReader, PrefetchedBatch, UnreadableEvent};
 use super::error::ReprojectionError;
@@ -37,6 +38,8 @@ pub struct Reprojection {
     flush: AggregateFlush,
     /// Undecodable events that have not been looked up in quarantine yet.
     unreadable: Vec<UnreadableEvent>,
+    /// The ids in quarantine that projected events with large bodies have, if their bodies were missing once.
+    with_bodies: Vec<Uuid>,
     /// The totals so far.
     pub stats: ReprojectionStats,
 }
@@ -85,6 +88,7 @@ impl Reprojection {
             stop,
             flush,
             unreadable: Vec::new(),
+            with_bodies: Vec::new(),
             stats: ReprojectionStats::default(),
         }
     }
@@ -136,14 +140,20 @@ impl Reprojection {
         let reader = self.reader.as_mut().ok_or(ReprojectionError::Reader)?;
         let Some(batch) = reader.next(until).await? else { return Ok(None) };
         let ahead = PrefetchedBatch::project(batch, self.as_of);
-        self.add_stats(ahead.read, ahead.unreadable);
+        self.add_stats(ahead.read, ahead.unreadable, ahead.with_bodies);
         Ok(Some(ahead.events))
     }
 
-    fn add_stats(&mut self, read: u64, unreadable: Vec<UnreadableEvent>) {
+    fn add_stats(&mut self, read: u64, unreadable: Vec<UnreadableEvent>, with_bodies: Vec<Uuid>) {
         self.stats.events += read;
         self.stats.undecodable += unreadable.len() as u64;
         self.unreadable.extend(unreadable);
+        self.with_bodies.extend(with_bodies);
+    }
+
+    /// Removes the projected events from quarantine that were put there when their bodies were missing.
+    pub(super) async fn release_from_quarantine(&self, tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+        quarantine::delete_recorded(tx, &self.with_bodies).await
     }
 
     /// Looks up the undecodable events in quarantine, and counts the events that are not there as lost.
@@ -157,6 +167,12 @@ impl Reprojection {
         let quarantined = quarantine::existing_ids(connection, &ids).await?;
         self.shadow.enter(connection).await?;
         for event in unreadable.iter().filter(|event| !quarantined.contains(&event.quarantine_id)) {
+            tracing::warn!(
+                sequence = event.sequence,
+                event = event.event_id,
+                reason = event.detail,
+                "an event of the log cannot be read, and is not in quarantine: its rows are left out"
+            );
             self.stats.lost += 1;
             self.stats.first_lost.get_or_insert(event.sequence);
         }
@@ -182,7 +198,7 @@ impl Reprojection {
         batch: PrefetchedBatch,
         deferred: &mut AggregateChanges,
     ) -> Result<(), ReprojectionError> {
-        self.add_stats(batch.read, batch.unreadable);
+        self.add_stats(batch.read, batch.unreadable, batch.with_bodies);
         let deferred_if_any = (self.flush == AggregateFlush::Deferred).then_some(&mut *deferred);
         match self.write_events(connection, &batch.events, batch.changes, deferred_if_any).await? {
             None => Ok(()),

@@ -205,7 +205,12 @@ impl Export {
                     Ok(_) => {}
                     Err(error) => {
                         state.unreadable += 1;
-                        tracing::warn!(sequence = delivery.sequence(), %error, "skipped an unreadable delivery");
+                        tracing::warn!(
+                            sequence = delivery.sequence(),
+                            event = delivery.event_id(),
+                            %error,
+                            "an event is left out: it cannot be read"
+                        );
                     }
                 }
             }

@@ -13,12 +13,10 @@ use futures_util::StreamExt as _;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
-use super::bodies::BodyFetcher;
 use super::delivery::Delivery;
+use super::read_ahead::{BodyUnavailable, ReadAhead};
 use super::retry::RetryUntil;
 
-/// The timeout for a large body, retries included.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest silence of the broker while more events are due; afterwards the consumer is recreated.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// The maximum number of bytes in flight, raised if the broker allows larger messages.
@@ -84,10 +82,25 @@ pub enum LogError {
     /// The broker was unavailable for longer than the retry policy allows.
     #[error("the broker is not available: {0}")]
     Unavailable(String),
+    /// A large body could not be read, and the broker did not say that the body is missing.
+    #[error(transparent)]
+    Body(#[from] BodyUnavailable),
 }
 
 /// A reader of a range of the log.
+#[derive(Debug)]
 pub struct LogReader {
+    messages: MessageReader,
+    /// True to attach the large bodies to the deliveries.
+    attaches_bodies: bool,
+    /// Deliveries that wait for their bodies. Kept here, so that cancelling [`next`](Self::next) loses no event.
+    read_ahead: ReadAhead,
+    /// True after the last message of the range.
+    ended: bool,
+}
+
+/// A reader of the messages of a range, without large bodies.
+struct MessageReader {
     client: Client,
     range: LogRange,
     messages: Option<Ordered>,
@@ -97,80 +110,53 @@ pub struct LogReader {
     delivered_sequence: u64,
     /// The number of events of the range not delivered yet, as reported by the broker with the latest delivery.
     pending: u64,
-    /// The latest delivery while its body is being fetched. Kept here, so that cancelling [`next`](Self::next) loses no
-    /// event.
-    awaiting_body: Option<Delivery>,
 }
 
 impl LogReader {
-    /// Opens a reader at the beginning of the range. Waits up to a minute for an unavailable broker.
+    /// Opens a reader at the beginning of the range, with large bodies. Waits up to a minute for an unavailable broker.
     pub async fn open(client: Client, range: LogRange) -> Result<Self, LogError> {
-        let stream = stream(&client).await?;
-        let last_sequence = range.to.unwrap_or(stream.cached_info().state.last_sequence);
-        let mut log = Self {
-            client,
-            range,
-            messages: None,
-            last_sequence,
-            delivered_sequence: 0,
-            pending: 0,
-            awaiting_body: None,
-        };
-        let retry_until = RetryUntil::start();
-        while let Err(error) = log.bind(&stream).await {
-            if !retry_until.wait_before_retry(&error).await {
-                return Err(error);
-            }
-        }
-        Ok(log)
+        let read_ahead = ReadAhead::new(client.clone());
+        let messages = MessageReader::open(client, range).await?;
+        Ok(Self { messages, attaches_bodies: true, read_ahead, ended: false })
     }
 
-    /// Returns the next delivery, which may not be a readable event; `None` at the end of the range. Cancel safe. After
-    /// a failure the reader binds again behind the latest delivery; an error comes after a minute without success.
+    /// Opens a reader that leaves the large bodies to the caller.
+    pub async fn open_without_bodies(client: Client, range: LogRange) -> Result<Self, LogError> {
+        Ok(Self { attaches_bodies: false, ..Self::open(client, range).await? })
+    }
+
+    /// Returns the next delivery, which may not be a readable event; `None` at the end of the range. Cancel safe. An
+    /// error comes after a minute without success. A body that the broker says is missing is no error: the delivery then
+    /// cannot be decoded.
     pub async fn next(&mut self) -> Result<Option<Delivery>, LogError> {
-        let mut retry_until = None;
+        if !self.attaches_bodies {
+            return self.messages.next().await;
+        }
         loop {
-            if let Some(delivery) = &self.awaiting_body {
-                let filled = timeout(BODY_TIMEOUT, BodyFetcher::new(self.client.clone()).attach_body(delivery)).await;
-                filled.map_err(|_| LogError::Unavailable("a large body could not be fetched".to_owned()))?;
-                return Ok(self.awaiting_body.take());
+            if self.ended || !self.read_ahead.has_room() {
+                return if self.read_ahead.is_empty() { Ok(None) } else { Ok(Some(self.read_ahead.pop().await?)) };
             }
-            let stops = self.range.end == RangeEnd::Stop;
-            if stops && self.delivered_sequence >= self.last_sequence {
-                return Ok(None);
-            }
-            let problem = match &mut self.messages {
-                Some(_) if stops && self.pending == 0 => {
-                    if !self.has_missed_events().await? {
-                        return Ok(None);
-                    }
-                    "the consumer has not caught up with the stream".to_owned()
-                }
-                // A silent consumer is treated as lost if more events are due.
-                Some(messages) => match next_message(messages, self.pending > 0).await {
-                    Some(Ok(message)) => {
-                        let delivery = Delivery::new(message);
-                        (self.delivered_sequence, self.pending) = (delivery.sequence(), delivery.pending());
-                        self.awaiting_body =
-                            Some(delivery).filter(|_| !stops || self.delivered_sequence <= self.last_sequence);
-                        continue;
-                    }
-                    Some(Err(error)) => error.to_string(),
-                    None => "the reader's consumer is gone, or sent no event for 20 s".to_owned(),
-                },
-                None => "the reader is not bound to a consumer".to_owned(),
+            let message = tokio::select! {
+                biased;
+                delivery = self.read_ahead.pop() => return Ok(Some(delivery?)),
+                message = self.messages.next() => message?,
             };
-            // After any problem, a new consumer starts behind the latest delivery.
-            self.messages = None;
-            if !retry_until.get_or_insert_with(RetryUntil::start).wait_before_retry(&problem).await {
-                return Err(LogError::Unavailable(problem));
-            }
-            if let Ok(stream) = stream(&self.client).await
-                && let Err(error) = self.bind(&stream).await
-            {
-                tracing::debug!(%error, "a new consumer for the log reader could not be created: trying again");
+            match message {
+                None => self.ended = true,
+                Some(delivery) if self.read_ahead.is_empty() && !delivery.has_reference() => return Ok(Some(delivery)),
+                Some(delivery) => self.read_ahead.push(delivery),
             }
         }
+    }
+
+    /// Returns the last sequence of the range. Later events belong to the range only with [`RangeEnd::Follow`].
+    pub fn last_sequence(&self) -> u64 {
+        self.messages.last_sequence
+    }
+
+    /// Returns the number of events left to read, as last reported by the broker.
+    pub fn pending(&self) -> u64 {
+        self.messages.pending + self.read_ahead.len() as u64
     }
 
     /// Returns the present extent of the log.
@@ -191,15 +177,64 @@ impl LogReader {
         let state = stream(client).await?.cached_info().state.clone();
         Ok((state.first_sequence, state.last_sequence))
     }
+}
 
-    /// Returns the last sequence of the range. Later events belong to the range only with [`RangeEnd::Follow`].
-    pub fn last_sequence(&self) -> u64 {
-        self.last_sequence
+impl MessageReader {
+    async fn open(client: Client, range: LogRange) -> Result<Self, LogError> {
+        let stream = stream(&client).await?;
+        let last_sequence = range.to.unwrap_or(stream.cached_info().state.last_sequence);
+        let mut log = Self { client, range, messages: None, last_sequence, delivered_sequence: 0, pending: 0 };
+        let retry_until = RetryUntil::start();
+        while let Err(error) = log.bind(&stream).await {
+            if !retry_until.wait_before_retry(&error).await {
+                return Err(error);
+            }
+        }
+        Ok(log)
     }
 
-    /// Returns the number of events left to read, as last reported by the broker.
-    pub fn pending(&self) -> u64 {
-        self.pending
+    /// Returns the next message; `None` at the end of the range. Cancel safe. After a failure the reader binds again
+    /// behind the latest message; an error comes after a minute without success.
+    async fn next(&mut self) -> Result<Option<Delivery>, LogError> {
+        let mut retry_until = None;
+        loop {
+            let stops = self.range.end == RangeEnd::Stop;
+            if stops && self.delivered_sequence >= self.last_sequence {
+                return Ok(None);
+            }
+            let problem = match &mut self.messages {
+                Some(_) if stops && self.pending == 0 => {
+                    if !self.has_missed_events().await? {
+                        return Ok(None);
+                    }
+                    "the consumer has not caught up with the stream".to_owned()
+                }
+                // A silent consumer is treated as lost if more events are due.
+                Some(messages) => match next_message(messages, self.pending > 0).await {
+                    Some(Ok(message)) => {
+                        let delivery = Delivery::new(message);
+                        (self.delivered_sequence, self.pending) = (delivery.sequence(), delivery.pending());
+                        if !stops || self.delivered_sequence <= self.last_sequence {
+                            return Ok(Some(delivery));
+                        }
+                        continue;
+                    }
+                    Some(Err(error)) => error.to_string(),
+                    None => "the reader's consumer is gone, or sent no event for 20 s".to_owned(),
+                },
+                None => "the reader is not bound to a consumer".to_owned(),
+            };
+            // After any problem, a new consumer starts behind the latest delivery.
+            self.messages = None;
+            if !retry_until.get_or_insert_with(RetryUntil::start).wait_before_retry(&problem).await {
+                return Err(LogError::Unavailable(problem));
+            }
+            if let Ok(stream) = stream(&self.client).await
+                && let Err(error) = self.bind(&stream).await
+            {
+                tracing::debug!(%error, "a new consumer for the log reader could not be created: trying again");
+            }
+        }
     }
 
     /// Returns true if the stream holds a later event of the range although the consumer reports no pending event. In a
@@ -263,9 +298,9 @@ async fn next_message(messages: &mut Ordered, is_due: bool) -> Option<Result<Mes
     if is_due { timeout(IDLE_TIMEOUT, messages.next()).await.unwrap_or(None) } else { messages.next().await }
 }
 
-impl std::fmt::Debug for LogReader {
+impl std::fmt::Debug for MessageReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LogReader")
+        f.debug_struct("MessageReader")
             .field("range", &self.range)
             .field("delivered_sequence", &self.delivered_sequence)
             .finish_non_exhaustive()

@@ -9,6 +9,9 @@ use crate::projection::message::Position;
 use crate::projection::{Changes, project};
 use shared::event::Event;
 
+/// The size from which the text of a message is written by COPY, in bytes.
+const LARGE_TEXT_BYTES: usize = 1 << 20;
+
 /// The effect of a batch, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AppliedCounts {
@@ -20,10 +23,14 @@ pub struct AppliedCounts {
     pub assistant_messages: usize,
 }
 
-/// Writes the changes of a batch in one transaction. An error leaves the tables unchanged.
-pub async fn apply(pool: &PgPool, changes: Changes) -> Result<AppliedCounts, sqlx::Error> {
+/// Writes the changes of a batch in one transaction, and removes the given entries from quarantine: events of the batch
+/// that were put there when their bodies were missing. An error leaves the tables unchanged.
+pub async fn apply(pool: &PgPool, changes: Changes, recorded: &[Uuid]) -> Result<AppliedCounts, sqlx::Error> {
     let mut tx = pool.begin().await?;
     let applied = apply_in_transaction(&mut tx, changes).await?;
+    if !recorded.is_empty() {
+        quarantine::delete_recorded(&mut tx, recorded).await?;
+    }
     tx.commit().await?;
     Ok(applied)
 }
@@ -59,7 +66,13 @@ async fn apply_in_transaction(tx: &mut PgConnection, changes: Changes) -> Result
         messages::delete(tx, &ids).await?;
     }
     if !chat_writes.insert_messages.is_empty() {
-        messages::insert(tx, &chat_writes.insert_messages.iter().collect::<Vec<_>>()).await?;
+        let rows: Vec<_> = chat_writes.insert_messages.iter().collect();
+        // COPY sends a row in parts. As a parameter of a statement, a large text is in memory three times.
+        if rows.iter().any(|message| message.content.len() >= LARGE_TEXT_BYTES) {
+            messages::copy_in(tx, &rows).await?;
+        } else {
+            messages::insert(tx, &rows).await?;
+        }
     }
     usage_stats::add(tx, &usage).await?;
     usage_slots::add(tx, &usage).await?;

@@ -141,6 +141,16 @@ pub(super) async fn delete(connection: &mut PgConnection, quarantine_id: Uuid) -
     Ok(deleted.execute(connection).await?.rows_affected() == 1)
 }
 
+/// Removes events from quarantine that were recorded after all. Ids that are not in quarantine are ignored.
+pub async fn delete_recorded(connection: &mut PgConnection, ids: &[Uuid]) -> Result<(), sqlx::Error> {
+    let deleted =
+        sqlx::query("DELETE FROM quarantine WHERE quarantine_id = ANY($1)").bind(ids).execute(connection).await?;
+    if deleted.rows_affected() > 0 {
+        tracing::info!(events = deleted.rows_affected(), "events left quarantine, as they were recorded after all");
+    }
+    Ok(())
+}
+
 /// Deletes an event from quarantine for good. Returns false when the id was not in quarantine.
 pub async fn discard(pool: &PgPool, quarantine_id: Uuid) -> Result<bool, sqlx::Error> {
     delete(&mut *pool.acquire().await?, quarantine_id).await

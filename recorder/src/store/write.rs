@@ -55,6 +55,8 @@ pub(super) use copy_rows;
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// The size at which the buffer is sent, in bytes.
 const FLUSH_BYTES: usize = 256 * 1024;
+/// The largest buffer that is kept for the next rows, in bytes.
+const MAX_KEPT_BYTES: usize = 1024 * 1024;
 /// The end marker, in place of a number of values.
 const TRAILER: i16 = -1;
 /// NULL, in place of the length of a value.
@@ -102,7 +104,20 @@ impl<'c> CopyIn<'c> {
         let row = self.row;
         self.buffer[row..row + size_of::<i16>()].copy_from_slice(&self.values.to_be_bytes());
         if self.buffer.len() >= FLUSH_BYTES && self.error.is_none() {
-            self.copy.send(&self.buffer[..]).await?;
+            self.send().await?;
+        }
+        Ok(())
+    }
+
+    /// Sends the buffer in parts, because the driver copies each part before sending.
+    async fn send(&mut self) -> Result<(), sqlx::Error> {
+        for part in self.buffer.chunks(FLUSH_BYTES) {
+            self.copy.send(part).await?;
+        }
+        // The buffer of a large row is not kept.
+        if self.buffer.len() > MAX_KEPT_BYTES {
+            self.buffer = PgArgumentBuffer::default();
+        } else {
             self.buffer.clear();
         }
         Ok(())
@@ -115,7 +130,7 @@ impl<'c> CopyIn<'c> {
             return Err(sqlx::Error::Encode(error));
         }
         self.buffer.extend_from_slice(&TRAILER.to_be_bytes());
-        self.copy.send(&self.buffer[..]).await?;
+        self.send().await?;
         self.copy.finish().await?;
         Ok(())
     }

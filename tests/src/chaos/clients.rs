@@ -18,6 +18,11 @@ use harness::upstream::MODEL;
 /// Time limit of a client for a whole answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Share of the questions that are large, and the size of a large question in bytes. The question is twice in the event of
+/// the start and once in the event of the answer; so the event of the start has its body in the bucket of large bodies.
+const LARGE_SHARE: f64 = 0.02;
+const LARGE: usize = 430_000;
+
 /// A chat as observed by the client.
 #[derive(Clone, Debug)]
 pub struct ObservedChat {
@@ -96,7 +101,8 @@ impl Client {
         let http = harness::http::client();
         let mut seen = Vec::new();
         while !self.stop.load(Ordering::Relaxed) {
-            let question = format!("{seed}-{}-{} how much wood{}", self.number, seen.len(), self.padding);
+            let large = if random.random_bool(LARGE_SHARE) { "x".repeat(LARGE) } else { String::new() };
+            let question = format!("{seed}-{}-{} how much wood{}{large}", self.number, seen.len(), self.padding);
             let gateway = &self.gateways[random.random_range(0..self.gateways.len())];
             let leaves_after = (self.leaves && random.random_bool(0.08)).then(|| random.random_range(0..6));
             let stream = random.random_bool(0.85);

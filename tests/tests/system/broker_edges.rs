@@ -158,7 +158,7 @@ async fn a_missing_or_different_stream_or_consumer_is_refused_at_the_start_with_
     };
     stream.create_consumer(gives_up).await?;
     let words =
-        ["consumer recorder of stream CHATS differs", "ack wait is 5s, expected 60s", "max_deliver is 3, expected -1"];
+        ["consumer recorder of stream CHATS differs", "ack wait is 5s, expected 20s", "max_deliver is 3, expected -1"];
     refuses(&mut stack, &words).await?;
     stream.delete_consumer(CONSUMER).await?;
     jetstream.delete_key_value(shared::lease::BUCKET).await?;

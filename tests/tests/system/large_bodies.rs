@@ -1,7 +1,10 @@
 //! Events with a body too large for a message: the body is in a bucket, the event holds a reference, and all readers resolve
 //! the reference.
 
+use std::time::Duration;
+
 use async_nats::jetstream;
+use recorder::source::bodies::MISSING_CONFIRMATION;
 use shared::event::Event;
 use shared::large_body::{BUCKET, BodyReference, MAX_INLINE_BYTES};
 use tests::stack::Stack;
@@ -68,6 +71,7 @@ async fn of_ten_megabytes_are_recorded_completely_and_missing_ones_wait_in_quara
     );
     put_body(&jetstream, &second).await?;
     stack.recorder.run(&["quarantine", "retry", id]).await?;
+    assert_eq!(in_quarantine(&stack).await?, 0);
 
     let oracle = stack.settled().await?;
     assert_eq!(oracle.tables.chats.len(), 2);
@@ -89,10 +93,10 @@ async fn of_ten_megabytes_are_recorded_completely_even_during_an_outage_of_the_b
     stack.finished_chat(&ann, &other).await?;
     stack.finished_chat(&ann, "small").await?;
     stack.nats.start().await?;
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(120);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(120);
     while stack.events().await? < 6 {
         assert!(tokio::time::Instant::now() < deadline, "{} events", stack.events().await?);
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let oracle = stack.settled().await?;
     for text in [text.as_str(), other.as_str(), "small"] {
@@ -101,6 +105,128 @@ async fn of_ten_megabytes_are_recorded_completely_even_during_an_outage_of_the_b
             "the tables must have the whole large text"
         );
     }
+    Ok(())
+}
+
+async fn in_quarantine(stack: &Stack) -> anyhow::Result<i64> {
+    Ok(sqlx::query_scalar("SELECT count(*) FROM quarantine").fetch_one(&stack.database().await?).await?)
+}
+
+/// Events of finished chats on a system of their own.
+async fn events_of_chats(chats: usize) -> anyhow::Result<Vec<Event>> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    for number in 0..chats {
+        stack.finished_chat(&ann, &format!("chat {number}")).await?;
+    }
+    Ok(stack.settled().await?.events)
+}
+
+/// Each consumer would live on the broker for half a minute, and the broker refuses consumers beyond a limit. Here the limit
+/// is one, so that a second consumer would be refused.
+#[tokio::test]
+async fn are_read_without_a_consumer_for_each() -> anyhow::Result<()> {
+    let events = events_of_chats(12).await?;
+    let stack = Stack::start().await?;
+    let jetstream = stack.jetstream().await?;
+    let mut config = jetstream.get_stream(format!("OBJ_{BUCKET}")).await?.cached_info().config.clone();
+    config.max_consumers = 1;
+    jetstream.delete_object_store(BUCKET).await?;
+    jetstream.create_stream(config).await?;
+    for event in &events {
+        put_body(&jetstream, event).await?;
+        publish_reference(&jetstream, event).await?;
+    }
+    let oracle = stack.settled().await?;
+    assert_eq!((oracle.tables.chats.len(), oracle.events.len()), (12, events.len()));
+    assert_eq!(in_quarantine(&stack).await?, 0);
+
+    let pool = stack.database().await?;
+    let rows = dump(&pool, "public").await?;
+    let said = stack.recorder.run(&["verify"]).await?;
+    assert!(said.starts_with("identical: 12 chats, ") && !said.contains("cannot be read"), "{said}");
+    stack.recorder.run(&["rebuild", "--without-unreadable"]).await?;
+    assert_eq!(dump(&pool, "public").await?, rows);
+    let lines = stack.recorder.run(&["replay"]).await?;
+    assert_eq!(lines.lines().count(), events.len());
+    let consumers = jetstream.get_stream(format!("OBJ_{BUCKET}")).await?.cached_info().state.consumer_count;
+    assert_eq!(consumers, 0, "a body must leave no consumer");
+    Ok(())
+}
+
+/// The broker refuses every request for the bodies. That says nothing about the bodies.
+#[tokio::test]
+async fn that_the_broker_refuses_hold_up_no_other_event_and_are_recorded_when_it_gives_them() -> anyhow::Result<()> {
+    let events = events_of_chats(2).await?;
+    let mut stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    let jetstream = stack.jetstream().await?;
+    jetstream.delete_object_store(BUCKET).await?;
+    for event in &events {
+        publish_reference(&jetstream, event).await?;
+    }
+    for number in 0..3 {
+        stack.finished_chat(&ann, &format!("small {number}")).await?;
+    }
+    let pool = stack.database().await?;
+    let recorded = async || {
+        sqlx::query_scalar::<_, i64>("SELECT count(*) FROM chats WHERE status = 'completed'").fetch_one(&pool).await
+    };
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(120);
+    while recorded().await? < 3 {
+        assert!(tokio::time::Instant::now() < deadline, "the other events must be recorded meanwhile");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    stack.recorders[0].process().logged("the body of a large event cannot be fetched").await?;
+    let metrics = harness::http::client().get(stack.recorders[0].url("/metrics")).send().await?.text().await?;
+    assert!(metrics.contains(&format!("recorder_awaited_bodies {}", events.len())), "{metrics}");
+    // A second recorder gets the events of a stopped one, and keeps waiting too.
+    stack.recorders.remove(0).terminate(Duration::from_secs(60)).await?;
+    stack.recorder.run(&["stream", "create"]).await?;
+    stack.add_recorder().await?;
+    tokio::time::sleep(MISSING_CONFIRMATION / 3).await;
+    assert_eq!(in_quarantine(&stack).await?, 0);
+    for event in &events {
+        put_body(&jetstream, event).await?;
+    }
+    let oracle = stack.settled().await?;
+    assert_eq!(oracle.tables.chats.len(), 5);
+    assert_eq!(in_quarantine(&stack).await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn that_were_missing_leave_quarantine_when_they_are_recorded_after_all() -> anyhow::Result<()> {
+    let events = events_of_chats(2).await?;
+    let stack = Stack::start().await?;
+    let jetstream = stack.jetstream().await?;
+    for event in &events {
+        publish_reference(&jetstream, event).await?;
+    }
+    stack.drained().await?;
+    assert_eq!(in_quarantine(&stack).await?, 4);
+    let lost =
+        stack.recorder.run(&["replay"]).await.expect_err("a replay that leaves out events must fail").to_string();
+    assert!(lost.contains("4 events were left out"), "{lost}");
+    let directory = tempfile::tempdir()?;
+    let output = directory.path().join("export").display().to_string();
+    let export = ["replay", "--format", "parquet", "--output", &output];
+    let lost = stack.recorder.run(&export).await.expect_err("an export that leaves out events must fail").to_string();
+    assert!(lost.contains("4 events were left out"), "{lost}");
+
+    // The first two events are delivered once more; the others are recorded by a rebuild.
+    for event in &events {
+        put_body(&jetstream, event).await?;
+    }
+    for event in &events[..2] {
+        publish_reference(&jetstream, event).await?;
+    }
+    stack.drained().await?;
+    assert_eq!(in_quarantine(&stack).await?, 2);
+    stack.recorder.run(&["rebuild"]).await?;
+    assert_eq!(in_quarantine(&stack).await?, 0);
+    assert_eq!(stack.settled().await?.tables.chats.len(), 2);
+    assert_eq!(stack.recorder.run(&["replay"]).await?.lines().count(), 4);
     Ok(())
 }
 
@@ -161,7 +287,7 @@ async fn that_expire_before_their_events_are_noticed() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let jetstream = stack.jetstream().await?;
     let mut config = jetstream.get_stream(format!("OBJ_{BUCKET}")).await?.cached_info().config.clone();
-    config.max_age = std::time::Duration::from_secs(3600);
+    config.max_age = Duration::from_secs(3600);
     jetstream.update_stream(&config).await?;
     let refused = stack
         .recorder
@@ -171,7 +297,7 @@ async fn that_expire_before_their_events_are_noticed() -> anyhow::Result<()> {
         .to_string();
     assert!(refused.contains("bucket BODIES differs: max_age is 3600s, expected none, as the stream has"), "{refused}");
     let mut stream = jetstream.get_stream(shared::stream::NAME).await?.cached_info().config.clone();
-    stream.max_age = std::time::Duration::from_secs(7200);
+    stream.max_age = Duration::from_secs(7200);
     jetstream.update_stream(&stream).await?;
     let refused = stack
         .recorder
@@ -180,7 +306,7 @@ async fn that_expire_before_their_events_are_noticed() -> anyhow::Result<()> {
         .expect_err("bodies must not expire before their events")
         .to_string();
     assert!(refused.contains("max_age is 3600s, expected at least the stream's 7200s"), "{refused}");
-    config.max_age = std::time::Duration::from_secs(7200);
+    config.max_age = Duration::from_secs(7200);
     jetstream.update_stream(&config).await?;
     stack.recorder.run(&["stream", "create"]).await.map(drop)
 }

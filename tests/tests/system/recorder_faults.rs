@@ -148,3 +148,101 @@ async fn four_recorders_at_once_never_deadlock() -> anyhow::Result<()> {
     assert_eq!(sqlx::query(sql).fetch_one(&pool).await?.get::<i64, _>(0), 0);
     Ok(())
 }
+
+async fn readiness(stack: &Stack) -> anyhow::Result<(u16, String)> {
+    let answer = harness::http::client().get(stack.recorders[0].url("/health/ready")).send().await?;
+    Ok((answer.status().as_u16(), answer.text().await?))
+}
+
+/// Waits until readiness has this status and says these words.
+async fn becomes(stack: &Stack, status: u16, words: &str) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let found = readiness(stack).await?;
+        if found.0 == status && found.1.contains(words) {
+            return Ok(());
+        }
+        anyhow::ensure!(Instant::now() < deadline, "expected {status} with {words:?}, found {found:?}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_missing_for_a_moment_is_waited_for() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    chats(&stack, &ann, 2).await?;
+    stack.drained().await?;
+    becomes(&stack, 200, "ready").await?;
+    let jetstream = stack.jetstream().await?;
+    jetstream.delete_stream(shared::stream::NAME).await?;
+    stack.recorders[0].process().logged("nothing can be recorded: waiting until it is there again").await?;
+    becomes(&stack, 503, "missing").await?;
+    sleep(Duration::from_secs(7)).await;
+    assert!(stack.recorders[0].process().is_running(), "a recorder must wait for the stream");
+    stack.recorder.run(&["stream", "create"]).await?;
+    becomes(&stack, 200, "ready").await?;
+    chats(&stack, &ann, 2).await?;
+    stack.gateway.drained(PATIENCE).await?;
+    stack.drained().await?;
+    let recorded: i64 = sqlx::query_scalar("SELECT count(*) FROM chats").fetch_one(&stack.database().await?).await?;
+    assert!(recorded >= 4, "{recorded} of 4 chats are recorded");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_database_that_takes_no_batch_makes_a_recorder_not_ready() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    chats(&stack, &ann, 1).await?;
+    stack.drained().await?;
+    becomes(&stack, 200, "ready").await?;
+    // A table that is away stands for a full disk: PostgreSQL is there, and refuses the batch.
+    let pool = stack.database().await?;
+    sqlx::raw_sql("ALTER TABLE chats RENAME TO away").execute(&pool).await?;
+    chats(&stack, &ann, 1).await?;
+    becomes(&stack, 503, "the database does not take the batch").await?;
+    sqlx::raw_sql("ALTER TABLE away RENAME TO chats").execute(&pool).await?;
+    becomes(&stack, 200, "ready").await?;
+    // A long lock shows in the metric long before it is an alarm.
+    let mut stuck = pool.begin().await?;
+    sqlx::raw_sql("LOCK TABLE chats IN ACCESS EXCLUSIVE MODE").execute(&mut *stuck).await?;
+    chats(&stack, &ann, 1).await?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let metrics = harness::http::client().get(stack.recorders[0].url("/metrics")).send().await?.text().await?;
+        let wait = metrics.lines().find_map(|line| line.strip_prefix("recorder_batch_wait_seconds "));
+        if wait.and_then(|wait| wait.parse::<f64>().ok()).is_some_and(|wait| wait > 0.5) {
+            break;
+        }
+        anyhow::ensure!(Instant::now() < deadline, "no wait in {metrics}");
+        sleep(Duration::from_millis(50)).await;
+    }
+    stuck.rollback().await?;
+    // A read-only database says so, without any batch.
+    stack.drained().await?;
+    let (name, alter): (String, _) =
+        (sqlx::query_scalar("SELECT current_database()").fetch_one(&pool).await?, |name: &str, value: &str| {
+            sqlx::AssertSqlSafe(format!("ALTER DATABASE {name} SET default_transaction_read_only = {value}"))
+        });
+    sqlx::raw_sql(alter(&name, "on")).execute(&pool).await?;
+    sqlx::raw_sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    .execute(&pool)
+    .await?;
+    becomes(&stack, 503, "read-only").await?;
+    let mut session = pool.acquire().await?;
+    sqlx::raw_sql("SET default_transaction_read_only = off").execute(&mut *session).await?;
+    sqlx::raw_sql(alter(&name, "off")).execute(&mut *session).await?;
+    drop(session);
+    sqlx::raw_sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    .execute(&pool)
+    .await?;
+    becomes(&stack, 200, "ready").await?;
+    chats(&stack, &ann, 1).await?;
+    assert_eq!(stack.settled().await?.tables.chats.len(), 4);
+    Ok(())
+}

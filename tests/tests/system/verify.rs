@@ -264,7 +264,7 @@ async fn covers_every_projected_table() -> anyhow::Result<()> {
     let pool = recorder::store::connect(&url.clone().into(), 1)?;
     recorder::store::migrate(&pool).await?;
     let before = rows(&pool).await?;
-    recorder::store::apply(&pool, recorder::projection::project(&oracle.events)).await?;
+    recorder::store::apply(&pool, recorder::projection::project(&oracle.events), &[]).await?;
     for (name, rows) in rows(&pool).await? {
         match Table::ALL.into_iter().find(|table| table.name() == name) {
             Some(table) => assert_eq!(usize::try_from(rows)?, oracle.tables.len(table), "{name}"),

@@ -4,7 +4,7 @@ use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::stream;
-use shared::stream::{ACK_WAIT, CONSUMER, MAX_ACK_PENDING};
+use shared::stream::{ACK_WAIT, CONSUMER, MAX_ACK_PENDING, MAX_ACK_WAIT};
 
 use super::error::{Differences, SetupError, unavailable};
 
@@ -44,7 +44,9 @@ fn consumer_differences(found: &consumer::Config) -> Vec<String> {
     differences.compare("deliver subject (push)", &None, &found.deliver_subject);
     differences.compare("deliver policy", &expected.deliver_policy, &found.deliver_policy);
     differences.compare("ack policy", &expected.ack_policy, &found.ack_policy);
-    differences.compare("ack wait", &expected.ack_wait, &found.ack_wait);
+    if !(ACK_WAIT..=MAX_ACK_WAIT).contains(&found.ack_wait) {
+        differences.compare("ack wait", &expected.ack_wait, &found.ack_wait);
+    }
     differences.compare("max_deliver", &expected.max_deliver, &found.max_deliver);
     differences.compare("max_ack_pending", &expected.max_ack_pending, &found.max_ack_pending);
     differences.compare("filter subject", &expected.filter_subject, &found.filter_subject);

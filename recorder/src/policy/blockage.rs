@@ -1,0 +1,94 @@
+//! The conditions under which a recorder records nothing, for readiness, the log and the metrics.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The time after which a batch that is not written yet is a case for an operator: a long wait for a lock, a silent
+/// database, or a database that refuses the batch.
+pub const MAX_BATCH_WAIT: Duration = Duration::from_secs(60);
+
+/// The conditions, as reported by the source and the batch writer.
+#[derive(Debug, Default)]
+pub struct Blockage(Mutex<Conditions>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Conditions {
+    stream_missing: bool,
+    /// The time at which the batch in hand was ready to be written; `None` without a batch in hand.
+    batch_since: Option<Instant>,
+    /// True after the database refused the batch in hand for a reason that lies in the database.
+    refused: bool,
+}
+
+impl Blockage {
+    /// Notes that the stream, its consumer or a bucket is missing.
+    pub fn stream_missing(&self) {
+        self.update(|conditions| conditions.stream_missing = true);
+    }
+
+    /// Notes that the stream, its consumer and the buckets are there.
+    pub fn stream_found(&self) {
+        self.update(|conditions| conditions.stream_missing = false);
+    }
+
+    /// Notes that a batch is ready to be written.
+    pub fn batch_started(&self, now: Instant) {
+        self.update(|conditions| (conditions.batch_since, conditions.refused) = (Some(now), false));
+    }
+
+    /// Notes that the database refused the batch in hand, or could not be reached.
+    pub fn batch_refused(&self) {
+        self.update(|conditions| conditions.refused = true);
+    }
+
+    /// Notes that the batch in hand was written, or given back.
+    pub fn batch_ended(&self) {
+        self.update(|conditions| (conditions.batch_since, conditions.refused) = (None, false));
+    }
+
+    /// Returns the time for which the batch in hand has been waiting; zero without a batch in hand.
+    pub fn batch_wait(&self, now: Instant) -> Duration {
+        self.conditions().batch_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    /// Returns the reason for which nothing is recorded at present; `None` if there is no reason.
+    pub fn reason(&self, now: Instant) -> Option<&'static str> {
+        let Conditions { stream_missing, refused, .. } = self.conditions();
+        match () {
+            () if stream_missing => Some("the stream, its consumer or a bucket is missing"),
+            () if refused => Some("the database does not take the batch in hand"),
+            () if self.batch_wait(now) > MAX_BATCH_WAIT => Some("the batch in hand has been waiting for over a minute"),
+            () => None,
+        }
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Conditions)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn conditions(&self) -> Conditions {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recorder_is_blocked_by_a_missing_stream_a_refusing_database_or_a_long_wait() {
+        let (blockage, now) = (Blockage::default(), Instant::now());
+        let reason = |after: u64| blockage.reason(now + Duration::from_secs(after));
+        assert_eq!(reason(0), None);
+        blockage.stream_missing();
+        assert!(reason(0).unwrap().contains("stream"));
+        blockage.stream_found();
+        blockage.batch_started(now);
+        assert_eq!(reason(60), None);
+        assert!(reason(61).unwrap().contains("minute"));
+        blockage.batch_refused();
+        assert!(reason(0).unwrap().contains("database"));
+        blockage.batch_ended();
+        assert_eq!((reason(1000), blockage.batch_wait(now + MAX_BATCH_WAIT)), (None, Duration::ZERO));
+    }
+}
