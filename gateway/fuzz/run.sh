@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Runs coverage-guided fuzzing (libFuzzer) of the response parsers with the stable Rust compiler. Needs a C++ compiler.
+# Runs coverage-guided fuzzing (libFuzzer) of the parsers of responses and requests with the stable Rust compiler. Needs a C++ compiler.
 #
-#   gateway/fuzz/run.sh TARGET [SECONDS]    sse, openai_chat, openai_responses or anthropic_messages; 600 seconds by default
+#   gateway/fuzz/run.sh TARGET [SECONDS]    600 seconds by default; a target is a file in gateway/fuzz/targets
 #
 # Inputs that reach new code are kept in gateway/fuzz/corpus/, failing inputs in gateway/fuzz/artifacts/. To run a failing
 # input again: gateway/fuzz/run.sh TARGET FILE
 set -euo pipefail
 
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
-target=${1:?run.sh: expected sse, openai_chat, openai_responses or anthropic_messages}
+target=${1:?run.sh: expected the name of a file in gateway/fuzz/targets}
 host=$(rustc -vV | sed -n 's/^host: //p')
 passes="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters"
 # With --target, build scripts and procedural macros are built without the instrumentation.
