@@ -1,5 +1,7 @@
 //! Reads an upstream's response: pure folds from bytes to a transcript. No runtime, no network, no clock.
 
+mod large_buffers;
+
 pub mod bounded_buffer;
 pub mod sse;
 

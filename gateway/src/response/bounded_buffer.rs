@@ -5,6 +5,8 @@
 //! base64 contains no quotation mark, backslash or line end: shortened JSON stays JSON, and a shortened line stays a
 //! line.
 
+use crate::response::large_buffers::LargeBuffer;
+
 /// The maximum length to which a run is shortened. No word of any language is this long.
 const MAX_BASE64_RUN_BYTES: usize = 64 << 10;
 
@@ -15,11 +17,18 @@ pub struct BoundedBuffer {
     /// The length so far of the run that the last bytes belong to. `None` while runs are not shortened.
     base64_run: Option<usize>,
     is_truncated: bool,
+    /// The memory of the buffer beyond the size that each buffer may have.
+    share: LargeBuffer,
 }
 
+/// The capacity that an emptied buffer keeps for the next content, in bytes.
+const MAX_KEPT_CAPACITY: usize = 1 << 20;
+
 impl BoundedBuffer {
-    /// Appends a piece. The buffer holds at most `max_bytes`.
+    /// Appends a piece. The buffer holds at most `max_bytes`, and less if the memory for large responses is used up.
     pub fn push(&mut self, piece: &[u8], max_bytes: usize) {
+        let has_room = self.share.grow_to((self.bytes.len() + piece.len()).min(max_bytes));
+        let max_bytes = if has_room { max_bytes } else { self.bytes.len().min(max_bytes) };
         if self.base64_run.is_none() {
             if self.bytes.len() + piece.len() <= max_bytes {
                 return self.bytes.extend_from_slice(piece);
@@ -48,6 +57,10 @@ impl BoundedBuffer {
 
     /// Empties the buffer for the next content.
     pub fn clear(&mut self) {
+        if self.bytes.capacity() > MAX_KEPT_CAPACITY {
+            self.bytes = Vec::new();
+            self.share = LargeBuffer::default();
+        }
         self.bytes.clear();
         (self.base64_run, self.is_truncated) = (None, false);
     }
@@ -69,6 +82,11 @@ impl BoundedBuffer {
         }
         self.base64_run = Some(base64_run);
     }
+}
+
+/// True if the text has a run of base64 that may have been shortened.
+pub fn has_shortened_run(text: &str) -> bool {
+    text.as_bytes().split(|byte| !is_base64(*byte)).any(|run| run.len() >= MAX_BASE64_RUN_BYTES)
 }
 
 /// True if the byte belongs to one of the two base64 alphabets, padding included.

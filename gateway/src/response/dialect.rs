@@ -43,16 +43,18 @@ impl Fold {
 
     /// Folds one event of a stream. Returns the handling of the event's bytes.
     pub fn fold_event(&mut self, event: &SseEvent<'_>) -> EventDisposition {
-        match event.completeness {
-            EventCompleteness::Whole => {}
-            EventCompleteness::Shortened => self.note("event_shortened_to_be_read"),
-            EventCompleteness::TooLong => self.note("event_too_long_to_read"),
+        if event.completeness == EventCompleteness::TooLong {
+            self.mark_unread("event_too_long_to_read");
         }
-        match self {
+        let disposition = match self {
             Self::OpenaiChat(fold) => fold.fold_event(event),
             Self::OpenaiResponses(fold) => fold.fold_event(event),
             Self::AnthropicMessages(fold) => fold.fold_event(event),
+        };
+        if event.completeness == EventCompleteness::Shortened {
+            self.mark_shortened("event_shortened_to_be_read");
         }
+        disposition
     }
 
     /// Folds a response that is one JSON document.
@@ -76,6 +78,19 @@ impl Fold {
     /// Adds a note about an irregularity of the response. Notes are recorded with the chat.
     pub fn note(&mut self, note: &'static str) {
         self.transcript_mut().note(note);
+    }
+
+    /// Adds a note about content that could not be parsed, and marks the transcript as truncated.
+    pub fn mark_unread(&mut self, note: &'static str) {
+        self.note(note);
+        self.transcript_mut().mark_truncated();
+    }
+
+    /// Adds a note about content with shortened base64. The transcript is marked as truncated if the base64 was part of a
+    /// text or of the arguments of a tool call, and not of a picture.
+    pub fn mark_shortened(&mut self, note: &'static str) {
+        self.note(note);
+        self.transcript_mut().mark_shortened();
     }
 
     /// Marks the response as ended, for responses whose end cannot be parsed.

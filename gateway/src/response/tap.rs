@@ -10,10 +10,14 @@
 //! The bytes held back are those that a client could take for the end: in an event stream the final event (such as
 //! `[DONE]`), in a document the last chunk.
 
+mod event_stream;
+mod modes;
+
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 use shared::event::ChatError;
 use shared::usage::Usage;
 
@@ -21,48 +25,18 @@ use crate::response::bounded_buffer::BoundedBuffer;
 use crate::response::content_encoding::{ContentDecoder, ContentEncoding};
 use crate::response::dialect::{EventDisposition, Fold};
 use crate::response::redaction::Redactor;
-use crate::response::sse::SseParser;
 use crate::response::transcript::Transcript;
 use crate::response::ui_stream::UiStream;
+use event_stream::EventStream;
 
-/// The maximum size of a document that is folded. [`BoundedBuffer`] shortens longer documents.
-const MAX_DOCUMENT_BYTES: usize = 8 << 20;
+pub use modes::{ExpectedBody, FeedStatus, UsageChunkPolicy};
 
-/// The maximum length of an incomplete event that is withheld until its kind is known: a usage chunk, or the end. Usage
-/// chunks are shorter. A longer event is forwarded piece by piece; if the event is the end, its last piece is still
-/// held back, and a client cannot parse the event without the last piece.
-const MAX_WITHHELD_BYTES: usize = 64 << 10;
+/// The maximum size of a document that is folded. [`BoundedBuffer`] shortens longer documents. Less in the unit tests.
+const MAX_DOCUMENT_BYTES: usize = if cfg!(test) { 8 << 20 } else { 24 << 20 };
 
 /// The bytes of a UTF-8 byte order mark, skipped before the first byte of content. Content never starts with these
 /// bytes.
 const BYTE_ORDER_MARK: [u8; 3] = *b"\xEF\xBB\xBF";
-
-/// The expected kind of body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExpectedBody {
-    /// An event stream or a document, told apart by the first byte.
-    Answer,
-    /// The body of a response with an error status: always read as a document.
-    Error,
-}
-
-/// The handling of a chunk that contains usage and nothing else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UsageChunkPolicy {
-    /// The client asked for usage: the chunk is forwarded.
-    Forward,
-    /// Only the gateway asked for usage: the chunk is removed.
-    Remove,
-}
-
-/// The state of the response after a chunk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FeedStatus {
-    /// The response continues: the next chunk can be fed.
-    Continue,
-    /// The chunk contains the end of the response. The end is held back until [`Tap::release`].
-    End,
-}
 
 /// The tap of one response.
 #[derive(Debug)]
@@ -86,19 +60,8 @@ enum BodyFormat {
     Unknown(ExpectedBody),
     /// A stream of server-sent events.
     Events(EventStream),
-    /// A single document, with a bounded copy of its bytes.
-    Document { expected: ExpectedBody, body: BoundedBuffer },
-}
-
-#[derive(Debug, Default)]
-struct EventStream {
-    parser: SseParser,
-    /// The bytes of an incomplete event, withheld until its kind is known: a usage chunk, or the end.
-    withheld: Vec<u8>,
-    /// The start of the current event is already forwarded, so the rest must follow.
-    is_partly_forwarded: bool,
-    /// The last event was removed. A line feed split off its end must be removed too.
-    removed_last_event: bool,
+    /// A single document, with a bounded copy of its bytes, and its last byte that is not white space.
+    Document { expected: ExpectedBody, body: BoundedBuffer, last_byte: u8 },
 }
 
 impl Tap {
@@ -168,8 +131,8 @@ impl Tap {
         let Some(ui_stream) = &mut self.ui_stream else { return false };
         let transcript = self.fold.transcript();
         let failure = failure.or(transcript.error.as_ref()).map(|failure| failure.message.as_str());
-        let is_empty = !transcript.has_content() && !transcript.is_ended;
-        let output = match failure.or(is_empty.then_some("the answer was empty")) {
+        let is_empty = transcript.is_empty().then_some("the answer was empty");
+        let output = match failure.or(is_empty) {
             Some(failure) => ui_stream.fail(transcript, failure),
             None => ui_stream.finish(transcript),
         };
@@ -190,7 +153,7 @@ impl Tap {
             Ok(decoded) if decoded.is_empty() => FeedStatus::Continue,
             Ok(decoded) => self.fold_chunk(decoded.into()),
             Err(_) => {
-                self.fold.note("undecodable");
+                self.fold.mark_unread("undecodable");
                 FeedStatus::Continue
             }
         };
@@ -214,7 +177,7 @@ impl Tap {
             // White space and a byte order mark before the content are forwarded unread.
             self.forwarded.extend(Some(chunk.split_to(at)).filter(|before| !before.is_empty()));
             self.format = if *expected == ExpectedBody::Error || matches!(chunk[0], b'{' | b'[' | b'<') {
-                BodyFormat::Document { expected: *expected, body: BoundedBuffer::default() }
+                BodyFormat::Document { expected: *expected, body: BoundedBuffer::default(), last_byte: b' ' }
             } else {
                 BodyFormat::Events(EventStream::default())
             };
@@ -224,8 +187,9 @@ impl Tap {
                 self.forwarded.push_back(chunk);
                 FeedStatus::Continue
             }
-            BodyFormat::Document { body, .. } => {
+            BodyFormat::Document { body, last_byte, .. } => {
                 body.push(&chunk, MAX_DOCUMENT_BYTES);
+                *last_byte = chunk.trim_ascii_end().last().copied().unwrap_or(*last_byte);
                 self.forwarded.extend(self.held_back.drain(..));
                 self.held_back.push(chunk);
                 FeedStatus::Continue
@@ -263,14 +227,14 @@ impl Tap {
             BodyFormat::Document { expected: ExpectedBody::Error, .. } => {}
             BodyFormat::Document { body, .. } if body.is_truncated() => {
                 // The body ended, but the document is too long to be parsed.
-                self.fold.note("document_too_long_to_read");
+                self.fold.mark_unread("document_too_long_to_read");
                 self.fold.mark_ended();
             }
             BodyFormat::Document { body, .. } => {
-                if body.is_shortened() {
-                    self.fold.note("document_shortened_to_be_read");
-                }
                 self.fold.fold_document(body.bytes());
+                if body.is_shortened() {
+                    self.fold.mark_shortened("document_shortened_to_be_read");
+                }
             }
             BodyFormat::Events(events) => {
                 let mut usage_only = false;
@@ -284,6 +248,16 @@ impl Tap {
                     self.held_back.push(rest.into());
                 }
             }
+        }
+    }
+
+    /// True if the body is a JSON document that is complete: it can be parsed to its end, or, if it is too long to be
+    /// parsed, ends with a bracket. Such a body was not cut off, whatever its framing says.
+    pub fn is_whole_document(&self) -> bool {
+        match &self.format {
+            BodyFormat::Document { body, last_byte, .. } if body.is_truncated() => matches!(last_byte, b'}' | b']'),
+            BodyFormat::Document { body, .. } => is_complete_json(body.bytes()),
+            BodyFormat::Unknown(_) | BodyFormat::Events(_) => false,
         }
     }
 
@@ -316,82 +290,10 @@ impl Tap {
     }
 }
 
-impl EventStream {
-    /// Forwards all bytes except the end and, with [`UsageChunkPolicy::Remove`], usage chunks. An event is forwarded
-    /// when complete: a client cannot use an incomplete event, and an incomplete event may turn out to be the end.
-    fn feed(
-        &mut self,
-        fold: &mut Fold,
-        usage_chunk: UsageChunkPolicy,
-        chunk: &Bytes,
-        (forwarded, held_back): (&mut VecDeque<Bytes>, &mut Vec<Bytes>),
-    ) -> FeedStatus {
-        let Self { parser, withheld, is_partly_forwarded, removed_last_event } = self;
-        let mut decided = parser.split_line_end_length(chunk);
-        let mut forward_from = if *removed_last_event { decided } else { 0 };
-        let mut end = None;
-        parser.feed(chunk, |event| {
-            let disposition = fold.fold_event(&event);
-            let began_in_earlier_chunk = event.span.start == 0 && decided == 0;
-            decided = event.span.end;
-            match disposition {
-                EventDisposition::UsageOnly
-                    if usage_chunk == UsageChunkPolicy::Remove && !(began_in_earlier_chunk && *is_partly_forwarded) =>
-                {
-                    if began_in_earlier_chunk {
-                        withheld.clear();
-                    }
-                    if event.span.start > forward_from {
-                        forward(forwarded, withheld, chunk.slice(forward_from..event.span.start));
-                    }
-                    forward_from = event.span.end;
-                    *removed_last_event = true;
-                    return ControlFlow::Continue(());
-                }
-                EventDisposition::End => {
-                    if event.span.start > forward_from {
-                        forward(forwarded, withheld, chunk.slice(forward_from..event.span.start));
-                    }
-                    end = Some(event.span.start.max(forward_from));
-                }
-                EventDisposition::Forward | EventDisposition::UsageOnly => {}
-            }
-            (*is_partly_forwarded, *removed_last_event) = (false, false);
-            if end.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        if let Some(at) = end {
-            held_back.extend((!withheld.is_empty()).then(|| std::mem::take(withheld).into()));
-            held_back.push(chunk.slice(at..));
-            return FeedStatus::End;
-        }
-        if !parser.in_event() {
-            // The remaining bytes are comments or blank lines.
-            decided = chunk.len();
-        }
-        if decided > forward_from {
-            forward(forwarded, withheld, chunk.slice(forward_from..decided));
-        }
-        let rest = &chunk[decided..];
-        if *is_partly_forwarded || withheld.len() + rest.len() > MAX_WITHHELD_BYTES {
-            *is_partly_forwarded = true;
-            if !rest.is_empty() || !withheld.is_empty() {
-                forward(forwarded, withheld, chunk.slice(decided..));
-            }
-        } else {
-            withheld.extend_from_slice(rest);
-        }
-        FeedStatus::Continue
-    }
-}
-
-/// Forwards the withheld bytes, followed by the chunk.
-fn forward(forwarded: &mut VecDeque<Bytes>, withheld: &mut Vec<u8>, chunk: Bytes) {
-    if !withheld.is_empty() {
-        forwarded.push_back(std::mem::take(withheld).into());
-    }
-    if !chunk.is_empty() {
-        forwarded.push_back(chunk);
-    }
+/// True for one JSON value, or several in a row.
+fn is_complete_json(json: &[u8]) -> bool {
+    let json = json.strip_prefix(&BYTE_ORDER_MARK).unwrap_or(json);
+    serde_json::Deserializer::from_slice(json).into_iter::<IgnoredAny>().all(|value| value.is_ok())
 }
 
 #[cfg(test)]

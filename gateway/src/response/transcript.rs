@@ -4,11 +4,13 @@ use serde_json::value::RawValue;
 use shared::event::{AssistantMessage, ChatError, OtherChoice, ToolCall};
 use shared::id::MessageId;
 
+use crate::response::bounded_buffer::has_shortened_run;
+use crate::response::large_buffers::{FREE_BYTES, LargeBuffer};
 use crate::response::usage_merge::{MAX_USAGE_BYTES, merge_usage, shorten_usage};
 
 /// The maximum size of text, reasoning and tool arguments recorded for one response, in bytes. Content beyond the
 /// maximum is still forwarded to the client, and the record is marked as truncated.
-const MAX_RECORDED_BYTES: usize = 3 << 20;
+const MAX_RECORDED_BYTES: usize = 16 << 20;
 
 /// The same maximum for each further choice, and the maximum number of further choices.
 const MAX_OTHER_CHOICE_BYTES: usize = 64 << 10;
@@ -53,8 +55,11 @@ pub struct Transcript {
     pub is_ended: bool,
     /// Irregularities of the response, as note words.
     pub notes: Vec<&'static str>,
-    /// The number of bytes that can still be recorded.
-    remaining_bytes: usize,
+    /// The number of bytes that are recorded, and the maximum.
+    recorded_bytes: usize,
+    max_recorded_bytes: usize,
+    /// The memory of the texts beyond the size that each transcript may have.
+    share: LargeBuffer,
     is_truncated: bool,
 }
 
@@ -80,7 +85,7 @@ impl Default for Transcript {
 }
 
 impl Transcript {
-    fn with_limit(remaining_bytes: usize) -> Self {
+    fn with_limit(max_recorded_bytes: usize) -> Self {
         Self {
             text: String::new(),
             reasoning: String::new(),
@@ -97,7 +102,9 @@ impl Transcript {
             error: None,
             is_ended: false,
             notes: Vec::new(),
-            remaining_bytes,
+            recorded_bytes: 0,
+            max_recorded_bytes,
+            share: LargeBuffer::default(),
             is_truncated: false,
         }
     }
@@ -118,6 +125,24 @@ impl Transcript {
                     call.arguments.push_str(text);
                 }
             }
+        }
+    }
+
+    /// Appends the rest of a complete text of which the transcript has the beginning. A text that begins otherwise adds
+    /// nothing.
+    pub fn append_missing(&mut self, part: TranscriptPart, text: &str) {
+        let known = match part {
+            TranscriptPart::Text => &self.text,
+            TranscriptPart::Reasoning => &self.reasoning,
+            TranscriptPart::Refusal => &self.refusal,
+            TranscriptPart::AudioTranscript => &self.audio_transcript,
+            TranscriptPart::Arguments(index) => match self.tool_calls.get(index) {
+                Some(call) => &call.arguments,
+                None => return,
+            },
+        };
+        if let Some(rest) = text.strip_prefix(known.as_str()) {
+            self.append(part, rest);
         }
     }
 
@@ -148,7 +173,7 @@ impl Transcript {
     /// Removes the arguments of a tool call.
     pub fn forget_arguments(&mut self, index: usize) {
         if let Some(call) = self.tool_calls.get_mut(index) {
-            self.remaining_bytes += call.arguments.len();
+            self.recorded_bytes -= call.arguments.len();
             call.arguments.clear();
         }
     }
@@ -189,22 +214,36 @@ impl Transcript {
     /// Adds a usage object. The objects of several events are merged: a later count of 0 and a missing member replace
     /// nothing that was positive, because counts within a response are cumulative.
     pub fn set_usage(&mut self, usage: &RawValue) {
-        let usage = match &self.usage {
-            None => usage.to_owned(),
-            Some(earlier) => {
-                let Some(merged) = merge_usage(earlier, usage) else { return };
-                self.is_usage_merged = true;
-                if merged.has_cache_in_input {
-                    self.note("usage_input_includes_cache");
-                }
-                merged.raw
-            }
-        };
+        match self.usage.take() {
+            None => self.keep_usage(usage.to_owned()),
+            Some(earlier) => self.keep_merged_usage(&earlier, usage),
+        }
+    }
+
+    /// Adds a usage object of a place that counts for less than the place of the usage so far: only what is missing or 0
+    /// is taken from it.
+    pub fn set_missing_usage(&mut self, usage: &RawValue) {
+        match self.usage.take() {
+            None => self.keep_usage(usage.to_owned()),
+            Some(known) => self.keep_merged_usage(usage, &known),
+        }
+    }
+
+    fn keep_merged_usage(&mut self, earlier: &RawValue, later: &RawValue) {
+        let Some(merged) = merge_usage(earlier, later) else { return self.keep_usage(earlier.to_owned()) };
+        self.is_usage_merged = true;
+        if merged.has_cache_in_input {
+            self.note("usage_input_includes_cache");
+        }
+        self.keep_usage(merged.raw);
+    }
+
+    fn keep_usage(&mut self, usage: Box<RawValue>) {
         if usage.get().len() <= MAX_USAGE_BYTES {
             self.usage = Some(usage);
         } else {
             self.note("usage_too_long");
-            self.usage = shorten_usage(&usage).or(self.usage.take());
+            self.usage = shorten_usage(&usage);
         }
     }
 
@@ -219,8 +258,27 @@ impl Transcript {
         texts.into_iter().for_each(String::clear);
         self.tool_calls.clear();
         self.server_tool_calls = 0;
-        self.remaining_bytes = MAX_RECORDED_BYTES;
+        self.recorded_bytes = 0;
         self.is_truncated = false;
+    }
+
+    /// Marks the content as incomplete, because a part of the response could not be parsed.
+    pub fn mark_truncated(&mut self) {
+        self.is_truncated = true;
+    }
+
+    /// Marks the content as incomplete if a text or the arguments of a tool call have a run of base64 that may have been
+    /// shortened.
+    pub fn mark_shortened(&mut self) {
+        let texts = [&self.text, &self.reasoning, &self.refusal, &self.audio_transcript].into_iter();
+        let arguments = self.tool_calls.iter().map(|call| &call.arguments);
+        self.is_truncated |= texts.chain(arguments).any(|text| has_shortened_run(text));
+    }
+
+    /// True if the response has neither content nor a finish reason, whatever has marked its end. A part that could not be
+    /// parsed counts as content.
+    pub fn is_empty(&self) -> bool {
+        !self.has_content() && self.finish_reason.is_none() && !self.is_truncated
     }
 
     /// Adds a note, unless already present.
@@ -273,13 +331,16 @@ impl Transcript {
 
     /// The part of the text that fits into the remaining size.
     fn truncate_to_room<'a>(&mut self, text: &'a str) -> &'a str {
-        let text = if text.len() <= self.remaining_bytes {
+        let room = self.max_recorded_bytes - self.recorded_bytes;
+        let has_memory = self.share.grow_to(self.recorded_bytes + text.len().min(room));
+        let room = if has_memory { room } else { FREE_BYTES.saturating_sub(self.recorded_bytes) };
+        let text = if text.len() <= room {
             text
         } else {
             self.is_truncated = true;
-            &text[..text.floor_char_boundary(self.remaining_bytes)]
+            &text[..text.floor_char_boundary(room)]
         };
-        self.remaining_bytes -= text.len();
+        self.recorded_bytes += text.len();
         text
     }
 }
@@ -300,7 +361,7 @@ mod tests {
     fn a_bounded_transcript_is_marked_as_truncated() {
         let mut transcript = Transcript::default();
         let chunk = "é".repeat(500_000);
-        for _ in 0..10 {
+        for _ in 0..20 {
             transcript.append(TranscriptPart::Text, &chunk);
         }
         let message = transcript.message(MessageId(uuid::Uuid::nil()));

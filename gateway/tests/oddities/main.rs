@@ -7,8 +7,11 @@ mod anthropic_messages;
 mod encoding;
 mod framing;
 mod openai_chat;
+mod openai_chat_answers;
+mod openai_chat_tools;
 mod openai_responses;
 mod responses_items;
+mod sizes;
 
 use bytes::Bytes;
 use gateway::response::dialect::Fold;

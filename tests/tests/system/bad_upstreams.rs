@@ -365,3 +365,45 @@ async fn a_redirect_is_not_passed_on_to_the_client() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// A document without a length ends with the connection. The document is whole if it can be parsed to its end.
+#[tokio::test]
+async fn a_whole_document_may_end_with_the_connection() -> anyhow::Result<()> {
+    const WHOLE: &str = r#"{"id":"r","choices":[{"message":{"role":"assistant","content":"half"}}]}"#;
+    const ERROR: &str = r#"{"error":{"message":"no credit","code":402}}"#;
+    let (cut, _) = WHOLE.split_at(WHOLE.len() - 3);
+    let document = |model: &str| match model {
+        "whole" => format!("{WHOLE}\n"),
+        "error" => ERROR.to_owned(),
+        "listed" => format!("[{WHOLE},{{\"choices\":[]}}]"),
+        "large" => WHOLE.replace("half", &"half a word ".repeat(40_000)),
+        _ => cut.to_owned(),
+    };
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    let raw = RawUpstream::start(move |body| {
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n";
+        format!("{head}{}", document(&model_of(body))).into()
+    })
+    .await?;
+    let url = raw.base_url();
+    let models = ["whole", "error", "listed", "large", "cut"];
+    let (gateway, _dir) = routed(&stack, &models.map(|model| (model, url.as_str(), "")), "key").await?;
+    for model in models {
+        let (bytes, is_clean) = read(chat(&gateway, &ann, model).await?).await;
+        let is_whole = bytes == document(model).as_bytes();
+        assert_eq!((is_clean, is_whole || model == "cut"), (model != "cut", true), "{model}: {} bytes", bytes.len());
+    }
+    let oracle = stack.settled().await?;
+    for model in ["whole", "listed", "large"] {
+        assert!(is_completed(&oracle, model), "{model}");
+        assert!(answer(&oracle, model).is_some_and(|text| text.starts_with("half")), "{model}");
+    }
+    let error = |model: &str| match &row(&oracle, model).ending.as_ref().expect("the chat has ended").outcome {
+        ChatOutcome::Failed { error, .. } => (error.kind.clone(), error.code.clone(), error.message.clone()),
+        ChatOutcome::Completed => panic!("{model}: completed"),
+    };
+    assert_eq!(error("error"), (None, Some("402".to_owned()), "no credit".to_owned()));
+    assert_eq!(error("cut").0.as_deref(), Some("upstream_broken"));
+    Ok(())
+}

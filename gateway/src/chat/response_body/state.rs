@@ -18,7 +18,6 @@ use crate::limits::Limits;
 use crate::response::dialect;
 use crate::response::redaction::Redactor;
 use crate::response::tap::{FeedStatus, Tap};
-use crate::response::transcript::Transcript;
 use crate::upstream::body::UpstreamBody;
 
 /// The size in bytes at which a chunk goes to the client without reading more from the upstream first.
@@ -162,8 +161,10 @@ impl BodyState {
             }
             Poll::Ready(None) => {
                 self.tap.finish();
-                let is_cut_off =
-                    self.framing.ends_with_connection && self.framing.status < 300 && !self.tap.transcript().is_ended;
+                let is_cut_off = self.framing.ends_with_connection
+                    && self.framing.status < 300
+                    && !self.tap.transcript().is_ended
+                    && !self.tap.is_whole_document();
                 if is_cut_off {
                     self.end(
                         AfterEnd::Abort,
@@ -244,23 +245,20 @@ impl BodyState {
                 ChatEnding::ClientGone
             }
             Some(failure) => ChatEnding::Failed(FailureStage::UpstreamStream, failure),
-            None if is_empty(&transcript) => {
+            None if transcript.is_empty() => {
                 ChatEnding::Failed(FailureStage::UpstreamStream, ChatError::new("empty_answer", "the answer was empty"))
             }
             None => {
                 if !transcript.is_ended {
                     transcript.note("ended_without_finish_reason");
+                } else if !transcript.has_content() && transcript.finish_reason.is_some() {
+                    transcript.note("no_content");
                 }
                 ChatEnding::Completed
             }
         };
         self.phase = BodyPhase::Ending(self.chat.end(ending, transcript, usage), after_end);
     }
-}
-
-/// Returns true if the upstream sent neither content nor an end of the answer.
-fn is_empty(transcript: &Transcript) -> bool {
-    !transcript.has_content() && !transcript.is_ended
 }
 
 impl BodyState {

@@ -5,51 +5,60 @@
 //!
 //! - The text is that of choice 0; the other choices are kept apart. Of a content in parts the text parts are taken, of
 //!   an object its compact JSON.
-//! - Reasoning is, per delta, the first non-empty one of `reasoning_content`, `reasoning`, `reasoning_text`, the
-//!   thinking parts of the content, and the texts or summaries of `reasoning_details`.
-//! - The id and name of a tool call are the first non-empty ones. Another non-empty id on a known index opens a new
-//!   call. A delta without an index opens a call if the delta has an id, else extends the last call.
-//! - Usage is the last usage object, never a sum. The top level takes precedence over a choice, and a choice over
+//! - Reasoning is, per delta, the first non-empty one of `reasoning_content`, `reasoning`, `reasoning_text`, `thinking`,
+//!   `cot_summary`, the reasoning parts of the content, `reasoning_details` and `thinking_blocks`. Each is a text, a list
+//!   of parts or an object.
+//! - The pieces of tool calls are assigned to calls by [`ToolCallTable`].
+//! - A complete message in a stream adds only what no delta has said.
+//! - Usage is the merged usage object, never a sum. The top level takes precedence over a choice, and a choice over
 //!   `x_groq`.
 //! - An error in the stream is the end: clients raise the error and stop reading. Clients ignore an error in a choice,
-//!   so such an error is no end.
+//!   so such an error is no end, and neither is a message with a code and without an `error`.
 
 mod chunk_template;
 mod plain_chunk;
 mod shape;
-
-use std::borrow::Cow;
+mod tool_calls;
+mod words;
 
 use serde_json::value::RawValue;
+use shared::event::ChatError;
 
-use super::error_shape::{error_from_text, find_error, parse_error_member};
+use super::error_shape::{error_from_text, find_error, find_reported_error, parse_error_member};
 use super::event_disposition::EventDisposition;
 use super::json_values::for_each_value;
-use crate::json::lenient::{Text, compact};
 use crate::json::repair::repair;
 use crate::response::sse::{SseEvent, is_done_data};
 use crate::response::transcript::{Transcript, TranscriptPart};
 use chunk_template::ChunkTemplate;
 use plain_chunk::PlainChunk;
-use shape::{ChatChunk, ChoiceDelta, ChunkChoice, DeltaContent, FunctionDelta};
+use shape::{ChatChunk, ChoiceDelta, ChunkChoice, FunctionDelta};
+use tool_calls::ToolCallTable;
 
 /// The fold of one response.
 #[derive(Debug, Default)]
 pub struct ChatCompletionsFold {
     /// The transcript so far.
     pub transcript: Transcript,
-    /// The tool calls of choice 0.
-    calls: ToolCallIndexes,
-    /// The tool calls of the other choices, each with the index of its choice.
-    other_calls: Vec<(u64, ToolCallIndexes)>,
+    /// The state of choice 0.
+    choice: ChoiceState,
+    /// The states of the other choices, each with the index of its choice.
+    other_choices: Vec<(u64, ChoiceState)>,
     /// The location of the usage object in the transcript.
     usage_location: Option<UsageLocation>,
     /// The template of the stream's chunks, for fast parsing.
     template: ChunkTemplate,
+    /// The error in the transcript may turn out to be a status message.
+    is_error_tentative: bool,
 }
 
-/// The `index` with which each tool call of a choice was opened.
-type ToolCallIndexes = Vec<Option<u64>>;
+/// The state of a choice between two chunks.
+#[derive(Debug, Default)]
+struct ChoiceState {
+    calls: ToolCallTable,
+    /// The content of the choice came in messages, although the response is a stream.
+    is_made_of_messages: bool,
+}
 
 /// The locations of usage objects. A later variant takes precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,8 +85,8 @@ impl ChatCompletionsFold {
             self.transcript.is_ended = true;
             return EventDisposition::End;
         }
-        if event.name == "error" && find_error(data).is_none() {
-            self.transcript.set_error(error_from_text(data));
+        if event.name == "error" && find_reported_error(data).is_none() {
+            self.set_error(find_error(data).unwrap_or_else(|| error_from_text(data)));
             return EventDisposition::End;
         }
         self.fold_chunk(data, ContentForm::Delta)
@@ -94,6 +103,7 @@ impl ChatCompletionsFold {
         if form == ContentForm::Delta
             && let Some((part, text)) = self.template.text(json)
         {
+            self.drop_tentative_error();
             self.transcript.append(part, &text);
             return EventDisposition::Forward;
         }
@@ -111,6 +121,7 @@ impl ChatCompletionsFold {
 
     /// Folds a plain chunk, the most common kind.
     fn fold_plain_chunk(&mut self, chunk: &PlainChunk<'_>) {
+        self.drop_tentative_error();
         let transcript = &mut self.transcript;
         transcript.set_identity(non_empty(chunk.id), non_empty(chunk.model));
         if let Some(reason) = non_empty(chunk.finish_reason) {
@@ -135,11 +146,17 @@ impl ChatCompletionsFold {
         self.transcript.set_identity(chunk.id.non_empty(), chunk.model.non_empty());
         let groq = chunk.x_groq.0;
         let has_choices = !chunk.choices.0.is_empty();
-        let error = match chunk.error.or(groq.as_ref().and_then(|groq| groq.error)) {
-            Some(raw) => parse_error_member(raw).and_then(|error| find_error(json).or(Some(error))),
-            None if !has_choices && chunk.usage.is_none() => find_error(json),
-            None => None,
+        let is_error_named = [chunk.error, chunk.base_resp, chunk.error_msg].iter().any(Option::is_some);
+        let error = if let Some(error) = groq.as_ref().and_then(|groq| groq.error).and_then(parse_error_member) {
+            Some(error)
+        } else if !has_choices && chunk.usage.is_none() {
+            self.find_error(json)
+        } else {
+            is_error_named.then(|| find_reported_error(json)).flatten()
         };
+        if has_choices {
+            self.drop_tentative_error();
+        }
         if let Some(usage) = groq.and_then(|groq| groq.usage) {
             self.set_usage(UsageLocation::Groq, usage);
         }
@@ -154,7 +171,7 @@ impl ChatCompletionsFold {
         }
         match error {
             Some(error) => {
-                self.transcript.set_error(error);
+                self.set_error(error);
                 EventDisposition::End
             }
             None if !has_choices && chunk.usage.is_some() => EventDisposition::UsageOnly,
@@ -168,123 +185,140 @@ impl ChatCompletionsFold {
             return self.fold_chunk(repaired.as_bytes(), form);
         }
         if let Some(error) = find_error(json) {
-            self.transcript.set_error(error);
+            self.set_error(error);
             return EventDisposition::End;
         }
         self.transcript.note("unreadable_chunk");
         EventDisposition::Forward
     }
 
+    /// Finds an error in a chunk without choices. A message with a code and without an `error` becomes the error of the
+    /// transcript, but is not returned: clients do not stop there, and choices may follow.
+    fn find_error(&mut self, json: &[u8]) -> Option<ChatError> {
+        if let Some(error) = find_reported_error(json) {
+            return Some(error);
+        }
+        if self.transcript.error.is_none()
+            && let Some(error) = find_error(json)
+        {
+            self.transcript.set_error(error);
+            self.is_error_tentative = true;
+        }
+        None
+    }
+
+    fn set_error(&mut self, error: ChatError) {
+        self.drop_tentative_error();
+        self.transcript.set_error(error);
+    }
+
+    fn drop_tentative_error(&mut self) {
+        if std::mem::take(&mut self.is_error_tentative) {
+            self.transcript.error = None;
+        }
+    }
+
     fn set_usage(&mut self, location: UsageLocation, usage: &RawValue) {
         if self.usage_location <= Some(location) {
             self.usage_location = Some(location);
             self.transcript.set_usage(usage);
+        } else {
+            self.transcript.set_missing_usage(usage);
         }
     }
 
     fn fold_choice(&mut self, choice: ChunkChoice<'_>, form: ContentForm) {
         let index = choice.index.0.unwrap_or(0);
-        let (transcript, calls) = if index == 0 {
-            (&mut self.transcript, &mut self.calls)
+        let (transcript, state) = if index == 0 {
+            (&mut self.transcript, &mut self.choice)
         } else {
             self.transcript.note("several_choices");
             let Some(transcript) = self.transcript.other_choice(index) else { return };
-            let known = self.other_calls.iter().position(|(number, _)| *number == index);
+            let known = self.other_choices.iter().position(|(number, _)| *number == index);
             let position = known.unwrap_or_else(|| {
-                self.other_calls.push((index, ToolCallIndexes::new()));
-                self.other_calls.len() - 1
+                self.other_choices.push((index, ChoiceState::default()));
+                self.other_choices.len() - 1
             });
-            (transcript, &mut self.other_calls[position].1)
+            (transcript, &mut self.other_choices[position].1)
         };
-        if let Some(reason) = choice.finish_reason.non_empty() {
-            transcript.set_finish_reason(reason);
-        }
         if let Some(error) = choice.error.and_then(parse_error_member) {
             transcript.set_error(error);
         }
         match (choice.delta.0, choice.message.0, form) {
-            (_, Some(message), ContentForm::Complete) | (None, Some(message), ContentForm::Delta) => {
-                fold_delta(transcript, calls, message, ContentForm::Complete);
+            (_, Some(message), ContentForm::Complete) => {
+                state.fold_content(transcript, message, Addition::Complete);
             }
-            (Some(delta), _, _) => fold_delta(transcript, calls, delta, ContentForm::Delta),
-            (None, None, _) => {}
+            (delta, message, _) => {
+                if delta.is_none() && message.is_none() {
+                    transcript.append(TranscriptPart::Text, choice.text.non_empty().unwrap_or(""));
+                }
+                if let Some(delta) = delta {
+                    state.fold_content(transcript, delta, Addition::Delta);
+                }
+                if let Some(message) = message {
+                    state.fold_message(transcript, message, choice.finish_reason.non_empty().is_some());
+                }
+            }
+        }
+        if let Some(reason) = choice.finish_reason.non_empty() {
+            transcript.set_finish_reason(reason);
+        }
+    }
+}
+
+/// The way in which content is added to a transcript.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Addition {
+    /// The content continues the transcript.
+    Delta,
+    /// The content is complete, and follows the transcript.
+    Complete,
+    /// The content is complete, and contains what the transcript has already.
+    Whole,
+}
+
+impl ChoiceState {
+    /// Folds a message in a stream. A message after deltas is complete and repeats their content, wholly or as far as it
+    /// has come. In a stream without deltas, each message continues the one before or repeats it.
+    fn fold_message(&mut self, transcript: &mut Transcript, message: ChoiceDelta<'_>, is_last: bool) {
+        let text = message.content.text.as_ref();
+        let has_grown = text.len() > transcript.text.len() && text.starts_with(&transcript.text);
+        self.is_made_of_messages |= !transcript.has_content();
+        if self.is_made_of_messages && !has_grown && !(is_last && text == transcript.text) {
+            self.fold_content(transcript, message, Addition::Complete);
+        } else {
+            self.fold_content(transcript, message, Addition::Whole);
+        }
+    }
+
+    fn fold_content(&mut self, transcript: &mut Transcript, delta: ChoiceDelta<'_>, addition: Addition) {
+        let texts = [
+            (TranscriptPart::Text, delta.content.text.as_ref()),
+            (TranscriptPart::Reasoning, delta.reasoning()),
+            (TranscriptPart::Refusal, delta.refusal.non_empty().unwrap_or(&delta.content.refusal)),
+            (TranscriptPart::AudioTranscript, delta.audio_transcript()),
+        ];
+        for (part, text) in texts {
+            match addition {
+                Addition::Delta | Addition::Complete => transcript.append(part, text),
+                Addition::Whole => transcript.append_missing(part, text),
+            }
+        }
+        let mut pieces = delta.tool_calls.0;
+        // Some providers send a call under the old name as well.
+        if pieces.is_empty()
+            && let Some(function) = delta.function_call.0.filter(FunctionDelta::is_filled)
+        {
+            pieces.push(function.into_piece());
+        }
+        match addition {
+            Addition::Delta => self.calls.fold_pieces(transcript, &pieces),
+            Addition::Complete => self.calls.fold_complete(transcript, &pieces),
+            Addition::Whole => self.calls.fill_in(transcript, &pieces),
         }
     }
 }
 
 fn non_empty(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
-}
-
-fn fold_delta(transcript: &mut Transcript, calls: &mut ToolCallIndexes, delta: ChoiceDelta<'_>, form: ContentForm) {
-    let (text, thinking) = match delta.content {
-        Some(DeltaContent::Text(text)) => (text, String::new()),
-        Some(DeltaContent::Parts { text, thinking }) => (Cow::Owned(text), thinking),
-        Some(DeltaContent::Nothing) | None => (Cow::Borrowed(""), String::new()),
-    };
-    transcript.append(TranscriptPart::Text, &text);
-    let reasoning = [&delta.reasoning_content, &delta.reasoning, &delta.reasoning_text]
-        .into_iter()
-        .find_map(Text::non_empty)
-        .or(Some(thinking.as_str()).filter(|thinking| !thinking.is_empty()));
-    if let Some(reasoning) = reasoning {
-        transcript.append(TranscriptPart::Reasoning, reasoning);
-    } else {
-        for detail in delta.reasoning_details.0.iter().filter_map(|detail| detail.0.as_ref()) {
-            let words = detail.text.non_empty().or(detail.summary.non_empty()).unwrap_or("");
-            transcript.append(TranscriptPart::Reasoning, words);
-        }
-    }
-    transcript.append(TranscriptPart::Refusal, delta.refusal.non_empty().unwrap_or(""));
-    if let Some(audio) = &delta.audio.0 {
-        transcript.append(TranscriptPart::AudioTranscript, audio.transcript.non_empty().unwrap_or(""));
-    }
-    for mut call in delta.tool_calls.0.into_iter().filter_map(|call| call.0) {
-        let (index, id) = (call.index.0, std::mem::take(&mut call.id));
-        let known = match form {
-            ContentForm::Delta => find_call(transcript, calls, index, id.non_empty()),
-            ContentForm::Complete => None,
-        };
-        fold_call(transcript, calls, known, index, id.non_empty(), call.into_function().as_ref());
-    }
-    // Some providers send every member of the schema, with empty values.
-    if let Some(function) = delta.function_call.0.as_ref().filter(|function| function.is_filled()) {
-        let known = find_call(transcript, calls, Some(0), None);
-        fold_call(transcript, calls, known, Some(0), None, Some(function));
-    }
-}
-
-/// The index of the tool call that a delta extends. `None` if the delta opens a call.
-fn find_call(transcript: &Transcript, calls: &ToolCallIndexes, index: Option<u64>, id: Option<&str>) -> Option<usize> {
-    let position = match index {
-        Some(_) => calls.iter().rposition(|known| *known == index),
-        None if id.is_some() => None,
-        None => calls.len().checked_sub(1),
-    }?;
-    let known = &transcript.tool_calls[position].id;
-    id.is_none_or(|id| known.is_empty() || known == id).then_some(position)
-}
-
-fn fold_call(
-    transcript: &mut Transcript,
-    calls: &mut ToolCallIndexes,
-    known: Option<usize>,
-    index: Option<u64>,
-    id: Option<&str>,
-    function: Option<&FunctionDelta<'_>>,
-) {
-    let Some(position) = known.or_else(|| {
-        calls.push(index);
-        transcript.open_tool_call()
-    }) else {
-        calls.pop();
-        return;
-    };
-    transcript.name_tool_call(position, id, function.and_then(|function| function.name.non_empty()));
-    if let Some(arguments) = function.and_then(|function| function.arguments) {
-        // Arguments are a string. Some providers send the object itself.
-        let text = serde_json::from_str::<Cow<'_, str>>(arguments.get());
-        let text = text.unwrap_or_else(|_| Cow::Owned(compact(arguments)));
-        transcript.append(TranscriptPart::Arguments(position), &text);
-    }
 }

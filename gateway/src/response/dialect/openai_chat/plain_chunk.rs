@@ -82,6 +82,7 @@ impl<'a> PlainChunk<'a> {
             "usage" => reader.null(seen.mark_first(3)?),
             "error" => reader.null(seen.mark_first(4)?),
             "x_groq" => reader.empty_or_null(seen.mark_first(5)?),
+            "base_resp" | "error_msg" => None,
             _ => reader.skip_value(MAX_DEPTH),
         })?;
         has_choice.then_some(())
@@ -104,6 +105,7 @@ impl<'a> PlainChunk<'a> {
             "message" => reader.null(seen.mark_first(3)?),
             "usage" => reader.null(seen.mark_first(4)?),
             "error" => reader.null(seen.mark_first(5)?),
+            "text" => reader.empty_or_null(seen.mark_first(6)?),
             _ => reader.skip_value(MAX_DEPTH),
         })
     }
@@ -120,6 +122,9 @@ impl<'a> PlainChunk<'a> {
             "audio" => reader.empty_or_null(seen.mark_first(6)?),
             "tool_calls" => reader.empty_or_null(seen.mark_first(7)?),
             "function_call" => reader.empty_or_null(seen.mark_first(8)?),
+            "thinking" => reader.empty_or_null(seen.mark_first(9)?),
+            "cot_summary" => reader.empty_or_null(seen.mark_first(10)?),
+            "thinking_blocks" => reader.empty_or_null(seen.mark_first(11)?),
             _ => reader.skip_value(MAX_DEPTH),
         })
     }
@@ -232,11 +237,12 @@ impl<'a> TokenReader<'a> {
         self.literal("null")
     }
 
-    /// Reads `null`, an empty object or an empty list.
+    /// Reads `null`, an empty string, an empty object or an empty list.
     fn empty_or_null(&mut self, (): ()) -> Option<()> {
         match self.peek()? {
             b'{' => self.expect(b'{').and_then(|()| self.expect(b'}')),
             b'[' => self.expect(b'[').and_then(|()| self.expect(b']')),
+            b'"' => self.literal("\"\""),
             _ => self.literal("null"),
         }
     }

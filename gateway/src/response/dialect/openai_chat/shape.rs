@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::json::lenient::{BorrowedText, Count, List, Object, Text, compact};
-use crate::json::repair::replace_invalid_text;
+use super::words::{DeltaContent, Words, text_with_replacements};
+use crate::json::lenient::{BorrowedText, Count, List, Members, Object, Text, compact};
 
 /// A chunk of a stream, or a whole response.
 #[derive(Deserialize)]
@@ -21,6 +21,12 @@ pub(super) struct ChatChunk<'a> {
     pub(super) usage: Option<&'a RawValue>,
     #[serde(default, borrow)]
     pub(super) error: Option<&'a RawValue>,
+    /// The status that MiniMax sends in place of an HTTP status.
+    #[serde(default, borrow)]
+    pub(super) base_resp: Option<&'a RawValue>,
+    /// The error message as sent by Baidu.
+    #[serde(default, borrow)]
+    pub(super) error_msg: Option<&'a RawValue>,
     #[serde(default, borrow)]
     pub(super) x_groq: Object<GroqExtension<'a>>,
 }
@@ -43,6 +49,9 @@ pub(super) struct ChunkChoice<'a> {
     pub(super) message: Object<ChoiceDelta<'a>>,
     #[serde(default, borrow)]
     pub(super) finish_reason: Text<'a>,
+    /// The text of a text completion, which some servers send in place of a delta.
+    #[serde(default, borrow)]
+    pub(super) text: Text<'a>,
     #[serde(default, borrow)]
     pub(super) usage: Option<&'a RawValue>,
     #[serde(default, borrow)]
@@ -53,23 +62,46 @@ pub(super) struct ChunkChoice<'a> {
 #[derive(Deserialize)]
 pub(super) struct ChoiceDelta<'a> {
     #[serde(default, borrow)]
-    pub(super) content: Option<DeltaContent<'a>>,
+    pub(super) content: DeltaContent<'a>,
     #[serde(default, borrow)]
-    pub(super) reasoning_content: Text<'a>,
+    pub(super) reasoning_content: Words<'a>,
     #[serde(default, borrow)]
-    pub(super) reasoning: Text<'a>,
+    pub(super) reasoning: Words<'a>,
     #[serde(default, borrow)]
-    pub(super) reasoning_text: Text<'a>,
+    pub(super) reasoning_text: Words<'a>,
     #[serde(default, borrow)]
-    pub(super) reasoning_details: List<Object<ReasoningDetail<'a>>>,
+    pub(super) thinking: Words<'a>,
+    #[serde(default, borrow)]
+    pub(super) cot_summary: Words<'a>,
+    #[serde(default, borrow)]
+    pub(super) reasoning_details: Words<'a>,
+    #[serde(default, borrow)]
+    pub(super) thinking_blocks: Words<'a>,
     #[serde(default, borrow)]
     pub(super) refusal: Text<'a>,
     #[serde(default, borrow)]
     pub(super) audio: Object<Audio<'a>>,
     #[serde(default, borrow)]
-    pub(super) tool_calls: List<Object<ToolCallDelta<'a>>>,
+    pub(super) tool_calls: ToolCallPieces<'a>,
     #[serde(default, borrow)]
     pub(super) function_call: Object<FunctionDelta<'a>>,
+}
+
+impl ChoiceDelta<'_> {
+    pub(super) fn audio_transcript(&self) -> &str {
+        self.audio.0.as_ref().and_then(|audio| audio.transcript.non_empty()).unwrap_or("")
+    }
+
+    /// The reasoning: the first non-empty member, in this order.
+    pub(super) fn reasoning(&self) -> &str {
+        [&self.reasoning_content, &self.reasoning, &self.reasoning_text, &self.thinking, &self.cot_summary]
+            .into_iter()
+            .find_map(Words::non_empty)
+            .or(Some(self.content.thinking.as_str()).filter(|thinking| !thinking.is_empty()))
+            .or(self.reasoning_details.non_empty())
+            .or(self.thinking_blocks.non_empty())
+            .unwrap_or("")
+    }
 }
 
 #[derive(Deserialize)]
@@ -78,123 +110,130 @@ pub(super) struct Audio<'a> {
     pub(super) transcript: Text<'a>,
 }
 
-#[derive(Deserialize)]
-pub(super) struct ReasoningDetail<'a> {
-    #[serde(default, borrow)]
-    pub(super) text: Text<'a>,
-    #[serde(default, borrow)]
-    pub(super) summary: Text<'a>,
+/// The pieces of tool calls in a delta, or the calls of a complete message. Some servers send one object in place of the
+/// list, or an object with the index of each call as its name. Pieces without any content are left out.
+#[derive(Default)]
+pub(super) struct ToolCallPieces<'a>(pub(super) Vec<ToolCallPiece<'a>>);
+
+/// A piece of a tool call, or a complete call.
+#[derive(Default)]
+pub(super) struct ToolCallPiece<'a> {
+    pub(super) index: Option<u64>,
+    id: Text<'a>,
+    name: Text<'a>,
+    pub(super) arguments: Cow<'a, str>,
+}
+
+impl ToolCallPiece<'_> {
+    pub(super) fn id(&self) -> Option<&str> {
+        self.id.non_empty()
+    }
+
+    pub(super) fn name(&self) -> Option<&str> {
+        self.name.non_empty()
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for ToolCallPieces<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = <&'a RawValue>::deserialize(deserializer)?.get();
+        let mut pieces: Vec<ToolCallPiece<'_>> = match json.as_bytes()[0] {
+            b'[' => {
+                let List(pieces) =
+                    serde_json::from_str::<List<Object<ToolCallDelta<'a>>>>(json).map_err(serde::de::Error::custom)?;
+                pieces.into_iter().filter_map(|piece| piece.0).map(ToolCallDelta::into_piece).collect()
+            }
+            b'{' => pieces_of_object(json).map_err(serde::de::Error::custom)?,
+            _ => Vec::new(),
+        };
+        pieces.retain(|piece| piece.id().is_some() || piece.name().is_some() || !piece.arguments.is_empty());
+        Ok(Self(pieces))
+    }
+}
+
+/// Reads an object in place of a list of calls.
+fn pieces_of_object(json: &str) -> serde_json::Result<Vec<ToolCallPiece<'_>>> {
+    let Members(members) = serde_json::from_str(json)?;
+    let is_list = !members.is_empty() && members.iter().all(|(name, _)| name.parse::<u64>().is_ok());
+    if !is_list {
+        return Ok(vec![serde_json::from_str::<ToolCallDelta<'_>>(json)?.into_piece()]);
+    }
+    let mut pieces = Vec::new();
+    for (name, value) in members {
+        if let Object(Some(piece)) = serde_json::from_str::<Object<ToolCallDelta<'_>>>(value.get())? {
+            let piece = piece.into_piece();
+            pieces.push(ToolCallPiece { index: piece.index.or(name.parse().ok()), ..piece });
+        }
+    }
+    Ok(pieces)
 }
 
 #[derive(Deserialize)]
-pub(super) struct ToolCallDelta<'a> {
+struct ToolCallDelta<'a> {
     #[serde(default)]
-    pub(super) index: Count,
+    index: Count,
     #[serde(default, borrow)]
-    pub(super) id: Text<'a>,
+    id: Text<'a>,
     #[serde(default, borrow)]
     function: Object<FunctionDelta<'a>>,
     #[serde(default, borrow)]
-    custom: Object<CustomDelta<'a>>,
-}
-
-/// The call of a custom tool, whose input is not JSON.
-#[derive(Deserialize)]
-struct CustomDelta<'a> {
+    custom: Object<FunctionDelta<'a>>,
+    /// The members of the function, without the object around them.
     #[serde(default, borrow)]
     name: Text<'a>,
     #[serde(default, borrow)]
-    input: Option<&'a RawValue>,
+    arguments: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    parameters: Option<&'a RawValue>,
 }
 
 impl<'a> ToolCallDelta<'a> {
-    /// The function call, with name and arguments. For a custom tool the input takes the place of the arguments.
-    pub(super) fn into_function(self) -> Option<FunctionDelta<'a>> {
-        let custom = self.custom.0.map(|custom| FunctionDelta { name: custom.name, arguments: custom.input });
-        self.function.0.filter(FunctionDelta::is_filled).or(custom)
+    fn into_piece(self) -> ToolCallPiece<'a> {
+        let (name, arguments) = (self.name, self.arguments.or(self.parameters));
+        let bare = FunctionDelta { name, arguments, ..FunctionDelta::default() };
+        let filled = [self.function.0, self.custom.0, Some(bare)].into_iter().flatten().find(FunctionDelta::is_filled);
+        ToolCallPiece { index: self.index.0, id: self.id, ..filled.unwrap_or_default().into_piece() }
     }
 }
 
-#[derive(Deserialize)]
+/// A function with its arguments, or a custom tool with its input, which is not JSON.
+#[derive(Default, Deserialize)]
 pub(super) struct FunctionDelta<'a> {
     #[serde(default, borrow)]
-    pub(super) name: Text<'a>,
+    name: Text<'a>,
     #[serde(default, borrow)]
-    pub(super) arguments: Option<&'a RawValue>,
+    arguments: Option<&'a RawValue>,
+    /// Other names of the arguments.
+    #[serde(default, borrow)]
+    input: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    parameters: Option<&'a RawValue>,
 }
 
-impl FunctionDelta<'_> {
-    /// True if there is a name or arguments.
+impl<'a> FunctionDelta<'a> {
+    /// True if there is a name or arguments. Some providers send every member of the schema, with empty values.
     pub(super) fn is_filled(&self) -> bool {
-        self.name.non_empty().is_some() || self.arguments.is_some_and(|arguments| arguments.get() != "\"\"")
+        self.name.non_empty().is_some() || self.raw_arguments().is_some_and(|arguments| arguments.get() != "\"\"")
+    }
+
+    /// The function as a call without an id and an index.
+    pub(super) fn into_piece(self) -> ToolCallPiece<'a> {
+        let arguments = self.raw_arguments().map_or(Cow::Borrowed(""), arguments_text);
+        ToolCallPiece { name: self.name, arguments, ..ToolCallPiece::default() }
+    }
+
+    fn raw_arguments(&self) -> Option<&'a RawValue> {
+        self.arguments.or(self.input).or(self.parameters)
     }
 }
 
-/// The content of a delta: usually text; some providers send parts or an object.
-pub(super) enum DeltaContent<'a> {
-    Text(Cow<'a, str>),
-    Parts { text: String, thinking: String },
-    Nothing,
-}
-
-/// One part of a content in parts.
-#[derive(Deserialize)]
-struct DeltaContentPart<'a> {
-    #[serde(default, borrow)]
-    text: Text<'a>,
-    #[serde(default, borrow)]
-    thinking: Option<&'a RawValue>,
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for DeltaContent<'a> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = <&'a RawValue>::deserialize(deserializer)?;
-        let json = raw.get();
-        Ok(match json.as_bytes()[0] {
-            b'"' => match serde_json::from_str(json) {
-                Ok(BorrowedText(text)) => DeltaContent::Text(text),
-                Err(_) => replace_invalid_text(json.as_bytes())
-                    .and_then(|json| serde_json::from_str(&json).ok())
-                    .map_or(DeltaContent::Nothing, |text| DeltaContent::Text(Cow::Owned(text))),
-            },
-            b'[' => {
-                let (mut text, mut thinking) = (String::new(), String::new());
-                let read = for_each_part(json, |part| {
-                    text.push_str(part.text.non_empty().unwrap_or(""));
-                    // Not parsed as `DeltaContent` again: recursion would let deeply nested input exhaust the stack.
-                    if let Some(inner) = part.thinking {
-                        match serde_json::from_str(inner.get()) {
-                            Ok(BorrowedText(words)) => thinking.push_str(&words),
-                            Err(_) => for_each_part(inner.get(), |part| {
-                                thinking.push_str(part.text.non_empty().unwrap_or(""));
-                                Ok(())
-                            })?,
-                        }
-                    }
-                    Ok(())
-                });
-                // The error makes the caller repair the whole chunk.
-                read.map_err(serde::de::Error::custom)?;
-                DeltaContent::Parts { text, thinking }
-            }
-            b'{' => DeltaContent::Text(Cow::Owned(compact(raw))),
-            _ => DeltaContent::Nothing,
-        })
+/// Arguments are a string. Some providers send the object itself.
+fn arguments_text(arguments: &RawValue) -> Cow<'_, str> {
+    if !arguments.get().starts_with('"') {
+        return Cow::Owned(compact(arguments));
     }
-}
-
-/// Calls `on_part` for each part in a list. A part is an object or a plain string.
-fn for_each_part(
-    json: &str,
-    mut on_part: impl FnMut(DeltaContentPart<'_>) -> serde_json::Result<()>,
-) -> serde_json::Result<()> {
-    let List(parts) = serde_json::from_str::<List<&RawValue>>(json).unwrap_or_default();
-    for part in parts {
-        if let Ok(BorrowedText(text)) = serde_json::from_str(part.get()) {
-            on_part(DeltaContentPart { text: Text(Some(text)), thinking: None })?;
-        } else if let Object(Some(part)) = serde_json::from_str::<Object<DeltaContentPart<'_>>>(part.get())? {
-            on_part(part)?;
-        }
+    match serde_json::from_str(arguments.get()) {
+        Ok(BorrowedText(text)) => text,
+        Err(_) => Cow::Owned(text_with_replacements(arguments.get())),
     }
-    Ok(())
 }

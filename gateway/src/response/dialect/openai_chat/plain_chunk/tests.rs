@@ -56,7 +56,7 @@ fn check(chunks: &[&[u8]]) {
 
 /// The state of a fold, apart from the template.
 fn state(fold: &ChatCompletionsFold) -> String {
-    format!("{:?} {:?} {:?} {:?}", fold.transcript, fold.calls, fold.other_calls, fold.usage_location)
+    format!("{:?} {:?} {:?} {:?}", fold.transcript, fold.choice, fold.other_choices, fold.usage_location)
 }
 
 #[test]
