@@ -11,6 +11,7 @@
 //! derived from a client's own thread id carries bits of a hash in place of time and randomness, so that the same
 //! thread always leads to the same id.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use base64::Engine as _;
@@ -24,8 +25,11 @@ use uuid::Uuid;
 /// The keys that sign and verify conversation ids. All gateways of a deployment share the same keys.
 pub struct ConversationKeys {
     /// The first key signs new ids. The last key derives ids from thread ids, so that adding a new first key leaves the
-    /// ids of threads unchanged. Every key verifies ids.
+    /// ids of threads unchanged. Never empty.
     keys: Vec<ConversationKey>,
+    /// Keys that only verify ids, like every key: a new key that not all gateways know yet, or an old key that is to be
+    /// retired.
+    check_only: Vec<ConversationKey>,
     /// Counter for the random bits of new ids: ids of the same millisecond always differ within a process. The counter
     /// starts at a random number, so that ids of two processes almost surely differ too.
     counter: AtomicU32,
@@ -37,32 +41,38 @@ struct ConversationKey {
 }
 
 /// The expected format of a key list, for error messages.
-pub const EXPECTED_KEYS: &str =
-    "one or more comma-separated keys, each a number from 0 to 7, a colon and 32 bytes in base64url";
+pub const EXPECTED_KEYS: &str = "comma-separated keys, each a number from 0 to 7, a colon and 32 bytes in base64url, optionally followed by :check; at least one key without :check";
+
+/// The suffix of a key that only verifies ids.
+const CHECK_SUFFIX: &str = ":check";
 
 const TAG_BYTES: usize = 5;
 
 impl std::fmt::Debug for ConversationKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.keys.iter().map(|key| key.number)).finish()
+        f.debug_list().entries(self.keys.iter().chain(&self.check_only).map(|key| key.number)).finish()
     }
 }
 
 impl ConversationKeys {
-    /// Parses a key list such as `2:<base64url>,1:<base64url>`. `None` if a key is malformed or a key number is
-    /// repeated.
+    /// Parses a key list such as `2:<base64url>,1:<base64url>:check`. `None` if a key is malformed, if a key number is
+    /// repeated, or if each key only verifies ids.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut keys: Vec<ConversationKey> = Vec::new();
+        let (mut keys, mut check_only): (Vec<ConversationKey>, Vec<ConversationKey>) = Default::default();
         for part in text.split(',') {
-            let (number, key) = part.trim().split_once(':')?;
+            let part = part.trim();
+            let (part, list) = match part.strip_suffix(CHECK_SUFFIX) {
+                Some(part) => (part, &mut check_only),
+                None => (part, &mut keys),
+            };
+            let (number, key) = part.split_once(':')?;
             let number: u8 = number.parse().ok().filter(|number| *number < 8)?;
             let key = URL_SAFE_NO_PAD.decode(key.trim_end_matches('=')).ok().filter(|key| key.len() == 32)?;
-            if keys.iter().any(|known| known.number == number) {
-                return None;
-            }
-            keys.push(ConversationKey { number, mac: Hmac::new_from_slice(&key).ok()? });
+            list.push(ConversationKey { number, mac: Hmac::new_from_slice(&key).ok()? });
         }
-        Some(Self { keys, counter: AtomicU32::new(rand::random()) })
+        let numbers: BTreeSet<u8> = keys.iter().chain(&check_only).map(|key| key.number).collect();
+        let is_valid = !keys.is_empty() && numbers.len() == keys.len() + check_only.len();
+        is_valid.then(|| Self { keys, check_only, counter: AtomicU32::new(rand::random()) })
     }
 
     /// Makes a new id for a user.
@@ -96,7 +106,7 @@ impl ConversationKeys {
             return None;
         }
         let number = id.as_bytes()[6] & 0b0111;
-        let key = self.keys.iter().find(|key| key.number == number)?;
+        let key = self.keys.iter().chain(&self.check_only).find(|key| key.number == number)?;
         let bytes = *id.as_bytes();
         key.tag(user, &bytes).verify_truncated_left(&bytes[11..]).ok()?;
         Some(ConversationId(id))
@@ -198,9 +208,43 @@ mod tests {
         assert!(old.verify(&alice, &id).is_none(), "the old gateway does not know the new key");
     }
 
+    /// The steps of docs/OPERATIONS.md. In each step some gateways have the list before and some the list after.
+    #[test]
+    fn a_rotation_in_steps_is_safe_at_every_gateway() {
+        let (old, new) = (key(1, 7), key(2, 9));
+        let lists = [old.clone(), format!("{old},{new}:check"), format!("{new},{old}"), format!("{new},{old}:check")];
+        let (alice, now) = (user("alice"), OffsetDateTime::now_utc());
+        let keys: Vec<_> = lists.iter().map(|list| ConversationKeys::parse(list).unwrap()).collect();
+        for step in keys.windows(2) {
+            for (from, to) in [(&step[0], &step[1]), (&step[1], &step[0])] {
+                for id in [from.mint(&alice, now), from.derive(&alice, "thread")] {
+                    assert!(to.verify(&alice, &id.to_string()).is_some(), "from {from:?} to {to:?}");
+                }
+            }
+        }
+        // Until the last step a thread keeps its conversation at every gateway.
+        for list in &keys[..3] {
+            assert_eq!(list.derive(&alice, "thread"), keys[0].derive(&alice, "thread"));
+        }
+        assert_ne!(keys[2].mint(&alice, now).0.as_bytes()[6], keys[1].mint(&alice, now).0.as_bytes()[6]);
+        let retired = ConversationKeys::parse(&new).unwrap();
+        assert!(retired.verify(&alice, &keys[3].mint(&alice, now).to_string()).is_some());
+        assert!(retired.verify(&alice, &keys[0].mint(&alice, now).to_string()).is_none());
+    }
+
     #[test]
     fn malformed_key_lists_are_refused() {
-        for text in ["", "1", "1:AAAA", "9:x", &format!("8:{}", &key(0, 1)[2..]), &format!("{0},{0}", key(1, 1))] {
+        for text in [
+            "",
+            "1",
+            "1:AAAA",
+            "9:x",
+            &format!("8:{}", &key(0, 1)[2..]),
+            &format!("{0},{0}", key(1, 1)),
+            &format!("{0}:check", key(1, 1)),
+            &format!("{0},{0}:check", key(1, 1)),
+            &format!("{0}:mint", key(1, 1)),
+        ] {
             assert!(ConversationKeys::parse(text).is_none(), "{text}");
         }
     }
