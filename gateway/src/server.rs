@@ -56,11 +56,14 @@ pub async fn serve(
             }
             () = &mut stop => break,
         };
-        let (connection_io, service) = connection::open(stream, peer, &router, limits.idle_timeout);
+        let (connection_io, service, reset_mark) = connection::open(stream, peer, &router, limits.idle_timeout);
         let connection = graceful.watch(http.serve_connection(connection_io, service));
         connections.spawn(async move {
-            // Errors of the connection are ignored, because the outcome of each chat is recorded elsewhere.
-            let _ = connection.await;
+            // Other errors of the connection are ignored, because the outcome of each chat is recorded elsewhere.
+            let mut connection = std::pin::pin!(connection);
+            if let Err(error) = connection.as_mut().await {
+                reset_mark.note_error(&error);
+            }
             drop(permit);
         });
         metrics.connections.set(i64::try_from(connections.len()).unwrap_or(i64::MAX));
@@ -77,16 +80,23 @@ pub async fn serve(
 
 /// Accepts the next connection as soon as a permit is free. Until then clients wait in the listener's queue.
 async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+    let mut is_failure_logged = false;
     loop {
         let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return std::future::pending().await };
         match listener.accept().await {
             Ok((stream, peer)) => {
                 // Nagle's algorithm and delayed acknowledgements together hold a token back for 40 ms.
                 let _ = stream.set_nodelay(true);
+                if is_failure_logged {
+                    tracing::info!("connections are accepted again");
+                }
                 return (stream, peer, permit);
             }
             Err(error) => {
-                tracing::error!(%error, "cannot accept a connection: next attempt in 100 ms");
+                // One log line for any number of attempts.
+                if !std::mem::replace(&mut is_failure_logged, true) {
+                    tracing::error!(%error, "cannot accept connections: another attempt every 100 ms");
+                }
                 // Most likely the process is out of file descriptors; an immediate retry would spin.
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }

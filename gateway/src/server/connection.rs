@@ -29,6 +29,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tower::Layer as _;
 
+use crate::chat::response_body::BodyError;
 use crate::error::ApiError;
 
 /// A client's TCP connection, with a timeout for writes.
@@ -51,6 +52,21 @@ pub(super) struct ConnectionService {
     is_aborted: Arc<AtomicBool>,
 }
 
+/// The mark that makes a connection end in a reset instead of a clean close.
+#[derive(Clone, Debug)]
+pub(super) struct ResetMark(Arc<AtomicBool>);
+
+impl ResetMark {
+    /// Marks the connection if the answer has reached the total timeout, whose client may have read only a part of what
+    /// the kernel holds. To be called with the connection's error before the connection is dropped.
+    pub(super) fn note_error(&self, error: &(dyn std::error::Error + 'static)) {
+        let mut causes = std::iter::successors(Some(error), |error| error.source());
+        if causes.any(|cause| matches!(cause.downcast_ref(), Some(BodyError::TotalTimeout))) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 type ConnectionRouter = AddExtension<Router, ConnectInfo<SocketAddr>>;
 
 /// The body of an answer whose end is marked only by the end of the connection, as over HTTP/1.0.
@@ -59,19 +75,20 @@ struct ConnectionDelimitedBody {
     is_aborted: Arc<AtomicBool>,
 }
 
-/// Prepares an accepted TCP stream. Returns the connection and the service; both share the mark for a reset.
+/// Prepares an accepted TCP stream. Returns the connection, the service, and the mark for a reset that both share.
 pub(super) fn open(
     stream: TcpStream,
     peer: SocketAddr,
     router: &Router,
     write_timeout: Duration,
-) -> (ClientConnection, ConnectionService) {
+) -> (ClientConnection, ConnectionService, ResetMark) {
     let is_aborted = Arc::new(AtomicBool::new(false));
     let router = TowerToHyperService::new(Extension(ConnectInfo(peer)).layer(router.clone()));
     let stream = TokioIo::new(stream);
     let connection =
         ClientConnection { stream, write_timeout, timer: None, is_waiting: false, is_aborted: Arc::clone(&is_aborted) };
-    (connection, ConnectionService { router, is_aborted })
+    let mark = ResetMark(Arc::clone(&is_aborted));
+    (connection, ConnectionService { router, is_aborted }, mark)
 }
 
 impl ClientConnection {

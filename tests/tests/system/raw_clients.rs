@@ -87,13 +87,21 @@ async fn that_read_slowly_are_served_up_to_the_time_limit_of_an_answer() -> anyh
     let begun = Instant::now();
     let reading = tokio::task::spawn_blocking(move || {
         let mut some = vec![0; 256 << 10];
-        while client.read(&mut some).is_ok_and(|read| read > 0) {
-            std::thread::sleep(Duration::from_millis(100));
+        loop {
+            match client.read(&mut some) {
+                Ok(0) => break None,
+                Ok(_) => std::thread::sleep(Duration::from_millis(100)),
+                Err(error) => break Some(error.kind()),
+            }
         }
     });
     until_none_is_open(&stack).await?;
     assert!(begun.elapsed() > Duration::from_secs(4), "{:?}", begun.elapsed());
-    reading.await?;
+    assert_eq!(
+        reading.await?,
+        Some(std::io::ErrorKind::ConnectionReset),
+        "a clean close leaves the unread bytes in the kernel for as long as the client likes"
+    );
     let oracle = stack.settled().await?;
     let failure = oracle.events.iter().find_map(|event| match event {
         shared::event::Event::ChatFailed(event) => event.error.kind.clone(),

@@ -107,6 +107,10 @@ pub enum BodyError {
     /// The upstream's answer failed. The failure is recorded.
     #[error("the upstream's answer broke off")]
     Upstream,
+    /// The answer has reached the total timeout. The failure is recorded, and the client's connection is to be reset: a slow
+    /// client would leave megabytes in the kernel.
+    #[error("the answer took longer than the total timeout")]
+    TotalTimeout,
     /// The chat's end could not be recorded, so the client must not see the end.
     #[error("the end of the chat could not be recorded")]
     Unrecorded,
@@ -191,6 +195,9 @@ impl BodyState {
                 ended.log_line.log(durable);
                 self.phase = match (durable, *after_end) {
                     (Err(_), _) => BodyPhase::Aborting(BodyError::Unrecorded, Flushed::No),
+                    (Ok(_), AfterEnd::Abort) if self.timeouts.is_total_exceeded() => {
+                        BodyPhase::Aborting(BodyError::TotalTimeout, Flushed::No)
+                    }
                     (Ok(_), AfterEnd::Abort) => BodyPhase::Aborting(BodyError::Upstream, Flushed::No),
                     (Ok(_), AfterEnd::PassTrailing) => BodyPhase::Trailing,
                     (Ok(_), AfterEnd::Close) => BodyPhase::Ended,
