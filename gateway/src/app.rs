@@ -9,6 +9,7 @@ use shared::issuer::Issuer;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::auth::{self, key_refresh};
 use crate::broker::BrokerHealth;
@@ -16,6 +17,7 @@ use crate::broker::{self, lease};
 use crate::chat::{self, disconnect, open_chat};
 use crate::config::{Config, JournalConfig};
 use crate::journal::Journal;
+use crate::limits::Limits;
 use crate::relay::Relay;
 use crate::server::body_memory::BodyMemory;
 use crate::server::routes;
@@ -76,8 +78,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let issuer = token_issuer.map(|config| Arc::new(Issuer::new(config)));
     let auth = Arc::new(auth::Authenticator::new(key_refresh::read_keys(&token_keys.file)?, issuer.clone()));
     let http = shared::http_client::client()?;
+    let descriptors = shared::descriptors::raise_limit();
     let recorder_api = recorder_api.map(|config| recorder_api::RecorderApi::new(config, http.clone()));
     let _log = log.start();
+    let limits = limits_within(descriptors, limits);
 
     let metrics = Arc::new(metrics::Metrics::default());
     let broker_health = Arc::new(BrokerHealth::default());
@@ -88,11 +92,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // The journal is opened before the lease is taken: a second process on the same directory fails here, and does not take
     // the lease of the first process.
     let (journal, mut relay) = open_journal(journal, &instance, &broker_health, &metrics).await?;
-    let lease = if journal.is_enabled() {
-        let started = lease::LeaseRenewer::start(&nats_url, &instance).await;
-        Some(started.context("NATS_URL: cannot connect to the broker to take the lease")?)
-    } else {
-        None
+    let lease = match journal.identity() {
+        Some((id, earliest_start)) => Some(lease::LeaseRenewer::start(&nats_url, &instance, id, earliest_start).await?),
+        None => None,
     };
     let upstreams = Arc::new(registry::UpstreamRegistry::new(upstreams)?);
     let responses = Arc::new(chat::response_conversations::ResponseConversations::default());
@@ -126,10 +128,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         TcpListener::bind(listen).await.with_context(|| format!("GATEWAY_LISTEN: cannot listen on {listen}"))?;
     tracing::info!(address = %listener.local_addr()?, instance = recording.instance, "listening");
 
-    let lease = tokio::spawn(async move {
+    let lease_stop = CancellationToken::new();
+    let stop_lease = lease_stop.clone();
+    let mut lease = tokio::spawn(async move {
         match lease {
-            Some(lease) => lease.run().await,
-            None => std::future::pending().await,
+            Some(lease) => lease.run(stop_lease).await,
+            None => stop_lease.cancelled().await,
         }
     });
     let router = routes::router(gateway);
@@ -152,7 +156,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let cut_off = tokio::select! {
         cut_off = serving => cut_off,
         failure = relay_failure(&mut relay) => anyhow::bail!("the relay stopped, no event reaches the broker: {failure}"),
-        failure = lease => anyhow::bail!("the lease renewer stopped: {failure:?}"),
+        failure = &mut lease => anyhow::bail!("the lease renewer stopped: {failure:?}"),
     };
     if cut_off > 0 {
         tracing::warn!(cut_off, "GATEWAY_SHUTDOWN_DEADLINE is over: open connections were closed");
@@ -177,9 +181,27 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             }
         }
     }
+    lease_stop.cancel();
+    lease.await?;
     tokio::task::spawn_blocking(move || journal.wait_until_synced()).await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Returns the limits that the file descriptors of the process suffice for, and logs lowered limits.
+fn limits_within(descriptors: u64, configured: Limits) -> Limits {
+    let limits = configured.within_descriptors(descriptors);
+    if (limits.max_chats, limits.max_connections) != (configured.max_chats, configured.max_connections) {
+        tracing::warn!(
+            descriptors,
+            needed = configured.needed_descriptors(),
+            max_chats = limits.max_chats,
+            max_connections = limits.max_connections,
+            "the hard limit of open files (RLIMIT_NOFILE) is too low for GATEWAY_MAX_CHATS and \
+             GATEWAY_MAX_CONNECTIONS: both are lowered"
+        );
+    }
+    limits
 }
 
 type RelayTask = tokio::task::JoinHandle<Result<(), async_nats::SubscribeError>>;

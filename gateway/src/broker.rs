@@ -1,5 +1,6 @@
 //! The connection to the broker, and the broker's health as observed by the gateway.
 
+pub mod earliest_start;
 pub mod lease;
 
 use std::sync::Arc;

@@ -10,6 +10,9 @@
 mod checkpoint;
 mod clock;
 mod consumer;
+mod descriptors;
+mod directory;
+mod disk_watch;
 mod durability;
 mod error;
 mod lock;
@@ -31,6 +34,7 @@ use std::time::{Duration, Instant};
 
 use shared::event::Event;
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 pub use checkpoint::{AcknowledgedEvent, Checkpoint};
 pub use clock::now_ms;
@@ -44,6 +48,7 @@ pub use store::JournalSettings;
 pub use tail::TailRead;
 
 use crate::broker::BrokerHealth;
+use crate::broker::earliest_start::EarliestStart;
 use crate::metrics::Metrics;
 use log::{AppendOutcome, LogLimits};
 use record::UnnumberedRecord;
@@ -71,11 +76,11 @@ impl Journal {
         broker_health: Arc<BrokerHealth>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, JournalOpenError> {
-        Self::open_in(segment::LogDirectory::new(&settings.directory), settings, instance, broker_health, metrics)
+        Self::open_in(directory::LogDirectory::new(&settings.directory), settings, instance, broker_health, metrics)
     }
 
     fn open_in(
-        directory: segment::LogDirectory,
+        directory: directory::LogDirectory,
         settings: JournalSettings,
         instance: &str,
         broker_health: Arc<BrokerHealth>,
@@ -83,6 +88,7 @@ impl Journal {
     ) -> Result<Self, JournalOpenError> {
         recovery::create_directory(&settings.directory)?;
         let lock = lock::DirectoryLock::take(&settings.directory)?;
+        let id = lock::directory_id(&settings.directory);
         let limits = LogLimits { max_bytes: settings.max_bytes, retention: settings.retention };
         let recovered = recovery::recover(directory.clone(), limits)?;
         let (waiting, unended) = (recovered.waiting, recovered.log.unended_chats.all());
@@ -104,6 +110,8 @@ impl Journal {
             metrics,
             directory,
             sync_thread_handle: Mutex::default(),
+            earliest_start: Arc::default(),
+            id,
             _lock: lock,
         });
         let journal = Self { store: Some(Arc::clone(&store)), source: source(instance) };
@@ -115,7 +123,8 @@ impl Journal {
             // When `record` returns, the event is in the log, or is held in memory and the failure has been logged.
             drop(journal.record(&chat.end_event(shared::event::now())));
         }
-        let sync_thread = sync_thread::start(&store)
+        let sync_thread = disk_watch::start(&store.directory.operations)
+            .and_then(|()| sync_thread::start(&store))
             .map_err(|error| JournalOpenError::Unusable { path: store.settings.directory.clone(), error })?;
         *store.sync_thread_handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(sync_thread);
         Ok(journal)
@@ -138,6 +147,12 @@ impl Journal {
             let mut state = store.lock();
             !state.is_closed && state.log.reserve_for_new_chat(0).is_ok()
         })
+    }
+
+    /// Returns the id of the journal's directory, if the id is known, and the earliest start time of this run's chats. `None`
+    /// if recording is disabled.
+    pub fn identity(&self) -> Option<(Option<Uuid>, Arc<EarliestStart>)> {
+        self.store.as_ref().map(|store| (store.id, Arc::clone(&store.earliest_start)))
     }
 
     /// Appends an event to the log before returning. The returned future resolves when the event is as durable as the
@@ -166,6 +181,9 @@ impl Journal {
         let Ok(record) = UnnumberedRecord::from_event(event, &self.source) else {
             return Recorded::resolved(Err(JournalError::Encoding));
         };
+        if let Event::ChatStarted(started) = event {
+            store.earliest_start.note(started.started_at);
+        }
         let is_end = matches!(event, Event::MessageCompleted(_) | Event::ChatFailed(_));
         let mut state = store.lock();
         if state.is_closed {

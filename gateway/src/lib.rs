@@ -7,6 +7,7 @@ pub mod headers;
 pub mod json;
 pub mod limits;
 pub mod metrics;
+pub mod stall;
 
 pub mod request;
 pub mod routing;

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use shared::config::{ConfigError, Environment, malformed};
 
+/// The file descriptors that are kept for the journal, the connections to the broker and the recorder, the log, and unused
+/// connections to upstreams.
+const RESERVED_DESCRIPTORS: u64 = 256;
+
 /// Limits on the load that callers can put on the gateway, read from the environment.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -87,5 +91,65 @@ impl Limits {
             return Err(malformed("GATEWAY_MIN_BODY_RATE", "a number of bytes per second from 1", &self.min_body_rate));
         }
         Ok(())
+    }
+
+    /// Returns the number of file descriptors that the limits can need: one for each client connection, one for the
+    /// upstream connection of each chat, and the reserve.
+    pub fn needed_descriptors(&self) -> u64 {
+        (self.max_connections + self.max_chats) as u64 + RESERVED_DESCRIPTORS
+    }
+
+    /// Lowers the maximum numbers of chats and connections, in proportion, to numbers that `descriptors` suffice for. At
+    /// least one chat and two connections remain. A chat beyond the lowered number is refused like any chat beyond
+    /// `GATEWAY_MAX_CHATS`; without the lower number, chats, health checks and the journal would run out of descriptors
+    /// together.
+    #[must_use]
+    pub fn within_descriptors(self, descriptors: u64) -> Self {
+        if descriptors >= self.needed_descriptors() {
+            return self;
+        }
+        let available = u128::from(descriptors.saturating_sub(RESERVED_DESCRIPTORS));
+        let configured = (self.max_chats + self.max_connections) as u128;
+        let share = |limit: usize| usize::try_from(limit as u128 * available / configured).unwrap_or(limit);
+        Self {
+            max_chats: share(self.max_chats).max(1),
+            max_connections: share(self.max_connections).max(self.max_connections.min(2)),
+            ..self
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn limits(max_chats: usize, max_connections: usize) -> Limits {
+        let defaults = Limits::read(&Environment::from_pairs::<&str, &str>([])).unwrap();
+        Limits { max_chats, max_connections, ..defaults }
+    }
+
+    #[test]
+    fn sufficient_descriptors_change_nothing() {
+        let limits = limits(10_000, 20_000);
+        assert_eq!(limits.needed_descriptors(), 30_256);
+        let within = limits.within_descriptors(30_256);
+        assert_eq!((within.max_chats, within.max_connections), (10_000, 20_000));
+        let within = limits.within_descriptors(1024);
+        assert_eq!((within.max_chats, within.max_connections), (256, 512));
+    }
+
+    proptest! {
+        #[test]
+        fn lowered_limits_fit_and_keep_the_proportion(
+            chats in 1..=1_000_000_usize, connections in 1..=1_000_000_usize, descriptors in 300..2_000_000_u64,
+        ) {
+            let limits = limits(chats, connections);
+            let within = limits.within_descriptors(descriptors);
+            prop_assert!(within.needed_descriptors() <= descriptors.max(RESERVED_DESCRIPTORS + 3) + 2);
+            prop_assert!(within.max_chats >= 1 && within.max_chats <= chats.max(1));
+            prop_assert!(within.max_connections >= 2 || connections == 1);
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! for every publish without an answer, and would wake an additional task for each publish. Events that are lost with a
 //! broken connection are published again; the broker and the recorders recognise repeated events by their id.
 
+mod broker_watch;
 mod in_flight;
 mod large_bodies;
 mod loss_check;
@@ -24,6 +25,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::broker::BrokerHealth;
 use crate::journal::{AcknowledgedEvent, Checkpoint, Cursor, JournalConsumer, JournalEntry, TailRead, now_ms};
 use crate::metrics::Metrics;
+use broker_watch::BrokerWatch;
 use in_flight::{InFlightEvent, PublishReason, ResendScope, backoff};
 use large_bodies::{BodyUploads, UploadError};
 use loss_check::{Republication, StreamCheck, stream_check_result};
@@ -84,6 +86,7 @@ pub struct Relay {
     pending_stream_check: Option<JoinHandle<Option<StreamCheck>>>,
     stream_checked_at: Instant,
     checkpoint: Checkpoint,
+    watch: BrokerWatch,
 }
 
 impl std::fmt::Debug for Relay {
@@ -120,6 +123,7 @@ impl Relay {
             pending_stream_check: None,
             stream_checked_at: Instant::now(),
             checkpoint,
+            watch: BrokerWatch::default(),
         }
     }
 
@@ -152,6 +156,8 @@ impl Relay {
                 _ = tick.tick() => {
                     self.resend(ResendScope::Overdue).await;
                     self.report_progress();
+                    let is_connected = self.broker_health.is_connected();
+                    self.watch.look(Instant::now().into_std(), is_connected, self.in_flight.len());
                     if self.stream_checked_at.elapsed() >= STREAM_CHECK_INTERVAL {
                         self.start_stream_check();
                     }
@@ -336,6 +342,7 @@ impl Relay {
         match publish::parse_ack(message) {
             PublishAck::Acknowledged { sequence, is_duplicate } => {
                 self.broker_health.mark_responsive();
+                self.watch.note_acknowledgement();
                 let Some(acknowledged) = self.remove_in_flight(number) else { return };
                 self.metrics.journal_ack_seconds.observe(acknowledged.first_published_at.elapsed().as_secs_f64());
                 numbers.push(number);
@@ -353,9 +360,7 @@ impl Relay {
             }
             PublishAck::Refused(problem) => {
                 let Some(event) = self.in_flight.get_mut(&number) else { return };
-                if event.resends == 0 {
-                    tracing::error!(problem, "the broker refused an event; the event will be published again");
-                }
+                self.watch.note_refusal(problem);
                 event.resend_at = Instant::now() + backoff(event.resends);
             }
         }

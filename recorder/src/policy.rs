@@ -5,3 +5,4 @@ pub mod batch;
 pub mod blockage;
 pub mod disposition;
 pub mod failure_detector;
+pub mod overdue_chats;

@@ -27,7 +27,12 @@ pub struct Lease {
     pub instance: String,
     /// The id of the run: a new UUID each time the gateway process starts.
     pub incarnation: Uuid,
-    /// The start time of the run by the gateway's clock, earlier than the run's first chat.
+    /// The id of the journal's directory, which one process at a time can use: a run that finds the lease of another run
+    /// with the same journal knows that the other run has ended. Absent in leases of version 0.1.0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<Uuid>,
+    /// A time by the gateway's clock: the start of the run, or the start time of a chat of this run if a chat has an earlier
+    /// one, because the clock was set back. No chat of the run has an earlier start time.
     #[serde(with = "time::serde::rfc3339")]
     pub since: OffsetDateTime,
     /// The time of the last renewal, by the gateway's clock.

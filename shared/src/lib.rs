@@ -25,5 +25,6 @@ pub mod issuer;
 pub mod token;
 
 pub mod config;
+pub mod descriptors;
 pub mod shutdown;
 pub mod telemetry;

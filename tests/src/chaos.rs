@@ -10,6 +10,7 @@ pub mod invariants;
 mod slot;
 mod stream_faults;
 pub mod testbed;
+mod twin;
 
 pub mod outage;
 pub mod round;

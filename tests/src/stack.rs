@@ -139,6 +139,7 @@ impl Stack {
             conversation_keys: format!("1:{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())),
             data_dir: dir.path().join("gateway"),
             instance: "gateway-1".into(),
+            open_files: None,
             more,
         };
         let gateway_program = program::built("gateway")?;
@@ -176,6 +177,11 @@ impl Stack {
         self.gateway.ready().await
     }
 
+    /// The directory of this test's files, for files of the test's own.
+    pub fn directory(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     /// Directory of the gateway's journal.
     pub fn journal(&self) -> PathBuf {
         self.gateway_settings.data_dir.join("journal")
@@ -186,15 +192,20 @@ impl Stack {
         Ok(std::fs::read_to_string(self.dir.path().join("gateway.log"))?)
     }
 
-    /// Starts another gateway of the same deployment, with changed settings.
+    /// Starts another gateway of the same deployment, with changed settings, and waits until the gateway is ready.
     pub async fn another_gateway(&self, change: impl FnOnce(&mut GatewaySettings)) -> anyhow::Result<Gateway> {
+        let gateway = self.started_gateway(change).await?;
+        gateway.ready().await?;
+        Ok(gateway)
+    }
+
+    /// Starts another gateway of the same deployment, with changed settings, which may not be ready yet.
+    pub async fn started_gateway(&self, change: impl FnOnce(&mut GatewaySettings)) -> anyhow::Result<Gateway> {
         let mut settings = self.gateway_settings.clone();
         settings.instance = "gateway-2".into();
         settings.data_dir = self.dir.path().join("gateway-2");
         change(&mut settings);
-        let gateway = Gateway::start(&self.gateway_program, &settings, &self.dir.path().join("gateway-2.log")).await?;
-        gateway.ready().await?;
-        Ok(gateway)
+        Gateway::start(&self.gateway_program, &settings, &self.dir.path().join("gateway-2.log")).await
     }
 
     /// Creates a user of this name, and a token.

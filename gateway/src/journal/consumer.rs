@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::checkpoint::Checkpoint;
+use super::descriptors::is_exhausted;
 use super::log::AppendOutcome;
 use super::reader::{Cursor, EntryBatch};
 use super::record::JournalEntry;
@@ -105,18 +106,28 @@ impl JournalConsumer {
             let mut state = self.0.lock();
             let is_at_end = match read {
                 Ok(batch) => {
-                    self.0.metrics.journal_damaged.inc_by(batch.damaged);
+                    let segment = cursor.segment();
+                    let places = state.log.count_damage(segment, cursor.damaged());
+                    if places > 0 {
+                        self.0.metrics.journal_damaged.inc_by(places);
+                        tracing::error!(segment, places, "damaged records of the journal were skipped");
+                    }
                     if !batch.entries.is_empty() {
                         return Some(batch);
                     }
                     !cursor.advance(&state.log)
                 }
+                // The segment is intact, and is read when a descriptor is free again.
+                Err(error) if is_exhausted(&error) => return Some(EntryBatch::default()),
                 Err(error) => {
-                    tracing::error!(
-                        %error, segment = cursor.segment(),
-                        "a segment of the journal cannot be read; the segment is skipped"
-                    );
-                    self.0.metrics.journal_damaged.inc();
+                    let segment = cursor.segment();
+                    let places = state.log.count_damage(segment, cursor.damaged() + 1);
+                    if places > 0 {
+                        self.0.metrics.journal_damaged.inc_by(places);
+                        tracing::error!(
+                            %error, segment, "a segment of the journal cannot be read; the segment is skipped"
+                        );
+                    }
                     !cursor.skip_segment(&state.log)
                 }
             };

@@ -20,6 +20,11 @@ pub enum JournalError {
     Encoding,
 }
 
+/// Returns true if the error says that the disk, or the share of the gateway's user, has no room.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Reasons for which a journal cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalOpenError {

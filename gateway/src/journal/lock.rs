@@ -1,5 +1,5 @@
 //! The lock on the journal's directory: every gateway needs a journal of its own. The kernel releases the lock when the
-//! process ends.
+//! process ends. The directory has an id, so that two runs with the same directory know each other.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -7,7 +7,9 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::error::JournalOpenError;
+use uuid::Uuid;
+
+use super::error::{JournalOpenError, is_full};
 
 /// Holds the lock until dropped, by keeping the lock file open.
 #[derive(Debug)]
@@ -35,8 +37,29 @@ impl DirectoryLock {
             }
             Err(error) => return Err(unusable(error.into())),
         }
-        file.set_len(0).map_err(unusable)?;
-        writeln!(file, "{}", std::process::id()).map_err(unusable)?;
+        // The process id is written for operators only. A full disk may have no room for the file's contents.
+        let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        if let Err(error) = written
+            && !is_full(&error)
+        {
+            return Err(unusable(error));
+        }
         Ok(Self(file))
     }
+}
+
+/// Returns the id of the locked directory, and makes the id at the first call. `None` if the id cannot be written, as on a
+/// full disk; the next start tries again.
+pub(super) fn directory_id(directory: &Path) -> Option<Uuid> {
+    let path = directory.join("id");
+    if let Some(id) = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()) {
+        return Some(id);
+    }
+    let id = Uuid::now_v7();
+    let temporary = directory.join("id.new");
+    let written = std::fs::write(&temporary, format!("{id}\n")).and_then(|()| std::fs::rename(&temporary, &path));
+    written
+        .inspect_err(|error| tracing::warn!(%error, path = %path.display(), "the id of the journal cannot be written"))
+        .is_ok()
+        .then_some(id)
 }

@@ -2,13 +2,14 @@
 //!
 //! All functions run under the journal's lock and are short: an append is a checksum and one `pwrite`.
 
+mod damage;
 mod lookup;
 mod reservation;
 mod retention;
 mod sync;
 mod unsynced;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,8 +17,10 @@ use std::time::{Duration, Instant};
 use shared::event::Event;
 
 use super::clock::now_ms;
+use super::directory::LogDirectory;
+use super::error::is_full;
 use super::record::{JournalEntry, UnnumberedRecord};
-use super::segment::{LogDirectory, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, SpareSegment};
+use super::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, SpareSegment};
 use super::unended_chats::UnendedChats;
 pub(super) use unsynced::SyncBatch;
 use unsynced::UnsyncedEntries;
@@ -68,6 +71,8 @@ pub(super) struct Log {
     /// Entries that could not be written, and are held only in memory.
     unwritten: VecDeque<JournalEntry>,
     unwritten_bytes: usize,
+    /// The number of damaged places that have been counted, by segment.
+    damage: BTreeMap<u64, u64>,
 }
 
 #[derive(Debug)]
@@ -111,6 +116,7 @@ pub(super) struct InitialState {
     pub(super) next_segment: u64,
     pub(super) next_number: u64,
     pub(super) released_below: u64,
+    pub(super) damage: BTreeMap<u64, u64>,
 }
 
 /// The maximum size of the log in bytes, and the time for which released segments are kept.
@@ -145,8 +151,15 @@ impl Log {
             consecutive_failed_syncs: 0,
             unwritten: VecDeque::new(),
             unwritten_bytes: 0,
+            damage: initial.damage,
         };
-        log.rotate(0)?;
+        match log.rotate(0) {
+            // A full disk is no reason to keep the recovered events: delivering the events makes room.
+            Err(error) if is_full(&error) => {
+                tracing::error!(%error, "the disk has no room for the journal; new chats are refused");
+            }
+            started => started?,
+        }
         Ok(log)
     }
 
@@ -155,9 +168,15 @@ impl Log {
         self.active.is_some()
     }
 
+    /// Creates a spare segment. On a full disk, released segments make room before their retention ends.
     fn create_spare_segment(&mut self, size: u64) -> io::Result<SpareSegment> {
         self.next_spare_number += 1;
-        SpareSegment::create(&self.directory, self.next_spare_number, size)
+        loop {
+            match SpareSegment::create(&self.directory, self.next_spare_number, size) {
+                Err(error) if is_full(&error) && self.remove_oldest_released_segment() => {}
+                created => return created,
+            }
+        }
     }
 
     /// Appends an event under the next number. If the log cannot be written, the entry is held in memory.

@@ -1,11 +1,11 @@
 //! Reads the log from the disk, segment by segment.
 
-use std::fs::File;
 use std::io;
 
+use super::directory::LogDirectory;
 use super::log::Log;
 use super::record::{JournalEntry, RecordKind};
-use super::segment::{self, HeaderState, LogDirectory, NextRecord, RecordReader, SEGMENT_HEADER_BYTES};
+use super::segment::{self, HeaderState, NextRecord, RecordReader, SEGMENT_HEADER_BYTES};
 
 /// A read position in the log.
 #[derive(Debug)]
@@ -15,15 +15,15 @@ pub struct Cursor {
     /// Events below this number are skipped. The bound never changes, because a higher number may precede a lower
     /// number.
     from_number: u64,
+    /// The number of damaged places in the segment so far.
+    damaged: u64,
 }
 
-/// The result of one read from the log.
-#[derive(Debug)]
+/// The result of one read from the log. Empty if the log cannot be read now, and can be later.
+#[derive(Debug, Default)]
 pub struct EntryBatch {
     /// The events in the order of writing.
     pub entries: Vec<JournalEntry>,
-    /// The number of damaged places that were skipped.
-    pub damaged: u64,
     /// True if the end of the segment was reached.
     pub(super) is_segment_end: bool,
 }
@@ -31,7 +31,7 @@ pub struct EntryBatch {
 impl Cursor {
     /// Creates a cursor at the start of a segment, for events numbered `from_number` or higher.
     pub(super) fn new(segment: u64, from_number: u64) -> Self {
-        Self { segment, records: None, from_number }
+        Self { segment, records: None, from_number, damaged: 0 }
     }
 
     /// Reads on in the segment, up to the file offset `end`. Stops after `max_entries` events, or after the event that
@@ -43,7 +43,7 @@ impl Cursor {
         max_entries: usize,
         max_bytes: usize,
     ) -> io::Result<EntryBatch> {
-        let mut batch = EntryBatch { entries: Vec::new(), damaged: 0, is_segment_end: false };
+        let mut batch = EntryBatch { entries: Vec::new(), is_segment_end: false };
         let mut bytes = 0;
         if self.records.is_none() {
             self.records = Some(open_segment(directory, self.segment, end)?);
@@ -57,22 +57,18 @@ impl Cursor {
             }
             match records.next()? {
                 NextRecord::Record(entry, gap) => {
-                    batch.damaged += u64::from(gap.bytes > 0);
+                    self.damaged += u64::from(gap.bytes > 0);
                     if entry.kind == RecordKind::Event && entry.number >= self.from_number {
                         bytes += entry.len();
                         batch.entries.push(entry);
                     }
                 }
                 NextRecord::End(_, gap) => {
-                    batch.damaged += u64::from(gap.bytes > 0);
+                    self.damaged += u64::from(gap.bytes > 0);
                     batch.is_segment_end = true;
                     break;
                 }
             }
-        }
-        if batch.damaged > 0 {
-            let segment = self.segment;
-            tracing::error!(segment, places = batch.damaged, "damaged records of the journal were skipped");
         }
         Ok(batch)
     }
@@ -100,10 +96,15 @@ impl Cursor {
     pub(super) fn segment(&self) -> u64 {
         self.segment
     }
+
+    /// Returns the number of damaged places from the beginning of the segment to the cursor.
+    pub(super) fn damaged(&self) -> u64 {
+        self.damaged
+    }
 }
 
 fn open_segment(directory: &LogDirectory, segment: u64, end: u64) -> io::Result<RecordReader> {
-    let file = File::open(directory.segment_path(segment))?;
+    let file = directory.open_segment(segment)?;
     let at = match segment::read_header(&file)? {
         HeaderState::Valid(_) => SEGMENT_HEADER_BYTES,
         // Records have checksums of their own, so a segment without a valid header can be read from the start.

@@ -1,15 +1,16 @@
 //! Recovery: opens the journal of an earlier process, even after a crash or a power cut.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::OpenOptions;
 use std::path::Path;
 use std::time::Instant;
 
 use super::checkpoint::{Checkpoint, CheckpointFile};
+use super::directory::LogDirectory;
 use super::error::JournalOpenError;
 use super::log::{InitialState, Log, LogLimits, SealedSegment};
 use super::record::RecordKind;
-use super::segment::{HeaderState, LogDirectory, NextRecord, RecordReader, SEGMENT_HEADER_BYTES, read_header};
+use super::segment::{HeaderState, NextRecord, RecordReader, SEGMENT_HEADER_BYTES, read_header};
 use super::unended_chats::UnendedChats;
 
 /// The state of a recovered journal.
@@ -31,7 +32,8 @@ struct SegmentSurvey {
     sealed: VecDeque<SealedSegment>,
     next_segment: u64,
     next_number: u64,
-    damaged: u64,
+    /// The number of damaged places by segment.
+    damage: BTreeMap<u64, u64>,
     waiting: u64,
 }
 
@@ -42,19 +44,21 @@ pub(super) fn recover(directory: LogDirectory, limits: LogLimits) -> Result<Reco
     let (checkpoint_file, mut checkpoint) = CheckpointFile::open(&path).map_err(unusable)?;
     // Events are numbered from 1.
     checkpoint.released_below = checkpoint.released_below.max(1);
+    directory.handle().map_err(unusable)?;
     directory.remove_spare_segments().map_err(unusable)?;
     let mut survey =
         SegmentSurvey { next_segment: 1, next_number: checkpoint.released_below, ..SegmentSurvey::default() };
     for number in directory.segment_numbers().map_err(unusable)? {
         survey.read_segment(&directory, number, checkpoint.released_below)?;
     }
-    let (damaged, waiting) = (survey.damaged, survey.waiting);
+    let (damaged, waiting) = (survey.damage.values().sum(), survey.waiting);
     let initial_state = InitialState {
         unended_chats: survey.unended_chats,
         sealed: survey.sealed,
         next_segment: survey.next_segment,
         next_number: survey.next_number,
         released_below: checkpoint.released_below,
+        damage: survey.damage,
     };
     let log = Log::start(directory, limits, initial_state).map_err(unusable)?;
     Ok(RecoveredJournal { log, checkpoint_file, checkpoint, damaged, waiting })
@@ -127,7 +131,7 @@ impl SegmentSurvey {
         }
         damaged += u64::from(header == HeaderState::Damaged && count > 0);
         if damaged > 0 {
-            self.damaged += damaged;
+            self.damage.insert(number, damaged);
             tracing::error!(
                 path = %path.display(), places = damaged,
                 "the journal is damaged; the damaged records were skipped"

@@ -6,10 +6,12 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
+use super::directory::LogDirectory;
 use super::record::{JournalEntry, RECORD_HEADER_BYTES};
 use super::scan::{ScanStep, next_step};
 
@@ -24,14 +26,6 @@ const FORMAT_VERSION: u32 = 1;
 
 /// The number of bytes to read at once, unless a record needs more.
 const READ_WINDOW_BYTES: usize = 1 << 20;
-
-/// The directory that contains the segments.
-#[derive(Clone, Debug)]
-pub(super) struct LogDirectory {
-    path: PathBuf,
-    #[cfg(test)]
-    pub(super) disk: std::sync::Arc<super::tests::disk::FaultyDisk>,
-}
 
 /// The contents of a segment header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,63 +53,6 @@ pub(super) enum HeaderState {
     Damaged,
 }
 
-impl LogDirectory {
-    pub(super) fn new(path: &Path) -> Self {
-        Self {
-            path: path.to_owned(),
-            #[cfg(test)]
-            disk: std::sync::Arc::default(),
-        }
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub(super) fn segment_path(&self, segment: u64) -> PathBuf {
-        self.path.join(format!("{segment:016}.log"))
-    }
-
-    /// Returns the numbers of all segments in ascending order.
-    pub(super) fn segment_numbers(&self) -> io::Result<Vec<u64>> {
-        let mut numbers = Vec::new();
-        for entry in std::fs::read_dir(&self.path)? {
-            let name = entry?.file_name();
-            let stem = name.to_str().and_then(|name| name.strip_suffix(".log")).filter(|stem| stem.len() == 16);
-            numbers.extend(stem.and_then(|stem| stem.parse::<u64>().ok()));
-        }
-        numbers.sort_unstable();
-        Ok(numbers)
-    }
-
-    fn spare_path(&self, number: u64) -> PathBuf {
-        self.path.join(format!("{number:016}.spare"))
-    }
-
-    /// Removes the spare segments that an earlier process left.
-    pub(super) fn remove_spare_segments(&self) -> io::Result<()> {
-        for entry in std::fs::read_dir(&self.path)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "spare") {
-                std::fs::remove_file(path)?;
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn remove_segment(&self, segment: u64) -> io::Result<()> {
-        std::fs::remove_file(self.segment_path(segment))?;
-        #[cfg(test)]
-        self.disk.mark_removed(segment);
-        Ok(())
-    }
-
-    /// Syncs the directory, so that the names of new segments are on the disk.
-    fn sync(&self) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()
-    }
-}
-
 /// A preallocated file that will become a segment. The file has no segment number yet, because segments are numbered in
 /// the order of their activation.
 #[derive(Debug)]
@@ -131,16 +68,20 @@ pub(super) struct Segment {
     directory: LogDirectory,
     file: File,
     pub(super) number: u64,
+    /// Set when the file's name is on the disk. From then on a sync needs no sync of the directory.
+    is_name_synced: AtomicBool,
 }
 
 impl SpareSegment {
     /// Creates a spare segment of `size` bytes, preallocated on the disk if the file system can. `number` must be
     /// unique among the spare segments of the process.
     pub(super) fn create(directory: &LogDirectory, number: u64, size: u64) -> io::Result<Self> {
+        let _running = directory.operations.writes.begin();
         #[cfg(test)]
         directory.disk.check_create()?;
         let path = directory.spare_path(number);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        let file =
+            directory.open_file(&path, OpenOptions::new().read(true).write(true).create_new(true).mode(0o600))?;
         let spare = Self { directory: directory.clone(), file, path };
         match rustix::fs::fallocate(&spare.file, rustix::fs::FallocateFlags::empty(), 0, size) {
             // Some file systems cannot preallocate. A later write without room then fails like any other write.
@@ -158,7 +99,12 @@ impl SpareSegment {
             self.discard();
             return Err(error);
         }
-        let segment = Segment { directory: self.directory, file: self.file, number: header.segment };
+        let segment = Segment {
+            directory: self.directory,
+            file: self.file,
+            number: header.segment,
+            is_name_synced: AtomicBool::new(false),
+        };
         segment.write_header(header)?;
         Ok(segment)
     }
@@ -186,17 +132,22 @@ impl Segment {
     }
 
     pub(super) fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        let _running = self.directory.operations.writes.begin();
         #[cfg(test)]
         self.directory.disk.check_write(self.number, bytes, at, |part| self.file.write_all_at(part, at))?;
         self.file.write_all_at(bytes, at)
     }
 
-    /// Syncs the segment's data and the directory, so that the file can be found after a power cut.
+    /// Syncs the segment's data and, the first time, the directory, so that the file can be found after a power cut.
     pub(super) fn sync(&self) -> io::Result<()> {
+        let _running = self.directory.operations.syncs.begin();
         #[cfg(test)]
         self.directory.disk.check_sync(self.number)?;
         self.file.sync_data()?;
-        self.directory.sync()?;
+        if !self.is_name_synced.load(Ordering::Relaxed) {
+            self.directory.sync()?;
+            self.is_name_synced.store(true, Ordering::Relaxed);
+        }
         #[cfg(test)]
         self.directory.disk.mark_synced(self.number);
         Ok(())

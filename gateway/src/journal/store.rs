@@ -6,16 +6,18 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use super::checkpoint::{Checkpoint, CheckpointFile};
+use super::directory::LogDirectory;
 use super::durability::{Durability, DurabilityLevel};
 use super::lock::DirectoryLock;
 use super::log::{AppendOutcome, Log};
 use super::recorded::Recorded;
-use super::segment::LogDirectory;
 use super::tail::Tail;
 use super::waiters::{WaitCondition, Waiters};
 use crate::broker::BrokerHealth;
+use crate::broker::earliest_start::EarliestStart;
 use crate::metrics::Metrics;
 
 /// The journal's settings, read once at the start of the gateway.
@@ -48,6 +50,9 @@ pub(super) struct Store {
     pub(super) metrics: Arc<Metrics>,
     pub(super) directory: LogDirectory,
     pub(super) sync_thread_handle: Mutex<Option<JoinHandle<()>>>,
+    pub(super) earliest_start: Arc<EarliestStart>,
+    /// The id of the journal's directory.
+    pub(super) id: Option<Uuid>,
     pub(super) _lock: DirectoryLock,
 }
 

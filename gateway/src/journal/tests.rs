@@ -2,6 +2,7 @@
 
 pub(in crate::journal) mod disk;
 pub(in crate::journal) mod events;
+mod faults;
 mod model;
 
 use std::path::Path;
@@ -12,7 +13,7 @@ use uuid::Uuid;
 
 use self::disk::FaultyDisk;
 use self::events::{chat_started, conversation_created, message_completed};
-use super::segment::LogDirectory;
+use super::directory::LogDirectory;
 use super::*;
 
 fn settings(directory: &Path, level: DurabilityLevel) -> JournalSettings {

@@ -46,14 +46,16 @@ impl UnendedChat {
     /// Returns the end of a chat that an earlier process left unended: a `ChatFailed` at stage `GatewayRestarted`,
     /// whose duration includes the downtime.
     pub(super) fn end_event(self, now: OffsetDateTime) -> Event {
-        let duration_ms = u64::try_from((now - self.started_at).whole_milliseconds()).unwrap_or(0);
+        // The clock may have been set back since the start.
+        let failed_at = now.max(self.started_at);
+        let duration_ms = u64::try_from((failed_at - self.started_at).whole_milliseconds()).unwrap_or(0);
         Event::ChatFailed(Box::new(ChatFailed {
             chat_id: self.chat_id,
             conversation_id: self.conversation_id,
             user_id: self.user_id,
             gateway: self.gateway,
             started_at: self.started_at,
-            failed_at: now,
+            failed_at,
             model: self.model,
             stage: FailureStage::GatewayRestarted,
             error: ChatError::new("gateway_restarted", "the gateway died while the chat was running"),

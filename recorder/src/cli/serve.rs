@@ -40,6 +40,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let ServeConfig { listen, token_ttl, session_ttl, trusted, issuer, .. } = config.serve;
     let issuer = issuer.map(|config| Arc::new(Issuer::new(config)));
     let _log = config.log.start();
+    tracing::info!(descriptors = shared::descriptors::raise_limit(), "raised the limit of open files");
 
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();

@@ -18,14 +18,19 @@ use shared::stream::{CONSUMER, NAME};
 use shared::usage::Usage;
 use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
+use time::macros::datetime;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::policy::failure_detector::{FailureDetector, LostGateway, OpenGateway};
+use crate::policy::overdue_chats::OverdueChats;
 use crate::source::is_connected;
 use crate::store::open_chats::{self, OpenChat};
 use crate::store::{self, LeaderLock};
+
+/// A time after the start of any chat, whatever the clocks say.
+const END_OF_TIME: OffsetDateTime = datetime!(9999-12-31 0:00 UTC);
 
 /// The maximum number of gateways per look; gateways with the oldest open chats come first.
 const MAX_GATEWAYS: u16 = 1000;
@@ -60,16 +65,6 @@ pub struct OrphanReaper {
     detector: FailureDetector,
     /// The overdue chats of an earlier look; `None` if the latest look found no overdue chat.
     overdue: Option<OverdueChats>,
-}
-
-/// Chats past the maximum duration, to be ended once the tables hold every event up to `required_sequence`.
-#[derive(Clone, Copy, Debug)]
-struct OverdueChats {
-    /// Every open chat with a start before this time is overdue.
-    started_before: OffsetDateTime,
-    /// The stream sequence up to which every event must be acknowledged, so that an end already in the stream is not
-    /// overlooked.
-    required_sequence: u64,
 }
 
 /// The broker's state at the time of a look.
@@ -116,14 +111,12 @@ impl OrphanReaper {
         let lost = self.detector.observe(Instant::now(), broker.last_sequence, &seen);
         let lost: Vec<_> = lost.into_iter().filter(|lost| lost.required_sequence <= broker.acknowledged).collect();
         let now = shared::event::now();
-        let overdue_before = now - self.policy.longest_chat;
-        let new_overdue = OverdueChats { started_before: overdue_before, required_sequence: broker.last_sequence };
-        let any_overdue = seen.iter().any(|(open, _)| open.oldest < overdue_before);
+        let new_overdue = OverdueChats::find(now, self.policy.longest_chat, broker.last_sequence, &seen);
         // If the broker went back in time, the required sequence may never be reached: start again with the present
         // state.
-        self.overdue = any_overdue
-            .then(|| self.overdue.filter(|seen| seen.required_sequence <= broker.last_sequence).unwrap_or(new_overdue));
-        let overdue = self.overdue.filter(|overdue| overdue.required_sequence <= broker.acknowledged);
+        let earlier = self.overdue.take().filter(|seen| seen.required_sequence <= broker.last_sequence);
+        self.overdue = new_overdue.clone().map(|new| earlier.unwrap_or(new));
+        let overdue = self.overdue.clone().filter(|overdue| overdue.required_sequence <= broker.acknowledged);
         if lost.is_empty() && overdue.is_none() {
             return Ok(0);
         }
@@ -131,14 +124,19 @@ impl OrphanReaper {
         let Some(lock) = LeaderLock::try_acquire(&self.pool, store::ORPHANS_LOCK).await? else { return Ok(0) };
         let mut ended = 0;
         for LostGateway { gateway, started_before, .. } in lost {
-            let chats = open_chats::open(&self.pool, Some(&gateway), started_before.unwrap_or(now), MAX_CHATS).await?;
+            let started_before = started_before.unwrap_or(END_OF_TIME);
+            let chats = open_chats::open(&self.pool, Some(&gateway), started_before, MAX_CHATS).await?;
             tracing::warn!(gateway, chats = chats.len(), "a gateway is lost: ending its open chats");
             ended += chats.len();
             let required_sequence = self.publish_ends(chats, now).await?;
             self.detector.ends_published(&gateway, required_sequence);
         }
-        if let Some(OverdueChats { started_before, .. }) = overdue {
-            let chats = open_chats::open(&self.pool, None, started_before, MAX_CHATS).await?;
+        if let (Some(OverdueChats { gateways, .. }), Some(new_overdue)) = (overdue, new_overdue) {
+            let mut chats = Vec::new();
+            for (gateway, started_before) in gateways {
+                let room = MAX_CHATS.saturating_sub(u16::try_from(chats.len()).unwrap_or(u16::MAX));
+                chats.extend(open_chats::open(&self.pool, Some(&gateway), started_before, room).await?);
+            }
             if !chats.is_empty() {
                 tracing::warn!(chats = chats.len(), "chats took longer than RECORDER_LONGEST_CHAT: ending the chats");
             }
@@ -146,8 +144,8 @@ impl OrphanReaper {
             // The raised sequence keeps the same chats from being ended twice. The next look, after the tables hold
             // these ends, takes the next chats.
             let published = self.publish_ends(chats, now).await?;
-            self.overdue =
-                Some(OverdueChats { required_sequence: published.max(new_overdue.required_sequence), ..new_overdue });
+            let required_sequence = published.max(new_overdue.required_sequence);
+            self.overdue = Some(OverdueChats { required_sequence, ..new_overdue });
         }
         lock.commit().await?;
         Ok(ended)

@@ -26,8 +26,8 @@ pub struct OpenGateway {
 pub struct LostGateway {
     /// The name of the lost gateway's instance.
     pub gateway: String,
-    /// The start of the gateway's present run: only chats older than this time are lost, as the present run ends its
-    /// own chats. `None`: no present run, so all open chats are lost.
+    /// A time before which no chat of the gateway's present run has started: only chats older than this time are lost, as
+    /// the present run ends its own chats. `None`: no present run, so all open chats are lost.
     pub started_before: Option<OffsetDateTime>,
     /// The stream sequence up to which the tables must be complete before a chat is ended; otherwise an end already in
     /// the stream would be overlooked.
@@ -139,7 +139,8 @@ mod tests {
 
     fn lease(since: i64, incarnation: u128) -> Lease {
         let since = START + time::Duration::seconds(since);
-        Lease { instance: "g".into(), incarnation: Uuid::from_u128(incarnation), since, renewed_at: since }
+        let incarnation = Uuid::from_u128(incarnation);
+        Lease { instance: "g".into(), incarnation, journal: None, since, renewed_at: since }
     }
 
     /// Observes these leases ten seconds apart (`None`: a failed observation), and returns each lost gateway with the
@@ -195,6 +196,22 @@ mod tests {
         let (mut detector, now) = (FailureDetector::new(GRACE, STEP * 2), Instant::now());
         assert!(detector.observe(now, 7, &[(open(5), None)]).is_empty());
         assert!(detector.observe(now + GRACE * 10, 7, &[(open(5), None)]).is_empty());
+    }
+
+    /// A clock that was set back makes new chats older than the lease, until the next renewal tells the earlier time.
+    #[test]
+    fn a_clock_that_was_set_back_loses_no_chat() {
+        let before = Some(Some(lease(0, 1)));
+        let jumped = Some(Some(lease(-3600, 1)));
+        let mut detector = FailureDetector::new(GRACE, STEP * 2);
+        let from = Instant::now();
+        let mut looks = vec![before.clone(); 3];
+        assert!(observations(&mut detector, from, &looks).is_empty());
+        // Five looks in which the lease does not tell yet: shorter than the grace period.
+        looks = vec![Some(Some(lease(30, 1))); 5];
+        looks.extend(vec![jumped; 20]);
+        assert!(observations(&mut detector, from + STEP * 3, &looks).is_empty());
+        assert_eq!(detector.missing_count(), 0);
     }
 
     #[test]

@@ -13,4 +13,5 @@ pub mod services;
 pub mod openai;
 pub mod upstream;
 
+pub mod fake_clock;
 pub mod fault_proxy;

@@ -35,6 +35,12 @@ pub enum Fault {
     Forget(Duration),
     /// Kills the broker for this time. Meanwhile clients send long questions until the gateways' journals are full.
     Fill(Duration),
+    /// Sets the clock of a gateway or a recorder to the true time plus so many seconds, until the end of the round.
+    Clock(FaultTarget, i64),
+    /// Kills the gateway of this index, and starts the gateway again after this time with a low limit of open files.
+    FewFiles(usize, Duration),
+    /// Starts a second gateway with the name of the gateway of this index, for this time at most.
+    Twin(usize, Duration),
 }
 
 /// Process that a fault hits.
@@ -126,7 +132,18 @@ fn fault(random: &mut StdRng, broker: Broker, journals: JournalSize) -> Fault {
     let away = Duration::from_millis(random.random_range(0..2_500));
     match random.random_range(0..100) {
         // The kill of a gateway is the most frequent fault, because the promise is about such kills.
-        0..22 => Fault::Kill(FaultTarget::Gateway(random.random_range(0..GATEWAYS)), away),
+        0..14 => Fault::Kill(FaultTarget::Gateway(random.random_range(0..GATEWAYS)), away),
+        14..17 => Fault::FewFiles(random.random_range(0..GATEWAYS), away),
+        17..19 => Fault::Twin(random.random_range(0..GATEWAYS), away),
+        19..22 => {
+            let services = [
+                FaultTarget::Gateway(random.random_range(0..GATEWAYS)),
+                FaultTarget::Recorder(random.random_range(0..RECORDERS)),
+            ];
+            // Tokens of the round are valid for twelve hours.
+            let seconds = random.random_range(-100_000..30_000);
+            Fault::Clock(*services.choose(random).unwrap_or(&services[0]), seconds)
+        }
         22..34 => Fault::Kill(FaultTarget::Recorder(random.random_range(0..RECORDERS)), away),
         34..45 => Fault::Kill(node(random, broker), away),
         45..52 => Fault::Kill(FaultTarget::Database, away),
@@ -181,6 +198,9 @@ impl Fault {
             Self::Garbage => "garbage published",
             Self::Forget(_) => "nats-server went back in time",
             Self::Fill(_) => "journals filled",
+            Self::Clock(_, _) => "clock jumped",
+            Self::FewFiles(_, _) => "gateway killed and limited in open files",
+            Self::Twin(_, _) => "gateway's name given twice",
         }
     }
 }
@@ -205,8 +225,8 @@ mod tests {
             let schedule = (0..100).flat_map(|seed| of(seed, journals));
             schedule.map(|scheduled| scheduled.fault.kind()).collect::<std::collections::BTreeSet<_>>()
         };
-        assert_eq!(kinds(JournalSize::Large).len(), 15, "{:?}", kinds(JournalSize::Large));
-        assert_eq!(kinds(JournalSize::Small).len(), 15, "{:?}", kinds(JournalSize::Small));
+        assert_eq!(kinds(JournalSize::Large).len(), 18, "{:?}", kinds(JournalSize::Large));
+        assert_eq!(kinds(JournalSize::Small).len(), 18, "{:?}", kinds(JournalSize::Small));
         assert!(!kinds(JournalSize::Small).contains(Fault::Forget(Duration::ZERO).kind()));
     }
 }

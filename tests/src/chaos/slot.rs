@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use harness::fake_clock::FakeClock;
 use harness::process::START_TIMEOUT;
 use harness::services::gateway::GatewaySettings;
 use harness::services::recorder::RecorderProgram;
@@ -14,6 +15,8 @@ pub(super) struct GatewaySlot {
     pub(super) program: PathBuf,
     pub(super) settings: GatewaySettings,
     pub(super) log: PathBuf,
+    /// The clock of the gateway, on a machine with the library for it.
+    pub(super) clock: Option<FakeClock>,
     pub(super) running: Option<Gateway>,
 }
 
@@ -22,16 +25,25 @@ pub(super) struct RecorderSlot {
     pub(super) program: RecorderProgram,
     pub(super) listen: String,
     pub(super) log: PathBuf,
+    /// The clock of the recorder, on a machine with the library for it.
+    pub(super) clock: Option<FakeClock>,
     pub(super) running: Option<Recorder>,
 }
 
 impl GatewaySlot {
-    /// Starts the gateway, unless the gateway runs.
+    /// Starts the gateway, unless the gateway runs. A gateway whose name is taken refuses to start until the other gateway
+    /// is gone; further attempts follow, as from an operator's supervisor.
     pub(super) async fn start(&mut self) -> anyhow::Result<()> {
-        if self.running.as_ref().is_some_and(|gateway| gateway.process().is_running()) {
-            return Ok(());
+        let deadline = Instant::now() + START_TIMEOUT;
+        while !self.running.as_ref().is_some_and(|gateway| gateway.process().is_running()) {
+            match Gateway::start(&self.program, &self.settings, &self.log).await {
+                Ok(gateway) => self.running = Some(gateway),
+                Err(error) if Instant::now() >= deadline || !format!("{error:#}").contains("GATEWAY_INSTANCE") => {
+                    return Err(error);
+                }
+                Err(_) => sleep(Duration::from_millis(200)).await,
+            }
         }
-        self.running = Some(Gateway::start(&self.program, &self.settings, &self.log).await?);
         Ok(())
     }
 }

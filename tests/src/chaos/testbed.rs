@@ -14,9 +14,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::chaos::plan::{Broker, Fault, FaultTarget, GATEWAYS, Link, LinkFault, NODES, RECORDERS};
 use crate::chaos::slot::{GatewaySlot, RecorderSlot};
-use crate::chaos::stream_faults;
+use crate::chaos::{stream_faults, twin};
 use crate::load::process_meter::ProcessMeter;
 use crate::stack::User;
+use harness::fake_clock::FakeClock;
 use harness::fault_proxy::FaultProxy;
 use harness::process::START_TIMEOUT;
 use harness::servers::{Nats, Postgres};
@@ -27,6 +28,9 @@ use harness::{port, program};
 
 /// Time limit for the processing of all events after a round.
 pub(crate) const REST: Duration = Duration::from_secs(180);
+
+/// Soft and hard limits of open files that leave room for a dozen chats, beside the 256 files in reserve.
+const FEW_FILES: (u64, u64) = (64, 290);
 
 /// All processes of a round.
 #[derive(Debug)]
@@ -98,29 +102,39 @@ impl Testbed {
             conversation_keys: format!("1:{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())),
             data_dir: PathBuf::new(),
             instance: String::new(),
+            open_files: None,
             more: gateway_settings.to_vec(),
         };
         let mut gateways = Vec::new();
         for number in 0..GATEWAYS {
             let name = format!("gateway-{number}");
+            let clock = FakeClock::new(&dir.path().join(format!("{name}.clock")))?;
+            let mut more = gateway.more.clone();
+            more.extend(clock.iter().flat_map(FakeClock::variables));
             gateways.push(Mutex::new(GatewaySlot {
                 program: program::built("gateway")?,
                 settings: GatewaySettings {
                     listen: format!("127.0.0.1:{}", port::reserve()?),
                     data_dir: dir.path().join(&name),
                     instance: name.clone(),
+                    more,
                     ..gateway.clone()
                 },
                 log: dir.path().join(format!("{name}.log")),
+                clock,
                 running: None,
             }));
         }
         let mut recorders = Vec::new();
         for number in 0..RECORDERS {
+            let clock = FakeClock::new(&dir.path().join(format!("recorder-{number}.clock")))?;
+            let mut program = proxied.clone();
+            program.more.extend(clock.iter().flat_map(FakeClock::variables));
             recorders.push(Mutex::new(RecorderSlot {
-                program: proxied.clone(),
+                program,
                 listen: format!("127.0.0.1:{}", port::reserve()?),
                 log: dir.path().join(format!("recorder-{number}.log")),
+                clock,
                 running: None,
             }));
         }
@@ -191,6 +205,18 @@ impl Testbed {
             Fault::Forget(before) => self.forget(before).await,
             // The clients that fill the journals are started by the round.
             Fault::Fill(away) => self.kill(FaultTarget::Broker(0), away).await,
+            Fault::Clock(target, seconds) => self.set_clock(target, seconds).await,
+            Fault::FewFiles(number, down) => {
+                self.gateways[number].lock().await.settings.open_files = Some(FEW_FILES);
+                self.kill(FaultTarget::Gateway(number), down).await
+            }
+            Fault::Twin(number, long) => {
+                let (program, settings) = {
+                    let slot = self.gateways[number].lock().await;
+                    (slot.program.clone(), slot.settings.clone())
+                };
+                twin::start_and_kill(&program, &settings, self.dir.path(), long).await.map(drop)
+            }
         }
     }
 
@@ -225,6 +251,16 @@ impl Testbed {
                 postgres.start().await
             }
         }
+    }
+
+    /// Sets the clock of a gateway or a recorder. Nothing happens on a machine without the library for it.
+    async fn set_clock(&self, target: FaultTarget, seconds: i64) -> anyhow::Result<()> {
+        let clock = match target {
+            FaultTarget::Gateway(number) => self.gateways[number].lock().await.clock.clone(),
+            FaultTarget::Recorder(number) => self.recorders[number].lock().await.clock.clone(),
+            FaultTarget::Broker(_) | FaultTarget::Database => None,
+        };
+        clock.map_or(Ok(()), |clock| clock.set(seconds))
     }
 
     async fn pause(&self, target: FaultTarget, long: Duration) {
@@ -342,7 +378,11 @@ async fn prepare(recorder: &RecorderProgram, broker: Broker) -> anyhow::Result<(
             sleep(Duration::from_millis(500)).await;
         }
     }
-    recorder.prepare().await
+    recorder.prepare().await?;
+    // Leases are short, so that a name that was given twice is noticed within a round.
+    let client = async_nats::connect(&recorder.nats_url).await?;
+    async_nats::jetstream::new(client).delete_key_value(shared::lease::BUCKET).await?;
+    recorder.run(&["stream", "create", "--lease-lifetime", "4s"]).await.map(drop)
 }
 
 /// Replaces the server's address in a URL by the proxy's address.

@@ -177,6 +177,7 @@ impl TargetLauncher {
         environment.extend(self.programs.gateway_environment.iter().cloned());
         environment.extend(more.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
         let settings = GatewaySettings {
+            open_files: None,
             listen: "127.0.0.1:0".to_owned(),
             nats_url: nats.url(),
             llm_base_url: self.upstream.url("/v1"),

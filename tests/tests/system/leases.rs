@@ -15,10 +15,10 @@ use shared::event::{Event, FailureStage};
 use tests::stack::{MODEL, Stack, User, header, publish_again};
 use tokio::time::{Instant, sleep, timeout};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Leases of two seconds, and recorders that wait two more.
-async fn stack(grace: &str, recorders: usize) -> anyhow::Result<Stack> {
+pub(crate) async fn stack(grace: &str, recorders: usize) -> anyhow::Result<Stack> {
     let mut stack = Stack::start().await?;
     stack.jetstream().await?.delete_key_value(shared::lease::BUCKET).await?;
     stack.recorder.run(&["stream", "create", "--lease-lifetime", "2s"]).await?;
@@ -33,7 +33,7 @@ async fn stack(grace: &str, recorders: usize) -> anyhow::Result<Stack> {
 }
 
 /// Starts a gateway of this name with a data directory of its own.
-async fn gateway(stack: &Stack, name: &str, disk: &str) -> anyhow::Result<Gateway> {
+pub(crate) async fn gateway(stack: &Stack, name: &str, disk: &str) -> anyhow::Result<Gateway> {
     stack
         .another_gateway(|settings| {
             settings.instance = name.to_owned();
@@ -43,7 +43,12 @@ async fn gateway(stack: &Stack, name: &str, disk: &str) -> anyhow::Result<Gatewa
 }
 
 /// Starts a chat that pauses in the middle of the answer until the gate opens.
-async fn held(stack: &Stack, gateway: &Gateway, user: &User, gate: &Gate) -> anyhow::Result<(String, Response)> {
+pub(crate) async fn held(
+    stack: &Stack,
+    gateway: &Gateway,
+    user: &User,
+    gate: &Gate,
+) -> anyhow::Result<(String, Response)> {
     let piece = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"half\"}}]}\n\n";
     stack.upstream.respond_next(Script::stream([piece, "data: [DONE]\n\n"]).after(1, Step::Wait(gate.clone())));
     let body = json!({"model": MODEL, "stream": true, "messages": [{"role": "user", "content": "x"}]});
@@ -55,12 +60,12 @@ async fn held(stack: &Stack, gateway: &Gateway, user: &User, gate: &Gate) -> any
     Ok((chat, response))
 }
 
-async fn status(pool: &sqlx::PgPool, chat: &str) -> anyhow::Result<Option<String>> {
+pub(crate) async fn status(pool: &sqlx::PgPool, chat: &str) -> anyhow::Result<Option<String>> {
     let status = sqlx::query_scalar("SELECT status FROM chats WHERE chat_id = $1::uuid").bind(chat);
     Ok(status.fetch_optional(pool).await?)
 }
 
-async fn becomes(pool: &sqlx::PgPool, chat: &str, expected: &str) -> anyhow::Result<()> {
+pub(crate) async fn becomes(pool: &sqlx::PgPool, chat: &str, expected: &str) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let found = status(pool, chat).await?;

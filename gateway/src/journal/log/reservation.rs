@@ -2,6 +2,7 @@
 //! running chats.
 
 use super::Log;
+use crate::journal::descriptors::is_exhausted;
 use crate::journal::error::JournalError;
 use crate::journal::segment::SEGMENT_HEADER_BYTES;
 
@@ -51,7 +52,7 @@ impl Log {
                 if !std::mem::replace(&mut self.is_shortage_reported, true) {
                     tracing::error!(%error, "the journal cannot reserve room on the disk; new chats are refused");
                 }
-                return Err(JournalError::Full);
+                return Err(if is_exhausted(&error) { JournalError::Unwritable } else { JournalError::Full });
             }
         }
         self.is_shortage_reported = false;

@@ -29,14 +29,25 @@ impl Log {
         let is_released = self.sealed.front().is_some_and(|sealed| sealed.last_number < self.released_below);
         // The unended chats in the segment must be on the disk in a newer segment before the segment can be removed.
         let is_synced = self.sealed.front().is_some_and(|sealed| sealed.number < self.newest_synced_segment);
-        if !is_released || !is_synced {
+        if !is_released || !(is_synced || self.is_finished()) {
             return false;
         }
         let Some(sealed) = self.sealed.pop_front() else { return false };
+        self.damage.remove(&sealed.number);
         if let Err(error) = self.directory.remove_segment(sealed.number) {
             tracing::error!(%error, segment = sealed.number, "a segment of the journal could not be removed");
         }
         true
+    }
+
+    /// Returns true if the log has stopped writing and nothing in the log is needed any more: each event is acknowledged,
+    /// and each chat has ended. Then a segment can be removed although no newer segment exists, as on a full disk.
+    fn is_finished(&self) -> bool {
+        let mut sealed = self.sealed.iter();
+        self.active.is_none()
+            && self.unended_chats.len() == 0
+            && self.unwritten.is_empty()
+            && sealed.all(|sealed| sealed.last_number < self.released_below)
     }
 
     /// Starts the retention of all kept segments anew.

@@ -2,16 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 /// The failures to simulate, and the writes that a power cut may lose.
 #[derive(Debug, Default)]
-pub(in crate::journal) struct FaultyDisk(Mutex<DiskState>);
+pub(in crate::journal) struct FaultyDisk(Mutex<DiskState>, Condvar);
 
 #[derive(Debug, Default)]
 struct DiskState {
     /// True if no segment can be created.
     is_full: bool,
+    /// The number of segments for which the disk has room, if the room is limited. A removed segment makes room.
+    room: Option<usize>,
+    /// The number of further files that cannot be opened for lack of file descriptors.
+    exhausted_descriptors: u32,
+    /// True while syncs hang.
+    is_hanging: bool,
     /// True if every write fails.
     is_broken: bool,
     /// The number of syncs that will fail.
@@ -37,6 +43,36 @@ impl FaultyDisk {
         self.state().is_full = is_full;
     }
 
+    /// Limits the room for further segments.
+    pub(in crate::journal) fn set_room(&self, segments: usize) {
+        self.state().room = Some(segments);
+    }
+
+    /// Makes the next `count` openings of files fail for lack of file descriptors.
+    pub(in crate::journal) fn exhaust_descriptors(&self, count: u32) {
+        self.state().exhausted_descriptors = count;
+    }
+
+    /// Returns the number of openings that are still to fail.
+    pub(in crate::journal) fn exhausted_descriptors(&self) -> u32 {
+        self.state().exhausted_descriptors
+    }
+
+    /// Lets syncs hang until the returned value is dropped.
+    pub(in crate::journal) fn hang_syncs(self: &std::sync::Arc<Self>) -> HangingSyncs {
+        self.state().is_hanging = true;
+        HangingSyncs(std::sync::Arc::clone(self))
+    }
+
+    pub(in crate::journal) fn check_open(&self) -> io::Result<()> {
+        let mut state = self.state();
+        if state.exhausted_descriptors > 0 {
+            state.exhausted_descriptors -= 1;
+            return Err(rustix::io::Errno::MFILE.into());
+        }
+        Ok(())
+    }
+
     /// Sets if every write fails.
     pub(in crate::journal) fn set_broken(&self, is_broken: bool) {
         self.state().is_broken = is_broken;
@@ -53,8 +89,12 @@ impl FaultyDisk {
     }
 
     pub(in crate::journal) fn check_create(&self) -> io::Result<()> {
-        let state = self.state();
-        if state.is_full || state.is_broken { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        let mut state = self.state();
+        if state.is_full || state.is_broken || state.room == Some(0) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        state.room = state.room.map(|room| room - 1);
+        Ok(())
     }
 
     /// Writes half of the bytes and fails if the disk is broken. Otherwise notes the write as unsynced.
@@ -75,7 +115,8 @@ impl FaultyDisk {
     }
 
     pub(in crate::journal) fn check_sync(&self, _segment: u64) -> io::Result<()> {
-        let mut state = self.state();
+        let waited = self.1.wait_while(self.state(), |state| state.is_hanging);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
         if state.failing_syncs > 0 {
             state.failing_syncs -= 1;
             return Err(io::Error::from_raw_os_error(5));
@@ -88,6 +129,18 @@ impl FaultyDisk {
     }
 
     pub(in crate::journal) fn mark_removed(&self, segment: u64) {
-        self.state().unsynced.remove(&segment);
+        let mut state = self.state();
+        state.unsynced.remove(&segment);
+        state.room = state.room.map(|room| room + 1);
+    }
+}
+
+/// Syncs that hang until the value is dropped.
+pub(in crate::journal) struct HangingSyncs(std::sync::Arc<FaultyDisk>);
+
+impl Drop for HangingSyncs {
+    fn drop(&mut self) {
+        self.0.state().is_hanging = false;
+        self.0.1.notify_all();
     }
 }

@@ -8,10 +8,11 @@ use proptest::prelude::*;
 
 use super::events::{chat_started, conversation_created, message_completed};
 use crate::journal::checkpoint::{Checkpoint, CheckpointFile};
+use crate::journal::directory::LogDirectory;
 use crate::journal::log::{AppendOutcome, Log, LogLimits};
 use crate::journal::record::UnnumberedRecord;
 use crate::journal::recovery::{RecoveredJournal, recover};
-use crate::journal::segment::{LogDirectory, NextRecord, RecordReader};
+use crate::journal::segment::{NextRecord, RecordReader};
 
 const BOUNDS: LogLimits = LogLimits { max_bytes: 4 << 20, retention: Duration::ZERO };
 

@@ -14,3 +14,11 @@ pub(super) fn command<'a>(program: &Path, variables: impl IntoIterator<Item = (&
     command.envs(variables);
     command
 }
+
+/// Returns the same command with these soft and hard limits of open files. A shell sets the limits, and becomes the program.
+pub(super) fn with_open_files(command: &Command, (soft, hard): (u64, u64)) -> Command {
+    let mut limited = Command::new("/bin/sh");
+    limited.arg("-c").arg(format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\"")).arg(command.get_program());
+    limited.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    limited
+}

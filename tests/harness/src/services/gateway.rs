@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use tokio::time::Instant;
 
 use crate::http;
-use crate::services::command::command;
+use crate::services::command::{command, with_open_files};
 use crate::services::service::Service;
 
 /// Settings of a gateway. All instances share the keys; each instance has a data directory of its own.
@@ -30,6 +30,8 @@ pub struct GatewaySettings {
     pub data_dir: PathBuf,
     /// Name of the instance in events.
     pub instance: String,
+    /// The limits of open files, soft and hard. `None`: those of this process.
+    pub open_files: Option<(u64, u64)>,
     /// Further settings, as environment variables.
     pub more: Vec<(String, String)>,
 }
@@ -53,7 +55,12 @@ impl Gateway {
         ];
         variables.extend(settings.llm_api_key.clone().map(|key| ("LLM_API_KEY", key)));
         variables.extend(settings.more.iter().map(|(name, value)| (name.as_str(), value.clone())));
-        Ok(Self(Service::start("gateway", command(program, variables), log).await?))
+        let command = command(program, variables);
+        let command = match settings.open_files {
+            Some(limits) => with_open_files(&command, limits),
+            None => command,
+        };
+        Ok(Self(Service::start("gateway", command, log).await?))
     }
 
     /// Reads the value of a metric.
