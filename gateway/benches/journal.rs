@@ -8,7 +8,7 @@ use std::time::Duration;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use gateway::journal::{DurabilityLevel, Journal, JournalSettings, TailRead};
-use shared::event::{Event, EventKind};
+use shared::event::{Event, EventType};
 
 /// The same allocator as in the gateway.
 #[global_allocator]
@@ -17,8 +17,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// The number of chats in an iteration. The relay reports the checkpoint once per iteration.
 const CHATS: u64 = 100;
 
-const STARTED: &str = include_str!("../../shared/tests/published/fixtures/stenograph.ChatStarted.v1/whole.json");
-const COMPLETED: &str = include_str!("../../shared/tests/published/fixtures/stenograph.MessageCompleted.v1/whole.json");
+const STARTED: &str = include_str!("../../shared/tests/published/fixtures/stenograph.ChatStarted.v2/whole.json");
+const COMPLETED: &str = include_str!("../../shared/tests/published/fixtures/stenograph.MessageCompleted.v2/whole.json");
 
 fn main() {
     divan::main();
@@ -26,15 +26,17 @@ fn main() {
 
 /// Returns the start and the end of a chat, with an answer of 200 words.
 fn chat() -> [Event; 2] {
-    let read = |kind, published: &str| {
+    let read = |published: &str| {
         let published: serde_json::Value = serde_json::from_str(published).expect("the fixture is JSON");
-        Event::decode(kind, published["payload"].to_string().as_bytes()).expect("the payload is an event")
+        let event_type = published["headers"]["ce-type"].as_str().and_then(EventType::from_name);
+        Event::decode(event_type.expect("the type is known"), published["payload"].to_string().as_bytes())
+            .expect("the payload is an event")
     };
-    let mut completed = read(EventKind::MessageCompleted, COMPLETED);
+    let mut completed = read(COMPLETED);
     if let Event::MessageCompleted(completed) = &mut completed {
-        completed.message.text = "stenograph ".repeat(200);
+        completed.message.as_mut().expect("the fixture has an answer").text = "stenograph ".repeat(200);
     }
-    [read(EventKind::ChatStarted, STARTED), completed]
+    [read(STARTED), completed]
 }
 
 #[divan::bench]

@@ -18,7 +18,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method, StatusCode};
-use shared::event::{ChatError, FailureStage};
+use shared::event::{ChatError, FailureStage, Operation};
 use shared::id::{ChatId, ConversationId, UserId};
 use shared::usage::Usage;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -136,7 +136,8 @@ impl ChatPipeline {
 
         let ui_stream =
             ui.map(|ui| UiStream::new(ui.continued_message_id.unwrap_or_else(|| id.assistant_message().to_string())));
-        let admission = ChatAdmission { id, conversation, caller_metadata, claim, on_disconnect, notes };
+        let (operation, conversation) = (Operation::Chat, Some(conversation));
+        let admission = ChatAdmission { id, operation, conversation, caller_metadata, claim, on_disconnect, notes };
         let (chat, started) =
             turn.run(|| OpenChat::admit(&self.recording, caller.user, admission, &mut request, place));
         drop(turn);
@@ -352,7 +353,7 @@ fn parse(
     if let Some(ui) = &ui {
         request.thread_id = ui.thread_id.clone().or(request.thread_id);
         if ui.is_regeneration {
-            request.new_message = None;
+            request.new_messages.clear();
         }
     }
     Ok((request, ui))

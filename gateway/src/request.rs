@@ -50,8 +50,11 @@ pub struct ChatRequest {
     pub messages: Box<RawValue>,
     /// An object with every other member, as sent.
     pub parameters: Box<RawValue>,
-    /// The message that the request adds to the conversation: the last message whose role is not the assistant's.
-    pub new_message: Option<NewMessage>,
+    /// The messages that the request adds to the conversation, in their order: the messages of the user and the tool results
+    /// after the last message of the assistant, at most [`MAX_NEW_MESSAGES`](shared::event::MAX_NEW_MESSAGES).
+    pub new_messages: Vec<NewMessage>,
+    /// Unusual properties of the request, one word each, for the record.
+    pub notes: Vec<&'static str>,
     /// True for a Responses request with `background: true` and without streaming: the upstream accepts the request,
     /// and the client fetches the response later. A streamed response arrives on this request in any case, so streaming
     /// makes this false.
@@ -140,7 +143,7 @@ impl ChatRequest {
         if model.is_empty() || model.len() > 256 {
             return Err(invalid_member("model", "expected a model name of 1 to 256 bytes"));
         }
-        let (messages, new_message) = match surface {
+        let (messages, new) = match surface {
             ApiSurface::ChatCompletions | ApiSurface::Frontend => new_message::from_chat_completions(members)?,
             ApiSurface::Responses => new_message::from_responses_input(members)?,
             ApiSurface::Messages => new_message::from_anthropic_messages(members)?,
@@ -178,7 +181,8 @@ impl ChatRequest {
             prompt_cache_key: thread_id::text_member(members, "prompt_cache_key"),
             messages,
             parameters: RawValue::from_string(parameters).map_err(|error| not_an_object(&error))?,
-            new_message,
+            new_messages: new.messages,
+            notes: if new.has_more { vec!["new_messages_left_out"] } else { Vec::new() },
             is_background,
             upstream_body,
             text_was_mended: false,

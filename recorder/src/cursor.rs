@@ -61,7 +61,7 @@ impl TimeCursor {
 impl IdCursor {
     /// The position before the first row of an ascending list.
     pub fn first() -> Self {
-        Self { id: Uuid::nil(), number: -1 }
+        Self { id: Uuid::nil(), number: i16::MIN }
     }
 
     /// The position before the first row of a descending list.

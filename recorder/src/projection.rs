@@ -13,6 +13,7 @@ pub mod chat;
 mod chat_change;
 pub mod conversation;
 pub mod message;
+pub mod operation_slots;
 pub mod usage_slots;
 pub mod usage_stats;
 

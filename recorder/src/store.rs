@@ -1,7 +1,8 @@
 //! The tables in PostgreSQL: one file for each table, and the transaction that writes a batch to all of them.
 //!
 //! Recorders that write at the same time never deadlock: every statement touches its rows in key order, and every
-//! transaction touches the tables in one order: chats, conversations, messages, `usage_stats`, `usage_slots`. When two
+//! transaction touches the tables in one order: chats, conversations, messages, `usage_stats`, `usage_slots`,
+//! `operation_slots`. When two
 //! recorders insert the same row, the first one inserts the row; the second one waits for the first transaction and
 //! then joins with the row found.
 
@@ -16,6 +17,7 @@ pub mod invite_codes;
 mod leader_lock;
 mod messages;
 pub mod open_chats;
+mod operation_slots;
 mod pool;
 pub mod quarantine;
 mod rows;

@@ -1,8 +1,9 @@
 //! The events in the stream. The events are the source of truth; tables, statistics and exports are derived from
 //! events.
 //!
-//! Every published version stays decodable for ever: new fields are optional, and no field is renamed, retyped or
-//! removed. Terminal events carry all values that usage counters need, so that the order of arrival never matters.
+//! Every published version stays decodable for ever: within a version, new fields are optional, and no field is renamed, retyped
+//! or removed. Events of an earlier version are decoded into the types of the latest version. Terminal events carry all values
+//! that usage counters need, so that the order of arrival never matters.
 
 mod chat_failed;
 mod chat_started;
@@ -12,17 +13,27 @@ mod message_completed;
 mod assistant_message;
 mod caller_metadata;
 mod dialect;
+mod event_type;
+mod media;
+mod new_message;
+mod operation;
 mod upstream;
+mod version1;
 
+use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 
 pub use assistant_message::{AssistantMessage, OtherChoice, ToolCall};
 pub use caller_metadata::CallerMetadata;
 pub use chat_failed::{ChatError, ChatFailed, FailureStage};
-pub use chat_started::{ChatStarted, ConversationOrigin, UserMessage};
+pub use chat_started::{ChatStarted, ConversationOrigin};
 pub use conversation::{ConversationChanged, ConversationCreated, ConversationDeleted};
 pub use dialect::DialectName;
+pub use event_type::{EventKind, EventType, EventVersion};
+pub use media::Media;
 pub use message_completed::MessageCompleted;
+pub use new_message::{MAX_NEW_MESSAGES, NewMessage};
+pub use operation::Operation;
 pub use upstream::{Attempt, UpstreamAnswer};
 
 use crate::id::{EventId, UserId};
@@ -42,64 +53,6 @@ pub enum Event {
     ConversationChanged(Box<ConversationChanged>),
     /// A user deleted a conversation.
     ConversationDeleted(Box<ConversationDeleted>),
-}
-
-/// The kind of an event: determines the subject and the type in the envelope.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum EventKind {
-    /// The kind of [`ChatStarted`] events.
-    ChatStarted,
-    /// The kind of [`MessageCompleted`] events.
-    MessageCompleted,
-    /// The kind of [`ChatFailed`] events.
-    ChatFailed,
-    /// The kind of [`ConversationCreated`] events.
-    ConversationCreated,
-    /// The kind of [`ConversationChanged`] events.
-    ConversationChanged,
-    /// The kind of [`ConversationDeleted`] events.
-    ConversationDeleted,
-}
-
-impl EventKind {
-    /// All kinds of events.
-    pub const ALL: [Self; 6] = [
-        Self::ChatStarted,
-        Self::MessageCompleted,
-        Self::ChatFailed,
-        Self::ConversationCreated,
-        Self::ConversationChanged,
-        Self::ConversationDeleted,
-    ];
-
-    /// Returns the token of the kind in subjects: `chats.<token>.<user>`.
-    pub fn subject_token(self) -> &'static str {
-        match self {
-            Self::ChatStarted => "started",
-            Self::MessageCompleted => "completed",
-            Self::ChatFailed => "failed",
-            Self::ConversationCreated => "conversation_created",
-            Self::ConversationChanged => "conversation_changed",
-            Self::ConversationDeleted => "conversation_deleted",
-        }
-    }
-
-    /// Returns the CloudEvents type with the version, such as `stenograph.ChatStarted.v1`.
-    pub fn type_name(self) -> &'static str {
-        match self {
-            Self::ChatStarted => "stenograph.ChatStarted.v1",
-            Self::MessageCompleted => "stenograph.MessageCompleted.v1",
-            Self::ChatFailed => "stenograph.ChatFailed.v1",
-            Self::ConversationCreated => "stenograph.ConversationCreated.v1",
-            Self::ConversationChanged => "stenograph.ConversationChanged.v1",
-            Self::ConversationDeleted => "stenograph.ConversationDeleted.v1",
-        }
-    }
-
-    /// Returns the kind with the given CloudEvents type, or `None` if this build does not know the type.
-    pub fn from_type_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.type_name() == name)
-    }
 }
 
 impl Event {
@@ -177,15 +130,26 @@ impl Event {
         }
     }
 
-    /// Decodes the payload of an event of the given kind.
-    pub fn decode(kind: EventKind, payload: &[u8]) -> Result<Self, serde_json::Error> {
-        Ok(match kind {
-            EventKind::ChatStarted => Self::ChatStarted(serde_json::from_slice(payload)?),
-            EventKind::MessageCompleted => Self::MessageCompleted(serde_json::from_slice(payload)?),
-            EventKind::ChatFailed => Self::ChatFailed(serde_json::from_slice(payload)?),
-            EventKind::ConversationCreated => Self::ConversationCreated(serde_json::from_slice(payload)?),
-            EventKind::ConversationChanged => Self::ConversationChanged(serde_json::from_slice(payload)?),
-            EventKind::ConversationDeleted => Self::ConversationDeleted(serde_json::from_slice(payload)?),
+    /// Decodes the payload of an event of the given type. An event of an earlier version becomes an event of the latest version.
+    pub fn decode(event_type: impl Into<EventType>, payload: &[u8]) -> Result<Self, serde_json::Error> {
+        fn read<T: DeserializeOwned, E: From<T>>(payload: &[u8]) -> Result<Box<E>, serde_json::Error> {
+            serde_json::from_slice::<T>(payload).map(|event| Box::new(event.into()))
+        }
+        let event_type = event_type.into();
+        Ok(match (event_type.kind(), event_type.version()) {
+            (EventKind::ChatStarted, EventVersion::V1) => Self::ChatStarted(read::<version1::ChatStarted, _>(payload)?),
+            (EventKind::ChatStarted, EventVersion::V2) => Self::ChatStarted(read::<ChatStarted, _>(payload)?),
+            (EventKind::MessageCompleted, EventVersion::V1) => {
+                Self::MessageCompleted(read::<version1::MessageCompleted, _>(payload)?)
+            }
+            (EventKind::MessageCompleted, EventVersion::V2) => {
+                Self::MessageCompleted(read::<MessageCompleted, _>(payload)?)
+            }
+            (EventKind::ChatFailed, EventVersion::V1) => Self::ChatFailed(read::<version1::ChatFailed, _>(payload)?),
+            (EventKind::ChatFailed, EventVersion::V2) => Self::ChatFailed(read::<ChatFailed, _>(payload)?),
+            (EventKind::ConversationCreated, _) => Self::ConversationCreated(serde_json::from_slice(payload)?),
+            (EventKind::ConversationChanged, _) => Self::ConversationChanged(serde_json::from_slice(payload)?),
+            (EventKind::ConversationDeleted, _) => Self::ConversationDeleted(serde_json::from_slice(payload)?),
         })
     }
 }

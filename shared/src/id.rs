@@ -34,27 +34,27 @@ macro_rules! uuid_id {
 }
 
 uuid_id! {
-    /// One request and its answer. A UUIDv7, minted by the gateway when it admits the request.
+    /// The id of a request and its answer: a UUIDv7, made by the gateway when it admits the request.
     ChatId
 }
 
 uuid_id! {
-    /// A thread of chats of one user. A UUIDv8 that only the gateway can make and check: see the gateway's `conversation_id`.
+    /// The id of a thread of chats of one user: a UUIDv8 that only the gateway can make and check.
     ConversationId
 }
 
 uuid_id! {
-    /// One message of a chat. Derived from the chat, so that whoever describes the chat names the same message.
+    /// The id of a message, derived from its chat, so that every program that reads the chat gives the message the same id.
     MessageId
 }
 
 uuid_id! {
-    /// One change of a conversation. A UUIDv7 of the gateway: the later of two changes has the greater id.
+    /// The id of a change of a conversation: a UUIDv7 of the gateway. The later of two changes has the greater id.
     ChangeId
 }
 
 uuid_id! {
-    /// One event. Derived from what the event is about, so that any retry by anyone is the same event.
+    /// The id of an event, derived from the subject matter of the event, so that a repeated publication is the same event.
     EventId
 }
 
@@ -64,9 +64,18 @@ impl ChatId {
         Self(Uuid::now_v7())
     }
 
-    /// Returns the id of the message that the user sent with the chat.
+    /// Returns the id of the message that the user sent with the chat: of several new messages, the last one.
     pub fn user_message(self) -> MessageId {
         MessageId(derive(self.0, "message:user"))
+    }
+
+    /// Returns the id of a new message of the chat. `before_last` is the number of new messages after this message: 0 for the
+    /// last one, the [`user_message`](Self::user_message).
+    pub fn new_message(self, before_last: usize) -> MessageId {
+        match before_last {
+            0 => self.user_message(),
+            before_last => MessageId(derive(self.0, &format!("message:user:-{before_last}"))),
+        }
     }
 
     /// Returns the id of the answer to the chat.
@@ -104,8 +113,8 @@ fn derive(source: Uuid, label: &str) -> Uuid {
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
-/// Who a chat belongs to: the subject of a verified token. Ours are UUIDs; those of other identity providers
-/// are whatever they are, so this is text: 1 to 255 bytes, no control characters.
+/// The id of a user: the subject of a verified token. Users of this deployment have UUIDs; other identity providers use other
+/// texts. The id is a text of 1 to 255 bytes without control characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
@@ -164,6 +173,9 @@ mod tests {
         let user = chat.user_message();
         // The expected value must never change: with another value, every replayed event would be counted twice.
         assert_eq!(user.to_string(), "01936b6e-2f00-8784-a514-c19a14c72d61");
+        assert_eq!(chat.new_message(0), user);
+        assert_eq!(chat.new_message(1).to_string(), "01936b6e-2f00-8fb2-8a68-7fbc6473eadb");
+        assert_ne!(chat.new_message(1), chat.new_message(2));
         assert_ne!(user, chat.assistant_message());
         assert_eq!(user.0.as_bytes()[..6], chat.0.as_bytes()[..6]);
         assert_eq!(user.0.get_version_num(), 8);

@@ -5,6 +5,7 @@
 //! identity provider's keys, logging, shutdown). Code that only one service needs belongs in that service's crate.
 
 pub mod id;
+pub mod word;
 
 pub mod event;
 pub mod usage;

@@ -1,6 +1,6 @@
 //! JSON Schemas of the events and an AsyncAPI document of the stream, generated from the published types, so that
 //! documents and types cannot differ. The generated files are checked in at `docs/schema`, for readers of the stream
-//! that do not use this crate.
+//! that do not use this crate. The schemas of earlier versions are there too, as they were when a later version followed.
 
 pub(crate) mod date_time;
 
@@ -28,7 +28,7 @@ pub fn documents() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Returns the file name of the schema of an event kind, such as `stenograph.ChatStarted.v1.json`.
+/// Returns the file name of the schema of the latest version of an event kind, such as `stenograph.ChatStarted.v2.json`.
 pub fn file_name(kind: EventKind) -> String {
     format!("{}.json", kind.type_name())
 }
@@ -142,8 +142,9 @@ fn asyncapi() -> Value {
             "title": "Stenograph",
             "version": env!("CARGO_PKG_VERSION"),
             "description": format!(
-                "Every chat on the record: the events in the JetStream stream {}. Events come at least once, and in no \
-                 order that may be relied on; an id is an event. See docs/EVENTS.md.",
+                "Every chat on the record: the events in the JetStream stream {}, in the latest version of each type. \
+                 Events come at least once, and in no order that may be relied on; an id is an event. The stream also holds \
+                 events of earlier versions, which have JSON Schemas of their own. See docs/EVENTS.md.",
                 stream::NAME
             ),
             "license": {"name": "MIT"},
@@ -151,15 +152,15 @@ fn asyncapi() -> Value {
         "defaultContentType": "application/json",
         "servers": {
             "broker": {"host": "{broker}", "protocol": "nats", "variables": {"broker": {
-                "default": "localhost:4222", "description": "Where the deployment's broker is: NATS_URL.",
+                "default": "localhost:4222", "description": "The address of the deployment's broker: NATS_URL.",
             }}},
         },
         "channels": channels,
         "operations": operations,
         "components": {
             "parameters": {"user": {"description":
-                "The user as one token: the id itself where it is letters, digits, - and _, at most 64 of them; any other \
-                 as ~ and its base64url."}},
+                "The user as one token: the id itself if it consists of at most 64 letters, digits, - and _; else ~ and the \
+                 base64url form of the id."}},
             "messages": messages,
             "schemas": schemas,
         },
@@ -175,14 +176,14 @@ fn header_schema(kind: EventKind) -> Value {
         "properties": {
             envelope::ID: uuid,
             envelope::TYPE: {"type": "string", "const": kind.type_name()},
-            envelope::SOURCE: {"type": "string", "description": "Who published it: /gateway/<instance> or /recorder."},
-            envelope::TIME: {"type": "string", "format": "date-time", "description": "When it happened."},
+            envelope::SOURCE: {"type": "string", "description": "The publisher: /gateway/<instance> or /recorder."},
+            envelope::TIME: {"type": "string", "format": "date-time", "description": "The time of the event."},
             "ce-specversion": {"type": "string", "const": "1.0"},
             "ce-datacontenttype": {"type": "string", "const": "application/json"},
             "ce-dataschema": {"type": "string", "const": envelope::schema_uri(kind.type_name())},
             "Nats-Msg-Id": uuid,
             large_body::OBJECT: {"type": "string", "description": format!(
-                "Where the payload is too large for a message: its object in the bucket {}. The message has no payload then.",
+                "The object in the bucket {} that holds a payload which is too large for a message. The message itself is empty then.",
                 large_body::BUCKET
             )},
             large_body::SHA256: {"type": "string", "description": "The SHA-256 of that object, in hexadecimal digits."},

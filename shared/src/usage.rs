@@ -3,28 +3,24 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// Where the numbers come from. They are never mixed: sums keep reported and estimated apart.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum UsageSource {
-    /// The provider reported them. A reported zero is a zero.
-    Reported,
-    /// Nothing was reported; these were counted with a tokenizer.
-    Estimated,
-    /// Nothing is known.
-    #[default]
-    Unknown,
+use crate::word::open_words;
+
+open_words! {
+    /// The source of token counts. Sums keep reported and estimated counts apart. Readers must accept words that they do not know.
+    pub enum UsageSource {
+        /// The provider reported the counts. A reported zero is a zero.
+        Reported = "reported",
+        /// The provider reported nothing, and the gateway estimated the counts with a tokenizer.
+        Estimated = "estimated",
+        /// Nothing is known.
+        Unknown = "unknown",
+    }
 }
 
-impl UsageSource {
-    /// Returns the value in events and in table rows.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Reported => "reported",
-            Self::Estimated => "estimated",
-            Self::Unknown => "unknown",
-        }
+#[expect(clippy::derivable_impls, reason = "the macro of open sets has no default variant")]
+impl Default for UsageSource {
+    fn default() -> Self {
+        Self::Unknown
     }
 }
 
@@ -32,33 +28,33 @@ impl UsageSource {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Usage {
-    /// Where the numbers come from.
+    /// The source of the counts.
     pub source: UsageSource,
-    /// Input tokens, cached ones included.
+    /// Input tokens, cached tokens included.
     pub prompt_tokens: Option<u64>,
     /// Output tokens, as the provider counts them.
     pub completion_tokens: Option<u64>,
-    /// All tokens: as reported, else the sum of the two above.
+    /// All tokens: as reported, else the sum of the two counts above.
     pub total_tokens: Option<u64>,
-    /// The same tokens, each counted in exactly one part.
+    /// The same tokens, each in exactly one part.
     pub parts: UsageParts,
-    /// The provider's own usage object, untouched.
+    /// The provider's own usage object, unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raw: Option<Box<RawValue>>,
 }
 
-/// Disjoint parts: prices differ by part, and parts add up.
+/// The tokens in disjoint parts. Prices differ by part, and the parts add up to all tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct UsageParts {
-    /// Input that was read anew.
+    /// Input tokens that were neither read from nor written to a cache.
     pub uncached_input: u64,
-    /// Input read from the provider's cache.
+    /// Input tokens read from the provider's cache.
     pub cache_read: u64,
-    /// Input written to the provider's cache.
+    /// Input tokens written to the provider's cache.
     pub cache_write: u64,
-    /// Output, without reasoning.
+    /// Output tokens without reasoning.
     pub output: u64,
-    /// Reasoning output.
+    /// Output tokens of reasoning.
     pub reasoning: u64,
 }

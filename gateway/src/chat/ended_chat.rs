@@ -39,8 +39,8 @@ pub(super) enum PendingEnd {
 #[derive(Debug)]
 pub struct ChatLogLine {
     pub(super) chat: ChatId,
-    pub(super) conversation: ConversationId,
-    pub(super) origin: ConversationOrigin,
+    pub(super) conversation: Option<ConversationId>,
+    pub(super) origin: Option<ConversationOrigin>,
     pub(super) user: UserId,
     pub(super) model: String,
     pub(super) outcome: &'static str,
@@ -97,12 +97,12 @@ impl EndedChat {
 impl ChatLogLine {
     /// Writes the log line, or an error if the end could not be recorded or is not durable.
     pub fn log(&self, durable: Result<Durability, JournalError>) {
-        let Self { chat, conversation, user, model, outcome, status, .. } = self;
-        let conversation_origin = match self.origin {
+        let Self { chat, user, model, outcome, status, .. } = self;
+        let conversation = self.conversation.map(tracing::field::display);
+        let conversation_origin = self.origin.map(|origin| match origin {
             ConversationOrigin::Minted => "new",
-            ConversationOrigin::Given => "given",
-            ConversationOrigin::Derived => "derived",
-        };
+            known => known.label(),
+        });
         let durable = match durable {
             Ok(how) => {
                 if !how.is_durable() {
@@ -116,7 +116,7 @@ impl ChatLogLine {
             }
         };
         tracing::info!(
-            %chat, %user, %conversation, conversation_origin, model, outcome, status,
+            %chat, %user, conversation, conversation_origin, model, outcome, status,
             first_token_ms = self.first_token_ms, duration_ms = self.duration_ms,
             prompt_tokens = self.prompt_tokens, completion_tokens = self.completion_tokens,
             attempts = self.attempts, durable, "chat"

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use shared::event::{
     Attempt, CallerMetadata, ChatError, ChatFailed, ChatStarted, ConversationOrigin, DialectName, Event, FailureStage,
-    MessageCompleted, UpstreamAnswer, UserMessage,
+    Media, MessageCompleted, Operation, UpstreamAnswer,
 };
 use shared::id::{ChatId, ConversationId, UserId};
 use shared::usage::{Usage, UsageSource};
@@ -20,7 +20,7 @@ use crate::chat::response_conversations::ResponseConversations;
 use crate::idempotency::Claim;
 use crate::journal::{Journal, Recorded};
 use crate::metrics::{DirectionLabels, Metrics, OutcomeLabels};
-use crate::request::ChatRequest;
+use crate::request::{ChatRequest, NewMessage};
 use crate::response::token_estimate::{Prompt, estimate_usage};
 use crate::response::transcript::Transcript;
 use crate::routing::OnDisconnect;
@@ -50,8 +50,11 @@ pub struct Recording {
 pub struct ChatAdmission {
     /// The id of the new chat.
     pub id: ChatId,
+    /// The kind of the call.
+    pub operation: Operation,
     /// The conversation, the origin of the conversation id, and the client's own thread name if the id is derived from one.
-    pub conversation: (ConversationId, ConversationOrigin, Option<String>),
+    /// `None` for a call that belongs to no conversation.
+    pub conversation: Option<(ConversationId, ConversationOrigin, Option<String>)>,
     /// The metadata that the caller sent with the chat.
     pub caller_metadata: Option<CallerMetadata>,
     /// The claim on the request's idempotency key, if there is a key.
@@ -68,9 +71,10 @@ pub struct OpenChat {
     recording: Arc<Recording>,
     /// The id of the chat.
     pub id: ChatId,
-    /// The id of the chat's conversation.
-    pub conversation_id: ConversationId,
-    origin: ConversationOrigin,
+    operation: Operation,
+    /// The id of the chat's conversation, if the chat belongs to one.
+    pub conversation_id: Option<ConversationId>,
+    origin: Option<ConversationOrigin>,
     dialect: DialectName,
     user: UserId,
     started_at: OffsetDateTime,
@@ -80,6 +84,8 @@ pub struct OpenChat {
     pub attempts: Vec<Attempt>,
     first_token_ms: Option<u64>,
     upstream: Option<String>,
+    /// Sizes, counts and durations of a call that is no chat, for the end event.
+    pub media: Option<Media>,
     /// The prompt, kept in case the usage has to be estimated.
     prompt: Prompt,
     /// The start, while the configured durability has not been confirmed.
@@ -87,6 +93,7 @@ pub struct OpenChat {
     is_ended: bool,
     claim: Option<Claim>,
     on_disconnect: OnDisconnect,
+    /// Notes on the request, for the end event.
     notes: Vec<&'static str>,
     /// Counts the chat towards the maximum number of concurrent chats.
     _permit: OwnedSemaphorePermit,
@@ -113,10 +120,14 @@ impl OpenChat {
         request: &mut ChatRequest,
         permit: OwnedSemaphorePermit,
     ) -> (Self, Recorded) {
-        let (conversation_id, origin, client_thread_id) = admission.conversation;
+        let (conversation_id, origin, client_thread_id) = match admission.conversation {
+            Some((id, origin, thread)) => (Some(id), Some(origin), thread),
+            None => (None, None, None),
+        };
         let chat = Self {
             recording: Arc::clone(recording),
             id: admission.id,
+            operation: admission.operation,
             conversation_id,
             origin,
             dialect: request.dialect,
@@ -127,18 +138,20 @@ impl OpenChat {
             attempts: Vec::new(),
             first_token_ms: None,
             upstream: None,
+            media: None,
             prompt: Prompt::from_request(&request.messages, &request.parameters),
             started: None,
             is_ended: false,
             claim: admission.claim,
             on_disconnect: admission.on_disconnect,
-            notes: admission.notes,
+            notes: request.notes.drain(..).chain(admission.notes).collect(),
             _permit: permit,
         };
         recording.metrics.chats_started.inc();
         recording.metrics.chats_open.inc();
         let started = Event::ChatStarted(Box::new(ChatStarted {
             chat_id: chat.id,
+            operation: chat.operation,
             conversation_id,
             conversation_origin: origin,
             client_thread_id,
@@ -150,13 +163,9 @@ impl OpenChat {
             model: chat.model.clone(),
             temperature: request.temperature,
             parameters: std::mem::take(&mut request.parameters),
-            messages: std::mem::take(&mut request.messages),
-            user_message: request.new_message.take().map(|new| UserMessage {
-                id: chat.id.user_message(),
-                role: new.role,
-                text: new.text,
-            }),
-            assistant_message_id: chat.id.assistant_message(),
+            messages: Some(std::mem::take(&mut request.messages)).filter(|messages| messages.get() != "null"),
+            new_messages: NewMessage::with_ids(std::mem::take(&mut request.new_messages), chat.id),
+            assistant_message_id: chat.operation.answers_with_message().then(|| chat.id.assistant_message()),
             caller_metadata: admission.caller_metadata,
         }));
         let recorded = recording.journal.record_start(&started);
@@ -211,11 +220,11 @@ impl OpenChat {
     /// estimates the usage first.
     pub fn end(&mut self, ending: ChatEnding, mut transcript: Transcript, usage: Usage) -> EndedChat {
         self.is_ended = true;
-        for note in std::mem::take(&mut self.notes) {
-            transcript.note(note);
-        }
-        if let (DialectName::OpenaiResponses, Some(response)) = (self.dialect, &transcript.response_id) {
-            self.recording.responses.remember(&self.user, response, self.conversation_id);
+        self.notes.drain(..).for_each(|note| transcript.note(note));
+        if let (DialectName::OpenaiResponses, Some(response), Some(conversation)) =
+            (self.dialect, &transcript.response_id, self.conversation_id)
+        {
+            self.recording.responses.remember(&self.user, response, conversation);
         }
         let has_content = transcript.has_content();
         let ending = match ending {
@@ -235,7 +244,7 @@ impl OpenChat {
             other => other,
         };
         let outcome = match &ending {
-            ChatEnding::Failed(stage, _) => stage.as_str(),
+            ChatEnding::Failed(stage, _) => stage.label(),
             ChatEnding::Completed | ChatEnding::ClientGone => "completed",
         };
         let duration_ms = millis(self.admitted_at.elapsed());
@@ -291,6 +300,7 @@ impl OpenChat {
         match ending {
             ChatEnding::Failed(stage, error) => Event::ChatFailed(Box::new(ChatFailed {
                 chat_id: self.id,
+                operation: self.operation,
                 conversation_id: self.conversation_id,
                 user_id: self.user.clone(),
                 gateway: self.recording.instance.clone(),
@@ -301,6 +311,7 @@ impl OpenChat {
                 error,
                 message,
                 usage,
+                media: self.media.take(),
                 time_to_first_token_ms: self.first_token_ms,
                 duration_ms,
                 upstream,
@@ -309,14 +320,18 @@ impl OpenChat {
             })),
             ChatEnding::Completed | ChatEnding::ClientGone => Event::MessageCompleted(Box::new(MessageCompleted {
                 chat_id: self.id,
+                operation: self.operation,
                 conversation_id: self.conversation_id,
                 user_id: self.user.clone(),
                 gateway: self.recording.instance.clone(),
                 started_at: self.started_at,
                 finished_at,
                 model: self.model.clone(),
-                message: message.unwrap_or_else(|| transcript.message(self.id.assistant_message())),
+                message: message.or_else(|| {
+                    self.operation.answers_with_message().then(|| transcript.message(self.id.assistant_message()))
+                }),
                 usage,
+                media: self.media.take(),
                 time_to_first_token_ms: self.first_token_ms,
                 duration_ms,
                 upstream: upstream.unwrap_or_default(),
@@ -345,7 +360,7 @@ async fn estimate_and_record(recording: Arc<Recording>, prompt: Prompt, event: E
     let event = Arc::new(event);
     let counted = Arc::clone(&event);
     let count = move || match &*counted {
-        Event::MessageCompleted(event) => Some(estimate_usage(&prompt, &event.message)),
+        Event::MessageCompleted(event) => event.message.as_ref().map(|message| estimate_usage(&prompt, message)),
         Event::ChatFailed(event) => event.message.as_ref().map(|message| estimate_usage(&prompt, message)),
         _ => None,
     };

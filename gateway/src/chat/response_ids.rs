@@ -9,7 +9,7 @@ use crate::headers::{CHAT_ID, CONVERSATION_ID, REQUEST_ID};
 #[derive(Debug)]
 pub struct ResponseIds {
     chat: HeaderValue,
-    conversation: HeaderValue,
+    conversation: Option<HeaderValue>,
     request: Option<HeaderValue>,
 }
 
@@ -19,7 +19,7 @@ impl ResponseIds {
         let value = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
         Self {
             chat: value(chat.id.to_string()),
-            conversation: value(chat.conversation_id.to_string()),
+            conversation: chat.conversation_id.map(|id| value(id.to_string())),
             request: request.get(REQUEST_ID).filter(|id| id.len() <= 256).cloned(),
         }
     }
@@ -30,6 +30,8 @@ impl ResponseIds {
         let request = self.request.unwrap_or_else(|| self.chat.clone());
         headers.entry(REQUEST_ID).or_insert(request);
         headers.insert(CHAT_ID, self.chat);
-        headers.insert(CONVERSATION_ID, self.conversation);
+        if let Some(conversation) = self.conversation {
+            headers.insert(CONVERSATION_ID, conversation);
+        }
     }
 }

@@ -170,7 +170,7 @@ async fn a_reopened_journal_ends_the_chats_that_were_left_open_once() {
     let journal = open(&settings).unwrap();
     let ended = types(&journal).split_off(4);
     let failed = |number: u128| shared::id::EventId::derive(Uuid::from_u128(number), "failed").0;
-    let failures: Vec<_> = [1, 3].map(|number| ("stenograph.ChatFailed.v1".to_owned(), failed(number))).into();
+    let failures: Vec<_> = [1, 3].map(|number| ("stenograph.ChatFailed.v2".to_owned(), failed(number))).into();
     assert_eq!(ended, failures);
     journal.close();
     journal.wait_until_synced();

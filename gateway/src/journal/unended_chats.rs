@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
-use shared::event::{ChatError, ChatFailed, ChatStarted, Event, EventKind, FailureStage};
+use shared::event::{ChatError, ChatFailed, ChatStarted, Event, EventType, FailureStage, Operation};
 use shared::id::{ChatId, ConversationId, UserId};
 use shared::usage::Usage;
 use time::OffsetDateTime;
@@ -14,7 +14,11 @@ use super::record::{JournalEntry, RecordKind, UnnumberedRecord};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct UnendedChat {
     chat_id: ChatId,
-    conversation_id: ConversationId,
+    /// Absent in records of gateways that knew no other calls than chats.
+    #[serde(default = "operation_before_operations")]
+    operation: Operation,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    conversation_id: Option<ConversationId>,
     user_id: UserId,
     gateway: String,
     #[serde(with = "time::serde::rfc3339")]
@@ -30,6 +34,7 @@ impl UnendedChat {
     fn from_start(started: &ChatStarted) -> Self {
         Self {
             chat_id: started.chat_id,
+            operation: started.operation,
             conversation_id: started.conversation_id,
             user_id: started.user_id.clone(),
             gateway: started.gateway.clone(),
@@ -51,6 +56,7 @@ impl UnendedChat {
         let duration_ms = u64::try_from((failed_at - self.started_at).whole_milliseconds()).unwrap_or(0);
         Event::ChatFailed(Box::new(ChatFailed {
             chat_id: self.chat_id,
+            operation: self.operation,
             conversation_id: self.conversation_id,
             user_id: self.user_id,
             gateway: self.gateway,
@@ -61,6 +67,7 @@ impl UnendedChat {
             error: ChatError::new("gateway_restarted", "the gateway died while the chat was running"),
             message: None,
             usage: Usage::default(),
+            media: None,
             time_to_first_token_ms: None,
             duration_ms,
             upstream: None,
@@ -68,6 +75,10 @@ impl UnendedChat {
             notes: vec!["duration_includes_downtime".to_owned()],
         }))
     }
+}
+
+fn operation_before_operations() -> Operation {
+    Operation::Chat
 }
 
 impl UnendedChats {
@@ -92,8 +103,8 @@ impl UnendedChats {
             return chat.map(|chat| self.0.insert(chat.chat_id, chat)).is_ok();
         }
         let Some(stored) = entry.event() else { return false };
-        let kind = EventKind::from_type_name(stored.envelope.type_name);
-        let event = kind.and_then(|kind| Event::decode(kind, &stored.payload).ok());
+        let event_type = EventType::from_name(stored.envelope.type_name);
+        let event = event_type.and_then(|event_type| Event::decode(event_type, &stored.payload).ok());
         event.as_ref().map(|event| self.apply(event)).is_some()
     }
 

@@ -157,7 +157,7 @@ mod tests {
         for place in 0..200_u128 {
             let id = shared::id::EventId(uuid::Uuid::from_u128(place));
             let (time, source) = (format!("2026-01-01T00:00:{place}Z"), format!("/gateway/{}", place % 40));
-            let type_name = ["stenograph.ChatStarted.v1", "stenograph.ChatFailed.v1"][usize::from(place % 3 == 0)];
+            let type_name = ["stenograph.ChatStarted.v2", "stenograph.ChatFailed.v2"][usize::from(place % 3 == 0)];
             let envelope = Envelope { id, type_name, time: &time, source: &source };
             let mut expected = HeaderMap::new();
             insert_headers(&mut expected, envelope.headers());

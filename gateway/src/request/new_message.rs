@@ -1,10 +1,15 @@
-//! The message that a request adds to its conversation: the last message whose role is not the assistant's. One
-//! function per dialect.
+//! The messages that a request adds to its conversation: the messages of the user and the tool results after the last message of
+//! the assistant. One function per dialect.
+//!
+//! An assistant's message at the end of a request is the beginning of the answer to come, and no boundary. Instructions (`system`,
+//! `developer`) are no messages of the conversation.
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use shared::event::{self, MAX_NEW_MESSAGES};
+use shared::id::ChatId;
 
 use super::invalid_request::{InvalidRequest, invalid_member, missing_member, not_an_object};
 use crate::json::lenient::{List, Members, Object, Text};
@@ -16,11 +21,69 @@ pub struct NewMessage {
     pub role: String,
     /// The text of the message. If the content is a list of parts: the text parts, joined.
     pub text: String,
+    /// The id of the tool call that the message answers.
+    pub tool_call_id: Option<String>,
 }
 
-type ParsedMessages = Result<(Box<RawValue>, Option<NewMessage>), InvalidRequest>;
+/// The new messages of a request.
+#[derive(Debug, Default)]
+pub(super) struct NewMessages {
+    /// The messages in their order: the last [`MAX_NEW_MESSAGES`].
+    pub(super) messages: Vec<NewMessage>,
+    /// True if the request has more new messages.
+    pub(super) has_more: bool,
+}
 
-/// Finds the new message in the messages of a chat completion.
+type ParsedMessages = Result<(Box<RawValue>, NewMessages), InvalidRequest>;
+
+/// Collects new messages from the end of a request to its beginning.
+#[derive(Debug, Default)]
+struct Collector {
+    /// The last message first.
+    reversed: Vec<NewMessage>,
+    has_more: bool,
+    is_complete: bool,
+}
+
+impl NewMessage {
+    /// Returns the new messages of a chat as in the start event, with their ids.
+    pub fn with_ids(new: Vec<Self>, chat: ChatId) -> Vec<event::NewMessage> {
+        let count = new.len();
+        let with_id = |(index, new): (usize, Self)| event::NewMessage {
+            id: chat.new_message(count - 1 - index),
+            role: new.role,
+            text: new.text,
+            tool_call_id: new.tool_call_id,
+        };
+        new.into_iter().enumerate().map(with_id).collect()
+    }
+
+    fn user(text: String) -> Self {
+        Self { role: "user".to_owned(), text, tool_call_id: None }
+    }
+
+    fn tool(text: String, call_id: &Text<'_>) -> Self {
+        Self { role: "tool".to_owned(), text, tool_call_id: call_id.non_empty().map(str::to_owned) }
+    }
+}
+
+impl Collector {
+    fn push(&mut self, message: NewMessage) {
+        if self.reversed.len() < MAX_NEW_MESSAGES { self.reversed.push(message) } else { self.has_more = true }
+    }
+
+    /// Takes note of a message of the assistant. All earlier messages are history, unless nothing followed this message.
+    fn reach_assistant(&mut self) {
+        self.is_complete |= !self.reversed.is_empty();
+    }
+
+    fn finish(mut self) -> NewMessages {
+        self.reversed.reverse();
+        NewMessages { messages: self.reversed, has_more: self.has_more }
+    }
+}
+
+/// Finds the new messages of a chat completion.
 pub(super) fn from_chat_completions(members: &Members<'_>) -> ParsedMessages {
     #[derive(Deserialize)]
     struct Message<'a> {
@@ -28,30 +91,37 @@ pub(super) fn from_chat_completions(members: &Members<'_>) -> ParsedMessages {
         role: Cow<'a, str>,
         #[serde(default, borrow)]
         content: Option<&'a RawValue>,
+        #[serde(default, borrow)]
+        tool_call_id: Text<'a>,
     }
     let (messages, list) = messages_list(members)?;
-    let mut new = None;
+    let mut new = Collector::default();
     for (index, raw) in list.iter().enumerate().rev() {
         let message: Message<'_> = serde_json::from_str(raw.get())
             .map_err(|_| invalid_member("messages", &format!("expected an object with a role at messages[{index}]")))?;
-        if new.is_none() && matches!(message.role.as_ref(), "user" | "tool" | "function") {
-            let text = match message.content {
-                Some(content) => content_text(content).ok_or_else(|| {
-                    invalid_member(
-                        "messages",
-                        &format!("expected text or a list of parts at messages[{index}].content"),
-                    )
-                })?,
-                None => String::new(),
-            };
-            new = Some(NewMessage { role: message.role.into_owned(), text });
+        match message.role.as_ref() {
+            "assistant" => new.reach_assistant(),
+            "user" | "tool" | "function" if !new.is_complete => {
+                let text = match message.content {
+                    Some(content) => content_text(content).ok_or_else(|| {
+                        invalid_member(
+                            "messages",
+                            &format!("expected text or a list of parts at messages[{index}].content"),
+                        )
+                    })?,
+                    None => String::new(),
+                };
+                let tool_call_id = message.tool_call_id.non_empty().map(str::to_owned);
+                new.push(NewMessage { role: message.role.into_owned(), text, tool_call_id });
+            }
+            _ => {}
         }
     }
-    Ok((messages, new))
+    Ok((messages, new.finish()))
 }
 
-/// Finds the new message in an Anthropic request. In this dialect the result of a tool call is a block of a user
-/// message.
+/// Finds the new messages of an Anthropic request. In this dialect the results of tool calls are blocks of a user message: each
+/// result is a message of its own, and so is the text between results.
 pub(super) fn from_anthropic_messages(members: &Members<'_>) -> ParsedMessages {
     #[derive(Deserialize)]
     struct Message<'a> {
@@ -61,26 +131,29 @@ pub(super) fn from_anthropic_messages(members: &Members<'_>) -> ParsedMessages {
         content: &'a RawValue,
     }
     let (messages, list) = messages_list(members)?;
-    let mut new = None;
+    let mut new = Collector::default();
     for (index, raw) in list.iter().enumerate().rev() {
         let message: Message<'_> = serde_json::from_str(raw.get()).map_err(|_| {
             invalid_member("messages", &format!("expected an object with a role and a content at messages[{index}]"))
         })?;
-        if new.is_none() && message.role == "user" {
-            let expected = "expected text or a list of blocks at";
-            let text = content_text(message.content)
-                .ok_or_else(|| invalid_member("messages", &format!("{expected} messages[{index}].content")))?;
-            let results = tool_results_text(message.content);
-            new = Some(match results {
-                Some(results) if text.is_empty() => NewMessage { role: "tool".to_owned(), text: results },
-                _ => NewMessage { role: "user".to_owned(), text },
-            });
+        match message.role.as_ref() {
+            "assistant" => new.reach_assistant(),
+            "user" if !new.is_complete => {
+                let expected = "expected text or a list of blocks at";
+                let text = content_text(message.content)
+                    .ok_or_else(|| invalid_member("messages", &format!("{expected} messages[{index}].content")))?;
+                match tool_results(message.content) {
+                    Some(results) => results.into_iter().rev().for_each(|message| new.push(message)),
+                    None => new.push(NewMessage::user(text)),
+                }
+            }
+            _ => {}
         }
     }
-    Ok((messages, new))
+    Ok((messages, new.finish()))
 }
 
-/// Finds the new message in the input of a Responses request: a text or a list of items. Items of an unknown shape are
+/// Finds the new messages in the input of a Responses request: a text or a list of items. Items of an unknown shape are
 /// not an error: the upstream judges them.
 pub(super) fn from_responses_input(members: &Members<'_>) -> ParsedMessages {
     #[derive(Deserialize)]
@@ -93,31 +166,51 @@ pub(super) fn from_responses_input(members: &Members<'_>) -> ParsedMessages {
         content: Option<&'a RawValue>,
         #[serde(default, borrow)]
         output: Option<&'a RawValue>,
+        #[serde(default, borrow)]
+        call_id: Text<'a>,
     }
     let expected = "text or a list of items";
     let Some(input) = members.get("input").filter(|raw| raw.get() != "null") else {
         let continues_conversation =
             ["prompt", "previous_response_id", "conversation"].iter().any(|name| members.get(name).is_some());
         let empty_input = RawValue::from_string("[]".to_owned()).map_err(|error| not_an_object(&error))?;
-        return if continues_conversation { Ok((empty_input, None)) } else { Err(missing_member("input", expected)) };
+        return if continues_conversation {
+            Ok((empty_input, NewMessages::default()))
+        } else {
+            Err(missing_member("input", expected))
+        };
     };
+    let mut new = Collector::default();
     if let Ok(text) = serde_json::from_str::<Cow<'_, str>>(input.get()) {
-        let new = NewMessage { role: "user".to_owned(), text: text.into_owned() };
-        return Ok((input.to_owned(), Some(new)));
+        new.push(NewMessage::user(text.into_owned()));
+        return Ok((input.to_owned(), new.finish()));
     }
     if !input.get().starts_with('[') {
         return Err(invalid_member("input", &format!("expected {expected}")));
     }
     let List(items) = serde_json::from_str::<List<Object<Item<'_>>>>(input.get()).unwrap_or_default();
-    let new = items.iter().rev().filter_map(|item| item.0.as_ref()).find_map(|item| {
+    for item in items.iter().rev().filter_map(|item| item.0.as_ref()) {
         let text = |raw: Option<&RawValue>| raw.and_then(content_text).unwrap_or_default();
-        if item.role.non_empty() == Some("user") {
-            return Some(NewMessage { role: "user".to_owned(), text: text(item.content) });
+        match (item.role.non_empty(), item.kind.non_empty()) {
+            (Some("user"), _) => new.push(NewMessage::user(text(item.content))),
+            (_, Some(kind)) if kind.ends_with("_output") => {
+                new.push(NewMessage::tool(text(item.output), &item.call_id));
+            }
+            (Some("assistant"), _) => new.reach_assistant(),
+            (_, Some(kind)) if is_made_by_model(kind) => new.reach_assistant(),
+            _ => {}
         }
-        let is_result = item.kind.non_empty().is_some_and(|kind| kind.ends_with("_output"));
-        is_result.then(|| NewMessage { role: "tool".to_owned(), text: text(item.output) })
-    });
-    Ok((input.to_owned(), new))
+        if new.is_complete {
+            break;
+        }
+    }
+    Ok((input.to_owned(), new.finish()))
+}
+
+/// True for the type of an item that an earlier response consisted of: calls, reasoning, and references to such items.
+fn is_made_by_model(kind: &str) -> bool {
+    kind.ends_with("_call")
+        || matches!(kind, "reasoning" | "compaction" | "mcp_list_tools" | "mcp_approval_request" | "item_reference")
 }
 
 /// The `messages` member, as sent and as a list with at least one element.
@@ -163,18 +256,40 @@ fn content_text(content: &RawValue) -> Option<String> {
     }
 }
 
-/// The joined text of the tool results among the blocks of a message; `None` without tool results.
-fn tool_results_text(content: &RawValue) -> Option<String> {
+/// The messages in the blocks of a user message with tool results: one for each result, and one for each run of text between
+/// results. `None` without tool results.
+fn tool_results(content: &RawValue) -> Option<Vec<NewMessage>> {
     #[derive(Deserialize)]
     struct Block<'a> {
         #[serde(default, borrow, rename = "type")]
         kind: Text<'a>,
         #[serde(default, borrow)]
+        tool_use_id: Text<'a>,
+        #[serde(default, borrow)]
+        text: Text<'a>,
+        #[serde(default, borrow)]
         content: Option<&'a RawValue>,
     }
     let List(blocks) = serde_json::from_str::<List<Object<Block<'_>>>>(content.get()).ok()?;
-    let results = blocks.iter().filter_map(|block| block.0.as_ref());
-    let results = results.filter(|block| block.kind.non_empty() == Some("tool_result"));
-    let texts: Vec<String> = results.map(|block| block.content.and_then(content_text).unwrap_or_default()).collect();
-    (!texts.is_empty()).then(|| texts.concat())
+    let is_result = |block: &Block<'_>| block.kind.non_empty() == Some("tool_result");
+    let blocks = || blocks.iter().filter_map(|block| block.0.as_ref());
+    if !blocks().any(is_result) {
+        return None;
+    }
+    let (mut messages, mut text) = (Vec::new(), String::new());
+    for block in blocks() {
+        if is_result(block) {
+            if !text.is_empty() {
+                messages.push(NewMessage::user(std::mem::take(&mut text)));
+            }
+            let result = block.content.and_then(content_text).unwrap_or_default();
+            messages.push(NewMessage::tool(result, &block.tool_use_id));
+        } else {
+            text.push_str(block.text.non_empty().unwrap_or_default());
+        }
+    }
+    if !text.is_empty() {
+        messages.push(NewMessage::user(text));
+    }
+    Some(messages)
 }

@@ -1,7 +1,14 @@
 use super::*;
 
+mod new_messages;
+
 fn parse(body: &str, surface: ApiSurface) -> Result<ChatRequest, InvalidRequest> {
     ChatRequest::parse(&Bytes::copy_from_slice(body.as_bytes()), surface)
+}
+
+/// A new message as expected.
+pub(super) fn new(role: &str, text: &str, tool_call_id: Option<&str>) -> NewMessage {
+    NewMessage { role: role.into(), text: text.into(), tool_call_id: tool_call_id.map(str::to_owned) }
 }
 
 #[test]
@@ -10,7 +17,7 @@ fn a_frontends_request_streams_and_asks_for_usage() {
     let request = parse(body, ApiSurface::Frontend).unwrap();
     assert!(request.stream && request.added_usage_option);
     assert_eq!(request.temperature, Some(0.7));
-    assert_eq!(request.new_message, Some(NewMessage { role: "user".into(), text: "hé\n".into() }));
+    assert_eq!(request.new_messages, [new("user", "hé\n", None)]);
     assert_eq!(request.parameters.get(), r#"{"model":"m","temperature":0.7}"#);
     let forward: serde_json::Value = serde_json::from_slice(&request.upstream_body).unwrap();
     assert_eq!(forward["stream"], true);
@@ -47,21 +54,7 @@ fn the_conversation_id_is_not_forwarded() {
     let request = parse(body, ApiSurface::Frontend).unwrap();
     assert_eq!(request.conversation_id.as_deref(), Some("c1"));
     assert!(!std::str::from_utf8(&request.upstream_body).unwrap().contains("conversationId"));
-    assert_eq!(request.new_message.unwrap().text, "ab");
-}
-
-#[test]
-fn the_new_message_is_the_last_one_that_is_not_the_assistants() {
-    let new_message = |messages: &str| {
-        parse(&format!(r#"{{"model":"m","messages":{messages}}}"#), ApiSurface::ChatCompletions).unwrap().new_message
-    };
-    let found = new_message(
-        r#"[{"role":"user","content":"q"},{"role":"assistant","tool_calls":[]},{"role":"tool","content":"42"}]"#,
-    );
-    assert_eq!(found, Some(NewMessage { role: "tool".into(), text: "42".into() }));
-    let found = new_message(r#"[{"role":"user","content":"q"},{"role":"assistant","content":"prefill"}]"#);
-    assert_eq!(found.unwrap().text, "q");
-    assert_eq!(new_message(r#"[{"role":"system","content":"s"}]"#), None);
+    assert_eq!(request.new_messages[0].text, "ab");
 }
 
 #[test]

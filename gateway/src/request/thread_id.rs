@@ -106,13 +106,13 @@ pub fn from_body(dialect: DialectName, members: &Members<'_>) -> Option<String> 
     };
     let conversation = match dialect {
         DialectName::OpenaiResponses => conversation_name(members),
-        DialectName::OpenaiChat | DialectName::AnthropicMessages => None,
+        _ => None,
     };
     conversation.or_else(|| {
         let metadata = metadata().unwrap_or_default();
         let claude_code = match dialect {
             DialectName::AnthropicMessages => metadata.user_id.non_empty().and_then(claude_code_session),
-            DialectName::OpenaiChat | DialectName::OpenaiResponses => None,
+            _ => None,
         };
         let named = || THREAD_MEMBERS.iter().find_map(|name| text_member(members, name));
         let in_metadata = || {

@@ -35,7 +35,11 @@ impl Fold {
     /// Makes a fold for a response in this dialect.
     pub fn new(dialect: DialectName) -> Self {
         match dialect {
-            DialectName::OpenaiChat => Self::OpenaiChat(openai_chat::ChatCompletionsFold::default()),
+            // The documents of OpenAI's other endpoints name model, usage and errors as chat completions do. No endpoint of this
+            // gateway answers in a dialect that the gateway does not list.
+            DialectName::OpenaiChat | DialectName::Openai | DialectName::GoogleGemini | DialectName::Other(_) => {
+                Self::OpenaiChat(openai_chat::ChatCompletionsFold::default())
+            }
             DialectName::OpenaiResponses => Self::OpenaiResponses(openai_responses::ResponsesFold::default()),
             DialectName::AnthropicMessages => Self::AnthropicMessages(anthropic_messages::MessagesFold::default()),
         }

@@ -124,7 +124,7 @@ fn reported_usage(dialect: DialectName, reading: &Reading) -> Option<ReportedUsa
     raw.as_object()?;
     let at = |paths: &[&str]| paths.iter().find_map(|path| raw.pointer(path).and_then(Value::as_u64));
     Some(match dialect {
-        DialectName::OpenaiChat => ReportedUsage {
+        DialectName::OpenaiChat | DialectName::Openai => ReportedUsage {
             prompt: at(&["/prompt_tokens"]),
             completion: at(&["/completion_tokens"]),
             total: at(&["/total_tokens"]),
@@ -155,6 +155,7 @@ fn reported_usage(dialect: DialectName, reading: &Reading) -> Option<ReportedUsa
             cache_write: at(&["/cache_creation_input_tokens"]),
             reasoning: at(&["/output_tokens_details/thinking_tokens"]),
         },
+        DialectName::GoogleGemini | DialectName::Other(_) => return None,
     })
 }
 

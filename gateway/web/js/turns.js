@@ -1,21 +1,24 @@
 // Turns of a conversation, each of one question and its answer, built from rows of the record. Pure functions.
 
 /**
- * Builds turns from messages and their chats, oldest first. A turn is `{key, question, role, createdAt, answer,
+ * Builds turns from messages and their chats, oldest first. Several new messages of a chat are one question. A turn is `{key, question, role, createdAt, answer,
  * previousAnswers}`. An answer is `{chatId, status, text, reasoning, toolCalls, error, model, tokens, estimated,
  * finishReason, durationMs}`; the status is `complete`, `partial`, `truncated`, `failed` or `waiting`. The same question
  * sent again after a partial or failed answer is a retry: the turn keeps the earlier answers in `previousAnswers`.
  */
 export function buildTurns(messages, chats) {
-  const byChat = new Map(chats.map((chat) => [chat.id, { chat, question: null, answer: null }]));
+  const byChat = new Map(chats.map((chat) => [chat.id, { chat, questions: [], answer: null }]));
   for (const message of messages) {
-    if (!byChat.has(message.chatId)) byChat.set(message.chatId, { chat: null, question: null, answer: null });
-    byChat.get(message.chatId)[message.role === "assistant" ? "answer" : "question"] = message;
+    if (!byChat.has(message.chatId)) byChat.set(message.chatId, { chat: null, questions: [], answer: null });
+    if (message.role === "assistant") byChat.get(message.chatId).answer = message;
+    else byChat.get(message.chatId).questions.push(message);
   }
   const turns = [];
   // Chat ids ascend with time.
-  for (const [chatId, { chat, question, answer }] of [...byChat].sort(([a], [b]) => (a < b ? -1 : 1))) {
-    const turn = { key: chatId, question: question?.content ?? null, role: question?.role ?? "user", createdAt: question?.createdAt ?? chat?.startedAt, answer: buildAnswer(chatId, chat, answer), previousAnswers: [] };
+  for (const [chatId, { chat, questions, answer }] of [...byChat].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    const last = questions.at(-1);
+    const question = last ? questions.map((message) => message.content).join("\n\n") : null;
+    const turn = { key: chatId, question, role: last?.role ?? "user", createdAt: last?.createdAt ?? chat?.startedAt, answer: buildAnswer(chatId, chat, answer), previousAnswers: [] };
     const previous = turns.at(-1);
     if (previous && isRetry(previous, turn)) {
       previous.previousAnswers.push(previous.answer);

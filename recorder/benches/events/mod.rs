@@ -81,12 +81,12 @@ fn started(number: u64, chats: Chats) -> Encoded {
     let id = ChatId(chat.id);
     let question = text(number, chats.text);
     let payload = json!({
-        "chat_id": chat.id, "conversation_id": chat.conversation, "conversation_origin": "given", "user_id": chat.user,
-        "gateway": "gateway-1", "started_at": chat.started_at.format(&Rfc3339).expect("a UTC time has an RFC 3339 form"),
+        "chat_id": chat.id, "operation": "chat", "conversation_id": chat.conversation, "conversation_origin": "given",
+        "user_id": chat.user, "gateway": "gateway-1", "started_at": chat.started_at.format(&Rfc3339).expect("a UTC time has an RFC 3339 form"),
         "dialect": "openai_chat", "stream": true, "model": "gpt-5-mini", "temperature": 0.7,
         "parameters": {"model": "gpt-5-mini", "stream": true, "temperature": 0.7},
         "messages": [{"role": "user", "content": question}],
-        "user_message": {"id": id.user_message(), "role": "user", "text": question},
+        "new_messages": [{"id": id.user_message(), "role": "user", "text": question}],
         "assistant_message_id": id.assistant_message(),
     });
     Encoded { kind: EventKind::ChatStarted, payload: payload.to_string().into_bytes() }
@@ -98,7 +98,7 @@ fn completed(number: u64, chats: Chats) -> Encoded {
     let finished_at =
         (chat.started_at + time::Duration::seconds(3)).format(&Rfc3339).expect("a UTC time has an RFC 3339 form");
     let payload = json!({
-        "chat_id": chat.id, "conversation_id": chat.conversation, "user_id": chat.user, "gateway": "gateway-1",
+        "chat_id": chat.id, "operation": "chat", "conversation_id": chat.conversation, "user_id": chat.user, "gateway": "gateway-1",
         "started_at": started_at, "finished_at": finished_at, "model": "gpt-5-mini",
         "message": {"id": ChatId(chat.id).assistant_message(), "text": text(!number, chats.text), "finish_reason": "stop"},
         "usage": {"source": "reported", "prompt_tokens": 412, "completion_tokens": 388, "total_tokens": 800,

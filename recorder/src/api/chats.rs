@@ -20,38 +20,40 @@ use super::views::list::List;
 use crate::cursor::TimeCursor;
 use crate::reads::chats::{self, ChatQuery};
 
-/// Which chats.
+/// The filters and the page of a list of chats.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListParams {
-    /// How many: 1 to 100, 50 unless given.
+    /// The maximum number of chats: 1 to 100. The default is 50.
     #[param(minimum = 1, maximum = 100)]
     limit: Option<u32>,
-    /// The `nextCursor` of the page before.
+    /// The `nextCursor` of the previous page.
     cursor: Option<String>,
-    /// In this state.
+    /// Only chats with this status.
     #[param(inline)]
     status: Option<StatusName>,
-    /// With this model.
+    /// Only chats with this model.
     model: Option<String>,
-    /// In this conversation.
+    /// Only calls of this kind, such as `chat` or `embeddings`.
+    operation: Option<String>,
+    /// Only chats of this conversation.
     conversation_id: Option<Uuid>,
-    /// With this tag, of those that the caller gave in `x-stenograph-tags`.
+    /// Only chats with this tag in the header `x-stenograph-tags`.
     tag: Option<String>,
-    /// For this user, as the caller named them in the request's `user`.
+    /// Only chats whose request named this user in its member `user`.
     caller_user: Option<String>,
-    /// Started at this time, or later.
+    /// Only chats that started at this time or later.
     #[param(format = DateTime)]
     from: Option<String>,
-    /// Started before this time.
+    /// Only chats that started before this time.
     #[param(format = DateTime)]
     to: Option<String>,
-    /// Whose; another's is for admins. The caller's, unless given.
+    /// The owner of the chats. The default is the caller; another user is for admins.
     user_id: Option<String>,
 }
 
-/// A chat's state.
+/// The status of a chat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum StatusName {
@@ -85,6 +87,7 @@ pub(super) async fn list(
             StatusName::Orphaned => "orphaned",
         }),
         model: params.model.as_deref().map(|model| text("model", model, 256)).transpose()?,
+        operation: params.operation.as_deref().map(|operation| text("operation", operation, 32)).transpose()?,
         conversation: params.conversation_id.map(ConversationId),
         tag: params.tag.as_deref().map(|tag| text("tag", tag, 64)).transpose()?,
         caller_user: params.caller_user.as_deref().map(|user| text("callerUser", user, 256)).transpose()?,

@@ -49,7 +49,7 @@ struct EventStream {
 #[serde(rename_all = "camelCase")]
 struct ChatChanged {
     id: Uuid,
-    conversation_id: Uuid,
+    conversation_id: Option<Uuid>,
     status: String,
 }
 
@@ -141,7 +141,7 @@ async fn events(pool: &PgPool, user: &str, changes: &[LiveChange], id: &str) -> 
             events.push(event("chat", &data));
         }
     }
-    let ids: BTreeSet<Uuid> = changes.iter().map(|change| change.conversation_id).collect();
+    let ids: BTreeSet<Uuid> = changes.iter().filter_map(|change| change.conversation_id).collect();
     let ids: Vec<Uuid> = ids.into_iter().collect();
     let mut rows = conversations::by_ids(pool, &ids).await?;
     rows.retain(|row| row.user_id == user);

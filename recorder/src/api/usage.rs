@@ -19,27 +19,28 @@ use crate::calendar::{self, DateRange};
 use crate::projection::usage_stats::UsageTotals;
 use crate::reads::usage::{OTHER_KEY, UsageGroup, UsageRow, bucket_totals};
 
-/// Which usage, and how it is cut.
+/// The parameters of a usage report.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct UsageParams {
-    /// The first day, in the time zone. 30 days up to the last one, unless given.
+    /// The first day, in the time zone. Without it, the range has 30 days.
     #[param(format = Date)]
     from: Option<String>,
-    /// The last day, in the time zone, included. Today, unless given.
+    /// The last day, in the time zone, included. The default is today.
     #[param(format = Date)]
     to: Option<String>,
-    /// How finely it is cut. By the day, unless given.
+    /// The length of the buckets. The default is a day.
     #[param(inline)]
     bucket: Option<BucketName>,
-    /// The time zone. UTC, unless given.
+    /// The time zone. The default is UTC.
     tz: Option<String>,
-    /// What it is grouped by. Nothing, unless given; `user` is for admins, over all users.
+    /// The grouping within each bucket. The default is none; `user` is for admins, over all users. `operation` is the kind of the
+    /// call, such as `chat` or `embeddings`.
     #[param(inline)]
     group: Option<GroupName>,
 }
 
-/// How finely a range is cut.
+/// The length of the buckets of a range.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum BucketName {
@@ -50,7 +51,7 @@ pub(super) enum BucketName {
     Month,
 }
 
-/// What usage is grouped by.
+/// The grouping of usage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum GroupName {
@@ -58,6 +59,7 @@ pub(super) enum GroupName {
     None,
     Model,
     User,
+    Operation,
 }
 
 /// Usage over a range of days. The sum of the buckets is the total.
@@ -71,39 +73,39 @@ pub(super) struct Usage {
     to: String,
     /// The time zone.
     tz: String,
-    /// How it is cut.
+    /// The length of the buckets.
     bucket: BucketName,
-    /// What it is grouped by.
+    /// The grouping.
     group: GroupName,
-    /// The whole range.
+    /// The sums over the whole range.
     total: UsageCounts,
-    /// Its pieces: without a group all of them; with one, those with any usage, one for each key.
+    /// The buckets of the range: without a group all buckets; with a group one for each key that has usage in the bucket.
     buckets: Vec<BucketOfUsage>,
-    /// The whole range by key, largest first; empty without a group.
+    /// The sums over the whole range by key, largest first; empty without a group.
     groups: Vec<GroupOfUsage>,
 }
 
-/// A piece of the range.
+/// A bucket of the range.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct BucketOfUsage {
-    /// Its first instant.
+    /// The first instant of the bucket.
     #[serde(with = "time::serde::rfc3339")]
     start: OffsetDateTime,
-    /// The first instant behind it.
+    /// The first instant after the bucket.
     #[serde(with = "time::serde::rfc3339")]
     end: OffsetDateTime,
-    /// Its beginning as clocks there show it.
+    /// The start of the bucket, as clocks in the time zone show it.
     label: String,
-    /// The model or user; null: what has none.
+    /// The model, user or operation; null for usage that has none.
     key: Option<String>,
     #[serde(flatten)]
     counts: UsageCounts,
 }
 
-/// The range's sums of one key.
+/// The sums of one key over the range.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct GroupOfUsage {
-    /// The model or user; null: what has none. `other`: all that are not among the first hundred.
+    /// The model, user or operation; null for usage that has none. `other` is the sum of all keys beyond the first hundred.
     key: Option<String>,
     #[serde(flatten)]
     counts: UsageCounts,
@@ -123,7 +125,7 @@ pub(super) async fn of_user(
     if params.group == Some(GroupName::User) {
         return Err(ApiError::invalid(
             "group",
-            "group: expected none or model; grouping by user is for /api/admin/usage",
+            "group: expected none, model or operation; grouping by user is for /api/admin/usage",
         ));
     }
     read(&api, Some(&id), &params).await
@@ -213,6 +215,7 @@ impl From<GroupName> for UsageGroup {
             GroupName::None => Self::None,
             GroupName::Model => Self::Model,
             GroupName::User => Self::User,
+            GroupName::Operation => Self::Operation,
         }
     }
 }

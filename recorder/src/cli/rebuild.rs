@@ -132,7 +132,7 @@ fn line(row: &ExplainedDifference) -> String {
         DifferenceKind::Columns(columns) => columns.iter().map(column).collect::<Vec<_>>().join("; "),
     };
     let events = row.events.iter().map(|event| {
-        let name = event.kind.type_name();
+        let name = event.event_type.name();
         format!("{name} {} at sequence {}", event.id, event.sequence)
     });
     let events = match row.count {

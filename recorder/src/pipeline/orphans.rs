@@ -226,6 +226,7 @@ fn gateway_lost_event(chat: OpenChat, now: OffsetDateTime) -> Event {
     let duration_ms = u64::try_from((failed_at - chat.started_at).whole_milliseconds()).unwrap_or_default();
     Event::ChatFailed(Box::new(ChatFailed {
         chat_id: chat.chat_id,
+        operation: chat.operation,
         conversation_id: chat.conversation_id,
         user_id: chat.user_id,
         gateway: chat.gateway,
@@ -236,6 +237,7 @@ fn gateway_lost_event(chat: OpenChat, now: OffsetDateTime) -> Event {
         error,
         message: None,
         usage: Usage::default(),
+        media: None,
         time_to_first_token_ms: None,
         duration_ms,
         upstream: None,

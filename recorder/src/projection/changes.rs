@@ -9,7 +9,7 @@ use shared::id::{ChatId, ConversationId, MessageId};
 use super::chat::Chat;
 use super::chat_change::ChatChange;
 use super::conversation::Conversation;
-use super::message::Message;
+use super::message::{Message, Position};
 use super::usage_stats::ConversationTotals;
 
 /// The facts of a batch of events by chat and conversation, before the join with existing rows.
@@ -29,15 +29,15 @@ pub fn project(events: &[Event]) -> Changes {
     for event in events {
         match event {
             Event::ChatStarted(event) => {
-                changes.add_conversation(Conversation::from_started(event));
+                changes.add_conversations(Conversation::from_started(event));
                 changes.add_chat(ChatChange::from_started(event));
             }
             Event::MessageCompleted(event) => {
-                changes.add_conversation(Conversation::from_completed(event));
+                changes.add_conversations(Conversation::from_completed(event));
                 changes.add_chat(ChatChange::from_completed(event));
             }
             Event::ChatFailed(event) => {
-                changes.add_conversation(Conversation::from_failed(event));
+                changes.add_conversations(Conversation::from_failed(event));
                 changes.add_chat(ChatChange::from_failed(event));
             }
             Event::ConversationCreated(event) => {
@@ -109,12 +109,13 @@ impl Changes {
             if has.is_some_and(|has| has.ending.is_some()) {
                 row.ending = None;
             }
-            let user_message = row.request.as_ref().and_then(|_| messages.remove(&id.user_message()));
+            let positions = Position::of_new(row.request.as_ref().map_or(0, |request| request.new_messages));
+            let new_messages = positions.filter_map(|position| messages.remove(&position.message_of(id))).collect();
             let assistant_message = row.ending.as_ref().and_then(|_| messages.remove(&id.assistant_message()));
-            if !conversations.contains_key(&row.conversation_id) {
-                changes.add_conversation(Conversation::from_chat_row(&row));
+            if row.conversation_id.is_some_and(|id| !conversations.contains_key(&id)) {
+                changes.add_conversations(Conversation::from_chat_row(&row));
             }
-            changes.add_chat(ChatChange { row, user_message, assistant_message });
+            changes.add_chat(ChatChange { row, new_messages, assistant_message });
         }
         for row in conversations.into_values() {
             changes.add_conversation(Conversation { totals: ConversationTotals::default(), ..row });
@@ -127,6 +128,10 @@ impl Changes {
             Entry::Vacant(entry) => drop(entry.insert(change)),
             Entry::Occupied(mut entry) => entry.get_mut().join(change),
         }
+    }
+
+    fn add_conversations(&mut self, rows: impl IntoIterator<Item = Conversation>) {
+        rows.into_iter().for_each(|row| self.add_conversation(row));
     }
 
     fn add_conversation(&mut self, row: Conversation) {

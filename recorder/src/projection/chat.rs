@@ -7,7 +7,7 @@
 
 use std::cmp::Reverse;
 
-use shared::event::{ChatError, ConversationOrigin, DialectName, FailureStage, UpstreamAnswer};
+use shared::event::{ChatError, ConversationOrigin, DialectName, FailureStage, Operation, UpstreamAnswer};
 use shared::id::{ChatId, ConversationId, UserId};
 use shared::usage::{Usage, UsageParts, UsageSource};
 use time::OffsetDateTime;
@@ -20,8 +20,10 @@ use super::usage_stats::{ConversationTotals, UsageTotals};
 pub struct Chat {
     /// The key of the row.
     pub chat_id: ChatId,
-    /// The conversation of the chat.
-    pub conversation_id: ConversationId,
+    /// The conversation of the chat; none for a call that belongs to no conversation.
+    pub conversation_id: Option<ConversationId>,
+    /// The kind of the call.
+    pub operation: Operation,
     /// The owner of the chat.
     pub user_id: UserId,
     /// The gateway instance that served the chat.
@@ -41,8 +43,8 @@ pub struct Chat {
 pub struct ChatRequest {
     /// A hash of the request's content. Of two different requests, the lower digest wins.
     pub digest: i64,
-    /// The way in which the gateway chose the conversation.
-    pub origin: ConversationOrigin,
+    /// The way in which the gateway chose the conversation; none without a conversation.
+    pub origin: Option<ConversationOrigin>,
     /// The client's own name for the thread.
     pub client_thread_id: Option<String>,
     /// The wire format of the request.
@@ -51,8 +53,8 @@ pub struct ChatRequest {
     pub stream: bool,
     /// The temperature requested by the client.
     pub temperature: Option<f64>,
-    /// True when the request added a message to the conversation.
-    pub has_message: bool,
+    /// The number of messages that the request added: rows of `messages` with a position of 0 or less.
+    pub new_messages: u16,
     /// The caller's own user, tags and metadata, as one JSON object.
     pub caller_metadata: Option<PgJson>,
 }
@@ -80,6 +82,8 @@ pub struct ChatEnding {
     pub usage: TokenUsage,
     /// Irregularities in the answer, as a JSON array of note words.
     pub notes: PgJson,
+    /// Sizes, counts and durations of a call that is no chat, as a JSON object.
+    pub media: Option<PgJson>,
 }
 
 /// The outcome of a chat that has ended.
@@ -139,7 +143,11 @@ impl Chat {
     /// Joins the facts of `other`, a row of the same chat, and returns the halves that were replaced. A replaced half
     /// also replaces the half's message.
     pub fn join(&mut self, other: Self) -> ReplacedHalves {
-        keep_least(&mut self.conversation_id, other.conversation_id);
+        self.conversation_id = match (self.conversation_id, other.conversation_id) {
+            (Some(mine), Some(theirs)) => Some(mine.min(theirs)),
+            (mine, theirs) => mine.or(theirs),
+        };
+        keep_least(&mut self.operation, other.operation);
         keep_least(&mut self.user_id, other.user_id);
         keep_least(&mut self.gateway, other.gateway);
         keep_least(&mut self.model, other.model);
@@ -189,7 +197,7 @@ impl Chat {
                     counts.estimated_completion_tokens = completion;
                     counts.estimated_total_tokens = usage.total();
                 }
-                UsageSource::Unknown => {}
+                UsageSource::Unknown | UsageSource::Other(_) => {}
             }
         }
         counts
@@ -206,9 +214,9 @@ impl Chat {
     }
 
     fn messages(&self) -> i64 {
-        let user_message = self.request.as_ref().is_some_and(|request| request.has_message);
+        let new_messages = self.request.as_ref().map_or(0, |request| request.new_messages);
         let assistant_message = self.ending.as_ref().is_some_and(|ending| ending.has_message);
-        i64::from(user_message) + i64::from(assistant_message)
+        i64::from(new_messages) + i64::from(assistant_message)
     }
 }
 

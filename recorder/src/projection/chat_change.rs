@@ -12,8 +12,8 @@ use super::pg_value::{PgJson, milliseconds, pg_text, pg_timestamp, to_pg_json};
 pub struct ChatChange {
     /// The row of `chats`, with the request, the ending, or both.
     pub row: Chat,
-    /// The user's message; belongs to the row's request.
-    pub user_message: Option<Message>,
+    /// The new messages, in their order; they belong to the row's request.
+    pub new_messages: Vec<Message>,
     /// The assistant's message; belongs to the row's ending.
     pub assistant_message: Option<Message>,
 }
@@ -24,16 +24,16 @@ impl ChatChange {
     pub fn join(&mut self, other: Self) {
         let replaced = self.row.join(other.row);
         if replaced.request {
-            self.user_message = other.user_message;
+            self.new_messages = other.new_messages;
         }
         if replaced.ending {
             self.assistant_message = other.assistant_message;
         }
     }
 
-    /// Makes the change of a chat's start: a row with a request, and the user's message.
+    /// Makes the change of a chat's start: a row with a request, and the new messages.
     pub fn from_started(event: &ChatStarted) -> Self {
-        let user_message = Message::from_started(event);
+        let new_messages = Message::from_started(event);
         let mut request = ChatRequest {
             digest: 0,
             origin: event.conversation_origin,
@@ -41,13 +41,14 @@ impl ChatChange {
             dialect: event.dialect,
             stream: event.stream,
             temperature: event.temperature,
-            has_message: user_message.is_some(),
+            new_messages: u16::try_from(new_messages.len()).unwrap_or(u16::MAX),
             caller_metadata: event.caller_metadata.as_ref().map(caller_metadata),
         };
-        request.digest = ContentDigest::of_request(&request, user_message.as_ref());
+        request.digest = ContentDigest::of_request(&request, event.operation, &new_messages);
         let row = Chat {
             chat_id: event.chat_id,
             conversation_id: event.conversation_id,
+            operation: event.operation,
             user_id: event.user_id.clone(),
             gateway: pg_text(&event.gateway),
             model: pg_text(&event.model),
@@ -55,28 +56,30 @@ impl ChatChange {
             request: Some(request),
             ending: None,
         };
-        Self { row, user_message, assistant_message: None }
+        Self { row, new_messages, assistant_message: None }
     }
 
-    /// Makes the change of a whole answer: a row with a completed ending, and the assistant's message.
+    /// Makes the change of a whole answer: a row with a completed ending, and the assistant's message, if the answer is one.
     pub fn from_completed(event: &MessageCompleted) -> Self {
-        let assistant_message = Some(Message::from_completed(event));
+        let assistant_message = Message::from_completed(event);
         let mut ending = ChatEnding {
             digest: 0,
             outcome: ChatOutcome::Completed,
             finished_at: pg_timestamp(event.finished_at),
-            has_message: true,
+            has_message: assistant_message.is_some(),
             upstream: Some(upstream(&event.upstream)),
             attempts: to_pg_json(&event.attempts),
             time_to_first_token_ms: event.time_to_first_token_ms.map(milliseconds),
             duration_ms: milliseconds(event.duration_ms),
             usage: TokenUsage::from_usage(&event.usage),
             notes: to_pg_json(&event.notes),
+            media: event.media.as_ref().map(to_pg_json),
         };
         ending.digest = ContentDigest::of_ending(&ending, assistant_message.as_ref());
         let row = Chat {
             chat_id: event.chat_id,
             conversation_id: event.conversation_id,
+            operation: event.operation,
             user_id: event.user_id.clone(),
             gateway: pg_text(&event.gateway),
             model: pg_text(&event.model),
@@ -84,7 +87,7 @@ impl ChatChange {
             request: None,
             ending: Some(ending),
         };
-        Self { row, user_message: None, assistant_message }
+        Self { row, new_messages: Vec::new(), assistant_message }
     }
 
     /// Makes the change of a failure: a row with a failed ending, and the partial answer where one was recorded.
@@ -107,11 +110,13 @@ impl ChatChange {
             duration_ms: milliseconds(event.duration_ms),
             usage: TokenUsage::from_usage(&event.usage),
             notes: to_pg_json(&event.notes),
+            media: event.media.as_ref().map(to_pg_json),
         };
         ending.digest = ContentDigest::of_ending(&ending, assistant_message.as_ref());
         let row = Chat {
             chat_id: event.chat_id,
             conversation_id: event.conversation_id,
+            operation: event.operation,
             user_id: event.user_id.clone(),
             gateway: pg_text(&event.gateway),
             model: pg_text(&event.model),
@@ -119,7 +124,7 @@ impl ChatChange {
             request: None,
             ending: Some(ending),
         };
-        Self { row, user_message: None, assistant_message }
+        Self { row, new_messages: Vec::new(), assistant_message }
     }
 }
 

@@ -84,32 +84,34 @@ pub struct ConversationSettings {
 // === impl Conversation ===
 
 impl Conversation {
-    pub(super) fn from_started(event: &ChatStarted) -> Self {
-        let user_message = event.user_message.as_ref().filter(|message| message.role == "user");
+    /// The facts about the conversation of a chat; none when the call belongs to no conversation. So are those of an end.
+    pub(super) fn from_started(event: &ChatStarted) -> Option<Self> {
+        let conversation_id = event.conversation_id?;
+        let user_messages = event.new_messages.iter().filter(|message| message.role == "user");
+        let origin = TitleOrigin::Chat(Reverse(event.chat_id));
         let settings = ConversationSettings {
             chat_id: Some(event.chat_id),
             model: Some(pg_text(&event.model)),
             temperature: event.temperature,
         };
-        Self {
-            title: user_message
-                .and_then(|message| Title::new(TitleOrigin::Chat(Reverse(event.chat_id)), &message.text)),
+        Some(Self {
+            title: user_messages.filter_map(|message| Title::new(origin, &message.text)).next(),
             settings: Some(settings),
-            ..Self::minimal(event.conversation_id, &event.user_id, event.started_at)
-        }
+            ..Self::minimal(conversation_id, &event.user_id, event.started_at)
+        })
     }
 
-    pub(super) fn from_completed(event: &MessageCompleted) -> Self {
-        let row = Self::minimal(event.conversation_id, &event.user_id, event.started_at);
-        Self { last_message_at: row.last_message_at.max(pg_timestamp(event.finished_at)), ..row }
+    pub(super) fn from_completed(event: &MessageCompleted) -> Option<Self> {
+        let row = Self::minimal(event.conversation_id?, &event.user_id, event.started_at);
+        Some(Self { last_message_at: row.last_message_at.max(pg_timestamp(event.finished_at)), ..row })
     }
 
-    pub(super) fn from_failed(event: &ChatFailed) -> Self {
-        let row = Self::minimal(event.conversation_id, &event.user_id, event.started_at);
-        match event.message {
+    pub(super) fn from_failed(event: &ChatFailed) -> Option<Self> {
+        let row = Self::minimal(event.conversation_id?, &event.user_id, event.started_at);
+        Some(match event.message {
             None => row,
             Some(_) => Self { last_message_at: row.last_message_at.max(pg_timestamp(event.failed_at)), ..row },
-        }
+        })
     }
 
     pub(super) fn from_created(event: &ConversationCreated) -> Self {
@@ -142,9 +144,9 @@ impl Conversation {
         }
     }
 
-    /// Makes the row that follows from a chat's row alone.
-    pub(super) fn from_chat_row(chat: &Chat) -> Self {
-        Self::minimal(chat.conversation_id, &chat.user_id, chat.started_at)
+    /// Makes the row that follows from a chat's row alone; none when the call belongs to no conversation.
+    pub(super) fn from_chat_row(chat: &Chat) -> Option<Self> {
+        Some(Self::minimal(chat.conversation_id?, &chat.user_id, chat.started_at))
     }
 
     /// A row for an event that proves the conversation's existence without adding a message: `last_message_at` is the

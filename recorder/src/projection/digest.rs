@@ -5,25 +5,31 @@
 //! halves is made by a hash of the content.
 
 use sha2::{Digest as _, Sha256};
+use shared::event::Operation;
 
 use super::chat::{ChatEnding, ChatOutcome, ChatRequest};
 use super::message::Message;
 use super::pg_value::PgJson;
-use super::sql_enum::SqlEnum as _;
+use super::sql_enum::SqlEnum;
 
 pub(super) struct ContentDigest(Sha256);
 
 impl ContentDigest {
-    pub(super) fn of_request(request: &ChatRequest, user_message: Option<&Message>) -> i64 {
-        Self(Sha256::new())
-            .text(request.origin.as_sql())
+    /// The digest of the request of a chat. With a conversation and at most one new message, the digest is that of the recorders
+    /// that knew nothing else.
+    pub(super) fn of_request(request: &ChatRequest, operation: Operation, new_messages: &[Message]) -> i64 {
+        let (last, earlier) =
+            new_messages.split_last().map_or((None, &[][..]), |(last, earlier)| (Some(last), earlier));
+        let digest = Self(Sha256::new())
+            .text(request.origin.as_ref().map_or("", SqlEnum::as_sql))
             .optional_text(request.client_thread_id.as_deref())
             .text(request.dialect.as_sql())
             .number(i64::from(request.stream))
             .optional_number(request.temperature.map(|t| i64::from_ne_bytes(t.to_ne_bytes())))
-            .message(user_message)
+            .message(last)
             .added_text(request.caller_metadata.as_ref().map(PgJson::as_str))
-            .finish()
+            .added_text(Some(operation.as_str()).filter(|_| operation != Operation::Chat));
+        earlier.iter().fold(digest, |digest, message| digest.message(Some(message))).finish()
     }
 
     pub(super) fn of_ending(ending: &ChatEnding, assistant_message: Option<&Message>) -> i64 {
@@ -57,14 +63,14 @@ impl ContentDigest {
             .number(ending.usage.parts.reasoning)
             .optional_text(ending.usage.raw.as_ref().map(PgJson::as_str))
             .text(ending.notes.as_str());
-        digest.message(assistant_message).finish()
+        digest.message(assistant_message).added_text(ending.media.as_ref().map(PgJson::as_str)).finish()
     }
 
     fn message(self, message: Option<&Message>) -> Self {
         let Some(message) = message else { return self.number(0) };
         let micros = message.created_at.unix_timestamp_nanos() / 1000;
         self.number(1)
-            .text(&message.conversation_id.0.to_string())
+            .text(&message.conversation_id.map(|id| id.0.to_string()).unwrap_or_default())
             .text(message.user_id.as_str())
             .text(&message.role)
             .text(message.status.as_sql())
@@ -77,6 +83,7 @@ impl ContentDigest {
             .optional_number(message.tokens)
             .number(i64::try_from(micros).unwrap_or(i64::MAX))
             .added_text(message.audio_transcript.as_deref())
+            .added_text(message.tool_call_id.as_deref())
     }
 
     /// Adds a text with its length in front, so that two different lists of texts never have the same bytes.

@@ -1,12 +1,13 @@
 //! The merge of a batch's changes with the existing rows, and the writes that follow.
 //!
 //! The order is the lock order of the store: chats first, then conversations. Both are handled alike: a missing row is
-//! inserted as in the batch, an existing row is joined. Sums (`usage_stats`, `usage_slots` and the totals in
+//! inserted as in the batch, an existing row is joined. Sums (`usage_stats`, `usage_slots`, `operation_slots` and the totals in
 //! `conversations`) change by the contribution of the new row minus the contribution of the old row. Therefore a
 //! repeated event adds nothing, and a true ending that arrives after `orphaned` replaces the orphaned ending.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use shared::event::Operation;
 use shared::id::{ChatId, ConversationId, MessageId};
 
 use super::chat::Chat;
@@ -14,7 +15,7 @@ use super::chat_change::ChatChange;
 use super::conversation::Conversation;
 use super::message::{Message, Position};
 use super::usage_slots::NO_MODEL;
-use super::usage_stats::{ConversationTotals, UsageChanges, UsageTotals};
+use super::usage_stats::{ConversationTotals, UsageChanges, UsageKey, UsageTotals};
 
 /// The writes that follow from a batch's chats.
 #[derive(Debug, Default)]
@@ -90,7 +91,7 @@ pub fn merge_conversations(
             None => {
                 let row = change.row();
                 if let Some(row) = &row {
-                    usage.add(&row.user_id, row.created_at, NO_MODEL, UsageTotals::CONVERSATION);
+                    usage.add(&conversation_key(row), UsageTotals::CONVERSATION);
                 }
                 row.is_some()
             }
@@ -98,8 +99,8 @@ pub fn merge_conversations(
                 let new = change.join(old);
                 let changed = new != *old;
                 if changed {
-                    usage.subtract(&old.user_id, old.created_at, NO_MODEL, UsageTotals::CONVERSATION);
-                    usage.add(&new.user_id, new.created_at, NO_MODEL, UsageTotals::CONVERSATION);
+                    usage.subtract(&conversation_key(old), UsageTotals::CONVERSATION);
+                    usage.add(&conversation_key(&new), UsageTotals::CONVERSATION);
                     writes.update.push(new);
                 }
                 changed
@@ -110,15 +111,27 @@ pub fn merge_conversations(
     writes
 }
 
+/// The place in the usage sums to which a chat contributes.
+fn chat_key(chat: &Chat) -> UsageKey<'_> {
+    UsageKey { user: &chat.user_id, at: chat.started_at, model: &chat.model, operation: chat.operation }
+}
+
+/// The place in the usage sums to which the opening of a conversation contributes.
+fn conversation_key(row: &Conversation) -> UsageKey<'_> {
+    UsageKey { user: &row.user_id, at: row.created_at, model: NO_MODEL, operation: Operation::Chat }
+}
+
 // === impl ChatWrites ===
 
 impl ChatWrites {
     fn add_inserted(&mut self, change: ChatChange) {
         let row = change.row;
         self.applied += usize::from(row.request.is_some()) + usize::from(row.ending.is_some());
-        self.usage.add(&row.user_id, row.started_at, &row.model, row.usage_totals());
-        *self.conversation_totals.entry(row.conversation_id).or_default() += row.conversation_totals();
-        self.insert_messages.extend(change.user_message);
+        self.usage.add(&chat_key(&row), row.usage_totals());
+        if let Some(id) = row.conversation_id {
+            *self.conversation_totals.entry(id).or_default() += row.conversation_totals();
+        }
+        self.insert_messages.extend(change.new_messages);
         self.insert_messages.extend(change.assistant_message);
     }
 
@@ -129,15 +142,18 @@ impl ChatWrites {
             return;
         }
         self.applied += usize::from(replaced.request) + usize::from(replaced.ending);
-        self.usage.subtract(&old.user_id, old.started_at, &old.model, old.usage_totals());
-        self.usage.add(&new.user_id, new.started_at, &new.model, new.usage_totals());
-        *self.conversation_totals.entry(old.conversation_id).or_default() -= old.conversation_totals();
-        *self.conversation_totals.entry(new.conversation_id).or_default() += new.conversation_totals();
+        self.usage.subtract(&chat_key(old), old.usage_totals());
+        self.usage.add(&chat_key(&new), new.usage_totals());
+        if let Some(id) = old.conversation_id {
+            *self.conversation_totals.entry(id).or_default() -= old.conversation_totals();
+        }
+        if let Some(id) = new.conversation_id {
+            *self.conversation_totals.entry(id).or_default() += new.conversation_totals();
+        }
         if replaced.request {
-            if old.request.as_ref().is_some_and(|request| request.has_message) {
-                self.delete_messages.push(Position::User.message_of(old.chat_id));
-            }
-            self.insert_messages.extend(change.user_message);
+            let positions = Position::of_new(old.request.as_ref().map_or(0, |request| request.new_messages));
+            self.delete_messages.extend(positions.map(|position| position.message_of(old.chat_id)));
+            self.insert_messages.extend(change.new_messages);
         }
         if replaced.ending {
             if old.ending.as_ref().is_some_and(|ending| ending.has_message) {

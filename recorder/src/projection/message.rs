@@ -3,7 +3,7 @@
 //! A row holds the facts of one event. The message id is derived from the chat id instead of being read from the event
 //! (where the id is the same), so that two chats can never claim one row.
 
-use shared::event::{AssistantMessage, ChatFailed, ChatStarted, MessageCompleted};
+use shared::event::{AssistantMessage, ChatFailed, ChatStarted, MAX_NEW_MESSAGES, MessageCompleted, NewMessage};
 use shared::id::{ChatId, ConversationId, MessageId, UserId};
 use shared::usage::{Usage, UsageSource};
 use time::OffsetDateTime;
@@ -15,8 +15,8 @@ use super::pg_value::{PgJson, pg_text, pg_timestamp, to_pg_json, token_count};
 pub struct Message {
     /// The key of the row, derived from the chat and the position.
     pub message_id: MessageId,
-    /// The conversation of the chat.
-    pub conversation_id: ConversationId,
+    /// The conversation of the chat; none for a call that belongs to no conversation.
+    pub conversation_id: Option<ConversationId>,
     /// The chat to which the message belongs.
     pub chat_id: ChatId,
     /// The position within the chat.
@@ -37,6 +37,8 @@ pub struct Message {
     pub audio_transcript: Option<String>,
     /// Calls of the client's tools, as a JSON array.
     pub tool_calls: Option<PgJson>,
+    /// The id of the tool call that the message answers, as the model named it.
+    pub tool_call_id: Option<String>,
     /// The provider's reason for the end of the answer, or `client_gone`.
     pub finish_reason: Option<String>,
     /// The model requested by the client.
@@ -50,8 +52,11 @@ pub struct Message {
 /// The position of a message within a chat. A chat has at most one message in each position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Position {
-    /// The message sent by the user.
-    User,
+    /// A message that the request added: a message of the user or the result of a tool call.
+    New {
+        /// The number of new messages after this message: 0 for the last one.
+        before_last: u16,
+    },
     /// The answer of the model.
     Assistant,
 }
@@ -70,18 +75,28 @@ pub enum MessageStatus {
 // === impl Position ===
 
 impl Position {
-    /// The number in the `position` column.
+    /// The positions of a number of new messages, in the order of the messages.
+    pub fn of_new(count: u16) -> impl Iterator<Item = Self> {
+        (0..count).rev().map(|before_last| Self::New { before_last })
+    }
+
+    /// The number in the `position` column: 1 for the answer, 0 for the last new message, and less for each earlier one.
     pub fn number(self) -> i16 {
         match self {
-            Self::User => 0,
+            Self::New { before_last } => i16::try_from(before_last).map_or(i16::MIN, |before_last| -before_last),
             Self::Assistant => 1,
         }
+    }
+
+    /// The position with the given number.
+    pub fn from_number(number: i16) -> Self {
+        if number > 0 { Self::Assistant } else { Self::New { before_last: number.unsigned_abs() } }
     }
 
     /// The id of the message in this position of a chat.
     pub fn message_of(self, chat: ChatId) -> MessageId {
         match self {
-            Self::User => chat.user_message(),
+            Self::New { before_last } => chat.new_message(before_last.into()),
             Self::Assistant => chat.assistant_message(),
         }
     }
@@ -90,14 +105,15 @@ impl Position {
 // === impl Message ===
 
 impl Message {
-    /// Makes the user's message; none when the request brought no new message.
-    pub(super) fn from_started(event: &ChatStarted) -> Option<Self> {
-        let message = event.user_message.as_ref()?;
-        Some(Self {
-            message_id: Position::User.message_of(event.chat_id),
+    /// Makes the new messages of a request, in their order: the last [`MAX_NEW_MESSAGES`].
+    pub(super) fn from_started(event: &ChatStarted) -> Vec<Self> {
+        let new = &event.new_messages[event.new_messages.len().saturating_sub(MAX_NEW_MESSAGES)..];
+        let positions = Position::of_new(u16::try_from(new.len()).unwrap_or_default());
+        let row = |(position, message): (Position, &NewMessage)| Self {
+            message_id: position.message_of(event.chat_id),
             conversation_id: event.conversation_id,
             chat_id: event.chat_id,
-            position: Position::User,
+            position,
             user_id: event.user_id.clone(),
             role: pg_text(&message.role),
             status: MessageStatus::Complete,
@@ -106,22 +122,25 @@ impl Message {
             refusal: None,
             audio_transcript: None,
             tool_calls: None,
+            tool_call_id: message.tool_call_id.as_deref().map(pg_text),
             finish_reason: None,
             model: pg_text(&event.model),
             tokens: None,
             created_at: pg_timestamp(event.started_at),
-        })
+        };
+        positions.zip(new).map(row).collect()
     }
 
-    /// Makes the assistant's message from a finished answer.
-    pub(super) fn from_completed(event: &MessageCompleted) -> Self {
-        let status = match &event.message {
+    /// Makes the assistant's message from a finished answer; none when the answer of the call is no message.
+    pub(super) fn from_completed(event: &MessageCompleted) -> Option<Self> {
+        let message = event.message.as_ref()?;
+        let status = match message {
             message if message.finish_reason.as_deref() == Some("client_gone") => MessageStatus::Partial,
             message if message.truncated => MessageStatus::Truncated,
             _ => MessageStatus::Complete,
         };
         let place = (event.chat_id, event.conversation_id, &event.user_id);
-        Self::assistant(place, &event.model, event.finished_at, &event.message, status, &event.usage)
+        Some(Self::assistant(place, &event.model, event.finished_at, message, status, &event.usage))
     }
 
     /// Makes a partial assistant's message; none when no part of the answer had arrived.
@@ -133,7 +152,7 @@ impl Message {
     }
 
     fn assistant(
-        (chat_id, conversation_id, user_id): (ChatId, ConversationId, &UserId),
+        (chat_id, conversation_id, user_id): (ChatId, Option<ConversationId>, &UserId),
         model: &str,
         ended_at: OffsetDateTime,
         message: &AssistantMessage,
@@ -152,6 +171,7 @@ impl Message {
             reasoning: message.reasoning.as_deref().map(pg_text),
             refusal: message.refusal.as_deref().map(pg_text),
             audio_transcript: message.audio_transcript.as_deref().map(pg_text),
+            tool_call_id: None,
             tool_calls: (!message.tool_calls.is_empty()).then(|| to_pg_json(&message.tool_calls)),
             finish_reason: message.finish_reason.as_deref().map(pg_text),
             model: pg_text(model),

@@ -1,75 +1,46 @@
-//! Enums stored as words in rows. The CHECK constraints of the tables list the same words.
+//! Enums stored as words in rows.
 
-use shared::event::{ConversationOrigin, DialectName, FailureStage};
+use shared::event::{ConversationOrigin, DialectName, FailureStage, Operation};
 use shared::usage::UsageSource;
 
 use super::message::MessageStatus;
 
 /// An enum stored as a word in a column.
-pub trait SqlEnum: Copy + Sized + 'static {
-    /// All values of the enum.
-    const ALL: &'static [Self];
-
+pub trait SqlEnum: Sized {
     /// The word in the column.
-    fn as_sql(self) -> &'static str;
+    fn as_sql(&self) -> &str;
 
-    /// The value for a word; none when this build does not know the word.
-    fn from_sql(text: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|value| value.as_sql() == text)
-    }
+    /// The value for a word; none when this build cannot read the word.
+    fn from_sql(text: &str) -> Option<Self>;
 }
 
-impl SqlEnum for ConversationOrigin {
-    const ALL: &'static [Self] = &[Self::Minted, Self::Given, Self::Derived];
+/// Open sets of words: a column takes words that this build does not list.
+macro_rules! open_sets {
+    ($($name:ident)*) => {
+        $(impl SqlEnum for $name {
+            fn as_sql(&self) -> &str {
+                self.as_str()
+            }
 
-    fn as_sql(self) -> &'static str {
-        match self {
-            Self::Minted => "minted",
-            Self::Given => "given",
-            Self::Derived => "derived",
-        }
-    }
+            fn from_sql(text: &str) -> Option<Self> {
+                text.parse().ok()
+            }
+        })*
+    };
 }
 
-impl SqlEnum for DialectName {
-    const ALL: &'static [Self] = &Self::ALL;
-
-    fn as_sql(self) -> &'static str {
-        self.as_str()
-    }
-}
-
-impl SqlEnum for FailureStage {
-    const ALL: &'static [Self] = &[
-        Self::UpstreamConnect,
-        Self::UpstreamStatus,
-        Self::UpstreamStream,
-        Self::ClientGone,
-        Self::GatewayRestarted,
-        Self::GatewayLost,
-    ];
-
-    fn as_sql(self) -> &'static str {
-        self.as_str()
-    }
-}
-
-impl SqlEnum for UsageSource {
-    const ALL: &'static [Self] = &[Self::Reported, Self::Estimated, Self::Unknown];
-
-    fn as_sql(self) -> &'static str {
-        self.as_str()
-    }
-}
+open_sets! { ConversationOrigin DialectName FailureStage Operation UsageSource }
 
 impl SqlEnum for MessageStatus {
-    const ALL: &'static [Self] = &[Self::Complete, Self::Partial, Self::Truncated];
-
-    fn as_sql(self) -> &'static str {
+    fn as_sql(&self) -> &str {
         match self {
             Self::Complete => "complete",
             Self::Partial => "partial",
             Self::Truncated => "truncated",
         }
+    }
+
+    fn from_sql(text: &str) -> Option<Self> {
+        [Self::Complete, Self::Partial, Self::Truncated].into_iter().find(|status| status.as_sql() == text)
     }
 }

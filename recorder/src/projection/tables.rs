@@ -14,6 +14,7 @@ use super::chat::Chat;
 use super::conversation::Conversation;
 use super::merge::{self, AggregateChanges};
 use super::message::Message;
+use super::operation_slots::OperationSlotKey;
 use super::usage_slots::SlotKey;
 use super::usage_stats::UsageTotals;
 
@@ -30,6 +31,8 @@ pub enum Table {
     UsageStats,
     /// Usage of each user by quarter of an hour and model.
     UsageSlots,
+    /// Usage of calls that are no chats, by user, quarter of an hour, model and operation.
+    OperationSlots,
 }
 
 /// All rows of all projected tables. Two values are equal when all rows are equal.
@@ -45,13 +48,16 @@ pub struct Tables {
     pub usage_stats: BTreeMap<(UserId, Date), UsageTotals>,
     /// Rows of the table `usage_slots`, by user, quarter of an hour and model.
     pub usage_slots: BTreeMap<SlotKey, UsageTotals>,
+    /// Rows of the table `operation_slots`, by user, quarter of an hour, model and operation.
+    pub operation_slots: BTreeMap<OperationSlotKey, UsageTotals>,
 }
 
 // === impl Table ===
 
 impl Table {
     /// All projected tables, in the order in which a transaction writes to the tables.
-    pub const ALL: [Self; 5] = [Self::Chats, Self::Conversations, Self::Messages, Self::UsageStats, Self::UsageSlots];
+    pub const ALL: [Self; 6] =
+        [Self::Chats, Self::Conversations, Self::Messages, Self::UsageStats, Self::UsageSlots, Self::OperationSlots];
 
     /// The table's name in the database, without a schema.
     pub fn name(self) -> &'static str {
@@ -61,6 +67,7 @@ impl Table {
             Self::Messages => "messages",
             Self::UsageStats => "usage_stats",
             Self::UsageSlots => "usage_slots",
+            Self::OperationSlots => "operation_slots",
         }
     }
 
@@ -72,6 +79,7 @@ impl Table {
             Self::Messages => "messages",
             Self::UsageStats => "usage rows",
             Self::UsageSlots => "usage slots",
+            Self::OperationSlots => "operation slots",
         }
     }
 }
@@ -81,13 +89,14 @@ impl Table {
 impl Tables {
     /// The number of rows of a table.
     pub fn len(&self, table: Table) -> usize {
-        let Self { chats, conversations, messages, usage_stats, usage_slots } = self;
+        let Self { chats, conversations, messages, usage_stats, usage_slots, operation_slots } = self;
         match table {
             Table::Chats => chats.len(),
             Table::Conversations => conversations.len(),
             Table::Messages => messages.len(),
             Table::UsageStats => usage_stats.len(),
             Table::UsageSlots => usage_slots.len(),
+            Table::OperationSlots => operation_slots.len(),
         }
     }
 
@@ -130,6 +139,10 @@ impl Tables {
             *self.usage_slots.entry(key.clone()).or_default() += *change;
         }
         self.usage_slots.retain(|_, counts| !counts.is_zero());
+        for (key, change) in usage.operations() {
+            *self.operation_slots.entry(key.clone()).or_default() += *change;
+        }
+        self.operation_slots.retain(|_, counts| !counts.is_zero());
     }
 }
 

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::ops::{AddAssign, SubAssign};
 
+use shared::event::Operation;
 use shared::id::UserId;
 use time::{Date, OffsetDateTime};
 
+use super::operation_slots::OperationSlotKey;
 use super::usage_slots::SlotKey;
 
 /// The sums of one user's UTC day: a row of `usage_stats`, or a change of such a row.
@@ -36,12 +38,26 @@ pub struct ConversationTotals {
     pub estimated_total_tokens: i64,
 }
 
-/// Changes of `usage_stats` and `usage_slots`, by row. Both tables receive the same counts; the rows of `usage_slots`
-/// are finer.
+/// The place in the sums to which something contributes.
+#[derive(Clone, Copy, Debug)]
+pub struct UsageKey<'a> {
+    /// The user whose usage is counted.
+    pub user: &'a UserId,
+    /// A time in the day and the quarter of an hour for which something counts.
+    pub at: OffsetDateTime,
+    /// The model that the client asked for.
+    pub model: &'a str,
+    /// The kind of the call.
+    pub operation: Operation,
+}
+
+/// Changes of `usage_stats`, `usage_slots` and `operation_slots`, by row. The first two tables receive the same counts; the rows of
+/// `usage_slots` are finer. `operation_slots` receives the part of calls that are no chats.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UsageChanges {
     days: BTreeMap<(UserId, Date), UsageTotals>,
     slots: BTreeMap<SlotKey, UsageTotals>,
+    operations: BTreeMap<OperationSlotKey, UsageTotals>,
 }
 
 // === impl UsageTotals ===
@@ -151,16 +167,22 @@ impl SubAssign for ConversationTotals {
 // === impl UsageChanges ===
 
 impl UsageChanges {
-    /// Adds counts to the day and the quarter of an hour that contain the given time.
-    pub fn add(&mut self, user: &UserId, at: OffsetDateTime, model: &str, counts: UsageTotals) {
+    /// Adds counts to the sums of the given place.
+    pub fn add(&mut self, key: &UsageKey<'_>, counts: UsageTotals) {
+        let UsageKey { user, at, model, operation } = *key;
+        let slot = SlotKey::new(user, at, model);
         *self.days.entry((user.clone(), at.date())).or_default() += counts;
-        *self.slots.entry(SlotKey::new(user, at, model)).or_default() += counts;
+        if operation != Operation::Chat {
+            *self.operations.entry(OperationSlotKey { slot: slot.clone(), operation }).or_default() += counts;
+        }
+        *self.slots.entry(slot).or_default() += counts;
     }
 
-    /// Subtracts counts from the day and the quarter of an hour that contain the given time.
-    pub fn subtract(&mut self, user: &UserId, at: OffsetDateTime, model: &str, counts: UsageTotals) {
-        *self.days.entry((user.clone(), at.date())).or_default() -= counts;
-        *self.slots.entry(SlotKey::new(user, at, model)).or_default() -= counts;
+    /// Subtracts counts from the sums of the given place.
+    pub fn subtract(&mut self, key: &UsageKey<'_>, counts: UsageTotals) {
+        let mut negative = UsageTotals::ZERO;
+        negative -= counts;
+        self.add(key, negative);
     }
 
     /// Adds all changes of `other`.
@@ -171,11 +193,14 @@ impl UsageChanges {
         for (key, counts) in other.slots {
             *self.slots.entry(key).or_default() += counts;
         }
+        for (key, counts) in other.operations {
+            *self.operations.entry(key).or_default() += counts;
+        }
     }
 
     /// The number of rows with changes.
     pub fn len(&self) -> usize {
-        self.days.len() + self.slots.len()
+        self.days.len() + self.slots.len() + self.operations.len()
     }
 
     /// Returns true when no row has changes.
@@ -191,5 +216,10 @@ impl UsageChanges {
     /// The changes of quarters of an hour other than zero, in key order.
     pub fn slots(&self) -> impl Iterator<Item = (&SlotKey, &UsageTotals)> {
         self.slots.iter().filter(|(_, counts)| !counts.is_zero())
+    }
+
+    /// The changes of the quarters of an hour of calls that are no chats, other than zero, in key order.
+    pub fn operations(&self) -> impl Iterator<Item = (&OperationSlotKey, &UsageTotals)> {
+        self.operations.iter().filter(|(_, counts)| !counts.is_zero())
     }
 }

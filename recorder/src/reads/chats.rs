@@ -16,7 +16,8 @@ const SCAN_WINDOW: i64 = 1000;
 #[expect(missing_docs, reason = "the fields are the columns, which have comments")]
 pub struct ChatRecord {
     pub chat_id: Uuid,
-    pub conversation_id: Uuid,
+    pub conversation_id: Option<Uuid>,
+    pub operation: String,
     pub user_id: String,
     pub gateway: String,
     pub model: String,
@@ -48,6 +49,7 @@ pub struct ChatRecord {
     pub reasoning_tokens: Option<i64>,
     pub notes: Option<serde_json::Value>,
     pub caller_metadata: Option<serde_json::Value>,
+    pub media: Option<serde_json::Value>,
 }
 
 /// The filters and the bounds of a page of chats. A filter of `None` matches every chat.
@@ -59,6 +61,8 @@ pub struct ChatQuery<'a> {
     pub status: Option<&'a str>,
     /// The model that the client requested.
     pub model: Option<&'a str>,
+    /// The kind of the call.
+    pub operation: Option<&'a str>,
     /// The conversation of the chats.
     pub conversation: Option<ConversationId>,
     /// A tag from the header `x-stenograph-tags`.
@@ -83,7 +87,7 @@ macro_rules! chats_from {
                     c.error_message, c.upstream_name, c.upstream_model, c.upstream_response_id, c.attempts,
                     c.time_to_first_token_ms, c.duration_ms, c.usage_source, c.prompt_tokens, c.completion_tokens,
                     c.total_tokens, c.uncached_input_tokens, c.cache_read_tokens, c.cache_write_tokens,
-                    c.output_tokens, c.reasoning_tokens, c.notes, c.caller_metadata " + $tail
+                    c.output_tokens, c.reasoning_tokens, c.notes, c.caller_metadata, c.operation, c.media " + $tail
             $(, $argument)*
         )
     };
@@ -115,7 +119,8 @@ pub async fn page(pool: &PgPool, query: ChatQuery<'_>) -> Result<Page<ChatRecord
            AND ($8::uuid IS NULL OR c.conversation_id = $8)
            AND ($9::text IS NULL OR c.caller_metadata @> jsonb_build_object('tags', jsonb_build_array($9::text)))
            AND ($10::text IS NULL OR c.caller_metadata @> jsonb_build_object('user', $10::text))
-         ORDER BY c.started_at DESC, c.chat_id DESC LIMIT $11",
+           AND ($11::text IS NULL OR c.operation = $11)
+         ORDER BY c.started_at DESC, c.chat_id DESC LIMIT $12",
         query.user,
         query.before.at,
         query.before.id,
@@ -126,6 +131,7 @@ pub async fn page(pool: &PgPool, query: ChatQuery<'_>) -> Result<Page<ChatRecord
         query.conversation.map(|id| id.0),
         query.tag,
         query.caller_user,
+        query.operation,
         query.limit + 1
     );
     let rows = rows.fetch_all(pool).await?;

@@ -29,8 +29,8 @@ pub struct LivePosition {
 pub struct LiveChange {
     /// The position of the change in the sequence.
     pub position: LivePosition,
-    /// The conversation of the change.
-    pub conversation_id: Uuid,
+    /// The conversation of the change; none for a call that belongs to no conversation.
+    pub conversation_id: Option<Uuid>,
     /// The id and the new status of the chat, if a chat has started or ended.
     pub chat: Option<(Uuid, String)>,
     /// The UTC day with changed usage.
@@ -39,7 +39,7 @@ pub struct LiveChange {
 
 /// Publishes the changes caused by events to live streams. Call after the events have been committed to the tables.
 pub async fn publish(pool: &PgPool, events: &[Event], now: OffsetDateTime) -> Result<(), sqlx::Error> {
-    type Row = (String, Uuid, Option<Uuid>, Option<&'static str>, Date);
+    type Row = (String, Option<Uuid>, Option<Uuid>, Option<&'static str>, Date);
     let rows: BTreeSet<Row> = events.iter().map(row).collect();
     if rows.is_empty() {
         return Ok(());
@@ -127,7 +127,7 @@ pub async fn delete_old(pool: &PgPool, now: OffsetDateTime) -> Result<u64, sqlx:
     Ok(deleted.execute(pool).await?.rows_affected())
 }
 
-fn row(event: &Event) -> (String, Uuid, Option<Uuid>, Option<&'static str>, Date) {
+fn row(event: &Event) -> (String, Option<Uuid>, Option<Uuid>, Option<&'static str>, Date) {
     let (conversation, chat, status, at) = match event {
         Event::ChatStarted(event) => (event.conversation_id, Some(event.chat_id), Some("started"), event.started_at),
         Event::MessageCompleted(event) => {
@@ -137,10 +137,10 @@ fn row(event: &Event) -> (String, Uuid, Option<Uuid>, Option<&'static str>, Date
             let status = if event.stage == FailureStage::GatewayLost { "orphaned" } else { "failed" };
             (event.conversation_id, Some(event.chat_id), Some(status), event.started_at)
         }
-        Event::ConversationCreated(event) => (event.conversation_id, None, None, event.created_at),
-        Event::ConversationChanged(event) => (event.conversation_id, None, None, event.changed_at),
-        Event::ConversationDeleted(event) => (event.conversation_id, None, None, event.deleted_at),
+        Event::ConversationCreated(event) => (Some(event.conversation_id), None, None, event.created_at),
+        Event::ConversationChanged(event) => (Some(event.conversation_id), None, None, event.changed_at),
+        Event::ConversationDeleted(event) => (Some(event.conversation_id), None, None, event.deleted_at),
     };
     let at = crate::projection::pg_value::pg_timestamp(at);
-    (event.user_id().as_str().to_owned(), conversation.0, chat.map(|id| id.0), status, at.date())
+    (event.user_id().as_str().to_owned(), conversation.map(|id| id.0), chat.map(|id| id.0), status, at.date())
 }

@@ -21,6 +21,7 @@ pub struct MessageRecord {
     pub reasoning: Option<String>,
     pub refusal: Option<String>,
     pub tool_calls: Option<serde_json::Value>,
+    pub tool_call_id: Option<String>,
     pub finish_reason: Option<String>,
     pub model: String,
     pub tokens: Option<i64>,
@@ -54,7 +55,7 @@ pub async fn page(
             sqlx::query_as!(
                 MessageRecord,
                 "SELECT message_id, chat_id, position, role, status, content, reasoning, refusal, tool_calls,
-                        finish_reason, model, tokens, created_at
+                        tool_call_id, finish_reason, model, tokens, created_at
                  FROM messages WHERE conversation_id = $1 AND user_id = $2 "
                     + $tail,
                 conversation.0,

@@ -1,4 +1,5 @@
-//! Queries for usage, from the tables `usage_stats` (by UTC day) and `usage_slots` (by quarter of an hour).
+//! Queries for usage, from the tables `usage_stats` (by UTC day), `usage_slots` (by quarter of an hour) and `operation_slots`
+//! (calls that are no chats).
 
 use sqlx::PgPool;
 use time::{Date, OffsetDateTime};
@@ -14,6 +15,8 @@ pub enum UsageGroup {
     Model,
     /// By the user, for admins.
     User,
+    /// By the kind of the call.
+    Operation,
 }
 
 /// The usage in a bucket of a range, for one key.
@@ -21,7 +24,7 @@ pub enum UsageGroup {
 pub struct UsageRow {
     /// The index of the bucket in the range, starting at 0.
     pub bucket: usize,
-    /// The model or the user; `None` without grouping, or for usage without a model.
+    /// The model, the user or the operation; `None` without grouping, or for usage without a model.
     pub key: Option<String>,
     /// The sums of calls, tokens, messages and conversations.
     pub counts: UsageTotals,
@@ -76,14 +79,16 @@ pub async fn bucket_totals(
         UsageGroup::None => "none",
         UsageGroup::Model => "model",
         UsageGroup::User => "user",
+        UsageGroup::Operation => "operation",
     };
     macro_rules! sums_where {
-        ($condition:tt, $user:expr) => {
+        ($source:tt, $condition:tt, $user:expr) => {
             sqlx::query_as!(
                 SumRow,
                 r#"WITH cut AS MATERIALIZED (
                        SELECT width_bucket(slot_at, $1::timestamptz[]) - 1 AS piece,
-                              CASE $2::text WHEN 'model' THEN model WHEN 'user' THEN user_id ELSE '' END AS key,
+                              CASE $2::text WHEN 'model' THEN model WHEN 'user' THEN user_id
+                                                  WHEN 'operation' THEN operation ELSE '' END AS key,
                               sum(api_calls) AS api_calls, sum(successful_calls) AS successful_calls,
                               sum(failed_calls) AS failed_calls, sum(prompt_tokens) AS prompt_tokens,
                               sum(completion_tokens) AS completion_tokens, sum(total_tokens) AS total_tokens,
@@ -92,7 +97,7 @@ pub async fn bucket_totals(
                               sum(estimated_total_tokens) AS estimated_total_tokens,
                               sum(messages_created) AS messages_created,
                               sum(conversations_created) AS conversations_created
-                       FROM usage_slots
+                       FROM "# + $source + r#"
                        WHERE slot_at >= $3 AND slot_at < $4 AND "# + $condition + r#"
                        GROUP BY 1, 2),
                    top AS (
@@ -110,7 +115,9 @@ pub async fn bucket_totals(
                           sum(messages_created)::bigint AS "messages_created!",
                           sum(conversations_created)::bigint AS "conversations_created!"
                    FROM cut LEFT JOIN top USING (key)
-                   GROUP BY 1, 2 ORDER BY 1, 2"#,
+                   GROUP BY 1, 2
+                   HAVING sum(api_calls) <> 0 OR sum(messages_created) <> 0 OR sum(conversations_created) <> 0
+                   ORDER BY 1, 2"#,
                 starts,
                 group,
                 start,
@@ -122,10 +129,39 @@ pub async fn bucket_totals(
             .await?
         };
     }
+    // `usage_slots` counts all calls, and `operation_slots` the calls that are no chats: chats are the difference.
+    macro_rules! sums {
+        ($condition:tt, $user:expr) => {
+            match group {
+                "operation" => sums_where!(
+                    "(SELECT user_id, slot_at, model, 'chat' AS operation, api_calls, successful_calls, failed_calls,
+                             prompt_tokens, completion_tokens, total_tokens, estimated_prompt_tokens,
+                             estimated_completion_tokens, estimated_total_tokens, messages_created,
+                             conversations_created
+                      FROM usage_slots
+                      UNION ALL
+                      SELECT user_id, slot_at, model, 'chat', -api_calls, -successful_calls, -failed_calls,
+                             -prompt_tokens, -completion_tokens, -total_tokens, -estimated_prompt_tokens,
+                             -estimated_completion_tokens, -estimated_total_tokens, -messages_created,
+                             -conversations_created
+                      FROM operation_slots
+                      UNION ALL
+                      SELECT user_id, slot_at, model, operation, api_calls, successful_calls, failed_calls,
+                             prompt_tokens, completion_tokens, total_tokens, estimated_prompt_tokens,
+                             estimated_completion_tokens, estimated_total_tokens, messages_created,
+                             conversations_created
+                      FROM operation_slots) slots",
+                    $condition,
+                    $user
+                ),
+                _ => sums_where!("(SELECT *, '' AS operation FROM usage_slots) slots", $condition, $user),
+            }
+        };
+    }
     let rows = match user {
-        Some(user) => sums_where!("user_id = $5", user),
+        Some(user) => sums!("user_id = $5", user),
         // The statement has to contain `$5`. The condition is true for every user.
-        None => sums_where!("$5::text IS NULL", None::<&str>),
+        None => sums!("$5::text IS NULL", None::<&str>),
     };
     Ok(rows.into_iter().map(SumRow::read).collect())
 }

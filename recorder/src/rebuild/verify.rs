@@ -7,7 +7,7 @@
 //! yet.
 
 use async_nats::{Client, jetstream};
-use shared::event::{Event, EventKind};
+use shared::event::{Event, EventType};
 use shared::id::{ChatId, ConversationId, EventId};
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Executor as _};
@@ -64,7 +64,7 @@ pub struct EventReference {
     /// The sequence in the stream.
     pub sequence: u64,
     /// The type of the event.
-    pub kind: EventKind,
+    pub event_type: EventType,
     /// The id of the event.
     pub id: EventId,
 }
@@ -197,7 +197,8 @@ async fn explain(
     let mut log = LogReader::open(client.clone(), range).await?;
     while let Some(Some(delivery)) = stop.run_until_cancelled(log.next()).await.transpose()? {
         let Ok(event) = delivery.decode() else { continue };
-        let reference = EventReference { sequence: delivery.sequence(), kind: event.kind(), id: event.id() };
+        let event_type = delivery.event_type().unwrap_or(event.kind().latest());
+        let reference = EventReference { sequence: delivery.sequence(), event_type, id: event.id() };
         let subject = EventSubject::of(&event);
         for row in rows.iter_mut().filter(|row| subject.matches(&row.difference)) {
             row.count += 1;

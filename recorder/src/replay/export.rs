@@ -201,7 +201,10 @@ impl Export {
             state.next_sequence = delivery.sequence() + 1;
             if self.filter.matches_envelope(&delivery) {
                 match delivery.decode() {
-                    Ok(event) if self.filter.matches(&event) => spill.add(&event, delivery.payload())?,
+                    Ok(event) if self.filter.matches(&event) => {
+                        let event_type = delivery.event_type().unwrap_or(event.kind().latest());
+                        spill.add(&event, event_type, delivery.payload())?;
+                    }
                     Ok(_) => {}
                     Err(error) => {
                         state.unreadable += 1;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use shared::envelope;
-use shared::event::{Event, EventKind};
+use shared::event::{Event, EventKind, EventType};
 use shared::id::{ConversationId, UserId};
 use shared::subject;
 use time::OffsetDateTime;
@@ -51,7 +51,7 @@ impl Filter {
 
     /// Returns true if the kind and the time in the envelope fulfil the conditions. The payload is not decoded.
     pub fn matches_envelope(&self, delivery: &Delivery) -> bool {
-        let kind = || delivery.header(envelope::TYPE).and_then(EventKind::from_type_name);
+        let kind = || delivery.event_type().map(EventType::kind);
         let time = || delivery.header(envelope::TIME).and_then(|time| OffsetDateTime::parse(time, &Rfc3339).ok());
         (self.kinds.is_empty() || kind().is_some_and(|kind| self.kinds.contains(&kind)))
             && ((self.since.is_none() && self.until.is_none()) || time().is_some_and(|time| self.matches_time(time)))
@@ -72,7 +72,7 @@ impl Filter {
         }
         contains_or_empty(&self.users, Some(event.user_id()))
             && contains_or_empty(&self.kinds, Some(&event.kind()))
-            && contains_or_empty(&self.conversations, Some(&conversation(event)))
+            && contains_or_empty(&self.conversations, conversation(event).as_ref())
             && contains_or_empty::<str>(&self.models, model(event))
             && self.matches_time(event.time())
     }
@@ -92,14 +92,14 @@ fn model(event: &Event) -> Option<&str> {
     }
 }
 
-fn conversation(event: &Event) -> ConversationId {
+fn conversation(event: &Event) -> Option<ConversationId> {
     match event {
         Event::ChatStarted(event) => event.conversation_id,
         Event::MessageCompleted(event) => event.conversation_id,
         Event::ChatFailed(event) => event.conversation_id,
-        Event::ConversationCreated(event) => event.conversation_id,
-        Event::ConversationChanged(event) => event.conversation_id,
-        Event::ConversationDeleted(event) => event.conversation_id,
+        Event::ConversationCreated(event) => Some(event.conversation_id),
+        Event::ConversationChanged(event) => Some(event.conversation_id),
+        Event::ConversationDeleted(event) => Some(event.conversation_id),
     }
 }
 

@@ -24,7 +24,7 @@ use time::OffsetDateTime;
 use crate::projection::chat::{Chat, ChatOutcome};
 use crate::projection::message::Message;
 use crate::projection::pg_value::PgJson;
-use crate::projection::sql_enum::SqlEnum as _;
+use crate::projection::sql_enum::SqlEnum;
 
 /// The maximum number of rows in memory, and the approximate maximum number of bytes, before rows are written to the
 /// file.
@@ -36,6 +36,7 @@ const MAX_BUFFERED_BYTES: usize = 16 << 20;
 enum Value<'a> {
     Text(Option<&'a str>),
     Owned(String),
+    OptionalOwned(Option<String>),
     Int16(i16),
     Int32(Option<i32>),
     Int64(Option<i64>),
@@ -51,7 +52,7 @@ fn chat_row(chat: &Chat) -> Row<'_> {
     let request = chat.request.as_ref();
     let ending = chat.ending.as_ref();
     let failure = ending.and_then(|ending| match &ending.outcome {
-        ChatOutcome::Failed { stage, error } => Some((*stage, error)),
+        ChatOutcome::Failed { stage, error } => Some((stage, error)),
         ChatOutcome::Completed => None,
     });
     let upstream = ending.and_then(|ending| ending.upstream.as_ref());
@@ -59,18 +60,18 @@ fn chat_row(chat: &Chat) -> Row<'_> {
     let part = |part: fn(&crate::projection::chat::TokenParts) -> i64| usage.map(|usage| part(&usage.parts));
     vec![
         ("chat_id", Value::Owned(chat.chat_id.to_string())),
-        ("conversation_id", Value::Owned(chat.conversation_id.to_string())),
+        ("conversation_id", Value::OptionalOwned(chat.conversation_id.map(|id| id.to_string()))),
         ("user_id", Value::Text(Some(chat.user_id.as_str()))),
         ("gateway", Value::Text(Some(&chat.gateway))),
         ("model", Value::Text(Some(&chat.model))),
         ("started_at", Value::Time(Some(chat.started_at))),
         ("status", Value::Text(Some(chat.status()))),
-        ("conversation_origin", Value::Text(request.map(|request| request.origin.as_sql()))),
+        ("conversation_origin", Value::Text(request.and_then(|request| request.origin.as_ref()).map(SqlEnum::as_sql))),
         ("client_thread_id", Value::Text(request.and_then(|request| request.client_thread_id.as_deref()))),
         ("dialect", Value::Text(request.map(|request| request.dialect.as_sql()))),
         ("stream", Value::Bool(request.map(|request| request.stream))),
         ("temperature", Value::Double(request.and_then(|request| request.temperature))),
-        ("has_user_message", Value::Bool(Some(request.is_some_and(|request| request.has_message)))),
+        ("has_user_message", Value::Bool(Some(request.is_some_and(|request| request.new_messages > 0)))),
         (
             "caller_metadata",
             Value::Text(request.and_then(|request| request.caller_metadata.as_ref()).map(PgJson::as_str)),
@@ -99,6 +100,12 @@ fn chat_row(chat: &Chat) -> Row<'_> {
         ("reasoning_tokens", Value::Int64(part(|parts| parts.reasoning))),
         ("usage_raw", Value::Text(usage.and_then(|usage| usage.raw.as_ref()).map(PgJson::as_str))),
         ("notes", Value::Text(ending.map(|ending| ending.notes.as_str()))),
+        ("operation", Value::Text(Some(chat.operation.as_str()))),
+        (
+            "new_messages",
+            Value::Int32(request.map(|request| i32::from(request.new_messages)).filter(|count| *count > 1)),
+        ),
+        ("media", Value::Text(ending.and_then(|ending| ending.media.as_ref()).map(PgJson::as_str))),
     ]
 }
 
@@ -106,7 +113,7 @@ fn chat_row(chat: &Chat) -> Row<'_> {
 fn message_row(message: &Message) -> Row<'_> {
     vec![
         ("message_id", Value::Owned(message.message_id.to_string())),
-        ("conversation_id", Value::Owned(message.conversation_id.to_string())),
+        ("conversation_id", Value::OptionalOwned(message.conversation_id.map(|id| id.to_string()))),
         ("chat_id", Value::Owned(message.chat_id.to_string())),
         ("position", Value::Int16(message.position.number())),
         ("user_id", Value::Text(Some(message.user_id.as_str()))),
@@ -121,6 +128,7 @@ fn message_row(message: &Message) -> Row<'_> {
         ("model", Value::Text(Some(&message.model))),
         ("tokens", Value::Int64(message.tokens)),
         ("created_at", Value::Time(Some(message.created_at))),
+        ("tool_call_id", Value::Text(message.tool_call_id.as_deref())),
     ]
 }
 
@@ -253,7 +261,7 @@ impl DatasetWriter {
 impl Value<'_> {
     fn field(&self, name: &str) -> Field {
         let kind = match self {
-            Self::Text(_) | Self::Owned(_) => DataType::Utf8,
+            Self::Text(_) | Self::Owned(_) | Self::OptionalOwned(_) => DataType::Utf8,
             Self::Int16(_) => DataType::Int16,
             Self::Int32(_) => DataType::Int32,
             Self::Int64(_) => DataType::Int64,
@@ -266,7 +274,7 @@ impl Value<'_> {
 
     fn column(&self) -> ColumnBuilder {
         match self {
-            Self::Text(_) | Self::Owned(_) => ColumnBuilder::Text(StringBuilder::new()),
+            Self::Text(_) | Self::Owned(_) | Self::OptionalOwned(_) => ColumnBuilder::Text(StringBuilder::new()),
             Self::Int16(_) => ColumnBuilder::Int16(Int16Builder::new()),
             Self::Int32(_) => ColumnBuilder::Int32(Int32Builder::new()),
             Self::Int64(_) => ColumnBuilder::Int64(Int64Builder::new()),
@@ -280,6 +288,7 @@ impl Value<'_> {
         match self {
             Self::Text(text) => 8 + text.map_or(0, str::len),
             Self::Owned(text) => 8 + text.len(),
+            Self::OptionalOwned(text) => 8 + text.as_ref().map_or(0, String::len),
             _ => 8,
         }
     }
@@ -290,6 +299,7 @@ impl ColumnBuilder {
         match (self, value) {
             (Self::Text(column), Value::Text(text)) => column.append_option(text),
             (Self::Text(column), Value::Owned(text)) => column.append_value(text),
+            (Self::Text(column), Value::OptionalOwned(text)) => column.append_option(text),
             (Self::Int16(column), Value::Int16(number)) => column.append_value(number),
             (Self::Int32(column), Value::Int32(number)) => column.append_option(number),
             (Self::Int64(column), Value::Int64(number)) => column.append_option(number),

@@ -6,7 +6,7 @@
 //! incomplete: the projection ignores repeated events, and the reader ignores an incomplete end. A file too large to be
 //! projected at once is split by chat.
 //!
-//! Format of an event: the kind (1 byte), a hash shared by all events of the chat (4 bytes), the length of the payload
+//! Format of an event: the type (1 byte), a hash shared by all events of the chat (4 bytes), the length of the payload
 //! (4 bytes), the payload. Hash and length are little endian.
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,7 +14,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use shared::event::{Event, EventKind};
+use shared::event::{Event, EventType};
 use time::{Date, OffsetDateTime, UtcOffset};
 
 /// The span of start times in a file, in minutes.
@@ -55,8 +55,8 @@ impl Spill {
         Ok(Self { directory: directory.to_owned(), open: HashMap::new(), clock: 0 })
     }
 
-    /// Appends an event to the file for the start time of its chat. `payload` is the encoded event.
-    pub fn add(&mut self, event: &Event, payload: &[u8]) -> io::Result<()> {
+    /// Appends an event to the file for the start time of its chat. `payload` is the event as published with the given type.
+    pub fn add(&mut self, event: &Event, event_type: EventType, payload: &[u8]) -> io::Result<()> {
         let path = self.path(started_at(event));
         self.clock += 1;
         if !self.open.contains_key(&path) {
@@ -75,7 +75,7 @@ impl Spill {
         let Some((file, used)) = self.open.get_mut(&path) else { return Ok(()) };
         *used = self.clock;
         let length = u32::try_from(payload.len()).map_err(|_| io::Error::other("an event is too large"))?;
-        write(file, EventHeader { kind: event.kind(), subject: subject_hash(event), length }, payload)
+        write(file, EventHeader { event_type, subject: subject_hash(event), length }, payload)
     }
 
     /// Writes all buffered events to the files.
@@ -153,7 +153,7 @@ impl SpillFile {
     /// Decodes the events in order and calls `visit` with each event.
     pub fn read(&self, mut visit: impl FnMut(Event)) -> io::Result<()> {
         self.for_each(|header, payload| {
-            visit(Event::decode(header.kind, payload).map_err(io::Error::other)?);
+            visit(Event::decode(header.event_type, payload).map_err(io::Error::other)?);
             Ok(())
         })
     }
@@ -198,7 +198,7 @@ fn subject_hash(event: &Event) -> u32 {
 /// The header before a payload.
 #[derive(Clone, Copy, Debug)]
 struct EventHeader {
-    kind: EventKind,
+    event_type: EventType,
     subject: u32,
     length: u32,
 }
@@ -212,12 +212,16 @@ impl EventHeader {
     }
 }
 
-fn number(kind: EventKind) -> u8 {
-    EventKind::ALL.iter().position(|one| *one == kind).and_then(|place| u8::try_from(place).ok()).unwrap_or(u8::MAX)
+fn number(event_type: EventType) -> u8 {
+    EventType::ALL
+        .iter()
+        .position(|one| *one == event_type)
+        .and_then(|place| u8::try_from(place).ok())
+        .unwrap_or(u8::MAX)
 }
 
 fn write(file: &mut impl io::Write, header: EventHeader, payload: &[u8]) -> io::Result<()> {
-    file.write_all(&[number(header.kind)])?;
+    file.write_all(&[number(header.event_type)])?;
     file.write_all(&header.subject.to_le_bytes())?;
     file.write_all(&header.length.to_le_bytes())?;
     file.write_all(payload)
@@ -230,14 +234,14 @@ fn next(reader: &mut impl io::Read, payload: &mut Vec<u8>) -> io::Result<Option<
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         other => other?,
     }
-    let [kind, s0, s1, s2, s3, l0, l1, l2, l3] = header;
+    let [event_type, s0, s1, s2, s3, l0, l1, l2, l3] = header;
     let (subject, length) = (u32::from_le_bytes([s0, s1, s2, s3]), u32::from_le_bytes([l0, l1, l2, l3]));
-    let Some(kind) = EventKind::ALL.get(usize::from(kind)).filter(|_| length <= MAX_EVENT_BYTES) else {
+    let Some(event_type) = EventType::ALL.get(usize::from(event_type)).filter(|_| length <= MAX_EVENT_BYTES) else {
         return Ok(None);
     };
     payload.clear();
     reader.take(u64::from(length)).read_to_end(payload)?;
-    Ok((payload.len() == length as usize).then_some(EventHeader { kind: *kind, subject, length }))
+    Ok((payload.len() == length as usize).then_some(EventHeader { event_type: *event_type, subject, length }))
 }
 
 /// Returns the length of the file's complete events, in bytes.
@@ -255,13 +259,14 @@ mod tests {
     use std::collections::BTreeSet;
 
     use serde_json::json;
+    use shared::event::EventKind;
     use uuid::Uuid;
 
     use super::*;
 
     fn chat(number: u128) -> [(EventKind, String); 2] {
         let id = Uuid::from_u128(0x0193_6b6e_2f00_7abc_8def_0000_0000_0000 + number);
-        let both = json!({"chat_id": id, "conversation_id": Uuid::from_u128(1), "user_id": "u", "gateway": "g",
+        let both = json!({"chat_id": id, "operation": "chat", "conversation_id": Uuid::from_u128(1), "user_id": "u", "gateway": "g",
             "started_at": "2026-11-22T10:00:00Z", "model": "m"});
         let with = |more: serde_json::Value| {
             let mut event = both.clone();
@@ -306,7 +311,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut spill = Spill::open(&directory.path().join("spill")).unwrap();
         for (kind, payload) in (0..200).flat_map(chat) {
-            spill.add(&Event::decode(kind, payload.as_bytes()).unwrap(), payload.as_bytes()).unwrap();
+            spill.add(&Event::decode(kind, payload.as_bytes()).unwrap(), kind.latest(), payload.as_bytes()).unwrap();
         }
         spill.flush().unwrap();
         let days = Spill::days(&directory.path().join("spill")).unwrap();
@@ -330,8 +335,8 @@ mod tests {
             events.extend(piece);
         }
         let mut whole = whole[..399].to_vec();
-        whole.sort_by_key(|(id, kind)| (*id, number(*kind)));
-        events.sort_by_key(|(id, kind)| (*id, number(*kind)));
+        whole.sort_by_key(|(id, kind)| (*id, number(kind.latest())));
+        events.sort_by_key(|(id, kind)| (*id, number(kind.latest())));
         assert_eq!(events, whole);
         // Pieces left by splitting another file must not come back.
         assert_eq!(

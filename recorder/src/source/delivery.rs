@@ -9,7 +9,7 @@ use async_nats::jetstream::{AckKind, Message};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use shared::envelope;
-use shared::event::{Event, EventKind};
+use shared::event::{Event, EventKind, EventType};
 use shared::large_body::{self, BodyError, BodyReference};
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -70,9 +70,9 @@ pub enum DecodeError {
 /// Decodes a payload as an event of the type named in the envelope.
 pub fn decode_event(kind: Option<&str>, payload: &[u8]) -> Result<Event, DecodeError> {
     let kind = kind.ok_or(DecodeError::NoType)?;
-    let kind = EventKind::from_type_name(kind).ok_or_else(|| DecodeError::UnknownType(kind.to_owned()))?;
-    Event::decode(kind, payload).map_err(|error| DecodeError::Payload {
-        kind: kind.type_name(),
+    let event_type = EventType::from_name(kind).ok_or_else(|| DecodeError::UnknownType(kind.to_owned()))?;
+    Event::decode(event_type, payload).map_err(|error| DecodeError::Payload {
+        kind: event_type.name(),
         category: error.classify(),
         line: error.line(),
         column: error.column(),
@@ -92,7 +92,7 @@ fn messages_range(kind: Option<&str>, payload: &[u8]) -> Option<std::ops::Range<
         messages: &'a RawValue,
     }
 
-    if kind != Some(EventKind::ChatStarted.type_name()) {
+    if kind.and_then(EventType::from_name)?.kind() != EventKind::ChatStarted {
         return None;
     }
     let messages = serde_json::from_slice::<Messages<'_>>(payload).ok()?.messages.get();
@@ -186,6 +186,11 @@ impl Delivery {
         if let Err(error) = self.send_ack(AckKind::Nak(Some(delay).filter(|delay| !delay.is_zero()))).await {
             tracing::debug!(error, "an event could not be given back: it comes back after the acknowledgement timeout");
         }
+    }
+
+    /// Returns the event type from the envelope; `None` for a type that this build does not know.
+    pub fn event_type(&self) -> Option<EventType> {
+        self.header(envelope::TYPE).and_then(EventType::from_name)
     }
 
     /// Returns the event id from the envelope, for logs; empty if missing.

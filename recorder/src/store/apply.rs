@@ -3,7 +3,7 @@
 use sqlx::postgres::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{chats, conversations, messages, quarantine, usage_slots, usage_stats};
+use super::{chats, conversations, messages, operation_slots, quarantine, usage_slots, usage_stats};
 use crate::projection::merge::{self, AggregateChanges};
 use crate::projection::message::Position;
 use crate::projection::{Changes, project};
@@ -17,7 +17,7 @@ const LARGE_TEXT_BYTES: usize = 1 << 20;
 pub struct AppliedCounts {
     /// The number of events that changed a row.
     pub events: usize,
-    /// The number of user messages saved.
+    /// The number of new messages of requests saved: messages of users and tool results.
     pub user_messages: usize,
     /// The number of assistant messages saved.
     pub assistant_messages: usize,
@@ -76,12 +76,14 @@ async fn apply_in_transaction(tx: &mut PgConnection, changes: Changes) -> Result
     }
     usage_stats::add(tx, &usage).await?;
     usage_slots::add(tx, &usage).await?;
+    operation_slots::add(tx, &usage).await?;
 
-    let user_messages = chat_writes.insert_messages.iter().filter(|message| message.position == Position::User).count();
+    let assistant_messages =
+        chat_writes.insert_messages.iter().filter(|message| message.position == Position::Assistant).count();
     Ok(AppliedCounts {
         events: chat_writes.applied + conversation_writes.applied,
-        user_messages,
-        assistant_messages: chat_writes.insert_messages.len() - user_messages,
+        user_messages: chat_writes.insert_messages.len() - assistant_messages,
+        assistant_messages,
     })
 }
 

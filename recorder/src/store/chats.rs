@@ -12,7 +12,7 @@ use super::read::{UnreadableColumn, sql_enum, user_id, utc};
 use super::write::{Jsonb, column, copy_rows};
 use crate::projection::chat::{Chat, ChatEnding, ChatOutcome, ChatRequest, TokenParts, TokenUsage};
 use crate::projection::pg_value::PgJson;
-use crate::projection::sql_enum::SqlEnum as _;
+use crate::projection::sql_enum::SqlEnum;
 
 /// The columns written for each row.
 const COLUMNS: &str = "chat_id, conversation_id, user_id, gateway, model, started_at, status, request_digest, \
@@ -20,7 +20,7 @@ const COLUMNS: &str = "chat_id, conversation_id, user_id, gateway, model, starte
      has_assistant_message, stage, error_status, error_type, error_code, error_message, upstream_name, upstream_model, \
      upstream_response_id, attempts, time_to_first_token_ms, duration_ms, usage_source, prompt_tokens, completion_tokens, \
      total_tokens, uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens, \
-     usage_raw, notes, caller_metadata";
+     usage_raw, notes, caller_metadata, new_messages, operation, media";
 
 /// The values of a row, in the order of [`COLUMNS`], each as a function of the row. The list is passed on to the macro
 /// `$then!`.
@@ -28,19 +28,19 @@ macro_rules! values {
     ($then:ident $with:tt) => {
         $then! { $with
             |c| c.chat_id.0,
-            |c| c.conversation_id.0,
+            |c| c.conversation_id.map(|id| id.0),
             |c| c.user_id.as_str(),
             |c| c.gateway.as_str(),
             |c| c.model.as_str(),
             |c| c.started_at,
             |c| c.status(),
             |c| Some(request(c)?.digest),
-            |c| Some(request(c)?.origin.as_sql()),
+            |c| request(c)?.origin.as_ref().map(SqlEnum::as_sql),
             |c| request(c)?.client_thread_id.as_deref(),
             |c| Some(request(c)?.dialect.as_sql()),
             |c| Some(request(c)?.stream),
             |c| request(c)?.temperature,
-            |c| request(c).is_some_and(|r| r.has_message),
+            |c| request(c).is_some_and(|r| r.new_messages > 0),
             |c| Some(ending(c)?.digest),
             |c| Some(ending(c)?.finished_at),
             |c| ending(c).is_some_and(|e| e.has_message),
@@ -67,6 +67,9 @@ macro_rules! values {
             |c| usage(c)?.raw.as_ref().map(Jsonb),
             |c| Some(Jsonb(&ending(c)?.notes)),
             |c| request(c)?.caller_metadata.as_ref().map(Jsonb),
+            |c| several(request(c)?.new_messages),
+            |c| c.operation.as_str(),
+            |c| ending(c)?.media.as_ref().map(Jsonb),
         }
     };
 }
@@ -103,7 +106,8 @@ macro_rules! statement {
                      UNNEST($34::bigint[]) AS cache_read_tokens, UNNEST($35::bigint[]) AS cache_write_tokens,
                      UNNEST($36::bigint[]) AS output_tokens, UNNEST($37::bigint[]) AS reasoning_tokens,
                      UNNEST($38::jsonb[]) AS usage_raw, UNNEST($39::jsonb[]) AS notes,
-                     UNNEST($40::jsonb[]) AS caller_metadata) AS new "
+                     UNNEST($40::jsonb[]) AS caller_metadata, UNNEST($41::smallint[]) AS new_messages,
+                     UNNEST($42::text[]) AS operation, UNNEST($43::jsonb[]) AS media) AS new "
                 + $tail,
             $(&column($rows, $value) as _),*
         )
@@ -123,7 +127,7 @@ macro_rules! rows_where {
              duration_ms, usage_source, prompt_tokens, completion_tokens, total_tokens, uncached_input_tokens,
              cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
              usage_raw::text AS usage_raw, notes::text AS notes,
-             caller_metadata::text AS caller_metadata
+             caller_metadata::text AS caller_metadata, new_messages, operation, media::text AS media
              FROM chats " + $tail
             $(, $argument)*
         )
@@ -141,7 +145,7 @@ pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Chat]) -> Result<BTre
              error_message, upstream_name, upstream_model, upstream_response_id, attempts,
              time_to_first_token_ms, duration_ms, usage_source, prompt_tokens, completion_tokens, total_tokens,
              uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
-             usage_raw, notes, caller_metadata)
+             usage_raw, notes, caller_metadata, new_messages, operation, media)
          SELECT
              chat_id, conversation_id, user_id, gateway, model, started_at, status, request_digest,
              conversation_origin, client_thread_id, dialect, stream, temperature, has_user_message,
@@ -149,7 +153,7 @@ pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Chat]) -> Result<BTre
              error_message, upstream_name, upstream_model, upstream_response_id, attempts,
              time_to_first_token_ms, duration_ms, usage_source, prompt_tokens, completion_tokens, total_tokens,
              uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
-             usage_raw, notes, caller_metadata",
+             usage_raw, notes, caller_metadata, new_messages, operation, media",
         "ON CONFLICT (chat_id) DO NOTHING
          RETURNING chat_id",
         rows
@@ -188,7 +192,8 @@ pub(super) async fn update(tx: &mut PgConnection, rows: &[&Chat]) -> Result<(), 
              uncached_input_tokens = new.uncached_input_tokens, cache_read_tokens = new.cache_read_tokens,
              cache_write_tokens = new.cache_write_tokens, output_tokens = new.output_tokens,
              reasoning_tokens = new.reasoning_tokens, usage_raw = new.usage_raw, notes = new.notes,
-             caller_metadata = new.caller_metadata",
+             caller_metadata = new.caller_metadata, new_messages = new.new_messages, operation = new.operation,
+             media = new.media",
         "WHERE chats.chat_id = new.chat_id",
         rows
     );
@@ -208,6 +213,12 @@ pub(super) async fn read_all(connection: &mut PgConnection) -> Result<BTreeMap<C
     rows.into_iter().map(|row| Ok((ChatId(row.chat_id), row.read()?))).collect()
 }
 
+/// The value of the column `new_messages`. For none and for one message, `has_user_message` says the number, so that a row is the
+/// same as that of a recorder without the column.
+fn several(new_messages: u16) -> Option<i16> {
+    i16::try_from(new_messages).ok().filter(|number| *number > 1)
+}
+
 fn request(chat: &Chat) -> Option<&ChatRequest> {
     chat.request.as_ref()
 }
@@ -224,9 +235,9 @@ fn upstream(chat: &Chat) -> Option<&UpstreamAnswer> {
     ending(chat)?.upstream.as_ref()
 }
 
-fn failure(chat: &Chat) -> Option<(FailureStage, &ChatError)> {
+fn failure(chat: &Chat) -> Option<(&FailureStage, &ChatError)> {
     match &ending(chat)?.outcome {
-        ChatOutcome::Failed { stage, error } => Some((*stage, error)),
+        ChatOutcome::Failed { stage, error } => Some((stage, error)),
         ChatOutcome::Completed => None,
     }
 }
@@ -234,7 +245,7 @@ fn failure(chat: &Chat) -> Option<(FailureStage, &ChatError)> {
 /// A row as read by the driver. The column `status` is left out, because the other columns determine the status.
 struct ChatRow {
     chat_id: Uuid,
-    conversation_id: Uuid,
+    conversation_id: Option<Uuid>,
     user_id: String,
     gateway: String,
     model: String,
@@ -272,13 +283,17 @@ struct ChatRow {
     usage_raw: Option<String>,
     notes: Option<String>,
     caller_metadata: Option<String>,
+    new_messages: Option<i16>,
+    operation: String,
+    media: Option<String>,
 }
 
 impl ChatRow {
     fn read(mut self) -> Result<Chat, UnreadableColumn> {
         Ok(Chat {
             chat_id: ChatId(self.chat_id),
-            conversation_id: ConversationId(self.conversation_id),
+            conversation_id: self.conversation_id.map(ConversationId),
+            operation: sql_enum("operation", Some(&self.operation))?,
             user_id: user_id(std::mem::take(&mut self.user_id))?,
             gateway: std::mem::take(&mut self.gateway),
             model: std::mem::take(&mut self.model),
@@ -292,12 +307,18 @@ impl ChatRow {
         let Some(digest) = self.request_digest else { return Ok(None) };
         Ok(Some(ChatRequest {
             digest,
-            origin: sql_enum("conversation_origin", self.conversation_origin.as_deref())?,
+            origin: match self.conversation_origin.as_deref() {
+                None => None,
+                origin => Some(sql_enum("conversation_origin", origin)?),
+            },
             client_thread_id: self.client_thread_id.take(),
             dialect: sql_enum("dialect", self.dialect.as_deref())?,
             stream: self.stream.unwrap_or_default(),
             temperature: self.temperature,
-            has_message: self.has_user_message,
+            new_messages: match self.new_messages {
+                Some(number) => u16::try_from(number).unwrap_or_default(),
+                None => u16::from(self.has_user_message),
+            },
             caller_metadata: self.caller_metadata.take().as_deref().map(PgJson::new),
         }))
     }
@@ -347,6 +368,7 @@ impl ChatRow {
             duration_ms: self.duration_ms.unwrap_or_default(),
             usage,
             notes: PgJson::new(self.notes.as_deref().unwrap_or("[]")),
+            media: self.media.take().as_deref().map(PgJson::new),
         }))
     }
 }

@@ -18,7 +18,7 @@ use crate::projection::sql_enum::SqlEnum as _;
 
 /// The columns written for each row.
 const COLUMNS: &str = "message_id, conversation_id, chat_id, position, user_id, role, status, content, reasoning, refusal, \
-     tool_calls, finish_reason, model, tokens, created_at, audio_transcript";
+     tool_calls, finish_reason, model, tokens, created_at, audio_transcript, tool_call_id";
 
 /// The values of a row, in the order of [`COLUMNS`], each as a function of the row. The list is passed on to the macro
 /// `$then!`.
@@ -26,7 +26,7 @@ macro_rules! values {
     ($then:ident $with:tt) => {
         $then! { $with
             |m| m.message_id.0,
-            |m| m.conversation_id.0,
+            |m| m.conversation_id.map(|id| id.0),
             |m| m.chat_id.0,
             |m| m.position.number(),
             |m| m.user_id.as_str(),
@@ -41,6 +41,7 @@ macro_rules! values {
             |m| m.tokens,
             |m| m.created_at,
             |m| m.audio_transcript.as_deref(),
+            |m| m.tool_call_id.as_deref(),
         }
     };
 }
@@ -50,9 +51,9 @@ macro_rules! statement {
         sqlx::query!(
             "INSERT INTO messages (
                  message_id, conversation_id, chat_id, position, user_id, role, status, content, reasoning, refusal,
-                 tool_calls, finish_reason, model, tokens, created_at, audio_transcript)
+                 tool_calls, finish_reason, model, tokens, created_at, audio_transcript, tool_call_id)
              SELECT message_id, conversation_id, chat_id, position, user_id, role, status, content, reasoning, refusal,
-                    tool_calls, finish_reason, model, tokens, created_at, audio_transcript
+                    tool_calls, finish_reason, model, tokens, created_at, audio_transcript, tool_call_id
              FROM (SELECT
                          UNNEST($1::uuid[]) AS message_id, UNNEST($2::uuid[]) AS conversation_id,
                          UNNEST($3::uuid[]) AS chat_id, UNNEST($4::smallint[]) AS position, UNNEST($5::text[]) AS user_id,
@@ -60,7 +61,7 @@ macro_rules! statement {
                          UNNEST($9::text[]) AS reasoning, UNNEST($10::text[]) AS refusal, UNNEST($11::jsonb[]) AS tool_calls,
                          UNNEST($12::text[]) AS finish_reason, UNNEST($13::text[]) AS model,
                          UNNEST($14::bigint[]) AS tokens, UNNEST($15::timestamptz[]) AS created_at,
-                         UNNEST($16::text[]) AS audio_transcript) AS new",
+                         UNNEST($16::text[]) AS audio_transcript, UNNEST($17::text[]) AS tool_call_id) AS new",
             $(&column($rows, $value) as _),*
         )
     };
@@ -72,7 +73,7 @@ macro_rules! rows_where {
         sqlx::query_as!(
             MessageRow,
             "SELECT message_id, conversation_id, chat_id, position, user_id, role, status, content, reasoning, refusal,
-                    tool_calls::text AS tool_calls, finish_reason, model, tokens, created_at, audio_transcript
+                    tool_calls::text AS tool_calls, finish_reason, model, tokens, created_at, audio_transcript, tool_call_id
              FROM messages " + $tail
             $(, $argument)*
         )
@@ -114,7 +115,7 @@ pub(super) async fn read_all(connection: &mut PgConnection) -> Result<BTreeMap<M
 /// A row as read by the driver.
 struct MessageRow {
     message_id: Uuid,
-    conversation_id: Uuid,
+    conversation_id: Option<Uuid>,
     chat_id: Uuid,
     position: i16,
     user_id: String,
@@ -129,15 +130,16 @@ struct MessageRow {
     tokens: Option<i64>,
     created_at: OffsetDateTime,
     audio_transcript: Option<String>,
+    tool_call_id: Option<String>,
 }
 
 impl MessageRow {
     fn read(self) -> Result<Message, UnreadableColumn> {
         Ok(Message {
             message_id: MessageId(self.message_id),
-            conversation_id: ConversationId(self.conversation_id),
+            conversation_id: self.conversation_id.map(ConversationId),
             chat_id: ChatId(self.chat_id),
-            position: if self.position == Position::User.number() { Position::User } else { Position::Assistant },
+            position: Position::from_number(self.position),
             user_id: user_id(self.user_id)?,
             role: self.role,
             status: sql_enum("status", Some(&self.status))?,
@@ -146,6 +148,7 @@ impl MessageRow {
             refusal: self.refusal,
             audio_transcript: self.audio_transcript,
             tool_calls: self.tool_calls.as_deref().map(PgJson::new),
+            tool_call_id: self.tool_call_id,
             finish_reason: self.finish_reason,
             model: self.model,
             tokens: self.tokens,

@@ -1,10 +1,11 @@
 //! Queries for open chats: rows of the `chats` table with the status `started`.
 
+use shared::event::Operation;
 use shared::id::{ChatId, ConversationId, UserId};
 use sqlx::PgPool;
 use time::OffsetDateTime;
 
-use super::read::{user_id, utc};
+use super::read::{sql_enum, user_id, utc};
 use crate::policy::failure_detector::OpenGateway;
 
 /// The gateways that have open chats, ordered by the oldest open chat; at most `limit` gateways.
@@ -24,7 +25,8 @@ pub async fn open_gateways(pool: &PgPool, limit: u16) -> Result<Vec<OpenGateway>
 #[expect(missing_docs, reason = "the fields are those of Chat")]
 pub struct OpenChat {
     pub chat_id: ChatId,
-    pub conversation_id: ConversationId,
+    pub conversation_id: Option<ConversationId>,
+    pub operation: Operation,
     pub user_id: UserId,
     pub gateway: String,
     pub model: String,
@@ -40,7 +42,7 @@ pub async fn open(
     limit: u16,
 ) -> Result<Vec<OpenChat>, sqlx::Error> {
     let rows = sqlx::query!(
-        "SELECT chat_id, conversation_id, user_id, gateway, model, started_at FROM chats
+        "SELECT chat_id, conversation_id, operation, user_id, gateway, model, started_at FROM chats
          WHERE status = 'started' AND ($1::text IS NULL OR gateway = $1) AND started_at < $2
          ORDER BY started_at, chat_id LIMIT $3",
         gateway,
@@ -50,7 +52,8 @@ pub async fn open(
     let rows = rows.fetch_all(pool).await?.into_iter().map(|row| {
         Ok(OpenChat {
             chat_id: ChatId(row.chat_id),
-            conversation_id: ConversationId(row.conversation_id),
+            conversation_id: row.conversation_id.map(ConversationId),
+            operation: sql_enum("operation", Some(&row.operation))?,
             user_id: user_id(row.user_id)?,
             gateway: row.gateway,
             model: row.model,

@@ -199,12 +199,14 @@ impl QuarantinedEvent {
 // === impl QuarantineReason ===
 
 impl SqlEnum for QuarantineReason {
-    const ALL: &'static [Self] = &[Self::Undecodable, Self::RefusedByDatabase];
-
-    fn as_sql(self) -> &'static str {
+    fn as_sql(&self) -> &str {
         match self {
             Self::Undecodable => "undecodable",
             Self::RefusedByDatabase => "refused_by_database",
         }
+    }
+
+    fn from_sql(text: &str) -> Option<Self> {
+        [Self::Undecodable, Self::RefusedByDatabase].into_iter().find(|reason| reason.as_sql() == text)
     }
 }

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use shared::id::{ChatId, ConversationId, MessageId};
 use sqlx::postgres::{PgConnection, PgPool};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
-use super::{chats, conversations, messages, usage_slots, usage_stats};
+use super::{chats, conversations, messages, operation_slots, usage_slots, usage_stats};
 use crate::projection::chat::Chat;
 use crate::projection::conversation::Conversation;
-use crate::projection::message::Message;
+use crate::projection::message::{Message, Position};
 use crate::projection::tables::Tables;
 
 /// Rows of several tables, by key: all facts about some chats and conversations.
@@ -45,16 +46,23 @@ pub async fn read_related(
     chats: &[ChatId],
     conversations: &[ConversationId],
 ) -> Result<RelatedRows, sqlx::Error> {
-    let messages: Vec<_> = chats.iter().flat_map(|chat| [chat.user_message().0, chat.assistant_message().0]).collect();
     let ids: Vec<_> = chats.iter().map(|chat| chat.0).collect();
     let chats = chats::by_ids(connection, &ids).await?;
-    let of_chats = chats.values().map(|chat| chat.conversation_id);
+    let messages: Vec<_> = chats.values().flat_map(message_ids).collect();
+    let of_chats = chats.values().filter_map(|chat| chat.conversation_id);
     let ids: BTreeSet<_> = of_chats.chain(conversations.iter().copied()).map(|id| id.0).collect();
     Ok(RelatedRows {
         messages: messages::by_ids(connection, &messages).await?,
         conversations: conversations::by_ids(connection, &ids.into_iter().collect::<Vec<_>>()).await?,
         chats,
     })
+}
+
+/// The ids of the messages that a chat's row says to exist, and of the answer.
+fn message_ids(chat: &Chat) -> impl Iterator<Item = Uuid> + use<> {
+    let chat_id = chat.chat_id;
+    let positions = Position::of_new(chat.request.as_ref().map_or(0, |request| request.new_messages));
+    positions.chain([Position::Assistant]).map(move |position| position.message_of(chat_id).0)
 }
 
 /// Reads all rows of all projected tables in one snapshot. Memory use grows with the number of rows.
@@ -68,5 +76,6 @@ pub async fn read_all(pool: &PgPool) -> Result<Tables, sqlx::Error> {
         messages: messages::read_all(connection).await?,
         usage_stats: usage_stats::read_all(connection).await?,
         usage_slots: usage_slots::read_all(connection).await?,
+        operation_slots: operation_slots::read_all(connection).await?,
     })
 }

@@ -4,72 +4,72 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::MessageId;
 
-/// The answer, whole or partial.
+/// The answer of a chat, whole or partial.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AssistantMessage {
-    /// Its id.
+    /// The id of the message, derived from the chat.
     pub id: MessageId,
-    /// Its text.
+    /// The text of the message; may be empty.
     pub text: String,
-    /// Reasoning text, where the model showed any.
+    /// Reasoning text, if the model showed any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<String>,
-    /// The model's refusal, where it came apart from the text.
+    /// The model's refusal, if the provider sent one separate from the text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
-    /// What a spoken answer says.
+    /// The transcript of a spoken answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audio_transcript: Option<String>,
     /// Calls of the client's tools.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
-    /// How many calls of the provider's own tools it took.
+    /// The number of calls of the provider's own tools.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub server_tool_calls: u64,
-    /// The other choices, where the client asked for several; this one is choice 0.
+    /// The choices besides the first, if the client asked for several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_choices: Vec<OtherChoice>,
-    /// Why it ended, in the provider's word; `client_gone` where the client left first.
+    /// The reason for the end, in the provider's word; `client_gone` if the client disconnected first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish_reason: Option<String>,
-    /// Whether the answer was longer than the gateway records.
+    /// True if the answer was longer than the recorded part.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
 }
 
-/// One more answer to the same request, where the client asked for several.
+/// A further answer to the same request, if the client asked for several.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct OtherChoice {
-    /// Its number among the choices.
+    /// The number of the choice; the first choice has number 0.
     pub index: u64,
-    /// Its text.
+    /// The text of the choice.
     pub text: String,
     /// Reasoning text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<String>,
-    /// A refusal apart from the text.
+    /// A refusal, separate from the text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
-    /// What a spoken answer says.
+    /// The transcript of a spoken answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audio_transcript: Option<String>,
     /// Calls of the client's tools.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
-    /// Why it ended, in the provider's word.
+    /// The reason for the end, in the provider's word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish_reason: Option<String>,
 }
 
-/// One call of a client's tool.
+/// A call of a tool of the client.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ToolCall {
-    /// The provider's id for the call.
+    /// The provider's id of the call.
     pub id: String,
-    /// The tool.
+    /// The name of the tool.
     pub name: String,
     /// The arguments as sent: usually JSON, never checked.
     pub arguments: String,

@@ -4,97 +4,91 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::event::assistant_message::AssistantMessage;
+use crate::event::media::Media;
+use crate::event::operation::Operation;
 use crate::event::upstream::{Attempt, UpstreamAnswer};
 use crate::id::{ChatId, ConversationId, UserId};
 use crate::usage::Usage;
+use crate::word::open_words;
 
-/// A chat ended without an answer, or with part of one.
+/// The failed end of a chat, or of another call to a model: no answer, or a part of an answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ChatFailed {
-    /// The chat.
+    /// The id of the chat.
     pub chat_id: ChatId,
-    /// Its conversation.
-    pub conversation_id: ConversationId,
-    /// Whose chat it is.
+    /// The kind of the call.
+    pub operation: Operation,
+    /// The conversation of the chat. Left out for a call that belongs to no conversation, such as embeddings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversation_id: Option<ConversationId>,
+    /// The user of the chat.
     pub user_id: UserId,
-    /// The gateway instance that served it.
+    /// The gateway instance that served the chat.
     pub gateway: String,
-    /// When it was admitted. Its UTC day is the day that it counts for.
+    /// The time of admission. The chat counts for the UTC day of this time.
     #[serde(with = "time::serde::rfc3339")]
     #[cfg_attr(feature = "schema", schemars(with = "crate::schema::date_time::DateTime"))]
     pub started_at: OffsetDateTime,
-    /// When it failed.
+    /// The time of the failure.
     #[serde(with = "time::serde::rfc3339")]
     #[cfg_attr(feature = "schema", schemars(with = "crate::schema::date_time::DateTime"))]
     pub failed_at: OffsetDateTime,
     /// The model that the client asked for.
     pub model: String,
-    /// Where it failed.
+    /// The point of failure.
     pub stage: FailureStage,
-    /// What went wrong.
+    /// The error.
     pub error: ChatError,
-    /// The part of the answer that had arrived, if any had.
+    /// The part of the answer that had come before the failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<AssistantMessage>,
-    /// What it cost, as far as known.
+    /// The tokens of the chat, as far as known.
     pub usage: Usage,
-    /// From admission to the first text, reasoning or tool call, in milliseconds.
+    /// Sizes, counts and durations of a call that is no chat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media: Option<Media>,
+    /// Milliseconds from admission to the first text, reasoning or tool call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_to_first_token_ms: Option<u64>,
-    /// From admission to the failure, in milliseconds.
+    /// Milliseconds from admission to the failure.
     pub duration_ms: u64,
-    /// Who answered, where someone did.
+    /// The upstream that answered, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<UpstreamAnswer>,
-    /// Every try.
+    /// Every try at an upstream.
     pub attempts: Vec<Attempt>,
-    /// What was odd about the answer, one word each.
+    /// Unusual properties of the request or the answer, one word each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
 
-/// Where a chat failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum FailureStage {
-    /// No connection, or no response head in time.
-    UpstreamConnect,
-    /// The upstream answered with an error status.
-    UpstreamStatus,
-    /// The answer broke off, or carried an error.
-    UpstreamStream,
-    /// The client left before there was any answer.
-    ClientGone,
-    /// The gateway was stopped before the end, came back, and said so itself.
-    GatewayRestarted,
-    /// The gateway was lost before the end, and a recorder said so.
-    GatewayLost,
-}
-
-impl FailureStage {
-    /// Returns the value in events and in table rows.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::UpstreamConnect => "upstream_connect",
-            Self::UpstreamStatus => "upstream_status",
-            Self::UpstreamStream => "upstream_stream",
-            Self::ClientGone => "client_gone",
-            Self::GatewayRestarted => "gateway_restarted",
-            Self::GatewayLost => "gateway_lost",
-        }
+open_words! {
+    /// The point at which a chat failed. Readers must accept words that they do not know.
+    pub enum FailureStage {
+        /// No connection to an upstream, or no response head in time.
+        UpstreamConnect = "upstream_connect",
+        /// The upstream answered with an error status.
+        UpstreamStatus = "upstream_status",
+        /// The answer broke off, or carried an error.
+        UpstreamStream = "upstream_stream",
+        /// The client disconnected before any part of an answer had come.
+        ClientGone = "client_gone",
+        /// The gateway stopped or died before the end of the chat, and published the end itself.
+        GatewayRestarted = "gateway_restarted",
+        /// The gateway was lost before the end of the chat, and a recorder published the end.
+        GatewayLost = "gateway_lost",
     }
 }
 
-/// What went wrong, as far as anyone said.
+/// The error of a chat. A field that neither the provider nor the gateway gave is left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ChatError {
-    /// The HTTP status, where one came.
+    /// The HTTP status, if a response came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// The provider's error type, or the gateway's word for it.
+    /// The provider's error type, or the gateway's word for the error.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// The provider's error code.

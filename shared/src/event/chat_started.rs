@@ -6,74 +6,74 @@ use time::OffsetDateTime;
 
 use crate::event::caller_metadata::CallerMetadata;
 use crate::event::dialect::DialectName;
+use crate::event::new_message::NewMessage;
+use crate::event::operation::Operation;
 use crate::id::{ChatId, ConversationId, MessageId, UserId};
+use crate::word::open_words;
 
-/// A chat was admitted: durable before the first byte of the answer reaches the client.
+/// The start of a chat, or of another call to a model. The event is durable before the first byte of the answer reaches the client.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ChatStarted {
-    /// The chat.
+    /// The id of the chat.
     pub chat_id: ChatId,
-    /// Its conversation.
-    pub conversation_id: ConversationId,
-    /// How it came by it.
-    pub conversation_origin: ConversationOrigin,
-    /// The client's own name for the thread, where it sent one.
+    /// The kind of the call.
+    pub operation: Operation,
+    /// The conversation of the chat. Left out for a call that belongs to no conversation, such as embeddings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversation_id: Option<ConversationId>,
+    /// The origin of the conversation id. Left out together with the conversation id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversation_origin: Option<ConversationOrigin>,
+    /// The client's own name for the thread, if the client sent one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_thread_id: Option<String>,
-    /// Whose chat it is.
+    /// The user of the chat.
     pub user_id: UserId,
-    /// The gateway instance that serves it.
+    /// The gateway instance that serves the chat.
     pub gateway: String,
-    /// When it was admitted.
+    /// The time at which the gateway admitted the chat.
     #[serde(with = "time::serde::rfc3339")]
     #[cfg_attr(feature = "schema", schemars(with = "crate::schema::date_time::DateTime"))]
     pub started_at: OffsetDateTime,
-    /// The wire format that the client speaks.
+    /// The wire format of the client.
     pub dialect: DialectName,
-    /// Whether the client asked for a stream.
+    /// True if the client asked for a stream.
     pub stream: bool,
     /// The model that the client asked for.
     pub model: String,
     /// The sampling temperature that the client asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
-    /// Everything else that the client sent: the request object without `messages` (in a responses request, `input`).
+    /// The rest of the request, as the client sent it: an object with every member but the messages.
     #[cfg_attr(feature = "schema", schemars(with = "serde_json::Map<String, serde_json::Value>"))]
     pub parameters: Box<RawValue>,
-    /// The request's messages (in a responses request, its input) as sent, history included.
-    pub messages: Box<RawValue>,
-    /// What is new in them.
+    /// The messages of the request as sent, history included: a list or a text. For other calls than chats, the input as sent. Left
+    /// out if the request has no such member, as for an upload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user_message: Option<UserMessage>,
-    /// The id that the answer will have.
-    pub assistant_message_id: MessageId,
-    /// What the caller said about the chat for whoever reads the record.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<serde_json::Value>"))]
+    pub messages: Option<Box<RawValue>>,
+    /// The new messages among `messages`, in the order in which they were sent: every message of the user and every tool result
+    /// after the last answer of the model, at most 256 (the last ones).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub new_messages: Vec<NewMessage>,
+    /// The id of the answer to come. Left out for a call whose answer is no message, such as embeddings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assistant_message_id: Option<MessageId>,
+    /// Metadata that the caller attached to the chat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caller_metadata: Option<CallerMetadata>,
 }
 
-/// How the chat came by its conversation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum ConversationOrigin {
-    /// The client named none: this chat opened a new one.
-    Minted,
-    /// The client named one that it was given before.
-    Given,
-    /// The client named its own thread; whether this is the first chat of it, the gateway cannot know.
-    Derived,
-}
-
-/// The message that a chat adds to its conversation on the asking side.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct UserMessage {
-    /// Its id.
-    pub id: MessageId,
-    /// `user`, or `tool` where the client answers a tool call.
-    pub role: String,
-    /// Its text: of a content in parts, the text parts joined.
-    pub text: String,
+open_words! {
+    /// The origin of the conversation id of a chat. Readers must accept words that they do not know.
+    pub enum ConversationOrigin {
+        /// The client named no conversation, and this chat opened one.
+        Minted = "minted",
+        /// The client named a conversation whose id it was given before.
+        Given = "given",
+        /// The id is derived from the client's own name for the thread. The gateway cannot know whether earlier chats have the same
+        /// conversation.
+        Derived = "derived",
+    }
 }

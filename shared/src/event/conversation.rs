@@ -5,60 +5,60 @@ use time::OffsetDateTime;
 
 use crate::id::{ChangeId, ConversationId, UserId};
 
-/// A conversation was opened ahead of its first chat.
+/// The opening of a conversation ahead of its first chat.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ConversationCreated {
     /// The conversation.
     pub conversation_id: ConversationId,
-    /// Whose it is.
+    /// The user of the conversation.
     pub user_id: UserId,
-    /// When it was opened.
+    /// The time of opening.
     #[serde(with = "time::serde::rfc3339")]
     #[cfg_attr(feature = "schema", schemars(with = "crate::schema::date_time::DateTime"))]
     pub created_at: OffsetDateTime,
-    /// The title that the client gave it.
+    /// The title that the client gave the conversation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
-    /// The model that the client means to use.
+    /// The model that the client intends to use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// The temperature that the client means to use.
+    /// The sampling temperature that the client intends to use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
 }
 
-/// A user changed something about a conversation. Of two changes of the same thing, the one with the greater id stands.
+/// A change of a conversation by its user. Of two changes of the same property, the change with the greater id applies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ConversationChanged {
-    /// The change.
+    /// The id of the change.
     pub change_id: ChangeId,
     /// The conversation.
     pub conversation_id: ConversationId,
-    /// Whose it is.
+    /// The user of the conversation.
     pub user_id: UserId,
-    /// When it was changed.
+    /// The time of the change.
     #[serde(with = "time::serde::rfc3339")]
     #[cfg_attr(feature = "schema", schemars(with = "crate::schema::date_time::DateTime"))]
     pub changed_at: OffsetDateTime,
-    /// Its new title.
+    /// The new title.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
-    /// Whether it is put away from now on.
+    /// True archives the conversation; false takes the conversation out of the archive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archived: Option<bool>,
 }
 
-/// A user deleted a conversation: no reading of the record shows it any more, and what it used stays counted.
+/// The deletion of a conversation by its user. Reads no longer show the conversation; its usage stays counted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ConversationDeleted {
     /// The conversation.
     pub conversation_id: ConversationId,
-    /// Whose it is.
+    /// The user of the conversation.
     pub user_id: UserId,
-    /// When it was deleted.
+    /// The time of deletion.
     #[serde(with = "time::serde::rfc3339")]
     #[cfg_attr(feature = "schema", schemars(with = "crate::schema::date_time::DateTime"))]
     pub deleted_at: OffsetDateTime,

@@ -1,30 +1,19 @@
-//! The wire formats in which clients chat.
+//! The wire formats in which clients send requests.
 
-use serde::{Deserialize, Serialize};
+use crate::word::open_words;
 
-/// The wire format of a chat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum DialectName {
-    /// OpenAI chat completions.
-    OpenaiChat,
-    /// OpenAI responses.
-    OpenaiResponses,
-    /// Anthropic messages.
-    AnthropicMessages,
-}
-
-impl DialectName {
-    /// All dialects.
-    pub const ALL: [Self; 3] = [Self::OpenaiChat, Self::OpenaiResponses, Self::AnthropicMessages];
-
-    /// Returns the value in events and in table rows.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::OpenaiChat => "openai_chat",
-            Self::OpenaiResponses => "openai_responses",
-            Self::AnthropicMessages => "anthropic_messages",
-        }
+open_words! {
+    /// The wire format of a request and its answer. Readers must accept words that they do not know.
+    pub enum DialectName {
+        /// OpenAI chat completions.
+        OpenaiChat = "openai_chat",
+        /// OpenAI responses.
+        OpenaiResponses = "openai_responses",
+        /// Anthropic messages.
+        AnthropicMessages = "anthropic_messages",
+        /// Google Gemini: `generateContent` and the other methods of a model.
+        GoogleGemini = "google_gemini",
+        /// The other endpoints of OpenAI's API, such as embeddings, images and audio.
+        Openai = "openai",
     }
 }

@@ -4,46 +4,55 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::event::assistant_message::AssistantMessage;
+use crate::event::media::Media;
+use crate::event::operation::Operation;
 use crate::event::upstream::{Attempt, UpstreamAnswer};
 use crate::id::{ChatId, ConversationId, UserId};
 use crate::usage::Usage;
 
-/// A chat ended with an answer: durable before the client sees the end of it.
+/// The successful end of a chat, or of another call to a model. The event is durable before the client sees the end of the answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MessageCompleted {
-    /// The chat.
+    /// The id of the chat.
     pub chat_id: ChatId,
-    /// Its conversation.
-    pub conversation_id: ConversationId,
-    /// Whose chat it is.
+    /// The kind of the call.
+    pub operation: Operation,
+    /// The conversation of the chat. Left out for a call that belongs to no conversation, such as embeddings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversation_id: Option<ConversationId>,
+    /// The user of the chat.
     pub user_id: UserId,
-    /// The gateway instance that served it.
+    /// The gateway instance that served the chat.
     pub gateway: String,
-    /// When it was admitted. Its UTC day is the day that it counts for.
+    /// The time of admission. The chat counts for the UTC day of this time.
     #[serde(with = "time::serde::rfc3339")]
     #[cfg_attr(feature = "schema", schemars(with = "crate::schema::date_time::DateTime"))]
     pub started_at: OffsetDateTime,
-    /// When the answer was complete.
+    /// The time at which the answer was complete.
     #[serde(with = "time::serde::rfc3339")]
     #[cfg_attr(feature = "schema", schemars(with = "crate::schema::date_time::DateTime"))]
     pub finished_at: OffsetDateTime,
     /// The model that the client asked for.
     pub model: String,
-    /// The answer.
-    pub message: AssistantMessage,
-    /// What it cost.
+    /// The answer. Left out if the answer of the call is no message, as for embeddings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<AssistantMessage>,
+    /// The tokens of the chat.
     pub usage: Usage,
-    /// From admission to the first text, reasoning or tool call, in milliseconds.
+    /// Sizes, counts and durations of a call that is no chat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media: Option<Media>,
+    /// Milliseconds from admission to the first text, reasoning or tool call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_to_first_token_ms: Option<u64>,
-    /// From admission to the end, in milliseconds.
+    /// Milliseconds from admission to the end.
     pub duration_ms: u64,
-    /// Who answered.
+    /// The upstream that answered.
     pub upstream: UpstreamAnswer,
-    /// Every try, the last one included.
+    /// Every try at an upstream, the last one included.
     pub attempts: Vec<Attempt>,
-    /// What was odd about the answer, one word each. Nothing odd fails a chat.
+    /// Unusual properties of the request or the answer, one word each. None of them makes a chat fail.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }

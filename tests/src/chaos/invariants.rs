@@ -72,7 +72,7 @@ impl<'a> Record<'a> {
     fn read(oracle: &'a Oracle) -> Self {
         let mut by_question = BTreeMap::new();
         let mut wrong = Vec::new();
-        let asked = oracle.tables.messages.values().filter(|message| message.position == Position::User);
+        let asked = oracle.tables.messages.values().filter(|message| message.position != Position::Assistant);
         for message in asked {
             if let Some(other) = by_question.insert(message.content.as_str(), message.chat_id) {
                 wrong.push(format!("{:?} is on the record twice: {other} and {}", message.content, message.chat_id));

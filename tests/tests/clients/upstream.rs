@@ -56,7 +56,7 @@ impl Upstream {
 /// Number of pieces of a stream up to and including the first text.
 fn beginning(dialect: DialectName) -> usize {
     match dialect {
-        DialectName::OpenaiChat => 2,
+        DialectName::OpenaiChat | DialectName::Openai | DialectName::GoogleGemini | DialectName::Other(_) => 2,
         DialectName::OpenaiResponses | DialectName::AnthropicMessages => 3,
     }
 }
@@ -91,7 +91,7 @@ fn item(text: &str) -> Value {
 
 fn pieces(dialect: DialectName, texts: &[&str]) -> Vec<String> {
     match dialect {
-        DialectName::OpenaiChat => {
+        DialectName::OpenaiChat | DialectName::Openai | DialectName::GoogleGemini | DialectName::Other(_) => {
             let first =
                 chunk(&json!({"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": null}));
             let said =
@@ -142,7 +142,9 @@ fn stop(reason: &str) -> [String; 3] {
 
 fn whole(dialect: DialectName) -> String {
     let answer = match dialect {
-        DialectName::OpenaiChat => completion(&json!({"role": "assistant", "content": TEXT}), "stop"),
+        DialectName::OpenaiChat | DialectName::Openai | DialectName::GoogleGemini | DialectName::Other(_) => {
+            completion(&json!({"role": "assistant", "content": TEXT}), "stop")
+        }
         DialectName::OpenaiResponses => response("completed", &json!([item(TEXT)])),
         DialectName::AnthropicMessages => message(&json!([{"type": "text", "text": TEXT}]), &json!("end_turn")),
     };

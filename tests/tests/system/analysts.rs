@@ -19,19 +19,19 @@ async fn happened_yesterday(stack: &Stack, events: &[Event]) -> anyhow::Result<(
     let find = |wanted: fn(&&Event) -> bool| events.iter().find(wanted).cloned().context("no such event");
     let mut started = find(|event| matches!(event, Event::ChatStarted(_)))?;
     if let Event::ChatStarted(event) = &mut started {
-        (event.chat_id, event.conversation_id) = (chat_id, ConversationId(chat_id.0));
+        (event.chat_id, event.conversation_id) = (chat_id, Some(ConversationId(chat_id.0)));
         event.started_at -= day;
-        event.assistant_message_id = chat_id.assistant_message();
-        event.user_message.iter_mut().for_each(|message| message.id = chat_id.user_message());
+        event.assistant_message_id = Some(chat_id.assistant_message());
+        event.new_messages.iter_mut().for_each(|message| message.id = chat_id.user_message());
     }
     let of = started.user_id().clone();
     let mut completed = find(|event| matches!(event, Event::MessageCompleted(_)))?;
     if let Event::MessageCompleted(event) = &mut completed {
-        (event.chat_id, event.conversation_id) = (chat_id, ConversationId(chat_id.0));
+        (event.chat_id, event.conversation_id) = (chat_id, Some(ConversationId(chat_id.0)));
         event.user_id = of;
         event.started_at = started.time();
         event.finished_at -= day;
-        event.message.id = chat_id.assistant_message();
+        event.message.iter_mut().for_each(|message| message.id = chat_id.assistant_message());
     }
     let jetstream = stack.jetstream().await?;
     publish_again(&jetstream, &started).await?;

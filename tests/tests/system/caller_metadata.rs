@@ -109,7 +109,7 @@ async fn gives_the_same_numbers_for_any_batching_of_events() -> anyhow::Result<(
         for (n, number) in numbers.iter().enumerate() {
             let id = format!("01936b6e-2f00-7abc-8def-0000000000{n:02}");
             let ids = format!(
-                r#""chat_id":"{id}","conversation_id":"01936b6e-2f00-8784-a514-c19a14c72d61","user_id":"u","gateway":"g",
+                r#""chat_id":"{id}","operation":"chat","conversation_id":"01936b6e-2f00-8784-a514-c19a14c72d61","user_id":"u","gateway":"g",
                    "model":"m","started_at":"2026-11-22T12:00:00Z""#
             );
             let started = format!(

@@ -44,7 +44,7 @@ async fn of_ten_megabytes_are_recorded_completely_and_missing_ones_wait_in_quara
     let large = |event: &Event, text: &str| match event {
         Event::ChatStarted(event) => {
             let mut event = event.clone();
-            if let Some(message) = &mut event.user_message {
+            if let Some(message) = event.new_messages.last_mut() {
                 message.text = text.to_owned();
             }
             Event::ChatStarted(event)

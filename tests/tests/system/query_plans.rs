@@ -128,6 +128,7 @@ async fn read_everything(pool: &PgPool) -> anyhow::Result<()> {
                 user: "user 7",
                 status,
                 model,
+                operation: None,
                 conversation,
                 tag,
                 caller_user,
@@ -143,6 +144,7 @@ async fn read_everything(pool: &PgPool) -> anyhow::Result<()> {
     for (user, group) in [
         (Some("user 7"), UsageGroup::None),
         (Some("user 7"), UsageGroup::Model),
+        (Some("user 7"), UsageGroup::Operation),
         (None, UsageGroup::User),
         (None, UsageGroup::Model),
     ] {

@@ -118,7 +118,7 @@ async fn a_nul_in_a_text_is_kept_in_the_event_and_escaped_in_the_row() -> anyhow
     stack.finished_chat(&ann, "a\0b").await?;
     let oracle = stack.settled().await?;
     let of_event = oracle.events.iter().find_map(|event| match event {
-        shared::event::Event::ChatStarted(event) => event.user_message.clone(),
+        shared::event::Event::ChatStarted(event) => event.new_messages.first().cloned(),
         _ => None,
     });
     assert_eq!(of_event.unwrap().text, "a\0b");

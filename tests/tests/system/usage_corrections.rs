@@ -25,7 +25,8 @@ async fn recorded() -> anyhow::Result<(Stack, MessageCompleted)> {
 /// Another chat of the same conversation.
 fn another(mut completed: MessageCompleted) -> MessageCompleted {
     completed.chat_id = ChatId::mint();
-    completed.message.id = completed.chat_id.assistant_message();
+    let id = completed.chat_id.assistant_message();
+    completed.message.iter_mut().for_each(|message| message.id = id);
     completed
 }
 
@@ -45,6 +46,7 @@ async fn a_completion_replaces_a_presumed_failure_in_the_counts() -> anyhow::Res
     let completed = another(completed);
     let orphaned = ChatFailed {
         chat_id: completed.chat_id,
+        operation: completed.operation,
         conversation_id: completed.conversation_id,
         user_id: completed.user_id.clone(),
         gateway: completed.gateway.clone(),
@@ -55,6 +57,7 @@ async fn a_completion_replaces_a_presumed_failure_in_the_counts() -> anyhow::Res
         error: ChatError::default(),
         message: None,
         usage: Usage::default(),
+        media: None,
         time_to_first_token_ms: None,
         duration_ms: 1,
         upstream: None,

@@ -72,7 +72,7 @@ async fn names_a_corrupted_a_deleted_and_an_extra_row_and_a_counter_off_by_one()
         )
         .await?;
     assert!(said.contains("messages message_id=") && said.contains("content differs ("), "{said}");
-    assert!(said.contains("stenograph.MessageCompleted.v1") && said.contains("at sequence "), "{said}");
+    assert!(said.contains("stenograph.MessageCompleted.v2") && said.contains("at sequence "), "{said}");
     assert!(said.contains("different: 1 of 3 chats"), "{said}");
 
     let said = record
@@ -84,7 +84,7 @@ async fn names_a_corrupted_a_deleted_and_an_extra_row_and_a_counter_off_by_one()
             "INSERT INTO messages SELECT * FROM kept; DROP TABLE kept",
         )
         .await?;
-    assert!(said.contains("is in the log, and not in the table (see stenograph.ChatStarted.v1"), "{said}");
+    assert!(said.contains("is in the log, and not in the table (see stenograph.ChatStarted.v2"), "{said}");
 
     let extra = "01936b6e-2f00-7abc-8def-0123456789ab";
     let said = record
@@ -107,7 +107,7 @@ async fn names_a_corrupted_a_deleted_and_an_extra_row_and_a_counter_off_by_one()
         )
         .await?;
     assert!(said.contains("usage_stats user_id=") && said.contains("prompt_tokens is "), "{said}");
-    assert!(said.contains("see stenograph.ChatStarted.v1"), "{said}");
+    assert!(said.contains("see stenograph.ChatStarted.v2"), "{said}");
 
     let said = record
         .after(
@@ -184,7 +184,7 @@ async fn of_some_days_accepts_conversations_that_are_older() -> anyhow::Result<(
     let ids = |n: u32| {
         let conversation = format!("01936b6e-2f00-8784-a514-00000000000{n}");
         let chat = format!("{}-{}-7abc-8def-00000000000{n}", &millis[..8], &millis[8..]);
-        json!({"conversation_id": conversation, "chat_id": chat, "user_id": ann.id, "gateway": "g", "model": "m", "started_at": now})
+        json!({"conversation_id": conversation, "chat_id": chat, "operation": "chat", "user_id": ann.id, "gateway": "g", "model": "m", "started_at": now})
     };
     let usage = json!({"source": "reported", "prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7,
         "parts": {"uncached_input": 3, "cache_read": 0, "cache_write": 0, "output": 4, "reasoning": 0}});
@@ -192,7 +192,7 @@ async fn of_some_days_accepts_conversations_that_are_older() -> anyhow::Result<(
     let older = [1, 2, 3].map(|n| event(EventKind::ConversationCreated, &ids(n), &created));
     let started = json!({"conversation_origin": "minted", "dialect": "openai_chat", "stream": true, "parameters": {},
         "messages": [], "assistant_message_id": ids(1)["chat_id"],
-        "user_message": {"id": ids(1)["chat_id"], "role": "user", "text": "again"}});
+        "new_messages": [{"id": ids(1)["chat_id"], "role": "user", "text": "again"}]});
     let completed = json!({"finished_at": now, "duration_ms": 5, "usage": usage, "upstream": {"name": "u"}, "attempts": [],
         "message": {"id": ids(1)["chat_id"], "text": "yes", "finish_reason": "stop"}});
     let newer = [

@@ -34,7 +34,7 @@ pub(super) struct UpstreamEntry {
     #[serde(default)]
     key_header: KeyHeaderEntry,
     #[serde(default)]
-    dialects: Vec<DialectName>,
+    dialects: Vec<DialectEntry>,
     #[serde(default)]
     headers: BTreeMap<Spanned<String>, Spanned<String>>,
     connect_timeout: Option<Spanned<String>>,
@@ -44,6 +44,24 @@ pub(super) struct UpstreamEntry {
     keep_alive: Option<Spanned<String>>,
     ask_for_usage: Option<bool>,
     list_models: Option<bool>,
+}
+
+/// The name of a dialect that this gateway lists.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
+struct DialectEntry(DialectName);
+
+impl TryFrom<String> for DialectEntry {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.parse() {
+            Ok(DialectName::Other(_)) | Err(_) => {
+                Err(format!("unknown variant `{text}`, expected one of `{}`", DialectName::WORDS.join("`, `")))
+            }
+            Ok(dialect) => Ok(Self(dialect)),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -91,7 +109,7 @@ pub(super) fn read(
             KeyHeaderEntry::XApiKey => KeyHeader::XApiKey,
             KeyHeaderEntry::ApiKey => KeyHeader::ApiKey,
         },
-        dialects: text.dialects.clone(),
+        dialects: text.dialects.iter().map(|entry| entry.0).collect(),
         headers: headers(&text.headers)?,
         connect_timeout: duration("connect_timeout", text.connect_timeout.as_ref(), defaults.connect_timeout)?,
         head_timeout: duration("head_timeout", text.head_timeout.as_ref(), defaults.head_timeout)?,

@@ -7,138 +7,166 @@ use uuid::Uuid;
 
 use crate::reads;
 
-/// A chat: a request and its answer.
+/// A chat, or another call to a model: a request and its answer.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Chat {
     /// The id.
     id: Uuid,
-    /// The conversation it belongs to.
-    conversation_id: Uuid,
-    /// Whose it is.
+    /// The kind of the call: chat, text_completion, embeddings and others. Clients must accept words that they do not know.
+    operation: String,
+    /// The conversation; null for a call that belongs to no conversation.
+    conversation_id: Option<Uuid>,
+    /// The user of the chat.
     user_id: String,
-    /// The gateway that served it.
+    /// The gateway instance that served the chat.
     gateway: String,
-    /// The model that was asked for.
+    /// The model that the client asked for.
     model: String,
-    /// started, completed, failed, or orphaned: its gateway was lost.
+    /// started, completed, failed, or orphaned (the gateway was lost).
     status: String,
-    /// Whether a stream was asked for.
+    /// True if the client asked for a stream.
     stream: Option<bool>,
-    /// The wire format that the client speaks.
+    /// The wire format of the client.
     dialect: Option<String>,
-    /// The temperature that was asked for.
+    /// The sampling temperature that the client asked for.
     temperature: Option<f64>,
-    /// What the caller said about it.
+    /// Metadata that the caller attached to the chat.
     caller_metadata: Option<CallerMetadata>,
-    /// When it was admitted.
+    /// The time of admission.
     #[serde(with = "time::serde::rfc3339")]
     started_at: OffsetDateTime,
-    /// When it ended.
+    /// The time of the end.
     #[serde(with = "time::serde::rfc3339::option")]
     finished_at: Option<OffsetDateTime>,
-    /// From admission to the end.
+    /// Milliseconds from admission to the end.
     duration_ms: Option<i64>,
-    /// From admission to the first token.
+    /// Milliseconds from admission to the first token.
     time_to_first_token_ms: Option<i64>,
-    /// Who answered.
+    /// The upstream that answered.
     upstream: Option<Upstream>,
     /// Every try at an upstream.
     attempts: Vec<Attempt>,
-    /// What it cost.
+    /// The tokens of the chat.
     usage: Option<ChatUsage>,
-    /// How it failed.
+    /// The error, if the chat failed.
     error: Option<ChatError>,
-    /// What was odd about the answer, one word each.
+    /// Unusual properties of the request or the answer, one word each.
     notes: Vec<String>,
+    /// Sizes, counts and durations of a call that is no chat.
+    media: Option<Media>,
 }
 
-/// What a caller says about a chat.
+/// Sizes, counts and durations of a call that is no chat; null where unknown.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all(serialize = "camelCase"))]
+pub(crate) struct Media {
+    /// The size of the request body, in bytes.
+    #[serde(default)]
+    input_bytes: Option<u64>,
+    /// The size of the response body, in bytes.
+    #[serde(default)]
+    output_bytes: Option<u64>,
+    /// The number of inputs: texts to embed, documents to rank, images to edit.
+    #[serde(default)]
+    input_items: Option<u64>,
+    /// The number of outputs: vectors, ranked documents, images.
+    #[serde(default)]
+    output_items: Option<u64>,
+    /// The length of the audio in the request, in seconds.
+    #[serde(default)]
+    input_seconds: Option<f64>,
+    /// The length of the audio in the response, in seconds.
+    #[serde(default)]
+    output_seconds: Option<f64>,
+}
+
+/// Metadata that a caller attached to a chat.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct CallerMetadata {
-    /// The caller's own user: the request's `user`.
+    /// The caller's own user: `user` of the request.
     #[serde(default)]
     user: Option<String>,
-    /// The request's `metadata`: an object, or its text where it is one that the tables cannot hold.
+    /// `metadata` of the request: an object, or a text if the tables cannot hold the object.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     metadata: Option<serde_json::Value>,
-    /// The tags in `x-stenograph-tags`.
+    /// The tags of the header `x-stenograph-tags`.
     #[serde(default)]
     tags: Vec<String>,
 }
 
-/// Who answered.
+/// The upstream that answered.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Upstream {
-    /// The upstream, by its name in this deployment.
+    /// The upstream's name in this deployment.
     name: String,
-    /// The model, in the upstream's own word.
+    /// The model, as the upstream named it.
     model: Option<String>,
     /// The provider's id of the response.
     response_id: Option<String>,
 }
 
-/// One try at one upstream.
+/// A try at an upstream.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all(serialize = "camelCase"))]
 pub(crate) struct Attempt {
     /// The upstream's name.
     #[serde(default)]
     upstream: String,
-    /// When it began.
+    /// The time at which the try began.
     #[serde(default)]
     #[schema(format = DateTime)]
     started_at: String,
-    /// Until the response head came, or the try failed.
+    /// Milliseconds until the response head came, or the try failed.
     #[serde(default)]
     duration_ms: i64,
-    /// The HTTP status, where one came.
+    /// The HTTP status, if a response came.
     #[serde(default)]
     status: Option<i32>,
-    /// What went wrong, in one word.
+    /// The error in one word, if the try failed.
     #[serde(default)]
     error: Option<String>,
 }
 
-/// What a chat cost, in tokens.
+/// The tokens of a chat.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ChatUsage {
     /// reported, estimated or unknown.
     source: String,
-    /// Input tokens, cached ones included.
+    /// Input tokens, cached tokens included.
     prompt_tokens: Option<i64>,
     /// Output tokens.
     completion_tokens: Option<i64>,
     /// All tokens.
     total_tokens: Option<i64>,
-    /// Input that was read anew.
+    /// Input tokens that were neither read from nor written to a cache.
     uncached_input_tokens: Option<i64>,
-    /// Input read from the provider's cache.
+    /// Input tokens read from the provider's cache.
     cache_read_tokens: Option<i64>,
-    /// Input written to it.
+    /// Input tokens written to the provider's cache.
     cache_write_tokens: Option<i64>,
-    /// Output without reasoning.
+    /// Output tokens without reasoning.
     output_tokens: Option<i64>,
-    /// Reasoning output.
+    /// Output tokens of reasoning.
     reasoning_tokens: Option<i64>,
 }
 
-/// How a chat failed.
+/// The error of a chat.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ChatError {
-    /// Where.
+    /// The point of failure. Clients must accept words that they do not know.
     stage: String,
-    /// The HTTP status, where one came.
+    /// The HTTP status, if a response came.
     status: Option<i32>,
     /// The provider's error type.
     #[serde(rename = "type")]
     kind: Option<String>,
     /// The provider's error code.
     code: Option<String>,
-    /// In words.
+    /// The error in words.
     message: String,
 }
 
@@ -171,9 +199,11 @@ impl From<reads::chats::ChatRecord> for Chat {
         // of the chat can be shown.
         let attempts = row.attempts.and_then(|attempts| serde_json::from_value(attempts).ok()).unwrap_or_default();
         let caller_metadata = row.caller_metadata.and_then(|metadata| serde_json::from_value(metadata).ok());
+        let media = row.media.and_then(|media| serde_json::from_value(media).ok());
         let notes = row.notes.and_then(|notes| serde_json::from_value(notes).ok()).unwrap_or_default();
         Self {
             id: row.chat_id,
+            operation: row.operation,
             conversation_id: row.conversation_id,
             user_id: row.user_id,
             gateway: row.gateway,
@@ -192,6 +222,7 @@ impl From<reads::chats::ChatRecord> for Chat {
             usage,
             error,
             notes,
+            media,
         }
     }
 }

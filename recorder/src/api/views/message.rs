@@ -12,43 +12,45 @@ use crate::reads;
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Message {
-    /// The id.
+    /// The id of the message.
     id: Uuid,
-    /// The chat it belongs to.
+    /// The chat of the message.
     chat_id: Uuid,
-    /// user, tool (or whatever role the client gave it), or assistant.
+    /// user, tool (or another role that the client gave), or assistant.
     role: String,
-    /// complete; partial: the answer broke off; truncated: it was longer than what is recorded.
+    /// complete; partial (the answer broke off); truncated (the answer was longer than the recorded part).
     status: String,
-    /// The text.
+    /// The text of the message.
     content: String,
-    /// Reasoning, where the model showed any.
+    /// Reasoning text, if the model showed any.
     reasoning: Option<String>,
-    /// The model's refusal, where it came apart from the text.
+    /// The model's refusal, if the provider sent one separate from the text.
     refusal: Option<String>,
-    /// Calls of tools: an array of id, name, arguments.
+    /// Calls of the client's tools: an array of id, name, arguments.
     #[schema(value_type = Option<Vec<Object>>)]
     tool_calls: Option<serde_json::Value>,
-    /// Why the answer ended, in the provider's word.
+    /// The id of the tool call that the message answers, as the model named it.
+    tool_call_id: Option<String>,
+    /// The reason for the end of the answer, in the provider's word.
     finish_reason: Option<String>,
-    /// The model that was asked for.
+    /// The model that the client asked for.
     model: String,
     /// Output tokens of an answer.
     tokens: Option<i64>,
-    /// When it was asked, or when the answer ended.
+    /// The start of the chat for a new message, the end of the chat for an answer.
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
 }
 
-/// Messages of a conversation, and the chats they belong to.
+/// Messages of a conversation, with the chats of the messages. A chat has its new messages first (one, several or none), then its answer.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Messages {
     /// The messages.
     pub(crate) data: Vec<Message>,
-    /// The chats of these messages: where their state and errors are.
+    /// The chats of these messages, with status and errors.
     pub(crate) chats: Vec<Chat>,
-    /// Where the next page begins; null: there is none.
+    /// The cursor of the next page; null on the last page.
     pub(crate) next_cursor: Option<String>,
 }
 
@@ -63,6 +65,7 @@ impl From<reads::messages::MessageRecord> for Message {
             reasoning: row.reasoning,
             refusal: row.refusal,
             tool_calls: row.tool_calls.filter(serde_json::Value::is_array),
+            tool_call_id: row.tool_call_id,
             finish_reason: row.finish_reason,
             model: row.model,
             tokens: row.tokens,

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use serde_json::json;
 use serde_json::value::RawValue;
-use shared::event::EventKind;
+use shared::event::{EventKind, EventType, Operation};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::datetime;
@@ -12,12 +12,25 @@ use uuid::Uuid;
 
 use super::*;
 use crate::projection::chat::ChatOutcome;
+use crate::projection::message::Position;
 
 /// The ingredients of an event. The numbers are small so that chats, conversations, users and days collide, and events
 /// of the same chat contradict each other more often than events of a real gateway.
-type Seed = (u8, u8, u8, u8, i64, u8, u8);
+type Seed = (u8, u8, u8, u8, i64, u8, u8, u8);
 
-fn event((kind, chat, conversation, user, minute, variant, number): Seed) -> Event {
+/// New messages of a request: none to three, the last one with the text `x`, repeated `variant` times.
+fn new_messages(variant: u8, number: u8) -> Vec<serde_json::Value> {
+    let earlier = (0..number).map(|result| {
+        json!({"id": Uuid::nil(), "role": "tool", "text": format!("result {result}"),
+            "tool_call_id": variant.is_multiple_of(2).then(|| format!("call {result}"))})
+    });
+    let last = json!({"id": Uuid::nil(), "role": "user", "text": "x".repeat(variant.into())});
+    if variant == 0 { Vec::new() } else { earlier.chain([last]).collect() }
+}
+
+/// The last number of a seed is the operation and, from 3 on, that the call belongs to no conversation.
+fn event((kind, chat, conversation, user, minute, variant, number, operation): Seed) -> Event {
+    let has_conversation = operation < 3 || kind % 7 > 3;
     let at = |minutes: i64| {
         let at = datetime!(2026-11-22 23:58 UTC) + time::Duration::minutes(minutes);
         at.format(&Rfc3339).unwrap()
@@ -31,16 +44,17 @@ fn event((kind, chat, conversation, user, minute, variant, number): Seed) -> Eve
     let (kind, mut value) = match kind % 7 {
         0 => (
             EventKind::ChatStarted,
-            json!({"conversation_origin": "minted", "dialect": "openai_chat", "stream": true, "parameters": {},
-                "temperature": (variant % 2 == 0).then(|| f64::from(number)), "messages": [],
+            json!({"conversation_origin": has_conversation.then_some("minted"), "dialect": "openai_chat", "stream": true,
+                "parameters": {}, "temperature": (variant % 2 == 0).then(|| f64::from(number)), "messages": [],
                 "assistant_message_id": Uuid::nil(),
                 "caller_metadata": (number > 0).then(|| json!({"user": format!("u{variant}\0"), "tags": ["a", format!("t{number}")],
                     "metadata": (variant > 1).then(|| json!({"a": [number, "\0"]}))})),
-                "user_message": (variant > 0).then(|| json!({"id": Uuid::nil(), "role": "user", "text": "x".repeat(variant.into())}))}),
+                "new_messages": new_messages(variant, number)}),
         ),
         1 => (
             EventKind::MessageCompleted,
-            json!({"finished_at": at(minute + i64::from(number)), "message": message, "usage": usage, "duration_ms": 5,
+            json!({"finished_at": at(minute + i64::from(number)), "message": (variant > 0 || number > 0).then_some(message),
+                "media": (number > 1).then(|| json!({"input_items": variant})), "usage": usage, "duration_ms": 5,
                 "upstream": {"name": "u"}, "attempts": []}),
         ),
         2 | 3 => {
@@ -66,7 +80,10 @@ fn event((kind, chat, conversation, user, minute, variant, number): Seed) -> Eve
     };
     let fields = value.as_object_mut().unwrap();
     fields.insert("chat_id".into(), json!(chat_id));
-    fields.insert("conversation_id".into(), json!(conversation_id));
+    fields.insert("operation".into(), json!(["chat", "embeddings", "a_word_of_tomorrow"][usize::from(operation) % 3]));
+    if has_conversation {
+        fields.insert("conversation_id".into(), json!(conversation_id));
+    }
     fields.insert("user_id".into(), json!(format!("user {user}")));
     fields.insert("gateway".into(), json!("g"));
     fields.insert("model".into(), json!(format!("m{}", variant % 2)));
@@ -75,7 +92,7 @@ fn event((kind, chat, conversation, user, minute, variant, number): Seed) -> Eve
 }
 
 fn seeds() -> impl Strategy<Value = Vec<Seed>> {
-    let seed = (0..7_u8, 0..4_u8, 0..3_u8, 0..2_u8, 0..4_i64, 0..4_u8, 0..3_u8);
+    let seed = (0..7_u8, 0..4_u8, 0..3_u8, 0..2_u8, 0..4_i64, 0..4_u8, 0..3_u8, 0..6_u8);
     prop::collection::vec(seed, 0..24)
 }
 
@@ -151,12 +168,30 @@ proptest! {
         }
         // The totals of each conversation equal the sum over the conversation's chats.
         for conversation in got.conversations.values() {
-            let chats = got.chats.values().filter(|chat| chat.conversation_id == conversation.conversation_id);
+            let chats = got.chats.values().filter(|chat| chat.conversation_id == Some(conversation.conversation_id));
             let messages: i64 = chats.map(|chat| chat.conversation_totals().messages).sum();
             prop_assert_eq!(conversation.totals.messages, messages);
         }
         let messages: i64 = got.usage_stats.values().map(|counts| counts.messages_created).sum();
         prop_assert_eq!(got.messages.len(), usize::try_from(messages).unwrap());
+        // The usage of calls that are no chats, counted again.
+        let mut operations: BTreeMap<_, UsageTotals> = BTreeMap::new();
+        for chat in got.chats.values().filter(|chat| chat.operation != Operation::Chat) {
+            let slot = SlotKey::new(&chat.user_id, chat.started_at, &chat.model);
+            *operations.entry(OperationSlotKey { slot, operation: chat.operation }).or_default() += chat.usage_totals();
+        }
+        operations.retain(|_, counts| !counts.is_zero());
+        prop_assert_eq!(&operations, &got.operation_slots);
+        // The positions of a chat's messages have no gap, and the ids are those of the positions.
+        for chat in got.chats.values() {
+            let new = Position::of_new(chat.request.as_ref().map_or(0, |request| request.new_messages));
+            let answer = chat.ending.iter().filter(|ending| ending.has_message).map(|_| Position::Assistant);
+            for position in new.chain(answer) {
+                let message = &got.messages[&position.message_of(chat.chat_id)];
+                prop_assert_eq!((message.chat_id, message.position), (chat.chat_id, position));
+                prop_assert_eq!(Position::from_number(position.number()), position);
+            }
+        }
     }
 
     #[test]
@@ -170,10 +205,10 @@ proptest! {
     }
 }
 
-const STARTED: Seed = (0, 1, 1, 1, 0, 1, 0);
-const COMPLETED: Seed = (1, 1, 1, 1, 0, 3, 2);
-const FAILED: Seed = (2, 1, 1, 1, 0, 0, 0);
-const ORPHANED: Seed = (3, 1, 1, 1, 0, 0, 0);
+const STARTED: Seed = (0, 1, 1, 1, 0, 1, 0, 0);
+const COMPLETED: Seed = (1, 1, 1, 1, 0, 3, 2, 0);
+const FAILED: Seed = (2, 1, 1, 1, 0, 0, 0, 0);
+const ORPHANED: Seed = (3, 1, 1, 1, 0, 0, 0, 0);
 
 fn tables_of(seeds: &[Seed]) -> Tables {
     let events: Vec<Event> = seeds.iter().copied().map(event).collect();
@@ -231,9 +266,9 @@ fn a_true_ending_replaces_an_orphaned_one_in_any_order() {
 
 #[test]
 fn the_last_title_wins_and_a_deleted_conversation_stays_deleted() {
-    const RENAMED: Seed = (4, 1, 1, 1, 2, 0, 1);
-    const RENAMED_AGAIN: Seed = (4, 1, 1, 1, 3, 2, 2);
-    const DELETED: Seed = (5, 1, 1, 1, 3, 0, 0);
+    const RENAMED: Seed = (4, 1, 1, 1, 2, 0, 1, 0);
+    const RENAMED_AGAIN: Seed = (4, 1, 1, 1, 3, 2, 2, 0);
+    const DELETED: Seed = (5, 1, 1, 1, 3, 0, 0, 0);
     let only = |seeds: &[Seed]| tables_of(seeds).conversations.into_values().next().unwrap();
     for order in [[STARTED, RENAMED, RENAMED_AGAIN], [RENAMED_AGAIN, RENAMED, STARTED]] {
         let conversation = only(&order);
@@ -268,4 +303,31 @@ fn extreme_values_are_brought_into_range() {
     }
     let tables = tables([[hostile].as_slice()]);
     assert_eq!(tables.usage_stats.values().next().unwrap().prompt_tokens, 1_000_000_000_000);
+}
+
+/// The rows of an event of version 1 are those that the recorders before version 2 made: the digests decide between halves of
+/// chats, and are in the tables.
+#[test]
+fn an_event_of_version_1_has_the_digests_that_it_always_had() {
+    let fixture = |name: &str| {
+        let path = format!("{}/../shared/tests/published/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
+        let fixture: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let event_type = EventType::from_name(fixture["headers"]["ce-type"].as_str().unwrap()).unwrap();
+        Event::decode(event_type, fixture["payload"].to_string().as_bytes()).unwrap()
+    };
+    for (name, expected) in [
+        ("stenograph.ChatStarted.v1/least.json", 5_884_445_238_714_858_476),
+        ("stenograph.ChatStarted.v1/whole.json", -3_819_270_765_861_089_362),
+        ("stenograph.ChatStarted.v1/responses.json", -1_955_327_555_228_581_124),
+        ("stenograph.MessageCompleted.v1/least.json", -1_315_261_655_274_158_777),
+        ("stenograph.MessageCompleted.v1/whole.json", 8_489_653_799_323_922_202),
+        ("stenograph.MessageCompleted.v1/estimated.json", 4_482_375_514_719_346_021),
+        ("stenograph.ChatFailed.v1/least.json", -7_975_138_819_115_538_711),
+        ("stenograph.ChatFailed.v1/whole.json", -4_495_797_486_003_296_820),
+        ("stenograph.ChatFailed.v1/orphaned.json", 4_270_869_618_620_555_603),
+    ] {
+        let chat = tables([[fixture(name)].as_slice()]).chats.into_values().next().unwrap();
+        let digest = chat.request.map(|request| request.digest).or(chat.ending.map(|ending| ending.digest)).unwrap();
+        assert_eq!(digest, expected, "{name}");
+    }
 }
