@@ -23,6 +23,7 @@ use recorder::metrics::Metrics;
 use recorder::pipeline::consume::Pipeline;
 use recorder::pipeline::consumer_watchdog::ConsumerWatchdog;
 use recorder::policy::batch::BatchLimits;
+use recorder::policy::blockage::Blockage;
 use recorder::projection::tables::Table;
 use recorder::rebuild::reprojection::ReprojectionStats;
 use recorder::rebuild::verify::verify;
@@ -232,9 +233,10 @@ async fn publish(jetstream: &Context, chats: Chats) -> anyhow::Result<usize> {
 async fn consume(client: &Client, jetstream: &Context, pool: &PgPool) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let metrics = Arc::new(Metrics::register(&mut Registry::default()));
-    let source = Source::new(client.clone(), BatchLimits::default());
+    let blockage = Arc::new(Blockage::default());
+    let source = Source::new(client.clone(), BatchLimits::default(), Arc::clone(&blockage));
     let watchdog = ConsumerWatchdog::new(client.clone(), pool.clone(), Arc::clone(&metrics));
-    let consuming = tokio::spawn(Pipeline::new(source, watchdog, pool.clone(), metrics, stop.clone()).run());
+    let consuming = tokio::spawn(Pipeline::new(source, watchdog, pool.clone(), metrics, blockage, stop.clone()).run());
     let mut consumer = setup::verified_consumer(jetstream).await?;
     loop {
         let info = consumer.info().await?;

@@ -107,8 +107,8 @@ pub(super) struct EncodeError;
 fn text_bytes(event: &Event) -> usize {
     match event {
         Event::ChatStarted(event) => {
-            let said = event.user_message.as_ref().map_or(0, |message| message.text.len());
-            event.messages.get().len() + event.parameters.get().len() + said
+            let said: usize = event.new_messages.iter().map(|message| message.text.len()).sum();
+            event.messages.as_ref().map_or(0, |messages| messages.get().len()) + event.parameters.get().len() + said
         }
         _ => 0,
     }

@@ -15,7 +15,7 @@ const SURFACES: [ApiSurface; 4] =
 const MAX_DECODED_BYTES: u64 = 1 << 20;
 
 /// A request is refused, or is forwarded as the request that was checked: the forwarded body has the same model and messages.
-pub fn check_request(body: &[u8], number: usize) {
+pub(crate) fn check_request(body: &[u8], number: usize) {
     let surface = SURFACES[number % SURFACES.len()];
     let sent = Bytes::copy_from_slice(body);
     let Ok(request) = ChatRequest::parse(&sent, surface) else { return };
@@ -37,7 +37,7 @@ pub fn check_request(body: &[u8], number: usize) {
 }
 
 /// A `useChat` request becomes a chat completion that can be read, or is refused.
-pub fn check_ui_message(body: &[u8]) {
+pub(crate) fn check_ui_message(body: &[u8]) {
     if let Ok(Some(request)) = ui_message::parse(body) {
         let members = edit::with_member(&request.body, "model", &"m".into());
         if let Ok(chat) = ChatRequest::parse(&members, ApiSurface::Frontend) {
@@ -48,7 +48,7 @@ pub fn check_ui_message(body: &[u8]) {
 }
 
 /// An edited object is the object with the member, and broken text stays as it was.
-pub fn check_json_edit(body: &[u8]) {
+pub(crate) fn check_json_edit(body: &[u8]) {
     if let Ok(protected) = broken_text::protect(body) {
         let restored = broken_text::restore(&protected);
         assert_eq!(broken_text::mend(&restored), broken_text::mend(body));
@@ -66,7 +66,7 @@ pub fn check_json_edit(body: &[u8]) {
 }
 
 /// A body is decoded within the bound on its size, or is an error.
-pub fn check_body_decoder(body: &[u8], number: usize) {
+pub(crate) fn check_body_decoder(body: &[u8], number: usize) {
     let encodings = [ContentEncoding::Gzip, ContentEncoding::Deflate, ContentEncoding::Brotli, ContentEncoding::Zstd];
     let Ok(decoder) = whole_body::decoder(encodings[number % encodings.len()], Bytes::copy_from_slice(body)) else {
         return;

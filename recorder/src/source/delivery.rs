@@ -291,7 +291,8 @@ mod tests {
         let id = Uuid::nil();
         json!({"chat_id": id, "conversation_id": id, "user_id": "u", "gateway": "g", "started_at": "2026-11-22T10:00:00Z",
             "conversation_origin": "minted", "dialect": "openai_chat", "stream": true, "parameters": {}, "model": model,
-            "messages": messages, "assistant_message_id": id, "user_message": {"id": id, "role": "user", "text": "t"}})
+            "messages": messages, "operation": "chat", "assistant_message_id": id,
+            "new_messages": [{"id": id, "role": "user", "text": "t"}]})
         .to_string()
         .into_bytes()
     }
@@ -309,8 +310,8 @@ mod tests {
             let Ok(Event::ChatStarted(event)) = decode_without(kind, &mut payload, range) else {
                 panic!("not decoded")
             };
-            assert_eq!(event.messages.get(), "[]");
-            assert_eq!((event.model.as_str(), event.user_message.unwrap().text.as_str()), ("m", "t"));
+            assert_eq!(event.messages.unwrap().get(), "[]");
+            assert_eq!((event.model.as_str(), event.new_messages[0].text.as_str()), ("m", "t"));
         }
         assert!(messages_range(Some(EventKind::ChatFailed.type_name()), &started(&large, &json!("m"))).is_none());
         assert!(messages_range(kind, b"no JSON").is_none());

@@ -58,7 +58,7 @@ async fn are_rotated_gateway_by_gateway_without_a_lost_conversation() -> anyhow:
                 turn += 1;
                 let conversation = {
                     let known = known.lock().unwrap();
-                    let earlier = (turn % 3 != 0).then(|| rand::random_range(0..known.len().max(1)));
+                    let earlier = (!turn.is_multiple_of(3)).then(|| rand::random_range(0..known.len().max(1)));
                     earlier.and_then(|place| known.get(place).cloned())
                 };
                 let gateway = gateways[turn % 2].read().await;

@@ -194,7 +194,7 @@ async fn that_are_unfinished_take_no_more_than_a_share_of_places_and_memory() ->
     for mut stream in [first, second, third, fourth] {
         stream.write_all(&body.as_bytes()[90_000..])?;
         let response = answered(stream).await?;
-        assert!(response.starts_with("HTTP/1.1 200"), "{:.200}", response);
+        assert!(response.starts_with("HTTP/1.1 200"), "{response:.200}");
     }
     until_body_bytes(&stack, 0.0).await?;
     assert_eq!(stack.settled().await?.tables.chats.len(), 5);
@@ -240,7 +240,7 @@ async fn of_fifty_megabytes_reach_the_upstream_and_the_record() -> anyhow::Resul
     let contents: Vec<&str> = oracle.tables.messages.values().map(|message| message.content.as_str()).collect();
     assert!(contents.contains(&"what is this?") && contents.contains(&"done"), "{contents:?}");
     let recorded = oracle.events.iter().find_map(|event| match event {
-        shared::event::Event::ChatStarted(event) => Some(event.messages.get()),
+        shared::event::Event::ChatStarted(event) => event.messages.as_ref().map(|messages| messages.get()),
         _ => None,
     });
     assert!(recorded.is_some_and(|messages| messages.contains(&picture)), "the event must have the whole picture");

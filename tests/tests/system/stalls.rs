@@ -89,7 +89,6 @@ async fn on_disk(stack: &Stack, disk: &std::path::Path) -> anyhow::Result<harnes
 }
 
 #[tokio::test]
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 async fn of_a_full_disk_do_not_keep_a_gateway_from_starting_and_delivering() -> anyhow::Result<()> {
     let mut stack = Stack::start().await?;
     let ann = stack.user("ann").await?;

@@ -122,7 +122,8 @@ async fn of_responses_lead_to_the_conversation_of_the_response() -> anyhow::Resu
     let named = conversation(&stack, &ann, path, &[("x-thread-id", "named")], &continues("resp_1")).await?;
     assert_ne!(named, first, "a name of a thread precedes");
     let oracle = stack.settled().await?;
-    let origins = oracle.tables.chats.values().filter(|chat| chat.conversation_id.to_string() == first);
+    let origins =
+        oracle.tables.chats.values().filter(|chat| chat.conversation_id.is_some_and(|id| id.to_string() == first));
     assert_eq!(origins.count(), 3);
     Ok(())
 }
