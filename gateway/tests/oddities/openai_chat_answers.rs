@@ -64,6 +64,13 @@ fn a_complete_message_in_a_stream_adds_only_what_no_delta_has_said() {
         };
         check(OpenaiChat, &stream(&[&both("Good ", first), &both("day", second)]), &expected_text("Good day"));
     }
+    // The same from the first chunk on, which has no content yet.
+    let both = |content: &str| {
+        format!(
+            r#"{{"choices":[{{"index":0,"delta":{{"content":"{content}"}},"message":{{"content":"{content}"}}}}]}}"#
+        )
+    };
+    check(OpenaiChat, &stream(&[&both(""), &both("Go"), &both("od"), &both(" day")]), &expected_text("Good day"));
     // A stream of messages: additions, or all so far.
     let said = |text: &str| format!(r#"{{"choices":[{{"index":0,"message":{{"content":"{text}"}}}}]}}"#);
     check(OpenaiChat, &stream(&[&said("Good "), &said("day")]), &expected_text("Good day"));

@@ -252,11 +252,14 @@ impl ChatCompletionsFold {
                 if delta.is_none() && message.is_none() {
                     transcript.append(TranscriptPart::Text, choice.text.non_empty().unwrap_or(""));
                 }
-                if let Some(delta) = delta {
-                    state.fold_content(transcript, delta, Addition::Delta);
-                }
-                if let Some(message) = message {
-                    state.fold_message(transcript, message, choice.finish_reason.non_empty().is_some());
+                let is_last = choice.finish_reason.non_empty().is_some();
+                match (delta, message) {
+                    (Some(delta), Some(message)) if !delta.is_filled() => {
+                        state.fold_content(transcript, message, Addition::Whole);
+                    }
+                    (Some(delta), _) => state.fold_content(transcript, delta, Addition::Delta),
+                    (None, Some(message)) => state.fold_message(transcript, message, is_last),
+                    (None, None) => {}
                 }
             }
         }
@@ -278,7 +281,7 @@ enum Addition {
 }
 
 impl ChoiceState {
-    /// Folds a message in a stream. A message after deltas is complete and repeats their content, wholly or as far as it
+    /// Folds a message in a stream, without a delta beside it. A message after deltas is complete and repeats their content, wholly or as far as it
     /// has come. In a stream without deltas, each message continues the one before or repeats it.
     fn fold_message(&mut self, transcript: &mut Transcript, message: ChoiceDelta<'_>, is_last: bool) {
         let text = message.content.text.as_ref();

@@ -88,6 +88,15 @@ pub(super) struct ChoiceDelta<'a> {
 }
 
 impl ChoiceDelta<'_> {
+    /// True if the delta adds anything.
+    pub(super) fn is_filled(&self) -> bool {
+        let texts = [self.content.text.as_ref(), self.reasoning(), &self.content.refusal, self.audio_transcript()];
+        texts.iter().any(|text| !text.is_empty())
+            || self.refusal.non_empty().is_some()
+            || !self.tool_calls.0.is_empty()
+            || self.function_call.0.as_ref().is_some_and(FunctionDelta::is_filled)
+    }
+
     pub(super) fn audio_transcript(&self) -> &str {
         self.audio.0.as_ref().and_then(|audio| audio.transcript.non_empty()).unwrap_or("")
     }
