@@ -16,7 +16,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Method, StatusCode};
 use shared::event::{ChatError, FailureStage, Operation};
 use shared::id::{ChatId, ConversationId, UserId};
@@ -56,7 +56,7 @@ use crate::upstream::registry::{RoutingSnapshot, UpstreamRegistry};
 const MAX_ERROR_BYTES: usize = 64 << 10;
 
 /// The note of a chat whose request has text that is not valid Unicode: the record has U+FFFD in place of the broken text.
-const TEXT_MENDED: &str = "text_mended";
+pub(crate) const TEXT_MENDED: &str = "text_mended";
 
 /// The chat pipeline of the gateway, shared by all requests.
 #[derive(Debug)]
@@ -190,7 +190,7 @@ impl ChatPipeline {
             // Without recording, answers are not parsed, so a usage chunk that the gateway asked for could not be removed
             // again.
             may_add_usage_option: request.added_usage_option && self.recording.journal.is_enabled(),
-            body: &|upstream, usage_option| upstream_body(&request, usage_option, upstream),
+            body: &|upstream, usage_option| upstream_body(&request, usage_option, upstream).into(),
         };
         let (started, answer) = match Candidates::new(&snapshot, &snapshot.table.routes[route_index], request.dialect) {
             Some(candidates) => {
@@ -201,16 +201,12 @@ impl ChatPipeline {
             None => (self.wait_until_written(started).await, Err(UpstreamError::ConnectTimeout)),
         };
         let mut response = match (started, answer) {
-            (Err(refusal), _) => {
-                let failure = ChatError::new("journal_unavailable", "the start could not be made durable");
-                end_failed(&mut chat, FailureStage::UpstreamConnect, failure).detach();
-                Err(refusal)
-            }
+            (Err(refusal), _) => Err(self.fail_unrecorded(chat, refusal)),
             (Ok(started), answer) => {
                 chat.started = started;
                 match answer {
                     Err(failure) => self.fail_unanswered(chat, &failure).await,
-                    Ok(answer) => self.respond(chat, &request, ui_stream, answer).await,
+                    Ok(answer) => self.respond(chat, Fold::new(request.dialect), ui_stream, answer).await,
                 }
             }
         }
@@ -221,7 +217,7 @@ impl ChatPipeline {
 
     /// Claims the idempotency key of the request, if the request has one. Returns the claim, and a note for the record if
     /// the key could not be checked with the other gateways. An error names the chat that holds the key already.
-    async fn claim(
+    pub(crate) async fn claim(
         &self,
         user: &UserId,
         headers: &HeaderMap,
@@ -241,7 +237,7 @@ impl ChatPipeline {
     /// Waits until the start is written to the journal: from then on the start survives a crash of the process, and the
     /// answer may begin. Returns the start if the configured durability asks for more than the write; the chat's end waits
     /// for the rest. A start that is not written yet is waited for like in [`Self::wait_until_durable`].
-    async fn wait_until_written(&self, started: Recorded) -> Result<Option<Recorded>, ApiError> {
+    pub(crate) async fn wait_until_written(&self, started: Recorded) -> Result<Option<Recorded>, ApiError> {
         if started.is_written() {
             return Ok(Some(started));
         }
@@ -257,10 +253,11 @@ impl ChatPipeline {
         }
     }
 
-    async fn respond(
+    /// Returns the response of the upstream, whose body ends the chat.
+    pub(crate) async fn respond(
         &self,
         mut chat: OpenChat,
-        request: &ChatRequest,
+        fold: Fold,
         ui_stream: Option<UiStream>,
         answered: UpstreamResponse,
     ) -> Result<Response, ApiError> {
@@ -273,13 +270,15 @@ impl ChatPipeline {
         let (idle_timeout, total_timeout) = (upstream.settings.idle_timeout, upstream.settings.total_timeout);
         let limits = Limits { idle_timeout, total_timeout, ..self.limits };
         let status = answer.status();
-        let expected = if status.as_u16() < 300 { ExpectedBody::Answer } else { ExpectedBody::Error };
+        let content_type = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let expected =
+            if status.as_u16() < 300 { ExpectedBody::of_answer(&fold, content_type) } else { ExpectedBody::Error };
         let usage_chunk = match usage_option {
             UsageOption::Added => UsageChunkPolicy::Remove,
             UsageOption::NotAdded => UsageChunkPolicy::Forward,
         };
         let encoding = ContentEncoding::from_headers(answer.headers());
-        let mut tap = Tap::new(Fold::new(request.dialect), expected, usage_chunk).with_encoding(encoding);
+        let mut tap = Tap::new(fold, expected, usage_chunk).with_encoding(encoding);
         let is_empty = answer.body().is_empty() || matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
         let ends_with_connection = !is_empty && UpstreamBody::ends_with_connection(&answer);
         let (head, body) = answer.into_parts();
@@ -308,8 +307,20 @@ impl ChatPipeline {
         Ok(response)
     }
 
+    /// Ends a chat whose start could not be made durable in time. Returns `refusal`, the error for the client.
+    #[expect(clippy::unused_self, reason = "one of the ends of a chat, beside the others")]
+    pub(crate) fn fail_unrecorded(&self, mut chat: OpenChat, refusal: ApiError) -> ApiError {
+        let failure = ChatError::new("journal_unavailable", "the start could not be made durable");
+        end_failed(&mut chat, FailureStage::UpstreamConnect, failure).detach();
+        refusal
+    }
+
     /// Ends a chat that got no response from any upstream. Returns the error for the client.
-    async fn fail_unanswered(&self, mut chat: OpenChat, failure: &UpstreamError) -> Result<Response, ApiError> {
+    pub(crate) async fn fail_unanswered(
+        &self,
+        mut chat: OpenChat,
+        failure: &UpstreamError,
+    ) -> Result<Response, ApiError> {
         let error = ChatError::new(failure.code(), &failure.to_string());
         let ended = end_failed(&mut chat, FailureStage::UpstreamConnect, error);
         ended.log_line.log(ended.pending.await);

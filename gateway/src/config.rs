@@ -158,6 +158,7 @@ fn provider(env: &Environment, limits: &Limits) -> Result<UpstreamSettings, Conf
         key: env.secret("LLM_API_KEY"),
         key_header: KeyHeader::default(),
         dialects: Vec::new(),
+        operations: None,
         headers: http::HeaderMap::new(),
         connect_timeout: env.duration("GATEWAY_CONNECT_TIMEOUT", Duration::from_secs(10))?,
         head_timeout: env.duration("GATEWAY_HEAD_TIMEOUT", Duration::from_secs(660))?,

@@ -107,6 +107,12 @@ impl ApiError {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", Some("unsupported_media_type"), message)
     }
 
+    /// 415: the request body is no form, or is compressed.
+    pub fn expected_form() -> Self {
+        let message = "expected content-type: multipart/form-data, without a content-encoding";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", Some("unsupported_media_type"), message)
+    }
+
     /// 413: the request body is larger than `limit` bytes.
     pub fn body_too_large(limit: usize) -> Self {
         let message = format!("the request body is larger than {limit} bytes");
@@ -165,6 +171,15 @@ impl ApiError {
         let message = format!("the model {model:?} does not exist, or is not served here");
         let error = Self::new(StatusCode::NOT_FOUND, "invalid_request_error", Some("model_not_found"), message);
         Self { param: Some("model"), ..error }
+    }
+
+    /// 403: the contents of the endpoint are shared by all users of the gateway, so the endpoint is closed to the caller.
+    pub fn shared_endpoint(path: &str) -> Self {
+        let message = format!(
+            "{path} is not open to you: its contents belong to the provider's account, which all users of this gateway \
+             share; the operator can let the path pass for you with a pass_through rule in the routes file"
+        );
+        Self::new(StatusCode::FORBIDDEN, "permission_error", Some("shared_endpoint"), message)
     }
 
     /// 400: the request asks for a background answer, to be fetched later. The gateway cannot fetch answers later, so the
@@ -321,7 +336,10 @@ impl IntoResponse for ApiError {
         if let Some((chat, conversation)) = self.conflicting_chat.as_deref() {
             let value = |id: String| HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static(""));
             response.headers_mut().insert(CHAT_ID, value(chat.to_string()));
-            response.headers_mut().insert(CONVERSATION_ID, value(conversation.to_string()));
+            // A call that is no chat has no conversation.
+            if !conversation.0.is_nil() {
+                response.headers_mut().insert(CONVERSATION_ID, value(conversation.to_string()));
+            }
         }
         if self.forbids_retry {
             response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));

@@ -28,6 +28,8 @@ pub mod error;
 pub mod chat;
 pub mod recorder_api;
 
+pub mod call;
+
 pub mod config;
 pub mod server;
 

@@ -4,10 +4,14 @@
 //! reach the upstream, and the record, unchanged.
 
 mod ambiguous_members;
+pub mod call;
 pub mod caller_metadata;
 pub mod conversation_id;
+pub mod endpoint;
 mod forwarded_body;
 mod invalid_request;
+mod members;
+pub mod multipart;
 mod new_message;
 #[cfg(test)]
 mod tests;
@@ -19,8 +23,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use shared::event::DialectName;
 
+use self::call::CallRequest;
 use self::forwarded_body::{BodyChanges, write_members};
-use self::invalid_request::{invalid_member, missing_member, not_an_object};
+use self::invalid_request::{missing_member, not_an_object};
+use self::members::{member, model_name};
 use crate::json::broken_text;
 use crate::json::lenient::Members;
 
@@ -138,11 +144,7 @@ impl ChatRequest {
 
     fn from_members(members: &Members<'_>, body: &Bytes, surface: ApiSurface) -> Result<Self, InvalidRequest> {
         ambiguous_members::refuse(members)?;
-        let model: String =
-            member(members, "model", "a model name")?.ok_or_else(|| missing_member("model", "a model name"))?;
-        if model.is_empty() || model.len() > 256 {
-            return Err(invalid_member("model", "expected a model name of 1 to 256 bytes"));
-        }
+        let model = model_name(members)?.ok_or_else(|| missing_member("model", "a model name"))?;
         let (messages, new) = match surface {
             ApiSurface::ChatCompletions | ApiSurface::Frontend => new_message::from_chat_completions(members)?,
             ApiSurface::Responses => new_message::from_responses_input(members)?,
@@ -190,6 +192,29 @@ impl ChatRequest {
         })
     }
 
+    /// The record of a call that is no chat, for admission. The upstream gets the body of the call itself.
+    pub fn of_call(call: CallRequest) -> Self {
+        Self {
+            dialect: DialectName::Openai,
+            added_usage_option: false,
+            model: call.model,
+            stream: call.stream,
+            temperature: call.temperature,
+            conversation_id: None,
+            thread_id: None,
+            messages: call.input.unwrap_or_default(),
+            parameters: call.parameters,
+            new_messages: Vec::new(),
+            notes: Vec::new(),
+            is_background: false,
+            previous_response_id: None,
+            prompt_cache_key: None,
+            upstream_body: Bytes::new(),
+            text_was_mended: call.text_was_mended,
+            original: (Bytes::new(), BodyChanges::default()),
+        }
+    }
+
     /// The body for an upstream that rejects `stream_options`: the same request without the usage option added by the
     /// gateway.
     pub fn body_without_usage_option(&self) -> Bytes {
@@ -211,20 +236,6 @@ pub fn requested_model(body: &[u8]) -> Result<String, InvalidRequest> {
     ambiguous_members::refuse(&members)?;
     let model: Option<String> = member(&members, "model", "a model name")?;
     model.filter(|model| !model.is_empty()).ok_or_else(|| missing_member("model", "a model name"))
-}
-
-/// The value of a member, or `None` if the member is absent or null.
-fn member<'a, T: Deserialize<'a>>(
-    members: &Members<'a>,
-    name: &'static str,
-    expected: &'static str,
-) -> Result<Option<T>, InvalidRequest> {
-    members
-        .get(name)
-        .map(|raw| serde_json::from_str(raw.get()))
-        .transpose()
-        .map(Option::flatten)
-        .map_err(|_| invalid_member(name, &format!("expected {expected}")))
 }
 
 fn asks_for_usage(members: &Members<'_>) -> Result<bool, InvalidRequest> {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Uri};
 use secrecy::{ExposeSecret, SecretString};
-use shared::event::DialectName;
+use shared::event::{DialectName, Operation};
 
 use crate::headers::BillingHeaders;
 use pattern::ModelPattern;
@@ -26,6 +26,8 @@ pub struct RoutingTable {
     /// The routes. The first route with the exact model name serves the model, else the first route with a matching
     /// pattern.
     pub routes: Vec<Route>,
+    /// The rules that let named paths pass for named callers.
+    pub pass_through: Vec<PassThrough>,
     /// The model for requests without a model.
     pub default_model: Option<String>,
     /// The source of the table.
@@ -54,6 +56,9 @@ pub struct UpstreamSettings {
     pub key_header: KeyHeader,
     /// The dialects that the upstream supports. Empty means all dialects.
     pub dialects: Vec<DialectName>,
+    /// The operations besides chats that the upstream performs. `None` means all, if the upstream supports a dialect of
+    /// OpenAI.
+    pub operations: Option<Vec<Operation>>,
     /// Headers added to every request. A header of the same name from the caller is replaced.
     pub headers: HeaderMap,
     /// The maximum time to connect, including the TLS handshake.
@@ -99,6 +104,18 @@ pub struct Route {
     pub on_disconnect: Option<RouteOnDisconnect>,
     /// The treatment of the caller's headers that say which organisation and project is billed.
     pub billing_headers: BillingHeaders,
+}
+
+/// A rule of the routes file that lets paths pass for named callers, although all users of the provider's account share
+/// the contents of the paths.
+#[derive(Clone, Debug)]
+pub struct PassThrough {
+    /// The paths, with `*` for any text, such as `/v1/files*`.
+    pub paths: Vec<ModelPattern>,
+    /// The ids of the users for whom the paths pass.
+    pub callers: Vec<String>,
+    /// A route to the upstream that serves the paths.
+    pub route: Route,
 }
 
 /// An upstream within a route.
@@ -168,7 +185,13 @@ impl RoutingTable {
             on_disconnect: None,
             billing_headers: BillingHeaders::Stop,
         };
-        Self { upstreams: vec![upstream], routes: vec![route], default_model, origin: TableOrigin::SingleProvider }
+        Self {
+            upstreams: vec![upstream],
+            routes: vec![route],
+            pass_through: Vec::new(),
+            default_model,
+            origin: TableOrigin::SingleProvider,
+        }
     }
 
     /// The index of the route that serves a model. `None` if no route matches.
@@ -179,10 +202,39 @@ impl RoutingTable {
     }
 }
 
+impl PassThrough {
+    /// Creates a rule for the upstream with this index.
+    pub fn new(paths: Vec<ModelPattern>, callers: Vec<String>, upstream_index: usize) -> Self {
+        let upstreams = vec![RouteUpstream { upstream_index, weight: None, model: None }];
+        let route = Route {
+            models: Vec::new(),
+            upstreams,
+            retry_policy: RetryPolicy::default(),
+            on_disconnect: None,
+            billing_headers: BillingHeaders::Stop,
+        };
+        Self { paths, callers, route }
+    }
+
+    /// True if the rule lets the path pass for the caller.
+    pub fn admits(&self, path: &str, caller: &str) -> bool {
+        self.callers.iter().any(|known| known == caller) && self.paths.iter().any(|pattern| pattern.matches(path))
+    }
+}
+
 impl UpstreamSettings {
     /// True if the upstream supports the dialect.
     pub fn supports(&self, dialect: DialectName) -> bool {
         self.dialects.is_empty() || self.dialects.contains(&dialect)
+    }
+
+    /// True if the upstream performs an operation that is no chat.
+    pub fn performs(&self, operation: Operation) -> bool {
+        let openai = [DialectName::OpenaiChat, DialectName::OpenaiResponses, DialectName::Openai];
+        match &self.operations {
+            Some(operations) => operations.contains(&operation),
+            None => self.dialects.is_empty() || openai.iter().any(|dialect| self.dialects.contains(dialect)),
+        }
     }
 }
 
@@ -191,7 +243,8 @@ impl PartialEq for UpstreamSettings {
         let secret = |settings: &Self| settings.key.as_ref().map(|key| key.expose_secret().to_owned());
         let rest = |settings: &Self| {
             (
-                (settings.name.clone(), settings.base_url.clone(), settings.key_header, settings.dialects.clone()),
+                (settings.name.clone(), settings.base_url.clone(), settings.key_header),
+                (settings.dialects.clone(), settings.operations.clone()),
                 (settings.headers.clone(), settings.connect_timeout, settings.head_timeout, settings.idle_timeout),
                 (settings.total_timeout, settings.keep_alive, settings.ask_for_usage, settings.list_models),
             )
@@ -253,6 +306,7 @@ mod tests {
         let table = RoutingTable {
             upstreams: Vec::new(),
             routes: vec![route(&["gpt-*"], &[]), route(&["o3", "gpt-4o"], &[]), route(&["*-mini"], &[])],
+            pass_through: Vec::new(),
             default_model: None,
             origin: TableOrigin::File,
         };

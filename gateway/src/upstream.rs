@@ -7,6 +7,7 @@ pub mod body;
 mod http1;
 mod http2;
 mod pool;
+pub mod request_body;
 mod tls;
 mod wake_flag;
 

@@ -269,7 +269,9 @@ impl OpenChat {
             None => {}
         }
         let message = has_content.then(|| transcript.message(self.id.assistant_message()));
-        let is_estimated = usage.source == UsageSource::Unknown && has_content && self.is_recorded();
+        self.media = self.media.map(|media| transcript.media.with_input_of(&media));
+        let is_text = matches!(self.operation, Operation::Chat | Operation::TextCompletion);
+        let is_estimated = usage.source == UsageSource::Unknown && has_content && is_text && self.is_recorded();
         let event = self.terminal_event(ending, message, transcript, usage, duration_ms);
         let end = match tokio::runtime::Handle::try_current() {
             Ok(runtime) if is_estimated && !self.recording.is_stopping.load(Ordering::Relaxed) => {

@@ -8,11 +8,12 @@ use crate::request::invalid_request::InvalidRequest;
 
 /// The members of a request on which the gateway acts: members that are checked, that decide over route, conversation or
 /// streaming, or that are recorded in a column of their own.
-const ACTED_ON: [&str; 21] = [
+const ACTED_ON: [&str; 23] = [
     "background",
     "conversation",
     "conversationId",
     "conversation_id",
+    "documents",
     "id",
     "input",
     "instructions",
@@ -21,6 +22,7 @@ const ACTED_ON: [&str; 21] = [
     "metadata",
     "model",
     "previous_response_id",
+    "prompt",
     "prompt_cache_key",
     "session_id",
     "stream",

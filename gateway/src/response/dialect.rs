@@ -2,6 +2,7 @@
 //! them.
 
 pub mod anthropic_messages;
+pub mod openai_call;
 pub mod openai_chat;
 pub mod openai_responses;
 
@@ -29,6 +30,8 @@ pub enum Fold {
     OpenaiResponses(openai_responses::ResponsesFold),
     /// The fold for Anthropic Messages.
     AnthropicMessages(anthropic_messages::MessagesFold),
+    /// The fold for the other endpoints of OpenAI's API.
+    OpenaiCall(openai_call::CallFold),
 }
 
 impl Fold {
@@ -54,6 +57,7 @@ impl Fold {
             Self::OpenaiChat(fold) => fold.fold_event(event),
             Self::OpenaiResponses(fold) => fold.fold_event(event),
             Self::AnthropicMessages(fold) => fold.fold_event(event),
+            Self::OpenaiCall(fold) => fold.fold_event(event),
         };
         if event.completeness == EventCompleteness::Shortened {
             self.mark_shortened("event_shortened_to_be_read");
@@ -67,6 +71,7 @@ impl Fold {
             Self::OpenaiChat(fold) => fold.fold_document(body),
             Self::OpenaiResponses(fold) => fold.fold_document(body),
             Self::AnthropicMessages(fold) => fold.fold_document(body),
+            Self::OpenaiCall(fold) => fold.fold_document(body),
         }
     }
 
@@ -76,6 +81,7 @@ impl Fold {
             Self::OpenaiChat(fold) => &fold.transcript,
             Self::OpenaiResponses(fold) => &fold.transcript,
             Self::AnthropicMessages(fold) => &fold.transcript,
+            Self::OpenaiCall(fold) => &fold.transcript,
         }
     }
 
@@ -114,9 +120,13 @@ impl Fold {
         match self {
             Self::OpenaiChat(_) | Self::AnthropicMessages(_) => {}
             Self::OpenaiResponses(fold) => fold.finish(),
+            Self::OpenaiCall(fold) => {
+                let usage = fold.take_usage();
+                return (std::mem::take(&mut fold.transcript), usage);
+            }
         }
         let read_usage = match self {
-            Self::OpenaiChat(_) | Self::OpenaiResponses(_) => usage::from_openai,
+            Self::OpenaiChat(_) | Self::OpenaiResponses(_) | Self::OpenaiCall(_) => usage::from_openai,
             Self::AnthropicMessages(_) => usage::from_anthropic,
         };
         let mut transcript = std::mem::take(self.transcript_mut());
@@ -129,6 +139,7 @@ impl Fold {
             Self::OpenaiChat(fold) => &mut fold.transcript,
             Self::OpenaiResponses(fold) => &mut fold.transcript,
             Self::AnthropicMessages(fold) => &mut fold.transcript,
+            Self::OpenaiCall(fold) => &mut fold.transcript,
         }
     }
 }

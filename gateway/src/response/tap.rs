@@ -21,6 +21,7 @@ use serde::de::IgnoredAny;
 use shared::event::ChatError;
 use shared::usage::Usage;
 
+use crate::json::outline::JsonOutline;
 use crate::response::bounded_buffer::BoundedBuffer;
 use crate::response::content_encoding::{ContentDecoder, ContentEncoding};
 use crate::response::dialect::{EventDisposition, Fold};
@@ -52,6 +53,8 @@ pub struct Tap {
     held_back: Vec<Bytes>,
     /// The translation for a client of `/api/chat` that reads the UI message stream. Replaces the upstream's bytes.
     ui_stream: Option<Box<UiStream>>,
+    /// The number of bytes of the response so far.
+    received_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -62,6 +65,10 @@ enum BodyFormat {
     Events(EventStream),
     /// A single document, with a bounded copy of its bytes, and its last byte that is not white space.
     Document { expected: ExpectedBody, body: BoundedBuffer, last_byte: u8 },
+    /// A JSON document, with a bounded copy that leaves out its bulk.
+    Outline(JsonOutline),
+    /// Bytes that are not read.
+    Opaque,
 }
 
 impl Tap {
@@ -76,6 +83,7 @@ impl Tap {
             forwarded,
             held_back,
             ui_stream: None,
+            received_bytes: 0,
         }
     }
 
@@ -116,6 +124,7 @@ impl Tap {
 
     /// Feeds one chunk of the response.
     pub fn feed(&mut self, chunk: Bytes) -> FeedStatus {
+        self.received_bytes += chunk.len() as u64;
         let fed = self.decode_and_fold(chunk);
         if let Some(ui_stream) = &mut self.ui_stream {
             self.forwarded.clear();
@@ -170,6 +179,14 @@ impl Tap {
     }
 
     fn fold_chunk(&mut self, mut chunk: Bytes) -> FeedStatus {
+        match self.format {
+            BodyFormat::Unknown(ExpectedBody::Outline) => self.format = BodyFormat::Outline(JsonOutline::default()),
+            BodyFormat::Unknown(expected @ ExpectedBody::Text) => {
+                self.format = BodyFormat::Document { expected, body: BoundedBuffer::default(), last_byte: b' ' };
+            }
+            BodyFormat::Unknown(ExpectedBody::Opaque) => self.format = BodyFormat::Opaque,
+            _ => {}
+        }
         if let BodyFormat::Unknown(expected) = &self.format
             && let Some(at) =
                 chunk.iter().position(|byte| !byte.is_ascii_whitespace() && !BYTE_ORDER_MARK.contains(byte))
@@ -190,6 +207,17 @@ impl Tap {
             BodyFormat::Document { body, last_byte, .. } => {
                 body.push(&chunk, MAX_DOCUMENT_BYTES);
                 *last_byte = chunk.trim_ascii_end().last().copied().unwrap_or(*last_byte);
+                self.forwarded.extend(self.held_back.drain(..));
+                self.held_back.push(chunk);
+                FeedStatus::Continue
+            }
+            BodyFormat::Outline(outline) => {
+                outline.push(&chunk, MAX_DOCUMENT_BYTES);
+                self.forwarded.extend(self.held_back.drain(..));
+                self.held_back.push(chunk);
+                FeedStatus::Continue
+            }
+            BodyFormat::Opaque => {
                 self.forwarded.extend(self.held_back.drain(..));
                 self.held_back.push(chunk);
                 FeedStatus::Continue
@@ -236,6 +264,12 @@ impl Tap {
                     self.fold.mark_shortened("document_shortened_to_be_read");
                 }
             }
+            BodyFormat::Outline(outline) if outline.is_truncated() => {
+                self.fold.mark_unread("document_too_long_to_read");
+                self.fold.mark_ended();
+            }
+            BodyFormat::Outline(outline) => self.fold.fold_document(outline.bytes()),
+            BodyFormat::Opaque => self.fold.mark_ended(),
             BodyFormat::Events(events) => {
                 let mut usage_only = false;
                 events.parser.finish(|event| {
@@ -257,7 +291,8 @@ impl Tap {
         match &self.format {
             BodyFormat::Document { body, last_byte, .. } if body.is_truncated() => matches!(last_byte, b'}' | b']'),
             BodyFormat::Document { body, .. } => is_complete_json(body.bytes()),
-            BodyFormat::Unknown(_) | BodyFormat::Events(_) => false,
+            BodyFormat::Outline(outline) => !outline.is_truncated() && is_complete_json(outline.bytes()),
+            BodyFormat::Unknown(_) | BodyFormat::Events(_) | BodyFormat::Opaque => false,
         }
     }
 
@@ -280,13 +315,17 @@ impl Tap {
     pub fn error_body(&self) -> &[u8] {
         match &self.format {
             BodyFormat::Document { body, .. } => body.bytes(),
-            BodyFormat::Unknown(_) | BodyFormat::Events(_) => &[],
+            BodyFormat::Unknown(_) | BodyFormat::Events(_) | BodyFormat::Outline(_) | BodyFormat::Opaque => &[],
         }
     }
 
     /// Takes the transcript and the usage out of the tap. Called once, after the end.
     pub fn take_transcript(&mut self) -> (Transcript, Usage) {
-        self.fold.take_transcript()
+        let (mut transcript, usage) = self.fold.take_transcript();
+        if matches!(self.fold, Fold::OpenaiCall(_)) {
+            transcript.media.output_bytes = Some(self.received_bytes);
+        }
+        (transcript, usage)
     }
 }
 

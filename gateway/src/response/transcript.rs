@@ -1,7 +1,7 @@
 //! The transcript: the content of a response, independent of its dialect.
 
 use serde_json::value::RawValue;
-use shared::event::{AssistantMessage, ChatError, OtherChoice, ToolCall};
+use shared::event::{AssistantMessage, ChatError, Media, OtherChoice, ToolCall};
 use shared::id::MessageId;
 
 use crate::response::bounded_buffer::has_shortened_run;
@@ -53,6 +53,8 @@ pub struct Transcript {
     pub error: Option<ChatError>,
     /// True if the provider has marked the end of the response.
     pub is_ended: bool,
+    /// Counts and durations of a response that is no chat's.
+    pub media: Media,
     /// Irregularities of the response, as note words.
     pub notes: Vec<&'static str>,
     /// The number of bytes that are recorded, and the maximum.
@@ -101,6 +103,7 @@ impl Transcript {
             is_usage_merged: false,
             error: None,
             is_ended: false,
+            media: Media::default(),
             notes: Vec::new(),
             recorded_bytes: 0,
             max_recorded_bytes,

@@ -4,6 +4,7 @@
 
 mod key_source;
 mod mistake;
+mod pass_through;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -48,6 +49,8 @@ struct RoutesFile {
     upstreams: BTreeMap<Spanned<String>, Spanned<upstream::UpstreamEntry>>,
     #[serde(default)]
     routes: Vec<Spanned<RouteEntry>>,
+    #[serde(default)]
+    pass_through: Vec<Spanned<pass_through::PassThroughEntry>>,
 }
 
 #[derive(Deserialize)]
@@ -117,9 +120,12 @@ fn read(text: &str, defaults: &UpstreamSettings, keys: &KeyLookup<'_>) -> Result
     for route in &file.routes {
         routes.push(read_route(route, &upstreams, &mut named_models)?);
     }
+    let pass_through =
+        file.pass_through.iter().map(|rule| pass_through::read(rule, &upstreams)).collect::<Result<_, _>>()?;
     let table = RoutingTable {
         upstreams,
         routes,
+        pass_through,
         default_model: file.default_model.as_ref().map(|model| model.get_ref().clone()),
         origin: TableOrigin::File,
     };

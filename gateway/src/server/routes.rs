@@ -5,12 +5,15 @@
 //! to those routes alone.
 
 mod azure;
+mod calls;
 mod chat;
 mod conversations;
 mod count_tokens;
+mod forms;
 mod health;
 mod models;
 mod recorder_api;
+mod shared_endpoints;
 mod unknown_path;
 
 use std::sync::Arc;
@@ -38,6 +41,10 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .route("/api/chat", post(chat::frontend))
         .route("/v1/chat/completions", post(chat::chat_completions))
         .route("/v1/responses", post(chat::responses))
+        .route("/v1/responses/input_tokens", post(count_tokens::count_input))
+        .merge(calls::router())
+        .merge(forms::router())
+        .merge(shared_endpoints::router())
         .merge(anthropic)
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::get))

@@ -4,9 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode};
-use shared::event::{Attempt, DialectName};
+use shared::event::{Attempt, DialectName, Operation};
 use tokio::time::timeout;
 
 use crate::metrics::{Metrics, UpstreamTryLabels};
@@ -15,13 +14,14 @@ use crate::response::content_encoding::{self, ContentEncoding};
 use crate::routing::breaker::BreakerAdmission;
 use crate::routing::retry::{self, RetryDecision};
 use crate::routing::stream_options;
-use crate::routing::{RetryPolicy, Route, RouteUpstream};
+use crate::routing::{RetryPolicy, Route, RouteUpstream, UpstreamSettings};
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::endpoint::Upstream;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::error_body::redact_error;
 use crate::upstream::first_bytes::start_failure;
 use crate::upstream::registry::RoutingSnapshot;
+use crate::upstream::request_body::OutgoingBody;
 
 /// The maximum time for reading an error body that may be a refusal of `stream_options`.
 const REFUSAL_READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,7 +40,7 @@ pub struct OutgoingRequest<'a> {
     /// True if the gateway wants usage that the client did not ask for.
     pub may_add_usage_option: bool,
     /// Builds the body for one upstream: with the upstream's own name for the model, and with or without the usage option.
-    pub body: &'a (dyn Fn(&RouteUpstream, UsageOption) -> Bytes + Sync),
+    pub body: &'a (dyn Fn(&RouteUpstream, UsageOption) -> OutgoingBody + Sync),
 }
 
 /// The answer that a request expects.
@@ -91,11 +91,29 @@ struct FailedAttempts {
 impl<'a> Candidates<'a> {
     /// Selects the candidates of a route, ordered by [`Route::upstream_order`]. `None` if no upstream supports the dialect.
     pub fn new(snapshot: &'a RoutingSnapshot, route: &'a Route, dialect: DialectName) -> Option<Self> {
+        Self::select(snapshot, route, |settings| settings.supports(dialect))
+    }
+
+    /// Selects the candidates that perform an operation that is no chat. `None` if no upstream performs the operation.
+    pub fn performing(snapshot: &'a RoutingSnapshot, route: &'a Route, operation: Operation) -> Option<Self> {
+        Self::select(snapshot, route, |settings| settings.performs(operation))
+    }
+
+    /// Selects all upstreams of a route. `None` if the route has none.
+    pub fn any(snapshot: &'a RoutingSnapshot, route: &'a Route) -> Option<Self> {
+        Self::select(snapshot, route, |_| true)
+    }
+
+    fn select(
+        snapshot: &'a RoutingSnapshot,
+        route: &'a Route,
+        is_able: impl Fn(&UpstreamSettings) -> bool,
+    ) -> Option<Self> {
         let order = route.upstream_order(|below| rand::random_range(0..below));
         let candidate =
             |index: usize| (&route.upstreams[index], &snapshot.upstreams[route.upstreams[index].upstream_index]);
         let candidates: Vec<_> =
-            order.into_iter().map(candidate).filter(|(_, upstream)| upstream.settings.supports(dialect)).collect();
+            order.into_iter().map(candidate).filter(|(_, upstream)| is_able(&upstream.settings)).collect();
         (!candidates.is_empty()).then_some(Self { route, candidates })
     }
 
@@ -221,13 +239,18 @@ impl Attempts<'_> {
                     wait
                 }
                 (verdict, result) => {
-                    if verdict == RetryDecision::Final {
+                    // An upload is on its way to this upstream, and cannot be sent again.
+                    if verdict == RetryDecision::Final || !body.is_available() {
                         self.remaining_attempts = 0;
                     }
                     self.failed.record(upstream, result, usage_option, failure);
                     return None;
                 }
             };
+            if !body.is_available() {
+                self.remaining_attempts = 0;
+                return None;
+            }
             let pause = retry::backoff(attempt, wait, rand::random());
             let is_last = attempt == self.retry_policy.attempts_per_upstream
                 || self.remaining_attempts == 0
@@ -244,7 +267,7 @@ impl Attempts<'_> {
     async fn send(
         &mut self,
         upstream: &Arc<Upstream>,
-        body: &Bytes,
+        body: &OutgoingBody,
     ) -> (Result<Response<UpstreamBody>, UpstreamError>, Option<StartFailure>) {
         let OutgoingRequest { method, path, headers, .. } = self.outgoing;
         let mut result = upstream.send(method, path, headers, body, self.attempts).await;
@@ -324,6 +347,12 @@ fn record_outcome(
     failure: Option<StartFailure>,
     metrics: &Metrics,
 ) {
+    if let Err(UpstreamError::Http(error)) = result
+        && error.is_user()
+    {
+        // The client broke off its upload, which says nothing about the upstream.
+        return;
+    }
     let (outcome, is_healthy) = match (result, failure) {
         (Ok(_), Some(failure)) => (failure.code(), !failure.is_upstream_failure()),
         (Ok(response), None) => (status_class(response.status()), !retry::is_upstream_failure(response.status())),

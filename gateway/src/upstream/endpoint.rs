@@ -3,10 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
-use http_body_util::Full;
 use secrecy::{ExposeSecret, SecretString};
 use shared::event::Attempt;
 use tokio::time::timeout;
@@ -17,6 +15,7 @@ use crate::routing::{KeyHeader, UpstreamSettings};
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::pool::{Pool, PooledConnection};
+use crate::upstream::request_body::{OutgoingBody, RequestBody};
 
 /// The time after a refusal of `stream_options` in which the gateway does not ask the upstream for usage again.
 const USAGE_REFUSAL_TTL: Duration = Duration::from_secs(3600);
@@ -132,21 +131,21 @@ impl Upstream {
     /// Sends one request and waits for the head of the response. Every attempt is appended to `attempts`.
     ///
     /// The upstream may close a kept connection at the moment when the gateway reuses it. Only in that case the request is
-    /// sent once more, on a new connection.
+    /// sent once more, on a new connection. An upload can be sent only once, and gets a new connection at once.
     pub async fn send(
         &self,
         method: &Method,
         path: &str,
         headers: &HeaderMap,
-        body: &Bytes,
+        body: &OutgoingBody,
         attempts: &mut Vec<Attempt>,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        let reused = self.pool.take_open();
+        let reused = if body.is_repeatable() { self.pool.take_open() } else { None };
         let was_reused = reused.is_some();
-        let first = self.attempt(reused, self.request(method, path, headers, body), attempts).await;
+        let request = || self.request(method, path, headers, body);
+        let first = self.attempt(reused, request, attempts).await;
         match first {
             Err((UpstreamError::Http(error), SafeToResend::Yes)) if was_reused && !error.is_parse() => {
-                let request = self.request(method, path, headers, body);
                 self.attempt(None, request, attempts).await.map_err(|(error, _)| error)
             }
             other => other.map_err(|(error, _)| error),
@@ -166,7 +165,7 @@ impl Upstream {
     async fn attempt(
         &self,
         reused: Option<PooledConnection>,
-        request: Request<Full<Bytes>>,
+        request: impl FnOnce() -> Request<RequestBody>,
         attempts: &mut Vec<Attempt>,
     ) -> Result<Response<UpstreamBody>, (UpstreamError, SafeToResend)> {
         let (started_at, clock) = (shared::event::now(), Instant::now());
@@ -192,7 +191,7 @@ impl Upstream {
     async fn exchange(
         &self,
         reused: Option<PooledConnection>,
-        request: Request<Full<Bytes>>,
+        request: impl FnOnce() -> Request<RequestBody>,
     ) -> Result<Response<UpstreamBody>, (UpstreamError, SafeToResend)> {
         let connection = match reused {
             Some(connection) => connection,
@@ -206,7 +205,7 @@ impl Upstream {
         let too_late = (UpstreamError::HeadTimeout, SafeToResend::No);
         match connection {
             PooledConnection::Http1(mut connection) => {
-                let answer = timeout(self.settings.head_timeout, connection.send(request)).await;
+                let answer = timeout(self.settings.head_timeout, connection.send(request())).await;
                 let response =
                     answer.map_err(|_| too_late)?.map_err(|e| (UpstreamError::Http(e), SafeToResend::Yes))?;
                 if has_two_framings(response.headers()) {
@@ -216,7 +215,7 @@ impl Upstream {
             }
             PooledConnection::Http2(mut slot) => {
                 let Some(authority) = self.settings.base_url.authority() else { return Err(too_late) };
-                let answer = timeout(self.settings.head_timeout, slot.send(request, authority)).await;
+                let answer = timeout(self.settings.head_timeout, slot.send(request(), authority)).await;
                 // If the connection is still open, the upstream received the request and refused it.
                 let safe_to_resend = if slot.is_closed() { SafeToResend::Yes } else { SafeToResend::No };
                 let response = answer.map_err(|_| too_late)?.map_err(|e| (UpstreamError::Http(e), safe_to_resend))?;
@@ -225,11 +224,13 @@ impl Upstream {
         }
     }
 
-    fn request(&self, method: &Method, path: &str, headers: &HeaderMap, body: &Bytes) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(body.clone()));
+    /// Builds the request. Called when a connection is open, because an upload is taken out of `body`.
+    fn request(&self, method: &Method, path: &str, headers: &HeaderMap, body: &OutgoingBody) -> Request<RequestBody> {
+        let mut request = Request::new(body.take());
         *request.method_mut() = method.clone();
         let (base, query) = (self.settings.base_url.path().trim_end_matches('/'), self.settings.base_url.query());
         let uri = match query {
+            Some(query) if path.contains('?') => format!("{base}{path}&{query}"),
             Some(query) => format!("{base}{path}?{query}"),
             None => format!("{base}{path}"),
         };

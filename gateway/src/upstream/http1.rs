@@ -5,9 +5,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -15,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
+use crate::upstream::request_body::RequestBody;
 use crate::upstream::wake_flag::WakeFlag;
 
 /// A TCP stream, plain or with TLS.
@@ -23,8 +22,8 @@ pub(super) type Transport = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 /// An HTTP/1.1 connection, for one exchange after another.
 #[derive(Debug)]
 pub(super) struct Http1Connection {
-    sender: http1::SendRequest<Full<Bytes>>,
-    io: http1::Connection<TokioIo<Transport>, Full<Bytes>>,
+    sender: http1::SendRequest<RequestBody>,
+    io: http1::Connection<TokioIo<Transport>, RequestBody>,
     /// The connection has ended. Polling an ended connection is an error.
     has_ended: bool,
     /// Set if the connection was woken since the last poll without progress.
@@ -39,7 +38,7 @@ impl Http1Connection {
     }
 
     /// Sends a request and waits for the head of the response.
-    pub(super) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, hyper::Error> {
+    pub(super) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, hyper::Error> {
         let mut response = pin!(self.sender.send_request(request));
         self.wake_flag.set();
         poll_fn(|cx| {

@@ -4,16 +4,15 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::header::HOST;
 use http::uri::{PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use crate::upstream::http1::Transport;
+use crate::upstream::request_body::RequestBody;
 
 /// The maximum number of exchanges on one connection, even if the upstream permits more: if a connection breaks, all of its
 /// exchanges fail.
@@ -35,7 +34,7 @@ pub(super) struct Http2Pool(Mutex<Vec<Http2Connection>>);
 /// An open HTTP/2 connection.
 #[derive(Debug)]
 struct Http2Connection {
-    sender: http2::SendRequest<Full<Bytes>>,
+    sender: http2::SendRequest<RequestBody>,
     /// Counts the open exchanges: one clone per exchange, in addition to this reference.
     permits: Arc<()>,
     unused_since: Instant,
@@ -44,7 +43,7 @@ struct Http2Connection {
 /// A slot for one exchange on a shared connection.
 #[derive(Debug)]
 pub(super) struct StreamSlot {
-    sender: http2::SendRequest<Full<Bytes>>,
+    sender: http2::SendRequest<RequestBody>,
     permit: StreamPermit,
 }
 
@@ -110,7 +109,7 @@ impl StreamSlot {
     /// Sends a request to `authority` and waits for the head of the response.
     pub(super) async fn send(
         &mut self,
-        request: Request<Full<Bytes>>,
+        request: Request<RequestBody>,
         authority: &http::uri::Authority,
     ) -> Result<Response<Incoming>, hyper::Error> {
         self.sender.send_request(with_absolute_uri(request, authority)).await
@@ -129,7 +128,7 @@ impl StreamSlot {
 }
 
 /// Moves the host from the `Host` header into the URI, as HTTP/2 requires.
-fn with_absolute_uri(mut request: Request<Full<Bytes>>, authority: &http::uri::Authority) -> Request<Full<Bytes>> {
+fn with_absolute_uri(mut request: Request<RequestBody>, authority: &http::uri::Authority) -> Request<RequestBody> {
     request.headers_mut().remove(HOST);
     let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
     let uri = Uri::builder().scheme(Scheme::HTTPS).authority(authority.clone()).path_and_query(path).build();

@@ -220,7 +220,7 @@ async fn fetch_ids(upstream: &Upstream) -> Option<Arc<[String]>> {
         id: String,
     }
     let answer =
-        upstream.send(&Method::GET, "/models", &HeaderMap::new(), &Bytes::new(), &mut Vec::new()).await.ok()?;
+        upstream.send(&Method::GET, "/models", &HeaderMap::new(), &Bytes::new().into(), &mut Vec::new()).await.ok()?;
     if !answer.status().is_success() {
         return None;
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::Context as _;
 use secrecy::SecretString;
-use shared::event::DialectName;
+use shared::event::{DialectName, Operation};
 
 use crate::routing::file::{self, UpstreamKeySource};
 use crate::routing::{Route, RoutingTable, UpstreamSettings};
@@ -129,6 +129,12 @@ impl RoutingSnapshot {
     pub fn serves(&self, route_index: usize, dialect: DialectName) -> bool {
         let upstreams = &self.table.routes[route_index].upstreams;
         upstreams.iter().any(|upstream| self.upstreams[upstream.upstream_index].settings.supports(dialect))
+    }
+
+    /// Returns true if an upstream of the route performs the operation.
+    pub fn performs(&self, route_index: usize, operation: Operation) -> bool {
+        let upstreams = &self.table.routes[route_index].upstreams;
+        upstreams.iter().any(|upstream| self.upstreams[upstream.upstream_index].settings.performs(operation))
     }
 
     /// Returns the route for a model. `None` if no route serves the model.

@@ -26,3 +26,11 @@ pub struct Media {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_seconds: Option<f64>,
 }
+
+impl Media {
+    /// Returns these values, with size and number of the inputs from `request`.
+    #[must_use]
+    pub fn with_input_of(self, request: &Self) -> Self {
+        Self { input_bytes: request.input_bytes, input_items: request.input_items, ..self }
+    }
+}

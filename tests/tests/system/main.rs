@@ -18,6 +18,8 @@ mod conversations;
 mod corpus;
 mod dialects;
 mod disconnects;
+mod endpoint_forms;
+mod endpoints;
 mod failed_chats;
 mod gateway_names;
 mod headers;

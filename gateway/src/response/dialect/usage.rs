@@ -9,7 +9,7 @@ use crate::json::repair::parse;
 use crate::response::transcript::Transcript;
 
 /// The note for a total that is not the sum of its parts, or parts that are larger than the count that they belong to.
-const DOES_NOT_ADD_UP: &str = "usage_does_not_add_up";
+pub(super) const DOES_NOT_ADD_UP: &str = "usage_does_not_add_up";
 
 /// The note for input that includes the cached input, against the rules of the dialect.
 const INPUT_INCLUDES_CACHE: &str = "usage_input_includes_cache";

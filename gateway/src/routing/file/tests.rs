@@ -1,6 +1,6 @@
 use http::Uri;
 use secrecy::{ExposeSecret as _, SecretString};
-use shared::event::DialectName;
+use shared::event::{DialectName, Operation};
 
 use super::*;
 use crate::routing::KeyHeader;
@@ -13,6 +13,7 @@ fn defaults() -> UpstreamSettings {
         key: None,
         key_header: KeyHeader::default(),
         dialects: Vec::new(),
+        operations: None,
         headers: http::HeaderMap::new(),
         connect_timeout: second,
         head_timeout: second * 2,
@@ -102,6 +103,19 @@ fn the_error_of_a_mistake_names_the_line() {
         (format!("{one}key_from = \"A\"\nkey_file = \"b\"\n{route}"), "4: key_file: key_from is set too"),
         (format!("{one}head_timeout = \"soon\"\n{route}"), "3: head_timeout: expected a duration"),
         (format!("{one}dialects = [\"klingon\"]\n{route}"), "3: unknown variant `klingon`, expected"),
+        (format!("{one}operations = [\"embeddings\",\n\"chat\"]\n{route}"), "4: operations: \"chat\" is unknown"),
+        (
+            format!("{one}{route}[[pass_through]]\npaths = [\"/v1/files\"]\ncallers = [\"*\"]\nupstream = \"a\"\n"),
+            "8: callers: expected the ids",
+        ),
+        (
+            format!("{one}{route}[[pass_through]]\npaths = [\"files\"]\ncallers = [\"u\"]\nupstream = \"a\"\n"),
+            "7: paths: expected a path",
+        ),
+        (
+            format!("{one}{route}[[pass_through]]\npaths = [\"/v1/x\"]\ncallers = [\"u\"]\nupstream = \"b\"\n"),
+            "9: upstream \"b\" is not defined",
+        ),
         (format!("{one}headers = {{ Authorization = \"x\" }}\n{route}"), "3: headers: authorization cannot be set"),
         (format!("[upstreams.a]\nbase_url = \"h/v1\"\n{route}"), "2: base_url: expected an http or https URL"),
         (format!("[upstreams.a]\nkey_from = \"OPENAI_API_KEY\"\n{route}"), "1: missing field `base_url`"),
@@ -131,4 +145,48 @@ fn the_sample_file_is_valid() {
     let all: Vec<&str> = text.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line)).collect();
     let whole = parse(&all.join("\n"), path, &defaults(), &keys).unwrap();
     assert!(whole.upstreams.len() > table.upstreams.len());
+}
+
+#[test]
+fn operations_and_rules_are_read() {
+    let table = read(
+        r#"
+[upstreams.vectors]
+base_url = "http://h/v1"
+operations = ["embeddings", "rerank"]
+
+[upstreams.claude]
+base_url = "http://i/v1"
+dialects = ["anthropic_messages"]
+
+[upstreams.rest]
+base_url = "http://j/v1"
+
+[[routes]]
+models = ["*"]
+upstreams = ["vectors", "claude", "rest"]
+
+[[pass_through]]
+paths = ["/v1/files*", "/v1/batches"]
+callers = ["ann"]
+upstream = "rest"
+"#,
+    )
+    .unwrap();
+    let performs = |operation| table.upstreams.iter().map(|upstream| upstream.performs(operation)).collect::<Vec<_>>();
+    assert_eq!(
+        table.upstreams.iter().map(|upstream| upstream.name.as_str()).collect::<Vec<_>>(),
+        ["claude", "rest", "vectors"]
+    );
+    assert_eq!(performs(Operation::Embeddings), [false, true, true]);
+    assert_eq!(performs(Operation::Speech), [false, true, false]);
+    let [rule] = &table.pass_through[..] else { panic!("{table:?}") };
+    for (path, caller, expected) in [
+        ("/v1/files", "ann", true),
+        ("/v1/files/file-1/content", "ann", true),
+        ("/v1/batches/b", "ann", false),
+        ("/v1/files", "bob", false),
+    ] {
+        assert_eq!(rule.admits(path, caller), expected, "{path} {caller}");
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde::Deserialize;
-use shared::event::DialectName;
+use shared::event::{DialectName, Operation};
 use toml::Spanned;
 
 use super::key_source::{KeyLookup, UpstreamKeySource};
@@ -35,6 +35,7 @@ pub(super) struct UpstreamEntry {
     key_header: KeyHeaderEntry,
     #[serde(default)]
     dialects: Vec<DialectEntry>,
+    operations: Option<Vec<Spanned<String>>>,
     #[serde(default)]
     headers: BTreeMap<Spanned<String>, Spanned<String>>,
     connect_timeout: Option<Spanned<String>>,
@@ -110,6 +111,7 @@ pub(super) fn read(
             KeyHeaderEntry::ApiKey => KeyHeader::ApiKey,
         },
         dialects: text.dialects.iter().map(|entry| entry.0).collect(),
+        operations: text.operations.as_ref().map(|names| operations(names)).transpose()?,
         headers: headers(&text.headers)?,
         connect_timeout: duration("connect_timeout", text.connect_timeout.as_ref(), defaults.connect_timeout)?,
         head_timeout: duration("head_timeout", text.head_timeout.as_ref(), defaults.head_timeout)?,
@@ -119,6 +121,20 @@ pub(super) fn read(
         ask_for_usage: text.ask_for_usage.unwrap_or(true),
         list_models: text.list_models.unwrap_or(false),
     })
+}
+
+fn operations(names: &[Spanned<String>]) -> Result<Vec<Operation>, Mistake> {
+    let read = |name: &Spanned<String>| match name.get_ref().parse::<Operation>() {
+        Ok(operation) if !matches!(operation, Operation::Chat | Operation::PassThrough | Operation::Other(_)) => {
+            Ok(operation)
+        }
+        _ => {
+            let known = Operation::WORDS.iter().filter(|word| !matches!(**word, "chat" | "pass_through"));
+            let known = known.copied().collect::<Vec<_>>().join(", ");
+            Err(mistake(name, format!("operations: {:?} is unknown: expected one of {known}", name.get_ref())))
+        }
+    };
+    names.iter().map(read).collect()
 }
 
 fn base_url(text: &Spanned<String>) -> Result<Uri, Mistake> {

@@ -1,5 +1,5 @@
-//! `POST /v1/messages/count_tokens`: the upstream counts the tokens of a message. The request is not a chat, so nothing is
-//! recorded.
+//! `POST /v1/messages/count_tokens` and `POST /v1/responses/input_tokens`: the upstream counts the tokens of a request. The
+//! request is not a chat, so nothing is recorded.
 
 use std::sync::Arc;
 
@@ -22,26 +22,32 @@ const MAX_RESPONSE_BYTES: usize = 1 << 20;
 
 /// Forwards the request to an upstream, and the response to the client.
 pub(super) async fn count(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
-    gateway.count_tokens(request).await.map_err(|error| gateway.count_refusal(error))
+    let counted = gateway.count_tokens(request, DialectName::AnthropicMessages, "/messages/count_tokens").await;
+    counted.map_err(|error| gateway.count_refusal(error))
+}
+
+/// Forwards the request to an upstream, and the response to the client, in the dialect of OpenAI's responses.
+pub(super) async fn count_input(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
+    let counted = gateway.count_tokens(request, DialectName::OpenaiResponses, "/responses/input_tokens").await;
+    counted.map_err(|error| gateway.count_refusal(error))
 }
 
 impl Gateway {
-    async fn count_tokens(&self, request: Request) -> Result<Response, ApiError> {
+    async fn count_tokens(&self, request: Request, dialect: DialectName, path: &str) -> Result<Response, ApiError> {
         let (_, headers, body) = self.read_json(request).await?;
         let model = requested_model(&body)?;
         let snapshot = self.chats.upstreams.snapshot();
         let route = snapshot.route(&model).ok_or_else(|| ApiError::model_not_found(&model))?;
-        let candidates = Candidates::new(&snapshot, route, DialectName::AnthropicMessages)
-            .ok_or_else(|| ApiError::model_not_found(&model))?;
+        let candidates = Candidates::new(&snapshot, route, dialect).ok_or_else(|| ApiError::model_not_found(&model))?;
         let outgoing = OutgoingRequest {
             method: &Method::POST,
-            path: "/messages/count_tokens",
+            path,
             headers: &headers::for_upstream(&headers, route.billing_headers),
             answer: None,
             may_add_usage_option: false,
             body: &|choice, _| match &choice.model {
-                Some(model) => edit::with_member(&body, "model", &model.as_str().into()),
-                None => body.clone(),
+                Some(model) => edit::with_member(&body, "model", &model.as_str().into()).into(),
+                None => body.clone().into(),
             },
         };
         let answered =

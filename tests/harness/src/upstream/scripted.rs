@@ -17,6 +17,25 @@ use crate::upstream::script_server::{Ending, ReceivedRequest, ScriptServer, Scri
 /// The only model that a scripted upstream lists.
 pub const MODEL: &str = "scripted-1";
 
+/// The paths for which a test scripts the answers.
+const ENDPOINTS: [&str; 15] = [
+    "/v1/audio/speech",
+    "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/images/edits",
+    "/v1/images/generations",
+    "/v1/images/variations",
+    "/v1/messages",
+    "/v1/moderations",
+    "/v1/rerank",
+    "/v1/responses",
+    "/v1/responses/compact",
+    "/v1/responses/input_tokens",
+];
+
 /// Totals of the served chats, counted by the upstream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServedTotals {
@@ -144,10 +163,11 @@ impl ScriptSource for ScriptedState {
             return Script::error(&ApiError::wrong_key(request.key().unwrap_or_default()));
         }
         match (&request.method, request.path.as_str()) {
-            (&Method::POST, "/v1/chat/completions" | "/v1/responses" | "/v1/messages") => {}
-            (&Method::POST, "/v1/messages/count_tokens") => {
+            (&Method::POST, path) if path == "/v1/messages/count_tokens" => {
                 return Script::json(StatusCode::OK, r#"{"input_tokens":14}"#);
             }
+            (&Method::POST, path) if ENDPOINTS.contains(&path) => {}
+            (_, "/v1/files") => {}
             (&Method::GET, "/v1/models") => return Script::json(StatusCode::OK, models(&[MODEL.to_owned()])),
             (method, path) => return Script::error(&ApiError::unknown_url(method, path)),
         }

@@ -1,0 +1,90 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const TYPE: &str = "multipart/form-data; charset=utf-8; boundary=\"--x y\"";
+
+fn text(name: &str, value: &str) -> String {
+    format!("----x y\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+}
+
+fn file(name: &str, content: &str) -> String {
+    format!(
+        "----x y\r\ncontent-disposition: form-data; filename=\"a \\\"b\\\".mp3\"; name={name}\r\nContent-Type: audio/mpeg\r\n\r\n{content}\r\n"
+    )
+}
+
+fn read(body: &str, size: usize) -> Result<MultipartReader, String> {
+    let mut reader = MultipartReader::new(TYPE).unwrap();
+    for piece in body.as_bytes().chunks(size) {
+        reader.push(piece).map_err(|error| error.message)?;
+    }
+    Ok(reader)
+}
+
+#[test]
+fn fields_are_read_and_files_are_skipped() {
+    let body = [
+        text("model", "whisper-1"),
+        file("file", "sound\r\n--x\r\n----x"),
+        text("prompt", ""),
+        "----x y--\r\n".to_owned(),
+    ]
+    .concat();
+    for size in [1, 2, 3, 7, 64, body.len()] {
+        let reader = read(&body, size).unwrap();
+        assert!(reader.is_complete(), "in pieces of {size}");
+        let (model, range) = reader.text("model").unwrap();
+        assert_eq!((model, &body[range]), ("whisper-1", "whisper-1"), "in pieces of {size}");
+        assert_eq!(reader.text("prompt").unwrap().0, "", "in pieces of {size}");
+        let content =
+            PartContent::File { filename: "a \"b\".mp3".to_owned(), content_type: Some("audio/mpeg".to_owned()) };
+        assert_eq!(reader.parts()[1], FormPart { name: "file".to_owned(), content }, "in pieces of {size}");
+        assert_eq!(reader.files(), 1, "in pieces of {size}");
+    }
+}
+
+#[test]
+fn malformed_forms_are_errors() {
+    let cases = [
+        ("----x y\r\ncontent-type: a\r\n\r\nx\r\n----x y--".to_owned(), "no header content-disposition"),
+        ("----x y what\r\n".to_owned(), "followed by neither"),
+        (format!("----x y\r\na: {}", "b".repeat(20_000)), "head of a part is longer"),
+        (text("prompt", &"p".repeat(2 << 20)), "text fields are larger"),
+        (text("n", "1").repeat(300), "at most 256 parts"),
+    ];
+    for (body, message) in cases {
+        let error = read(&body, 1000).map(|_| ()).unwrap_err();
+        assert!(error.contains(message), "{error}");
+    }
+    for kind in
+        ["application/json", "multipart/form-data", "multipart/form-data; boundary=", "multipart/mixed; boundary=a"]
+    {
+        assert!(MultipartReader::new(kind).is_err(), "{kind}");
+    }
+    assert!(!read(&text("model", "x"), 10).unwrap().is_complete());
+}
+
+proptest! {
+    #[test]
+    fn forms_are_read_alike_however_they_are_cut(
+        values in proptest::collection::vec("[a-c\r\n-]{0,12}", 1..6),
+        content in "[\r\nx -]{0,300}",
+        size in 1..50_usize,
+    ) {
+        // A line that begins with the boundary ends a part, so no value has one.
+        let fields: String = values.iter().map(|value| text("v", value)).collect();
+        let body = fields + &file("file", &content) + &text("last", "z") + "----x y--";
+        let (whole, cut) = (read(&body, body.len()).unwrap(), read(&body, size).unwrap());
+        prop_assert_eq!(whole.parts(), cut.parts());
+        prop_assert!(cut.is_complete());
+        if !content.contains("----x y") {
+            let texts: Vec<_> = cut.parts().iter().filter_map(|part| match &part.content {
+                PartContent::Text(text, range) => { assert_eq!(&body[range.clone()], text); Some(text.clone()) }
+                PartContent::File { .. } => None,
+            }).collect();
+            prop_assert_eq!(&texts[..values.len()], &values[..]);
+            prop_assert_eq!(&texts[values.len()..], &["z".to_owned()]);
+        }
+    }
+}
