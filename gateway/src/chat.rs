@@ -10,6 +10,7 @@ pub mod response_body;
 pub mod response_conversations;
 pub mod response_ids;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Method, StatusCode};
-use shared::event::{ChatError, FailureStage, Operation};
+use shared::event::{ChatError, DialectName, FailureStage, Operation};
 use shared::id::{ChatId, ConversationId, UserId};
 use shared::usage::Usage;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -38,9 +39,9 @@ use crate::idempotency::{self, Claim, IdempotencyKeys};
 use crate::journal::Recorded;
 use crate::json::edit;
 use crate::limits::Limits;
-use crate::request::caller_metadata;
 use crate::request::ui_message::{self, UiRequest};
 use crate::request::{ApiSurface, ChatRequest, InvalidRequest};
+use crate::request::{caller_metadata, gemini};
 use crate::response::content_encoding::{self, ContentEncoding};
 use crate::response::dialect::{Fold, parse_error_body};
 use crate::response::tap::{ExpectedBody, Tap, UsageChunkPolicy};
@@ -85,7 +86,7 @@ struct AdmittedChat {
     /// The index of the chat's route in the routing table.
     route_index: usize,
     request: ChatRequest,
-    path: &'static str,
+    path: Cow<'static, str>,
     headers: HeaderMap,
     response_ids: ResponseIds,
     ui_stream: Option<UiStream>,
@@ -149,7 +150,7 @@ impl ChatPipeline {
             headers: headers::for_upstream(headers, snapshot.table.routes[route_index].billing_headers),
             snapshot,
             route_index,
-            path: surface.path(),
+            path: surface.path(&request.model),
             response_ids: ResponseIds::new(&chat, headers),
             request,
             ui_stream,
@@ -180,7 +181,7 @@ impl ChatPipeline {
             admitted;
         let outgoing = OutgoingRequest {
             method: &Method::POST,
-            path,
+            path: &path,
             headers: &headers,
             // Where silence is filled with comments, the head may not wait for longer than a comment would.
             answer: Some(ExpectedAnswer {
@@ -376,6 +377,10 @@ fn upstream_body(request: &ChatRequest, usage_option: UsageOption, upstream: &Ro
         UsageOption::Added => request.upstream_body.clone(),
         UsageOption::NotAdded => request.body_without_usage_option(),
     };
+    if request.dialect == DialectName::GoogleGemini {
+        // The path names the model.
+        return gemini::without_model(&body);
+    }
     match &upstream.model {
         Some(model) => edit::with_member(&body, "model", &model.as_str().into()),
         None => body,

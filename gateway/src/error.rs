@@ -356,6 +356,29 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// Rewrites an error response into the shape that Google's clients expect. Bodies that are not an [`ApiError`] stay unchanged.
+pub fn into_google_shape(mut response: Response) -> Response {
+    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        let status = match error.status {
+            StatusCode::UNAUTHORIZED => "UNAUTHENTICATED",
+            StatusCode::FORBIDDEN => "PERMISSION_DENIED",
+            StatusCode::NOT_FOUND => "NOT_FOUND",
+            StatusCode::METHOD_NOT_ALLOWED => "UNIMPLEMENTED",
+            StatusCode::CONFLICT => "ABORTED",
+            StatusCode::TOO_MANY_REQUESTS => "RESOURCE_EXHAUSTED",
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => "UNAVAILABLE",
+            StatusCode::GATEWAY_TIMEOUT => "DEADLINE_EXCEEDED",
+            status if status.is_client_error() => "INVALID_ARGUMENT",
+            _ => "INTERNAL",
+        };
+        let body =
+            json!({"error": {"code": error.status.as_u16(), "message": error.message, "status": status}}).to_string();
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        *response.body_mut() = Body::from(body);
+    }
+    response
+}
+
 /// Rewrites an error response into the shape that Anthropic's clients expect, and repeats the request id in the header
 /// `request-id`. Bodies that are not an [`ApiError`] stay unchanged.
 pub fn into_anthropic_shape(mut response: Response) -> Response {

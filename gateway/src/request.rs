@@ -9,6 +9,7 @@ pub mod caller_metadata;
 pub mod conversation_id;
 pub mod endpoint;
 mod forwarded_body;
+pub mod gemini;
 mod invalid_request;
 mod members;
 pub mod multipart;
@@ -17,6 +18,8 @@ mod new_message;
 mod tests;
 pub mod thread_id;
 pub mod ui_message;
+
+use std::borrow::Cow;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -30,6 +33,7 @@ use self::members::{member, model_name};
 use crate::json::broken_text;
 use crate::json::lenient::Members;
 
+use gemini::GeminiMethod;
 pub use invalid_request::InvalidRequest;
 pub use new_message::NewMessage;
 
@@ -90,6 +94,8 @@ pub enum ApiSurface {
     Responses,
     /// `/v1/messages`: an Anthropic client.
     Messages,
+    /// `/v1beta/models/{model}:{method}`: a Google client. The model of the path is added to the body as `model`.
+    Gemini(GeminiMethod),
 }
 
 impl ApiSurface {
@@ -99,15 +105,17 @@ impl ApiSurface {
             Self::ChatCompletions | Self::Frontend => DialectName::OpenaiChat,
             Self::Responses => DialectName::OpenaiResponses,
             Self::Messages => DialectName::AnthropicMessages,
+            Self::Gemini(_) => DialectName::GoogleGemini,
         }
     }
 
-    /// The path of the upstream's endpoint, relative to the upstream's base URL.
-    pub fn path(self) -> &'static str {
+    /// The path of the upstream's endpoint for a model, relative to the upstream's base URL.
+    pub fn path(self, model: &str) -> Cow<'static, str> {
         match self {
-            Self::ChatCompletions | Self::Frontend => "/chat/completions",
-            Self::Responses => "/responses",
-            Self::Messages => "/messages",
+            Self::ChatCompletions | Self::Frontend => "/chat/completions".into(),
+            Self::Responses => "/responses".into(),
+            Self::Messages => "/messages".into(),
+            Self::Gemini(method) => method.path(model).into(),
         }
     }
 
@@ -116,6 +124,7 @@ impl ApiSurface {
         match self {
             Self::ChatCompletions | Self::Frontend | Self::Messages => "messages",
             Self::Responses => "input",
+            Self::Gemini(_) => "contents",
         }
     }
 }
@@ -149,12 +158,15 @@ impl ChatRequest {
             ApiSurface::ChatCompletions | ApiSurface::Frontend => new_message::from_chat_completions(members)?,
             ApiSurface::Responses => new_message::from_responses_input(members)?,
             ApiSurface::Messages => new_message::from_anthropic_messages(members)?,
+            ApiSurface::Gemini(_) => new_message::from_gemini_contents(members)?,
         };
-        let temperature = member(members, "temperature", "a number")?;
-        let stream = member(members, "stream", "true or false")?;
+        let (temperature, stream) = match surface {
+            ApiSurface::Gemini(method) => (gemini::temperature(members), Some(method != GeminiMethod::Generate)),
+            _ => (member(members, "temperature", "a number")?, member(members, "stream", "true or false")?),
+        };
         let conversation_id = match surface {
             ApiSurface::Frontend => member(members, "conversationId", "a conversation id")?,
-            ApiSurface::ChatCompletions | ApiSurface::Responses | ApiSurface::Messages => None,
+            ApiSurface::ChatCompletions | ApiSurface::Responses | ApiSurface::Messages | ApiSurface::Gemini(_) => None,
         };
         let is_stream = stream.unwrap_or(surface == ApiSurface::Frontend);
         let asks_for_background =

@@ -12,7 +12,7 @@ use shared::event::{self, MAX_NEW_MESSAGES};
 use shared::id::ChatId;
 
 use super::invalid_request::{InvalidRequest, invalid_member, missing_member, not_an_object};
-use crate::json::lenient::{List, Members, Object, Text};
+use crate::json::lenient::{List, Members, Object, Text, compact};
 
 /// A message added by the client.
 #[derive(Debug, PartialEq, Eq)]
@@ -211,6 +211,59 @@ pub(super) fn from_responses_input(members: &Members<'_>) -> ParsedMessages {
 fn is_made_by_model(kind: &str) -> bool {
     kind.ends_with("_call")
         || matches!(kind, "reasoning" | "compaction" | "mcp_list_tools" | "mcp_approval_request" | "item_reference")
+}
+
+/// Finds the new messages among the contents of a Gemini request. The results of function calls are parts of a user's
+/// content: each result is a message of its own, and so is the text beside the results.
+pub(super) fn from_gemini_contents(members: &Members<'_>) -> ParsedMessages {
+    #[derive(Deserialize)]
+    struct Content<'a> {
+        #[serde(default, borrow)]
+        role: Text<'a>,
+        #[serde(default, borrow)]
+        parts: List<Object<Part<'a>>>,
+    }
+    #[derive(Deserialize)]
+    struct Part<'a> {
+        #[serde(default, borrow)]
+        text: Text<'a>,
+        #[serde(default, borrow, rename = "functionResponse", alias = "function_response")]
+        function_response: Object<FunctionResponse<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct FunctionResponse<'a> {
+        #[serde(default, borrow)]
+        id: Text<'a>,
+        #[serde(default, borrow)]
+        response: Option<&'a RawValue>,
+    }
+    let contents = members.get("contents").ok_or_else(|| missing_member("contents", "a list of contents"))?;
+    let list: Vec<&RawValue> =
+        serde_json::from_str(contents.get()).map_err(|_| invalid_member("contents", "expected a list of contents"))?;
+    if list.is_empty() {
+        return Err(invalid_member("contents", "expected at least one content"));
+    }
+    let mut new = Collector::default();
+    for (index, raw) in list.iter().enumerate().rev() {
+        let content = serde_json::from_str::<Object<Content<'_>>>(raw.get()).ok().and_then(|content| content.0);
+        let content = content.ok_or_else(|| {
+            invalid_member("contents", &format!("expected an object with parts at contents[{index}]"))
+        })?;
+        if content.role.non_empty() == Some("model") {
+            new.reach_assistant();
+        } else if !new.is_complete {
+            let parts = || content.parts.0.iter().filter_map(|part| part.0.as_ref());
+            let text: String = parts().filter_map(|part| part.text.non_empty()).collect();
+            let results: Vec<_> = parts().filter_map(|part| part.function_response.0.as_ref()).collect();
+            if !text.is_empty() || results.is_empty() {
+                new.push(NewMessage::user(text));
+            }
+            for result in results.into_iter().rev() {
+                new.push(NewMessage::tool(result.response.map(compact).unwrap_or_default(), &result.id));
+            }
+        }
+    }
+    Ok((contents.to_owned(), new.finish()))
 }
 
 /// The `messages` member, as sent and as a list with at least one element.

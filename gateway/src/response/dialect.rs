@@ -2,6 +2,7 @@
 //! them.
 
 pub mod anthropic_messages;
+pub mod google_gemini;
 pub mod openai_call;
 pub mod openai_chat;
 pub mod openai_responses;
@@ -32,6 +33,8 @@ pub enum Fold {
     AnthropicMessages(anthropic_messages::MessagesFold),
     /// The fold for the other endpoints of OpenAI's API.
     OpenaiCall(openai_call::CallFold),
+    /// The fold for Google Gemini.
+    GoogleGemini(google_gemini::GenerateContentFold),
 }
 
 impl Fold {
@@ -40,11 +43,12 @@ impl Fold {
         match dialect {
             // The documents of OpenAI's other endpoints name model, usage and errors as chat completions do. No endpoint of this
             // gateway answers in a dialect that the gateway does not list.
-            DialectName::OpenaiChat | DialectName::Openai | DialectName::GoogleGemini | DialectName::Other(_) => {
+            DialectName::OpenaiChat | DialectName::Openai | DialectName::Other(_) => {
                 Self::OpenaiChat(openai_chat::ChatCompletionsFold::default())
             }
             DialectName::OpenaiResponses => Self::OpenaiResponses(openai_responses::ResponsesFold::default()),
             DialectName::AnthropicMessages => Self::AnthropicMessages(anthropic_messages::MessagesFold::default()),
+            DialectName::GoogleGemini => Self::GoogleGemini(google_gemini::GenerateContentFold::default()),
         }
     }
 
@@ -58,6 +62,7 @@ impl Fold {
             Self::OpenaiResponses(fold) => fold.fold_event(event),
             Self::AnthropicMessages(fold) => fold.fold_event(event),
             Self::OpenaiCall(fold) => fold.fold_event(event),
+            Self::GoogleGemini(fold) => fold.fold_event(event),
         };
         if event.completeness == EventCompleteness::Shortened {
             self.mark_shortened("event_shortened_to_be_read");
@@ -72,6 +77,7 @@ impl Fold {
             Self::OpenaiResponses(fold) => fold.fold_document(body),
             Self::AnthropicMessages(fold) => fold.fold_document(body),
             Self::OpenaiCall(fold) => fold.fold_document(body),
+            Self::GoogleGemini(fold) => fold.fold_document(body),
         }
     }
 
@@ -82,6 +88,7 @@ impl Fold {
             Self::OpenaiResponses(fold) => &fold.transcript,
             Self::AnthropicMessages(fold) => &fold.transcript,
             Self::OpenaiCall(fold) => &fold.transcript,
+            Self::GoogleGemini(fold) => &fold.transcript,
         }
     }
 
@@ -118,7 +125,7 @@ impl Fold {
     /// Takes out the transcript, and the usage that the upstream reported.
     pub fn take_transcript(&mut self) -> (Transcript, Usage) {
         match self {
-            Self::OpenaiChat(_) | Self::AnthropicMessages(_) => {}
+            Self::OpenaiChat(_) | Self::AnthropicMessages(_) | Self::GoogleGemini(_) => {}
             Self::OpenaiResponses(fold) => fold.finish(),
             Self::OpenaiCall(fold) => {
                 let usage = fold.take_usage();
@@ -128,6 +135,7 @@ impl Fold {
         let read_usage = match self {
             Self::OpenaiChat(_) | Self::OpenaiResponses(_) | Self::OpenaiCall(_) => usage::from_openai,
             Self::AnthropicMessages(_) => usage::from_anthropic,
+            Self::GoogleGemini(_) => usage::from_gemini,
         };
         let mut transcript = std::mem::take(self.transcript_mut());
         let usage = read_usage(&mut transcript);
@@ -140,6 +148,7 @@ impl Fold {
             Self::OpenaiResponses(fold) => &mut fold.transcript,
             Self::AnthropicMessages(fold) => &mut fold.transcript,
             Self::OpenaiCall(fold) => &mut fold.transcript,
+            Self::GoogleGemini(fold) => &mut fold.transcript,
         }
     }
 }

@@ -155,6 +155,11 @@ impl Tap {
         let Some(decoder) = &mut self.decoder else { return self.fold_chunk(chunk) };
         let decoded = decoder.decode(&chunk);
         let is_readable = decoded.is_ok();
+        if decoded.as_ref().is_ok_and(|decoded| decoded.is_empty()) && !self.held_back.is_empty() {
+            // Without more content, the chunk that is held back may still be the last.
+            self.held_back.push(chunk);
+            return FeedStatus::Continue;
+        }
         // `fold_chunk` queues decoded bytes, but the client gets the compressed bytes. Both queues are restored after
         // the call.
         let (forwarded, held_back) = (std::mem::take(&mut self.forwarded), std::mem::take(&mut self.held_back));
@@ -166,9 +171,11 @@ impl Tap {
                 FeedStatus::Continue
             }
         };
+        let may_be_end = !self.held_back.is_empty();
         (self.forwarded, self.held_back) = (forwarded, held_back);
         self.forwarded.extend(self.held_back.drain(..));
-        if fed == FeedStatus::Continue && is_readable && matches!(self.format, BodyFormat::Events(_)) {
+        let is_within_stream = matches!(self.format, BodyFormat::Events(_)) && !may_be_end;
+        if fed == FeedStatus::Continue && is_readable && is_within_stream {
             self.forwarded.push_back(chunk);
         } else {
             // The chunk may contain the end: every chunk of a document may be the last, and so may a chunk that cannot

@@ -10,6 +10,7 @@ mod chat;
 mod conversations;
 mod count_tokens;
 mod forms;
+mod gemini;
 mod health;
 mod models;
 mod recorder_api;
@@ -46,6 +47,7 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .merge(forms::router())
         .merge(shared_endpoints::router())
         .merge(anthropic)
+        .merge(gemini::router())
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::get))
         .merge(azure::router())

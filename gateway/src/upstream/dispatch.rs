@@ -9,6 +9,7 @@ use shared::event::{Attempt, DialectName, Operation};
 use tokio::time::timeout;
 
 use crate::metrics::{Metrics, UpstreamTryLabels};
+use crate::request::gemini;
 use crate::response::answer_start::StartFailure;
 use crate::response::content_encoding::{self, ContentEncoding};
 use crate::routing::breaker::BreakerAdmission;
@@ -209,16 +210,18 @@ impl Attempts<'_> {
         let adds_option = self.outgoing.may_add_usage_option && upstream.accepts_usage_option();
         let mut usage_option = if adds_option { UsageOption::Added } else { UsageOption::NotAdded };
         let mut body = (self.outgoing.body)(route_upstream, usage_option);
+        let renamed = route_upstream.model.as_ref().and_then(|model| gemini::with_model(self.outgoing.path, model));
+        let path = renamed.as_deref().unwrap_or(self.outgoing.path);
         for attempt in 1..=self.retry_policy.attempts_per_upstream {
             self.remaining_attempts -= 1;
-            let (mut result, mut failure) = self.send(upstream, &body).await;
+            let (mut result, mut failure) = self.send(upstream, path, &body).await;
             if usage_option == UsageOption::Added && is_usage_refusal(&mut result).await {
                 // The gateway's own addition must not fail a chat: the request is repeated once without pause, even if no
                 // attempts are left.
                 usage_option = UsageOption::NotAdded;
                 body = (self.outgoing.body)(route_upstream, usage_option);
                 self.remaining_attempts = self.remaining_attempts.saturating_sub(1);
-                (result, failure) = self.send(upstream, &body).await;
+                (result, failure) = self.send(upstream, path, &body).await;
                 if result.as_ref().is_ok_and(|response| response.status().is_success()) {
                     upstream.record_usage_refusal();
                 }
@@ -267,9 +270,10 @@ impl Attempts<'_> {
     async fn send(
         &mut self,
         upstream: &Arc<Upstream>,
+        path: &str,
         body: &OutgoingBody,
     ) -> (Result<Response<UpstreamBody>, UpstreamError>, Option<StartFailure>) {
-        let OutgoingRequest { method, path, headers, .. } = self.outgoing;
+        let OutgoingRequest { method, headers, .. } = self.outgoing;
         let mut result = upstream.send(method, path, headers, body, self.attempts).await;
         let failure = match (&mut result, self.outgoing.answer) {
             (Ok(response), Some(answer)) => {

@@ -9,6 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use shared::event::Attempt;
 use tokio::time::timeout;
 
+use crate::request::gemini::is_method_path;
 use crate::response::redaction::Redactor;
 use crate::routing::breaker::{BreakerAdmission, BreakerTransition, CircuitBreaker};
 use crate::routing::{KeyHeader, UpstreamSettings};
@@ -22,6 +23,7 @@ const USAGE_REFUSAL_TTL: Duration = Duration::from_secs(3600);
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
+const GOOGLE_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
 
 /// An LLM provider's endpoint, with the gateway's state for the endpoint.
 #[derive(Debug)]
@@ -243,6 +245,7 @@ impl Upstream {
         if let Some(keys) = &self.keys {
             let (name, value) = match self.settings.key_header {
                 KeyHeader::ByDialect if path.starts_with("/messages") => (X_API_KEY, &keys.plain),
+                KeyHeader::ByDialect if is_method_path(path) => (GOOGLE_API_KEY, &keys.plain),
                 KeyHeader::ByDialect | KeyHeader::Authorization => (AUTHORIZATION, &keys.bearer),
                 KeyHeader::XApiKey => (X_API_KEY, &keys.plain),
                 KeyHeader::ApiKey => (API_KEY, &keys.plain),

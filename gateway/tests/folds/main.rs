@@ -85,3 +85,4 @@ macro_rules! properties {
 properties!(openai_chat, DialectName::OpenaiChat, pools::OPENAI_CHAT);
 properties!(openai_responses, DialectName::OpenaiResponses, pools::OPENAI_RESPONSES);
 properties!(anthropic_messages, DialectName::AnthropicMessages, pools::ANTHROPIC_MESSAGES);
+properties!(google_gemini, DialectName::GoogleGemini, pools::GOOGLE_GEMINI);

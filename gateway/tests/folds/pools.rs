@@ -103,3 +103,30 @@ pub(crate) static ANTHROPIC_MESSAGES: Pool = Pool {
         "{}",
     ],
 };
+
+pub(crate) static GOOGLE_GEMINI: Pool = Pool {
+    start: &[
+        r#"{"candidates":[{"content":{"parts":[{"text":""}],"role":"model"}}],"modelVersion":"m","responseId":"r"}"#,
+    ],
+    plain: &[
+        r#"{"candidates":[{"content":{"parts":[{"text":"hé "}],"role":"model"},"index":0}]}"#,
+        r#"{"candidates":[{"content":{"parts":[{"text":"\ud83d\ude00\n"}]}}],"usageMetadata":{"promptTokenCount":1,"totalTokenCount":1}}"#,
+        r#"{"candidates":[{"content":{"parts":[{"text":"hm ","thought":true}]}}]}"#,
+        r#"{"candidates":[{"content":{"parts":[{"text":"x"}]},"finishReason":"STOP"}]}"#,
+        r#"{"usageMetadata":{"promptTokenCount":3,"candidatesTokenCount":2,"thoughtsTokenCount":1,"totalTokenCount":6}}"#,
+    ],
+    odd: &[
+        r#"{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f","args":{"a":[1]}}},{"executableCode":{"code":"1"}}]}}]}"#,
+        r#"{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f","willContinue":true}}]}}]}"#,
+        r#"{"candidates":[{"content":{"parts":[{"functionCall":{"partialArgs":[{"jsonPath":"$.a"}],"willContinue":true}}]}}]}"#,
+        r#"{"candidates":[{"index":1,"content":{"parts":[{"text":"other"}]},"finishReason":"MAX_TOKENS"}]}"#,
+        r#"{"candidates":[{"content":{"parts":[{"inlineData":{"data":"QUJD"}},null,7]},"finishReason":7}]}"#,
+        r#"{"promptFeedback":{"blockReason":"SAFETY"}}"#,
+        r#"{"error":{"code":500,"message":"m","status":"INTERNAL"}}"#,
+        r#"{"response":{"candidates":[{"content":{"parts":[{"text":"wrapped"}]}}]}}"#,
+        r#"[{"candidates":[]}]"#,
+        "[DONE]",
+        "null",
+        "{}",
+    ],
+};

@@ -6,6 +6,7 @@
 mod anthropic_messages;
 mod encoding;
 mod framing;
+mod google_gemini;
 mod openai_chat;
 mod openai_chat_answers;
 mod openai_chat_tools;

@@ -22,6 +22,7 @@ mod endpoint_forms;
 mod endpoints;
 mod failed_chats;
 mod gateway_names;
+mod gemini;
 mod headers;
 mod idempotency;
 mod identity_provider;

@@ -86,6 +86,56 @@ struct AnthropicPass {
     output_tokens: Count,
 }
 
+/// Reported usage in the Gemini dialect.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct GeminiUsage {
+    /// The input, which includes cached input, and excludes what tools of the provider added.
+    prompt_token_count: Count,
+    tool_use_prompt_token_count: Count,
+    cached_content_token_count: Count,
+    /// The output, which excludes thoughts.
+    candidates_token_count: Count,
+    thoughts_token_count: Count,
+    total_token_count: Count,
+}
+
+/// Converts usage of the Gemini dialect. The whole input is the prompt and the input that the provider's tools added; the
+/// whole output is that of the candidates and the thoughts.
+pub(super) fn from_gemini(transcript: &mut Transcript) -> Usage {
+    let Some(raw) = transcript.usage.take() else { return Usage::default() };
+    let Some(Object(Some(reported))) = parse::<Object<GeminiUsage>>(raw.get()) else { return unreadable(raw) };
+    let inputs = [reported.prompt_token_count.0, reported.tool_use_prompt_token_count.0];
+    let outputs = [reported.candidates_token_count.0, reported.thoughts_token_count.0];
+    let prompt = inputs.into_iter().flatten().reduce(u64::saturating_add);
+    let completion = outputs.into_iter().flatten().reduce(u64::saturating_add);
+    if prompt.is_none() && completion.is_none() && reported.total_token_count.0.is_none() {
+        return unreadable(raw);
+    }
+    let input = prompt.unwrap_or(0);
+    let total = total_of(reported.total_token_count, input.saturating_add(completion.unwrap_or(0)), transcript);
+    let cached = reported.cached_content_token_count.0.unwrap_or(0);
+    let cache_read = cached.min(input);
+    let parts = UsageParts {
+        uncached_input: input - cache_read,
+        cache_read,
+        cache_write: 0,
+        output: outputs[0].unwrap_or(0),
+        reasoning: outputs[1].unwrap_or(0),
+    };
+    if cache_read != cached || total != sum_of(parts) {
+        transcript.note(DOES_NOT_ADD_UP);
+    }
+    Usage {
+        source: UsageSource::Reported,
+        prompt_tokens: prompt,
+        completion_tokens: completion,
+        total_tokens: Some(total),
+        parts,
+        raw: Some(raw),
+    }
+}
+
 /// Converts usage of the OpenAI dialects, where cached input is part of the input, and reasoning is part of the output.
 pub(super) fn from_openai(transcript: &mut Transcript) -> Usage {
     let Some(raw) = transcript.usage.take() else { return Usage::default() };

@@ -41,6 +41,10 @@ impl EventStream {
         let mut forward_from = if *removed_last_event { decided } else { 0 };
         let mut end = None;
         parser.feed(chunk, |event| {
+            if event.data.is_some() {
+                // Another event has arrived, so the event that is held back was not the last.
+                forwarded.extend(held_back.drain(..));
+            }
             let disposition = fold.fold_event(&event);
             if event.span.end == 0 {
                 // The event ended before this chunk. Its bytes are withheld, with the first bytes of the next event.
@@ -52,7 +56,12 @@ impl EventStream {
                 if !*is_partly_forwarded {
                     let next = withheld.split_off(withheld.len().saturating_sub(event.next_event_bytes));
                     let before = std::mem::replace(withheld, next);
-                    forwarded.extend((!is_removed && !before.is_empty()).then(|| before.into()));
+                    let before = (!is_removed && !before.is_empty()).then(|| before.into());
+                    if disposition == EventDisposition::PossibleEnd || !held_back.is_empty() {
+                        held_back.extend(before);
+                    } else {
+                        forwarded.extend(before);
+                    }
                 }
                 *is_partly_forwarded &= event.next_event_bytes > 0;
                 *removed_last_event = false;
@@ -80,6 +89,14 @@ impl EventStream {
                     }
                     end = Some(event.span.start.max(forward_from));
                 }
+                EventDisposition::PossibleEnd => {
+                    if event.span.start > forward_from {
+                        forward(forwarded, withheld, chunk.slice(forward_from..event.span.start));
+                    }
+                    held_back.extend((!withheld.is_empty()).then(|| std::mem::take(withheld).into()));
+                    held_back.push(chunk.slice(event.span.start.max(forward_from)..event.span.end));
+                    forward_from = event.span.end;
+                }
                 EventDisposition::Forward | EventDisposition::UsageOnly => {}
             }
             (*is_partly_forwarded, *removed_last_event) = (false, false);
@@ -94,12 +111,17 @@ impl EventStream {
             // The remaining bytes are comments or blank lines.
             decided = chunk.len();
         }
-        if decided > forward_from {
+        if decided > forward_from && held_back.is_empty() {
             forward(forwarded, withheld, chunk.slice(forward_from..decided));
+        } else if decided > forward_from {
+            // Comments and blank lines after an event that is held back stay behind the event.
+            held_back.extend((!withheld.is_empty()).then(|| std::mem::take(withheld).into()));
+            held_back.push(chunk.slice(forward_from..decided));
         }
         let rest = &chunk[decided..];
         if *is_partly_forwarded || withheld.len() + rest.len() > MAX_WITHHELD_BYTES {
             *is_partly_forwarded = true;
+            forwarded.extend(held_back.drain(..));
             if !rest.is_empty() || !withheld.is_empty() {
                 forward(forwarded, withheld, chunk.slice(decided..));
             }

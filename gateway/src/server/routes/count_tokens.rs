@@ -22,32 +22,49 @@ const MAX_RESPONSE_BYTES: usize = 1 << 20;
 
 /// Forwards the request to an upstream, and the response to the client.
 pub(super) async fn count(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
-    let counted = gateway.count_tokens(request, DialectName::AnthropicMessages, "/messages/count_tokens").await;
-    counted.map_err(|error| gateway.count_refusal(error))
+    let count = TokenCount { dialect: DialectName::AnthropicMessages, path: "/messages/count_tokens", model: None };
+    gateway.count_tokens(request, &count).await.map_err(|error| gateway.count_refusal(error))
 }
 
 /// Forwards the request to an upstream, and the response to the client, in the dialect of OpenAI's responses.
 pub(super) async fn count_input(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
-    let counted = gateway.count_tokens(request, DialectName::OpenaiResponses, "/responses/input_tokens").await;
-    counted.map_err(|error| gateway.count_refusal(error))
+    let count = TokenCount { dialect: DialectName::OpenaiResponses, path: "/responses/input_tokens", model: None };
+    gateway.count_tokens(request, &count).await.map_err(|error| gateway.count_refusal(error))
+}
+
+/// A request to count tokens, in one of the dialects.
+pub(super) struct TokenCount<'a> {
+    /// The dialect that the upstream must support.
+    pub(super) dialect: DialectName,
+    /// The path below the upstream's base URL.
+    pub(super) path: &'a str,
+    /// The model that the path names. `None` if the body names the model.
+    pub(super) model: Option<&'a str>,
 }
 
 impl Gateway {
-    async fn count_tokens(&self, request: Request, dialect: DialectName, path: &str) -> Result<Response, ApiError> {
+    /// Forwards a request to count tokens, and the answer to the client.
+    pub(super) async fn count_tokens(&self, request: Request, count: &TokenCount<'_>) -> Result<Response, ApiError> {
         let (_, headers, body) = self.read_json(request).await?;
-        let model = requested_model(&body)?;
+        let model = match count.model {
+            Some(model) => model.to_owned(),
+            None => requested_model(&body)?,
+        };
         let snapshot = self.chats.upstreams.snapshot();
         let route = snapshot.route(&model).ok_or_else(|| ApiError::model_not_found(&model))?;
-        let candidates = Candidates::new(&snapshot, route, dialect).ok_or_else(|| ApiError::model_not_found(&model))?;
+        let candidates =
+            Candidates::new(&snapshot, route, count.dialect).ok_or_else(|| ApiError::model_not_found(&model))?;
         let outgoing = OutgoingRequest {
             method: &Method::POST,
-            path,
+            path: count.path,
             headers: &headers::for_upstream(&headers, route.billing_headers),
             answer: None,
             may_add_usage_option: false,
             body: &|choice, _| match &choice.model {
-                Some(model) => edit::with_member(&body, "model", &model.as_str().into()).into(),
-                None => body.clone().into(),
+                Some(model) if count.model.is_none() => {
+                    edit::with_member(&body, "model", &model.as_str().into()).into()
+                }
+                _ => body.clone().into(),
             },
         };
         let answered =

@@ -26,7 +26,13 @@ pub(super) async fn no_such_route(State(gateway): State<Arc<Gateway>>, request: 
         false => ApiError::unknown_path(&head.method, path, suggestion(path)),
     };
     let response = error.into_response();
-    if path.contains("/messages") { error::into_anthropic_shape(response) } else { response }
+    if path.contains("/messages") {
+        error::into_anthropic_shape(response)
+    } else if path.starts_with("/v1beta/") {
+        error::into_google_shape(response)
+    } else {
+        response
+    }
 }
 
 /// 405, or 426 for a request that asks for a WebSocket.

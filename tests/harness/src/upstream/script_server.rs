@@ -62,7 +62,10 @@ impl ReceivedRequest {
     /// Key of the request, from `Authorization: Bearer`, `x-api-key` or `api-key`.
     pub fn key(&self) -> Option<&str> {
         let in_header = |name| self.headers.get(name)?.to_str().ok();
-        self.bearer().or_else(|| in_header("x-api-key")).or_else(|| in_header("api-key"))
+        self.bearer()
+            .or_else(|| in_header("x-api-key"))
+            .or_else(|| in_header("api-key"))
+            .or_else(|| in_header("x-goog-api-key"))
     }
 
     /// Token of the request, from `Authorization: Bearer`.

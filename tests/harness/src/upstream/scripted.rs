@@ -168,6 +168,10 @@ impl ScriptSource for ScriptedState {
             }
             (&Method::POST, path) if ENDPOINTS.contains(&path) => {}
             (_, "/v1/files") => {}
+            (&Method::POST, path) if path.ends_with(":generateContent") || path.contains(":streamGenerateContent") => {}
+            (&Method::POST, path) if path.ends_with(":countTokens") => {
+                return Script::json(StatusCode::OK, r#"{"totalTokens":7}"#);
+            }
             (&Method::GET, "/v1/models") => return Script::json(StatusCode::OK, models(&[MODEL.to_owned()])),
             (method, path) => return Script::error(&ApiError::unknown_url(method, path)),
         }

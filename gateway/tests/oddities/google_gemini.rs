@@ -1,0 +1,148 @@
+//! The Gemini dialect, as sent by Google and by imitations.
+
+use shared::event::DialectName::GoogleGemini;
+
+use super::{ExpectedTranscript, check, check_end_is_held_back, compare, events, run_tap};
+
+const FIRST: &str = r#"{"candidates":[{"content":{"parts":[{"text":"h"}],"role":"model"},"index":0}],"usageMetadata":{"promptTokenCount":3,"totalTokenCount":3},"modelVersion":"m","responseId":"r"}"#;
+const LAST: &str = r#"{"candidates":[{"content":{"parts":[{"text":"i"}],"role":"model"},"finishReason":"STOP","index":0}],"usageMetadata":{"promptTokenCount":3,"candidatesTokenCount":2,"thoughtsTokenCount":4,"totalTokenCount":9},"modelVersion":"m","responseId":"r"}"#;
+
+fn expected_text(text: &'static str) -> ExpectedTranscript {
+    ExpectedTranscript {
+        text,
+        finish_reason: Some("STOP"),
+        id: Some("r"),
+        model: Some("m"),
+        usage: Some((3, 6)),
+        ..ExpectedTranscript::default()
+    }
+}
+
+/// A chunk with these parts.
+fn parts(parts: &str) -> String {
+    format!(
+        r#"{{"candidates":[{{"content":{{"parts":[{parts}],"role":"model"}}}}],"modelVersion":"m","responseId":"r"}}"#
+    )
+}
+
+/// Checks a document, and a list of chunks.
+fn check_document(body: &str, expected: &ExpectedTranscript) {
+    let output = run_tap(GoogleGemini, &[body.as_bytes()]);
+    compare(expected, &output.transcript, &output.usage, body);
+    assert!(output.forwarded == body.as_bytes());
+}
+
+#[test]
+fn streams_documents_and_lists_of_chunks_are_read() {
+    check(GoogleGemini, &events(&[FIRST, LAST]), &expected_text("hi"));
+    check(GoogleGemini, &events(&[FIRST, LAST]).replace('\n', "\r\n"), &expected_text("hi"));
+    check_document(&format!("[{FIRST}\n,\r\n{LAST}\n]\n"), &expected_text("hi"));
+    check_document(&LAST.replace("\"i\"", "\"hi\""), &expected_text("hi"));
+    let wrapped = events(
+        &[FIRST, LAST].map(|chunk| format!(r#"{{"response":{chunk},"traceId":"t"}}"#)).each_ref().map(String::as_str),
+    );
+    check(GoogleGemini, &wrapped, &expected_text("hi"));
+}
+
+#[test]
+fn the_last_chunk_is_held_back() {
+    let body = events(&[FIRST, LAST]);
+    check_end_is_held_back(GoogleGemini, &body, "STOP");
+    check_end_is_held_back(GoogleGemini, &body.replace('\n', "\r\n"), "STOP");
+    // Older models give each chunk a finish reason: a chunk passes when the next one arrives.
+    let each = FIRST.replace(r#""index":0"#, r#""finishReason":"STOP","index":0"#);
+    let body = events(&[&each, &each, LAST]) + ": comment\n\n";
+    check(GoogleGemini, &body, &expected_text("hhi"));
+    for size in [1, 2, 7, 64, body.len()] {
+        let chunks: Vec<&[u8]> = body.as_bytes().chunks(size).collect();
+        let before = String::from_utf8(run_tap(GoogleGemini, &chunks).before_end).unwrap();
+        assert_eq!(before, events(&[&each, &each]), "in chunks of {size}");
+    }
+}
+
+#[test]
+fn thoughts_and_calls_are_read() {
+    let thought = parts(r#"{"text":"hm","thought":true},{"text":"","thoughtSignature":"QUJD"}"#);
+    check(
+        GoogleGemini,
+        &events(&[&thought, FIRST, LAST]),
+        &ExpectedTranscript { reasoning: "hm", ..expected_text("hi") },
+    );
+    let call =
+        parts(r#"{"functionCall":{"id":"c","name":"f","args":{"x": 1}}},{"functionCall":{"name":"g","args":{}}}"#);
+    check(
+        GoogleGemini,
+        &events(&[&call, FIRST, LAST]),
+        &ExpectedTranscript { calls: &[("c", "f", "{\"x\":1}"), ("", "g", "{}")], ..expected_text("hi") },
+    );
+    let run = parts(
+        r#"{"executableCode":{"language":"PYTHON","code":"1"}},{"codeExecutionResult":{"outcome":"OUTCOME_OK","output":"1"}}"#,
+    );
+    check(
+        GoogleGemini,
+        &events(&[&run, FIRST, LAST]),
+        &ExpectedTranscript { server_tool_calls: 1, ..expected_text("hi") },
+    );
+    let picture = parts(r#"{"inlineData":{"mimeType":"image/png","data":"QUJD"}}"#);
+    check(GoogleGemini, &events(&[&picture, FIRST, LAST]), &expected_text("hi"));
+    let pieces = [
+        parts(r#"{"functionCall":{"name":"f","willContinue":true}}"#),
+        parts(r#"{"functionCall":{"partialArgs":[{"jsonPath":"$.x","stringValue":"a"}],"willContinue":true}}"#),
+        parts(r#"{"functionCall":{}}"#),
+    ];
+    let list = [&pieces[0], &pieces[1], &pieces[2], FIRST, LAST];
+    let output = run_tap(GoogleGemini, &[events(&list).as_bytes()]);
+    assert_eq!(output.transcript.tool_calls.len(), 1);
+    assert_eq!(output.transcript.tool_calls[0].arguments, r#"[{"jsonPath":"$.x","stringValue":"a"}]"#);
+}
+
+#[test]
+fn usage_is_cumulative_and_split_into_parts() {
+    let whole = r#"{"candidates":[{"content":{"parts":[{"text":"hi"}]},"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":10,"cachedContentTokenCount":4,"toolUsePromptTokenCount":5,"candidatesTokenCount":2,"thoughtsTokenCount":3,"totalTokenCount":20},"modelVersion":"m","responseId":"r"}"#;
+    let empty = r#"{"usageMetadata":{"promptTokenCount":0,"candidatesTokenCount":0,"totalTokenCount":0}}"#;
+    for body in [whole.to_owned(), events(&[whole]), events(&[whole, empty])] {
+        let usage = run_tap(GoogleGemini, &[body.as_bytes()]).usage;
+        assert_eq!([usage.prompt_tokens, usage.completion_tokens, usage.total_tokens], [Some(15), Some(5), Some(20)]);
+        let parts = usage.parts;
+        assert_eq!([parts.uncached_input, parts.cache_read, parts.output, parts.reasoning], [11, 4, 2, 3]);
+    }
+}
+
+#[test]
+fn blocks_and_errors_are_read() {
+    let blocked = r#"{"promptFeedback":{"blockReason":"PROHIBITED_CONTENT"},"usageMetadata":{"promptTokenCount":3,"totalTokenCount":3},"modelVersion":"m","responseId":"r"}"#;
+    let expected = ExpectedTranscript {
+        finish_reason: Some("PROHIBITED_CONTENT"),
+        usage: Some((3, 0)),
+        notes: &["prompt_blocked"],
+        ..expected_text("")
+    };
+    check(GoogleGemini, &events(&[blocked]), &expected);
+    check_document(blocked, &expected);
+    let safety = LAST.replace("STOP", "SAFETY");
+    check(
+        GoogleGemini,
+        &events(&[FIRST, &safety]),
+        &ExpectedTranscript { finish_reason: Some("SAFETY"), ..expected_text("hi") },
+    );
+    let error = r#"{"error":{"code":503,"message":"busy","status":"UNAVAILABLE"}}"#;
+    let failed = ExpectedTranscript {
+        finish_reason: None,
+        usage: Some((3, 0)),
+        error: Some((None, Some("503"), "busy")),
+        ..expected_text("h")
+    };
+    check(GoogleGemini, &events(&[FIRST, error]), &failed);
+    check_end_is_held_back(GoogleGemini, &events(&[FIRST, error]), "UNAVAILABLE");
+    check_document(&format!("[{FIRST},{error}]"), &failed);
+    let nonsense = ExpectedTranscript { notes: &["unreadable_event"], ..expected_text("hi") };
+    check(GoogleGemini, &events(&["{\"candidates\":", FIRST, LAST]), &nonsense);
+}
+
+#[test]
+fn several_candidates_are_kept_apart() {
+    let second = r#"{"candidates":[{"index":1,"content":{"parts":[{"text":"other"}]},"finishReason":"STOP"}]}"#;
+    let transcript = run_tap(GoogleGemini, &[events(&[FIRST, second, LAST]).as_bytes()]).transcript;
+    assert_eq!((transcript.text.as_str(), transcript.other_choices.len()), ("hi", 1));
+    assert_eq!(transcript.other_choices[0].1.text, "other");
+}

@@ -1,0 +1,123 @@
+//! Google's clients: `/v1beta/models/{model}:{method}`, streamed and whole, with credentials in Google's places and errors in
+//! Google's shape.
+
+use harness::upstream::{Script, Step};
+use http::{HeaderValue, StatusCode};
+use serde_json::{Value, json};
+use shared::event::DialectName;
+use sqlx::Row as _;
+use tests::stack::{Stack, header};
+
+const FIRST: &str = r#"{"candidates":[{"content":{"parts":[{"text":"Grüß "}],"role":"model"},"index":0}],"usageMetadata":{"promptTokenCount":4,"totalTokenCount":4},"modelVersion":"gemini-x-001","responseId":"resp_1"}"#;
+const LAST: &str = r#"{"candidates":[{"content":{"parts":[{"text":"Gott"}],"role":"model"},"finishReason":"STOP","index":0}],"usageMetadata":{"promptTokenCount":4,"candidatesTokenCount":2,"thoughtsTokenCount":3,"totalTokenCount":9},"modelVersion":"gemini-x-001","responseId":"resp_1"}"#;
+
+fn body() -> Value {
+    json!({"contents": [{"role": "user", "parts": [{"text": "hello"}]}], "generationConfig": {"temperature": 0.5}})
+}
+
+fn stream() -> String {
+    format!("data: {FIRST}\r\n\r\ndata: {LAST}\r\n\r\n")
+}
+
+#[tokio::test]
+async fn streams_pass_and_are_recorded() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    let mut script = Script::new(StatusCode::OK);
+    script.headers.insert("content-type", HeaderValue::from_static("text/event-stream"));
+    script.body = stream().into_bytes().chunks(11).map(|piece| Step::Send(piece.to_vec().into())).collect();
+    stack.upstream.respond_next(script);
+    let path = "/v1beta/models/gemini-x:streamGenerateContent?alt=sse";
+    let response = stack.post(path).header("x-goog-api-key", &ann.token).json(&body()).send().await?;
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.text().await?, stream());
+
+    let sent = stack.upstream.chat(1).await;
+    assert_eq!(sent.path, "/v1/models/gemini-x:streamGenerateContent");
+    assert_eq!(serde_json::from_slice::<Value>(&sent.body)?, body());
+    assert_eq!(sent.headers["x-goog-api-key"], stack.upstream.key(), "the upstream gets the gateway's key");
+    assert!(!sent.headers.contains_key("authorization") && !sent.headers.contains_key("x-api-key"));
+
+    stack.settled().await?;
+    let row = sqlx::query(
+        "SELECT chats.dialect, chats.model, chats.upstream_model, chats.prompt_tokens, chats.completion_tokens,
+            chats.reasoning_tokens,
+            user_message.content AS question, assistant.content AS answer, assistant.finish_reason AS reason
+        FROM chats
+        JOIN messages user_message ON user_message.chat_id = chats.chat_id AND user_message.role = 'user'
+        JOIN messages assistant ON assistant.chat_id = chats.chat_id AND assistant.role = 'assistant'",
+    );
+    let row = row.fetch_one(&stack.database().await?).await?;
+    let text = |column: &str| row.get::<Option<String>, _>(column).unwrap_or_default();
+    assert_eq!(text("dialect"), DialectName::GoogleGemini.as_str());
+    assert_eq!((text("model"), text("upstream_model")), ("gemini-x".to_owned(), "gemini-x-001".to_owned()));
+    assert_eq!((text("question"), text("answer")), ("hello".to_owned(), "Grüß Gott".to_owned()));
+    assert_eq!(text("reason"), "STOP");
+    let count = |column: &str| row.get::<Option<i64>, _>(column);
+    assert_eq!(
+        [count("prompt_tokens"), count("completion_tokens"), count("reasoning_tokens")],
+        [Some(4), Some(5), Some(3)]
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn documents_lists_and_counts_pass() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    let list = format!("[{FIRST}\n,\n{LAST}\n]");
+    for (method, answer) in [("generateContent", LAST.to_owned()), ("streamGenerateContent", list)] {
+        stack.upstream.respond_next(Script::json(StatusCode::OK, answer.clone()));
+        let path = format!("/v1beta/models/gemini-x:{method}?key={}", ann.token);
+        let response = stack.post(&path).json(&body()).send().await?;
+        assert_eq!(response.text().await?, answer, "{method}");
+    }
+    assert_eq!(stack.upstream.chat(1).await.path, "/v1/models/gemini-x:generateContent");
+    assert_eq!(stack.upstream.chat(2).await.path, "/v1/models/gemini-x:streamGenerateContent");
+    let oracle = stack.settled().await?;
+    let mut answers: Vec<_> = oracle.tables.messages.values().map(|message| message.content.as_str()).collect();
+    answers.sort_unstable();
+    assert_eq!(answers, ["Gott", "Grüß Gott", "hello", "hello"]);
+
+    let path = "/v1beta/models/gemini-x:countTokens";
+    let counted = stack.post(path).header("x-goog-api-key", &ann.token).json(&body()).send().await?;
+    assert_eq!(counted.text().await?, r#"{"totalTokens":7}"#);
+    assert_eq!(stack.settled().await?.tables.chats.len(), 2, "a count of tokens is no chat");
+    Ok(())
+}
+
+#[tokio::test]
+async fn errors_have_the_shape_of_google() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    let generate = "/v1beta/models/gemini-x:generateContent";
+    let cases = [
+        (generate, "nonsense", json!({"contents": [1]}), 401, "UNAUTHENTICATED"),
+        (generate, ann.token.as_str(), json!({"contents": []}), 400, "INVALID_ARGUMENT"),
+        (generate, &ann.token, json!({"contents": "text"}), 400, "INVALID_ARGUMENT"),
+        (generate, &ann.token, json!([]), 400, "INVALID_ARGUMENT"),
+        ("/v1beta/models/gemini-x:dance", &ann.token, body(), 404, "NOT_FOUND"),
+        ("/v1beta/models/gemini-x", &ann.token, body(), 404, "NOT_FOUND"),
+        ("/v1beta/nothing", &ann.token, body(), 404, "NOT_FOUND"),
+    ];
+    for (path, token, body, status, word) in cases {
+        let response = stack.post(path).header("x-goog-api-key", token).json(&body).send().await?;
+        assert_eq!(response.status(), status, "{path} {body}");
+        let error: Value = response.json().await?;
+        assert_eq!(
+            (&error["error"]["code"], &error["error"]["status"]),
+            (&json!(status), &json!(word)),
+            "{path} {error}"
+        );
+        assert!(error["error"]["message"].is_string(), "{error}");
+    }
+    // The provider's own error passes as it came, and is recorded.
+    let busy = r#"{"error":{"code":400,"message":"too long","status":"INVALID_ARGUMENT"}}"#;
+    stack.upstream.respond_next(Script::json(StatusCode::BAD_REQUEST, busy));
+    let response = stack.post(generate).header("x-goog-api-key", &ann.token).json(&body()).send().await?;
+    assert!(header(&response, "x-chat-id").is_ok());
+    assert_eq!((response.status(), response.text().await?), (StatusCode::BAD_REQUEST, busy.to_owned()));
+    let oracle = stack.settled().await?;
+    assert_eq!(oracle.tables.chats.values().map(|chat| chat.status()).collect::<Vec<_>>(), ["failed"]);
+    Ok(())
+}
