@@ -260,7 +260,7 @@ mod tests {
             ("GATEWAY_BODY_USER_SHARE", "101", "GATEWAY_BODY_USER_SHARE is malformed"),
             ("GATEWAY_MAX_CHATS", "0", "GATEWAY_MAX_CHATS is malformed"),
             ("GATEWAY_CORS_ORIGINS", "https://a.example/x", "GATEWAY_CORS_ORIGINS is malformed"),
-            ("CONVERSATION_KEYS", "1:secret", "CONVERSATION_KEYS is malformed: expected one or more"),
+            ("CONVERSATION_KEYS", "1:secret", "CONVERSATION_KEYS is malformed: expected comma-separated keys"),
         ];
         for (name, value, expected) in cases {
             let error = read(&[(name, value)]).unwrap_err();
