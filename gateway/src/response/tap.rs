@@ -155,7 +155,7 @@ impl Tap {
         let Some(decoder) = &mut self.decoder else { return self.fold_chunk(chunk) };
         let decoded = decoder.decode(&chunk);
         let is_readable = decoded.is_ok();
-        if decoded.as_ref().is_ok_and(|decoded| decoded.is_empty()) && !self.held_back.is_empty() {
+        if decoded.as_ref().is_ok_and(Vec::is_empty) && !self.held_back.is_empty() {
             // Without more content, the chunk that is held back may still be the last.
             self.held_back.push(chunk);
             return FeedStatus::Continue;

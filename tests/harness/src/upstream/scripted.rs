@@ -163,7 +163,7 @@ impl ScriptSource for ScriptedState {
             return Script::error(&ApiError::wrong_key(request.key().unwrap_or_default()));
         }
         match (&request.method, request.path.as_str()) {
-            (&Method::POST, path) if path == "/v1/messages/count_tokens" => {
+            (&Method::POST, "/v1/messages/count_tokens") => {
                 return Script::json(StatusCode::OK, r#"{"input_tokens":14}"#);
             }
             (&Method::POST, path) if ENDPOINTS.contains(&path) => {}
