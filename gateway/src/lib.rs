@@ -24,6 +24,7 @@ pub mod relay;
 pub mod upstream;
 
 pub mod error;
+pub mod error_shapes;
 
 pub mod chat;
 pub mod recorder_api;

@@ -55,6 +55,8 @@ pub struct Transcript {
     pub is_ended: bool,
     /// Counts and durations of a response that is no chat's.
     pub media: Media,
+    /// True if a response that is no chat's came to its end: vectors, pictures and sounds are no content.
+    pub has_output: bool,
     /// Irregularities of the response, as note words.
     pub notes: Vec<&'static str>,
     /// The number of bytes that are recorded, and the maximum.
@@ -104,6 +106,7 @@ impl Transcript {
             error: None,
             is_ended: false,
             media: Media::default(),
+            has_output: false,
             notes: Vec::new(),
             recorded_bytes: 0,
             max_recorded_bytes,
@@ -278,10 +281,10 @@ impl Transcript {
         self.is_truncated |= texts.chain(arguments).any(|text| has_shortened_run(text));
     }
 
-    /// True if the response has neither content nor a finish reason, whatever has marked its end. A part that could not be
-    /// parsed counts as content.
+    /// True if the response has no content, no finish reason and no output of another kind, whatever has marked its end. A
+    /// part that could not be parsed counts as content.
     pub fn is_empty(&self) -> bool {
-        !self.has_content() && self.finish_reason.is_none() && !self.is_truncated
+        !self.has_content() && self.finish_reason.is_none() && !self.is_truncated && !self.has_output
     }
 
     /// Adds a note, unless already present.

@@ -24,7 +24,7 @@ use axum::middleware::map_response;
 use axum::response::Response;
 use axum::routing::{get, patch, post};
 
-use crate::error;
+use crate::error_shapes;
 use crate::server::cors::cors;
 use crate::server::gateway::Gateway;
 use crate::server::pages;
@@ -37,7 +37,7 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .route("/v1/messages", post(chat::messages))
         .route("/v1/messages/count_tokens", post(count_tokens::count))
         .method_not_allowed_fallback(unknown_path::method_not_allowed)
-        .layer(map_response(async |response: Response| error::into_anthropic_shape(response)));
+        .layer(map_response(async |response: Response| error_shapes::into_anthropic_shape(response)));
     Router::new()
         .route("/api/chat", post(chat::frontend))
         .route("/v1/chat/completions", post(chat::chat_completions))

@@ -124,7 +124,7 @@ impl<'a> Candidates<'a> {
     /// Without a final response, the result is the last response that may reach the client, or else the first withheld
     /// response (see [`is_withheld`]). Without any response, the result is the last error.
     ///
-    /// Errors are redacted: see [`redact_error`].
+    /// Errors are redacted: see `redact_error`.
     pub async fn send(
         &self,
         outgoing: &OutgoingRequest<'_>,

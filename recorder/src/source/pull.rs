@@ -2,7 +2,7 @@
 //!
 //! The client library's own stream renews its requests by itself and can only be dropped. Messages that the broker has
 //! sent by then would come back only after the acknowledgement timeout. Here a request ends by itself within
-//! [`REQUEST_EXPIRY`], so that [`Pull::close`] returns every message that the broker has sent.
+//! `REQUEST_EXPIRY`, so that [`Pull::close`] returns every message that the broker has sent.
 
 use std::time::Duration;
 
@@ -106,7 +106,7 @@ impl Pull {
     }
 
     /// Makes no further request, waits for the end of the request in progress, and returns the messages that have not
-    /// been taken. Waits for at most [`REQUEST_TIMEOUT`], and not at all without a connection.
+    /// been taken. Waits for at most `REQUEST_TIMEOUT`, and not at all without a connection.
     pub async fn close(mut self) -> Vec<jetstream::Message> {
         let mut left: Vec<_> = std::iter::from_fn(|| self.try_next()).collect();
         let until = Instant::now() + REQUEST_TIMEOUT;

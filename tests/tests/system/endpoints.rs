@@ -1,6 +1,7 @@
 //! Endpoints that are no chats: the bytes pass in both directions, and each call is on the record with its operation,
 //! model, usage, counts and sizes; vectors, pictures and sounds are not.
 
+use anyhow::Context as _;
 use std::time::Duration;
 
 use harness::upstream::{ReceivedRequest, Script, Step};
@@ -41,7 +42,7 @@ async fn recorded(stack: &Stack) -> anyhow::Result<(Box<ChatStarted>, Box<Messag
         _ => None,
     });
     anyhow::ensure!(events.len() == 2, "expected a start and an end: {events:?}");
-    Ok((started.unwrap(), completed.unwrap()))
+    Ok((started.context("no start")?, completed.context("no end")?))
 }
 
 fn sent_bytes(script: &Script) -> Vec<u8> {

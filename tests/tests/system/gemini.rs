@@ -3,6 +3,7 @@
 
 use harness::upstream::{Script, Step};
 use http::{HeaderValue, StatusCode};
+use recorder::projection::chat::Chat;
 use serde_json::{Value, json};
 use shared::event::DialectName;
 use sqlx::Row as _;
@@ -118,6 +119,6 @@ async fn errors_have_the_shape_of_google() -> anyhow::Result<()> {
     assert!(header(&response, "x-chat-id").is_ok());
     assert_eq!((response.status(), response.text().await?), (StatusCode::BAD_REQUEST, busy.to_owned()));
     let oracle = stack.settled().await?;
-    assert_eq!(oracle.tables.chats.values().map(|chat| chat.status()).collect::<Vec<_>>(), ["failed"]);
+    assert_eq!(oracle.tables.chats.values().map(Chat::status).collect::<Vec<_>>(), ["failed"]);
     Ok(())
 }

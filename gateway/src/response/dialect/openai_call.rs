@@ -193,6 +193,7 @@ impl CallFold {
 
     /// Takes out the usage that the upstream reported.
     pub fn take_usage(&mut self) -> Usage {
+        self.transcript.has_output = self.transcript.is_ended && self.operation != Operation::TextCompletion;
         let mut usage = from_openai(&mut self.transcript);
         // Providers of embeddings and of rankings report nothing but the total, which is all input.
         if usage.prompt_tokens.is_none() && usage.completion_tokens.is_none() && usage.total_tokens.is_some() {

@@ -8,7 +8,7 @@
 //! - Reasoning is, per delta, the first non-empty one of `reasoning_content`, `reasoning`, `reasoning_text`, `thinking`,
 //!   `cot_summary`, the reasoning parts of the content, `reasoning_details` and `thinking_blocks`. Each is a text, a list
 //!   of parts or an object.
-//! - The pieces of tool calls are assigned to calls by [`ToolCallTable`].
+//! - The pieces of tool calls are assigned to calls by `ToolCallTable`.
 //! - A complete message in a stream adds only what no delta has said.
 //! - Usage is the merged usage object, never a sum. The top level takes precedence over a choice, and a choice over
 //!   `x_groq`.

@@ -52,6 +52,6 @@ pub enum UsageChunkPolicy {
 pub enum FeedStatus {
     /// The response continues: the next chunk can be fed.
     Continue,
-    /// The chunk contains the end of the response. The end is held back until [`Tap::release`].
+    /// The chunk contains the end of the response. The end is held back until [`Tap::release`](super::Tap::release).
     End,
 }

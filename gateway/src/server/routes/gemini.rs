@@ -11,7 +11,8 @@ use http::{HeaderName, HeaderValue};
 use shared::event::DialectName;
 
 use super::count_tokens::TokenCount;
-use crate::error::{self, ApiError};
+use crate::error::ApiError;
+use crate::error_shapes;
 use crate::request::ApiSurface;
 use crate::request::gemini::{self, GeminiMethod};
 use crate::server::gateway::Gateway;
@@ -24,7 +25,7 @@ pub(super) fn router() -> Router<Arc<Gateway>> {
     Router::new()
         .route("/v1beta/models/{*target}", post(call))
         .method_not_allowed_fallback(super::unknown_path::method_not_allowed)
-        .layer(map_response(async |response: Response| error::into_google_shape(response)))
+        .layer(map_response(async |response: Response| error_shapes::into_google_shape(response)))
 }
 
 /// `POST /v1beta/models/{model}:{method}`: a chat, or a count of tokens.

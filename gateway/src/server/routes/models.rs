@@ -14,7 +14,8 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::time::timeout;
 
-use crate::error::{self, ApiError};
+use crate::error::ApiError;
+use crate::error_shapes;
 use crate::headers::{self, BillingHeaders};
 use crate::response::content_encoding::{self, ContentEncoding};
 use crate::routing::TableOrigin;
@@ -103,7 +104,7 @@ impl Gateway {
         let response = response.unwrap_or_else(|error| self.count_refusal(error).into_response());
         match shape(headers) {
             ListShape::Openai => response,
-            ListShape::Anthropic => error::into_anthropic_shape(response),
+            ListShape::Anthropic => error_shapes::into_anthropic_shape(response),
         }
     }
 }

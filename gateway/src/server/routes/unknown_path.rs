@@ -8,7 +8,8 @@ use axum::response::{IntoResponse as _, Response};
 use http::header::UPGRADE;
 use http::{HeaderMap, Method};
 
-use crate::error::{self, ApiError};
+use crate::error::ApiError;
+use crate::error_shapes;
 use crate::server::gateway::Gateway;
 
 /// The paths that clients append to a base URL. A suggestion is the first of these with which the requested path ends, so
@@ -27,9 +28,9 @@ pub(super) async fn no_such_route(State(gateway): State<Arc<Gateway>>, request: 
     };
     let response = error.into_response();
     if path.contains("/messages") {
-        error::into_anthropic_shape(response)
+        error_shapes::into_anthropic_shape(response)
     } else if path.starts_with("/v1beta/") {
-        error::into_google_shape(response)
+        error_shapes::into_google_shape(response)
     } else {
         response
     }
