@@ -58,6 +58,8 @@ pub async fn serve(
         };
         let (connection_io, service, reset_mark) = connection::open(stream, peer, &router, limits.idle_timeout);
         let connection = graceful.watch(http.serve_connection(connection_io, service));
+        // Set before the connection is served, so that a request for the metrics on this connection sees the connection.
+        metrics.connections.set(i64::try_from(connections.len() + 1).unwrap_or(i64::MAX));
         connections.spawn(async move {
             // Other errors of the connection are ignored, because the outcome of each chat is recorded elsewhere.
             let mut connection = std::pin::pin!(connection);
@@ -66,7 +68,6 @@ pub async fn serve(
             }
             drop(permit);
         });
-        metrics.connections.set(i64::try_from(connections.len()).unwrap_or(i64::MAX));
     }
     drop(listener);
     if tokio::time::timeout(limits.shutdown_deadline, graceful.shutdown()).await.is_ok() {

@@ -58,7 +58,7 @@ async fn before_the_latest_give_the_rows_that_they_always_gave() -> anyhow::Resu
 
 #[tokio::test]
 async fn of_calls_without_a_conversation_are_counted_by_operation() -> anyhow::Result<()> {
-    let stack = Stack::start().await?;
+    let stack = Stack::with_api(&[], &[]).await?;
     let ann = stack.user("ann").await?;
     stack.finished_chat(&ann, "hello").await?;
     let jetstream = stack.jetstream().await?;

@@ -59,7 +59,7 @@ fn requests() -> [(&'static str, Value, &'static str); 4] {
 
 #[tokio::test]
 async fn of_parallel_tool_calls_are_apart_in_every_dialect() -> anyhow::Result<()> {
-    let stack = Stack::with_gateway(&[("GATEWAY_DEFAULT_MODEL", MODEL)]).await?;
+    let stack = Stack::with_api(&[("GATEWAY_DEFAULT_MODEL", MODEL)], &[]).await?;
     let ann = stack.user("ann").await?;
     let pool = stack.database().await?;
     for (path, body, answer) in requests() {

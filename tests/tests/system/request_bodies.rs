@@ -133,13 +133,15 @@ fn begin(stack: &Stack, user: &User, length: usize, part: &str) -> anyhow::Resul
 /// Begins a body of 100,000 bytes until the gateway holds its first part, so that all bodies hold `bytes` bytes. The place of
 /// a chat that has ended is free a moment after the client has seen the end; until then the gateway refuses the body.
 async fn begin_until_held(stack: &Stack, user: &User, part: &str, bytes: f64) -> anyhow::Result<TcpStream> {
+    let mut refused = String::new();
     for _ in 0..20 {
         let stream = begin(stack, user, 100_000, part)?;
         if let Ok(held) = tokio::time::timeout(Duration::from_secs(5), until_body_bytes(stack, bytes)).await {
             return held.map(|()| stream);
         }
+        refused = answered(stream).await?;
     }
-    anyhow::bail!("the gateway never held {bytes} bytes of bodies")
+    anyhow::bail!("the gateway never held {bytes} bytes of bodies, but said {refused}")
 }
 
 async fn answered(mut stream: TcpStream) -> anyhow::Result<String> {
