@@ -198,7 +198,7 @@ fn limits_within(descriptors: u64, configured: Limits) -> Limits {
             max_chats = limits.max_chats,
             max_connections = limits.max_connections,
             "the hard limit of open files (RLIMIT_NOFILE) is too low for GATEWAY_MAX_CHATS and \
-             GATEWAY_MAX_CONNECTIONS: both are lowered"
+             GATEWAY_MAX_CONNECTIONS, which are lowered"
         );
     }
     limits

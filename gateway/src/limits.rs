@@ -99,8 +99,9 @@ impl Limits {
         (self.max_connections + self.max_chats) as u64 + RESERVED_DESCRIPTORS
     }
 
-    /// Lowers the maximum numbers of chats and connections, in proportion, to numbers that `descriptors` suffice for. At
-    /// least one chat and two connections remain. A chat beyond the lowered number is refused like any chat beyond
+    /// Lowers the maximum numbers of chats and connections to numbers that `descriptors` suffice for. A number that needs at
+    /// most half of them is kept, and only the other is lowered; otherwise both are lowered in proportion. At least one
+    /// chat and two connections remain. A chat beyond the lowered number is refused like any chat beyond
     /// `GATEWAY_MAX_CHATS`; without the lower number, chats, health checks and the journal would run out of descriptors
     /// together.
     #[must_use]
@@ -108,14 +109,18 @@ impl Limits {
         if descriptors >= self.needed_descriptors() {
             return self;
         }
-        let available = u128::from(descriptors.saturating_sub(RESERVED_DESCRIPTORS));
-        let configured = (self.max_chats + self.max_connections) as u128;
-        let share = |limit: usize| usize::try_from(limit as u128 * available / configured).unwrap_or(limit);
-        Self {
-            max_chats: share(self.max_chats).max(1),
-            max_connections: share(self.max_connections).max(self.max_connections.min(2)),
-            ..self
-        }
+        let available = usize::try_from(descriptors.saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(usize::MAX);
+        let (chats, connections) = (self.max_chats, self.max_connections);
+        let (chats, connections) = if chats <= available / 2 {
+            (chats, connections.min(available - chats))
+        } else if connections <= available / 2 {
+            (chats.min(available - connections), connections)
+        } else {
+            let configured = (chats + connections) as u128;
+            let share = |limit: usize| usize::try_from(limit as u128 * available as u128 / configured).unwrap_or(limit);
+            (share(chats), share(connections))
+        };
+        Self { max_chats: chats.max(1), max_connections: connections.max(self.max_connections.min(2)), ..self }
     }
 }
 
@@ -140,9 +145,17 @@ mod tests {
         assert_eq!((within.max_chats, within.max_connections), (256, 512));
     }
 
+    #[test]
+    fn a_number_that_fits_is_kept() {
+        let within = limits(4, 20_000).within_descriptors(1024);
+        assert_eq!((within.max_chats, within.max_connections), (4, 764));
+        let within = limits(20_000, 4).within_descriptors(1024);
+        assert_eq!((within.max_chats, within.max_connections), (764, 4));
+    }
+
     proptest! {
         #[test]
-        fn lowered_limits_fit_and_keep_the_proportion(
+        fn lowered_limits_fit(
             chats in 1..=1_000_000_usize, connections in 1..=1_000_000_usize, descriptors in 300..2_000_000_u64,
         ) {
             let limits = limits(chats, connections);

@@ -57,7 +57,7 @@ async fn beyond_the_hard_limit_are_refused_while_health_and_the_journal_go_on() 
     let ann = stack.user("ann").await?;
     // 256 descriptors are in reserve, and the others are shared out in proportion to the limits of chats and connections.
     let gateway = limited(&stack, (400, 400)).await?;
-    gateway.process().logged("both are lowered").await?;
+    gateway.process().logged("which are lowered").await?;
     let gate = Gate::new();
     let script = Script::stream([PIECE, "data: [DONE]\n\n"]).after(1, Step::Wait(gate.clone()));
     stack.upstream.respond_with(move |_| script.clone());
