@@ -85,15 +85,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
     let metrics = Arc::new(metrics::Metrics::default());
     let broker_health = Arc::new(BrokerHealth::default());
-    let nats_url = journal.nats_url.clone();
+    let broker = journal.broker.clone();
     let max_chat_duration = limits.total_timeout + ABANDONED_MARGIN;
-    let idempotency_keys = Arc::new(idempotency::IdempotencyKeys::new(&nats_url, &instance, max_chat_duration));
+    let idempotency_keys = Arc::new(idempotency::IdempotencyKeys::new(broker.clone(), &instance, max_chat_duration));
     let drains = disconnect::Drains::new(disconnect_policy.max_drains);
     // The journal is opened before the lease is taken: a second process on the same directory fails here, and does not take
     // the lease of the first process.
     let (journal, mut relay) = open_journal(journal, &instance, &broker_health, &metrics).await?;
     let lease = match journal.identity() {
-        Some((id, earliest_start)) => Some(lease::LeaseRenewer::start(&nats_url, &instance, id, earliest_start).await?),
+        Some((id, earliest_start)) => Some(lease::LeaseRenewer::start(&broker, &instance, id, earliest_start).await?),
         None => None,
     };
     let upstreams = Arc::new(registry::UpstreamRegistry::new(upstreams)?);
@@ -220,7 +220,7 @@ async fn open_journal(
     let (name, health, journal_metrics) = (instance.to_owned(), Arc::clone(&broker_health), Arc::clone(&metrics));
     let opened = tokio::task::spawn_blocking(move || Journal::open(settings, &name, health, journal_metrics)).await?;
     let journal = opened.context("GATEWAY_DATA_DIR: cannot open the journal")?;
-    let client = broker::connect(&config.nats_url, instance, Arc::clone(&broker_health))
+    let client = broker::connect(&config.broker, instance, Arc::clone(&broker_health))
         .await
         .context("NATS_URL: cannot connect to the broker")?;
     let relay =

@@ -5,9 +5,9 @@ pub mod lease;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions};
+use async_nats::Client;
+use shared::nats::{BrokerConfig, BrokerRole};
 use tokio::sync::Notify;
 
 /// The broker's health as observed by the gateway. Reading the health sends no request.
@@ -54,29 +54,19 @@ impl BrokerHealth {
     }
 }
 
-/// Connects to the broker. If the broker is away, the returned client connects as soon as the broker is back.
-pub async fn connect(url: &str, instance: &str, health: Arc<BrokerHealth>) -> Result<Client, async_nats::ConnectError> {
-    ConnectOptions::new()
-        .name(format!("gateway {instance}"))
-        .retry_on_initial_connect()
-        // A dead connection is noticed within twice the interval.
-        .ping_interval(Duration::from_secs(5))
-        .event_callback(move |event| {
-            let health = Arc::clone(&health);
-            async move {
-                match event {
-                    async_nats::Event::Connected => {
-                        health.mark_connected();
-                        tracing::info!("connected to the broker");
-                    }
-                    async_nats::Event::Disconnected | async_nats::Event::Closed => {
-                        health.is_connected.store(false, Ordering::Relaxed);
-                        tracing::warn!("disconnected from the broker");
-                    }
-                    other => tracing::warn!(event = %other, "the NATS client reports an event"),
-                }
-            }
-        })
-        .connect(&shared::stream::servers(url)[..])
-        .await
+/// Connects to the broker, and keeps `health` up to date. If the broker is away, the returned client connects as soon as
+/// the broker is back.
+pub async fn connect(
+    broker: &BrokerConfig,
+    instance: &str,
+    health: Arc<BrokerHealth>,
+) -> Result<Client, async_nats::ConnectError> {
+    let on_event = move |event: &async_nats::Event| match event {
+        async_nats::Event::Connected => health.mark_connected(),
+        async_nats::Event::Disconnected | async_nats::Event::Closed => {
+            health.is_connected.store(false, Ordering::Relaxed);
+        }
+        _ => {}
+    };
+    broker.connect(BrokerRole::Gateway, &format!("gateway {instance}"), on_event).await
 }

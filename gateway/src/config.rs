@@ -9,6 +9,7 @@ use http::Uri;
 use secrecy::ExposeSecret;
 use shared::config::{ConfigError, Environment, http_url, malformed};
 use shared::issuer::IssuerConfig;
+use shared::nats::BrokerConfig;
 use shared::telemetry::LogConfig;
 
 use crate::auth::key_refresh::TokenKeySource;
@@ -56,8 +57,8 @@ pub struct Config {
 /// The broker that receives events, and the local journal in front of the broker.
 #[derive(Debug)]
 pub struct JournalConfig {
-    /// The URL of the NATS server: `NATS_URL`, by default nats://127.0.0.1:4222.
-    pub nats_url: String,
+    /// The NATS servers and their credentials: `NATS_URL`, by default nats://127.0.0.1:4222.
+    pub broker: BrokerConfig,
     /// The settings of the journal. `None` with `GATEWAY_RECORDING=off`, which exists only for measuring the cost of
     /// recording.
     pub journal: Option<JournalSettings>,
@@ -68,7 +69,7 @@ impl Config {
     /// that was expected.
     pub fn read(env: &Environment) -> Result<Self, ConfigError> {
         let keys = env
-            .secret("CONVERSATION_KEYS")
+            .secret("CONVERSATION_KEYS")?
             .ok_or_else(|| ConfigError::Missing { name: "CONVERSATION_KEYS".into(), expected: EXPECTED_KEYS })?;
         let limits = Limits::read(env)?;
         let config = Self {
@@ -110,7 +111,7 @@ impl Config {
 
 impl JournalConfig {
     fn read(env: &Environment) -> Result<Self, ConfigError> {
-        let nats_url = env.text("NATS_URL").unwrap_or("nats://127.0.0.1:4222").to_owned();
+        let broker = BrokerConfig::read_or(env, "nats://127.0.0.1:4222")?;
         let level = match env.text("GATEWAY_DURABILITY") {
             Some("journal") => DurabilityLevel::Journal,
             Some("synced") => DurabilityLevel::Synced,
@@ -132,11 +133,11 @@ impl JournalConfig {
         let directory = env.text("GATEWAY_DATA_DIR").map(PathBuf::from);
         let directory = match directory {
             Some(directory) => directory.join("journal"),
-            None if !is_recorded => return Ok(Self { nats_url, journal: None }),
+            None if !is_recorded => return Ok(Self { broker, journal: None }),
             None => PathBuf::from(env.required("GATEWAY_DATA_DIR", "a directory that no other instance uses")?),
         };
         let journal = JournalSettings { directory, level, acknowledgement_timeout, max_bytes, retention };
-        Ok(Self { nats_url, journal: Some(journal).filter(|_| is_recorded) })
+        Ok(Self { broker, journal: Some(journal).filter(|_| is_recorded) })
     }
 }
 
@@ -155,7 +156,7 @@ fn provider(env: &Environment, limits: &Limits) -> Result<UpstreamSettings, Conf
     Ok(UpstreamSettings {
         name: base_url.host().unwrap_or("upstream").to_owned(),
         base_url,
-        key: env.secret("LLM_API_KEY"),
+        key: env.secret("LLM_API_KEY")?,
         key_header: KeyHeader::default(),
         dialects: Vec::new(),
         operations: None,

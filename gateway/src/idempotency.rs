@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use http::HeaderMap;
 use sha2::{Digest as _, Sha256};
 use shared::id::{ChatId, ConversationId};
+use shared::nats::BrokerConfig;
 
 use bucket::{Bucket, ClaimOutcome};
 use local::LocalKeys;
@@ -75,10 +76,10 @@ pub fn fingerprint(body: &[u8]) -> u128 {
 }
 
 impl IdempotencyKeys {
-    /// Creates an empty set of keys, with the bucket of the broker at `nats_url`. A chat never takes longer than
+    /// Creates an empty set of keys, with the bucket of the broker. A chat never takes longer than
     /// `max_chat_duration`, so an older claim without an outcome is abandoned.
-    pub fn new(nats_url: &str, instance: &str, max_chat_duration: Duration) -> Self {
-        Self { local: Mutex::default(), bucket: Bucket::new(nats_url, instance, max_chat_duration) }
+    pub fn new(broker: BrokerConfig, instance: &str, max_chat_duration: Duration) -> Self {
+        Self { local: Mutex::default(), bucket: Bucket::new(broker, instance, max_chat_duration) }
     }
 
     /// Claims a key for a chat, or returns the chat that owns the key. The second value is a note for the chat's

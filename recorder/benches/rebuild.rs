@@ -34,6 +34,7 @@ use recorder::source::log::{LogRange, LogReader, RangeEnd, RangeStart};
 use recorder::source::{Source, connect, setup};
 use recorder::store;
 use secrecy::SecretString;
+use shared::nats::BrokerConfig;
 use sqlx::postgres::PgPool;
 use sqlx::{AssertSqlSafe, Executor as _};
 use tokio_util::sync::CancellationToken;
@@ -46,7 +47,7 @@ const IN_FLIGHT: usize = 256;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let url = std::env::var("DATABASE_URL").context("DATABASE_URL is not set")?;
-    let client = connect(&std::env::var("NATS_URL").context("NATS_URL is not set")?).await?;
+    let client = connect(&BrokerConfig::from_url(&std::env::var("NATS_URL").context("NATS_URL is not set")?)?).await?;
     let mut chats = Chats::of(std::env::var("CHATS").map_or(Ok(100_000), |text| text.parse())?);
     if let Ok(text) = std::env::var("TEXT") {
         chats.text = text.parse().context("TEXT: expected a number of bytes")?;

@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use shared::client_address::TrustedProxies;
 use shared::config::{ConfigError, Environment, malformed};
 use shared::issuer::IssuerConfig;
+use shared::nats::BrokerConfig;
 use shared::telemetry::LogConfig;
 
 use crate::pipeline::orphans::OrphanPolicy;
@@ -19,7 +20,7 @@ use crate::policy::batch::BatchLimits;
 #[derive(Debug)]
 pub struct Config {
     database_url: Option<SecretString>,
-    nats_url: Option<String>,
+    broker: Option<BrokerConfig>,
     signing_key_file: Option<PathBuf>,
     /// The address of the health and metrics endpoints of `recorder consume` (`RECORDER_LISTEN`).
     pub listen: SocketAddr,
@@ -88,8 +89,8 @@ impl Config {
     pub fn read(env: &Environment) -> Result<Self, ConfigError> {
         let defaults = BatchLimits::default();
         let config = Self {
-            database_url: env.secret("DATABASE_URL"),
-            nats_url: env.text("NATS_URL").map(str::to_owned),
+            database_url: env.secret("DATABASE_URL")?,
+            broker: BrokerConfig::read(env)?,
             signing_key_file: env.text("RECORDER_SIGNING_KEY_FILE").map(PathBuf::from),
             listen: env.optional_or(
                 "RECORDER_LISTEN",
@@ -130,9 +131,9 @@ impl Config {
         self.database_url.as_ref().ok_or_else(|| missing("DATABASE_URL", "postgres://user:password@host:5432/database"))
     }
 
-    /// Returns `NATS_URL`: the broker's URL, or several URLs separated by commas; an error if not set.
-    pub fn nats_url(&self) -> Result<&str, ConfigError> {
-        self.nats_url.as_deref().ok_or_else(|| missing("NATS_URL", "nats://host:4222"))
+    /// Returns the broker's servers and credentials; an error if `NATS_URL` is not set.
+    pub fn broker(&self) -> Result<&BrokerConfig, ConfigError> {
+        self.broker.as_ref().ok_or_else(|| missing("NATS_URL", "nats://host:4222"))
     }
 
     /// Returns `RECORDER_SIGNING_KEY_FILE`, the file with the private key for signing session tokens; an error if not
@@ -182,6 +183,11 @@ mod tests {
         let expected = [
             "DATABASE_URL",
             "NATS_URL",
+            "NATS_USER",
+            "NATS_PASSWORD",
+            "NATS_CA_FILE",
+            "NATS_CERTIFICATE_FILE",
+            "NATS_CERTIFICATE_KEY_FILE",
             "RECORDER_SIGNING_KEY_FILE",
             "TOKEN_KEYS_FILE",
             "TOKEN_ISSUER",
@@ -208,7 +214,7 @@ mod tests {
         assert_eq!(sample.orphans, defaults.orphans);
         assert!(sample.serve.issuer.take().is_some(), "the issuer is set in the sample only: the default is no issuer");
         assert_eq!(format!("{:?}", sample.serve), format!("{:?}", defaults.serve));
-        assert!(sample.database_url().is_ok() && sample.nats_url().is_ok() && sample.signing_key_file().is_ok());
+        assert!(sample.database_url().is_ok() && sample.broker().is_ok() && sample.signing_key_file().is_ok());
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The workers of `recorder consume`: the pipeline from the broker into the tables, the watchdog of the consumer, and
-//! the reaper of orphaned chats.
+//! The workers of `recorder consume`: the pipeline from the broker into the tables, the watchdog of the consumer,
+//! the reaper of orphaned chats, and the answers to gateways' questions about the stream.
 
 pub mod awaited_bodies;
 pub mod batch_writer;
@@ -7,3 +7,4 @@ pub mod consumer_watchdog;
 
 pub mod consume;
 pub mod orphans;
+pub mod stream_check;

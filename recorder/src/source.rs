@@ -19,8 +19,9 @@ use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::jetstream::{self, AckKind};
-use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event as ConnectionEvent, ServerAddr};
-use shared::stream::{ACK_WAIT, servers};
+use async_nats::{Client, ConnectError};
+use shared::nats::{BrokerConfig, BrokerError, BrokerRole};
+use shared::stream::ACK_WAIT;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::policy::batch::{BatchLimits, BatchSize};
@@ -30,8 +31,8 @@ use delivery::Delivery;
 use pull::{Pull, PullLimits};
 use setup::SetupError;
 
-/// The interval of pings to the broker. A half-open connection is noticed after two missing answers.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// The maximum time for which buffered acknowledgements are waited for.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause between two tries to reach the broker.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// The time for which a stream or consumer may be missing at the start: another recorder may be recreating the consumer.
@@ -41,27 +42,19 @@ const MISSING_LOG_INTERVAL: Duration = Duration::from_secs(30);
 /// The interval at which the broker is told of work in progress on a batch: a third of the acknowledgement timeout.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(ACK_WAIT.as_secs() / 3);
 
-/// Creates a client of the broker. The client connects and reconnects in the background, so the broker may be away.
-/// `url` holds one server or several separated by commas; a malformed or empty list is an error.
-pub async fn connect(url: &str) -> Result<Client, ConnectError> {
-    let malformed = |error| ConnectError::with_source(ConnectErrorKind::ServerParse, error);
-    let servers: Result<Vec<ServerAddr>, _> = servers(url).into_iter().map(str::parse).collect();
-    let servers = servers.map_err(malformed)?;
-    if servers.is_empty() {
-        return Err(ConnectErrorKind::ServerParse.into());
-    }
-    let options = ConnectOptions::new()
-        .name("stenograph-recorder")
-        .ping_interval(PING_INTERVAL)
-        .retry_on_initial_connect()
-        .event_callback(async |event| match event {
-            ConnectionEvent::Connected
-            | ConnectionEvent::LameDuckMode
-            | ConnectionEvent::Draining
-            | ConnectionEvent::Closed => {}
-            event => tracing::warn!(%event, "the connection to the broker was disturbed"),
-        });
-    options.connect(servers).await
+/// The name of the recorder's connections, as the broker shows it.
+const CONNECTION_NAME: &str = "stenograph-recorder";
+
+/// Creates a client of the broker for a service. The client connects and reconnects in the background, so the broker may
+/// be away.
+pub async fn connect(broker: &BrokerConfig) -> Result<Client, ConnectError> {
+    broker.connect(BrokerRole::Recorder, CONNECTION_NAME, |_| {}).await
+}
+
+/// Connects to the broker for a command. Waits for a broker that is away for a moment; refused credentials are an error
+/// at once.
+pub async fn connect_now(broker: &BrokerConfig, role: BrokerRole) -> Result<Client, BrokerError> {
+    broker.connect_now(role, CONNECTION_NAME).await
 }
 
 /// Returns true if the client is connected to the broker now.
@@ -168,9 +161,9 @@ impl Source {
         self.flush().await;
     }
 
-    /// Waits until all buffered commands were sent to the broker, at most [`PING_INTERVAL`].
+    /// Waits until all buffered commands were sent to the broker, at most [`FLUSH_TIMEOUT`].
     async fn flush(&self) {
-        let flushed = timeout_at(Instant::now() + PING_INTERVAL, self.client.flush()).await;
+        let flushed = timeout_at(Instant::now() + FLUSH_TIMEOUT, self.client.flush()).await;
         if !matches!(flushed, Ok(Ok(()))) {
             tracing::warn!(
                 "the last acknowledgements may not have reached the broker: the events may be delivered again"
@@ -243,19 +236,5 @@ impl Source {
             self.pull = Some(pull.map_err(|error| SetupError::Unavailable(error.to_string()))?);
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_url_lists_servers_separated_by_commas() {
-        for (url, is_good) in
-            [("nats://a:4222, b:4222,", true), ("a", true), (" , ", false), ("", false), ("nats://:x", false)]
-        {
-            assert_eq!(connect(url).await.is_ok(), is_good, "{url}");
-        }
     }
 }

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Uri;
@@ -41,6 +42,37 @@ pub enum ConfigError {
     Unknown(String),
 }
 
+/// The source of a secret: a value, or a file that is read whenever the secret is needed.
+#[derive(Clone, Debug)]
+pub enum SecretSource {
+    /// The secret itself.
+    Value(SecretString),
+    /// A file with the secret; white space at the end of the file is not part of the secret.
+    File {
+        /// The variable that names the file, for errors.
+        variable: String,
+        /// The path of the file.
+        path: PathBuf,
+    },
+}
+
+impl SecretSource {
+    /// Returns the secret. A file is read anew.
+    pub fn read(&self) -> Result<SecretString, ConfigError> {
+        match self {
+            Self::Value(secret) => Ok(secret.clone()),
+            Self::File { variable, path } => match std::fs::read_to_string(path) {
+                Ok(text) if text.trim_end().is_empty() => Err(malformed(variable, "a file with a secret", &"empty")),
+                Ok(text) => Ok(text.trim_end().into()),
+                Err(error) => {
+                    let detail = format!("{}: {error}", path.display());
+                    Err(malformed(variable, "the path of a readable file with a secret", &detail))
+                }
+            },
+        }
+    }
+}
+
 /// A set of environment variables. Records the names that were read, so that unknown variables can be refused at the
 /// end.
 #[derive(Debug)]
@@ -69,9 +101,26 @@ impl Environment {
         self.variables.get(name).map(String::as_str).filter(|text| !text.is_empty())
     }
 
-    /// Returns the value of a variable as a secret, or `None` if the variable is not set or empty.
-    pub fn secret(&self, name: &str) -> Option<SecretString> {
-        self.text(name).map(SecretString::from)
+    /// Returns the value of a secret, or `None` if the secret is not set or empty. See [`Self::secret_source`].
+    pub fn secret(&self, name: &str) -> Result<Option<SecretString>, ConfigError> {
+        self.secret_source(name)?.map(|source| source.read()).transpose()
+    }
+
+    /// Returns the source of a secret: the variable itself, or the file that the variable `<name>_FILE` names, as
+    /// orchestrators hand secrets over. `None` if neither is set; both are an error. A file that cannot be read is an
+    /// error too.
+    pub fn secret_source(&self, name: &str) -> Result<Option<SecretSource>, ConfigError> {
+        let variable = format!("{name}_FILE");
+        let source = match (self.text(name), self.text(&variable)) {
+            (None, None) => return Ok(None),
+            (Some(value), None) => SecretSource::Value(value.into()),
+            (None, Some(path)) => SecretSource::File { variable, path: path.into() },
+            (Some(_), Some(_)) => {
+                let expected = "no value beside the setting without _FILE";
+                return Err(malformed(&variable, expected, &"both are set"));
+            }
+        };
+        source.read().map(|_| Some(source))
     }
 
     /// Returns the text of a required variable. The error says what was `expected`.

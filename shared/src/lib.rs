@@ -14,6 +14,7 @@ pub mod envelope;
 pub mod large_body;
 pub mod lease;
 pub mod stream;
+pub mod stream_check;
 pub mod subject;
 
 #[cfg(feature = "schema")]
@@ -23,6 +24,7 @@ pub mod client_address;
 pub mod credentials;
 pub mod http_client;
 pub mod issuer;
+pub mod nats;
 pub mod token;
 
 pub mod config;

@@ -9,6 +9,7 @@ use async_nats::jetstream;
 use recorder::projection::tables::{Table, Tables};
 use recorder::source::log::{LogRange, LogReader, RangeEnd, RangeStart};
 use shared::event::Event;
+use shared::nats::BrokerConfig;
 use tokio::time::{Instant, sleep};
 
 /// Upper bound of the differing rows that are shown for each table.
@@ -125,15 +126,19 @@ fn rows<K: Ord + Debug, V: PartialEq + Debug>(
     wrong.iter().take(TOLD).map(line).chain(more).collect()
 }
 
+async fn client(nats_url: &str) -> anyhow::Result<async_nats::Client> {
+    Ok(recorder::source::connect(&BrokerConfig::from_url(nats_url)?).await?)
+}
+
 async fn stream(nats_url: &str) -> anyhow::Result<jetstream::stream::Stream> {
-    let jetstream = jetstream::new(recorder::source::connect(nats_url).await?);
+    let jetstream = jetstream::new(client(nats_url).await?);
     Ok(jetstream.get_stream(shared::stream::NAME).await?)
 }
 
 /// Reads all events of the stream, without the recorders' consumer. Returns the events, and the number of deliveries that are
 /// no events.
 async fn read(nats_url: &str) -> anyhow::Result<(Vec<Event>, usize)> {
-    let client = recorder::source::connect(nats_url).await?;
+    let client = client(nats_url).await?;
     let span = LogRange { from: RangeStart::Beginning, to: None, subjects: Vec::new(), end: RangeEnd::Stop };
     let mut log = LogReader::open(client, span).await?;
     let (mut events, mut unreadable) = (Vec::new(), 0);

@@ -52,6 +52,8 @@ pub struct Stack {
 struct ServiceSettings<'a> {
     gateway: &'a [(&'a str, &'a str)],
     recorder: &'a [(&'a str, &'a str)],
+    /// The settings of the commands that prepare the tables and the stream, where they differ from those of the recorder.
+    operator: Option<&'a [(&'a str, &'a str)]>,
     has_api: bool,
 }
 
@@ -74,7 +76,7 @@ impl Stack {
     /// Starts the system with the API, with these settings of the gateway and of all the recorder's programs.
     pub async fn with_api(gateway: &[(&str, &str)], recorder: &[(&str, &str)]) -> anyhow::Result<Self> {
         let url = Postgres::shared().await?.database().await?;
-        Self::on(url, None, ServiceSettings { gateway, recorder, has_api: true }).await
+        Self::on(url, None, ServiceSettings { gateway, recorder, has_api: true, ..ServiceSettings::default() }).await
     }
 
     /// Starts the system with this nats-server program.
@@ -94,6 +96,19 @@ impl Stack {
         let postgres = Postgres::new().await?;
         let url = postgres.database().await?;
         Self::on(url, Some(postgres), ServiceSettings::default()).await
+    }
+
+    /// Starts the system on this broker, with these settings of the gateway, of the recorder's services, and of the commands
+    /// that prepare the tables and the stream.
+    pub async fn with_broker(
+        nats: Nats,
+        gateway: &[(&str, &str)],
+        recorder: &[(&str, &str)],
+        operator: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        let url = Postgres::shared().await?.database().await?;
+        let settings = ServiceSettings { gateway, recorder, operator: Some(operator), has_api: false };
+        Self::on_broker(nats, url, None, settings).await
     }
 
     async fn on(
@@ -123,7 +138,8 @@ impl Stack {
             keys: dir.path().join("keys"),
             more: owned(services.recorder),
         };
-        recorder.prepare().await?;
+        let operator = services.operator.map_or_else(|| recorder.more.clone(), owned);
+        RecorderProgram { more: operator, ..recorder.clone() }.prepare().await?;
         let api = if services.has_api {
             Some(recorder.serve("127.0.0.1:0", &dir.path().join("api.log")).await?)
         } else {

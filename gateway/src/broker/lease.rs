@@ -12,10 +12,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Client;
 use async_nats::connection::State;
 use async_nats::jetstream::{self, kv};
-use async_nats::{Client, ConnectOptions};
 use shared::lease::{BUCKET, Lease, key, renewal_interval};
+use shared::nats::{BrokerConfig, BrokerRole};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -90,25 +91,19 @@ impl LeaseRenewer {
     /// once. The lease of any other run is watched for half of its lifetime, which is two renewal intervals: a renewal
     /// shows a running gateway of the same name, which is an error.
     pub async fn start(
-        nats_url: &str,
+        broker: &BrokerConfig,
         instance: &str,
         journal: Option<Uuid>,
         earliest_start: Arc<EarliestStart>,
     ) -> Result<Self, LeaseStartError> {
         let connected = Arc::new(Notify::new());
         let notify = Arc::clone(&connected);
-        let client = ConnectOptions::new()
-            .name(format!("gateway {instance} lease"))
-            .retry_on_initial_connect()
-            .ping_interval(Duration::from_secs(5))
-            .event_callback(move |event| {
-                if event == async_nats::Event::Connected {
-                    notify.notify_one();
-                }
-                std::future::ready(())
-            })
-            .connect(&shared::stream::servers(nats_url)[..])
-            .await?;
+        let on_event = move |event: &async_nats::Event| {
+            if *event == async_nats::Event::Connected {
+                notify.notify_one();
+            }
+        };
+        let client = broker.connect(BrokerRole::Gateway, &format!("gateway {instance} lease"), on_event).await?;
         let now = shared::event::now();
         let instance = instance.to_owned();
         let key = key(&instance).unwrap_or_default();

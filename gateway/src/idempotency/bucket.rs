@@ -10,6 +10,7 @@ use async_nats::jetstream::kv::{self, CreateErrorKind, Operation};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use shared::id::{ChatId, ConversationId};
+use shared::nats::{BrokerConfig, BrokerRole};
 use time::OffsetDateTime;
 use tokio::sync::OnceCell;
 
@@ -17,7 +18,7 @@ use super::key::{KeyHash, KeyOwner, Progress};
 
 #[derive(Debug)]
 pub(super) struct Bucket {
-    nats_url: String,
+    broker: BrokerConfig,
     name: String,
     max_chat_duration: Duration,
     client: OnceCell<async_nats::Client>,
@@ -47,9 +48,9 @@ struct StoredKey {
 }
 
 impl Bucket {
-    pub(super) fn new(nats_url: &str, instance: &str, max_chat_duration: Duration) -> Self {
+    pub(super) fn new(broker: BrokerConfig, instance: &str, max_chat_duration: Duration) -> Self {
         let name = format!("{instance} (idempotency keys)");
-        Self { nats_url: nats_url.to_owned(), name, max_chat_duration, client: OnceCell::new(), store: OnceCell::new() }
+        Self { broker, name, max_chat_duration, client: OnceCell::new(), store: OnceCell::new() }
     }
 
     /// Claims a key, unless the key belongs to a chat that has an answer or may still be in progress.
@@ -107,8 +108,7 @@ impl Bucket {
 
     /// Returns at once. The client connects and reconnects in the background.
     async fn connect(&self) -> Result<async_nats::Client, async_nats::ConnectError> {
-        let options = async_nats::ConnectOptions::new().name(&self.name).retry_on_initial_connect();
-        options.connect(&shared::stream::servers(&self.nats_url)[..]).await
+        self.broker.connect(BrokerRole::Gateway, &self.name, |_| {}).await
     }
 }
 

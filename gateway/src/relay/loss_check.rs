@@ -2,13 +2,21 @@
 //!
 //! A broker acknowledges an event before syncing its disk. After a power cut, the broker may have lost acknowledged
 //! events, and gives their sequence numbers to new events. Therefore the relay asks for the newest acknowledged event
-//! by sequence number, and compares the event's id.
+//! by sequence number, and compares the event's id. A recorder answers the question, because a gateway's permissions on
+//! the broker need not include reading the stream; without a recorder, the relay asks the broker itself.
+
+use std::time::Duration;
 
 use async_nats::jetstream;
-use async_nats::jetstream::stream::RawMessageErrorKind;
+use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
+use shared::stream_check::{SUBJECT, StreamCheckRequest, StreamCheckResponse};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::journal::{AcknowledgedEvent, Cursor};
+
+/// The maximum time to wait for a recorder's answer.
+const RECORDER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The state of the broker's stream, as found by a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +71,36 @@ pub(super) async fn check_stream(
         // The event has expired from the stream, together with all earlier events.
         return intact;
     }
-    match stream.get_raw_message(last_acknowledged.sequence).await {
+    let question = StreamCheckRequest { sequence: last_acknowledged.sequence, event_id: last_acknowledged.event_id };
+    let answer = match ask_recorder(client, question).await {
+        StreamCheckResponse::Unknown => ask_broker(&stream, question).await,
+        answer => answer,
+    };
+    match answer {
+        StreamCheckResponse::Held => intact,
+        StreamCheckResponse::Lost => events_lost,
+        StreamCheckResponse::Unknown => None,
+    }
+}
+
+async fn ask_recorder(client: &async_nats::Client, question: StreamCheckRequest) -> StreamCheckResponse {
+    let Ok(request) = serde_json::to_vec(&question) else { return StreamCheckResponse::Unknown };
+    match timeout(RECORDER_TIMEOUT, client.request(SUBJECT, request.into())).await {
+        Ok(Ok(response)) => serde_json::from_slice(&response.payload).unwrap_or(StreamCheckResponse::Unknown),
+        // No recorder is running, or the recorder is too busy.
+        _ => StreamCheckResponse::Unknown,
+    }
+}
+
+async fn ask_broker(stream: &Stream, question: StreamCheckRequest) -> StreamCheckResponse {
+    match stream.get_raw_message(question.sequence).await {
         Ok(message) => {
             let id = message.headers.get(shared::envelope::ID).and_then(|id| id.as_str().parse::<uuid::Uuid>().ok());
-            if id == Some(last_acknowledged.event_id) { intact } else { events_lost }
+            StreamCheckResponse::compare(question, id)
         }
-        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => events_lost,
-        Err(_) => None,
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
+            StreamCheckResponse::compare(question, None)
+        }
+        Err(_) => StreamCheckResponse::Unknown,
     }
 }

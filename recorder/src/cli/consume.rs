@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::consume::Pipeline;
 use crate::pipeline::consumer_watchdog::ConsumerWatchdog;
 use crate::pipeline::orphans::{OrphanPolicy, OrphanReaper};
+use crate::pipeline::stream_check;
 use crate::policy::batch::BatchLimits;
 use crate::policy::blockage::Blockage;
 use crate::source::{self, Source};
@@ -33,7 +34,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let pool = store::connect(config.database_url()?, CONNECTIONS).map_err(|_| {
         shared::config::malformed("DATABASE_URL", "postgres://user:password@host/database", &"not such a URL")
     })?;
-    let nats_url = config.nats_url()?.to_owned();
+    let broker_config = config.broker()?.clone();
     let _log = config.log.start();
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
@@ -42,7 +43,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("RECORDER_LISTEN: cannot listen on {}", config.listen))?;
-    let broker = source::connect(&nats_url).await.context("NATS_URL cannot be used")?;
+    let broker = source::connect(&broker_config).await.context("NATS_URL: cannot use the broker")?;
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::register(&mut registry));
     let blockage = Arc::new(Blockage::default());
@@ -86,6 +87,14 @@ async fn run_workers(
         OrphanReaper::new(broker.clone(), pool.clone(), Arc::clone(&metrics), orphan_policy).run(stop.clone());
     workers.spawn(async move {
         orphans.await;
+        Ok(())
+    });
+    let answering = stream_check::answer_requests(broker.clone(), stop.clone());
+    // Gateways ask the broker themselves if no recorder answers, so a failure here ends nothing.
+    workers.spawn(async move {
+        if let Err(error) = answering.await {
+            tracing::error!(%error, "gateways' questions about the stream cannot be received");
+        }
         Ok(())
     });
     let watchdog = ConsumerWatchdog::new(broker.clone(), pool.clone(), Arc::clone(&metrics));

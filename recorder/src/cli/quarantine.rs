@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use shared::envelope;
 use shared::large_body::{self, BodyReference};
+use shared::nats::BrokerRole;
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -177,7 +178,7 @@ async fn project_again(
     if payload.is_empty()
         && let Ok(Some(reference)) = BodyReference::from_headers(|name| headers.get(name).map(String::as_str))
     {
-        let client = source::connect(config.nats_url()?).await.context("NATS_URL cannot be used")?;
+        let client = source::connect_now(config.broker()?, BrokerRole::Operator).await?;
         match BodyFetcher::new(client).fetch(&reference).await {
             Ok(body) => payload = body,
             Err(error @ FetchError::Unavailable(_)) => bail!(error),

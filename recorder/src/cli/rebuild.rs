@@ -3,6 +3,7 @@
 use anyhow::{Context as _, ensure};
 use clap::Args;
 use serde_json::Value;
+use shared::nats::BrokerRole;
 use sqlx::postgres::PgConnection;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
@@ -88,7 +89,7 @@ pub(super) async fn run_verify(arguments: VerifyArguments, config: Config) -> an
 
 /// Connects to the broker, and to the database over a connection taken out of the pool: session state is never reused.
 async fn connect_servers(config: &Config) -> anyhow::Result<(PgConnection, async_nats::Client)> {
-    let client = source::connect(config.nats_url()?).await.context("NATS_URL cannot be used")?;
+    let client = source::connect_now(config.broker()?, BrokerRole::Operator).await?;
     let connection = pool(config)?.acquire().await.context("the database cannot be reached")?.detach();
     Ok((connection, client))
 }

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use shared::event::EventKind;
 use shared::id::{ConversationId, UserId};
+use shared::nats::BrokerRole;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -94,9 +95,9 @@ pub(super) async fn run(arguments: ReplayArguments, config: Config) -> anyhow::R
     if arguments.format == Format::Parquet {
         parquet::ensure_built()?;
     }
-    let nats_url = config.nats_url()?.to_owned();
+    let broker = config.broker()?.clone();
     config.log.start_on_stderr();
-    let client = source::connect(&nats_url).await.context("NATS_URL cannot be used")?;
+    let client = source::connect_now(&broker, BrokerRole::Analyst).await?;
     let bar = progress_bar(arguments.quiet || (arguments.format == Format::Jsonl && std::io::stdout().is_terminal()));
     let filter = Filter {
         users: arguments.user.into_iter().collect(),

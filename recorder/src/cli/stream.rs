@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use async_nats::jetstream;
 use clap::Subcommand;
 use shared::lease::MIN_LIFETIME;
+use shared::nats::BrokerRole;
 use tokio::time::{Instant, sleep};
 
 use super::output::print;
@@ -39,7 +40,7 @@ pub(super) enum StreamCommand {
 pub(super) async fn run(command: StreamCommand, config: &Config) -> anyhow::Result<()> {
     let StreamCommand::Create { replicas, max_bytes, max_age, lease_lifetime } = command;
     let options = StreamOptions { replicas, max_bytes, max_age, lease_lifetime };
-    let client = source::connect(config.nats_url()?).await.context("NATS_URL cannot be used")?;
+    let client = source::connect_now(config.broker()?, BrokerRole::Operator).await?;
     let jetstream = jetstream::new(client);
     let deadline = Instant::now() + BROKER_TIMEOUT;
     loop {

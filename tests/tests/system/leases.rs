@@ -200,7 +200,7 @@ async fn chats_that_took_too_long_are_ended_only_after_the_tables_have_caught_up
     recorder::store::apply(&pool, recorder::projection::project(&starts), &[]).await?;
 
     let hour = Duration::from_secs(3600);
-    let client = recorder::source::connect(&stack.nats.url()).await?;
+    let client = recorder::source::connect(&shared::nats::BrokerConfig::from_url(&stack.nats.url())?).await?;
     let metrics = Arc::new(Metrics::register(&mut <_>::default()));
     let mut orphans =
         OrphanReaper::new(client, pool.clone(), metrics, OrphanPolicy { grace: hour, longest_chat: 24 * hour });

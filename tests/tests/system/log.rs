@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream;
 use recorder::source::connect;
 use recorder::source::log::{LogRange, LogReader, RangeEnd, RangeStart};
+use shared::nats::BrokerConfig;
 use tests::stack::Stack;
 use time::OffsetDateTime;
 use tokio::time::timeout;
@@ -30,7 +31,11 @@ async fn continues_where_a_consumer_reported_the_end_too_early() -> anyhow::Resu
     let ann = stack.user("ann").await?;
     stack.finished_chat(&ann, "one").await?;
     stack.settled().await?;
-    let mut log = LogReader::open(connect(&stack.nats.url()).await?, span(RangeStart::Beginning, Some(4))).await?;
+    let mut log = LogReader::open(
+        connect(&BrokerConfig::from_url(&stack.nats.url())?).await?,
+        span(RangeStart::Beginning, Some(4)),
+    )
+    .await?;
     let first = [log.next().await?, log.next().await?].map(|delivery| delivery.map(|delivery| delivery.sequence()));
     assert_eq!(first, [Some(1), Some(2)]);
     assert_eq!(log.pending(), 0);
@@ -48,7 +53,7 @@ async fn ends_at_the_end_of_the_stream() -> anyhow::Result<()> {
         stack.finished_chat(user, "hello").await?;
         stack.settled().await?;
     }
-    let client = connect(&stack.nats.url()).await?;
+    let client = connect(&BrokerConfig::from_url(&stack.nats.url())?).await?;
     let read = async |span: LogRange| sequences(&mut LogReader::open(client.clone(), span).await?).await;
     assert_eq!(read(span(RangeStart::Beginning, None)).await?, [1, 2, 3, 4, 5, 6]);
     assert_eq!(read(span(RangeStart::Sequence(3), Some(4))).await?, [3, 4]);
@@ -80,7 +85,11 @@ async fn loses_no_event_when_a_caller_stops_waiting() -> anyhow::Result<()> {
     large_bodies::publish_reference(&jetstream, &events[0]).await?;
     let bound = Duration::from_millis(1500);
     for last in [Some(3), None] {
-        let mut log = LogReader::open(connect(&stack.nats.url()).await?, span(RangeStart::Sequence(3), last)).await?;
+        let mut log = LogReader::open(
+            connect(&BrokerConfig::from_url(&stack.nats.url())?).await?,
+            span(RangeStart::Sequence(3), last),
+        )
+        .await?;
         assert!(timeout(bound, log.next()).await.is_err(), "the reader must wait while the bucket has no body");
         large_bodies::put_body(&jetstream, &events[0]).await?;
         let delivery =

@@ -8,6 +8,7 @@ mod bad_input;
 mod bad_upstreams;
 mod base_urls;
 mod broken_text;
+mod broker_credentials;
 mod broker_edges;
 mod caller_metadata;
 mod clocks;

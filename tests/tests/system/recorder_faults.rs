@@ -105,7 +105,7 @@ async fn a_silent_connection_to_the_broker_is_noticed() -> anyhow::Result<()> {
     stack.drained().await?;
     proxy.stall();
     chats(&stack, &ann, 5).await?;
-    stack.recorders[0].process().logged("the connection to the broker was disturbed").await?;
+    stack.recorders[0].process().logged("disconnected from the broker").await?;
     proxy.restore();
     assert_eq!(stack.settled().await?.tables.chats.len(), 10);
     Ok(())

@@ -11,6 +11,7 @@ use futures_util::StreamExt as _;
 use recorder::policy::batch::BatchLimits;
 use recorder::source::bodies::BodyFetcher;
 use recorder::source::{Source, connect};
+use shared::nats::BrokerConfig;
 use shared::stream::{CONSUMER, MAX_ACK_WAIT, NAME};
 use tests::stack::{Stack, publish_again};
 use tokio::time::{Instant, timeout};
@@ -60,7 +61,7 @@ async fn waits_neither_for_more_events_nor_for_the_brokers_timeout() -> anyhow::
     let ann = stack.user("ann").await?;
     stack.recorders.pop().unwrap().terminate(Duration::from_secs(60)).await?;
     stack.finished_chat(&ann, "hello").await?;
-    let client = connect(&stack.nats.url()).await?;
+    let client = connect(&BrokerConfig::from_url(&stack.nats.url())?).await?;
     let mut source = Source::new(
         client.clone(),
         BatchLimits { linger: Duration::from_secs(3600), ..BatchLimits::default() },

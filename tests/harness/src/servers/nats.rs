@@ -24,6 +24,8 @@ pub struct Nats {
     config: PathBuf,
     log: PathBuf,
     port: u16,
+    /// The user and the password of [`Nats::url`], if the server asks for credentials.
+    user_info: Option<String>,
     // The last field, so that the server ends before the drop deletes its data.
     directory: TemporaryDirectory,
 }
@@ -38,6 +40,14 @@ impl Nats {
     pub async fn of(program: PathBuf) -> anyhow::Result<Self> {
         let directory = TemporaryDirectory::new("nats")?;
         Self::open(directory, program, port::reserve()?, port::reserve()?, "").await
+    }
+
+    /// Starts a server with these further lines in its configuration. `user_info` is the `user:password` of a user without
+    /// restrictions, which [`Nats::url`] then contains.
+    pub async fn with_settings(more: &str, user_info: &str) -> anyhow::Result<Self> {
+        let directory = TemporaryDirectory::new("nats")?;
+        let server = Self::open(directory, program::nats_server()?, port::reserve()?, port::reserve()?, more).await?;
+        Ok(Self { user_info: Some(user_info.to_owned()), ..server })
     }
 
     /// Starts a cluster of so many nodes. The first stream can be made once the cluster has elected a leader.
@@ -69,7 +79,7 @@ impl Nats {
         let settings = configuration(&directory.path().join(STORE), port, Some(monitor));
         std::fs::write(&config, format!("{settings}{more}"))?;
         let process = run(&program, &config, &log).await?;
-        Ok(Self { process, program, config, log, port, directory })
+        Ok(Self { process, program, config, log, port, user_info: None, directory })
     }
 
     /// Loses recent writes: copies the streams now, kills the server after this time and starts a server on the copy, as if a
@@ -90,6 +100,12 @@ impl Nats {
 
     /// Returns the URL for clients, on 127.0.0.1.
     pub fn url(&self) -> String {
+        let user_info = self.user_info.as_ref().map(|user_info| format!("{user_info}@")).unwrap_or_default();
+        format!("nats://{user_info}127.0.0.1:{}", self.port)
+    }
+
+    /// Returns the URL for clients without credentials.
+    pub fn bare_url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
