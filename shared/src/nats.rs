@@ -17,9 +17,6 @@ use crate::config::{ConfigError, Environment, malformed};
 pub use connection_log::ConnectionLog;
 use secrets::Credentials;
 
-/// The description of a valid `NATS_URL`, for error messages.
-const EXPECTED_URL: &str = "one or more URLs such as nats://broker:4222 or tls://broker:4222, separated by commas";
-
 /// The time for which a command waits for a broker that cannot be reached.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -7,8 +7,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::EXPECTED_URL;
 use crate::config::{ConfigError, Environment, SecretSource, malformed};
+
+/// The description of a valid `NATS_URL`, for error messages.
+const EXPECTED_URL: &str = "one or more URLs such as nats://broker:4222 or tls://broker:4222, separated by commas";
 
 /// The credentials of a connection.
 #[derive(Debug)]
