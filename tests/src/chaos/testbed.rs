@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use shared::stream::servers;
 use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
@@ -380,7 +381,9 @@ async fn prepare(recorder: &RecorderProgram, broker: Broker) -> anyhow::Result<(
     }
     recorder.prepare().await?;
     // Leases are short, so that a name that was given twice is noticed within a round.
-    let client = async_nats::connect(&recorder.nats_url).await?;
+    let servers: Result<Vec<async_nats::ServerAddr>, _> =
+        servers(&recorder.nats_url).into_iter().map(str::parse).collect();
+    let client = async_nats::connect(servers?).await?;
     async_nats::jetstream::new(client).delete_key_value(shared::lease::BUCKET).await?;
     recorder.run(&["stream", "create", "--lease-lifetime", "4s"]).await.map(drop)
 }
