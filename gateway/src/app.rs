@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::{self, key_refresh};
 use crate::broker::BrokerHealth;
 use crate::broker::{self, lease};
-use crate::chat::{self, disconnect, open_chat};
+use crate::chat::{self, disconnect, recording};
 use crate::config::{Config, JournalConfig};
 use crate::journal::Journal;
 use crate::limits::Limits;
@@ -98,7 +98,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     };
     let upstreams = Arc::new(registry::UpstreamRegistry::new(upstreams)?);
     let responses = Arc::new(chat::response_conversations::ResponseConversations::default());
-    let recording = Arc::new(open_chat::Recording {
+    let recording = Arc::new(recording::Recording {
         journal: journal.clone(),
         metrics: Arc::clone(&metrics),
         instance,

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use http::header::{AUTHORIZATION, COOKIE, HeaderValue, ORIGIN};
 use http::{HeaderMap, Method};
 use shared::credentials::{bearer_token, is_own_origin};
-use shared::id::UserId;
+use shared::id::{KeyId, ProjectId, UserId};
 use shared::issuer::Issuer;
 use shared::token::{Claims, TokenError, Verifier};
 use time::OffsetDateTime;
@@ -27,8 +27,31 @@ const MAX_VERIFIED_TOKENS: usize = 10_000;
 /// The authenticated caller of a request.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The user named in the token.
+    /// The user named in the token, or the owner of the API key.
     pub user: UserId,
+    /// The API key of the request; `None` for a session token.
+    pub key: Option<CallerKey>,
+}
+
+/// The API key with which a caller authenticated.
+#[derive(Clone, Debug)]
+pub struct CallerKey {
+    /// The id of the key.
+    pub id: KeyId,
+    /// The project of the key.
+    pub project: Option<ProjectId>,
+}
+
+impl Caller {
+    /// Returns the id of the API key.
+    pub fn key_id(&self) -> Option<KeyId> {
+        self.key.as_ref().map(|key| key.id)
+    }
+
+    /// Returns the project of the API key.
+    pub fn project_id(&self) -> Option<ProjectId> {
+        self.key.as_ref().and_then(|key| key.project)
+    }
 }
 
 /// A page of another origin has sent a request with the user's cookies.
@@ -121,7 +144,7 @@ impl Authenticator {
                 claims
             }
         };
-        Ok(Caller { user: claims.sub })
+        Ok(Caller { user: claims.sub, key: None })
     }
 
     fn cache_verified(&self, token: &str, claims: &Claims, now: i64) {

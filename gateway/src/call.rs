@@ -171,7 +171,7 @@ impl ChatPipeline {
         let admission =
             ChatAdmission { id, operation, conversation: None, caller_metadata, claim, on_disconnect, notes };
         let mut request = ChatRequest::of_call(call);
-        let (mut chat, started) = OpenChat::admit(&self.recording, caller.user, admission, &mut request, permit);
+        let (mut chat, started) = OpenChat::admit(&self.recording, caller, admission, &mut request, permit);
         chat.media = Some(media);
         if started.refusal().is_some() {
             chat.cancel_unstarted();

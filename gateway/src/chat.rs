@@ -6,6 +6,7 @@ pub mod disconnect;
 pub mod ended_chat;
 pub mod large_request;
 pub mod open_chat;
+pub mod recording;
 pub mod response_body;
 pub mod response_conversations;
 pub mod response_ids;
@@ -30,7 +31,8 @@ use crate::chat::conversation::Conversations;
 use crate::chat::disconnect::DisconnectPolicy;
 use crate::chat::ended_chat::EndedChat;
 use crate::chat::large_request::Turn;
-use crate::chat::open_chat::{ChatAdmission, ChatEnding, OpenChat, Recording};
+use crate::chat::open_chat::{ChatAdmission, ChatEnding, OpenChat};
+use crate::chat::recording::Recording;
 use crate::chat::response_body::{BodyFraming, ResponseBody};
 use crate::chat::response_ids::ResponseIds;
 use crate::error::ApiError;
@@ -139,8 +141,7 @@ impl ChatPipeline {
             ui.map(|ui| UiStream::new(ui.continued_message_id.unwrap_or_else(|| id.assistant_message().to_string())));
         let (operation, conversation) = (Operation::Chat, Some(conversation));
         let admission = ChatAdmission { id, operation, conversation, caller_metadata, claim, on_disconnect, notes };
-        let (chat, started) =
-            turn.run(|| OpenChat::admit(&self.recording, caller.user, admission, &mut request, place));
+        let (chat, started) = turn.run(|| OpenChat::admit(&self.recording, caller, admission, &mut request, place));
         drop(turn);
         if started.refusal().is_some() {
             chat.cancel_unstarted();

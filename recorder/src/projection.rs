@@ -12,6 +12,7 @@ mod changes;
 pub mod chat;
 mod chat_change;
 pub mod conversation;
+pub mod key_slots;
 pub mod message;
 pub mod operation_slots;
 pub mod usage_slots;

@@ -14,6 +14,7 @@ mod conversations;
 mod fault;
 pub mod guesses;
 pub mod invite_codes;
+mod key_slots;
 mod leader_lock;
 mod messages;
 pub mod open_chats;

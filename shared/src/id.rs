@@ -54,6 +54,16 @@ uuid_id! {
 }
 
 uuid_id! {
+    /// The id of an API key: a UUIDv7, made when the key is issued.
+    KeyId
+}
+
+uuid_id! {
+    /// The id of a project: a UUIDv7, made when the project is created.
+    ProjectId
+}
+
+uuid_id! {
     /// The id of an event, derived from the subject matter of the event, so that a repeated publication is the same event.
     EventId
 }
@@ -81,6 +91,13 @@ impl ChatId {
     /// Returns the id of the answer to the chat.
     pub fn assistant_message(self) -> MessageId {
         MessageId(derive(self.0, "message:assistant"))
+    }
+}
+
+impl KeyId {
+    /// Returns a new key id (UUIDv7) with the current time.
+    pub fn mint() -> Self {
+        Self(Uuid::now_v7())
     }
 }
 

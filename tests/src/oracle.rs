@@ -101,7 +101,7 @@ impl Oracle {
 
 /// Differences between the tables: a line for each differing row, with an upper bound for each table.
 fn differences(tables: &Tables, expected: &Tables) -> Vec<String> {
-    let Tables { chats, conversations, messages, usage_stats, usage_slots, operation_slots } = tables;
+    let Tables { chats, conversations, messages, usage_stats, usage_slots, operation_slots, key_slots } = tables;
     let mut lines = Vec::new();
     lines.extend(rows(Table::Chats, chats, &expected.chats));
     lines.extend(rows(Table::Conversations, conversations, &expected.conversations));
@@ -109,6 +109,7 @@ fn differences(tables: &Tables, expected: &Tables) -> Vec<String> {
     lines.extend(rows(Table::UsageStats, usage_stats, &expected.usage_stats));
     lines.extend(rows(Table::UsageSlots, usage_slots, &expected.usage_slots));
     lines.extend(rows(Table::OperationSlots, operation_slots, &expected.operation_slots));
+    lines.extend(rows(Table::KeySlots, key_slots, &expected.key_slots));
     lines
 }
 

@@ -2,48 +2,30 @@
 //! client has disconnected.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use shared::event::{
     Attempt, CallerMetadata, ChatError, ChatFailed, ChatStarted, ConversationOrigin, DialectName, Event, FailureStage,
     Media, MessageCompleted, Operation, UpstreamAnswer,
 };
-use shared::id::{ChatId, ConversationId, UserId};
+use shared::id::{ChatId, ConversationId};
 use shared::usage::{Usage, UsageSource};
 use time::OffsetDateTime;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
+use crate::auth::Caller;
 use crate::chat::disconnect::Drains;
 use crate::chat::ended_chat::{ChatLogLine, EndedChat, PendingEnd, PendingRecord};
-use crate::chat::response_conversations::ResponseConversations;
+use crate::chat::recording::{Recording, estimate_and_record};
 use crate::idempotency::Claim;
-use crate::journal::{Journal, Recorded};
-use crate::metrics::{DirectionLabels, Metrics, OutcomeLabels};
+use crate::journal::Recorded;
+use crate::metrics::{DirectionLabels, OutcomeLabels};
 use crate::request::{ChatRequest, NewMessage};
-use crate::response::token_estimate::{Prompt, estimate_usage};
+use crate::response::token_estimate::Prompt;
 use crate::response::transcript::Transcript;
 use crate::routing::OnDisconnect;
 use crate::upstream::endpoint::millis;
-
-/// The parts of the gateway that record chats, shared by all chats.
-#[derive(Debug)]
-pub struct Recording {
-    /// The journal that receives the events of all chats.
-    pub journal: Journal,
-    /// The metrics that count chats and tokens.
-    pub metrics: Arc<Metrics>,
-    /// The name of this gateway instance, as in events.
-    pub instance: String,
-    /// Set when the shutdown deadline is over. Chats that are cut off after that fail with `gateway_stopped`.
-    pub is_stopping: AtomicBool,
-    /// One permit for each usage estimate that may run at once. An estimate occupies a processor, and streams come first.
-    pub estimates: Arc<Semaphore>,
-    /// The conversations of recent responses, for requests that continue one of them.
-    pub responses: Arc<ResponseConversations>,
-    /// The answers that are drained after their clients have disconnected.
-    pub drains: Drains,
-}
 
 /// The facts about a chat that are settled before admission.
 #[derive(Debug)]
@@ -76,7 +58,7 @@ pub struct OpenChat {
     pub conversation_id: Option<ConversationId>,
     origin: Option<ConversationOrigin>,
     dialect: DialectName,
-    user: UserId,
+    caller: Caller,
     started_at: OffsetDateTime,
     admitted_at: Instant,
     model: String,
@@ -115,7 +97,7 @@ impl OpenChat {
     /// Messages and parameters are moved out of `request`.
     pub fn admit(
         recording: &Arc<Recording>,
-        user: UserId,
+        caller: Caller,
         admission: ChatAdmission,
         request: &mut ChatRequest,
         permit: OwnedSemaphorePermit,
@@ -131,7 +113,7 @@ impl OpenChat {
             conversation_id,
             origin,
             dialect: request.dialect,
-            user,
+            caller,
             started_at: shared::event::now(),
             admitted_at: Instant::now(),
             model: request.model.clone(),
@@ -155,7 +137,9 @@ impl OpenChat {
             conversation_id,
             conversation_origin: origin,
             client_thread_id,
-            user_id: chat.user.clone(),
+            user_id: chat.caller.user.clone(),
+            key_id: chat.caller.key_id(),
+            project_id: chat.caller.project_id(),
             gateway: recording.instance.clone(),
             started_at: chat.started_at,
             dialect: request.dialect,
@@ -224,7 +208,7 @@ impl OpenChat {
         if let (DialectName::OpenaiResponses, Some(response), Some(conversation)) =
             (self.dialect, &transcript.response_id, self.conversation_id)
         {
-            self.recording.responses.remember(&self.user, response, conversation);
+            self.recording.responses.remember(&self.caller.user, response, conversation);
         }
         let has_content = transcript.has_content();
         let ending = match ending {
@@ -252,7 +236,7 @@ impl OpenChat {
             chat: self.id,
             conversation: self.conversation_id,
             origin: self.origin,
-            user: self.user.clone(),
+            user: self.caller.user.clone(),
             model: self.model.clone(),
             outcome,
             status: self.attempts.last().and_then(|attempt| attempt.status),
@@ -304,7 +288,9 @@ impl OpenChat {
                 chat_id: self.id,
                 operation: self.operation,
                 conversation_id: self.conversation_id,
-                user_id: self.user.clone(),
+                user_id: self.caller.user.clone(),
+                key_id: self.caller.key_id(),
+                project_id: self.caller.project_id(),
                 gateway: self.recording.instance.clone(),
                 started_at: self.started_at,
                 failed_at: finished_at,
@@ -324,7 +310,9 @@ impl OpenChat {
                 chat_id: self.id,
                 operation: self.operation,
                 conversation_id: self.conversation_id,
-                user_id: self.user.clone(),
+                user_id: self.caller.user.clone(),
+                key_id: self.caller.key_id(),
+                project_id: self.caller.project_id(),
                 gateway: self.recording.instance.clone(),
                 started_at: self.started_at,
                 finished_at,
@@ -352,42 +340,6 @@ impl OpenChat {
                 metrics.tokens.get_or_create(&DirectionLabels { direction }).inc_by(tokens);
             }
         }
-    }
-}
-
-/// Estimates the usage of a chat, then hands the terminal event to the journal. Only the future of the chat's end waits for
-/// this task.
-async fn estimate_and_record(recording: Arc<Recording>, prompt: Prompt, event: Event) -> Recorded {
-    let permit = recording.estimates.acquire().await;
-    let event = Arc::new(event);
-    let counted = Arc::clone(&event);
-    let count = move || match &*counted {
-        Event::MessageCompleted(event) => event.message.as_ref().map(|message| estimate_usage(&prompt, message)),
-        Event::ChatFailed(event) => event.message.as_ref().map(|message| estimate_usage(&prompt, message)),
-        _ => None,
-    };
-    let usage = tokio::task::spawn_blocking(count).await.ok().flatten();
-    let mut event = Arc::unwrap_or_clone(event);
-    if let Some(usage) = usage {
-        match &mut event {
-            Event::MessageCompleted(event) => event.usage = Usage { raw: event.usage.raw.take(), ..usage },
-            Event::ChatFailed(event) => event.usage = Usage { raw: event.usage.raw.take(), ..usage },
-            _ => {}
-        }
-    }
-    let recorded = recording.record_end(&event);
-    // The permit is held until the event is in the journal. A stopping gateway that acquires the permit therefore knows
-    // that every earlier end has been handed over.
-    drop(permit);
-    recorded
-}
-
-impl Recording {
-    /// Hands the terminal event to the journal. The chat counts as open until then.
-    fn record_end(&self, event: &Event) -> Recorded {
-        let recorded = self.journal.record(event);
-        self.metrics.chats_open.dec();
-        recorded
     }
 }
 

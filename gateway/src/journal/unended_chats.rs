@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 use shared::event::{ChatError, ChatFailed, ChatStarted, Event, EventType, FailureStage, Operation};
-use shared::id::{ChatId, ConversationId, UserId};
+use shared::id::{ChatId, ConversationId, KeyId, ProjectId, UserId};
 use shared::usage::Usage;
 use time::OffsetDateTime;
 
@@ -20,6 +20,10 @@ pub(super) struct UnendedChat {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     conversation_id: Option<ConversationId>,
     user_id: UserId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key_id: Option<KeyId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    project_id: Option<ProjectId>,
     gateway: String,
     #[serde(with = "time::serde::rfc3339")]
     started_at: OffsetDateTime,
@@ -37,6 +41,8 @@ impl UnendedChat {
             operation: started.operation,
             conversation_id: started.conversation_id,
             user_id: started.user_id.clone(),
+            key_id: started.key_id,
+            project_id: started.project_id,
             gateway: started.gateway.clone(),
             started_at: started.started_at,
             model: started.model.clone(),
@@ -59,6 +65,8 @@ impl UnendedChat {
             operation: self.operation,
             conversation_id: self.conversation_id,
             user_id: self.user_id,
+            key_id: self.key_id,
+            project_id: self.project_id,
             gateway: self.gateway,
             started_at: self.started_at,
             failed_at,

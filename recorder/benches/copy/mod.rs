@@ -22,7 +22,11 @@ impl Rows {
             let order = match table {
                 Table::Messages => "ORDER BY created_at, chat_id",
                 Table::Chats => "ORDER BY chat_id",
-                Table::Conversations | Table::UsageStats | Table::UsageSlots | Table::OperationSlots => "",
+                Table::Conversations
+                | Table::UsageStats
+                | Table::UsageSlots
+                | Table::OperationSlots
+                | Table::KeySlots => "",
             };
             let name = table.name();
             let mut out = pool.copy_out_raw(&format!("COPY (SELECT * FROM {name} {order}) TO STDOUT")).await?;

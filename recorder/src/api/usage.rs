@@ -35,7 +35,7 @@ pub(super) struct UsageParams {
     /// The time zone. The default is UTC.
     tz: Option<String>,
     /// The grouping within each bucket. The default is none; `user` is for admins, over all users. `operation` is the kind of the
-    /// call, such as `chat` or `embeddings`.
+    /// call, such as `chat` or `embeddings`; `key` is the API key, and `project` the key's project.
     #[param(inline)]
     group: Option<GroupName>,
 }
@@ -60,6 +60,8 @@ pub(super) enum GroupName {
     Model,
     User,
     Operation,
+    Key,
+    Project,
 }
 
 /// Usage over a range of days. The sum of the buckets is the total.
@@ -96,7 +98,7 @@ pub(super) struct BucketOfUsage {
     end: OffsetDateTime,
     /// The start of the bucket, as clocks in the time zone show it.
     label: String,
-    /// The model, user or operation; null for usage that has none.
+    /// The model, user, operation, API key or project; null for usage that has none.
     key: Option<String>,
     #[serde(flatten)]
     counts: UsageCounts,
@@ -105,7 +107,7 @@ pub(super) struct BucketOfUsage {
 /// The sums of one key over the range.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct GroupOfUsage {
-    /// The model, user or operation; null for usage that has none. `other` is the sum of all keys beyond the first hundred.
+    /// The model, user, operation, API key or project; null for usage that has none. `other` is the sum of all keys beyond the first hundred.
     key: Option<String>,
     #[serde(flatten)]
     counts: UsageCounts,
@@ -125,7 +127,7 @@ pub(super) async fn of_user(
     if params.group == Some(GroupName::User) {
         return Err(ApiError::invalid(
             "group",
-            "group: expected none, model or operation; grouping by user is for /api/admin/usage",
+            "group: expected none, model, operation, key or project; grouping by user is for /api/admin/usage",
         ));
     }
     read(&api, Some(&id), &params).await
@@ -216,6 +218,8 @@ impl From<GroupName> for UsageGroup {
             GroupName::Model => Self::Model,
             GroupName::User => Self::User,
             GroupName::Operation => Self::Operation,
+            GroupName::Key => Self::Key,
+            GroupName::Project => Self::Project,
         }
     }
 }

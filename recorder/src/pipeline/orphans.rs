@@ -229,6 +229,8 @@ fn gateway_lost_event(chat: OpenChat, now: OffsetDateTime) -> Event {
         operation: chat.operation,
         conversation_id: chat.conversation_id,
         user_id: chat.user_id,
+        key_id: chat.key_id,
+        project_id: chat.project_id,
         gateway: chat.gateway,
         started_at: chat.started_at,
         failed_at,

@@ -8,7 +8,7 @@
 use std::cmp::Reverse;
 
 use shared::event::{ChatError, ConversationOrigin, DialectName, FailureStage, Operation, UpstreamAnswer};
-use shared::id::{ChatId, ConversationId, UserId};
+use shared::id::{ChatId, ConversationId, KeyId, ProjectId, UserId};
 use shared::usage::{Usage, UsageParts, UsageSource};
 use time::OffsetDateTime;
 
@@ -26,6 +26,10 @@ pub struct Chat {
     pub operation: Operation,
     /// The owner of the chat.
     pub user_id: UserId,
+    /// The API key with which the caller authenticated; none for a session token.
+    pub key_id: Option<KeyId>,
+    /// The project of the API key.
+    pub project_id: Option<ProjectId>,
     /// The gateway instance that served the chat.
     pub gateway: String,
     /// The model requested by the client.
@@ -143,10 +147,9 @@ impl Chat {
     /// Joins the facts of `other`, a row of the same chat, and returns the halves that were replaced. A replaced half
     /// also replaces the half's message.
     pub fn join(&mut self, other: Self) -> ReplacedHalves {
-        self.conversation_id = match (self.conversation_id, other.conversation_id) {
-            (Some(mine), Some(theirs)) => Some(mine.min(theirs)),
-            (mine, theirs) => mine.or(theirs),
-        };
+        self.conversation_id = least_known(self.conversation_id, other.conversation_id);
+        self.key_id = least_known(self.key_id, other.key_id);
+        self.project_id = least_known(self.project_id, other.project_id);
         keep_least(&mut self.operation, other.operation);
         keep_least(&mut self.user_id, other.user_id);
         keep_least(&mut self.gateway, other.gateway);
@@ -217,6 +220,13 @@ impl Chat {
         let new_messages = self.request.as_ref().map_or(0, |request| request.new_messages);
         let assistant_message = self.ending.as_ref().is_some_and(|ending| ending.has_message);
         i64::from(new_messages) + i64::from(assistant_message)
+    }
+}
+
+fn least_known<T: Ord>(mine: Option<T>, theirs: Option<T>) -> Option<T> {
+    match (mine, theirs) {
+        (Some(mine), Some(theirs)) => Some(mine.min(theirs)),
+        (mine, theirs) => mine.or(theirs),
     }
 }
 

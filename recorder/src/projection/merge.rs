@@ -1,8 +1,8 @@
 //! The merge of a batch's changes with the existing rows, and the writes that follow.
 //!
 //! The order is the lock order of the store: chats first, then conversations. Both are handled alike: a missing row is
-//! inserted as in the batch, an existing row is joined. Sums (`usage_stats`, `usage_slots`, `operation_slots` and the totals in
-//! `conversations`) change by the contribution of the new row minus the contribution of the old row. Therefore a
+//! inserted as in the batch, an existing row is joined. Sums (`usage_stats`, `usage_slots`, `operation_slots`, `key_slots` and the totals
+//! in `conversations`) change by the contribution of the new row minus the contribution of the old row. Therefore a
 //! repeated event adds nothing, and a true ending that arrives after `orphaned` replaces the orphaned ending.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -113,12 +113,26 @@ pub fn merge_conversations(
 
 /// The place in the usage sums to which a chat contributes.
 fn chat_key(chat: &Chat) -> UsageKey<'_> {
-    UsageKey { user: &chat.user_id, at: chat.started_at, model: &chat.model, operation: chat.operation }
+    UsageKey {
+        user: &chat.user_id,
+        at: chat.started_at,
+        model: &chat.model,
+        operation: chat.operation,
+        key: chat.key_id,
+        project: chat.project_id,
+    }
 }
 
 /// The place in the usage sums to which the opening of a conversation contributes.
 fn conversation_key(row: &Conversation) -> UsageKey<'_> {
-    UsageKey { user: &row.user_id, at: row.created_at, model: NO_MODEL, operation: Operation::Chat }
+    UsageKey {
+        user: &row.user_id,
+        at: row.created_at,
+        model: NO_MODEL,
+        operation: Operation::Chat,
+        key: None,
+        project: None,
+    }
 }
 
 // === impl ChatWrites ===

@@ -12,6 +12,7 @@ use time::Date;
 use super::changes::{Changes, project};
 use super::chat::Chat;
 use super::conversation::Conversation;
+use super::key_slots::KeySlotKey;
 use super::merge::{self, AggregateChanges};
 use super::message::Message;
 use super::operation_slots::OperationSlotKey;
@@ -33,6 +34,8 @@ pub enum Table {
     UsageSlots,
     /// Usage of calls that are no chats, by user, quarter of an hour, model and operation.
     OperationSlots,
+    /// Usage of calls with an API key, by user, quarter of an hour, model, key and project.
+    KeySlots,
 }
 
 /// All rows of all projected tables. Two values are equal when all rows are equal.
@@ -50,14 +53,23 @@ pub struct Tables {
     pub usage_slots: BTreeMap<SlotKey, UsageTotals>,
     /// Rows of the table `operation_slots`, by user, quarter of an hour, model and operation.
     pub operation_slots: BTreeMap<OperationSlotKey, UsageTotals>,
+    /// Rows of the table `key_slots`, by user, quarter of an hour, model, key and project.
+    pub key_slots: BTreeMap<KeySlotKey, UsageTotals>,
 }
 
 // === impl Table ===
 
 impl Table {
     /// All projected tables, in the order in which a transaction writes to the tables.
-    pub const ALL: [Self; 6] =
-        [Self::Chats, Self::Conversations, Self::Messages, Self::UsageStats, Self::UsageSlots, Self::OperationSlots];
+    pub const ALL: [Self; 7] = [
+        Self::Chats,
+        Self::Conversations,
+        Self::Messages,
+        Self::UsageStats,
+        Self::UsageSlots,
+        Self::OperationSlots,
+        Self::KeySlots,
+    ];
 
     /// The table's name in the database, without a schema.
     pub fn name(self) -> &'static str {
@@ -68,6 +80,7 @@ impl Table {
             Self::UsageStats => "usage_stats",
             Self::UsageSlots => "usage_slots",
             Self::OperationSlots => "operation_slots",
+            Self::KeySlots => "key_slots",
         }
     }
 
@@ -80,6 +93,7 @@ impl Table {
             Self::UsageStats => "usage rows",
             Self::UsageSlots => "usage slots",
             Self::OperationSlots => "operation slots",
+            Self::KeySlots => "key slots",
         }
     }
 }
@@ -89,7 +103,7 @@ impl Table {
 impl Tables {
     /// The number of rows of a table.
     pub fn len(&self, table: Table) -> usize {
-        let Self { chats, conversations, messages, usage_stats, usage_slots, operation_slots } = self;
+        let Self { chats, conversations, messages, usage_stats, usage_slots, operation_slots, key_slots } = self;
         match table {
             Table::Chats => chats.len(),
             Table::Conversations => conversations.len(),
@@ -97,6 +111,7 @@ impl Tables {
             Table::UsageStats => usage_stats.len(),
             Table::UsageSlots => usage_slots.len(),
             Table::OperationSlots => operation_slots.len(),
+            Table::KeySlots => key_slots.len(),
         }
     }
 
@@ -143,6 +158,10 @@ impl Tables {
             *self.operation_slots.entry(key.clone()).or_default() += *change;
         }
         self.operation_slots.retain(|_, counts| !counts.is_zero());
+        for (key, change) in usage.keys() {
+            *self.key_slots.entry(key.clone()).or_default() += *change;
+        }
+        self.key_slots.retain(|_, counts| !counts.is_zero());
     }
 }
 

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::{AddAssign, SubAssign};
 
 use shared::event::Operation;
-use shared::id::UserId;
+use shared::id::{KeyId, ProjectId, UserId};
 use time::{Date, OffsetDateTime};
 
+use super::key_slots::KeySlotKey;
 use super::operation_slots::OperationSlotKey;
 use super::usage_slots::SlotKey;
 
@@ -49,15 +50,21 @@ pub struct UsageKey<'a> {
     pub model: &'a str,
     /// The kind of the call.
     pub operation: Operation,
+    /// The API key of the caller; none for a session token.
+    pub key: Option<KeyId>,
+    /// The project of the API key.
+    pub project: Option<ProjectId>,
 }
 
-/// Changes of `usage_stats`, `usage_slots` and `operation_slots`, by row. The first two tables receive the same counts; the rows of
-/// `usage_slots` are finer. `operation_slots` receives the part of calls that are no chats.
+/// Changes of `usage_stats`, `usage_slots`, `operation_slots` and `key_slots`, by row. The first two tables receive the same counts;
+/// the rows of `usage_slots` are finer. `operation_slots` receives the part of calls that are no chats, and `key_slots` the part of
+/// calls with an API key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UsageChanges {
     days: BTreeMap<(UserId, Date), UsageTotals>,
     slots: BTreeMap<SlotKey, UsageTotals>,
     operations: BTreeMap<OperationSlotKey, UsageTotals>,
+    keys: BTreeMap<KeySlotKey, UsageTotals>,
 }
 
 // === impl UsageTotals ===
@@ -169,11 +176,14 @@ impl SubAssign for ConversationTotals {
 impl UsageChanges {
     /// Adds counts to the sums of the given place.
     pub fn add(&mut self, key: &UsageKey<'_>, counts: UsageTotals) {
-        let UsageKey { user, at, model, operation } = *key;
+        let UsageKey { user, at, model, operation, key, project } = *key;
         let slot = SlotKey::new(user, at, model);
         *self.days.entry((user.clone(), at.date())).or_default() += counts;
         if operation != Operation::Chat {
             *self.operations.entry(OperationSlotKey { slot: slot.clone(), operation }).or_default() += counts;
+        }
+        if let Some(key_id) = key {
+            *self.keys.entry(KeySlotKey { slot: slot.clone(), key_id, project_id: project }).or_default() += counts;
         }
         *self.slots.entry(slot).or_default() += counts;
     }
@@ -196,11 +206,14 @@ impl UsageChanges {
         for (key, counts) in other.operations {
             *self.operations.entry(key).or_default() += counts;
         }
+        for (key, counts) in other.keys {
+            *self.keys.entry(key).or_default() += counts;
+        }
     }
 
     /// The number of rows with changes.
     pub fn len(&self) -> usize {
-        self.days.len() + self.slots.len() + self.operations.len()
+        self.days.len() + self.slots.len() + self.operations.len() + self.keys.len()
     }
 
     /// Returns true when no row has changes.
@@ -221,5 +234,10 @@ impl UsageChanges {
     /// The changes of the quarters of an hour of calls that are no chats, other than zero, in key order.
     pub fn operations(&self) -> impl Iterator<Item = (&OperationSlotKey, &UsageTotals)> {
         self.operations.iter().filter(|(_, counts)| !counts.is_zero())
+    }
+
+    /// The changes of the quarters of an hour of calls with an API key, other than zero, in key order.
+    pub fn keys(&self) -> impl Iterator<Item = (&KeySlotKey, &UsageTotals)> {
+        self.keys.iter().filter(|(_, counts)| !counts.is_zero())
     }
 }

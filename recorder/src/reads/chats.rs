@@ -50,6 +50,8 @@ pub struct ChatRecord {
     pub notes: Option<serde_json::Value>,
     pub caller_metadata: Option<serde_json::Value>,
     pub media: Option<serde_json::Value>,
+    pub key_id: Option<Uuid>,
+    pub project_id: Option<Uuid>,
 }
 
 /// The filters and the bounds of a page of chats. A filter of `None` matches every chat.
@@ -87,7 +89,8 @@ macro_rules! chats_from {
                     c.error_message, c.upstream_name, c.upstream_model, c.upstream_response_id, c.attempts,
                     c.time_to_first_token_ms, c.duration_ms, c.usage_source, c.prompt_tokens, c.completion_tokens,
                     c.total_tokens, c.uncached_input_tokens, c.cache_read_tokens, c.cache_write_tokens,
-                    c.output_tokens, c.reasoning_tokens, c.notes, c.caller_metadata, c.operation, c.media " + $tail
+                    c.output_tokens, c.reasoning_tokens, c.notes, c.caller_metadata, c.operation, c.media,
+                    c.key_id, c.project_id " + $tail
             $(, $argument)*
         )
     };

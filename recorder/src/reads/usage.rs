@@ -1,5 +1,5 @@
-//! Queries for usage, from the tables `usage_stats` (by UTC day), `usage_slots` (by quarter of an hour) and `operation_slots`
-//! (calls that are no chats).
+//! Queries for usage, from the tables `usage_stats` (by UTC day), `usage_slots` (by quarter of an hour), `operation_slots` (calls
+//! that are no chats) and `key_slots` (calls with an API key).
 
 use sqlx::PgPool;
 use time::{Date, OffsetDateTime};
@@ -17,6 +17,10 @@ pub enum UsageGroup {
     User,
     /// By the kind of the call.
     Operation,
+    /// By the API key; usage with session tokens has no key.
+    Key,
+    /// By the project of the API key.
+    Project,
 }
 
 /// The usage in a bucket of a range, for one key.
@@ -24,7 +28,7 @@ pub enum UsageGroup {
 pub struct UsageRow {
     /// The index of the bucket in the range, starting at 0.
     pub bucket: usize,
-    /// The model, the user or the operation; `None` without grouping, or for usage without a model.
+    /// The model, user, operation, API key or project; `None` without grouping, and for usage that has none.
     pub key: Option<String>,
     /// The sums of calls, tokens, messages and conversations.
     pub counts: UsageTotals,
@@ -80,6 +84,8 @@ pub async fn bucket_totals(
         UsageGroup::Model => "model",
         UsageGroup::User => "user",
         UsageGroup::Operation => "operation",
+        UsageGroup::Key => "key",
+        UsageGroup::Project => "project",
     };
     macro_rules! sums_where {
         ($source:tt, $condition:tt, $user:expr) => {
@@ -88,7 +94,8 @@ pub async fn bucket_totals(
                 r#"WITH cut AS MATERIALIZED (
                        SELECT width_bucket(slot_at, $1::timestamptz[]) - 1 AS piece,
                               CASE $2::text WHEN 'model' THEN model WHEN 'user' THEN user_id
-                                                  WHEN 'operation' THEN operation ELSE '' END AS key,
+                                                  WHEN 'operation' THEN operation WHEN 'key' THEN key_id
+                                                  WHEN 'project' THEN project_id ELSE '' END AS key,
                               sum(api_calls) AS api_calls, sum(successful_calls) AS successful_calls,
                               sum(failed_calls) AS failed_calls, sum(prompt_tokens) AS prompt_tokens,
                               sum(completion_tokens) AS completion_tokens, sum(total_tokens) AS total_tokens,
@@ -129,24 +136,25 @@ pub async fn bucket_totals(
             .await?
         };
     }
-    // `usage_slots` counts all calls, and `operation_slots` the calls that are no chats: chats are the difference.
+    // `usage_slots` counts all calls, `operation_slots` the calls that are no chats, and `key_slots` the calls with an API key. The
+    // other calls are the difference.
     macro_rules! sums {
         ($condition:tt, $user:expr) => {
             match group {
                 "operation" => sums_where!(
-                    "(SELECT user_id, slot_at, model, 'chat' AS operation, api_calls, successful_calls, failed_calls,
+                    "(SELECT user_id, slot_at, model, 'chat' AS operation, '' AS key_id, '' AS project_id, api_calls, successful_calls, failed_calls,
                              prompt_tokens, completion_tokens, total_tokens, estimated_prompt_tokens,
                              estimated_completion_tokens, estimated_total_tokens, messages_created,
                              conversations_created
                       FROM usage_slots
                       UNION ALL
-                      SELECT user_id, slot_at, model, 'chat', -api_calls, -successful_calls, -failed_calls,
+                      SELECT user_id, slot_at, model, 'chat', '', '', -api_calls, -successful_calls, -failed_calls,
                              -prompt_tokens, -completion_tokens, -total_tokens, -estimated_prompt_tokens,
                              -estimated_completion_tokens, -estimated_total_tokens, -messages_created,
                              -conversations_created
                       FROM operation_slots
                       UNION ALL
-                      SELECT user_id, slot_at, model, operation, api_calls, successful_calls, failed_calls,
+                      SELECT user_id, slot_at, model, operation, '', '', api_calls, successful_calls, failed_calls,
                              prompt_tokens, completion_tokens, total_tokens, estimated_prompt_tokens,
                              estimated_completion_tokens, estimated_total_tokens, messages_created,
                              conversations_created
@@ -154,7 +162,34 @@ pub async fn bucket_totals(
                     $condition,
                     $user
                 ),
-                _ => sums_where!("(SELECT *, '' AS operation FROM usage_slots) slots", $condition, $user),
+                "key" | "project" => sums_where!(
+                    "(SELECT user_id, slot_at, model, '' AS operation, '' AS key_id, '' AS project_id, api_calls, successful_calls, failed_calls,
+                             prompt_tokens, completion_tokens, total_tokens, estimated_prompt_tokens,
+                             estimated_completion_tokens, estimated_total_tokens, messages_created,
+                             conversations_created
+                      FROM usage_slots
+                      UNION ALL
+                      SELECT user_id, slot_at, model, '', '', '', -api_calls, -successful_calls, -failed_calls,
+                             -prompt_tokens, -completion_tokens, -total_tokens, -estimated_prompt_tokens,
+                             -estimated_completion_tokens, -estimated_total_tokens, -messages_created,
+                             -conversations_created
+                      FROM key_slots
+                      UNION ALL
+                      SELECT user_id, slot_at, model, '', key_id::text,
+                             COALESCE(NULLIF(project_id, '00000000-0000-0000-0000-000000000000')::text, ''),
+                             api_calls, successful_calls, failed_calls,
+                             prompt_tokens, completion_tokens, total_tokens, estimated_prompt_tokens,
+                             estimated_completion_tokens, estimated_total_tokens, messages_created,
+                             conversations_created
+                      FROM key_slots) slots",
+                    $condition,
+                    $user
+                ),
+                _ => sums_where!(
+                    "(SELECT *, '' AS operation, '' AS key_id, '' AS project_id FROM usage_slots) slots",
+                    $condition,
+                    $user
+                ),
             }
         };
     }

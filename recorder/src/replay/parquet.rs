@@ -106,6 +106,8 @@ fn chat_row(chat: &Chat) -> Row<'_> {
             Value::Int32(request.map(|request| i32::from(request.new_messages)).filter(|count| *count > 1)),
         ),
         ("media", Value::Text(ending.and_then(|ending| ending.media.as_ref()).map(PgJson::as_str))),
+        ("key_id", Value::OptionalOwned(chat.key_id.map(|id| id.to_string()))),
+        ("project_id", Value::OptionalOwned(chat.project_id.map(|id| id.to_string()))),
     ]
 }
 

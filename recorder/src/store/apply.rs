@@ -3,7 +3,7 @@
 use sqlx::postgres::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{chats, conversations, messages, operation_slots, quarantine, usage_slots, usage_stats};
+use super::{chats, conversations, key_slots, messages, operation_slots, quarantine, usage_slots, usage_stats};
 use crate::projection::merge::{self, AggregateChanges};
 use crate::projection::message::Position;
 use crate::projection::{Changes, project};
@@ -77,6 +77,7 @@ async fn apply_in_transaction(tx: &mut PgConnection, changes: Changes) -> Result
     usage_stats::add(tx, &usage).await?;
     usage_slots::add(tx, &usage).await?;
     operation_slots::add(tx, &usage).await?;
+    key_slots::add(tx, &usage).await?;
 
     let assistant_messages =
         chat_writes.insert_messages.iter().filter(|message| message.position == Position::Assistant).count();

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use sqlx::postgres::PgConnection;
 
-use super::{chats, conversations, messages, operation_slots, usage_slots, usage_stats};
+use super::{chats, conversations, key_slots, messages, operation_slots, usage_slots, usage_stats};
 use crate::projection::Changes;
 use crate::projection::merge::{self, AggregateChanges};
 
@@ -49,5 +49,6 @@ pub async fn write_aggregates(tx: &mut PgConnection, aggregates: AggregateChange
     }
     usage_stats::add(tx, &usage).await?;
     usage_slots::add(tx, &usage).await?;
-    operation_slots::add(tx, &usage).await
+    operation_slots::add(tx, &usage).await?;
+    key_slots::add(tx, &usage).await
 }

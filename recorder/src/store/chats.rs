@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shared::event::{ChatError, FailureStage, UpstreamAnswer};
-use shared::id::{ChatId, ConversationId};
+use shared::id::{ChatId, ConversationId, KeyId, ProjectId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -20,7 +20,7 @@ const COLUMNS: &str = "chat_id, conversation_id, user_id, gateway, model, starte
      has_assistant_message, stage, error_status, error_type, error_code, error_message, upstream_name, upstream_model, \
      upstream_response_id, attempts, time_to_first_token_ms, duration_ms, usage_source, prompt_tokens, completion_tokens, \
      total_tokens, uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens, \
-     usage_raw, notes, caller_metadata, new_messages, operation, media";
+     usage_raw, notes, caller_metadata, new_messages, operation, media, key_id, project_id";
 
 /// The values of a row, in the order of [`COLUMNS`], each as a function of the row. The list is passed on to the macro
 /// `$then!`.
@@ -70,6 +70,8 @@ macro_rules! values {
             |c| several(request(c)?.new_messages),
             |c| c.operation.as_str(),
             |c| ending(c)?.media.as_ref().map(Jsonb),
+            |c| c.key_id.map(|id| id.0),
+            |c| c.project_id.map(|id| id.0),
         }
     };
 }
@@ -107,7 +109,8 @@ macro_rules! statement {
                      UNNEST($36::bigint[]) AS output_tokens, UNNEST($37::bigint[]) AS reasoning_tokens,
                      UNNEST($38::jsonb[]) AS usage_raw, UNNEST($39::jsonb[]) AS notes,
                      UNNEST($40::jsonb[]) AS caller_metadata, UNNEST($41::smallint[]) AS new_messages,
-                     UNNEST($42::text[]) AS operation, UNNEST($43::jsonb[]) AS media) AS new "
+                     UNNEST($42::text[]) AS operation, UNNEST($43::jsonb[]) AS media,
+                     UNNEST($44::uuid[]) AS key_id, UNNEST($45::uuid[]) AS project_id) AS new "
                 + $tail,
             $(&column($rows, $value) as _),*
         )
@@ -127,7 +130,8 @@ macro_rules! rows_where {
              duration_ms, usage_source, prompt_tokens, completion_tokens, total_tokens, uncached_input_tokens,
              cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
              usage_raw::text AS usage_raw, notes::text AS notes,
-             caller_metadata::text AS caller_metadata, new_messages, operation, media::text AS media
+             caller_metadata::text AS caller_metadata, new_messages, operation, media::text AS media,
+             key_id, project_id
              FROM chats " + $tail
             $(, $argument)*
         )
@@ -145,7 +149,7 @@ pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Chat]) -> Result<BTre
              error_message, upstream_name, upstream_model, upstream_response_id, attempts,
              time_to_first_token_ms, duration_ms, usage_source, prompt_tokens, completion_tokens, total_tokens,
              uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
-             usage_raw, notes, caller_metadata, new_messages, operation, media)
+             usage_raw, notes, caller_metadata, new_messages, operation, media, key_id, project_id)
          SELECT
              chat_id, conversation_id, user_id, gateway, model, started_at, status, request_digest,
              conversation_origin, client_thread_id, dialect, stream, temperature, has_user_message,
@@ -153,7 +157,7 @@ pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Chat]) -> Result<BTre
              error_message, upstream_name, upstream_model, upstream_response_id, attempts,
              time_to_first_token_ms, duration_ms, usage_source, prompt_tokens, completion_tokens, total_tokens,
              uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
-             usage_raw, notes, caller_metadata, new_messages, operation, media",
+             usage_raw, notes, caller_metadata, new_messages, operation, media, key_id, project_id",
         "ON CONFLICT (chat_id) DO NOTHING
          RETURNING chat_id",
         rows
@@ -193,7 +197,7 @@ pub(super) async fn update(tx: &mut PgConnection, rows: &[&Chat]) -> Result<(), 
              cache_write_tokens = new.cache_write_tokens, output_tokens = new.output_tokens,
              reasoning_tokens = new.reasoning_tokens, usage_raw = new.usage_raw, notes = new.notes,
              caller_metadata = new.caller_metadata, new_messages = new.new_messages, operation = new.operation,
-             media = new.media",
+             media = new.media, key_id = new.key_id, project_id = new.project_id",
         "WHERE chats.chat_id = new.chat_id",
         rows
     );
@@ -286,6 +290,8 @@ struct ChatRow {
     new_messages: Option<i16>,
     operation: String,
     media: Option<String>,
+    key_id: Option<Uuid>,
+    project_id: Option<Uuid>,
 }
 
 impl ChatRow {
@@ -295,6 +301,8 @@ impl ChatRow {
             conversation_id: self.conversation_id.map(ConversationId),
             operation: sql_enum("operation", Some(&self.operation))?,
             user_id: user_id(std::mem::take(&mut self.user_id))?,
+            key_id: self.key_id.map(KeyId),
+            project_id: self.project_id.map(ProjectId),
             gateway: std::mem::take(&mut self.gateway),
             model: std::mem::take(&mut self.model),
             started_at: utc(self.started_at),

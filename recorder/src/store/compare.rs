@@ -110,7 +110,7 @@ fn rows_since(shadow: &ShadowSchema, table: Table, name: String, since: Option<D
             time_of(Table::Chats, "chat_id", "started_at")
         ),
         Table::UsageStats => format!("date >= '{since}'"),
-        Table::UsageSlots | Table::OperationSlots => format!("slot_at >= {begins}"),
+        Table::UsageSlots | Table::OperationSlots | Table::KeySlots => format!("slot_at >= {begins}"),
     };
     format!("(SELECT * FROM {name} r WHERE {condition})")
 }

@@ -1,7 +1,7 @@
 //! Queries for open chats: rows of the `chats` table with the status `started`.
 
 use shared::event::Operation;
-use shared::id::{ChatId, ConversationId, UserId};
+use shared::id::{ChatId, ConversationId, KeyId, ProjectId, UserId};
 use sqlx::PgPool;
 use time::OffsetDateTime;
 
@@ -28,6 +28,8 @@ pub struct OpenChat {
     pub conversation_id: Option<ConversationId>,
     pub operation: Operation,
     pub user_id: UserId,
+    pub key_id: Option<KeyId>,
+    pub project_id: Option<ProjectId>,
     pub gateway: String,
     pub model: String,
     pub started_at: OffsetDateTime,
@@ -42,7 +44,7 @@ pub async fn open(
     limit: u16,
 ) -> Result<Vec<OpenChat>, sqlx::Error> {
     let rows = sqlx::query!(
-        "SELECT chat_id, conversation_id, operation, user_id, gateway, model, started_at FROM chats
+        "SELECT chat_id, conversation_id, operation, user_id, key_id, project_id, gateway, model, started_at FROM chats
          WHERE status = 'started' AND ($1::text IS NULL OR gateway = $1) AND started_at < $2
          ORDER BY started_at, chat_id LIMIT $3",
         gateway,
@@ -55,6 +57,8 @@ pub async fn open(
             conversation_id: row.conversation_id.map(ConversationId),
             operation: sql_enum("operation", Some(&row.operation))?,
             user_id: user_id(row.user_id)?,
+            key_id: row.key_id.map(KeyId),
+            project_id: row.project_id.map(ProjectId),
             gateway: row.gateway,
             model: row.model,
             started_at: utc(row.started_at),

@@ -7,7 +7,7 @@ use sqlx::postgres::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{chats, conversations, messages, operation_slots, usage_slots, usage_stats};
+use super::{chats, conversations, key_slots, messages, operation_slots, usage_slots, usage_stats};
 use crate::projection::chat::Chat;
 use crate::projection::conversation::Conversation;
 use crate::projection::message::{Message, Position};
@@ -77,5 +77,6 @@ pub async fn read_all(pool: &PgPool) -> Result<Tables, sqlx::Error> {
         usage_stats: usage_stats::read_all(connection).await?,
         usage_slots: usage_slots::read_all(connection).await?,
         operation_slots: operation_slots::read_all(connection).await?,
+        key_slots: key_slots::read_all(connection).await?,
     })
 }

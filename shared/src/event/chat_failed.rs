@@ -7,7 +7,7 @@ use crate::event::assistant_message::AssistantMessage;
 use crate::event::media::Media;
 use crate::event::operation::Operation;
 use crate::event::upstream::{Attempt, UpstreamAnswer};
-use crate::id::{ChatId, ConversationId, UserId};
+use crate::id::{ChatId, ConversationId, KeyId, ProjectId, UserId};
 use crate::usage::Usage;
 use crate::word::open_words;
 
@@ -24,6 +24,12 @@ pub struct ChatFailed {
     pub conversation_id: Option<ConversationId>,
     /// The user of the chat.
     pub user_id: UserId,
+    /// The API key with which the caller authenticated. Left out for a session token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<KeyId>,
+    /// The project of the API key. Left out for a key without a project, and for a session token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project_id: Option<ProjectId>,
     /// The gateway instance that served the chat.
     pub gateway: String,
     /// The time of admission. The chat counts for the UTC day of this time.

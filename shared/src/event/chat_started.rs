@@ -8,7 +8,7 @@ use crate::event::caller_metadata::CallerMetadata;
 use crate::event::dialect::DialectName;
 use crate::event::new_message::NewMessage;
 use crate::event::operation::Operation;
-use crate::id::{ChatId, ConversationId, MessageId, UserId};
+use crate::id::{ChatId, ConversationId, KeyId, MessageId, ProjectId, UserId};
 use crate::word::open_words;
 
 /// The start of a chat, or of another call to a model. The event is durable before the first byte of the answer reaches the client.
@@ -30,6 +30,12 @@ pub struct ChatStarted {
     pub client_thread_id: Option<String>,
     /// The user of the chat.
     pub user_id: UserId,
+    /// The API key with which the caller authenticated. Left out for a session token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<KeyId>,
+    /// The project of the API key. Left out for a key without a project, and for a session token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project_id: Option<ProjectId>,
     /// The gateway instance that serves the chat.
     pub gateway: String,
     /// The time at which the gateway admitted the chat.

@@ -49,6 +49,8 @@ async fn a_completion_replaces_a_presumed_failure_in_the_counts() -> anyhow::Res
         operation: completed.operation,
         conversation_id: completed.conversation_id,
         user_id: completed.user_id.clone(),
+        key_id: completed.key_id,
+        project_id: completed.project_id,
         gateway: completed.gateway.clone(),
         started_at: completed.started_at,
         failed_at: completed.finished_at,

@@ -19,6 +19,10 @@ pub(crate) struct Chat {
     conversation_id: Option<Uuid>,
     /// The user of the chat.
     user_id: String,
+    /// The API key of the caller; null for a session token.
+    key_id: Option<Uuid>,
+    /// The project of the API key.
+    project_id: Option<Uuid>,
     /// The gateway instance that served the chat.
     gateway: String,
     /// The model that the client asked for.
@@ -206,6 +210,8 @@ impl From<reads::chats::ChatRecord> for Chat {
             operation: row.operation,
             conversation_id: row.conversation_id,
             user_id: row.user_id,
+            key_id: row.key_id,
+            project_id: row.project_id,
             gateway: row.gateway,
             model: row.model,
             status: row.status,

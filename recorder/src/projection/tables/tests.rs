@@ -85,6 +85,12 @@ fn event((kind, chat, conversation, user, minute, variant, number, operation): S
         fields.insert("conversation_id".into(), json!(conversation_id));
     }
     fields.insert("user_id".into(), json!(format!("user {user}")));
+    // A third of the seeds with session tokens, a third with a key, a third with the key of a project.
+    let key = (operation + variant) % 3;
+    if key > 0 {
+        fields.insert("key_id".into(), json!(Uuid::from_u128(u128::from(key))));
+        fields.insert("project_id".into(), json!((key > 1).then(|| Uuid::from_u128(7))));
+    }
     fields.insert("gateway".into(), json!("g"));
     fields.insert("model".into(), json!(format!("m{}", variant % 2)));
     fields.insert("started_at".into(), json!(at(minute)));
@@ -182,6 +188,15 @@ proptest! {
         }
         operations.retain(|_, counts| !counts.is_zero());
         prop_assert_eq!(&operations, &got.operation_slots);
+        // The usage of calls with an API key, counted again.
+        let mut keys: BTreeMap<_, UsageTotals> = BTreeMap::new();
+        for chat in got.chats.values() {
+            let Some(key_id) = chat.key_id else { continue };
+            let slot = SlotKey::new(&chat.user_id, chat.started_at, &chat.model);
+            *keys.entry(KeySlotKey { slot, key_id, project_id: chat.project_id }).or_default() += chat.usage_totals();
+        }
+        keys.retain(|_, counts| !counts.is_zero());
+        prop_assert_eq!(&keys, &got.key_slots);
         // The positions of a chat's messages have no gap, and the ids are those of the positions.
         for chat in got.chats.values() {
             let new = Position::of_new(chat.request.as_ref().map_or(0, |request| request.new_messages));

@@ -1,0 +1,69 @@
+//! The journal, metrics and background tasks that record chats, and the recording of ends.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use shared::event::Event;
+use shared::usage::Usage;
+use tokio::sync::Semaphore;
+
+use crate::chat::disconnect::Drains;
+use crate::chat::response_conversations::ResponseConversations;
+use crate::journal::{Journal, Recorded};
+use crate::metrics::Metrics;
+use crate::response::token_estimate::{Prompt, estimate_usage};
+
+/// The parts of the gateway that record chats, shared by all chats.
+#[derive(Debug)]
+pub struct Recording {
+    /// The journal that receives the events of all chats.
+    pub journal: Journal,
+    /// The metrics that count chats and tokens.
+    pub metrics: Arc<Metrics>,
+    /// The name of this gateway instance, as in events.
+    pub instance: String,
+    /// Set when the shutdown deadline is over. Chats that are cut off after that fail with `gateway_stopped`.
+    pub is_stopping: AtomicBool,
+    /// One permit for each usage estimate that may run at once. An estimate occupies a processor, and streams come first.
+    pub estimates: Arc<Semaphore>,
+    /// The conversations of recent responses, for requests that continue one of them.
+    pub responses: Arc<ResponseConversations>,
+    /// The answers that are drained after their clients have disconnected.
+    pub drains: Drains,
+}
+
+/// Estimates the usage of a chat, then hands the terminal event to the journal. Only the future of the chat's end waits for
+/// this task.
+pub(super) async fn estimate_and_record(recording: Arc<Recording>, prompt: Prompt, event: Event) -> Recorded {
+    let permit = recording.estimates.acquire().await;
+    let event = Arc::new(event);
+    let counted = Arc::clone(&event);
+    let count = move || match &*counted {
+        Event::MessageCompleted(event) => event.message.as_ref().map(|message| estimate_usage(&prompt, message)),
+        Event::ChatFailed(event) => event.message.as_ref().map(|message| estimate_usage(&prompt, message)),
+        _ => None,
+    };
+    let usage = tokio::task::spawn_blocking(count).await.ok().flatten();
+    let mut event = Arc::unwrap_or_clone(event);
+    if let Some(usage) = usage {
+        match &mut event {
+            Event::MessageCompleted(event) => event.usage = Usage { raw: event.usage.raw.take(), ..usage },
+            Event::ChatFailed(event) => event.usage = Usage { raw: event.usage.raw.take(), ..usage },
+            _ => {}
+        }
+    }
+    let recorded = recording.record_end(&event);
+    // The permit is held until the event is in the journal. A stopping gateway that acquires the permit therefore knows
+    // that every earlier end has been handed over.
+    drop(permit);
+    recorded
+}
+
+impl Recording {
+    /// Hands the terminal event to the journal. The chat counts as open until then.
+    pub(super) fn record_end(&self, event: &Event) -> Recorded {
+        let recorded = self.journal.record(event);
+        self.metrics.chats_open.dec();
+        recorded
+    }
+}

@@ -1,0 +1,140 @@
+//! Statements for the `key_slots` table.
+
+use std::collections::BTreeMap;
+
+use shared::id::{KeyId, ProjectId};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::read::{user_id, utc};
+use super::write::column;
+use crate::projection::key_slots::KeySlotKey;
+use crate::projection::usage_slots::SlotKey;
+use crate::projection::usage_stats::{UsageChanges, UsageTotals};
+
+/// The key of a row and the change of the row.
+type ChangedSlot<'a> = (&'a KeySlotKey, &'a UsageTotals);
+
+/// Adds the changes to the rows, in key order, each row once. Rows left with only zeros are deleted.
+pub(super) async fn add(tx: &mut PgConnection, changes: &UsageChanges) -> Result<(), sqlx::Error> {
+    let changes: Vec<ChangedSlot<'_>> = changes.keys().collect();
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let rows = &changes.iter().collect::<Vec<&ChangedSlot<'_>>>()[..];
+    sqlx::query!(
+        "INSERT INTO key_slots (
+             user_id, slot_at, model, key_id, project_id,
+             api_calls, successful_calls, failed_calls, prompt_tokens, completion_tokens, total_tokens,
+             estimated_prompt_tokens, estimated_completion_tokens, estimated_total_tokens, messages_created,
+             conversations_created)
+         SELECT
+             UNNEST($1::text[]) AS user_id, UNNEST($2::timestamptz[]) AS slot_at, UNNEST($3::text[]) AS model,
+             UNNEST($4::uuid[]) AS key_id, UNNEST($5::uuid[]) AS project_id,
+             UNNEST($6::bigint[]) AS api_calls, UNNEST($7::bigint[]) AS successful_calls,
+             UNNEST($8::bigint[]) AS failed_calls, UNNEST($9::bigint[]) AS prompt_tokens,
+             UNNEST($10::bigint[]) AS completion_tokens, UNNEST($11::bigint[]) AS total_tokens,
+             UNNEST($12::bigint[]) AS estimated_prompt_tokens, UNNEST($13::bigint[]) AS estimated_completion_tokens,
+             UNNEST($14::bigint[]) AS estimated_total_tokens, UNNEST($15::bigint[]) AS messages_created,
+             UNNEST($16::bigint[]) AS conversations_created
+         ON CONFLICT (user_id, slot_at, model, key_id, project_id) DO UPDATE SET
+             api_calls = key_slots.api_calls + EXCLUDED.api_calls,
+             successful_calls = key_slots.successful_calls + EXCLUDED.successful_calls,
+             failed_calls = key_slots.failed_calls + EXCLUDED.failed_calls,
+             prompt_tokens = key_slots.prompt_tokens + EXCLUDED.prompt_tokens,
+             completion_tokens = key_slots.completion_tokens + EXCLUDED.completion_tokens,
+             total_tokens = key_slots.total_tokens + EXCLUDED.total_tokens,
+             estimated_prompt_tokens = key_slots.estimated_prompt_tokens + EXCLUDED.estimated_prompt_tokens,
+             estimated_completion_tokens = key_slots.estimated_completion_tokens + EXCLUDED.estimated_completion_tokens,
+             estimated_total_tokens = key_slots.estimated_total_tokens + EXCLUDED.estimated_total_tokens,
+             messages_created = key_slots.messages_created + EXCLUDED.messages_created,
+             conversations_created = key_slots.conversations_created + EXCLUDED.conversations_created",
+        &column(rows, |(key, _)| key.slot.user_id.as_str()) as _,
+        &column(rows, |(key, _)| key.slot.slot_at) as _,
+        &column(rows, |(key, _)| key.slot.model.as_str()) as _,
+        &column(rows, |(key, _)| key.key_id.0) as _,
+        &column(rows, |(key, _)| project_column(key)) as _,
+        &column(rows, |(_, c)| c.api_calls) as _,
+        &column(rows, |(_, c)| c.successful_calls) as _,
+        &column(rows, |(_, c)| c.failed_calls) as _,
+        &column(rows, |(_, c)| c.prompt_tokens) as _,
+        &column(rows, |(_, c)| c.completion_tokens) as _,
+        &column(rows, |(_, c)| c.total_tokens) as _,
+        &column(rows, |(_, c)| c.estimated_prompt_tokens) as _,
+        &column(rows, |(_, c)| c.estimated_completion_tokens) as _,
+        &column(rows, |(_, c)| c.estimated_total_tokens) as _,
+        &column(rows, |(_, c)| c.messages_created) as _,
+        &column(rows, |(_, c)| c.conversations_created) as _
+    )
+    .execute(&mut *tx)
+    .await?;
+
+    let decreased: Vec<&ChangedSlot<'_>> = rows.iter().copied().filter(|(_, counts)| counts.has_negative()).collect();
+    if decreased.is_empty() {
+        return Ok(());
+    }
+    // A row with only zeros would depend on the order of events: in another order, the row would never have been
+    // inserted.
+    sqlx::query!(
+        "DELETE FROM key_slots
+         WHERE (user_id, slot_at, model, key_id, project_id) IN (SELECT * FROM UNNEST($1::text[], $2::timestamptz[], $3::text[], $4::uuid[], $5::uuid[]))
+           AND api_calls = 0
+           AND successful_calls = 0
+           AND failed_calls = 0
+           AND prompt_tokens = 0
+           AND completion_tokens = 0
+           AND total_tokens = 0
+           AND estimated_prompt_tokens = 0
+           AND estimated_completion_tokens = 0
+           AND estimated_total_tokens = 0
+           AND messages_created = 0
+           AND conversations_created = 0",
+        &column(&decreased, |(key, _)| key.slot.user_id.as_str()) as _,
+        &column(&decreased, |(key, _)| key.slot.slot_at) as _,
+        &column(&decreased, |(key, _)| key.slot.model.as_str()) as _,
+        &column(&decreased, |(key, _)| key.key_id.0) as _,
+        &column(&decreased, |(key, _)| project_column(key)) as _
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// The value of the column `project_id`: the nil UUID for a key without a project, because the column is part of the primary key.
+fn project_column(key: &KeySlotKey) -> Uuid {
+    key.project_id.map_or(Uuid::nil(), |id| id.0)
+}
+
+/// Reads all rows of the table.
+pub(super) async fn read_all(connection: &mut PgConnection) -> Result<BTreeMap<KeySlotKey, UsageTotals>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "SELECT
+             user_id, slot_at, model, key_id, project_id,
+             api_calls, successful_calls, failed_calls, prompt_tokens, completion_tokens, total_tokens,
+             estimated_prompt_tokens, estimated_completion_tokens, estimated_total_tokens, messages_created,
+             conversations_created
+         FROM key_slots"
+    );
+    let rows = rows.fetch_all(connection).await?;
+    rows.into_iter()
+        .map(|row| {
+            let counts = UsageTotals {
+                api_calls: row.api_calls,
+                successful_calls: row.successful_calls,
+                failed_calls: row.failed_calls,
+                prompt_tokens: row.prompt_tokens,
+                completion_tokens: row.completion_tokens,
+                total_tokens: row.total_tokens,
+                estimated_prompt_tokens: row.estimated_prompt_tokens,
+                estimated_completion_tokens: row.estimated_completion_tokens,
+                estimated_total_tokens: row.estimated_total_tokens,
+                messages_created: row.messages_created,
+                conversations_created: row.conversations_created,
+            };
+            let slot = SlotKey { user_id: user_id(row.user_id)?, slot_at: utc(row.slot_at), model: row.model };
+            let project_id = (!row.project_id.is_nil()).then_some(ProjectId(row.project_id));
+            let key = KeySlotKey { slot, key_id: KeyId(row.key_id), project_id };
+            Ok((key, counts))
+        })
+        .collect()
+}
