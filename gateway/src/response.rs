@@ -5,6 +5,8 @@ mod large_buffers;
 pub mod bounded_buffer;
 pub mod sse;
 
+pub mod json_list;
+
 pub mod transcript;
 mod usage_merge;
 

@@ -9,6 +9,7 @@ use shared::event::{ChatError, DialectName};
 
 use crate::response::content_encoding::{ContentDecoder, ContentEncoding};
 use crate::response::dialect::Fold;
+use crate::response::json_list::JsonListParser;
 use crate::response::sse::{EventCompleteness, SseParser};
 use crate::response::transcript::Transcript;
 
@@ -34,6 +35,8 @@ enum StartFormat {
     Unknown,
     /// A single document. The field has the bytes so far.
     Document(Vec<u8>),
+    /// A stream of chunks that is a JSON list.
+    List(JsonListParser),
     /// A stream of server-sent events.
     Events(SseParser),
 }
@@ -116,6 +119,7 @@ impl AnswerStart {
             let Some(at) = chunk.iter().position(content) else { return StartVerdict::Undecided };
             chunk = &chunk[at..];
             self.format = match chunk[0] {
+                b'[' if self.fold.streams_json_lists() => StartFormat::List(JsonListParser::default()),
                 b'{' | b'[' | b'<' => StartFormat::Document(Vec::new()),
                 _ => StartFormat::Events(SseParser::default()),
             };
@@ -125,6 +129,15 @@ impl AnswerStart {
             StartFormat::Document(body) => {
                 body.extend_from_slice(chunk);
                 if body.len() > MAX_START_BYTES { StartVerdict::Begun } else { StartVerdict::Undecided }
+            }
+            StartFormat::List(parser) => {
+                let (fold, mut verdict) = (&mut self.fold, StartVerdict::Undecided);
+                parser.feed(chunk, |element| {
+                    fold.fold_event(&element.as_event());
+                    verdict = error_verdict(fold.transcript()).unwrap_or(StartVerdict::Begun);
+                    ControlFlow::Break(())
+                });
+                verdict
             }
             StartFormat::Events(parser) => {
                 let (fold, mut verdict) = (&mut self.fold, StartVerdict::Undecided);
@@ -150,6 +163,8 @@ impl AnswerStart {
         match &mut self.format {
             StartFormat::Unknown => return StartVerdict::Failed(StartFailure::Empty),
             StartFormat::Document(body) => self.fold.fold_document(body),
+            // No element has arrived.
+            StartFormat::List(_) => {}
             StartFormat::Events(parser) => {
                 let fold = &mut self.fold;
                 parser.finish(|event| {
@@ -204,12 +219,15 @@ mod tests {
 
     #[test]
     fn errors_and_empty_answers_are_recognized_in_every_cutting() {
-        use DialectName::{AnthropicMessages, OpenaiChat, OpenaiResponses};
+        use DialectName::{AnthropicMessages, GoogleGemini, OpenaiChat, OpenaiResponses};
         let about_request = StartVerdict::Failed(StartFailure::Error { is_about_request: true });
         let chunk = r#"{"choices":[{"index":0,"delta":{"content":"hi"}}]}"#;
         let cases = [
             (OpenaiChat, r#"{"error":{"message":"no capacity","code":503}}"#.to_owned(), ERROR),
             (OpenaiChat, r#"  [{"error":{"message":"quota","code":429}}]"#.to_owned(), ERROR),
+            (GoogleGemini, r#" [{"error":{"message":"quota","code":429}}]"#.to_owned(), ERROR),
+            (GoogleGemini, "[]".to_owned(), EMPTY),
+            (GoogleGemini, r#"[{"candidates":[{"content":{"parts":[{"text":"h"}]}}]}"#.to_owned(), StartVerdict::Begun),
             (OpenaiChat, r#"{"error":{"message":"bad","type":"invalid_request_error"}}"#.to_owned(), about_request),
             (OpenaiChat, "data: {\"error\":{\"message\":\"no capacity\"}}\n\n".to_owned(), ERROR),
             (OpenaiChat, ": wait\n\n: wait\n\nevent: error\ndata: {\"message\":\"no\"}\n\n".to_owned(), ERROR),

@@ -52,6 +52,11 @@ impl Fold {
         }
     }
 
+    /// True if a response that is a JSON list is a stream of chunks, each an element of the list.
+    pub fn streams_json_lists(&self) -> bool {
+        matches!(self, Self::GoogleGemini(_))
+    }
+
     /// Folds one event of a stream. Returns the handling of the event's bytes.
     pub fn fold_event(&mut self, event: &SseEvent<'_>) -> EventDisposition {
         if event.completeness == EventCompleteness::TooLong {

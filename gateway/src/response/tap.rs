@@ -8,8 +8,10 @@
 //! end is held back, and a usage chunk cannot be removed.
 //!
 //! The bytes held back are those that a client could take for the end: in an event stream the final event (such as
-//! `[DONE]`), in a document the last chunk.
+//! `[DONE]`), in a streamed JSON list the element with the finish reason and the closing bracket, in a document the last
+//! chunk with content.
 
+mod chunk_list;
 mod event_stream;
 mod modes;
 
@@ -28,12 +30,16 @@ use crate::response::dialect::{EventDisposition, Fold};
 use crate::response::redaction::Redactor;
 use crate::response::transcript::Transcript;
 use crate::response::ui_stream::UiStream;
+use chunk_list::ChunkList;
 use event_stream::EventStream;
 
 pub use modes::{ExpectedBody, FeedStatus, UsageChunkPolicy};
 
 /// The maximum size of a document that is folded. [`BoundedBuffer`] shortens longer documents. Less in the unit tests.
 const MAX_DOCUMENT_BYTES: usize = if cfg!(test) { 8 << 20 } else { 24 << 20 };
+
+/// The maximum number of chunks of white space that are held back after a document.
+const MAX_HELD_BACK_CHUNKS: usize = 64;
 
 /// The bytes of a UTF-8 byte order mark, skipped before the first byte of content. Content never starts with these
 /// bytes.
@@ -63,6 +69,8 @@ enum BodyFormat {
     Unknown(ExpectedBody),
     /// A stream of server-sent events.
     Events(EventStream),
+    /// A stream of chunks that is a JSON list.
+    List(ChunkList),
     /// A single document, with a bounded copy of its bytes, and its last byte that is not white space.
     Document { expected: ExpectedBody, body: BoundedBuffer, last_byte: u8 },
     /// A JSON document, with a bounded copy that leaves out its bulk.
@@ -161,20 +169,25 @@ impl Tap {
             return FeedStatus::Continue;
         }
         // `fold_chunk` queues decoded bytes, but the client gets the compressed bytes. Both queues are restored after
-        // the call.
+        // the call. An empty chunk stands for the compressed chunks that are held back.
         let (forwarded, held_back) = (std::mem::take(&mut self.forwarded), std::mem::take(&mut self.held_back));
+        self.held_back.extend((!held_back.is_empty()).then(Bytes::new));
         let fed = match decoded {
             Ok(decoded) if decoded.is_empty() => FeedStatus::Continue,
             Ok(decoded) => self.fold_chunk(decoded.into()),
             Err(_) => {
                 self.fold.mark_unread("undecodable");
+                self.held_back.clear();
                 FeedStatus::Continue
             }
         };
         let may_be_end = !self.held_back.is_empty();
+        let is_still_held_back = self.held_back.first().is_some_and(Bytes::is_empty);
         (self.forwarded, self.held_back) = (forwarded, held_back);
-        self.forwarded.extend(self.held_back.drain(..));
-        let is_within_stream = matches!(self.format, BodyFormat::Events(_)) && !may_be_end;
+        if !is_still_held_back {
+            self.forwarded.extend(self.held_back.drain(..));
+        }
+        let is_within_stream = matches!(self.format, BodyFormat::Events(_) | BodyFormat::List(_)) && !may_be_end;
         if fed == FeedStatus::Continue && is_readable && is_within_stream {
             self.forwarded.push_back(chunk);
         } else {
@@ -200,7 +213,9 @@ impl Tap {
         {
             // White space and a byte order mark before the content are forwarded unread.
             self.forwarded.extend(Some(chunk.split_to(at)).filter(|before| !before.is_empty()));
-            self.format = if *expected == ExpectedBody::Error || matches!(chunk[0], b'{' | b'[' | b'<') {
+            self.format = if *expected == ExpectedBody::Answer && chunk[0] == b'[' && self.fold.streams_json_lists() {
+                BodyFormat::List(ChunkList::default())
+            } else if *expected == ExpectedBody::Error || matches!(chunk[0], b'{' | b'[' | b'<') {
                 BodyFormat::Document { expected: *expected, body: BoundedBuffer::default(), last_byte: b' ' }
             } else {
                 BodyFormat::Events(EventStream::default())
@@ -213,11 +228,17 @@ impl Tap {
             }
             BodyFormat::Document { body, last_byte, .. } => {
                 body.push(&chunk, MAX_DOCUMENT_BYTES);
-                *last_byte = chunk.trim_ascii_end().last().copied().unwrap_or(*last_byte);
-                self.forwarded.extend(self.held_back.drain(..));
+                let last_content = chunk.trim_ascii_end().last().copied();
+                *last_byte = last_content.unwrap_or(*last_byte);
+                // White space after the last bracket does not make the bracket less of an end.
+                let may_follow_end = last_content.is_none() && matches!(last_byte, b'}' | b']');
+                if !may_follow_end || self.held_back.len() > MAX_HELD_BACK_CHUNKS {
+                    self.forwarded.extend(self.held_back.drain(..));
+                }
                 self.held_back.push(chunk);
                 FeedStatus::Continue
             }
+            BodyFormat::List(list) => list.feed(&mut self.fold, &chunk, (&mut self.forwarded, &mut self.held_back)),
             BodyFormat::Outline(outline) => {
                 outline.push(&chunk, MAX_DOCUMENT_BYTES);
                 self.forwarded.extend(self.held_back.drain(..));
@@ -277,6 +298,7 @@ impl Tap {
             }
             BodyFormat::Outline(outline) => self.fold.fold_document(outline.bytes()),
             BodyFormat::Opaque => self.fold.mark_ended(),
+            BodyFormat::List(list) => list.finish(&mut self.fold, &mut self.held_back),
             BodyFormat::Events(events) => {
                 let mut usage_only = false;
                 events.parser.finish(|event| {
@@ -299,6 +321,7 @@ impl Tap {
             BodyFormat::Document { body, last_byte, .. } if body.is_truncated() => matches!(last_byte, b'}' | b']'),
             BodyFormat::Document { body, .. } => is_complete_json(body.bytes()),
             BodyFormat::Outline(outline) => !outline.is_truncated() && is_complete_json(outline.bytes()),
+            BodyFormat::List(list) => list.is_whole(),
             BodyFormat::Unknown(_) | BodyFormat::Events(_) | BodyFormat::Opaque => false,
         }
     }
@@ -322,7 +345,11 @@ impl Tap {
     pub fn error_body(&self) -> &[u8] {
         match &self.format {
             BodyFormat::Document { body, .. } => body.bytes(),
-            BodyFormat::Unknown(_) | BodyFormat::Events(_) | BodyFormat::Outline(_) | BodyFormat::Opaque => &[],
+            BodyFormat::Unknown(_)
+            | BodyFormat::Events(_)
+            | BodyFormat::List(_)
+            | BodyFormat::Outline(_)
+            | BodyFormat::Opaque => &[],
         }
     }
 

@@ -60,6 +60,39 @@ fn the_last_chunk_is_held_back() {
     }
 }
 
+/// A stream without `alt=sse` is a list. No byte of the last element's end, and not the bracket after the element, may pass
+/// before the end is durable.
+#[test]
+fn the_end_of_a_list_is_held_back() {
+    let each = FIRST.replace(r#""index":0"#, r#""finishReason":"MAX_TOKENS","index":0"#);
+    for (list, last, text) in [
+        (format!("[{FIRST}\n,\r\n{LAST}\n]\n"), "STOP", "hi"),
+        (format!("[{FIRST},{LAST}]"), "STOP", "hi"),
+        (format!("[{each},\n{each},\n{LAST} ]"), "STOP", "hhi"),
+        (format!(" \n[{LAST}\n]\n \n"), "STOP", "i"),
+    ] {
+        check(GoogleGemini, &list, &expected_text(text));
+        check_end_is_held_back(GoogleGemini, &list, last);
+        check_end_is_held_back(GoogleGemini, &list, "]\n");
+        let chunks: Vec<&[u8]> = list.as_bytes().chunks(3).collect();
+        let before = run_tap(GoogleGemini, &chunks).before_end;
+        let last_element = list.find(LAST).unwrap();
+        assert!(before.len() <= last_element, "{}", String::from_utf8_lossy(&before));
+        assert!(last_element - before.len() < 4, "an element before the last is held back");
+    }
+    // A list without a finish reason ends with its bracket alone.
+    check_end_is_held_back(GoogleGemini, &format!("[{FIRST},\n{FIRST}\n]"), "\n]");
+    let error = r#"{"error":{"code":503,"message":"busy","status":"UNAVAILABLE"}}"#;
+    check_end_is_held_back(GoogleGemini, &format!("[{FIRST},\n{error}\n]"), "UNAVAILABLE");
+}
+
+#[test]
+fn what_arrived_of_a_list_that_breaks_off_is_read() {
+    let list = format!("[{FIRST},{}", &LAST[..60]);
+    let output = run_tap(GoogleGemini, &list.as_bytes().chunks(5).collect::<Vec<_>>());
+    assert_eq!((output.transcript.text.as_str(), output.transcript.is_ended), ("h", false));
+}
+
 #[test]
 fn thoughts_and_calls_are_read() {
     let thought = parts(r#"{"text":"hm","thought":true},{"text":"","thoughtSignature":"QUJD"}"#);

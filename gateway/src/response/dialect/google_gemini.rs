@@ -4,6 +4,7 @@
 //! - Client tools are `functionCall` parts, complete or in pieces (`partialArgs`). Code that the provider runs and calls of
 //!   its own tools are only counted.
 //! - The first candidate is the response; further candidates are further choices. A response without `index` is the first.
+//! - Without `alt=sse`, a stream is a JSON list. Each element is folded as an event when it is complete.
 //! - No event marks the end. Any chunk with a finish reason may be the last, so each one is held back until the next
 //!   chunk arrives or the body ends.
 //! - A prompt that was blocked has no candidate: the finish reason is the reason for the block.
@@ -15,7 +16,7 @@ use super::event_disposition::EventDisposition;
 use super::json_values::for_each_value;
 use crate::json::lenient::compact;
 use crate::json::repair::repair;
-use crate::response::sse::{SseEvent, is_done_data};
+use crate::response::sse::{EventCompleteness, SseEvent, is_done_data};
 use crate::response::transcript::{Transcript, TranscriptPart};
 use shape::{Candidate, ContentPart, FunctionCall, ResponseChunk};
 
@@ -31,7 +32,11 @@ pub struct GenerateContentFold {
 impl GenerateContentFold {
     /// Folds one event of a stream.
     pub fn fold_event(&mut self, event: &SseEvent<'_>) -> EventDisposition {
-        let Some(data) = event.data else { return EventDisposition::Forward };
+        let Some(data) = event.data else {
+            // A chunk that is too long to be read may have the finish reason.
+            let is_unread = event.completeness == EventCompleteness::TooLong;
+            return if is_unread { EventDisposition::PossibleEnd } else { EventDisposition::Forward };
+        };
         if is_done_data(data) {
             self.transcript.note("done_sent");
             return EventDisposition::End;

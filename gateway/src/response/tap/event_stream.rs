@@ -12,7 +12,7 @@ use crate::response::sse::SseParser;
 /// The maximum length of an incomplete event that is withheld until its kind is known: a usage chunk, or the end. Usage
 /// chunks are shorter. A longer event is forwarded piece by piece; if the event is the end, its last piece is still
 /// held back, and a client cannot parse the event without the last piece.
-const MAX_WITHHELD_BYTES: usize = 64 << 10;
+pub(super) const MAX_WITHHELD_BYTES: usize = 64 << 10;
 
 /// The state of an event stream between two chunks.
 #[derive(Debug, Default)]
@@ -133,7 +133,7 @@ impl EventStream {
 }
 
 /// Forwards the withheld bytes, followed by the chunk.
-fn forward(forwarded: &mut VecDeque<Bytes>, withheld: &mut Vec<u8>, chunk: Bytes) {
+pub(super) fn forward(forwarded: &mut VecDeque<Bytes>, withheld: &mut Vec<u8>, chunk: Bytes) {
     if !withheld.is_empty() {
         forwarded.push_back(std::mem::take(withheld).into());
     }
