@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use shared::http_server::{self, ServerLimits};
 use shared::issuer::Issuer;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -62,6 +63,7 @@ pub fn check(config: &Config) -> anyhow::Result<String> {
 async fn serve(config: Config) -> anyhow::Result<()> {
     let Config {
         listen,
+        health_listen,
         instance,
         log,
         token_keys,
@@ -126,7 +128,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     });
     let listener =
         TcpListener::bind(listen).await.with_context(|| format!("GATEWAY_LISTEN: cannot listen on {listen}"))?;
-    tracing::info!(address = %listener.local_addr()?, instance = recording.instance, "listening");
+    let health_listener = TcpListener::bind(health_listen)
+        .await
+        .with_context(|| format!("GATEWAY_HEALTH_LISTEN: cannot listen on {health_listen}"))?;
+    let (address, health) = (listener.local_addr()?, health_listener.local_addr()?);
+    tracing::info!(%address, %health, instance = recording.instance, "listening");
+    // Health and metrics are served until the process ends, also while running chats finish.
+    let health_router = routes::health_router(Arc::clone(&gateway));
+    let health_server =
+        tokio::spawn(http_server::serve(health_listener, health_router, ServerLimits::HEALTH, std::future::pending()));
 
     let lease_stop = CancellationToken::new();
     let stop_lease = lease_stop.clone();
@@ -184,6 +194,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     lease_stop.cancel();
     lease.await?;
     tokio::task::spawn_blocking(move || journal.wait_until_synced()).await?;
+    health_server.abort();
     tracing::info!("stopped");
     Ok(())
 }

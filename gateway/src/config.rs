@@ -27,6 +27,9 @@ use crate::upstream::registry::TableSource;
 pub struct Config {
     /// The address and port of the HTTP server: `GATEWAY_LISTEN`, by default 127.0.0.1:8080.
     pub listen: SocketAddr,
+    /// The address and port of the listener for health checks and metrics: `GATEWAY_HEALTH_LISTEN`, by default
+    /// 127.0.0.1:8090.
+    pub health_listen: SocketAddr,
     /// The name of this instance in events, logs and the lease. Two running instances must not share a name.
     pub instance: String,
     /// The filter and the format of log lines: `LOG` and `LOG_FORMAT`.
@@ -77,6 +80,11 @@ impl Config {
                 "GATEWAY_LISTEN",
                 SocketAddr::from(([127, 0, 0, 1], 8080)),
                 "an address and port such as 127.0.0.1:8080",
+            )?,
+            health_listen: env.optional_or(
+                "GATEWAY_HEALTH_LISTEN",
+                SocketAddr::from(([127, 0, 0, 1], 8090)),
+                "an address and port such as 127.0.0.1:8090",
             )?,
             instance: instance(env)?,
             log: LogConfig::read(env)?,

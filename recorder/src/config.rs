@@ -42,6 +42,8 @@ pub struct Config {
 pub struct ServeConfig {
     /// The address of the HTTP API (`RECORDER_SERVE_LISTEN`).
     pub listen: SocketAddr,
+    /// The address of the API's health endpoints (`RECORDER_SERVE_HEALTH_LISTEN`).
+    pub health_listen: SocketAddr,
     /// The maximum number of connections to the database, from 1 to 1000 (`RECORDER_SERVE_CONNECTIONS`).
     pub connections: u32,
     /// The lifetime of an access token (`RECORDER_TOKEN_TTL`): also the longest time a disabled user can still chat.
@@ -63,6 +65,11 @@ impl ServeConfig {
                 "RECORDER_SERVE_LISTEN",
                 ([127, 0, 0, 1], 8082).into(),
                 "an address such as 127.0.0.1:8082",
+            )?,
+            health_listen: env.optional_or(
+                "RECORDER_SERVE_HEALTH_LISTEN",
+                ([127, 0, 0, 1], 8083).into(),
+                "an address such as 127.0.0.1:8083",
             )?,
             connections: match env.optional_or("RECORDER_SERVE_CONNECTIONS", 16_u32, "a number from 1 to 1000")? {
                 number @ 1..=1000 => number,
@@ -195,6 +202,7 @@ mod tests {
             "TOKEN_ISSUER_KEYS_URL",
             "RECORDER_LISTEN",
             "RECORDER_SERVE_LISTEN",
+            "RECORDER_SERVE_HEALTH_LISTEN",
             "RECORDER_SERVE_CONNECTIONS",
             "RECORDER_TOKEN_TTL",
             "RECORDER_SESSION_TTL",

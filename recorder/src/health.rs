@@ -12,9 +12,7 @@ use axum::routing::get;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use sqlx::postgres::PgPool;
-use tokio::net::TcpListener;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::policy::blockage::Blockage;
@@ -49,14 +47,13 @@ pub fn database_health(pool: PgPool) -> Router {
     Router::new().route("/health/live", get(async || "live\n")).route("/health/ready", get(ready)).with_state(pool)
 }
 
-/// Serves `/health/live`, `/health/ready` and `/metrics` of a recording process until `stop` is cancelled.
-pub async fn serve(listener: TcpListener, state: HealthState, stop: CancellationToken) -> std::io::Result<()> {
-    let routes = Router::new()
+/// Returns the routes `/health/live`, `/health/ready` and `/metrics` of a recording process.
+pub fn recording_health(state: HealthState) -> Router {
+    Router::new()
         .route("/health/live", get(async || "live\n"))
         .route("/health/ready", get(ready))
         .route("/metrics", get(metrics))
-        .with_state(state);
-    axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await
+        .with_state(state)
 }
 
 /// Answers 200 if events can be recorded: the broker is connected, the stream is there, the database accepts writes, and

@@ -23,6 +23,7 @@ pub mod schema;
 pub mod client_address;
 pub mod credentials;
 pub mod http_client;
+pub mod http_server;
 pub mod issuer;
 pub mod nats;
 pub mod token;

@@ -58,11 +58,16 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         )
         .merge(pages::router())
         .merge(recorder_api::router())
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::ready))
-        .route("/metrics", get(health::metrics))
         .fallback(unknown_path::no_such_route)
         .method_not_allowed_fallback(unknown_path::method_not_allowed)
         .layer(cors)
+        // Load balancers probe the port to which they send requests. Pages of other origins read nothing here: these routes
+        // come after the layer for CORS.
+        .merge(health::probe_router())
         .with_state(gateway)
+}
+
+/// Builds the router of the listener for health checks and metrics.
+pub fn health_router(gateway: Arc<Gateway>) -> Router {
+    health::operations_router().with_state(gateway)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use async_nats::Client;
 use prometheus_client::registry::Registry;
+use shared::http_server::{self, ServerLimits};
 use sqlx::postgres::PgPool;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -57,8 +58,12 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(address = %listener.local_addr()?, batch = ?config.batch, "listening");
 
     let http_stop = CancellationToken::new();
-    let http = health::serve(listener, health_state, http_stop.clone());
-    tasks.spawn(async move { http.await.context("the HTTP listener failed") });
+    let routes = health::recording_health(health_state);
+    let http = http_server::serve(listener, routes, ServerLimits::HEALTH, http_stop.clone().cancelled_owned());
+    tasks.spawn(async move {
+        http.await;
+        Ok(())
+    });
     tasks.spawn(async move {
         if stop.run_until_cancelled(wait_until_migrated(&pool)).await.transpose()?.is_some() {
             run_workers((config.batch, config.orphans), broker, pool, (metrics, blockage), stop).await?;

@@ -1,18 +1,18 @@
 //! `recorder serve`: the HTTP API over the tables, and its background tasks. Any number of instances may run on one
 //! database.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use shared::http_server::{self, ServerLimits};
 use shared::issuer::Issuer;
 use shared::token::{TokenSigner, Verifier};
 use sqlx::postgres::PgPool;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::keys;
@@ -27,8 +27,14 @@ use crate::store;
 const KEY_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// The interval at which expired rows are deleted.
 const DELETE_EXPIRED_INTERVAL: Duration = Duration::from_secs(60);
-/// The maximum time for running requests after a stop signal.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// The bounds of the API's listener. Live streams never end by themselves, so the wait after a stop signal is short.
+const LIMITS: ServerLimits = ServerLimits {
+    connections: 4096,
+    head_timeout: Duration::from_secs(30),
+    body_timeout: Duration::from_secs(10),
+    write_timeout: Duration::from_secs(30),
+    shutdown_timeout: Duration::from_secs(3),
+};
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {
@@ -37,7 +43,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let pool = store::connect_for_reads(config.database_url()?, config.serve.connections).map_err(malformed)?;
     let files = KeyFiles::of(&config)?;
     let (signing, verifier, published) = files.read()?;
-    let ServeConfig { listen, token_ttl, session_ttl, trusted, issuer, .. } = config.serve;
+    let ServeConfig { listen, health_listen, token_ttl, session_ttl, trusted, issuer, .. } = config.serve;
     let issuer = issuer.map(|config| Arc::new(Issuer::new(config)));
     let _log = config.log.start();
     tracing::info!(descriptors = shared::descriptors::raise_limit(), "raised the limit of open files");
@@ -47,6 +53,9 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn(cancel_on_signal(stop.clone()));
     let listener =
         TcpListener::bind(listen).await.with_context(|| format!("RECORDER_SERVE_LISTEN: cannot listen on {listen}"))?;
+    let health_listener = TcpListener::bind(health_listen)
+        .await
+        .with_context(|| format!("RECORDER_SERVE_HEALTH_LISTEN: cannot listen on {health_listen}"))?;
     let live = Arc::new(LiveSubscriptions::default());
     let api = Arc::new(ApiState {
         pool: pool.clone(),
@@ -55,7 +64,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         trusted,
         live: Arc::clone(&live),
     });
-    tracing::info!(address = %listener.local_addr()?, "listening");
+    tracing::info!(address = %listener.local_addr()?, health = %health_listener.local_addr()?, "listening");
 
     tasks.spawn(run_until_stopped(stop.clone(), follow_keys(Arc::clone(&api), files, published)));
     if let Some(issuer) = issuer {
@@ -65,7 +74,10 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn(run_until_stopped(stop.clone(), delete_expired_periodically(pool.clone())));
     let watched = pool.clone();
     tasks.spawn(run_until_stopped(stop.clone(), async move { match live.run(&watched).await {} }));
-    tasks.spawn(serve(listener, api, pool, stop));
+    tasks.spawn(async move {
+        serve_api(listener, health_listener, api, stop).await;
+        Ok(())
+    });
     while let Some(ended) = tasks.join_next().await {
         ended.context("a task of the API panicked")??;
     }
@@ -73,25 +85,14 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serve(listener: TcpListener, api: Arc<ApiState>, pool: PgPool, stop: CancellationToken) -> anyhow::Result<()> {
-    let health = crate::health::database_health(pool);
-    let routes = api::router(api).merge(health).into_make_service_with_connect_info::<SocketAddr>();
-    let stopping = stop.clone();
-    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
-        // Nagle's algorithm and delayed acknowledgements together would hold back a live event for 40 ms.
-        let _ = stream.set_nodelay(true);
-    });
-    let serving = axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).into_future();
-    tokio::pin!(serving);
-    tokio::select! {
-        ended = &mut serving => return ended.context("the HTTP listener failed"),
-        () = stopping.cancelled() => {}
-    }
-    // Live streams never end by themselves, so the wait has a limit.
-    match timeout(SHUTDOWN_TIMEOUT.min(Duration::from_secs(3)), serving).await {
-        Ok(ended) => ended.context("the HTTP listener failed"),
-        Err(_) => Ok(()),
-    }
+/// Serves the API, and the health checks on a listener of their own, until stopped.
+async fn serve_api(listener: TcpListener, health: TcpListener, api: Arc<ApiState>, stop: CancellationToken) {
+    let probes = crate::health::database_health(api.pool.clone());
+    let probe_server = http_server::serve(health, probes.clone(), ServerLimits::HEALTH, stop.clone().cancelled_owned());
+    // Load balancers probe the port to which they send requests, so the API's listener has the probes too.
+    let routes = api::router(api).merge(probes);
+    let api_server = http_server::serve(listener, routes, LIMITS, stop.cancelled_owned());
+    tokio::join!(probe_server, api_server);
 }
 
 async fn cancel_on_signal(stop: CancellationToken) -> anyhow::Result<()> {

@@ -181,7 +181,7 @@ async fn that_the_broker_refuses_hold_up_no_other_event_and_are_recorded_when_it
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     stack.recorders[0].process().logged("the body of a large event cannot be fetched").await?;
-    let metrics = harness::http::client().get(stack.recorders[0].url("/metrics")).send().await?.text().await?;
+    let metrics = harness::http::client().get(stack.recorders[0].health_url("/metrics")).send().await?.text().await?;
     assert!(metrics.contains(&format!("recorder_awaited_bodies {}", events.len())), "{metrics}");
     // A second recorder gets the events of a stopped one, and keeps waiting too.
     stack.recorders.remove(0).terminate(Duration::from_secs(60)).await?;

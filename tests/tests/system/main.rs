@@ -2,6 +2,7 @@
 
 mod accounts;
 mod analysts;
+mod attacks;
 mod authentication;
 mod authorization;
 mod bad_input;

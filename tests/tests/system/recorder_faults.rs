@@ -210,7 +210,8 @@ async fn a_database_that_takes_no_batch_makes_a_recorder_not_ready() -> anyhow::
     chats(&stack, &ann, 1).await?;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let metrics = harness::http::client().get(stack.recorders[0].url("/metrics")).send().await?.text().await?;
+        let metrics =
+            harness::http::client().get(stack.recorders[0].health_url("/metrics")).send().await?.text().await?;
         let wait = metrics.lines().find_map(|line| line.strip_prefix("recorder_batch_wait_seconds "));
         if wait.and_then(|wait| wait.parse::<f64>().ok()).is_some_and(|wait| wait > 0.5) {
             break;

@@ -1,23 +1,45 @@
-//! Health checks and metrics. `live` is for the supervisor that restarts the process, `ready` for the load balancer that
+//! Health checks and metrics, for operators on a listener of their own. `live` is for the supervisor that restarts the process, `ready` for the load balancer that
 //! sends traffic.
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
 use crate::server::gateway::Gateway;
 
+/// Builds the probes of the listener that clients reach. The answers tell a load balancer whether to send requests, and tell
+/// nobody why not.
+pub(super) fn probe_router() -> Router<Arc<Gateway>> {
+    Router::new().route("/health/live", get(live)).route("/health/ready", get(is_ready))
+}
+
+/// Builds the routes of the listener for operators: health checks that give reasons, and metrics.
+pub(super) fn operations_router() -> Router<Arc<Gateway>> {
+    Router::new().route("/health/live", get(live)).route("/health/ready", get(ready)).route("/metrics", get(metrics))
+}
+
 /// Liveness: responds with 200 as long as the process runs.
-pub(super) async fn live() -> &'static str {
+async fn live() -> &'static str {
     "live\n"
+}
+
+/// Readiness without a reason.
+async fn is_ready(State(gateway): State<Arc<Gateway>>) -> Response {
+    if gateway.chats.recording.journal.is_available() {
+        "ready\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response()
+    }
 }
 
 /// Readiness: responds with 200 if new chats are accepted. The only condition is a writable journal with free space.
 /// Broker, upstreams, recorder and database play no part.
-pub(super) async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
+async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     if gateway.chats.recording.journal.is_available() {
         "ready\n".into_response()
     } else {
@@ -26,7 +48,7 @@ pub(super) async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
 }
 
 /// Metrics for Prometheus, in the OpenMetrics text format.
-pub(super) async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
+async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(CONTENT_TYPE, kind)], gateway.metrics.render()).into_response()
 }

@@ -46,6 +46,7 @@ impl Gateway {
         std::fs::create_dir_all(&settings.data_dir)?;
         let mut variables = vec![
             ("GATEWAY_LISTEN", settings.listen.clone()),
+            ("GATEWAY_HEALTH_LISTEN", "127.0.0.1:0".to_owned()),
             ("NATS_URL", settings.nats_url.clone()),
             ("LLM_BASE_URL", settings.llm_base_url.clone()),
             ("TOKEN_KEYS_FILE", settings.token_keys_file.display().to_string()),
@@ -65,7 +66,7 @@ impl Gateway {
 
     /// Reads the value of a metric.
     pub async fn metric(&self, name: &str) -> anyhow::Result<f64> {
-        let text = http::client().get(self.url("/metrics")).send().await?.text().await?;
+        let text = http::client().get(self.health_url("/metrics")).send().await?.text().await?;
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.and_then(|value| value.parse().ok()).with_context(|| format!("no metric {name} in\n{text}"))
     }

@@ -83,6 +83,7 @@ impl RecorderProgram {
     pub async fn serve(&self, listen: &str, log: &Path) -> anyhow::Result<Recorder> {
         let mut variables = self.variables();
         variables.push(("RECORDER_SERVE_LISTEN", listen.to_owned()));
+        variables.push(("RECORDER_SERVE_HEALTH_LISTEN", "127.0.0.1:0".to_owned()));
         let mut command = command(&self.program, variables);
         command.arg("serve");
         Ok(Recorder(Service::start("recorder serve", command, log).await?))

@@ -16,6 +16,7 @@ use crate::process::{Process, START_TIMEOUT, StartOptions};
 pub struct Service {
     process: Process,
     address: SocketAddr,
+    health: SocketAddr,
 }
 
 impl Service {
@@ -26,12 +27,14 @@ impl Service {
         let line = process.ready(START_TIMEOUT).await?;
         let line: serde_json::Value = serde_json::from_str(&line)?;
         let address = line["address"].as_str().with_context(|| format!("{name} logged no address"))?.parse()?;
-        Ok(Self { process, address })
+        // `recorder consume` has one listener, which is for health checks and metrics.
+        let health = line["health"].as_str().map_or(Ok(address), str::parse)?;
+        Ok(Self { process, address, health })
     }
 
     /// Waits until `/health/ready` succeeds. Fails if the process ends first.
     pub async fn ready(&self) -> anyhow::Result<()> {
-        let url = self.url("/health/ready");
+        let url = self.health_url("/health/ready");
         tokio::select! {
             result = wait_until_ok(&url, START_TIMEOUT) => result.with_context(|| self.process.last_lines()),
             status = self.process.exited() => anyhow::bail!("it ended ({status})\n{}", self.process.last_lines()),
@@ -46,6 +49,11 @@ impl Service {
     /// URL of a path on the service.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    /// URL of a path on the service's listener for health checks and metrics.
+    pub fn health_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.health)
     }
 
     /// The process of the service.

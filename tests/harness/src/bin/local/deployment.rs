@@ -37,9 +37,10 @@ pub(crate) async fn start(directory: &Directory, provider: &Provider) -> anyhow:
     let accounts = Accounts::create(&recorder).await?;
 
     start_recorder(&recorder, port(Service::Recorder)?).await?;
-    start_api(&recorder, port(Service::Api)?).await?;
+    start_api(&recorder, port(Service::Api)?, ports.another()?).await?;
     let gateway = GatewaySettings {
         port: port(Service::Gateway)?,
+        health_port: ports.another()?,
         api_port: port(Service::Api)?,
         source: &provider.source,
         upstream_url: &upstream_url,
@@ -55,6 +56,7 @@ pub(crate) async fn start(directory: &Directory, provider: &Provider) -> anyhow:
         ("GATEWAY_URL", http(Service::Gateway)?),
         ("RECORDER_URL", http(Service::Api)?),
         ("CONSUME_URL", http(Service::Recorder)?),
+        ("METRICS_URL", format!("http://127.0.0.1:{}/metrics", gateway.health_port)),
         ("DEMO_TOKEN", accounts.token),
         ("DEMO_USER", DEMO.to_owned()),
         ("DEMO_USER_ID", accounts.user_id),

@@ -40,6 +40,11 @@ impl Ports {
         Ok(chosen)
     }
 
+    /// A free port that no service has: for a listener whose port need not be the same after the next start.
+    pub(crate) fn another(&self) -> anyhow::Result<u16> {
+        another(&self.0.values().copied().collect::<Vec<_>>())
+    }
+
     /// The port of a service, if one has been chosen.
     pub(crate) fn of(&self, service: Service) -> Option<u16> {
         self.0.get(&service).copied()

@@ -32,10 +32,13 @@ pub(crate) async fn start_recorder(recorder: &Recorder, port: u16) -> anyhow::Re
     start_of_recorder(recorder, (Service::Recorder, "consume"), variables, port).await
 }
 
-/// Starts the recorder's API, and waits until it is ready.
-pub(crate) async fn start_api(recorder: &Recorder, port: u16) -> anyhow::Result<()> {
+/// Starts the recorder's API with its health checks on a port of their own, and waits until it is ready.
+pub(crate) async fn start_api(recorder: &Recorder, port: u16, health_port: u16) -> anyhow::Result<()> {
     output::step("starting the recorder's API");
-    let variables = vec![("RECORDER_SERVE_LISTEN", format!("127.0.0.1:{port}"))];
+    let variables = vec![
+        ("RECORDER_SERVE_LISTEN", format!("127.0.0.1:{port}")),
+        ("RECORDER_SERVE_HEALTH_LISTEN", format!("127.0.0.1:{health_port}")),
+    ];
     start_of_recorder(recorder, (Service::Api, "serve"), variables, port).await
 }
 
@@ -59,6 +62,8 @@ async fn start_of_recorder(
 pub(crate) struct GatewaySettings<'a> {
     /// Port to listen on.
     pub(crate) port: u16,
+    /// Port of the gateway's health checks and metrics.
+    pub(crate) health_port: u16,
     /// Port of the recorder's API.
     pub(crate) api_port: u16,
     /// The source of the answers.
@@ -82,6 +87,7 @@ pub(crate) async fn start_gateway(
     let durability = std::env::var("GATEWAY_DURABILITY").ok().filter(|level| !level.is_empty());
     let mut variables = vec![
         ("GATEWAY_LISTEN", format!("127.0.0.1:{}", settings.port)),
+        ("GATEWAY_HEALTH_LISTEN", format!("127.0.0.1:{}", settings.health_port)),
         ("NATS_URL", recorder.nats_url.clone()),
         ("TOKEN_KEYS_FILE", recorder.public_keys().display().to_string()),
         ("CONVERSATION_KEYS", conversation_keys),
