@@ -211,6 +211,14 @@ impl Transcript {
         }
     }
 
+    /// Sets the model from a chunk with content. A later model replaces an earlier one: an upstream that falls back to another
+    /// model names that model from there on.
+    pub fn set_answering_model(&mut self, model: Option<&str>) {
+        if let Some(model) = model.filter(|model| self.model.as_deref() != Some(*model)) {
+            self.model = Some(bounded_identifier(model));
+        }
+    }
+
     /// Sets the finish reason and marks the response as ended.
     pub fn set_finish_reason(&mut self, reason: &str) {
         self.finish_reason = Some(bounded_identifier(reason));

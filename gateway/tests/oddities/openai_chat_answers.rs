@@ -243,3 +243,23 @@ fn usage_of_several_events_is_merged() {
     let document = r#"{"choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_audio_seconds":7,"prompt_tokens":10,"total_tokens":389,"completion_tokens":4}}"#;
     check_document(document, &ExpectedTranscript { notes: &["usage_does_not_add_up"], ..usage((10, 4)) });
 }
+
+/// A stream that falls back to another model names both: the one that answers is recorded.
+#[test]
+fn the_model_that_answers_is_recorded() {
+    let chunk = |model: &str, text: &str| {
+        format!(r#"{{"id":"r","model":"{model}","choices":[{{"index":0,"delta":{{"content":"{text}"}}}}]}}"#)
+    };
+    let usage = r#"{"model":"asked","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
+    let announced = r#"{"id":"r","model":"served","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}"#;
+    let [first, second] = [chunk("asked", "h"), chunk("served", "i")];
+    let expected = ExpectedTranscript { id: Some("r"), model: Some("served"), ..expected_text("hi") };
+    check(OpenaiChat, &stream(&[&first, &second]), &expected);
+    check(OpenaiChat, &stream(&[&first, announced, r#"{"choices":[{"index":0,"delta":{"content":"i"}}]}"#]), &expected);
+    // The last chunk, without a choice, has the name that the client sent.
+    check(
+        OpenaiChat,
+        &events(&[&first, &second, STOP, usage, "[DONE]"]),
+        &ExpectedTranscript { usage: Some((3, 1)), ..expected },
+    );
+}

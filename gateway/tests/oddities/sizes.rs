@@ -115,3 +115,24 @@ fn answers_without_content_are_told_apart_by_their_finish_reason() {
     let stop = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
     assert!(run_tap(AnthropicMessages, &[stop.as_bytes()]).transcript.is_empty());
 }
+
+/// Reasoning of a response counts only without a summary, and only its first mebibyte is kept.
+#[test]
+fn reasoning_that_is_cut_is_marked() {
+    let reasoning = |bytes: usize| {
+        let delta = words(bytes / 4);
+        let delta = format!(
+            r#"{{"type":"response.reasoning_text.delta","output_index":0,"content_index":0,"delta":"{delta}"}}"#
+        );
+        events(&[delta.as_str(); 4])
+    };
+    let summary = r#"{"type":"response.reasoning_summary_text.delta","output_index":0,"summary_index":0,"delta":"s"}"#;
+    let end = r#"{"type":"response.completed","response":{"id":"r","status":"completed"}}"#;
+    for (body, expected) in [
+        (reasoning(900 << 10) + &events(&[end]), false),
+        (reasoning(2 << 20) + &events(&[end]), true),
+        (reasoning(2 << 20) + &events(&[summary, end]), false),
+    ] {
+        assert_eq!(is_truncated(&mut run(OpenaiResponses, &body)), expected, "{} bytes", body.len());
+    }
+}

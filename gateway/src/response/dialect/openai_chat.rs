@@ -12,6 +12,7 @@
 //! - A complete message in a stream adds only what no delta has said.
 //! - Usage is the merged usage object, never a sum. The top level takes precedence over a choice, and a choice over
 //!   `x_groq`.
+//! - The model is that of the last chunk with a choice. An upstream that falls back to another model names both.
 //! - An error in the stream is the end: clients raise the error and stop reading. Clients ignore an error in a choice,
 //!   so such an error is no end, and neither is a message with a code and without an `error`.
 
@@ -123,7 +124,8 @@ impl ChatCompletionsFold {
     fn fold_plain_chunk(&mut self, chunk: &PlainChunk<'_>) {
         self.drop_tentative_error();
         let transcript = &mut self.transcript;
-        transcript.set_identity(non_empty(chunk.id), non_empty(chunk.model));
+        transcript.set_identity(non_empty(chunk.id), None);
+        transcript.set_answering_model(non_empty(chunk.model));
         if let Some(reason) = non_empty(chunk.finish_reason) {
             transcript.set_finish_reason(reason);
         }
@@ -155,6 +157,7 @@ impl ChatCompletionsFold {
             is_error_named.then(|| find_reported_error(json)).flatten()
         };
         if has_choices {
+            self.transcript.set_answering_model(chunk.model.non_empty());
             self.drop_tentative_error();
         }
         if let Some(usage) = groq.and_then(|groq| groq.usage) {

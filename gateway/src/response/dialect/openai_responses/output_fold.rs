@@ -23,6 +23,10 @@ pub(super) struct OutputFold {
     /// Content with which items and parts were opened. Used only for parts that no later event delivers.
     opening_content: Vec<(PartKey, String)>,
     opening_content_bytes: usize,
+    /// The parts whose opening content was too large to be held aside.
+    dropped_openings: Vec<PartKey>,
+    /// The reasoning text is longer than what is held aside.
+    is_reasoning_cut: bool,
 }
 
 /// The event that content comes from, which decides its use.
@@ -44,7 +48,7 @@ impl OutputFold {
         event: &ResponseEvent<'_>,
     ) {
         let Some(item) = self.items.assign(&reference(event, Stage::Within, kind.item_kind())) else {
-            return transcript.note("too_many_parts");
+            return note_too_many_parts(transcript);
         };
         let key = PartKey { kind, item, part: kind.part_number(event) };
         if kind == PartKind::Arguments
@@ -101,7 +105,7 @@ impl OutputFold {
             (TranscriptPart::AudioTranscript, std::mem::take(&mut transcript.audio_transcript)),
         ];
         let calls = std::mem::take(&mut transcript.tool_calls);
-        let reasoning_text = std::mem::take(self).reasoning_text;
+        let Self { reasoning_text, is_reasoning_cut, .. } = std::mem::take(self);
         transcript.clear_content();
         for item in items {
             let kind = ItemKind::of(item);
@@ -125,7 +129,7 @@ impl OutputFold {
             }
         }
         if transcript.reasoning.is_empty() && self.reasoning_text.is_empty() && !reasoning_text.is_empty() {
-            self.reasoning_text = reasoning_text;
+            (self.reasoning_text, self.is_reasoning_cut) = (reasoning_text, is_reasoning_cut);
             transcript.note("final_output_incomplete");
         }
         if transcript.tool_calls.is_empty() && !calls.is_empty() {
@@ -147,10 +151,16 @@ impl OutputFold {
             for (key, content) in opening_content {
                 self.add(transcript, key, &content, ContentSource::Complete);
             }
+            if self.dropped_openings.iter().any(|key| !self.delivered_parts.contains(key)) {
+                transcript.mark_truncated();
+            }
         }
         let text = std::mem::take(&mut self.reasoning_text);
         if transcript.reasoning.is_empty() {
             transcript.append(TranscriptPart::Reasoning, &text);
+            if self.is_reasoning_cut {
+                transcript.mark_truncated();
+            }
         }
     }
 
@@ -170,7 +180,7 @@ impl OutputFold {
         let reference = ItemReference { item_id, call_id: item.call_id.non_empty(), ..reference(event, stage, kind) };
         match self.items.assign(&reference) {
             Some(position) => self.fold_item(transcript, position, item, source),
-            None => transcript.note("too_many_parts"),
+            None => note_too_many_parts(transcript),
         }
     }
 
@@ -227,6 +237,8 @@ impl OutputFold {
                 if size <= MAX_HELD_ASIDE_BYTES && self.opening_content.len() < MAX_PARTS {
                     self.opening_content_bytes = size;
                     self.opening_content.push((key, words.to_owned()));
+                } else if self.dropped_openings.len() < MAX_PARTS {
+                    self.dropped_openings.push(key);
                 }
             }
         }
@@ -238,7 +250,7 @@ impl OutputFold {
         }
         if self.delivered_parts.last() != Some(&key) && !self.delivered_parts.contains(&key) {
             if self.delivered_parts.len() == MAX_PARTS {
-                return transcript.note("too_many_parts");
+                return note_too_many_parts(transcript);
             }
             self.delivered_parts.push(key);
         }
@@ -249,6 +261,7 @@ impl OutputFold {
             PartKind::AudioTranscript => transcript.append(TranscriptPart::AudioTranscript, words),
             PartKind::Reasoning => {
                 let room = MAX_HELD_ASIDE_BYTES.saturating_sub(self.reasoning_text.len());
+                self.is_reasoning_cut |= words.len() > room;
                 self.reasoning_text.push_str(&words[..words.floor_char_boundary(room)]);
             }
             PartKind::Arguments => {
@@ -268,6 +281,12 @@ impl OutputFold {
         }
         item.call
     }
+}
+
+/// Notes that content was left out, because the response has too many items or parts.
+fn note_too_many_parts(transcript: &mut Transcript) {
+    transcript.note("too_many_parts");
+    transcript.mark_truncated();
 }
 
 /// The members of an event that tell its item.
