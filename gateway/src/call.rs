@@ -6,10 +6,11 @@ pub mod body;
 pub mod upload;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, Method, Uri};
-use shared::event::{Media, Operation};
+use shared::event::{DialectName, Media, Operation};
 use shared::id::{ChatId, ConversationId};
 use shared::usage::Usage;
 use tokio::sync::OwnedSemaphorePermit;
@@ -27,11 +28,12 @@ use crate::request::ChatRequest;
 use crate::request::call::CallRequest;
 use crate::request::caller_metadata;
 use crate::request::endpoint::Endpoint;
+use crate::response::answer_start::AnswerKind;
 use crate::response::dialect::Fold;
 use crate::response::dialect::openai_call::CallFold;
 use crate::response::transcript::Transcript;
 use crate::routing::{OnDisconnect, Route};
-use crate::upstream::dispatch::{Candidates, OutgoingRequest};
+use crate::upstream::dispatch::{Candidates, ExpectedAnswer, OutgoingRequest};
 use crate::upstream::error::UpstreamError;
 use crate::upstream::registry::RoutingSnapshot;
 
@@ -43,6 +45,7 @@ struct CallTarget {
     /// The path below the upstream's base URL, with the query.
     path: String,
     operation: Operation,
+    dialect: DialectName,
 }
 
 /// The route of a call, by its index in the routing table.
@@ -90,7 +93,7 @@ impl CallTarget {
 
     fn candidates(&self) -> Option<Candidates<'_>> {
         match self.route {
-            CallRoute::Model(_) => Candidates::performing(&self.snapshot, self.route(), self.operation),
+            CallRoute::Model(_) => Candidates::performing(&self.snapshot, self.route(), (self.operation, self.dialect)),
             CallRoute::PassThrough(_) => Candidates::any(&self.snapshot, self.route()),
         }
     }
@@ -111,14 +114,15 @@ impl ChatPipeline {
         permit: OwnedSemaphorePermit,
     ) -> Result<Response, ApiError> {
         let snapshot = self.upstreams.snapshot();
-        let (path, operation) = (endpoint.path().to_owned(), endpoint.operation());
+        let (path, operation) = (endpoint.path(&call.model).into_owned(), endpoint.operation());
+        let dialect = endpoint.dialect();
         let route_index =
             snapshot.table.route_index(&call.model).ok_or_else(|| ApiError::model_not_found(&call.model))?;
-        if !snapshot.performs(route_index, operation) {
+        if !snapshot.performs(route_index, (operation, dialect)) {
             return Err(ApiError::model_not_found(&call.model));
         }
         let route = CallRoute::Model(route_index);
-        let target = CallTarget { snapshot, route, method: Method::POST, path, operation };
+        let target = CallTarget { snapshot, route, method: Method::POST, path, operation, dialect };
         self.serve_target(caller, headers, target, call, body, permit).await
     }
 
@@ -140,6 +144,7 @@ impl ChatPipeline {
             // The base URL of the upstream ends with the version.
             path: path.strip_prefix("/v1").unwrap_or(path).to_owned(),
             operation: Operation::PassThrough,
+            dialect: DialectName::Openai,
         };
         self.serve_target(caller, headers, target, call, body, permit).await
     }
@@ -170,7 +175,7 @@ impl ChatPipeline {
         let media = Media { input_bytes: Some(body.length()), input_items: call.input_items, ..Media::default() };
         let admission =
             ChatAdmission { id, operation, conversation: None, caller_metadata, claim, on_disconnect, notes };
-        let mut request = ChatRequest::of_call(call);
+        let mut request = ChatRequest::of_call(call, target.dialect);
         let (mut chat, started) = OpenChat::admit(&self.recording, caller, admission, &mut request, permit);
         chat.media = Some(media);
         if started.refusal().is_some() {
@@ -205,7 +210,10 @@ impl ChatPipeline {
             method: &target.method,
             path: &target.path,
             headers: &headers,
-            answer: None,
+            answer: Some(ExpectedAnswer {
+                kind: AnswerKind::Call(target.operation),
+                max_silence: self.limits.keep_alive_comments.unwrap_or(Duration::MAX),
+            }),
             may_add_usage_option: false,
             body: &|upstream, _| body.for_upstream(upstream),
         };

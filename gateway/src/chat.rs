@@ -44,6 +44,7 @@ use crate::limits::Limits;
 use crate::request::ui_message::{self, UiRequest};
 use crate::request::{ApiSurface, ChatRequest, InvalidRequest};
 use crate::request::{caller_metadata, gemini};
+use crate::response::answer_start::AnswerKind;
 use crate::response::content_encoding::{self, ContentEncoding};
 use crate::response::dialect::{Fold, parse_error_body};
 use crate::response::tap::{ExpectedBody, Tap, UsageChunkPolicy};
@@ -186,7 +187,7 @@ impl ChatPipeline {
             headers: &headers,
             // Where silence is filled with comments, the head may not wait for longer than a comment would.
             answer: Some(ExpectedAnswer {
-                dialect: request.dialect,
+                kind: AnswerKind::Chat(request.dialect),
                 max_silence: self.limits.keep_alive_comments.unwrap_or(Duration::MAX),
             }),
             // Without recording, answers are not parsed, so a usage chunk that the gateway asked for could not be removed
@@ -277,7 +278,7 @@ impl ChatPipeline {
             if status.as_u16() < 300 { ExpectedBody::of_answer(&fold, content_type) } else { ExpectedBody::Error };
         let usage_chunk = match usage_option {
             UsageOption::Added => UsageChunkPolicy::Remove,
-            UsageOption::NotAdded => UsageChunkPolicy::Forward,
+            UsageOption::NotAdded | UsageOption::Probed => UsageChunkPolicy::Forward,
         };
         let encoding = ContentEncoding::from_headers(answer.headers());
         let mut tap = Tap::new(fold, expected, usage_chunk).with_encoding(encoding);
@@ -295,7 +296,8 @@ impl ChatPipeline {
         }
         let is_event_stream = headers::is_event_stream(&headers);
         let framing = BodyFraming { status: status.as_u16(), ends_with_connection, is_event_stream };
-        let answer = ResponseBody::new(body, tap, chat, framing, (&limits, upstream.redactor()));
+        let answer = ResponseBody::new(body, tap, chat, framing, (&limits, upstream.redactor()))
+            .with_usage_probe((usage_option == UsageOption::Probed).then_some(upstream));
         let body = if is_empty {
             headers.remove(CONTENT_LENGTH);
             let body = Box::pin(answer.collect()).await.map_err(|_| ApiError::journal_unavailable())?;
@@ -376,7 +378,7 @@ fn parse(
 fn upstream_body(request: &ChatRequest, usage_option: UsageOption, upstream: &RouteUpstream) -> Bytes {
     let body = match usage_option {
         UsageOption::Added => request.upstream_body.clone(),
-        UsageOption::NotAdded => request.body_without_usage_option(),
+        UsageOption::NotAdded | UsageOption::Probed => request.body_without_usage_option(),
     };
     if request.dialect == DialectName::GoogleGemini {
         // The path names the model.

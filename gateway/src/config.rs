@@ -19,7 +19,8 @@ use crate::limits::Limits;
 use crate::recorder_api::RecorderApiConfig;
 use crate::request::conversation_id::{ConversationKeys, EXPECTED_KEYS};
 use crate::request::thread_id::ThreadSettings;
-use crate::routing::{KeyHeader, OnDisconnect, UpstreamSettings, appended_path};
+use crate::routing::proxy::{EXPECTED_PROXY, EnvironmentProxies, Proxy, ProxySetting};
+use crate::routing::{AskForUsage, KeyHeader, OnDisconnect, UpstreamSettings, appended_path};
 use crate::upstream::registry::TableSource;
 
 /// The configuration of the gateway, in typed sections.
@@ -104,6 +105,7 @@ impl Config {
                 provider: provider(env, &limits)?,
                 file: env.text("GATEWAY_ROUTES_FILE").map(PathBuf::from),
                 default_model: env.text("GATEWAY_DEFAULT_MODEL").map(str::to_owned),
+                environment_proxies: environment_proxies(env)?,
             },
             recorder_api: RecorderApiConfig::read(env)?,
             limits,
@@ -174,8 +176,24 @@ fn provider(env: &Environment, limits: &Limits) -> Result<UpstreamSettings, Conf
         idle_timeout: limits.idle_timeout,
         total_timeout: limits.total_timeout,
         keep_alive: env.duration("GATEWAY_UPSTREAM_KEEP_ALIVE", Duration::from_secs(30))?,
-        ask_for_usage: true,
+        ask_for_usage: AskForUsage::Always,
+        proxy: ProxySetting::FromEnvironment,
         list_models: true,
+    })
+}
+
+/// Reads the proxies of the environment: `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, in upper or lower case.
+fn environment_proxies(env: &Environment) -> Result<EnvironmentProxies, ConfigError> {
+    let proxy = |upper: &str, lower: &str| {
+        let text = env.text(lower).or(env.text(upper));
+        // The value may have a password, so the error does not repeat it.
+        text.map(|url| Proxy::parse(url).ok_or_else(|| malformed(upper, EXPECTED_PROXY, &"another URL"))).transpose()
+    };
+    let exceptions = env.text("no_proxy").or(env.text("NO_PROXY")).unwrap_or_default();
+    Ok(EnvironmentProxies {
+        https: proxy("HTTPS_PROXY", "https_proxy")?,
+        http: proxy("HTTP_PROXY", "http_proxy")?,
+        exceptions: EnvironmentProxies::exceptions(exceptions),
     })
 }
 
@@ -269,6 +287,7 @@ mod tests {
             ("GATEWAY_BODY_USER_SHARE", "101", "GATEWAY_BODY_USER_SHARE is malformed"),
             ("GATEWAY_MAX_CHATS", "0", "GATEWAY_MAX_CHATS is malformed"),
             ("GATEWAY_CORS_ORIGINS", "https://a.example/x", "GATEWAY_CORS_ORIGINS is malformed"),
+            ("HTTPS_PROXY", "socks5://u:secret@proxy", "HTTPS_PROXY is malformed: expected the http URL of a proxy"),
             ("CONVERSATION_KEYS", "1:secret", "CONVERSATION_KEYS is malformed: expected comma-separated keys"),
         ];
         for (name, value, expected) in cases {

@@ -310,9 +310,11 @@ impl From<&UpstreamError> for ApiError {
     fn from(error: &UpstreamError) -> Self {
         let status = match error {
             UpstreamError::ConnectTimeout | UpstreamError::HeadTimeout => StatusCode::GATEWAY_TIMEOUT,
-            UpstreamError::Connect(_) | UpstreamError::Tls(_) | UpstreamError::Http(_) | UpstreamError::TwoFramings => {
-                StatusCode::BAD_GATEWAY
-            }
+            UpstreamError::Connect(_)
+            | UpstreamError::Tls(_)
+            | UpstreamError::Tunnel(_)
+            | UpstreamError::Http(_)
+            | UpstreamError::TwoFramings => StatusCode::BAD_GATEWAY,
         };
         let response = Self::new(status, "upstream_error", Some(error.code()), error.public_message());
         // After a timeout the upstream may still be working on the request, and a certificate does not become valid by

@@ -205,9 +205,9 @@ impl ChatRequest {
     }
 
     /// The record of a call that is no chat, for admission. The upstream gets the body of the call itself.
-    pub fn of_call(call: CallRequest) -> Self {
+    pub fn of_call(call: CallRequest, dialect: DialectName) -> Self {
         Self {
-            dialect: DialectName::Openai,
+            dialect,
             added_usage_option: false,
             model: call.model,
             stream: call.stream,

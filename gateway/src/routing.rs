@@ -6,6 +6,7 @@
 pub mod breaker;
 pub mod file;
 pub mod pattern;
+pub mod proxy;
 pub mod retry;
 pub mod stream_options;
 
@@ -17,6 +18,7 @@ use shared::event::{DialectName, Operation};
 
 use crate::headers::BillingHeaders;
 use pattern::ModelPattern;
+use proxy::ProxySetting;
 
 /// All routes, and all upstreams that the routes name.
 #[derive(Clone, Debug)]
@@ -71,10 +73,24 @@ pub struct UpstreamSettings {
     pub total_timeout: Duration,
     /// The time for which an idle connection stays open.
     pub keep_alive: Duration,
-    /// True if the gateway may set `stream_options.include_usage` where the client did not.
-    pub ask_for_usage: bool,
+    /// The use of `stream_options.include_usage` where the client did not set it.
+    pub ask_for_usage: AskForUsage,
+    /// The way to the upstream: direct, or through a proxy.
+    pub proxy: ProxySetting,
     /// True if the gateway requests the upstream's list of models.
     pub list_models: bool,
+}
+
+/// The use of `stream_options.include_usage` in requests whose clients do not ask for usage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AskForUsage {
+    /// The gateway asks, and takes the resulting chunk out of the answer.
+    #[default]
+    Always,
+    /// The gateway does not ask. Every chunk passes.
+    Never,
+    /// The gateway does not ask as long as the upstream reports usage by itself, and asks otherwise.
+    Learn,
 }
 
 /// The header in which an API key is sent.
@@ -228,8 +244,12 @@ impl UpstreamSettings {
         self.dialects.is_empty() || self.dialects.contains(&dialect)
     }
 
-    /// True if the upstream performs an operation that is no chat.
-    pub fn performs(&self, operation: Operation) -> bool {
+    /// True if the upstream performs an operation that is no chat, in the dialect of OpenAI or of Gemini.
+    pub fn performs(&self, operation: Operation, dialect: DialectName) -> bool {
+        if dialect == DialectName::GoogleGemini {
+            let performs = self.operations.as_ref().is_none_or(|operations| operations.contains(&operation));
+            return performs && self.supports(dialect);
+        }
         let openai = [DialectName::OpenaiChat, DialectName::OpenaiResponses, DialectName::Openai];
         match &self.operations {
             Some(operations) => operations.contains(&operation),
@@ -247,6 +267,7 @@ impl PartialEq for UpstreamSettings {
                 (settings.dialects.clone(), settings.operations.clone()),
                 (settings.headers.clone(), settings.connect_timeout, settings.head_timeout, settings.idle_timeout),
                 (settings.total_timeout, settings.keep_alive, settings.ask_for_usage, settings.list_models),
+                settings.proxy.clone(),
             )
         };
         secret(self) == secret(other) && rest(self) == rest(other)

@@ -9,6 +9,7 @@ mod http2;
 mod pool;
 pub mod request_body;
 mod tls;
+mod tunnel;
 mod wake_flag;
 
 pub mod endpoint;

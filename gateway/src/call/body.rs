@@ -8,6 +8,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 
 use crate::call::upload::{UploadBody, UploadFailure, UploadProgress};
 use crate::json::edit;
+use crate::request::gemini;
 use crate::routing::RouteUpstream;
 use crate::upstream::request_body::{OutgoingBody, Upload, UploadError};
 
@@ -16,6 +17,8 @@ use crate::upstream::request_body::{OutgoingBody, Upload, UploadError};
 pub enum CallBody {
     /// A whole JSON document.
     Whole(Bytes),
+    /// A whole JSON document whose model is named by the path.
+    PathModel(Bytes),
     /// A form or another body of which at least the beginning is known.
     Streamed(StreamedBody),
 }
@@ -43,7 +46,8 @@ impl CallBody {
     pub(super) fn for_upstream(&self, upstream: &RouteUpstream) -> OutgoingBody {
         match (self, &upstream.model) {
             (Self::Whole(body), Some(model)) => edit::with_member(body, "model", &model.as_str().into()).into(),
-            (Self::Whole(body), None) => body.clone().into(),
+            (Self::PathModel(body), Some(model)) => gemini::with_model_in_body(body, model).into(),
+            (Self::Whole(body) | Self::PathModel(body), None) => body.clone().into(),
             (Self::Streamed(body), model) => body.with_model(model.as_deref()),
         }
     }
@@ -51,7 +55,7 @@ impl CallBody {
     /// Returns the bytes that are known before the call.
     pub(super) fn known_bytes(&self) -> &Bytes {
         match self {
-            Self::Whole(body) => body,
+            Self::Whole(body) | Self::PathModel(body) => body,
             Self::Streamed(body) => &body.start,
         }
     }

@@ -21,6 +21,7 @@ use crate::limits::Limits;
 use crate::response::redaction::Redactor;
 use crate::response::tap::Tap;
 use crate::upstream::body::UpstreamBody;
+use crate::upstream::endpoint::Upstream;
 
 pub use self::state::{BodyError, BodyFraming};
 
@@ -38,6 +39,15 @@ impl ResponseBody {
         (limits, redactor): (&Limits, Arc<Redactor>),
     ) -> Self {
         Self(Some(Box::new(BodyState::new(upstream, tap, chat, framing, (limits, redactor)))))
+    }
+
+    /// Reports to the upstream, at a good end of the answer, if the answer has usage that nobody asked for.
+    #[must_use]
+    pub fn with_usage_probe(mut self, probed: Option<Arc<Upstream>>) -> Self {
+        if let Some(state) = &mut self.0 {
+            state.usage_probe = probed;
+        }
+        self
     }
 
     /// Reads the whole body and waits until the chat's end is durable. Used for answers whose head announces an empty body:

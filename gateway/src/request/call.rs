@@ -38,10 +38,12 @@ pub struct CallRequest {
 impl CallRequest {
     /// Parses the JSON body of a request. An error names the invalid member. Text that is not valid Unicode is no error, see
     /// [`broken_text`].
-    pub fn parse(body: &Bytes, endpoint: Endpoint) -> Result<Self, InvalidRequest> {
+    ///
+    /// `model` is the model that the path names. `None` if the body names the model.
+    pub fn parse(body: &Bytes, endpoint: Endpoint, model: Option<&str>) -> Result<Self, InvalidRequest> {
         if let Some(text) = broken_text::intact(body) {
             match serde_json::from_str(text) {
-                Ok(members) => return Self::from_members(&members, endpoint),
+                Ok(members) => return Self::from_members(&members, endpoint, model),
                 // Escapes that do not exist are broken text too.
                 Err(error) if !error.is_syntax() => return Err(not_an_object(&error)),
                 Err(_) => {}
@@ -49,12 +51,12 @@ impl CallRequest {
         }
         let mended = broken_text::mend(body);
         let members: Members<'_> = serde_json::from_slice(&mended).map_err(|error| not_an_object(&error))?;
-        Ok(Self { text_was_mended: true, ..Self::from_members(&members, endpoint)? })
+        Ok(Self { text_was_mended: true, ..Self::from_members(&members, endpoint, model)? })
     }
 
-    fn from_members(members: &Members<'_>, endpoint: Endpoint) -> Result<Self, InvalidRequest> {
+    fn from_members(members: &Members<'_>, endpoint: Endpoint, model: Option<&str>) -> Result<Self, InvalidRequest> {
         ambiguous_members::refuse(members)?;
-        let model = match (model_name(members)?, endpoint.default_model()) {
+        let model = match (model.map_or_else(|| model_name(members), named)?, endpoint.default_model()) {
             (Some(model), _) => model,
             (None, Some(model)) => model.to_owned(),
             (None, None) => return Err(missing_member("model", "a model name")),
@@ -151,6 +153,13 @@ impl CallRequest {
     }
 }
 
+/// The model that a path names, 1 to 256 bytes.
+fn named(model: &str) -> Result<Option<String>, InvalidRequest> {
+    let is_short = !model.is_empty() && model.len() <= 256;
+    let model = is_short.then(|| Some(model.to_owned()));
+    model.ok_or_else(|| invalid_member("model", "expected a model name of 1 to 256 bytes"))
+}
+
 /// Reads the input, and counts the items of the input.
 fn read_input(
     members: &Members<'_>,
@@ -159,6 +168,7 @@ fn read_input(
 ) -> Result<(Option<Box<RawValue>>, Option<u64>), InvalidRequest> {
     let expected = match kind {
         InputKind::Optional => "a value",
+        InputKind::Content => "an object",
         InputKind::Text => "a text",
         InputKind::List => "a list",
         InputKind::TextOrList => "a text or a list",
@@ -168,6 +178,7 @@ fn read_input(
     };
     let is_accepted = match (kind, raw.get().as_bytes()[0]) {
         (InputKind::Optional, _) => true,
+        (InputKind::Content, first) => first == b'{',
         (InputKind::Text, first) => first == b'"',
         (InputKind::List, first) => first == b'[',
         (InputKind::TextOrList, first) => matches!(first, b'"' | b'['),
@@ -175,7 +186,8 @@ fn read_input(
     if !is_accepted {
         return Err(invalid_member(name, &format!("expected {expected}")));
     }
-    Ok((Some(raw.to_owned()), count_items(raw)))
+    let items = if kind == InputKind::Content { Some(1) } else { count_items(raw) };
+    Ok((Some(raw.to_owned()), items))
 }
 
 /// The number of items: 1 for a text and for a list of token ids, else the length of the list.
@@ -198,7 +210,7 @@ mod tests {
     use super::*;
 
     fn parse(endpoint: Endpoint, body: &str) -> Result<CallRequest, String> {
-        CallRequest::parse(&Bytes::copy_from_slice(body.as_bytes()), endpoint).map_err(|error| error.message)
+        CallRequest::parse(&Bytes::copy_from_slice(body.as_bytes()), endpoint, None).map_err(|error| error.message)
     }
 
     #[test]
@@ -239,6 +251,18 @@ mod tests {
         let call = parse(Endpoint::Embeddings, r#"{"model":"m","input":"\ud800"}"#).unwrap();
         assert_eq!(serde_json::from_str::<String>(call.input.unwrap().get()).unwrap(), "\u{fffd}");
         assert!(call.text_was_mended);
+    }
+
+    #[test]
+    fn a_path_names_the_model_of_googles_requests() {
+        let parse = |endpoint, body| CallRequest::parse(&Bytes::from_static(body), endpoint, Some("g")).unwrap();
+        let one = parse(Endpoint::GeminiEmbedding, br#"{"content":{"parts":[{"text":"x"}]},"taskType":"T"}"#);
+        assert_eq!((one.model.as_str(), one.input_items, one.parameters.get()), ("g", Some(1), r#"{"taskType":"T"}"#));
+        assert_eq!(one.input.unwrap().get(), r#"{"parts":[{"text":"x"}]}"#);
+        assert_eq!(parse(Endpoint::GeminiEmbeddings, br#"{"requests":[{},{}]}"#).input_items, Some(2));
+        let wrong =
+            CallRequest::parse(&Bytes::from_static(br#"{"content":"x"}"#), Endpoint::GeminiEmbedding, Some("g"));
+        assert!(wrong.unwrap_err().message.contains("content: expected an object"));
     }
 
     #[test]

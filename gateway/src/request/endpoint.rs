@@ -1,6 +1,10 @@
-//! The endpoints of OpenAI's API that are no chats, and their members.
+//! The endpoints that are no chats, of OpenAI's API and of Google's, and their members.
 
-use shared::event::Operation;
+use std::borrow::Cow;
+
+use shared::event::{DialectName, Operation};
+
+use crate::request::gemini;
 
 /// An endpoint whose calls are recorded, but are no chats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +31,10 @@ pub enum Endpoint {
     Translations,
     /// `POST /v1/responses/compact`.
     ResponseCompaction,
+    /// `POST /v1beta/models/{model}:embedContent`.
+    GeminiEmbedding,
+    /// `POST /v1beta/models/{model}:batchEmbedContents`.
+    GeminiEmbeddings,
 }
 
 impl Endpoint {
@@ -34,7 +42,7 @@ impl Endpoint {
     pub fn operation(self) -> Operation {
         match self {
             Self::Completions => Operation::TextCompletion,
-            Self::Embeddings => Operation::Embeddings,
+            Self::Embeddings | Self::GeminiEmbedding | Self::GeminiEmbeddings => Operation::Embeddings,
             Self::Moderations => Operation::Moderation,
             Self::Rerank => Operation::Rerank,
             Self::ImageGenerations => Operation::ImageGeneration,
@@ -47,9 +55,19 @@ impl Endpoint {
         }
     }
 
-    /// The path of the upstream's endpoint, relative to the upstream's base URL.
-    pub fn path(self) -> &'static str {
+    /// The dialect of the endpoint.
+    pub fn dialect(self) -> DialectName {
         match self {
+            Self::GeminiEmbedding | Self::GeminiEmbeddings => DialectName::GoogleGemini,
+            _ => DialectName::Openai,
+        }
+    }
+
+    /// The path of the upstream's endpoint for a model, relative to the upstream's base URL.
+    pub fn path(self, model: &str) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::GeminiEmbedding => return gemini::path(model, "embedContent").into(),
+            Self::GeminiEmbeddings => return gemini::path(model, "batchEmbedContents").into(),
             Self::Completions => "/completions",
             Self::Embeddings => "/embeddings",
             Self::Moderations => "/moderations",
@@ -61,7 +79,7 @@ impl Endpoint {
             Self::Transcriptions => "/audio/transcriptions",
             Self::Translations => "/audio/translations",
             Self::ResponseCompaction => "/responses/compact",
-        }
+        })
     }
 
     /// The name of the member that holds the input, and the kind of value that the member needs. `None` if the input is
@@ -75,6 +93,8 @@ impl Endpoint {
             Self::Speech => Some(("input", InputKind::Text)),
             Self::ResponseCompaction => Some(("input", InputKind::Optional)),
             Self::Transcriptions | Self::Translations => Some(("prompt", InputKind::Optional)),
+            Self::GeminiEmbedding => Some(("content", InputKind::Content)),
+            Self::GeminiEmbeddings => Some(("requests", InputKind::List)),
             Self::ImageVariations => None,
         }
     }
@@ -94,6 +114,8 @@ impl Endpoint {
 pub(super) enum InputKind {
     /// Anything, or nothing.
     Optional,
+    /// An object with parts, which is one input.
+    Content,
     /// A text.
     Text,
     /// A list.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::json::lenient::{Members, Object};
 
@@ -19,7 +20,8 @@ pub enum GeminiMethod {
 }
 
 /// The methods of a model whose upstream path names the model.
-const METHODS: [&str; 3] = ["generateContent", "streamGenerateContent", "countTokens"];
+const METHODS: [&str; 5] =
+    ["generateContent", "streamGenerateContent", "countTokens", "embedContent", "batchEmbedContents"];
 
 impl GeminiMethod {
     /// The method in a path, with its query.
@@ -62,6 +64,24 @@ pub fn with_model(upstream_path: &str, model: &str) -> Option<String> {
 fn method_of(upstream_path: &str) -> Option<&str> {
     let (_, method) = upstream_path.strip_prefix("/models/")?.rsplit_once(':')?;
     METHODS.contains(&method.split('?').next()?).then_some(method)
+}
+
+/// The body of a request for vectors, with another model wherever the body names the model: at the top, and in each request
+/// of a batch. A body that cannot be read stays as it is.
+pub fn with_model_in_body(body: &Bytes, model: &str) -> Bytes {
+    let Ok(mut value) = serde_json::from_slice::<Value>(body) else { return body.clone() };
+    let name = Value::from(format!("models/{model}"));
+    replace_model(&mut value, &name);
+    if let Some(requests) = value.get_mut("requests").and_then(Value::as_array_mut) {
+        requests.iter_mut().for_each(|request| replace_model(request, &name));
+    }
+    value.to_string().into()
+}
+
+fn replace_model(request: &mut Value, name: &Value) {
+    if let Some(model) = request.get_mut("model") {
+        *model = name.clone();
+    }
 }
 
 /// The sampling temperature in `generationConfig`, if it is a number.
@@ -116,6 +136,17 @@ mod tests {
         for other in ["/models", "/models/llama3:8b", "/messages", "/chat/completions"] {
             assert!(!is_method_path(other) && with_model(other, "m").is_none(), "{other}");
         }
+    }
+
+    #[test]
+    fn requests_for_vectors_name_the_model_of_the_route() {
+        let body = Bytes::from_static(br#"{"requests":[{"model":"models/a","content":{"parts":[{"text":"x"}]}},{}]}"#);
+        let expected =
+            serde_json::json!({"requests": [{"model": "models/b", "content": {"parts": [{"text": "x"}]}}, {}]});
+        assert_eq!(serde_json::from_slice::<Value>(&with_model_in_body(&body, "b")).unwrap(), expected);
+        let body = Bytes::from_static(br#"{"content":{"parts":[]}}"#);
+        assert_eq!(with_model_in_body(&body, "b"), body);
+        assert_eq!(with_model("/models/a:embedContent", "b").as_deref(), Some("/models/b:embedContent"));
     }
 
     #[test]

@@ -5,10 +5,11 @@
 
 use std::ops::ControlFlow;
 
-use shared::event::{ChatError, DialectName};
+use shared::event::{ChatError, DialectName, Operation};
 
 use crate::response::content_encoding::{ContentDecoder, ContentEncoding};
 use crate::response::dialect::Fold;
+use crate::response::dialect::openai_call::CallFold;
 use crate::response::json_list::JsonListParser;
 use crate::response::sse::{EventCompleteness, SseParser};
 use crate::response::transcript::Transcript;
@@ -18,6 +19,37 @@ pub const MAX_START_BYTES: usize = 64 << 10;
 
 /// The bytes of a UTF-8 byte order mark, skipped before the first byte of content.
 const BYTE_ORDER_MARK: [u8; 3] = *b"\xEF\xBB\xBF";
+
+/// The kind of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerKind {
+    /// The answer of a chat in this dialect.
+    Chat(DialectName),
+    /// The answer of a call that is no chat.
+    Call(Operation),
+}
+
+impl AnswerKind {
+    /// Returns true if the start of an answer with this `content-type` can be read. Pictures, sounds and plain texts are no
+    /// errors.
+    pub fn is_readable(self, content_type: &str) -> bool {
+        let essence = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+        match self {
+            Self::Chat(_) => true,
+            Self::Call(Operation::PassThrough) => false,
+            Self::Call(_) => {
+                matches!(essence.as_str(), "application/json" | "text/event-stream") || essence.ends_with("+json")
+            }
+        }
+    }
+
+    fn fold(self) -> Fold {
+        match self {
+            Self::Chat(dialect) => Fold::new(dialect),
+            Self::Call(operation) => Fold::OpenaiCall(CallFold::new(operation, 1)),
+        }
+    }
+}
 
 /// The reader of the start of one answer.
 #[derive(Debug)]
@@ -83,10 +115,10 @@ impl StartFailure {
 }
 
 impl AnswerStart {
-    /// Makes a reader for an answer in this dialect and content encoding.
-    pub fn new(dialect: DialectName, encoding: ContentEncoding) -> Self {
+    /// Makes a reader for an answer of this kind and content encoding.
+    pub fn new(kind: AnswerKind, encoding: ContentEncoding) -> Self {
         let decoder = ContentDecoder::new(encoding);
-        Self { fold: Fold::new(dialect), decoder, format: StartFormat::Unknown, length: 0 }
+        Self { fold: kind.fold(), decoder, format: StartFormat::Unknown, length: 0 }
     }
 
     /// Returns true if the body has turned out to be a single document.
@@ -207,7 +239,11 @@ mod tests {
 
     /// The verdict about a body that arrives in pieces of this length.
     fn verdict(dialect: DialectName, body: &[u8], length: usize) -> StartVerdict {
-        let mut start = AnswerStart::new(dialect, ContentEncoding::Identity);
+        verdict_of(AnswerKind::Chat(dialect), body, length)
+    }
+
+    fn verdict_of(kind: AnswerKind, body: &[u8], length: usize) -> StartVerdict {
+        let mut start = AnswerStart::new(kind, ContentEncoding::Identity);
         for chunk in body.chunks(length) {
             let verdict = start.feed(chunk);
             if verdict != StartVerdict::Undecided {
@@ -253,6 +289,33 @@ mod tests {
                 assert_eq!(verdict(dialect, body.as_bytes(), length), expected, "{length}: {body}");
             }
         }
+    }
+
+    #[test]
+    fn errors_of_other_calls_are_recognized_and_their_answers_are_not_empty() {
+        let cases = [
+            (Operation::Embeddings, r#"{"error":{"message":"overloaded","code":503}}"#, ERROR),
+            (Operation::Embeddings, r#"{"object":"list","data":[{"embedding":[0.1]}]}"#, StartVerdict::Begun),
+            (Operation::Embeddings, r#"{"embedding":{"values":[0.1]}}"#, StartVerdict::Begun),
+            (Operation::Moderation, r#"{"results":[]}"#, StartVerdict::Begun),
+            (Operation::Rerank, r#"[{"index":0,"score":0.5}]"#, StartVerdict::Begun),
+            (Operation::Transcription, r#"{"text":""}"#, StartVerdict::Begun),
+            (Operation::TextCompletion, "data: {\"error\":{\"message\":\"m\"}}\n\n", ERROR),
+            (Operation::TextCompletion, "data: {\"choices\":[{\"text\":\"a\"}]}\n\n", StartVerdict::Begun),
+            (Operation::ImageGeneration, "", EMPTY),
+        ];
+        for (operation, body, expected) in cases {
+            for length in [1, 7, body.len().max(1)] {
+                assert_eq!(
+                    verdict_of(AnswerKind::Call(operation), body.as_bytes(), length),
+                    expected,
+                    "{length}: {body}"
+                );
+            }
+        }
+        let reads = |operation, content_type| AnswerKind::Call(operation).is_readable(content_type);
+        assert!(reads(Operation::Embeddings, "application/json; charset=utf-8"));
+        assert!(!reads(Operation::Speech, "audio/mpeg") && !reads(Operation::PassThrough, "application/json"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::metrics::{Metrics, UpstreamTryLabels};
 use crate::request::gemini;
-use crate::response::answer_start::StartFailure;
+use crate::response::answer_start::{AnswerKind, StartFailure};
 use crate::response::content_encoding::{self, ContentEncoding};
 use crate::routing::breaker::BreakerAdmission;
 use crate::routing::retry::{self, RetryDecision};
@@ -47,8 +47,8 @@ pub struct OutgoingRequest<'a> {
 /// The answer that a request expects.
 #[derive(Clone, Copy, Debug)]
 pub struct ExpectedAnswer {
-    /// The dialect of the answer.
-    pub dialect: DialectName,
+    /// The kind of the answer.
+    pub kind: AnswerKind,
     /// The maximum time for which the head of a silent answer may be held back.
     pub max_silence: Duration,
 }
@@ -60,6 +60,9 @@ pub enum UsageOption {
     Added,
     /// The gateway added no option; the client may have asked for usage.
     NotAdded,
+    /// The gateway added no option, although the client did not ask for usage: the answer shows if the upstream reports usage
+    /// by itself.
+    Probed,
 }
 
 /// A response, and the upstream that sent the response.
@@ -96,8 +99,12 @@ impl<'a> Candidates<'a> {
     }
 
     /// Selects the candidates that perform an operation that is no chat. `None` if no upstream performs the operation.
-    pub fn performing(snapshot: &'a RoutingSnapshot, route: &'a Route, operation: Operation) -> Option<Self> {
-        Self::select(snapshot, route, |settings| settings.performs(operation))
+    pub fn performing(
+        snapshot: &'a RoutingSnapshot,
+        route: &'a Route,
+        (operation, dialect): (Operation, DialectName),
+    ) -> Option<Self> {
+        Self::select(snapshot, route, |settings| settings.performs(operation, dialect))
     }
 
     /// Selects all upstreams of a route. `None` if the route has none.
@@ -207,8 +214,11 @@ impl Attempts<'_> {
         if self.remaining_attempts == 0 || is_past_deadline {
             return None;
         }
-        let adds_option = self.outgoing.may_add_usage_option && upstream.accepts_usage_option();
-        let mut usage_option = if adds_option { UsageOption::Added } else { UsageOption::NotAdded };
+        let mut usage_option = match self.outgoing.may_add_usage_option {
+            true if upstream.accepts_usage_option() => UsageOption::Added,
+            true if upstream.is_usage_probed() => UsageOption::Probed,
+            true | false => UsageOption::NotAdded,
+        };
         let mut body = (self.outgoing.body)(route_upstream, usage_option);
         let renamed = route_upstream.model.as_ref().and_then(|model| gemini::with_model(self.outgoing.path, model));
         let path = renamed.as_deref().unwrap_or(self.outgoing.path);
@@ -278,7 +288,7 @@ impl Attempts<'_> {
         let failure = match (&mut result, self.outgoing.answer) {
             (Ok(response), Some(answer)) => {
                 let silence = upstream.settings.idle_timeout.min(answer.max_silence);
-                start_failure(response, answer.dialect, silence).await
+                start_failure(response, answer.kind, silence).await
             }
             _ => None,
         };

@@ -1,5 +1,6 @@
 //! One upstream: an LLM provider's endpoint, with a connection pool, a circuit breaker and a cached model list.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use tokio::time::timeout;
 use crate::request::gemini::is_method_path;
 use crate::response::redaction::Redactor;
 use crate::routing::breaker::{BreakerAdmission, BreakerTransition, CircuitBreaker};
-use crate::routing::{KeyHeader, UpstreamSettings};
+use crate::routing::{AskForUsage, KeyHeader, UpstreamSettings};
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::pool::{Pool, PooledConnection};
@@ -38,6 +39,8 @@ pub struct Upstream {
     breaker: Mutex<CircuitBreaker>,
     /// The time of the last refusal of `stream_options`.
     usage_refused_at: Mutex<Option<Instant>>,
+    /// An answer without usage has shown that the upstream has to be asked for usage.
+    needs_usage_option: AtomicBool,
     /// The connections to the upstream.
     pool: Arc<Pool>,
 }
@@ -78,11 +81,12 @@ impl Upstream {
             host: HeaderValue::try_from(host)?,
             keys: keys.transpose()?,
             redactor: Arc::new(Redactor::new(secrets(&settings))),
-            pool: Arc::new(Pool::new(&settings.base_url, settings.keep_alive)?),
+            pool: Arc::new(Pool::new(&settings.base_url, settings.proxy.proxy().cloned(), settings.keep_alive)?),
             settings,
             cached_models: tokio::sync::Mutex::default(),
             breaker: Mutex::default(),
             usage_refused_at: Mutex::default(),
+            needs_usage_option: AtomicBool::new(false),
         })
     }
 
@@ -118,7 +122,28 @@ impl Upstream {
     /// the upstream forbid the question, and for one hour after a refusal.
     pub fn accepts_usage_option(&self) -> bool {
         let refused = *self.usage_refused_at.lock().unwrap_or_else(PoisonError::into_inner);
-        self.settings.ask_for_usage && refused.is_none_or(|at| at.elapsed() > USAGE_REFUSAL_TTL)
+        let may_ask = match self.settings.ask_for_usage {
+            AskForUsage::Always => true,
+            AskForUsage::Never => false,
+            AskForUsage::Learn => self.needs_usage_option.load(Ordering::Relaxed),
+        };
+        may_ask && refused.is_none_or(|at| at.elapsed() > USAGE_REFUSAL_TTL)
+    }
+
+    /// Returns true if answers without the question show if the upstream reports usage by itself.
+    pub fn is_usage_probed(&self) -> bool {
+        self.settings.ask_for_usage == AskForUsage::Learn && !self.needs_usage_option.load(Ordering::Relaxed)
+    }
+
+    /// Records the usage of an answer for which the upstream was not asked for usage. An answer without usage makes the
+    /// gateway ask from then on.
+    pub fn record_usage_probe(&self, is_reported: bool) {
+        if !is_reported && !self.needs_usage_option.swap(true, Ordering::Relaxed) {
+            tracing::info!(
+                upstream = self.name(),
+                "an upstream reports no usage by itself: the gateway asks for usage"
+            );
+        }
     }
 
     /// Records that the upstream refused a request with `stream_options`, and answered the same request without.

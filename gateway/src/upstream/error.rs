@@ -9,6 +9,9 @@ pub enum UpstreamError {
     /// The TLS handshake failed on an open TCP connection.
     #[error("could not agree on TLS: {0}")]
     Tls(std::io::Error),
+    /// The proxy on the way to the upstream opened no tunnel.
+    #[error("no tunnel through the proxy: {0}")]
+    Tunnel(TunnelError),
     /// The connection, TLS included, was not open within the connect timeout.
     #[error("connecting took too long")]
     ConnectTimeout,
@@ -23,12 +26,27 @@ pub enum UpstreamError {
     TwoFramings,
 }
 
+/// The reason why a proxy opened no tunnel to an upstream.
+#[derive(Debug, thiserror::Error)]
+pub enum TunnelError {
+    /// The TCP connection to the proxy could not be opened.
+    #[error("cannot connect to the proxy: {0}")]
+    Unreachable(std::io::Error),
+    /// The proxy refused the tunnel with this status: 407 for missing or wrong credentials.
+    #[error("the proxy answered with status {0}")]
+    Refused(u16),
+    /// The connection to the proxy broke, or the answer of the proxy was not valid HTTP.
+    #[error("the proxy's answer cannot be read: {0}")]
+    Broken(std::io::Error),
+}
+
 impl UpstreamError {
     /// Returns the error code for events, metrics and API clients.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Connect(_) => "upstream_unreachable",
             Self::Tls(_) => "upstream_tls",
+            Self::Tunnel(_) => "upstream_proxy",
             Self::ConnectTimeout => "upstream_connect_timeout",
             Self::HeadTimeout => "upstream_head_timeout",
             Self::Http(_) | Self::TwoFramings => "upstream_broken",
@@ -39,6 +57,7 @@ impl UpstreamError {
     pub fn public_message(&self) -> &'static str {
         match self {
             Self::Connect(_) | Self::Tls(_) => "the upstream could not be reached",
+            Self::Tunnel(_) => "the proxy opened no connection to the upstream",
             Self::ConnectTimeout => "connecting to the upstream took too long",
             Self::HeadTimeout => "the upstream did not answer in time",
             Self::TwoFramings => "the upstream's answer is no valid HTTP",

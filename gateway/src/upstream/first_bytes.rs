@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
+use http::header::CONTENT_TYPE;
 use http::{Response, StatusCode};
-use shared::event::DialectName;
 use tokio::time::{Instant, timeout_at};
 
 use crate::headers::is_event_stream;
-use crate::response::answer_start::{AnswerStart, StartFailure, StartVerdict};
+use crate::response::answer_start::{AnswerKind, AnswerStart, StartFailure, StartVerdict};
 use crate::response::content_encoding::ContentEncoding;
 use crate::upstream::body::{ChunkAhead, UpstreamBody};
 
@@ -26,14 +26,18 @@ const MAX_DOCUMENT_TIME: Duration = Duration::from_secs(10);
 /// `max_silence`.
 pub(super) async fn start_failure(
     response: &mut Response<UpstreamBody>,
-    dialect: DialectName,
+    kind: AnswerKind,
     max_silence: Duration,
 ) -> Option<StartFailure> {
     let status = response.status();
     if !status.is_success() || matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT) {
         return None;
     }
-    let mut start = AnswerStart::new(dialect, ContentEncoding::from_headers(response.headers()));
+    let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    if !kind.is_readable(content_type) {
+        return None;
+    }
+    let mut start = AnswerStart::new(kind, ContentEncoding::from_headers(response.headers()));
     let may_be_stream = is_event_stream(response.headers());
     let since = Instant::now();
     let mut deadline = since + max_silence.min(if may_be_stream { MAX_SILENCE } else { MAX_DOCUMENT_TIME });

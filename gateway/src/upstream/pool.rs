@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use http::Uri;
 
+use crate::routing::proxy::Proxy;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::http1::Http1Connection;
 use crate::upstream::http2::{Http2Pool, StreamSlot};
@@ -39,10 +40,10 @@ pub(super) enum PooledConnection {
 }
 
 impl Pool {
-    /// Creates an empty pool for the host of `url`.
-    pub(super) fn new(url: &Uri, keep_alive: Duration) -> anyhow::Result<Self> {
+    /// Creates an empty pool for the host of `url`, which is reached through `proxy`, if there is one.
+    pub(super) fn new(url: &Uri, proxy: Option<Proxy>, keep_alive: Duration) -> anyhow::Result<Self> {
         Ok(Self {
-            connector: Connector::new(url)?,
+            connector: Connector::new(url, proxy)?,
             keep_alive,
             idle: Mutex::default(),
             http2: Http2Pool::default(),

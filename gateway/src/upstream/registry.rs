@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use shared::event::{DialectName, Operation};
 
 use crate::routing::file::{self, UpstreamKeySource};
+use crate::routing::proxy::{EnvironmentProxies, ProxySetting};
 use crate::routing::{Route, RoutingTable, UpstreamSettings};
 use crate::upstream::endpoint::Upstream;
 
@@ -21,6 +22,8 @@ pub struct TableSource {
     pub file: Option<PathBuf>,
     /// The model for requests without a model, unless the routes file names one: `GATEWAY_DEFAULT_MODEL`.
     pub default_model: Option<String>,
+    /// The proxies for upstreams whose settings name none.
+    pub environment_proxies: EnvironmentProxies,
 }
 
 /// The routes and upstreams in force, replaced as a whole by a reload.
@@ -42,6 +45,16 @@ pub struct RoutingSnapshot {
 impl TableSource {
     /// Builds the table from the routes file, or from the single provider if there is no file.
     pub fn read(&self) -> anyhow::Result<RoutingTable> {
+        let mut table = self.read_table()?;
+        for upstream in &mut table.upstreams {
+            if upstream.proxy == ProxySetting::FromEnvironment {
+                upstream.proxy = self.environment_proxies.way_to(&upstream.base_url);
+            }
+        }
+        Ok(table)
+    }
+
+    fn read_table(&self) -> anyhow::Result<RoutingTable> {
         let Some(path) = &self.file else {
             return Ok(RoutingTable::single_provider(self.provider.clone(), self.default_model.clone()));
         };
@@ -131,10 +144,10 @@ impl RoutingSnapshot {
         upstreams.iter().any(|upstream| self.upstreams[upstream.upstream_index].settings.supports(dialect))
     }
 
-    /// Returns true if an upstream of the route performs the operation.
-    pub fn performs(&self, route_index: usize, operation: Operation) -> bool {
+    /// Returns true if an upstream of the route performs the operation in the dialect.
+    pub fn performs(&self, route_index: usize, (operation, dialect): (Operation, DialectName)) -> bool {
         let upstreams = &self.table.routes[route_index].upstreams;
-        upstreams.iter().any(|upstream| self.upstreams[upstream.upstream_index].settings.performs(operation))
+        upstreams.iter().any(|upstream| self.upstreams[upstream.upstream_index].settings.performs(operation, dialect))
     }
 
     /// Returns the route for a model. `None` if no route serves the model.

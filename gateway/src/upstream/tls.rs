@@ -12,16 +12,20 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::either::Either;
 
+use crate::routing::proxy::Proxy;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::http1::{Http1Connection, Transport};
+use crate::upstream::tunnel;
 
 /// The name of HTTP/2 in the TLS handshake (ALPN).
 const ALPN_HTTP2: &[u8] = b"h2";
 
-/// Opens connections to a single host.
+/// Opens connections to a single host, directly or through a proxy.
 pub(super) struct Connector {
     host: String,
     port: u16,
+    /// The proxy through which the connections are opened, if there is one.
+    proxy: Option<Proxy>,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     /// HTTP/2 is ruled out: the connection is plain TCP, or the host chose HTTP/1.1 although HTTP/2 was offered.
     is_http1_only: AtomicBool,
@@ -44,14 +48,14 @@ impl std::fmt::Debug for Connector {
 impl Connector {
     /// Creates a connector for the host of `url`. For https, fails if the machine has no root certificates or the host name
     /// is invalid.
-    pub(super) fn new(url: &Uri) -> anyhow::Result<Self> {
+    pub(super) fn new(url: &Uri, proxy: Option<Proxy>) -> anyhow::Result<Self> {
         // A literal IPv6 address has brackets in a URL, but not in name resolution and TLS.
         let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let is_tls = url.scheme_str() == Some("https");
         let port = url.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         let tls = is_tls.then(|| Self::tls(&host)).transpose()?;
         let is_http1_only = AtomicBool::new(!is_tls);
-        Ok(Self { host, port, tls, is_http1_only })
+        Ok(Self { host, port, proxy, tls, is_http1_only })
     }
 
     fn tls(host: &str) -> anyhow::Result<(TlsConnector, ServerName<'static>)> {
@@ -78,7 +82,10 @@ impl Connector {
 
     /// Opens a new connection and performs the TLS handshake if the URL says https.
     pub(super) async fn connect(&self) -> Result<NegotiatedConnection, UpstreamError> {
-        let tcp = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(UpstreamError::Connect)?;
+        let tcp = match &self.proxy {
+            None => TcpStream::connect((self.host.as_str(), self.port)).await.map_err(UpstreamError::Connect)?,
+            Some(proxy) => tunnel::open(proxy, &self.host, self.port).await.map_err(UpstreamError::Tunnel)?,
+        };
         tcp.set_nodelay(true).map_err(UpstreamError::Connect)?;
         let transport = match &self.tls {
             None => Either::Left(tcp),

@@ -13,5 +13,6 @@ pub mod services;
 pub mod openai;
 pub mod upstream;
 
+pub mod connect_proxy;
 pub mod fake_clock;
 pub mod fault_proxy;

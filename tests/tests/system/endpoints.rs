@@ -360,3 +360,49 @@ async fn that_all_users_of_the_account_share_are_closed_but_for_named_callers() 
     assert_eq!(sizes, [(Some(0), answered), (Some(uploaded.len() as u64), answered)]);
     Ok(())
 }
+
+/// An error or nothing with a success status is a failed try of a call too.
+#[tokio::test]
+async fn are_answered_by_the_next_upstream_after_an_error_in_a_good_answer() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("routes.toml");
+    let upstream =
+        |name: &str| format!("[upstreams.{name}]\nbase_url = \"{}\"\nkey_from = \"KEY\"\n", stack.upstream.base_url());
+    let route = "[[routes]]\nmodels = [\"*\"]\nupstreams = [\"a\", \"b\"]\ntries = 1\n";
+    std::fs::write(&file, [upstream("a"), upstream("b"), route.into()].concat())?;
+    let gateway = stack
+        .another_gateway(|settings| {
+            settings.more.push(("GATEWAY_ROUTES_FILE".into(), file.display().to_string()));
+            settings.more.push(("KEY".into(), stack.upstream.key().into()));
+        })
+        .await?;
+    let good = json!({"data": [{"embedding": [0.5]}], "usage": {"prompt_tokens": 1, "total_tokens": 1}}).to_string();
+    let failed = r#"{"error":{"message":"no capacity","code":503}}"#;
+    let request = json!({"model": MODEL, "input": "x"});
+    for first in [failed, ""] {
+        stack.upstream.respond_next(Script::json(StatusCode::OK, first));
+        stack.upstream.respond_next(Script::json(StatusCode::OK, good.clone()));
+        let sent = harness::http::client().post(gateway.url("/v1/embeddings")).bearer_auth(&ann.token).json(&request);
+        assert_eq!(sent.send().await?.text().await?, good, "after {first:?}");
+    }
+    // Without a good answer, the client gets the error as it came.
+    for _ in 0..2 {
+        stack.upstream.respond_next(Script::json(StatusCode::OK, failed));
+    }
+    let sent = harness::http::client().post(gateway.url("/v1/embeddings")).bearer_auth(&ann.token).json(&request);
+    assert_eq!(sent.send().await?.text().await?, failed);
+    gateway.drained(Duration::from_secs(120)).await?;
+    let events = stack.settled().await?.events;
+    let mut attempts = events.iter().filter_map(|event| match event {
+        Event::MessageCompleted(event) => Some(event.attempts.iter().map(|attempt| attempt.error.clone()).collect()),
+        _ => None,
+    });
+    let mut attempts: Vec<Vec<_>> = attempts.by_ref().collect();
+    attempts.sort();
+    let code = |code: &str| Some(code.to_owned());
+    assert_eq!(attempts, [vec![code("empty_answer"), None], vec![code("error_in_answer"), None]]);
+    assert!(events.iter().any(|event| matches!(event, Event::ChatFailed(failed) if failed.attempts.len() == 2)));
+    Ok(())
+}

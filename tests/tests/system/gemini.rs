@@ -5,7 +5,7 @@ use harness::upstream::{Script, Step};
 use http::{HeaderValue, StatusCode};
 use recorder::projection::chat::Chat;
 use serde_json::{Value, json};
-use shared::event::DialectName;
+use shared::event::{DialectName, Event, Operation};
 use sqlx::Row as _;
 use tests::stack::{Stack, header};
 
@@ -120,5 +120,43 @@ async fn errors_have_the_shape_of_google() -> anyhow::Result<()> {
     assert_eq!((response.status(), response.text().await?), (StatusCode::BAD_REQUEST, busy.to_owned()));
     let oracle = stack.settled().await?;
     assert_eq!(oracle.tables.chats.values().map(Chat::status).collect::<Vec<_>>(), ["failed"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn calls_for_vectors_pass_and_are_recorded() -> anyhow::Result<()> {
+    let one = json!({"content": {"parts": [{"text": "first"}]}, "taskType": "CLUSTERING"});
+    let batch = json!({"requests": [one, one]});
+    let usage = json!({"promptTokenCount": 6, "totalTokenCount": 6});
+    let cases = [
+        ("embedContent", &one, json!({"embedding": {"values": [0.25, 0.5]}, "usageMetadata": usage}), (1, Some(6))),
+        ("batchEmbedContents", &batch, json!({"embeddings": [{"values": [0.25]}, {"values": [0.5]}]}), (2, None)),
+    ];
+    for (method, body, answer, (items, tokens)) in cases {
+        let stack = Stack::start().await?;
+        let ann = stack.user("ann").await?;
+        stack.upstream.respond_next(Script::json(StatusCode::OK, answer.to_string()));
+        let path = format!("/v1beta/models/gemini-embedder:{method}");
+        let response = stack.post(&path).header("x-goog-api-key", &ann.token).json(body).send().await?;
+        assert_eq!(response.text().await?, answer.to_string(), "{method}");
+        let sent = stack.upstream.chat(1).await;
+        assert_eq!(sent.path, format!("/v1/models/gemini-embedder:{method}"));
+        assert_eq!(serde_json::from_slice::<Value>(&sent.body)?, *body);
+        assert_eq!(sent.headers["x-goog-api-key"], stack.upstream.key());
+        let events = stack.settled().await?.events;
+        let [Event::ChatStarted(started), Event::MessageCompleted(completed)] = &events[..] else {
+            anyhow::bail!("{method}: {events:?}")
+        };
+        assert_eq!((started.dialect, started.operation), (DialectName::GoogleGemini, Operation::Embeddings));
+        assert_eq!(started.model, "gemini-embedder");
+        let media = completed.media.unwrap();
+        assert_eq!([media.input_items, media.output_items], [Some(items); 2], "{method}");
+        assert_eq!(completed.usage.prompt_tokens, tokens, "{method}");
+        assert!(!format!("{events:?}").contains("0.25"), "vectors are not recorded");
+        // A request without content is refused in Google's shape.
+        let wrong = stack.post(&path).header("x-goog-api-key", &ann.token).json(&json!({})).send().await?;
+        assert_eq!(wrong.status(), 400);
+        assert_eq!(wrong.json::<Value>().await?["error"]["status"], "INVALID_ARGUMENT");
+    }
     Ok(())
 }

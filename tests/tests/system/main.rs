@@ -39,6 +39,7 @@ mod one_chat;
 mod open_files;
 mod openai_client;
 mod outages;
+mod proxies;
 mod published_events;
 mod quarantine;
 mod query_plans;

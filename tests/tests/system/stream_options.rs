@@ -95,3 +95,48 @@ async fn are_kept_after_any_other_error_which_is_passed_on_unchanged() -> anyhow
     assert_eq!(attempts(&stack).await?, expected);
     Ok(())
 }
+
+/// With `ask_for_usage = "learn"`, a chunk with usage that the upstream sends unasked reaches the client.
+#[tokio::test]
+async fn are_added_only_for_upstreams_that_report_nothing_by_themselves() -> anyhow::Result<()> {
+    let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1,\"total_tokens\":4}}\n\n";
+    let answer = |with_usage: bool| {
+        let text = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"},\"finish_reason\":\"stop\"}]}\n\n";
+        format!("{text}{}data: [DONE]\n\n", if with_usage { usage } else { "" })
+    };
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("routes.toml");
+    let routes = format!(
+        "[upstreams.a]\nbase_url = \"{}\"\nkey_from = \"KEY\"\nask_for_usage = \"learn\"\n\
+         [[routes]]\nmodels = [\"*\"]\nupstreams = [\"a\"]\n",
+        stack.upstream.base_url()
+    );
+    std::fs::write(&file, routes)?;
+    let gateway = stack
+        .another_gateway(|settings| {
+            settings.more.push(("GATEWAY_ROUTES_FILE".into(), file.display().to_string()));
+            settings.more.push(("KEY".into(), stack.upstream.key().into()));
+        })
+        .await?;
+    let chat = async || {
+        let request = harness::http::client().post(gateway.url("/v1/chat/completions")).bearer_auth(&ann.token);
+        anyhow::Ok(request.json(&streamed()).send().await?.error_for_status()?.text().await?)
+    };
+    // Sends usage to every chat, asked or not.
+    for _ in 0..2 {
+        stack.upstream.respond_next(Script::stream([answer(true)]));
+        assert_eq!(chat().await?, answer(true), "the chunk that nobody asked for passes");
+    }
+    // Sends nothing unasked, and usage when asked.
+    stack.upstream.respond_next(Script::stream([answer(false)]));
+    assert_eq!(chat().await?, answer(false));
+    stack.upstream.respond_next(Script::stream([answer(true)]));
+    assert_eq!(chat().await?, answer(false), "the chunk that only the gateway asked for is taken out");
+    let asked: Vec<bool> = stack.upstream.chats().iter().map(|request| names_stream_options(request)).collect();
+    assert_eq!(asked, [false, false, false, true]);
+    gateway.drained(std::time::Duration::from_secs(120)).await?;
+    stack.settled().await?;
+    Ok(())
+}

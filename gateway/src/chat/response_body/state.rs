@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use shared::event::{ChatError, FailureStage};
+use shared::usage::UsageSource;
 
 use super::coalescer::Coalescer;
 use super::keep_alive_comments::KeepAliveComments;
@@ -19,6 +20,7 @@ use crate::response::dialect;
 use crate::response::redaction::Redactor;
 use crate::response::tap::{FeedStatus, Tap};
 use crate::upstream::body::UpstreamBody;
+use crate::upstream::endpoint::Upstream;
 
 /// The size in bytes at which a chunk goes to the client without reading more from the upstream first.
 const MAX_CHUNK_BYTES: usize = 64 << 10;
@@ -39,6 +41,8 @@ pub(super) struct BodyState {
     coalescer: Coalescer,
     /// Redacts an error with which the answer ends.
     redactor: Arc<Redactor>,
+    /// The upstream that was not asked for usage, to learn if it reports usage by itself.
+    pub(super) usage_probe: Option<Arc<Upstream>>,
 }
 
 /// The presence of the client that asked for the answer.
@@ -137,6 +141,7 @@ impl BodyState {
             keep_alive_comments: interval.map(KeepAliveComments::new),
             coalescer: Coalescer::default(),
             redactor,
+            usage_probe: None,
         }
     }
 
@@ -260,6 +265,9 @@ impl BodyState {
                     transcript.note("ended_without_finish_reason");
                 } else if !transcript.has_content() && transcript.finish_reason.is_some() {
                     transcript.note("no_content");
+                }
+                if let Some(upstream) = self.usage_probe.take() {
+                    upstream.record_usage_probe(usage.source == UsageSource::Reported);
                 }
                 ChatEnding::Completed
             }

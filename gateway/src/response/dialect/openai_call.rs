@@ -13,7 +13,7 @@ use shared::usage::Usage;
 
 use super::error_shape::{find_error, parse_error_member};
 use super::event_disposition::EventDisposition;
-use super::usage::{DOES_NOT_ADD_UP, from_openai};
+use super::usage::{DOES_NOT_ADD_UP, from_gemini, from_openai};
 use crate::json::lenient::{Count, List, Object, Text};
 use crate::json::repair::repair;
 use crate::response::sse::{SseEvent, is_done_data};
@@ -28,6 +28,8 @@ pub struct CallFold {
     /// The number of images that the request asks for.
     images_asked: u64,
     images: u64,
+    /// The usage has the names of Google's API.
+    has_google_usage: bool,
 }
 
 /// A document, or the data of an event.
@@ -57,6 +59,11 @@ struct CallValue<'a> {
     duration: Option<&'a RawValue>,
     #[serde(default, borrow)]
     usage: Option<&'a RawValue>,
+    #[serde(default, borrow, rename = "usageMetadata")]
+    google_usage: Option<&'a RawValue>,
+    /// The vector of a Gemini model.
+    #[serde(default)]
+    embedding: Object<IgnoredAny>,
     #[serde(default, borrow)]
     meta: Object<CohereMeta<'a>>,
     #[serde(default, borrow)]
@@ -94,7 +101,7 @@ impl CallFold {
         // Nothing is read of an answer that passes as it is, so the end of its body is its end.
         let mut transcript = Transcript::default();
         transcript.is_ended = operation == Operation::PassThrough;
-        Self { transcript, operation, images_asked: outputs_asked.max(1), images: 0 }
+        Self { transcript, operation, images_asked: outputs_asked.max(1), images: 0, has_google_usage: false }
     }
 
     /// The kind of the call.
@@ -194,7 +201,8 @@ impl CallFold {
     /// Takes out the usage that the upstream reported.
     pub fn take_usage(&mut self) -> Usage {
         self.transcript.has_output = self.transcript.is_ended && self.operation != Operation::TextCompletion;
-        let mut usage = from_openai(&mut self.transcript);
+        let read_usage = if self.has_google_usage { from_gemini } else { from_openai };
+        let mut usage = read_usage(&mut self.transcript);
         // Providers of embeddings and of rankings report nothing but the total, which is all input.
         if usage.prompt_tokens.is_none() && usage.completion_tokens.is_none() && usage.total_tokens.is_some() {
             usage.prompt_tokens = usage.total_tokens;
@@ -216,6 +224,10 @@ impl CallFold {
         let duration = value.duration.and_then(|raw| raw.get().trim_matches('"').parse::<f64>().ok());
         if let Some(seconds) = duration.filter(|seconds| seconds.is_finite() && *seconds >= 0.0) {
             self.transcript.media.input_seconds = Some(seconds);
+        }
+        if let Some(usage) = value.google_usage.filter(|usage| usage.get() != "null") {
+            self.has_google_usage = true;
+            self.transcript.set_usage(usage);
         }
         if let Some(error) = value.error.and_then(parse_error_member) {
             self.transcript.set_error(error);
@@ -259,7 +271,9 @@ impl CallFold {
             Operation::TextCompletion => value.choices.0.len(),
             Operation::Moderation => value.results.0.len(),
             Operation::Rerank => value.results.0.len().max(value.data.0.len()),
-            Operation::Embeddings => value.data.0.len().max(value.embeddings.0.len()),
+            Operation::Embeddings => {
+                value.data.0.len().max(value.embeddings.0.len()).max(usize::from(value.embedding.0.is_some()))
+            }
             Operation::ImageGeneration | Operation::ImageEdit | Operation::ImageVariation => value.data.0.len(),
             Operation::ResponseCompaction => value.output.0.len(),
             _ => return None,
@@ -295,6 +309,12 @@ mod tests {
                 r#"{"id":"r","results":[{},{}],"meta":{"tokens":{"input_tokens":7},"billed_units":{"search_units":1}}}"#,
                 (Some(2), Some(7), Some(7)),
             ),
+            (
+                Operation::Embeddings,
+                r#"{"embedding":{"values":[]},"usageMetadata":{"promptTokenCount":6,"totalTokenCount":6}}"#,
+                (Some(1), Some(6), Some(6)),
+            ),
+            (Operation::Embeddings, r#"{"embeddings":[{"values":[]},{"values":[]}]}"#, (Some(2), None, None)),
             (Operation::Moderation, r#"{"id":"m","results":[{"flagged":true}]}"#, (Some(1), None, None)),
             (
                 Operation::ImageGeneration,

@@ -3,7 +3,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use shared::event::{DialectName, Operation};
 
 use super::*;
-use crate::routing::KeyHeader;
+use crate::routing::proxy::{Proxy, ProxySetting};
+use crate::routing::{AskForUsage, KeyHeader};
 
 fn defaults() -> UpstreamSettings {
     let second = Duration::from_secs(1);
@@ -20,7 +21,8 @@ fn defaults() -> UpstreamSettings {
         idle_timeout: second * 3,
         total_timeout: second * 4,
         keep_alive: second * 5,
-        ask_for_usage: true,
+        ask_for_usage: AskForUsage::Always,
+        proxy: ProxySetting::FromEnvironment,
         list_models: false,
     }
 }
@@ -74,9 +76,9 @@ drain_for = "90s"
     assert_eq!(openai.key.as_ref().unwrap().expose_secret(), "sk-1");
     assert_eq!(openai.headers["openai-organization"], "org-1");
     assert_eq!((openai.connect_timeout, openai.head_timeout), (Duration::from_secs(1), Duration::from_secs(30)));
-    assert!(openai.list_models && openai.ask_for_usage);
+    assert!(openai.list_models && openai.ask_for_usage == AskForUsage::Always);
     assert_eq!(local.key.as_ref().unwrap().expose_secret(), "from /run/key");
-    assert_eq!((local.key_header, local.ask_for_usage), (KeyHeader::XApiKey, false));
+    assert_eq!((local.key_header, local.ask_for_usage), (KeyHeader::XApiKey, AskForUsage::Never));
     assert_eq!(local.dialects, [DialectName::OpenaiChat]);
     let route = &table.routes[table.route_index("faster").unwrap()];
     assert_eq!(
@@ -102,6 +104,17 @@ fn the_error_of_a_mistake_names_the_line() {
         (format!("{one}key_from = \"NOT_SET\"\n{route}"), "3: NOT_SET is not set"),
         (format!("{one}key_from = \"A\"\nkey_file = \"b\"\n{route}"), "4: key_file: key_from is set too"),
         (format!("{one}head_timeout = \"soon\"\n{route}"), "3: head_timeout: expected a duration"),
+        (format!("{one}ask_for_usage = \"maybe\"\n{route}"), "3: ask_for_usage: expected true, false or"),
+        (format!("{one}proxy = \"socks5://p:1\"\n{route}"), "3: proxy: expected the http URL of a proxy"),
+        (format!("{one}proxy = \"http://u:p@p:1\"\n{route}"), "3: proxy: expected no credentials in the URL"),
+        (
+            format!("{one}proxy = \"http://p:1\"\nproxy_credentials_from = \"OPENAI_API_KEY\"\n{route}"),
+            "4: the credentials of the proxy: expected user:password",
+        ),
+        (
+            format!("{one}proxy_credentials_file = \"/c\"\n{route}"),
+            "3: credentials of a proxy: expected proxy with them",
+        ),
         (format!("{one}dialects = [\"klingon\"]\n{route}"), "3: unknown variant `klingon`, expected"),
         (format!("{one}operations = [\"embeddings\",\n\"chat\"]\n{route}"), "4: operations: \"chat\" is unknown"),
         (
@@ -138,13 +151,43 @@ fn the_error_of_a_mistake_names_the_line() {
 #[test]
 fn the_sample_file_is_valid() {
     let (path, text) = ("deploy/routes.toml", include_str!("../../../../deploy/routes.toml"));
-    let keys = |_: UpstreamKeySource<'_>| Ok(SecretString::from("sk-1"));
+    let keys = |_: UpstreamKeySource<'_>| Ok(SecretString::from("user:sk-1"));
     let table = parse(text, path, &defaults(), &keys).unwrap();
     assert!(!table.upstreams.is_empty());
     // The lines that the sample comments out with `#: ` must be valid too.
     let all: Vec<&str> = text.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line)).collect();
     let whole = parse(&all.join("\n"), path, &defaults(), &keys).unwrap();
     assert!(whole.upstreams.len() > table.upstreams.len());
+}
+
+#[test]
+fn the_ways_to_upstreams_and_their_usage_are_read() {
+    let table = read(
+        r#"
+[upstreams.a]
+base_url = "http://h/v1"
+ask_for_usage = "learn"
+
+[upstreams.b]
+base_url = "http://h/v1"
+proxy = "none"
+
+[upstreams.c]
+base_url = "http://h/v1"
+proxy = "http://proxy.example:3128"
+proxy_credentials_file = "user:secret"
+
+[[routes]]
+models = ["*"]
+upstreams = ["a", "b", "c"]
+"#,
+    )
+    .unwrap();
+    let proxy = Proxy::parse("proxy.example:3128").unwrap().with_credentials("from user:secret");
+    let expected = [ProxySetting::FromEnvironment, ProxySetting::Direct, ProxySetting::Through(proxy)];
+    assert_eq!(table.upstreams.iter().map(|upstream| upstream.proxy.clone()).collect::<Vec<_>>(), expected);
+    assert_eq!(table.upstreams[0].ask_for_usage, AskForUsage::Learn);
+    assert!(!format!("{table:?}").contains("secret"));
 }
 
 #[test]
@@ -173,7 +216,9 @@ upstream = "rest"
 "#,
     )
     .unwrap();
-    let performs = |operation| table.upstreams.iter().map(|upstream| upstream.performs(operation)).collect::<Vec<_>>();
+    let performs = |operation| {
+        table.upstreams.iter().map(|upstream| upstream.performs(operation, DialectName::Openai)).collect::<Vec<_>>()
+    };
     assert_eq!(
         table.upstreams.iter().map(|upstream| upstream.name.as_str()).collect::<Vec<_>>(),
         ["claude", "rest", "vectors"]

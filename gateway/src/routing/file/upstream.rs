@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use shared::event::{DialectName, Operation};
 use toml::Spanned;
 
 use super::key_source::{KeyLookup, UpstreamKeySource};
 use super::mistake::{Mistake, duration, mistake};
-use crate::routing::{KeyHeader, UpstreamSettings, appended_path};
+use crate::routing::proxy::{EXPECTED_PROXY, Proxy, ProxySetting};
+use crate::routing::{AskForUsage, KeyHeader, UpstreamSettings, appended_path};
 
 /// Headers that a routes file cannot set: credentials have settings of their own, the others belong to the connection.
 const RESERVED_HEADERS: [&str; 10] = [
@@ -43,8 +45,19 @@ pub(super) struct UpstreamEntry {
     idle_timeout: Option<Spanned<String>>,
     total_timeout: Option<Spanned<String>>,
     keep_alive: Option<Spanned<String>>,
-    ask_for_usage: Option<bool>,
+    ask_for_usage: Option<Spanned<AskForUsageEntry>>,
+    proxy: Option<Spanned<String>>,
+    proxy_credentials_from: Option<Spanned<String>>,
+    proxy_credentials_file: Option<Spanned<String>>,
     list_models: Option<bool>,
+}
+
+/// `true`, `false` or `"learn"`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum AskForUsageEntry {
+    Flag(bool),
+    Word(String),
 }
 
 /// The name of a dialect that this gateway lists.
@@ -118,9 +131,53 @@ pub(super) fn read(
         idle_timeout: duration("idle_timeout", text.idle_timeout.as_ref(), defaults.idle_timeout)?,
         total_timeout: duration("total_timeout", text.total_timeout.as_ref(), defaults.total_timeout)?,
         keep_alive: duration("keep_alive", text.keep_alive.as_ref(), defaults.keep_alive)?,
-        ask_for_usage: text.ask_for_usage.unwrap_or(true),
+        ask_for_usage: text.ask_for_usage.as_ref().map_or(Ok(AskForUsage::Always), ask_for_usage)?,
+        proxy: proxy(text, keys)?,
         list_models: text.list_models.unwrap_or(false),
     })
+}
+
+fn ask_for_usage(entry: &Spanned<AskForUsageEntry>) -> Result<AskForUsage, Mistake> {
+    match entry.get_ref() {
+        AskForUsageEntry::Flag(true) => Ok(AskForUsage::Always),
+        AskForUsageEntry::Flag(false) => Ok(AskForUsage::Never),
+        AskForUsageEntry::Word(word) if word == "learn" => Ok(AskForUsage::Learn),
+        AskForUsageEntry::Word(_) => Err(mistake(entry, "ask_for_usage: expected true, false or \"learn\"".into())),
+    }
+}
+
+/// Reads the proxy of an upstream. Its credentials come from a variable or a file, and never from the routes file itself.
+fn proxy(text: &UpstreamEntry, keys: &KeyLookup<'_>) -> Result<ProxySetting, Mistake> {
+    let source = match (&text.proxy_credentials_from, &text.proxy_credentials_file) {
+        (Some(_), Some(file)) => {
+            let message = "proxy_credentials_file: proxy_credentials_from is set too: expected one";
+            return Err(mistake(file, message.into()));
+        }
+        (Some(variable), None) => Some((variable, UpstreamKeySource::Variable(variable.get_ref()))),
+        (None, Some(file)) => Some((file, UpstreamKeySource::File(file.get_ref()))),
+        (None, None) => None,
+    };
+    let (proxy, source) = match (&text.proxy, source) {
+        (None, None) => return Ok(ProxySetting::FromEnvironment),
+        (None, Some((place, _))) => {
+            return Err(mistake(place, "credentials of a proxy: expected proxy with them".into()));
+        }
+        (Some(none), None) if none.get_ref() == "none" => return Ok(ProxySetting::Direct),
+        (Some(url), source) => match Proxy::parse(url.get_ref()) {
+            Some(proxy) if proxy.authorization.is_none() => (proxy, source),
+            Some(_) => {
+                let message = "proxy: expected no credentials in the URL: use proxy_credentials_from";
+                return Err(mistake(url, message.into()));
+            }
+            None => return Err(mistake(url, format!("proxy: expected {EXPECTED_PROXY}, or none"))),
+        },
+    };
+    let Some((place, source)) = source else { return Ok(ProxySetting::Through(proxy)) };
+    let credentials = keys(source).map_err(|wrong| mistake(place, wrong))?;
+    if !credentials.expose_secret().contains(':') {
+        return Err(mistake(place, "the credentials of the proxy: expected user:password".into()));
+    }
+    Ok(ProxySetting::Through(proxy.with_credentials(credentials.expose_secret())))
 }
 
 fn operations(names: &[Spanned<String>]) -> Result<Vec<Operation>, Mistake> {

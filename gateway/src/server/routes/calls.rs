@@ -30,18 +30,25 @@ const ENDPOINTS: [(&str, Endpoint); 8] = [
 pub(super) fn router() -> Router<Arc<Gateway>> {
     ENDPOINTS.into_iter().fold(Router::new(), |router, (path, endpoint)| {
         let serve = move |State(gateway): State<Arc<Gateway>>, request: Request| async move {
-            gateway.call(endpoint, request).await
+            gateway.call(endpoint, None, request).await
         };
         router.route(path, post(serve))
     })
 }
 
 impl Gateway {
-    async fn call(&self, endpoint: Endpoint, request: Request) -> Result<Response, ApiError> {
+    /// Serves a call. `model` is the model that the path names. `None` if the body names the model.
+    pub(super) async fn call(
+        &self,
+        endpoint: Endpoint,
+        model: Option<&str>,
+        request: Request,
+    ) -> Result<Response, ApiError> {
         let served = async {
             let (caller, headers, body, permit) = self.read_chat(request).await?;
-            let call = CallRequest::parse(&body, endpoint)?;
-            Box::pin(self.chats.serve_call(caller, &headers, (endpoint, call), CallBody::Whole(body), permit)).await
+            let call = CallRequest::parse(&body, endpoint, model)?;
+            let body = if model.is_some() { CallBody::PathModel(body) } else { CallBody::Whole(body) };
+            Box::pin(self.chats.serve_call(caller, &headers, (endpoint, call), body, permit)).await
         };
         served.await.map_err(|error| self.count_refusal(error))
     }

@@ -14,6 +14,7 @@ use super::count_tokens::TokenCount;
 use crate::error::ApiError;
 use crate::error_shapes;
 use crate::request::ApiSurface;
+use crate::request::endpoint::Endpoint;
 use crate::request::gemini::{self, GeminiMethod};
 use crate::server::gateway::Gateway;
 
@@ -28,7 +29,7 @@ pub(super) fn router() -> Router<Arc<Gateway>> {
         .layer(map_response(async |response: Response| error_shapes::into_google_shape(response)))
 }
 
-/// `POST /v1beta/models/{model}:{method}`: a chat, or a count of tokens.
+/// `POST /v1beta/models/{model}:{method}`: a chat, a count of tokens, or a call for vectors.
 async fn call(State(gateway): State<Arc<Gateway>>, Path(target): Path<String>, mut request: Request) -> Response {
     take_credentials(&mut request);
     let query = request.uri().query().unwrap_or("");
@@ -46,6 +47,8 @@ async fn call(State(gateway): State<Arc<Gateway>>, Path(target): Path<String>, m
             let count = TokenCount { dialect: DialectName::GoogleGemini, path: &path, model: Some(model) };
             gateway.count_tokens(request, &count).await.map_err(|error| gateway.count_refusal(error))
         }
+        Some((model, "embedContent")) => gateway.call(Endpoint::GeminiEmbedding, Some(model), request).await,
+        Some((model, "batchEmbedContents")) => gateway.call(Endpoint::GeminiEmbeddings, Some(model), request).await,
         _ => {
             let (head, body) = request.into_parts();
             gateway.discard_body(&head.headers, body);

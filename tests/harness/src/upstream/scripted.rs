@@ -168,6 +168,7 @@ impl ScriptSource for ScriptedState {
             }
             (&Method::POST, path) if ENDPOINTS.contains(&path) => {}
             (_, "/v1/files") => {}
+            (&Method::POST, path) if path.ends_with(":embedContent") || path.ends_with(":batchEmbedContents") => {}
             (&Method::POST, path) if path.ends_with(":generateContent") || path.contains(":streamGenerateContent") => {}
             (&Method::POST, path) if path.ends_with(":countTokens") => {
                 return Script::json(StatusCode::OK, r#"{"totalTokens":7}"#);
