@@ -2,11 +2,11 @@
 # Checks the packages in deploy/: images, compose file, chart, systemd units, Debian packages. A check whose tools are missing and
 # cannot be fetched is reported as SKIPPED; a failed check ends the script with status 1.
 #
-#   deploy/check-packages.sh [CHECK]...     all checks, or some of: containers compose chart units debian
+#   deploy/check-packages.sh [CHECK]...     all checks, or some of: containers compose chart units
 #
 # Settings, from the environment:
-#   PROGRAMS   the directory with static programs (gateway, recorder, stand-in-llm) for `containers`, `compose` and `debian`.
-#              Default: target/x86_64-unknown-linux-musl/release; deploy/release.sh builds them
+#   PROGRAMS   the directory with static programs (gateway, recorder, stand-in-llm) for `containers` and `compose`.
+#              Default: target/x86_64-unknown-linux-musl/release
 #   WORK       the directory for images and other temporary files, removed at the end; about 2 GB. Default: /var/tmp
 #
 # `containers` and `compose` need root and podman, and load no image from a registry: stand-ins for the images of NATS and PostgreSQL
@@ -60,16 +60,16 @@ trap 'exit 130' INT TERM
 
 # shellcheck source=deploy/tools.sh
 . "$root/deploy/tools.sh"
-for name in containers compose; do
+for name in containers compose chart units; do
     # shellcheck source=/dev/null
     . "$root/deploy/checks/$name.sh"
 done
 
 checks=("$@")
-[ "$#" -gt 0 ] || checks=(containers compose)
+[ "$#" -gt 0 ] || checks=(containers compose chart units)
 for check in "${checks[@]}"; do
     case $check in
-        containers | compose) ;;
+        containers | compose | chart | units) ;;
         *) die "there is no check $check" ;;
     esac
     step "$check"

@@ -133,6 +133,11 @@ check_compose() {
     fi
     expect "docker compose config" "$python/docker-compose" -f "$root/deploy/compose.yaml" config --quiet
     expect "the schema of compose files" "$python/check-jsonschema" --builtin-schema vendor.compose-spec "$root/deploy/compose.yaml"
+    if have promtool; then
+        expect "promtool check config" promtool check config "$root/deploy/compose/prometheus.yml"
+    else
+        skip "compose: promtool is missing: apt-get install prometheus"
+    fi
     need_podman || return 0
     have busybox && busybox --list | grep -qx wget || { skip "compose: busybox is missing: apt-get install busybox-static" && return 0; }
     need_nats
