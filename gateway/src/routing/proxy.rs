@@ -108,7 +108,7 @@ impl EnvironmentProxies {
             entry == "*" || names(&host) || names(&with_port)
         };
         let is_loopback =
-            host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
+            host == "localhost" || host.parse().is_ok_and(|address: core::net::IpAddr| address.is_loopback());
         match proxy {
             Some(proxy) if !is_loopback && !self.exceptions.iter().any(is_exception) => {
                 ProxySetting::Through(proxy.clone())
