@@ -2,11 +2,12 @@
 # Checks the packages in deploy/: images, compose file, chart, systemd units, Debian packages. A check whose tools are missing and
 # cannot be fetched is reported as SKIPPED; a failed check ends the script with status 1.
 #
-#   deploy/check-packages.sh [CHECK]...     all checks, or some of: containers compose chart units
+#   deploy/check-packages.sh [CHECK]...     all checks, or some of: containers compose chart units debian
 #
 # Settings, from the environment:
 #   PROGRAMS   the directory with static programs (gateway, recorder, stand-in-llm) for `containers` and `compose`.
 #              Default: target/x86_64-unknown-linux-musl/release
+#   PACKAGES   the directory with packages for `debian`, as deploy/release.sh makes them
 #   WORK       the directory for images and other temporary files, removed at the end; about 2 GB. Default: /var/tmp
 #
 # `containers` and `compose` need root and podman, and load no image from a registry: stand-ins for the images of NATS and PostgreSQL
@@ -60,16 +61,16 @@ trap 'exit 130' INT TERM
 
 # shellcheck source=deploy/tools.sh
 . "$root/deploy/tools.sh"
-for name in containers compose chart units; do
+for name in containers compose chart units debian; do
     # shellcheck source=/dev/null
     . "$root/deploy/checks/$name.sh"
 done
 
 checks=("$@")
-[ "$#" -gt 0 ] || checks=(containers compose chart units)
+[ "$#" -gt 0 ] || checks=(containers compose chart units debian)
 for check in "${checks[@]}"; do
     case $check in
-        containers | compose | chart | units) ;;
+        containers | compose | chart | units | debian) ;;
         *) die "there is no check $check" ;;
     esac
     step "$check"
