@@ -86,6 +86,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let limits = limits_within(descriptors, limits);
 
     let metrics = Arc::new(metrics::Metrics::default());
+    let journal_limit = journal.journal.as_ref().map_or(0, |settings| settings.max_bytes);
+    show_limits(&metrics.limits, &limits, journal_limit);
     let broker_health = Arc::new(BrokerHealth::default());
     let broker = journal.broker.clone();
     let max_chat_duration = limits.total_timeout + ABANDONED_MARGIN;
@@ -197,6 +199,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     health_server.abort();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Sets the gauges of the limits in force.
+fn show_limits(gauges: &metrics::LimitGauges, limits: &Limits, journal_limit: u64) {
+    let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+    gauges.chats.set(gauge(limits.max_chats));
+    gauges.connections.set(gauge(limits.max_connections));
+    gauges.body_bytes.set(gauge(limits.max_body_memory));
+    gauges.journal_bytes.set(i64::try_from(journal_limit).unwrap_or(i64::MAX));
 }
 
 /// Returns the limits that the file descriptors of the process suffice for, and logs lowered limits.

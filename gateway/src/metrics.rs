@@ -1,15 +1,14 @@
 //! The gateway's metrics in Prometheus's text format.
 
-use std::fmt::Write as _;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use shared::metrics::{Exposition, render};
 
 /// The gateway's metrics, with the prefix `stenograph_gateway`. docs/OPERATIONS.md describes each metric.
 #[derive(Debug)]
@@ -62,6 +61,32 @@ pub struct Metrics {
     pub connections: Gauge,
     /// The number of attempts at upstreams, by upstream and outcome.
     pub upstream_tries: Family<UpstreamTryLabels, Counter>,
+    /// The time from the beginning of an attempt to the head of the response or the failure, in seconds, by upstream.
+    pub upstream_head_seconds: Family<UpstreamLabel, Histogram>,
+    /// 1 if the circuit breaker of the upstream is open, otherwise 0; set at each scrape.
+    pub upstream_breaker_open: Family<UpstreamLabel, Gauge>,
+    /// The limits that `chats_open`, `connections`, `body_bytes` and `journal_bytes` run into.
+    pub limits: LimitGauges,
+}
+
+/// The limits beside the gauges that they limit.
+#[derive(Debug, Default)]
+pub struct LimitGauges {
+    /// The maximum number of chats.
+    pub chats: Gauge,
+    /// The maximum number of connections from clients.
+    pub connections: Gauge,
+    /// The maximum number of bytes that request bodies may hold.
+    pub body_bytes: Gauge,
+    /// The maximum size of the journal on disk, in bytes; 0 without a journal.
+    pub journal_bytes: Gauge,
+}
+
+/// The label of a measurement of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct UpstreamLabel {
+    /// The name of the upstream.
+    pub upstream: String,
 }
 
 /// The labels of an attempt at an upstream.
@@ -96,7 +121,9 @@ pub struct DirectionLabels {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("stenograph_gateway");
+        let mut all = Registry::default();
+        shared::metrics::register_process(&mut all, "gateway");
+        let registry = all.sub_registry_with_prefix("stenograph_gateway");
         let seconds = || exponential_buckets(0.01, 2.0, 18);
         let metrics = Self {
             chats_started: Counter::default(),
@@ -122,6 +149,9 @@ impl Default for Metrics {
             body_bytes: Gauge::default(),
             connections: Gauge::default(),
             upstream_tries: Family::default(),
+            upstream_head_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.01, 2.0, 18))),
+            upstream_breaker_open: Family::default(),
+            limits: LimitGauges::default(),
             registry: Registry::default(),
         };
         registry.register("chats_started", "Chats that were admitted", metrics.chats_started.clone());
@@ -132,15 +162,31 @@ impl Default for Metrics {
         registry.register_with_unit("first_token", "From admission to the first token", Unit::Seconds, first_token);
         registry.register_with_unit("chat", "From admission to the end", Unit::Seconds, metrics.chat_seconds.clone());
         registry.register("tokens", "Tokens as reported by upstreams", metrics.tokens.clone());
-        metrics.register_journal(&mut registry);
+        metrics.register_journal(registry);
         registry.register("body_bytes", "Bytes that request bodies hold", metrics.body_bytes.clone());
         registry.register("connections", "Connections from clients", metrics.connections.clone());
         registry.register("upstream_tries", "Tries at upstreams, by outcome", metrics.upstream_tries.clone());
-        Self { registry, ..metrics }
+        metrics.register_upstreams_and_limits(registry);
+        Self { registry: all, ..metrics }
     }
 }
 
 impl Metrics {
+    fn register_upstreams_and_limits(&self, registry: &mut Registry) {
+        let head = self.upstream_head_seconds.clone();
+        let help = "From the beginning of a try to the head of the response or the failure, by upstream";
+        registry.register_with_unit("upstream_head", help, Unit::Seconds, head);
+        let help = "1 if the circuit breaker of the upstream is open, otherwise 0";
+        registry.register("upstream_breaker_open", help, self.upstream_breaker_open.clone());
+        registry.register("chats_limit", "The maximum number of chats", self.limits.chats.clone());
+        let help = "The maximum number of connections from clients";
+        registry.register("connections_limit", help, self.limits.connections.clone());
+        let help = "The maximum number of bytes that request bodies may hold";
+        registry.register_with_unit("body_limit", help, Unit::Bytes, self.limits.body_bytes.clone());
+        let help = "The maximum size of the journal on disk";
+        registry.register_with_unit("journal_limit", help, Unit::Bytes, self.limits.journal_bytes.clone());
+    }
+
     fn register_journal(&self, registry: &mut Registry) {
         let oldest = self.journal_oldest_seconds.clone();
         let help = "Events that the broker has not acknowledged";
@@ -168,14 +214,9 @@ impl Metrics {
         registry.register("journal_retries", "Events published more than once", self.journal_retries.clone());
     }
 
-    /// Returns all metrics in Prometheus's text format.
-    pub fn render(&self) -> String {
-        let mut text = String::new();
-        if encode(&mut text, &self.registry).is_err() {
-            // Writing to a string does not fail. Should it fail, the text says so instead of looking complete.
-            let _ = write!(text, "# incomplete");
-        }
-        text
+    /// Returns all metrics as text.
+    pub fn render(&self, exposition: Exposition) -> String {
+        render(&self.registry, exposition, &[])
     }
 }
 
@@ -197,9 +238,12 @@ mod tests {
         metrics.refused.get_or_create(&StatusLabels { status: 401 }).inc();
         metrics.tokens.get_or_create(&DirectionLabels { direction: "prompt" }).inc();
         metrics.upstream_tries.get_or_create(&UpstreamTryLabels { upstream: "u".into(), outcome: "answered" }).inc();
-        let text = metrics.render();
+        let upstream = UpstreamLabel { upstream: "u".into() };
+        metrics.upstream_head_seconds.get_or_create(&upstream).observe(0.1);
+        metrics.upstream_breaker_open.get_or_create(&upstream).set(0);
+        let text = metrics.render(Exposition::OpenMetrics);
         let help = text.lines().filter_map(|line| line.strip_prefix("# HELP stenograph_gateway_")?.split(' ').next());
-        let mut there: Vec<_> = help.map(|name| name.trim_end_matches("_seconds").to_owned()).collect();
+        let mut there: Vec<_> = help.map(str::to_owned).collect();
         there.sort();
         let mut documented = documented;
         documented.sort();

@@ -4,6 +4,7 @@
 //! acknowledgement is delivered again, to any recorder; a lost acknowledgement therefore causes a redelivery and never
 //! a loss.
 
+pub mod backlog;
 pub mod batch;
 pub mod bodies;
 pub mod delivery;

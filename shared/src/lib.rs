@@ -30,5 +30,6 @@ pub mod token;
 
 pub mod config;
 pub mod descriptors;
+pub mod metrics;
 pub mod shutdown;
 pub mod telemetry;

@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use shared::event::{Attempt, DialectName, Operation};
 use tokio::time::timeout;
 
-use crate::metrics::{Metrics, UpstreamTryLabels};
+use crate::metrics::{Metrics, UpstreamLabel, UpstreamTryLabels};
 use crate::request::gemini;
 use crate::response::answer_start::{AnswerKind, StartFailure};
 use crate::response::content_encoding::{self, ContentEncoding};
@@ -294,6 +294,11 @@ impl Attempts<'_> {
         };
         if let (Some(failure), Some(attempt)) = (failure, self.attempts.last_mut()) {
             attempt.error = Some(failure.code().to_owned());
+        }
+        if let Some(attempt) = self.attempts.last() {
+            let label = UpstreamLabel { upstream: upstream.name().to_owned() };
+            let head = Duration::from_millis(attempt.duration_ms);
+            self.metrics.upstream_head_seconds.get_or_create(&label).observe(head.as_secs_f64());
         }
         record_outcome(upstream, &result, failure, self.metrics);
         (result, failure)

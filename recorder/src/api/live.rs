@@ -57,6 +57,11 @@ impl Default for LiveSubscriptions {
 }
 
 impl LiveSubscriptions {
+    /// Returns the number of open streams.
+    pub fn open_streams(&self) -> usize {
+        MAX_STREAMS - self.stream_permits.available_permits()
+    }
+
     /// Queries the database for changes while streams are open, and sleeps otherwise. Runs until the process ends.
     pub async fn run(&self, pool: &PgPool) -> Infallible {
         let mut at = None;

@@ -46,6 +46,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         .with_context(|| format!("RECORDER_LISTEN: cannot listen on {}", config.listen))?;
     let broker = source::connect(&broker_config).await.context("NATS_URL: cannot use the broker")?;
     let mut registry = Registry::default();
+    shared::metrics::register_process(&mut registry, "recorder consume");
     let metrics = Arc::new(Metrics::register(&mut registry));
     let blockage = Arc::new(Blockage::default());
     let health_state = HealthState {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::middleware::from_fn_with_state;
+use prometheus_client::registry::Registry;
 use shared::http_server::{self, ServerLimits};
 use shared::issuer::Issuer;
 use shared::token::{TokenSigner, Verifier};
@@ -20,6 +22,8 @@ use crate::accounts::refresh::RefreshTokenRotation;
 use crate::accounts::{self, Accounts, SigningKeys};
 use crate::api::{self, ApiState, LiveSubscriptions, TokenKeys};
 use crate::config::{Config, ServeConfig};
+use crate::health::ApiHealthState;
+use crate::metrics::api::ApiMetrics;
 use crate::reads;
 use crate::store;
 
@@ -57,6 +61,10 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("RECORDER_SERVE_HEALTH_LISTEN: cannot listen on {health_listen}"))?;
     let live = Arc::new(LiveSubscriptions::default());
+    let mut registry = Registry::default();
+    shared::metrics::register_process(&mut registry, "recorder serve");
+    let metrics = Arc::new(ApiMetrics::register(&mut registry));
+    let health = ApiHealthState { registry: Arc::new(registry), metrics, pool: pool.clone(), live: Arc::clone(&live) };
     let api = Arc::new(ApiState {
         pool: pool.clone(),
         accounts: Accounts::new(pool.clone(), signing, token_ttl, session_ttl),
@@ -75,7 +83,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let watched = pool.clone();
     tasks.spawn(run_until_stopped(stop.clone(), async move { match live.run(&watched).await {} }));
     tasks.spawn(async move {
-        serve_api(listener, health_listener, api, stop).await;
+        serve_api((listener, health_listener), api, health, stop).await;
         Ok(())
     });
     while let Some(ended) = tasks.join_next().await {
@@ -85,14 +93,22 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Serves the API, and the health checks on a listener of their own, until stopped.
-async fn serve_api(listener: TcpListener, health: TcpListener, api: Arc<ApiState>, stop: CancellationToken) {
-    let probes = crate::health::database_health(api.pool.clone());
-    let probe_server = http_server::serve(health, probes.clone(), ServerLimits::HEALTH, stop.clone().cancelled_owned());
+/// Serves the API, and the health checks and metrics on a listener of their own, until stopped.
+async fn serve_api(
+    (listener, health_listener): (TcpListener, TcpListener),
+    api: Arc<ApiState>,
+    health: ApiHealthState,
+    stop: CancellationToken,
+) {
+    let counted = from_fn_with_state(Arc::clone(&health.metrics), crate::health::count_requests);
+    let probes = crate::health::database_health(health.pool.clone());
+    let operations = probes.clone().merge(crate::health::api_metrics(health));
+    let health_server =
+        http_server::serve(health_listener, operations, ServerLimits::HEALTH, stop.clone().cancelled_owned());
     // Load balancers probe the port to which they send requests, so the API's listener has the probes too.
-    let routes = api::router(api).merge(probes);
+    let routes = api::router(api).layer(counted).merge(probes);
     let api_server = http_server::serve(listener, routes, LIMITS, stop.cancelled_owned());
-    tokio::join!(probe_server, api_server);
+    tokio::join!(health_server, api_server);
 }
 
 async fn cancel_on_signal(stop: CancellationToken) -> anyhow::Result<()> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -55,6 +56,7 @@ impl AwaitedBodies {
     /// Adds deliveries, each with the error of the latest try. An event is logged when it is added the first time.
     pub async fn add(&mut self, bodiless: Vec<(Arc<Delivery>, FetchError)>) {
         for (delivery, error) in bodiless {
+            self.metrics.body_fetch_failures.inc();
             if delivery.note_awaited() {
                 tracing::warn!(
                     %error, event = delivery.event_id(), sequence = delivery.sequence(),
@@ -67,7 +69,8 @@ impl AwaitedBodies {
             }
             let number = self.next_number;
             self.next_number += 1;
-            self.looking.spawn(look_for_body(self.fetcher.clone(), Arc::clone(&delivery), number));
+            let failures = self.metrics.body_fetch_failures.clone();
+            self.looking.spawn(look_for_body(self.fetcher.clone(), Arc::clone(&delivery), number, failures));
             self.waiting.insert(number, delivery);
         }
         self.count();
@@ -121,7 +124,7 @@ impl std::fmt::Debug for AwaitedBodies {
 
 /// Looks for a body until the broker has it, or until the body is missing for good. Keeps the delivery in progress
 /// meanwhile. Returns `number`.
-async fn look_for_body(fetcher: BodyFetcher, delivery: Arc<Delivery>, number: u64) -> u64 {
+async fn look_for_body(fetcher: BodyFetcher, delivery: Arc<Delivery>, number: u64, failures: Counter) -> u64 {
     let Ok(Some(reference)) = delivery.body_reference() else { return number };
     let mut pause = FIRST_PAUSE;
     const { assert!(MAX_PAUSE.as_millis() < PROGRESS_INTERVAL.as_millis(), "a pause must not end the progress") }
@@ -131,7 +134,10 @@ async fn look_for_body(fetcher: BodyFetcher, delivery: Arc<Delivery>, number: u6
         match fetcher.probe(&reference).await {
             Ok(()) => return number,
             Err(error) if delivery.is_body_missing(&error) => return number,
-            Err(_) => pause = (pause * 2).min(MAX_PAUSE),
+            Err(_) => {
+                failures.inc();
+                pause = (pause * 2).min(MAX_PAUSE);
+            }
         }
     }
 }

@@ -296,8 +296,9 @@ impl Pipeline {
         self.metrics.batches.inc();
         self.metrics.duplicates.inc_by(duplicates as u64);
         self.metrics.quarantined.inc_by(outcome.quarantined as u64);
-        self.metrics.pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
-        self.metrics.lag.set(lag);
+        if !batch.is_empty() {
+            self.metrics.last_commit.set(OffsetDateTime::now_utc().unix_timestamp());
+        }
         self.metrics.duration.observe(duration.as_secs_f64());
         tracing::info!(
             events = batch.len(),

@@ -87,7 +87,9 @@ impl OrphanReaper {
     /// Runs a look at every interval until told to stop, and sets the metric of missing gateways.
     pub async fn run(mut self, stop: CancellationToken) {
         while stop.run_until_cancelled(sleep(self.check_interval)).await.is_some() {
-            if let Some(Err(error)) = stop.run_until_cancelled(self.step()).await {
+            let step = stop.run_until_cancelled(self.step()).await;
+            let is_known = matches!(step, Some(Ok(_)));
+            if let Some(Err(error)) = step {
                 // After a failed look nothing is known: a lease may have been there. Every grace period starts again.
                 self.detector.reset();
                 self.overdue = None;
@@ -96,7 +98,8 @@ impl OrphanReaper {
                     "the leases could not be read: every grace period starts again"
                 );
             }
-            self.metrics.gateways_missing.set(i64::try_from(self.detector.missing_count()).unwrap_or(i64::MAX));
+            let missing = u32::try_from(self.detector.missing_count()).unwrap_or(u32::MAX);
+            self.metrics.gateways_missing.set(if is_known { f64::from(missing) } else { f64::NAN });
         }
     }
 

@@ -1,6 +1,7 @@
 //! Batches: deliveries that are fetched, decoded and acknowledged together.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_nats::jetstream::AckKind;
 use futures_util::{StreamExt as _, stream};
@@ -66,10 +67,12 @@ impl Deliveries {
     }
 
     /// Decodes all deliveries. The large bodies are fetched from the object store, and each is released when its event
-    /// has been decoded.
+    /// has been decoded. After a body that the broker does not give, no further body of the batch is fetched: each would
+    /// hold up the other events for another timeout.
     pub async fn fetch_and_decode(&self, body_fetcher: &BodyFetcher) -> Batch {
+        let is_unavailable = AtomicBool::new(false);
         let mut decoded = stream::iter(self.0.iter().map(Arc::clone))
-            .map(|delivery| fetch_and_decode(delivery, body_fetcher))
+            .map(|delivery| fetch_and_decode(delivery, body_fetcher, &is_unavailable))
             .buffered(CONCURRENT_BODIES);
         let mut batch = Batch::default();
         while let Some((delivery, decoded)) = decoded.next().await {
@@ -182,11 +185,15 @@ enum NotDecoded {
 async fn fetch_and_decode(
     delivery: Arc<Delivery>,
     body_fetcher: &BodyFetcher,
+    is_unavailable: &AtomicBool,
 ) -> (Arc<Delivery>, Result<Event, NotDecoded>) {
     let undecodable = |error: DecodeError| Err(NotDecoded::Undecodable(None, error));
     let decoded = match delivery.body_reference() {
         Ok(None) => delivery.decode().or_else(undecodable),
         Err(error) => undecodable(DecodeError::Body(error.to_string())),
+        Ok(Some(_)) if is_unavailable.load(Ordering::Relaxed) => {
+            Err(NotDecoded::Bodiless(FetchError::Unavailable("no answer for another body".to_owned())))
+        }
         Ok(Some(reference)) => match body_fetcher.fetch(&reference).await {
             Ok(body) => {
                 let decoding = Arc::clone(&delivery);
@@ -195,7 +202,12 @@ async fn fetch_and_decode(
                 decoded.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
             }
             Err(error) if delivery.is_body_missing(&error) => undecodable(DecodeError::Body(error.to_string())),
-            Err(error) => Err(NotDecoded::Bodiless(error)),
+            Err(error) => {
+                if !error.is_missing() {
+                    is_unavailable.store(true, Ordering::Relaxed);
+                }
+                Err(NotDecoded::Bodiless(error))
+            }
         },
     };
     (delivery, decoded)

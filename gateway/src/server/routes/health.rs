@@ -7,9 +7,11 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::StatusCode;
-use http::header::CONTENT_TYPE;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
+use shared::metrics::Exposition;
 
+use crate::metrics::UpstreamLabel;
 use crate::server::gateway::Gateway;
 
 /// Builds the probes of the listener that clients reach. The answers tell a load balancer whether to send requests, and tell
@@ -47,8 +49,15 @@ async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     }
 }
 
-/// Metrics for Prometheus, in the OpenMetrics text format.
-async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(CONTENT_TYPE, kind)], gateway.metrics.render()).into_response()
+/// Metrics for Prometheus, in the format that the request accepts.
+async fn metrics(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response {
+    let breakers = &gateway.metrics.upstream_breaker_open;
+    // A reload of the routes may have removed upstreams.
+    breakers.clear();
+    for upstream in &gateway.chats.upstreams.snapshot().upstreams {
+        let label = UpstreamLabel { upstream: upstream.name().to_owned() };
+        breakers.get_or_create(&label).set(i64::from(!upstream.is_healthy()));
+    }
+    let exposition = Exposition::accepted_by(headers.get(ACCEPT).and_then(|value| value.to_str().ok()));
+    ([(CONTENT_TYPE, exposition.content_type())], gateway.metrics.render(exposition)).into_response()
 }
