@@ -185,3 +185,60 @@ fn promtool(arguments: &[&str], input: &str) -> anyhow::Result<Option<String>> {
     let output = child.wait_with_output()?;
     Ok(Some(String::from_utf8(output.stdout)? + std::str::from_utf8(&output.stderr)?))
 }
+
+/// The files that Prometheus and Grafana read, by path.
+fn deployed() -> anyhow::Result<Vec<(std::path::PathBuf, String)>> {
+    let deploy = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let mut files = Vec::new();
+    for directory in ["prometheus", "grafana"] {
+        for file in std::fs::read_dir(deploy.join(directory))? {
+            let path = file?.path();
+            files.push((path.clone(), std::fs::read_to_string(path)?));
+        }
+    }
+    Ok(files)
+}
+
+/// The page with all metrics is compared with the services' own lists in the tests of the services.
+#[test]
+fn has_rules_and_dashboards_that_name_existing_metrics() -> anyhow::Result<()> {
+    let page = include_str!("../../../docs/OPERATIONS.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let metrics: Vec<_> = rows.filter(|name| name.starts_with("stenograph_")).collect();
+    assert!(metrics.len() > 50, "{metrics:?}");
+    let exists = |name: &str| {
+        name == "stenograph_build_info"
+            || ["", "_total", "_bucket", "_sum", "_count"]
+                .iter()
+                .any(|suffix| name.strip_suffix(suffix).is_some_and(|family| metrics.contains(&family)))
+    };
+    let mut named = 0;
+    for (path, text) in deployed()? {
+        let words = text.split(|character: char| !(character.is_ascii_alphanumeric() || character == '_'));
+        for name in words.filter(|word| word.starts_with("stenograph_")) {
+            assert!(exists(name), "{} names {name}, which is no metric", path.display());
+            named += 1;
+        }
+    }
+    assert!(named > 60, "the files name {named} metrics");
+    Ok(())
+}
+
+#[test]
+fn has_rules_that_fire_and_go_quiet() -> anyhow::Result<()> {
+    for (path, text) in deployed()? {
+        let path_text = path.to_str().context("a path that is not UTF-8")?;
+        if path_text.ends_with(".test.yml") {
+            let Some(said) = promtool(&["test", "rules", path_text], "")? else { return Ok(()) };
+            assert!(said.contains("SUCCESS") && !said.contains("FAILED"), "{said}");
+        } else if path_text.ends_with(".rules.yml") {
+            let Some(said) = promtool(&["check", "rules", path_text], "")? else { return Ok(()) };
+            assert!(said.contains("SUCCESS") && !said.contains("FAILED"), "{said}");
+            let tests = std::fs::read_to_string(path_text.replace(".rules.yml", ".rules.test.yml"))?;
+            for alert in text.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+                assert!(tests.contains(&format!("- name: {alert}\n")), "the alert {alert} has no test");
+            }
+        }
+    }
+    Ok(())
+}
