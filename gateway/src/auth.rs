@@ -6,16 +6,13 @@ pub mod key_refresh;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use http::header::{AUTHORIZATION, COOKIE, HeaderValue, ORIGIN};
+use http::header::{COOKIE, HeaderValue, ORIGIN};
 use http::{HeaderMap, Method};
-use shared::credentials::{bearer_token, is_own_origin};
+use shared::credentials::{bearer_token, is_own_origin, verify_cookies};
 use shared::id::{KeyId, ProjectId, UserId};
 use shared::issuer::Issuer;
 use shared::token::{Claims, TokenError, Verifier};
 use time::OffsetDateTime;
-
-/// The name of the cookie that carries the session token of the web pages.
-pub const SESSION_COOKIE: &str = "stenograph_session";
 
 /// The headers in which clients of Anthropic and of Azure send their key.
 const API_KEY_HEADERS: [&str; 2] = ["x-api-key", "api-key"];
@@ -66,11 +63,10 @@ pub struct CrossOrigin;
 ///
 /// A browser adds cookies to requests of any page. The SameSite attribute of the cookies prevents most such requests,
 /// and `check_origin` prevents the rest: a request that changes something and has an `Origin` header and cookies, but
-/// no token in a header, must come from the gateway's own origin or from an origin in `allowed`.
+/// no token in a header, must come from the gateway's own origin or from an origin in `allowed`. Credentials that are not
+/// Stenograph's, such as `Authorization: Basic`, are no token here, because the caller is then found by the cookie.
 pub fn check_origin(method: &Method, headers: &HeaderMap, allowed: &[HeaderValue]) -> Result<(), CrossOrigin> {
-    let has_token =
-        headers.contains_key(AUTHORIZATION) || API_KEY_HEADERS.iter().any(|name| headers.contains_key(*name));
-    if method.is_safe() || has_token || !headers.contains_key(COOKIE) {
+    if method.is_safe() || header_token(headers).is_some() || !headers.contains_key(COOKIE) {
         return Ok(());
     }
     let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
@@ -130,21 +126,22 @@ impl Authenticator {
     /// Returns the caller, from the token in the headers. The `Authorization` header takes precedence over `x-api-key`
     /// and `api-key`, in which clients of Anthropic and Azure send their key, and these over the cookie.
     pub fn caller(&self, headers: &HeaderMap) -> Result<Caller, Unauthenticated> {
-        let token = bearer_token(headers)
-            .or_else(|| api_key(headers))
-            .or_else(|| session_cookie(headers))
-            .ok_or(Unauthenticated::Missing)?;
-        let now = OffsetDateTime::now_utc().unix_timestamp();
-        let known = self.verified_tokens().get(token).filter(|claims| claims.exp > now).cloned();
-        let claims = match known {
-            Some(claims) => claims,
-            None => {
-                let claims = self.verify(token)?;
-                self.cache_verified(token, &claims, now);
-                claims
-            }
+        let claims = match header_token(headers) {
+            Some(token) => self.claims(token)?,
+            None => verify_cookies(headers, |token| self.claims(token)).ok_or(Unauthenticated::Missing)??,
         };
         Ok(Caller { user: claims.sub, key: None })
+    }
+
+    fn claims(&self, token: &str) -> Result<Claims, TokenError> {
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        let known = self.verified_tokens().get(token).filter(|claims| claims.exp > now).cloned();
+        if let Some(claims) = known {
+            return Ok(claims);
+        }
+        let claims = self.verify(token)?;
+        self.cache_verified(token, &claims, now);
+        Ok(claims)
     }
 
     fn cache_verified(&self, token: &str, claims: &Claims, now: i64) {
@@ -163,19 +160,20 @@ impl Authenticator {
     }
 }
 
+/// Returns the token in a header. Only if there is none, the caller is found by the cookie.
+fn header_token(headers: &HeaderMap) -> Option<&str> {
+    bearer_token(headers).filter(|token| !token.is_empty()).or_else(|| api_key(headers))
+}
+
 fn api_key(headers: &HeaderMap) -> Option<&str> {
     let mut keys = API_KEY_HEADERS.iter().filter_map(|name| headers.get(*name)?.to_str().ok());
     keys.next().map(str::trim).filter(|key| !key.is_empty())
 }
 
-fn session_cookie(headers: &HeaderMap) -> Option<&str> {
-    let cookies = headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == SESSION_COOKIE).map(|(_, token)| token)
-}
-
 #[cfg(test)]
 mod tests {
+    use http::header::AUTHORIZATION;
+
     use super::*;
 
     fn headers(name: &'static str, value: &str) -> HeaderMap {
@@ -193,6 +191,20 @@ mod tests {
             }
             all
         };
+        // Credentials that are not Stenograph's leave the caller to the cookie, so they excuse no other origin.
+        let foreign = [
+            ("authorization", "Basic dXNlcjpw"),
+            ("authorization", "Digest username=x"),
+            ("authorization", "Bearer "),
+            ("x-api-key", ""),
+            ("api-key", "  "),
+            ("x-goog-api-key", "x"),
+        ];
+        for (name, value) in foreign {
+            let mut all = request("https://evil.example.org", false);
+            all.insert(name, value.parse().unwrap());
+            assert!(check_origin(&Method::POST, &all, &[]).is_err(), "{name}: {value}");
+        }
         let allowed = ["https://other.example.org".parse().unwrap()];
         let is_let_in = |method: Method, headers| check_origin(&method, &headers, &allowed).is_ok();
         assert!(is_let_in(Method::POST, request("https://chat.example.org", false)));
@@ -213,13 +225,12 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_read_from_each_header_and_from_the_session_cookie() {
+    fn tokens_are_read_from_each_header() {
         assert_eq!(bearer_token(&headers("authorization", "bearer  abc ")), Some("abc"));
         assert_eq!(bearer_token(&headers("authorization", "Basic abc")), None);
         assert_eq!(api_key(&headers("x-api-key", " abc ")), Some("abc"));
         assert_eq!(api_key(&headers("x-api-key", "")), None);
         assert_eq!(api_key(&headers("api-key", "abc")), Some("abc"));
-        assert_eq!(session_cookie(&headers("cookie", "a=b; stenograph_session=abc; c=d")), Some("abc"));
-        assert_eq!(session_cookie(&headers("cookie", "not_stenograph_session=abc")), None);
+        assert_eq!(header_token(&headers("authorization", "Bearer ")), None);
     }
 }

@@ -149,6 +149,12 @@ impl ApiError {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("too_many_bodies"), message).retry_after(1)
     }
 
+    /// 429: as many reads of the calling user wait for the recorder as one user may have. Clients may retry after 1 s.
+    pub fn too_many_reads() -> Self {
+        let message = "as many reads of this user are running as one user may have; wait for one to end";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("too_many_requests"), message).retry_after(1)
+    }
+
     /// 400: the request body could not be read to the end.
     pub fn body_unreadable() -> Self {
         let message = "the request body could not be read";

@@ -18,6 +18,7 @@ It is configured by environment variables; deploy/gateway.env lists them.
 ";
 
 fn main() -> ExitCode {
+    shared::core_dumps::forbid();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let only_check = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => false,

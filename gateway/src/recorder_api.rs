@@ -4,6 +4,7 @@
 //! Chats do not depend on the recorder's API. While the API is down, forwarded requests get 503 and chats continue.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Uri};
 use shared::client_address::TrustedProxies;
 use shared::config::{ConfigError, Environment, http_url};
-use shared::id::ConversationId;
-use tokio::sync::Semaphore;
+use shared::fair_share::{FairShare, NoPlace, Place};
+use shared::id::{ConversationId, UserId};
 use tokio::time::timeout;
 
 use crate::error::ApiError;
@@ -24,6 +25,11 @@ use crate::error::ApiError;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// The maximum number of forwarded requests that wait for a response head at once. Further requests get 503.
 const MAX_WAITING: usize = 512;
+/// The maximum number of waiting requests of one user, far more than a browser sends at once. Further requests get 429.
+const MAX_WAITING_OF_USER: usize = 32;
+/// The maximum number of waiting requests without a valid token from one address, such as logins. Many people may share an
+/// address.
+const MAX_WAITING_OF_ADDRESS: usize = 128;
 /// The maximum time to wait until a change is visible to readers. After that the change is reported as pending.
 const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -83,7 +89,7 @@ pub struct RecorderApi {
     /// The base URLs of the instances, used in turn.
     urls: Vec<Uri>,
     next_index: AtomicUsize,
-    waiting: Semaphore,
+    waiting: Arc<FairShare>,
     trusted: TrustedProxies,
 }
 
@@ -100,13 +106,15 @@ pub struct ForwardedRequest<'a> {
     pub body: Bytes,
     /// The address that the client's connection came from. `None` for requests of the gateway itself.
     pub peer: Option<SocketAddr>,
+    /// The authenticated caller. `None` without a valid token: the recorder's API authenticates callers itself.
+    pub user: Option<&'a UserId>,
 }
 
 impl RecorderApi {
     /// Creates a client for the configured URLs that sends its requests with `client`.
     pub fn new(config: RecorderApiConfig, client: reqwest::Client) -> Self {
         let RecorderApiConfig { urls, trusted } = config;
-        Self { client, urls, next_index: AtomicUsize::new(0), waiting: Semaphore::new(MAX_WAITING), trusted }
+        Self { client, urls, next_index: AtomicUsize::new(0), waiting: FairShare::new(MAX_WAITING), trusted }
     }
 
     /// Forwards a request to the recorder's API and returns the response. The body is streamed as it arrives.
@@ -133,9 +141,16 @@ impl RecorderApi {
 
     /// Waits up to 3 seconds until a change of a conversation is visible to readers. Returns the recorder's response if the
     /// change is visible, and `None` if that could not be confirmed in time.
-    pub async fn wait_until_visible(&self, id: ConversationId, change: &str, headers: &HeaderMap) -> Option<Response> {
+    pub async fn wait_until_visible(
+        &self,
+        user: &UserId,
+        id: ConversationId,
+        change: &str,
+        headers: &HeaderMap,
+    ) -> Option<Response> {
         let path = format!("/api/conversations/{id}/changes?{change}");
-        let request = ForwardedRequest { method: Method::GET, path: &path, headers, body: Bytes::new(), peer: None };
+        let (method, user) = (Method::GET, Some(user));
+        let request = ForwardedRequest { method, path: &path, headers, body: Bytes::new(), peer: None, user };
         let answer = timeout(VISIBILITY_TIMEOUT, self.forward(request)).await.ok()?.ok()?;
         matches!(answer.status(), StatusCode::OK | StatusCode::NO_CONTENT).then_some(answer)
     }
@@ -150,7 +165,7 @@ impl RecorderApi {
         if has_dot_segments(request.path) {
             return Err(ApiError::no_such_route());
         }
-        let _waiting = self.waiting.try_acquire().map_err(|_| ApiError::recorder_unavailable())?;
+        let _waiting = self.place(request)?;
         let first_index = self.next_index.fetch_add(1, Ordering::Relaxed);
         for attempt in 0..self.urls.len() {
             let base = &self.urls[(first_index + attempt) % self.urls.len()];
@@ -177,6 +192,22 @@ impl RecorderApi {
             }
         }
         Err(ApiError::recorder_unavailable())
+    }
+
+    /// Takes a place among the waiting requests.
+    fn place(&self, request: &ForwardedRequest<'_>) -> Result<Place, ApiError> {
+        let place = match (request.user, request.peer) {
+            (Some(user), _) => self.waiting.take(user.as_str(), MAX_WAITING_OF_USER),
+            (None, peer) => {
+                let address = peer.map(|peer| self.client_address(peer.ip(), request.headers));
+                // No user id has a space.
+                self.waiting.take(&format!("address {address:?}"), MAX_WAITING_OF_ADDRESS)
+            }
+        };
+        place.map_err(|refused| match refused {
+            NoPlace::HolderHasShare => ApiError::too_many_reads(),
+            NoPlace::AllTaken => ApiError::recorder_unavailable(),
+        })
     }
 
     fn headers(&self, request: &ForwardedRequest<'_>) -> HeaderMap {

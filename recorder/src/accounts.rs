@@ -4,6 +4,7 @@
 //! alone. The refresh token is good for one use.
 
 mod account;
+mod common_password;
 mod error;
 pub mod password;
 pub mod refresh;

@@ -10,6 +10,7 @@ pub mod error;
 mod admin;
 mod auth;
 mod caller;
+mod change_waits;
 mod chats;
 mod conversations;
 mod cookies;
@@ -37,6 +38,7 @@ use http::header::{CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 
 use error::ApiError;
 
+pub use change_waits::ChangeWaits;
 pub use live::LiveSubscriptions;
 pub use openapi::openapi_document;
 pub use state::{ApiState, TokenKeys};

@@ -200,6 +200,8 @@ mod tests {
             "TOKEN_ISSUER",
             "TOKEN_ISSUER_AUDIENCE",
             "TOKEN_ISSUER_KEYS_URL",
+            "TOKEN_ISSUER_SCOPE",
+            "TOKEN_ISSUER_MAX_LIFETIME",
             "RECORDER_LISTEN",
             "RECORDER_SERVE_LISTEN",
             "RECORDER_SERVE_HEALTH_LISTEN",

@@ -5,6 +5,7 @@
 pub mod calendar;
 pub mod cursor;
 pub mod metrics;
+pub mod name_key;
 
 pub mod policy;
 pub mod projection;

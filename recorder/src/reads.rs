@@ -7,9 +7,11 @@
 
 pub mod chats;
 pub mod conversations;
+mod deleted;
 pub mod live;
 pub mod messages;
 mod page;
 pub mod usage;
 
+pub use deleted::Deleted;
 pub use page::Page;

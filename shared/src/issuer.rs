@@ -3,14 +3,18 @@
 //! Users of the provider need no Stenograph account. The user id is made of the provider's host and the `sub` claim, so
 //! that a user of the provider can never have the id of a Stenograph account.
 
+mod access_token;
 mod key_refresh;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
+
+use access_token::ProviderClaims;
 
 use crate::config::{ConfigError, Environment, malformed};
 use crate::id::UserId;
@@ -18,6 +22,9 @@ use crate::token::{Claims, TokenError};
 
 /// The accepted difference between the provider's clock and the local clock, in seconds.
 const CLOCK_LEEWAY_SECONDS: u64 = 30;
+
+/// The minimum length of an RSA key, in bits. Shorter keys are not used.
+const MIN_RSA_BITS: usize = 2048;
 
 /// The maximum number of keys taken from one key set.
 const MAX_KEYS: usize = 100;
@@ -32,17 +39,21 @@ pub struct IssuerConfig {
     /// The URL of the provider's key set. Without one, the URL is read from
     /// `<issuer>/.well-known/openid-configuration`.
     pub keys_url: Option<String>,
+    /// The scope that a token must have, in its claim `scope` or `scp`. Without one, every scope is accepted.
+    pub scope: Option<String>,
+    /// The maximum time between a token's `iat` and `exp`, in seconds.
+    pub max_lifetime_seconds: i64,
 }
 
 impl IssuerConfig {
-    /// Reads `TOKEN_ISSUER`, `TOKEN_ISSUER_AUDIENCE` and `TOKEN_ISSUER_KEYS_URL`. Returns `None` if none of the three
-    /// is set. The audience is required with an issuer; audience or keys URL without an issuer are an error.
+    /// Reads the settings that begin with `TOKEN_ISSUER`. Returns `None` if none is set. The audience is required with an
+    /// issuer; other settings without an issuer are an error.
     pub fn read(env: &Environment) -> Result<Option<Self>, ConfigError> {
         let url = "an http or https URL such as https://login.example.org/realms/chat";
         let (issuer, audience) = (env.text("TOKEN_ISSUER"), env.text("TOKEN_ISSUER_AUDIENCE"));
         let keys_url = env.text("TOKEN_ISSUER_KEYS_URL");
         let Some(issuer) = issuer else {
-            return match audience.or(keys_url) {
+            return match audience.or(keys_url).or(env.text("TOKEN_ISSUER_SCOPE")) {
                 Some(_) => Err(ConfigError::Missing { name: "TOKEN_ISSUER".into(), expected: url }),
                 None => Ok(None),
             };
@@ -55,7 +66,14 @@ impl IssuerConfig {
         let expected = "the `aud` claim of the provider's tokens, so that tokens for other audiences are refused";
         let audience =
             audience.ok_or_else(|| ConfigError::Missing { name: "TOKEN_ISSUER_AUDIENCE".into(), expected })?.to_owned();
-        Ok(Some(Self { issuer: issuer.to_owned(), audience, keys_url: keys_url.map(str::to_owned) }))
+        let lifetime = env.duration("TOKEN_ISSUER_MAX_LIFETIME", Duration::from_secs(86_400))?;
+        Ok(Some(Self {
+            issuer: issuer.to_owned(),
+            audience,
+            keys_url: keys_url.map(str::to_owned),
+            scope: env.text("TOKEN_ISSUER_SCOPE").map(str::to_owned),
+            max_lifetime_seconds: i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX),
+        }))
     }
 }
 
@@ -77,15 +95,6 @@ struct VerificationKey {
     decoding_key: DecodingKey,
 }
 
-/// The claims that are taken from a verified token. The role and session claims of the provider are ignored.
-#[derive(Deserialize)]
-struct ProviderClaims {
-    sub: String,
-    #[serde(default)]
-    iat: i64,
-    exp: i64,
-}
-
 impl Issuer {
     /// Returns a verifier without keys. Until [`refresh_keys`](Self::refresh_keys) has fetched a key set, the
     /// verification of the provider's tokens fails with [`TokenError::KeysUnknown`].
@@ -98,6 +107,9 @@ impl Issuer {
     /// role and session are always `None`.
     pub fn verify(&self, token: &str) -> Result<Claims, TokenError> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
+        if !access_token::has_accepted_header(token) {
+            return Err(TokenError::Invalid);
+        }
         // A token of another issuer is invalid even before the keys are known; the issuer is read without verification.
         let unverified = jsonwebtoken::dangerous::insecure_decode_claims::<UnverifiedClaims>(token)
             .map_err(|_| TokenError::Invalid)?;
@@ -129,7 +141,11 @@ impl Issuer {
         }
     }
 
-    fn claims(&self, ProviderClaims { sub, iat, exp }: ProviderClaims) -> Result<Claims, TokenError> {
+    fn claims(&self, claims: ProviderClaims) -> Result<Claims, TokenError> {
+        if !claims.is_acceptable(self.config.scope.as_deref(), self.config.max_lifetime_seconds) {
+            return Err(TokenError::Invalid);
+        }
+        let ProviderClaims { sub, iat, exp, .. } = claims;
         let sub: UserId = format!("{}|{sub}", self.host).parse().map_err(|_| TokenError::Invalid)?;
         Ok(Claims { iss: self.config.issuer.clone(), sub, iat, exp, role: None, sid: None })
     }
@@ -168,6 +184,7 @@ fn verification_key(jwk: &Jwk) -> Option<(String, VerificationKey)> {
         return None;
     }
     let algorithms = match &jwk.algorithm {
+        AlgorithmParameters::RSA(key) if access_token::rsa_bits(&key.n) < MIN_RSA_BITS => return None,
         AlgorithmParameters::RSA(_) => vec![RS256, RS384, RS512, PS256, PS384, PS512],
         AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => vec![ES256],
         AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P384 => vec![ES384],

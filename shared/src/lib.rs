@@ -29,7 +29,9 @@ pub mod nats;
 pub mod token;
 
 pub mod config;
+pub mod core_dumps;
 pub mod descriptors;
+pub mod fair_share;
 pub mod metrics;
 pub mod shutdown;
 pub mod telemetry;

@@ -5,7 +5,11 @@
 mod buffered_writer;
 mod json;
 
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt};
 
 use self::buffered_writer::BufferedWriter;
 pub use self::buffered_writer::LogGuard;
@@ -25,6 +29,16 @@ enum LogFormat {
     Text,
 }
 
+/// The crates whose lines may be more detailed than INFO. They log no content at any level.
+const OWN_CRATES: [&str; 3] = ["gateway", "recorder", "shared"];
+
+/// Returns false for detailed lines of libraries, whatever the filter in `LOG` says: below INFO, clients of the broker, of the
+/// database and of HTTP log the bytes that they send and receive.
+fn is_free_of_content(metadata: &Metadata<'_>) -> bool {
+    let crate_name = metadata.target().split("::").next().unwrap_or_default();
+    *metadata.level() <= Level::INFO || OWN_CRATES.contains(&crate_name)
+}
+
 impl LogConfig {
     /// Reads `LOG` (a filter such as `info,gateway=debug`; default `info`) and `LOG_FORMAT` (`json`, the default, or
     /// `text`).
@@ -42,17 +56,19 @@ impl LogConfig {
 
     /// Starts logging as text on standard error, for commands that print results on standard output.
     pub fn start_on_stderr(self) {
-        tracing_subscriber::fmt().with_env_filter(self.filter).with_target(false).with_writer(std::io::stderr).init();
+        let lines = fmt::layer().with_target(false).with_writer(std::io::stderr);
+        tracing_subscriber::registry().with(self.filter).with(filter_fn(is_free_of_content)).with(lines).init();
     }
 
     /// Starts logging on standard output. To be called once, at the start of the process. The caller keeps the guard
     /// until the end of the process: dropping the guard writes the buffered lines.
     pub fn start(self) -> LogGuard {
         let (writer, guard) = BufferedWriter::start();
-        let subscriber = tracing_subscriber::fmt().with_env_filter(self.filter).with_target(false).with_writer(writer);
+        let filtered = tracing_subscriber::registry().with(self.filter).with(filter_fn(is_free_of_content));
+        let lines = fmt::layer().with_target(false).with_writer(writer);
         match self.format {
-            LogFormat::Json => subscriber.event_format(JsonFormat).init(),
-            LogFormat::Text => subscriber.init(),
+            LogFormat::Json => filtered.with(lines.event_format(JsonFormat)).init(),
+            LogFormat::Text => filtered.with(lines).init(),
         }
         guard
     }

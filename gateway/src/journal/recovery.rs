@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::OpenOptions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Instant;
 
@@ -152,7 +153,11 @@ impl SegmentSurvey {
     }
 }
 
-/// Creates the directory, unless the directory exists.
+/// Creates the directory, unless the directory exists. Nobody but the gateway's user may enter the directory, because the
+/// segments hold chats.
 pub(super) fn create_directory(path: &Path) -> Result<(), JournalOpenError> {
-    std::fs::create_dir_all(path).map_err(|error| JournalOpenError::Unusable { path: path.to_owned(), error })
+    let private = std::fs::Permissions::from_mode(0o700);
+    std::fs::create_dir_all(path)
+        .and_then(|()| std::fs::set_permissions(path, private))
+        .map_err(|error| JournalOpenError::Unusable { path: path.to_owned(), error })
 }

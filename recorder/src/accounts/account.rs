@@ -139,18 +139,17 @@ impl Accounts {
         self.issue_tokens(&signing, user, presented.session_id, next, presented.expires_at)
     }
 
-    /// Ends the session of a refresh token, and the session with the id `session`. Unknown tokens and ended sessions
-    /// are no error.
-    pub async fn logout(&self, token: Option<&RefreshToken>, session: Option<Uuid>) -> Result<(), AccountError> {
+    /// Ends the sessions of refresh tokens, and the session with the id `session`. Unknown tokens and ended sessions are no
+    /// error.
+    pub async fn logout(&self, tokens: &[RefreshToken], session: Option<Uuid>) -> Result<(), AccountError> {
         let now = shared::event::now();
         let mut tx = self.pool.begin().await?;
-        let presented = match token {
-            Some(token) => {
-                sessions::find_token_for_update(&mut tx, &token.hash()).await?.map(|presented| presented.session_id)
-            }
-            None => None,
-        };
-        for session in presented.into_iter().chain(session) {
+        let mut sessions = Vec::from_iter(session);
+        for token in tokens {
+            sessions
+                .extend(sessions::find_token_for_update(&mut tx, &token.hash()).await?.map(|found| found.session_id));
+        }
+        for session in sessions {
             sessions::end(&mut tx, session, EndedBy::Logout, now).await?;
         }
         Ok(tx.commit().await?)

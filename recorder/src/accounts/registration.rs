@@ -6,8 +6,10 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::account::{Accounts, Session};
+use super::common_password::is_common;
 use super::error::AccountError;
 use super::throttle;
+use crate::name_key::name_key;
 use crate::store::users::NewUser;
 use crate::store::{invite_codes, users};
 
@@ -66,30 +68,36 @@ impl InviteCode {
 /// Returns the rule that a login name violates, or `None` for a valid name.
 pub fn name_error(name: &str) -> Option<&'static str> {
     let length = name.chars().count();
-    let is_good = (1..=NAME_CHARACTERS).contains(&length) && !name.chars().any(char::is_control) && name.trim() == name;
+    let is_good = (1..=NAME_CHARACTERS).contains(&length)
+        && !name.chars().any(char::is_control)
+        && name.trim() == name
+        && !name_key(name).is_empty();
     (!is_good).then_some("expected 1 to 64 characters, no control characters, no spaces around it")
 }
 
 /// Returns the rule that a new password violates, or `None` for a valid password.
 pub fn password_error(password: &str) -> Option<&'static str> {
-    (!PASSWORD_BYTES.contains(&password.len())).then_some("expected 10 to 1024 bytes")
+    if !PASSWORD_BYTES.contains(&password.len()) {
+        return Some("expected 10 to 1024 bytes");
+    }
+    is_common(password)
+        .then_some("expected a password that is harder to guess: this one is among the first that are tried")
 }
 
 impl Accounts {
     /// Creates an account and a session. The invite determines the role of the account.
     ///
-    /// Attempts with invalid codes count against a limit for the client's address; past the limit, every attempt fails
+    /// Attempts with invalid codes and with taken names count against a limit for the client's address; past the limit, every attempt fails
     /// with [`AccountError::Throttled`].
     pub async fn register(&self, new: Registration<'_>) -> Result<Session, AccountError> {
         let now = shared::event::now();
-        throttle::count_invite_attempt(&self.pool, new.address, now).await?;
         let code = new.code.hash();
+        throttle::count_invite_attempt(&self.pool, &code, new.address, now).await?;
         // The code is checked before the password is hashed: without a valid code, no client can make the server hash
         // passwords.
         if !invite_codes::is_usable(&self.pool, &code, now).await? {
             return Err(AccountError::InviteInvalid);
         }
-        throttle::clear_invite_attempt(&self.pool, new.address).await?;
         let hash = self.password_hasher.hash(new.password).await?;
         let user_id = Uuid::now_v7().to_string().parse().map_err(|_| AccountError::NoAccount)?;
         let mut tx = self.pool.begin().await?;
@@ -107,6 +115,8 @@ impl Accounts {
             return Err(AccountError::NameTaken);
         }
         tx.commit().await?;
+        // An attempt with a taken name stays counted: with a valid code, names could otherwise be found out one by one.
+        throttle::clear_invite_attempt(&self.pool, &code, new.address).await?;
         let user = users::by_id(&self.pool, user_id.as_str()).await?.ok_or(AccountError::NoAccount)?;
         self.start_session(user, new.address).await
     }
@@ -122,8 +132,9 @@ mod tests {
         for name in ["", " ann", "ann ", "a\nb", &"x".repeat(65)] {
             assert!(name_error(name).is_some(), "{name:?}");
         }
-        assert!(password_error("123456789").is_some() && password_error("1234567890").is_none());
-        assert!(password_error(&"x".repeat(1025)).is_some());
+        assert!(password_error("not so 10").is_some() && password_error("just 10 by").is_none());
+        assert!(password_error(&"xyz ".repeat(257)).is_some());
+        assert!(password_error("password123").is_some() && password_error("aaaaaaaaaaaa").is_some());
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! attacker lock a user out:
 //!
 //! - attempts of an address at an account: past the limit, only the address is refused, and only at the account;
-//! - attempts of an address at any accounts: past the limit, only the address is refused;
+//! - attempts of an address at any accounts from which no login came before: past the limit, only the address is refused, and
+//!   only at such accounts;
 //! - attempts at an account from addresses without an earlier login: past the limit, only such addresses are refused.
 
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use sqlx::postgres::PgPool;
 use time::{Duration, OffsetDateTime};
 
 use super::error::{AccountError, Throttled};
+use crate::name_key::name_key;
 use crate::store::{guesses, sessions};
 
 /// The time for which attempts count, from the first attempt on.
@@ -35,12 +37,20 @@ pub async fn count_login_attempt(
     address: &str,
     now: OffsetDateTime,
 ) -> Result<(), AccountError> {
-    count(pool, "pair", &account_and_address_key(name, address), MAX_PER_ACCOUNT_AND_ADDRESS, now).await?;
+    let key = name_key(name);
+    let is_known = sessions::knows_address(pool, name, address).await?;
+    // A throttled address writes nothing: with a new name each time, every attempt would else write a row.
+    if !is_known {
+        check(pool, "address", &hashed_key(&[address]), MAX_PER_ADDRESS, now).await?;
+    }
+    let pair = account_and_address_key(&key, address);
+    check(pool, "pair", &pair, MAX_PER_ACCOUNT_AND_ADDRESS, now).await?;
+    count(pool, "pair", &pair, MAX_PER_ACCOUNT_AND_ADDRESS, now).await?;
     // An attempt refused by the first counter does not reach the other counters. Otherwise a single address could use
     // up the limit of the account.
-    count(pool, "address", &hashed_key(&[address]), MAX_PER_ADDRESS, now).await?;
-    if !sessions::knows_address(pool, name, address).await? {
-        count(pool, "account", &hashed_key(&[name]), MAX_PER_ACCOUNT, now).await?;
+    if !is_known {
+        count(pool, "address", &hashed_key(&[address]), MAX_PER_ADDRESS, now).await?;
+        count(pool, "account", &hashed_key(&[&key]), MAX_PER_ACCOUNT, now).await?;
     }
     Ok(())
 }
@@ -48,19 +58,30 @@ pub async fn count_login_attempt(
 /// Takes back an attempt with the right password from every counter, and clears the counter of the address at the
 /// account.
 pub async fn clear_login_attempts(pool: &PgPool, name: &str, address: &str) -> Result<(), sqlx::Error> {
-    guesses::clear(pool, "pair", &account_and_address_key(name, address)).await?;
+    let key = name_key(name);
+    guesses::clear(pool, "pair", &account_and_address_key(&key, address)).await?;
     guesses::decrement(pool, "address", &hashed_key(&[address])).await?;
-    guesses::decrement(pool, "account", &hashed_key(&[name])).await
+    guesses::decrement(pool, "account", &hashed_key(&[&key])).await
 }
 
-/// Counts an attempt at an invite code against the limit of the address. Past the limit, fails with
-/// [`AccountError::Throttled`].
-pub async fn count_invite_attempt(pool: &PgPool, address: &str, now: OffsetDateTime) -> Result<(), AccountError> {
+/// Counts an attempt at an invite code against the limit of the address, and against the limit of the address at the code: with
+/// a valid code, taken names could be found out. Past a limit, fails with [`AccountError::Throttled`].
+pub async fn count_invite_attempt(
+    pool: &PgPool,
+    code_hash: &[u8; 32],
+    address: &str,
+    now: OffsetDateTime,
+) -> Result<(), AccountError> {
+    check(pool, "address", &hashed_key(&[address]), MAX_PER_ADDRESS, now).await?;
+    let pair = invite_and_address_key(code_hash, address);
+    check(pool, "pair", &pair, MAX_PER_ACCOUNT_AND_ADDRESS, now).await?;
+    count(pool, "pair", &pair, MAX_PER_ACCOUNT_AND_ADDRESS, now).await?;
     count(pool, "address", &hashed_key(&[address]), MAX_PER_ADDRESS, now).await
 }
 
-/// Takes back an attempt with a valid invite code.
-pub async fn clear_invite_attempt(pool: &PgPool, address: &str) -> Result<(), sqlx::Error> {
+/// Takes back an attempt that has made an account.
+pub async fn clear_invite_attempt(pool: &PgPool, code_hash: &[u8; 32], address: &str) -> Result<(), sqlx::Error> {
+    guesses::decrement(pool, "pair", &invite_and_address_key(code_hash, address)).await?;
     guesses::decrement(pool, "address", &hashed_key(&[address])).await
 }
 
@@ -76,6 +97,20 @@ pub fn address_key(address: IpAddr) -> String {
     }
 }
 
+/// Fails with [`AccountError::Throttled`] if a limit has been reached already. Writes nothing.
+async fn check(
+    pool: &PgPool,
+    scope: &str,
+    key: &[u8; 32],
+    limit: i32,
+    now: OffsetDateTime,
+) -> Result<(), AccountError> {
+    match guesses::current(pool, scope, key, now - WINDOW).await? {
+        Some((count, since)) if count >= limit => Err(throttled(since, now)),
+        Some(_) | None => Ok(()),
+    }
+}
+
 async fn count(
     pool: &PgPool,
     scope: &str,
@@ -87,8 +122,20 @@ async fn count(
     if count <= limit {
         return Ok(());
     }
+    Err(throttled(since, now))
+}
+
+fn throttled(since: OffsetDateTime, now: OffsetDateTime) -> AccountError {
     let left = (since + WINDOW - now).whole_seconds().max(1);
-    Err(Throttled { retry_after: left.unsigned_abs() }.into())
+    Throttled { retry_after: left.unsigned_abs() }.into()
+}
+
+fn invite_and_address_key(code_hash: &[u8; 32], address: &str) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(b"invite");
+    hash.update(code_hash);
+    hash.update(address);
+    hash.finalize().into()
 }
 
 fn account_and_address_key(name: &str, address: &str) -> [u8; 32] {

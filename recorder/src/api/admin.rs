@@ -38,6 +38,20 @@ pub(super) struct UserParams {
     q: Option<String>,
 }
 
+/// Which failed chats.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct FailureParams {
+    /// The maximum number of chats: 1 to 100, 50 unless given.
+    #[param(minimum = 1, maximum = 100)]
+    limit: Option<u32>,
+    /// The `nextCursor` of the page before.
+    cursor: Option<String>,
+    /// True to list the chats of deleted conversations too, which is logged.
+    #[serde(default)]
+    deleted: bool,
+}
+
 /// What changes about a user.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct UserChange {
@@ -78,15 +92,16 @@ impl Default for NewInvite {
 }
 
 /// The latest chats of all users that failed.
-#[utoipa::path(get, path = "/api/admin/failures", tag = "admin", params(Paging),
+#[utoipa::path(get, path = "/api/admin/failures", tag = "admin", params(FailureParams),
     responses((status = 200, body = List<Chat>)))]
 pub(super) async fn failures(
     State(api): State<Arc<ApiState>>,
-    _: AdminCaller,
-    QueryParams(paging): QueryParams<Paging>,
+    AdminCaller(caller): AdminCaller,
+    QueryParams(params): QueryParams<FailureParams>,
 ) -> Result<Json<List<Chat>>, ApiError> {
-    let before = paging.cursor.as_deref().map_or(Ok(TimeCursor::newest()), TimeCursor::decode)?;
-    let page = chats::failures(&api.pool, before, limit(paging.limit)?).await?;
+    let before = params.cursor.as_deref().map_or(Ok(TimeCursor::newest()), TimeCursor::decode)?;
+    let deleted = caller.deleted_in("the failed chats of all users", params.deleted)?;
+    let page = chats::failures(&api.pool, before, deleted, limit(params.limit)?).await?;
     let next_cursor = page.next.map(|cursor| cursor.encode());
     Ok(Json(List { data: page.rows.into_iter().map(Chat::from).collect(), next_cursor }))
 }

@@ -145,13 +145,19 @@ pub(super) async fn refresh(
     headers: HeaderMap,
     JsonBody(body): JsonBody<Refresh>,
 ) -> Result<Response, ApiError> {
-    let (token, delivery) = match body.refresh_token {
-        Some(text) => (RefreshToken::decode(&text), Delivery::Token),
-        None => (cookies::refresh_token(&headers), Delivery::Cookie),
-    };
-    let token = token.ok_or(AccountError::SessionEnded)?;
-    let session = api.accounts.refresh(&token).await?;
-    Ok(deliver(StatusCode::OK, session, delivery, &headers))
+    if let Some(text) = body.refresh_token {
+        let token = RefreshToken::decode(&text).ok_or(AccountError::SessionEnded)?;
+        let session = api.accounts.refresh(&token).await?;
+        return Ok(deliver(StatusCode::OK, session, Delivery::Token, &headers));
+    }
+    let mut refreshed = Err(AccountError::SessionEnded);
+    for token in cookies::refresh_tokens(&headers) {
+        refreshed = api.accounts.refresh(&token).await;
+        if !matches!(refreshed, Err(AccountError::SessionEnded)) {
+            break;
+        }
+    }
+    Ok(deliver(StatusCode::OK, refreshed?, Delivery::Cookie, &headers))
 }
 
 /// Ends a session. There is nothing that could be wrong with that.
@@ -164,9 +170,10 @@ pub(super) async fn logout(
     headers: HeaderMap,
     JsonBody(body): JsonBody<Refresh>,
 ) -> Result<Response, ApiError> {
-    let token =
-        body.refresh_token.as_deref().and_then(RefreshToken::decode).or_else(|| cookies::refresh_token(&headers));
-    api.accounts.logout(token.as_ref(), caller.ok().and_then(|caller| caller.session)).await?;
+    let presented = body.refresh_token.as_deref().and_then(RefreshToken::decode);
+    let in_cookies = cookies::refresh_tokens(&headers).filter(|_| presented.is_none());
+    let tokens: Vec<RefreshToken> = presented.iter().cloned().chain(in_cookies).collect();
+    api.accounts.logout(&tokens, caller.ok().and_then(|caller| caller.session)).await?;
     Ok((StatusCode::NO_CONTENT, cookies::expired_cookies(&headers)).into_response())
 }
 

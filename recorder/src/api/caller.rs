@@ -7,15 +7,15 @@ use axum::extract::{ConnectInfo, FromRequestParts};
 use http::Method;
 use http::header::ORIGIN;
 use http::request::Parts;
-use shared::credentials::{bearer_token, is_own_origin};
+use shared::credentials::{bearer_token, is_own_origin, verify_cookies};
 use shared::id::UserId;
 use shared::token::Role;
 use uuid::Uuid;
 
-use super::cookies;
 use super::error::ApiError;
 use super::state::ApiState;
 use crate::accounts::throttle::address_key;
+use crate::reads::Deleted;
 use crate::store::sessions;
 use crate::store::users::{self, User};
 
@@ -48,20 +48,33 @@ impl Caller {
     pub(super) fn may_read(&self, user: &str) -> bool {
         self.id.as_str() == user || self.role == Some(Role::Admin)
     }
+
+    /// Returns the treatment of deleted conversations in a read of `what`: shown to admins who ask for them, which is logged,
+    /// and hidden from everybody else. Fails with 404 if another caller asks.
+    pub(super) fn deleted_in(&self, what: &str, is_asked: bool) -> Result<Deleted, ApiError> {
+        match (is_asked, self.role) {
+            (false, _) => Ok(Deleted::Hidden),
+            (true, Some(Role::Admin)) => {
+                tracing::info!(admin = %self.id, what, "an admin reads deleted conversations");
+                Ok(Deleted::Shown)
+            }
+            (true, None) => Err(ApiError::not_found()),
+        }
+    }
 }
 
 impl FromRequestParts<Arc<ApiState>> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<ApiState>) -> Result<Self, ApiError> {
-        let token = match bearer_token(&parts.headers) {
-            Some(token) => token,
+        let claims = match bearer_token(&parts.headers) {
+            Some(token) => api.keys.verify(token)?,
             None => {
                 same_origin(parts)?;
-                cookies::access_token(&parts.headers).ok_or_else(ApiError::unauthenticated)?
+                let verified = verify_cookies(&parts.headers, |token| api.keys.verify(token));
+                verified.ok_or_else(ApiError::unauthenticated)??
             }
         };
-        let claims = api.keys.verify(token)?;
         // The token says who the caller was at the time of signing. The tables say whether the account has been
         // disabled, the session ended or the role changed since.
         let user = users::by_id(&api.pool, claims.sub.as_str()).await?;

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::caller::Caller;
 use super::error::ApiError;
-use super::input::{PathId, QueryParams, limit, text, time};
+use super::input::{DeletedToo, PathId, QueryParams, limit, text, time};
 use super::state::ApiState;
 use super::users::authorized_user;
 use super::views::chat::Chat;
@@ -51,6 +51,9 @@ pub(super) struct ListParams {
     to: Option<String>,
     /// The owner of the chats. The default is the caller; another user is for admins.
     user_id: Option<String>,
+    /// True to list the chats of deleted conversations too: for admins, and logged.
+    #[serde(default)]
+    deleted: bool,
 }
 
 /// The status of a chat.
@@ -74,6 +77,7 @@ pub(super) async fn list(
     let user = params.user_id.unwrap_or_else(|| caller.id.as_str().to_owned());
     user.parse::<shared::id::UserId>().map_err(|_| ApiError::not_found())?;
     let user = authorized_user(&caller, user)?;
+    let deleted = caller.deleted_in(&format!("the chats of {user}"), params.deleted)?;
     let to = time("to", params.to.as_deref())?.map(|at| TimeCursor { at, id: Uuid::nil() });
     let cursor = params.cursor.as_deref().map(TimeCursor::decode).transpose()?;
     // The page begins at the earlier of `to` and the cursor.
@@ -93,6 +97,7 @@ pub(super) async fn list(
         caller_user: params.caller_user.as_deref().map(|user| text("callerUser", user, 256)).transpose()?,
         from: time("from", params.from.as_deref())?.unwrap_or(OffsetDateTime::UNIX_EPOCH),
         before: before.unwrap_or_else(TimeCursor::newest),
+        deleted,
         limit: limit(params.limit)?,
     };
     let page = chats::page(&api.pool, query).await?;
@@ -101,14 +106,16 @@ pub(super) async fn list(
 }
 
 /// One chat.
-#[utoipa::path(get, path = "/api/chats/{id}", tag = "chats", params(("id" = Uuid, Path, description = "The chat")),
+#[utoipa::path(get, path = "/api/chats/{id}", tag = "chats", params(("id" = Uuid, Path, description = "The chat"), DeletedToo),
     responses((status = 200, body = Chat)))]
 pub(super) async fn one(
     State(api): State<Arc<ApiState>>,
     caller: Caller,
     PathId(id): PathId,
+    QueryParams(params): QueryParams<DeletedToo>,
 ) -> Result<Json<Chat>, ApiError> {
-    let chat = chats::by_ids(&api.pool, &[id]).await?.pop();
+    let deleted = caller.deleted_in(&format!("the chat {id}"), params.deleted)?;
+    let chat = chats::by_ids(&api.pool, &[id], deleted).await?.pop();
     let chat = chat.filter(|chat| caller.may_read(&chat.user_id)).ok_or_else(ApiError::not_found)?;
     Ok(Json(chat.into()))
 }

@@ -10,23 +10,22 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Deserialize;
 use shared::id::{ChangeId, ConversationId};
-use tokio::time::{Instant, sleep};
+use tokio::time::timeout;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::caller::Caller;
 use super::error::ApiError;
-use super::input::{PathId, QueryParams, limit, text};
+use super::input::{DeletedToo, PathId, QueryParams, limit, text};
 use super::state::ApiState;
 use super::views::conversation::Conversation;
 use super::views::list::List;
 use crate::cursor::TimeCursor;
-use crate::reads::conversations::{self, ConversationQuery, ExpectedChange};
+use crate::reads::Deleted;
+use crate::reads::conversations::{self, AwaitedChange, ConversationQuery, ExpectedChange};
 
 /// The maximum time to wait for a change.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The interval between two looks for a change.
-const POLL_INTERVAL: Duration = Duration::from_millis(15);
 
 /// Which conversations.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -89,14 +88,16 @@ pub(super) async fn list(
 
 /// One of them.
 #[utoipa::path(get, path = "/api/conversations/{id}", tag = "conversations",
-    params(("id" = Uuid, Path, description = "The conversation")),
+    params(("id" = Uuid, Path, description = "The conversation"), DeletedToo),
     responses((status = 200, body = Conversation)))]
 pub(super) async fn one(
     State(api): State<Arc<ApiState>>,
     caller: Caller,
     PathId(id): PathId,
+    QueryParams(params): QueryParams<DeletedToo>,
 ) -> Result<Json<Conversation>, ApiError> {
-    readable_conversation(&api, &caller, ConversationId(id)).await.map(|row| Json(row.into()))
+    let deleted = caller.deleted_in(&format!("the conversation {id}"), params.deleted)?;
+    readable_conversation(&api, &caller, ConversationId(id), deleted).await.map(|row| Json(row.into()))
 }
 
 /// Returns the conversation, or fails with 404 if the caller may not read the conversation.
@@ -104,37 +105,36 @@ pub(super) async fn readable_conversation(
     api: &ApiState,
     caller: &Caller,
     id: ConversationId,
+    deleted: Deleted,
 ) -> Result<conversations::ConversationRecord, ApiError> {
-    let row = conversations::by_id(&api.pool, id).await?;
+    let row = conversations::by_id(&api.pool, id, deleted).await?;
     row.filter(|row| caller.may_read(&row.user_id)).ok_or_else(ApiError::not_found)
 }
 
 /// Waits until a change is visible in the tables. The gateway calls the route after recording the change, and passes
 /// the result on: 200 with the conversation, 204 if the conversation is deleted, 202 if the change is still not visible
-/// after [`CHANGE_TIMEOUT`].
+/// after [`CHANGE_TIMEOUT`]. Only the owner's conversations count: a conversation of another user, deleted or not, gets the
+/// same answer after the same time as one that nobody has.
 pub(super) async fn await_change(
     State(api): State<Arc<ApiState>>,
     caller: Caller,
     PathId(id): PathId,
     QueryParams(params): QueryParams<ChangeParams>,
 ) -> Result<Response, ApiError> {
-    let id = ConversationId(id);
+    let conversation = ConversationId(id);
     let change = match params.change_id {
         Some(change_id) => {
             ExpectedChange::Changed { change_id: ChangeId(change_id), title: params.title, archived: params.archived }
         }
         None => ExpectedChange::Deleted,
     };
-    let deadline = Instant::now() + CHANGE_TIMEOUT;
-    while !conversations::has_change(&api.pool, id, change).await? {
-        if Instant::now() >= deadline {
-            return Ok(StatusCode::ACCEPTED.into_response());
-        }
-        sleep(POLL_INTERVAL).await;
+    let wait = api.changes.add(AwaitedChange { conversation, user: caller.id.clone(), change })?;
+    if timeout(CHANGE_TIMEOUT, wait.until_visible()).await.is_err() {
+        return Ok(StatusCode::ACCEPTED.into_response());
     }
-    match conversations::by_id(&api.pool, id).await? {
+    let row = conversations::by_id(&api.pool, conversation, Deleted::Hidden).await?;
+    match row.filter(|row| row.user_id == caller.id.as_str()) {
         None => Ok(StatusCode::NO_CONTENT.into_response()),
-        Some(row) if caller.may_read(&row.user_id) => Ok(Json(Conversation::from(row)).into_response()),
-        Some(_) => Err(ApiError::not_found()),
+        Some(row) => Ok(Json(Conversation::from(row)).into_response()),
     }
 }

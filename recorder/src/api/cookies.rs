@@ -1,26 +1,17 @@
 //! The cookies of a session. No script can read the cookies (`HttpOnly`), and no page of another site can send the
 //! cookies (`SameSite`).
 
-use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
+use http::header::{HeaderMap, HeaderValue, SET_COOKIE};
+use shared::credentials::{SessionCookie, is_secure};
 use time::OffsetDateTime;
 
 use crate::accounts::Session;
 use crate::accounts::refresh::RefreshToken;
 
-/// The cookie with the access token. The gateway reads the same cookie.
-const ACCESS: &str = "stenograph_session";
-const REFRESH: &str = "stenograph_refresh";
-/// The only path to which browsers send the refresh token.
-const REFRESH_PATH: &str = "/api/auth";
-
-/// Returns the access token from the cookies of a request.
-pub(super) fn access_token(headers: &HeaderMap) -> Option<&str> {
-    cookie(headers, ACCESS)
-}
-
-/// Returns the refresh token from the cookies of a request.
-pub(super) fn refresh_token(headers: &HeaderMap) -> Option<RefreshToken> {
-    RefreshToken::decode(cookie(headers, REFRESH)?)
+/// Returns the refresh tokens from the cookies of a request. More than one means that somebody else has set a cookie of the
+/// same name.
+pub(super) fn refresh_tokens(headers: &HeaderMap) -> impl Iterator<Item = RefreshToken> {
+    SessionCookie::Refresh.values(headers).filter_map(RefreshToken::decode)
 }
 
 /// Returns the `Set-Cookie` headers with the tokens of a session.
@@ -28,37 +19,32 @@ pub(super) fn session_cookies(session: &Session, request: &HeaderMap) -> HeaderM
     let now = OffsetDateTime::now_utc();
     let seconds = |until: OffsetDateTime| (until - now).whole_seconds().max(0);
     let refresh = session.refresh_token.encode();
-    set(
-        request,
-        [
-            (ACCESS, session.access_token.as_str(), "/", seconds(session.expires_at)),
-            (REFRESH, refresh.as_str(), REFRESH_PATH, seconds(session.session_expires_at)),
-        ],
-    )
+    let access = cookie(SessionCookie::Access, &session.access_token, seconds(session.expires_at), request);
+    let refresh = cookie(SessionCookie::Refresh, &refresh, seconds(session.session_expires_at), request);
+    headers([access, refresh])
 }
 
 /// Returns the `Set-Cookie` headers that delete both cookies.
 pub(super) fn expired_cookies(request: &HeaderMap) -> HeaderMap {
-    set(request, [(ACCESS, "", "/", 0), (REFRESH, "", REFRESH_PATH, 0)])
+    let lines = [SessionCookie::Access, SessionCookie::Refresh].map(|name| cookie(name, "", 0, request));
+    headers(lines)
 }
 
-fn set(request: &HeaderMap, cookies: [(&str, &str, &str, i64); 2]) -> HeaderMap {
-    // A proxy that ends TLS sets `x-forwarded-proto`. Over plain HTTP, for trials, browsers would not keep a `Secure`
-    // cookie.
-    let secure = request.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
-    let secure = if secure { "; Secure" } else { "" };
-    let lines = cookies.into_iter().filter_map(|(name, value, path, seconds)| {
-        let line = format!("{name}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
-        Some((SET_COOKIE, HeaderValue::try_from(line).ok()?))
-    });
-    lines.fold(HeaderMap::new(), |mut all, (name, value)| {
-        all.append(name, value);
+fn headers(lines: [Option<HeaderValue>; 2]) -> HeaderMap {
+    lines.into_iter().flatten().fold(HeaderMap::new(), |mut all, line| {
+        all.append(SET_COOKIE, line);
         all
     })
 }
 
-fn cookie<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
-    let cookies = headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, value)| *name == wanted && !value.is_empty()).map(|(_, value)| value)
+fn cookie(name: SessionCookie, value: &str, seconds: i64, request: &HeaderMap) -> Option<HeaderValue> {
+    // A proxy that ends TLS sets `x-forwarded-proto`. Over plain HTTP, for trials, browsers would not keep a `Secure`
+    // cookie.
+    let is_secure = is_secure(request);
+    let secure = if is_secure { "; Secure" } else { "" };
+    // The prefix `__Host-` demands the path `/`. Over plain HTTP the refresh token goes to the routes that need it.
+    let path = if is_secure || name == SessionCookie::Access { "/" } else { "/api/auth" };
+    let name = name.name(is_secure);
+    HeaderValue::try_from(format!("{name}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"))
+        .ok()
 }

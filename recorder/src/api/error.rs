@@ -108,6 +108,13 @@ impl ApiError {
         Self { retry_after: Some(5), ..error }
     }
 
+    /// 429: the caller's requests of this kind that run already are as many as one caller may have.
+    pub fn too_many_requests() -> Self {
+        let message = "too many requests of this kind are running: wait for one to end";
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "too_many_requests", message);
+        Self { retry_after: Some(1), ..error }
+    }
+
     fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
         Self { retry_after: Some(2), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, SERVER_ERROR, code, message) }
     }

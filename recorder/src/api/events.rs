@@ -28,7 +28,7 @@ use super::state::ApiState;
 use super::views::conversation::Conversation;
 use super::views::usage::{DayOfUsage, UsageCounts};
 use crate::reads::live::{self, LiveChange, LivePosition, RETENTION};
-use crate::reads::{conversations, usage};
+use crate::reads::{Deleted, conversations, usage};
 
 /// The interval of comments on an idle stream. A client or a proxy takes a connection without any data for broken.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -135,16 +135,17 @@ impl EventStream {
 /// conversation and day.
 async fn events(pool: &PgPool, user: &str, changes: &[LiveChange], id: &str) -> Result<Vec<Event>, sqlx::Error> {
     let mut events = Vec::new();
+    let ids: BTreeSet<Uuid> = changes.iter().filter_map(|change| change.conversation_id).collect();
+    let ids: Vec<Uuid> = ids.into_iter().collect();
+    let mut rows = conversations::by_ids(pool, &ids, Deleted::Hidden).await?;
+    rows.retain(|row| row.user_id == user);
     for change in changes {
-        if let Some((chat, status)) = &change.chat {
+        let is_deleted = change.conversation_id.is_some_and(|id| rows.iter().all(|row| row.conversation_id != id));
+        if let Some((chat, status)) = change.chat.as_ref().filter(|_| !is_deleted) {
             let data = ChatChanged { id: *chat, conversation_id: change.conversation_id, status: status.clone() };
             events.push(event("chat", &data));
         }
     }
-    let ids: BTreeSet<Uuid> = changes.iter().filter_map(|change| change.conversation_id).collect();
-    let ids: Vec<Uuid> = ids.into_iter().collect();
-    let mut rows = conversations::by_ids(pool, &ids).await?;
-    rows.retain(|row| row.user_id == user);
     for id in ids {
         match rows.iter().position(|row| row.conversation_id == id) {
             Some(at) => events.push(event("conversation", &Conversation::from(rows.swap_remove(at)))),

@@ -103,3 +103,12 @@ pub(super) struct Paging {
     /// The `nextCursor` of the page before.
     pub(super) cursor: Option<String>,
 }
+
+/// The wish of an admin to read deleted conversations too.
+#[derive(Clone, Copy, Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct DeletedToo {
+    /// True to read deleted conversations and their chats too: for admins, and logged.
+    #[serde(default)]
+    pub(super) deleted: bool,
+}

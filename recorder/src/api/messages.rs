@@ -30,6 +30,9 @@ pub(super) struct ListParams {
     /// Oldest first (asc, unless given), or newest first.
     #[param(inline)]
     order: Option<OrderName>,
+    /// True to read a deleted conversation too: for admins, and logged.
+    #[serde(default)]
+    deleted: bool,
 }
 
 /// Which way a list goes.
@@ -56,13 +59,14 @@ pub(super) async fn list(
         OrderName::Desc => (messages::SortOrder::Descending, IdCursor::last()),
     };
     let after = params.cursor.as_deref().map_or(Ok(first), IdCursor::decode)?;
-    let conversation = readable_conversation(&api, &caller, ConversationId(id)).await?;
+    let deleted = caller.deleted_in(&format!("the messages of the conversation {id}"), params.deleted)?;
+    let conversation = readable_conversation(&api, &caller, ConversationId(id), deleted).await?;
     let of = (ConversationId(id), conversation.user_id.as_str());
     let (rows, has_more) = messages::page(&api.pool, of, order, after, limit).await?;
     let last = rows.last().filter(|_| has_more).map(|row| IdCursor { id: row.chat_id, number: row.position });
     let mut ids: Vec<_> = rows.iter().map(|row| row.chat_id).collect();
     ids.dedup();
-    let chats = if ids.is_empty() { Vec::new() } else { chats::by_ids(&api.pool, &ids).await? };
+    let chats = if ids.is_empty() { Vec::new() } else { chats::by_ids(&api.pool, &ids, deleted).await? };
     Ok(Json(Messages {
         data: rows.into_iter().map(Message::from).collect(),
         chats: chats.into_iter().filter(|chat| chat.user_id == conversation.user_id).map(Chat::from).collect(),

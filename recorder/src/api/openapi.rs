@@ -61,7 +61,7 @@ impl Modify for CommonResponses {
         let components = document.components.get_or_insert_with(Default::default);
         let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
         components.add_security_scheme("token", SecurityScheme::Http(bearer));
-        let cookie = ApiKey::Cookie(ApiKeyValue::new("stenograph_session"));
+        let cookie = ApiKey::Cookie(ApiKeyValue::new("__Host-stenograph_session"));
         components.add_security_scheme("cookie", SecurityScheme::ApiKey(cookie));
         let security = |name: &str| utoipa::openapi::security::SecurityRequirement::new(name, Vec::<String>::new());
         document.security = Some(vec![security("token"), security("cookie")]);

@@ -8,6 +8,7 @@ use shared::issuer::Issuer;
 use shared::token::{Claims, TokenError, Verifier};
 use sqlx::postgres::PgPool;
 
+use super::change_waits::ChangeWaits;
 use super::live::LiveSubscriptions;
 use crate::accounts::Accounts;
 
@@ -24,6 +25,8 @@ pub struct ApiState {
     pub trusted: TrustedProxies,
     /// The open live streams of the process.
     pub live: Arc<LiveSubscriptions>,
+    /// The requests that wait for a change of a conversation.
+    pub changes: Arc<ChangeWaits>,
 }
 
 /// The public keys for verifying access tokens: the deployment's own keys, as a verifier and as the published text, and

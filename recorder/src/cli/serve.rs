@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::keys;
 use crate::accounts::refresh::RefreshTokenRotation;
 use crate::accounts::{self, Accounts, SigningKeys};
-use crate::api::{self, ApiState, LiveSubscriptions, TokenKeys};
+use crate::api::{self, ApiState, ChangeWaits, LiveSubscriptions, TokenKeys};
 use crate::config::{Config, ServeConfig};
 use crate::health::ApiHealthState;
 use crate::metrics::api::ApiMetrics;
@@ -61,6 +61,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("RECORDER_SERVE_HEALTH_LISTEN: cannot listen on {health_listen}"))?;
     let live = Arc::new(LiveSubscriptions::default());
+    let changes = Arc::new(ChangeWaits::default());
     let mut registry = Registry::default();
     shared::metrics::register_process(&mut registry, "recorder serve");
     let metrics = Arc::new(ApiMetrics::register(&mut registry));
@@ -71,6 +72,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         keys: TokenKeys::new(verifier, &published, issuer.clone()),
         trusted,
         live: Arc::clone(&live),
+        changes: Arc::clone(&changes),
     });
     tracing::info!(address = %listener.local_addr()?, health = %health_listener.local_addr()?, "listening");
 
@@ -82,6 +84,8 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn(run_until_stopped(stop.clone(), delete_expired_periodically(pool.clone())));
     let watched = pool.clone();
     tasks.spawn(run_until_stopped(stop.clone(), async move { match live.run(&watched).await {} }));
+    let watched = pool.clone();
+    tasks.spawn(run_until_stopped(stop.clone(), async move { match changes.run(&watched).await {} }));
     tasks.spawn(async move {
         serve_api((listener, health_listener), api, health, stop).await;
         Ok(())

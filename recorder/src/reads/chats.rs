@@ -5,6 +5,7 @@ use sqlx::PgPool;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::deleted::Deleted;
 use super::page::Page;
 use crate::cursor::TimeCursor;
 
@@ -75,9 +76,14 @@ pub struct ChatQuery<'a> {
     pub from: OffsetDateTime,
     /// The upper bound of the page, exclusive: the latest start, or the last chat of the previous page.
     pub before: TimeCursor,
+    /// The treatment of chats whose conversation is deleted.
+    pub deleted: Deleted,
     /// The maximum number of chats on the page.
     pub limit: i64,
 }
+
+// The conditions on deleted conversations are subqueries with a value, and not NOT EXISTS: PostgreSQL looks such a subquery up in
+// the primary key for each row of the page, and joins NOT EXISTS by reading all conversations.
 
 /// Builds a query for [`ChatRecord`]s. The caller supplies the SQL after the list of columns, and the arguments.
 macro_rules! chats_from {
@@ -123,6 +129,7 @@ pub async fn page(pool: &PgPool, query: ChatQuery<'_>) -> Result<Page<ChatRecord
            AND ($9::text IS NULL OR c.caller_metadata @> jsonb_build_object('tags', jsonb_build_array($9::text)))
            AND ($10::text IS NULL OR c.caller_metadata @> jsonb_build_object('user', $10::text))
            AND ($11::text IS NULL OR c.operation = $11)
+           AND ($13::boolean OR (SELECT d.deleted_at FROM conversations d WHERE d.conversation_id = c.conversation_id) IS NULL)
          ORDER BY c.started_at DESC, c.chat_id DESC LIMIT $12",
         query.user,
         query.before.at,
@@ -135,7 +142,8 @@ pub async fn page(pool: &PgPool, query: ChatQuery<'_>) -> Result<Page<ChatRecord
         query.tag,
         query.caller_user,
         query.operation,
-        query.limit + 1
+        query.limit + 1,
+        query.deleted.is_shown()
     );
     let rows = rows.fetch_all(pool).await?;
     let scan_end = (window.scanned == SCAN_WINDOW).then_some(scan_end);
@@ -143,20 +151,35 @@ pub async fn page(pool: &PgPool, query: ChatQuery<'_>) -> Result<Page<ChatRecord
 }
 
 /// Returns a page of the failed and orphaned chats of all users, newest first.
-pub async fn failures(pool: &PgPool, before: TimeCursor, limit: i64) -> Result<Page<ChatRecord>, sqlx::Error> {
+pub async fn failures(
+    pool: &PgPool,
+    before: TimeCursor,
+    deleted: Deleted,
+    limit: i64,
+) -> Result<Page<ChatRecord>, sqlx::Error> {
     let rows = chats_from!(
         "FROM chats c WHERE c.stage IS NOT NULL AND (c.started_at, c.chat_id) < ($1, $2)
+           AND ($4::boolean OR (SELECT d.deleted_at FROM conversations d WHERE d.conversation_id = c.conversation_id) IS NULL)
          ORDER BY c.started_at DESC, c.chat_id DESC LIMIT $3",
         before.at,
         before.id,
-        limit + 1
+        limit + 1,
+        deleted.is_shown()
     );
     Ok(Page::from_rows(rows.fetch_all(pool).await?, limit, None, ChatRecord::key))
 }
 
 /// Returns the chats with these ids, sorted by id, of any owner.
-pub async fn by_ids(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<ChatRecord>, sqlx::Error> {
-    chats_from!("FROM chats c WHERE c.chat_id = ANY($1) ORDER BY c.chat_id", ids).fetch_all(pool).await
+pub async fn by_ids(pool: &PgPool, ids: &[Uuid], deleted: Deleted) -> Result<Vec<ChatRecord>, sqlx::Error> {
+    chats_from!(
+        "FROM chats c WHERE c.chat_id = ANY($1)
+           AND ($2::boolean OR (SELECT d.deleted_at FROM conversations d WHERE d.conversation_id = c.conversation_id) IS NULL)
+         ORDER BY c.chat_id",
+        ids,
+        deleted.is_shown()
+    )
+    .fetch_all(pool)
+    .await
 }
 
 impl ChatRecord {

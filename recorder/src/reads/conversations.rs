@@ -5,8 +5,10 @@ use sqlx::PgPool;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::deleted::Deleted;
 use super::page::Page;
 use crate::cursor::TimeCursor;
+use crate::store::column;
 
 /// The maximum number of a user's conversations to examine for a page of a list.
 const SCAN_WINDOW: i64 = 500;
@@ -63,6 +65,17 @@ pub enum ExpectedChange {
     },
     /// The deletion of the conversation.
     Deleted,
+}
+
+/// A change that somebody waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AwaitedChange {
+    /// The conversation that changes.
+    pub conversation: ConversationId,
+    /// The user who waits, and has to own the conversation.
+    pub user: UserId,
+    /// The change.
+    pub change: ExpectedChange,
 }
 
 /// Returns a page of a user's conversations, the most recently used first.
@@ -136,43 +149,53 @@ pub async fn page(pool: &PgPool, query: ConversationQuery<'_>) -> Result<Page<Co
     Ok(Page::from_rows(conversations.collect(), query.limit, scan_end, key))
 }
 
-/// Returns the conversations with these ids, of any owner, without deleted conversations.
-pub async fn by_ids(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<ConversationRecord>, sqlx::Error> {
+/// Returns the conversations with these ids, of any owner.
+pub async fn by_ids(pool: &PgPool, ids: &[Uuid], deleted: Deleted) -> Result<Vec<ConversationRecord>, sqlx::Error> {
     sqlx::query_as!(
         ConversationRecord,
         "SELECT conversation_id, user_id, title, model, temperature, created_at, last_message_at, message_count,
                 total_tokens, estimated_total_tokens, archived
-         FROM conversations WHERE conversation_id = ANY($1) AND deleted_at IS NULL",
-        ids
+         FROM conversations WHERE conversation_id = ANY($1) AND ($2::boolean OR deleted_at IS NULL)",
+        ids,
+        deleted.is_shown()
     )
     .fetch_all(pool)
     .await
 }
 
-/// Returns the conversation with this id, of any owner, unless deleted.
-pub async fn by_id(pool: &PgPool, id: ConversationId) -> Result<Option<ConversationRecord>, sqlx::Error> {
-    Ok(by_ids(pool, &[id.0]).await?.pop())
+/// Returns the conversation with this id, of any owner.
+pub async fn by_id(
+    pool: &PgPool,
+    id: ConversationId,
+    deleted: Deleted,
+) -> Result<Option<ConversationRecord>, sqlx::Error> {
+    Ok(by_ids(pool, &[id.0], deleted).await?.pop())
 }
 
-/// Returns true if a change has reached the table: the change itself, a later change of the same columns, or the
-/// deletion of the conversation.
-pub async fn has_change(pool: &PgPool, id: ConversationId, change: ExpectedChange) -> Result<bool, sqlx::Error> {
-    let (change_id, title, archived) = match change {
+/// Returns the indexes of those changes that have reached the table: the change itself, a later change of the same columns,
+/// or the deletion of the conversation. Conversations of other users count as absent.
+pub async fn visible_changes(pool: &PgPool, changes: &[AwaitedChange]) -> Result<Vec<usize>, sqlx::Error> {
+    let parts = |awaited: &AwaitedChange| match awaited.change {
         ExpectedChange::Changed { change_id, title, archived } => (Some(change_id.0), title, archived),
         ExpectedChange::Deleted => (None, false, false),
     };
-    let seen = sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM conversations
-               WHERE conversation_id = $1
-                 AND (deleted_at IS NOT NULL
-                      OR ($2::uuid IS NOT NULL AND (NOT $3 OR title_change_id >= $2)
-                          AND (NOT $4 OR archive_change_id >= $2)))) AS "seen!""#,
-        id.0,
-        change_id,
-        title,
-        archived
+    let changes: Vec<&AwaitedChange> = changes.iter().collect();
+    let numbers = sqlx::query_scalar!(
+        r#"SELECT w.number AS "number!"
+           FROM UNNEST($1::uuid[], $2::text[], $3::uuid[], $4::boolean[], $5::boolean[]) WITH ORDINALITY
+                AS w (conversation_id, user_id, change_id, title, archived, number)
+           JOIN conversations c ON c.conversation_id = w.conversation_id AND c.user_id = w.user_id
+           WHERE c.deleted_at IS NOT NULL
+              OR (w.change_id IS NOT NULL AND (NOT w.title OR c.title_change_id >= w.change_id)
+                  AND (NOT w.archived OR c.archive_change_id >= w.change_id))"#,
+        &column(&changes, |awaited| awaited.conversation.0) as _,
+        &column(&changes, |awaited| awaited.user.as_str()) as _,
+        &column(&changes, |awaited| parts(awaited).0) as _,
+        &column(&changes, |awaited| parts(awaited).1) as _,
+        &column(&changes, |awaited| parts(awaited).2) as _,
     );
-    seen.fetch_one(pool).await
+    let numbers = numbers.fetch_all(pool).await?;
+    Ok(numbers.into_iter().filter_map(|number| usize::try_from(number - 1).ok()).collect())
 }
 
 /// Returns an ILIKE pattern that matches any text containing `words` literally.

@@ -27,6 +27,23 @@ pub async fn count(
     Ok((row.count, row.since))
 }
 
+/// Returns the count of the current window with the beginning of the window, and writes nothing. Without a guess since
+/// `window_start`, returns `None`.
+pub async fn current(
+    pool: &PgPool,
+    scope: &str,
+    key_hash: &[u8],
+    window_start: OffsetDateTime,
+) -> Result<Option<(i32, OffsetDateTime)>, sqlx::Error> {
+    let row = sqlx::query!(
+        "SELECT count, since FROM guesses WHERE scope = $1 AND key_hash = $2 AND since >= $3",
+        scope,
+        key_hash,
+        window_start
+    );
+    Ok(row.fetch_optional(pool).await?.map(|row| (row.count, row.since)))
+}
+
 /// Takes back one counted guess, after the password or code turned out to be right.
 pub async fn decrement(pool: &PgPool, scope: &str, key_hash: &[u8]) -> Result<(), sqlx::Error> {
     sqlx::query!(

@@ -6,6 +6,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::migrate::{Migrate as _, MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
+use super::users;
+
 /// The migrations, embedded in the binary.
 pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
@@ -59,7 +61,10 @@ pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
     let mut connection = pool.acquire().await?;
     // A migration may run long, and may wait long for the lock of another migration.
     sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = 0").execute(&mut *connection).await?;
-    let migrated = MIGRATIONS.run(&mut *connection).await;
+    let mut migrated = MIGRATIONS.run(&mut *connection).await;
+    if migrated.is_ok() {
+        migrated = users::fill_name_keys(&mut connection).await.map_err(MigrateError::Execute);
+    }
     connection.close().await?;
     migrated
 }

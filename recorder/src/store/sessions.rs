@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::read::user_id;
+use crate::name_key::name_key;
 
 /// The reason for which a session ended before its expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,9 +190,11 @@ pub async fn is_ended(pool: &PgPool, session_id: Uuid) -> Result<bool, sqlx::Err
 pub async fn knows_address(pool: &PgPool, name: &str, address: &str) -> Result<bool, sqlx::Error> {
     let known = sqlx::query_scalar!(
         "SELECT EXISTS (SELECT FROM sessions
-             WHERE user_id = (SELECT user_id FROM users WHERE name = $1) AND address = $2) AS \"known!\"",
+             WHERE user_id = (SELECT user_id FROM users WHERE name = $1 OR name_key = $3 ORDER BY name = $1 DESC LIMIT 1)
+               AND address = $2) AS \"known!\"",
         name,
-        address
+        address,
+        name_key(name)
     );
     known.fetch_one(pool).await
 }

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::read::{UnreadableColumn, user_id, utc};
+use crate::name_key::name_key;
 
 /// An account, without the password's hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,19 +55,37 @@ macro_rules! users_where {
     };
 }
 
-/// Inserts an account. Returns false when the id or the name is taken.
+/// Inserts an account. Returns false when the id, the name or the normal form of the name is taken.
 pub async fn create(connection: &mut PgConnection, account: &NewUser<'_>) -> Result<bool, sqlx::Error> {
     let created = sqlx::query!(
-        "INSERT INTO users (user_id, name, role, password_hash, invite_id, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+        "INSERT INTO users (user_id, name, name_key, role, password_hash, invite_id, created_at)
+         VALUES ($1, $2, $7, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
         account.user_id.as_str(),
         account.name,
         account.role.map(role_name),
         account.password_hash,
         account.invite_id,
-        account.created_at
+        account.created_at,
+        name_key(account.name)
     );
     Ok(created.execute(connection).await?.rows_affected() == 1)
+}
+
+/// Gives the accounts that were made before names had a normal form the normal form of their name. Of several accounts with
+/// one normal form, the oldest gets the form; the others stay without.
+pub async fn fill_name_keys(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let rows = sqlx::query!("SELECT user_id, name FROM users WHERE name_key IS NULL ORDER BY created_at, user_id");
+    for row in rows.fetch_all(&mut *connection).await? {
+        sqlx::query!(
+            "UPDATE users SET name_key = $2
+             WHERE user_id = $1 AND NOT EXISTS (SELECT FROM users other WHERE other.name_key = $2)",
+            row.user_id,
+            name_key(&row.name)
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
 }
 
 /// Finds an account by id, or else by name.
@@ -93,9 +112,13 @@ pub async fn page(pool: &PgPool, after: &str, part: &str, limit: i64) -> Result<
     rows.fetch_all(pool).await?.into_iter().map(|row| row.read().map_err(Into::into)).collect()
 }
 
-/// Finds an account by name, with the hash of the password.
+/// Finds an account by name, or else by the normal form of the name, with the hash of the password.
 pub async fn credentials(pool: &PgPool, name: &str) -> Result<Option<(User, Option<String>)>, sqlx::Error> {
-    let row = sqlx::query!("SELECT user_id, password_hash FROM users WHERE name = $1", name);
+    let row = sqlx::query!(
+        "SELECT user_id, password_hash FROM users WHERE name = $1 OR name_key = $2 ORDER BY name = $1 DESC LIMIT 1",
+        name,
+        name_key(name)
+    );
     let Some(row) = row.fetch_optional(pool).await? else { return Ok(None) };
     Ok(by_id(pool, &row.user_id).await?.map(|user| (user, row.password_hash)))
 }

@@ -30,6 +30,8 @@ fn config() -> IssuerConfig {
         issuer: "https://login.example.org/realms/chat".into(),
         audience: "stenograph".into(),
         keys_url: None,
+        scope: None,
+        max_lifetime_seconds: 86_400,
     }
 }
 
@@ -41,7 +43,7 @@ fn issuer() -> Issuer {
 
 fn claims() -> Value {
     let iss = config().issuer;
-    json!({"iss": iss, "sub": "ann", "aud": ["other", "stenograph"], "iat": 1, "exp": 4_000_000_000_u64})
+    json!({"iss": iss, "sub": "ann", "aud": ["other", "stenograph"], "iat": 3_999_999_000_u64, "exp": 4_000_000_000_u64})
 }
 
 fn token(kid: Option<&str>, claims: &Value) -> String {
@@ -140,5 +142,85 @@ fn issuer_and_audience_are_required_together() {
     assert!(read(&both[1..]).unwrap_err().starts_with("TOKEN_ISSUER is not set"));
     for bad in ["login.example.org", "ftp://x", "https://", "https://a@b/"] {
         assert!(read(&[("TOKEN_ISSUER", bad), both[1]]).unwrap_err().starts_with("TOKEN_ISSUER is malformed"), "{bad}");
+    }
+}
+
+#[test]
+fn tokens_that_are_no_access_tokens_are_refused() {
+    let other_kinds = [
+        ("typ", json!("ID")),
+        ("typ", json!("Refresh")),
+        ("typ", json!("Offline")),
+        ("typ", json!("Logout")),
+        ("typ", json!(7)),
+        ("token_use", json!("id")),
+        ("at_hash", json!("x")),
+        ("c_hash", json!("x")),
+        ("events", json!({"http://schemas.openid.net/event/backchannel-logout": {}})),
+    ];
+    for (name, value) in other_kinds {
+        let refused = issuer().verify(&token(Some("k1"), &claims_with(name, value.clone())));
+        assert_eq!(refused.err(), Some(TokenError::Invalid), "{name}: {value}");
+    }
+    for (name, value) in [("typ", json!("Bearer")), ("token_use", json!("access")), ("nonce", json!("x"))] {
+        assert!(issuer().verify(&token(Some("k1"), &claims_with(name, value.clone()))).is_ok(), "{name}: {value}");
+    }
+    let with_header = |typ: Option<&str>| {
+        let kid = Some("k1".to_owned());
+        let header = Header { kid, typ: typ.map(str::to_owned), ..Header::new(Algorithm::EdDSA) };
+        let key = EncodingKey::from_ed_der(signing_key().to_pkcs8_der().unwrap().as_bytes());
+        issuer().verify(&jsonwebtoken::encode(&header, &claims(), &key).unwrap())
+    };
+    for typ in [None, Some("JWT"), Some("at+jwt"), Some("application/at+JWT")] {
+        assert!(with_header(typ).is_ok(), "{typ:?}");
+    }
+    for typ in ["logout+jwt", "secevent+jwt", "dpop+jwt", "id+jwt", ""] {
+        assert_eq!(with_header(Some(typ)).err(), Some(TokenError::Invalid), "{typ}");
+    }
+}
+
+#[test]
+fn subjects_and_lifetimes_are_bounded_and_extensions_refused() {
+    for sub in [String::new(), " ".into(), "x".repeat(256), "x".repeat(4000)] {
+        let refused = issuer().verify(&token(Some("k1"), &claims_with("sub", json!(sub))));
+        assert_eq!(refused.err(), Some(TokenError::Invalid), "{} bytes", sub.len());
+    }
+    for iat in [json!(1), json!(4_000_000_000_i64 - 86_401), json!(i64::MIN)] {
+        let refused = issuer().verify(&token(Some("k1"), &claims_with("iat", iat.clone())));
+        assert_eq!(refused.err(), Some(TokenError::Invalid), "{iat}");
+    }
+    let good = token(Some("k1"), &claims());
+    let (_, rest) = good.split_once('.').unwrap();
+    let header = URL_SAFE_NO_PAD.encode(json!({"alg": "EdDSA", "kid": "k1", "crit": ["b64"], "b64": true}).to_string());
+    assert!(!access_token::has_accepted_header(&format!("{header}.{rest}")));
+    assert!(access_token::has_accepted_header(&good));
+}
+
+#[test]
+fn a_required_scope_is_one_of_the_token_s_scopes() {
+    let issuer = Issuer::new(IssuerConfig { scope: Some("chat".into()), ..config() });
+    issuer.replace_keys(&key_set().to_string()).unwrap();
+    for (name, value, is_let_in) in [
+        ("scope", json!("openid chat"), true),
+        ("scp", json!(["chat"]), true),
+        ("scope", json!("openid chats"), false),
+        ("scp", json!([]), false),
+        ("x", json!("chat"), false),
+    ] {
+        let verified = issuer.verify(&token(Some("k1"), &claims_with(name, value.clone())));
+        assert_eq!(verified.is_ok(), is_let_in, "{name}: {value}");
+    }
+}
+
+#[test]
+fn short_rsa_keys_are_not_used() {
+    let modulus =
+        |bytes: usize| URL_SAFE_NO_PAD.encode(std::iter::once(0x80).chain(vec![1; bytes - 1]).collect::<Vec<u8>>());
+    assert_eq!(access_token::rsa_bits(&modulus(128)), 1024);
+    assert_eq!(access_token::rsa_bits(&modulus(256)), 2048);
+    assert_eq!(access_token::rsa_bits("!"), 0);
+    for (bytes, usable) in [(64, 0), (128, 0), (255, 0), (256, 1), (512, 1)] {
+        let keys = json!({"keys": [{"kty": "RSA", "kid": "r", "n": modulus(bytes), "e": "AQAB"}]});
+        assert_eq!(Issuer::new(config()).replace_keys(&keys.to_string()).unwrap(), usable, "{bytes} bytes");
     }
 }

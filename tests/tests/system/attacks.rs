@@ -1,3 +1,8 @@
 //! Attacks on a running system, a file for each class. Each test names an attack and shows that the system withstands it.
 
+mod conversation_probing;
+mod deleted_conversations;
+mod guessing;
+mod logs;
 mod operator_endpoints;
+mod session_cookies;

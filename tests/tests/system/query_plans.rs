@@ -10,7 +10,7 @@ use recorder::cursor::{IdCursor, TimeCursor};
 use recorder::reads::live::LivePosition;
 use recorder::reads::messages::SortOrder;
 use recorder::reads::usage::UsageGroup;
-use recorder::reads::{chats, conversations, live, messages, usage};
+use recorder::reads::{Deleted, chats, conversations, live, messages, usage};
 use recorder::store::{self, sessions, users};
 use secrecy::SecretString;
 use shared::id::ConversationId;
@@ -111,13 +111,15 @@ async fn read_everything(pool: &PgPool) -> anyhow::Result<()> {
         conversations::ConversationQuery { user: &user, archived: None, words: None, before: newest, limit: 1 };
     let conversation = conversations::page(pool, wanted).await?.rows.remove(0);
     let id = ConversationId(conversation.conversation_id);
-    assert!(conversations::by_id(pool, id).await?.is_some());
-    assert!(!conversations::has_change(pool, id, conversations::ExpectedChange::Deleted).await?);
+    assert!(conversations::by_id(pool, id, Deleted::Hidden).await?.is_some());
+    let change = conversations::ExpectedChange::Deleted;
+    let awaited = conversations::AwaitedChange { conversation: id, user, change };
+    assert!(conversations::visible_changes(pool, &[awaited]).await?.is_empty());
     for (order, from) in [(SortOrder::Ascending, IdCursor::first()), (SortOrder::Descending, IdCursor::last())] {
         let (rows, _) = messages::page(pool, (id, "user 7"), order, from, 50).await?;
         assert!(!rows.is_empty());
         let ids: Vec<_> = rows.iter().map(|row| row.chat_id).collect();
-        assert!(!chats::by_ids(pool, &ids).await?.is_empty());
+        assert!(!chats::by_ids(pool, &ids, Deleted::Hidden).await?.is_empty());
     }
     for (status, model, tag) in
         [(None, None, None), (Some("failed"), None, None), (None, Some("model-1"), None), (None, None, Some("a"))]
@@ -134,12 +136,13 @@ async fn read_everything(pool: &PgPool) -> anyhow::Result<()> {
                 caller_user,
                 from,
                 before: newest,
+                deleted: Deleted::Hidden,
                 limit: 50,
             };
             chats::page(pool, filters).await?;
         }
     }
-    assert!(!chats::failures(pool, newest, 50).await?.rows.is_empty());
+    assert!(!chats::failures(pool, newest, Deleted::Hidden, 50).await?.rows.is_empty());
     let starts: Vec<_> = (0..2).rev().map(|day| now - time::Duration::days(day + 1)).collect();
     for (user, group) in [
         (Some("user 7"), UsageGroup::None),

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use shared::event::{ConversationChanged, ConversationCreated, ConversationDeleted, Event};
-use shared::id::{ChangeId, ConversationId};
+use shared::id::{ChangeId, ConversationId, UserId};
 use time::OffsetDateTime;
 
 use crate::auth::Caller;
@@ -82,6 +82,7 @@ impl Gateway {
         let conversation_id = self.verify_conversation(&caller, id)?;
         let ConversationPatch { title, archived } = parse_patch(&body)?;
         let change_id = ChangeId::mint();
+        let user = caller.user.clone();
         let seen = format!("changeId={change_id}&title={}&archived={}", title.is_some(), archived.is_some());
         self.record(&Event::ConversationChanged(Box::new(ConversationChanged {
             change_id,
@@ -92,20 +93,21 @@ impl Gateway {
             archived,
         })))
         .await?;
-        Ok(self.wait_until_visible(conversation_id, Some(change_id), &seen, &headers).await)
+        Ok(self.wait_until_visible(&user, conversation_id, Some(change_id), &seen, &headers).await)
     }
 
     async fn delete_conversation(&self, id: &str, request: Request) -> Result<Response, ApiError> {
         let (head, _) = request.into_parts();
         let caller = self.authenticate(&head.method, &head.headers)?;
         let conversation_id = self.verify_conversation(&caller, id)?;
+        let user = caller.user.clone();
         self.record(&Event::ConversationDeleted(Box::new(ConversationDeleted {
             conversation_id,
             user_id: caller.user,
             deleted_at: shared::event::now(),
         })))
         .await?;
-        Ok(self.wait_until_visible(conversation_id, None, "", &head.headers).await)
+        Ok(self.wait_until_visible(&user, conversation_id, None, "", &head.headers).await)
     }
 
     fn verify_conversation(&self, caller: &Caller, id: &str) -> Result<ConversationId, ApiError> {
@@ -122,13 +124,14 @@ impl Gateway {
 
     async fn wait_until_visible(
         &self,
+        user: &UserId,
         id: ConversationId,
         change_id: Option<ChangeId>,
         change: &str,
         headers: &HeaderMap,
     ) -> Response {
         let seen = match &self.recorder_api {
-            Some(recorder_api) => recorder_api.wait_until_visible(id, change, headers).await,
+            Some(recorder_api) => recorder_api.wait_until_visible(user, id, change, headers).await,
             None => None,
         };
         let pending = || (StatusCode::ACCEPTED, Json(PendingChange { id, change_id, pending: true })).into_response();

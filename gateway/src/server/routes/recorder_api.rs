@@ -56,7 +56,9 @@ impl Gateway {
         let body = self.read_whole(head, body, None, MAX_BODY_BYTES).await?;
         let path = head.uri.path_and_query().map_or(head.uri.path(), |path| path.as_str());
         let peer = head.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
-        let forwarded = ForwardedRequest { method: head.method.clone(), path, headers: &head.headers, body, peer };
-        recorder_api.forward(forwarded).await
+        let caller = self.auth.caller(&head.headers).ok();
+        let user = caller.as_ref().map(|caller| &caller.user);
+        let (method, headers) = (head.method.clone(), &head.headers);
+        recorder_api.forward(ForwardedRequest { method, path, headers, body, peer, user }).await
     }
 }
