@@ -1,2 +1,2 @@
 # Completion of gateway(1) for bash.
-complete -W 'check-config --help --version' gateway
+complete -W 'check-config health --help --version' gateway

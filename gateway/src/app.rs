@@ -1,5 +1,6 @@
 //! The gateway process: builds all parts from the configuration, connects the parts, runs them, and stops them in order.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use shared::http_server::{self, ServerLimits};
 use shared::issuer::Issuer;
+use shared::shutdown::TerminationSignals;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
@@ -22,6 +24,7 @@ use crate::limits::Limits;
 use crate::relay::Relay;
 use crate::server::body_memory::BodyMemory;
 use crate::server::routes;
+use crate::server::stop_mark::StopMark;
 use crate::upstream::registry;
 use crate::{idempotency, metrics, recorder_api, server};
 
@@ -58,6 +61,12 @@ pub fn check(config: &Config) -> anyhow::Result<String> {
     let snapshot = upstreams.snapshot();
     let (routes, upstreams) = (snapshot.table.routes.len(), snapshot.upstreams.len());
     Ok(format!("the configuration is good: {routes} routes, {upstreams} upstreams"))
+}
+
+/// Asks the gateway that listens for health checks at `listen` whether it is ready. The error has the gateway's reason.
+pub fn check_health(listen: SocketAddr) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(shared::http_client::check_readiness(listen))?)
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
@@ -111,6 +120,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         estimates: Arc::new(Semaphore::new(1)),
         responses: Arc::clone(&responses),
     });
+    let stop_mark = StopMark::default();
     let gateway = Arc::new(server::gateway::Gateway {
         auth: Arc::clone(&auth),
         chats: Arc::new(chat::ChatPipeline {
@@ -126,6 +136,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         body_memory: Arc::new(BodyMemory::new(&limits, metrics.body_bytes.clone())),
         recorder_api,
         cors_origins,
+        stop_mark: stop_mark.clone(),
         metrics: Arc::clone(&metrics),
     });
     let listener =
@@ -134,6 +145,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("GATEWAY_HEALTH_LISTEN: cannot listen on {health_listen}"))?;
     let (address, health) = (listener.local_addr()?, health_listener.local_addr()?);
+    let signals = TerminationSignals::register().context("cannot receive termination signals")?;
     tracing::info!(%address, %health, instance = recording.instance, "listening");
     // Health and metrics are served until the process ends, also while running chats finish.
     let health_router = routes::health_router(Arc::clone(&gateway));
@@ -152,10 +164,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let stopped_at = OnceLock::new();
     let stop = async {
         tokio::select! {
-            requested = shared::shutdown::requested() => match requested {
-                Ok(()) => tracing::info!("stopping: running chats finish first"),
-                Err(error) => tracing::error!(%error, "cannot receive termination signals: stopping"),
-            },
+            () = drained_after_signal(signals, &stop_mark, limits.drain_delay) => {}
             () = close_unused_connections(&upstreams) => {}
             () = key_refresh::follow_keys(token_keys, http.clone(), Arc::clone(&auth)) => {}
             () = key_refresh::follow_issuer(issuer, http, auth) => {}
@@ -164,7 +173,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         stopped_at.get_or_init(Instant::now);
     };
     let on_deadline = || recording.is_stopping.store(true, Ordering::Relaxed);
-    let serving = server::serve(listener, router, &limits, &metrics, stop, on_deadline);
+    let serving = server::serve(listener, router, &limits, &metrics, &stop_mark, stop, on_deadline);
     let cut_off = tokio::select! {
         cut_off = serving => cut_off,
         failure = relay_failure(&mut relay) => anyhow::bail!("the relay stopped, no event reaches the broker: {failure}"),
@@ -199,6 +208,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     health_server.abort();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Waits for a termination signal, marks the gateway as stopping, and lets `delay` pass, in which load balancers notice and
+/// send requests elsewhere.
+async fn drained_after_signal(signals: TerminationSignals, stop_mark: &StopMark, delay: Duration) {
+    signals.first().await;
+    tracing::info!(?delay, "stopping: new requests are served during the delay, then running chats finish");
+    stop_mark.set();
+    tokio::time::sleep(delay).await;
 }
 
 /// Sets the gauges of the limits in force.

@@ -82,11 +82,7 @@ impl Config {
                 SocketAddr::from(([127, 0, 0, 1], 8080)),
                 "an address and port such as 127.0.0.1:8080",
             )?,
-            health_listen: env.optional_or(
-                "GATEWAY_HEALTH_LISTEN",
-                SocketAddr::from(([127, 0, 0, 1], 8090)),
-                "an address and port such as 127.0.0.1:8090",
-            )?,
+            health_listen: health_listen(env)?,
             instance: instance(env)?,
             log: LogConfig::read(env)?,
             token_keys: TokenKeySource {
@@ -117,6 +113,12 @@ impl Config {
         env.refuse_unknown(&["GATEWAY_"])?;
         Ok(config)
     }
+}
+
+/// Reads the address of the listener for health checks and metrics.
+pub fn health_listen(env: &Environment) -> Result<SocketAddr, ConfigError> {
+    let default = SocketAddr::from(([127, 0, 0, 1], 8090));
+    env.optional_or("GATEWAY_HEALTH_LISTEN", default, "an address and port such as 127.0.0.1:8090")
 }
 
 impl JournalConfig {

@@ -36,4 +36,4 @@ pub mod server;
 
 mod app;
 
-pub use app::{check, run};
+pub use app::{check, check_health, run};

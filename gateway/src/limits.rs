@@ -8,6 +8,9 @@ use shared::config::{ConfigError, Environment, malformed};
 /// connections to upstreams.
 const RESERVED_DESCRIPTORS: u64 = 256;
 
+/// The maximum of `GATEWAY_DRAIN_DELAY`. A load balancer notices within seconds.
+const MAX_DRAIN_DELAY: Duration = Duration::from_secs(600);
+
 /// Limits on the load that callers can put on the gateway, read from the environment.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -33,7 +36,10 @@ pub struct Limits {
     pub max_chats: usize,
     /// The maximum number of client connections at a time. `GATEWAY_MAX_CONNECTIONS`, default 20,000.
     pub max_connections: usize,
-    /// The time that running chats get to finish after a stop request. `GATEWAY_SHUTDOWN_DEADLINE`, default 30 s.
+    /// The time from a stop request until the listener closes. Requests are served meanwhile. `GATEWAY_DRAIN_DELAY`, default
+    /// 0 s, at most 10 minutes.
+    pub drain_delay: Duration,
+    /// The time that running chats get to finish after the drain delay. `GATEWAY_SHUTDOWN_DEADLINE`, default 30 s.
     pub shutdown_deadline: Duration,
     /// The silence after which a client gets a comment, or `None` for no comments. `GATEWAY_KEEP_ALIVE_COMMENTS`,
     /// default off.
@@ -55,6 +61,7 @@ impl Limits {
             total_timeout: env.duration("GATEWAY_TOTAL_TIMEOUT", Duration::from_secs(3600))?,
             max_chats: env.optional_or("GATEWAY_MAX_CHATS", 10_000, "a number of chats")?,
             max_connections: env.optional_or("GATEWAY_MAX_CONNECTIONS", 20_000, "a number of connections")?,
+            drain_delay: env.duration("GATEWAY_DRAIN_DELAY", Duration::ZERO)?,
             shutdown_deadline: env.duration("GATEWAY_SHUTDOWN_DEADLINE", Duration::from_secs(30))?,
             keep_alive_comments: match env.text("GATEWAY_KEEP_ALIVE_COMMENTS") {
                 None | Some("off") => None,
@@ -64,6 +71,9 @@ impl Limits {
         if limits.keep_alive_comments.is_some_and(|every| every < Duration::from_millis(100)) {
             let expected = "off, or a duration of at least 100ms";
             return Err(malformed("GATEWAY_KEEP_ALIVE_COMMENTS", expected, &"too short"));
+        }
+        if limits.drain_delay > MAX_DRAIN_DELAY {
+            return Err(malformed("GATEWAY_DRAIN_DELAY", "a duration of at most 10m", &"too long"));
         }
         limits.check_body_limits()?;
         if limits.max_chats == 0 || limits.max_chats > 1_000_000 {
@@ -151,6 +161,15 @@ mod tests {
         assert_eq!((within.max_chats, within.max_connections), (4, 764));
         let within = limits(20_000, 4).within_descriptors(1024);
         assert_eq!((within.max_chats, within.max_connections), (764, 4));
+    }
+
+    #[test]
+    fn the_drain_delay_has_a_bound() {
+        let read = |delay| Limits::read(&Environment::from_pairs([("GATEWAY_DRAIN_DELAY", delay)]));
+        assert_eq!(read("15s").unwrap().drain_delay, Duration::from_secs(15));
+        assert_eq!(read("10m").unwrap().drain_delay, MAX_DRAIN_DELAY);
+        let refused = read("11m").unwrap_err().to_string();
+        assert!(refused.contains("GATEWAY_DRAIN_DELAY"), "{refused}");
     }
 
     proptest! {

@@ -10,9 +10,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const USAGE: &str = "\
 The gateway of Stenograph: proxies LLM chat streams and records every chat.
 
-Usage: gateway [check-config | --help | --version]
+Usage: gateway [check-config | health | --help | --version]
 
 check-config reads the settings and the routes file, reports mistakes, and does not start the gateway.
+health asks the gateway at GATEWAY_HEALTH_LISTEN for its readiness. The exit status is 0 if it is ready, otherwise 1.
 
 It is configured by environment variables; deploy/gateway.env lists them.
 ";
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     let only_check = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => false,
         ["check-config"] => true,
+        ["health"] => return health(),
         ["--help" | "-h"] => return print(std::io::stdout(), USAGE, ExitCode::SUCCESS),
         ["--version" | "-V"] => {
             return print(std::io::stdout(), concat!("gateway ", env!("CARGO_PKG_VERSION"), "\n"), ExitCode::SUCCESS);
@@ -43,6 +45,20 @@ fn main() -> ExitCode {
     }
     match gateway::run(config) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => print(std::io::stderr(), &format!("gateway: {error:#}\n"), ExitCode::FAILURE),
+    }
+}
+
+/// Checks the readiness of the gateway that runs with this environment.
+fn health() -> ExitCode {
+    let listen = match gateway::config::health_listen(&Environment::from_process()) {
+        Ok(listen) => listen,
+        Err(error) => {
+            return print(std::io::stderr(), &format!("gateway: {error}\n"), ExitCode::from(EXIT_USAGE));
+        }
+    };
+    match gateway::check_health(listen) {
+        Ok(()) => print(std::io::stdout(), "ready\n", ExitCode::SUCCESS),
         Err(error) => print(std::io::stderr(), &format!("gateway: {error:#}\n"), ExitCode::FAILURE),
     }
 }

@@ -11,6 +11,7 @@ pub mod body_memory;
 mod cors;
 pub mod pages;
 pub mod routes;
+pub mod stop_mark;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,14 +27,16 @@ use tokio::task::JoinSet;
 
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use stop_mark::StopMark;
 
-/// Serves until `stop` resolves, then waits for running requests, at most until the shutdown deadline. Calls `on_deadline`
+/// Serves until `stop` resolves; while `stop_mark` is set, every answer closes its connection. Then waits for running requests, at most until the shutdown deadline. Calls `on_deadline`
 /// before connections are cut off. Returns the number of connections that were cut off.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     limits: &Limits,
     metrics: &Metrics,
+    stop_mark: &StopMark,
     stop: impl Future<Output = ()>,
     on_deadline: impl FnOnce(),
 ) -> usize {
@@ -56,7 +59,8 @@ pub async fn serve(
             }
             () = &mut stop => break,
         };
-        let (connection_io, service, reset_mark) = connection::open(stream, peer, &router, limits.idle_timeout);
+        let (connection_io, service, reset_mark) =
+            connection::open(stream, peer, &router, stop_mark, limits.idle_timeout);
         let connection = graceful.watch(http.serve_connection(connection_io, service));
         // Set before the connection is served, so that a request for the metrics on this connection sees the connection.
         metrics.connections.set(i64::try_from(connections.len() + 1).unwrap_or(i64::MAX));
@@ -74,6 +78,8 @@ pub async fn serve(
         return 0;
     }
     on_deadline();
+    // Connections that have ended by themselves are not cut off.
+    while connections.try_join_next().is_some() {}
     let cut_off = connections.len();
     connections.shutdown().await;
     cut_off

@@ -3,6 +3,7 @@
 
 mod connect;
 mod consume;
+mod health;
 mod invites;
 mod keys;
 mod output;
@@ -54,6 +55,8 @@ enum Command {
     Replay(Box<replay::ReplayArguments>),
     /// Serve the HTTP API over the recorded chats until stopped.
     Serve,
+    /// Ask a running process for its readiness. The exit status is 0 if the process is ready, otherwise 1.
+    Health(health::HealthArguments),
     /// Create, list and revoke invite codes.
     #[command(subcommand)]
     Invites(invites::InvitesCommand),
@@ -83,6 +86,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Verify(arguments) => rebuild::run_verify(arguments, config).await,
         Command::Replay(arguments) => replay::run(*arguments, config).await,
         Command::Serve => serve::run(config).await,
+        Command::Health(arguments) => health::run(&arguments, &config).await,
         Command::Invites(command) => invites::run(command, &config).await,
         Command::Users(command) => users::run(command, &config).await,
         Command::Token(arguments) => token::run(&arguments, &config).await,

@@ -1,5 +1,6 @@
 //! An HTTP client for requests to other services, and a bounded download of small documents.
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,10 @@ use rustls::{ClientConfig, RootCertStore};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The maximum time between two reads of a response. Live streams send a message every 15 seconds.
 const READ_TIMEOUT: Duration = Duration::from_secs(45);
+/// The maximum time of a health check.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
+/// The maximum length of the reason in a health check's answer, in bytes.
+const MAX_REASON_BYTES: usize = 1000;
 
 /// The maximum size of a document, in bytes.
 const MAX_DOCUMENT_BYTES: usize = 1 << 20;
@@ -22,6 +27,32 @@ pub enum ClientError {
     /// The HTTP library could not build the client.
     #[error("cannot build the HTTP client: {0}")]
     Client(#[from] reqwest::Error),
+}
+
+/// An unsuccessful health check.
+#[derive(Debug, thiserror::Error)]
+pub enum HealthCheckError {
+    /// The client could not be built.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The process gave no answer within 5 seconds.
+    #[error("no answer from {address}")]
+    NoAnswer {
+        /// The address that was asked.
+        address: SocketAddr,
+        /// The failure of the request.
+        source: reqwest::Error,
+    },
+    /// The process answered that it is not ready.
+    #[error("{address} answers {status}: {reason}")]
+    NotReady {
+        /// The address that was asked.
+        address: SocketAddr,
+        /// The status of the answer.
+        status: u16,
+        /// The text of the answer, at most 1000 bytes.
+        reason: String,
+    },
 }
 
 /// An error while a document is downloaded.
@@ -70,4 +101,24 @@ pub async fn fetch(client: &reqwest::Client, url: &str) -> Result<String, FetchE
         document.extend_from_slice(&chunk);
     }
     String::from_utf8(document).map_err(|_| FetchError::NotUtf8)
+}
+
+/// Asks the process that listens for health checks at `listen` whether it is ready. An unspecified address, such as 0.0.0.0,
+/// stands for the loopback address.
+pub async fn check_readiness(listen: SocketAddr) -> Result<(), HealthCheckError> {
+    let address = match listen {
+        SocketAddr::V4(address) if address.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+        SocketAddr::V6(address) if address.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+        address => address,
+    };
+    let no_answer = |source| HealthCheckError::NoAnswer { address, source };
+    let request = client()?.get(format!("http://{address}/health/ready")).timeout(HEALTH_TIMEOUT);
+    let mut response = request.send().await.map_err(no_answer)?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok(());
+    }
+    let reason = response.chunk().await.map_err(no_answer)?.unwrap_or_default();
+    let reason = String::from_utf8_lossy(reason.get(..MAX_REASON_BYTES).unwrap_or(&reason)).trim().to_owned();
+    Err(HealthCheckError::NotReady { address, status: status.as_u16(), reason })
 }

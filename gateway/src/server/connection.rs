@@ -17,8 +17,8 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Router};
 use bytes::Bytes;
 use futures_util::future::Either;
-use http::header::HOST;
-use http::{Request, Version};
+use http::header::{CONNECTION, HOST};
+use http::{HeaderValue, Request, Version};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::rt::ReadBufCursor;
@@ -31,6 +31,7 @@ use tower::Layer as _;
 
 use crate::chat::response_body::BodyError;
 use crate::error::ApiError;
+use crate::server::stop_mark::StopMark;
 
 /// A client's TCP connection, with a timeout for writes.
 #[derive(Debug)]
@@ -50,6 +51,7 @@ pub(super) struct ClientConnection {
 pub(super) struct ConnectionService {
     router: TowerToHyperService<ConnectionRouter>,
     is_aborted: Arc<AtomicBool>,
+    stop_mark: StopMark,
 }
 
 /// The mark that makes a connection end in a reset instead of a clean close.
@@ -80,6 +82,7 @@ pub(super) fn open(
     stream: TcpStream,
     peer: SocketAddr,
     router: &Router,
+    stop_mark: &StopMark,
     write_timeout: Duration,
 ) -> (ClientConnection, ConnectionService, ResetMark) {
     let is_aborted = Arc::new(AtomicBool::new(false));
@@ -88,7 +91,7 @@ pub(super) fn open(
     let connection =
         ClientConnection { stream, write_timeout, timer: None, is_waiting: false, is_aborted: Arc::clone(&is_aborted) };
     let mark = ResetMark(Arc::clone(&is_aborted));
-    (connection, ConnectionService { router, is_aborted }, mark)
+    (connection, ConnectionService { router, is_aborted, stop_mark: stop_mark.clone() }, mark)
 }
 
 impl ClientConnection {
@@ -167,12 +170,20 @@ impl Service<Request<Incoming>> for ConnectionService {
             return Either::Right(Box::pin(std::future::ready(Ok(ApiError::invalid_host().into_response()))));
         }
         let answering = self.router.call(request);
-        if is_framed {
+        let is_stopping = self.stop_mark.is_set();
+        if is_framed && !is_stopping {
             return Either::Left(answering);
         }
         let is_aborted = Arc::clone(&self.is_aborted);
         Either::Right(Box::pin(async move {
-            Ok(answering.await?.map(|body| Body::new(ConnectionDelimitedBody { body, is_aborted })))
+            let mut response = answering.await?;
+            if is_stopping {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            if is_framed {
+                return Ok(response);
+            }
+            Ok(response.map(|body| Body::new(ConnectionDelimitedBody { body, is_aborted })))
         }))
     }
 }

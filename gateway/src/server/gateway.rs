@@ -10,6 +10,7 @@ use crate::error::ApiError;
 use crate::metrics::{Metrics, StatusLabels};
 use crate::recorder_api::RecorderApi;
 use crate::server::body_memory::BodyMemory;
+use crate::server::stop_mark::StopMark;
 
 /// The state that all routes share.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub struct Gateway {
     pub recorder_api: Option<RecorderApi>,
     /// The origins, besides the gateway's own, whose pages may send requests with cookies.
     pub cors_origins: Vec<HeaderValue>,
+    /// The mark that is set when the gateway is told to stop.
+    pub stop_mark: StopMark,
     /// The metrics of the gateway process.
     pub metrics: Arc<Metrics>,
 }

@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use async_nats::Client;
 use prometheus_client::registry::Registry;
 use shared::http_server::{self, ServerLimits};
+use shared::shutdown::TerminationSignals;
 use sqlx::postgres::PgPool;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -39,7 +40,8 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let _log = config.log.start();
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    tasks.spawn(cancel_on_signal(stop.clone()));
+    let signals = TerminationSignals::register().context("cannot receive termination signals")?;
+    tasks.spawn(cancel_on_signal(signals, stop.clone()));
 
     let listener = TcpListener::bind(config.listen)
         .await
@@ -118,8 +120,8 @@ async fn run_workers(
     Ok(())
 }
 
-async fn cancel_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
-    shared::shutdown::requested().await.context("the signal handler could not be installed")?;
+async fn cancel_on_signal(signals: TerminationSignals, stop: CancellationToken) -> anyhow::Result<()> {
+    signals.first().await;
     tracing::info!("stopping after the batch in hand");
     stop.cancel();
     Ok(())

@@ -10,6 +10,7 @@ use axum::middleware::from_fn_with_state;
 use prometheus_client::registry::Registry;
 use shared::http_server::{self, ServerLimits};
 use shared::issuer::Issuer;
+use shared::shutdown::TerminationSignals;
 use shared::token::{TokenSigner, Verifier};
 use sqlx::postgres::PgPool;
 use tokio::net::TcpListener;
@@ -54,7 +55,8 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
 
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    tasks.spawn(cancel_on_signal(stop.clone()));
+    let signals = TerminationSignals::register().context("cannot receive termination signals")?;
+    tasks.spawn(cancel_on_signal(signals, stop.clone()));
     let listener =
         TcpListener::bind(listen).await.with_context(|| format!("RECORDER_SERVE_LISTEN: cannot listen on {listen}"))?;
     let health_listener = TcpListener::bind(health_listen)
@@ -115,8 +117,8 @@ async fn serve_api(
     tokio::join!(health_server, api_server);
 }
 
-async fn cancel_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
-    shared::shutdown::requested().await.context("the signal handler could not be installed")?;
+async fn cancel_on_signal(signals: TerminationSignals, stop: CancellationToken) -> anyhow::Result<()> {
+    signals.first().await;
     tracing::info!("stopping after the requests in hand");
     stop.cancel();
     Ok(())

@@ -32,20 +32,27 @@ async fn live() -> &'static str {
 
 /// Readiness without a reason.
 async fn is_ready(State(gateway): State<Arc<Gateway>>) -> Response {
-    if gateway.chats.recording.journal.is_available() {
-        "ready\n".into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response()
+    match unreadiness(&gateway) {
+        None => "ready\n".into_response(),
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
     }
 }
 
-/// Readiness: responds with 200 if new chats are accepted. The only condition is a writable journal with free space.
-/// Broker, upstreams, recorder and database play no part.
+/// Returns the reason for which new chats should not be sent here: the gateway was told to stop, or the journal cannot be
+/// written or has no space. Broker, upstreams, recorder and database play no part.
+fn unreadiness(gateway: &Gateway) -> Option<&'static str> {
+    if gateway.stop_mark.is_set() {
+        return Some("not ready: the gateway is stopping\n");
+    }
+    let is_available = gateway.chats.recording.journal.is_available();
+    (!is_available).then_some("not ready: the journal is full or cannot be written\n")
+}
+
+/// Readiness: responds with 200 if new chats are accepted, otherwise with 503 and the reason.
 async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
-    if gateway.chats.recording.journal.is_available() {
-        "ready\n".into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready: the journal is full or cannot be written\n").into_response()
+    match unreadiness(&gateway) {
+        None => "ready\n".into_response(),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason).into_response(),
     }
 }
 
