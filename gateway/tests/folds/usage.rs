@@ -35,6 +35,10 @@ const ANTHROPIC_MESSAGES: Names = [
     "output_tokens_details/thinking_tokens",
 ];
 
+/// The names of Gemini's counts. Gemini reports nothing that is written to the cache.
+const GOOGLE_GEMINI: Names =
+    ["promptTokenCount", "candidatesTokenCount", "cachedContentTokenCount", "unreported", "thoughtsTokenCount"];
+
 /// One report of a count: missing, `null`, or a number.
 fn report(largest: u64) -> impl Strategy<Value = Option<Value>> {
     prop_oneof![
@@ -94,6 +98,7 @@ fn check(dialect: DialectName, names: Names, reports: &[[Option<Value>; 5]]) -> 
             DialectName::OpenaiResponses => {
                 json!({"type": "response.in_progress", "response": {"status": "in_progress", "usage": usage}})
             }
+            DialectName::GoogleGemini => json!({"candidates": [], "usageMetadata": usage}),
             DialectName::AnthropicMessages if place == 0 => {
                 json!({"type": "message_start", "message": {"content": [], "usage": usage}})
             }
@@ -104,6 +109,9 @@ fn check(dialect: DialectName, names: Names, reports: &[[Option<Value>; 5]]) -> 
     let counts: Vec<Option<u64>> = (0..5).map(|place| expected(reports, place)).collect();
     let [input, output, read, written, reasoning] = [0, 1, 2, 3, 4].map(|place| counts[place].unwrap_or(0));
     let is_anthropic = dialect == DialectName::AnthropicMessages;
+    if dialect == DialectName::GoogleGemini {
+        return check_gemini(&usage, &counts);
+    }
     let is_known = counts[0].is_some() || counts[1].is_some() || (is_anthropic && (counts[2].or(counts[3])).is_some());
     prop_assert_eq!(usage.source == UsageSource::Reported, is_known, "{:?}", &usage);
     if is_known {
@@ -119,6 +127,20 @@ fn check(dialect: DialectName, names: Names, reports: &[[Option<Value>; 5]]) -> 
     Ok(())
 }
 
+/// Checks usage of Gemini, whose reasoning is not part of the count of the candidates.
+fn check_gemini(usage: &Usage, counts: &[Option<u64>]) -> Result<(), TestCaseError> {
+    let [input, output, read, _, reasoning] = counts else { panic!("expected five counts") };
+    let completion = [output, reasoning].into_iter().flatten().copied().reduce(|sum, count| sum + count);
+    prop_assert_eq!(usage.source == UsageSource::Reported, input.is_some() || completion.is_some(), "{:?}", usage);
+    if usage.source == UsageSource::Reported {
+        prop_assert_eq!((usage.prompt_tokens, usage.completion_tokens), (*input, completion), "{:?}", usage);
+        let read = read.unwrap_or(0).min(input.unwrap_or(0));
+        let parts = [read, output.unwrap_or(0), reasoning.unwrap_or(0)];
+        prop_assert_eq!([usage.parts.cache_read, usage.parts.output, usage.parts.reasoning], parts, "{:?}", usage);
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -127,5 +149,6 @@ proptest! {
         check(DialectName::OpenaiChat, OPENAI_CHAT, &reports)?;
         check(DialectName::OpenaiResponses, OPENAI_RESPONSES, &reports)?;
         check(DialectName::AnthropicMessages, ANTHROPIC_MESSAGES, &reports)?;
+        check(DialectName::GoogleGemini, GOOGLE_GEMINI, &reports)?;
     }
 }
