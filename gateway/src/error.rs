@@ -173,6 +173,12 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "invalid_request_error", Some("conversation_not_found"), message)
     }
 
+    /// 404: no such response of OpenAI's Responses API, or another user's.
+    pub fn response_not_found() -> Self {
+        let message = "no such response: only your own responses, made here, can be read, cancelled and deleted";
+        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", Some("response_not_found"), message)
+    }
+
     /// 404: no route serves the model in the dialect of the request.
     pub fn model_not_found(model: &str) -> Self {
         let message = format!("the model {model:?} does not exist, or is not served here");
@@ -189,10 +195,10 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, "permission_error", Some("shared_endpoint"), message)
     }
 
-    /// 400: the request asks for a background answer, to be fetched later. The gateway cannot fetch answers later, so the
-    /// answer would be paid for but never recorded.
+    /// 400: the request asks for a background answer, to be fetched later. If nobody fetches the answer, it is paid for but
+    /// never recorded.
     pub fn unsupported_background() -> Self {
-        let message = "background: not supported: the gateway has no route to fetch an answer later";
+        let message = "background: not supported: an answer that nobody waits for would not be recorded";
         let code = Some("unsupported_parameter");
         let error = Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", code, message);
         Self { param: Some("background"), ..error }

@@ -155,6 +155,34 @@ impl RecorderApi {
         matches!(answer.status(), StatusCode::OK | StatusCode::NO_CONTENT).then_some(answer)
     }
 
+    /// Asks for the upstream that made a response of OpenAI's Responses API for the caller with these headers. `None` if the
+    /// caller has no such response. `id` is a plain text that needs no escapes in a path.
+    pub async fn upstream_of_response(&self, id: &str, headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+        #[derive(serde::Deserialize)]
+        struct MadeResponse {
+            upstream: Option<String>,
+        }
+        let (path, mut headers) = (format!("/api/responses/{id}"), headers.clone());
+        // The recorder reads a token from `authorization` alone.
+        let key = ["x-api-key", "api-key"].iter().find_map(|name| headers.get(*name)?.to_str().ok());
+        if let Some(bearer) = key.and_then(|key| HeaderValue::try_from(format!("Bearer {key}")).ok())
+            && !headers.contains_key(header::AUTHORIZATION)
+        {
+            headers.insert(header::AUTHORIZATION, bearer);
+        }
+        let request =
+            ForwardedRequest { method: Method::GET, path: &path, headers: &headers, body: Bytes::new(), peer: None };
+        let answer = self.send(&request, HEAD_TIMEOUT).await?;
+        match answer.status() {
+            StatusCode::OK => {
+                let made = answer.json::<MadeResponse>().await.map_err(|_| ApiError::recorder_unavailable())?;
+                Ok(made.upstream)
+            }
+            StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(None),
+            _ => Err(ApiError::recorder_unavailable()),
+        }
+    }
+
     /// Sends a request to one API instance after another until a connection can be opened. Only a failed connection leads
     /// to the next instance, because only then has no instance seen the request.
     async fn send(

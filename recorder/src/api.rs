@@ -22,6 +22,7 @@ mod input;
 mod live;
 mod messages;
 mod openapi;
+mod responses;
 mod state;
 mod usage;
 mod users;
@@ -56,6 +57,7 @@ pub fn router(api: Arc<ApiState>) -> Router {
         .route("/api/conversations/{id}/messages", get(messages::list))
         .route("/api/chats", get(chats::list))
         .route("/api/chats/{id}", get(chats::one))
+        .route("/api/responses/{id}", get(responses::one))
         .route("/api/auth/me", get(users::me))
         .route("/api/admin/usage", get(usage::of_all))
         .route("/api/admin/failures", get(admin::failures))

@@ -11,6 +11,7 @@ mod deleted;
 pub mod live;
 pub mod messages;
 mod page;
+pub mod responses;
 pub mod usage;
 
 pub use deleted::Deleted;

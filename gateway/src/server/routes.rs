@@ -14,6 +14,7 @@ mod gemini;
 mod health;
 mod models;
 mod recorder_api;
+mod responses;
 mod shared_endpoints;
 mod unknown_path;
 
@@ -43,6 +44,7 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .route("/v1/chat/completions", post(chat::chat_completions))
         .route("/v1/responses", post(chat::responses))
         .route("/v1/responses/input_tokens", post(count_tokens::count_input))
+        .merge(responses::router())
         .merge(calls::router())
         .merge(forms::router())
         .merge(shared_endpoints::router())

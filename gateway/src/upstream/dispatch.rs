@@ -112,6 +112,12 @@ impl<'a> Candidates<'a> {
         Self::select(snapshot, route, |_| true)
     }
 
+    /// Selects the upstream with this name, and the first route that names the upstream. `None` if no route does.
+    pub fn named(snapshot: &'a RoutingSnapshot, name: &str) -> Option<(Self, &'a Route)> {
+        let of_route = |route| Self::select(snapshot, route, |settings| settings.name == name);
+        snapshot.table.routes.iter().find_map(|route| Some((of_route(route)?, route)))
+    }
+
     fn select(
         snapshot: &'a RoutingSnapshot,
         route: &'a Route,

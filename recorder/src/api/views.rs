@@ -5,5 +5,6 @@ pub(super) mod conversation;
 pub(super) mod invite;
 pub(super) mod list;
 pub(super) mod message;
+pub(super) mod response;
 pub(super) mod usage;
 pub(super) mod user;

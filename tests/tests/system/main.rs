@@ -34,6 +34,7 @@ mod large_bodies;
 mod leases;
 mod live_events;
 mod log;
+mod made_responses;
 mod monitoring;
 mod new_messages;
 mod one_chat;

@@ -10,7 +10,7 @@ use recorder::cursor::{IdCursor, TimeCursor};
 use recorder::reads::live::LivePosition;
 use recorder::reads::messages::SortOrder;
 use recorder::reads::usage::UsageGroup;
-use recorder::reads::{Deleted, chats, conversations, live, messages, usage};
+use recorder::reads::{Deleted, chats, conversations, live, messages, responses, usage};
 use recorder::store::{self, sessions, users};
 use secrecy::SecretString;
 use shared::id::ConversationId;
@@ -120,6 +120,7 @@ async fn read_everything(pool: &PgPool) -> anyhow::Result<()> {
         assert!(!rows.is_empty());
         let ids: Vec<_> = rows.iter().map(|row| row.chat_id).collect();
         assert!(!chats::by_ids(pool, &ids, Deleted::Hidden).await?.is_empty());
+        assert!(responses::by_id(pool, "user 7", "not there").await?.is_none());
     }
     for (status, model, tag) in
         [(None, None, None), (Some("failed"), None, None), (None, Some("model-1"), None), (None, None, Some("a"))]

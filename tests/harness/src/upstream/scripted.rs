@@ -168,6 +168,7 @@ impl ScriptSource for ScriptedState {
             }
             (&Method::POST, path) if ENDPOINTS.contains(&path) => {}
             (_, "/v1/files") => {}
+            (_, path) if path.starts_with("/v1/responses/") => {}
             (&Method::POST, path) if path.ends_with(":embedContent") || path.ends_with(":batchEmbedContents") => {}
             (&Method::POST, path) if path.ends_with(":generateContent") || path.contains(":streamGenerateContent") => {}
             (&Method::POST, path) if path.ends_with(":countTokens") => {

@@ -1,0 +1,136 @@
+//! `GET` and `DELETE /v1/responses/{id}`, `POST /cancel` and `GET /input_items` below it: the caller's own responses alone, passed
+//! on to the upstream that made the response.
+//!
+//! All users of the gateway share the provider's account, so the recorder's API says whose a response is. Requests here are
+//! reads of what is on the record already, and are not recorded.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::routing::{get, post};
+use bytes::Bytes;
+use futures_util::stream;
+use http::request::Parts;
+use tokio::time::{sleep, timeout};
+
+use crate::auth::Caller;
+use crate::error::ApiError;
+use crate::headers;
+use crate::server::gateway::Gateway;
+use crate::upstream::body::UpstreamBody;
+use crate::upstream::dispatch::{Candidates, OutgoingRequest};
+
+/// The maximum time until a response that this gateway has just served is on the record.
+const RECORDED_WITHIN: Duration = Duration::from_secs(5);
+/// The time between two questions for such a response.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// The maximum length of a response id, in bytes. Providers use up to 80, and proxies that encode their routing some 300.
+const MAX_ID_BYTES: usize = 512;
+
+/// Builds the routes.
+pub(super) fn router() -> Router<Arc<Gateway>> {
+    Router::new()
+        .route("/v1/responses/{id}", get(serve).delete(serve))
+        .route("/v1/responses/{id}/cancel", post(serve))
+        .route("/v1/responses/{id}/input_items", get(serve))
+}
+
+async fn serve(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
+    let (head, body) = request.into_parts();
+    // The requests need no body.
+    gateway.discard_body(&head.headers, body);
+    gateway.pass_to_maker(&head).await.map_err(|error| gateway.count_refusal(error))
+}
+
+impl Gateway {
+    /// Passes a request for a response on to the upstream that made the response.
+    async fn pass_to_maker(&self, head: &Parts) -> Result<Response, ApiError> {
+        let caller = self.authenticate(&head.method, &head.headers)?;
+        let path = head.uri.path_and_query().map_or(head.uri.path(), |path| path.as_str());
+        let path = path.strip_prefix("/v1").unwrap_or(path);
+        let id = response_id(head.uri.path());
+        let id = id.ok_or_else(ApiError::response_not_found)?;
+        let maker = self.maker_of(&caller, id, head).await?;
+        let snapshot = self.chats.upstreams.snapshot();
+        let named = Candidates::named(&snapshot, &maker);
+        let (candidates, route) = named.ok_or_else(ApiError::response_not_found)?;
+        let outgoing = OutgoingRequest {
+            method: &head.method,
+            path,
+            headers: &headers::for_upstream(&head.headers, route.billing_headers),
+            answer: None,
+            may_add_usage_option: false,
+            body: &|_, _| Bytes::new().into(),
+        };
+        let answered =
+            candidates.send(&outgoing, &self.metrics, &mut Vec::new()).await.map_err(|error| ApiError::from(&error))?;
+        if let Some(replacement) = ApiError::replacing_status(answered.response.status()) {
+            return Err(replacement);
+        }
+        let idle_timeout = answered.upstream.settings.idle_timeout;
+        let (parts, body) = answered.response.into_parts();
+        let mut response = Response::new(passing_body(body, idle_timeout));
+        *response.status_mut() = parts.status;
+        *response.headers_mut() = headers::for_client(parts.headers);
+        Ok(response)
+    }
+
+    /// Returns the name of the upstream that made a response for the caller. 404 for everything else. A response that this
+    /// gateway has just served may not be on the record yet, and is waited for.
+    async fn maker_of(&self, caller: &Caller, id: &str, head: &Parts) -> Result<String, ApiError> {
+        let recorder_api = self.recorder_api.as_ref().ok_or_else(ApiError::recorder_unavailable)?;
+        let is_recent = self.chats.conversations.responses.find(&caller.user, id).is_some();
+        let asking = async {
+            loop {
+                match recorder_api.upstream_of_response(id, &head.headers).await? {
+                    Some(upstream) => return Ok(upstream),
+                    None if is_recent => sleep(ASK_AGAIN_AFTER).await,
+                    None => return Err(ApiError::response_not_found()),
+                }
+            }
+        };
+        timeout(RECORDED_WITHIN, asking).await.unwrap_or_else(|_| Err(ApiError::response_not_found()))
+    }
+}
+
+/// The id in a path, without the rest of the path. `None` for a text that no provider uses as an id.
+fn response_id(path: &str) -> Option<&str> {
+    let id = path.strip_prefix("/v1/responses/")?.split('/').next()?;
+    let is_plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'=' | b'~'));
+    (is_plain && !id.is_empty() && id.len() <= MAX_ID_BYTES).then_some(id)
+}
+
+/// The body of the upstream's answer, as it arrives. Breaks off if the upstream is silent for longer than `idle_timeout`.
+fn passing_body(body: UpstreamBody, idle_timeout: Duration) -> Body {
+    Body::from_stream(stream::unfold(Some(body), move |body| async move {
+        let mut body = body?;
+        let chunk = timeout(idle_timeout, poll_fn(|cx| body.poll_chunk(cx))).await;
+        match chunk {
+            Ok(None) => None,
+            Ok(Some(Ok(chunk))) => Some((Ok(chunk), Some(body))),
+            Ok(Some(Err(error))) => Some((Err(std::io::Error::other(error)), None)),
+            Err(_) => Some((Err(std::io::Error::other("the upstream is silent")), None)),
+        }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_plain_texts() {
+        assert_eq!(response_id("/v1/responses/resp_0a-Z=~"), Some("resp_0a-Z=~"));
+        assert_eq!(response_id("/v1/responses/resp_1/input_items"), Some("resp_1"));
+        for other in ["/v1/responses/", "/v1/responses/..", "/v1/responses/a%2Fb", "/v1/responses/a.b", "/v1/responses"]
+        {
+            assert_eq!(response_id(other), None, "{other}");
+        }
+        assert_eq!(response_id(&format!("/v1/responses/{}", "x".repeat(MAX_ID_BYTES + 1))), None);
+    }
+}
