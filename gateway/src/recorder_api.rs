@@ -155,9 +155,14 @@ impl RecorderApi {
         matches!(answer.status(), StatusCode::OK | StatusCode::NO_CONTENT).then_some(answer)
     }
 
-    /// Asks for the upstream that made a response of OpenAI's Responses API for the caller with these headers. `None` if the
+    /// Asks for the upstream that made a response of OpenAI's Responses API for this user, who sent these headers. `None` if the
     /// caller has no such response. `id` is a plain text that needs no escapes in a path.
-    pub async fn upstream_of_response(&self, id: &str, headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    pub async fn upstream_of_response(
+        &self,
+        user: &UserId,
+        id: &str,
+        headers: &HeaderMap,
+    ) -> Result<Option<String>, ApiError> {
         #[derive(serde::Deserialize)]
         struct MadeResponse {
             upstream: Option<String>,
@@ -170,8 +175,8 @@ impl RecorderApi {
         {
             headers.insert(header::AUTHORIZATION, bearer);
         }
-        let request =
-            ForwardedRequest { method: Method::GET, path: &path, headers: &headers, body: Bytes::new(), peer: None };
+        let (method, user) = (Method::GET, Some(user));
+        let request = ForwardedRequest { method, path: &path, headers: &headers, body: Bytes::new(), peer: None, user };
         let answer = self.send(&request, HEAD_TIMEOUT).await?;
         match answer.status() {
             StatusCode::OK => {

@@ -87,7 +87,7 @@ impl Gateway {
         let is_recent = self.chats.conversations.responses.find(&caller.user, id).is_some();
         let asking = async {
             loop {
-                match recorder_api.upstream_of_response(id, &head.headers).await? {
+                match recorder_api.upstream_of_response(&caller.user, id, &head.headers).await? {
                     Some(upstream) => return Ok(upstream),
                     None if is_recent => sleep(ASK_AGAIN_AFTER).await,
                     None => return Err(ApiError::response_not_found()),
