@@ -170,6 +170,7 @@ async fn has_metrics_that_promtool_accepts_and_the_old_names() -> anyhow::Result
 }
 
 /// Runs Prometheus's tool with this input, and returns the output. None, with a message, where the tool is missing.
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn promtool(arguments: &[&str], input: &str) -> anyhow::Result<Option<String>> {
     use std::io::Write as _;
     use std::process::{Command, Stdio};
