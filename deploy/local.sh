@@ -139,8 +139,9 @@ test_pages() {
     fi
     cd "$root"
     export NATS_SERVER=$nats_server PG_BIN=$pg_bin BROWSER_TESTS=required
+    # The whole workspace, as for `test`: another selection of packages would build all dependencies again.
     cargo build --locked --workspace --bins
-    exec cargo test --locked -p tests --test browser
+    exec cargo test --locked --workspace --test browser
 }
 
 test_clients() {

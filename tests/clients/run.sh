@@ -45,4 +45,4 @@ done
 cd "$root"
 cargo build --locked --workspace --bins
 CLIENTS_DIR=$clients CLIENTS_SKIPPED="${skipped[*]-}" \
-    exec cargo test --locked -p tests --test clients -- --include-ignored --nocapture --test-threads=1
+    exec cargo test --locked --workspace --test clients -- --include-ignored --nocapture --test-threads=1
