@@ -13,24 +13,24 @@ pub mod pages;
 pub mod routes;
 pub mod stop_mark;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use shared::http_server;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use stop_mark::StopMark;
 
-/// Serves until `stop` resolves; while `stop_mark` is set, every answer closes its connection. Then waits for running requests, at most until the shutdown deadline. Calls `on_deadline`
-/// before connections are cut off. Returns the number of connections that were cut off.
+/// Serves until `stop` resolves; while `stop_mark` is set, every answer closes its connection. Then waits for running
+/// requests, at most until the shutdown deadline. Calls `on_deadline` before connections are cut off. Returns the number of
+/// connections that were cut off.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -52,7 +52,7 @@ pub async fn serve(
     let mut stop = std::pin::pin!(stop);
     loop {
         let (stream, peer, permit) = tokio::select! {
-            accepted = accept(&listener, &permits) => accepted,
+            accepted = http_server::accept(&listener, &permits) => accepted,
             Some(_) = connections.join_next() => {
                 metrics.connections.set(i64::try_from(connections.len()).unwrap_or(i64::MAX));
                 continue;
@@ -62,13 +62,13 @@ pub async fn serve(
         let (connection_io, service, reset_mark) =
             connection::open(stream, peer, &router, stop_mark, limits.idle_timeout);
         let connection = graceful.watch(http.serve_connection(connection_io, service));
-        // Set before the connection is served, so that a request for the metrics on this connection sees the connection.
+        // Set before the connection is served, so that no answer arrives before its connection is counted.
         metrics.connections.set(i64::try_from(connections.len() + 1).unwrap_or(i64::MAX));
         connections.spawn(async move {
             // Other errors of the connection are ignored, because the outcome of each chat is recorded elsewhere.
             let mut connection = std::pin::pin!(connection);
             if let Err(error) = connection.as_mut().await {
-                reset_mark.note_error(&error);
+                connection::note_error(&reset_mark, &error);
             }
             drop(permit);
         });
@@ -83,30 +83,4 @@ pub async fn serve(
     let cut_off = connections.len();
     connections.shutdown().await;
     cut_off
-}
-
-/// Accepts the next connection as soon as a permit is free. Until then clients wait in the listener's queue.
-async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
-    let mut is_failure_logged = false;
-    loop {
-        let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return std::future::pending().await };
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                // Nagle's algorithm and delayed acknowledgements together hold a token back for 40 ms.
-                let _ = stream.set_nodelay(true);
-                if is_failure_logged {
-                    tracing::info!("connections are accepted again");
-                }
-                return (stream, peer, permit);
-            }
-            Err(error) => {
-                // One log line for any number of attempts.
-                if !std::mem::replace(&mut is_failure_logged, true) {
-                    tracing::error!(%error, "cannot accept connections: another attempt every 100 ms");
-                }
-                // Most likely the process is out of file descriptors; an immediate retry would spin.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
 }

@@ -1,9 +1,9 @@
 //! An HTTP/1.1 server for health checks, metrics and the recorder's API: every connection, request head, request body and
 //! write has a bound.
 //!
-//! The gateway serves chats with a server of its own.
+//! The gateway serves chats with a loop of its own, which accepts connections and bounds writes as this server does.
 
-mod client_stream;
+pub mod client_stream;
 mod request_body;
 
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tower::Layer as _;
 
-use client_stream::ClientStream;
+use client_stream::{ClientStream, ResetMark};
 use request_body::LimitBodyTime;
 
 /// The pause after a failure to accept a connection, most likely because the process is out of file descriptors.
@@ -71,7 +71,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ServerLimits, 
         };
         let service: AddExtension<_, _> = Extension(ConnectInfo::<SocketAddr>(peer)).layer(router.clone());
         let service = LimitBodyTime::new(service, limits.body_timeout);
-        let stream = ClientStream::new(stream, limits.write_timeout);
+        let stream = ClientStream::new(stream, limits.write_timeout, ResetMark::default());
         let connection = graceful.watch(http.serve_connection(stream, TowerToHyperService::new(service)));
         connections.spawn(async move {
             // Errors of a connection concern the client alone: a broken request, a client that left, a timeout.
@@ -84,15 +84,18 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ServerLimits, 
     connections.shutdown().await;
 }
 
-/// Accepts the next connection as soon as a permit is free.
-async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+/// Accepts the next connection as soon as a permit is free. Until then clients wait in the listener's queue.
+pub async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
     let mut is_failure_logged = false;
     loop {
         let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return std::future::pending().await };
         match listener.accept().await {
             Ok((stream, peer)) => {
-                // Nagle's algorithm and delayed acknowledgements together would hold back a live event for 40 ms.
+                // Nagle's algorithm and delayed acknowledgements together would hold back a live event or a token for 40 ms.
                 let _ = stream.set_nodelay(true);
+                if is_failure_logged {
+                    tracing::info!("connections are accepted again");
+                }
                 return (stream, peer, permit);
             }
             Err(error) => {

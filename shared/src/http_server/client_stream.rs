@@ -1,7 +1,9 @@
-//! A client's TCP connection with a bound on the time of a write.
+//! A client's TCP connection with a bound on the time of a write, and with a mark that makes the connection end in a reset.
 
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,19 +14,34 @@ use tokio::time::{Instant, Sleep};
 
 /// A TCP connection whose writes fail when the client has accepted no bytes for the write timeout.
 #[derive(Debug)]
-pub(super) struct ClientStream {
+pub struct ClientStream {
     stream: TokioIo<TcpStream>,
     write_timeout: Duration,
-    /// The timer of a waiting write. Created for the first write that waits and reset for later ones.
+    /// The timer of a waiting write. Created for the first write that waits and reset for later ones; writes that never
+    /// wait cost nothing.
     timer: Option<Pin<Box<Sleep>>>,
     is_waiting: bool,
+    reset: ResetMark,
+}
+
+/// The mark that makes a connection end in a reset instead of a clean close.
+#[derive(Clone, Debug, Default)]
+pub struct ResetMark(Arc<AtomicBool>);
+
+impl ResetMark {
+    /// Marks the connection. A mark that is set before the connection is dropped counts.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl ClientStream {
-    pub(super) fn new(stream: TcpStream, write_timeout: Duration) -> Self {
-        Self { stream: TokioIo::new(stream), write_timeout, timer: None, is_waiting: false }
+    /// Wraps an accepted connection. The mark is set as well when a write has waited for the write timeout.
+    pub fn new(stream: TcpStream, write_timeout: Duration, reset: ResetMark) -> Self {
+        Self { stream: TokioIo::new(stream), write_timeout, timer: None, is_waiting: false, reset }
     }
 
+    /// Returns the result of a write. A write that has waited for the write timeout is an error.
     fn poll_within_timeout(&mut self, cx: &mut Context<'_>, written: Poll<Result<usize>>) -> Poll<Result<usize>> {
         if written.is_ready() {
             self.is_waiting = false;
@@ -36,7 +53,18 @@ impl ClientStream {
             timer.as_mut().reset(Instant::now() + write_timeout);
         }
         ready!(timer.as_mut().poll(cx));
+        // The reset also discards the bytes that the kernel still holds for the client.
+        self.reset.set();
         Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the client did not read within the write timeout")))
+    }
+}
+
+impl Drop for ClientStream {
+    fn drop(&mut self) {
+        if self.reset.0.load(Ordering::Relaxed) {
+            // With zero linger, closing the socket sends a reset.
+            let _ = self.stream.inner().set_zero_linger();
+        }
     }
 }
 
