@@ -8,6 +8,7 @@ pub mod metrics;
 pub mod name_key;
 
 pub mod policy;
+pub mod prices;
 pub mod projection;
 
 pub mod store;

@@ -1,0 +1,95 @@
+//! The price lists in force at each time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+
+use super::catalogue::{Catalogue, Match, Model};
+use super::embedded;
+
+/// The layer of complete price lists. All other layers are overlays, such as negotiated prices, and are asked first.
+pub const BASE_LAYER: &str = "base";
+
+/// The price lists of all times, in layers. In each layer, the list that was put in force last for a time is the one of that time.
+///
+/// Where no complete list was published, the list that is part of the program is in force.
+#[derive(Clone, Debug, Default)]
+pub struct PriceBook {
+    layers: BTreeMap<String, Vec<Period>>,
+}
+
+/// The time for which a list is in force.
+#[derive(Clone, Debug)]
+struct Period {
+    from: OffsetDateTime,
+    until: Option<OffsetDateTime>,
+    list: Arc<Catalogue>,
+}
+
+/// A model with its list, found for a call.
+#[derive(Clone, Debug)]
+pub struct Found<'a> {
+    /// The list.
+    pub list: &'a Catalogue,
+    /// The id of the provider in the list.
+    pub provider: &'a str,
+    /// The model.
+    pub model: &'a Model,
+    /// False if the list refers to another provider's prices.
+    pub is_own: bool,
+}
+
+impl PriceBook {
+    /// Puts a list in force from `from` on, until `until` if given. Lists must be put in force in the order in which they were
+    /// published: a later one prevails for the time that both name.
+    pub fn put_in_force(
+        &mut self,
+        layer: &str,
+        from: OffsetDateTime,
+        until: Option<OffsetDateTime>,
+        list: Arc<Catalogue>,
+    ) {
+        self.layers.entry(layer.to_owned()).or_default().push(Period { from, until, list });
+    }
+
+    /// Finds the model of a call in the lists in force when the call started: in the overlays by name, then in the base. In an
+    /// overlay, the provider has the name of the upstream, or the id that the base list gives to the provider.
+    pub fn find(
+        &self,
+        started_at: OffsetDateTime,
+        upstream: &str,
+        answered_model: Option<&str>,
+        requested_model: &str,
+    ) -> Option<Found<'_>> {
+        let models: Vec<&str> = answered_model.into_iter().chain([requested_model]).collect();
+        let in_force = |layer: &str| {
+            let periods = self.layers.get(layer)?.iter().rev();
+            periods.into_iter().find(|period| period.contains(started_at)).map(|period| &*period.list)
+        };
+        let base = in_force(BASE_LAYER).unwrap_or_else(|| embedded::catalogue());
+        let overlays = self.layers.keys().filter(|layer| *layer != BASE_LAYER).filter_map(|layer| in_force(layer));
+        let mut in_base = None;
+        for overlay in overlays {
+            let found = *in_base.get_or_insert_with(|| base.find(&[upstream], &models));
+            let names: Vec<&str> = [Some(upstream), found.map(|found| found.provider)].into_iter().flatten().collect();
+            if let Some(found) = overlay.find(&names, &models) {
+                return Some(Found::new(overlay, found));
+            }
+        }
+        let found = in_base.unwrap_or_else(|| base.find(&[upstream], &models))?;
+        Some(Found::new(base, found))
+    }
+}
+
+impl Period {
+    fn contains(&self, at: OffsetDateTime) -> bool {
+        at >= self.from && self.until.is_none_or(|until| at < until)
+    }
+}
+
+impl<'a> Found<'a> {
+    fn new(list: &'a Catalogue, found: Match<'a>) -> Self {
+        Self { list, provider: found.provider, model: found.model, is_own: found.is_own }
+    }
+}
