@@ -11,6 +11,7 @@
 mod changes;
 pub mod chat;
 mod chat_change;
+pub mod chat_cost;
 pub mod conversation;
 pub mod key_slots;
 pub mod message;

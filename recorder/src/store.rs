@@ -8,6 +8,7 @@
 
 mod apply;
 pub mod bulk;
+mod chat_row;
 pub mod chats;
 pub mod compare;
 mod conversations;

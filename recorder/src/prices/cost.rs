@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 
 use super::catalogue::RateCard;
 use super::price_book::PriceBook;
+use super::price_key::PriceKey;
 use super::quantities::{CostPart, Quantities, TokenCounts};
 
 /// The facts of a call that determine its cost. All of them are in the event of the call's end.
@@ -50,6 +51,11 @@ impl Cost {
         };
         let rates = found.model.rates(call.started_at, &context);
         let quantities = Quantities::of_call(call.tokens, call.raw_usage, call.input_seconds);
+        let is_by_token = [PriceKey::Input, PriceKey::Output].iter().any(|key| rates.0.contains_key(key));
+        if call.tokens.is_none() && is_by_token {
+            // A charge for each request or search would be a part of the cost alone.
+            return None;
+        }
         let parts = amounts(&quantities, &rates)?;
         let priced_as = format!("{}/{}", found.provider, found.model.id);
         Some(Self { parts, price_version: found.list.version().to_owned(), priced_as })

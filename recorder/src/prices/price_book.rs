@@ -63,12 +63,9 @@ impl PriceBook {
         requested_model: &str,
     ) -> Option<Found<'_>> {
         let models: Vec<&str> = answered_model.into_iter().chain([requested_model]).collect();
-        let in_force = |layer: &str| {
-            let periods = self.layers.get(layer)?.iter().rev();
-            periods.into_iter().find(|period| period.contains(started_at)).map(|period| &*period.list)
-        };
-        let base = in_force(BASE_LAYER).unwrap_or_else(|| embedded::catalogue());
-        let overlays = self.layers.keys().filter(|layer| *layer != BASE_LAYER).filter_map(|layer| in_force(layer));
+        let base = self.base(started_at);
+        let overlays = self.layers.keys().filter(|layer| *layer != BASE_LAYER);
+        let overlays = overlays.filter_map(|layer| self.in_force(layer, started_at));
         let mut in_base = None;
         for overlay in overlays {
             let found = *in_base.get_or_insert_with(|| base.find(&[upstream], &models));
@@ -79,6 +76,20 @@ impl PriceBook {
         }
         let found = in_base.unwrap_or_else(|| base.find(&[upstream], &models))?;
         Some(Found::new(base, found))
+    }
+
+    /// Returns the version of the complete list in force at a time.
+    pub fn base_version(&self, at: OffsetDateTime) -> &str {
+        self.base(at).version()
+    }
+
+    fn base(&self, at: OffsetDateTime) -> &Catalogue {
+        self.in_force(BASE_LAYER, at).unwrap_or_else(|| embedded::catalogue())
+    }
+
+    fn in_force(&self, layer: &str, at: OffsetDateTime) -> Option<&Catalogue> {
+        let mut periods = self.layers.get(layer)?.iter().rev();
+        periods.find(|period| period.contains(at)).map(|period| &*period.list)
     }
 }
 

@@ -48,6 +48,20 @@ impl CostPart {
         Self::Audio,
         Self::Other,
     ];
+
+    /// Returns the name in rows.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::CacheRead => "cache_read",
+            Self::CacheWrite5m => "cache_write_5m",
+            Self::CacheWrite1h => "cache_write_1h",
+            Self::Output => "output",
+            Self::Reasoning => "reasoning",
+            Self::Audio => "audio",
+            Self::Other => "other",
+        }
+    }
 }
 
 /// A counted quantity: the part of the cost to which it belongs, and the prices that may apply, the most specific first.
@@ -119,6 +133,7 @@ fn input(counts: TokenCounts, raw: &Value) -> [Counted; 10] {
 
 fn output(counts: TokenCounts, raw: &Value) -> [Counted; 6] {
     use PriceKey::*;
+    let counts = without_excess_reasoning(counts, raw);
     let [audio, image, video] =
         split(counts.output, Modality::ALL.map(|modality| of_modality(raw, Side::Output, modality)));
     // Perplexity reports the tokens of citations beside the output.
@@ -131,6 +146,19 @@ fn output(counts: TokenCounts, raw: &Value) -> [Counted; 6] {
         (CostPart::Output, citations, &[OutputCitation, Output]),
         (CostPart::Reasoning, counts.reasoning, &[OutputReasoning, Output]),
     ]
+}
+
+/// Bounds the output by the completion where a provider reports more reasoning than completion, and a total without the
+/// excess. The total is what the provider charges.
+fn without_excess_reasoning(counts: TokenCounts, raw: &Value) -> TokenCounts {
+    let either = |names: [&str; 2]| names.into_iter().find_map(|name| count(raw, &[name]));
+    let prompt = either(["prompt_tokens", "input_tokens"]).unwrap_or(0);
+    let Some(completion) = either(["completion_tokens", "output_tokens"]) else { return counts };
+    let is_whole = count(raw, &["total_tokens"]) == Some(prompt.saturating_add(completion));
+    if !is_whole || counts.reasoning <= completion {
+        return counts;
+    }
+    TokenCounts { output: 0, reasoning: completion, ..counts }
 }
 
 /// Bounds the counts of modalities so that their sum is at most `whole`.

@@ -12,6 +12,7 @@ use shared::id::{ChatId, ConversationId, KeyId, ProjectId, UserId};
 use shared::usage::{Usage, UsageParts, UsageSource};
 use time::OffsetDateTime;
 
+use super::chat_cost::Pricing;
 use super::pg_value::{PgJson, token_count};
 use super::usage_stats::{ConversationTotals, UsageTotals};
 
@@ -88,6 +89,10 @@ pub struct ChatEnding {
     pub notes: PgJson,
     /// Sizes, counts and durations of a call that is no chat, as a JSON object.
     pub media: Option<PgJson>,
+    /// The price list that was asked, and the cost. None if nothing is charged, or for a row of a recorder without prices.
+    pub pricing: Option<Pricing>,
+    /// The provider's own figure for the cost, in nano-dollars.
+    pub provider_cost_nanodollars: Option<i64>,
 }
 
 /// The outcome of a chat that has ended.
@@ -162,6 +167,10 @@ impl Chat {
         }
         if ending {
             self.ending = other.ending;
+        } else if let (Some(mine), Some(theirs)) = (&mut self.ending, other.ending)
+            && mine.rank() == theirs.rank()
+        {
+            Pricing::join(&mut mine.pricing, theirs.pricing);
         }
         ReplacedHalves { request, ending }
     }
@@ -202,6 +211,15 @@ impl Chat {
                 }
                 UsageSource::Unknown | UsageSource::Other(_) => {}
             }
+            match ending.pricing.as_ref().map(|pricing| &pricing.cost) {
+                Some(Some(cost)) if usage.source == UsageSource::Estimated => {
+                    counts.estimated_cost_nanodollars = cost.nanodollars;
+                }
+                Some(Some(cost)) => counts.cost_nanodollars = cost.nanodollars,
+                Some(None) => counts.unpriced_calls = 1,
+                None => {}
+            }
+            counts.provider_cost_nanodollars = ending.provider_cost_nanodollars.unwrap_or(0);
         }
         counts
     }

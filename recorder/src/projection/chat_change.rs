@@ -3,6 +3,7 @@
 use shared::event::{CallerMetadata, ChatError, ChatFailed, ChatStarted, MessageCompleted, UpstreamAnswer};
 
 use super::chat::{Chat, ChatEnding, ChatOutcome, ChatRequest, TokenUsage};
+use super::chat_cost::{self, ChargedCall};
 use super::digest::ContentDigest;
 use super::message::Message;
 use super::pg_value::{PgJson, milliseconds, pg_text, pg_timestamp, to_pg_json};
@@ -64,6 +65,15 @@ impl ChatChange {
     /// Makes the change of a whole answer: a row with a completed ending, and the assistant's message, if the answer is one.
     pub fn from_completed(event: &MessageCompleted) -> Self {
         let assistant_message = Message::from_completed(event);
+        let (pricing, provider_cost_nanodollars) = chat_cost::price(&ChargedCall {
+            failed_at_stage: None,
+            has_message: assistant_message.is_some(),
+            upstream: Some(&event.upstream),
+            model: &event.model,
+            started_at: event.started_at,
+            usage: &event.usage,
+            media: event.media.as_ref(),
+        });
         let mut ending = ChatEnding {
             digest: 0,
             outcome: ChatOutcome::Completed,
@@ -76,6 +86,8 @@ impl ChatChange {
             usage: TokenUsage::from_usage(&event.usage),
             notes: to_pg_json(&event.notes),
             media: event.media.as_ref().map(to_pg_json),
+            pricing,
+            provider_cost_nanodollars,
         };
         ending.digest = ContentDigest::of_ending(&ending, assistant_message.as_ref());
         let row = Chat {
@@ -97,6 +109,15 @@ impl ChatChange {
     /// Makes the change of a failure: a row with a failed ending, and the partial answer where one was recorded.
     pub fn from_failed(event: &ChatFailed) -> Self {
         let assistant_message = Message::from_failed(event);
+        let (pricing, provider_cost_nanodollars) = chat_cost::price(&ChargedCall {
+            failed_at_stage: Some(event.stage),
+            has_message: assistant_message.is_some(),
+            upstream: event.upstream.as_ref(),
+            model: &event.model,
+            started_at: event.started_at,
+            usage: &event.usage,
+            media: event.media.as_ref(),
+        });
         let error = ChatError {
             status: event.error.status,
             kind: event.error.kind.as_deref().map(pg_text),
@@ -115,6 +136,8 @@ impl ChatChange {
             usage: TokenUsage::from_usage(&event.usage),
             notes: to_pg_json(&event.notes),
             media: event.media.as_ref().map(to_pg_json),
+            pricing,
+            provider_cost_nanodollars,
         };
         ending.digest = ContentDigest::of_ending(&ending, assistant_message.as_ref());
         let row = Chat {

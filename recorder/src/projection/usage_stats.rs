@@ -26,6 +26,10 @@ pub struct UsageTotals {
     pub estimated_total_tokens: i64,
     pub messages_created: i64,
     pub conversations_created: i64,
+    pub cost_nanodollars: i64,
+    pub estimated_cost_nanodollars: i64,
+    pub provider_cost_nanodollars: i64,
+    pub unpriced_calls: i64,
 }
 
 /// The sums of one conversation, or a change of the sums.
@@ -85,6 +89,10 @@ impl UsageTotals {
         estimated_total_tokens: 0,
         messages_created: 0,
         conversations_created: 0,
+        cost_nanodollars: 0,
+        estimated_cost_nanodollars: 0,
+        provider_cost_nanodollars: 0,
+        unpriced_calls: 0,
     };
 
     /// Returns true when all counts are zero.
@@ -97,7 +105,7 @@ impl UsageTotals {
         self.columns().iter().any(|count| *count < 0)
     }
 
-    fn columns(&self) -> [i64; 11] {
+    fn columns(&self) -> [i64; 15] {
         [
             self.api_calls,
             self.successful_calls,
@@ -110,6 +118,10 @@ impl UsageTotals {
             self.estimated_total_tokens,
             self.messages_created,
             self.conversations_created,
+            self.cost_nanodollars,
+            self.estimated_cost_nanodollars,
+            self.provider_cost_nanodollars,
+            self.unpriced_calls,
         ]
     }
 
@@ -126,6 +138,10 @@ impl UsageTotals {
         self.estimated_total_tokens = operation(self.estimated_total_tokens, other.estimated_total_tokens);
         self.messages_created = operation(self.messages_created, other.messages_created);
         self.conversations_created = operation(self.conversations_created, other.conversations_created);
+        self.cost_nanodollars = operation(self.cost_nanodollars, other.cost_nanodollars);
+        self.estimated_cost_nanodollars = operation(self.estimated_cost_nanodollars, other.estimated_cost_nanodollars);
+        self.provider_cost_nanodollars = operation(self.provider_cost_nanodollars, other.provider_cost_nanodollars);
+        self.unpriced_calls = operation(self.unpriced_calls, other.unpriced_calls);
     }
 }
 

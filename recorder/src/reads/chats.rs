@@ -53,6 +53,11 @@ pub struct ChatRecord {
     pub media: Option<serde_json::Value>,
     pub key_id: Option<Uuid>,
     pub project_id: Option<Uuid>,
+    pub cost_nanodollars: Option<i64>,
+    pub cost_parts: Option<serde_json::Value>,
+    pub price_version: Option<String>,
+    pub priced_as: Option<String>,
+    pub provider_cost_nanodollars: Option<i64>,
 }
 
 /// The filters and the bounds of a page of chats. A filter of `None` matches every chat.
@@ -96,7 +101,8 @@ macro_rules! chats_from {
                     c.time_to_first_token_ms, c.duration_ms, c.usage_source, c.prompt_tokens, c.completion_tokens,
                     c.total_tokens, c.uncached_input_tokens, c.cache_read_tokens, c.cache_write_tokens,
                     c.output_tokens, c.reasoning_tokens, c.notes, c.caller_metadata, c.operation, c.media,
-                    c.key_id, c.project_id " + $tail
+                    c.key_id, c.project_id, c.cost_nanodollars, c.cost_parts, c.price_version, c.priced_as,
+                    c.provider_cost_nanodollars " + $tail
             $(, $argument)*
         )
     };

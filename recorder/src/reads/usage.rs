@@ -46,7 +46,8 @@ pub async fn days(pool: &PgPool, user: &str, from: Date) -> Result<Vec<(Date, Us
     let rows = sqlx::query!(
         "SELECT date, api_calls, successful_calls, failed_calls, prompt_tokens, completion_tokens, total_tokens,
                 estimated_prompt_tokens, estimated_completion_tokens, estimated_total_tokens, messages_created,
-                conversations_created
+                conversations_created,
+                cost_nanodollars, estimated_cost_nanodollars, provider_cost_nanodollars, unpriced_calls
          FROM usage_stats WHERE user_id = $1 AND date >= $2 ORDER BY date LIMIT 400",
         user,
         from
@@ -64,6 +65,10 @@ pub async fn days(pool: &PgPool, user: &str, from: Date) -> Result<Vec<(Date, Us
             estimated_total_tokens: row.estimated_total_tokens,
             messages_created: row.messages_created,
             conversations_created: row.conversations_created,
+            cost_nanodollars: row.cost_nanodollars,
+            estimated_cost_nanodollars: row.estimated_cost_nanodollars,
+            provider_cost_nanodollars: row.provider_cost_nanodollars,
+            unpriced_calls: row.unpriced_calls,
         };
         (row.date, counts)
     });
@@ -103,7 +108,11 @@ pub async fn bucket_totals(
                               sum(estimated_completion_tokens) AS estimated_completion_tokens,
                               sum(estimated_total_tokens) AS estimated_total_tokens,
                               sum(messages_created) AS messages_created,
-                              sum(conversations_created) AS conversations_created
+                              sum(conversations_created) AS conversations_created,
+                              sum(cost_nanodollars) AS cost_nanodollars,
+                              sum(estimated_cost_nanodollars) AS estimated_cost_nanodollars,
+                              sum(provider_cost_nanodollars) AS provider_cost_nanodollars,
+                              sum(unpriced_calls) AS unpriced_calls
                        FROM "# + $source + r#"
                        WHERE slot_at >= $3 AND slot_at < $4 AND "# + $condition + r#"
                        GROUP BY 1, 2),
@@ -120,7 +129,11 @@ pub async fn bucket_totals(
                           sum(estimated_completion_tokens)::bigint AS "estimated_completion_tokens!",
                           sum(estimated_total_tokens)::bigint AS "estimated_total_tokens!",
                           sum(messages_created)::bigint AS "messages_created!",
-                          sum(conversations_created)::bigint AS "conversations_created!"
+                          sum(conversations_created)::bigint AS "conversations_created!",
+                          sum(cost_nanodollars)::bigint AS "cost_nanodollars!",
+                          sum(estimated_cost_nanodollars)::bigint AS "estimated_cost_nanodollars!",
+                          sum(provider_cost_nanodollars)::bigint AS "provider_cost_nanodollars!",
+                          sum(unpriced_calls)::bigint AS "unpriced_calls!"
                    FROM cut LEFT JOIN top USING (key)
                    GROUP BY 1, 2
                    HAVING sum(api_calls) <> 0 OR sum(messages_created) <> 0 OR sum(conversations_created) <> 0
@@ -145,19 +158,22 @@ pub async fn bucket_totals(
                     "(SELECT user_id, slot_at, model, 'chat' AS operation, '' AS key_id, '' AS project_id, api_calls, successful_calls, failed_calls,
                              prompt_tokens, completion_tokens, total_tokens, estimated_prompt_tokens,
                              estimated_completion_tokens, estimated_total_tokens, messages_created,
-                             conversations_created
+                             conversations_created, cost_nanodollars, estimated_cost_nanodollars,
+                             provider_cost_nanodollars, unpriced_calls
                       FROM usage_slots
                       UNION ALL
                       SELECT user_id, slot_at, model, 'chat', '', '', -api_calls, -successful_calls, -failed_calls,
                              -prompt_tokens, -completion_tokens, -total_tokens, -estimated_prompt_tokens,
                              -estimated_completion_tokens, -estimated_total_tokens, -messages_created,
-                             -conversations_created
+                             -conversations_created, -cost_nanodollars, -estimated_cost_nanodollars,
+                             -provider_cost_nanodollars, -unpriced_calls
                       FROM operation_slots
                       UNION ALL
                       SELECT user_id, slot_at, model, operation, '', '', api_calls, successful_calls, failed_calls,
                              prompt_tokens, completion_tokens, total_tokens, estimated_prompt_tokens,
                              estimated_completion_tokens, estimated_total_tokens, messages_created,
-                             conversations_created
+                             conversations_created, cost_nanodollars, estimated_cost_nanodollars,
+                             provider_cost_nanodollars, unpriced_calls
                       FROM operation_slots) slots",
                     $condition,
                     $user
@@ -166,13 +182,15 @@ pub async fn bucket_totals(
                     "(SELECT user_id, slot_at, model, '' AS operation, '' AS key_id, '' AS project_id, api_calls, successful_calls, failed_calls,
                              prompt_tokens, completion_tokens, total_tokens, estimated_prompt_tokens,
                              estimated_completion_tokens, estimated_total_tokens, messages_created,
-                             conversations_created
+                             conversations_created, cost_nanodollars, estimated_cost_nanodollars,
+                             provider_cost_nanodollars, unpriced_calls
                       FROM usage_slots
                       UNION ALL
                       SELECT user_id, slot_at, model, '', '', '', -api_calls, -successful_calls, -failed_calls,
                              -prompt_tokens, -completion_tokens, -total_tokens, -estimated_prompt_tokens,
                              -estimated_completion_tokens, -estimated_total_tokens, -messages_created,
-                             -conversations_created
+                             -conversations_created, -cost_nanodollars, -estimated_cost_nanodollars,
+                             -provider_cost_nanodollars, -unpriced_calls
                       FROM key_slots
                       UNION ALL
                       SELECT user_id, slot_at, model, '', key_id::text,
@@ -180,7 +198,8 @@ pub async fn bucket_totals(
                              api_calls, successful_calls, failed_calls,
                              prompt_tokens, completion_tokens, total_tokens, estimated_prompt_tokens,
                              estimated_completion_tokens, estimated_total_tokens, messages_created,
-                             conversations_created
+                             conversations_created, cost_nanodollars, estimated_cost_nanodollars,
+                             provider_cost_nanodollars, unpriced_calls
                       FROM key_slots) slots",
                     $condition,
                     $user
@@ -215,6 +234,10 @@ struct SumRow {
     estimated_total_tokens: i64,
     messages_created: i64,
     conversations_created: i64,
+    cost_nanodollars: i64,
+    estimated_cost_nanodollars: i64,
+    provider_cost_nanodollars: i64,
+    unpriced_calls: i64,
 }
 
 impl SumRow {
@@ -231,6 +254,10 @@ impl SumRow {
             estimated_total_tokens: self.estimated_total_tokens,
             messages_created: self.messages_created,
             conversations_created: self.conversations_created,
+            cost_nanodollars: self.cost_nanodollars,
+            estimated_cost_nanodollars: self.estimated_cost_nanodollars,
+            provider_cost_nanodollars: self.provider_cost_nanodollars,
+            unpriced_calls: self.unpriced_calls,
         };
         UsageRow { bucket: usize::try_from(self.piece).unwrap_or(0), key: self.key, counts }
     }

@@ -57,6 +57,8 @@ fn chat_row(chat: &Chat) -> Row<'_> {
     });
     let upstream = ending.and_then(|ending| ending.upstream.as_ref());
     let usage = ending.map(|ending| &ending.usage);
+    let pricing = ending.and_then(|ending| ending.pricing.as_ref());
+    let cost = pricing.and_then(|pricing| pricing.cost.as_ref());
     let part = |part: fn(&crate::projection::chat::TokenParts) -> i64| usage.map(|usage| part(&usage.parts));
     vec![
         ("chat_id", Value::Owned(chat.chat_id.to_string())),
@@ -108,6 +110,11 @@ fn chat_row(chat: &Chat) -> Row<'_> {
         ("media", Value::Text(ending.and_then(|ending| ending.media.as_ref()).map(PgJson::as_str))),
         ("key_id", Value::OptionalOwned(chat.key_id.map(|id| id.to_string()))),
         ("project_id", Value::OptionalOwned(chat.project_id.map(|id| id.to_string()))),
+        ("cost_nanodollars", Value::Int64(cost.map(|cost| cost.nanodollars))),
+        ("cost_parts", Value::Text(cost.map(|cost| cost.parts.as_str()))),
+        ("price_version", Value::Text(pricing.map(|pricing| pricing.price_version.as_str()))),
+        ("priced_as", Value::Text(cost.map(|cost| cost.priced_as.as_str()))),
+        ("provider_cost_nanodollars", Value::Int64(ending.and_then(|ending| ending.provider_cost_nanodollars))),
     ]
 }
 

@@ -3,15 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shared::event::{ChatError, FailureStage, UpstreamAnswer};
-use shared::id::{ChatId, ConversationId, KeyId, ProjectId};
+use shared::id::ChatId;
 use sqlx::PgConnection;
-use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::read::{UnreadableColumn, sql_enum, user_id, utc};
+use super::chat_row::ChatRow;
 use super::write::{Jsonb, column, copy_rows};
-use crate::projection::chat::{Chat, ChatEnding, ChatOutcome, ChatRequest, TokenParts, TokenUsage};
-use crate::projection::pg_value::PgJson;
+use crate::projection::chat::{Chat, ChatEnding, ChatOutcome, ChatRequest, TokenUsage};
+use crate::projection::chat_cost::CostOfChat;
 use crate::projection::sql_enum::SqlEnum;
 
 /// The columns written for each row.
@@ -20,7 +19,8 @@ const COLUMNS: &str = "chat_id, conversation_id, user_id, gateway, model, starte
      has_assistant_message, stage, error_status, error_type, error_code, error_message, upstream_name, upstream_model, \
      upstream_response_id, attempts, time_to_first_token_ms, duration_ms, usage_source, prompt_tokens, completion_tokens, \
      total_tokens, uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens, \
-     usage_raw, notes, caller_metadata, new_messages, operation, media, key_id, project_id";
+     usage_raw, notes, caller_metadata, new_messages, operation, media, key_id, project_id, \
+     cost_nanodollars, cost_parts, price_version, priced_as, provider_cost_nanodollars";
 
 /// The values of a row, in the order of [`COLUMNS`], each as a function of the row. The list is passed on to the macro
 /// `$then!`.
@@ -72,6 +72,11 @@ macro_rules! values {
             |c| ending(c)?.media.as_ref().map(Jsonb),
             |c| c.key_id.map(|id| id.0),
             |c| c.project_id.map(|id| id.0),
+            |c| Some(cost(c)?.nanodollars),
+            |c| Some(Jsonb(&cost(c)?.parts)),
+            |c| Some(ending(c)?.pricing.as_ref()?.price_version.as_str()),
+            |c| Some(cost(c)?.priced_as.as_str()),
+            |c| ending(c)?.provider_cost_nanodollars,
         }
     };
 }
@@ -110,7 +115,10 @@ macro_rules! statement {
                      UNNEST($38::jsonb[]) AS usage_raw, UNNEST($39::jsonb[]) AS notes,
                      UNNEST($40::jsonb[]) AS caller_metadata, UNNEST($41::smallint[]) AS new_messages,
                      UNNEST($42::text[]) AS operation, UNNEST($43::jsonb[]) AS media,
-                     UNNEST($44::uuid[]) AS key_id, UNNEST($45::uuid[]) AS project_id) AS new "
+                     UNNEST($44::uuid[]) AS key_id, UNNEST($45::uuid[]) AS project_id,
+                     UNNEST($46::bigint[]) AS cost_nanodollars, UNNEST($47::jsonb[]) AS cost_parts,
+                     UNNEST($48::text[]) AS price_version, UNNEST($49::text[]) AS priced_as,
+                     UNNEST($50::bigint[]) AS provider_cost_nanodollars) AS new "
                 + $tail,
             $(&column($rows, $value) as _),*
         )
@@ -131,7 +139,8 @@ macro_rules! rows_where {
              cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
              usage_raw::text AS usage_raw, notes::text AS notes,
              caller_metadata::text AS caller_metadata, new_messages, operation, media::text AS media,
-             key_id, project_id
+             key_id, project_id, cost_nanodollars, cost_parts::text AS cost_parts, price_version, priced_as,
+             provider_cost_nanodollars
              FROM chats " + $tail
             $(, $argument)*
         )
@@ -149,7 +158,8 @@ pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Chat]) -> Result<BTre
              error_message, upstream_name, upstream_model, upstream_response_id, attempts,
              time_to_first_token_ms, duration_ms, usage_source, prompt_tokens, completion_tokens, total_tokens,
              uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
-             usage_raw, notes, caller_metadata, new_messages, operation, media, key_id, project_id)
+             usage_raw, notes, caller_metadata, new_messages, operation, media, key_id, project_id,
+             cost_nanodollars, cost_parts, price_version, priced_as, provider_cost_nanodollars)
          SELECT
              chat_id, conversation_id, user_id, gateway, model, started_at, status, request_digest,
              conversation_origin, client_thread_id, dialect, stream, temperature, has_user_message,
@@ -157,7 +167,8 @@ pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Chat]) -> Result<BTre
              error_message, upstream_name, upstream_model, upstream_response_id, attempts,
              time_to_first_token_ms, duration_ms, usage_source, prompt_tokens, completion_tokens, total_tokens,
              uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
-             usage_raw, notes, caller_metadata, new_messages, operation, media, key_id, project_id",
+             usage_raw, notes, caller_metadata, new_messages, operation, media, key_id, project_id,
+             cost_nanodollars, cost_parts, price_version, priced_as, provider_cost_nanodollars",
         "ON CONFLICT (chat_id) DO NOTHING
          RETURNING chat_id",
         rows
@@ -197,7 +208,10 @@ pub(super) async fn update(tx: &mut PgConnection, rows: &[&Chat]) -> Result<(), 
              cache_write_tokens = new.cache_write_tokens, output_tokens = new.output_tokens,
              reasoning_tokens = new.reasoning_tokens, usage_raw = new.usage_raw, notes = new.notes,
              caller_metadata = new.caller_metadata, new_messages = new.new_messages, operation = new.operation,
-             media = new.media, key_id = new.key_id, project_id = new.project_id",
+             media = new.media, key_id = new.key_id, project_id = new.project_id,
+             cost_nanodollars = new.cost_nanodollars, cost_parts = new.cost_parts,
+             price_version = new.price_version, priced_as = new.priced_as,
+             provider_cost_nanodollars = new.provider_cost_nanodollars",
         "WHERE chats.chat_id = new.chat_id",
         rows
     );
@@ -235,6 +249,10 @@ fn usage(chat: &Chat) -> Option<&TokenUsage> {
     Some(&ending(chat)?.usage)
 }
 
+fn cost(chat: &Chat) -> Option<&CostOfChat> {
+    ending(chat)?.pricing.as_ref()?.cost.as_ref()
+}
+
 fn upstream(chat: &Chat) -> Option<&UpstreamAnswer> {
     ending(chat)?.upstream.as_ref()
 }
@@ -243,140 +261,5 @@ fn failure(chat: &Chat) -> Option<(&FailureStage, &ChatError)> {
     match &ending(chat)?.outcome {
         ChatOutcome::Failed { stage, error } => Some((stage, error)),
         ChatOutcome::Completed => None,
-    }
-}
-
-/// A row as read by the driver. The column `status` is left out, because the other columns determine the status.
-struct ChatRow {
-    chat_id: Uuid,
-    conversation_id: Option<Uuid>,
-    user_id: String,
-    gateway: String,
-    model: String,
-    started_at: OffsetDateTime,
-    request_digest: Option<i64>,
-    conversation_origin: Option<String>,
-    client_thread_id: Option<String>,
-    dialect: Option<String>,
-    stream: Option<bool>,
-    temperature: Option<f64>,
-    has_user_message: bool,
-    ending_digest: Option<i64>,
-    finished_at: Option<OffsetDateTime>,
-    has_assistant_message: bool,
-    stage: Option<String>,
-    error_status: Option<i32>,
-    error_type: Option<String>,
-    error_code: Option<String>,
-    error_message: Option<String>,
-    upstream_name: Option<String>,
-    upstream_model: Option<String>,
-    upstream_response_id: Option<String>,
-    attempts: Option<String>,
-    time_to_first_token_ms: Option<i64>,
-    duration_ms: Option<i64>,
-    usage_source: Option<String>,
-    prompt_tokens: Option<i64>,
-    completion_tokens: Option<i64>,
-    total_tokens: Option<i64>,
-    uncached_input_tokens: Option<i64>,
-    cache_read_tokens: Option<i64>,
-    cache_write_tokens: Option<i64>,
-    output_tokens: Option<i64>,
-    reasoning_tokens: Option<i64>,
-    usage_raw: Option<String>,
-    notes: Option<String>,
-    caller_metadata: Option<String>,
-    new_messages: Option<i16>,
-    operation: String,
-    media: Option<String>,
-    key_id: Option<Uuid>,
-    project_id: Option<Uuid>,
-}
-
-impl ChatRow {
-    fn read(mut self) -> Result<Chat, UnreadableColumn> {
-        Ok(Chat {
-            chat_id: ChatId(self.chat_id),
-            conversation_id: self.conversation_id.map(ConversationId),
-            operation: sql_enum("operation", Some(&self.operation))?,
-            user_id: user_id(std::mem::take(&mut self.user_id))?,
-            key_id: self.key_id.map(KeyId),
-            project_id: self.project_id.map(ProjectId),
-            gateway: std::mem::take(&mut self.gateway),
-            model: std::mem::take(&mut self.model),
-            started_at: utc(self.started_at),
-            request: self.request()?,
-            ending: self.ending()?,
-        })
-    }
-
-    fn request(&mut self) -> Result<Option<ChatRequest>, UnreadableColumn> {
-        let Some(digest) = self.request_digest else { return Ok(None) };
-        Ok(Some(ChatRequest {
-            digest,
-            origin: match self.conversation_origin.as_deref() {
-                None => None,
-                origin => Some(sql_enum("conversation_origin", origin)?),
-            },
-            client_thread_id: self.client_thread_id.take(),
-            dialect: sql_enum("dialect", self.dialect.as_deref())?,
-            stream: self.stream.unwrap_or_default(),
-            temperature: self.temperature,
-            new_messages: match self.new_messages {
-                Some(number) => u16::try_from(number).unwrap_or_default(),
-                None => u16::from(self.has_user_message),
-            },
-            caller_metadata: self.caller_metadata.take().as_deref().map(PgJson::new),
-        }))
-    }
-
-    fn ending(&mut self) -> Result<Option<ChatEnding>, UnreadableColumn> {
-        let (Some(digest), Some(finished_at)) = (self.ending_digest, self.finished_at) else { return Ok(None) };
-        let outcome = match self.stage.as_deref() {
-            None => ChatOutcome::Completed,
-            stage => ChatOutcome::Failed {
-                stage: sql_enum("stage", stage)?,
-                error: ChatError {
-                    status: self.error_status.and_then(|status| u16::try_from(status).ok()),
-                    kind: self.error_type.take(),
-                    code: self.error_code.take(),
-                    message: self.error_message.take().unwrap_or_default(),
-                },
-            },
-        };
-        let upstream = self.upstream_name.take().map(|name| UpstreamAnswer {
-            name,
-            model: self.upstream_model.take(),
-            response_id: self.upstream_response_id.take(),
-        });
-        let parts = TokenParts {
-            uncached_input: self.uncached_input_tokens.unwrap_or_default(),
-            cache_read: self.cache_read_tokens.unwrap_or_default(),
-            cache_write: self.cache_write_tokens.unwrap_or_default(),
-            output: self.output_tokens.unwrap_or_default(),
-            reasoning: self.reasoning_tokens.unwrap_or_default(),
-        };
-        let usage = TokenUsage {
-            source: sql_enum("usage_source", self.usage_source.as_deref())?,
-            prompt_tokens: self.prompt_tokens,
-            completion_tokens: self.completion_tokens,
-            total_tokens: self.total_tokens,
-            parts,
-            raw: self.usage_raw.take().as_deref().map(PgJson::new),
-        };
-        Ok(Some(ChatEnding {
-            digest,
-            outcome,
-            finished_at: utc(finished_at),
-            has_message: self.has_assistant_message,
-            upstream,
-            attempts: PgJson::new(self.attempts.as_deref().unwrap_or("[]")),
-            time_to_first_token_ms: self.time_to_first_token_ms,
-            duration_ms: self.duration_ms.unwrap_or_default(),
-            usage,
-            notes: PgJson::new(self.notes.as_deref().unwrap_or("[]")),
-            media: self.media.take().as_deref().map(PgJson::new),
-        }))
     }
 }

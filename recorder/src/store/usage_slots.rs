@@ -24,7 +24,8 @@ pub(super) async fn add(tx: &mut PgConnection, changes: &UsageChanges) -> Result
              user_id, slot_at, model,
              api_calls, successful_calls, failed_calls, prompt_tokens, completion_tokens, total_tokens,
              estimated_prompt_tokens, estimated_completion_tokens, estimated_total_tokens, messages_created,
-             conversations_created)
+             conversations_created,
+             cost_nanodollars, estimated_cost_nanodollars, provider_cost_nanodollars, unpriced_calls)
          SELECT
              UNNEST($1::text[]) AS user_id, UNNEST($2::timestamptz[]) AS slot_at, UNNEST($3::text[]) AS model,
              UNNEST($4::bigint[]) AS api_calls, UNNEST($5::bigint[]) AS successful_calls,
@@ -32,7 +33,9 @@ pub(super) async fn add(tx: &mut PgConnection, changes: &UsageChanges) -> Result
              UNNEST($8::bigint[]) AS completion_tokens, UNNEST($9::bigint[]) AS total_tokens,
              UNNEST($10::bigint[]) AS estimated_prompt_tokens, UNNEST($11::bigint[]) AS estimated_completion_tokens,
              UNNEST($12::bigint[]) AS estimated_total_tokens, UNNEST($13::bigint[]) AS messages_created,
-             UNNEST($14::bigint[]) AS conversations_created
+             UNNEST($14::bigint[]) AS conversations_created,
+             UNNEST($15::bigint[]) AS cost_nanodollars, UNNEST($16::bigint[]) AS estimated_cost_nanodollars,
+             UNNEST($17::bigint[]) AS provider_cost_nanodollars, UNNEST($18::bigint[]) AS unpriced_calls
          ON CONFLICT (user_id, slot_at, model) DO UPDATE SET
              api_calls = usage_slots.api_calls + EXCLUDED.api_calls,
              successful_calls = usage_slots.successful_calls + EXCLUDED.successful_calls,
@@ -44,7 +47,11 @@ pub(super) async fn add(tx: &mut PgConnection, changes: &UsageChanges) -> Result
              estimated_completion_tokens = usage_slots.estimated_completion_tokens + EXCLUDED.estimated_completion_tokens,
              estimated_total_tokens = usage_slots.estimated_total_tokens + EXCLUDED.estimated_total_tokens,
              messages_created = usage_slots.messages_created + EXCLUDED.messages_created,
-             conversations_created = usage_slots.conversations_created + EXCLUDED.conversations_created",
+             conversations_created = usage_slots.conversations_created + EXCLUDED.conversations_created,
+             cost_nanodollars = usage_slots.cost_nanodollars + EXCLUDED.cost_nanodollars,
+             estimated_cost_nanodollars = usage_slots.estimated_cost_nanodollars + EXCLUDED.estimated_cost_nanodollars,
+             provider_cost_nanodollars = usage_slots.provider_cost_nanodollars + EXCLUDED.provider_cost_nanodollars,
+             unpriced_calls = usage_slots.unpriced_calls + EXCLUDED.unpriced_calls",
         &column(rows, |(key, _)| key.user_id.as_str()) as _,
         &column(rows, |(key, _)| key.slot_at) as _,
         &column(rows, |(key, _)| key.model.as_str()) as _,
@@ -58,7 +65,11 @@ pub(super) async fn add(tx: &mut PgConnection, changes: &UsageChanges) -> Result
         &column(rows, |(_, c)| c.estimated_completion_tokens) as _,
         &column(rows, |(_, c)| c.estimated_total_tokens) as _,
         &column(rows, |(_, c)| c.messages_created) as _,
-        &column(rows, |(_, c)| c.conversations_created) as _
+        &column(rows, |(_, c)| c.conversations_created) as _,
+        &column(rows, |(_, c)| c.cost_nanodollars) as _,
+        &column(rows, |(_, c)| c.estimated_cost_nanodollars) as _,
+        &column(rows, |(_, c)| c.provider_cost_nanodollars) as _,
+        &column(rows, |(_, c)| c.unpriced_calls) as _
     )
     .execute(&mut *tx)
     .await?;
@@ -82,7 +93,11 @@ pub(super) async fn add(tx: &mut PgConnection, changes: &UsageChanges) -> Result
            AND estimated_completion_tokens = 0
            AND estimated_total_tokens = 0
            AND messages_created = 0
-           AND conversations_created = 0",
+           AND conversations_created = 0
+           AND cost_nanodollars = 0
+           AND estimated_cost_nanodollars = 0
+           AND provider_cost_nanodollars = 0
+           AND unpriced_calls = 0",
         &column(&decreased, |(key, _)| key.user_id.as_str()) as _,
         &column(&decreased, |(key, _)| key.slot_at) as _,
         &column(&decreased, |(key, _)| key.model.as_str()) as _
@@ -99,7 +114,8 @@ pub(super) async fn read_all(connection: &mut PgConnection) -> Result<BTreeMap<S
              user_id, slot_at, model,
              api_calls, successful_calls, failed_calls, prompt_tokens, completion_tokens, total_tokens,
              estimated_prompt_tokens, estimated_completion_tokens, estimated_total_tokens, messages_created,
-             conversations_created
+             conversations_created,
+             cost_nanodollars, estimated_cost_nanodollars, provider_cost_nanodollars, unpriced_calls
          FROM usage_slots"
     );
     let rows = rows.fetch_all(connection).await?;
@@ -117,6 +133,10 @@ pub(super) async fn read_all(connection: &mut PgConnection) -> Result<BTreeMap<S
                 estimated_total_tokens: row.estimated_total_tokens,
                 messages_created: row.messages_created,
                 conversations_created: row.conversations_created,
+                cost_nanodollars: row.cost_nanodollars,
+                estimated_cost_nanodollars: row.estimated_cost_nanodollars,
+                provider_cost_nanodollars: row.provider_cost_nanodollars,
+                unpriced_calls: row.unpriced_calls,
             };
             let key = SlotKey { user_id: user_id(row.user_id)?, slot_at: utc(row.slot_at), model: row.model };
             Ok((key, counts))

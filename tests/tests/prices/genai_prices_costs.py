@@ -15,6 +15,19 @@ FLAVORS = {
 }
 
 
+def readable(usage):
+    """The usage in the form in which the package reads all of it. Two forms it reads in part: DeepSeek's older name for tokens
+    from the cache, and passes of Anthropic that compacted the conversation, which are charged beside the counts at the top."""
+    usage = dict(usage)
+    if "prompt_cache_hit_tokens" in usage and not usage.get("prompt_tokens_details"):
+        usage["prompt_tokens_details"] = {"cached_tokens": usage["prompt_cache_hit_tokens"]}
+    for one in usage.get("iterations") or []:
+        if one.get("type") == "compaction":
+            for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens"):
+                usage[name] = (usage.get(name) or 0) + (one.get(name) or 0)
+    return usage
+
+
 def provider_of(snapshot, name, model):
     """The provider with the name of the upstream, or else the one to which the model's name belongs."""
     try:
@@ -29,7 +42,7 @@ def cost(snapshot, exchange):
         for flavor in FLAVORS[exchange["dialect"]]:
             try:
                 provider = provider_of(snapshot, exchange["provider"], model)
-                _, usage = provider.extract_usage({"model": model, "usage": exchange["usage"]}, api_flavor=flavor)
+                _, usage = provider.extract_usage({"model": model, "usage": readable(exchange["usage"])}, api_flavor=flavor)
                 tier = exchange["usage"].get("service_tier")
                 context = {"service_tier": tier} if isinstance(tier, str) else {}
                 if tier == "batch":

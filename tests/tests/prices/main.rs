@@ -5,7 +5,6 @@
 //! or where the package cannot be installed.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
-#![expect(clippy::print_stdout, reason = "the number of exchanges is part of the result")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

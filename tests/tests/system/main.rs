@@ -18,6 +18,7 @@ mod connections;
 mod conversation_keys;
 mod conversations;
 mod corpus;
+mod costs;
 mod dialects;
 mod disconnects;
 mod endpoint_forms;

@@ -53,6 +53,12 @@ pub(crate) struct Chat {
     attempts: Vec<Attempt>,
     /// The tokens of the chat.
     usage: Option<ChatUsage>,
+    /// The cost according to the price list; null if nothing was charged, or if no price is known.
+    cost: Option<ChatCost>,
+    /// True if the chat may have cost something, and no price is known.
+    unpriced: bool,
+    /// The provider's own figure for the cost, in nano-dollars (10⁻⁹ US dollars). Most providers send none.
+    provider_cost_nanodollars: Option<i64>,
     /// The error, if the chat failed.
     error: Option<ChatError>,
     /// Unusual properties of the request or the answer, one word each.
@@ -158,6 +164,44 @@ pub(crate) struct ChatUsage {
     reasoning_tokens: Option<i64>,
 }
 
+/// The cost of a chat according to the price list in force when the chat started.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ChatCost {
+    /// The whole cost, in nano-dollars (10⁻⁹ US dollars): the sum of the parts.
+    nanodollars: i64,
+    /// True if the tokens were estimated, and so the cost is.
+    estimated: bool,
+    /// The parts of the cost.
+    parts: CostParts,
+    /// The price list: the first 16 digits of its SHA-256.
+    price_version: String,
+    /// The provider and the model whose prices applied, such as `openai/gpt-5`.
+    priced_as: String,
+}
+
+/// The parts of a cost, in nano-dollars.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, rename_all(serialize = "camelCase"))]
+pub(crate) struct CostParts {
+    /// Input that was neither read from nor written to a cache, audio excluded.
+    input: i64,
+    /// Input read from the provider's cache.
+    cache_read: i64,
+    /// Input written to the provider's cache for five minutes, or for a time that the provider does not name.
+    cache_write_5m: i64,
+    /// Input written to the provider's cache for an hour.
+    cache_write_1h: i64,
+    /// Output without reasoning, audio excluded.
+    output: i64,
+    /// Reasoning.
+    reasoning: i64,
+    /// Spoken input and output.
+    audio: i64,
+    /// Searches of the provider's own tools, pages, and charges for each request.
+    other: i64,
+}
+
 /// The error of a chat.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ChatError {
@@ -176,6 +220,15 @@ pub(crate) struct ChatError {
 
 impl From<reads::chats::ChatRecord> for Chat {
     fn from(row: reads::chats::ChatRecord) -> Self {
+        let unpriced = row.price_version.is_some() && row.cost_nanodollars.is_none();
+        let estimated = row.usage_source.as_deref() == Some("estimated");
+        let cost = row.cost_nanodollars.map(|nanodollars| ChatCost {
+            nanodollars,
+            estimated,
+            parts: row.cost_parts.and_then(|parts| serde_json::from_value(parts).ok()).unwrap_or_default(),
+            price_version: row.price_version.unwrap_or_default(),
+            priced_as: row.priced_as.unwrap_or_default(),
+        });
         let upstream = row.upstream_name.map(|name| Upstream {
             name,
             model: row.upstream_model,
@@ -226,6 +279,9 @@ impl From<reads::chats::ChatRecord> for Chat {
             upstream,
             attempts,
             usage,
+            cost,
+            unpriced,
+            provider_cost_nanodollars: row.provider_cost_nanodollars,
             error,
             notes,
             media,

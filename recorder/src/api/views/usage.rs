@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use crate::projection::usage_stats::UsageTotals;
 
-/// Counts of calls, tokens, messages and conversations. Reported and estimated tokens are never mixed.
+/// Counts of calls, tokens, messages and conversations, and sums of costs. Reported and estimated values are never mixed.
 #[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct UsageCounts {
@@ -31,6 +31,14 @@ pub(crate) struct UsageCounts {
     messages_created: i64,
     /// Conversations opened.
     conversations_created: i64,
+    /// The cost of calls whose usage providers reported, in nano-dollars (10⁻⁹ US dollars).
+    cost_nanodollars: i64,
+    /// The cost of calls whose usage was estimated, in nano-dollars. Never added to the other.
+    estimated_cost_nanodollars: i64,
+    /// The sum of the figures that providers themselves sent for the cost of calls, in nano-dollars. Most providers send none.
+    provider_cost_nanodollars: i64,
+    /// Calls that cost something unknown: no price list has a price. They are in no sum of costs.
+    unpriced_calls: i64,
 }
 
 /// What a user used on one UTC day.
@@ -58,6 +66,10 @@ impl From<UsageTotals> for UsageCounts {
             estimated_tokens: counts.estimated_total_tokens,
             messages_created: counts.messages_created,
             conversations_created: counts.conversations_created,
+            cost_nanodollars: counts.cost_nanodollars,
+            estimated_cost_nanodollars: counts.estimated_cost_nanodollars,
+            provider_cost_nanodollars: counts.provider_cost_nanodollars,
+            unpriced_calls: counts.unpriced_calls,
         }
     }
 }

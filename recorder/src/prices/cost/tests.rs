@@ -93,6 +93,16 @@ fn spoken_tokens_have_the_price_of_speech() {
 }
 
 #[test]
+fn reasoning_that_the_total_leaves_out_is_not_charged() {
+    let book = list(&json!({"input_mtok": 1, "output_mtok": 2}));
+    let raw = json!({"prompt_tokens": 100, "completion_tokens": 16, "total_tokens": 116, "completion_tokens_details": {"reasoning_tokens": 19}});
+    let cost = |raw: &Value| Cost::of_call(&call("acme", "m", [100, 0, 0, 16, 19], raw), &book).unwrap().total();
+    assert_eq!(cost(&raw), 100 * 1_000 + 16 * 2_000);
+    let in_addition = json!({"prompt_tokens": 100, "completion_tokens": 16, "total_tokens": 135});
+    assert_eq!(cost(&in_addition), 100 * 1_000 + 35 * 2_000);
+}
+
+#[test]
 fn an_overlay_prevails_while_it_is_in_force() {
     let overlay = json!([{"id": "openai", "models": [
         {"id": "negotiated", "match": {"equals": "o3"}, "prices": {"input_mtok": 1, "output_mtok": 1}}

@@ -40,7 +40,8 @@ fn event((kind, chat, conversation, user, minute, variant, number, operation): S
     let message = json!({"id": Uuid::nil(), "text": format!("answer {variant}\0"), "finish_reason": "stop"});
     let source = ["reported", "estimated", "unknown"][usize::from(variant) % 3];
     let usage = json!({"source": source, "prompt_tokens": number, "completion_tokens": variant, "total_tokens": null,
-        "parts": {"uncached_input": 0, "cache_read": 0, "cache_write": 0, "output": 0, "reasoning": 0}});
+        "raw": (number > 1).then(|| json!({"cost": f64::from(variant) / 8.0})),
+        "parts": {"uncached_input": number, "cache_read": 0, "cache_write": 0, "output": variant, "reasoning": 0}});
     let (kind, mut value) = match kind % 7 {
         0 => (
             EventKind::ChatStarted,
@@ -55,7 +56,8 @@ fn event((kind, chat, conversation, user, minute, variant, number, operation): S
             EventKind::MessageCompleted,
             json!({"finished_at": at(minute + i64::from(number)), "message": (variant > 0 || number > 0).then_some(message),
                 "media": (number > 1).then(|| json!({"input_items": variant})), "usage": usage, "duration_ms": 5,
-                "upstream": {"name": "u"}, "attempts": []}),
+                "upstream": {"name": "openai", "model": (number > 0).then_some(["gpt-4o", "no-such-model"][usize::from(variant) % 2])},
+                "attempts": []}),
         ),
         2 | 3 => {
             let stage = if kind % 7 == 2 { "upstream_stream" } else { "gateway_lost" };
@@ -92,7 +94,7 @@ fn event((kind, chat, conversation, user, minute, variant, number, operation): S
         fields.insert("project_id".into(), json!((key > 1).then(|| Uuid::from_u128(7))));
     }
     fields.insert("gateway".into(), json!("g"));
-    fields.insert("model".into(), json!(format!("m{}", variant % 2)));
+    fields.insert("model".into(), json!(["gpt-4o", "m1"][usize::from(variant % 2)]));
     fields.insert("started_at".into(), json!(at(minute)));
     Event::decode(kind, value.to_string().as_bytes()).unwrap()
 }
@@ -247,6 +249,8 @@ fn a_chat_counts_once_on_the_day_on_which_it_started() {
         total_tokens: 5,
         messages_created: 2,
         conversations_created: 1,
+        provider_cost_nanodollars: 375_000_000,
+        unpriced_calls: 1,
         ..UsageTotals::default()
     };
     assert_eq!(**counts, expected);
