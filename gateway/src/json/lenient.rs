@@ -14,7 +14,8 @@ use serde_json::value::RawValue;
 #[derive(Debug, Default)]
 pub struct Text<'a>(pub Option<Cow<'a, str>>);
 
-/// A non-negative whole number; `None` for any other value. `7.0` reads as 7.
+/// A non-negative whole number; `None` for any other value. `7.0` and `"7"` read as 7, because some providers write
+/// numbers as strings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count(pub Option<u64>);
 
@@ -170,9 +171,14 @@ impl<'de> Deserialize<'de> for Count {
         struct CountVisitor;
         impl<'de> Visitor<'de> for CountVisitor {
             type Value = Count;
-            ignore!(visit_bool(bool) visit_str(&str));
+            ignore!(visit_bool(bool));
             ignore!(seq);
             ignore!(map);
+
+            fn visit_str<E>(self, digits: &str) -> Result<Count, E> {
+                let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+                Ok(Count(digits.parse().ok().filter(|_| is_number)))
+            }
 
             fn visit_u64<E>(self, count: u64) -> Result<Count, E> {
                 Ok(Count(Some(count)))
@@ -325,6 +331,9 @@ mod tests {
         assert_eq!(sample.text.non_empty(), Some("a\nb"));
         assert_eq!(sample.count.0, Some(7));
         assert_eq!(sample.inner.0.unwrap().text.non_empty(), Some("x"));
-        assert_eq!(sample.list.0, [Count(Some(1)), Count(None), Count(Some(3))]);
+        assert_eq!(sample.list.0, [Count(Some(1)), Count(Some(2)), Count(Some(3))]);
+        for odd in ["\"\"", "\"-1\"", "\"+1\"", "\" 1\"", "\"1.5\"", "\"one\"", "\"99999999999999999999\""] {
+            assert_eq!(serde_json::from_str::<Count>(odd).unwrap(), Count(None), "{odd}");
+        }
     }
 }

@@ -80,7 +80,12 @@ fn merge_value<'a>(earlier: &'a str, later: &'a str, depth: u32) -> Cow<'a, str>
     if says_nothing(later) && (later == "null" || !says_nothing(earlier)) {
         return Cow::Borrowed(earlier);
     }
-    let first_byte = |json: &str| json.as_bytes().first().copied().unwrap_or(b' ');
+    // Some providers write counts as texts.
+    let first_byte = |json: &str| {
+        let digits = json.trim_matches('"');
+        let is_count = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        if is_count { b'0' } else { json.as_bytes().first().copied().unwrap_or(b' ') }
+    };
     match (first_byte(earlier), first_byte(later)) {
         (b'{', b'{') if depth > 0 => match (members(earlier), members(later)) {
             (Some(before), Some(after)) => {
@@ -112,9 +117,10 @@ fn merge_members(
     Members::to_json(merged.iter().map(|(name, value)| (*name, value.as_ref())))
 }
 
-/// True for values that do not report anything: `null`, 0, an empty text, object or list.
+/// True for values that do not report anything: `null`, 0, also as a text, an empty text, object or list.
 fn says_nothing(json: &str) -> bool {
-    matches!(json, "null" | "0" | "\"\"" | "{}" | "[]") || json.parse::<f64>().is_ok_and(|number| number == 0.0)
+    matches!(json, "null" | "0" | "\"0\"" | "\"\"" | "{}" | "[]")
+        || json.parse::<f64>().is_ok_and(|number| number == 0.0)
 }
 
 /// True if the later input count is the sum of the earlier one and the cached input. Providers that imitate Anthropic's

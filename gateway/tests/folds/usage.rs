@@ -39,13 +39,14 @@ const ANTHROPIC_MESSAGES: Names = [
 const GOOGLE_GEMINI: Names =
     ["promptTokenCount", "candidatesTokenCount", "cachedContentTokenCount", "unreported", "thoughtsTokenCount"];
 
-/// One report of a count: missing, `null`, or a number.
+/// One report of a count: missing, `null`, a number, or a number as a text.
 fn report(largest: u64) -> impl Strategy<Value = Option<Value>> {
     prop_oneof![
         2 => Just(None),
         1 => Just(Some(Value::Null)),
         2 => Just(Some(json!(0))),
         4 => (1..=largest).prop_map(|count| Some(json!(count))),
+        1 => (0..=largest).prop_map(|count| Some(json!(count.to_string()))),
     ]
 }
 
@@ -74,7 +75,8 @@ fn usage_object(names: Names, reports: &[Option<Value>; 5]) -> Value {
 
 /// The count that the record must have: the last positive one, else a reported zero.
 fn expected(reports: &[[Option<Value>; 5]], place: usize) -> Option<u64> {
-    let counts = || reports.iter().filter_map(|report| report[place].as_ref().and_then(Value::as_u64));
+    let count = |report: &Value| report.as_u64().or_else(|| report.as_str()?.parse().ok());
+    let counts = || reports.iter().filter_map(|report| report[place].as_ref().and_then(count));
     counts().rfind(|count| *count > 0).or(counts().next())
 }
 

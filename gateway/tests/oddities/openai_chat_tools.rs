@@ -1,5 +1,6 @@
 //! Tool calls in the Chat Completions dialect, in the forms in which providers send them.
 
+use proptest::prelude::*;
 use shared::event::DialectName::OpenaiChat;
 
 use super::{ExpectedTranscript, check, compare, events, run_tap};
@@ -238,4 +239,38 @@ fn calls_under_the_old_name_are_read() {
     check_deltas(&[both], &[("a", "time", r#"{"zone":1}"#)]);
     check_document(both, &[("a", "time", r#"{"zone":1}"#)]);
     check_document(r#""function_call":{"name":"time","arguments":"{\"zone\":1}"}"#, ONE);
+}
+
+proptest! {
+    /// The last delta repeats complete calls, one or all of them, whatever the calls have been told apart by.
+    #[test]
+    fn repeated_calls_are_recorded_once(
+        values in prop::collection::vec(0..9_u8, 1..4),
+        is_cut in any::<bool>(),
+        keys in prop::sample::select(vec![r#""index":#,"id":"c#","#, r#""id":"c#","#, r#""index":#,"#]),
+        repeated in 1..4_usize,
+    ) {
+        let piece = |call: usize, name: &str, arguments: &str| {
+            let keys = keys.replace('#', &call.to_string());
+            let arguments = serde_json::Value::from(arguments);
+            format!(r#"{{{keys}"function":{{{name}"arguments":{arguments}}}}}"#)
+        };
+        let delta = |pieces: &str| format!(r#"{{"choices":[{{"index":0,"delta":{{"tool_calls":[{pieces}]}}}}]}}"#);
+        let whole = |call: usize| format!(r#"{{"value":{}}}"#, values[call]);
+        let mut chunks = Vec::new();
+        for call in 0..values.len() {
+            let arguments = whole(call);
+            let (first, rest) = arguments.split_at(if is_cut { 4 } else { 0 });
+            chunks.push(delta(&piece(call, r#""name":"f","#, first)));
+            chunks.push(delta(&piece(call, "", rest)));
+        }
+        let last: Vec<String> =
+            (0..values.len()).take(repeated).map(|call| piece(call, "", &whole(call))).collect();
+        chunks.push(delta(&last.join(",")));
+        let chunks: Vec<&str> = chunks.iter().map(String::as_str).collect();
+        let transcript = run_tap(OpenaiChat, &[events(&chunks).as_bytes()]).transcript;
+        let recorded: Vec<&str> = transcript.tool_calls.iter().map(|call| call.arguments.as_str()).collect();
+        let expected: Vec<String> = (0..values.len()).map(whole).collect();
+        prop_assert_eq!(recorded, expected);
+    }
 }

@@ -49,6 +49,15 @@ fn text_is_read_wherever_it_comes() {
     compare(&expected_text("hi"), &output.transcript, &output.usage, "the final output alone");
 }
 
+/// A router names the model that has answered in its last event.
+#[test]
+fn the_model_of_the_last_event_is_recorded() {
+    let completed = COMPLETED.replace(r#""model":"m""#, r#""model":"served""#);
+    let expected = ExpectedTranscript { model: Some("served"), ..expected_text("hi") };
+    check(OpenaiResponses, &stream(&[CREATED, HI, &completed]), &expected);
+    check(OpenaiResponses, &stream(&[CREATED, HI, EMPTY]), &without_output("hi"));
+}
+
 #[test]
 fn reasoning_and_refusals_are_read() {
     let summary = r#"{"type":"response.reasoning_summary_text.delta","output_index":0,"summary_index":0,"delta":"hm"}"#;

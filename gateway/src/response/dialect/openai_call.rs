@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use shared::event::{ChatError, Operation};
 use shared::usage::Usage;
 
-use super::error_shape::{find_error, parse_error_member};
+use super::error_shape::{find_error, find_reported_error};
 use super::event_disposition::EventDisposition;
 use super::usage::{DOES_NOT_ADD_UP, from_gemini, from_openai};
 use crate::json::lenient::{Count, List, Object, Text};
@@ -68,6 +68,35 @@ struct CallValue<'a> {
     meta: Object<CohereMeta<'a>>,
     #[serde(default, borrow)]
     error: Option<&'a RawValue>,
+    /// Other members for errors, see `error_shape.rs`.
+    #[serde(default, borrow)]
+    errors: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    detail: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    base_resp: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    error_msg: Option<&'a RawValue>,
+}
+
+impl CallValue<'_> {
+    /// The error that the value is or has. `json` is the value itself. Without any output, a message beside a code is an
+    /// error too.
+    fn find_error(&self, json: &[u8]) -> Option<ChatError> {
+        let members = [self.error, self.errors, self.detail, self.base_resp, self.error_msg];
+        // The types of events have a dot, and those of errors have not.
+        let is_event = self.kind.non_empty().is_some_and(|kind| kind.contains('.'));
+        let has_output = is_event
+            || [&self.data, &self.results, &self.embeddings, &self.output].iter().any(|list| !list.0.is_empty())
+            || !self.choices.0.is_empty()
+            || self.embedding.0.is_some()
+            || self.text.0.is_some();
+        match (members.iter().any(Option::is_some), has_output) {
+            (_, false) => find_error(json),
+            (true, true) => find_reported_error(json),
+            (false, true) => None,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -137,13 +166,16 @@ impl CallFold {
             return EventDisposition::Forward;
         };
         self.fold_common(&value);
-        if self.transcript.error.is_some() {
+        if let Some(error) = value.find_error(data) {
+            self.transcript.set_error(error);
             return EventDisposition::End;
         }
         self.fold_choices(&value.choices);
         match value.kind.non_empty().unwrap_or_default() {
             "transcript.text.delta" => self.append_text(value.delta.non_empty()),
-            "transcript.text.done" => {
+            // The names of Mistral's events.
+            "transcription.text.delta" => self.append_text(value.text.non_empty()),
+            "transcript.text.done" | "transcription.done" => {
                 if self.transcript.text.is_empty() {
                     self.append_text(value.text.non_empty());
                 }
@@ -178,6 +210,9 @@ impl CallFold {
         match value {
             Some(value) => {
                 self.fold_common(&value);
+                if let Some(error) = value.find_error(body) {
+                    self.transcript.set_error(error);
+                }
                 self.fold_choices(&value.choices);
                 if self.is_spoken() {
                     self.append_text(value.text.non_empty());
@@ -228,9 +263,6 @@ impl CallFold {
         if let Some(usage) = value.google_usage.filter(|usage| usage.get() != "null") {
             self.has_google_usage = true;
             self.transcript.set_usage(usage);
-        }
-        if let Some(error) = value.error.and_then(parse_error_member) {
-            self.transcript.set_error(error);
         }
     }
 
@@ -283,73 +315,4 @@ impl CallFold {
 }
 
 #[cfg(test)]
-mod tests {
-    use shared::usage::UsageSource;
-
-    use super::*;
-
-    fn document(operation: Operation, body: &str) -> (Transcript, Usage) {
-        let mut fold = CallFold::new(operation, 1);
-        fold.fold_document(body.as_bytes());
-        let usage = fold.take_usage();
-        (fold.transcript, usage)
-    }
-
-    #[test]
-    fn documents_are_counted_and_their_usage_is_read() {
-        let cases = [
-            (
-                Operation::Embeddings,
-                r#"{"object":"list","data":[{"embedding":[]},{"embedding":[]}],"model":"e","usage":{"prompt_tokens":8,"total_tokens":8}}"#,
-                (Some(2), Some(8), Some(8)),
-            ),
-            (Operation::Rerank, r#"{"results":[{"index":0}],"usage":{"total_tokens":5}}"#, (Some(1), Some(5), Some(5))),
-            (
-                Operation::Rerank,
-                r#"{"id":"r","results":[{},{}],"meta":{"tokens":{"input_tokens":7},"billed_units":{"search_units":1}}}"#,
-                (Some(2), Some(7), Some(7)),
-            ),
-            (
-                Operation::Embeddings,
-                r#"{"embedding":{"values":[]},"usageMetadata":{"promptTokenCount":6,"totalTokenCount":6}}"#,
-                (Some(1), Some(6), Some(6)),
-            ),
-            (Operation::Embeddings, r#"{"embeddings":[{"values":[]},{"values":[]}]}"#, (Some(2), None, None)),
-            (Operation::Moderation, r#"{"id":"m","results":[{"flagged":true}]}"#, (Some(1), None, None)),
-            (
-                Operation::ImageGeneration,
-                r#"{"data":[{"b64_json":"AA"}],"usage":{"input_tokens":3,"output_tokens":4,"total_tokens":7}}"#,
-                (Some(1), Some(3), Some(7)),
-            ),
-            (Operation::Rerank, r#"[{"index":0,"score":0.5},{"index":1,"score":0.1}]"#, (Some(2), None, None)),
-        ];
-        for (operation, body, expected) in cases {
-            let (transcript, usage) = document(operation, body);
-            let found = (transcript.media.output_items, usage.prompt_tokens, usage.total_tokens);
-            assert_eq!(found, expected, "{body}");
-            assert!(transcript.is_ended && transcript.error.is_none() && !transcript.has_content(), "{body}");
-        }
-    }
-
-    #[test]
-    fn transcripts_are_text_in_every_format() {
-        let cases = [
-            (r#"{"text":"Hello.","usage":{"type":"duration","seconds":3}}"#, "Hello.", Some(3.0)),
-            (r#"{"task":"transcribe","duration":2.5,"text":"Hello.","segments":[{"tokens":[]}]}"#, "Hello.", Some(2.5)),
-            ("1\n00:00:00,000 --> 00:00:01,000\nHello.\n", "1\n00:00:00,000 --> 00:00:01,000\nHello.\n", None),
-            ("Hello.\n", "Hello.\n", None),
-        ];
-        for (body, text, seconds) in cases {
-            let (transcript, _) = document(Operation::Transcription, body);
-            assert_eq!((transcript.text.as_str(), transcript.media.input_seconds), (text, seconds), "{body}");
-        }
-    }
-
-    #[test]
-    fn an_error_with_a_success_status_is_an_error() {
-        let (transcript, usage) = document(Operation::Embeddings, r#"{"error":{"message":"m","type":"t"}}"#);
-        assert_eq!(transcript.error.unwrap().message, "m");
-        assert_eq!(usage.source, UsageSource::Unknown);
-        assert!(document(Operation::Embeddings, "<html>").0.error.is_some());
-    }
-}
+mod tests;

@@ -171,11 +171,14 @@ impl ResponsesFold {
         }
     }
 
-    /// Folds the complete response object. Its id replaces an earlier one: clients refer to the last id in later
-    /// requests.
+    /// Folds the complete response object. Its id replaces an earlier one, because clients refer to the last id in later
+    /// requests; its model does too, because a router names the model that has answered at the end.
     fn finish_response(&mut self, response: ResponseObject<'_>, kind: &str) {
         if response.id.non_empty().is_some() {
             self.transcript.response_id = None;
+        }
+        if response.model.non_empty().is_some() {
+            self.transcript.model = None;
         }
         self.update_response(&response);
         let output = response.output.unwrap_or_default().0;

@@ -160,7 +160,11 @@ impl ToolCallTable {
         {
             keys.second_id = Some(id.to_owned());
         }
-        transcript.append(TranscriptPart::Arguments(position), &piece.arguments);
+        // The last chunk of some providers repeats complete calls. Nothing can follow a complete object.
+        let call = &transcript.tool_calls[position];
+        if !(piece.arguments == call.arguments && is_complete(call)) {
+            transcript.append(TranscriptPart::Arguments(position), &piece.arguments);
+        }
     }
 }
 
