@@ -21,17 +21,20 @@ give() {
 
 gateway=10001 recorder=10002 nats=10004 postgres=${POSTGRES_USER_ID:-70}
 
-for role in gateway recorder operator analyst; do
+for role in gateway recorder serve operator analyst; do
     give nats "$role" "$nats" "$(random "nats-$role")"
 done
 give gateway nats-password "$gateway" "$(random nats-gateway)"
 give recorder nats-password "$recorder" "$(random nats-recorder)"
+give serve nats-password "$recorder" "$(random nats-serve)"
 give operator nats-password "$recorder" "$(random nats-operator)"
 
 for role in postgres owner recorder; do
     give postgres "$role" "$postgres" "$(random "postgres-$role")"
 done
-give recorder database-url "$recorder" "postgres://recorder:$(random postgres-recorder)@postgres:5432/stenograph"
+for service in recorder serve; do
+    give "$service" database-url "$recorder" "postgres://recorder:$(random postgres-recorder)@postgres:5432/stenograph"
+done
 give operator database-url "$recorder" "postgres://stenograph:$(random postgres-owner)@postgres:5432/stenograph"
 
 conversation=/secrets/master/conversation-keys

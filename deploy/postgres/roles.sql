@@ -37,7 +37,7 @@ DO $$
 DECLARE
     item record;
     record_tables constant text[] := ARRAY['chats', 'messages', 'conversations', 'usage_stats', 'usage_slots',
-        'operation_slots', 'key_slots', 'open_chats'];
+        'operation_slots', 'key_slots', 'api_keys', 'open_chats'];
     work_tables constant text[] := ARRAY['quarantine', 'stream_marks', 'live_changes', 'verifications'];
 BEGIN
     -- Tables that a superuser made before there were roles.
@@ -53,7 +53,7 @@ BEGIN
         ELSIF item.tablename = '_sqlx_migrations' THEN
             EXECUTE format('GRANT SELECT ON public.%I TO stenograph_consume, stenograph_serve', item.tablename);
         ELSE
-            -- Accounts: users, sessions, refresh_tokens, guesses, invite_codes, api_keys.
+            -- Accounts: users, sessions, refresh_tokens, guesses, invite_codes.
             EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON public.%I TO stenograph_serve', item.tablename);
         END IF;
     END LOOP;

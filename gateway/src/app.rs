@@ -14,6 +14,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::disk_copy::DiskCopy;
+use crate::access::follow::{self, AccessFollower};
+use crate::access::state::Access;
 use crate::auth::{self, key_refresh};
 use crate::broker::BrokerHealth;
 use crate::broker::{self, lease};
@@ -87,7 +90,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         cors_origins,
     } = config;
     let issuer = token_issuer.map(|config| Arc::new(Issuer::new(config)));
-    let auth = Arc::new(auth::Authenticator::new(key_refresh::read_keys(&token_keys.file)?, issuer.clone()));
+    let access = Arc::new(Access::default());
+    let verifier = key_refresh::read_keys(&token_keys.file)?;
+    let auth = Arc::new(auth::Authenticator::new(verifier, issuer.clone(), Arc::clone(&access)));
     let http = shared::http_client::client()?;
     let descriptors = shared::descriptors::raise_limit();
     let recorder_api = recorder_api.map(|config| recorder_api::RecorderApi::new(config, http.clone()));
@@ -100,11 +105,16 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let broker_health = Arc::new(BrokerHealth::default());
     let broker = journal.broker.clone();
     let max_chat_duration = limits.total_timeout + ABANDONED_MARGIN;
+    let access_copy = journal.journal.as_ref().map(|settings| DiskCopy::in_directory(&settings.directory));
     let idempotency_keys = Arc::new(idempotency::IdempotencyKeys::new(broker.clone(), &instance, max_chat_duration));
     let drains = disconnect::Drains::new(disconnect_policy.max_drains);
     // The journal is opened before the lease is taken: a second process on the same directory fails here, and does not take
     // the lease of the first process.
     let (journal, mut relay) = open_journal(journal, &instance, &broker_health, &metrics).await?;
+    let follower =
+        AccessFollower::start(&broker, &instance, Arc::clone(&access), access_copy, Arc::clone(&metrics)).await;
+    let follower_started = Instant::now();
+    let mut follower = tokio::spawn(follower.context("NATS_URL: cannot connect to the broker")?.run());
     let lease = match journal.identity() {
         Some((id, earliest_start)) => Some(lease::LeaseRenewer::start(&broker, &instance, id, earliest_start).await?),
         None => None,
@@ -139,6 +149,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         stop_mark: stop_mark.clone(),
         metrics: Arc::clone(&metrics),
     });
+    follow::wait_until_loaded(&access, follower_started).await;
     let listener =
         TcpListener::bind(listen).await.with_context(|| format!("GATEWAY_LISTEN: cannot listen on {listen}"))?;
     let health_listener = TcpListener::bind(health_listen)
@@ -177,6 +188,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let cut_off = tokio::select! {
         cut_off = serving => cut_off,
         failure = relay_failure(&mut relay) => anyhow::bail!("the relay stopped, no event reaches the broker: {failure}"),
+        failure = &mut follower => anyhow::bail!("the follower of the API keys stopped: {failure:?}"),
         failure = &mut lease => anyhow::bail!("the lease renewer stopped: {failure:?}"),
     };
     if cut_off > 0 {
@@ -202,6 +214,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             }
         }
     }
+    follower.abort();
     lease_stop.cancel();
     lease.await?;
     tokio::task::spawn_blocking(move || journal.wait_until_synced()).await?;

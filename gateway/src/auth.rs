@@ -1,5 +1,5 @@
-//! Authentication: finds a request's session token and checks the token with public keys alone. Without any lookup, no
-//! outage of another service can refuse a caller.
+//! Authentication: finds a request's session token or API key, checks the signature with public keys, and asks the access state in
+//! memory if the credential is in force. Without any lookup elsewhere, no outage of another service can refuse a caller.
 
 pub mod key_refresh;
 
@@ -8,11 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use http::header::{COOKIE, HeaderValue, ORIGIN};
 use http::{HeaderMap, Method};
+use shared::api_key;
 use shared::credentials::{bearer_token, is_own_origin, verify_cookies};
+use shared::event::Operation;
 use shared::id::{KeyId, ProjectId, UserId};
 use shared::issuer::Issuer;
 use shared::token::{Claims, TokenError, Verifier};
 use time::OffsetDateTime;
+
+use crate::access::state::{Access, AccessRefusal, Key, NotAllowed};
 
 /// The headers in which clients of Anthropic and of Azure send their key.
 const API_KEY_HEADERS: [&str; 2] = ["x-api-key", "api-key"];
@@ -27,16 +31,7 @@ pub struct Caller {
     /// The user named in the token, or the owner of the API key.
     pub user: UserId,
     /// The API key of the request; `None` for a session token.
-    pub key: Option<CallerKey>,
-}
-
-/// The API key with which a caller authenticated.
-#[derive(Clone, Debug)]
-pub struct CallerKey {
-    /// The id of the key.
-    pub id: KeyId,
-    /// The project of the key.
-    pub project: Option<ProjectId>,
+    pub key: Option<Arc<Key>>,
 }
 
 impl Caller {
@@ -48,6 +43,11 @@ impl Caller {
     /// Returns the project of the API key.
     pub fn project_id(&self) -> Option<ProjectId> {
         self.key.as_ref().and_then(|key| key.project)
+    }
+
+    /// Returns an error if the API key may not make this kind of call, or not with this model. `None`: the call names no model.
+    pub fn check(&self, operation: Operation, model: Option<&str>) -> Result<(), NotAllowed> {
+        self.key.as_ref().map_or(Ok(()), |key| key.rules.check(operation, model))
     }
 }
 
@@ -82,11 +82,16 @@ pub fn check_origin(method: &Method, headers: &HeaderMap, allowed: &[HeaderValue
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unauthenticated {
     /// The request carries no token.
-    #[error("no token: expected `Authorization: Bearer <token>`, `x-api-key: <token>` or `api-key: <token>`")]
+    #[error(
+        "no token: expected a token or an API key in `Authorization: Bearer <token>`, `x-api-key: <token>` or `api-key: <token>`"
+    )]
     Missing,
     /// The token was not accepted.
     #[error("{0}")]
     Token(#[from] TokenError),
+    /// The credential is valid, but not in force.
+    #[error("{0}")]
+    Refused(#[from] AccessRefusal),
 }
 
 /// Checks the tokens of requests, and caches the result for valid tokens.
@@ -95,13 +100,30 @@ pub struct Authenticator {
     verifier: RwLock<Arc<Verifier>>,
     /// The external identity provider whose users are accepted too, if configured.
     issuer: Option<Arc<Issuer>>,
-    verified_tokens: Mutex<HashMap<String, Claims>>,
+    /// The API keys, disabled users and ended sessions.
+    access: Arc<Access>,
+    verified_tokens: Mutex<HashMap<String, Credential>>,
+}
+
+/// A credential whose signature is valid.
+#[derive(Clone, Debug)]
+enum Credential {
+    /// A session token.
+    Token(Claims),
+    /// An API key: the id and the owner.
+    Key(KeyId, UserId),
+}
+
+impl Credential {
+    fn has_expired(&self, now: i64) -> bool {
+        matches!(self, Self::Token(claims) if claims.exp <= now)
+    }
 }
 
 impl Authenticator {
     /// Creates an authenticator with Stenograph's own public keys and an optional external identity provider.
-    pub fn new(verifier: Verifier, issuer: Option<Arc<Issuer>>) -> Self {
-        Self { verifier: RwLock::new(Arc::new(verifier)), issuer, verified_tokens: Mutex::default() }
+    pub fn new(verifier: Verifier, issuer: Option<Arc<Issuer>>, access: Arc<Access>) -> Self {
+        Self { verifier: RwLock::new(Arc::new(verifier)), issuer, access, verified_tokens: Mutex::default() }
     }
 
     /// Replaces Stenograph's own public keys. Every token is checked again with the new keys.
@@ -115,47 +137,70 @@ impl Authenticator {
         self.verified_tokens().clear();
     }
 
-    fn verify(&self, token: &str) -> Result<Claims, TokenError> {
-        shared::credentials::verify(token, &self.verifier(), self.issuer.as_deref())
+    fn verify(&self, credential: &str) -> Result<Credential, TokenError> {
+        if api_key::is_api_key(credential) {
+            return self.verifier().verify_api_key(credential).map(|(id, owner)| Credential::Key(id, owner));
+        }
+        shared::credentials::verify(credential, &self.verifier(), self.issuer.as_deref()).map(Credential::Token)
     }
 
     fn verifier(&self) -> Arc<Verifier> {
         Arc::clone(&self.verifier.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns the caller, from the token in the headers. The `Authorization` header takes precedence over `x-api-key`
+    /// Returns the caller, from the token or the API key in the headers. The `Authorization` header takes precedence over `x-api-key`
     /// and `api-key`, in which clients of Anthropic and Azure send their key, and these over the cookie.
     pub fn caller(&self, headers: &HeaderMap) -> Result<Caller, Unauthenticated> {
-        let claims = match header_token(headers) {
-            Some(token) => self.claims(token)?,
-            None => verify_cookies(headers, |token| self.claims(token)).ok_or(Unauthenticated::Missing)??,
+        let credential = match header_token(headers) {
+            Some(credential) => self.credential(credential)?,
+            None => {
+                let claims = verify_cookies(headers, |token| self.cookie_claims(token));
+                Credential::Token(claims.ok_or(Unauthenticated::Missing)??)
+            }
         };
-        Ok(Caller { user: claims.sub, key: None })
-    }
-
-    fn claims(&self, token: &str) -> Result<Claims, TokenError> {
-        let now = OffsetDateTime::now_utc().unix_timestamp();
-        let known = self.verified_tokens().get(token).filter(|claims| claims.exp > now).cloned();
-        if let Some(claims) = known {
-            return Ok(claims);
+        match credential {
+            Credential::Token(claims) => {
+                self.access.check_token(&claims)?;
+                Ok(Caller { user: claims.sub, key: None })
+            }
+            Credential::Key(id, owner) => {
+                let key = self.access.check_key(id, &owner, OffsetDateTime::now_utc())?;
+                Ok(Caller { user: owner, key: Some(key) })
+            }
         }
-        let claims = self.verify(token)?;
-        self.cache_verified(token, &claims, now);
-        Ok(claims)
     }
 
-    fn cache_verified(&self, token: &str, claims: &Claims, now: i64) {
+    /// Returns the claims of a session cookie. An API key in a cookie is refused: keys are for programs.
+    fn cookie_claims(&self, token: &str) -> Result<Claims, TokenError> {
+        match self.credential(token)? {
+            Credential::Token(claims) => Ok(claims),
+            Credential::Key(..) => Err(TokenError::Invalid),
+        }
+    }
+
+    fn credential(&self, text: &str) -> Result<Credential, TokenError> {
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        let known = self.verified_tokens().get(text).filter(|known| !known.has_expired(now)).cloned();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let credential = self.verify(text)?;
+        self.cache_verified(text, &credential, now);
+        Ok(credential)
+    }
+
+    fn cache_verified(&self, token: &str, credential: &Credential, now: i64) {
         let mut verified_tokens = self.verified_tokens();
         if verified_tokens.len() >= MAX_VERIFIED_TOKENS {
-            verified_tokens.retain(|_, claims| claims.exp > now);
+            verified_tokens.retain(|_, known| !known.has_expired(now));
             if verified_tokens.len() >= MAX_VERIFIED_TOKENS {
                 verified_tokens.clear();
             }
         }
-        verified_tokens.insert(token.to_owned(), claims.clone());
+        verified_tokens.insert(token.to_owned(), credential.clone());
     }
 
-    fn verified_tokens(&self) -> std::sync::MutexGuard<'_, HashMap<String, Claims>> {
+    fn verified_tokens(&self) -> std::sync::MutexGuard<'_, HashMap<String, Credential>> {
         self.verified_tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -116,6 +116,7 @@ impl ChatPipeline {
         let snapshot = self.upstreams.snapshot();
         let (path, operation) = (endpoint.path(&call.model).into_owned(), endpoint.operation());
         let dialect = endpoint.dialect();
+        caller.check(operation, Some(&call.model))?;
         let route_index =
             snapshot.table.route_index(&call.model).ok_or_else(|| ApiError::model_not_found(&call.model))?;
         if !snapshot.performs(route_index, (operation, dialect)) {
@@ -135,6 +136,7 @@ impl ChatPipeline {
         permit: OwnedSemaphorePermit,
     ) -> Result<Response, ApiError> {
         let PassThroughRequest { method, uri, snapshot, rule, body } = request;
+        caller.check(Operation::PassThrough, None)?;
         let path = uri.path_and_query().map_or(uri.path(), http::uri::PathAndQuery::as_str);
         let call = CallRequest::passing(method.as_str(), path);
         let target = CallTarget {

@@ -127,6 +127,7 @@ impl ChatPipeline {
         if !snapshot.serves(route_index, request.dialect) {
             return Err(ApiError::model_not_found(&request.model));
         }
+        caller.check(Operation::Chat, Some(&request.model))?;
         let on_disconnect =
             self.disconnect_policy.resolve(headers, snapshot.table.routes[route_index].on_disconnect)?;
         let caller_metadata = caller_metadata::parse(&request.parameters, headers)?;

@@ -9,6 +9,7 @@ use serde_json::json;
 use shared::id::{ChatId, ConversationId};
 use shared::token::TokenError;
 
+use crate::access::state::{AccessRefusal, NotAllowed};
 use crate::auth::{CrossOrigin, Unauthenticated};
 use crate::headers::{CHAT_ID, CONVERSATION_ID};
 use crate::idempotency::{KeyOwner, MalformedKey, Progress};
@@ -298,10 +299,26 @@ impl From<Unauthenticated> for ApiError {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("keys_unknown"), error.to_string())
                     .retry_after(5)
             }
+            Unauthenticated::Refused(AccessRefusal::NotKnownYet) => {
+                let code = Some("access_unknown");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", code, error.to_string()).retry_after(1)
+            }
             error => {
                 Self::new(StatusCode::UNAUTHORIZED, "authentication_error", Some("invalid_api_key"), error.to_string())
             }
         }
+    }
+}
+
+impl From<NotAllowed> for ApiError {
+    /// 403: the API key may not make this kind of call, or not with this model.
+    fn from(error: NotAllowed) -> Self {
+        let (code, param) = match &error {
+            NotAllowed::Operation(_) => ("operation_not_allowed", None),
+            NotAllowed::Model(_) | NotAllowed::NoModel => ("model_not_allowed", Some("model")),
+        };
+        let refused = Self::new(StatusCode::FORBIDDEN, "permission_error", Some(code), error.to_string());
+        Self { param, ..refused }
     }
 }
 

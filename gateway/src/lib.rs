@@ -14,6 +14,7 @@ pub mod routing;
 
 pub mod response;
 
+pub mod access;
 pub mod auth;
 pub mod broker;
 pub mod idempotency;

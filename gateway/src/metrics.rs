@@ -57,6 +57,10 @@ pub struct Metrics {
     pub journal_retries: Counter,
     /// The number of bytes that request bodies hold.
     pub body_bytes: Gauge,
+    /// The number of API keys that the gateway knows.
+    pub access_keys: Gauge,
+    /// 1 while the API keys are those of the broker, 0 while the broker is away.
+    pub access_current: Gauge,
     /// The number of open connections from clients.
     pub connections: Gauge,
     /// The number of attempts at upstreams, by upstream and outcome.
@@ -147,6 +151,8 @@ impl Default for Metrics {
             journal_ack_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 18)),
             journal_retries: Counter::default(),
             body_bytes: Gauge::default(),
+            access_keys: Gauge::default(),
+            access_current: Gauge::default(),
             connections: Gauge::default(),
             upstream_tries: Family::default(),
             upstream_head_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.01, 2.0, 18))),
@@ -164,6 +170,9 @@ impl Default for Metrics {
         registry.register("tokens", "Tokens as reported by upstreams", metrics.tokens.clone());
         metrics.register_journal(registry);
         registry.register("body_bytes", "Bytes that request bodies hold", metrics.body_bytes.clone());
+        registry.register("access_keys", "API keys that the gateway knows", metrics.access_keys.clone());
+        let help = "Whether the API keys are those of the broker";
+        registry.register("access_current", help, metrics.access_current.clone());
         registry.register("connections", "Connections from clients", metrics.connections.clone());
         registry.register("upstream_tries", "Tries at upstreams, by outcome", metrics.upstream_tries.clone());
         metrics.register_upstreams_and_limits(registry);

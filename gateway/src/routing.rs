@@ -5,7 +5,6 @@
 
 pub mod breaker;
 pub mod file;
-pub mod pattern;
 pub mod proxy;
 pub mod retry;
 pub mod stream_options;
@@ -15,9 +14,9 @@ use std::time::Duration;
 use http::{HeaderMap, Uri};
 use secrecy::{ExposeSecret, SecretString};
 use shared::event::{DialectName, Operation};
+use shared::model_pattern::ModelPattern;
 
 use crate::headers::BillingHeaders;
-use pattern::ModelPattern;
 use proxy::ProxySetting;
 
 /// All routes, and all upstreams that the routes name.

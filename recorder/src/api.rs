@@ -8,6 +8,7 @@
 pub mod error;
 
 mod admin;
+mod api_keys;
 mod auth;
 mod caller;
 mod change_waits;
@@ -65,6 +66,8 @@ pub fn router(api: Arc<ApiState>) -> Router {
         .layer(from_fn(etag::conditional));
     Router::new()
         .merge(reads)
+        .route("/api/keys", get(api_keys::list).post(api_keys::issue))
+        .route("/api/keys/{id}", get(api_keys::one).patch(api_keys::change).delete(api_keys::revoke))
         .route("/api/auth/register", post(auth::register))
         .route("/api/auth/login", post(auth::login))
         .route("/api/auth/refresh", post(auth::refresh))

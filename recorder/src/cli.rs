@@ -1,6 +1,7 @@
 //! The command line: parses the arguments, reads the settings and runs the command. Results go to standard output; an
 //! error is one line on standard error.
 
+mod api_keys;
 mod connect;
 mod consume;
 mod health;
@@ -65,7 +66,10 @@ enum Command {
     Users(users::UsersCommand),
     /// Print a session token for an account.
     Token(token::TokenArguments),
-    /// Create and rotate the keys for signing session tokens.
+    /// Issue, list and revoke API keys.
+    #[command(subcommand)]
+    ApiKeys(api_keys::ApiKeysCommand),
+    /// Create and rotate the keys for signing session tokens and API keys.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
 }
@@ -90,6 +94,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Invites(command) => invites::run(command, &config).await,
         Command::Users(command) => users::run(command, &config).await,
         Command::Token(arguments) => token::run(&arguments, &config).await,
+        Command::ApiKeys(command) => api_keys::run(command, &config).await,
         Command::Keys(command) => keys::run(&command),
     }
 }

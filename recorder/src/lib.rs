@@ -17,6 +17,7 @@ pub mod source;
 
 pub mod reads;
 
+pub mod access;
 pub mod accounts;
 pub mod pipeline;
 pub mod rebuild;

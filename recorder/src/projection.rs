@@ -8,6 +8,7 @@
 //! No value sent by a provider or a client can prevent a batch from being written: [`pg_value`] converts every outside
 //! value to the range of values that PostgreSQL can hold.
 
+mod api_keys;
 mod changes;
 pub mod chat;
 mod chat_change;

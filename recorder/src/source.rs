@@ -49,7 +49,12 @@ const CONNECTION_NAME: &str = "stenograph-recorder";
 /// Creates a client of the broker for a service. The client connects and reconnects in the background, so the broker may
 /// be away.
 pub async fn connect(broker: &BrokerConfig) -> Result<Client, ConnectError> {
-    broker.connect(BrokerRole::Recorder, CONNECTION_NAME, |_| {}).await
+    connect_as(broker, BrokerRole::Recorder).await
+}
+
+/// Creates a client of the broker in this role. The client connects and reconnects in the background.
+pub async fn connect_as(broker: &BrokerConfig, role: BrokerRole) -> Result<Client, ConnectError> {
+    broker.connect(role, CONNECTION_NAME, |_| {}).await
 }
 
 /// Connects to the broker for a command. Waits for a broker that is away for a moment; refused credentials are an error

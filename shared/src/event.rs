@@ -5,6 +5,7 @@
 //! or removed. Events of an earlier version are decoded into the types of the latest version. Terminal events carry all values
 //! that usage counters need, so that the order of arrival never matters.
 
+mod api_key;
 mod chat_failed;
 mod chat_started;
 mod conversation;
@@ -23,6 +24,7 @@ mod version1;
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 
+pub use api_key::{KeyChanged, KeyIssued, KeyRevoked, KeySettings};
 pub use assistant_message::{AssistantMessage, OtherChoice, ToolCall};
 pub use caller_metadata::CallerMetadata;
 pub use chat_failed::{ChatError, ChatFailed, FailureStage};
@@ -53,6 +55,12 @@ pub enum Event {
     ConversationChanged(Box<ConversationChanged>),
     /// A user deleted a conversation.
     ConversationDeleted(Box<ConversationDeleted>),
+    /// An API key was issued.
+    KeyIssued(Box<KeyIssued>),
+    /// The settings of an API key were changed.
+    KeyChanged(Box<KeyChanged>),
+    /// An API key was revoked.
+    KeyRevoked(Box<KeyRevoked>),
 }
 
 impl Event {
@@ -65,10 +73,13 @@ impl Event {
             Self::ConversationCreated(_) => EventKind::ConversationCreated,
             Self::ConversationChanged(_) => EventKind::ConversationChanged,
             Self::ConversationDeleted(_) => EventKind::ConversationDeleted,
+            Self::KeyIssued(_) => EventKind::KeyIssued,
+            Self::KeyChanged(_) => EventKind::KeyChanged,
+            Self::KeyRevoked(_) => EventKind::KeyRevoked,
         }
     }
 
-    /// Returns the event's id, derived from the kind of event and the id of the chat, conversation or change. Publishing
+    /// Returns the event's id, derived from the kind of event and the id of the chat, conversation, change or key. Publishing
     /// the event again, from any process, gives the same id.
     ///
     /// A [`ChatFailed`] event that a recorder publishes for a lost gateway has another id than a failure that the
@@ -84,6 +95,9 @@ impl Event {
             Self::ConversationCreated(event) => EventId::derive(event.conversation_id.0, "conversation_created"),
             Self::ConversationChanged(event) => EventId::derive(event.change_id.0, "conversation_changed"),
             Self::ConversationDeleted(event) => EventId::derive(event.conversation_id.0, "conversation_deleted"),
+            Self::KeyIssued(event) => EventId::derive(event.key_id.0, "key_issued"),
+            Self::KeyChanged(event) => EventId::derive(event.change_id.0, "key_changed"),
+            Self::KeyRevoked(event) => EventId::derive(event.key_id.0, "key_revoked"),
         }
     }
 
@@ -96,6 +110,9 @@ impl Event {
             Self::ConversationCreated(event) => &event.user_id,
             Self::ConversationChanged(event) => &event.user_id,
             Self::ConversationDeleted(event) => &event.user_id,
+            Self::KeyIssued(event) => &event.user_id,
+            Self::KeyChanged(event) => &event.user_id,
+            Self::KeyRevoked(event) => &event.user_id,
         }
     }
 
@@ -108,6 +125,9 @@ impl Event {
             Self::ConversationCreated(event) => event.created_at,
             Self::ConversationChanged(event) => event.changed_at,
             Self::ConversationDeleted(event) => event.deleted_at,
+            Self::KeyIssued(event) => event.issued_at,
+            Self::KeyChanged(event) => event.changed_at,
+            Self::KeyRevoked(event) => event.revoked_at,
         }
     }
 
@@ -127,6 +147,9 @@ impl Event {
             Self::ConversationCreated(event) => serde_json::to_writer(bytes, event),
             Self::ConversationChanged(event) => serde_json::to_writer(bytes, event),
             Self::ConversationDeleted(event) => serde_json::to_writer(bytes, event),
+            Self::KeyIssued(event) => serde_json::to_writer(bytes, event),
+            Self::KeyChanged(event) => serde_json::to_writer(bytes, event),
+            Self::KeyRevoked(event) => serde_json::to_writer(bytes, event),
         }
     }
 
@@ -150,6 +173,9 @@ impl Event {
             (EventKind::ConversationCreated, _) => Self::ConversationCreated(serde_json::from_slice(payload)?),
             (EventKind::ConversationChanged, _) => Self::ConversationChanged(serde_json::from_slice(payload)?),
             (EventKind::ConversationDeleted, _) => Self::ConversationDeleted(serde_json::from_slice(payload)?),
+            (EventKind::KeyIssued, _) => Self::KeyIssued(serde_json::from_slice(payload)?),
+            (EventKind::KeyChanged, _) => Self::KeyChanged(serde_json::from_slice(payload)?),
+            (EventKind::KeyRevoked, _) => Self::KeyRevoked(serde_json::from_slice(payload)?),
         })
     }
 }

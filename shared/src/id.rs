@@ -106,6 +106,11 @@ impl ChangeId {
     pub fn mint() -> Self {
         Self(Uuid::now_v7())
     }
+
+    /// Returns a new change id that is greater than `earlier`, even if the clock was set back since.
+    pub fn after(earlier: Uuid) -> Self {
+        Self(Uuid::now_v7().max(Uuid::from_u128(earlier.as_u128().saturating_add(1))))
+    }
 }
 
 impl EventId {

@@ -10,9 +10,12 @@ pub mod word;
 pub mod event;
 pub mod usage;
 
+pub mod access;
+pub mod api_key;
 pub mod envelope;
 pub mod large_body;
 pub mod lease;
+pub mod model_pattern;
 pub mod stream;
 pub mod stream_check;
 pub mod subject;

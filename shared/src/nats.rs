@@ -46,6 +46,8 @@ pub enum BrokerRole {
     Gateway,
     /// A consuming recorder.
     Recorder,
+    /// The API: publishes events about API keys, and keeps the bucket `ACCESS`.
+    Serve,
     /// A command that creates the stream, or compares or rebuilds the tables.
     Operator,
     /// A command that reads the stream and changes nothing.
@@ -58,6 +60,7 @@ impl BrokerRole {
         match self {
             Self::Gateway => "_INBOX.gateway",
             Self::Recorder => "_INBOX.recorder",
+            Self::Serve => "_INBOX.serve",
             Self::Operator => "_INBOX.operator",
             Self::Analyst => "_INBOX.analyst",
         }

@@ -12,7 +12,8 @@ use schemars::transform::{RecursiveTransform, Transform as _};
 use serde_json::{Map, Value, json};
 
 use crate::event::{
-    ChatFailed, ChatStarted, ConversationChanged, ConversationCreated, ConversationDeleted, EventKind, MessageCompleted,
+    ChatFailed, ChatStarted, ConversationChanged, ConversationCreated, ConversationDeleted, EventKind, KeyChanged,
+    KeyIssued, KeyRevoked, MessageCompleted,
 };
 use crate::{envelope, large_body, stream};
 
@@ -55,6 +56,9 @@ fn payload_schema(kind: EventKind, generator: SchemaGenerator) -> Map<String, Va
         EventKind::ConversationCreated => generator.into_root_schema_for::<ConversationCreated>(),
         EventKind::ConversationChanged => generator.into_root_schema_for::<ConversationChanged>(),
         EventKind::ConversationDeleted => generator.into_root_schema_for::<ConversationDeleted>(),
+        EventKind::KeyIssued => generator.into_root_schema_for::<KeyIssued>(),
+        EventKind::KeyChanged => generator.into_root_schema_for::<KeyChanged>(),
+        EventKind::KeyRevoked => generator.into_root_schema_for::<KeyRevoked>(),
     };
     RecursiveTransform(remove_null_from_optional_members).transform(&mut schema);
     schema.as_object_mut().map(std::mem::take).unwrap_or_default()

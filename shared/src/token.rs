@@ -9,7 +9,8 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::id::UserId;
+use crate::api_key;
+use crate::id::{KeyId, UserId};
 
 /// The `iss` claim of tokens that the recorder signs.
 pub const ISSUER: &str = "stenograph";
@@ -134,6 +135,17 @@ impl Verifier {
         Ok(Self { keys, validation })
     }
 
+    /// Verifies the signature of an API key, and returns the id and the owner. Nothing else about a key is in its text: the bucket
+    /// `ACCESS` says if the key is in force.
+    pub fn verify_api_key(&self, text: &str) -> Result<(KeyId, UserId), TokenError> {
+        let key = api_key::parse(text).ok_or(TokenError::Invalid)?;
+        let signing_key = self.keys.get(&key.signing_key).ok_or(TokenError::Invalid)?;
+        match jsonwebtoken::crypto::verify(&key.signature, &key.message, signing_key, Algorithm::EdDSA) {
+            Ok(true) => Ok((key.key_id, key.owner)),
+            Ok(false) | Err(_) => Err(TokenError::Invalid),
+        }
+    }
+
     /// Verifies the signature, the issuer and the expiry of a token, without leeway for the clock.
     pub fn verify(&self, token: &str) -> Result<Claims, TokenError> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
@@ -165,6 +177,14 @@ impl TokenSigner {
     pub fn from_pem(kid: &str, pem: &str) -> Result<Self, KeyError> {
         let key = EncodingKey::from_ed_pem(pem.as_bytes()).map_err(|_| KeyError::InvalidPrivateKey)?;
         Ok(Self { kid: kid.to_owned(), key })
+    }
+
+    /// Returns the text of an API key. The text is shown once, and stored nowhere.
+    pub fn sign_api_key(&self, key_id: KeyId, owner: &UserId) -> Result<String, jsonwebtoken::errors::Error> {
+        let unusable = || jsonwebtoken::errors::Error::from(jsonwebtoken::errors::ErrorKind::InvalidEddsaKey);
+        let message = api_key::message(&self.kid, key_id, owner).ok_or_else(unusable)?;
+        let signature = jsonwebtoken::crypto::sign(&message, &self.key, Algorithm::EdDSA)?;
+        api_key::text(&message, &signature).ok_or_else(unusable)
     }
 
     /// Returns a signed token with the given claims.

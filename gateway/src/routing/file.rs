@@ -14,8 +14,9 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use self::mistake::{Mistake, duration, mistake};
+use shared::model_pattern::ModelPattern;
+
 use crate::headers::BillingHeaders;
-use crate::routing::pattern::ModelPattern;
 use crate::routing::{
     RetryPolicy, Route, RouteOnDisconnect, RouteUpstream, RoutingTable, TableOrigin, UpstreamSettings,
 };

@@ -26,7 +26,8 @@ impl Rows {
                 | Table::UsageStats
                 | Table::UsageSlots
                 | Table::OperationSlots
-                | Table::KeySlots => "",
+                | Table::KeySlots
+                | Table::ApiKeys => "",
             };
             let name = table.name();
             let mut out = pool.copy_out_raw(&format!("COPY (SELECT * FROM {name} {order}) TO STDOUT")).await?;

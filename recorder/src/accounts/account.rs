@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use shared::id::UserId;
+use shared::id::{KeyId, UserId};
 use shared::token::{Claims, ISSUER, TokenSigner};
 use sqlx::postgres::PgPool;
 use time::{Duration, OffsetDateTime};
@@ -77,6 +77,11 @@ impl Accounts {
 
     fn signing(&self) -> Arc<SigningKeys> {
         Arc::clone(&self.signing.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Signs the text of an API key with the present signing key.
+    pub fn sign_api_key(&self, key_id: KeyId, owner: &UserId) -> Result<String, AccountError> {
+        Ok(self.signing().signer.sign_api_key(key_id, owner)?)
     }
 
     /// Creates a session after verifying name and password.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use shared::token::TokenError;
 use utoipa::ToSchema;
 
+use crate::access::keys::KeyError;
 use crate::accounts::AccountError;
 use crate::calendar::CalendarError;
 use crate::cursor::InvalidCursor;
@@ -115,6 +116,11 @@ impl ApiError {
         Self { retry_after: Some(1), ..error }
     }
 
+    /// 503: keys cannot be issued, changed or revoked, because `recorder serve` has no broker.
+    pub fn keys_unavailable() -> Self {
+        Self::unavailable("keys_unavailable", "API keys need the broker: NATS_URL of recorder serve is not set")
+    }
+
     fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
         Self { retry_after: Some(2), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, SERVER_ERROR, code, message) }
     }
@@ -210,6 +216,29 @@ impl From<sqlx::Error> for ApiError {
                 );
                 Self::internal()
             }
+        }
+    }
+}
+
+impl From<KeyError> for ApiError {
+    fn from(error: KeyError) -> Self {
+        let message = error.to_string();
+        match error {
+            KeyError::Invalid { field, .. } => Self::invalid(field, message),
+            KeyError::TooMany => Self::new(StatusCode::CONFLICT, INVALID_REQUEST, "too_many_keys", message),
+            KeyError::Revoked => Self::new(StatusCode::CONFLICT, INVALID_REQUEST, "key_revoked", message),
+            KeyError::Broker(error) => {
+                tracing::warn!(error = format!("{error:#}"), "a change of an API key was answered with 503");
+                Self::unavailable("keys_unavailable", "the broker did not acknowledge the change: try again shortly")
+            }
+            KeyError::Bucket(error) => {
+                tracing::warn!(%error, "a change of an API key was answered with 503");
+                Self::unavailable(
+                    "keys_unavailable",
+                    "the change is on the record, but has not reached the gateways yet",
+                )
+            }
+            KeyError::Database(error) => error.into(),
         }
     }
 }

@@ -6,7 +6,7 @@ use utoipa::openapi::{Content, OpenApi as Document, PathItem, Ref, RefOr, Respon
 use utoipa::{Modify, OpenApi};
 
 use super::error::{ErrorBody, ErrorFields};
-use super::{admin, auth, chats, conversations, docs, events, gateway_routes, messages, usage, users};
+use super::{admin, api_keys, auth, chats, conversations, docs, events, gateway_routes, messages, usage, users};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -21,6 +21,7 @@ use super::{admin, auth, chats, conversations, docs, events, gateway_routes, mes
         conversations::list, gateway_routes::create, conversations::one, gateway_routes::change, gateway_routes::delete, messages::list,
         chats::list, chats::one,
         events::stream,
+        api_keys::list, api_keys::issue, api_keys::one, api_keys::change, api_keys::revoke,
         usage::of_all, admin::failures, admin::users, admin::change_user, admin::invites, admin::create_invite,
         admin::revoke_invite,
         document, docs::keys

@@ -10,6 +10,7 @@ use sqlx::postgres::PgPool;
 
 use super::change_waits::ChangeWaits;
 use super::live::LiveSubscriptions;
+use crate::access::keys::AccessKeys;
 use crate::accounts::Accounts;
 
 /// The state that all routes share.
@@ -23,6 +24,8 @@ pub struct ApiState {
     pub keys: TokenKeys,
     /// The proxies whose `X-Forwarded-For` header is trusted (`RECORDER_TRUSTED_PROXIES`).
     pub trusted: TrustedProxies,
+    /// The API keys; none without `NATS_URL`, because every change of a key is an event.
+    pub access: Option<AccessKeys>,
     /// The open live streams of the process.
     pub live: Arc<LiveSubscriptions>,
     /// The requests that wait for a change of a conversation.

@@ -1,6 +1,7 @@
 //! The JSON shapes of responses. Names are camelCase. An unknown value is null, and never left out.
 
-pub(super) mod chat;
+pub(super) mod api_key;
+pub(crate) mod chat;
 pub(super) mod conversation;
 pub(super) mod invite;
 pub(super) mod list;

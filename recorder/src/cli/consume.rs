@@ -15,6 +15,8 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::bucket::AccessBucket;
+use crate::access::reconcile;
 use crate::config::Config;
 use crate::health::{self, HealthState};
 use crate::metrics::Metrics;
@@ -28,8 +30,8 @@ use crate::source::{self, Source};
 use crate::store;
 
 /// The database connections: one for the pipeline, one for the health check, two each for the orphan reaper and the
-/// consumer watchdog.
-const CONNECTIONS: u32 = 6;
+/// consumer watchdog, one for the comparison of the bucket ACCESS.
+const CONNECTIONS: u32 = 7;
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {
@@ -109,6 +111,11 @@ async fn run_workers(
     let watching = watchdog.clone().run(stop.clone());
     workers.spawn(async move {
         watching.await;
+        Ok(())
+    });
+    let reconciling = reconcile::run(Arc::new(AccessBucket::new(broker.clone())), pool.clone(), stop.clone());
+    workers.spawn(async move {
+        reconciling.await;
         Ok(())
     });
     let source = Source::new(broker, limits, Arc::clone(&blockage));

@@ -10,6 +10,7 @@ use axum::middleware::from_fn_with_state;
 use prometheus_client::registry::Registry;
 use shared::http_server::{self, ServerLimits};
 use shared::issuer::Issuer;
+use shared::nats::BrokerRole;
 use shared::shutdown::TerminationSignals;
 use shared::token::{TokenSigner, Verifier};
 use sqlx::postgres::PgPool;
@@ -19,6 +20,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::keys;
+use crate::access::bucket::AccessBucket;
+use crate::access::keys::AccessKeys;
 use crate::accounts::refresh::RefreshTokenRotation;
 use crate::accounts::{self, Accounts, SigningKeys};
 use crate::api::{self, ApiState, ChangeWaits, LiveSubscriptions, TokenKeys};
@@ -26,6 +29,7 @@ use crate::config::{Config, ServeConfig};
 use crate::health::ApiHealthState;
 use crate::metrics::api::ApiMetrics;
 use crate::reads;
+use crate::source;
 use crate::store;
 
 /// The interval at which the key files are checked for changes.
@@ -47,6 +51,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         |_| shared::config::malformed("DATABASE_URL", "postgres://user:password@host/database", &"not such a URL");
     let pool = store::connect_for_reads(config.database_url()?, config.serve.connections).map_err(malformed)?;
     let files = KeyFiles::of(&config)?;
+    let broker = config.broker().ok().cloned();
     let (signing, verifier, published) = files.read()?;
     let ServeConfig { listen, health_listen, token_ttl, session_ttl, trusted, issuer, .. } = config.serve;
     let issuer = issuer.map(|config| Arc::new(Issuer::new(config)));
@@ -62,6 +67,17 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let health_listener = TcpListener::bind(health_listen)
         .await
         .with_context(|| format!("RECORDER_SERVE_HEALTH_LISTEN: cannot listen on {health_listen}"))?;
+    let access = match broker {
+        Some(broker) => {
+            let client =
+                source::connect_as(&broker, BrokerRole::Serve).await.context("NATS_URL: cannot use the broker")?;
+            Some(AccessKeys::new(pool.clone(), Arc::new(AccessBucket::new(client))))
+        }
+        None => {
+            tracing::warn!("NATS_URL is not set: API keys cannot be issued, changed or revoked");
+            None
+        }
+    };
     let live = Arc::new(LiveSubscriptions::default());
     let changes = Arc::new(ChangeWaits::default());
     let mut registry = Registry::default();
@@ -73,6 +89,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         accounts: Accounts::new(pool.clone(), signing, token_ttl, session_ttl),
         keys: TokenKeys::new(verifier, &published, issuer.clone()),
         trusted,
+        access,
         live: Arc::clone(&live),
         changes: Arc::clone(&changes),
     });

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::PgPool;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::bucket::AccessBucket;
+use crate::access::reconcile;
 use crate::metrics::{Metrics, ReasonLabel};
 use crate::policy::blockage::{Blockage, MAX_BATCH_WAIT};
 use crate::policy::disposition::{Disposition, retry_delay};
@@ -24,6 +26,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A writer of batches, used by the pipeline.
 pub struct BatchWriter {
     pool: PgPool,
+    /// The bucket that gateways follow, for the keys of a batch.
+    access: AccessBucket,
     /// For a refused event whose large body was released after decoding.
     body_fetcher: BodyFetcher,
     metrics: Arc<Metrics>,
@@ -54,12 +58,13 @@ impl BatchWriter {
     /// Creates a writer into this database. Cancelling `stop` ends the wait for a database.
     pub fn new(
         pool: PgPool,
+        access: AccessBucket,
         body_fetcher: BodyFetcher,
         metrics: Arc<Metrics>,
         blockage: Arc<Blockage>,
         stop: CancellationToken,
     ) -> Self {
-        Self { pool, body_fetcher, metrics, blockage, stop }
+        Self { pool, access, body_fetcher, metrics, blockage, stop }
     }
 
     /// Writes the whole batch. `changes` is the projection of the batch's events. Returns `None` if `stop` is cancelled
@@ -115,6 +120,7 @@ impl BatchWriter {
                 // The event may have been put into quarantine before, for its missing body.
                 let recorded: Vec<_> = deliveries.iter().filter_map(|one| one.bodiless_quarantine_id()).collect();
                 let applied = with_write_timeout(store::apply(&self.pool, changes, &recorded)).await?;
+                reconcile::sync_events(&self.access, &self.pool, events).await;
                 // Live updates are published before the acknowledgement, so that a redelivery publishes the updates
                 // again. A failure here does not hold up the record.
                 if let Err(error) = with_write_timeout(live::publish(&self.pool, events, shared::event::now())).await {

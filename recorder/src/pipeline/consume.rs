@@ -16,6 +16,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{interval_at, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::access::bucket::AccessBucket;
 use crate::metrics::{KindLabel, Metrics};
 use crate::pipeline::awaited_bodies::AwaitedBodies;
 use crate::pipeline::batch_writer::{BatchOutcome, BatchWriter};
@@ -99,8 +100,15 @@ impl Pipeline {
         stop: CancellationToken,
     ) -> Self {
         let body_fetcher = BodyFetcher::new(watchdog.client());
-        let writer =
-            BatchWriter::new(pool, body_fetcher.clone(), Arc::clone(&metrics), Arc::clone(&blockage), stop.clone());
+        let access = AccessBucket::new(watchdog.client());
+        let writer = BatchWriter::new(
+            pool,
+            access,
+            body_fetcher.clone(),
+            Arc::clone(&metrics),
+            Arc::clone(&blockage),
+            stop.clone(),
+        );
         let awaited = AwaitedBodies::new(BodyFetcher::new(watchdog.client()), source.limits(), Arc::clone(&metrics));
         let intake = Intake::new(source, awaited, body_fetcher);
         Self {

@@ -3,9 +3,11 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
+use shared::access::KeyState;
 use shared::event::Event;
-use shared::id::{ChatId, ConversationId, MessageId};
+use shared::id::{ChatId, ConversationId, KeyId, MessageId};
 
+use super::api_keys;
 use super::chat::Chat;
 use super::chat_change::ChatChange;
 use super::conversation::Conversation;
@@ -21,6 +23,8 @@ pub struct Changes {
     pub conversations: BTreeMap<ConversationId, Conversation>,
     /// Conversations opened by a `ConversationCreated` event, ahead of the first chat.
     pub created_conversations: BTreeSet<ConversationId>,
+    /// Facts about each API key.
+    pub api_keys: BTreeMap<KeyId, KeyState>,
 }
 
 /// Reads a batch of events into changes. The order and the repetition of events do not affect the result.
@@ -46,6 +50,9 @@ pub fn project(events: &[Event]) -> Changes {
             }
             Event::ConversationChanged(event) => changes.add_conversation(Conversation::from_changed(event)),
             Event::ConversationDeleted(event) => changes.add_conversation(Conversation::from_deleted(event)),
+            Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) => {
+                changes.add_keys(api_keys::from_event(event));
+            }
         }
     }
     changes
@@ -59,8 +66,18 @@ pub fn is_recorded_in(
     event: &Event,
     chats: &BTreeMap<ChatId, Chat>,
     conversations: &BTreeMap<ConversationId, Conversation>,
+    api_keys: &BTreeMap<KeyId, KeyState>,
 ) -> bool {
     let changes = project(std::slice::from_ref(event));
+    if !changes.api_keys.is_empty() {
+        return changes.api_keys.into_iter().all(|(id, state)| {
+            api_keys.get(&id).is_some_and(|row| {
+                let mut joined = row.clone();
+                joined.join(state);
+                joined == *row
+            })
+        });
+    }
     if !changes.chats.is_empty() {
         // A chat and its conversation are written in one transaction, so the chat's row alone decides.
         return changes.chats.into_iter().all(|(id, change)| {
@@ -87,6 +104,7 @@ impl Changes {
         other.chats.into_values().for_each(|change| self.add_chat(change));
         other.conversations.into_values().for_each(|row| self.add_conversation(row));
         self.created_conversations.extend(other.created_conversations);
+        self.add_keys(other.api_keys.into_values());
         self
     }
 
@@ -127,6 +145,15 @@ impl Changes {
         match self.chats.entry(change.row.chat_id) {
             Entry::Vacant(entry) => drop(entry.insert(change)),
             Entry::Occupied(mut entry) => entry.get_mut().join(change),
+        }
+    }
+
+    fn add_keys(&mut self, states: impl IntoIterator<Item = KeyState>) {
+        for state in states {
+            match self.api_keys.entry(state.key_id) {
+                Entry::Vacant(entry) => drop(entry.insert(state)),
+                Entry::Occupied(mut entry) => entry.get_mut().join(state),
+            }
         }
     }
 

@@ -3,10 +3,12 @@
 //! [`Table`] is the single list of the tables that make up the record. Code that treats all tables alike iterates over
 //! [`Table::ALL`]: the store's locks, `rebuild`, `verify`, the benchmarks and the oracle of the tests.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
+use shared::access::KeyState;
 use shared::event::Event;
-use shared::id::{ChatId, ConversationId, MessageId, UserId};
+use shared::id::{ChatId, ConversationId, KeyId, MessageId, UserId};
 use time::Date;
 
 use super::changes::{Changes, project};
@@ -36,6 +38,8 @@ pub enum Table {
     OperationSlots,
     /// Usage of calls with an API key, by user, quarter of an hour, model, key and project.
     KeySlots,
+    /// API keys.
+    ApiKeys,
 }
 
 /// All rows of all projected tables. Two values are equal when all rows are equal.
@@ -55,19 +59,22 @@ pub struct Tables {
     pub operation_slots: BTreeMap<OperationSlotKey, UsageTotals>,
     /// Rows of the table `key_slots`, by user, quarter of an hour, model, key and project.
     pub key_slots: BTreeMap<KeySlotKey, UsageTotals>,
+    /// Rows of the table `api_keys`, by key.
+    pub api_keys: BTreeMap<KeyId, KeyState>,
 }
 
 // === impl Table ===
 
 impl Table {
     /// All projected tables, in the order in which a transaction writes to the tables.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Chats,
         Self::Conversations,
         Self::Messages,
         Self::UsageStats,
         Self::UsageSlots,
         Self::OperationSlots,
+        Self::ApiKeys,
         Self::KeySlots,
     ];
 
@@ -81,6 +88,7 @@ impl Table {
             Self::UsageSlots => "usage_slots",
             Self::OperationSlots => "operation_slots",
             Self::KeySlots => "key_slots",
+            Self::ApiKeys => "api_keys",
         }
     }
 
@@ -94,6 +102,7 @@ impl Table {
             Self::UsageSlots => "usage slots",
             Self::OperationSlots => "operation slots",
             Self::KeySlots => "key slots",
+            Self::ApiKeys => "API keys",
         }
     }
 }
@@ -103,7 +112,8 @@ impl Table {
 impl Tables {
     /// The number of rows of a table.
     pub fn len(&self, table: Table) -> usize {
-        let Self { chats, conversations, messages, usage_stats, usage_slots, operation_slots, key_slots } = self;
+        let Self { chats, conversations, messages, usage_stats, usage_slots, operation_slots, key_slots, api_keys } =
+            self;
         match table {
             Table::Chats => chats.len(),
             Table::Conversations => conversations.len(),
@@ -112,6 +122,7 @@ impl Tables {
             Table::UsageSlots => usage_slots.len(),
             Table::OperationSlots => operation_slots.len(),
             Table::KeySlots => key_slots.len(),
+            Table::ApiKeys => api_keys.len(),
         }
     }
 
@@ -124,7 +135,13 @@ impl Tables {
     /// Applies the part of a batch that concerns chats and messages, and returns the remaining changes for
     /// [`Tables::apply_aggregates`].
     pub fn apply_chats_and_messages(&mut self, events: &[Event]) -> AggregateChanges {
-        let Changes { chats, conversations, created_conversations: _ } = project(events);
+        let Changes { chats, conversations, created_conversations: _, api_keys } = project(events);
+        for (id, state) in api_keys {
+            match self.api_keys.entry(id) {
+                Entry::Vacant(entry) => drop(entry.insert(state)),
+                Entry::Occupied(mut entry) => entry.get_mut().join(state),
+            }
+        }
 
         let old = existing_rows(&self.chats, chats.keys());
         self.chats.extend(chats.iter().map(|(id, change)| (*id, change.row.clone())));

@@ -57,7 +57,29 @@ impl Reprojection {
             conversation = *last;
             self.carry_over_rows(connection, &[], &ids.into_iter().map(ConversationId).collect::<Vec<_>>()).await?;
         }
+        let mut key = Uuid::nil();
+        loop {
+            let ids = self.missing_ids(connection, &self.missing_keys_sql(), key, (from, before)).await?;
+            let Some(last) = ids.last() else { break };
+            key = *last;
+            self.carry_over_keys(connection, &ids).await?;
+        }
         if self.stop.is_cancelled() { Err(ReprojectionError::Stopped) } else { Ok(()) }
+    }
+
+    async fn carry_over_keys(&self, connection: &mut PgConnection, ids: &[Uuid]) -> Result<(), ReprojectionError> {
+        self.shadow.leave(connection).await?;
+        let mut api_keys = store::api_keys::by_ids(connection, ids).await?;
+        self.shadow.enter(connection).await?;
+        if let Some(as_of) = self.as_of {
+            for key in api_keys.values_mut() {
+                key.revoked = key.revoked.take().filter(|revoked| revoked.at <= as_of);
+            }
+        }
+        let mut tx = connection.begin().await?;
+        bulk::write_chats_and_messages(&mut tx, Changes { api_keys, ..Changes::default() }).await?;
+        tx.commit().await?;
+        Ok(())
     }
 
     async fn carry_over_rows(
@@ -110,6 +132,17 @@ impl Reprojection {
                     OR l.request_digest IS NOT NULL AND s.request_digest IS NULL
                     OR l.ending_digest IS NOT NULL AND s.ending_digest IS NULL)
              ORDER BY l.chat_id LIMIT $3"
+        )
+    }
+
+    /// Keys whose issue is not in the log.
+    fn missing_keys_sql(&self) -> String {
+        let (live, own) = (self.shadow.live_table(Table::ApiKeys), self.shadow.shadow_table(Table::ApiKeys));
+        format!(
+            "SELECT l.key_id FROM {live} l LEFT JOIN {own} s USING (key_id)
+             WHERE l.key_id > $1 AND ($2::timestamptz IS NULL OR l.issued_at < $2)
+               AND ($4::timestamptz IS NULL OR l.issued_at >= $4) AND l.issued_at IS NOT NULL AND s.issued_at IS NULL
+             ORDER BY l.key_id LIMIT $3"
         )
     }
 

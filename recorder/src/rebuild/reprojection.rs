@@ -260,12 +260,14 @@ impl Reprojection {
         events: Vec<Event>,
     ) -> Result<Vec<Event>, ReprojectionError> {
         let changes = project(&events);
+        let keys: Vec<_> = changes.api_keys.into_keys().map(|id| id.0).collect();
         let (chats, conversations): (Vec<_>, Vec<_>) =
             (changes.chats.into_keys().collect(), changes.conversations.into_keys().collect());
         self.shadow.leave(connection).await?;
         let live = store::read_related(connection, &chats, &conversations).await?;
+        let keys = store::api_keys::by_ids(connection, &keys).await?;
         self.shadow.enter(connection).await?;
-        Ok(events.into_iter().filter(|event| is_recorded_in(event, &live.chats, &live.conversations)).collect())
+        Ok(events.into_iter().filter(|event| is_recorded_in(event, &live.chats, &live.conversations, &keys)).collect())
     }
 }
 

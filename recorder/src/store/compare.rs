@@ -109,6 +109,9 @@ fn rows_since(shadow: &ShadowSchema, table: Table, name: String, since: Option<D
             "message_id >= '{least}' AND COALESCE({}, created_at) >= {begins}",
             time_of(Table::Chats, "chat_id", "started_at")
         ),
+        Table::ApiKeys => {
+            format!("key_id >= '{least}' AND {} >= {begins}", time_of(Table::ApiKeys, "key_id", "issued_at"))
+        }
         Table::UsageStats => format!("date >= '{since}'"),
         Table::UsageSlots | Table::OperationSlots | Table::KeySlots => format!("slot_at >= {begins}"),
     };

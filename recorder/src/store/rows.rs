@@ -7,7 +7,7 @@ use sqlx::postgres::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{chats, conversations, key_slots, messages, operation_slots, usage_slots, usage_stats};
+use super::{api_keys, chats, conversations, key_slots, messages, operation_slots, usage_slots, usage_stats};
 use crate::projection::chat::Chat;
 use crate::projection::conversation::Conversation;
 use crate::projection::message::{Message, Position};
@@ -78,5 +78,6 @@ pub async fn read_all(pool: &PgPool) -> Result<Tables, sqlx::Error> {
         usage_slots: usage_slots::read_all(connection).await?,
         operation_slots: operation_slots::read_all(connection).await?,
         key_slots: key_slots::read_all(connection).await?,
+        api_keys: api_keys::read_all(connection).await?,
     })
 }

@@ -15,6 +15,12 @@ pub enum EventKind {
     ConversationChanged,
     /// The kind of [`ConversationDeleted`](super::ConversationDeleted) events.
     ConversationDeleted,
+    /// The kind of [`KeyIssued`](super::KeyIssued) events.
+    KeyIssued,
+    /// The kind of [`KeyChanged`](super::KeyChanged) events.
+    KeyChanged,
+    /// The kind of [`KeyRevoked`](super::KeyRevoked) events.
+    KeyRevoked,
 }
 
 /// The type of a published event: a kind of event, in one version of the payload's format.
@@ -35,13 +41,16 @@ pub enum EventVersion {
 
 impl EventKind {
     /// All kinds of events.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::ChatStarted,
         Self::MessageCompleted,
         Self::ChatFailed,
         Self::ConversationCreated,
         Self::ConversationChanged,
         Self::ConversationDeleted,
+        Self::KeyIssued,
+        Self::KeyChanged,
+        Self::KeyRevoked,
     ];
 
     /// Returns the token of the kind in subjects: `chats.<token>.<user>`.
@@ -53,6 +62,9 @@ impl EventKind {
             Self::ConversationCreated => "conversation_created",
             Self::ConversationChanged => "conversation_changed",
             Self::ConversationDeleted => "conversation_deleted",
+            Self::KeyIssued => "key_issued",
+            Self::KeyChanged => "key_changed",
+            Self::KeyRevoked => "key_revoked",
         }
     }
 
@@ -60,7 +72,12 @@ impl EventKind {
     pub fn latest(self) -> EventType {
         let version = match self {
             Self::ChatStarted | Self::MessageCompleted | Self::ChatFailed => EventVersion::V2,
-            Self::ConversationCreated | Self::ConversationChanged | Self::ConversationDeleted => EventVersion::V1,
+            Self::ConversationCreated
+            | Self::ConversationChanged
+            | Self::ConversationDeleted
+            | Self::KeyIssued
+            | Self::KeyChanged
+            | Self::KeyRevoked => EventVersion::V1,
         };
         EventType { kind: self, version }
     }
@@ -74,7 +91,7 @@ impl EventKind {
 impl EventType {
     /// All types that were ever published. Each type is decoded for ever. Programs store positions in this list: a new type is added
     /// at the end.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self { kind: EventKind::ChatStarted, version: EventVersion::V1 },
         Self { kind: EventKind::MessageCompleted, version: EventVersion::V1 },
         Self { kind: EventKind::ChatFailed, version: EventVersion::V1 },
@@ -84,6 +101,9 @@ impl EventType {
         Self { kind: EventKind::ChatStarted, version: EventVersion::V2 },
         Self { kind: EventKind::MessageCompleted, version: EventVersion::V2 },
         Self { kind: EventKind::ChatFailed, version: EventVersion::V2 },
+        Self { kind: EventKind::KeyIssued, version: EventVersion::V1 },
+        Self { kind: EventKind::KeyChanged, version: EventVersion::V1 },
+        Self { kind: EventKind::KeyRevoked, version: EventVersion::V1 },
     ];
 
     /// Returns the type with the given name, or `None` if this build does not know the name.
@@ -103,6 +123,9 @@ impl EventType {
             (EventKind::ConversationCreated, _) => "stenograph.ConversationCreated.v1",
             (EventKind::ConversationChanged, _) => "stenograph.ConversationChanged.v1",
             (EventKind::ConversationDeleted, _) => "stenograph.ConversationDeleted.v1",
+            (EventKind::KeyIssued, _) => "stenograph.KeyIssued.v1",
+            (EventKind::KeyChanged, _) => "stenograph.KeyChanged.v1",
+            (EventKind::KeyRevoked, _) => "stenograph.KeyRevoked.v1",
         }
     }
 

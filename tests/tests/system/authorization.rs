@@ -8,14 +8,16 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tests::stack::{Stack, User};
 
-/// Paths of a user's own record; `{user}`, `{conversation}` and `{chat}` are Ann's.
-const OWN: [(&str, &str); 6] = [
+/// Paths of a user's own record; `{user}`, `{conversation}`, `{chat}` and `{key}` are Ann's.
+const OWN: [(&str, &str); 8] = [
     ("GET", "/api/users/{user}"),
     ("GET", "/api/users/{user}/usage"),
     ("GET", "/api/conversations/{conversation}"),
     ("GET", "/api/conversations/{conversation}/messages"),
     ("GET", "/api/chats/{chat}"),
     ("GET", "/api/chats?userId={user}"),
+    ("GET", "/api/keys?userId={user}"),
+    ("GET", "/api/keys/{key}"),
 ];
 
 /// Paths for admins alone.
@@ -72,8 +74,12 @@ async fn users_reach_only_their_own_data() -> anyhow::Result<()> {
     stack.finished_chat(&bob, "nothing of interest").await?;
     stack.settled().await?;
     let chat = stack.read(&ann, "/api/chats").await?["data"][0]["id"].as_str().unwrap().to_owned();
-    let of_ann =
-        |path: &str| path.replace("{user}", &ann.id).replace("{conversation}", &conversation).replace("{chat}", &chat);
+    let key = stack.post("/api/keys").bearer_auth(&ann.token).json(&json!({"name": "a secret key"})).send().await?;
+    let key = key.json::<Value>().await?["id"].as_str().unwrap().to_owned();
+    let of_ann = |path: &str| {
+        let path = path.replace("{user}", &ann.id).replace("{conversation}", &conversation);
+        path.replace("{chat}", &chat).replace("{key}", &key)
+    };
     let own: Vec<_> = OWN.iter().map(|(method, path)| (*method, of_ann(path))).collect();
     let admin: Vec<_> = ADMIN.iter().map(|(method, path)| (*method, of_ann(path))).collect();
     let anyones: Vec<_> = ANYONES.iter().map(|(method, path)| (*method, (*path).to_owned())).collect();
@@ -121,6 +127,7 @@ async fn users_reach_only_their_own_data() -> anyhow::Result<()> {
         assert_eq!(answer.status, 404, "{method} {path}: {}", answer.body);
         // The answer equals the answer for ids that do not exist.
         let nothing = path.replace(&ann.id, "nobody").replace(&conversation, &uuid(1)).replace(&chat, &uuid(2));
+        let nothing = nothing.replace(&key, &uuid(3));
         let nothing = ask(&stack, Some(&bob.token), method, &nothing).await?;
         assert_eq!((nothing.status, nothing.body), (answer.status, answer.body), "{method} {path}");
     }

@@ -7,6 +7,7 @@ use async_nats::ConnectOptions;
 use async_nats::jetstream::{self, consumer};
 use futures_util::StreamExt as _;
 use harness::servers::Nats;
+use serde_json::json;
 use tests::stack::Stack;
 
 const PERMISSIONS: &str = include_str!("../../../deploy/nats/permissions.conf");
@@ -87,7 +88,7 @@ async fn that_are_refused_are_an_error_at_once() -> anyhow::Result<()> {
 /// The broker of the permissions test, with the password of each role.
 async fn broker_with_permissions() -> anyhow::Result<Nats> {
     let mut configuration = PERMISSIONS.replace("  users: [", &format!("  users: [\n    {ADMIN}"));
-    for role in ["GATEWAY", "RECORDER", "OPERATOR", "ANALYST"] {
+    for role in ["GATEWAY", "RECORDER", "SERVE", "OPERATOR", "ANALYST"] {
         configuration = configuration.replace(&format!("$NATS_{role}_PASSWORD"), &role.to_lowercase());
     }
     Nats::with_settings(&configuration, "admin:admin").await
@@ -138,6 +139,14 @@ async fn of_each_role_suffice_for_its_work_and_for_nothing_else() -> anyhow::Res
     stack.recorder.more = owned(&operator);
     stack.recorder.run(&["verify"]).await?;
     stack.recorder.run(&["stream", "create"]).await?;
+    stack.recorder.more = owned(&settings("serve"));
+    let key = stack.recorder.run(&["api-keys", "create", "--user", "ann", "--name", "k"]).await?;
+    let body = json!({"model": tests::stack::MODEL, "messages": [{"role": "user", "content": "hello"}]});
+    let until = Instant::now() + Duration::from_secs(60);
+    while stack.post("/v1/chat/completions").bearer_auth(&key).json(&body).send().await?.status() != 200 {
+        ensure!(Instant::now() < until, "the gateway does not learn of the key");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     stack.recorder.more = owned(&settings("analyst"));
     let exported = stack.recorder.run(&["replay", "--format", "jsonl", "--quiet"]).await?;
     ensure!(exported.contains("hello") && exported.contains("long long"), "the analyst reads every event");
@@ -145,7 +154,7 @@ async fn of_each_role_suffice_for_its_work_and_for_nothing_else() -> anyhow::Res
     // Nothing else.
     let [gateway, recorder, operator, analyst] = ["gateway", "recorder", "operator", "analyst"];
     let events = stack.events().await?;
-    for role in [analyst, operator] {
+    for role in [analyst, operator, "serve"] {
         let client = client_of(&url, role).await?;
         ensure!(cannot_publish(&client, "chats.completed.ann").await, "{role} can publish an event");
         ensure!(hears_nothing(&client, "chats.>", &stack).await?, "{role} hears events that nobody gave to it");
@@ -153,6 +162,8 @@ async fn of_each_role_suffice_for_its_work_and_for_nothing_else() -> anyhow::Res
     let client = client_of(&url, recorder).await?;
     ensure!(cannot_publish(&client, "chats.completed.ann").await, "a recorder can publish answers");
     let client = client_of(&url, gateway).await?;
+    ensure!(cannot_publish(&client, "chats.key_issued.ann").await, "a gateway can publish the events of API keys");
+    ensure!(cannot_publish(&client, "$KV.ACCESS.key.x").await, "a gateway can write the bucket ACCESS");
     ensure!(hears_nothing(&client, "chats.>", &stack).await?, "a gateway hears events");
     ensure!(hears_nothing(&client, "_INBOX.recorder.>", &stack).await?, "a gateway hears what recorders receive");
     let context = jetstream::new(client.clone());

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod analysts;
+mod api_keys;
 mod attacks;
 mod authentication;
 mod authorization;

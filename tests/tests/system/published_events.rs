@@ -13,9 +13,16 @@ use tests::stack::{Stack, User};
 
 /// A stream with events of all kinds, and one of the users.
 async fn published() -> anyhow::Result<(Stack, User)> {
-    let stack = Stack::start().await?;
+    let stack = Stack::with_api(&[], &[]).await?;
     let ann = stack.user("ann").await?;
     stack.finished_chat(&ann, "question — é").await?;
+    let new = json!({"name": "batch", "models": ["scripted-*"], "operations": ["chat"]});
+    let issued = stack.post("/api/keys").bearer_auth(&ann.token).json(&new).send().await?.error_for_status()?;
+    let issued: Value = issued.json().await?;
+    let path = format!("/api/keys/{}", issued["id"].as_str().unwrap_or_default());
+    let change = stack.request(reqwest::Method::PATCH, &path).bearer_auth(&ann.token);
+    change.json(&json!({"name": "nightly"})).send().await?.error_for_status()?;
+    stack.request(reqwest::Method::DELETE, &path).bearer_auth(&ann.token).send().await?.error_for_status()?;
     stack.upstream.respond_next(Script::error(&ApiError::invalid("no".into(), None)));
     assert_eq!(stack.chat(&ann, "one too many").send().await?.status(), 400);
     let body = json!({"title": "Woodchucks", "model": tests::stack::MODEL, "temperature": 0.5});

@@ -4,7 +4,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::mistake::{Mistake, mistake};
-use crate::routing::pattern::ModelPattern;
+use shared::model_pattern::ModelPattern;
+
 use crate::routing::{PassThrough, UpstreamSettings};
 
 /// The maximum number of paths, and of callers, of a rule.

@@ -28,9 +28,39 @@ fn new_messages(variant: u8, number: u8) -> Vec<serde_json::Value> {
     if variant == 0 { Vec::new() } else { earlier.chain([last]).collect() }
 }
 
+/// An event about an API key. The numbers are small, so that changes with one id contradict each other.
+fn key_event((kind, key, _, user, minute, variant, number, _): Seed) -> Event {
+    let at = (datetime!(2026-11-22 23:58 UTC) + time::Duration::minutes(minute)).format(&Rfc3339).unwrap();
+    let models = ["a*", "b"].iter().take(number.into()).collect::<Vec<_>>();
+    let operations = ["chat", "a_word_of_tomorrow"].iter().take(variant.into()).collect::<Vec<_>>();
+    let settings = json!({"name": format!("name {variant}\0"), "models": models, "operations": operations,
+        "expires_at": (variant % 2 == 0).then_some(&at)});
+    let ids = json!({"key_id": Uuid::from_u128(key.into()), "user_id": format!("user {user}")});
+    let (kind, fields) = match kind {
+        7 => (
+            EventKind::KeyIssued,
+            json!({"project_id": (number > 1).then(|| Uuid::from_u128(variant.into())), "issued_at": at,
+                "issued_by": format!("admin {number}"), "settings": settings}),
+        ),
+        8 => (
+            EventKind::KeyChanged,
+            json!({"change_id": Uuid::from_u128(u128::from(number) + 2), "changed_at": at, "changed_by": "cli",
+                "settings": settings}),
+        ),
+        _ => (EventKind::KeyRevoked, json!({"revoked_at": at, "revoked_by": format!("admin {number}\0")})),
+    };
+    let mut event = ids;
+    event.as_object_mut().unwrap().extend(fields.as_object().cloned().unwrap());
+    Event::decode(kind, event.to_string().as_bytes()).unwrap()
+}
+
 /// The last number of a seed is the operation and, from 3 on, that the call belongs to no conversation.
-fn event((kind, chat, conversation, user, minute, variant, number, operation): Seed) -> Event {
-    let has_conversation = operation < 3 || kind % 7 > 3;
+fn event(seed: Seed) -> Event {
+    let (kind, chat, conversation, user, minute, variant, number, operation) = seed;
+    if kind > 6 {
+        return key_event(seed);
+    }
+    let has_conversation = operation < 3 || kind > 3;
     let at = |minutes: i64| {
         let at = datetime!(2026-11-22 23:58 UTC) + time::Duration::minutes(minutes);
         at.format(&Rfc3339).unwrap()
@@ -42,7 +72,7 @@ fn event((kind, chat, conversation, user, minute, variant, number, operation): S
     let usage = json!({"source": source, "prompt_tokens": number, "completion_tokens": variant, "total_tokens": null,
         "raw": (number > 1).then(|| json!({"cost": f64::from(variant) / 8.0})),
         "parts": {"uncached_input": number, "cache_read": 0, "cache_write": 0, "output": variant, "reasoning": 0}});
-    let (kind, mut value) = match kind % 7 {
+    let (kind, mut value) = match kind {
         0 => (
             EventKind::ChatStarted,
             json!({"conversation_origin": has_conversation.then_some("minted"), "dialect": "openai_chat", "stream": true,
@@ -60,7 +90,7 @@ fn event((kind, chat, conversation, user, minute, variant, number, operation): S
                 "attempts": []}),
         ),
         2 | 3 => {
-            let stage = if kind % 7 == 2 { "upstream_stream" } else { "gateway_lost" };
+            let stage = if kind == 2 { "upstream_stream" } else { "gateway_lost" };
             (
                 EventKind::ChatFailed,
                 json!({"failed_at": at(minute + i64::from(number)), "stage": stage, "error": {"message": "broke"},
@@ -100,7 +130,7 @@ fn event((kind, chat, conversation, user, minute, variant, number, operation): S
 }
 
 fn seeds() -> impl Strategy<Value = Vec<Seed>> {
-    let seed = (0..7_u8, 0..4_u8, 0..3_u8, 0..2_u8, 0..4_i64, 0..4_u8, 0..3_u8, 0..6_u8);
+    let seed = (0..10_u8, 0..4_u8, 0..3_u8, 0..2_u8, 0..4_i64, 0..4_u8, 0..3_u8, 0..6_u8);
     prop::collection::vec(seed, 0..24)
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::stream::{self, Compression, DiscardPolicy, StorageType};
 use async_nats::jetstream::{Context, kv, object_store};
 use shared::stream::{IDEMPOTENCY_BUCKET, IDEMPOTENCY_MAX_BYTES, IDEMPOTENCY_WINDOW};
-use shared::{large_body, lease};
+use shared::{access, large_body, lease};
 
 use super::error::{Differences, SetupError, unavailable};
 use super::options::{SetupOutcome, StreamOptions};
@@ -14,6 +14,7 @@ use super::stream::find_stream;
 const LEASES_LABEL: &str = "bucket GATEWAYS";
 const BODIES_LABEL: &str = "bucket BODIES";
 const KEYS_LABEL: &str = "bucket IDEMPOTENCY";
+const ACCESS_LABEL: &str = "bucket ACCESS";
 
 /// A bucket. The broker stores a bucket as a stream under another name.
 struct Bucket {
@@ -27,13 +28,15 @@ enum BucketKind {
     Leases,
     Bodies,
     Keys,
+    Access,
 }
 
-fn all_buckets() -> [Bucket; 3] {
+fn all_buckets() -> [Bucket; 4] {
     [
         Bucket { stream: format!("KV_{}", lease::BUCKET), what: LEASES_LABEL, kind: BucketKind::Leases },
         Bucket { stream: format!("OBJ_{}", large_body::BUCKET), what: BODIES_LABEL, kind: BucketKind::Bodies },
         Bucket { stream: format!("KV_{IDEMPOTENCY_BUCKET}"), what: KEYS_LABEL, kind: BucketKind::Keys },
+        Bucket { stream: format!("KV_{}", access::BUCKET), what: ACCESS_LABEL, kind: BucketKind::Access },
     ]
 }
 
@@ -55,14 +58,14 @@ pub(super) async fn create(
     Ok(outcome)
 }
 
-/// Compares the buckets used by recorders with the expected configuration. The bucket of idempotency keys is left out:
-/// only gateways use those keys.
+/// Compares the buckets used by recorders with the expected configuration. The bucket of idempotency keys is left out,
+/// because only gateways use those keys, and so is the bucket ACCESS, which deployments of the version before do not have.
 pub(super) async fn verify_required(jetstream: &Context, stream_max_age: Duration) -> Result<(), SetupError> {
     verify(
         jetstream,
         StreamOptions::default(),
         stream_max_age,
-        all_buckets().into_iter().filter(|bucket| bucket.kind != BucketKind::Keys),
+        all_buckets().into_iter().filter(|bucket| !matches!(bucket.kind, BucketKind::Keys | BucketKind::Access)),
     )
     .await
 }
@@ -114,6 +117,17 @@ impl Bucket {
                 };
                 jetstream.create_key_value(config).await.map(drop).map_err(|error| unavailable(&error))
             }
+            BucketKind::Access => {
+                let config = kv::Config {
+                    bucket: access::BUCKET.to_owned(),
+                    description: "API keys, disabled users and ended sessions.".to_owned(),
+                    history: 1,
+                    storage: StorageType::File,
+                    num_replicas,
+                    ..kv::Config::default()
+                };
+                jetstream.create_key_value(config).await.map(drop).map_err(|error| unavailable(&error))
+            }
             BucketKind::Bodies => {
                 let config = object_store::Config {
                     bucket: large_body::BUCKET.to_owned(),
@@ -151,7 +165,9 @@ impl Bucket {
                     ));
                 }
             }
-            BucketKind::Keys => differences.compare("max_msgs_per_subject", &1, &found.max_messages_per_subject),
+            BucketKind::Keys | BucketKind::Access => {
+                differences.compare("max_msgs_per_subject", &1, &found.max_messages_per_subject);
+            }
             BucketKind::Bodies => {
                 differences.compare("compression", &Some(Compression::S2), &found.compression);
                 let has_other_max_age =

@@ -24,6 +24,11 @@ impl ModelPattern {
         Self("*".to_owned())
     }
 
+    /// The pattern that matches no model: no model has an empty name.
+    pub fn match_none() -> Self {
+        Self(String::new())
+    }
+
     /// The model name, if the pattern has no `*`.
     pub fn exact_name(&self) -> Option<&str> {
         (!self.0.contains('*')).then_some(&self.0)

@@ -1,0 +1,5 @@
+//! API keys, and the bucket `ACCESS` that gateways follow: issuing, changing and revoking keys, and keeping the bucket up to date.
+
+pub mod bucket;
+pub mod keys;
+pub mod reconcile;

@@ -1,0 +1,96 @@
+//! The bucket `ACCESS`: every write joins with the present state, by compare-and-set, so that an older state never replaces a newer
+//! state.
+
+use std::time::Duration;
+
+use async_nats::Client;
+use async_nats::jetstream::{self, kv};
+use shared::access::{BUCKET, Entry};
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+
+/// The number of tries of a write while other programs write the same entry.
+const MAX_TRIES: usize = 20;
+/// The maximum time of one write or read.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The bucket, opened at the first use.
+#[derive(Debug)]
+pub struct AccessBucket {
+    client: Client,
+    store: OnceCell<kv::Store>,
+}
+
+/// The reason for which the bucket could not be read or written. Nothing is lost: a later write joins all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum BucketError {
+    /// The bucket does not exist, or the broker did not answer.
+    #[error("the bucket {BUCKET} cannot be opened, expected a bucket made by `recorder stream create`: {0}")]
+    Open(String),
+    /// The broker refused the entry, or did not answer.
+    #[error("an entry of the bucket {BUCKET} cannot be read or written: {0}")]
+    Entry(String),
+    /// Other programs wrote the entry each time in between.
+    #[error("an entry of the bucket {BUCKET} was changed by other programs {MAX_TRIES} times in a row")]
+    Contended,
+    /// The broker did not answer in time.
+    #[error("the broker gave no answer about the bucket {BUCKET} within {TIMEOUT:?}")]
+    Timeout,
+}
+
+impl AccessBucket {
+    /// Creates the bucket's client. The bucket is opened at the first use.
+    pub fn new(client: Client) -> Self {
+        Self { client, store: OnceCell::new() }
+    }
+
+    /// Returns the client of the broker.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Joins a state with the present entry. Returns true if the entry changed.
+    pub async fn put(&self, entry: &Entry) -> Result<bool, BucketError> {
+        timeout(TIMEOUT, self.join(entry)).await.map_err(|_| BucketError::Timeout)?
+    }
+
+    /// Reads an entry; none for a missing entry and for an entry of a later version.
+    pub async fn get(&self, name: &str) -> Result<Option<Entry>, BucketError> {
+        let value = async { self.store().await?.get(name).await.map_err(failed) };
+        let value = timeout(TIMEOUT, value).await.map_err(|_| BucketError::Timeout)??;
+        Ok(value.and_then(|value| Entry::read(name, &value)))
+    }
+
+    async fn join(&self, entry: &Entry) -> Result<bool, BucketError> {
+        let (store, name) = (self.store().await?, entry.name());
+        for _ in 0..MAX_TRIES {
+            let found = store.entry(name.as_str()).await.map_err(failed)?;
+            let revision = found.as_ref().map_or(0, |found| found.revision);
+            let found = found.filter(|found| found.operation == kv::Operation::Put);
+            let present = found.and_then(|found| Entry::read(&name, &found.value));
+            let joined = match present.clone() {
+                Some(present) => present.join(entry.clone()),
+                None => entry.clone(),
+            };
+            if present.as_ref() == Some(&joined) {
+                return Ok(false);
+            }
+            let value = joined.encode().map_err(failed)?;
+            match store.update(name.as_str(), value.into(), revision).await {
+                Ok(_) => return Ok(true),
+                Err(error) if error.kind() == kv::UpdateErrorKind::WrongLastRevision => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Err(BucketError::Contended)
+    }
+
+    async fn store(&self) -> Result<&kv::Store, BucketError> {
+        let open = async || jetstream::new(self.client.clone()).get_key_value(BUCKET).await;
+        self.store.get_or_try_init(open).await.map_err(|error| BucketError::Open(error.to_string()))
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> BucketError {
+    BucketError::Entry(error.to_string())
+}
