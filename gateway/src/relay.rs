@@ -5,6 +5,7 @@
 //! for every publish without an answer, and would wake an additional task for each publish. Events that are lost with a
 //! broken connection are published again; the broker and the recorders recognise repeated events by their id.
 
+mod acknowledged;
 mod broker_watch;
 mod in_flight;
 mod large_bodies;
@@ -17,7 +18,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, Message};
+use async_nats::{Client, Message, Statistics, Subscriber};
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -25,6 +26,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::broker::BrokerHealth;
 use crate::journal::{AcknowledgedEvent, Checkpoint, Cursor, JournalConsumer, JournalEntry, TailRead, now_ms};
 use crate::metrics::Metrics;
+use acknowledged::AcknowledgedEvents;
 use broker_watch::BrokerWatch;
 use in_flight::{InFlightEvent, PublishReason, ResendScope, backoff};
 use large_bodies::{BodyUploads, UploadError};
@@ -46,9 +48,6 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The interval at which overdue events are published again and the checkpoint is written.
 const TICK_INTERVAL: Duration = Duration::from_millis(100);
-
-/// The interval at which the broker is asked for the newest acknowledged event, to notice lost events.
-const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The delay before an event that exceeds the broker's size limit is tried again.
 const OVERSIZED_RETRY_DELAY: Duration = Duration::from_secs(60);
@@ -83,8 +82,13 @@ pub struct Relay {
     /// finds the same loss and starts again.
     republication: Option<Republication>,
     /// The check for lost events that is in progress, if any.
-    pending_stream_check: Option<JoinHandle<Option<StreamCheck>>>,
+    pending_stream_check: Option<JoinHandle<StreamCheck>>,
     stream_checked_at: Instant,
+    /// The acknowledged events that a check has to find.
+    acknowledged: AcknowledgedEvents,
+    /// The client library's number of connections, and the number that the relay knows of.
+    connections: Arc<Statistics>,
+    connection: u64,
     checkpoint: Checkpoint,
     watch: BrokerWatch,
 }
@@ -106,6 +110,9 @@ impl Relay {
         let inbox = client.new_inbox();
         let checkpoint = consumer.checkpoint();
         Self {
+            connections: client.statistics(),
+            connection: 0,
+            acknowledged: AcknowledgedEvents::restore(&checkpoint),
             client,
             consumer,
             broker_health,
@@ -137,17 +144,11 @@ impl Relay {
             let consumer = self.consumer.clone();
             let broker_health = Arc::clone(&self.broker_health);
             tokio::select! {
-                Some(ack) = acks.next() => {
-                    let mut numbers = Vec::with_capacity(MAX_BATCH_EVENTS);
-                    self.process_ack(&ack, &mut numbers);
-                    while let Some(Some(ack)) = acks.next().now_or_never() {
-                        self.process_ack(&ack, &mut numbers);
-                    }
-                    self.consumer.mark_acknowledged(&numbers);
-                }
+                Some(ack) = acks.next() => self.process_acks(Some(ack), &mut acks),
                 // Tasks that are about to record an event run first, so that their events go out in the same write.
                 () = consumer.wait_for_entries(), if self.has_room() => tokio::task::yield_now().await,
                 () = broker_health.reconnected() => {
+                    self.process_acks(None, &mut acks);
                     self.start_stream_check();
                     self.resend(ResendScope::Everything).await;
                 }
@@ -158,9 +159,7 @@ impl Relay {
                     self.report_progress();
                     let is_connected = self.broker_health.is_connected();
                     self.watch.look(Instant::now().into_std(), is_connected, self.in_flight.len());
-                    if self.stream_checked_at.elapsed() >= STREAM_CHECK_INTERVAL {
-                        self.start_stream_check();
-                    }
+                    self.start_due_stream_check();
                 }
             }
             self.publish_next().await;
@@ -335,27 +334,34 @@ impl Relay {
         Some(removed)
     }
 
+    /// Processes the broker's answers at hand. On a new connection, some may still be answers of the old one.
+    fn process_acks(&mut self, first: Option<Message>, acks: &mut Subscriber) {
+        let is_new_connection = self.note_connection();
+        let mut numbers = Vec::with_capacity(MAX_BATCH_EVENTS);
+        let mut next = first.or_else(|| acks.next().now_or_never().flatten());
+        while let Some(ack) = next {
+            self.process_ack(&ack, &mut numbers);
+            next = acks.next().now_or_never().flatten();
+        }
+        if is_new_connection {
+            self.acknowledged.begin_connection();
+        }
+        self.consumer.mark_acknowledged(&numbers);
+    }
+
     /// Processes the broker's answer to a published event. Adds the number of an acknowledged event to `numbers`.
     fn process_ack(&mut self, message: &Message, numbers: &mut Vec<u64>) {
         let number = message.subject.rsplit_once('.').and_then(|(_, number)| number.parse().ok());
         let Some(number) = number else { return };
         match publish::parse_ack(message) {
-            PublishAck::Acknowledged { sequence, is_duplicate } => {
+            PublishAck::Acknowledged { sequence } => {
                 self.broker_health.mark_responsive();
                 self.watch.note_acknowledgement();
                 let Some(acknowledged) = self.remove_in_flight(number) else { return };
                 self.metrics.journal_ack_seconds.observe(acknowledged.first_published_at.elapsed().as_secs_f64());
                 numbers.push(number);
-                let last_acknowledged = match &mut self.republication {
-                    Some(republication) => &mut republication.last_acknowledged,
-                    None => &mut self.checkpoint.last_acknowledged,
-                };
-                if !is_duplicate && last_acknowledged.is_none_or(|last| last.sequence < sequence) {
-                    *last_acknowledged = acknowledged
-                        .entry
-                        .id()
-                        .map(|event_id| AcknowledgedEvent { sequence, event_id })
-                        .or(*last_acknowledged);
+                if let Some(event_id) = acknowledged.entry.id() {
+                    self.acknowledged.note(AcknowledgedEvent { sequence, event_id });
                 }
             }
             PublishAck::Refused(problem) => {
@@ -380,6 +386,9 @@ impl Relay {
         let lowest_unreleased = oldest.map(|(number, _)| number).into_iter().chain(lowest_unread).min();
         self.checkpoint.released_below =
             lowest_unreleased.map_or(self.taken_below, |number| number.min(self.taken_below));
+        if self.republication.is_none() {
+            self.acknowledged.save(&mut self.checkpoint);
+        }
         let backlog = self.consumer.advance_checkpoint(self.checkpoint);
         let age = oldest.map_or(0, |(_, at_ms)| now_ms().saturating_sub(at_ms));
         self.metrics.journal_waiting.set(i64::try_from(backlog.events).unwrap_or(i64::MAX));

@@ -129,7 +129,8 @@ fn rows<K: Ord + Debug, V: PartialEq + Debug>(
     wrong.iter().take(TOLD).map(line).chain(more).collect()
 }
 
-async fn client(nats_url: &str) -> anyhow::Result<async_nats::Client> {
+/// Connects with the user and the password of the URL, if the URL has them.
+pub async fn client(nats_url: &str) -> anyhow::Result<async_nats::Client> {
     Ok(recorder::source::connect(&BrokerConfig::from_url(nats_url)?).await?)
 }
 

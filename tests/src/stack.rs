@@ -13,7 +13,7 @@ use shared::event::Event;
 use sqlx::PgPool;
 use tempfile::TempDir;
 
-use crate::oracle::Oracle;
+use crate::oracle::{self, Oracle};
 use harness::servers::{Nats, Postgres};
 use harness::services::gateway::GatewaySettings;
 use harness::services::recorder::RecorderProgram;
@@ -284,13 +284,13 @@ impl Stack {
 
     /// Opens a JetStream context on the broker.
     pub async fn jetstream(&self) -> anyhow::Result<async_nats::jetstream::Context> {
-        Ok(async_nats::jetstream::new(async_nats::connect(self.nats.url()).await?))
+        Ok(async_nats::jetstream::new(oracle::client(&self.nats.url()).await?))
     }
 
     /// Publishes every event of the stream once more, in the form of a gateway, but without the id that the broker deduplicates
     /// by.
     pub async fn publish_everything_again(&self) -> anyhow::Result<()> {
-        let jetstream = async_nats::jetstream::new(async_nats::connect(self.nats.url()).await?);
+        let jetstream = async_nats::jetstream::new(oracle::client(&self.nats.url()).await?);
         for event in self.settled().await?.events {
             publish_again(&jetstream, &event).await?;
         }

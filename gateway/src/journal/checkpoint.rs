@@ -22,9 +22,13 @@ pub struct Checkpoint {
     /// The number below which every event has been acknowledged.
     #[serde(rename = "below")]
     pub released_below: u64,
-    /// The acknowledgement with the highest stream sequence, repeated events excluded.
+    /// The newest acknowledgement of the earliest connection that no check has confirmed.
     #[serde(rename = "newest")]
     pub last_acknowledged: Option<AcknowledgedEvent>,
+    /// True if acknowledgements of later connections are not confirmed either, so that `last_acknowledged` does not
+    /// stand for them.
+    #[serde(rename = "more", default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_incomplete: bool,
     /// The time of the stream's creation, in nanoseconds since 1970.
     pub stream_created: Option<i64>,
 }
@@ -92,21 +96,28 @@ mod tests {
         let (mut file, first) = CheckpointFile::open(directory.path()).unwrap();
         assert_eq!(first, Checkpoint::default());
         let newest = Some(AcknowledgedEvent { sequence: u64::MAX, event_id: Uuid::max() });
-        for released_below in 1..=5 {
-            file.write(&Checkpoint { released_below, last_acknowledged: newest, stream_created: Some(i64::MIN) })
-                .unwrap();
+        // The longest numbers fit.
+        for turn in 0..5 {
+            let checkpoint = Checkpoint {
+                released_below: u64::MAX - turn,
+                last_acknowledged: newest,
+                is_incomplete: true,
+                stream_created: Some(i64::MIN),
+            };
+            file.write(&checkpoint).unwrap();
         }
-        assert_eq!(CheckpointFile::open(directory.path()).unwrap().1.released_below, 5);
+        assert_eq!(CheckpointFile::open(directory.path()).unwrap().1.released_below, u64::MAX - 4);
         // The fifth checkpoint is in the second slot.
         file.file.write_all_at(b"~", SLOT_BYTES as u64 + 30).unwrap();
         let (_, left) = CheckpointFile::open(directory.path()).unwrap();
-        assert_eq!((left.released_below, left.last_acknowledged), (4, newest));
+        assert_eq!((left.released_below, left.last_acknowledged), (u64::MAX - 3, newest));
     }
 
     #[test]
     fn a_slot_is_json_with_the_names_that_earlier_releases_wrote() {
         let last_acknowledged = Some(AcknowledgedEvent { sequence: 7, event_id: Uuid::nil() });
-        let checkpoint = Checkpoint { released_below: 5, last_acknowledged, stream_created: Some(9) };
+        let checkpoint =
+            Checkpoint { released_below: 5, last_acknowledged, is_incomplete: false, stream_created: Some(9) };
         let text = serde_json::to_string(&CheckpointSlot { generation: 3, checkpoint }).unwrap();
         let expected = r#"{"turn":3,"released":{"below":5,"newest":{"sequence":7,"event":"00000000-0000-0000-0000-000000000000"},"stream_created":9}}"#;
         assert_eq!(text, expected);

@@ -1,8 +1,8 @@
 //! The check that the broker still has the events that it acknowledged.
 //!
 //! A broker acknowledges an event before syncing its disk. After a power cut, the broker may have lost acknowledged
-//! events, and gives their sequence numbers to new events. Therefore the relay asks for the newest acknowledged event
-//! by sequence number, and compares the event's id. A recorder answers the question, because a gateway's permissions on
+//! events, and gives their sequence numbers to new events. Therefore the relay asks for the newest acknowledged events
+//! by sequence number, and compares their ids. A recorder answers the question, because a gateway's permissions on
 //! the broker need not include reading the stream; without a recorder, the relay asks the broker itself.
 
 use std::time::Duration;
@@ -18,14 +18,26 @@ use crate::journal::{AcknowledgedEvent, Cursor};
 /// The maximum time to wait for a recorder's answer.
 const RECORDER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// A check that is in progress, or its result.
+#[derive(Debug)]
+pub(super) struct StreamCheck {
+    /// The number of the connection on which the check runs. A result says nothing about later connections.
+    pub(super) connection: u64,
+    /// The acknowledged events that the check looks for.
+    pub(super) asked: Vec<AcknowledgedEvent>,
+    /// The state of the stream; `None` if the broker gave no answer.
+    pub(super) found: Option<StreamState>,
+}
+
 /// The state of the broker's stream, as found by a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum StreamCheck {
-    /// The stream holds the acknowledged events. `stream_created` is the time of the stream's creation, in nanoseconds
-    /// since 1970.
-    Intact { stream_created: i64 },
-    /// The stream was created anew, or lacks the newest acknowledged event.
-    EventsLost { stream_created: i64 },
+#[derive(Debug)]
+pub(super) struct StreamState {
+    /// The time of the stream's creation, in nanoseconds since 1970.
+    pub(super) created: i64,
+    /// True if this is the stream that the gateway knows.
+    pub(super) is_known: bool,
+    /// The events that the stream holds.
+    pub(super) held: Vec<AcknowledgedEvent>,
 }
 
 /// The republication of released events to a broker that has lost acknowledged events.
@@ -34,53 +46,56 @@ pub(super) struct Republication {
     pub(super) cursor: Option<Cursor>,
     /// The time of the stream's creation, in nanoseconds since 1970.
     pub(super) stream_created: i64,
-    /// The newest event acknowledged since the republication began.
-    pub(super) last_acknowledged: Option<AcknowledgedEvent>,
 }
 
-/// Waits for the result of a check. The outer `None` means that no check is in progress, the inner `None` that the
-/// broker gave no answer.
-pub(super) async fn stream_check_result(
-    check: &mut Option<JoinHandle<Option<StreamCheck>>>,
-) -> Option<Option<StreamCheck>> {
+/// Waits for the result of a check. `None` means that no check is in progress.
+pub(super) async fn stream_check_result(check: &mut Option<JoinHandle<StreamCheck>>) -> Option<StreamCheck> {
     let result = check.as_mut()?.await;
     *check = None;
-    Some(result.ok().flatten())
+    result.ok()
 }
 
-/// Compares the stream with the newest acknowledged event. Returns `None` if the broker gives no answer.
+/// Looks for acknowledged events in the stream. Returns `None` if the broker gives no answer.
 pub(super) async fn check_stream(
     client: &async_nats::Client,
-    last_acknowledged: Option<AcknowledgedEvent>,
+    asked: &[AcknowledgedEvent],
     expected_stream_created: Option<i64>,
-) -> Option<StreamCheck> {
+) -> Option<StreamState> {
     let jetstream = jetstream::new(client.clone());
     let stream = jetstream.get_stream(shared::stream::NAME).await.ok()?;
     let info = stream.cached_info();
-    let stream_created = i64::try_from(info.created.unix_timestamp_nanos()).ok()?;
-    let events_lost = Some(StreamCheck::EventsLost { stream_created });
-    let intact = Some(StreamCheck::Intact { stream_created });
-    if expected_stream_created.is_some_and(|known| known != stream_created) {
-        return events_lost;
+    let created = i64::try_from(info.created.unix_timestamp_nanos()).ok()?;
+    let mut state = StreamState { created, is_known: true, held: Vec::with_capacity(asked.len()) };
+    if expected_stream_created.is_some_and(|known| known != created) {
+        state.is_known = false;
+        return Some(state);
     }
-    let Some(last_acknowledged) = last_acknowledged else { return intact };
-    if info.state.last_sequence < last_acknowledged.sequence {
-        return events_lost;
+    let mut is_recorder_silent = false;
+    for event in asked {
+        if info.state.last_sequence < event.sequence {
+            continue;
+        }
+        if info.state.first_sequence > event.sequence {
+            // The event has expired from the stream, together with all earlier events.
+            state.held.push(*event);
+            continue;
+        }
+        let question = StreamCheckRequest { sequence: event.sequence, event_id: event.event_id };
+        let mut answer = StreamCheckResponse::Unknown;
+        if !is_recorder_silent {
+            answer = ask_recorder(client, question).await;
+        }
+        if answer == StreamCheckResponse::Unknown {
+            is_recorder_silent = true;
+            answer = ask_broker(&stream, question).await;
+        }
+        match answer {
+            StreamCheckResponse::Held => state.held.push(*event),
+            StreamCheckResponse::Lost => {}
+            StreamCheckResponse::Unknown => return None,
+        }
     }
-    if info.state.first_sequence > last_acknowledged.sequence {
-        // The event has expired from the stream, together with all earlier events.
-        return intact;
-    }
-    let question = StreamCheckRequest { sequence: last_acknowledged.sequence, event_id: last_acknowledged.event_id };
-    let answer = match ask_recorder(client, question).await {
-        StreamCheckResponse::Unknown => ask_broker(&stream, question).await,
-        answer => answer,
-    };
-    match answer {
-        StreamCheckResponse::Held => intact,
-        StreamCheckResponse::Lost => events_lost,
-        StreamCheckResponse::Unknown => None,
-    }
+    Some(state)
 }
 
 async fn ask_recorder(client: &async_nats::Client, question: StreamCheckRequest) -> StreamCheckResponse {

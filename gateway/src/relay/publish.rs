@@ -103,8 +103,6 @@ pub(super) enum PublishAck {
     Acknowledged {
         /// The event's sequence number in the stream.
         sequence: u64,
-        /// True if the stream had stored the event before.
-        is_duplicate: bool,
     },
     /// The event was not stored, for the given reason.
     Refused(String),
@@ -116,8 +114,6 @@ struct AckMessage {
     stream: String,
     #[serde(default)]
     seq: u64,
-    #[serde(default)]
-    duplicate: bool,
     error: Option<AckError>,
 }
 
@@ -132,9 +128,9 @@ struct AckError {
 /// Parses the broker's answer. Only an acknowledgement from the expected stream releases an event.
 pub(super) fn parse_ack(message: &Message) -> PublishAck {
     match (message.status, serde_json::from_slice::<AckMessage>(&message.payload)) {
-        // A repeated event is acknowledged as well, because the stream has stored the event.
+        // A repeated event is acknowledged as well, with its sequence, because the stream has stored the event.
         (None, Ok(ack)) if ack.error.is_none() && ack.stream == shared::stream::NAME => {
-            PublishAck::Acknowledged { sequence: ack.seq, is_duplicate: ack.duplicate }
+            PublishAck::Acknowledged { sequence: ack.seq }
         }
         (Some(StatusCode::NO_RESPONDERS), _) => PublishAck::Refused("no stream accepts the event's subject".to_owned()),
         (_, Ok(AckMessage { error: Some(error), .. })) => {

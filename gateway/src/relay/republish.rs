@@ -1,10 +1,19 @@
-//! Republication: publishes events again that the broker had acknowledged and has lost.
+//! Checks for lost events, and republication: publishes events again that the broker had acknowledged and has lost.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::in_flight::PublishReason;
 use super::loss_check::{self, Republication, StreamCheck};
 use super::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Relay};
+
+/// The interval at which the broker is asked for the newest acknowledged event, to notice lost events.
+const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The interval of checks until one has had a result on the current connection.
+const STREAM_CHECK_RETRY_INTERVAL: Duration = Duration::from_secs(3);
 
 impl Relay {
     /// Publishes the next batch of lost events.
@@ -47,40 +56,72 @@ impl Relay {
         };
         if let Some(republication) = self.republication.take_if(|republication| !is_under_way(republication)) {
             self.checkpoint.stream_created = Some(republication.stream_created);
-            self.checkpoint.last_acknowledged = republication.last_acknowledged;
             self.consumer.finish_republication();
             tracing::warn!("the events that the broker had lost have been published again");
         }
     }
 
-    /// Starts a check for lost events, unless a check is in progress or the broker is disconnected.
+    /// Notes a new connection. Returns true if there is one since the last call.
+    pub(super) fn note_connection(&mut self) -> bool {
+        let connection = self.connections.connects.load(Ordering::Relaxed);
+        if self.connection == connection {
+            return false;
+        }
+        self.connection = connection;
+        self.acknowledged.begin_connection();
+        true
+    }
+
+    /// Starts a check for lost events, unless the broker is disconnected. A check in progress is given up if the check
+    /// runs on an earlier connection.
     pub(super) fn start_stream_check(&mut self) {
-        if self.pending_stream_check.is_none() && self.broker_health.is_connected() {
-            self.stream_checked_at = Instant::now();
-            let client = self.client.clone();
-            let (last_acknowledged, stream_created) = match &self.republication {
-                Some(republication) => (republication.last_acknowledged, Some(republication.stream_created)),
-                None => (self.checkpoint.last_acknowledged, self.checkpoint.stream_created),
-            };
-            self.pending_stream_check = Some(tokio::spawn(async move {
-                loss_check::check_stream(&client, last_acknowledged, stream_created).await
-            }));
+        if !self.broker_health.is_connected() {
+            return;
+        }
+        if let Some(check) = self.pending_stream_check.take() {
+            check.abort();
+        }
+        self.stream_checked_at = Instant::now();
+        let client = self.client.clone();
+        let (connection, asked) = (self.connection, self.acknowledged.to_check());
+        let stream_created = match &self.republication {
+            Some(republication) => Some(republication.stream_created),
+            None => self.checkpoint.stream_created,
+        };
+        self.pending_stream_check = Some(tokio::spawn(async move {
+            let found = loss_check::check_stream(&client, &asked, stream_created).await;
+            StreamCheck { connection, asked, found }
+        }));
+    }
+
+    /// Starts a check when one is due: soon while a check on this connection has had no result, else from time to time.
+    pub(super) fn start_due_stream_check(&mut self) {
+        let interval =
+            if self.acknowledged.is_check_due() { STREAM_CHECK_RETRY_INTERVAL } else { STREAM_CHECK_INTERVAL };
+        if self.pending_stream_check.is_none() && self.stream_checked_at.elapsed() >= interval {
+            self.start_stream_check();
         }
     }
 
-    pub(super) fn apply_stream_check(&mut self, check: Option<StreamCheck>) {
-        match check {
-            Some(StreamCheck::Intact { stream_created }) if self.republication.is_none() => {
-                self.checkpoint.stream_created = Some(stream_created);
-            }
-            Some(StreamCheck::EventsLost { stream_created }) => {
-                tracing::error!(
-                    "the broker has lost acknowledged events; those that the journal still keeps are published again"
-                );
-                let cursor = self.consumer.start_republication();
-                self.republication = Some(Republication { cursor, stream_created, last_acknowledged: None });
-            }
-            Some(StreamCheck::Intact { .. }) | None => {}
+    pub(super) fn apply_stream_check(&mut self, check: StreamCheck) {
+        self.note_connection();
+        let StreamCheck { connection, asked, found: Some(state) } = check else { return };
+        if connection != self.connection {
+            return;
         }
+        let is_intact = state.is_known && !self.acknowledged.is_incomplete() && state.held.len() == asked.len();
+        if is_intact {
+            self.acknowledged.confirm(&asked);
+            if self.republication.is_none() {
+                self.checkpoint.stream_created = Some(state.created);
+            }
+            return;
+        }
+        tracing::error!(
+            "the broker has lost acknowledged events; those that the journal still keeps are published again"
+        );
+        self.acknowledged.start_over(&asked, &state.held);
+        let cursor = self.consumer.start_republication();
+        self.republication = Some(Republication { cursor, stream_created: state.created });
     }
 }
