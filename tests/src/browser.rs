@@ -48,7 +48,11 @@ pub fn is_wanted() -> anyhow::Result<bool> {
 pub enum Screen {
     /// 1280 by 850, with a mouse.
     Desktop,
-    /// 390 by 844 pixels, with touch input.
+    /// 1440 by 900, with a mouse.
+    Wide,
+    /// 768 by 1024 pixels, with touch input.
+    Tablet,
+    /// 375 by 812 pixels, with touch input.
     Phone,
 }
 
@@ -121,7 +125,9 @@ impl Browser {
     pub async fn look(&self, screen: Screen, colours: Colours) -> anyhow::Result<()> {
         let (width, height, phone) = match screen {
             Screen::Desktop => (1280, 850, false),
-            Screen::Phone => (390, 844, true),
+            Screen::Wide => (1440, 900, false),
+            Screen::Tablet => (768, 1024, true),
+            Screen::Phone => (375, 812, true),
         };
         let scheme = if colours == Colours::Dark { "dark" } else { "light" };
         let cdp = self.driver()?.cdp();
@@ -145,6 +151,11 @@ impl Browser {
     /// Path of the current page, without the origin.
     pub async fn path(&self) -> anyhow::Result<String> {
         Ok(self.driver()?.current_url().await?.path().to_owned())
+    }
+
+    /// Deletes a cookie, as when the cookie expires.
+    pub async fn forget_cookie(&self, name: &str) -> anyhow::Result<()> {
+        Ok(self.driver()?.delete_cookie(name).await?)
     }
 
     /// Runs a script and returns the value of the script's `return`.

@@ -2,50 +2,32 @@
 //!
 //! Every page path responds with the same HTML shell; the page's script reads the path and calls the API. Scripts and
 //! styles are served below a prefix that is a hash of all files together. Browsers may therefore cache the files for ever,
-//! and files of two program versions never mix. Pages need no other host, and the security headers forbid access to other
-//! hosts.
+//! and files of two program versions never mix. The shell names the files by relative paths, so that the pages also work below
+//! a path of a reverse proxy. Pages need no other host, and the security headers forbid access to other hosts.
 
 mod files;
+mod static_file;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::StatusCode;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, StatusCode, Uri};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::ApiError;
+use static_file::StaticFile;
 
 /// The paths of the pages. The part after `/c/` is interpreted by the page's script.
 const PAGE_PATHS: [&str; 7] =
     ["/", "/login", "/register", "/c/{conversation}", "/settings", "/admin", "/admin/{section}"];
-
-/// The content security policy of the pages. Scripts, styles, images and requests are limited to the gateway's own origin,
-/// and scripts can turn text into HTML only through DOMPurify.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
-     font-src 'self'; connect-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; \
-     require-trusted-types-for 'script'; trusted-types dompurify";
-
-/// The security headers of every response with a page or a file.
-const SECURITY_HEADERS: [(HeaderName, &str); 7] = [
-    (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::X_FRAME_OPTIONS, "DENY"),
-    (header::REFERRER_POLICY, "no-referrer"),
-    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-    (
-        HeaderName::from_static("permissions-policy"),
-        "camera=(), microphone=(), geolocation=(), payment=(), usb=(), browsing-topics=()",
-    ),
-];
 
 /// The cache policy of files whose path changes whenever a file changes.
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
@@ -53,21 +35,20 @@ const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=3153600
 /// The cache policy of all other responses: cached, but revalidated before each use.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 
+/// The pages of this program, built once for all routers of the process.
+static PAGES: LazyLock<Arc<Pages>> = LazyLock::new(|| Arc::new(Pages::new()));
+
 /// The HTML shell and all files, ready to be served.
 #[derive(Debug)]
 struct Pages {
     version: String,
-    shell: StaticFile,
+    /// The shells for pages in the root directory, one directory below it, and so on: they differ in the path to the files.
+    shells: Vec<StaticFile>,
     files: HashMap<&'static str, StaticFile>,
 }
 
-/// A file with content type and entity tag.
-#[derive(Debug)]
-struct StaticFile {
-    content_type: &'static str,
-    etag: HeaderValue,
-    content: Bytes,
-}
+/// The number of directories in the path of a page for which a shell is prepared. Deeper unknown paths get a shell of their own.
+const SHELL_DEPTHS: usize = 4;
 
 /// Builds the routes of the pages and files. `S` is the state of the router that the routes are merged into.
 pub fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
@@ -75,11 +56,26 @@ pub fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     for path in PAGE_PATHS {
         router = router.route(path, get(shell));
     }
-    router.with_state(Arc::new(Pages::new()))
+    router.with_state(Arc::clone(&PAGES))
 }
 
-async fn shell(State(pages): State<Arc<Pages>>, headers: HeaderMap) -> Response {
-    pages.shell.respond(&headers, REVALIDATE)
+/// Returns true if a request without a route comes from a browser's address bar or a link, and so gets a page. Programs do not
+/// ask for HTML.
+pub fn is_for_page(method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
+    let is_api = ["/api/", "/v1", "/openai/"].iter().any(|prefix| uri.path().starts_with(prefix));
+    let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    matches!(*method, Method::GET | Method::HEAD) && !is_api && accepted.any(|value| value.contains("text/html"))
+}
+
+/// Responds to a page request without a route: the shell, whose script says that there is no such page.
+pub fn unknown_page(uri: &Uri, headers: &HeaderMap) -> Response {
+    let mut response = PAGES.shell(uri.path(), &HeaderMap::new(), headers);
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
+}
+
+async fn shell(State(pages): State<Arc<Pages>>, uri: Uri, headers: HeaderMap) -> Response {
+    pages.shell(uri.path(), &headers, &headers)
 }
 
 async fn file(
@@ -98,75 +94,43 @@ impl Pages {
             hash.update(content);
         }
         let version = URL_SAFE_NO_PAD.encode(&hash.finalize()[..9]);
-        let shell = files::SHELL.replace("{{assets}}", &format!("/assets/{version}"));
-        let served =
-            files::FILES.iter().map(|(path, content)| (*path, StaticFile::new(path, Bytes::from_static(content))));
-        Self { shell: StaticFile::new("index.html", Bytes::from(shell)), files: served.collect(), version }
+        let styles = files::STYLES.concat();
+        let shells =
+            (0..SHELL_DEPTHS).map(|depth| StaticFile::new("index.html", shell_html(&version, depth))).collect();
+        let served = files::FILES.iter().map(|(path, content)| (*path, Bytes::from_static(content)));
+        let served = served.chain([(files::ALL_STYLES, Bytes::from(styles))]);
+        let files = served.map(|(path, content)| (path, StaticFile::new(path, content))).collect();
+        Self { version, shells, files }
+    }
+
+    /// Returns the response with the shell for a page's path. `conditions` are the headers with `If-None-Match`.
+    fn shell(&self, path: &str, conditions: &HeaderMap, headers: &HeaderMap) -> Response {
+        let depth = path.bytes().skip(1).filter(|byte| *byte == b'/').count();
+        match self.shells.get(depth) {
+            Some(shell) => shell.respond(conditions, headers, REVALIDATE),
+            None => {
+                StaticFile::new("index.html", shell_html(&self.version, depth)).respond(conditions, headers, REVALIDATE)
+            }
+        }
     }
 
     /// Returns the response with a file. A path with another version gets the file too, so that a page from another gateway
     /// works during a rolling upgrade, but the response must not be cached as immutable.
     fn file(&self, version: &str, path: &str, headers: &HeaderMap) -> Option<Response> {
         let caching = if version == self.version { IMMUTABLE } else { REVALIDATE };
-        Some(self.files.get(path)?.respond(headers, caching))
+        Some(self.files.get(path)?.respond(headers, headers, caching))
     }
 }
 
-impl StaticFile {
-    fn new(path: &str, content: Bytes) -> Self {
-        let etag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(&Sha256::digest(&content)[..15]));
-        let etag = HeaderValue::try_from(etag).unwrap_or(HeaderValue::from_static("\"\""));
-        Self { content_type: files::content_type(path), etag, content }
-    }
-
-    fn respond(&self, request_headers: &HeaderMap, caching: HeaderValue) -> Response {
-        let mut response = if self.is_cached_by_client(request_headers) {
-            StatusCode::NOT_MODIFIED.into_response()
-        } else {
-            ([(header::CONTENT_TYPE, self.content_type)], self.content.clone()).into_response()
-        };
-        let headers = response.headers_mut();
-        headers.insert(header::ETAG, self.etag.clone());
-        headers.insert(header::CACHE_CONTROL, caching);
-        for (name, value) in SECURITY_HEADERS {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-        response
-    }
-
-    /// Returns true if `If-None-Match` of the request contains the entity tag of the file.
-    fn is_cached_by_client(&self, request_headers: &HeaderMap) -> bool {
-        let tags = request_headers
-            .get_all(header::IF_NONE_MATCH)
-            .iter()
-            .flat_map(|value| value.as_bytes().split(|b| *b == b','));
-        let mut tags = tags.map(<[u8]>::trim_ascii).map(|tag| tag.strip_prefix(b"W/").unwrap_or(tag));
-        tags.any(|tag| tag == b"*" || tag == self.etag.as_bytes())
-    }
+/// Returns the HTML shell for pages whose path has so many directories.
+fn shell_html(version: &str, depth: usize) -> Bytes {
+    let root = if depth == 0 { "./".to_owned() } else { "../".repeat(depth) };
+    Bytes::from(files::SHELL.replace("{{assets}}", &format!("{root}assets/{version}")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn request_headers(etag: &str) -> HeaderMap {
-        HeaderMap::from_iter([(header::IF_NONE_MATCH, HeaderValue::from_str(etag).unwrap())])
-    }
-
-    #[test]
-    fn a_file_that_the_client_has_is_not_sent_again() {
-        let pages = Pages::new();
-        let first = pages.shell.respond(&HeaderMap::new(), REVALIDATE);
-        assert_eq!(first.status(), 200);
-        assert_eq!(first.headers()["content-type"], "text/html; charset=utf-8");
-        let etag = first.headers()["etag"].to_str().unwrap();
-        for known in [etag.to_owned(), format!("\"x\", W/{etag}"), "*".to_owned()] {
-            let again = pages.shell.respond(&request_headers(&known), REVALIDATE);
-            assert_eq!((again.status().as_u16(), &again.headers()["etag"]), (304, &first.headers()["etag"]), "{known}");
-            assert!(again.headers().contains_key("content-security-policy"));
-        }
-        assert_eq!(pages.shell.respond(&request_headers("\"x\""), REVALIDATE).status(), 200);
-    }
 
     #[test]
     fn files_are_immutable_under_their_own_version_alone() {
@@ -182,16 +146,53 @@ mod tests {
     }
 
     #[test]
-    fn the_shell_names_existing_files_alone() {
+    fn the_shell_of_each_depth_leads_to_existing_files() {
         let pages = Pages::new();
-        let shell = std::str::from_utf8(&pages.shell.content).unwrap();
-        let prefix = format!("\"/assets/{}/", pages.version);
-        let request_headers: Vec<_> = shell.split(&prefix).skip(1).filter_map(|rest| rest.split('"').next()).collect();
-        assert!(request_headers.len() > 3, "{shell}");
-        for path in request_headers {
-            assert!(pages.files.contains_key(path), "{path}");
+        for (path, root) in [("/", "./"), ("/settings", "./"), ("/c/1", "../"), ("/a/b/c/d/e/f", "../../../../../")] {
+            let depth = path.bytes().skip(1).filter(|byte| *byte == b'/').count();
+            let html = shell_html(&pages.version, depth);
+            let html = std::str::from_utf8(&html).unwrap();
+            let prefix = format!("\"{root}assets/{}/", pages.version);
+            let named: Vec<_> = html.split(&prefix).skip(1).filter_map(|rest| rest.split('"').next()).collect();
+            assert!(named.len() > 3, "{path}: {html}");
+            for file in named {
+                assert!(pages.files.contains_key(file), "{file}");
+            }
+            assert!(!html.contains("{{"));
+            assert_eq!(pages.shell(path, &HeaderMap::new(), &HeaderMap::new()).status(), 200);
         }
-        assert!(!shell.contains("{{"));
+    }
+
+    #[test]
+    fn the_shell_preloads_the_modules_of_a_chat() {
+        let main = "js/main.js";
+        let mut needed = std::collections::BTreeSet::new();
+        let mut open = vec![main.to_owned(), "js/pages/chat.js".to_owned()];
+        while let Some(path) = open.pop() {
+            let (_, content) = files::FILES.iter().find(|(name, _)| *name == path).unwrap();
+            let content = std::str::from_utf8(content).unwrap();
+            let directory = std::path::Path::new(&path).parent().unwrap().to_owned();
+            let statements = content.lines().filter(|line| line.starts_with("import ") && !path.starts_with("vendor/"));
+            for name in statements.filter_map(|line| line.rsplit('"').nth(1)) {
+                let mut whole = directory.clone();
+                for part in name.split('/') {
+                    match part {
+                        "." => {}
+                        ".." => assert!(whole.pop(), "{path}: {name}"),
+                        part => whole.push(part),
+                    }
+                }
+                open.push(whole.to_str().unwrap().to_owned());
+            }
+            if !needed.insert(path) {
+                open.retain(|path| !needed.contains(path));
+            }
+        }
+        needed.remove(main);
+        let preloaded = files::SHELL.split("modulepreload\" href=\"{{assets}}/").skip(1);
+        let preloaded: std::collections::BTreeSet<_> =
+            preloaded.map(|rest| rest.split('"').next().unwrap().to_owned()).collect();
+        assert_eq!(preloaded, needed);
     }
 
     #[test]
@@ -200,6 +201,23 @@ mod tests {
         for tag in files::SHELL.split("<script").skip(1) {
             assert!(tag.contains(" src=") && tag.contains("></script>"), "{tag}");
         }
-        assert!(!CONTENT_SECURITY_POLICY.contains("unsafe"));
+    }
+
+    #[test]
+    fn browsers_alone_get_a_page_for_an_unknown_path() {
+        let html = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("text/html,*/*;q=0.8"))]);
+        let any = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("*/*"))]);
+        let is_page = |method: Method, path: &'static str, headers: &HeaderMap| {
+            is_for_page(&method, &Uri::from_static(path), headers)
+        };
+        assert!(is_page(Method::GET, "/nowhere", &html));
+        for (method, path, headers) in [
+            (Method::POST, "/nowhere", &html),
+            (Method::GET, "/nowhere", &any),
+            (Method::GET, "/v1/x", &html),
+            (Method::GET, "/api/x", &html),
+        ] {
+            assert!(!is_page(method, path, headers), "{path}");
+        }
     }
 }

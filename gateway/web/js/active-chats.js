@@ -57,6 +57,13 @@ export class ActiveChat extends EventTarget {
     this.#emit("ended");
   }
 
+  /** The chat as it is stored in the tab until it is recorded. */
+  toStored() {
+    const { conversationId, chatId, model, question, createdAt } = this;
+    const { text, reasoning, status, error, finishReason } = this.answer;
+    return { conversationId, chatId, model, question, createdAt, status, text, reasoning, error: error?.message ?? null, finishReason: finishReason ?? null };
+  }
+
   /** Aborts the stream at the request of the user. */
   stop() {
     this.controller.abort();
@@ -88,10 +95,9 @@ export function storedChats() {
 
 function store(chat) {
   const chats = storedChats();
-  const { conversationId, chatId, model, question, createdAt, answer } = chat;
-  const { text, reasoning, status, error } = answer;
-  delete chats[chatId];
-  chats[chatId] = { conversationId, chatId, model, question, createdAt, status, text: text.slice(0, MAX_STORED_CHARACTERS), reasoning: reasoning.slice(0, MAX_STORED_CHARACTERS), error: error?.message ?? null };
+  const stored = chat.toStored();
+  delete chats[stored.chatId];
+  chats[stored.chatId] = { ...stored, text: stored.text.slice(0, MAX_STORED_CHARACTERS), reasoning: stored.reasoning.slice(0, MAX_STORED_CHARACTERS) };
   for (const old of Object.keys(chats).slice(0, -MAX_STORED_CHATS)) delete chats[old];
   tabStorage.set("active-chats", JSON.stringify(chats));
 }

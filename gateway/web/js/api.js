@@ -1,6 +1,10 @@
 // Requests to the API. An expired access token is refreshed once and the request repeated; the caller sees only the result.
 
+import { sitePath } from "./address.js";
 import { t } from "./i18n.js";
+
+/** The maximum time of a request and its response, except for streams. The gateway itself gives up on the record after 15 s. */
+const TIMEOUT_MS = 20_000;
 
 /** A failed request. The message is translated where the error code is known. Status 0: there was no response. */
 export class ApiError extends Error {
@@ -24,6 +28,9 @@ function errorMessage(status, error) {
   return t("error.status", { status: String(status) });
 }
 
+/** No response, or no session, for a reason that may pass. */
+const unreachable = (code) => new ApiError(0, { error: { code } });
+
 let sessionLost = () => {};
 
 /** Registers the function that is called when the session cannot be renewed. */
@@ -36,7 +43,9 @@ export async function request(method, path, { body, query, signal, renew = true 
   const response = await send(method, path, { body, query, signal });
   if (response.ok) return response;
   if (response.status === 401 && renew) {
-    if (await renewSession()) return request(method, path, { body, query, signal, renew: false });
+    const renewed = await renewSession();
+    if (renewed === "renewed") return request(method, path, { body, query, signal, renew: false });
+    if (renewed === "unavailable") throw unreachable("session_not_renewed");
     sessionLost();
   }
   const text = await response.text().catch(() => "");
@@ -46,9 +55,16 @@ export async function request(method, path, { body, query, signal, renew = true 
 }
 
 /** Sends a request; resolves with the parsed JSON body of the response, or null for status 204. */
-export async function requestJson(method, path, options) {
-  const response = await request(method, path, options);
-  return response.status === 204 ? null : response.json();
+export async function requestJson(method, path, options = {}) {
+  const timeout = AbortSignal.timeout(TIMEOUT_MS);
+  const signal = options.signal ? AbortSignal.any([options.signal, timeout]) : timeout;
+  try {
+    const response = await request(method, path, { ...options, signal });
+    return response.status === 204 ? null : await response.json();
+  } catch (error) {
+    if (timeout.aborted && !options.signal?.aborted) throw unreachable("timeout");
+    throw error;
+  }
 }
 
 export const getJson = (path, query, options) => requestJson("GET", path, { query, ...options });
@@ -58,7 +74,7 @@ async function send(method, path, { body, query, signal }) {
   const queryString = parameters.length ? `?${new URLSearchParams(parameters)}` : "";
   const headers = body === undefined ? {} : { "content-type": "application/json" };
   try {
-    return await fetch(path + queryString, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal, credentials: "same-origin" });
+    return await fetch(sitePath(path) + queryString, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal, credentials: "same-origin" });
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new ApiError(0, null);
@@ -68,12 +84,17 @@ async function send(method, path, { body, query, signal }) {
 let renewal = null;
 
 /**
- * Renews the session; concurrent callers share one request. A refresh token is valid once, and a second use ends the
+ * Renews the session; concurrent callers share one request. Resolves with `renewed`, with `ended` if the server has ended the
+ * session, or with `unavailable` if nobody can tell, because the server gives no answer. A refresh token is valid once, and a second use ends the
  * session. A lock therefore lets one tab at a time refresh, each with the cookie that the previous tab received.
  */
 function renewSession() {
-  const renew = async () => (await send("POST", "/api/auth/refresh", { body: {} })).ok;
+  const renew = async () => {
+    const { ok, status } = await send("POST", "/api/auth/refresh", { body: {}, signal: AbortSignal.timeout(TIMEOUT_MS) });
+    if (ok) return "renewed";
+    return status === 401 ? "ended" : "unavailable";
+  };
   const exclusively = navigator.locks ? () => navigator.locks.request("stenograph.refresh", renew) : renew;
-  renewal ??= exclusively().catch(() => false).finally(() => { renewal = null; });
+  renewal ??= exclusively().catch(() => "unavailable").finally(() => { renewal = null; });
   return renewal;
 }

@@ -1,11 +1,13 @@
 // Functions that create DOM elements. Strings become text nodes and are never parsed as HTML.
 
+import { sitePath } from "./address.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 const SPRITE = new URL("../icons.svg", import.meta.url).pathname;
 
 /**
  * Creates an element: `h("a.button", {href: "/", onclick: f}, "text", child)`. Attributes that are null or false are left
- * out, `on*` attributes are event listeners, and `class` adds to the classes in the name. Children may be nodes, strings,
+ * out, `on*` attributes are event listeners, `class` adds to the classes in the name, and `href` is a path of the site. Children may be nodes, strings,
  * arrays or null.
  */
 export function h(name, attributes, ...children) {
@@ -17,6 +19,7 @@ export function h(name, attributes, ...children) {
     if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
     else if (key === "class") element.classList.add(...String(value).split(" ").filter(Boolean));
     else if (key === "value") element.value = value;
+    else if (key === "href" && value.startsWith("/")) element.setAttribute(key, sitePath(value));
     else element.setAttribute(key, value === true ? "" : String(value));
   }
   appendChildren(element, children);

@@ -50,8 +50,8 @@ export const formatMonth = (value) => formatDate(value, { month: "long", year: "
 export const formatDay = (value) => formatDate(`${value}T00:00:00Z`, { weekday: "short", month: "short", day: "numeric", timeZone: "UTC" });
 export const formatShortDay = (value) => formatDate(`${value}T00:00:00Z`, { month: "short", day: "numeric", timeZone: "UTC" });
 
-/** Formats a duration given in milliseconds as seconds. */
-export const formatSeconds = (ms) => new Intl.NumberFormat(locale(), { style: "unit", unit: "second", maximumFractionDigits: ms < 10_000 ? 1 : 0 }).format(ms / 1000);
+/** Formats a duration given in milliseconds as seconds, or as milliseconds where seconds would be zero. */
+export const formatSeconds = (ms) => ms < 100 ? new Intl.NumberFormat(locale(), { style: "unit", unit: "millisecond", maximumFractionDigits: 0 }).format(Math.max(1, ms)) : new Intl.NumberFormat(locale(), { style: "unit", unit: "second", maximumFractionDigits: ms < 10_000 ? 1 : 0 }).format(ms / 1000);
 
 function formatDate(value, options) {
   const date = new Date(value);

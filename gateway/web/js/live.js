@@ -1,5 +1,6 @@
 // Live events of the record from `GET /api/events`. Pages also work without the stream, but are updated later.
 
+import { sitePath } from "./address.js";
 import { getJson } from "./api.js";
 
 const MAX_RECONNECT_DELAY_MS = 30_000;
@@ -26,7 +27,7 @@ export function publish(name, data) {
 /** Connects to the event stream, and reconnects whenever the connection ends. */
 export function connect() {
   disconnect();
-  source = new EventSource("/api/events");
+  source = new EventSource(sitePath("/api/events"));
   source.onopen = () => { reconnectDelayMs = 1000; };
   source.onerror = () => {
     // In the state CONNECTING the browser itself reconnects, with the id of the last event.

@@ -40,7 +40,7 @@ export function clearSession() {
   user = null;
   preferences.remove("user");
   tabStorage.remove("active-chats");
-  tabStorage.remove("draft");
+  tabStorage.remove("drafts");
 }
 
 function storeUser(account) {

@@ -5,7 +5,7 @@ const fallback = new Map();
 /** Preferences in `localStorage`: theme, language, last model, name of the user. Never chats, never secrets. */
 export const preferences = withFallback(() => localStorage);
 
-/** Data of this tab in `sessionStorage`: active chats and the draft of a question. Cleared at logout. */
+/** Data of this tab in `sessionStorage`: active chats and the drafts of questions. Cleared at logout. */
 export const tabStorage = withFallback(() => sessionStorage);
 
 function withFallback(storage) {

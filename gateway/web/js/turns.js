@@ -17,7 +17,7 @@ export function buildTurns(messages, chats) {
   // Chat ids ascend with time.
   for (const [chatId, { chat, questions, answer }] of [...byChat].sort(([a], [b]) => (a < b ? -1 : 1))) {
     const last = questions.at(-1);
-    const question = last ? questions.map((message) => message.content).join("\n\n") : null;
+    const question = last ? withoutUnanswered(turns, questions.map((message) => message.content).join("\n\n")) : null;
     const turn = { key: chatId, question, role: last?.role ?? "user", createdAt: last?.createdAt ?? chat?.startedAt, answer: buildAnswer(chatId, chat, answer), previousAnswers: [] };
     const previous = turns.at(-1);
     if (previous && isRetry(previous, turn)) {
@@ -31,7 +31,7 @@ export function buildTurns(messages, chats) {
 }
 
 function isRetry(previous, turn) {
-  const unfinished = previous.answer.status === "failed" || previous.answer.status === "partial";
+  const unfinished = previous.answer.status === "failed" || previous.answer.status === "partial" || earlyEnd(previous.answer.finishReason) !== null;
   return unfinished && turn.question !== null && turn.question === previous.question && turn.role === previous.role;
 }
 
@@ -58,9 +58,42 @@ function answerStatus(chat, message) {
   return chat && chat.status !== "completed" ? "failed" : "complete";
 }
 
-/** Builds the messages of a request: every turn that has an answer, then the new question. */
+/** Words of providers for an answer that ended early: at the maximum number of tokens. */
+const LENGTH_REASONS = new Set(["length", "max_tokens", "max_output_tokens", "model_context_window_exceeded", "incomplete"]);
+/** Words of providers for an answer that a filter stopped or withheld. */
+const FILTER_REASONS = new Set(["content_filter", "refusal", "safety", "recitation", "blocklist", "prohibited_content", "spii", "image_safety"]);
+
+/** The cause for which a provider ended an answer before its end: `length`, `filter`, or null. */
+export function earlyEnd(finishReason) {
+  const reason = String(finishReason ?? "").toLowerCase();
+  if (LENGTH_REASONS.has(reason)) return "length";
+  return FILTER_REASONS.has(reason) ? "filter" : null;
+}
+
+/**
+ * Builds the messages of a request: all turns, then the new question. Questions without an answer stand before the next question
+ * in one message, because many models want a question and an answer by turns.
+ */
 export function buildMessages(turns, question) {
-  const answered = turns.filter((turn) => turn.question && turn.answer.text && turn.role === "user");
-  const history = answered.flatMap((turn) => [{ role: "user", content: turn.question }, { role: "assistant", content: turn.answer.text }]);
-  return [...history, { role: "user", content: question }];
+  const messages = [];
+  let unanswered = [];
+  for (const turn of turns) {
+    if (!turn.question || turn.role !== "user") continue;
+    unanswered.push(turn.question);
+    if (!turn.answer.text) continue;
+    messages.push({ role: "user", content: unanswered.join("\n\n") }, { role: "assistant", content: turn.answer.text });
+    unanswered = [];
+  }
+  return [...messages, { role: "user", content: [...unanswered, question].join("\n\n") }];
+}
+
+/** The question without the unanswered questions of the turns before, which `buildMessages` put before it. */
+function withoutUnanswered(turns, question) {
+  const unanswered = [];
+  for (let index = turns.length - 1; index >= 0 && turns[index].question && !turns[index].answer.text && turns[index].role === "user"; index -= 1) unanswered.unshift(turns[index].question);
+  for (; unanswered.length; unanswered.shift()) {
+    const prefix = `${unanswered.join("\n\n")}\n\n`;
+    if (question.startsWith(prefix)) return question.slice(prefix.length);
+  }
+  return question;
 }

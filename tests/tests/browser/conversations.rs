@@ -35,11 +35,13 @@ async fn a_conversation_is_found_renamed_and_deleted() -> anyhow::Result<()> {
     // A deleted conversation disappears from the list and from its own address.
     browser.click(".chat-header .icon-button").await?;
     browser.choose("Delete").await?;
+    // Enter alone must not delete.
+    browser.until("document.activeElement?.innerText === 'Cancel'").await?;
     browser.click("dialog [type=submit]").await?;
     browser.until("location.pathname === '/'").await?;
     browser.until("document.querySelectorAll('.list-body li').length === 1").await?;
     browser.open(&tides).await?;
-    browser.read("This conversation does not exist.").await?;
+    browser.read("The record has no conversation at this address.").await?;
     browser.until("document.querySelectorAll('.list-body li').length === 1").await?;
     site.stack.settled().await?;
     site.close().await
@@ -81,5 +83,53 @@ async fn everything_works_by_keyboard_alone() -> anyhow::Result<()> {
     browser.press(Key::Tab).await?;
     browser.press(Key::Enter).await?;
     browser.until(&format!("location.pathname === '{path}'")).await?;
+    site.close().await
+}
+
+#[tokio::test]
+async fn archived_conversations_are_found_again() -> anyhow::Result<()> {
+    let Some(site) = Site::open("en-GB", "UTC").await? else { return Ok(()) };
+    let browser = &site.browser;
+    site.register("ann", &[]).await?;
+    let tides = site.converse("Why are there tides?").await?;
+    site.converse("How is bread baked?").await?;
+    browser.open(&tides).await?;
+    browser.see(".chat-header .icon-button").await?;
+    browser.click(".chat-header .icon-button").await?;
+    browser.choose("Archive").await?;
+    let titles = |titles: &str| {
+        format!("[...document.querySelectorAll('.list-body li .title')].map((e) => e.innerText).join() === '{titles}'")
+    };
+    browser.until(&titles("How is bread baked?")).await?;
+    browser.choose("Archived conversations").await?;
+    browser.until(&titles("Why are there tides?")).await?;
+    browser.save("archive").await?;
+    browser.choose("All conversations").await?;
+    browser.until(&titles("How is bread baked?")).await?;
+    browser.type_into(".search input", "tides").await?;
+    browser.until(&titles("Why are there tides?")).await?;
+    browser.until("document.querySelector('.list-body li .badge')?.innerText === 'Archived'").await?;
+    browser.open(&tides).await?;
+    browser.until("document.querySelector('.chat-header .badge')?.innerText === 'Archived'").await?;
+    browser.click(".chat-header .icon-button").await?;
+    browser.choose("Take out of the archive").await?;
+    browser.until("document.querySelectorAll('.list-body li').length === 2").await?;
+    browser.until("!document.querySelector('.chat-header .badge')").await?;
+    site.close().await
+}
+
+#[tokio::test]
+async fn a_title_has_the_whole_width_of_the_list() -> anyhow::Result<()> {
+    let Some(site) = Site::open("en-GB", "UTC").await? else { return Ok(()) };
+    let browser = &site.browser;
+    site.register("ann", &[]).await?;
+    site.converse("Why are there tides twice a day, and not only once?").await?;
+    browser.open("/").await?;
+    browser.see(".list-body li").await?;
+    // Without a mouse, the button beside the title is always visible.
+    let missing = "const li = document.querySelector('.list-body li'); const title = li.querySelector('.title') ?? li.querySelector('a'); \
+                   return getComputedStyle(li.querySelector('button')).opacity === '0' ? li.clientWidth - title.clientWidth : 0";
+    let missing = browser.script(missing, vec![]).await?.as_f64().unwrap();
+    assert!(missing < 25.0, "{missing} px are empty beside the title");
     site.close().await
 }

@@ -60,7 +60,7 @@ async fn no_text_runs_as_script() -> anyhow::Result<()> {
     browser.type_into(".search input", "<b>no such thing</b>").await?;
     browser.read("Nothing found.").await?;
     browser.open("/c/%3Cimg%20src%3Dx%20onerror%3Dpwned%3D31%3E").await?;
-    browser.read("This conversation does not exist.").await?;
+    browser.read("The record has no conversation at this address.").await?;
     browser.open("/register?code=%22%3E%3Cimg%20src%3Dx%20onerror%3Dpwned%3D32%3E").await?;
     browser.see("[name=inviteCode]").await?;
     site.stack.settled().await?;

@@ -6,8 +6,15 @@
 mod site;
 
 mod accounts;
+mod addresses;
+mod answers;
 mod appearance;
 mod conversations;
+mod drafts;
+mod files;
+mod history;
 mod injection;
+mod long_answers;
+mod outages;
 mod streaming;
 mod usage;

@@ -1,6 +1,7 @@
 //! The services behind the web pages, and a browser at the gateway.
 
 use harness::services::{Gateway, Recorder};
+use harness::upstream::Script;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::browser::Browser;
@@ -16,8 +17,8 @@ pub(crate) const PASSWORD: &str = "four words make one";
 pub(crate) struct Site {
     pub(crate) browser: Browser,
     /// The gateway that serves the pages.
-    _gateway: Gateway,
-    _api: Recorder,
+    pub(crate) gateway: Gateway,
+    pub(crate) api: Recorder,
     pub(crate) stack: Stack,
     _logs: TempDir,
 }
@@ -33,7 +34,7 @@ impl Site {
         let reads = ("RECORDER_URL".to_owned(), api.url(""));
         let gateway = stack.another_gateway(|settings| settings.more.push(reads)).await?;
         let browser = Browser::start(&gateway.url(""), language, zone).await?;
-        Ok(Some(Self { browser, _gateway: gateway, _api: api, stack, _logs: logs }))
+        Ok(Some(Self { browser, gateway, api, stack, _logs: logs }))
     }
 
     /// Creates an invite code.
@@ -89,6 +90,26 @@ impl Site {
         self.browser.path().await
     }
 
+    /// Asks these questions in one conversation, by requests of the page, and waits until the answers are on the record.
+    /// Returns the conversation's path.
+    pub(crate) async fn long_conversation(&self, questions: usize) -> anyhow::Result<String> {
+        let ask = "return (async () => { const messages = []; let conversationId; \
+                   for (let n = 1; n <= arguments[0]; n += 1) { messages.push({role: 'user', content: `Question ${n}`}); \
+                   const answer = await fetch('/api/chat', {method: 'POST', headers: {'content-type': 'application/json'}, body: JSON.stringify({model: arguments[1], messages, stream: false, ...(conversationId ? {conversationId} : {})})}); \
+                   conversationId = answer.headers.get('x-conversation-id'); messages.push({role: 'assistant', content: (await answer.json()).choices[0].message.content}); } return conversationId; })()";
+        let id = self.browser.script(ask, vec![questions.into(), MODEL.into()]).await?;
+        self.stack.settled().await?;
+        Ok(format!("/c/{}", id.as_str().unwrap()))
+    }
+
+    /// The messages of the latest request that the upstream got: roles and texts.
+    pub(crate) fn latest_messages(&self) -> Vec<(String, String)> {
+        let chats = self.stack.upstream.chats();
+        let body: Value = serde_json::from_slice(&chats.last().unwrap().body).unwrap();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        body["messages"].as_array().unwrap().iter().map(|m| (text(&m["role"]), text(&m["content"]))).collect()
+    }
+
     /// Checks the page with axe-core. Serious accessibility violations are errors.
     pub(crate) async fn is_accessible(&self, place: &str) -> anyhow::Result<()> {
         let browser = &self.browser;
@@ -112,4 +133,14 @@ impl Site {
         assert_eq!(complaints, Vec::<String>::new());
         self.browser.quit().await
     }
+}
+
+/// A streamed answer of these texts, with this finish reason at its end.
+pub(crate) fn stream_of(texts: &[impl AsRef<str>], finish_reason: &str) -> Script {
+    let chunk = |delta: Value, reason: Option<&str>| {
+        let chunk = json!({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": MODEL, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]});
+        format!("data: {chunk}\n\n")
+    };
+    let texts = texts.iter().map(|text| chunk(json!({"content": text.as_ref()}), None));
+    Script::stream(texts.chain([chunk(json!({}), Some(finish_reason)), "data: [DONE]\n\n".to_owned()]))
 }

@@ -4,7 +4,7 @@ use harness::openai::ApiError;
 use harness::upstream::answer;
 use harness::upstream::{Gate, Script, Step};
 
-use crate::site::Site;
+use crate::site::{Site, stream_of};
 
 const ANSWER: &str = ".turn:last-child .answer .prose";
 
@@ -118,14 +118,5 @@ async fn failures_are_explained_and_can_be_retried() -> anyhow::Result<()> {
 
 /// A stream of these texts, then this step in place of the end.
 fn stream_with(texts: &[&str], then: Step) -> Script {
-    let chunk = |text: &&str| {
-        format!(
-            "data: {}\n\n",
-            serde_json::json!({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": tests::stack::MODEL, "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": null}]})
-        )
-    };
-    let end = serde_json::json!({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": tests::stack::MODEL, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]});
-    let last = [format!("data: {end}\n\n"), "data: [DONE]\n\n".to_owned()];
-    let pieces: Vec<String> = texts.iter().map(chunk).chain(last).collect();
-    Script::stream(pieces).after(texts.len(), then)
+    stream_of(texts, "stop").after(texts.len(), then)
 }

@@ -3,6 +3,19 @@
 /// The HTML shell, served on every page path. `{{assets}}` is replaced by the path prefix of the files.
 pub(super) const SHELL: &str = include_str!("../../../web/index.html");
 
+/// The path of the styles of all pages in one file, so that a page waits for one request.
+pub(super) const ALL_STYLES: &str = "all.css";
+
+/// The styles in the order in which they apply.
+pub(super) const STYLES: [&[u8]; 6] = [
+    include_bytes!("../../../web/css/tokens.css"),
+    include_bytes!("../../../web/css/base.css"),
+    include_bytes!("../../../web/vendor/uplot-1.6.32/uPlot.min.css"),
+    include_bytes!("../../../web/css/shell.css"),
+    include_bytes!("../../../web/css/chat.css"),
+    include_bytes!("../../../web/css/pages.css"),
+];
+
 /// Includes the listed files of `gateway/web`. A test checks that the list is complete.
 macro_rules! files {
     ($($path:literal,)*) => {
@@ -20,12 +33,15 @@ files! {
     "icon.svg",
     "icons.svg",
     "js/active-chats.js",
+    "js/address.js",
     "js/api.js",
     "js/chat-stream.js",
     "js/components/chart.js",
     "js/components/composer.js",
     "js/components/conversation-list.js",
+    "js/components/follow-scroll.js",
     "js/components/markdown.js",
+    "js/components/prose.js",
     "js/components/shell.js",
     "js/components/turn-view.js",
     "js/components/ui.js",
@@ -36,11 +52,13 @@ files! {
     "js/locales/en.js",
     "js/locales/zh.js",
     "js/main.js",
+    "js/markdown-chunks.js",
     "js/navigation.js",
     "js/pages/admin.js",
     "js/pages/chat.js",
     "js/pages/login.js",
     "js/pages/settings.js",
+    "js/render-queue.js",
     "js/router.js",
     "js/session.js",
     "js/storage.js",

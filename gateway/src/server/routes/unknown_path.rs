@@ -11,17 +11,21 @@ use http::{HeaderMap, Method};
 use crate::error::ApiError;
 use crate::error_shapes;
 use crate::server::gateway::Gateway;
+use crate::server::pages;
 
 /// The paths that clients append to a base URL. A suggestion is the first of these with which the requested path ends, so
 /// a longer path stands before its own end.
 const KNOWN_PATHS: [&str; 6] =
     ["/v1/chat/completions", "/v1/messages/count_tokens", "/v1/messages", "/v1/responses", "/v1/models", "/api/chat"];
 
-/// 404, or 426 for a request that asks for a WebSocket.
+/// 404, as a page for browsers and as an error for programs; or 426 for a request that asks for a WebSocket.
 pub(super) async fn no_such_route(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     gateway.discard_body(&head.headers, body);
     let path = head.uri.path();
+    if pages::is_for_page(&head.method, &head.uri, &head.headers) && !asks_for_websocket(&head.method, &head.headers) {
+        return pages::unknown_page(&head.uri, &head.headers);
+    }
     let error = match asks_for_websocket(&head.method, &head.headers) {
         true => ApiError::websocket_unsupported(),
         false => ApiError::unknown_path(&head.method, path, suggestion(path)),

@@ -5,12 +5,25 @@ import { h, icon } from "../dom.js";
 import { t } from "../i18n.js";
 import { preferences, tabStorage } from "../storage.js";
 
+/** The maximum number of drafts that are stored, and of characters of each. */
+const MAX_DRAFTS = 20;
+const MAX_DRAFT_CHARACTERS = 100_000;
+/** The key of the draft of a conversation that does not exist yet. */
+const NEW_CONVERSATION = "new";
+
+function drafts() {
+  try { return JSON.parse(tabStorage.get("drafts")) ?? {}; } catch { return {}; }
+}
+
 export class Composer {
-  constructor({ send, stop }) {
+  constructor({ conversationId, send, stop }) {
+    this.draftKey = conversationId ?? NEW_CONVERSATION;
+    /** A question that was sent and is not accepted yet. */
+    this.sentText = "";
     this.busy = false;
     this.enabled = true;
     this.onSend = send;
-    this.textarea = h("textarea", { rows: "1", placeholder: t("composer.placeholder"), "aria-label": t("composer.label"), "aria-keyshortcuts": "Enter", oninput: () => this.#resize(), onkeydown: (event) => this.#handleKey(event), value: tabStorage.get("draft") ?? "" });
+    this.textarea = h("textarea", { rows: "1", dir: "auto", placeholder: t("composer.placeholder"), "aria-label": t("composer.label"), "aria-keyshortcuts": "Enter", oninput: () => this.#resize(), onkeydown: (event) => this.#handleKey(event), value: drafts()[this.draftKey] ?? "" });
     this.modelSelect = h("select", { "aria-label": t("composer.model"), onchange: () => { this.isModelChosen = true; preferences.set("model", this.modelSelect.value); this.#updateControls(); } });
     this.sendButton = h("button.send", { type: "submit", "aria-label": t("composer.send"), title: t("composer.send") }, icon("send"));
     this.stopButton = h("button.send.stop", { type: "button", "aria-label": t("composer.stop"), title: t("composer.stop"), hidden: true, onclick: stop }, icon("stop"));
@@ -64,19 +77,40 @@ export class Composer {
     if (busy && document.activeElement === document.body) this.textarea.focus();
   }
 
+  /** Disables sending while earlier messages are loaded. */
+  setWaiting(waiting) {
+    this.waiting = waiting;
+    this.sendButton.classList.toggle("waiting", waiting);
+    this.#updateControls();
+  }
+
   setEnabled(enabled) {
     this.enabled = enabled;
     this.textarea.disabled = !enabled;
     this.#updateControls();
   }
 
-  /** Removes the stored draft: the question has been accepted. */
-  clearDraft() {
-    tabStorage.remove("draft");
+  /** Forgets the sent question, which has been accepted, and stores further drafts for this conversation. */
+  accept(conversationId) {
+    this.sentText = "";
+    if (conversationId && this.draftKey === NEW_CONVERSATION) {
+      this.#storeDraft("");
+      this.draftKey = conversationId;
+    }
+    this.#storeDraft(this.textarea.value);
+  }
+
+  /** Empties the field if it has this text, which is being sent. */
+  clearText(text) {
+    if (this.textarea.value.trim() !== text) return;
+    this.textarea.value = "";
+    this.sentText = text;
+    this.#resize();
   }
 
   /** Puts a refused question back into the field, to be sent again. */
   restoreText(text) {
+    this.sentText = "";
     if (!this.textarea.value) this.textarea.value = text;
     this.#resize();
     this.textarea.focus();
@@ -84,10 +118,10 @@ export class Composer {
 
   #send() {
     const text = this.textarea.value.trim();
-    if (!text || this.busy || !this.enabled || !this.model) return;
+    if (!text || this.busy || this.waiting || !this.enabled || !this.model) return;
     this.textarea.value = "";
+    this.sentText = text;
     this.#resize();
-    tabStorage.set("draft", text);
     this.onSend(text);
   }
 
@@ -101,12 +135,22 @@ export class Composer {
   #resize() {
     this.textarea.style.setProperty("height", "auto");
     this.textarea.style.setProperty("height", `${this.textarea.scrollHeight}px`);
-    if (!this.busy) tabStorage.set("draft", this.textarea.value.slice(0, 100_000));
+    this.#storeDraft(this.textarea.value || this.sentText);
     this.#updateControls();
   }
 
+  /** Stores the text of the field in the tab, so that the text survives a reload and a look at another page. */
+  #storeDraft(text) {
+    const all = drafts();
+    if ((all[this.draftKey] ?? "") === text) return;
+    delete all[this.draftKey];
+    if (text) all[this.draftKey] = text.slice(0, MAX_DRAFT_CHARACTERS);
+    for (const old of Object.keys(all).slice(0, -MAX_DRAFTS)) delete all[old];
+    tabStorage.set("drafts", JSON.stringify(all));
+  }
+
   #updateControls() {
-    this.sendButton.disabled = !this.enabled || !this.model || !this.textarea.value.trim();
+    this.sendButton.disabled = !this.enabled || this.waiting || !this.model || !this.textarea.value.trim();
     this.modelSelect.disabled = this.modelSelect.options.length === 0;
   }
 }

@@ -1,5 +1,7 @@
-// The conversation list in the sidebar: newest first, in pages, with search; and the actions rename, archive and delete.
+// The conversation list in the sidebar: newest first, in pages, with search and the archive; and the actions rename, archive,
+// unarchive and delete.
 
+import { conversationPath, currentPath, pathOfLink } from "../address.js";
 import { getJson, requestJson } from "../api.js";
 import { debounce, h, icon, iconButton, replaceChildren } from "../dom.js";
 import { formatMonth, t } from "../i18n.js";
@@ -22,16 +24,18 @@ export class ConversationList {
     this.cursor = null;
     this.loadId = 0;
     this.search = h("input.input", { type: "search", placeholder: t("list.search"), "aria-label": t("list.search"), "aria-keyshortcuts": "Control+K", maxlength: 200, oninput: debounce(250, () => this.load()) });
+    this.showsArchive = false;
+    this.archiveButton = h("button.button.quiet.small.wide.archive-switch", { type: "button", onclick: () => this.#showArchive(!this.showsArchive) });
     this.body = h("div.list-body", {});
     this.visibility = new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && this.loadMore(), { rootMargin: "200px" });
-    this.element = h("div.list", {}, h("div.search", {}, icon("search"), this.search), this.body);
+    this.element = h("div.list", {}, h("div.search", {}, icon("search"), this.search), this.body, this.archiveButton);
     this.unsubscribers = [
       live.subscribe("conversation", (conversation) => this.#update(conversation)),
       live.subscribe("reset", () => this.#refresh()),
     ];
     this.onChange = ({ detail }) => detail.refresh && this.#refresh();
     conversationChanges.addEventListener("change", this.onChange);
-    this.load();
+    this.#showArchive(false);
   }
 
   destroy() {
@@ -48,6 +52,19 @@ export class ConversationList {
 
   get query() {
     return this.search.value.trim();
+  }
+
+  /** Shows the archived conversations, or all others. */
+  #showArchive(archive) {
+    this.showsArchive = archive;
+    replaceChildren(this.archiveButton, icon(archive ? "left" : "archive"), t(archive ? "list.leaveArchive" : "list.showArchive"));
+    this.load();
+  }
+
+  /** Query parameters of the list. A search looks in the archive as well. */
+  #parameters() {
+    const { query } = this;
+    return { limit: PAGE_SIZE, q: query, archived: query ? "all" : String(this.showsArchive) };
   }
 
   /** Loads the first page, for the current search. */
@@ -79,7 +96,7 @@ export class ConversationList {
   async #fetch(loadId) {
     const sizeBefore = this.rows.size;
     for (let pages = 0; pages < MAX_SEARCH_PAGES; pages += 1) {
-      const page = await getJson("/api/conversations", { limit: PAGE_SIZE, cursor: this.cursor, q: this.query });
+      const page = await getJson("/api/conversations", { ...this.#parameters(), cursor: this.cursor });
       if (loadId !== this.loadId) return;
       for (const conversation of page.data) this.rows.set(conversation.id, conversation);
       this.cursor = page.nextCursor;
@@ -94,7 +111,7 @@ export class ConversationList {
     if (this.query) return;
     const loadId = this.loadId;
     try {
-      const page = await getJson("/api/conversations", { limit: PAGE_SIZE });
+      const page = await getJson("/api/conversations", this.#parameters());
       if (loadId !== this.loadId) return;
       for (const conversation of page.data) this.rows.set(conversation.id, conversation);
       if (this.rows.size <= page.data.length) this.cursor = page.nextCursor;
@@ -103,14 +120,11 @@ export class ConversationList {
   }
 
   #update(conversation) {
-    if (conversation.deleted || conversation.archived) {
-      this.rows.delete(conversation.id);
-      publishChange({ id: conversation.id, deleted: conversation.deleted });
-    } else {
-      // The results of a search are not mixed with other conversations.
-      if (!this.query || this.rows.has(conversation.id)) this.rows.set(conversation.id, conversation);
-      publishChange(conversation);
-    }
+    // The results of a search are not mixed with other conversations.
+    const isShown = this.query ? this.rows.has(conversation.id) : Boolean(conversation.archived) === this.showsArchive;
+    if (isShown && !conversation.deleted) this.rows.set(conversation.id, conversation);
+    else this.rows.delete(conversation.id);
+    publishChange(conversation);
     this.#render();
   }
 
@@ -129,7 +143,7 @@ export class ConversationList {
     }
     this.visibility.disconnect();
     const moreButton = this.cursor ? h("button.button.quiet.small.wide", { type: "button", onclick: () => this.loadMore() }, t("list.more")) : null;
-    const empty = sorted.length ? null : h("p.list-empty", {}, t(this.query ? "list.noMatches" : "list.empty"));
+    const empty = sorted.length ? null : h("p.list-empty", {}, t(this.query ? "list.noMatches" : this.showsArchive ? "list.archiveEmpty" : "list.empty"));
     replaceChildren(this.body, [...groups].map(([name, rows]) => h("section", {}, h("h2", {}, name), h("ul", {}, rows))), empty, moreButton);
     if (moreButton) this.visibility.observe(moreButton);
     if (focused) this.body.querySelector(`[data-conversation="${CSS.escape(focused)}"] a`)?.focus();
@@ -139,13 +153,16 @@ export class ConversationList {
   #row(conversation) {
     const title = conversation.title || t("list.untitled");
     const button = iconButton("more", t("list.actions", { title }), () => this.#openMenu(button, conversation), { small: true, "aria-haspopup": "menu", "aria-expanded": "false" });
-    return h("li", { "data-conversation": conversation.id }, h("a", { href: `/c/${encodeURIComponent(conversation.id)}`, title }, title), button);
+    const badge = conversation.archived && this.query ? h("span.badge", {}, t("list.archived")) : null;
+    return h("li", { "data-conversation": conversation.id }, h("a", { href: conversationPath(conversation.id), title }, h("span.title", { dir: "auto" }, title), badge), button);
   }
 
   #openMenu(button, conversation) {
     menu(button, [
       { label: t("list.rename"), icon: "rename", onSelect: () => renameConversation(conversation) },
-      { label: t("list.archive"), icon: "archive", onSelect: () => archiveConversation(conversation) },
+      conversation.archived
+        ? { label: t("list.unarchive"), icon: "archive", onSelect: () => unarchiveConversation(conversation) }
+        : { label: t("list.archive"), icon: "archive", onSelect: () => archiveConversation(conversation) },
       { label: t("list.delete"), icon: "delete", danger: true, onSelect: () => deleteConversation(conversation) },
     ]);
   }
@@ -153,7 +170,7 @@ export class ConversationList {
   /** Marks the conversation of the current address. */
   markCurrent() {
     for (const link of this.body.querySelectorAll("a")) {
-      if (link.pathname === location.pathname) link.setAttribute("aria-current", "page");
+      if (pathOfLink(link) === currentPath()) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
     }
   }
@@ -180,12 +197,17 @@ export async function renameConversation(conversation) {
   publishLocally(renamed);
 }
 
-/** Archives the conversation, which removes it from the list. The API still returns archived conversations on request. */
-export async function archiveConversation(conversation) {
+/** Moves the conversation from the list to the archive. */
+export const archiveConversation = (conversation) => setArchived(conversation, true);
+
+/** Moves the conversation from the archive back to the list. */
+export const unarchiveConversation = (conversation) => setArchived(conversation, false);
+
+async function setArchived(conversation, archived) {
   try {
-    await requestJson("PATCH", conversationUrl(conversation), { body: { archived: true } });
-    publishLocally({ ...conversation, archived: true });
-    toast(t("archive.done"));
+    await requestJson("PATCH", conversationUrl(conversation), { body: { archived } });
+    publishLocally({ ...conversation, archived });
+    toast(t(archived ? "archive.done" : "unarchive.done"));
   } catch (error) {
     toast(error.message);
   }
@@ -203,7 +225,7 @@ export async function deleteConversation(conversation) {
   if (!confirmed) return;
   publishLocally({ id: conversation.id, deleted: true });
   toast(t("delete.done"));
-  if (location.pathname === `/c/${encodeURIComponent(conversation.id)}`) navigate("/");
+  if (currentPath() === conversationPath(conversation.id)) navigate("/");
 }
 
 /** Shows a change made by this page at once, before the live event arrives. */

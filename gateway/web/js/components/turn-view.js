@@ -2,23 +2,24 @@
 
 import { h, icon, iconButton, replaceChildren } from "../dom.js";
 import { formatDateTime, formatSeconds, t } from "../i18n.js";
-import { renderMarkdown } from "./markdown.js";
+import { earlyEnd } from "../turns.js";
+import { Prose } from "./prose.js";
 import { copyText } from "./ui.js";
 
-/** The minimum time between two renderings of an answer that is being streamed. */
-const MIN_DRAW_INTERVAL_MS = 60;
+/** The time between two renderings of an answer that is being streamed. */
+const DRAW_INTERVAL_MS = 60;
 
 export class TurnView {
   constructor() {
     this.question = h("div.question", {});
     this.previousAnswers = h("div.previous-answers", {});
-    this.reasoning = h("details.reasoning", { hidden: true }, h("summary", {}), h("div.plain-text", {}));
-    this.text = h("div.prose", {});
+    this.reasoning = h("details.reasoning", { hidden: true }, h("summary", {}), h("div.plain-text", { dir: "auto" }));
+    this.prose = new Prose();
+    this.text = this.prose.element;
     this.status = h("div.answer-status", {});
     this.actions = h("div.turn-actions", {});
     this.answer = h("article.answer", { "aria-label": t("answer.label") }, this.previousAnswers, this.reasoning, this.text, this.status, this.actions);
     this.element = h("section.turn", {}, this.question, this.answer);
-    this.lastDrawMs = 0;
   }
 
   show(turn, { retry }) {
@@ -29,7 +30,7 @@ export class TurnView {
     this.#drawText(answer);
     this.#drawIfChanged("status", [answer.status, answer.error?.message, answer.toolCalls, answer.stopped, answer.finishReason, answer.text === "", Boolean(retry)], () => replaceChildren(this.status, statusElements(answer, retry)));
     const isDone = answer.status !== "streaming" && answer.status !== "waiting";
-    this.#drawIfChanged("actions", [isDone, answer.text, answer.model, answer.tokens, turn.createdAt], () => replaceChildren(this.actions, isDone && answer.text ? answerActions(turn) : null));
+    this.#drawIfChanged("actions", [isDone, answer.text.length, answer.chatId, answer.model, answer.tokens, turn.createdAt], () => replaceChildren(this.actions, isDone && answer.text ? answerActions(turn) : null));
     this.element.dataset.status = answer.status;
     this.element.dataset.chat = answer.chatId ?? "";
     this.answer.setAttribute("aria-busy", String(!isDone));
@@ -46,9 +47,9 @@ export class TurnView {
   #drawQuestion(turn) {
     if (turn.question === null) return replaceChildren(this.question);
     if (turn.role !== "user") {
-      return replaceChildren(this.question, h("details.tool", {}, h("summary", {}, t("turn.role", { role: turn.role })), h("div.plain-text", {}, turn.question)));
+      return replaceChildren(this.question, h("details.tool", {}, h("summary", {}, t("turn.role", { role: turn.role })), h("div.plain-text", { dir: "auto" }, turn.question)));
     }
-    return replaceChildren(this.question, h("div.bubble", {}, h("span.visually-hidden", {}, t("turn.you")), h("div.plain-text", {}, turn.question)),
+    return replaceChildren(this.question, h("div.bubble", {}, h("span.visually-hidden", {}, t("turn.you")), h("div.plain-text", { dir: "auto" }, turn.question)),
       h("div.turn-actions", {}, iconButton("copy", t("turn.copy"), (event) => copyText(turn.question, event.currentTarget), { small: true })));
   }
 
@@ -58,7 +59,7 @@ export class TurnView {
     this.reasoning.lastChild.textContent = answer.reasoning;
   }
 
-  /** Renders the whole Markdown of the answer again after each change: the longer a rendering takes, the less often. */
+  /** Renders the answer, at most once in an interval while the answer is being streamed. */
   #drawText(answer) {
     this.latest = answer;
     if (answer.status !== "streaming") {
@@ -69,23 +70,19 @@ export class TurnView {
       this.drawTimer ??= setTimeout(() => {
         this.drawTimer = null;
         this.#draw();
-      }, Math.max(MIN_DRAW_INTERVAL_MS, this.lastDrawMs * 4));
+      }, DRAW_INTERVAL_MS);
     }
   }
 
   #draw() {
     const { text, status } = this.latest;
     this.text.classList.toggle("streaming", status === "streaming");
-    this.#drawIfChanged("text", text, () => {
-      const startedAt = performance.now();
-      replaceChildren(this.text, text ? renderMarkdown(text) : null);
-      this.lastDrawMs = performance.now() - startedAt;
-    });
+    this.prose.show(text);
   }
 }
 
 function statusElements(answer, retry) {
-  const retryButton = retry && ["failed", "partial", "truncated"].includes(answer.status) ? h("button.button.secondary.small.retry", { type: "button", onclick: retry }, icon("retry"), t("retry")) : null;
+  const retryButton = retry && (["failed", "partial", "truncated"].includes(answer.status) || earlyEnd(answer.finishReason)) ? h("button.button.secondary.small.retry", { type: "button", onclick: retry }, icon("retry"), t("retry")) : null;
   const calls = answer.toolCalls.map((call) => h("details.tool", {}, h("summary", {}, t("answer.tool", { name: call.name })), h("pre.plain-text", { tabindex: "0" }, call.arguments ?? "")));
   return [calls, ...statusNotes(answer), retryButton];
 }
@@ -98,7 +95,11 @@ function statusNotes(answer) {
     case "partial": return [h("p.note.warn", {}, icon("warning"), h("span", {}, answer.stopped || answer.finishReason === "client_gone" ? t("answer.stoppedNote") : t("answer.partialNote"), error ? h("span.error-message", {}, error) : null))];
     case "truncated": return [h("p.note", {}, icon("info"), t("answer.truncatedNote"))];
     case "failed": return [h("p.note.bad", {}, icon("warning"), h("span", {}, t("answer.failedNote"), error ? h("span.error-message", {}, error) : null))];
-    default: return answer.text || answer.toolCalls.length ? [] : [h("p.note", {}, icon("info"), t("answer.emptyNote"))];
+    default: {
+      const cause = earlyEnd(answer.finishReason);
+      if (cause) return [h("p.note.warn", {}, icon("warning"), t(`answer.earlyEnd.${cause}`))];
+      return answer.text || answer.toolCalls.length ? [] : [h("p.note", {}, icon("info"), t("answer.emptyNote"))];
+    }
   }
 }
 
@@ -111,6 +112,12 @@ function answerActions({ answer, createdAt }) {
   return [iconButton("copy", t("answer.copy"), (event) => copyText(answer.text, event.currentTarget), { small: true }), h("span.answer-details", { title: createdAt ? formatDateTime(createdAt) : null }, details.join(" · "))];
 }
 
+function proseOf(text) {
+  const prose = new Prose();
+  prose.show(text);
+  return prose.element;
+}
+
 function previousAnswer(answer) {
-  return h("details.tool", {}, h("summary", {}, t(`answer.previous.${answer.status === "failed" ? "failed" : "partial"}`)), answer.text ? h("div.prose", {}, renderMarkdown(answer.text)) : null, answer.error?.message ? h("p.error-message", {}, answer.error.message) : null);
+  return h("details.tool", {}, h("summary", {}, t(`answer.previous.${answer.status === "failed" ? "failed" : "partial"}`)), answer.text ? proseOf(answer.text) : null, answer.error?.message ? h("p.error-message", {}, answer.error.message) : null);
 }

@@ -66,9 +66,10 @@ export function openDialog({ title, text, fields = [], submitLabel, kind = "prim
     const id = `dialog-${++nextId}`;
     const errorArea = h("div", {});
     const submitButton = h("button.button", { class: kind, type: "submit" }, submitLabel);
+    const cancelButton = h("button.button.secondary", { type: "button", onclick: () => dialog.close() }, t("cancel"));
     const form = h("form", { method: "dialog", onsubmit: send },
       h("h2", { id }, title), text ? h("p", {}, text) : null, ...fields, errorArea,
-      h("div.actions", {}, h("button.button.secondary", { type: "button", onclick: () => dialog.close() }, t("cancel")), submitButton));
+      h("div.actions", {}, cancelButton, submitButton));
     const dialog = h("dialog.dialog", { "aria-labelledby": id, onclose: done }, form);
     let result = null;
 
@@ -92,7 +93,8 @@ export function openDialog({ title, text, fields = [], submitLabel, kind = "prim
 
     document.body.append(dialog);
     dialog.showModal();
-    (form.querySelector("input, select") ?? submitButton).focus();
+    // Enter alone must not delete anything.
+    (form.querySelector("input, select") ?? (kind === "danger" ? cancelButton : submitButton)).focus();
     form.querySelector("input")?.select?.();
   });
 }

@@ -1,5 +1,6 @@
 // The administration page: usage of all users, users, recent failures, invites.
 
+import { sitePath } from "../address.js";
 import { getJson, requestJson } from "../api.js";
 import { copyText, field, loadingIndicator, notice, openDialog, toast } from "../components/ui.js";
 import { UsageView } from "../components/usage.js";
@@ -14,7 +15,7 @@ const userNames = new Map();
 const userName = (id) => userNames.get(id) ?? id;
 
 export function page({ section }) {
-  const chosen = SECTIONS.includes(section) ? section : "usage";
+  const chosen = section;
   const { element, destroy } = currentUser.role === "admin" ? { usage, users, failures, invites }[chosen]() : { element: notice("warn", t("admin.forbidden")), destroy: () => {} };
   const tabs = h("nav.tabs", { "aria-label": t("admin.title") }, SECTIONS.map((name) => h("a", { href: name === "usage" ? "/admin" : `/admin/${name}`, "aria-current": name === chosen ? "page" : null }, t(`admin.${name}`))));
   return { element: h("div.page-scroller", {}, h("div.page", {}, h("h1", {}, t("admin.title")), tabs, element)), title: t("admin.title"), destroy };
@@ -158,7 +159,7 @@ async function createInvite(list) {
   });
   if (!created) return;
   list.load();
-  const link = `${location.origin}/register?code=${encodeURIComponent(created.code)}`;
+  const link = `${location.origin}${sitePath("/register")}?code=${encodeURIComponent(created.code)}`;
   const copyableField = (id, label, text) => field(id, label, { input: h("span.copyable.framed", { role: "group", "aria-label": label }, h("code", { "data-created": id }, text), iconButton("copy", `${t("copy.action")}: ${label}`, (event) => copyText(text, event.currentTarget), { small: true })) });
   await openDialog({ title: t("invites.created"), text: t("invites.codeNote"), fields: [copyableField("code", t("register.code"), created.code), copyableField("link", t("invites.link"), link)], submitLabel: t("done") });
 }
