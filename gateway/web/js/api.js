@@ -4,7 +4,9 @@ import { sitePath } from "./address.js";
 import { t } from "./i18n.js";
 
 /** The maximum time of a request and its response, except for streams. The gateway itself gives up on the record after 15 s. */
-const TIMEOUT_MS = 20_000;
+const TIMEOUT_MS = 60_000;
+/** The maximum times of the attempts of a read: a read whose connection has died is repeated on another one. */
+const READ_TIMEOUTS_MS = [20_000, 40_000];
 
 /** A failed request. The message is translated where the error code is known. Status 0: there was no response. */
 export class ApiError extends Error {
@@ -56,15 +58,17 @@ export async function request(method, path, { body, query, signal, renew = true 
 
 /** Sends a request; resolves with the parsed JSON body of the response, or null for status 204. */
 export async function requestJson(method, path, options = {}) {
-  const timeout = AbortSignal.timeout(TIMEOUT_MS);
-  const signal = options.signal ? AbortSignal.any([options.signal, timeout]) : timeout;
-  try {
-    const response = await request(method, path, { ...options, signal });
-    return response.status === 204 ? null : await response.json();
-  } catch (error) {
-    if (timeout.aborted && !options.signal?.aborted) throw unreachable("timeout");
-    throw error;
+  for (const timeoutMs of method === "GET" ? READ_TIMEOUTS_MS : [TIMEOUT_MS]) {
+    const timeout = AbortSignal.timeout(timeoutMs);
+    const signal = options.signal ? AbortSignal.any([options.signal, timeout]) : timeout;
+    try {
+      const response = await request(method, path, { ...options, signal });
+      return response.status === 204 ? null : await response.json();
+    } catch (error) {
+      if (!timeout.aborted || options.signal?.aborted) throw error;
+    }
   }
+  throw unreachable("timeout");
 }
 
 export const getJson = (path, query, options) => requestJson("GET", path, { query, ...options });
