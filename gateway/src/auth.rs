@@ -49,6 +49,16 @@ impl Caller {
     pub fn check(&self, operation: Operation, model: Option<&str>) -> Result<(), NotAllowed> {
         self.key.as_ref().map_or(Ok(()), |key| key.rules.check(operation, model))
     }
+
+    /// Returns an error if the API key may not use this model, whatever the kind of the call.
+    pub fn check_model(&self, model: &str) -> Result<(), NotAllowed> {
+        self.key.as_ref().map_or(Ok(()), |key| key.rules.check_model(model))
+    }
+
+    /// Returns true if the caller has an API key that is limited to some models.
+    pub fn is_limited_to_models(&self) -> bool {
+        self.key.as_ref().is_some_and(|key| key.rules.is_limited_to_models())
+    }
 }
 
 /// A page of another origin has sent a request with the user's cookies.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use shared::access::LONGEST_SESSION_TOKEN;
 use shared::client_address::TrustedProxies;
 use shared::config::{ConfigError, Environment, malformed};
 use shared::issuer::IssuerConfig;
@@ -46,7 +47,7 @@ pub struct ServeConfig {
     pub health_listen: SocketAddr,
     /// The maximum number of connections to the database, from 1 to 1000 (`RECORDER_SERVE_CONNECTIONS`).
     pub connections: u32,
-    /// The lifetime of an access token (`RECORDER_TOKEN_TTL`): also the longest time a disabled user can still chat.
+    /// The lifetime of an access token (`RECORDER_TOKEN_TTL`).
     pub token_ttl: time::Duration,
     /// The lifetime of a session, counted from the login (`RECORDER_SESSION_TTL`): afterwards a refresh is refused.
     pub session_ttl: time::Duration,
@@ -75,7 +76,12 @@ impl ServeConfig {
                 number @ 1..=1000 => number,
                 number => return Err(malformed("RECORDER_SERVE_CONNECTIONS", "a number from 1 to 1000", &number)),
             },
-            token_ttl: duration_up_to(env, "RECORDER_TOKEN_TTL", 15 * 60, 24 * 3600)?,
+            token_ttl: duration_up_to(
+                env,
+                "RECORDER_TOKEN_TTL",
+                15 * 60,
+                LONGEST_SESSION_TOKEN.whole_seconds().unsigned_abs(),
+            )?,
             session_ttl: duration_up_to(env, "RECORDER_SESSION_TTL", 30 * 86_400, 366 * 86_400)?,
             trusted: env.optional_or("RECORDER_TRUSTED_PROXIES", loopback, networks)?,
             issuer: IssuerConfig::read(env)?,

@@ -6,6 +6,7 @@
 //! recorders insert the same row, the first one inserts the row; the second one waits for the first transaction and
 //! then joins with the row found.
 
+pub mod access_changes;
 pub mod api_keys;
 mod apply;
 pub mod bulk;

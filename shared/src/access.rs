@@ -6,7 +6,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::event::{Event, KeySettings};
@@ -14,6 +14,10 @@ use crate::id::{KeyId, ProjectId, UserId};
 
 /// The name of the bucket.
 pub const BUCKET: &str = "ACCESS";
+
+/// The longest lifetime of an access token that belongs to a session: the bound of `RECORDER_TOKEN_TTL`. The entry of an ended session is
+/// kept for this time, so that a shorter setting does not let an older token outlive its entry.
+pub const LONGEST_SESSION_TOKEN: Duration = Duration::hours(24);
 
 /// The state of an API key: the join of all events about the key. An event that is not known yet leaves its part empty.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,8 +163,10 @@ impl Entry {
     pub fn name(&self) -> String {
         match self {
             Self::Key(key) => format!("key.{}", key.key_id),
-            Self::User(user) => format!("user.{}", URL_SAFE_NO_PAD.encode(user.user_id.as_str())),
-            Self::Session(session) => session_name(session.session_id),
+            Self::User(user) => user_name(&user.user_id),
+            Self::Session(session) => {
+                format!("session.{}.{}", EndedSession::hour_of(session.until), session.session_id)
+            }
         }
     }
 
@@ -198,9 +204,22 @@ impl Entry {
     }
 }
 
-/// Returns the name of a session's entry.
-pub fn session_name(session_id: Uuid) -> String {
-    format!("session.{session_id}")
+impl EndedSession {
+    /// Returns the hour of a time, counted from 1970. The names of sessions begin with the hour of their expiry, so that all entries of
+    /// an hour are removed together.
+    pub fn hour_of(at: OffsetDateTime) -> i64 {
+        at.unix_timestamp().div_euclid(3600)
+    }
+
+    /// Returns the pattern of the names of all sessions whose tokens expire in this hour.
+    pub fn names_of_hour(hour: i64) -> String {
+        format!("session.{hour}.*")
+    }
+}
+
+/// Returns the name of a user's entry.
+pub fn user_name(user: &UserId) -> String {
+    format!("user.{}", URL_SAFE_NO_PAD.encode(user.as_str()))
 }
 
 #[cfg(test)]
@@ -285,5 +304,9 @@ mod tests {
         assert_eq!(entry.clone().join(user(false, 1)), entry);
         assert_eq!(entry.join(user(false, 3)), user(false, 3));
         assert_eq!(Entry::read("limit.1", b"{}"), None, "an entry of a later version");
+        let until = OffsetDateTime::from_unix_timestamp(7_199).unwrap();
+        let session = Entry::Session(EndedSession { session_id: Uuid::from_u128(1), until });
+        assert_eq!(session.name(), "session.1.00000000-0000-0000-0000-000000000001");
+        assert_eq!(Entry::read(&session.name(), &session.encode().unwrap()), Some(session));
     }
 }

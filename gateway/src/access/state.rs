@@ -247,10 +247,20 @@ impl KeyRules {
         }
         match model {
             _ if self.models.is_empty() => Ok(()),
-            Some(model) if self.models.iter().any(|pattern| pattern.matches(model)) => Ok(()),
-            Some(model) => Err(NotAllowed::Model(model.to_owned())),
+            Some(model) => self.check_model(model),
             None => Err(NotAllowed::NoModel),
         }
+    }
+
+    /// Returns an error if the key may not use this model.
+    pub fn check_model(&self, model: &str) -> Result<(), NotAllowed> {
+        let is_allowed = self.models.is_empty() || self.models.iter().any(|pattern| pattern.matches(model));
+        if is_allowed { Ok(()) } else { Err(NotAllowed::Model(model.to_owned())) }
+    }
+
+    /// Returns true if the key is limited to some models.
+    pub fn is_limited_to_models(&self) -> bool {
+        !self.models.is_empty()
     }
 }
 

@@ -131,8 +131,20 @@ impl<'a> ModelList<'a> {
         if self.shape() == shape {
             return Some(self.to_json());
         }
-        let models: Vec<ListedModel> =
-            self.entries.iter().take(MAX_MODELS).filter_map(|entry| listed(entry, provider)).collect();
+        self.allowed_in_shape(|_| true, shape, provider)
+    }
+
+    /// Writes a list of those models whose id is allowed, without any other member of the provider's list. `None` if the object is no
+    /// list.
+    pub fn allowed_in_shape(
+        &self,
+        is_allowed: impl Fn(&str) -> bool,
+        shape: ListShape,
+        provider: &str,
+    ) -> Option<String> {
+        self.members.get("data")?;
+        let models = self.entries.iter().take(MAX_MODELS).filter_map(|entry| listed(entry, provider));
+        let models: Vec<ListedModel> = models.filter(|model| is_allowed(&model.id)).collect();
         Some(list_in_shape(&models, shape).to_string())
     }
 
@@ -253,6 +265,12 @@ mod tests {
         let one: Value = serde_json::from_str(&list.model_in_shape("a/b", ListShape::Openai, "p").unwrap()).unwrap();
         assert_eq!(one, entry);
         assert_eq!(list.model_in_shape("a", ListShape::Openai, "p"), None);
+        for (is_allowed, models) in [(true, 1), (false, 0)] {
+            let text = list.allowed_in_shape(|id| is_allowed && id == "a/b", ListShape::Anthropic, "p").unwrap();
+            let allowed: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(allowed["data"].as_array().unwrap().len(), models);
+            assert_eq!(allowed["first_id"].is_null(), models == 0);
+        }
     }
 
     #[test]

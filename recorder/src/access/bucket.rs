@@ -61,13 +61,26 @@ impl AccessBucket {
         Ok(value.and_then(|value| Entry::read(name, &value)))
     }
 
+    /// Reads an entry and its revision: 0 for a missing entry.
+    pub async fn read(&self, name: &str) -> Result<(Option<Entry>, u64), BucketError> {
+        timeout(TIMEOUT, self.read_now(name)).await.map_err(|_| BucketError::Timeout)?
+    }
+
+    /// Replaces an entry of this revision. Returns false if the entry has changed since.
+    pub async fn write(&self, entry: &Entry, revision: u64) -> Result<bool, BucketError> {
+        timeout(TIMEOUT, self.write_now(entry, revision)).await.map_err(|_| BucketError::Timeout)?
+    }
+
+    /// Removes the entries whose names match a pattern. Gateways that follow the bucket are not told.
+    pub async fn purge(&self, names: &str) -> Result<(), BucketError> {
+        let subject = format!("$KV.{BUCKET}.{names}");
+        let purging = async { self.store().await?.stream.purge().filter(subject).await.map_err(failed) };
+        timeout(TIMEOUT, purging).await.map_err(|_| BucketError::Timeout)?.map(drop)
+    }
+
     async fn join(&self, entry: &Entry) -> Result<bool, BucketError> {
-        let (store, name) = (self.store().await?, entry.name());
         for _ in 0..MAX_TRIES {
-            let found = store.entry(name.as_str()).await.map_err(failed)?;
-            let revision = found.as_ref().map_or(0, |found| found.revision);
-            let found = found.filter(|found| found.operation == kv::Operation::Put);
-            let present = found.and_then(|found| Entry::read(&name, &found.value));
+            let (present, revision) = self.read_now(&entry.name()).await?;
             let joined = match present.clone() {
                 Some(present) => present.join(entry.clone()),
                 None => entry.clone(),
@@ -75,14 +88,27 @@ impl AccessBucket {
             if present.as_ref() == Some(&joined) {
                 return Ok(false);
             }
-            let value = joined.encode().map_err(failed)?;
-            match store.update(name.as_str(), value.into(), revision).await {
-                Ok(_) => return Ok(true),
-                Err(error) if error.kind() == kv::UpdateErrorKind::WrongLastRevision => {}
-                Err(error) => return Err(failed(error)),
+            if self.write_now(&joined, revision).await? {
+                return Ok(true);
             }
         }
         Err(BucketError::Contended)
+    }
+
+    async fn read_now(&self, name: &str) -> Result<(Option<Entry>, u64), BucketError> {
+        let found = self.store().await?.entry(name).await.map_err(failed)?;
+        let revision = found.as_ref().map_or(0, |found| found.revision);
+        let found = found.filter(|found| found.operation == kv::Operation::Put);
+        Ok((found.and_then(|found| Entry::read(name, &found.value)), revision))
+    }
+
+    async fn write_now(&self, entry: &Entry, revision: u64) -> Result<bool, BucketError> {
+        let value = entry.encode().map_err(failed)?;
+        match self.store().await?.update(entry.name(), value.into(), revision).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == kv::UpdateErrorKind::WrongLastRevision => Ok(false),
+            Err(error) => Err(failed(error)),
+        }
     }
 
     async fn store(&self) -> Result<&kv::Store, BucketError> {

@@ -2,7 +2,8 @@
 //!
 //! A crash between the two heals: a recorder that projects the event writes the entry as well.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -30,11 +31,19 @@ const MAX_NAME_CHARACTERS: usize = 100;
 /// The maximum time for the broker to acknowledge an event.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The number of users with unrecorded keys from which on old entries are removed.
+const MAX_UNRECORDED_USERS: usize = 1000;
+/// The age from which a key that is still not in the table counts no more, in seconds.
+const MAX_UNRECORDED_SECONDS: u64 = 24 * 3600;
+
 /// Issues, changes and revokes keys.
 #[derive(Debug)]
 pub struct AccessKeys {
     pool: PgPool,
     bucket: Arc<AccessBucket>,
+    /// The keys that this process issued and that the table may not have yet. They count, so that no user gets more keys while no
+    /// recorder is running.
+    unrecorded: Mutex<HashMap<UserId, Vec<KeyId>>>,
 }
 
 /// The reason for which a key was not issued, changed or revoked.
@@ -92,18 +101,17 @@ pub fn checked(settings: KeySettings, now: OffsetDateTime) -> Result<KeySettings
 impl AccessKeys {
     /// Creates the keys over the table `api_keys` and the bucket.
     pub fn new(pool: PgPool, bucket: Arc<AccessBucket>) -> Self {
-        Self { pool, bucket }
+        Self { pool, bucket, unrecorded: Mutex::default() }
     }
 
     /// Issues a key of the user. Returns after the event and the bucket are durable.
     pub async fn issue(&self, owner: &UserId, by: &str, settings: KeySettings) -> Result<KeyState, KeyError> {
         let now = shared::event::now();
         let settings = checked(settings, now)?;
-        if api_keys::count_in_force(&self.pool, owner.as_str(), MAX_KEYS_PER_USER).await? >= MAX_KEYS_PER_USER {
-            return Err(KeyError::TooMany);
-        }
+        let key_id = KeyId::mint();
+        self.take_place(owner, key_id).await?;
         let event = Event::KeyIssued(Box::new(KeyIssued {
-            key_id: KeyId::mint(),
+            key_id,
             user_id: owner.clone(),
             project_id: None,
             issued_at: now,
@@ -111,6 +119,30 @@ impl AccessKeys {
             settings,
         }));
         self.record(&event, None).await
+    }
+
+    /// Counts a new key of the user, and fails if the user has the maximum number. A key whose issue fails counts until the table
+    /// would have it, because the event may be stored all the same.
+    async fn take_place(&self, owner: &UserId, key_id: KeyId) -> Result<(), KeyError> {
+        let issued = self.unrecorded().get(owner).cloned().unwrap_or_default();
+        let ids: Vec<Uuid> = issued.iter().map(|id| id.0).collect();
+        let recorded = api_keys::by_ids(&mut *self.pool.acquire().await?, &ids).await?;
+        let in_force = api_keys::count_in_force(&self.pool, owner.as_str(), MAX_KEYS_PER_USER).await?;
+        let mut unrecorded = self.unrecorded();
+        if unrecorded.len() >= MAX_UNRECORDED_USERS {
+            unrecorded.retain(|_, keys| keys.iter().any(is_recent));
+        }
+        let keys = unrecorded.entry(owner.clone()).or_default();
+        keys.retain(|id| !recorded.contains_key(id) && is_recent(id));
+        if in_force.saturating_add(i64::try_from(keys.len()).unwrap_or(i64::MAX)) >= MAX_KEYS_PER_USER {
+            return Err(KeyError::TooMany);
+        }
+        keys.push(key_id);
+        Ok(())
+    }
+
+    fn unrecorded(&self) -> MutexGuard<'_, HashMap<UserId, Vec<KeyId>>> {
+        self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Replaces the settings of a key.
@@ -190,6 +222,12 @@ impl AccessKeys {
         tracing::info!(kind = event.kind().subject_token(), key = %state.key_id, user = %state.user_id, "an API key was issued, changed or revoked");
         Ok(state)
     }
+}
+
+/// Returns true for a key that was minted in the last day.
+fn is_recent(id: &KeyId) -> bool {
+    let minted = id.0.get_timestamp().map_or(0, |at| at.to_unix().0);
+    u64::try_from(OffsetDateTime::now_utc().unix_timestamp()).unwrap_or(0) < minted + MAX_UNRECORDED_SECONDS
 }
 
 async fn publish(client: &async_nats::Client, event: &Event) -> anyhow::Result<()> {

@@ -3,16 +3,19 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use shared::access::LONGEST_SESSION_TOKEN;
 use shared::id::{KeyId, UserId};
 use shared::token::{Claims, ISSUER, TokenSigner};
 use sqlx::postgres::PgPool;
 use time::{Duration, OffsetDateTime};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::error::AccountError;
 use super::password::PasswordHasher;
 use super::refresh::{self, RefreshToken, RefreshTokenRotation};
 use super::throttle;
+use crate::store::access_changes;
 use crate::store::guesses;
 use crate::store::sessions::{self, EndedBy};
 use crate::store::users::{self, User};
@@ -24,6 +27,7 @@ pub struct Accounts {
     signing: RwLock<Arc<SigningKeys>>,
     token_ttl: Duration,
     session_ttl: Duration,
+    changed: Arc<Notify>,
 }
 
 /// The secrets from the file of the private key.
@@ -66,7 +70,19 @@ impl Accounts {
     /// `session_ttl` the lifetime of sessions (`RECORDER_SESSION_TTL`).
     pub fn new(pool: PgPool, signing: SigningKeys, token_ttl: Duration, session_ttl: Duration) -> Self {
         let signing = RwLock::new(Arc::new(signing));
-        Self { pool, password_hasher: PasswordHasher::default(), signing, token_ttl, session_ttl }
+        Self {
+            pool,
+            password_hasher: PasswordHasher::default(),
+            signing,
+            token_ttl,
+            session_ttl,
+            changed: <_>::default(),
+        }
+    }
+
+    /// Returns the notification after each end of a session and each disabling or enabling of an account.
+    pub fn changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.changed)
     }
 
     /// Replaces the signing keys for all tokens issued from now on. Called after the file of the private key has
@@ -133,6 +149,7 @@ impl Accounts {
                 if !is_repeat {
                     sessions::end(&mut tx, presented.session_id, EndedBy::Reuse, now).await?;
                     tx.commit().await?;
+                    self.changed.notify_one();
                     tracing::warn!(session = %presented.session_id, user = %presented.user_id, "a used refresh token was presented again: the session has been ended");
                     return Err(AccountError::SessionEnded);
                 }
@@ -157,7 +174,9 @@ impl Accounts {
         for session in sessions {
             sessions::end(&mut tx, session, EndedBy::Logout, now).await?;
         }
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        self.changed.notify_one();
+        Ok(())
     }
 
     /// Changes a user's password after verifying the current password, and ends every session of the user except
@@ -189,12 +208,16 @@ impl Accounts {
             return Err(AccountError::NoAccount);
         }
         sessions::end_others(&mut tx, user, except, EndedBy::Password, shared::event::now()).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        self.changed.notify_one();
+        Ok(())
     }
 
     /// Disables or enables an account: see the function [`set_disabled`].
     pub async fn set_disabled(&self, user: &UserId, disabled: bool) -> Result<bool, sqlx::Error> {
-        set_disabled(&self.pool, user, disabled).await
+        let found = set_disabled(&self.pool, user, disabled).await?;
+        self.changed.notify_one();
+        Ok(found)
     }
 
     pub(super) async fn start_session(&self, user: User, address: &str) -> Result<Session, AccountError> {
@@ -230,12 +253,12 @@ impl Accounts {
     }
 }
 
-/// Disables an account and ends every session of the account, or enables the account again. Returns false if no account
-/// has the id.
+/// Disables an account and ends every session of the account, or enables the account again. Gateways are told by every
+/// `recorder serve`. Returns false if no account has the id.
 pub async fn set_disabled(pool: &PgPool, user: &UserId, disabled: bool) -> Result<bool, sqlx::Error> {
     let now = shared::event::now();
     let mut tx = pool.begin().await?;
-    let found = users::set_disabled(&mut tx, user, disabled.then_some(now)).await?;
+    let found = users::set_disabled(&mut tx, user, disabled.then_some(now), now).await?;
     if disabled {
         sessions::end_others(&mut tx, user, None, EndedBy::Disabled, now).await?;
     }
@@ -243,13 +266,14 @@ pub async fn set_disabled(pool: &PgPool, user: &UserId, disabled: bool) -> Resul
     Ok(found)
 }
 
-/// Deletes sessions that expired more than a day ago, and counters of guesses older than two windows. Call regularly;
-/// any number of processes may do so.
+/// Deletes sessions that expired more than a day ago, counters of guesses older than two windows, and notes of ended sessions whose
+/// tokens have expired. Call regularly; any number of processes may do so.
 pub async fn delete_expired(pool: &PgPool) -> Result<(), sqlx::Error> {
     let now = shared::event::now();
     // Each statement deletes a limited number of rows, so that no other transaction waits long. Later calls delete the
     // remaining rows.
     sessions::delete_expired(pool, now - Duration::days(1)).await?;
     guesses::delete_old(pool, now - throttle::WINDOW * 2).await?;
+    access_changes::delete_old_sessions(pool, now - LONGEST_SESSION_TOKEN).await?;
     Ok(())
 }

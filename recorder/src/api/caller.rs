@@ -7,6 +7,7 @@ use axum::extract::{ConnectInfo, FromRequestParts};
 use http::Method;
 use http::header::ORIGIN;
 use http::request::Parts;
+use shared::api_key;
 use shared::credentials::{bearer_token, is_own_origin, verify_cookies};
 use shared::id::UserId;
 use shared::token::Role;
@@ -16,6 +17,7 @@ use super::error::ApiError;
 use super::state::ApiState;
 use crate::accounts::throttle::address_key;
 use crate::reads::Deleted;
+use crate::store::api_keys;
 use crate::store::sessions;
 use crate::store::users::{self, User};
 
@@ -37,6 +39,11 @@ pub(super) struct Caller {
 /// A caller with the role of an admin. Any other caller gets 404, as if the route did not exist.
 #[derive(Clone, Debug)]
 pub(super) struct AdminCaller(pub(super) Caller);
+
+/// The user of a session, or the owner of an API key that is in force: for what the gateway asks on behalf of callers of models. The
+/// gateway itself has checked the key; the tables are checked because clients reach every route of the API.
+#[derive(Clone, Debug)]
+pub(super) struct ModelCaller(pub(super) UserId);
 
 /// The address of the client, in the form that the limits on guessing count. The extractor also refuses requests of
 /// pages from other origins.
@@ -88,6 +95,26 @@ impl FromRequestParts<Arc<ApiState>> for Caller {
         }
         let role = user.as_ref().map_or(claims.role, |user| user.role);
         Ok(Self { id: claims.sub, user, role, session: claims.sid, expires: claims.exp })
+    }
+}
+
+impl FromRequestParts<Arc<ApiState>> for ModelCaller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<ApiState>) -> Result<Self, ApiError> {
+        let Some(text) = bearer_token(&parts.headers).filter(|token| api_key::is_api_key(token)) else {
+            return Ok(Self(Caller::from_request_parts(parts, api).await?.id));
+        };
+        let (id, owner) = api.keys.verify_api_key(text)?;
+        let key = api_keys::by_ids(&mut *api.pool.acquire().await?, &[id.0]).await?.remove(&id);
+        let now = shared::event::now();
+        let is_in_force = key.filter(|key| key.user_id == owner && key.revoked.is_none()).is_some_and(|key| {
+            key.settings.is_some_and(|now_set| now_set.settings.expires_at.is_none_or(|expiry| expiry > now))
+        });
+        if !is_in_force || users::is_disabled(&api.pool, &owner).await? {
+            return Err(ApiError::unauthenticated());
+        }
+        Ok(Self(owner))
     }
 }
 

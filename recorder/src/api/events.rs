@@ -73,7 +73,8 @@ pub(super) async fn stream(
     let resumed =
         last.and_then(|id| parse_resumable_id(id, OffsetDateTime::now_utc())).filter(|position| *position <= horizon);
     let at = resumed.unwrap_or(horizon);
-    let subscription = api.live.subscribe(caller.id.as_str(), at).ok_or_else(ApiError::too_many_streams)?;
+    let subscription =
+        api.live.subscribe(caller.id.as_str(), caller.session, at).ok_or_else(ApiError::too_many_streams)?;
     let left = u64::try_from(caller.expires - OffsetDateTime::now_utc().unix_timestamp()).unwrap_or(0);
     let until = tokio::time::Instant::now() + Duration::from_secs(left);
     let stream = EventStream { subscription, pool: api.pool.clone(), at, until };
@@ -93,10 +94,13 @@ pub(super) async fn stream(
 }
 
 impl EventStream {
-    /// Waits for the next events. Returns `None` if the token has expired or the database cannot be read: the stream
-    /// ends, and the client has to connect again.
+    /// Waits for the next events. Returns `None` if the token has expired, the session has ended, the user is disabled or the
+    /// database cannot be read: the stream ends, and the client has to connect again.
     async fn next(&mut self) -> Option<Vec<Event>> {
         loop {
+            if self.subscription.is_over.is_cancelled() {
+                return None;
+            }
             let known_position = *self.subscription.known_position.borrow_and_update();
             if known_position > self.at {
                 match self.read(known_position).await {
@@ -112,7 +116,10 @@ impl EventStream {
                 }
                 continue;
             }
-            timeout_at(self.until, self.subscription.known_position.changed()).await.ok()?.ok()?;
+            tokio::select! {
+                () = self.subscription.is_over.cancelled() => return None,
+                changed = timeout_at(self.until, self.subscription.known_position.changed()) => changed.ok()?.ok()?,
+            }
         }
     }
 

@@ -2,14 +2,18 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::postgres::PgPool;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::reads::live::{self, LivePosition};
+use crate::store::{sessions, users};
 
 /// The maximum number of open streams in this process.
 const MAX_STREAMS: usize = 1000;
@@ -17,6 +21,8 @@ const MAX_STREAMS: usize = 1000;
 const MAX_STREAMS_PER_USER: usize = 8;
 /// The interval between two queries for changes.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// The interval between two queries for ended sessions and disabled users.
+const ACCESS_INTERVAL: Duration = Duration::from_millis(400);
 /// The delay after a failed query for changes.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -24,6 +30,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct LiveSubscriptions {
     subscriptions: Mutex<HashMap<String, UserSubscriptions>>,
+    next_number: AtomicU64,
     stream_permits: Arc<Semaphore>,
     subscriber_added: Notify,
 }
@@ -31,10 +38,16 @@ pub struct LiveSubscriptions {
 #[derive(Debug)]
 struct UserSubscriptions {
     known_position: watch::Sender<LivePosition>,
-    streams: usize,
+    streams: HashMap<u64, OpenStream>,
     /// True until the next query for changes. The query covers only the changes after the previous query's horizon, and
     /// the stream of a new user may have an earlier position. A new user is therefore notified in any case.
     is_new: bool,
+}
+
+#[derive(Debug)]
+struct OpenStream {
+    session: Option<Uuid>,
+    is_over: CancellationToken,
 }
 
 /// The registration of a live stream. Dropping the subscription frees the stream's permit.
@@ -43,6 +56,9 @@ pub(super) struct Subscription {
     live: Arc<LiveSubscriptions>,
     pub(super) user: String,
     pub(super) known_position: watch::Receiver<LivePosition>,
+    /// Cancelled when the session has ended or the user is disabled.
+    pub(super) is_over: CancellationToken,
+    number: u64,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -50,6 +66,7 @@ impl Default for LiveSubscriptions {
     fn default() -> Self {
         Self {
             subscriptions: Mutex::default(),
+            next_number: AtomicU64::new(0),
             stream_permits: Arc::new(Semaphore::new(MAX_STREAMS)),
             subscriber_added: Notify::new(),
         }
@@ -62,9 +79,10 @@ impl LiveSubscriptions {
         MAX_STREAMS - self.stream_permits.available_permits()
     }
 
-    /// Queries the database for changes while streams are open, and sleeps otherwise. Runs until the process ends.
+    /// Queries the database for changes, ended sessions and disabled users while streams are open, and sleeps otherwise. Runs until the
+    /// process ends.
     pub async fn run(&self, pool: &PgPool) -> Infallible {
-        let mut at = None;
+        let (mut at, mut next_access_check) = (None, Instant::now());
         loop {
             let (new, known) = self.take_users();
             if new.is_empty() && known.is_empty() {
@@ -72,7 +90,14 @@ impl LiveSubscriptions {
                 self.subscriber_added.notified().await;
                 continue;
             }
-            match Self::poll_changes(pool, new, known, at).await {
+            let polled = async {
+                if Instant::now() >= next_access_check {
+                    self.end_refused(pool).await?;
+                    next_access_check = Instant::now() + ACCESS_INTERVAL;
+                }
+                Self::poll_changes(pool, new, known, at).await
+            };
+            match polled.await {
                 Ok((changed, horizon)) => {
                     at = Some(horizon);
                     self.notify(&changed, horizon);
@@ -109,6 +134,25 @@ impl LiveSubscriptions {
         Ok((changed, horizon))
     }
 
+    /// Ends the streams whose session has ended or whose user is disabled.
+    async fn end_refused(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
+        let (ids, open): (Vec<String>, Vec<Uuid>) = {
+            let subscriptions = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
+            let open = subscriptions.values().flat_map(|watched| watched.streams.values());
+            (subscriptions.keys().cloned().collect(), open.filter_map(|stream| stream.session).collect())
+        };
+        let disabled = users::disabled_among(pool, &ids).await?;
+        let ended = sessions::ended_among(pool, &open).await?;
+        let subscriptions = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
+        for (user, watched) in subscriptions.iter().filter(|_| !disabled.is_empty() || !ended.is_empty()) {
+            let is_disabled = disabled.contains(user);
+            let is_refused =
+                |stream: &&OpenStream| is_disabled || stream.session.is_some_and(|session| ended.contains(&session));
+            watched.streams.values().filter(is_refused).for_each(|stream| stream.is_over.cancel());
+        }
+        Ok(())
+    }
+
     fn notify(&self, users: &[String], horizon: LivePosition) {
         let subscriptions = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
         for user in users {
@@ -129,19 +173,28 @@ impl LiveSubscriptions {
         (new, known)
     }
 
-    pub(super) fn subscribe(self: &Arc<Self>, user: &str, from: LivePosition) -> Option<Subscription> {
+    pub(super) fn subscribe(
+        self: &Arc<Self>,
+        user: &str,
+        session: Option<Uuid>,
+        from: LivePosition,
+    ) -> Option<Subscription> {
         let permit = Arc::clone(&self.stream_permits).try_acquire_owned().ok()?;
         let mut subscriptions = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || UserSubscriptions { known_position: watch::Sender::new(from), streams: 0, is_new: true };
+        let new =
+            || UserSubscriptions { known_position: watch::Sender::new(from), streams: HashMap::new(), is_new: true };
         let watched = subscriptions.entry(user.to_owned()).or_insert_with(new);
-        if watched.streams == MAX_STREAMS_PER_USER {
+        if watched.streams.len() == MAX_STREAMS_PER_USER {
             return None;
         }
-        watched.streams += 1;
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        let is_over = CancellationToken::new();
+        watched.streams.insert(number, OpenStream { session, is_over: is_over.clone() });
         let known_position = watched.known_position.subscribe();
         drop(subscriptions);
         self.subscriber_added.notify_one();
-        Some(Subscription { live: Arc::clone(self), user: user.to_owned(), known_position, _permit: permit })
+        let (live, user) = (Arc::clone(self), user.to_owned());
+        Some(Subscription { live, user, known_position, is_over, number, _permit: permit })
     }
 }
 
@@ -149,8 +202,8 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         let mut subscriptions = self.live.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(watched) = subscriptions.get_mut(&self.user) {
-            watched.streams -= 1;
-            if watched.streams == 0 {
+            watched.streams.remove(&self.number);
+            if watched.streams.is_empty() {
                 subscriptions.remove(&self.user);
             }
         }
@@ -165,14 +218,14 @@ mod tests {
     async fn a_user_has_a_limited_number_of_streams_and_a_closed_stream_frees_its_permit() {
         let live = Arc::new(LiveSubscriptions::default());
         let at = LivePosition { xid: 1, number: 0 };
-        let streams: Vec<_> = (0..MAX_STREAMS_PER_USER).map(|_| live.subscribe("ann", at).unwrap()).collect();
-        assert!(live.subscribe("ann", at).is_none());
-        assert!(live.subscribe("bob", at).is_some());
+        let streams: Vec<_> = (0..MAX_STREAMS_PER_USER).map(|_| live.subscribe("ann", None, at).unwrap()).collect();
+        assert!(live.subscribe("ann", None, at).is_none());
+        assert!(live.subscribe("bob", None, at).is_some());
         assert_eq!(live.take_users(), (vec!["ann".to_owned()], vec![]));
         assert_eq!(live.take_users(), (vec![], vec!["ann".to_owned()]));
         drop(streams);
         assert_eq!(live.take_users(), (vec![], vec![]));
-        let _stream = live.subscribe("ann", at).unwrap();
+        let _stream = live.subscribe("ann", None, at).unwrap();
         assert_eq!(live.take_users(), (vec!["ann".to_owned()], vec![]), "a returning user counts as new");
     }
 }

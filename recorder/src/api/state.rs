@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use shared::client_address::TrustedProxies;
 use shared::credentials;
+use shared::id::{KeyId, UserId};
 use shared::issuer::Issuer;
 use shared::token::{Claims, TokenError, Verifier};
 use sqlx::postgres::PgPool;
@@ -55,6 +56,11 @@ impl TokenKeys {
     pub(super) fn verify(&self, token: &str) -> Result<Claims, TokenError> {
         let ours = Arc::clone(&self.ours.read().unwrap_or_else(PoisonError::into_inner).0);
         credentials::verify(token, &ours, self.issuer.as_deref())
+    }
+
+    pub(super) fn verify_api_key(&self, text: &str) -> Result<(KeyId, UserId), TokenError> {
+        let ours = Arc::clone(&self.ours.read().unwrap_or_else(PoisonError::into_inner).0);
+        ours.verify_api_key(text)
     }
 
     pub(super) fn published(&self) -> Arc<str> {

@@ -20,6 +20,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::keys;
+use crate::access::account_changes::AccountChanges;
 use crate::access::bucket::AccessBucket;
 use crate::access::keys::AccessKeys;
 use crate::accounts::refresh::RefreshTokenRotation;
@@ -67,14 +68,16 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let health_listener = TcpListener::bind(health_listen)
         .await
         .with_context(|| format!("RECORDER_SERVE_HEALTH_LISTEN: cannot listen on {health_listen}"))?;
-    let access = match broker {
+    let bucket = match broker {
         Some(broker) => {
             let client =
                 source::connect_as(&broker, BrokerRole::Serve).await.context("NATS_URL: cannot use the broker")?;
-            Some(AccessKeys::new(pool.clone(), Arc::new(AccessBucket::new(client))))
+            Some(Arc::new(AccessBucket::new(client)))
         }
         None => {
-            tracing::warn!("NATS_URL is not set: API keys cannot be issued, changed or revoked");
+            tracing::warn!(
+                "NATS_URL is not set: API keys cannot be issued, changed or revoked, and gateways accept the tokens of ended sessions and of disabled users until they expire"
+            );
             None
         }
     };
@@ -84,12 +87,15 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     shared::metrics::register_process(&mut registry, "recorder serve");
     let metrics = Arc::new(ApiMetrics::register(&mut registry));
     let health = ApiHealthState { registry: Arc::new(registry), metrics, pool: pool.clone(), live: Arc::clone(&live) };
+    let accounts = Accounts::new(pool.clone(), signing, token_ttl, session_ttl);
+    let account_changes =
+        bucket.as_ref().map(|bucket| AccountChanges::new(Arc::clone(bucket), pool.clone(), accounts.changed()));
     let api = Arc::new(ApiState {
         pool: pool.clone(),
-        accounts: Accounts::new(pool.clone(), signing, token_ttl, session_ttl),
+        accounts,
         keys: TokenKeys::new(verifier, &published, issuer.clone()),
         trusted,
-        access,
+        access: bucket.map(|bucket| AccessKeys::new(pool.clone(), bucket)),
         live: Arc::clone(&live),
         changes: Arc::clone(&changes),
     });
@@ -99,6 +105,9 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     if let Some(issuer) = issuer {
         let client = shared::http_client::client()?;
         tasks.spawn(run_until_stopped(stop.clone(), async move { issuer.refresh_keys(&client, || {}).await }));
+    }
+    if let Some(changes) = account_changes {
+        tasks.spawn(run_until_stopped(stop.clone(), async move { match changes.run().await {} }));
     }
     tasks.spawn(run_until_stopped(stop.clone(), delete_expired_periodically(pool.clone())));
     let watched = pool.clone();

@@ -54,7 +54,7 @@ pub(super) enum UsersCommand {
         #[arg(long)]
         password_stdin: bool,
     },
-    /// Disable an account and end its sessions. Tokens already issued are valid until they expire.
+    /// Disable an account, end its sessions, and refuse its tokens and API keys. Gateways are told by `recorder serve`.
     Disable {
         /// Id or login name of the account.
         user: String,

@@ -5,7 +5,7 @@ use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::read::user_id;
+use super::read::{user_id, utc};
 use crate::name_key::name_key;
 
 /// The reason for which a session ended before its expiry.
@@ -138,7 +138,7 @@ pub async fn mark_used(
     Ok(())
 }
 
-/// Ends a session. A session that has ended already keeps its first reason.
+/// Ends a session, and notes the end for the gateways. A session that has ended already keeps its first reason.
 pub async fn end(
     connection: &mut PgConnection,
     session_id: Uuid,
@@ -146,7 +146,11 @@ pub async fn end(
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "UPDATE sessions SET ended_at = $2, ended_by = $3 WHERE session_id = $1 AND ended_at IS NULL",
+        "WITH ended AS (
+             UPDATE sessions SET ended_at = $2, ended_by = $3 WHERE session_id = $1 AND ended_at IS NULL RETURNING session_id)
+         INSERT INTO access_changes (kind, subject, changed_at)
+             SELECT 'session', session_id::text, $2::timestamptz FROM ended
+         ON CONFLICT (kind, subject) DO UPDATE SET number = EXCLUDED.number, changed_at = EXCLUDED.changed_at",
         session_id,
         now,
         by.as_sql()
@@ -156,7 +160,7 @@ pub async fn end(
     Ok(())
 }
 
-/// Ends all sessions of a user, except for one session if given.
+/// Ends all sessions of a user, except for one session if given, and notes the ends for the gateways.
 pub async fn end_others(
     connection: &mut PgConnection,
     user_id: &UserId,
@@ -165,8 +169,12 @@ pub async fn end_others(
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "UPDATE sessions SET ended_at = $3, ended_by = $4
-         WHERE user_id = $1 AND session_id IS DISTINCT FROM $2 AND ended_at IS NULL",
+        "WITH ended AS (
+             UPDATE sessions SET ended_at = $3, ended_by = $4
+             WHERE user_id = $1 AND session_id IS DISTINCT FROM $2 AND ended_at IS NULL RETURNING session_id)
+         INSERT INTO access_changes (kind, subject, changed_at)
+             SELECT 'session', session_id::text, $3::timestamptz FROM ended
+         ON CONFLICT (kind, subject) DO UPDATE SET number = EXCLUDED.number, changed_at = EXCLUDED.changed_at",
         user_id.as_str(),
         except,
         now,
@@ -184,6 +192,31 @@ pub async fn is_ended(pool: &PgPool, session_id: Uuid) -> Result<bool, sqlx::Err
         session_id
     );
     Ok(!open.fetch_one(pool).await?)
+}
+
+/// Returns those of the sessions that have been ended.
+pub async fn ended_among(pool: &PgPool, sessions: &[Uuid]) -> Result<Vec<Uuid>, sqlx::Error> {
+    let ended = sqlx::query_scalar!(
+        "SELECT session_id FROM sessions WHERE session_id = ANY($1) AND ended_at IS NOT NULL",
+        sessions
+    );
+    ended.fetch_all(pool).await
+}
+
+/// Returns up to `limit` ended sessions with the times of their ends, in the order of ends, after the given end.
+pub async fn ended_after(
+    pool: &PgPool,
+    after: (OffsetDateTime, Uuid),
+    limit: i64,
+) -> Result<Vec<(OffsetDateTime, Uuid)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "SELECT ended_at AS \"ended_at!\", session_id FROM sessions
+         WHERE ended_at IS NOT NULL AND (ended_at, session_id) > ($1, $2) ORDER BY ended_at, session_id LIMIT $3",
+        after.0,
+        after.1,
+        limit
+    );
+    Ok(rows.fetch_all(pool).await?.into_iter().map(|row| (utc(row.ended_at), row.session_id)).collect())
 }
 
 /// Returns true when the account logged in from this address before, as far back as sessions are kept.

@@ -129,21 +129,53 @@ pub async fn set_password(connection: &mut PgConnection, id: &UserId, hash: &str
     Ok(set.execute(connection).await?.rows_affected() == 1)
 }
 
-/// Disables an account since the given time, or enables the account with none. Returns false when there is no such
-/// account.
+/// Disables an account since the given time, or enables the account with none, and notes the change of `now` for the gateways.
+/// Returns false when there is no such account.
 pub async fn set_disabled(
     connection: &mut PgConnection,
     id: &UserId,
     disabled_at: Option<OffsetDateTime>,
+    now: OffsetDateTime,
 ) -> Result<bool, sqlx::Error> {
     // Disabling a disabled account keeps the first time.
-    let set = sqlx::query!(
-        "UPDATE users SET disabled_at = CASE WHEN $2::timestamptz IS NULL THEN NULL ELSE COALESCE(disabled_at, $2) END
-         WHERE user_id = $1",
+    let noted = sqlx::query!(
+        "WITH changed AS (
+             UPDATE users
+             SET disabled_at = CASE WHEN $2::timestamptz IS NULL THEN NULL ELSE COALESCE(disabled_at, $2) END
+             WHERE user_id = $1 RETURNING user_id)
+         INSERT INTO access_changes (kind, subject, changed_at) SELECT 'user', user_id, $3::timestamptz FROM changed
+         ON CONFLICT (kind, subject) DO UPDATE SET number = EXCLUDED.number, changed_at = EXCLUDED.changed_at",
         id.as_str(),
-        disabled_at
+        disabled_at,
+        now
     );
-    Ok(set.execute(connection).await?.rows_affected() == 1)
+    Ok(noted.execute(connection).await?.rows_affected() == 1)
+}
+
+/// Returns true if the account is disabled.
+pub async fn is_disabled(pool: &PgPool, id: &UserId) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        "SELECT EXISTS (SELECT FROM users WHERE user_id = $1 AND disabled_at IS NOT NULL) AS \"disabled!\"",
+        id.as_str()
+    )
+    .fetch_one(pool)
+    .await
+}
+
+/// Returns those of the users whose accounts are disabled.
+pub async fn disabled_among(pool: &PgPool, ids: &[String]) -> Result<Vec<String>, sqlx::Error> {
+    let ids = sqlx::query_scalar!("SELECT user_id FROM users WHERE user_id = ANY($1) AND disabled_at IS NOT NULL", ids);
+    ids.fetch_all(pool).await
+}
+
+/// Returns up to `limit` disabled users in the order of ids, after the given user.
+pub async fn disabled_after(pool: &PgPool, after: Option<&UserId>, limit: i64) -> Result<Vec<UserId>, sqlx::Error> {
+    let ids = sqlx::query_scalar!(
+        "SELECT user_id FROM users WHERE disabled_at IS NOT NULL AND user_id > $1 ORDER BY user_id LIMIT $2",
+        after.map_or("", UserId::as_str),
+        limit
+    );
+    ids.fetch_all(pool).await?.into_iter().map(|id| Ok(user_id(id)?)).collect()
 }
 
 /// Sets or removes the admin role. Returns false when there is no such account.

@@ -109,7 +109,7 @@ async fn a_session_in_cookies_allows_chats_and_reads() -> anyhow::Result<()> {
     let out = stack.post("/api/auth/logout").header("cookie", &cookies).json(&json!({})).send().await?;
     assert_eq!(out.status(), 204);
     assert!(out.headers().get_all("set-cookie").iter().all(|cookie| cookie.to_str().unwrap().contains("Max-Age=0")));
-    // After the logout, reads are refused at once; chats are refused only after the access token has expired.
+    // After the logout, reads are refused at once.
     let me = stack.request(Method::GET, "/api/auth/me").header("cookie", &cookies).send().await?;
     assert_eq!(me.status(), 401);
     Ok(())

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use harness::services::Gateway;
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -76,6 +77,7 @@ async fn are_accepted_wherever_clients_put_their_keys_and_are_on_the_record() ->
     let ann = stack.user("ann").await?;
     let key = issue(&stack, &ann, json!({})).await?;
     ensure!(key.text.starts_with("sk-st-"), "{}", key.text.len());
+    wait_for_status(&stack.gateway, &key.text, 200).await?;
     let google = json!({"contents": [{"role": "user", "parts": [{"text": "hello"}]}]});
     let google_path = format!("/v1beta/models/{MODEL}:generateContent");
     let anthropic = json!({"model": MODEL, "max_tokens": 10, "messages": [{"role": "user", "content": "hello"}]});
@@ -229,12 +231,26 @@ async fn may_only_do_what_their_settings_allow() -> anyhow::Result<()> {
     let stack = Stack::with_api(&[], &[]).await?;
     let ann = stack.user("ann").await?;
     let key = issue(&stack, &ann, json!({"models": ["other-*"], "operations": ["chat"]})).await?;
+    wait_for_status(&stack.gateway, &key.text, 403).await?;
     let (status, body) = refusal(chat_on(&stack.gateway, &key.text, MODEL).send().await?).await?;
     ensure!(status == 403 && body["error"]["code"] == "model_not_allowed", "{status} {body}");
     let embed = json!({"model": MODEL, "input": "x"});
     let response = stack.post("/v1/embeddings").bearer_auth(&key.text).json(&embed).send().await?;
     let (status, body) = refusal(response).await?;
     ensure!(status == 403 && body["error"]["code"] == "operation_not_allowed", "{status} {body}");
+    let count = stack.post("/v1/messages/count_tokens").bearer_auth(&key.text).json(&chat_body(MODEL));
+    let (status, body) = refusal(count.send().await?).await?;
+    ensure!(status == 403, "{status} {body}");
+    // The list shows the models that the key may use.
+    let one = stack.request(Method::GET, &format!("/v1/models/{MODEL}")).bearer_auth(&key.text);
+    let (status, body) = refusal(one.send().await?).await?;
+    ensure!(status == 403 && body["error"]["code"] == "model_not_allowed", "{status} {body}");
+    for (credential, models) in [(&key.text, json!([])), (&ann.token, json!([MODEL]))] {
+        let response = stack.request(Method::GET, "/v1/models").bearer_auth(credential).send().await?;
+        let (status, body) = refusal(response).await?;
+        let ids: Value = body["data"].as_array().into_iter().flatten().map(|model| model["id"].clone()).collect();
+        ensure!(status == 200 && ids == models, "{status} {body}");
+    }
     let path = format!("/api/keys/{}", key.id);
     let change = async |body: Value| {
         let response = stack.request(Method::PATCH, &path).bearer_auth(&ann.token).json(&body).send().await?;
@@ -270,7 +286,7 @@ async fn may_only_do_what_their_settings_allow() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn belong_to_their_owner_and_are_bounded() -> anyhow::Result<()> {
-    let stack = Stack::with_api(&[], &[]).await?;
+    let mut stack = Stack::with_api(&[], &[]).await?;
     let (ann, bob) = (stack.user("ann").await?, stack.user("bob").await?);
     let key = issue(&stack, &ann, json!({})).await?;
     stack.settled().await?;
@@ -294,6 +310,23 @@ async fn belong_to_their_owner_and_are_bounded() -> anyhow::Result<()> {
     let cursor = listed["nextCursor"].as_str().context("two pages")?;
     let next = stack.read(&bob, &format!("/api/keys?userId={}&limit=1&cursor={cursor}", ann.id)).await?;
     ensure!(next["data"][0]["id"] == key.id.as_str() && next["nextCursor"].is_null(), "{next}");
+    // A user has a bounded number of keys, also while no recorder writes the table.
+    for recorder in stack.recorders.drain(..) {
+        recorder.process().kill9().await;
+    }
+    let issue_one = || stack.post("/api/keys").bearer_auth(&bob.token).json(&json!({"name": "x"})).send();
+    // A few at a time: more requests of one user than a user's share are refused for that.
+    let issuing = stream::iter(0..110).map(|_| issue_one()).buffer_unordered(4);
+    let mut issued = 0;
+    for response in issuing.try_collect::<Vec<_>>().await? {
+        match response.status().as_u16() {
+            201 => issued += 1,
+            status => ensure!(status == 409, "{status}"),
+        }
+    }
+    ensure!(issued <= 100, "{issued} keys");
+    ensure!(issue_one().await?.status() == 409);
+    stack.add_recorder().await?;
     // The command line.
     let text =
         stack.recorder.run(&["api-keys", "create", "--user", "ann", "--name", "cli", "--model", "scripted-*"]).await?;

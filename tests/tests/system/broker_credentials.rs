@@ -8,6 +8,7 @@ use async_nats::jetstream::{self, consumer};
 use futures_util::StreamExt as _;
 use harness::servers::Nats;
 use serde_json::json;
+use shared::access::{BUCKET, EndedSession, Entry};
 use tests::stack::Stack;
 
 const PERMISSIONS: &str = include_str!("../../../deploy/nats/permissions.conf");
@@ -145,6 +146,25 @@ async fn of_each_role_suffice_for_its_work_and_for_nothing_else() -> anyhow::Res
     let until = Instant::now() + Duration::from_secs(60);
     while stack.post("/v1/chat/completions").bearer_auth(&key).json(&body).send().await?.status() != 200 {
         ensure!(Instant::now() < until, "the gateway does not learn of the key");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // `recorder serve` tells the gateways of disabled users, and compares and cleans the bucket at its start.
+    let bucket = jetstream::new(client_of(&url, "serve").await?).get_key_value(BUCKET).await?;
+    let until = time::OffsetDateTime::now_utc() - time::Duration::hours(2);
+    let expired = Entry::Session(EndedSession { session_id: uuid::Uuid::now_v7(), until });
+    bucket.put(expired.name(), expired.encode()?.into()).await?;
+    let _serve = stack.recorder.serve("127.0.0.1:0", &stack.directory().join("serve.log")).await?;
+    for (command, status) in [("disable", 401), ("enable", 200)] {
+        stack.recorder.run(&["users", command, "ann"]).await?;
+        let until = Instant::now() + Duration::from_secs(60);
+        while stack.post("/v1/chat/completions").bearer_auth(&key).json(&body).send().await?.status() != status {
+            ensure!(Instant::now() < until, "users {command}: the gateway does not learn of it");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let until = Instant::now() + Duration::from_secs(60);
+    while !matches!(bucket.get(expired.name()).await, Ok(None)) {
+        ensure!(Instant::now() < until, "the entry of an expired session stays");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     stack.recorder.more = owned(&settings("analyst"));

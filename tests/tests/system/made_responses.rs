@@ -67,6 +67,33 @@ async fn are_for_their_own_user_alone() -> anyhow::Result<()> {
     let request = stack.request(Method::GET, "/v1/responses/resp_1").header("api-key", &ann.token);
     let response = request.send().await?;
     assert_eq!((response.status(), response.text().await?), (StatusCode::NOT_FOUND, gone.to_owned()));
+    // An API key reaches the responses of its owner, too, until it is revoked.
+    let create = ["api-keys", "create", "--name", "k", "--user"];
+    let (anns, bobs) = (
+        stack.recorder.run(&[&create[..], &["ann"]].concat()).await?,
+        stack.recorder.run(&[&create[..], &["bob"]].concat()).await?,
+    );
+    stack.settled().await?;
+    let listed = stack.recorder.run(&["api-keys", "list", "--user", "ann"]).await?;
+    // The gateway may learn of a key a moment after its issue.
+    let with_key = async |key: &str| loop {
+        let response = stack.request(Method::GET, "/v1/responses/resp_1").bearer_auth(key).send().await?;
+        if response.status() != StatusCode::SERVICE_UNAVAILABLE {
+            break anyhow::Ok((response.status(), response.text().await?));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    stack.upstream.respond_next(Script::json(StatusCode::OK, MADE));
+    assert_eq!(with_key(&anns).await?, (StatusCode::OK, MADE.to_owned()));
+    assert_eq!(with_key(&bobs).await?.0, StatusCode::NOT_FOUND);
+    stack.recorder.run(&["api-keys", "revoke", listed.split('\t').next().unwrap_or_default()]).await?;
+    stack.settled().await?;
+    let direct = stack.request(Method::GET, "/api/responses/resp_1").bearer_auth(&anns).send().await?;
+    assert_eq!(
+        direct.status(),
+        StatusCode::UNAUTHORIZED,
+        "the tables refuse a revoked key, whatever the gateway knows"
+    );
     assert_eq!(stack.settled().await?.tables.chats.len(), 1, "only the response itself is on the record");
     Ok(())
 }

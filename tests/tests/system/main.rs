@@ -22,6 +22,7 @@ mod corpus;
 mod costs;
 mod dialects;
 mod disconnects;
+mod ended_sessions;
 mod endpoint_forms;
 mod endpoints;
 mod event_versions;

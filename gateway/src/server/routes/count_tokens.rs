@@ -45,11 +45,12 @@ pub(super) struct TokenCount<'a> {
 impl Gateway {
     /// Forwards a request to count tokens, and the answer to the client.
     pub(super) async fn count_tokens(&self, request: Request, count: &TokenCount<'_>) -> Result<Response, ApiError> {
-        let (_, headers, body) = self.read_json(request).await?;
+        let (caller, headers, body) = self.read_json(request).await?;
         let model = match count.model {
             Some(model) => model.to_owned(),
             None => requested_model(&body)?,
         };
+        caller.check_model(&model)?;
         let snapshot = self.chats.upstreams.snapshot();
         let route = snapshot.route(&model).ok_or_else(|| ApiError::model_not_found(&model))?;
         let candidates =

@@ -1,5 +1,6 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`: the models that the routes offer, or without a routes file the provider's own
-//! list. Clients that send `anthropic-version` get Anthropic's shape, all others OpenAI's.
+//! list. Clients that send `anthropic-version` get Anthropic's shape, all others OpenAI's. An API key that is limited to some models
+//! sees these alone.
 //!
 //! A list is read and written again, so that whatever a provider sends in its place, such as a page, never reaches a browser.
 
@@ -14,6 +15,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::time::timeout;
 
+use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::error_shapes;
 use crate::headers::{self, BillingHeaders};
@@ -41,16 +43,20 @@ pub(super) async fn get(State(gateway): State<Arc<Gateway>>, Path(id): Path<Stri
 impl Gateway {
     /// Returns the list, or the one model with this id.
     async fn models(&self, head: &Parts, id: Option<&str>) -> Result<Response, ApiError> {
-        self.authenticate(&head.method, &head.headers)?;
+        let caller = self.authenticate(&head.method, &head.headers)?;
+        if let Some(id) = id {
+            caller.check_model(id)?;
+        }
         let (snapshot, shape) = (self.chats.upstreams.snapshot(), shape(&head.headers));
         if let (TableOrigin::SingleProvider, [upstream]) = (snapshot.table.origin, &snapshot.upstreams[..]) {
-            return self.provider_models(upstream, head, id).await;
+            return self.provider_models(&caller, upstream, head, id).await;
         }
         let models = match id {
             // Asked first, so that nobody's guesses reach an upstream.
             Some(id) if snapshot.route(id).is_none() => return Err(ApiError::model_not_found(id)),
             _ => model_list::list_models(&snapshot).await,
         };
+        let models: Vec<_> = models.into_iter().filter(|model| caller.check_model(&model.id).is_ok()).collect();
         Ok(Json(match id {
             None => model_list::list_in_shape(&models, shape),
             Some(id) => models
@@ -66,6 +72,7 @@ impl Gateway {
     /// Asks the single provider for its list. An error of the provider is passed on if it is JSON.
     async fn provider_models(
         &self,
+        caller: &Caller,
         upstream: &Arc<Upstream>,
         head: &Parts,
         id: Option<&str>,
@@ -86,6 +93,9 @@ impl Gateway {
         let list = ModelList::parse(&body).ok_or_else(ApiError::model_list_unreadable)?;
         let json = match id {
             _ if !answer.status.is_success() => upstream.redactor().redact_text(&list.to_json()),
+            None if caller.is_limited_to_models() => list
+                .allowed_in_shape(|id| caller.check_model(id).is_ok(), shape(&head.headers), upstream.name())
+                .ok_or_else(ApiError::model_list_unreadable)?,
             None => list.in_shape(shape(&head.headers), upstream.name()).ok_or_else(ApiError::model_list_unreadable)?,
             Some(id) => list
                 .model_in_shape(id, shape(&head.headers), upstream.name())
