@@ -172,7 +172,7 @@ fn a_reported_zero_is_reported_and_nonsense_is_unknown() {
     assert_eq!((zero.source, zero.prompt_tokens), (UsageSource::Reported, Some(0)));
     let zero = read(from_anthropic, &[r#"{"input_tokens":0,"output_tokens":0}"#]).0;
     assert_eq!((zero.source, zero.completion_tokens), (UsageSource::Reported, Some(0)));
-    for odd in ["{}", "[1]", "\"many\"", r#"{"prompt_tokens":"7"}"#, r#"{"input_tokens":-1}"#] {
+    for odd in ["{}", "[1]", "\"many\"", r#"{"prompt_tokens":"seven"}"#, r#"{"input_tokens":-1}"#] {
         for dialect in [from_openai, from_anthropic] {
             let usage = read(dialect, &[odd]).0;
             assert_eq!(usage.source, UsageSource::Unknown, "{odd}");
