@@ -86,6 +86,40 @@ impl Deployment {
         Ok(request.send().await?.error_for_status()?.text().await?)
     }
 
+    /// Logs in as the demo user, makes an API key, chats with the key until it is revoked. Returns the number of answered chats.
+    async fn use_key(&self) -> anyhow::Result<i64> {
+        let password = std::fs::read_to_string(self.directory.path().join("keys/demo-password"))?;
+        let (client, url) = (harness::http::client(), self.setting("GATEWAY_URL")?);
+        let account = serde_json::json!({"name": "demo", "password": password.trim(), "delivery": "token"});
+        let login = client.post(format!("{url}/api/auth/login")).json(&account).send().await?.error_for_status()?;
+        let session: serde_json::Value = login.json().await?;
+        let token = session["accessToken"].as_str().unwrap_or_default().to_owned();
+        let create = client.post(format!("{url}/api/keys")).bearer_auth(&token).json(&serde_json::json!({"name": "k"}));
+        let key: serde_json::Value = create.send().await?.error_for_status()?.json().await?;
+        let (id, secret) = (key["id"].as_str().unwrap_or_default(), key["key"].as_str().unwrap_or_default());
+        let body = serde_json::json!({"model": self.setting("DEMO_MODEL")?, "messages": [{"role": "user", "content": "Hello!"}]});
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut answered = 0;
+        loop {
+            let chat = client.post(format!("{url}/v1/chat/completions")).bearer_auth(secret).json(&body).send().await?;
+            let status = chat.status().as_u16();
+            let text = chat.text().await?;
+            match status {
+                200 => answered += 1,
+                401 if answered > 0 => return Ok(answered),
+                // The gateway does not know the key yet.
+                503 if answered == 0 => {}
+                _ => anyhow::bail!("{status} after {answered} chats: {text}"),
+            }
+            anyhow::ensure!(Instant::now() < deadline, "{status} after {answered} chats: {text}");
+            if answered == 1 {
+                let revoke = client.delete(format!("{url}/api/keys/{id}")).bearer_auth(&token);
+                revoke.send().await?.error_for_status()?;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Waits until so many chats are on the record.
     async fn recorded(&self, chats: i64) -> anyhow::Result<()> {
         let mut connection = PgConnection::connect(&self.setting("DATABASE_URL")?).await?;
@@ -163,6 +197,8 @@ async fn a_deployment_is_started_stopped_started_again_and_reset() -> anyhow::Re
     assert_eq!(deployment.setting("GATEWAY_URL")?, url, "expected the same ports after a restart");
     deployment.chat().await?;
     deployment.recorded(2).await?;
+    let answered = deployment.use_key().await?;
+    deployment.recorded(2 + answered).await?;
 
     let refused = deployment.run(&["reset"])?;
     assert!(!refused.status.success() && text(&refused.stderr).contains("--yes"), "{refused:?}");

@@ -28,7 +28,7 @@ pub(crate) async fn start_stand_in(directory: &Directory, programs: &Programs, p
 /// Starts the consuming recorder, and waits until it is ready.
 pub(crate) async fn start_recorder(recorder: &Recorder, port: u16) -> anyhow::Result<()> {
     output::step("starting the recorder");
-    let variables = vec![("NATS_URL", recorder.nats_url.clone()), ("RECORDER_LISTEN", format!("127.0.0.1:{port}"))];
+    let variables = vec![("RECORDER_LISTEN", format!("127.0.0.1:{port}"))];
     start_of_recorder(recorder, (Service::Recorder, "consume"), variables, port).await
 }
 
@@ -51,6 +51,7 @@ async fn start_of_recorder(
     let mut command = Command::new(&recorder.program);
     command.arg(command_name);
     variables.push(("DATABASE_URL", recorder.database_url.clone()));
+    variables.push(("NATS_URL", recorder.nats_url.clone()));
     variables.push(("RECORDER_SIGNING_KEY_FILE", recorder.signing_key().display().to_string()));
     let launch = Launch { command, passed_on: PassedOn { prefix: Some("RECORDER_"), names: &[] }, variables };
     process::start(&recorder.directory, service, launch)?;
