@@ -51,7 +51,7 @@ pub fn project(events: &[Event]) -> Changes {
             Event::ConversationChanged(event) => changes.add_conversation(Conversation::from_changed(event)),
             Event::ConversationDeleted(event) => changes.add_conversation(Conversation::from_deleted(event)),
             Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) => {
-                changes.add_keys(api_keys::from_event(event));
+                api_keys::join(&mut changes.api_keys, api_keys::from_event(event));
             }
         }
     }
@@ -104,7 +104,7 @@ impl Changes {
         other.chats.into_values().for_each(|change| self.add_chat(change));
         other.conversations.into_values().for_each(|row| self.add_conversation(row));
         self.created_conversations.extend(other.created_conversations);
-        self.add_keys(other.api_keys.into_values());
+        api_keys::join(&mut self.api_keys, other.api_keys.into_values());
         self
     }
 
@@ -145,15 +145,6 @@ impl Changes {
         match self.chats.entry(change.row.chat_id) {
             Entry::Vacant(entry) => drop(entry.insert(change)),
             Entry::Occupied(mut entry) => entry.get_mut().join(change),
-        }
-    }
-
-    fn add_keys(&mut self, states: impl IntoIterator<Item = KeyState>) {
-        for state in states {
-            match self.api_keys.entry(state.key_id) {
-                Entry::Vacant(entry) => drop(entry.insert(state)),
-                Entry::Occupied(mut entry) => entry.get_mut().join(state),
-            }
         }
     }
 

@@ -3,7 +3,6 @@
 //! [`Table`] is the single list of the tables that make up the record. Code that treats all tables alike iterates over
 //! [`Table::ALL`]: the store's locks, `rebuild`, `verify`, the benchmarks and the oracle of the tests.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use shared::access::KeyState;
@@ -136,12 +135,7 @@ impl Tables {
     /// [`Tables::apply_aggregates`].
     pub fn apply_chats_and_messages(&mut self, events: &[Event]) -> AggregateChanges {
         let Changes { chats, conversations, created_conversations: _, api_keys } = project(events);
-        for (id, state) in api_keys {
-            match self.api_keys.entry(id) {
-                Entry::Vacant(entry) => drop(entry.insert(state)),
-                Entry::Occupied(mut entry) => entry.get_mut().join(state),
-            }
-        }
+        super::api_keys::join(&mut self.api_keys, api_keys.into_values());
 
         let old = existing_rows(&self.chats, chats.keys());
         self.chats.extend(chats.iter().map(|(id, change)| (*id, change.row.clone())));
