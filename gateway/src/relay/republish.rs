@@ -13,7 +13,7 @@ use super::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Relay};
 const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The interval of checks until one has had a result on the current connection.
-const STREAM_CHECK_RETRY_INTERVAL: Duration = Duration::from_secs(3);
+const STREAM_CHECK_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Relay {
     /// Publishes the next batch of lost events.
