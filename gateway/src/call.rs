@@ -258,6 +258,7 @@ impl ChatPipeline {
             UploadFailure::Broken => ApiError::body_unreadable(),
             UploadFailure::TooSlow => ApiError::body_timeout(),
             UploadFailure::TooLarge => ApiError::body_too_large(self.limits.max_body_bytes),
+            UploadFailure::BadForm => ApiError::bad_form(),
         }
     }
 }

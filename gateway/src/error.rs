@@ -162,6 +162,12 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", Some("body_unreadable"), message)
     }
 
+    /// 400: the rest of a form is malformed, or names a field again on which the gateway has acted.
+    pub fn bad_form() -> Self {
+        let message = "the form is malformed, or has the field model or stream twice";
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", Some("bad_form"), message)
+    }
+
     /// 408: the request body did not arrive within the read timeout, or not at the minimum rate.
     pub fn body_timeout() -> Self {
         let message = "the request body took too long to arrive";

@@ -11,12 +11,15 @@ use bytes::Bytes;
 use http_body::Frame;
 use tokio::time::{Instant, Sleep};
 
+use crate::request::multipart::MultipartReader;
 use crate::upstream::request_body::UploadError;
 
 /// The rest of a form or file. The body ends with an error if the client breaks off, is too slow, or sends too much.
 #[derive(Debug)]
 pub struct UploadBody {
     client: Body,
+    /// The reader of the form that began before; none for a body that is no form.
+    form: Option<MultipartReader>,
     progress: Arc<UploadProgress>,
     /// The number of bytes that may still come.
     allowed_bytes: u64,
@@ -47,13 +50,21 @@ pub enum UploadFailure {
     /// The body is larger than the limit.
     #[error("the client's upload is too large")]
     TooLarge = 3,
+    /// The rest of the form is malformed, or names a field again on which the gateway has acted.
+    #[error("the client's form is malformed or ambiguous")]
+    BadForm = 4,
 }
 
 impl UploadBody {
     /// Wraps the rest of a client's body, of which at most `allowed_bytes` may come.
     pub fn new(client: Body, allowed_bytes: u64, idle_timeout: Duration) -> Self {
         let timer = Box::pin(tokio::time::sleep(idle_timeout));
-        Self { client, progress: Arc::default(), allowed_bytes, idle_timeout, timer, is_waiting: false }
+        Self { client, form: None, progress: Arc::default(), allowed_bytes, idle_timeout, timer, is_waiting: false }
+    }
+
+    /// Follows the rest of a form, so that a field that would change the meaning of the request is refused wherever it stands.
+    pub fn following(self, form: MultipartReader) -> Self {
+        Self { form: Some(form), ..self }
     }
 
     /// The progress of the upload.
@@ -78,6 +89,7 @@ impl UploadProgress {
             1 => Some(UploadFailure::Broken),
             2 => Some(UploadFailure::TooSlow),
             3 => Some(UploadFailure::TooLarge),
+            4 => Some(UploadFailure::BadForm),
             _ => None,
         }
     }
@@ -96,6 +108,9 @@ impl http_body::Body for UploadBody {
                     let Some(left) = self.allowed_bytes.checked_sub(data.len() as u64) else {
                         return self.fail(UploadFailure::TooLarge);
                     };
+                    if self.form.as_mut().is_some_and(|form| form.push(&data).is_err()) {
+                        return self.fail(UploadFailure::BadForm);
+                    }
                     self.allowed_bytes = left;
                     self.progress.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
                     self.is_waiting = false;

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use memchr::memmem;
 
-use crate::request::invalid_request::InvalidRequest;
+use crate::request::invalid_request::{InvalidRequest, invalid_member};
 
 /// The maximum size of the head of a part, in bytes.
 const MAX_HEAD_BYTES: usize = 16 << 10;
@@ -18,6 +18,10 @@ const MAX_FIELD_BYTES: usize = 1 << 20;
 
 /// The maximum number of parts of a form.
 const MAX_PARTS: usize = 256;
+
+/// The fields on which the gateway acts. Parsers disagree on a field that stands twice, or whose name is written in another case or in
+/// another way, so that such a form could be checked as one request and be answered as another.
+const ACTED_ON: [&str; 2] = ["model", "stream"];
 
 /// A part of a form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +57,8 @@ pub struct MultipartReader {
     position: isize,
     place: Place,
     parts: Vec<FormPart>,
+    /// For each of [`ACTED_ON`], true if a part of this name has begun.
+    has_begun: [bool; ACTED_ON.len()],
     field_bytes: usize,
     /// The number of pending bytes of a text field in which the delimiter has been looked for.
     searched: usize,
@@ -88,6 +94,7 @@ impl MultipartReader {
             position: -2,
             place: Place::Preamble,
             parts: Vec::new(),
+            has_begun: [false; ACTED_ON.len()],
             field_bytes: 0,
             searched: 0,
         })
@@ -199,7 +206,8 @@ impl MultipartReader {
         }
         let head = String::from_utf8_lossy(&self.pending[..end]).into_owned();
         let PartHead { name, filename, content_type } = PartHead::parse(&head)
-            .ok_or_else(|| malformed("a part has no header content-disposition: form-data with a name"))?;
+            .ok_or_else(|| malformed("a part has no header content-disposition: form-data with a name, or has two"))?;
+        self.begin_part(&name)?;
         self.consume(end + 4);
         // The delimiter of an empty part begins with the line break that ends the head.
         self.place = match filename {
@@ -210,6 +218,21 @@ impl MultipartReader {
             None => Place::Text(name),
         };
         Ok(true)
+    }
+
+    /// Refuses a part whose name is ambiguous: see [`ACTED_ON`].
+    fn begin_part(&mut self, name: &str) -> Result<(), InvalidRequest> {
+        let Some(index) = ACTED_ON.iter().position(|known| known.eq_ignore_ascii_case(name.trim())) else {
+            return Ok(());
+        };
+        let known = ACTED_ON[index];
+        if name != known {
+            return Err(invalid_member(known, &format!("expected the field name {known:?}, found {name:?}")));
+        }
+        if std::mem::replace(&mut self.has_begun[index], true) {
+            return Err(invalid_member(known, "expected one field of this name, found two"));
+        }
+        Ok(())
     }
 
     fn read_text(&mut self, name: String) -> Result<bool, InvalidRequest> {
@@ -244,22 +267,26 @@ struct PartHead {
 
 impl PartHead {
     fn parse(head: &str) -> Option<Self> {
-        let value = |wanted: &str| {
-            head.lines().find_map(|line| {
+        let values = |wanted: &'static str| {
+            head.lines().filter_map(move |line| {
                 let (name, value) = line.split_once(':')?;
                 name.trim().eq_ignore_ascii_case(wanted).then(|| value.trim())
             })
         };
-        let disposition = value("content-disposition")?;
+        let mut dispositions = values("content-disposition");
+        let disposition = dispositions.next().filter(|_| dispositions.next().is_none())?;
         let kind = disposition.split(';').next()?.trim();
         if !kind.eq_ignore_ascii_case("form-data") {
             return None;
         }
-        let filename = parameter(disposition, "filename").or_else(|| parameter(disposition, "filename*"));
+        let names = parameters(disposition).filter(|(name, _)| is_either(name, ["name", "name*"]));
+        let [(_, name)] = <[_; 1]>::try_from(names.collect::<Vec<_>>()).ok()?;
+        let mut parameters = parameters(disposition);
+        let filename = parameters.find(|(name, _)| is_either(name, ["filename", "filename*"]));
         Some(Self {
-            name: parameter(disposition, "name")?,
-            filename,
-            content_type: value("content-type").map(str::to_owned),
+            name,
+            filename: filename.map(|(_, value)| value),
+            content_type: values("content-type").next().map(str::to_owned),
         })
     }
 }
@@ -270,14 +297,14 @@ fn boundary(content_type: &str) -> Option<String> {
     if !essence.eq_ignore_ascii_case("multipart/form-data") {
         return None;
     }
-    let boundary = parameter(content_type, "boundary")?;
+    let (_, boundary) = parameters(content_type).find(|(name, _)| name.eq_ignore_ascii_case("boundary"))?;
     (!boundary.is_empty() && boundary.len() <= 200 && !boundary.contains(['\r', '\n'])).then_some(boundary)
 }
 
-/// A parameter of a header value, with or without quotation marks.
-fn parameter(value: &str, wanted: &str) -> Option<String> {
-    let mut rest = value.split_once(';')?.1;
-    loop {
+/// The parameters of a header value, each with or without quotation marks.
+fn parameters(value: &str) -> impl Iterator<Item = (&str, String)> {
+    let mut rest = value.split_once(';').map_or("", |(_, rest)| rest);
+    std::iter::from_fn(move || {
         let (name, after) = rest.split_once('=')?;
         let (value, after) = match after.trim_start().strip_prefix('"') {
             Some(quoted) => quoted_text(quoted)?,
@@ -286,11 +313,13 @@ fn parameter(value: &str, wanted: &str) -> Option<String> {
                 (value.trim().to_owned(), after)
             }
         };
-        if name.trim().eq_ignore_ascii_case(wanted) {
-            return Some(value);
-        }
         rest = after.trim_start().strip_prefix(';').unwrap_or(after);
-    }
+        Some((name.trim(), value))
+    })
+}
+
+fn is_either(name: &str, wanted: [&str; 2]) -> bool {
+    wanted.iter().any(|wanted| name.eq_ignore_ascii_case(wanted))
 }
 
 /// Splits a quoted text off its closing quotation mark. A backslash before a quotation mark or a backslash is removed.

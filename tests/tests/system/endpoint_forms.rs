@@ -130,7 +130,13 @@ async fn answer_with_events_text_and_pictures() -> anyhow::Result<()> {
 async fn of_bad_input_are_refused_and_change_nothing() -> anyhow::Result<()> {
     let stack = Stack::with_gateway(&[("GATEWAY_MAX_BODY_BYTES", "100000")]).await?;
     let ann = stack.user("ann").await?;
-    let cases: [(&str, Vec<u8>, u16, &str); 5] = [
+    let cases: [(&str, Vec<u8>, u16, &str); 6] = [
+        (
+            "two models",
+            form(&[text("model", MODEL), text("model", "other"), file("file", "a", b"x")]),
+            400,
+            "found two",
+        ),
         ("no model", form(&[file("file", "a.mp3", b"sound")]), 400, "model: missing"),
         ("too large", form(&[text("model", MODEL), file("file", "a", &[7; 200_000])]), 413, "larger than 100000 bytes"),
         ("no last boundary", text("model", MODEL), 400, "ends before its last boundary"),
@@ -177,5 +183,19 @@ async fn that_break_off_are_recorded_as_left_by_the_client() -> anyhow::Result<(
         _ => None,
     });
     assert_eq!(stage, Some("client_gone"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn that_name_another_model_behind_a_large_file_never_reach_the_upstream_whole() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    let body = form(&[text("model", MODEL), file("file", "a.mp3", &[7; 600_000]), text("model", "other")]);
+    let (status, answer) = send(&stack, &ann, "/v1/audio/transcriptions", &body).await?;
+    assert_eq!(status, 400, "{answer:?}");
+    assert_eq!(serde_json::from_slice::<Value>(&answer)?["error"]["code"], "bad_form");
+    assert_eq!(stack.upstream.chats().len(), 0);
+    let oracle = stack.settled().await?;
+    assert_eq!(oracle.tables.chats.len(), 1, "the call that was begun is on the record");
     Ok(())
 }

@@ -88,3 +88,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_field_on_which_the_gateway_acts_stands_once_and_has_one_name() {
+    let large = "x".repeat(100_000);
+    let head = |disposition: &str| format!("----x y\r\n{disposition}\r\n\r\ngpt\r\n");
+    let disposition = "Content-Disposition: form-data";
+    let ambiguous = [
+        text("model", "other"),
+        text("Model", "other"),
+        text(" model", "other"),
+        file("model", "other"),
+        head(&format!("{disposition}; name=x; name=model")),
+        head(&format!("{disposition}; name=x; NAME*=utf-8''model")),
+        head(&format!("{disposition}; name=x\r\n{disposition}; name=model")),
+    ];
+    let last = "----x y--\r\n";
+    for second in &ambiguous {
+        for between in [String::new(), file("file", &large), text("prompt", "p")] {
+            let body = [&text("model", "whisper-1"), &between, second, last].concat();
+            for size in [1, 64, body.len()] {
+                assert!(read(&body, size).is_err(), "{second:?} in pieces of {size}");
+            }
+        }
+    }
+    let twice = [text("model", "m"), text("stream", "true"), text("include[]", "a"), text("include[]", "b")].concat();
+    assert!(read(&(twice.clone() + last), 64).is_ok());
+    assert!(read(&(twice + &text("stream", "false") + last), 64).is_err());
+}

@@ -74,7 +74,7 @@ impl Gateway {
                 } else {
                     let announced = body.size_hint().exact();
                     let allowed = self.chats.limits.max_body_bytes.saturating_sub(bytes.len());
-                    let rest = UploadBody::new(body, allowed as u64, self.chats.limits.read_timeout);
+                    let rest = UploadBody::new(body, allowed as u64, self.chats.limits.read_timeout).following(reader);
                     StreamedBody::arriving(bytes, model, rest, announced)
                 };
                 Ok((caller, call, CallBody::Streamed(form), permit))
