@@ -101,11 +101,9 @@ impl AccessFollower {
         };
         let opened = timeout(WATCH_TIMEOUT, opening).await;
         let (mut watch, is_empty) = opened.map_err(|_| failed("no answer from the broker"))??;
-        if !is_empty {
-            self.load(&mut watch).await?;
-        } else {
-            self.access.replace(AccessEntries::default());
-        }
+        let known = self.access.entries();
+        let entries = if is_empty { known } else { self.load(&mut watch, known).await? };
+        self.access.replace(entries);
         let reconnected = Arc::clone(&self.connected);
         self.is_changed = true;
         self.access.set_current(true);
@@ -126,9 +124,10 @@ impl AccessFollower {
         }
     }
 
-    /// Reads the present entries into a new state, which replaces the state of before: entries that are gone are forgotten.
-    async fn load(&mut self, watch: &mut kv::Watch) -> Result<(), WatchError> {
-        let (began, mut entries) = (Instant::now(), AccessEntries::default());
+    /// Joins the present entries with the known ones, and returns the result. Known entries that are gone stay: no entry of a key or
+    /// a user is ever removed, so a bucket without them was lost and is being filled again.
+    async fn load(&self, watch: &mut kv::Watch, known: AccessEntries) -> Result<AccessEntries, WatchError> {
+        let (began, mut entries) = (Instant::now(), known);
         loop {
             let entry = timeout(LOAD_TIMEOUT, watch.next()).await.map_err(|_| failed("no entry in time"))?;
             let entry = entry.ok_or_else(|| failed("the watch ended"))?.map_err(failed)?;
@@ -139,9 +138,8 @@ impl AccessFollower {
                 break;
             }
         }
-        self.access.replace(entries);
-        tracing::info!(keys = self.access.keys(), duration_ms = began.elapsed().as_millis(), "loaded the API keys");
-        Ok(())
+        tracing::info!(keys = entries.key_count(), duration_ms = began.elapsed().as_millis(), "loaded the API keys");
+        Ok(entries)
     }
 
     fn apply(&mut self, entry: &kv::Entry) {
@@ -169,7 +167,7 @@ impl AccessFollower {
     }
 }
 
-/// Waits until a state is loaded, at most for [`FIRST_LOAD_TIMEOUT`] since `started`: a gateway that starts beside a broker knows its
+/// Waits until a state is loaded, at most until 2 s after `started`: a gateway that starts beside a broker knows its
 /// keys before the first request. A state from the copy on disk is not waited for.
 pub async fn wait_until_loaded(access: &Access, started: std::time::Instant) {
     while !access.is_loaded() && started.elapsed() < FIRST_LOAD_TIMEOUT {

@@ -161,7 +161,7 @@ impl Access {
 
     /// Returns the number of keys.
     pub fn keys(&self) -> usize {
-        self.read().keys.len()
+        self.read().key_count()
     }
 
     /// Returns true once a whole state was loaded, from the broker or from the copy on disk.
@@ -208,6 +208,11 @@ impl AccessEntries {
             }
             Entry::Session(EndedSession { session_id, until }) => drop(self.sessions.insert(session_id, until)),
         }
+    }
+
+    /// Returns the number of keys.
+    pub fn key_count(&self) -> usize {
+        self.keys.len()
     }
 
     /// Returns all entries in the form of the bucket.

@@ -2,7 +2,8 @@
 //!
 //! The statement that ends a session or disables a user notes the change in the table `access_changes`, in the same transaction. Every
 //! `recorder serve` reads the notes twice a second, and at once after a change of its own, writes the entries and deletes the notes.
-//! A broker that is away delays entries, and no request. The bucket is compared with the tables at the start and every hour.
+//! A broker that is away delays entries, and no request. The bucket is compared with the tables at the start, when it was made anew, and every
+//! hour.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -80,10 +81,15 @@ impl AccountChanges {
         let comparing = async {
             let mut has_reported = false;
             loop {
+                let created = self.bucket.created().await;
                 let compared = self.compare(OffsetDateTime::now_utc()).await;
                 let is_done =
                     report(compared, "the bucket ACCESS could not be compared with the accounts", &mut has_reported);
-                sleep(if is_done { COMPARE_INTERVAL } else { RETRY_INTERVAL * 10 }).await;
+                if is_done {
+                    self.bucket.comparison_due(COMPARE_INTERVAL, created).await;
+                } else {
+                    sleep(RETRY_INTERVAL * 10).await;
+                }
             }
         };
         // Neither of the two ends.

@@ -6,11 +6,14 @@ use std::time::Duration;
 use async_nats::Client;
 use async_nats::jetstream::{self, kv};
 use shared::access::{BUCKET, Entry};
-use tokio::sync::OnceCell;
-use tokio::time::timeout;
+use time::OffsetDateTime;
+use tokio::sync::{Notify, OnceCell};
+use tokio::time::{Instant, timeout};
 
 /// The number of tries of a write while other programs write the same entry.
 const MAX_TRIES: usize = 20;
+/// The interval at which a bucket that was made anew is looked for.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// The maximum time of one write or read.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -19,6 +22,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub struct AccessBucket {
     client: Client,
     store: OnceCell<kv::Store>,
+    /// Notified when a write failed that nobody repeats.
+    incomplete: Notify,
 }
 
 /// The reason for which the bucket could not be read or written. Nothing is lost: a later write joins all the same.
@@ -41,12 +46,39 @@ pub enum BucketError {
 impl AccessBucket {
     /// Creates the bucket's client. The bucket is opened at the first use.
     pub fn new(client: Client) -> Self {
-        Self { client, store: OnceCell::new() }
+        Self { client, store: OnceCell::new(), incomplete: Notify::new() }
     }
 
     /// Returns the client of the broker.
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Notes that the bucket lacks a state, so that all entries are compared soon.
+    pub fn note_incomplete(&self) {
+        self.incomplete.notify_one();
+    }
+
+    /// Waits until all entries should be compared again: after `interval`, after [`Self::note_incomplete`], or once the bucket was made
+    /// anew. `created` is the time at which the bucket of the last comparison was made; none if there was no bucket.
+    pub async fn comparison_due(&self, interval: Duration, created: Option<OffsetDateTime>) {
+        let deadline = Instant::now() + interval;
+        while Instant::now() < deadline {
+            if timeout(LOOK_INTERVAL, self.incomplete.notified()).await.is_ok() {
+                return;
+            }
+            if let Some(now) = self.created().await
+                && Some(now) != created
+            {
+                return;
+            }
+        }
+    }
+
+    /// Returns the time at which the bucket was made. None if there is no bucket, or no answer.
+    pub async fn created(&self) -> Option<OffsetDateTime> {
+        let jetstream = jetstream::new(self.client.clone());
+        Some(timeout(TIMEOUT, jetstream.get_key_value(BUCKET)).await.ok()?.ok()?.stream.cached_info().created)
     }
 
     /// Joins a state with the present entry. Returns true if the entry changed.

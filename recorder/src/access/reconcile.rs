@@ -22,7 +22,7 @@ const INTERVAL: Duration = Duration::from_secs(3600);
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Writes the keys of a batch's events to the bucket. Called after the commit, and before the acknowledgement. A failure is logged and
-/// left to the next comparison of all keys, so that the bucket never holds up the record.
+/// left to a comparison of all keys, which follows at once, so that the bucket never holds up the record.
 pub async fn sync_events(bucket: &AccessBucket, pool: &PgPool, events: &[Event]) {
     let ids: Vec<Uuid> =
         events.iter().filter_map(shared::access::KeyState::from_event).map(|key| key.key_id.0).collect();
@@ -38,14 +38,17 @@ pub async fn sync_events(bucket: &AccessBucket, pool: &PgPool, events: &[Event])
     };
     if let Err(error) = synced.await {
         tracing::warn!(%error, "keys of a batch could not be written to the bucket ACCESS: trying again with all keys");
+        bucket.note_incomplete();
     }
 }
 
-/// Compares all keys with the bucket, at the start and then every hour, until stopped.
+/// Compares all keys with the bucket, at the start, after a failed write of [`sync_events`], when the bucket
+/// was made anew, and every hour, until stopped.
 pub async fn run(bucket: Arc<AccessBucket>, pool: PgPool, stop: CancellationToken) {
     let mut has_reported = false;
     let forever = async {
         loop {
+            let created = bucket.created().await;
             match compare_all(&bucket, &pool).await {
                 Ok(0) => has_reported = false,
                 Ok(changed) => {
@@ -60,7 +63,7 @@ pub async fn run(bucket: Arc<AccessBucket>, pool: PgPool, stop: CancellationToke
                     continue;
                 }
             }
-            sleep(INTERVAL).await;
+            bucket.comparison_due(INTERVAL, created).await;
         }
     };
     stop.run_until_cancelled(forever).await;

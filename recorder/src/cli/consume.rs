@@ -15,7 +15,6 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::bucket::AccessBucket;
 use crate::access::reconcile;
 use crate::config::Config;
 use crate::health::{self, HealthState};
@@ -113,13 +112,13 @@ async fn run_workers(
         watching.await;
         Ok(())
     });
-    let reconciling = reconcile::run(Arc::new(AccessBucket::new(broker.clone())), pool.clone(), stop.clone());
+    let source = Source::new(broker, limits, Arc::clone(&blockage));
+    let pipeline = Pipeline::new(source, watchdog, pool.clone(), metrics, blockage, stop.clone());
+    let reconciling = reconcile::run(pipeline.access(), pool, stop);
     workers.spawn(async move {
         reconciling.await;
         Ok(())
     });
-    let source = Source::new(broker, limits, Arc::clone(&blockage));
-    let pipeline = Pipeline::new(source, watchdog, pool, metrics, blockage, stop);
     workers.spawn(pipeline.run());
     while let Some(ended) = workers.join_next().await {
         ended.context("a worker of the recorder panicked")??;

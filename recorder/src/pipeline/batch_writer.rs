@@ -27,7 +27,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct BatchWriter {
     pool: PgPool,
     /// The bucket that gateways follow, for the keys of a batch.
-    access: AccessBucket,
+    access: Arc<AccessBucket>,
     /// For a refused event whose large body was released after decoding.
     body_fetcher: BodyFetcher,
     metrics: Arc<Metrics>,
@@ -58,7 +58,7 @@ impl BatchWriter {
     /// Creates a writer into this database. Cancelling `stop` ends the wait for a database.
     pub fn new(
         pool: PgPool,
-        access: AccessBucket,
+        access: Arc<AccessBucket>,
         body_fetcher: BodyFetcher,
         metrics: Arc<Metrics>,
         blockage: Arc<Blockage>,

@@ -43,6 +43,7 @@ pub struct Pipeline {
     prefetched: Option<Result<ReceivedBatch, SetupError>>,
     watchdog: ConsumerWatchdog,
     writer: BatchWriter,
+    access: Arc<AccessBucket>,
     metrics: Arc<Metrics>,
     blockage: Arc<Blockage>,
     /// The time of the first check that found no stream or consumer; `None` after a check that found both.
@@ -90,6 +91,11 @@ struct DecodedBatch {
 }
 
 impl Pipeline {
+    /// Returns the bucket to which the pipeline writes the keys of its events.
+    pub fn access(&self) -> Arc<AccessBucket> {
+        Arc::clone(&self.access)
+    }
+
     /// Creates a pipeline that stops between two batches when `stop` is cancelled.
     pub fn new(
         source: Source,
@@ -100,10 +106,10 @@ impl Pipeline {
         stop: CancellationToken,
     ) -> Self {
         let body_fetcher = BodyFetcher::new(watchdog.client());
-        let access = AccessBucket::new(watchdog.client());
+        let access = Arc::new(AccessBucket::new(watchdog.client()));
         let writer = BatchWriter::new(
             pool,
-            access,
+            Arc::clone(&access),
             body_fetcher.clone(),
             Arc::clone(&metrics),
             Arc::clone(&blockage),
@@ -116,6 +122,7 @@ impl Pipeline {
             prefetched: None,
             watchdog,
             writer,
+            access,
             metrics,
             blockage,
             missing_since: None,

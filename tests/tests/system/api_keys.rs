@@ -377,3 +377,35 @@ async fn come_back_from_the_record_after_the_tables_or_the_bucket_are_lost() -> 
     wait_for_status(&stack.gateway, &revoked.text, 401).await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn go_on_while_the_bucket_is_lost_and_come_back_with_a_revocation_that_it_missed() -> anyhow::Result<()> {
+    let stack = Stack::with_api(&[], &[]).await?;
+    let ann = stack.user("ann").await?;
+    let (key, revoked) = (issue(&stack, &ann, json!({})).await?, issue(&stack, &ann, json!({})).await?);
+    wait_for_status(&stack.gateway, &key.text, 200).await?;
+    wait_for_status(&stack.gateway, &revoked.text, 200).await?;
+    stack.settled().await?;
+    stack.jetstream().await?.delete_key_value(shared::access::BUCKET).await?;
+    // The event is recorded, and the bucket cannot be told.
+    ensure!(revoke(&stack, &ann, &revoked).await.is_err(), "the bucket is gone");
+    let pool = stack.database().await?;
+    let began = Instant::now();
+    while sqlx::query_scalar::<_, i64>("SELECT count(*) FROM api_keys WHERE revoked_at IS NOT NULL")
+        .fetch_one(&pool)
+        .await?
+        == 0
+    {
+        ensure!(began.elapsed() < PATIENCE, "the revocation is not recorded");
+        sleep(Duration::from_millis(20)).await;
+    }
+    ensure!(chat_on(&stack.gateway, &key.text, MODEL).send().await?.status() == 200, "a known key goes on");
+    stack.recorder.run(&["stream", "create"]).await?;
+    wait_for_status(&stack.gateway, &revoked.text, 401).await?;
+    ensure!(chat_on(&stack.gateway, &key.text, MODEL).send().await?.status() == 200, "a known key goes on");
+    // A gateway without a copy learns of both from the new bucket.
+    let fresh = stack.another_gateway(|_| ()).await?;
+    wait_for_status(&fresh, &key.text, 200).await?;
+    wait_for_status(&fresh, &revoked.text, 401).await?;
+    Ok(())
+}
