@@ -1,8 +1,9 @@
 //! Long answers: the page follows them, shows all of them, and never stands still.
 
+use std::time::Duration;
+
 use harness::upstream::{Gate, Step};
 use serde_json::json;
-use std::time::Duration;
 
 use crate::site::{Site, stream_of};
 
@@ -38,6 +39,18 @@ async fn the_page_follows_code_that_streams_until_the_reader_scrolls_up() -> any
     assert_eq!(browser.script(now, vec![]).await?, top);
     browser.click(".scroll-button").await?;
     browser.until(&format!("{DISTANCE} <= 4")).await?;
+
+    // The same in the frame in which the page itself scrolls to a new end: the browser tells of both scrolls by one event.
+    let scroll_in_one_frame = "const s = document.querySelector('.scroller'); \
+        window.grow = () => { const part = document.createElement('div'); part.style.height = '300px'; s.firstElementChild.append(part); return part; }; \
+        const observer = new ResizeObserver(() => { observer.disconnect(); s.scrollBy(0, -40); window.scrolledTo = s.scrollTop; }); \
+        observer.observe(grow());";
+    browser.script(scroll_in_one_frame, vec![]).await?;
+    browser.until(&format!("window.scrolledTo > 0 && {DISTANCE} >= 40")).await?;
+    browser.script("window.grow()", vec![]).await?;
+    browser.until(&format!("{DISTANCE} >= 340")).await?;
+    let top = browser.script("return window.scrolledTo", vec![]).await?;
+    assert_eq!(browser.script(now, vec![]).await?, top);
     site.stack.settled().await?;
     site.close().await
 }

@@ -25,6 +25,8 @@ export class FollowScroll {
   toEnd({ smooth = false } = {}) {
     this.isFollowing = true;
     this.scroller.scrollTo({ top: this.scroller.scrollHeight, behavior: smooth ? "smooth" : "instant" });
+    // The event of this scroll may come together with that of the reader's own, so the position is noted at once.
+    if (!smooth) this.lastTop = this.scroller.scrollTop;
   }
 
   /** Stops following: the content above is about to change. */
