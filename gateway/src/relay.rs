@@ -275,7 +275,7 @@ impl Relay {
         let Some(event) = self.in_flight.get_mut(&number) else { return };
         let mut reply = String::with_capacity(self.inbox.len() + 21);
         let _ = write!(reply, "{}.{number}", self.inbox);
-        let body = self.uploads.reference(number);
+        let body = self.uploads.reference(&self.client, number);
         match publish::publish(&self.client, &mut self.templates, &event.entry, reply, body).await {
             PublishOutcome::Sent => {}
             PublishOutcome::RetryLater(error) => {
@@ -352,7 +352,7 @@ impl Relay {
     /// Processes the broker's answer to a published event. Adds the number of an acknowledged event to `numbers`.
     fn process_ack(&mut self, message: &Message, numbers: &mut Vec<u64>) {
         let number = message.subject.rsplit_once('.').and_then(|(_, number)| number.parse().ok());
-        let Some(number) = number else { return };
+        let Some(number) = number.filter(|number| !self.uploads.is_outdated(&self.client, *number)) else { return };
         match publish::parse_ack(message) {
             PublishAck::Acknowledged { sequence } => {
                 self.broker_health.mark_responsive();

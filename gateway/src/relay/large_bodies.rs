@@ -2,6 +2,7 @@
 //! before the event, which refers to the body, is published. See [`shared::large_body`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::Client;
@@ -9,6 +10,7 @@ use async_nats::jetstream::ContextBuilder;
 use async_nats::jetstream::context::Context;
 use async_nats::jetstream::object_store;
 use bytes::Bytes;
+use futures_util::TryStreamExt as _;
 use shared::large_body::{BUCKET, BodyReference, MAX_INLINE_BYTES};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -32,18 +34,46 @@ pub(super) fn is_large(client: &Client, payload: usize) -> bool {
     payload > MAX_INLINE_BYTES.min(client.max_payload().saturating_sub(HEADER_RESERVE_BYTES))
 }
 
+impl From<async_nats::jetstream::stream::InfoError> for UploadError {
+    fn from(error: async_nats::jetstream::stream::InfoError) -> Self {
+        Self(error.to_string())
+    }
+}
+
 /// Uploads in progress, and references to the uploaded bodies, by event number.
+///
+/// A broker that restarts without its newest writes may have lost a body, or some chunks of the body. Therefore an
+/// upload counts only for the connection on which the upload was made; after that, the body is looked up again.
 #[derive(Debug, Default)]
 pub(super) struct BodyUploads {
-    tasks: JoinSet<(u64, Result<BodyReference, UploadError>)>,
+    tasks: JoinSet<(u64, Result<UploadedBody, UploadError>)>,
     in_progress: BTreeSet<u64>,
-    uploaded: BTreeMap<u64, BodyReference>,
+    uploaded: BTreeMap<u64, UploadedBody>,
+}
+
+#[derive(Debug)]
+struct UploadedBody {
+    reference: BodyReference,
+    /// The number of the connection on which the whole body was uploaded, or found.
+    connection: u64,
+}
+
+/// Returns the number of connections that the client has made so far.
+fn connection(client: &Client) -> u64 {
+    client.statistics().connects.load(Ordering::Relaxed)
 }
 
 impl BodyUploads {
-    /// Returns the reference to an event's body, or `None` until the body has been uploaded.
-    pub(super) fn reference(&self, number: u64) -> Option<&BodyReference> {
-        self.uploaded.get(&number)
+    /// Returns the reference to an event's body, or `None` until the body has been uploaded on the present connection.
+    pub(super) fn reference(&self, client: &Client, number: u64) -> Option<&BodyReference> {
+        let uploaded = self.uploaded.get(&number)?;
+        (uploaded.connection == connection(client)).then_some(&uploaded.reference)
+    }
+
+    /// Returns true if an event's body was uploaded on an earlier connection. The broker may have lost the body, so an
+    /// acknowledgement of the event counts only after the body has been looked up again.
+    pub(super) fn is_outdated(&self, client: &Client, number: u64) -> bool {
+        self.uploaded.get(&number).is_some_and(|uploaded| uploaded.connection != connection(client))
     }
 
     /// Starts an upload, unless an upload for the event is in progress. The number of uploads is bounded by the events
@@ -64,7 +94,7 @@ impl BodyUploads {
                 continue;
             };
             self.in_progress.remove(&number);
-            let uploaded = uploaded.map(|reference| drop(self.uploaded.insert(number, reference)));
+            let uploaded = uploaded.map(|body| drop(self.uploaded.insert(number, body)));
             return Some((number, uploaded));
         }
     }
@@ -75,23 +105,46 @@ impl BodyUploads {
     }
 }
 
-/// Uploads a body under the event's id, and returns when the broker has acknowledged every chunk. Does nothing if the
-/// bucket holds the body already.
-async fn upload(client: &Client, event_id: &str, body: &[u8]) -> Result<BodyReference, UploadError> {
+/// Uploads a body under the event's id, and returns when the broker has acknowledged every chunk on one connection.
+/// Uploads nothing if the bucket holds the body already.
+async fn upload(client: &Client, event_id: &str, body: &[u8]) -> Result<UploadedBody, UploadError> {
     let reference = BodyReference::new(event_id, body);
     let context = ContextBuilder::new().timeout(CHUNK_TIMEOUT).build(client.clone());
-    let uploaded = timeout(UPLOAD_TIMEOUT, put_object(&context, &reference, body)).await;
-    uploaded.unwrap_or_else(|_| Err(UploadError(format!("not finished after {UPLOAD_TIMEOUT:?}"))))?;
-    Ok(reference)
+    let uploaded = timeout(UPLOAD_TIMEOUT, async {
+        loop {
+            let before = connection(client);
+            put_object(&context, &reference, body).await?;
+            // A broker that restarted meanwhile may have lost the first chunks.
+            if connection(client) == before {
+                return Ok(before);
+            }
+        }
+    })
+    .await;
+    let connection = uploaded.unwrap_or_else(|_| Err(UploadError(format!("not finished after {UPLOAD_TIMEOUT:?}"))))?;
+    Ok(UploadedBody { reference, connection })
 }
 
 async fn put_object(context: &Context, reference: &BodyReference, mut body: &[u8]) -> Result<(), UploadError> {
     let bucket = context.get_object_store(BUCKET).await.map_err(|error| UploadError(error.to_string()))?;
-    let there = bucket.info(&reference.object).await;
     // The object's name is the event's id, so an existing object is the same body, unless deleted or incomplete.
-    if there.is_ok_and(|there| !there.deleted && there.size == reference.size) {
+    if let Ok(there) = bucket.info(&reference.object).await
+        && !there.deleted
+        && there.size == reference.size
+        && stored_chunks(context, &there.nuid).await? == there.chunks
+    {
         return Ok(());
     }
     let meta = object_store::ObjectMetadata { name: reference.object.clone(), ..Default::default() };
     bucket.put(meta, &mut body).await.map(drop).map_err(|error| UploadError(error.to_string()))
+}
+
+/// Returns the number of chunks that the bucket holds of the upload with the id `nuid`. The size in the object's
+/// description says nothing about chunks that the broker has lost.
+async fn stored_chunks(context: &Context, nuid: &str) -> Result<usize, UploadError> {
+    let subject = format!("$O.{BUCKET}.C.{nuid}");
+    let stream = context.get_stream_no_info(format!("OBJ_{BUCKET}")).await;
+    let stream = stream.map_err(|error| UploadError(error.to_string()))?;
+    let counts = stream.info_with_subjects(subject).await?;
+    counts.try_fold(0, |sum, (_, count)| async move { Ok(sum + count) }).await.map_err(UploadError::from)
 }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream;
+use futures_util::StreamExt as _;
 use recorder::source::bodies::MISSING_CONFIRMATION;
 use shared::event::Event;
 use shared::large_body::{BUCKET, BodyReference, MAX_INLINE_BYTES};
@@ -105,6 +106,39 @@ async fn of_ten_megabytes_are_recorded_completely_even_during_an_outage_of_the_b
             "the tables must have the whole large text"
         );
     }
+    Ok(())
+}
+
+/// A broker that restarts without its newest writes may have lost chunks of a body whose event it has not stored yet.
+#[tokio::test]
+async fn that_the_broker_loses_before_it_stores_their_events_are_uploaded_again() -> anyhow::Result<()> {
+    let mut stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    stack.finished_chat(&ann, "small").await?;
+    stack.settled().await?;
+    let jetstream = stack.jetstream().await?;
+    let stream = jetstream.get_stream(shared::stream::NAME).await?.cached_info().clone();
+    let full =
+        jetstream::stream::Config { max_messages: i64::try_from(stream.state.messages)?, ..stream.config.clone() };
+    jetstream.update_stream(&full).await?;
+    let text = "0123456789abcdef".repeat(80 * 1024);
+    stack.finished_chat(&ann, &text).await?;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    let bodies = jetstream.get_stream(format!("OBJ_{BUCKET}")).await?;
+    let described = format!("$O.{BUCKET}.M.>");
+    while bodies.get_info().await?.state.messages == 0
+        || bodies.info_with_subjects(&described).await?.next().await.is_none()
+    {
+        assert!(tokio::time::Instant::now() < deadline, "the body is not uploaded");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    bodies.purge().filter(format!("$O.{BUCKET}.C.>")).await?;
+    stack.nats.stop().await?;
+    stack.nats.start().await?;
+    jetstream.update_stream(&stream.config).await?;
+    let oracle = stack.settled().await?;
+    assert!(oracle.tables.messages.values().any(|message| message.content == text));
+    assert_eq!(in_quarantine(&stack).await?, 0);
     Ok(())
 }
 
