@@ -29,7 +29,7 @@ use shared::event::DialectName;
 use self::call::CallRequest;
 use self::forwarded_body::{BodyChanges, write_members};
 use self::invalid_request::{missing_member, not_an_object};
-use self::members::{member, model_name};
+use self::members::{member, model_name, named_by_path};
 use crate::json::broken_text;
 use crate::json::lenient::Members;
 
@@ -235,8 +235,9 @@ impl ChatRequest {
     }
 }
 
-/// The model that a request names, for requests of which the gateway reads nothing else. An error names the member.
-pub fn requested_model(body: &[u8]) -> Result<String, InvalidRequest> {
+/// The model of a request of which the gateway reads nothing else: the model that the path names, or else the member `model`.
+/// The body has to be a JSON object in either case. An error names the member.
+pub fn requested_model(body: &[u8], path_model: Option<&str>) -> Result<String, InvalidRequest> {
     let mended;
     let members: Members<'_> = match broken_text::intact(body).and_then(|text| serde_json::from_str(text).ok()) {
         Some(members) => members,
@@ -246,8 +247,8 @@ pub fn requested_model(body: &[u8]) -> Result<String, InvalidRequest> {
         }
     };
     ambiguous_members::refuse(&members)?;
-    let model: Option<String> = member(&members, "model", "a model name")?;
-    model.filter(|model| !model.is_empty()).ok_or_else(|| missing_member("model", "a model name"))
+    let model = path_model.map_or_else(|| model_name(&members), named_by_path)?;
+    model.ok_or_else(|| missing_member("model", "a model name"))
 }
 
 fn asks_for_usage(members: &Members<'_>) -> Result<bool, InvalidRequest> {

@@ -8,8 +8,9 @@ use crate::request::invalid_request::InvalidRequest;
 
 /// The members of a request on which the gateway acts: members that are checked, that decide over route, conversation or
 /// streaming, or that are recorded in a column of their own.
-const ACTED_ON: [&str; 23] = [
+const ACTED_ON: [&str; 25] = [
     "background",
+    "chat_id",
     "conversation",
     "conversationId",
     "conversation_id",
@@ -17,6 +18,7 @@ const ACTED_ON: [&str; 23] = [
     "id",
     "input",
     "instructions",
+    "langfuse_session_id",
     "litellm_session_id",
     "messages",
     "metadata",
@@ -41,7 +43,7 @@ type IsSameName = fn(&str, &str) -> bool;
 /// another name there.
 const ACTED_ON_INSIDE: [(&str, &[&str], IsSameName); 3] = [
     ("conversation", &["id"], has_same_letters),
-    ("metadata", &["conversation_id", "session_id", "thread_id", "user_id"], str::eq),
+    ("metadata", &["chat_id", "conversation_id", "langfuse_session_id", "session_id", "thread_id", "user_id"], str::eq),
     ("stream_options", &["include_usage"], has_same_letters),
 ];
 

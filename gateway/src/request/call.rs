@@ -10,7 +10,7 @@ use crate::request::ambiguous_members;
 use crate::request::endpoint::{Endpoint, InputKind};
 use crate::request::forwarded_body::write_members;
 use crate::request::invalid_request::{InvalidRequest, invalid_member, missing_member, not_an_object};
-use crate::request::members::{member, model_name};
+use crate::request::members::{member, model_name, named_by_path};
 use crate::request::multipart::{FormPart, PartContent};
 
 /// A call of an endpoint that is no chat, parsed as far as the gateway needs.
@@ -56,7 +56,7 @@ impl CallRequest {
 
     fn from_members(members: &Members<'_>, endpoint: Endpoint, model: Option<&str>) -> Result<Self, InvalidRequest> {
         ambiguous_members::refuse(members)?;
-        let model = match (model.map_or_else(|| model_name(members), named)?, endpoint.default_model()) {
+        let model = match (model.map_or_else(|| model_name(members), named_by_path)?, endpoint.default_model()) {
             (Some(model), _) => model,
             (None, Some(model)) => model.to_owned(),
             (None, None) => return Err(missing_member("model", "a model name")),
@@ -151,13 +151,6 @@ impl CallRequest {
             text_was_mended: false,
         })
     }
-}
-
-/// The model that a path names, 1 to 256 bytes.
-fn named(model: &str) -> Result<Option<String>, InvalidRequest> {
-    let is_short = !model.is_empty() && model.len() <= 256;
-    let model = is_short.then(|| Some(model.to_owned()));
-    model.ok_or_else(|| invalid_member("model", "expected a model name of 1 to 256 bytes"))
 }
 
 /// Reads the input, and counts the items of the input.

@@ -21,8 +21,16 @@ pub(super) fn member<'a, T: Deserialize<'a>>(
 
 /// The name of the model, 1 to 256 bytes. `None` if the member is absent or null.
 pub(super) fn model_name(members: &Members<'_>) -> Result<Option<String>, InvalidRequest> {
-    let model: Option<String> = member(members, "model", "a model name")?;
-    if model.as_ref().is_some_and(|model| model.is_empty() || model.len() > 256) {
+    member(members, "model", "a model name")?.map(checked_name).transpose()
+}
+
+/// The model that a path names, 1 to 256 bytes.
+pub(super) fn named_by_path(model: &str) -> Result<Option<String>, InvalidRequest> {
+    checked_name(model.to_owned()).map(Some)
+}
+
+fn checked_name(model: String) -> Result<String, InvalidRequest> {
+    if model.is_empty() || model.len() > 256 {
         return Err(invalid_member("model", "expected a model name of 1 to 256 bytes"));
     }
     Ok(model)

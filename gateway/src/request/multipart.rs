@@ -60,6 +60,8 @@ pub struct MultipartReader {
     /// For each of [`ACTED_ON`], true if a part of this name has begun.
     has_begun: [bool; ACTED_ON.len()],
     field_bytes: usize,
+    /// True if a text field is not UTF-8.
+    has_broken_text: bool,
     /// The number of pending bytes of a text field in which the delimiter has been looked for.
     searched: usize,
 }
@@ -96,6 +98,7 @@ impl MultipartReader {
             parts: Vec::new(),
             has_begun: [false; ACTED_ON.len()],
             field_bytes: 0,
+            has_broken_text: false,
             searched: 0,
         })
     }
@@ -134,6 +137,11 @@ impl MultipartReader {
     /// True if the last boundary has been read.
     pub fn is_complete(&self) -> bool {
         self.place == Place::Epilogue
+    }
+
+    /// True if a text field is not UTF-8. The text has U+FFFD in each broken place.
+    pub fn has_broken_text(&self) -> bool {
+        self.has_broken_text
     }
 
     fn skips(&self) -> bool {
@@ -204,7 +212,9 @@ impl MultipartReader {
         if self.parts.len() == MAX_PARTS {
             return Err(malformed(&format!("expected at most {MAX_PARTS} parts")));
         }
-        let head = String::from_utf8_lossy(&self.pending[..end]).into_owned();
+        let head = str::from_utf8(&self.pending[..end])
+            .map_err(|_| malformed("expected the head of a part in UTF-8"))?
+            .to_owned();
         let PartHead { name, filename, content_type } = PartHead::parse(&head)
             .ok_or_else(|| malformed("a part has no header content-disposition: form-data with a name, or has two"))?;
         self.begin_part(&name)?;
@@ -245,7 +255,16 @@ impl MultipartReader {
         let Some(end) = end else { return Ok(false) };
         self.field_bytes += end;
         let start = usize::try_from(self.position).unwrap_or(0);
-        let text = String::from_utf8_lossy(&self.pending[..end]).into_owned();
+        let text = match str::from_utf8(&self.pending[..end]) {
+            Ok(text) => text.to_owned(),
+            Err(_) => {
+                if let Some(known) = ACTED_ON.into_iter().find(|known| *known == name) {
+                    return Err(invalid_member(known, "expected a text in UTF-8"));
+                }
+                self.has_broken_text = true;
+                String::from_utf8_lossy(&self.pending[..end]).into_owned()
+            }
+        };
         self.parts.push(FormPart { name, content: PartContent::Text(text, start..start + end) });
         self.consume(end + self.delimiter.len());
         self.place = Place::BoundaryEnd;
@@ -280,7 +299,8 @@ impl PartHead {
             return None;
         }
         let names = parameters(disposition).filter(|(name, _)| is_either(name, ["name", "name*"]));
-        let [(_, name)] = <[_; 1]>::try_from(names.collect::<Vec<_>>()).ok()?;
+        // Some parsers decode the value of `name*`, and others take it as it is.
+        let [("name", name)] = <[_; 1]>::try_from(names.collect::<Vec<_>>()).ok()? else { return None };
         let mut parameters = parameters(disposition);
         let filename = parameters.find(|(name, _)| is_either(name, ["filename", "filename*"]));
         Some(Self {

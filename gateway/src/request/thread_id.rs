@@ -28,15 +28,17 @@ impl Default for ThreadSettings {
 }
 
 /// Headers that name a thread, sent by: LibreChat (its documented example, and the header of this gateway's responses),
-/// Open WebUI, Claude Code, OpenClaw, opencode, Roo Code, Codex.
-const THREAD_HEADERS: [&str; 14] = [
+/// Open WebUI, Claude Code, OpenClaw, opencode, Roo Code, Grok, Codex.
+const THREAD_HEADERS: [&str; 16] = [
     "x-conversation-id",
     "x-openwebui-chat-id",
     "x-claude-code-session-id",
     "x-parent-session-id",
     "x-openclaw-session-key",
     "x-opencode-session",
+    "x-session-affinity",
     "x-task-id",
+    "x-grok-conv-id",
     "x-thread-id",
     "session-id",
     "session_id",
@@ -48,13 +50,15 @@ const THREAD_HEADERS: [&str; 14] = [
 
 /// The ends of headers that name a thread, for clients and observability tools that are not in the list, such as
 /// `helicone-session-id`.
-const THREAD_HEADER_ENDS: [&str; 4] = ["-session-id", "-session-key", "-thread-id", "-conversation-id"];
+const THREAD_HEADER_ENDS: [&str; 5] =
+    ["-session-id", "-session-key", "-session-affinity", "-thread-id", "-conversation-id"];
 
 /// The last letters of all headers that name a thread.
-const LAST_LETTERS: [&str; 4] = ["-id", "_id", "-key", "-session"];
+const LAST_LETTERS: [&str; 5] = ["-id", "_id", "-key", "-session", "-affinity"];
 
 /// Members of a request that name a thread, in the order of precedence.
-const THREAD_MEMBERS: [&str; 4] = ["session_id", "litellm_session_id", "conversation_id", "thread_id"];
+const THREAD_MEMBERS: [&str; 6] =
+    ["session_id", "litellm_session_id", "langfuse_session_id", "conversation_id", "thread_id", "chat_id"];
 
 /// The maximum length of a thread id. A longer value is ignored.
 const MAX_NAME_BYTES: usize = 256;
@@ -99,6 +103,10 @@ pub fn from_body(dialect: DialectName, members: &Members<'_>) -> Option<String> 
         thread_id: Text<'a>,
         #[serde(borrow)]
         conversation_id: Text<'a>,
+        #[serde(borrow)]
+        chat_id: Text<'a>,
+        #[serde(borrow)]
+        langfuse_session_id: Text<'a>,
     }
     let metadata = || -> Option<Metadata<'_>> {
         let raw = members.get("metadata").filter(|raw| raw.get().starts_with('{'))?;
@@ -116,7 +124,8 @@ pub fn from_body(dialect: DialectName, members: &Members<'_>) -> Option<String> 
         };
         let named = || THREAD_MEMBERS.iter().find_map(|name| text_member(members, name));
         let in_metadata = || {
-            let texts = [&metadata.session_id, &metadata.thread_id, &metadata.conversation_id];
+            let (langfuse, chat) = (&metadata.langfuse_session_id, &metadata.chat_id);
+            let texts = [&metadata.session_id, langfuse, &metadata.thread_id, &metadata.conversation_id, chat];
             texts.iter().filter_map(|text| text.non_empty()).find(|name| is_name(name)).map(str::to_owned)
         };
         claude_code.or_else(named).or_else(in_metadata)
@@ -182,12 +191,21 @@ mod tests {
         assert_eq!(find(&[("x-openwebui-chat-id", "c1")]).as_deref(), Some("c1"));
         assert_eq!(find(&[("session-id", "s1"), ("x-conversation-id", "c1")]).as_deref(), Some("c1"));
         assert_eq!(find(&[("x-acme-session-id", "a1")]).as_deref(), Some("a1"));
-        for known in
-            ["helicone-session-id", "x-task-id", "x-openclaw-session-key", "x-opencode-session", "x-litellm-session-id"]
-        {
+        for known in [
+            "helicone-session-id",
+            "x-task-id",
+            "x-openclaw-session-key",
+            "x-opencode-session",
+            "x-litellm-session-id",
+            "x-grok-conv-id",
+            "x-session-affinity",
+            "x-vendor-session-affinity",
+        ] {
             assert_eq!(find(&[(known, "k1")]).as_deref(), Some("k1"), "{known}");
         }
-        for other in ["sec-session-id", "x-chat-id", "x-api-key", "x-app-session", "x-client-request-id"] {
+        for other in
+            ["sec-session-id", "x-chat-id", "x-api-key", "x-app-session", "x-client-request-id", "x-cookie-affinity"]
+        {
             assert_eq!(find(&[(other, "o1")]), None, "{other}");
         }
         let own = ThreadSettings { header: Some(HeaderName::from_static("x-acme-case")), ..Default::default() };
@@ -228,7 +246,7 @@ mod tests {
                 assert_eq!(find(dialect, &format!(r#"{{"{name}":"t1"}}"#)).as_deref(), Some("t1"), "{name}");
                 assert_eq!(find(dialect, &format!(r#"{{"{name}":7}}"#)), None, "{name}");
             }
-            for name in ["session_id", "thread_id", "conversation_id"] {
+            for name in ["session_id", "langfuse_session_id", "thread_id", "conversation_id", "chat_id"] {
                 let body = format!(r#"{{"metadata":{{"{name}":"t1","user_id":"u"}}}}"#);
                 assert_eq!(find(dialect, &body).as_deref(), Some("t1"), "{name}");
             }

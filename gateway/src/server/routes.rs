@@ -51,7 +51,7 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .merge(anthropic)
         .merge(gemini::router())
         .route("/v1/models", get(models::list))
-        .route("/v1/models/{*id}", get(models::get))
+        .route("/v1/models/{*id}", get(models::get).post(gemini::call))
         .merge(azure::router())
         .route("/api/conversations", post(conversations::create).get(recorder_api::forward_authenticated))
         .route(

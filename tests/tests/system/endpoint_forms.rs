@@ -130,7 +130,10 @@ async fn answer_with_events_text_and_pictures() -> anyhow::Result<()> {
 async fn of_bad_input_are_refused_and_change_nothing() -> anyhow::Result<()> {
     let stack = Stack::with_gateway(&[("GATEWAY_MAX_BODY_BYTES", "100000")]).await?;
     let ann = stack.user("ann").await?;
-    let cases: [(&str, Vec<u8>, u16, &str); 6] = [
+    let head = text("model", "");
+    let broken_model = [&head[..head.len() - 2], b"m\xc3(\r\n", &file("file", "a", b"x")].concat();
+    let cases: [(&str, Vec<u8>, u16, &str); 7] = [
+        ("a model that is not UTF-8", form(&[broken_model]), 400, "model: expected a text in UTF-8"),
         (
             "two models",
             form(&[text("model", MODEL), text("model", "other"), file("file", "a", b"x")]),

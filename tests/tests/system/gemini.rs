@@ -160,3 +160,35 @@ async fn calls_for_vectors_pass_and_are_recorded() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn the_stable_version_of_the_paths_serves_the_same() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    let post = async |target: &str, body: &Value| -> anyhow::Result<_> {
+        let request = stack.post(&format!("/v1/models/{target}")).header("x-goog-api-key", &ann.token);
+        let response = request.json(body).send().await?;
+        Ok((response.status().as_u16(), response.text().await?))
+    };
+    stack.upstream.respond_next(Script::json(StatusCode::OK, LAST));
+    assert_eq!(post("gemini-x:generateContent", &body()).await?, (200, LAST.to_owned()));
+    let mut events = Script::json(StatusCode::OK, stream());
+    events.headers.insert("content-type", HeaderValue::from_static("text/event-stream"));
+    stack.upstream.respond_next(events);
+    assert_eq!(post("gemini-x:streamGenerateContent?alt=sse", &body()).await?, (200, stream()));
+    assert_eq!(post("gemini-x:countTokens", &body()).await?, (200, r#"{"totalTokens":7}"#.to_owned()));
+    let vectors = json!({"embedding": {"values": [0.5]}}).to_string();
+    stack.upstream.respond_next(Script::json(StatusCode::OK, vectors.clone()));
+    let content = json!({"content": {"parts": [{"text": "x"}]}});
+    assert_eq!(post("gemini-x:embedContent", &content).await?, (200, vectors));
+    for (target, status) in [("gemini-x:generateContent", 400), ("gemini-x:dance", 404), ("gemini-x", 404)] {
+        let (found, error) = post(target, &json!([])).await?;
+        assert_eq!(found, status, "{target}");
+        assert_eq!(serde_json::from_str::<Value>(&error)?["error"]["code"], status, "{target}: {error}");
+    }
+    let model = stack.request(http::Method::GET, &format!("/v1/models/{}", tests::stack::MODEL));
+    let model: Value = model.bearer_auth(&ann.token).send().await?.error_for_status()?.json().await?;
+    assert_eq!(model["object"], "model");
+    assert_eq!(stack.settled().await?.tables.chats.len(), 3);
+    Ok(())
+}

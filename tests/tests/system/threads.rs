@@ -62,6 +62,8 @@ async fn of_known_clients_lead_to_one_conversation() -> anyhow::Result<()> {
         "x-task-id",
         "x-openclaw-session-key",
         "x-opencode-session",
+        "x-grok-conv-id",
+        "x-session-affinity",
         "x-acme-case",
         "x-vendor-session-id",
     ];
@@ -72,6 +74,10 @@ async fn of_known_clients_lead_to_one_conversation() -> anyhow::Result<()> {
         json!({"litellm_session_id": "in-body-2"}),
         json!({"metadata": {"session_id": "in-body-3"}}),
         json!({"prompt_cache_key": "in-body-4"}),
+        json!({"chat_id": "in-body-5"}),
+        json!({"langfuse_session_id": "in-body-6"}),
+        json!({"metadata": {"chat_id": "in-body-7"}}),
+        json!({"metadata": {"langfuse_session_id": "in-body-8"}}),
     ];
     for path in PATHS {
         let fresh = conversation(&stack, &ann, path, &[], &json!({})).await?;

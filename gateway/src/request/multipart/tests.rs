@@ -14,9 +14,9 @@ fn file(name: &str, content: &str) -> String {
     )
 }
 
-fn read(body: &str, size: usize) -> Result<MultipartReader, String> {
+fn read(body: &(impl AsRef<[u8]> + ?Sized), size: usize) -> Result<MultipartReader, String> {
     let mut reader = MultipartReader::new(TYPE).unwrap();
-    for piece in body.as_bytes().chunks(size) {
+    for piece in body.as_ref().chunks(size) {
         reader.push(piece).map_err(|error| error.message)?;
     }
     Ok(reader)
@@ -101,6 +101,7 @@ fn a_field_on_which_the_gateway_acts_stands_once_and_has_one_name() {
         file("model", "other"),
         head(&format!("{disposition}; name=x; name=model")),
         head(&format!("{disposition}; name=x; NAME*=utf-8''model")),
+        head(&format!("{disposition}; name*=utf-8''model")),
         head(&format!("{disposition}; name=x\r\n{disposition}; name=model")),
     ];
     let last = "----x y--\r\n";
@@ -115,4 +116,30 @@ fn a_field_on_which_the_gateway_acts_stands_once_and_has_one_name() {
     let twice = [text("model", "m"), text("stream", "true"), text("include[]", "a"), text("include[]", "b")].concat();
     assert!(read(&(twice.clone() + last), 64).is_ok());
     assert!(read(&(twice + &text("stream", "false") + last), 64).is_err());
+}
+
+#[test]
+fn fields_on_which_the_gateway_acts_and_heads_are_utf_8() {
+    let replaced = |form: String| -> Vec<u8> {
+        form.bytes().flat_map(|byte| if byte == b'#' { vec![0xc3, 0x28] } else { vec![byte] }).collect()
+    };
+    let last = "----x y--\r\n";
+    let refused = [
+        (text("model", "whisper#"), "model: expected a text in UTF-8"),
+        (text("stream", "#"), "stream: expected a text in UTF-8"),
+        (text("mod#", "x"), "head of a part in UTF-8"),
+        (file("fi#e", "x"), "head of a part in UTF-8"),
+    ];
+    for (part, message) in refused {
+        let body = replaced(text("model", "m").repeat(usize::from(!part.contains("model"))) + &part + last);
+        for size in [1, 64, body.len()] {
+            let error = read(&body, size).map(|_| ()).unwrap_err();
+            assert!(error.contains(message), "{part:?} in pieces of {size}: {error}");
+        }
+    }
+    let body = replaced(text("model", "m") + &text("prompt", "a#b") + &file("file", "#") + last);
+    let reader = read(&body, 7).unwrap();
+    assert!(reader.has_broken_text());
+    assert_eq!(reader.text("prompt").unwrap().0, "a\u{fffd}(b");
+    assert!(!read(&(text("prompt", "\u{fffd}") + last), 7).unwrap().has_broken_text());
 }

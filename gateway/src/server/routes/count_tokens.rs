@@ -1,5 +1,5 @@
-//! `POST /v1/messages/count_tokens` and `POST /v1/responses/input_tokens`: the upstream counts the tokens of a request. The
-//! request is not a chat, so nothing is recorded.
+//! `POST /v1/messages/count_tokens`, `POST /v1/responses/input_tokens` and Google's `:countTokens`: the upstream counts the
+//! tokens of a request. The request is not a chat, so nothing is recorded.
 
 use std::sync::Arc;
 
@@ -46,10 +46,7 @@ impl Gateway {
     /// Forwards a request to count tokens, and the answer to the client.
     pub(super) async fn count_tokens(&self, request: Request, count: &TokenCount<'_>) -> Result<Response, ApiError> {
         let (caller, headers, body) = self.read_json(request).await?;
-        let model = match count.model {
-            Some(model) => model.to_owned(),
-            None => requested_model(&body)?,
-        };
+        let model = requested_model(&body, count.model)?;
         caller.check_model(&model)?;
         let snapshot = self.chats.upstreams.snapshot();
         let route = snapshot.route(&model).ok_or_else(|| ApiError::model_not_found(&model))?;

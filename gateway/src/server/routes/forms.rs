@@ -127,7 +127,8 @@ impl Gateway {
             let message = "malformed multipart/form-data: the body ends before its last boundary".to_owned();
             return Err(InvalidRequest { message, param: None }.into());
         }
-        let call = CallRequest::from_form(reader.parts(), endpoint)?;
+        let mut call = CallRequest::from_form(reader.parts(), endpoint)?;
+        call.text_was_mended = reader.has_broken_text();
         Ok((caller, call, FormStart { bytes: charge.attach(bytes.into()), reader, is_whole }, permit))
     }
 }

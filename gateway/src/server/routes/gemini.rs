@@ -1,4 +1,4 @@
-//! The routes of Google's clients: `POST /v1beta/models/{model}:{method}`.
+//! The routes of Google's clients: `POST /v1beta/models/{model}:{method}`, and the same below `/v1`.
 
 use std::sync::Arc;
 
@@ -21,7 +21,8 @@ use crate::server::gateway::Gateway;
 const GOOGLE_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// Builds the router for Google's clients. Errors have Google's shape.
+/// Builds the router for Google's clients, but for `/v1`, whose paths are those of models in OpenAI's API too. Errors have
+/// Google's shape.
 pub(super) fn router() -> Router<Arc<Gateway>> {
     Router::new()
         .route("/v1beta/models/{*target}", post(call))
@@ -30,7 +31,11 @@ pub(super) fn router() -> Router<Arc<Gateway>> {
 }
 
 /// `POST /v1beta/models/{model}:{method}`: a chat, a count of tokens, or a call for vectors.
-async fn call(State(gateway): State<Arc<Gateway>>, Path(target): Path<String>, mut request: Request) -> Response {
+pub(super) async fn call(
+    State(gateway): State<Arc<Gateway>>,
+    Path(target): Path<String>,
+    mut request: Request,
+) -> Response {
     take_credentials(&mut request);
     let query = request.uri().query().unwrap_or("");
     let has_sse = query.split('&').any(|pair| pair == "alt=sse");
@@ -55,7 +60,7 @@ async fn call(State(gateway): State<Arc<Gateway>>, Path(target): Path<String>, m
             Err(ApiError::no_such_route())
         }
     };
-    served.into_response()
+    error_shapes::into_google_shape(served.into_response())
 }
 
 /// Moves the caller's token from `x-goog-api-key`, or from the query, to the header from which the gateway reads it.
