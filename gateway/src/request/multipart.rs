@@ -4,6 +4,10 @@
 //! Pure. A crate that owns the body would have to hold it or to write it anew; this reader looks at a body that the upstream
 //! gets byte for byte.
 
+mod set_model;
+#[cfg(test)]
+mod tests;
+
 use std::ops::Range;
 
 use memchr::memmem;
@@ -56,6 +60,8 @@ pub struct MultipartReader {
     /// The position in the body of the first pending byte. Starts below zero: see [`Self::new`].
     position: isize,
     place: Place,
+    /// The position in the body of the first boundary, once it has been read.
+    first_boundary: usize,
     parts: Vec<FormPart>,
     /// For each of [`ACTED_ON`], true if a part of this name has begun.
     has_begun: [bool; ACTED_ON.len()],
@@ -95,6 +101,7 @@ impl MultipartReader {
             pending: b"\r\n".to_vec(),
             position: -2,
             place: Place::Preamble,
+            first_boundary: 0,
             parts: Vec::new(),
             has_begun: [false; ACTED_ON.len()],
             field_bytes: 0,
@@ -127,6 +134,11 @@ impl MultipartReader {
             PartContent::Text(text, range) if part.name == name => Some((text.as_str(), range.clone())),
             _ => None,
         })
+    }
+
+    /// True if a part of this name, which is one of [`ACTED_ON`], has begun.
+    pub fn has_begun(&self, name: &str) -> bool {
+        ACTED_ON.iter().zip(self.has_begun).any(|(known, has_begun)| has_begun && *known == name)
     }
 
     /// The number of files so far.
@@ -168,6 +180,10 @@ impl MultipartReader {
                 let skipped = self.skippable(&self.pending);
                 self.consume(skipped);
                 if found.is_some() {
+                    if self.place == Place::Preamble {
+                        // The line break before the boundary belongs to the preamble.
+                        self.first_boundary = usize::try_from(self.position + 2).unwrap_or(0);
+                    }
                     self.consume(self.delimiter.len());
                     self.place = Place::BoundaryEnd;
                 }
@@ -218,6 +234,9 @@ impl MultipartReader {
         let PartHead { name, filename, content_type } = PartHead::parse(&head)
             .ok_or_else(|| malformed("a part has no header content-disposition: form-data with a name, or has two"))?;
         self.begin_part(&name)?;
+        if let Some(known) = ACTED_ON.into_iter().find(|known| *known == name && filename.is_some()) {
+            return Err(invalid_member(known, "expected a text field, found a file"));
+        }
         self.consume(end + 4);
         // The delimiter of an empty part begins with the line break that ends the head.
         self.place = match filename {
@@ -366,6 +385,3 @@ fn malformed(problem: &str) -> InvalidRequest {
 fn invalid(message: String) -> InvalidRequest {
     InvalidRequest { message, param: None }
 }
-
-#[cfg(test)]
-mod tests;

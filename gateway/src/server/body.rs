@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::auth::Caller;
 use crate::error::ApiError;
+use crate::json::edit;
 use crate::server::body_decoding::{decode, encodings};
 use crate::server::body_memory::BodyCharge;
 use crate::server::gateway::Gateway;
@@ -86,6 +87,21 @@ impl Gateway {
             bytes = decode(&encodings, bytes, limit, &mut charge).await?;
         }
         Ok(charge.attach(bytes))
+    }
+
+    /// Sets the member `model` of a JSON body. The changed copy is charged to the user in place of the body: both count until
+    /// the body is dropped.
+    pub(super) fn with_model(&self, user: &UserId, body: Bytes, model: &str) -> Result<Bytes, ApiError> {
+        let mut charge = self.body_memory.open(Some(user.clone()));
+        charge.add(body.len())?;
+        let changed = edit::with_member(&body, "model", &model.into());
+        // The body is no JSON object, and is refused when it is parsed.
+        if changed.as_ptr() == body.as_ptr() {
+            return Ok(body);
+        }
+        charge.release(body.len().saturating_sub(changed.len()));
+        charge.add(changed.len().saturating_sub(body.len()))?;
+        Ok(charge.attach(changed))
     }
 
     /// Collects a body of at most `limit` bytes. The time is bounded by the read timeout, plus the time that the bytes so far

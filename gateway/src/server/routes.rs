@@ -13,6 +13,7 @@ mod forms;
 mod gemini;
 mod health;
 mod models;
+mod openai_path;
 mod recorder_api;
 mod responses;
 mod shared_endpoints;

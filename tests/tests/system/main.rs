@@ -6,6 +6,7 @@ mod api_keys;
 mod attacks;
 mod authentication;
 mod authorization;
+mod azure;
 mod bad_input;
 mod bad_upstreams;
 mod base_urls;

@@ -143,3 +143,45 @@ fn fields_on_which_the_gateway_acts_and_heads_are_utf_8() {
     assert_eq!(reader.text("prompt").unwrap().0, "a\u{fffd}(b");
     assert!(!read(&(text("prompt", "\u{fffd}") + last), 7).unwrap().has_broken_text());
 }
+
+#[test]
+fn a_model_in_the_path_is_set_in_the_form() {
+    let last = "----x y--\r\n";
+    let (large, prompt) = (file("file", &"x".repeat(1000)), text("prompt", "p"));
+    let forms = [
+        (
+            large.clone() + &text("model", "gpt") + &prompt + last,
+            large.clone() + &text("model", "deployed") + &prompt + last,
+        ),
+        (text("model", "longer-than-the-other") + &large + last, text("model", "deployed") + &large + last),
+        (large.clone() + &prompt + last, text("model", "deployed") + &large + &prompt + last),
+        ("before\r\n".to_owned() + &large + last, "before\r\n".to_owned() + &text("model", "deployed") + &large + last),
+        (last.to_owned(), text("model", "deployed") + last),
+    ];
+    for (sent, expected) in forms {
+        for size in [1, 64, sent.len()] {
+            let (mut reader, mut body) = (read(&sent, size).unwrap(), sent.clone().into_bytes());
+            let range = reader.set_model(&mut body, "deployed").unwrap();
+            assert_eq!(String::from_utf8_lossy(&body), expected, "in pieces of {size}");
+            assert_eq!(&body[range.clone()], b"deployed");
+            assert_eq!(reader.text("model"), Some(("deployed", range)), "{sent} in pieces of {size}");
+            if let Some((prompt, range)) = reader.text("prompt") {
+                assert_eq!(&body[range], prompt.as_bytes());
+            }
+        }
+    }
+    let mut reader = read(&large, 64).unwrap();
+    let mut body = large.clone().into_bytes();
+    let _ = reader.set_model(&mut body, "deployed").unwrap();
+    let rest = "\r\n".to_owned() + &prompt;
+    reader.push(rest.as_bytes()).unwrap();
+    body.extend_from_slice(rest.as_bytes());
+    reader.push(last.as_bytes()).unwrap();
+    let (_, range) = reader.text("prompt").unwrap();
+    assert_eq!(&body[range], b"p", "places behind the inserted part are those in the changed form");
+    let mut reader = read(&large, 64).unwrap();
+    let _ = reader.set_model(&mut large.clone().into_bytes(), "deployed").unwrap();
+    assert!(reader.push(text("model", "other").as_bytes()).is_err(), "a model that comes later");
+    assert!(read(&large, 64).unwrap().set_model(&mut large.clone().into_bytes(), "a\r\n----x y").is_err());
+    assert!(read(&file("model", "x"), 64).is_err(), "a file is no name");
+}

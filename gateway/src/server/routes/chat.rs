@@ -7,7 +7,6 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 
 use crate::error::ApiError;
-use crate::json::edit;
 use crate::request::ApiSurface;
 use crate::server::gateway::Gateway;
 
@@ -49,7 +48,7 @@ impl Gateway {
         let served = async {
             let (caller, headers, mut body, place) = self.read_chat(request).await?;
             if let Some(model) = model {
-                body = edit::with_member(&body, "model", &model.into());
+                body = self.with_model(&caller.user, body, model)?;
             }
             // Boxed: the future is large, and every layer around the route would move it.
             Box::pin(self.chats.serve(caller, surface, &headers, &body, place)).await

@@ -25,13 +25,14 @@ use crate::request::call::CallRequest;
 use crate::request::endpoint::Endpoint;
 use crate::request::multipart::MultipartReader;
 use crate::server::gateway::Gateway;
+use crate::server::routes::openai_path::VERSIONED;
 
-/// The endpoints that take forms, with their paths.
-const ENDPOINTS: [(&str, Endpoint); 4] = [
-    ("/v1/images/edits", Endpoint::ImageEdits),
-    ("/v1/images/variations", Endpoint::ImageVariations),
-    ("/v1/audio/transcriptions", Endpoint::Transcriptions),
-    ("/v1/audio/translations", Endpoint::Translations),
+/// The endpoints that take forms, with their paths below the version.
+pub(super) const ENDPOINTS: [(&str, Endpoint); 4] = [
+    ("/images/edits", Endpoint::ImageEdits),
+    ("/images/variations", Endpoint::ImageVariations),
+    ("/audio/transcriptions", Endpoint::Transcriptions),
+    ("/audio/translations", Endpoint::Translations),
 ];
 
 /// The size up to which a form is read as a whole, so that it can be sent again after a failed attempt.
@@ -39,19 +40,29 @@ const MAX_WHOLE_BYTES: usize = 256 << 10;
 
 /// Builds the routes.
 pub(super) fn router() -> Router<Arc<Gateway>> {
-    ENDPOINTS.into_iter().fold(Router::new(), |router, (path, endpoint)| {
+    let all = ENDPOINTS
+        .into_iter()
+        .flat_map(|(path, endpoint)| VERSIONED.map(|version| (format!("{version}{path}"), endpoint)));
+    all.fold(Router::new(), |router, (path, endpoint)| {
         let serve = move |State(gateway): State<Arc<Gateway>>, request: Request| async move {
-            gateway.form_call(endpoint, request).await
+            gateway.form_call(endpoint, None, request).await
         };
-        router.route(path, post(serve))
+        router.route(&path, post(serve))
     })
 }
 
 impl Gateway {
-    async fn form_call(&self, endpoint: Endpoint, request: Request) -> Result<Response, ApiError> {
+    /// Serves a call with a form. `model` is the model that the path names, which replaces the model in the form. `None` if the
+    /// form names the model.
+    pub(super) async fn form_call(
+        &self,
+        endpoint: Endpoint,
+        model: Option<&str>,
+        request: Request,
+    ) -> Result<Response, ApiError> {
         let served = async {
             let (head, body) = request.into_parts();
-            let (caller, call, body, permit) = self.read_form(endpoint, &head, body).await?;
+            let (caller, call, body, permit) = self.read_form(endpoint, model, &head, body).await?;
             Box::pin(self.chats.serve_call(caller, &head.headers, (endpoint, call), body, permit)).await
         };
         served.await.map_err(|error| self.count_refusal(error))
@@ -62,10 +73,11 @@ impl Gateway {
     async fn read_form(
         &self,
         endpoint: Endpoint,
+        path_model: Option<&str>,
         head: &Parts,
         mut body: Body,
     ) -> Result<(Caller, CallRequest, CallBody, OwnedSemaphorePermit), ApiError> {
-        match self.read_form_start(endpoint, head, &mut body).await {
+        match self.read_form_start(endpoint, path_model, head, &mut body).await {
             Ok((caller, call, start, permit)) => {
                 let FormStart { bytes, reader, is_whole } = start;
                 let model = reader.text("model").map(|(_, range)| range);
@@ -89,6 +101,7 @@ impl Gateway {
     async fn read_form_start(
         &self,
         endpoint: Endpoint,
+        path_model: Option<&str>,
         head: &Parts,
         body: &mut Body,
     ) -> Result<(Caller, CallRequest, FormStart, OwnedSemaphorePermit), ApiError> {
@@ -109,8 +122,9 @@ impl Gateway {
         let mut bytes = Vec::new();
         let is_whole = loop {
             // Forms without a model are read as a whole, because the name may still come.
-            let is_known = reader.text("model").is_some() && reader.files() > 0;
-            if is_known && bytes.len() >= MAX_WHOLE_BYTES {
+            let is_named_by_path = path_model.is_some() && !reader.has_begun("model");
+            let is_known = is_named_by_path || reader.text("model").is_some();
+            if is_known && reader.files() > 0 && bytes.len() >= MAX_WHOLE_BYTES {
                 break false;
             }
             let frame = timeout(self.chats.limits.read_timeout, body.frame()).await;
@@ -126,6 +140,12 @@ impl Gateway {
         if is_whole && !reader.is_complete() {
             let message = "malformed multipart/form-data: the body ends before its last boundary".to_owned();
             return Err(InvalidRequest { message, param: None }.into());
+        }
+        if let Some(model) = path_model {
+            let sent = bytes.len();
+            reader.set_model(&mut bytes, model.trim())?;
+            charge.release(sent.saturating_sub(bytes.len()));
+            charge.add(bytes.len().saturating_sub(sent))?;
         }
         let mut call = CallRequest::from_form(reader.parts(), endpoint)?;
         call.text_was_mended = reader.has_broken_text();

@@ -22,6 +22,7 @@ use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::headers;
 use crate::server::gateway::Gateway;
+use crate::server::routes::openai_path;
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::dispatch::{Candidates, OutgoingRequest};
 
@@ -34,10 +35,12 @@ const MAX_ID_BYTES: usize = 512;
 
 /// Builds the routes.
 pub(super) fn router() -> Router<Arc<Gateway>> {
-    Router::new()
-        .route("/v1/responses/{id}", get(serve).delete(serve))
-        .route("/v1/responses/{id}/cancel", post(serve))
-        .route("/v1/responses/{id}/input_items", get(serve))
+    openai_path::ALL.into_iter().fold(Router::new(), |router, prefix| {
+        router
+            .route(&format!("{prefix}/responses/{{id}}"), get(serve).delete(serve))
+            .route(&format!("{prefix}/responses/{{id}}/cancel"), post(serve))
+            .route(&format!("{prefix}/responses/{{id}}/input_items"), get(serve))
+    })
 }
 
 async fn serve(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, ApiError> {
@@ -51,9 +54,10 @@ impl Gateway {
     /// Passes a request for a response on to the upstream that made the response.
     async fn pass_to_maker(&self, head: &Parts) -> Result<Response, ApiError> {
         let caller = self.authenticate(&head.method, &head.headers)?;
-        let path = head.uri.path_and_query().map_or(head.uri.path(), |path| path.as_str());
+        let uri = openai_path::as_openai(&head.uri);
+        let path = uri.path_and_query().map_or(uri.path(), |path| path.as_str());
         let path = path.strip_prefix("/v1").unwrap_or(path);
-        let id = response_id(head.uri.path());
+        let id = response_id(uri.path());
         let id = id.ok_or_else(ApiError::response_not_found)?;
         let maker = self.maker_of(&caller, id, head).await?;
         let snapshot = self.chats.upstreams.snapshot();

@@ -18,28 +18,30 @@ use crate::call::body::{CallBody, StreamedBody};
 use crate::call::upload::UploadBody;
 use crate::error::ApiError;
 use crate::server::gateway::Gateway;
+use crate::server::routes::openai_path;
 
-/// The families of endpoints. All paths below are refused, too.
+/// The families of endpoints, below the version. All paths below are refused, too.
 const FAMILIES: [&str; 13] = [
-    "/v1/assistants",
-    "/v1/batches",
-    "/v1/containers",
-    "/v1/conversations",
-    "/v1/evals",
-    "/v1/files",
-    "/v1/fine_tuning",
-    "/v1/organization",
-    "/v1/skills",
-    "/v1/threads",
-    "/v1/uploads",
-    "/v1/vector_stores",
-    "/v1/videos",
+    "assistants",
+    "batches",
+    "containers",
+    "conversations",
+    "evals",
+    "files",
+    "fine_tuning",
+    "organization",
+    "skills",
+    "threads",
+    "uploads",
+    "vector_stores",
+    "videos",
 ];
 
 /// Builds the routes.
 pub(super) fn router() -> Router<Arc<Gateway>> {
-    FAMILIES.into_iter().fold(Router::new(), |router, family| {
-        router.route(family, any(serve)).route(&format!("{family}/{{*rest}}"), any(serve))
+    let all = FAMILIES.into_iter().flat_map(|family| openai_path::ALL.map(|prefix| format!("{prefix}/{family}")));
+    all.fold(Router::new(), |router, family| {
+        router.route(&family, any(serve)).route(&format!("{family}/{{*rest}}"), any(serve))
     })
 }
 
@@ -50,9 +52,10 @@ async fn serve(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<
 
 impl Gateway {
     async fn pass_through(&self, head: &Parts, body: Body) -> Result<Response, ApiError> {
+        let uri = openai_path::as_openai(&head.uri);
         let admitted = self.authenticate(&head.method, &head.headers).and_then(|caller| {
             let snapshot = self.chats.upstreams.snapshot();
-            let path = head.uri.path();
+            let path = uri.path();
             let rule = snapshot.table.pass_through.iter().position(|rule| rule.admits(path, caller.user.as_str()));
             let rule = rule.ok_or_else(|| ApiError::shared_endpoint(path))?;
             let limit = self.chats.limits.max_body_bytes;
@@ -75,7 +78,7 @@ impl Gateway {
             let rest = UploadBody::new(body, limits.max_body_bytes as u64, limits.read_timeout);
             CallBody::Streamed(StreamedBody::arriving(Bytes::new(), None, rest, length))
         };
-        let request = PassThroughRequest { method: head.method.clone(), uri: &head.uri, snapshot, rule, body };
+        let request = PassThroughRequest { method: head.method.clone(), uri: &uri, snapshot, rule, body };
         Box::pin(self.chats.serve_pass_through(caller, &head.headers, request, permit)).await
     }
 }
