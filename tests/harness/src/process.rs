@@ -89,9 +89,21 @@ impl Process {
         tokio::select! {
             biased;
             Some(line) = said => Ok(line),
-            status = self.exited() => bail!("{} ended ({status}) before it was ready\n{}", self.name, self.last_lines()),
+            status = self.exited() => {
+                self.logged_all().await;
+                bail!("{} ended ({status}) before it was ready\n{}", self.name, self.last_lines())
+            }
             () = tokio::time::sleep(within) => bail!("{} was not ready within {within:?}\n{}", self.name, self.last_lines()),
         }
+    }
+
+    /// Waits until the output of a process that has ended is in the log, at most for 5 s: a child of the process may keep the output
+    /// open.
+    async fn logged_all(&self) {
+        // The sender is dropped at the end of the output.
+        let mut output = self.ready.clone();
+        let ended = async { while output.changed().await.is_ok() {} };
+        let _ = tokio::time::timeout(Duration::from_secs(5), ended).await;
     }
 
     /// Waits for the end of the process.
