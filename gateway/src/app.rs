@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use shared::http_server::tls::Tls;
 use shared::http_server::{self, ServerLimits};
 use shared::issuer::Issuer;
 use shared::shutdown::TerminationSignals;
@@ -57,9 +58,11 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
 }
 
-/// Checks the files that [`run`] needs: the token keys and the routes file. Returns a summary for the terminal.
+/// Checks the files that [`run`] needs: the token keys, the certificates and the routes file. Returns a summary for the terminal.
 pub fn check(config: &Config) -> anyhow::Result<String> {
     key_refresh::read_keys(&config.token_keys.file)?;
+    config.certificate.clone().map(|files| files.load(server::PROTOCOLS)).transpose()?;
+    config.recorder_api.as_ref().map(recorder_api::RecorderApiConfig::client).transpose()?;
     let upstreams = registry::UpstreamRegistry::new(config.upstreams.clone())?;
     let snapshot = upstreams.snapshot();
     let (routes, upstreams) = (snapshot.table.routes.len(), snapshot.upstreams.len());
@@ -75,6 +78,7 @@ pub fn check_health(listen: SocketAddr) -> anyhow::Result<()> {
 async fn serve(config: Config) -> anyhow::Result<()> {
     let Config {
         listen,
+        certificate,
         health_listen,
         instance,
         log,
@@ -94,8 +98,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let verifier = key_refresh::read_keys(&token_keys.file)?;
     let auth = Arc::new(auth::Authenticator::new(verifier, issuer.clone(), Arc::clone(&access)));
     let http = shared::http_client::client()?;
+    // The recorder's API also publishes the keys of session tokens.
+    let recorder_http =
+        recorder_api.as_ref().map_or_else(|| Ok(http.clone()), recorder_api::RecorderApiConfig::client)?;
     let descriptors = shared::descriptors::raise_limit();
-    let recorder_api = recorder_api.map(|config| recorder_api::RecorderApi::new(config, http.clone()));
+    let tls = certificate.map(|files| files.load(server::PROTOCOLS)).transpose()?;
+    let recorder_api = recorder_api.map(|config| recorder_api::RecorderApi::new(config, recorder_http.clone()));
     let _log = log.start();
     let limits = limits_within(descriptors, limits);
 
@@ -173,18 +181,20 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     });
     let router = routes::router(gateway);
     let stopped_at = OnceLock::new();
+    let certificate = tls.clone();
     let stop = async {
         tokio::select! {
             () = drained_after_signal(signals, &stop_mark, limits.drain_delay) => {}
             () = close_unused_connections(&upstreams) => {}
-            () = key_refresh::follow_keys(token_keys, http.clone(), Arc::clone(&auth)) => {}
+            () = follow_certificate(certificate) => {}
+            () = key_refresh::follow_keys(token_keys, recorder_http, Arc::clone(&auth)) => {}
             () = key_refresh::follow_issuer(issuer, http, auth) => {}
             error = reload_on_hangup(&upstreams) => tracing::error!(%error, "cannot receive SIGHUP: stopping"),
         }
         stopped_at.get_or_init(Instant::now);
     };
     let on_deadline = || recording.is_stopping.store(true, Ordering::Relaxed);
-    let serving = server::serve(listener, router, &limits, &metrics, &stop_mark, stop, on_deadline);
+    let serving = server::serve((listener, tls), router, &limits, &metrics, &stop_mark, stop, on_deadline);
     let cut_off = tokio::select! {
         cut_off = serving => cut_off,
         failure = relay_failure(&mut relay) => anyhow::bail!("the relay stopped, no event reaches the broker: {failure}"),
@@ -290,6 +300,14 @@ async fn relay_failure(relay: &mut Option<RelayTask>) -> String {
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         },
+        None => std::future::pending().await,
+    }
+}
+
+/// Follows the files of the server's certificate. Never resolves.
+async fn follow_certificate(tls: Option<Tls>) {
+    match tls {
+        Some(tls) => tls.follow_files().await,
         None => std::future::pending().await,
     }
 }

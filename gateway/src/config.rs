@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::Uri;
 use secrecy::ExposeSecret;
 use shared::config::{ConfigError, Environment, http_url, malformed};
+use shared::http_server::tls::CertificateFiles;
 use shared::issuer::IssuerConfig;
 use shared::nats::BrokerConfig;
 use shared::telemetry::LogConfig;
@@ -28,6 +29,8 @@ use crate::upstream::registry::TableSource;
 pub struct Config {
     /// The address and port of the HTTP server: `GATEWAY_LISTEN`, by default 127.0.0.1:8080.
     pub listen: SocketAddr,
+    /// The files of the server's certificate: `GATEWAY_CERTIFICATE_FILE` and `GATEWAY_CERTIFICATE_KEY_FILE`. `None`: no TLS.
+    pub certificate: Option<CertificateFiles>,
     /// The address and port of the listener for health checks and metrics: `GATEWAY_HEALTH_LISTEN`, by default
     /// 127.0.0.1:8090.
     pub health_listen: SocketAddr,
@@ -82,6 +85,7 @@ impl Config {
                 SocketAddr::from(([127, 0, 0, 1], 8080)),
                 "an address and port such as 127.0.0.1:8080",
             )?,
+            certificate: CertificateFiles::read(env, "GATEWAY_CERTIFICATE_FILE", "GATEWAY_CERTIFICATE_KEY_FILE")?,
             health_listen: health_listen(env)?,
             instance: instance(env)?,
             log: LogConfig::read(env)?,

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use shared::config::{EXIT_USAGE, Environment};
+use shared::config::{ConfigError, EXIT_USAGE, Environment};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -45,7 +45,10 @@ fn main() -> ExitCode {
     }
     match gateway::run(config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => print(std::io::stderr(), &format!("gateway: {error:#}\n"), ExitCode::FAILURE),
+        Err(error) => {
+            let code = if error.is::<ConfigError>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE };
+            print(std::io::stderr(), &format!("gateway: {error:#}\n"), code)
+        }
     }
 }
 

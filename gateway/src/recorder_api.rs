@@ -4,6 +4,7 @@
 //! Chats do not depend on the recorder's API. While the API is down, forwarded requests get 503 and chats continue.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use http::{Method, StatusCode, Uri};
 use shared::client_address::TrustedProxies;
 use shared::config::{ConfigError, Environment, http_url};
 use shared::fair_share::{FairShare, NoPlace, Place};
+use shared::http_client;
 use shared::id::{ConversationId, UserId};
 use tokio::time::timeout;
 
@@ -67,6 +69,8 @@ const RESPONSE_HEADERS: [HeaderName; 10] = [
 pub struct RecorderApiConfig {
     /// The base URLs of the API: `RECORDER_URL`. Several instances share the load.
     pub urls: Vec<Uri>,
+    /// The file with the certificate authorities of the API: `RECORDER_CA_FILE`. `None`: those of the operating system.
+    pub authorities: Option<PathBuf>,
     /// The reverse proxies in front of the gateway whose `X-Forwarded-For` entries are believed: `GATEWAY_TRUSTED_PROXIES`.
     pub trusted: TrustedProxies,
 }
@@ -78,7 +82,16 @@ impl RecorderApiConfig {
         let trusted = env.optional_or("GATEWAY_TRUSTED_PROXIES", TrustedProxies::default(), networks)?;
         let urls = env.text("RECORDER_URL").unwrap_or("").split(',').map(str::trim).filter(|url| !url.is_empty());
         let urls: Vec<Uri> = urls.map(|url| http_url("RECORDER_URL", url)).collect::<Result<_, _>>()?;
-        Ok((!urls.is_empty()).then_some(Self { urls, trusted }))
+        let authorities = env.text("RECORDER_CA_FILE").map(PathBuf::from);
+        Ok((!urls.is_empty()).then_some(Self { urls, authorities, trusted }))
+    }
+
+    /// Returns the client for requests to the API. A file of authorities that cannot be used is an error.
+    pub(crate) fn client(&self) -> anyhow::Result<reqwest::Client> {
+        Ok(match &self.authorities {
+            Some(file) => http_client::client_with(http_client::authorities("RECORDER_CA_FILE", file)?)?,
+            None => http_client::client()?,
+        })
     }
 }
 
@@ -113,7 +126,7 @@ pub struct ForwardedRequest<'a> {
 impl RecorderApi {
     /// Creates a client for the configured URLs that sends its requests with `client`.
     pub fn new(config: RecorderApiConfig, client: reqwest::Client) -> Self {
-        let RecorderApiConfig { urls, trusted } = config;
+        let RecorderApiConfig { urls, trusted, .. } = config;
         Self { client, urls, next_index: AtomicUsize::new(0), waiting: FairShare::new(MAX_WAITING), trusted }
     }
 

@@ -19,20 +19,25 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
 use hyper_util::server::graceful::GracefulShutdown;
-use shared::http_server;
+use shared::http_server::{self, tls::Tls};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use connection::Encryption;
 use stop_mark::StopMark;
 
-/// Serves until `stop` resolves; while `stop_mark` is set, every answer closes its connection. Then waits for running
+/// The protocols that the server offers in a TLS handshake, the preferred one first.
+pub const PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
+
+/// Serves until `stop` resolves, over TLS unless `tls` is `None`; while `stop_mark` is set, every answer closes its connection. Then waits for running
 /// requests, at most until the shutdown deadline. Calls `on_deadline` before connections are cut off. Returns the number of
 /// connections that were cut off.
 pub async fn serve(
-    listener: TcpListener,
+    (listener, tls): (TcpListener, Option<Tls>),
     router: Router,
     limits: &Limits,
     metrics: &Metrics,
@@ -47,7 +52,9 @@ pub async fn serve(
     // Small pieces are copied into one buffer and written from there: a vectored write of three parts per piece costs more.
     http.writev(false);
     let permits = Arc::new(Semaphore::new(limits.max_connections));
+    let encryption = if tls.is_some() { Encryption::Tls } else { Encryption::None };
     let graceful = GracefulShutdown::new();
+    let handshakes = CancellationToken::new();
     let mut connections = JoinSet::new();
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -60,20 +67,26 @@ pub async fn serve(
             () = &mut stop => break,
         };
         let (connection_io, service, reset_mark) =
-            connection::open(stream, peer, &router, stop_mark, limits.idle_timeout);
-        let connection = graceful.watch(http.serve_connection(connection_io, service));
+            connection::open(stream, peer, &router, (stop_mark, encryption), limits.idle_timeout);
+        let (http, tls, watcher, handshakes) = (http.clone(), tls.clone(), graceful.watcher(), handshakes.clone());
+        let read_timeout = limits.read_timeout;
         // Set before the connection is served, so that no answer arrives before its connection is counted.
         metrics.connections.set(i64::try_from(connections.len() + 1).unwrap_or(i64::MAX));
         connections.spawn(async move {
-            // Other errors of the connection are ignored, because the outcome of each chat is recorded elsewhere.
-            let mut connection = std::pin::pin!(connection);
-            if let Err(error) = connection.as_mut().await {
-                connection::note_error(&reset_mark, &error);
+            let opened = http_server::open(tls.as_ref(), connection_io, read_timeout);
+            if let Some(Some(io)) = handshakes.run_until_cancelled(opened).await {
+                // Other errors of the connection are ignored, because the outcome of each chat is recorded elsewhere.
+                let mut connection = std::pin::pin!(watcher.watch(http.serve_connection(io, service)));
+                if let Err(error) = connection.as_mut().await {
+                    connection::note_error(&reset_mark, &error);
+                }
             }
             drop(permit);
         });
     }
     drop(listener);
+    // A client whose handshake is not over has asked for nothing yet.
+    handshakes.cancel();
     if tokio::time::timeout(limits.shutdown_deadline, graceful.shutdown()).await.is_ok() {
         return 0;
     }

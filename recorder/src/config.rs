@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use shared::access::LONGEST_SESSION_TOKEN;
 use shared::client_address::TrustedProxies;
 use shared::config::{ConfigError, Environment, malformed};
+use shared::http_server::tls::CertificateFiles;
 use shared::issuer::IssuerConfig;
 use shared::nats::BrokerConfig;
 use shared::telemetry::LogConfig;
@@ -43,6 +44,9 @@ pub struct Config {
 pub struct ServeConfig {
     /// The address of the HTTP API (`RECORDER_SERVE_LISTEN`).
     pub listen: SocketAddr,
+    /// The files of the API's certificate (`RECORDER_SERVE_CERTIFICATE_FILE`, `RECORDER_SERVE_CERTIFICATE_KEY_FILE`); `None`: no
+    /// TLS.
+    pub certificate: Option<CertificateFiles>,
     /// The address of the API's health endpoints (`RECORDER_SERVE_HEALTH_LISTEN`).
     pub health_listen: SocketAddr,
     /// The maximum number of connections to the database, from 1 to 1000 (`RECORDER_SERVE_CONNECTIONS`).
@@ -66,6 +70,11 @@ impl ServeConfig {
                 "RECORDER_SERVE_LISTEN",
                 ([127, 0, 0, 1], 8082).into(),
                 "an address such as 127.0.0.1:8082",
+            )?,
+            certificate: CertificateFiles::read(
+                env,
+                "RECORDER_SERVE_CERTIFICATE_FILE",
+                "RECORDER_SERVE_CERTIFICATE_KEY_FILE",
             )?,
             health_listen: env.optional_or(
                 "RECORDER_SERVE_HEALTH_LISTEN",
@@ -123,9 +132,10 @@ impl Config {
             },
             log: LogConfig::read(env)?,
         };
-        // `RECORDER_URL` is the address clients use. The recorder accepts the variable but does not use the value: one
-        // environment file serves all programs.
+        // `RECORDER_URL` is the address clients use, and `RECORDER_CA_FILE` has the authorities that clients trust. The recorder
+        // accepts both but does not use the values: one environment file serves all programs.
         env.text("RECORDER_URL");
+        env.text("RECORDER_CA_FILE");
         env.refuse_unknown(&["RECORDER_"])?;
         if config.batch.linger > Duration::from_secs(5) {
             return Err(malformed("RECORDER_BATCH_LINGER", "at most 5s", &"the value is longer"));
@@ -210,6 +220,8 @@ mod tests {
             "TOKEN_ISSUER_MAX_LIFETIME",
             "RECORDER_LISTEN",
             "RECORDER_SERVE_LISTEN",
+            "RECORDER_SERVE_CERTIFICATE_FILE",
+            "RECORDER_SERVE_CERTIFICATE_KEY_FILE",
             "RECORDER_SERVE_HEALTH_LISTEN",
             "RECORDER_SERVE_CONNECTIONS",
             "RECORDER_TOKEN_TTL",
@@ -229,6 +241,7 @@ mod tests {
         assert_eq!((sample.batch, sample.listen), (defaults.batch, defaults.listen));
         assert_eq!(sample.orphans, defaults.orphans);
         assert!(sample.serve.issuer.take().is_some(), "the issuer is set in the sample only: the default is no issuer");
+        assert!(sample.serve.certificate.take().is_some(), "the default is no TLS");
         assert_eq!(format!("{:?}", sample.serve), format!("{:?}", defaults.serve));
         assert!(sample.database_url().is_ok() && sample.broker().is_ok() && sample.signing_key_file().is_ok());
     }

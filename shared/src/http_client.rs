@@ -1,10 +1,15 @@
 //! An HTTP client for requests to other services, and a bounded download of small documents.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
+
+use crate::config::{ConfigError, malformed};
 
 /// The maximum time for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -74,6 +79,25 @@ pub enum FetchError {
 pub fn client() -> Result<reqwest::Client, ClientError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    client_with(roots)
+}
+
+/// Reads the certificate authorities in a PEM file, which the variable `setting` names.
+pub fn authorities(setting: &str, file: &Path) -> Result<RootCertStore, ConfigError> {
+    let wrong = |detail: &dyn std::fmt::Display| {
+        let expected = "the path of a readable file with certificates of authorities in PEM";
+        malformed(setting, expected, &format!("{}: {detail}", file.display()))
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| wrong(&error))? {
+        let certificate = certificate.map_err(|error| wrong(&error))?;
+        roots.add(certificate).map_err(|error| wrong(&error))?;
+    }
+    if roots.is_empty() { Err(wrong(&"no certificate in the file")) } else { Ok(roots) }
+}
+
+/// Returns a client like [`client`] that trusts only these certificate authorities.
+pub fn client_with(roots: RootCertStore) -> Result<reqwest::Client, ClientError> {
     let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)

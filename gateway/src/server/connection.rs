@@ -21,6 +21,7 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use shared::http_server::client_stream::{ClientStream, ResetMark};
+use shared::http_server::tls;
 use tokio::net::TcpStream;
 use tower::Layer as _;
 
@@ -33,6 +34,16 @@ pub(super) struct ConnectionService {
     router: TowerToHyperService<ConnectionRouter>,
     reset: ResetMark,
     stop_mark: StopMark,
+    encryption: Encryption,
+}
+
+/// The encryption of a client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encryption {
+    /// TLS, which the gateway itself ends.
+    Tls,
+    /// None, or TLS that a proxy in front ends.
+    None,
 }
 
 /// Marks the connection if the answer has reached the total timeout, whose client may have read only a part of what the
@@ -57,13 +68,14 @@ pub(super) fn open(
     stream: TcpStream,
     peer: SocketAddr,
     router: &Router,
-    stop_mark: &StopMark,
+    (stop_mark, encryption): (&StopMark, Encryption),
     write_timeout: Duration,
 ) -> (ClientStream, ConnectionService, ResetMark) {
     let reset = ResetMark::default();
     let router = TowerToHyperService::new(Extension(ConnectInfo(peer)).layer(router.clone()));
     let connection = ClientStream::new(stream, write_timeout, reset.clone());
-    (connection, ConnectionService { router, reset: reset.clone(), stop_mark: stop_mark.clone() }, reset)
+    let service = ConnectionService { router, reset: reset.clone(), stop_mark: stop_mark.clone(), encryption };
+    (connection, service, reset)
 }
 
 type RouterFuture = <TowerToHyperService<ConnectionRouter> as Service<Request<Incoming>>>::Future;
@@ -74,10 +86,13 @@ impl Service<Request<Incoming>> for ConnectionService {
     type Error = Infallible;
     type Future = Either<RouterFuture, Pin<Box<dyn Future<Output = RouterResult> + Send>>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let is_framed = request.version() >= Version::HTTP_11;
         if !has_valid_host(&request) {
             return Either::Right(Box::pin(std::future::ready(Ok(ApiError::invalid_host().into_response()))));
+        }
+        if self.encryption == Encryption::Tls {
+            tls::mark_headers(request.headers_mut());
         }
         let answering = self.router.call(request);
         let is_stopping = self.stop_mark.is_set();

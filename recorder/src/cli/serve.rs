@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use axum::middleware::from_fn_with_state;
 use prometheus_client::registry::Registry;
+use shared::http_server::tls::Tls;
 use shared::http_server::{self, ServerLimits};
 use shared::issuer::Issuer;
 use shared::nats::BrokerRole;
@@ -54,7 +55,8 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let files = KeyFiles::of(&config)?;
     let broker = config.broker().ok().cloned();
     let (signing, verifier, published) = files.read()?;
-    let ServeConfig { listen, health_listen, token_ttl, session_ttl, trusted, issuer, .. } = config.serve;
+    let ServeConfig { listen, certificate, health_listen, token_ttl, session_ttl, trusted, issuer, .. } = config.serve;
+    let tls = certificate.map(|files| files.load(&[b"http/1.1"])).transpose()?;
     let issuer = issuer.map(|config| Arc::new(Issuer::new(config)));
     let _log = config.log.start();
     tracing::info!(descriptors = shared::descriptors::raise_limit(), "raised the limit of open files");
@@ -115,7 +117,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let watched = pool.clone();
     tasks.spawn(run_until_stopped(stop.clone(), async move { match changes.run(&watched).await {} }));
     tasks.spawn(async move {
-        serve_api((listener, health_listener), api, health, stop).await;
+        serve_api((listener, tls, health_listener), api, health, stop).await;
         Ok(())
     });
     while let Some(ended) = tasks.join_next().await {
@@ -127,7 +129,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
 
 /// Serves the API, and the health checks and metrics on a listener of their own, until stopped.
 async fn serve_api(
-    (listener, health_listener): (TcpListener, TcpListener),
+    (listener, tls, health_listener): (TcpListener, Option<Tls>, TcpListener),
     api: Arc<ApiState>,
     health: ApiHealthState,
     stop: CancellationToken,
@@ -139,7 +141,7 @@ async fn serve_api(
         http_server::serve(health_listener, operations, ServerLimits::HEALTH, stop.clone().cancelled_owned());
     // Load balancers probe the port to which they send requests, so the API's listener has the probes too.
     let routes = api::router(api).layer(counted).merge(probes);
-    let api_server = http_server::serve(listener, routes, LIMITS, stop.cancelled_owned());
+    let api_server = http_server::serve_with(listener, tls, routes, LIMITS, stop.cancelled_owned());
     tokio::join!(health_server, api_server);
 }
 

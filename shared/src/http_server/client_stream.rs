@@ -7,15 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 /// A TCP connection whose writes fail when the client has accepted no bytes for the write timeout.
 #[derive(Debug)]
 pub struct ClientStream {
-    stream: TokioIo<TcpStream>,
+    stream: TcpStream,
     write_timeout: Duration,
     /// The timer of a waiting write. Created for the first write that waits and reset for later ones; writes that never
     /// wait cost nothing.
@@ -38,7 +37,7 @@ impl ResetMark {
 impl ClientStream {
     /// Wraps an accepted connection. The mark is set as well when a write has waited for the write timeout.
     pub fn new(stream: TcpStream, write_timeout: Duration, reset: ResetMark) -> Self {
-        Self { stream: TokioIo::new(stream), write_timeout, timer: None, is_waiting: false, reset }
+        Self { stream, write_timeout, timer: None, is_waiting: false, reset }
     }
 
     /// Returns the result of a write. A write that has waited for the write timeout is an error.
@@ -63,18 +62,18 @@ impl Drop for ClientStream {
     fn drop(&mut self) {
         if self.reset.0.load(Ordering::Relaxed) {
             // With zero linger, closing the socket sends a reset.
-            let _ = self.stream.inner().set_zero_linger();
+            let _ = self.stream.set_zero_linger();
         }
     }
 }
 
-impl Read for ClientStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<Result<()>> {
+impl AsyncRead for ClientStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl Write for ClientStream {
+impl AsyncWrite for ClientStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.poll_within_timeout(cx, written)

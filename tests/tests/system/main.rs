@@ -62,6 +62,7 @@ mod sql_injection;
 mod stalls;
 mod stream_options;
 mod threads;
+mod tls;
 mod token_keys;
 mod usage_corrections;
 mod use_chat;
