@@ -1,4 +1,4 @@
-//! The bucket `ACCESS`: API keys, disabled users and ended sessions, as gateways follow them.
+//! The bucket `ACCESS`: API keys, disabled users, ended sessions and limits, as gateways follow them.
 //!
 //! The recorder writes the bucket, by compare-and-set alone. Each state joins with every other state of the same subject, in any
 //! order, so that an older state never replaces a newer state. The table `api_keys` joins by the same rule.
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::event::{Event, KeySettings};
+use crate::event::{Event, KeySettings, LimitScope, UsageLimits};
 use crate::id::{KeyId, ProjectId, UserId};
 
 /// The name of the bucket.
@@ -83,6 +83,19 @@ pub struct EndedSession {
     pub until: OffsetDateTime,
 }
 
+/// The limits of a scope. The state with the greater change id is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitState {
+    /// The scope.
+    pub scope: LimitScope,
+    /// The change that the limits come from.
+    pub change_id: Uuid,
+    /// The change's time and author.
+    pub changed: Act,
+    /// The limits.
+    pub limits: UsageLimits,
+}
+
 /// An entry of the bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
@@ -92,6 +105,8 @@ pub enum Entry {
     User(UserState),
     /// A session that ended.
     Session(EndedSession),
+    /// The limits of a scope.
+    Limit(LimitState),
 }
 
 impl KeyState {
@@ -167,6 +182,7 @@ impl Entry {
             Self::Session(session) => {
                 format!("session.{}.{}", EndedSession::hour_of(session.until), session.session_id)
             }
+            Self::Limit(limit) => limit_name(&limit.scope),
         }
     }
 
@@ -176,6 +192,7 @@ impl Entry {
             "key" => serde_json::from_slice(value).ok().map(Self::Key),
             "user" => serde_json::from_slice(value).ok().map(Self::User),
             "session" => serde_json::from_slice(value).ok().map(Self::Session),
+            "limit" => serde_json::from_slice(value).ok().map(Self::Limit),
             _ => None,
         }
     }
@@ -186,6 +203,7 @@ impl Entry {
             Self::Key(key) => serde_json::to_vec(key),
             Self::User(user) => serde_json::to_vec(user),
             Self::Session(session) => serde_json::to_vec(session),
+            Self::Limit(limit) => serde_json::to_vec(limit),
         }
     }
 
@@ -199,7 +217,21 @@ impl Entry {
             }
             (Self::User(user), Self::User(other)) if other.changed_at > user.changed_at => Self::User(other),
             (Self::Session(session), Self::Session(other)) if other.until > session.until => Self::Session(other),
+            (Self::Limit(mut limit), Self::Limit(other)) => {
+                limit.join(other);
+                Self::Limit(limit)
+            }
             (present, _) => present,
+        }
+    }
+}
+
+impl LimitState {
+    /// Joins another state of the same scope. The result is the same in any order and for any repetition.
+    pub fn join(&mut self, other: Self) {
+        let rank = |state: &Self| (state.change_id, state.changed.clone(), state.limits);
+        if rank(&other) > rank(self) {
+            *self = other;
         }
     }
 }
@@ -220,6 +252,11 @@ impl EndedSession {
 /// Returns the name of a user's entry.
 pub fn user_name(user: &UserId) -> String {
     format!("user.{}", URL_SAFE_NO_PAD.encode(user.as_str()))
+}
+
+/// Returns the name of the entry of a scope's limits.
+pub fn limit_name(scope: &LimitScope) -> String {
+    format!("limit.{}", URL_SAFE_NO_PAD.encode(scope.to_string()))
 }
 
 #[cfg(test)]
@@ -303,10 +340,24 @@ mod tests {
         assert_eq!(Entry::read(&entry.name(), &entry.encode().unwrap()), Some(entry.clone()));
         assert_eq!(entry.clone().join(user(false, 1)), entry);
         assert_eq!(entry.join(user(false, 3)), user(false, 3));
-        assert_eq!(Entry::read("limit.1", b"{}"), None, "an entry of a later version");
+        assert_eq!(Entry::read("budget.1", b"{}"), None, "an entry of a later version");
         let until = OffsetDateTime::from_unix_timestamp(7_199).unwrap();
         let session = Entry::Session(EndedSession { session_id: Uuid::from_u128(1), until });
         assert_eq!(session.name(), "session.1.00000000-0000-0000-0000-000000000001");
         assert_eq!(Entry::read(&session.name(), &session.encode().unwrap()), Some(session));
+    }
+
+    #[test]
+    fn the_later_limits_of_a_scope_are_in_force() {
+        let limit = |id, requests_per_minute| {
+            let changed = Act { at: OffsetDateTime::UNIX_EPOCH, by: "ann".into() };
+            let limits = UsageLimits { requests_per_minute, ..UsageLimits::default() };
+            Entry::Limit(LimitState { scope: LimitScope::Everyone, change_id: Uuid::from_u128(id), changed, limits })
+        };
+        let (earlier, later) = (limit(1, Some(60)), limit(2, None));
+        assert_eq!(later.name(), "limit.ZXZlcnlvbmU");
+        assert_eq!(Entry::read(&earlier.name(), &earlier.encode().unwrap()), Some(earlier.clone()));
+        assert_eq!(earlier.clone().join(later.clone()), later);
+        assert_eq!(later.clone().join(earlier), later);
     }
 }

@@ -9,6 +9,7 @@ mod api_key;
 mod chat_failed;
 mod chat_started;
 mod conversation;
+mod limit;
 mod message_completed;
 
 mod assistant_message;
@@ -32,6 +33,7 @@ pub use chat_started::{ChatStarted, ConversationOrigin};
 pub use conversation::{ConversationChanged, ConversationCreated, ConversationDeleted};
 pub use dialect::DialectName;
 pub use event_type::{EventKind, EventType, EventVersion};
+pub use limit::{InvalidLimitScope, LimitScope, LimitsChanged, UsageLimits};
 pub use media::Media;
 pub use message_completed::MessageCompleted;
 pub use new_message::{MAX_NEW_MESSAGES, NewMessage};

@@ -35,6 +35,15 @@ pub const IDEMPOTENCY_WINDOW: Duration = Duration::from_secs(24 * 3600);
 /// known only to the gateway that received the key.
 pub const IDEMPOTENCY_MAX_BYTES: i64 = 256 << 20;
 
+/// The name of the key-value bucket in which gateways grant themselves parts of limits.
+pub const GRANTS_BUCKET: &str = "GRANTS";
+
+/// The time for which an entry of the bucket of grants is kept after its last change. Gateways renew the entries that they hold.
+pub const GRANTS_LIFETIME: Duration = Duration::from_secs(600);
+
+/// The maximum size of the bucket of grants, in bytes: some hundred thousand users with limits in ten minutes.
+pub const GRANTS_MAX_BYTES: i64 = 256 << 20;
+
 /// Returns the server URLs of a setting: a single URL, or several URLs separated by commas.
 pub fn servers(url: &str) -> Vec<&str> {
     url.split(',').map(str::trim).filter(|server| !server.is_empty()).collect()

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use shared::access::{EndedSession, Entry, KeyState, UserState};
-use shared::event::Operation;
+use shared::access::{EndedSession, Entry, KeyState, LimitState, UserState};
+use shared::event::{LimitScope, Operation};
 use shared::id::{KeyId, ProjectId, UserId};
 use shared::model_pattern::ModelPattern;
 use shared::token::Claims;
@@ -32,6 +32,7 @@ pub struct AccessEntries {
     users: HashMap<UserId, UserState>,
     /// The ended sessions, with the time from which all of their tokens have expired.
     sessions: HashMap<Uuid, OffsetDateTime>,
+    limits: HashMap<LimitScope, LimitState>,
 }
 
 /// An API key, in the form in which requests are checked.
@@ -207,6 +208,10 @@ impl AccessEntries {
                 }
             }
             Entry::Session(EndedSession { session_id, until }) => drop(self.sessions.insert(session_id, until)),
+            Entry::Limit(limit) => match self.limits.get_mut(&limit.scope) {
+                Some(present) => present.join(limit),
+                None => drop(self.limits.insert(limit.scope.clone(), limit)),
+            },
         }
     }
 
@@ -222,7 +227,8 @@ impl AccessEntries {
         let sessions = self.sessions.iter();
         let sessions =
             sessions.map(|(session_id, until)| Entry::Session(EndedSession { session_id: *session_id, until: *until }));
-        keys.chain(users).chain(sessions)
+        let limits = self.limits.values().map(|limit| Entry::Limit(limit.clone()));
+        keys.chain(users).chain(sessions).chain(limits)
     }
 
     fn is_disabled(&self, user: &UserId) -> bool {
