@@ -1,7 +1,10 @@
-//! API keys, and the bucket `ACCESS` that gateways follow: issuing, changing and revoking keys, and keeping the bucket up to date with
-//! keys, disabled users and ended sessions.
+//! API keys, limits, and the bucket `ACCESS` that gateways follow: changing keys and limits, and keeping the bucket up to date with keys,
+//! limits, disabled users and ended sessions.
 
 pub mod account_changes;
 pub mod bucket;
 pub mod keys;
+pub mod limits;
 pub mod reconcile;
+
+mod publication;

@@ -20,6 +20,7 @@ mod etag;
 mod events;
 mod gateway_routes;
 mod input;
+mod limits;
 mod live;
 mod messages;
 mod openapi;
@@ -79,6 +80,8 @@ pub fn router(api: Arc<ApiState>) -> Router {
         .route("/api/admin/users/{id}", patch(admin::change_user))
         .route("/api/admin/invites", get(admin::invites).post(admin::create_invite))
         .route("/api/admin/invites/{id}", axum::routing::delete(admin::revoke_invite))
+        .route("/api/admin/limits", get(limits::list))
+        .route("/api/admin/limits/{scope}", get(limits::one).put(limits::set).delete(limits::clear))
         .route("/api/docs", get(docs::page))
         .route("/api/docs/{file}", get(docs::file))
         .route("/.well-known/jwks.json", get(docs::keys))

@@ -7,6 +7,7 @@ mod consume;
 mod health;
 mod invites;
 mod keys;
+mod limits;
 mod output;
 mod progress;
 mod quarantine;
@@ -69,6 +70,9 @@ enum Command {
     /// Issue, list and revoke API keys.
     #[command(subcommand)]
     ApiKeys(api_keys::ApiKeysCommand),
+    /// List, set and clear limits of scopes: how much a user, project, key, model or all together may use.
+    #[command(subcommand)]
+    Limits(limits::LimitsCommand),
     /// Create and rotate the keys for signing session tokens and API keys.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -95,6 +99,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Users(command) => users::run(command, &config).await,
         Command::Token(arguments) => token::run(&arguments, &config).await,
         Command::ApiKeys(command) => api_keys::run(command, &config).await,
+        Command::Limits(command) => limits::run(command, &config).await,
         Command::Keys(command) => keys::run(&command),
     }
 }

@@ -15,6 +15,7 @@ mod chat_change;
 pub mod chat_cost;
 pub mod conversation;
 pub mod key_slots;
+mod limits;
 pub mod message;
 pub mod operation_slots;
 pub mod usage_slots;

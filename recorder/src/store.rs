@@ -2,9 +2,8 @@
 //!
 //! Recorders that write at the same time never deadlock: every statement touches its rows in key order, and every
 //! transaction touches the tables in one order: chats, conversations, messages, `usage_stats`, `usage_slots`,
-//! `operation_slots`. When two
-//! recorders insert the same row, the first one inserts the row; the second one waits for the first transaction and
-//! then joins with the row found.
+//! `operation_slots`, `api_keys`, `key_slots`, `limits`. When two recorders insert the same row, the first one inserts the row; the
+//! second one waits for the first transaction and then joins with the row found.
 
 pub mod access_changes;
 pub mod api_keys;
@@ -19,6 +18,7 @@ pub mod guesses;
 pub mod invite_codes;
 mod key_slots;
 mod leader_lock;
+pub mod limits;
 mod messages;
 pub mod open_chats;
 mod operation_slots;

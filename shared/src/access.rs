@@ -227,6 +227,17 @@ impl Entry {
 }
 
 impl LimitState {
+    /// The limits that an event sets; none for other events.
+    pub fn from_event(event: &Event) -> Option<Self> {
+        let Event::LimitsChanged(event) = event else { return None };
+        Some(Self {
+            scope: event.scope.clone(),
+            change_id: event.change_id.0,
+            changed: Act { at: event.changed_at, by: event.changed_by.to_string() },
+            limits: event.limits,
+        })
+    }
+
     /// Joins another state of the same scope. The result is the same in any order and for any repetition.
     pub fn join(&mut self, other: Self) {
         let rank = |state: &Self| (state.change_id, state.changed.clone(), state.limits);

@@ -63,6 +63,8 @@ pub enum Event {
     KeyChanged(Box<KeyChanged>),
     /// An API key was revoked.
     KeyRevoked(Box<KeyRevoked>),
+    /// The limits of a scope were changed.
+    LimitsChanged(Box<LimitsChanged>),
 }
 
 impl Event {
@@ -78,6 +80,7 @@ impl Event {
             Self::KeyIssued(_) => EventKind::KeyIssued,
             Self::KeyChanged(_) => EventKind::KeyChanged,
             Self::KeyRevoked(_) => EventKind::KeyRevoked,
+            Self::LimitsChanged(_) => EventKind::LimitsChanged,
         }
     }
 
@@ -100,10 +103,11 @@ impl Event {
             Self::KeyIssued(event) => EventId::derive(event.key_id.0, "key_issued"),
             Self::KeyChanged(event) => EventId::derive(event.change_id.0, "key_changed"),
             Self::KeyRevoked(event) => EventId::derive(event.key_id.0, "key_revoked"),
+            Self::LimitsChanged(event) => EventId::derive(event.change_id.0, "limits_changed"),
         }
     }
 
-    /// Returns the user to whose records the event belongs.
+    /// Returns the user to whose records the event belongs; for a change of limits, the author of the change.
     pub fn user_id(&self) -> &UserId {
         match self {
             Self::ChatStarted(event) => &event.user_id,
@@ -115,6 +119,7 @@ impl Event {
             Self::KeyIssued(event) => &event.user_id,
             Self::KeyChanged(event) => &event.user_id,
             Self::KeyRevoked(event) => &event.user_id,
+            Self::LimitsChanged(event) => &event.changed_by,
         }
     }
 
@@ -130,6 +135,7 @@ impl Event {
             Self::KeyIssued(event) => event.issued_at,
             Self::KeyChanged(event) => event.changed_at,
             Self::KeyRevoked(event) => event.revoked_at,
+            Self::LimitsChanged(event) => event.changed_at,
         }
     }
 
@@ -152,6 +158,7 @@ impl Event {
             Self::KeyIssued(event) => serde_json::to_writer(bytes, event),
             Self::KeyChanged(event) => serde_json::to_writer(bytes, event),
             Self::KeyRevoked(event) => serde_json::to_writer(bytes, event),
+            Self::LimitsChanged(event) => serde_json::to_writer(bytes, event),
         }
     }
 
@@ -178,6 +185,7 @@ impl Event {
             (EventKind::KeyIssued, _) => Self::KeyIssued(serde_json::from_slice(payload)?),
             (EventKind::KeyChanged, _) => Self::KeyChanged(serde_json::from_slice(payload)?),
             (EventKind::KeyRevoked, _) => Self::KeyRevoked(serde_json::from_slice(payload)?),
+            (EventKind::LimitsChanged, _) => Self::LimitsChanged(serde_json::from_slice(payload)?),
         })
     }
 }

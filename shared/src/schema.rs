@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::event::{
     ChatFailed, ChatStarted, ConversationChanged, ConversationCreated, ConversationDeleted, EventKind, KeyChanged,
-    KeyIssued, KeyRevoked, MessageCompleted,
+    KeyIssued, KeyRevoked, LimitsChanged, MessageCompleted,
 };
 use crate::{envelope, large_body, stream};
 
@@ -59,6 +59,7 @@ fn payload_schema(kind: EventKind, generator: SchemaGenerator) -> Map<String, Va
         EventKind::KeyIssued => generator.into_root_schema_for::<KeyIssued>(),
         EventKind::KeyChanged => generator.into_root_schema_for::<KeyChanged>(),
         EventKind::KeyRevoked => generator.into_root_schema_for::<KeyRevoked>(),
+        EventKind::LimitsChanged => generator.into_root_schema_for::<LimitsChanged>(),
     };
     RecursiveTransform(remove_null_from_optional_members).transform(&mut schema);
     schema.as_object_mut().map(std::mem::take).unwrap_or_default()

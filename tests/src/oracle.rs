@@ -101,8 +101,17 @@ impl Oracle {
 
 /// Differences between the tables: a line for each differing row, with an upper bound for each table.
 fn differences(tables: &Tables, expected: &Tables) -> Vec<String> {
-    let Tables { chats, conversations, messages, usage_stats, usage_slots, operation_slots, key_slots, api_keys } =
-        tables;
+    let Tables {
+        chats,
+        conversations,
+        messages,
+        usage_stats,
+        usage_slots,
+        operation_slots,
+        key_slots,
+        api_keys,
+        limits,
+    } = tables;
     let mut lines = Vec::new();
     lines.extend(rows(Table::Chats, chats, &expected.chats));
     lines.extend(rows(Table::Conversations, conversations, &expected.conversations));
@@ -112,6 +121,7 @@ fn differences(tables: &Tables, expected: &Tables) -> Vec<String> {
     lines.extend(rows(Table::OperationSlots, operation_slots, &expected.operation_slots));
     lines.extend(rows(Table::KeySlots, key_slots, &expected.key_slots));
     lines.extend(rows(Table::ApiKeys, api_keys, &expected.api_keys));
+    lines.extend(rows(Table::Limits, limits, &expected.limits));
     lines
 }
 

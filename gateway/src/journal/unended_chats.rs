@@ -101,7 +101,7 @@ impl UnendedChats {
             Event::MessageCompleted(ended) => drop(self.0.remove(&ended.chat_id)),
             Event::ChatFailed(ended) => drop(self.0.remove(&ended.chat_id)),
             Event::ConversationCreated(_) | Event::ConversationChanged(_) | Event::ConversationDeleted(_) => {}
-            Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) => {}
+            Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) | Event::LimitsChanged(_) => {}
         }
     }
 

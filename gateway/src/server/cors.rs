@@ -23,7 +23,7 @@ pub(super) fn cors(origins: &[HeaderValue]) -> CorsLayer {
         HeaderName::from_static("x-ratelimit-reset-tokens"),
     ];
     let layer = CorsLayer::new()
-        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE, Method::OPTIONS])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS])
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers(exposed)
         .max_age(Duration::from_secs(3600));

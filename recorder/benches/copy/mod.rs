@@ -27,7 +27,8 @@ impl Rows {
                 | Table::UsageSlots
                 | Table::OperationSlots
                 | Table::KeySlots
-                | Table::ApiKeys => "",
+                | Table::ApiKeys
+                | Table::Limits => "",
             };
             let name = table.name();
             let mut out = pool.copy_out_raw(&format!("COPY (SELECT * FROM {name} {order}) TO STDOUT")).await?;

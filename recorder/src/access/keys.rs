@@ -4,22 +4,18 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use anyhow::Context as _;
-use async_nats::jetstream;
 use shared::access::{Entry, KeyState};
-use shared::envelope;
 use shared::event::{Event, KeyChanged, KeyIssued, KeyRevoked, KeySettings};
 use shared::id::{ChangeId, KeyId, UserId};
 use shared::model_pattern::ModelPattern;
-use shared::stream::NAME;
 use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
-use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::bucket::{AccessBucket, BucketError};
+use super::publication::publish;
 use crate::store::api_keys;
 
 /// The maximum number of keys of a user that are not revoked.
@@ -28,8 +24,6 @@ pub const MAX_KEYS_PER_USER: i64 = 100;
 const MAX_RULES: usize = 32;
 /// The maximum length of a key's name, in characters.
 const MAX_NAME_CHARACTERS: usize = 100;
-/// The maximum time for the broker to acknowledge an event.
-const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The number of users with unrecorded keys from which on old entries are removed.
 const MAX_UNRECORDED_USERS: usize = 1000;
@@ -205,11 +199,7 @@ impl AccessKeys {
 
     /// Publishes the event, waits for the acknowledgement, and writes the key's entry.
     async fn record(&self, event: &Event, present: Option<KeyState>) -> Result<KeyState, KeyError> {
-        let publishing = publish(self.bucket.client(), event);
-        match timeout(PUBLISH_TIMEOUT, publishing).await {
-            Ok(published) => published.map_err(KeyError::Broker)?,
-            Err(_) => return Err(KeyError::Broker(anyhow::anyhow!("no answer within {PUBLISH_TIMEOUT:?}"))),
-        }
+        publish(self.bucket.client(), event).await.map_err(KeyError::Broker)?;
         let new = KeyState::from_event(event).context("the event is about no key").map_err(KeyError::Broker)?;
         let state = match present {
             Some(mut present) => {
@@ -228,14 +218,4 @@ impl AccessKeys {
 fn is_recent(id: &KeyId) -> bool {
     let minted = id.0.get_timestamp().map_or(0, |at| at.to_unix().0);
     u64::try_from(OffsetDateTime::now_utc().unix_timestamp()).unwrap_or(0) < minted + MAX_UNRECORDED_SECONDS
-}
-
-async fn publish(client: &async_nats::Client, event: &Event) -> anyhow::Result<()> {
-    let mut headers = async_nats::HeaderMap::new();
-    envelope::headers(event, "/recorder").into_iter().for_each(|(name, value)| headers.insert(name, value));
-    let subject = shared::subject::of(event.kind(), event.user_id());
-    let jetstream = jetstream::new(client.clone());
-    let acknowledgement = jetstream.publish_with_headers(subject, headers, event.encode()?.into()).await?.await?;
-    anyhow::ensure!(acknowledgement.stream == NAME, "stream {} took the event", acknowledgement.stream);
-    Ok(())
 }

@@ -1,10 +1,10 @@
-//! Bringing the bucket `ACCESS` up to date from the table `api_keys`, after a crash between an event and the bucket, and after the loss
+//! Bringing the bucket `ACCESS` up to date from the tables `api_keys` and `limits`, after a crash between an event and the bucket, and after the loss
 //! of the bucket.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::access::Entry;
+use shared::access::{Entry, KeyState, LimitState};
 use shared::event::Event;
 use sqlx::postgres::PgPool;
 use tokio::time::sleep;
@@ -12,37 +12,44 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::bucket::AccessBucket;
-use crate::store::api_keys;
+use crate::store::{api_keys, limits};
 
-/// The number of keys compared at a time.
+/// The number of rows compared at a time.
 const PAGE_ROWS: i64 = 500;
-/// The interval between two comparisons of all keys.
+/// The interval between two comparisons of all rows.
 const INTERVAL: Duration = Duration::from_secs(3600);
 /// The pause after a comparison that failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Writes the keys of a batch's events to the bucket. Called after the commit, and before the acknowledgement. A failure is logged and
-/// left to a comparison of all keys, which follows at once, so that the bucket never holds up the record.
+/// Writes the keys and limits of a batch's events to the bucket. Called after the commit, and before the acknowledgement. A failure is
+/// logged and left to a comparison of all rows, which follows at once, so that the bucket never holds up the record.
 pub async fn sync_events(bucket: &AccessBucket, pool: &PgPool, events: &[Event]) {
-    let ids: Vec<Uuid> =
-        events.iter().filter_map(shared::access::KeyState::from_event).map(|key| key.key_id.0).collect();
-    if ids.is_empty() {
+    let ids: Vec<Uuid> = events.iter().filter_map(KeyState::from_event).map(|key| key.key_id.0).collect();
+    let scopes: Vec<String> =
+        events.iter().filter_map(LimitState::from_event).map(|limit| limit.scope.to_string()).collect();
+    if ids.is_empty() && scopes.is_empty() {
         return;
     }
     let synced = async {
-        let keys = api_keys::by_ids(&mut *pool.acquire().await?, &ids).await?;
+        let mut connection = pool.acquire().await?;
+        let keys = api_keys::by_ids(&mut connection, &ids).await?;
+        let limits = limits::by_scopes(&mut connection, &scopes).await?;
+        drop(connection);
         for key in keys.into_values() {
             bucket.put(&Entry::Key(Box::new(key))).await?;
+        }
+        for limit in limits.into_values() {
+            bucket.put(&Entry::Limit(limit)).await?;
         }
         anyhow::Ok(())
     };
     if let Err(error) = synced.await {
-        tracing::warn!(%error, "keys of a batch could not be written to the bucket ACCESS: trying again with all keys");
+        tracing::warn!(%error, "keys or limits of a batch could not be written to the bucket ACCESS: trying again with all of them");
         bucket.note_incomplete();
     }
 }
 
-/// Compares all keys with the bucket, at the start, after a failed write of [`sync_events`], when the bucket
+/// Compares all keys and limits with the bucket, at the start, after a failed write of [`sync_events`], when the bucket
 /// was made anew, and every hour, until stopped.
 pub async fn run(bucket: Arc<AccessBucket>, pool: PgPool, stop: CancellationToken) {
     let mut has_reported = false;
@@ -53,11 +60,14 @@ pub async fn run(bucket: Arc<AccessBucket>, pool: PgPool, stop: CancellationToke
                 Ok(0) => has_reported = false,
                 Ok(changed) => {
                     has_reported = false;
-                    tracing::info!(changed, "entries of the bucket ACCESS were older than the table api_keys");
+                    tracing::info!(
+                        changed,
+                        "entries of the bucket ACCESS were older than the tables api_keys and limits"
+                    );
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut has_reported, true) {
-                        tracing::warn!(%error, "the bucket ACCESS could not be compared with the table api_keys: trying again");
+                        tracing::warn!(%error, "the bucket ACCESS could not be compared with the tables api_keys and limits: trying again");
                     }
                     sleep(RETRY_INTERVAL).await;
                     continue;
@@ -73,10 +83,19 @@ async fn compare_all(bucket: &AccessBucket, pool: &PgPool) -> anyhow::Result<usi
     let (mut after, mut changed) = (Uuid::nil(), 0);
     loop {
         let page = api_keys::page(pool, after, PAGE_ROWS).await?;
-        let Some(last) = page.last() else { return Ok(changed) };
+        let Some(last) = page.last() else { break };
         after = last.key_id.0;
         for key in page {
             changed += usize::from(bucket.put(&Entry::Key(Box::new(key))).await?);
+        }
+    }
+    let mut after = String::new();
+    loop {
+        let page = limits::page(pool, &after, PAGE_ROWS).await?;
+        let Some(last) = page.last() else { return Ok(changed) };
+        after = last.scope.to_string();
+        for limit in page {
+            changed += usize::from(bucket.put(&Entry::Limit(limit)).await?);
         }
     }
 }

@@ -11,6 +11,7 @@ use shared::token::TokenError;
 use utoipa::ToSchema;
 
 use crate::access::keys::KeyError;
+use crate::access::limits::LimitError;
 use crate::accounts::AccountError;
 use crate::calendar::CalendarError;
 use crate::cursor::InvalidCursor;
@@ -119,6 +120,11 @@ impl ApiError {
     /// 503: keys cannot be issued, changed or revoked, because `recorder serve` has no broker.
     pub fn keys_unavailable() -> Self {
         Self::unavailable("keys_unavailable", "API keys need the broker: NATS_URL of recorder serve is not set")
+    }
+
+    /// 503: limits cannot be read or changed, because `recorder serve` has no broker.
+    pub fn limits_unavailable() -> Self {
+        Self::unavailable("limits_unavailable", "limits need the broker: NATS_URL of recorder serve is not set")
     }
 
     fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
@@ -240,6 +246,19 @@ impl From<KeyError> for ApiError {
             }
             KeyError::Database(error) => error.into(),
         }
+    }
+}
+
+impl From<LimitError> for ApiError {
+    fn from(error: LimitError) -> Self {
+        let message = match error {
+            LimitError::Database(error) => return error.into(),
+            LimitError::Present(_) => "the present limits could not be read from the broker: try again shortly",
+            LimitError::Broker(_) => "the broker did not acknowledge the change: try again shortly",
+            LimitError::Entry(_) => "the change is on the record, but has not reached the gateways yet",
+        };
+        tracing::warn!(%error, "a change of limits was answered with 503");
+        Self::unavailable("limits_unavailable", message)
     }
 }
 

@@ -5,6 +5,7 @@ use axum::{Json, RequestExt as _};
 use http::request::Parts;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use shared::event::{InvalidLimitScope, LimitScope};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
@@ -26,6 +27,10 @@ pub(super) struct PathId(pub(super) Uuid);
 /// A user's id in the path. Text that cannot be an id fails with 404.
 #[derive(Clone, Debug)]
 pub(super) struct PathUserId(pub(super) String);
+
+/// A scope of limits in the path. Any other text fails with 400.
+#[derive(Clone, Debug)]
+pub(super) struct PathScope(pub(super) LimitScope);
 
 impl<S: Send + Sync, T: DeserializeOwned + 'static> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
@@ -62,6 +67,17 @@ impl<S: Send + Sync> FromRequestParts<S> for PathUserId {
         // Text that cannot be an id is not looked up: PostgreSQL would not even accept all such text.
         id.parse::<shared::id::UserId>().map_err(|_| ApiError::not_found())?;
         Ok(Self(id))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PathScope {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(scope) = Path::<String>::from_request_parts(parts, state).await?;
+        let scope =
+            scope.parse().map_err(|error: InvalidLimitScope| ApiError::invalid("scope", format!("scope: {error}")));
+        scope.map(Self)
     }
 }
 

@@ -6,7 +6,9 @@ use utoipa::openapi::{Content, OpenApi as Document, PathItem, Ref, RefOr, Respon
 use utoipa::{Modify, OpenApi};
 
 use super::error::{ErrorBody, ErrorFields};
-use super::{admin, api_keys, auth, chats, conversations, docs, events, gateway_routes, messages, usage, users};
+use super::{
+    admin, api_keys, auth, chats, conversations, docs, events, gateway_routes, limits, messages, usage, users,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -24,6 +26,7 @@ use super::{admin, api_keys, auth, chats, conversations, docs, events, gateway_r
         api_keys::list, api_keys::issue, api_keys::one, api_keys::change, api_keys::revoke,
         usage::of_all, admin::failures, admin::users, admin::change_user, admin::invites, admin::create_invite,
         admin::revoke_invite,
+        limits::list, limits::one, limits::set, limits::clear,
         document, docs::keys
     ),
     components(schemas(ErrorBody, ErrorFields)),

@@ -12,6 +12,7 @@ use sqlx::postgres::PgPool;
 use super::change_waits::ChangeWaits;
 use super::live::LiveSubscriptions;
 use crate::access::keys::AccessKeys;
+use crate::access::limits::AccessLimits;
 use crate::accounts::Accounts;
 
 /// The state that all routes share.
@@ -27,6 +28,8 @@ pub struct ApiState {
     pub trusted: TrustedProxies,
     /// The API keys; none without `NATS_URL`, because every change of a key is an event.
     pub access: Option<AccessKeys>,
+    /// The limits; none without `NATS_URL`, because every change of limits is an event.
+    pub limits: Option<AccessLimits>,
     /// The open live streams of the process.
     pub live: Arc<LiveSubscriptions>,
     /// The requests that wait for a change of a conversation.

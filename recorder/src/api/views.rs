@@ -4,6 +4,7 @@ pub(super) mod api_key;
 pub(crate) mod chat;
 pub(super) mod conversation;
 pub(super) mod invite;
+pub(super) mod limits;
 pub(super) mod list;
 pub(super) mod message;
 pub(super) mod response;

@@ -24,6 +24,7 @@ use super::keys;
 use crate::access::account_changes::AccountChanges;
 use crate::access::bucket::AccessBucket;
 use crate::access::keys::AccessKeys;
+use crate::access::limits::AccessLimits;
 use crate::accounts::refresh::RefreshTokenRotation;
 use crate::accounts::{self, Accounts, SigningKeys};
 use crate::api::{self, ApiState, ChangeWaits, LiveSubscriptions, TokenKeys};
@@ -78,7 +79,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         }
         None => {
             tracing::warn!(
-                "NATS_URL is not set: API keys cannot be issued, changed or revoked, and gateways accept the tokens of ended sessions and of disabled users until they expire"
+                "NATS_URL is not set: API keys and limits cannot be changed, and gateways accept the tokens of ended sessions and of disabled users until they expire"
             );
             None
         }
@@ -97,7 +98,8 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         accounts,
         keys: TokenKeys::new(verifier, &published, issuer.clone()),
         trusted,
-        access: bucket.map(|bucket| AccessKeys::new(pool.clone(), bucket)),
+        access: bucket.clone().map(|bucket| AccessKeys::new(pool.clone(), bucket)),
+        limits: bucket.map(|bucket| AccessLimits::new(pool.clone(), bucket)),
         live: Arc::clone(&live),
         changes: Arc::clone(&changes),
     });

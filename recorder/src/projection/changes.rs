@@ -3,14 +3,15 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use shared::access::KeyState;
-use shared::event::Event;
+use shared::access::{KeyState, LimitState};
+use shared::event::{Event, LimitScope};
 use shared::id::{ChatId, ConversationId, KeyId, MessageId};
 
 use super::api_keys;
 use super::chat::Chat;
 use super::chat_change::ChatChange;
 use super::conversation::Conversation;
+use super::limits;
 use super::message::{Message, Position};
 use super::usage_stats::ConversationTotals;
 
@@ -25,6 +26,8 @@ pub struct Changes {
     pub created_conversations: BTreeSet<ConversationId>,
     /// Facts about each API key.
     pub api_keys: BTreeMap<KeyId, KeyState>,
+    /// The limits of each scope.
+    pub limits: BTreeMap<LimitScope, LimitState>,
 }
 
 /// Reads a batch of events into changes. The order and the repetition of events do not affect the result.
@@ -53,6 +56,7 @@ pub fn project(events: &[Event]) -> Changes {
             Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) => {
                 api_keys::join(&mut changes.api_keys, api_keys::from_event(event));
             }
+            Event::LimitsChanged(_) => limits::join(&mut changes.limits, limits::from_event(event)),
         }
     }
     changes
@@ -67,11 +71,21 @@ pub fn is_recorded_in(
     chats: &BTreeMap<ChatId, Chat>,
     conversations: &BTreeMap<ConversationId, Conversation>,
     api_keys: &BTreeMap<KeyId, KeyState>,
+    limits: &BTreeMap<LimitScope, LimitState>,
 ) -> bool {
     let changes = project(std::slice::from_ref(event));
     if !changes.api_keys.is_empty() {
         return changes.api_keys.into_iter().all(|(id, state)| {
             api_keys.get(&id).is_some_and(|row| {
+                let mut joined = row.clone();
+                joined.join(state);
+                joined == *row
+            })
+        });
+    }
+    if !changes.limits.is_empty() {
+        return changes.limits.into_iter().all(|(scope, state)| {
+            limits.get(&scope).is_some_and(|row| {
                 let mut joined = row.clone();
                 joined.join(state);
                 joined == *row
@@ -105,6 +119,7 @@ impl Changes {
         other.conversations.into_values().for_each(|row| self.add_conversation(row));
         self.created_conversations.extend(other.created_conversations);
         api_keys::join(&mut self.api_keys, other.api_keys.into_values());
+        limits::join(&mut self.limits, other.limits.into_values());
         self
     }
 

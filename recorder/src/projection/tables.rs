@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shared::access::KeyState;
-use shared::event::Event;
+use shared::access::{KeyState, LimitState};
+use shared::event::{Event, LimitScope};
 use shared::id::{ChatId, ConversationId, KeyId, MessageId, UserId};
 use time::Date;
 
@@ -39,6 +39,8 @@ pub enum Table {
     KeySlots,
     /// API keys.
     ApiKeys,
+    /// Limits of scopes.
+    Limits,
 }
 
 /// All rows of all projected tables. Two values are equal when all rows are equal.
@@ -60,13 +62,15 @@ pub struct Tables {
     pub key_slots: BTreeMap<KeySlotKey, UsageTotals>,
     /// Rows of the table `api_keys`, by key.
     pub api_keys: BTreeMap<KeyId, KeyState>,
+    /// Rows of the table `limits`, by scope.
+    pub limits: BTreeMap<LimitScope, LimitState>,
 }
 
 // === impl Table ===
 
 impl Table {
     /// All projected tables, in the order in which a transaction writes to the tables.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Chats,
         Self::Conversations,
         Self::Messages,
@@ -75,6 +79,7 @@ impl Table {
         Self::OperationSlots,
         Self::ApiKeys,
         Self::KeySlots,
+        Self::Limits,
     ];
 
     /// The table's name in the database, without a schema.
@@ -88,6 +93,7 @@ impl Table {
             Self::OperationSlots => "operation_slots",
             Self::KeySlots => "key_slots",
             Self::ApiKeys => "api_keys",
+            Self::Limits => "limits",
         }
     }
 
@@ -102,6 +108,7 @@ impl Table {
             Self::OperationSlots => "operation slots",
             Self::KeySlots => "key slots",
             Self::ApiKeys => "API keys",
+            Self::Limits => "limits",
         }
     }
 }
@@ -111,8 +118,17 @@ impl Table {
 impl Tables {
     /// The number of rows of a table.
     pub fn len(&self, table: Table) -> usize {
-        let Self { chats, conversations, messages, usage_stats, usage_slots, operation_slots, key_slots, api_keys } =
-            self;
+        let Self {
+            chats,
+            conversations,
+            messages,
+            usage_stats,
+            usage_slots,
+            operation_slots,
+            key_slots,
+            api_keys,
+            limits,
+        } = self;
         match table {
             Table::Chats => chats.len(),
             Table::Conversations => conversations.len(),
@@ -122,6 +138,7 @@ impl Tables {
             Table::OperationSlots => operation_slots.len(),
             Table::KeySlots => key_slots.len(),
             Table::ApiKeys => api_keys.len(),
+            Table::Limits => limits.len(),
         }
     }
 
@@ -134,8 +151,9 @@ impl Tables {
     /// Applies the part of a batch that concerns chats and messages, and returns the remaining changes for
     /// [`Tables::apply_aggregates`].
     pub fn apply_chats_and_messages(&mut self, events: &[Event]) -> AggregateChanges {
-        let Changes { chats, conversations, created_conversations: _, api_keys } = project(events);
+        let Changes { chats, conversations, created_conversations: _, api_keys, limits } = project(events);
         super::api_keys::join(&mut self.api_keys, api_keys.into_values());
+        super::limits::join(&mut self.limits, limits.into_values());
 
         let old = existing_rows(&self.chats, chats.keys());
         self.chats.extend(chats.iter().map(|(id, change)| (*id, change.row.clone())));

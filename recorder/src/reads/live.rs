@@ -40,9 +40,10 @@ pub struct LiveChange {
 /// Publishes the changes caused by events to live streams. Call after the events have been committed to the tables.
 pub async fn publish(pool: &PgPool, events: &[Event], now: OffsetDateTime) -> Result<(), sqlx::Error> {
     type Row = (String, Option<Uuid>, Option<Uuid>, Option<&'static str>, Date);
-    let is_about_key =
-        |event: &&Event| matches!(event, Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_));
-    let rows: BTreeSet<Row> = events.iter().filter(|event| !is_about_key(event)).map(row).collect();
+    let is_about_access = |event: &&Event| {
+        matches!(event, Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) | Event::LimitsChanged(_))
+    };
+    let rows: BTreeSet<Row> = events.iter().filter(|event| !is_about_access(event)).map(row).collect();
     if rows.is_empty() {
         return Ok(());
     }
@@ -142,7 +143,9 @@ fn row(event: &Event) -> (String, Option<Uuid>, Option<Uuid>, Option<&'static st
         Event::ConversationCreated(event) => (Some(event.conversation_id), None, None, event.created_at),
         Event::ConversationChanged(event) => (Some(event.conversation_id), None, None, event.changed_at),
         Event::ConversationDeleted(event) => (Some(event.conversation_id), None, None, event.deleted_at),
-        Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) => (None, None, None, event.time()),
+        Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) | Event::LimitsChanged(_) => {
+            (None, None, None, event.time())
+        }
     };
     let at = crate::projection::pg_value::pg_timestamp(at);
     (event.user_id().as_str().to_owned(), conversation.map(|id| id.0), chat.map(|id| id.0), status, at.date())

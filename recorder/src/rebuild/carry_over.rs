@@ -64,6 +64,13 @@ impl Reprojection {
             key = *last;
             self.carry_over_keys(connection, &ids).await?;
         }
+        let mut scope = String::new();
+        loop {
+            let scopes = self.missing_scopes(connection, &scope, (from, before)).await?;
+            let Some(last) = scopes.last() else { break };
+            scope.clone_from(last);
+            self.carry_over_limits(connection, &scopes).await?;
+        }
         if self.stop.is_cancelled() { Err(ReprojectionError::Stopped) } else { Ok(()) }
     }
 
@@ -78,6 +85,20 @@ impl Reprojection {
         }
         let mut tx = connection.begin().await?;
         bulk::write_chats_and_messages(&mut tx, Changes { api_keys, ..Changes::default() }).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    async fn carry_over_limits(
+        &self,
+        connection: &mut PgConnection,
+        scopes: &[String],
+    ) -> Result<(), ReprojectionError> {
+        self.shadow.leave(connection).await?;
+        let limits = store::limits::by_scopes(connection, scopes).await?;
+        self.shadow.enter(connection).await?;
+        let mut tx = connection.begin().await?;
+        bulk::write_chats_and_messages(&mut tx, Changes { limits, ..Changes::default() }).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -120,6 +141,29 @@ impl Reprojection {
             .bind(from)
             .fetch_all(connection)
             .await
+    }
+
+    /// Scopes whose change of limits is not in the log. A row that was changed after the projection's time is left out: the limits that
+    /// it replaced are not known any more.
+    async fn missing_scopes(
+        &self,
+        connection: &mut PgConnection,
+        after: &str,
+        (from, before): (Option<OffsetDateTime>, Option<OffsetDateTime>),
+    ) -> Result<Vec<String>, sqlx::Error> {
+        if self.stop.is_cancelled() {
+            return Ok(Vec::new());
+        }
+        let (live, own) = (self.shadow.live_table(Table::Limits), self.shadow.shadow_table(Table::Limits));
+        let sql = format!(
+            "SELECT l.scope FROM {live} l LEFT JOIN {own} s USING (scope)
+             WHERE l.scope > $1 AND ($2::timestamptz IS NULL OR l.changed_at < $2)
+               AND ($4::timestamptz IS NULL OR l.changed_at >= $4)
+               AND (s.change_id IS NULL OR s.change_id < l.change_id)
+             ORDER BY l.scope LIMIT $3"
+        );
+        let query = sqlx::query_scalar(AssertSqlSafe(sql)).bind(after).bind(before).bind(BATCH_ROWS).bind(from);
+        query.fetch_all(connection).await
     }
 
     fn missing_chats_sql(&self) -> String {

@@ -261,13 +261,16 @@ impl Reprojection {
     ) -> Result<Vec<Event>, ReprojectionError> {
         let changes = project(&events);
         let keys: Vec<_> = changes.api_keys.into_keys().map(|id| id.0).collect();
+        let scopes: Vec<_> = changes.limits.into_keys().map(String::from).collect();
         let (chats, conversations): (Vec<_>, Vec<_>) =
             (changes.chats.into_keys().collect(), changes.conversations.into_keys().collect());
         self.shadow.leave(connection).await?;
         let live = store::read_related(connection, &chats, &conversations).await?;
         let keys = store::api_keys::by_ids(connection, &keys).await?;
+        let limits = store::limits::by_scopes(connection, &scopes).await?;
         self.shadow.enter(connection).await?;
-        Ok(events.into_iter().filter(|event| is_recorded_in(event, &live.chats, &live.conversations, &keys)).collect())
+        let is_recorded = |event: &Event| is_recorded_in(event, &live.chats, &live.conversations, &keys, &limits);
+        Ok(events.into_iter().filter(is_recorded).collect())
     }
 }
 

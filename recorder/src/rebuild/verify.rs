@@ -215,6 +215,7 @@ async fn explain(
 struct EventSubject {
     chat: Option<ChatId>,
     conversation: Option<ConversationId>,
+    scope: Option<String>,
     user: String,
     at: Option<OffsetDateTime>,
 }
@@ -228,6 +229,7 @@ impl EventSubject {
         Self {
             chat: chat.map(|chat| chat.chat_id),
             conversation: conversation.map(|conversation| conversation.conversation_id),
+            scope: changes.limits.keys().next().map(ToString::to_string),
             user: event.user_id().to_string(),
             at,
         }
@@ -237,6 +239,9 @@ impl EventSubject {
         match (row.chat_id, row.conversation_id) {
             (Some(chat), _) => self.chat == Some(ChatId(chat)),
             (None, Some(conversation)) => self.conversation == Some(ConversationId(conversation)),
+            (None, None) if row.table == Table::Limits => {
+                row.key.iter().any(|(_, scope)| scope.as_str() == self.scope.as_deref())
+            }
             (None, None) => {
                 let key = |name: &str| row.key.iter().find(|(column, _)| column == name)?.1.as_str();
                 let day = key("date").or(key("slot_at")).and_then(|time| time.get(..10));

@@ -89,7 +89,7 @@ fn model(event: &Event) -> Option<&str> {
         Event::ChatFailed(event) => Some(&event.model),
         Event::ConversationCreated(event) => event.model.as_deref(),
         Event::ConversationChanged(_) | Event::ConversationDeleted(_) => None,
-        Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) => None,
+        Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) | Event::LimitsChanged(_) => None,
     }
 }
 
@@ -101,7 +101,7 @@ fn conversation(event: &Event) -> Option<ConversationId> {
         Event::ConversationCreated(event) => Some(event.conversation_id),
         Event::ConversationChanged(event) => Some(event.conversation_id),
         Event::ConversationDeleted(event) => Some(event.conversation_id),
-        Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) => None,
+        Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) | Event::LimitsChanged(_) => None,
     }
 }
 

@@ -141,7 +141,7 @@ fn message_row(message: &Message) -> Row<'_> {
     ]
 }
 
-/// Returns a row of `conversation_events`; `None` for an event about a chat or a key.
+/// Returns a row of `conversation_events`; `None` for an event about a chat, a key or limits.
 fn conversation_row(event: &Event) -> Option<Row<'_>> {
     let (id, title, model, temperature, archived) = match event {
         Event::ConversationCreated(event) => {
@@ -153,6 +153,7 @@ fn conversation_row(event: &Event) -> Option<Row<'_>> {
         Event::ConversationDeleted(event) => (event.conversation_id, None, None, None, None),
         Event::ChatStarted(_) | Event::MessageCompleted(_) | Event::ChatFailed(_) => return None,
         Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) => return None,
+        Event::LimitsChanged(_) => return None,
     };
     Some(vec![
         ("event_id", Value::Owned(event.id().to_string())),

@@ -4,7 +4,7 @@ use sqlx::postgres::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::{
-    api_keys, chats, conversations, key_slots, messages, operation_slots, quarantine, usage_slots, usage_stats,
+    api_keys, chats, conversations, key_slots, limits, messages, operation_slots, quarantine, usage_slots, usage_stats,
 };
 use crate::projection::merge::{self, AggregateChanges};
 use crate::projection::message::Position;
@@ -39,7 +39,7 @@ pub async fn apply(pool: &PgPool, changes: Changes, recorded: &[Uuid]) -> Result
 
 /// Joins changes with the existing rows, inside the caller's transaction.
 async fn apply_in_transaction(tx: &mut PgConnection, changes: Changes) -> Result<AppliedCounts, sqlx::Error> {
-    let Changes { chats, conversations, created_conversations, api_keys } = changes;
+    let Changes { chats, conversations, created_conversations, api_keys, limits } = changes;
     let rows: Vec<_> = chats.values().map(|change| &change.row).collect();
     let inserted = if rows.is_empty() { <_>::default() } else { chats::insert(tx, &rows).await? };
     let existing: Vec<_> = chats.keys().filter(|id| !inserted.contains(id)).map(|id| id.0).collect();
@@ -81,11 +81,12 @@ async fn apply_in_transaction(tx: &mut PgConnection, changes: Changes) -> Result
     operation_slots::add(tx, &usage).await?;
     let changed_keys = if api_keys.is_empty() { 0 } else { api_keys::join(tx, api_keys).await? };
     key_slots::add(tx, &usage).await?;
+    let changed_limits = if limits.is_empty() { 0 } else { limits::join(tx, limits).await? };
 
     let assistant_messages =
         chat_writes.insert_messages.iter().filter(|message| message.position == Position::Assistant).count();
     Ok(AppliedCounts {
-        events: chat_writes.applied + conversation_writes.applied + changed_keys,
+        events: chat_writes.applied + conversation_writes.applied + changed_keys + changed_limits,
         user_messages: chat_writes.insert_messages.len() - assistant_messages,
         assistant_messages,
     })

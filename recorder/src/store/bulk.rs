@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use sqlx::postgres::PgConnection;
 
-use super::{api_keys, chats, conversations, key_slots, messages, operation_slots, usage_slots, usage_stats};
+use super::{api_keys, chats, conversations, key_slots, limits, messages, operation_slots, usage_slots, usage_stats};
 use crate::projection::Changes;
 use crate::projection::merge::{self, AggregateChanges};
 
@@ -18,7 +18,7 @@ pub async fn write_chats_and_messages(
     tx: &mut PgConnection,
     changes: Changes,
 ) -> Result<AggregateChanges, sqlx::Error> {
-    let Changes { chats, conversations, created_conversations: _, api_keys } = changes;
+    let Changes { chats, conversations, created_conversations: _, api_keys, limits } = changes;
     let ids: Vec<_> = chats.keys().map(|id| id.0).collect();
     let old = if ids.is_empty() { <_>::default() } else { chats::by_ids(tx, &ids).await? };
     let new: Vec<_> = chats.iter().filter(|(id, _)| !old.contains_key(id)).map(|(_, change)| &change.row).collect();
@@ -34,6 +34,9 @@ pub async fn write_chats_and_messages(
     messages::copy_in(tx, &chat_writes.insert_messages.iter().collect::<Vec<_>>()).await?;
     if !api_keys.is_empty() {
         api_keys::join(tx, api_keys).await?;
+    }
+    if !limits.is_empty() {
+        limits::join(tx, limits).await?;
     }
     Ok(AggregateChanges::new(conversations, chat_writes.conversation_totals, chat_writes.usage))
 }

@@ -112,6 +112,7 @@ fn rows_since(shadow: &ShadowSchema, table: Table, name: String, since: Option<D
         Table::ApiKeys => {
             format!("key_id >= '{least}' AND {} >= {begins}", time_of(Table::ApiKeys, "key_id", "issued_at"))
         }
+        Table::Limits => format!("{} >= {begins}", time_of(Table::Limits, "scope", "changed_at")),
         Table::UsageStats => format!("date >= '{since}'"),
         Table::UsageSlots | Table::OperationSlots | Table::KeySlots => format!("slot_at >= {begins}"),
     };

@@ -1,5 +1,6 @@
 //! The conversion from column values to the types of the projection.
 
+use shared::event::LimitScope;
 use shared::id::UserId;
 use time::{OffsetDateTime, UtcOffset};
 
@@ -26,6 +27,10 @@ pub(super) fn sql_enum<T: SqlEnum>(column: &'static str, text: Option<&str>) -> 
 
 pub(super) fn user_id(text: String) -> Result<UserId, UnreadableColumn> {
     UserId::try_from(text).map_err(|_| UnreadableColumn { column: "user_id" })
+}
+
+pub(super) fn limit_scope(text: &str) -> Result<LimitScope, UnreadableColumn> {
+    text.parse().map_err(|_| UnreadableColumn { column: "scope" })
 }
 
 pub(super) fn utc(at: OffsetDateTime) -> OffsetDateTime {

@@ -21,6 +21,8 @@ pub enum EventKind {
     KeyChanged,
     /// The kind of [`KeyRevoked`](super::KeyRevoked) events.
     KeyRevoked,
+    /// The kind of [`LimitsChanged`](super::LimitsChanged) events.
+    LimitsChanged,
 }
 
 /// The type of a published event: a kind of event, in one version of the payload's format.
@@ -41,7 +43,7 @@ pub enum EventVersion {
 
 impl EventKind {
     /// All kinds of events.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ChatStarted,
         Self::MessageCompleted,
         Self::ChatFailed,
@@ -51,6 +53,7 @@ impl EventKind {
         Self::KeyIssued,
         Self::KeyChanged,
         Self::KeyRevoked,
+        Self::LimitsChanged,
     ];
 
     /// Returns the token of the kind in subjects: `chats.<token>.<user>`.
@@ -65,6 +68,7 @@ impl EventKind {
             Self::KeyIssued => "key_issued",
             Self::KeyChanged => "key_changed",
             Self::KeyRevoked => "key_revoked",
+            Self::LimitsChanged => "limits_changed",
         }
     }
 
@@ -77,7 +81,8 @@ impl EventKind {
             | Self::ConversationDeleted
             | Self::KeyIssued
             | Self::KeyChanged
-            | Self::KeyRevoked => EventVersion::V1,
+            | Self::KeyRevoked
+            | Self::LimitsChanged => EventVersion::V1,
         };
         EventType { kind: self, version }
     }
@@ -91,7 +96,7 @@ impl EventKind {
 impl EventType {
     /// All types that were ever published. Each type is decoded for ever. Programs store positions in this list: a new type is added
     /// at the end.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self { kind: EventKind::ChatStarted, version: EventVersion::V1 },
         Self { kind: EventKind::MessageCompleted, version: EventVersion::V1 },
         Self { kind: EventKind::ChatFailed, version: EventVersion::V1 },
@@ -104,6 +109,7 @@ impl EventType {
         Self { kind: EventKind::KeyIssued, version: EventVersion::V1 },
         Self { kind: EventKind::KeyChanged, version: EventVersion::V1 },
         Self { kind: EventKind::KeyRevoked, version: EventVersion::V1 },
+        Self { kind: EventKind::LimitsChanged, version: EventVersion::V1 },
     ];
 
     /// Returns the type with the given name, or `None` if this build does not know the name.
@@ -126,6 +132,7 @@ impl EventType {
             (EventKind::KeyIssued, _) => "stenograph.KeyIssued.v1",
             (EventKind::KeyChanged, _) => "stenograph.KeyChanged.v1",
             (EventKind::KeyRevoked, _) => "stenograph.KeyRevoked.v1",
+            (EventKind::LimitsChanged, _) => "stenograph.LimitsChanged.v1",
         }
     }
 

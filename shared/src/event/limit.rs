@@ -74,6 +74,9 @@ impl LimitScope {
 }
 
 impl UsageLimits {
+    /// The greatest limit. A greater limit in an event counts as this one.
+    pub const MAX: u64 = 1_000_000_000_000;
+
     /// Returns true if the scope is unlimited.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

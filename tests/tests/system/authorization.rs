@@ -21,7 +21,7 @@ const OWN: [(&str, &str); 8] = [
 ];
 
 /// Paths for admins alone.
-const ADMIN: [(&str, &str); 8] = [
+const ADMIN: [(&str, &str); 12] = [
     ("GET", "/api/admin/usage"),
     ("GET", "/api/admin/usage?group=user"),
     ("GET", "/api/admin/failures"),
@@ -30,6 +30,10 @@ const ADMIN: [(&str, &str); 8] = [
     ("GET", "/api/admin/invites"),
     ("POST", "/api/admin/invites"),
     ("DELETE", "/api/admin/invites/0193f000-0000-7000-8000-000000000000"),
+    ("GET", "/api/admin/limits"),
+    ("GET", "/api/admin/limits/user:{user}"),
+    ("PUT", "/api/admin/limits/user:{user}"),
+    ("DELETE", "/api/admin/limits/user:{user}"),
 ];
 
 /// Paths that answer every user with the user's own data.

@@ -142,6 +142,7 @@ async fn of_each_role_suffice_for_its_work_and_for_nothing_else() -> anyhow::Res
     stack.recorder.run(&["stream", "create"]).await?;
     stack.recorder.more = owned(&settings("serve"));
     let key = stack.recorder.run(&["api-keys", "create", "--user", "ann", "--name", "k"]).await?;
+    stack.recorder.run(&["limits", "set", "model:other", "--requests-per-minute", "60"]).await?;
     let body = json!({"model": tests::stack::MODEL, "messages": [{"role": "user", "content": "hello"}]});
     let until = Instant::now() + Duration::from_secs(60);
     while stack.post("/v1/chat/completions").bearer_auth(&key).json(&body).send().await?.status() != 200 {
@@ -184,6 +185,10 @@ async fn of_each_role_suffice_for_its_work_and_for_nothing_else() -> anyhow::Res
     let client = client_of(&url, gateway).await?;
     ensure!(cannot_publish(&client, "chats.key_issued.ann").await, "a gateway can publish the events of API keys");
     ensure!(cannot_publish(&client, "$KV.ACCESS.key.x").await, "a gateway can write the bucket ACCESS");
+    let grants = jetstream::new(client.clone()).get_key_value(shared::stream::GRANTS_BUCKET).await?;
+    grants.put("x", "1".into()).await?;
+    ensure!(grants.get("x").await?.is_some(), "a gateway cannot share the use of limits");
+    ensure!(cannot_publish(&client, "chats.limits_changed.ann").await, "a gateway can change limits");
     ensure!(hears_nothing(&client, "chats.>", &stack).await?, "a gateway hears events");
     ensure!(hears_nothing(&client, "_INBOX.recorder.>", &stack).await?, "a gateway hears what recorders receive");
     let context = jetstream::new(client.clone());

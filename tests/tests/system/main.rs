@@ -36,6 +36,7 @@ mod identity_provider;
 mod journal;
 mod large_bodies;
 mod leases;
+mod limits_record;
 mod live_events;
 mod log;
 mod made_responses;

@@ -23,6 +23,9 @@ async fn published() -> anyhow::Result<(Stack, User)> {
     let change = stack.request(reqwest::Method::PATCH, &path).bearer_auth(&ann.token);
     change.json(&json!({"name": "nightly"})).send().await?.error_for_status()?;
     stack.request(reqwest::Method::DELETE, &path).bearer_auth(&ann.token).send().await?.error_for_status()?;
+    stack.recorder.run(&["users", "admin", "ann"]).await?;
+    let change = stack.request(reqwest::Method::PUT, "/api/admin/limits/model:other").bearer_auth(&ann.token);
+    change.json(&json!({"requestsPerMinute": 60})).send().await?.error_for_status()?;
     stack.upstream.respond_next(Script::error(&ApiError::invalid("no".into(), None)));
     assert_eq!(stack.chat(&ann, "one too many").send().await?.status(), 400);
     let body = json!({"title": "Woodchucks", "model": tests::stack::MODEL, "temperature": 0.5});

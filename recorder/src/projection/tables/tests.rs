@@ -54,11 +54,20 @@ fn key_event((kind, key, _, user, minute, variant, number, _): Seed) -> Event {
     Event::decode(kind, event.to_string().as_bytes()).unwrap()
 }
 
+/// A change of limits. The numbers are small, so that changes with one id contradict each other.
+fn limits_event((_, scope, _, user, minute, variant, number, _): Seed) -> Event {
+    let at = (datetime!(2026-11-22 23:58 UTC) + time::Duration::minutes(minute)).format(&Rfc3339).unwrap();
+    let event = json!({"change_id": Uuid::from_u128(number.into()), "changed_at": at, "changed_by": format!("user {user}"),
+        "scope": (["deployment", "user:a", "model:m", "everyone"][usize::from(scope) % 4]),
+        "limits": {"tokens_per_minute": (variant > 0).then(|| u64::MAX >> variant), "concurrent_chats": variant}});
+    Event::decode(EventKind::LimitsChanged, event.to_string().as_bytes()).unwrap()
+}
+
 /// The last number of a seed is the operation and, from 3 on, that the call belongs to no conversation.
 fn event(seed: Seed) -> Event {
     let (kind, chat, conversation, user, minute, variant, number, operation) = seed;
     if kind > 6 {
-        return key_event(seed);
+        return if kind > 9 { limits_event(seed) } else { key_event(seed) };
     }
     let has_conversation = operation < 3 || kind > 3;
     let at = |minutes: i64| {
@@ -130,7 +139,7 @@ fn event(seed: Seed) -> Event {
 }
 
 fn seeds() -> impl Strategy<Value = Vec<Seed>> {
-    let seed = (0..10_u8, 0..4_u8, 0..3_u8, 0..2_u8, 0..4_i64, 0..4_u8, 0..3_u8, 0..6_u8);
+    let seed = (0..11_u8, 0..4_u8, 0..3_u8, 0..2_u8, 0..4_i64, 0..4_u8, 0..3_u8, 0..6_u8);
     prop::collection::vec(seed, 0..24)
 }
 

@@ -1,10 +1,13 @@
-//! The broker's buckets beside the stream: leases of gateways, bodies too large for a message, and idempotency keys.
+//! The broker's buckets beside the stream: leases of gateways, bodies too large for a message, idempotency keys, the
+//! entries that gateways follow, and the parts of limits that gateways grant themselves.
 
 use std::time::Duration;
 
 use async_nats::jetstream::stream::{self, Compression, DiscardPolicy, StorageType};
 use async_nats::jetstream::{Context, kv, object_store};
-use shared::stream::{IDEMPOTENCY_BUCKET, IDEMPOTENCY_MAX_BYTES, IDEMPOTENCY_WINDOW};
+use shared::stream::{
+    GRANTS_BUCKET, GRANTS_LIFETIME, GRANTS_MAX_BYTES, IDEMPOTENCY_BUCKET, IDEMPOTENCY_MAX_BYTES, IDEMPOTENCY_WINDOW,
+};
 use shared::{access, large_body, lease};
 
 use super::error::{Differences, SetupError, unavailable};
@@ -15,6 +18,7 @@ const LEASES_LABEL: &str = "bucket GATEWAYS";
 const BODIES_LABEL: &str = "bucket BODIES";
 const KEYS_LABEL: &str = "bucket IDEMPOTENCY";
 const ACCESS_LABEL: &str = "bucket ACCESS";
+const GRANTS_LABEL: &str = "bucket GRANTS";
 
 /// A bucket. The broker stores a bucket as a stream under another name.
 struct Bucket {
@@ -29,14 +33,16 @@ enum BucketKind {
     Bodies,
     Keys,
     Access,
+    Grants,
 }
 
-fn all_buckets() -> [Bucket; 4] {
+fn all_buckets() -> [Bucket; 5] {
     [
         Bucket { stream: format!("KV_{}", lease::BUCKET), what: LEASES_LABEL, kind: BucketKind::Leases },
         Bucket { stream: format!("OBJ_{}", large_body::BUCKET), what: BODIES_LABEL, kind: BucketKind::Bodies },
         Bucket { stream: format!("KV_{IDEMPOTENCY_BUCKET}"), what: KEYS_LABEL, kind: BucketKind::Keys },
         Bucket { stream: format!("KV_{}", access::BUCKET), what: ACCESS_LABEL, kind: BucketKind::Access },
+        Bucket { stream: format!("KV_{GRANTS_BUCKET}"), what: GRANTS_LABEL, kind: BucketKind::Grants },
     ]
 }
 
@@ -58,14 +64,14 @@ pub(super) async fn create(
     Ok(outcome)
 }
 
-/// Compares the buckets used by recorders with the expected configuration. The bucket of idempotency keys is left out,
-/// because only gateways use those keys, and so is the bucket ACCESS, which deployments of the version before do not have.
+/// Compares the buckets used by recorders with the expected configuration. The buckets of idempotency keys and of grants are left out,
+/// because only gateways use them, and so is the bucket ACCESS, which deployments of an earlier version do not have.
 pub(super) async fn verify_required(jetstream: &Context, stream_max_age: Duration) -> Result<(), SetupError> {
     verify(
         jetstream,
         StreamOptions::default(),
         stream_max_age,
-        all_buckets().into_iter().filter(|bucket| !matches!(bucket.kind, BucketKind::Keys | BucketKind::Access)),
+        all_buckets().into_iter().filter(|bucket| matches!(bucket.kind, BucketKind::Leases | BucketKind::Bodies)),
     )
     .await
 }
@@ -120,8 +126,21 @@ impl Bucket {
             BucketKind::Access => {
                 let config = kv::Config {
                     bucket: access::BUCKET.to_owned(),
-                    description: "API keys, disabled users and ended sessions.".to_owned(),
+                    description: "API keys, disabled users, ended sessions and limits.".to_owned(),
                     history: 1,
+                    storage: StorageType::File,
+                    num_replicas,
+                    ..kv::Config::default()
+                };
+                jetstream.create_key_value(config).await.map(drop).map_err(|error| unavailable(&error))
+            }
+            BucketKind::Grants => {
+                let config = kv::Config {
+                    bucket: GRANTS_BUCKET.to_owned(),
+                    description: "Which parts of limits gateways hold.".to_owned(),
+                    history: 1,
+                    max_age: GRANTS_LIFETIME,
+                    max_bytes: GRANTS_MAX_BYTES,
                     storage: StorageType::File,
                     num_replicas,
                     ..kv::Config::default()
@@ -165,7 +184,7 @@ impl Bucket {
                     ));
                 }
             }
-            BucketKind::Keys | BucketKind::Access => {
+            BucketKind::Keys | BucketKind::Access | BucketKind::Grants => {
                 differences.compare("max_msgs_per_subject", &1, &found.max_messages_per_subject);
             }
             BucketKind::Bodies => {

@@ -1,0 +1,35 @@
+//! Limits of scopes: the state of a scope's limits, as a row of `limits`. Of the states of a scope, the state with the greatest change
+//! id is in force, by the rule of the bucket `ACCESS`.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use shared::access::{Act, LimitState};
+use shared::event::{Event, LimitScope, UsageLimits};
+
+use super::pg_value::{pg_text, pg_timestamp};
+
+/// The limits that an event sets, in the range of a row's columns; none for other events.
+pub(super) fn from_event(event: &Event) -> Option<LimitState> {
+    let state = LimitState::from_event(event)?;
+    let limit = |limit: Option<u64>| limit.map(|limit| limit.min(UsageLimits::MAX));
+    Some(LimitState {
+        changed: Act { at: pg_timestamp(state.changed.at), by: pg_text(&state.changed.by) },
+        limits: UsageLimits {
+            requests_per_minute: limit(state.limits.requests_per_minute),
+            tokens_per_minute: limit(state.limits.tokens_per_minute),
+            concurrent_chats: limit(state.limits.concurrent_chats),
+        },
+        ..state
+    })
+}
+
+/// Joins the states of scopes into the rows.
+pub(super) fn join(rows: &mut BTreeMap<LimitScope, LimitState>, states: impl IntoIterator<Item = LimitState>) {
+    for state in states {
+        match rows.entry(state.scope.clone()) {
+            Entry::Vacant(entry) => drop(entry.insert(state)),
+            Entry::Occupied(mut entry) => entry.get_mut().join(state),
+        }
+    }
+}
