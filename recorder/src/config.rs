@@ -1,11 +1,11 @@
 //! The recorder's settings, all read from the environment. `deploy/recorder.env` lists each setting with its meaning
 //! and default.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use shared::access::LONGEST_SESSION_TOKEN;
 use shared::client_address::TrustedProxies;
 use shared::config::{ConfigError, Environment, malformed};
@@ -13,6 +13,7 @@ use shared::http_server::tls::CertificateFiles;
 use shared::issuer::IssuerConfig;
 use shared::nats::BrokerConfig;
 use shared::telemetry::LogConfig;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use crate::pipeline::orphans::OrphanPolicy;
 use crate::policy::batch::BatchLimits;
@@ -22,6 +23,7 @@ use crate::policy::batch::BatchLimits;
 #[derive(Debug)]
 pub struct Config {
     database_url: Option<SecretString>,
+    plaintext_database: PlaintextDatabase,
     broker: Option<BrokerConfig>,
     signing_key_file: Option<PathBuf>,
     /// The address of the health and metrics endpoints of `recorder consume` (`RECORDER_LISTEN`).
@@ -37,6 +39,13 @@ pub struct Config {
     pub orphans: OrphanPolicy,
     /// The log filter and format (`LOG`, `LOG_FORMAT`).
     pub log: LogConfig,
+}
+
+/// The answer to a `DATABASE_URL` that leads to another host without requiring TLS (`RECORDER_ALLOW_PLAINTEXT_DATABASE`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PlaintextDatabase {
+    Refused,
+    Allowed,
 }
 
 /// The settings of `recorder serve`.
@@ -112,6 +121,11 @@ impl Config {
         let defaults = BatchLimits::default();
         let config = Self {
             database_url: env.secret("DATABASE_URL")?,
+            plaintext_database: match env.text("RECORDER_ALLOW_PLAINTEXT_DATABASE") {
+                None | Some("off") => PlaintextDatabase::Refused,
+                Some("on") => PlaintextDatabase::Allowed,
+                Some(other) => return Err(malformed("RECORDER_ALLOW_PLAINTEXT_DATABASE", "on or off", &other)),
+            },
             broker: BrokerConfig::read(env)?,
             signing_key_file: env.text("RECORDER_SIGNING_KEY_FILE").map(PathBuf::from),
             listen: env.optional_or(
@@ -149,9 +163,18 @@ impl Config {
         Ok(config)
     }
 
-    /// Returns `DATABASE_URL`, a secret because the URL holds the password; an error if not set.
+    /// Returns `DATABASE_URL`, a secret because the URL holds the password; an error if not set, or if the URL leads to another
+    /// host without requiring TLS and that is not allowed.
     pub fn database_url(&self) -> Result<&SecretString, ConfigError> {
-        self.database_url.as_ref().ok_or_else(|| missing("DATABASE_URL", "postgres://user:password@host:5432/database"))
+        let expected = "postgres://user:password@host:5432/database";
+        let url = self.database_url.as_ref().ok_or_else(|| missing("DATABASE_URL", expected))?;
+        if self.plaintext_database == PlaintextDatabase::Refused && may_be_plaintext(url.expose_secret()) {
+            let expected = "a URL with sslmode=verify-full (and sslrootcert=/path/ca.pem for a private certificate authority), \
+                            because the database is on another host; RECORDER_ALLOW_PLAINTEXT_DATABASE=on allows a \
+                            connection that is not encrypted";
+            return Err(malformed("DATABASE_URL", expected, &"TLS is not required"));
+        }
+        Ok(url)
     }
 
     /// Returns the broker's servers and credentials; an error if `NATS_URL` is not set.
@@ -165,6 +188,20 @@ impl Config {
         let expected = "the path of a private key made by `recorder keys create`";
         self.signing_key_file.as_ref().ok_or_else(|| missing("RECORDER_SIGNING_KEY_FILE", expected))
     }
+}
+
+/// Returns true if a connection to the database may leave this host without TLS: the host is neither a loopback address nor
+/// the directory of a Unix socket, and `sslmode` is absent, `disable`, `allow` or `prefer`. False for a malformed URL, which is
+/// reported when it is used.
+fn may_be_plaintext(url: &str) -> bool {
+    let Ok(options) = url.parse::<PgConnectOptions>() else { return false };
+    if matches!(options.get_ssl_mode(), PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull) {
+        return false;
+    }
+    let host = options.get_host().trim_matches(['[', ']']);
+    let is_socket = options.get_socket().is_some() || host.starts_with('/');
+    let is_loopback = host.parse().map_or(host == "localhost", |address: IpAddr| address.is_loopback());
+    !is_socket && !is_loopback
 }
 
 fn within(
@@ -205,6 +242,7 @@ mod tests {
         let names: Vec<_> = assignments().into_iter().map(|(name, _)| name).collect();
         let expected = [
             "DATABASE_URL",
+            "RECORDER_ALLOW_PLAINTEXT_DATABASE",
             "NATS_URL",
             "NATS_USER",
             "NATS_PASSWORD",
@@ -244,6 +282,46 @@ mod tests {
         assert!(sample.serve.certificate.take().is_some(), "the default is no TLS");
         assert_eq!(format!("{:?}", sample.serve), format!("{:?}", defaults.serve));
         assert!(sample.database_url().is_ok() && sample.broker().is_ok() && sample.signing_key_file().is_ok());
+    }
+
+    #[test]
+    fn a_database_on_another_host_needs_tls() {
+        let refusal = |url: &str, allow: &str| {
+            let pairs = [("DATABASE_URL", url), ("RECORDER_ALLOW_PLAINTEXT_DATABASE", allow)];
+            let config = Config::read(&Environment::from_pairs(pairs)).unwrap();
+            config.database_url().err().map(|error| error.to_string())
+        };
+        let local = [
+            "postgres://u:secret@127.0.0.1:5432/d",
+            "postgres://u:secret@127.1.2.3/d?sslmode=disable",
+            "postgres://u:secret@[::1]/d",
+            "postgres://u:secret@localhost/d?sslmode=prefer",
+            "postgres://u:secret@%2Fvar%2Frun%2Fpostgresql/d",
+            "postgres://u:secret@/d?host=/var/run/postgresql",
+        ];
+        let encrypted = ["require", "verify-ca", "verify-full"].map(|mode| format!("postgres://u@db/d?sslmode={mode}"));
+        for url in local.into_iter().chain(encrypted.iter().map(String::as_str)) {
+            assert_eq!(refusal(url, ""), None, "{url}");
+        }
+        let remote = [
+            "postgres://u:secret@db.example.org/d",
+            "postgres://u:secret@10.0.0.7/d?sslmode=prefer",
+            "postgres://u:secret@[2001:db8::1]/d?sslmode=allow",
+            "postgres://u:secret@localhost.example.org/d?sslmode=disable",
+            "postgres://u:secret@127.0.0.1/d?host=10.0.0.7",
+        ];
+        for url in remote {
+            let error = refusal(url, "off").unwrap_or_default();
+            assert!(
+                error.starts_with("DATABASE_URL is malformed: expected a URL with sslmode=verify-full"),
+                "{url}: {error}"
+            );
+            assert!(
+                error.contains("RECORDER_ALLOW_PLAINTEXT_DATABASE=on") && !error.contains("secret"),
+                "{url}: {error}"
+            );
+            assert_eq!(refusal(url, "on"), None, "{url}");
+        }
     }
 
     #[test]
