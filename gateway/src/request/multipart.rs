@@ -136,7 +136,7 @@ impl MultipartReader {
         })
     }
 
-    /// True if a part of this name, which is one of [`ACTED_ON`], has begun.
+    /// True if a part of this name has begun: `model` or `stream`, on which the gateway acts.
     pub fn has_begun(&self, name: &str) -> bool {
         ACTED_ON.iter().zip(self.has_begun).any(|(known, has_begun)| has_begun && *known == name)
     }
