@@ -5,4 +5,5 @@
 
 pub mod disk_copy;
 pub mod follow;
+pub mod limit_table;
 pub mod state;

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::access::disk_copy::DiskCopy;
 use crate::access::follow::{self, AccessFollower};
@@ -23,6 +24,7 @@ use crate::broker::BrokerHealth;
 use crate::broker::{self, lease};
 use crate::chat::{self, disconnect, recording};
 use crate::config::{Config, JournalConfig};
+use crate::grants::admission::Grants;
 use crate::journal::Journal;
 use crate::limits::Limits;
 use crate::relay::Relay;
@@ -127,6 +129,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         Some((id, earliest_start)) => Some(lease::LeaseRenewer::start(&broker, &instance, id, earliest_start).await?),
         None => None,
     };
+    // Without a lease, no other gateway counts the run as alive.
+    let run = lease.as_ref().map_or_else(Uuid::now_v7, lease::LeaseRenewer::run_id);
+    let grants = Arc::new(Grants::new(broker, &instance, run, Arc::clone(&access), Arc::clone(&metrics)));
+    let mut granting = tokio::spawn(Arc::clone(&grants).run());
     let upstreams = Arc::new(registry::UpstreamRegistry::new(upstreams)?);
     let responses = Arc::new(chat::response_conversations::ResponseConversations::default());
     let recording = Arc::new(recording::Recording {
@@ -150,6 +156,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             permits: Arc::new(Semaphore::new(limits.max_chats)),
             disconnect_policy,
             keys: idempotency_keys,
+            grants,
         }),
         body_memory: Arc::new(BodyMemory::new(&limits, metrics.body_bytes.clone())),
         recorder_api,
@@ -199,6 +206,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         cut_off = serving => cut_off,
         failure = relay_failure(&mut relay) => anyhow::bail!("the relay stopped, no event reaches the broker: {failure}"),
         failure = &mut follower => anyhow::bail!("the follower of the API keys stopped: {failure:?}"),
+        failure = &mut granting => anyhow::bail!("the limits' grants stopped: {failure:?}"),
         failure = &mut lease => anyhow::bail!("the lease renewer stopped: {failure:?}"),
     };
     if cut_off > 0 {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, Method, Uri};
+use serde_json::value::RawValue;
 use shared::event::{DialectName, Media, Operation};
 use shared::id::{ChatId, ConversationId};
 use shared::usage::Usage;
@@ -18,8 +19,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::auth::Caller;
 use crate::call::body::CallBody;
 use crate::call::upload::UploadFailure;
+use crate::chat::gateway_headers::GatewayHeaders;
 use crate::chat::open_chat::{ChatAdmission, ChatEnding, OpenChat};
-use crate::chat::response_ids::ResponseIds;
 use crate::chat::{ChatPipeline, TEXT_MENDED};
 use crate::error::ApiError;
 use crate::headers;
@@ -63,7 +64,7 @@ struct AdmittedCall {
     headers: HeaderMap,
     body: CallBody,
     fold: Fold,
-    response_ids: ResponseIds,
+    gateway_headers: GatewayHeaders,
     chat: OpenChat,
     started: Recorded,
 }
@@ -169,6 +170,9 @@ impl ChatPipeline {
         let id = ChatId::mint();
         // The claim needs a conversation, and a call has none.
         let ids = (id, ConversationId(uuid::Uuid::nil()));
+        let model = matches!(target.route, CallRoute::Model(_)).then_some(call.model.as_str());
+        let prompt = call.input.as_deref().unwrap_or(RawValue::NULL);
+        let limits = self.check_limits(&caller, model, (prompt, &call.parameters)).await?;
         let (claim, note) = self.claim(&caller.user, headers, ids, body.known_bytes()).await?;
 
         let notes = note.into_iter().chain(call.text_was_mended.then_some(TEXT_MENDED)).collect();
@@ -176,7 +180,7 @@ impl ChatPipeline {
         let fold = Fold::OpenaiCall(CallFold::new(operation, call.output_items));
         let media = Media { input_bytes: Some(body.length()), input_items: call.input_items, ..Media::default() };
         let admission =
-            ChatAdmission { id, operation, conversation: None, caller_metadata, claim, on_disconnect, notes };
+            ChatAdmission { id, operation, conversation: None, caller_metadata, claim, on_disconnect, notes, limits };
         let mut request = ChatRequest::of_call(call, target.dialect);
         let (mut chat, started) = OpenChat::admit(&self.recording, caller, admission, &mut request, permit);
         chat.media = Some(media);
@@ -184,9 +188,9 @@ impl ChatPipeline {
             chat.cancel_unstarted();
             return Err(ApiError::journal_unavailable());
         }
-        let response_ids = ResponseIds::new(&chat, headers);
+        let gateway_headers = GatewayHeaders::new(&chat, headers);
         let headers = headers::for_upstream(headers, target.route().billing_headers);
-        let admitted = AdmittedCall { target, headers, body, fold, response_ids, chat, started };
+        let admitted = AdmittedCall { target, headers, body, fold, gateway_headers, chat, started };
         Ok(match on_disconnect {
             OnDisconnect::Cancel => Box::pin(self.run_call(admitted)).await,
             // Runs in a separate task, so that the call continues if the client leaves before the answer begins.
@@ -207,7 +211,7 @@ impl ChatPipeline {
     /// Sends the request to the upstream while the start is being written to the journal. Returns the response as soon as
     /// the head of the upstream's answer has arrived and the start is written.
     async fn run_call(&self, admitted: AdmittedCall) -> Response {
-        let AdmittedCall { target, headers, body, fold, response_ids, mut chat, started } = admitted;
+        let AdmittedCall { target, headers, body, fold, gateway_headers, mut chat, started } = admitted;
         let outgoing = OutgoingRequest {
             method: &target.method,
             path: &target.path,
@@ -246,7 +250,7 @@ impl ChatPipeline {
             }
         }
         .unwrap_or_else(axum::response::IntoResponse::into_response);
-        response_ids.insert_into(response.headers_mut());
+        gateway_headers.insert_into(response.headers_mut());
         response
     }
 

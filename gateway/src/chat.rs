@@ -4,12 +4,14 @@
 pub mod conversation;
 pub mod disconnect;
 pub mod ended_chat;
+pub mod gateway_headers;
 pub mod large_request;
+pub mod limit_check;
 pub mod open_chat;
+mod parsed_request;
 pub mod recording;
 pub mod response_body;
 pub mod response_conversations;
-pub mod response_ids;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Method, StatusCode};
-use shared::event::{ChatError, DialectName, FailureStage, Operation};
+use shared::event::{ChatError, FailureStage, Operation};
 use shared::id::{ChatId, ConversationId, UserId};
 use shared::usage::Usage;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -30,27 +32,26 @@ use crate::auth::Caller;
 use crate::chat::conversation::Conversations;
 use crate::chat::disconnect::DisconnectPolicy;
 use crate::chat::ended_chat::EndedChat;
+use crate::chat::gateway_headers::GatewayHeaders;
 use crate::chat::large_request::Turn;
 use crate::chat::open_chat::{ChatAdmission, ChatEnding, OpenChat};
+use crate::chat::parsed_request::{parse, upstream_body};
 use crate::chat::recording::Recording;
 use crate::chat::response_body::{BodyFraming, ResponseBody};
-use crate::chat::response_ids::ResponseIds;
 use crate::error::ApiError;
+use crate::grants::admission::Grants;
 use crate::headers;
 use crate::idempotency::{self, Claim, IdempotencyKeys};
 use crate::journal::Recorded;
-use crate::json::edit;
 use crate::limits::Limits;
-use crate::request::ui_message::{self, UiRequest};
-use crate::request::{ApiSurface, ChatRequest, InvalidRequest};
-use crate::request::{caller_metadata, gemini};
+use crate::request::{ApiSurface, ChatRequest, caller_metadata};
 use crate::response::answer_start::AnswerKind;
 use crate::response::content_encoding::{self, ContentEncoding};
 use crate::response::dialect::{Fold, parse_error_body};
 use crate::response::tap::{ExpectedBody, Tap, UsageChunkPolicy};
 use crate::response::transcript::Transcript;
 use crate::response::ui_stream::UiStream;
-use crate::routing::{OnDisconnect, RouteUpstream};
+use crate::routing::OnDisconnect;
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::dispatch::{Candidates, ExpectedAnswer, OutgoingRequest, UpstreamResponse, UsageOption};
 use crate::upstream::error::UpstreamError;
@@ -81,6 +82,8 @@ pub struct ChatPipeline {
     pub disconnect_policy: DisconnectPolicy,
     /// The idempotency keys, and the chats that hold the keys.
     pub keys: Arc<IdempotencyKeys>,
+    /// The limits of users, keys, projects and models.
+    pub grants: Arc<Grants>,
 }
 
 /// An admitted chat: the start has been handed to the journal, and the request has not been sent to an upstream yet.
@@ -91,7 +94,7 @@ struct AdmittedChat {
     request: ChatRequest,
     path: Cow<'static, str>,
     headers: HeaderMap,
-    response_ids: ResponseIds,
+    gateway_headers: GatewayHeaders,
     ui_stream: Option<UiStream>,
     chat: OpenChat,
     started: Recorded,
@@ -136,13 +139,15 @@ impl ChatPipeline {
             return Err(ApiError::journal_unavailable());
         }
         let id = ChatId::mint();
+        let limits = self.check_limits(&caller, Some(&request.model), (&request.messages, &request.parameters)).await?;
         let (claim, note) = self.claim(&caller.user, headers, (id, conversation.0), body).await?;
         let notes = note.into_iter().chain(request.text_was_mended.then_some(TEXT_MENDED)).collect();
 
         let ui_stream =
             ui.map(|ui| UiStream::new(ui.continued_message_id.unwrap_or_else(|| id.assistant_message().to_string())));
         let (operation, conversation) = (Operation::Chat, Some(conversation));
-        let admission = ChatAdmission { id, operation, conversation, caller_metadata, claim, on_disconnect, notes };
+        let admission =
+            ChatAdmission { id, operation, conversation, caller_metadata, claim, on_disconnect, notes, limits };
         let (chat, started) = turn.run(|| OpenChat::admit(&self.recording, caller, admission, &mut request, place));
         drop(turn);
         if started.refusal().is_some() {
@@ -154,7 +159,7 @@ impl ChatPipeline {
             snapshot,
             route_index,
             path: surface.path(&request.model),
-            response_ids: ResponseIds::new(&chat, headers),
+            gateway_headers: GatewayHeaders::new(&chat, headers),
             request,
             ui_stream,
             chat,
@@ -180,8 +185,17 @@ impl ChatPipeline {
     /// Sends the request to the upstream while the start is being written to the journal. Returns the response as soon as
     /// the head of the upstream's answer has arrived and the start is written.
     async fn run(&self, admitted: AdmittedChat) -> Response {
-        let AdmittedChat { snapshot, route_index, request, path, headers, response_ids, ui_stream, mut chat, started } =
-            admitted;
+        let AdmittedChat {
+            snapshot,
+            route_index,
+            request,
+            path,
+            headers,
+            gateway_headers,
+            ui_stream,
+            mut chat,
+            started,
+        } = admitted;
         let outgoing = OutgoingRequest {
             method: &Method::POST,
             path: &path,
@@ -215,7 +229,7 @@ impl ChatPipeline {
             }
         }
         .unwrap_or_else(axum::response::IntoResponse::into_response);
-        response_ids.insert_into(response.headers_mut());
+        gateway_headers.insert_into(response.headers_mut());
         response
     }
 
@@ -346,48 +360,6 @@ impl ChatPipeline {
         let ended = end_failed(&mut chat, FailureStage::UpstreamStatus, error);
         ended.log_line.log(ended.pending.await);
         replacement
-    }
-}
-
-/// Parses the request. On the frontend route, the body may also have the AI SDK's format, and a request without a model
-/// gets the default model.
-fn parse(
-    body: &Bytes,
-    surface: ApiSurface,
-    snapshot: &RoutingSnapshot,
-) -> Result<(ChatRequest, Option<UiRequest>), InvalidRequest> {
-    let ui = if surface == ApiSurface::Frontend { ui_message::parse(body)? } else { None };
-    let body = ui.as_ref().map_or(body, |ui| &ui.body);
-    let mut request = match (ChatRequest::parse(body, surface), &snapshot.table.default_model) {
-        (Err(error), Some(model))
-            if surface == ApiSurface::Frontend && error.param == Some("model") && !edit::has_member(body, "model") =>
-        {
-            ChatRequest::parse(&edit::with_member(body, "model", &model.as_str().into()), surface)?
-        }
-        (parsed, _) => parsed?,
-    };
-    if let Some(ui) = &ui {
-        request.thread_id = ui.thread_id.clone().or(request.thread_id);
-        if ui.is_regeneration {
-            request.new_messages.clear();
-        }
-    }
-    Ok((request, ui))
-}
-
-/// Returns the body for one upstream: with or without the usage option, and with the upstream's own name for the model.
-fn upstream_body(request: &ChatRequest, usage_option: UsageOption, upstream: &RouteUpstream) -> Bytes {
-    let body = match usage_option {
-        UsageOption::Added => request.upstream_body.clone(),
-        UsageOption::NotAdded | UsageOption::Probed => request.body_without_usage_option(),
-    };
-    if request.dialect == DialectName::GoogleGemini {
-        // The path names the model.
-        return gemini::without_model(&body);
-    }
-    match &upstream.model {
-        Some(model) => edit::with_member(&body, "model", &model.as_str().into()),
-        None => body,
     }
 }
 

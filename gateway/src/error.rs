@@ -1,6 +1,9 @@
 //! HTTP error responses. Every error status of the gateway is chosen in this file. The body has the shape that the clients
 //! of the route expect: OpenAI's error object, or Anthropic's on Anthropic's routes.
 
+mod idempotency;
+mod limit;
+
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::header::{ACCEPT_ENCODING, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -12,7 +15,7 @@ use shared::token::TokenError;
 use crate::access::state::{AccessRefusal, NotAllowed};
 use crate::auth::{CrossOrigin, Unauthenticated};
 use crate::headers::{CHAT_ID, CONVERSATION_ID};
-use crate::idempotency::{KeyOwner, MalformedKey, Progress};
+use crate::limit_headers::LimitHeaders;
 use crate::request::InvalidRequest;
 use crate::upstream::dispatch::{is_key_refusal, is_withheld};
 use crate::upstream::error::UpstreamError;
@@ -38,6 +41,8 @@ pub struct ApiError {
     /// The earlier chat that holds the request's idempotency key, with the conversation. Sent in the id headers of the
     /// response. Set for idempotency conflicts only; such a request starts no chat.
     conflicting_chat: Option<Box<(ChatId, ConversationId)>>,
+    /// The limits of the caller, for a call that a limit refused.
+    limits: Option<Box<LimitHeaders>>,
 }
 
 impl ApiError {
@@ -56,6 +61,7 @@ impl ApiError {
             retry_after: None,
             forbids_retry: false,
             conflicting_chat: None,
+            limits: None,
         }
     }
 
@@ -217,27 +223,6 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("gateway_stopped"), message).retry_after(1)
     }
 
-    /// 409: the idempotency key belongs to an earlier chat with the same request body. No new chat was started.
-    pub fn idempotency_key_taken(taken: &KeyOwner) -> Self {
-        let (code, state) = match taken.progress {
-            Progress::UnderWay => ("idempotency_chat_under_way", "is under way"),
-            Progress::Done => ("idempotency_chat_done", "is done"),
-        };
-        let message =
-            format!("this idempotency key belongs to chat {}, which {state}; no new chat was started", taken.chat);
-        let error = Self::new(StatusCode::CONFLICT, "invalid_request_error", Some(code), message).forbid_retry();
-        Self { conflicting_chat: Some(Box::new((taken.chat, taken.conversation))), ..error }
-    }
-
-    /// 422: the idempotency key belongs to an earlier chat with a different request body. No new chat was started.
-    pub fn idempotency_key_reused(taken: &KeyOwner) -> Self {
-        let message =
-            format!("this idempotency key belongs to chat {}, which had a different request body", taken.chat);
-        let code = Some("idempotency_key_reused");
-        let error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", code, message).forbid_retry();
-        Self { conflicting_chat: Some(Box::new((taken.chat, taken.conversation))), ..error }
-    }
-
     /// 503: the maximum number of concurrent chats is running. Clients may retry after 1 s.
     pub fn too_many_chats() -> Self {
         let message = "the gateway is at its limit of concurrent chats; try again shortly";
@@ -335,12 +320,6 @@ impl From<InvalidRequest> for ApiError {
     }
 }
 
-impl From<MalformedKey> for ApiError {
-    fn from(error: MalformedKey) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", None, error.to_string())
-    }
-}
-
 impl From<&UpstreamError> for ApiError {
     fn from(error: &UpstreamError) -> Self {
         let status = match error {
@@ -378,6 +357,9 @@ impl IntoResponse for ApiError {
             if !conversation.0.is_nil() {
                 response.headers_mut().insert(CONVERSATION_ID, value(conversation.to_string()));
             }
+        }
+        if let Some(limits) = self.limits.clone() {
+            limits.insert_into(response.headers_mut());
         }
         if self.forbids_retry {
             response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));

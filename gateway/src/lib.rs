@@ -17,12 +17,15 @@ pub mod response;
 pub mod access;
 pub mod auth;
 pub mod broker;
+pub mod grants;
 pub mod idempotency;
 
 pub mod journal;
 
 pub mod relay;
 pub mod upstream;
+
+pub mod limit_headers;
 
 pub mod error;
 pub mod error_shapes;

@@ -69,6 +69,8 @@ pub struct Metrics {
     pub upstream_head_seconds: Family<UpstreamLabel, Histogram>,
     /// 1 if the circuit breaker of the upstream is open, otherwise 0; set at each scrape.
     pub upstream_breaker_open: Family<UpstreamLabel, Gauge>,
+    /// The number of calls refused by a limit of a user, key, project, model or the deployment.
+    pub limit_refusals: Family<LimitRefusalLabels, Counter>,
     /// The limits that `chats_open`, `connections`, `body_bytes` and `journal_bytes` run into.
     pub limits: LimitGauges,
 }
@@ -116,6 +118,15 @@ pub struct StatusLabels {
     pub status: u16,
 }
 
+/// The labels of a call refused by a limit.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LimitRefusalLabels {
+    /// The kind of scope: `user`, `key`, `project`, `model` or `deployment`.
+    pub scope: &'static str,
+    /// The limit, as in the API.
+    pub limit: &'static str,
+}
+
 /// The label of a number of tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DirectionLabels {
@@ -157,6 +168,7 @@ impl Default for Metrics {
             upstream_tries: Family::default(),
             upstream_head_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.01, 2.0, 18))),
             upstream_breaker_open: Family::default(),
+            limit_refusals: Family::default(),
             limits: LimitGauges::default(),
             registry: Registry::default(),
         };
@@ -187,6 +199,8 @@ impl Metrics {
         registry.register_with_unit("upstream_head", help, Unit::Seconds, head);
         let help = "1 if the circuit breaker of the upstream is open, otherwise 0";
         registry.register("upstream_breaker_open", help, self.upstream_breaker_open.clone());
+        let help = "Calls refused by a limit of a user, key, project, model or the deployment";
+        registry.register("limit_refusals", help, self.limit_refusals.clone());
         registry.register("chats_limit", "The maximum number of chats", self.limits.chats.clone());
         let help = "The maximum number of connections from clients";
         registry.register("connections_limit", help, self.limits.connections.clone());
@@ -245,6 +259,7 @@ mod tests {
         // The text lists no metric that has never been counted.
         metrics.chats_ended.get_or_create(&OutcomeLabels { outcome: "completed" }).inc();
         metrics.refused.get_or_create(&StatusLabels { status: 401 }).inc();
+        metrics.limit_refusals.get_or_create(&LimitRefusalLabels { scope: "user", limit: "requestsPerMinute" }).inc();
         metrics.tokens.get_or_create(&DirectionLabels { direction: "prompt" }).inc();
         metrics.upstream_tries.get_or_create(&UpstreamTryLabels { upstream: "u".into(), outcome: "answered" }).inc();
         let upstream = UpstreamLabel { upstream: "u".into() };

@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use shared::access::{EndedSession, Entry, KeyState, LimitState, UserState};
-use shared::event::{LimitScope, Operation};
+use shared::access::{EndedSession, Entry, KeyState, UserState};
+use shared::event::{LimitScope, Operation, UsageLimits};
 use shared::id::{KeyId, ProjectId, UserId};
 use shared::model_pattern::ModelPattern;
 use shared::token::Claims;
 use time::OffsetDateTime;
 use uuid::Uuid;
+
+use super::limit_table::{CallOrigin, LimitTable};
 
 /// The age up to which an unknown key may be too new for this gateway: the client is told to try again.
 const NEW_KEY_SECONDS: u64 = 10;
@@ -32,7 +34,7 @@ pub struct AccessEntries {
     users: HashMap<UserId, UserState>,
     /// The ended sessions, with the time from which all of their tokens have expired.
     sessions: HashMap<Uuid, OffsetDateTime>,
-    limits: HashMap<LimitScope, LimitState>,
+    limits: LimitTable,
 }
 
 /// An API key, in the form in which requests are checked.
@@ -139,6 +141,11 @@ impl Access {
         }
     }
 
+    /// Returns the limits that apply to a call, each with the scope that counts the call.
+    pub fn limits_of_call(&self, call: &CallOrigin<'_>) -> Vec<(LimitScope, UsageLimits)> {
+        self.read().limits.of_call(call)
+    }
+
     /// Replaces all entries: a whole state was loaded.
     pub fn replace(&self, entries: AccessEntries) {
         *self.entries.write().unwrap_or_else(PoisonError::into_inner) = entries;
@@ -208,10 +215,7 @@ impl AccessEntries {
                 }
             }
             Entry::Session(EndedSession { session_id, until }) => drop(self.sessions.insert(session_id, until)),
-            Entry::Limit(limit) => match self.limits.get_mut(&limit.scope) {
-                Some(present) => present.join(limit),
-                None => drop(self.limits.insert(limit.scope.clone(), limit)),
-            },
+            Entry::Limit(limit) => self.limits.apply(limit),
         }
     }
 
@@ -227,7 +231,7 @@ impl AccessEntries {
         let sessions = self.sessions.iter();
         let sessions =
             sessions.map(|(session_id, until)| Entry::Session(EndedSession { session_id: *session_id, until: *until }));
-        let limits = self.limits.values().map(|limit| Entry::Limit(limit.clone()));
+        let limits = self.limits.all().map(|limit| Entry::Limit(limit.clone()));
         keys.chain(users).chain(sessions).chain(limits)
     }
 

@@ -130,6 +130,11 @@ impl LeaseRenewer {
         Ok(renewer)
     }
 
+    /// Returns the run of the gateway that the lease names.
+    pub fn run_id(&self) -> Uuid {
+        self.lease.incarnation
+    }
+
     /// Watches the lease of another run for half of its lifetime. Takes the lease over unless the other run renews it.
     async fn contest(&mut self, first_revision: u64, lifetime: Duration) -> Result<(), LeaseStartError> {
         let instance = &self.lease.instance;

@@ -18,8 +18,10 @@ use crate::auth::Caller;
 use crate::chat::disconnect::Drains;
 use crate::chat::ended_chat::{ChatLogLine, EndedChat, PendingEnd, PendingRecord};
 use crate::chat::recording::{Recording, estimate_and_record};
+use crate::grants::admission::Admission;
 use crate::idempotency::Claim;
 use crate::journal::Recorded;
+use crate::limit_headers::LimitHeaders;
 use crate::metrics::{DirectionLabels, OutcomeLabels};
 use crate::request::{ChatRequest, NewMessage};
 use crate::response::token_estimate::Prompt;
@@ -45,6 +47,8 @@ pub struct ChatAdmission {
     pub on_disconnect: OnDisconnect,
     /// The notes for the record that are known before the answer.
     pub notes: Vec<&'static str>,
+    /// What the call has taken from its limits, if a limit applies.
+    pub limits: Option<Admission>,
 }
 
 /// A chat that has been admitted and has not ended.
@@ -77,6 +81,8 @@ pub struct OpenChat {
     on_disconnect: OnDisconnect,
     /// Notes on the request, for the end event.
     notes: Vec<&'static str>,
+    /// What the call has taken from its limits, until it ends.
+    limits: Option<Admission>,
     /// Counts the chat towards the maximum number of concurrent chats.
     _permit: OwnedSemaphorePermit,
 }
@@ -127,6 +133,7 @@ impl OpenChat {
             claim: admission.claim,
             on_disconnect: admission.on_disconnect,
             notes: request.notes.drain(..).chain(admission.notes).collect(),
+            limits: admission.limits,
             _permit: permit,
         };
         recording.metrics.chats_started.inc();
@@ -182,6 +189,11 @@ impl OpenChat {
         }
     }
 
+    /// Returns the headers that tell the client its limits; none if no limit applies.
+    pub fn limit_headers(&self) -> Option<LimitHeaders> {
+        self.limits.as_ref().and_then(|limits| LimitHeaders::new(&limits.limits))
+    }
+
     /// Returns the set of drains of this gateway.
     pub fn drains(&self) -> &Drains {
         &self.recording.drains
@@ -211,6 +223,7 @@ impl OpenChat {
             self.recording.responses.remember(&self.caller.user, response, conversation);
         }
         let has_content = transcript.has_content();
+        self.settle_limits(&usage, has_content);
         let ending = match ending {
             ChatEnding::ClientGone if self.recording.is_stopping.load(Ordering::Relaxed) => ChatEnding::Failed(
                 FailureStage::GatewayRestarted,
@@ -265,6 +278,16 @@ impl OpenChat {
             _ => PendingEnd::Recorded(self.recording.record_end(&event)),
         };
         EndedChat { pending: PendingRecord { start: self.started.take(), end }, log_line }
+    }
+
+    /// Gives back what the call has taken of its limits, before the client sees the end: the next call of the client finds a free place.
+    fn settle_limits(&mut self, usage: &Usage, has_content: bool) {
+        let Some(limits) = self.limits.take() else { return };
+        let used = match (usage.prompt_tokens, usage.completion_tokens) {
+            (None, None) if has_content => None,
+            (prompt, answer) => Some((prompt.unwrap_or(0), answer.unwrap_or(0))),
+        };
+        limits.settle(used);
     }
 
     fn terminal_event(

@@ -45,6 +45,12 @@ const TEXT_MEMBERS: [&str; 13] = [
     "thinking",
 ];
 
+/// The bytes of text to which one token is taken to correspond before a call.
+const BYTES_PER_TOKEN: usize = 4;
+
+/// The members of a request that name the maximum number of tokens of the answer.
+const MAX_ANSWER_MEMBERS: [&str; 3] = ["max_completion_tokens", "max_output_tokens", "max_tokens"];
+
 /// The prompt of a chat, as far as an estimate needs the prompt.
 #[derive(Debug)]
 pub enum Prompt {
@@ -122,6 +128,21 @@ impl PromptText {
     fn token_count(&self) -> u64 {
         scaled_token_count(&self.text, self.bytes) + self.messages * MESSAGE_TOKENS
     }
+}
+
+/// Returns the tokens of a request's prompt, by the length of its text, and the maximum number of tokens of the answer, if the request
+/// names one. Fast: no text is tokenized.
+pub fn expected_tokens(messages: &RawValue, parameters: &RawValue) -> (u64, Option<u64>) {
+    let prompt = PromptText::from_request(messages, parameters);
+    let tokens = prompt.bytes.div_ceil(BYTES_PER_TOKEN) as u64 + prompt.messages * MESSAGE_TOKENS;
+    let number = |raw: &RawValue| serde_json::from_str::<u64>(raw.get()).ok();
+    let max_answer = serde_json::from_str::<Members<'_>>(parameters.get()).ok().and_then(|members| {
+        let google =
+            members.get("generationConfig").and_then(|raw| serde_json::from_str::<Members<'_>>(raw.get()).ok());
+        let google = google.and_then(|config| config.get("maxOutputTokens").and_then(number));
+        MAX_ANSWER_MEMBERS.iter().find_map(|name| members.get(name).and_then(number)).or(google)
+    });
+    (tokens, max_answer)
 }
 
 /// Estimates the usage of a prompt and its response.

@@ -7,16 +7,19 @@ use http::header::{self, HeaderName, HeaderValue};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::headers::{CHAT_ID, CONVERSATION_ID, REQUEST_ID};
+use crate::limit_headers::{RATE_LIMIT, RATE_LIMIT_POLICY};
 
 /// Builds the CORS layer for the configured origins. Without origins, every page may call, but without cookies.
 pub(super) fn cors(origins: &[HeaderValue]) -> CorsLayer {
-    let exposed: [HeaderName; 10] = [
+    let exposed: [HeaderName; 12] = [
         header::ETAG,
         CHAT_ID,
         CONVERSATION_ID,
         REQUEST_ID,
         header::RETRY_AFTER,
         HeaderName::from_static("retry-after-ms"),
+        RATE_LIMIT,
+        RATE_LIMIT_POLICY,
         HeaderName::from_static("x-ratelimit-limit-requests"),
         HeaderName::from_static("x-ratelimit-remaining-requests"),
         HeaderName::from_static("x-ratelimit-remaining-tokens"),

@@ -36,6 +36,7 @@ mod identity_provider;
 mod journal;
 mod large_bodies;
 mod leases;
+mod limits;
 mod limits_record;
 mod live_events;
 mod log;
