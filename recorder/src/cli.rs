@@ -23,12 +23,15 @@ use clap::{Parser, Subcommand};
 use shared::config::{ConfigError, EXIT_USAGE, Environment};
 
 use crate::config::Config;
+use crate::rebuild::error::ReprojectionError;
 use crate::store;
 use connect::pool;
 use output::print;
 
 /// The exit status of `recorder verify` if the tables differ from the log.
 const EXIT_DIFFERENT: u8 = 3;
+/// The exit status of `recorder rebuild` if the log lacks rows of the tables.
+const EXIT_WOULD_LOSE: u8 = 4;
 
 /// Projects the events of the gateways into PostgreSQL.
 #[derive(Debug, Parser)]
@@ -50,7 +53,8 @@ enum Command {
     /// List, retry or delete events that could not be projected.
     #[command(subcommand)]
     Quarantine(quarantine::QuarantineCommand),
-    /// Build the tables again from the log while everything runs, and replace the present tables.
+    /// Build the tables again from the log while everything runs, and replace the present tables. Exit status 4 if the
+    /// log lacks rows of the present tables.
     Rebuild(rebuild::RebuildArguments),
     /// Compare the tables with the log, row by row, while everything runs. Exit status 3 if the tables differ.
     Verify(rebuild::VerifyArguments),
@@ -104,12 +108,13 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
-/// Returns the exit status for an error: 64 for a setting, 3 for tables that differ from the log, 1 for every other
-/// error.
+/// Returns the exit status for an error: 64 for a setting, 3 for tables that differ from the log, 4 for a rebuild that
+/// would lose rows, 1 for every other error.
 pub fn exit_status(error: &anyhow::Error) -> u8 {
     match error {
         error if error.is::<ConfigError>() => EXIT_USAGE,
         error if error.is::<rebuild::TablesDiffer>() => EXIT_DIFFERENT,
+        error if matches!(error.downcast_ref(), Some(ReprojectionError::WouldLose(_))) => EXIT_WOULD_LOSE,
         _ => 1,
     }
 }

@@ -9,6 +9,12 @@
 //! When such an event is not in quarantine, the live tables may be the only place that has the event's rows: the
 //! rebuild then stops, and the live tables stay.
 //!
+//! The log can have lost events whose rows are in the live tables, as after the restore of an older copy of the broker.
+//! Before the swap, a snapshot of the live tables is therefore compared with a shadow that has every event in the
+//! snapshot. The rebuild stops when the shadow lacks a row or a fact; only `drop_missing` lets it go on. A row that a
+//! recorder writes after the snapshot needs no comparison: its event is in the log behind the snapshot, and is projected
+//! before the swap.
+//!
 //! A rebuild killed at any moment leaves either the old or the new tables, complete. A shadow that remains is dropped
 //! by the next run.
 
@@ -24,8 +30,8 @@ use std::time::Duration;
 
 use async_nats::Client;
 use shared::event::Event;
-use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
+use sqlx::{Connection as _, Executor as _};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -33,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use crate::policy::disposition::{DatabaseFault, Disposition};
 use crate::source::log::{LogExtent, LogReader, RangeStart};
 use crate::store;
+use crate::store::losses::{self, Losses};
 use crate::store::shadow::{self, ShadowError, ShadowPurpose, ShadowSchema};
 use error::ReprojectionError;
 use reprojection::{AggregateFlush, Reprojection, ReprojectionStats};
@@ -57,6 +64,18 @@ pub struct RebuildOptions {
     /// True to replace the live tables even when undecodable events are not in quarantine. The rows of such events are
     /// then lost.
     pub without_unreadable: bool,
+    /// True to replace the live tables even when the log lacks rows or facts of the live tables, which are then lost.
+    pub drop_missing: bool,
+}
+
+/// The result of a rebuild.
+#[derive(Clone, Debug)]
+pub struct RebuildReport {
+    /// The totals of the projection.
+    pub stats: ReprojectionStats,
+    /// The rows and facts of the replaced tables that the log lacked. Empty unless
+    /// [`drop_missing`](RebuildOptions::drop_missing) was set.
+    pub lost: Losses,
 }
 
 /// The outcome of an attempt to swap the tables.
@@ -66,7 +85,7 @@ enum SwapOutcome {
     Busy,
 }
 
-/// Rebuilds the record from the log, and returns the numbers of projected events and rows.
+/// Rebuilds the record from the log.
 ///
 /// An error before the swap leaves the live tables unchanged. When the database refuses the sums of many batches, the
 /// rebuild runs a second time and writes the sums with each batch, so that the refused event can be found and left out.
@@ -76,7 +95,7 @@ pub async fn rebuild(
     options: &RebuildOptions,
     stop: CancellationToken,
     progress: &impl ProgressListener,
-) -> Result<ReprojectionStats, ReprojectionError> {
+) -> Result<RebuildReport, ReprojectionError> {
     shadow::lock_exclusive_run(connection, "rebuild").await?;
     if let Some(name) = &options.into
         && shadow::exists(connection, name).await?
@@ -98,7 +117,7 @@ async fn run_once(
     flush: AggregateFlush,
     stop: CancellationToken,
     progress: &impl ProgressListener,
-) -> Result<ReprojectionStats, ReprojectionError> {
+) -> Result<RebuildReport, ReprojectionError> {
     let purpose = if options.into.is_some() { ShadowPurpose::Separate } else { ShadowPurpose::Replace };
     let shadow = ShadowSchema::create(connection, SHADOW_SCHEMA, purpose).await?;
     let rebuilt = match LogReader::extent(&client).await {
@@ -140,12 +159,20 @@ impl RebuildRun {
         options: &RebuildOptions,
         extent: &LogExtent,
         progress: &impl ProgressListener,
-    ) -> Result<ReprojectionStats, ReprojectionError> {
+    ) -> Result<RebuildReport, ReprojectionError> {
         progress.phase_started(RebuildPhase::Projecting { events: extent.events });
         self.reprojection.advance(connection, extent.last_sequence, &|stats| progress.advanced(stats)).await?;
         self.check_unreadable(connection).await?;
         progress.phase_started(RebuildPhase::CarryingOver);
         self.reprojection.carry_over(connection, extent, None).await?;
+        let mut lost = Losses::default();
+        if options.into.is_none() {
+            progress.phase_started(RebuildPhase::Comparing);
+            lost = self.losses(connection).await?;
+            if !lost.is_empty() && !options.drop_missing {
+                return Err(ReprojectionError::WouldLose(lost));
+            }
+        }
         progress.phase_started(RebuildPhase::Indexing);
         self.reprojection.shadow().create_indexes(connection).await?;
         match &options.into {
@@ -156,7 +183,32 @@ impl RebuildRun {
             }
         }
         self.reprojection.shadow().leave(connection).await?;
-        Ok(self.reprojection.stats)
+        Ok(RebuildReport { stats: self.reprojection.stats, lost })
+    }
+
+    /// Counts what the live tables have and the shadow lacks.
+    ///
+    /// The snapshot of the live tables is taken before the end of the log is read. So every event in the snapshot is
+    /// projected before the count, although recorders go on writing.
+    async fn losses(&mut self, connection: &mut PgConnection) -> Result<Losses, ReprojectionError> {
+        // Most events that came meanwhile are projected first, so that the transaction is short.
+        let last = LogReader::extent(&self.client).await?.last_sequence;
+        self.reprojection.advance(connection, last, &|_| {}).await?;
+        let mut tx = connection.begin().await?;
+        tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
+        let shadow = self.reprojection.shadow().clone();
+        shadow.share_lock_live_tables(&mut tx).await?;
+        shadow.enter(&mut tx).await?;
+        // The first query takes the snapshot.
+        tx.execute("SELECT pg_current_snapshot()").await?;
+        let last = LogReader::extent(&self.client).await?.last_sequence;
+        while let Some(events) = self.reprojection.read(last).await? {
+            self.reprojection.project(&mut tx, &events).await?;
+        }
+        self.check_unreadable(&mut tx).await?;
+        let losses = losses::count(&mut tx, &shadow).await?;
+        tx.commit().await?;
+        Ok(losses)
     }
 
     /// Catches up with the log and attempts the swap, until a swap succeeds or the rebuild is stopped.

@@ -19,6 +19,7 @@ pub mod invite_codes;
 mod key_slots;
 mod leader_lock;
 pub mod limits;
+pub mod losses;
 mod messages;
 pub mod open_chats;
 mod operation_slots;

@@ -16,7 +16,7 @@ use super::progress::Progress;
 use crate::config::Config;
 use crate::rebuild::reprojection::ReprojectionStats;
 use crate::rebuild::verify::{ExplainedDifference, VerifyReport, verify};
-use crate::rebuild::{RebuildOptions, rebuild};
+use crate::rebuild::{RebuildOptions, RebuildReport, rebuild};
 use crate::source;
 use crate::store::compare::DifferenceKind;
 
@@ -31,6 +31,9 @@ pub(super) struct RebuildArguments {
     /// Continue although events cannot be read and are not in quarantine: their rows in the present tables are lost.
     #[arg(long, conflicts_with = "into")]
     without_unreadable: bool,
+    /// Continue although the log lacks rows of the present tables: the rows are dropped, and the numbers printed.
+    #[arg(long, conflicts_with = "into")]
+    drop_missing: bool,
 }
 
 #[derive(Debug, Args)]
@@ -46,16 +49,17 @@ pub(super) struct VerifyArguments {
 pub(super) struct TablesDiffer(i64);
 
 pub(super) async fn run_rebuild(arguments: RebuildArguments, config: Config) -> anyhow::Result<()> {
-    let RebuildArguments { until, into, without_unreadable } = arguments;
+    let RebuildArguments { until, into, without_unreadable, drop_missing } = arguments;
     let (mut connection, client) = connect_servers(&config).await?;
     config.log.start_on_stderr();
     let progress = Progress::new();
-    let options = RebuildOptions { into, as_of: until, without_unreadable };
+    let options = RebuildOptions { into, as_of: until, without_unreadable, drop_missing };
     let done = rebuild(&mut connection, client, &options, cancel_on_signal(), &progress).await;
     progress.clear();
-    let done = done?;
+    let RebuildReport { stats, lost } = done?;
+    let lost = if lost.is_empty() { String::new() } else { format!("; the log lacked rows: {lost}") };
     let place = options.into.map_or("the tables".to_owned(), |schema| format!("schema {schema}"));
-    print(&format!("rebuilt {place} from {} events{}", done.events, summary_suffix(done)))
+    print(&format!("rebuilt {place} from {} events{}{lost}", stats.events, summary_suffix(stats)))
 }
 
 pub(super) async fn run_verify(arguments: VerifyArguments, config: Config) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 use crate::source::log::LogError;
 use crate::source::setup::SetupError;
 use crate::store;
+use crate::store::losses::Losses;
 use crate::store::shadow::ShadowError;
 
 /// An error that ends a projection of the log. An error before the swap of a rebuild leaves the live tables unchanged.
@@ -43,4 +44,11 @@ pub enum ReprojectionError {
         /// The sequence of the first such event in the stream.
         first: u64,
     },
+    /// The live tables have rows or facts that the log lacks.
+    #[error(
+        "the log lacks events whose rows are in the tables, and the tables may have the last copy, so the tables are \
+         unchanged. After a rebuild, rows would be lost: {0}. `recorder verify` lists the rows; restore the lost events of \
+         stream CHATS, or wait until the gateways have published their journals; --drop-missing goes on without the rows"
+    )]
+    WouldLose(Losses),
 }

@@ -310,11 +310,15 @@ async fn that_were_recorded_and_then_lost_prevent_a_rebuild() -> anyhow::Result<
     assert_eq!(dump(&pool, "public").await?, rows);
     stack.recorder.run(&["verify"]).await?;
 
-    // An operator can ask for a rebuild without the unreadable events.
+    // An operator can ask for a rebuild without the unreadable events, and has to ask for the loss of their rows too.
     remove_body(&jetstream, large).await?;
     let apart = stack.recorder.run(&["rebuild", "--into", "apart"]).await?;
     assert!(apart.contains("; 1 events cannot be read, and are not in quarantine"), "{apart}");
-    stack.recorder.run(&["rebuild", "--without-unreadable"]).await?;
+    let refused =
+        stack.recorder.run(&["rebuild", "--without-unreadable"]).await.expect_err("the rows would be lost").to_string();
+    assert!(refused.contains("exit status: 4") && refused.contains("1 messages dropped"), "{refused}");
+    assert_eq!(dump(&pool, "public").await?, rows);
+    stack.recorder.run(&["rebuild", "--without-unreadable", "--drop-missing"]).await?;
     assert_ne!(dump(&pool, "public").await?, rows);
     stack.recorder.run(&["verify"]).await.map(drop)
 }

@@ -40,6 +40,7 @@ mod limits;
 mod limits_record;
 mod live_events;
 mod log;
+mod lost_events;
 mod made_responses;
 mod monitoring;
 mod new_messages;

@@ -22,13 +22,13 @@ pub(crate) async fn dump(pool: &PgPool, schema: &str) -> anyhow::Result<BTreeMap
     Ok(dump)
 }
 
-async fn chats(stack: &Stack, user: &User, count: usize) -> anyhow::Result<()> {
+pub(crate) async fn chats(stack: &Stack, user: &User, count: usize) -> anyhow::Result<()> {
     let done = stream::iter(0..count).map(|n| async move { stack.finished_chat(user, &format!("{n}")).await });
     done.buffer_unordered(8).map(|chat| chat.map(drop)).collect::<Vec<_>>().await.into_iter().collect()
 }
 
 /// No schema but the tables' own.
-async fn nothing_is_left(pool: &PgPool) -> anyhow::Result<()> {
+pub(crate) async fn nothing_is_left(pool: &PgPool) -> anyhow::Result<()> {
     let left: Vec<String> =
         sqlx::query_scalar("SELECT nspname::text FROM pg_namespace WHERE nspname LIKE 'stenograph%'")
             .fetch_all(pool)
