@@ -56,6 +56,7 @@ mod raw_clients;
 mod reads;
 mod rebuild;
 mod recorder_faults;
+mod recorder_memory;
 mod redelivery;
 mod replay;
 mod request_bodies;
