@@ -83,14 +83,7 @@ impl Browser {
         let program = on_path("chromedriver").context("no chromedriver on the PATH")?;
         let turn = TURN.lock().await;
         let profile = tempfile::tempdir()?;
-        let mut command = Command::new(program);
-        command.arg("--port=0").env("TZ", zone);
-        let log = profile.path().join("chromedriver.log");
-        let ready = "started successfully on port";
-        let chromedriver =
-            Process::start(StartOptions { name: "chromedriver", command, log: &log, ready, stop: Signal::TERM })?;
-        let line = chromedriver.ready(PATIENCE).await?;
-        let port = line.rsplit("port ").next().unwrap_or_default().trim_end_matches('.').to_owned();
+        let (chromedriver, port) = start_chromedriver(&program, &profile.path().join("chromedriver.log"), zone).await?;
 
         let mut capabilities = ChromeCapabilities::new();
         capabilities.set_binary(chromium.to_str().context("a path that is not UTF-8")?)?;
@@ -290,6 +283,26 @@ impl Browser {
 
     fn driver(&self) -> anyhow::Result<&WebDriver> {
         self.driver.as_ref().context("the browser has been told to quit")
+    }
+}
+
+/// Starts chromedriver in this time zone. Returns the process and the port. chromedriver takes a free port of one address family, which
+/// may be taken in the other; then it ends, and is started again.
+async fn start_chromedriver(program: &Path, log: &Path, zone: &str) -> anyhow::Result<(Process, String)> {
+    let mut attempts = 5;
+    loop {
+        let mut command = Command::new(program);
+        command.arg("--port=0").env("TZ", zone);
+        let ready = "started successfully on port";
+        let process = Process::start(StartOptions { name: "chromedriver", command, log, ready, stop: Signal::TERM })?;
+        match process.ready(PATIENCE).await {
+            Ok(line) => {
+                let port = line.rsplit("port ").next().unwrap_or_default().trim_end_matches('.').to_owned();
+                return Ok((process, port));
+            }
+            Err(error) if attempts > 1 && format!("{error:#}").contains("Address already in use") => attempts -= 1,
+            Err(error) => return Err(error),
+        }
     }
 }
 
