@@ -50,7 +50,8 @@ pub struct PlacesMeter {
 #[derive(Debug)]
 struct PlacesState {
     seen: SeenEntry<PlacesEntry>,
-    /// True if a change may have been made although its answer is missing: the entry is written again.
+    /// True from before a change until its answer: without the answer, as when the client leaves meanwhile, the change may have been
+    /// made all the same, and the entry is written again.
     is_uncertain: bool,
     written_at: Instant,
     /// The time at which the entry was last asked for a place, and had none.
@@ -271,17 +272,16 @@ impl PlacesMeter {
                 counter.demand(limit)
             };
             let asked_at = Instant::now();
+            state.is_uncertain = true;
             let granted = bucket.change(&mut state.seen, &self.name, |entry| entry.grant(own, limit, need, want)).await;
+            state.is_uncertain = granted.is_err();
             match granted {
                 Ok(Some(places)) => {
                     state.written_at = Instant::now();
                     let mut counter = self.counter();
                     (counter.held, counter.others) = (places, state.seen.value.of_others(own));
                 }
-                Err(_) => {
-                    state.is_uncertain = true;
-                    return self.counter().take_uncounted(limit).then_some(()).ok_or(Exhausted);
-                }
+                Err(_) => return self.counter().take_uncounted(limit).then_some(()).ok_or(Exhausted),
                 Ok(None) if self.free_ended(&mut state, bucket, own).await => {}
                 Ok(None) if !has_waited => {
                     has_waited = true;

@@ -253,6 +253,34 @@ async fn of_calls_at_the_same_time_are_exact_and_a_restarted_gateway_holds_no_pl
     Ok(())
 }
 
+/// Clients leave while their gateway asks the broker for a place.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_calls_at_the_same_time_keep_no_place_for_clients_that_have_left() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let (ann, bob) = (stack.user("ann").await?, stack.user("bob").await?);
+    let more = three_gateways(&stack, &bob.token).await?;
+    limit(&stack, &format!("user:{}", ann.id), concurrent_chats(1)).await?;
+    for gateway in [&stack.gateway, &more[0]] {
+        let began = Instant::now();
+        while !header(&chat(gateway, &ann.token, json!({})).await?, "ratelimit-policy")?.contains("concurrent-user") {
+            ensure!(began.elapsed() < PATIENCE, "the gateway does not know the limit");
+        }
+    }
+    for round in 0..300_u64 {
+        let leaves_after = Duration::from_micros(500 + 20 * round);
+        let _ = tokio::time::timeout(leaves_after, chat(&stack.gateway, &ann.token, json!({}))).await;
+        let began = Instant::now();
+        while chat(&more[0], &ann.token, json!({})).await?.status() != 200 {
+            ensure!(
+                began.elapsed() < Duration::from_secs(20),
+                "round {round}: a place is kept for a client that has left"
+            );
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_tokens_count_what_was_used() -> anyhow::Result<()> {
     let mut stack = Stack::start().await?;
