@@ -8,7 +8,6 @@ pub mod metrics;
 pub mod name_key;
 
 pub mod policy;
-pub mod prices;
 pub mod projection;
 
 pub mod store;

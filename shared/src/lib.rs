@@ -1,8 +1,9 @@
 //! Types and functions that the gateway and the recorder share.
 //!
-//! Two kinds of code belong here: formats on which both services must agree byte for byte (ids, events, the envelope on
-//! the broker, session tokens), and process behaviour that must be identical in both (configuration, refreshing an
-//! identity provider's keys, logging, shutdown). Code that only one service needs belongs in that service's crate.
+//! Three kinds of code belong here: formats on which both services must agree byte for byte (ids, events, the envelope on
+//! the broker, session tokens), the prices with which both must compute the same costs, and process behaviour that must be
+//! identical in both (configuration, refreshing an identity provider's keys, logging, shutdown). Code that only one service
+//! needs belongs in that service's crate.
 
 pub mod id;
 pub mod word;
@@ -22,6 +23,8 @@ pub mod subject;
 
 #[cfg(feature = "schema")]
 pub mod schema;
+
+pub mod prices;
 
 pub mod client_address;
 pub mod credentials;

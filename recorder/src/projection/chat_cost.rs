@@ -12,7 +12,7 @@ use shared::usage::{Usage, UsageSource};
 use time::OffsetDateTime;
 
 use super::pg_value::{PgJson, pg_text, to_pg_json};
-use crate::prices::{Cost, CostPart, PriceBook, PricedCall, TokenCounts, provider_cost};
+use shared::prices::{Cost, CostPart, PriceBook, PricedCall, TokenCounts, provider_cost};
 
 /// The result of pricing a chat: the price list, and the cost according to the list.
 #[derive(Clone, Debug, PartialEq)]

@@ -12,10 +12,10 @@ use std::process::{Command, Stdio};
 use bytes::Bytes;
 use gateway::response::dialect::Fold;
 use gateway::response::tap::{ExpectedBody, Tap, UsageChunkPolicy};
-use recorder::prices::{Cost, PriceBook, PricedCall, TokenCounts};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::event::DialectName;
+use shared::prices::{Cost, PriceBook, PricedCall, TokenCounts};
 use shared::usage::UsageSource;
 use time::OffsetDateTime;
 use time::macros::datetime;
@@ -111,7 +111,7 @@ fn ask(python: &Path, checkout: &Path, exchanges: &[Exchange]) -> Vec<Answer> {
     serde_json::to_writer(&input, exchanges).unwrap();
     let output = Command::new(python)
         .arg(checkout.join("tests/tests/prices/genai_prices_costs.py"))
-        .args([checkout.join("recorder/data/genai-prices/prices.json").as_path(), input.path()])
+        .args([checkout.join("shared/data/genai-prices/prices.json").as_path(), input.path()])
         .stdin(Stdio::null())
         .output()
         .unwrap();

@@ -146,8 +146,9 @@ fn a_wrong_list_is_refused_with_what_is_wrong() {
         (json!([{"id": "a", "models": []}, {"id": "A", "models": []}]), "named twice"),
         (json!([{"id": "a", "models": [], "model_match": {"regex": "("}}]), "regular expression"),
     ] {
-        let error = anyhow::Error::from(Catalogue::parse(list.to_string().as_bytes()).unwrap_err());
-        assert!(format!("{error:#}").contains(expected), "{list}: {error:#}");
+        let error = Catalogue::parse(list.to_string().as_bytes()).unwrap_err();
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        assert!(format!("{error}: {cause}").contains(expected), "{list}: {error}: {cause}");
     }
 }
 

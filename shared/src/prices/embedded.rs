@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use super::catalogue::Catalogue;
 
-/// The bytes of the list, unchanged from genai-prices. See `recorder/data/genai-prices/README.md`.
+/// The bytes of the list, unchanged from genai-prices. See `shared/data/genai-prices/README.md`.
 pub const BYTES: &[u8] = include_bytes!("../../data/genai-prices/prices.json");
 
 /// The SHA-256 of [`BYTES`].
