@@ -80,6 +80,7 @@ pub fn router(api: Arc<ApiState>) -> Router {
         .route("/api/admin/users/{id}", patch(admin::change_user))
         .route("/api/admin/invites", get(admin::invites).post(admin::create_invite))
         .route("/api/admin/invites/{id}", axum::routing::delete(admin::revoke_invite))
+        .route("/api/admin/keys", get(api_keys::list_all))
         .route("/api/admin/limits", get(limits::list))
         .route("/api/admin/limits/{scope}", get(limits::one).put(limits::set).delete(limits::clear))
         .route("/api/docs", get(docs::page))

@@ -56,6 +56,18 @@ pub enum Screen {
     Phone,
 }
 
+impl Screen {
+    /// The name, for screenshots.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Desktop => "desktop",
+            Self::Wide => "1440",
+            Self::Tablet => "768",
+            Self::Phone => "phone",
+        }
+    }
+}
+
 /// Preferred colour scheme of the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colours {
@@ -214,6 +226,11 @@ impl Browser {
     /// Presses a key in the focused element.
     pub async fn press(&self, key: Key) -> anyhow::Result<()> {
         Ok(self.driver()?.active_element().await?.send_keys(key + "").await?)
+    }
+
+    /// Types a text into the focused element.
+    pub async fn press_all(&self, text: &str) -> anyhow::Result<()> {
+        Ok(self.driver()?.active_element().await?.send_keys(text).await?)
     }
 
     /// Clicks the button, link or menu item with this text.

@@ -26,8 +26,8 @@ use crate::error::ApiError;
 use static_file::StaticFile;
 
 /// The paths of the pages. The part after `/c/` is interpreted by the page's script.
-const PAGE_PATHS: [&str; 7] =
-    ["/", "/login", "/register", "/c/{conversation}", "/settings", "/admin", "/admin/{section}"];
+const PAGE_PATHS: [&str; 8] =
+    ["/", "/login", "/register", "/c/{conversation}", "/settings", "/settings/{section}", "/admin", "/admin/{section}"];
 
 /// The cache policy of files whose path changes whenever a file changes.
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");

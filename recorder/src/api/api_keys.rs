@@ -1,4 +1,4 @@
-//! `/api/keys`: API keys of the caller; for admins, of any user.
+//! `/api/keys`: API keys of the caller; for admins, of any user. `/api/admin/keys`: the keys of all users.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::caller::{Caller, ClientAddress};
+use super::caller::{AdminCaller, Caller, ClientAddress};
 use super::error::ApiError;
-use super::input::{JsonBody, PathId, QueryParams, limit, time};
+use super::input::{JsonBody, Paging, PathId, QueryParams, limit, time};
 use super::state::ApiState;
 use super::users::authorized_user;
 use super::views::api_key::Key;
@@ -127,15 +127,37 @@ pub(super) async fn list(
     let user = params.user_id.unwrap_or_else(|| caller.id.as_str().to_owned());
     user.parse::<UserId>().map_err(|_| ApiError::not_found())?;
     let user = authorized_user(&caller, user)?;
-    let limit = limit(params.limit)?;
+    let (before, limit) = (newest_or_before(params.cursor.as_deref())?, limit(params.limit)?);
+    let rows = api_keys::of_user(&api.pool, &user, before, limit + 1).await?;
+    Ok(Json(page_of(rows, limit)))
+}
+
+/// Keys of all users, the newest first.
+#[utoipa::path(get, path = "/api/admin/keys", tag = "admin", params(Paging),
+    responses((status = 200, body = List<Key>)))]
+pub(super) async fn list_all(
+    State(api): State<Arc<ApiState>>,
+    _: AdminCaller,
+    QueryParams(paging): QueryParams<Paging>,
+) -> Result<Json<List<Key>>, ApiError> {
+    let (before, limit) = (newest_or_before(paging.cursor.as_deref())?, limit(paging.limit)?);
+    let rows = api_keys::of_all(&api.pool, before, limit + 1).await?;
+    Ok(Json(page_of(rows, limit)))
+}
+
+/// Returns the key before which a page begins: that of the cursor, or one above all keys.
+fn newest_or_before(cursor: Option<&str>) -> Result<Uuid, ApiError> {
     let invalid = |_| ApiError::invalid("cursor", "cursor: expected the nextCursor of the previous page");
-    let before = params.cursor.as_deref().map(Uuid::parse_str).transpose().map_err(invalid)?;
-    let mut rows = api_keys::of_user(&api.pool, &user, before.unwrap_or(Uuid::max()), limit + 1).await?;
+    Ok(cursor.map(Uuid::parse_str).transpose().map_err(invalid)?.unwrap_or(Uuid::max()))
+}
+
+/// Makes a page of up to `limit` keys. A row beyond the limit says that there are more.
+fn page_of(mut rows: Vec<UsedKey>, limit: i64) -> List<Key> {
     let size = usize::try_from(limit).unwrap_or(0);
     let has_more = rows.len() > size;
     rows.truncate(size);
     let next_cursor = rows.last().filter(|_| has_more).map(|row| row.state.key_id.to_string());
-    Ok(Json(List { data: rows.into_iter().map(Key::from).collect(), next_cursor }))
+    List { data: rows.into_iter().map(Key::from).collect(), next_cursor }
 }
 
 /// One key.

@@ -23,7 +23,7 @@ use super::{
         conversations::list, gateway_routes::create, conversations::one, gateway_routes::change, gateway_routes::delete, messages::list,
         chats::list, chats::one,
         events::stream,
-        api_keys::list, api_keys::issue, api_keys::one, api_keys::change, api_keys::revoke,
+        api_keys::list, api_keys::issue, api_keys::one, api_keys::change, api_keys::revoke, api_keys::list_all,
         usage::of_all, admin::failures, admin::users, admin::change_user, admin::invites, admin::create_invite,
         admin::revoke_invite,
         limits::list, limits::one, limits::set, limits::clear,

@@ -119,7 +119,16 @@ pub async fn page(pool: &PgPool, after: Uuid, limit: i64) -> Result<Vec<KeyState
 /// Reads up to `limit` keys of a user, the newest first, older than the key `before`.
 pub async fn of_user(pool: &PgPool, user: &str, before: Uuid, limit: i64) -> Result<Vec<UsedKey>, sqlx::Error> {
     let rows = rows_where!("WHERE user_id = $1 AND key_id < $2 ORDER BY key_id DESC LIMIT $3", user, before, limit);
-    let rows = rows.fetch_all(pool).await?;
+    with_last_use(pool, rows.fetch_all(pool).await?).await
+}
+
+/// Reads up to `limit` keys of all users, the newest first, older than the key `before`.
+pub async fn of_all(pool: &PgPool, before: Uuid, limit: i64) -> Result<Vec<UsedKey>, sqlx::Error> {
+    let rows = rows_where!("WHERE key_id < $1 ORDER BY key_id DESC LIMIT $2", before, limit);
+    with_last_use(pool, rows.fetch_all(pool).await?).await
+}
+
+async fn with_last_use(pool: &PgPool, rows: Vec<KeyRow>) -> Result<Vec<UsedKey>, sqlx::Error> {
     let mut keys = Vec::with_capacity(rows.len());
     for row in rows {
         let last_used_at = last_used_at(pool, row.key_id).await?;

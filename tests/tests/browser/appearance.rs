@@ -4,10 +4,11 @@
 use harness::openai::ApiError;
 use harness::upstream::Script;
 use harness::upstream::answer;
-use serde_json::Value;
 use tests::browser::{Colours, Screen};
 
 use crate::site::Site;
+
+const SCREENS: [Screen; 2] = [Screen::Desktop, Screen::Phone];
 
 const ANSWER: &str = "Event sourcing keeps **every change** as an event, and derives the current state from them.\n\n\
     ## Why\n\n1. You can *replay* history\n2. You can ask new questions of old data\n\n\
@@ -20,10 +21,10 @@ async fn every_page_is_complete_and_accessible() -> anyhow::Result<()> {
     let Some(site) = Site::open("en-GB", "UTC").await? else { return Ok(()) };
     let browser = &site.browser;
     for (name, path) in [("login", "/login"), ("register", "/register?code=QK7M-2XWP")] {
-        looks(&site, name, path, "[type=submit]").await?;
+        site.looks(&SCREENS, name, path, "[type=submit]").await?;
     }
     site.register("Ann Li", &["--admin"]).await?;
-    looks(&site, "new-chat", "/", ".composer").await?;
+    site.looks(&SCREENS, "new-chat", "/", ".composer").await?;
     site.stack.upstream.respond_with(|request| answer(request, ANSWER));
     site.converse("How do tides work?").await?;
     let path = site.converse("What is event sourcing, and what is it good for?").await?;
@@ -31,11 +32,11 @@ async fn every_page_is_complete_and_accessible() -> anyhow::Result<()> {
     site.ask("And what does it cost?").await?;
     browser.read("The model did not answer.").await?;
     site.stack.settled().await?;
-    looks(&site, "chat", &path, ".retry").await?;
-    looks(&site, "settings", "/settings", ".plot canvas").await?;
-    looks(&site, "admin-usage", "/admin", ".plot canvas").await?;
+    site.looks(&SCREENS, "chat", &path, ".retry").await?;
+    site.looks(&SCREENS, "settings", "/settings", ".plot canvas").await?;
+    site.looks(&SCREENS, "admin-usage", "/admin", ".plot canvas").await?;
     for section in ["users", "failures", "invites"] {
-        looks(&site, &format!("admin-{section}"), &format!("/admin/{section}"), ".row").await?;
+        site.looks(&SCREENS, &format!("admin-{section}"), &format!("/admin/{section}"), ".row").await?;
     }
 
     browser.look(Screen::Phone, Colours::Light).await?;
@@ -55,7 +56,7 @@ async fn pages_are_chinese_for_chinese_browsers() -> anyhow::Result<()> {
     browser.read("登录").await?;
     site.register("李安", &[]).await?;
     site.converse("什么是事件溯源？").await?;
-    looks(&site, "zh-settings", "/settings", ".plot canvas").await?;
+    site.looks(&SCREENS, "zh-settings", "/settings", ".plot canvas").await?;
     browser.read("用量").await?;
 
     // The language switch takes effect at once and persists after a reload.
@@ -72,27 +73,4 @@ async fn pages_are_chinese_for_chinese_browsers() -> anyhow::Result<()> {
     let run = format!("return (async () => {{ {keys} }})()");
     assert_eq!(browser.script(&run, vec![]).await?, true);
     site.close().await
-}
-
-/// Screenshots of a page on both screens and in both colour schemes.
-async fn looks(site: &Site, name: &str, path: &str, awaited: &str) -> anyhow::Result<()> {
-    let browser = &site.browser;
-    for (screen, width) in [(Screen::Desktop, "desktop"), (Screen::Phone, "phone")] {
-        for (colours, ground) in [(Colours::Light, "light"), (Colours::Dark, "dark")] {
-            let name = format!("{name}-{width}-{ground}");
-            browser.look(screen, colours).await?;
-            browser.open(path).await?;
-            browser.see(awaited).await?;
-            browser.until("!document.querySelector('.loading')").await?;
-            site.is_accessible(&name).await?;
-            browser.save(&name).await?;
-            let wide = "return document.documentElement.scrollWidth - innerWidth";
-            assert_eq!(browser.script(wide, vec![]).await?, 0, "{name} is wider than the screen");
-            // Elements cut off at the side do not widen the page, so their positions are checked separately.
-            let beyond = "return [...document.querySelectorAll('main button, main form, main h1, .bubble, .topbar > *')]\
-                          .filter((e) => e.checkVisibility() && !e.closest('pre, .table-scroller') && e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.outerHTML.slice(0, 120))";
-            assert_eq!(browser.script(beyond, vec![]).await?, Value::Array(vec![]), "{name} is cut off");
-        }
-    }
-    browser.look(Screen::Desktop, Colours::Light).await
 }

@@ -14,6 +14,7 @@ mod drafts;
 mod files;
 mod history;
 mod injection;
+mod keys;
 mod long_answers;
 mod outages;
 mod streaming;

@@ -4,11 +4,14 @@ use harness::services::{Gateway, Recorder};
 use harness::upstream::Script;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tests::browser::Browser;
+use tests::browser::{Browser, Colours, Screen};
 use tests::stack::{MODEL, Stack};
 
 /// axe-core, as a script that puts `axe` on the page.
 const AXE: &str = include_str!("vendor/axe-core-4.14.1/axe.min.js");
+
+/// The screens on which each page must be good.
+pub(crate) const ALL_SCREENS: [Screen; 3] = [Screen::Phone, Screen::Tablet, Screen::Wide];
 
 /// Password of all users.
 pub(crate) const PASSWORD: &str = "four words make one";
@@ -124,6 +127,36 @@ impl Site {
             .filter(|violation| violation["impact"] != json!("minor") && violation["impact"] != json!("moderate"))
             .collect();
         anyhow::ensure!(serious.is_empty(), "{place}: {serious:#?}");
+        Ok(())
+    }
+
+    /// Takes screenshots of a page on these screens and in both colour schemes, and checks each: accessible, and nothing wider than the
+    /// screen.
+    pub(crate) async fn looks(&self, screens: &[Screen], name: &str, path: &str, awaited: &str) -> anyhow::Result<()> {
+        for &screen in screens {
+            for (colours, ground) in [(Colours::Light, "light"), (Colours::Dark, "dark")] {
+                self.browser.look(screen, colours).await?;
+                self.browser.open(path).await?;
+                self.browser.see(awaited).await?;
+                self.browser.until("!document.querySelector('.loading')").await?;
+                self.fits(&format!("{name}-{}-{ground}", screen.name())).await?;
+            }
+        }
+        self.browser.look(Screen::Desktop, Colours::Light).await
+    }
+
+    /// Takes a screenshot of the page as it is, and checks it: accessible, and nothing wider than the screen.
+    pub(crate) async fn fits(&self, name: &str) -> anyhow::Result<()> {
+        let browser = &self.browser;
+        // The screenshot waits for the end of animations, in which colours are in between.
+        browser.save(name).await?;
+        self.is_accessible(name).await?;
+        let wide = "return document.documentElement.scrollWidth - innerWidth";
+        assert_eq!(browser.script(wide, vec![]).await?, 0, "{name} is wider than the screen");
+        // Elements cut off at the side do not widen the page, so their positions are checked separately.
+        let beyond = "return [...document.querySelectorAll('main button, main form, main h1, .bubble, .topbar > *, dialog *')]\
+                      .filter((e) => e.checkVisibility() && !e.closest('pre, .table-scroller') && e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.outerHTML.slice(0, 120))";
+        assert_eq!(browser.script(beyond, vec![]).await?, Value::Array(vec![]), "{name} is cut off");
         Ok(())
     }
 

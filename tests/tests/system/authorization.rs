@@ -21,7 +21,7 @@ const OWN: [(&str, &str); 8] = [
 ];
 
 /// Paths for admins alone.
-const ADMIN: [(&str, &str); 12] = [
+const ADMIN: [(&str, &str); 13] = [
     ("GET", "/api/admin/usage"),
     ("GET", "/api/admin/usage?group=user"),
     ("GET", "/api/admin/failures"),
@@ -30,6 +30,7 @@ const ADMIN: [(&str, &str); 12] = [
     ("GET", "/api/admin/invites"),
     ("POST", "/api/admin/invites"),
     ("DELETE", "/api/admin/invites/0193f000-0000-7000-8000-000000000000"),
+    ("GET", "/api/admin/keys"),
     ("GET", "/api/admin/limits"),
     ("GET", "/api/admin/limits/user:{user}"),
     ("PUT", "/api/admin/limits/user:{user}"),

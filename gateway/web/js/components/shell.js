@@ -85,6 +85,7 @@ export class Shell {
     menu(button, [
       user.name ?? user.id,
       { label: t("nav.settings"), icon: "settings", onSelect: () => navigate("/settings") },
+      { label: t("nav.keys"), icon: "key", onSelect: () => navigate("/settings/keys") },
       user.role === "admin" ? { label: t("nav.admin"), icon: "admin", onSelect: () => navigate("/admin") } : undefined,
       null,
       ...languages.map(([tag, name]) => ({ label: name, icon: "language", checked: tag === currentLanguage(), onSelect: () => { setLanguage(tag); rebuildPage(); } })),

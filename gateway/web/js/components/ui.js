@@ -59,18 +59,19 @@ let nextId = 0;
 
 /**
  * Opens a modal dialog. `fields` stand between the text and the buttons. Resolves with the form data, or with null if the
- * dialog was cancelled. If `submit` throws, the error message is shown and the dialog stays open.
+ * dialog was cancelled. If `submit` throws, the error message is shown and the dialog stays open. A dialog without a
+ * `cancelLabel` has one button; `size` is a class of the dialog.
  */
-export function openDialog({ title, text, fields = [], submitLabel, kind = "primary", submit }) {
+export function openDialog({ title, text, fields = [], submitLabel, cancelLabel = t("cancel"), kind = "primary", size = "", submit }) {
   return new Promise((resolve) => {
     const id = `dialog-${++nextId}`;
     const errorArea = h("div", {});
     const submitButton = h("button.button", { class: kind, type: "submit" }, submitLabel);
-    const cancelButton = h("button.button.secondary", { type: "button", onclick: () => dialog.close() }, t("cancel"));
+    const cancelButton = cancelLabel === null ? null : h("button.button.secondary", { type: "button", onclick: () => dialog.close() }, cancelLabel);
     const form = h("form", { method: "dialog", onsubmit: send },
       h("h2", { id }, title), text ? h("p", {}, text) : null, ...fields, errorArea,
       h("div.actions", {}, cancelButton, submitButton));
-    const dialog = h("dialog.dialog", { "aria-labelledby": id, onclose: done }, form);
+    const dialog = h("dialog.dialog", { class: size, "aria-labelledby": id, onclose: done }, form);
     let result = null;
 
     async function send(event) {
@@ -94,8 +95,8 @@ export function openDialog({ title, text, fields = [], submitLabel, kind = "prim
     document.body.append(dialog);
     dialog.showModal();
     // Enter alone must not delete anything.
-    (form.querySelector("input, select") ?? (kind === "danger" ? cancelButton : submitButton)).focus();
-    form.querySelector("input")?.select?.();
+    (form.querySelector("[autofocus]") ?? form.querySelector("input, select") ?? (kind === "danger" ? cancelButton : submitButton)).focus();
+    form.querySelector("input:not([type=checkbox])")?.select?.();
   });
 }
 
@@ -186,6 +187,11 @@ export function segmentedControl(groupLabel, choices, chosen, onchoose) {
     } }, label));
   }
   return group;
+}
+
+/** Links between the parts of a page; `links` are path, label, and true for the current part. */
+export function tabs(label, links) {
+  return h("nav.tabs", { "aria-label": label }, links.map(([href, text, isCurrent]) => h("a", { href, "aria-current": isCurrent ? "page" : null }, text)));
 }
 
 /** A spinner for content that is being loaded. */

@@ -1,24 +1,22 @@
-// The administration page: usage of all users, users, recent failures, invites.
+// The administration page: usage of all users, users, API keys, recent failures, invites.
 
 import { sitePath } from "../address.js";
-import { getJson, requestJson } from "../api.js";
-import { copyText, field, loadingIndicator, notice, openDialog, toast } from "../components/ui.js";
+import { requestJson } from "../api.js";
+import { keySection } from "../components/keys.js";
+import { listSection, PagedList } from "../components/paged-list.js";
+import { copyText, field, notice, openDialog, tabs, toast } from "../components/ui.js";
 import { UsageView } from "../components/usage.js";
+import { knowsUser, loadUserNames, noteUser, userName } from "../components/user-names.js";
 import { debounce, h, icon, iconButton, replaceChildren } from "../dom.js";
 import { formatDateTime, t } from "../i18n.js";
 import { user as currentUser } from "../session.js";
 
-const SECTIONS = ["usage", "users", "failures", "invites"];
-
-/** Names of users by id, as far as loaded. */
-const userNames = new Map();
-const userName = (id) => userNames.get(id) ?? id;
+const SECTIONS = { usage, users, keys: () => keySection({ ofAll: true }), failures, invites };
 
 export function page({ section }) {
-  const chosen = section;
-  const { element, destroy } = currentUser.role === "admin" ? { usage, users, failures, invites }[chosen]() : { element: notice("warn", t("admin.forbidden")), destroy: () => {} };
-  const tabs = h("nav.tabs", { "aria-label": t("admin.title") }, SECTIONS.map((name) => h("a", { href: name === "usage" ? "/admin" : `/admin/${name}`, "aria-current": name === chosen ? "page" : null }, t(`admin.${name}`))));
-  return { element: h("div.page-scroller", {}, h("div.page", {}, h("h1", {}, t("admin.title")), tabs, element)), title: t("admin.title"), destroy };
+  const { element, destroy } = currentUser.role === "admin" ? SECTIONS[section]() : { element: notice("warn", t("admin.forbidden")), destroy: () => {} };
+  const links = Object.keys(SECTIONS).map((name) => [name === "usage" ? "/admin" : `/admin/${name}`, t(`admin.${name}`), name === section]);
+  return { element: h("div.page-scroller", {}, h("div.page", {}, h("h1", {}, t("admin.title")), tabs(t("admin.title"), links), element)), title: t("admin.title"), destroy };
 }
 
 function usage() {
@@ -27,72 +25,27 @@ function usage() {
     users: {
       name: (id) => (id === null ? null : userName(id)),
       load: async (ids) => {
-        if (ids.some((id) => id !== null && !userNames.has(id))) await loadUserNames();
+        if (ids.some((id) => id !== null && !knowsUser(id))) await loadUserNames();
       },
     },
   });
   return { element: h("section.section", { "aria-labelledby": "usage-title" }, view.element), destroy: () => view.destroy() };
 }
 
-let namesRequest = null;
-
-/** Loads the names of the first 100 users, in most installations all. Users without a loaded name are shown by id. */
-function loadUserNames() {
-  namesRequest ??= getJson("/api/admin/users", { limit: 100 })
-    .then((page) => page.data.forEach((user) => userNames.set(user.id, user.name ?? user.id)))
-    .catch(() => { namesRequest = null; });
-  return namesRequest;
-}
-
-/** A list that is loaded in pages; `row` renders one item. */
-class PagedList {
-  constructor({ path, row, empty, query = () => ({}) }) {
-    Object.assign(this, { path, row, empty, query });
-    this.rows = h("ul.rows", {});
-    this.footer = h("div.rows-footer", {});
-    this.element = h("div", {}, this.rows, this.footer);
-    this.load();
-  }
-
-  async load() {
-    this.cursor = null;
-    this.loadId = (this.loadId ?? 0) + 1;
-    replaceChildren(this.rows);
-    replaceChildren(this.footer, loadingIndicator());
-    await loadUserNames();
-    await this.loadMore();
-  }
-
-  async loadMore() {
-    const { loadId } = this;
-    try {
-      const page = await getJson(this.path, { limit: 30, cursor: this.cursor, ...this.query() });
-      if (loadId !== this.loadId) return;
-      this.cursor = page.nextCursor;
-      this.rows.append(...page.data.map((item) => this.row(item)));
-      const isEmpty = this.rows.children.length === 0 && !this.cursor;
-      replaceChildren(this.footer, isEmpty ? h("div.card.empty", {}, h("p", {}, this.empty)) : null, this.cursor ? h("button.button.secondary.small", { type: "button", onclick: () => this.loadMore() }, t("list.more")) : null);
-    } catch (error) {
-      if (loadId === this.loadId) replaceChildren(this.footer, notice("warn", error.message), h("button.button.secondary.small.spaced", { type: "button", onclick: () => this.loadMore() }, t("retry")));
-    }
-  }
-}
-
-function listSection(name, controls, list) {
-  const id = `${name}-title`;
-  return { element: h("section.section", { "aria-labelledby": id }, h("div.section-header", {}, h("div", {}, h("h2", { id }, t(`admin.${name}`)), h("p.subtitle", {}, t(`admin.${name}Intro`))), controls ? h("div.controls", {}, controls) : null), list.element), destroy: () => { list.loadId += 1; } };
+function section(name, controls, list) {
+  return listSection({ id: `${name}-title`, title: t(`admin.${name}`), intro: t(`admin.${name}Intro`), controls, list });
 }
 
 // --- users
 
 function users() {
   const search = h("input.input", { type: "search", placeholder: t("users.search"), "aria-label": t("users.search"), maxlength: 64, oninput: debounce(250, () => list.load()) });
-  const list = new PagedList({ path: "/api/admin/users", empty: t("users.none"), query: () => ({ q: search.value.trim() }), row: userRow });
-  return listSection("users", search, list);
+  const list = new PagedList({ path: "/api/admin/users", empty: t("users.none"), before: loadUserNames, query: () => ({ q: search.value.trim() }), row: userRow });
+  return section("users", search, list);
 }
 
 function userRow(user) {
-  userNames.set(user.id, user.name ?? user.id);
+  noteUser(user);
   const row = h("li.row", { "data-user": user.id });
   const render = () => {
     const isDisabled = Boolean(user.disabledAt);
@@ -118,8 +71,8 @@ function userRow(user) {
 // --- failures
 
 function failures() {
-  const list = new PagedList({ path: "/api/admin/failures", empty: t("failures.none"), row: failureRow });
-  return listSection("failures", null, list);
+  const list = new PagedList({ path: "/api/admin/failures", empty: t("failures.none"), before: loadUserNames, row: failureRow });
+  return section("failures", null, list);
 }
 
 function failureRow(chat) {
@@ -138,9 +91,9 @@ function failureRow(chat) {
 // --- invites
 
 function invites() {
-  const list = new PagedList({ path: "/api/admin/invites", empty: t("invites.none"), row: inviteRow });
+  const list = new PagedList({ path: "/api/admin/invites", empty: t("invites.none"), before: loadUserNames, row: inviteRow });
   const createButton = h("button.button.primary", { type: "button", onclick: () => createInvite(list) }, icon("plus"), t("invites.new"));
-  return listSection("invites", createButton, list);
+  return section("invites", createButton, list);
 }
 
 async function createInvite(list) {

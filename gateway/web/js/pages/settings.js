@@ -1,7 +1,8 @@
-// The settings page: usage, profile, password, language and theme.
+// The settings page: usage, profile, password, language and theme; API keys.
 
 import { requestJson } from "../api.js";
-import { copyText, field, notice, passwordField, segmentedControl, toast } from "../components/ui.js";
+import { keySection } from "../components/keys.js";
+import { copyText, field, notice, passwordField, segmentedControl, tabs, toast } from "../components/ui.js";
 import { UsageView } from "../components/usage.js";
 import { h, iconButton, replaceChildren } from "../dom.js";
 import { currentLanguage, formatDateTime, languages, setLanguage, t } from "../i18n.js";
@@ -9,16 +10,21 @@ import { rebuildPage } from "../navigation.js";
 import { user } from "../session.js";
 import { currentTheme, setTheme, themes } from "../theme-choice.js";
 
-export function page() {
-  const usage = new UsageView({ path: "/api/users/me/usage" });
-  const element = h("div.page-scroller", {}, h("div.page", {},
-    h("h1", {}, t("settings.title")),
-    h("section.section", { "aria-labelledby": "usage-title" }, usage.element),
-    profile(), password(), appearance()));
-  return { element, title: t("settings.title"), destroy: () => usage.destroy() };
+const SECTIONS = { account, keys: () => keySection() };
+
+export function page({ section }) {
+  const { element, destroy } = SECTIONS[section]();
+  const links = Object.keys(SECTIONS).map((name) => [name === "account" ? "/settings" : `/settings/${name}`, t(`settings.${name}`), name === section]);
+  return { element: h("div.page-scroller", {}, h("div.page", {}, h("h1", {}, t("settings.title")), tabs(t("settings.title"), links), element)), title: t("settings.title"), destroy };
 }
 
-function section(id, title, ...children) {
+function account() {
+  const usage = new UsageView({ path: "/api/users/me/usage" });
+  const element = h("div", {}, h("section.section", { "aria-labelledby": "usage-title" }, usage.element), profile(), password(), appearance());
+  return { element, destroy: () => usage.destroy() };
+}
+
+function card(id, title, ...children) {
   return h("section.section", { "aria-labelledby": id }, h("h2", { id }, title), h("div.card", {}, ...children));
 }
 
@@ -29,7 +35,7 @@ function profile() {
     user.createdAt ? [t("profile.since"), formatDateTime(user.createdAt)] : null,
     [t("profile.id"), h("span.copyable", {}, h("code", {}, user.id), iconButton("copy", t("profile.copyId"), (event) => copyText(user.id, event.currentTarget), { small: true }))],
   ];
-  return section("profile-title", t("profile.title"), h("dl.description-list", {}, rows.filter(Boolean).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))));
+  return card("profile-title", t("profile.title"), h("dl.description-list", {}, rows.filter(Boolean).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))));
 }
 
 function password() {
@@ -56,13 +62,13 @@ function password() {
     button.disabled = false;
   }
 
-  return section("password-title", t("password.title"), form);
+  return card("password-title", t("password.title"), form);
 }
 
 function appearance() {
   const select = h("select.input", { onchange: () => { setLanguage(select.value); rebuildPage(); } }, languages.map(([tag, name]) => h("option", { value: tag, lang: tag }, name)));
   select.value = currentLanguage();
-  return section("appearance-title", t("appearance.title"), h("div.narrow-form", {},
+  return card("appearance-title", t("appearance.title"), h("div.narrow-form", {},
     field("language", t("language"), { input: select }),
     h("div.field", {}, h("span.label", {}, t("theme")), h("div", {}, segmentedControl(t("theme"), themes.map((name) => [name, t(`theme.${name}`)]), currentTheme(), setTheme)))));
 }
