@@ -9,6 +9,7 @@ mod error;
 pub mod password;
 pub mod refresh;
 mod registration;
+pub mod signing_key;
 pub mod throttle;
 
 pub use account::{Accounts, Session, SigningKeys, delete_expired, set_disabled};

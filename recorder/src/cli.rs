@@ -4,6 +4,7 @@
 mod api_keys;
 mod connect;
 mod consume;
+mod doctor;
 mod health;
 mod invites;
 mod keys;
@@ -33,6 +34,9 @@ const EXIT_DIFFERENT: u8 = 3;
 /// The exit status of `recorder rebuild` if the log lacks rows of the tables.
 const EXIT_WOULD_LOSE: u8 = 4;
 
+/// The exit status of `recorder doctor` if something is wrong.
+const EXIT_WRONG: u8 = 5;
+
 /// Projects the events of the gateways into PostgreSQL.
 #[derive(Debug, Parser)]
 #[command(name = "recorder", version, about)]
@@ -61,6 +65,9 @@ enum Command {
     Replay(Box<replay::ReplayArguments>),
     /// Serve the HTTP API over the recorded chats until stopped.
     Serve,
+    /// Examine the broker, the database, the keys and the gateways of a deployment, and say what is wrong and what to do.
+    /// Nothing is changed. Exit status 5 if something is wrong.
+    Doctor(doctor::DoctorArguments),
     /// Ask a running process for its readiness. The exit status is 0 if the process is ready, otherwise 1.
     Health(health::HealthArguments),
     /// Create, list and revoke invite codes.
@@ -98,6 +105,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Verify(arguments) => rebuild::run_verify(arguments, config).await,
         Command::Replay(arguments) => replay::run(*arguments, config).await,
         Command::Serve => serve::run(config).await,
+        Command::Doctor(arguments) => doctor::run(arguments, &config).await,
         Command::Health(arguments) => health::run(&arguments, &config).await,
         Command::Invites(command) => invites::run(command, &config).await,
         Command::Users(command) => users::run(command, &config).await,
@@ -109,12 +117,13 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
 }
 
 /// Returns the exit status for an error: 64 for a setting, 3 for tables that differ from the log, 4 for a rebuild that
-/// would lose rows, 1 for every other error.
+/// would lose rows, 5 for a deployment in which something is wrong, 1 for every other error.
 pub fn exit_status(error: &anyhow::Error) -> u8 {
     match error {
         error if error.is::<ConfigError>() => EXIT_USAGE,
         error if error.is::<rebuild::TablesDiffer>() => EXIT_DIFFERENT,
         error if matches!(error.downcast_ref(), Some(ReprojectionError::WouldLose(_))) => EXIT_WOULD_LOSE,
+        error if error.is::<doctor::SomethingIsWrong>() => EXIT_WRONG,
         _ => 1,
     }
 }

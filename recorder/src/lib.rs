@@ -18,6 +18,7 @@ pub mod reads;
 
 pub mod access;
 pub mod accounts;
+pub mod doctor;
 pub mod pipeline;
 pub mod rebuild;
 pub mod replay;

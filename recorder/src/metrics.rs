@@ -48,6 +48,8 @@ pub struct Metrics {
     pub last_commit: Gauge,
     /// 1 if the process is ready, by the conditions of `/health/ready`; otherwise 0.
     pub ready: Gauge,
+    /// 1 after somebody changed the stream, its consumer or a bucket so that events may be dropped, otherwise 0.
+    pub settings_changed: Gauge,
     /// 1 if the broker is connected and answers, otherwise 0.
     pub broker_up: Gauge,
     /// 1 if the database answers, otherwise 0.
@@ -121,6 +123,7 @@ impl Metrics {
             oldest_event_age: Gauge::default(),
             last_commit: Gauge::default(),
             ready: Gauge::default(),
+            settings_changed: Gauge::default(),
             broker_up: Gauge::default(),
             database_up: Gauge::default(),
             awaited_bodies: Gauge::default(),
@@ -149,6 +152,9 @@ impl Metrics {
     /// Registers the gauges of the present state.
     fn register_state(&self, registry: &mut Registry) {
         registry.register("ready", "1 if the process is ready, otherwise 0", self.ready.clone());
+        let changed =
+            "1 if the stream, its consumer or a bucket was changed so that events may be dropped, otherwise 0";
+        registry.register("settings_changed", changed, self.settings_changed.clone());
         registry.register("broker_up", "1 if the broker answers, otherwise 0", self.broker_up.clone());
         registry.register("database_up", "1 if the database answers, otherwise 0", self.database_up.clone());
         let unrecorded = "Events that no recorder has acknowledged, NaN while the broker gives no answer";

@@ -7,4 +7,5 @@ pub mod consumer_watchdog;
 
 pub mod consume;
 pub mod orphans;
+pub mod settings_watch;
 pub mod stream_check;

@@ -11,10 +11,11 @@ use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use super::connect::pool;
-use super::keys;
+
 use super::output::print;
 use crate::access::bucket::AccessBucket;
 use crate::access::keys::AccessKeys;
+use crate::accounts::signing_key;
 use crate::config::Config;
 use crate::source;
 use crate::store::api_keys;
@@ -65,7 +66,7 @@ pub(super) async fn run(command: ApiKeysCommand, config: &Config) -> anyhow::Res
             let file = config.signing_key_file()?;
             let pem = std::fs::read_to_string(file)
                 .with_context(|| format!("RECORDER_SIGNING_KEY_FILE: {} cannot be read", file.display()))?;
-            let kid = keys::public_key(&pem).context("RECORDER_SIGNING_KEY_FILE")?.kid;
+            let kid = signing_key::public_key(&pem).context("RECORDER_SIGNING_KEY_FILE")?.kid;
             let signer = TokenSigner::from_pem(&kid, &pem)?;
             let owner = find_user(&pool, &user).await?;
             let expires = expires.map(|expires| {

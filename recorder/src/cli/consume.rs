@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::consume::Pipeline;
 use crate::pipeline::consumer_watchdog::ConsumerWatchdog;
 use crate::pipeline::orphans::{OrphanPolicy, OrphanReaper};
-use crate::pipeline::stream_check;
+use crate::pipeline::{settings_watch, stream_check};
 use crate::policy::batch::BatchLimits;
 use crate::policy::blockage::Blockage;
 use crate::source::{self, Source};
@@ -108,6 +108,11 @@ async fn run_workers(
     });
     let watchdog = ConsumerWatchdog::new(broker.clone(), pool.clone(), Arc::clone(&metrics));
     let watching = watchdog.clone().run(stop.clone());
+    workers.spawn(async move {
+        watching.await;
+        Ok(())
+    });
+    let watching = settings_watch::run(broker.clone(), Arc::clone(&blockage), Arc::clone(&metrics), stop.clone());
     workers.spawn(async move {
         watching.await;
         Ok(())

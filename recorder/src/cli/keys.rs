@@ -10,16 +10,14 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Subcommand;
 use ed25519_dalek::SigningKey;
+use ed25519_dalek::pkcs8::EncodePrivateKey as _;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
-use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _};
-use sha2::{Digest as _, Sha256};
 use shared::token::{KeySet, PublicKey};
 
 use super::output::print;
+use crate::accounts::signing_key::public_key;
 
 const PRIVATE_KEY_FILE: &str = "signing-key.pem";
 const PUBLIC_KEYS_FILE: &str = "jwks.json";
@@ -147,17 +145,6 @@ fn published_in(public: &Path) -> anyhow::Result<KeySet> {
 
 fn text(set: &KeySet) -> anyhow::Result<String> {
     Ok(serde_json::to_string_pretty(set)? + "\n")
-}
-
-/// Derives the public key from a private key in PEM. The key id is the thumbprint of RFC 7638, so the id follows from
-/// the key.
-pub(super) fn public_key(pem: &str) -> anyhow::Result<PublicKey> {
-    let key = SigningKey::from_pkcs8_pem(pem).map_err(|_| anyhow!("expected an Ed25519 private key in PKCS#8 PEM"))?;
-    let bytes = key.verifying_key().to_bytes();
-    let x = URL_SAFE_NO_PAD.encode(bytes);
-    let canonical = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
-    let kid = URL_SAFE_NO_PAD.encode(Sha256::digest(canonical));
-    Ok(PublicKey::ed25519(&kid, &bytes))
 }
 
 fn new_key() -> anyhow::Result<Vec<u8>> {

@@ -20,12 +20,12 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::keys;
 use crate::access::account_changes::AccountChanges;
 use crate::access::bucket::AccessBucket;
 use crate::access::keys::AccessKeys;
 use crate::access::limits::AccessLimits;
 use crate::accounts::refresh::RefreshTokenRotation;
+use crate::accounts::signing_key;
 use crate::accounts::{self, Accounts, SigningKeys};
 use crate::api::{self, ApiState, ChangeWaits, LiveSubscriptions, TokenKeys};
 use crate::config::{Config, ServeConfig};
@@ -195,7 +195,7 @@ impl KeyFiles {
         };
         let pem = read("RECORDER_SIGNING_KEY_FILE", &self.private)?;
         let published = read("TOKEN_KEYS_FILE", &self.public)?;
-        let key = keys::public_key(&pem).context("RECORDER_SIGNING_KEY_FILE")?;
+        let key = signing_key::public_key(&pem).context("RECORDER_SIGNING_KEY_FILE")?;
         let set: shared::token::KeySet = serde_json::from_str(&published)
             .with_context(|| format!("TOKEN_KEYS_FILE: {} is not a JSON Web Key Set", self.public.display()))?;
         anyhow::ensure!(

@@ -6,8 +6,9 @@ use shared::token::{Claims, ISSUER, TokenSigner};
 use time::OffsetDateTime;
 
 use super::connect::pool;
-use super::keys;
+
 use super::output::print;
+use crate::accounts::signing_key;
 use crate::config::Config;
 use crate::store::users;
 
@@ -25,7 +26,7 @@ pub(super) async fn run(arguments: &TokenArguments, config: &Config) -> anyhow::
     let file = config.signing_key_file()?;
     let pem = std::fs::read_to_string(file)
         .with_context(|| format!("RECORDER_SIGNING_KEY_FILE: {} cannot be read", file.display()))?;
-    let key = keys::public_key(&pem).context("RECORDER_SIGNING_KEY_FILE")?;
+    let key = signing_key::public_key(&pem).context("RECORDER_SIGNING_KEY_FILE")?;
     let user =
         users::by_id_or_name(&pool(config)?, &arguments.user).await.context("the account could not be looked up")?;
     let Some(user) = user else {

@@ -1,4 +1,4 @@
-//! The conditions under which a recorder records nothing, for readiness, the log and the metrics.
+//! The conditions under which a recorder records nothing or may lose events, for readiness, the log and the metrics.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,6 +14,8 @@ pub struct Blockage(Mutex<Conditions>);
 #[derive(Clone, Copy, Debug, Default)]
 struct Conditions {
     stream_missing: bool,
+    /// True after somebody changed the stream, so that it may drop events.
+    settings_changed: bool,
     /// The time at which the batch in hand was ready to be written; `None` without a batch in hand.
     batch_since: Option<Instant>,
     /// True after the database refused the batch in hand for a reason that lies in the database.
@@ -29,6 +31,11 @@ impl Blockage {
     /// Notes that the stream, its consumer and the buckets are there.
     pub fn stream_found(&self) {
         self.update(|conditions| conditions.stream_missing = false);
+    }
+
+    /// Notes whether the stream or what belongs to it was changed so that events may be dropped.
+    pub fn settings_changed(&self, is_changed: bool) {
+        self.update(|conditions| conditions.settings_changed = is_changed);
     }
 
     /// Notes that a batch is ready to be written.
@@ -51,11 +58,14 @@ impl Blockage {
         self.conditions().batch_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// Returns the reason for which nothing is recorded at present; `None` if there is no reason.
+    /// Returns the reason for which a recorder is not ready at present; `None` if there is no reason.
     pub fn reason(&self, now: Instant) -> Option<&'static str> {
-        let Conditions { stream_missing, refused, .. } = self.conditions();
+        let Conditions { stream_missing, settings_changed, refused, .. } = self.conditions();
         match () {
             () if stream_missing => Some("the stream, its consumer or a bucket is missing"),
+            () if settings_changed => {
+                Some("the stream or what belongs to it was changed, and may drop events: see the log")
+            }
             () if refused => Some("the database does not take the batch in hand"),
             () if self.batch_wait(now) > MAX_BATCH_WAIT => Some("the batch in hand has been waiting for over a minute"),
             () => None,
@@ -83,6 +93,9 @@ mod tests {
         blockage.stream_missing();
         assert!(reason(0).unwrap().contains("stream"));
         blockage.stream_found();
+        blockage.settings_changed(true);
+        assert!(reason(0).unwrap().contains("drop events"));
+        blockage.settings_changed(false);
         blockage.batch_started(now);
         assert_eq!(reason(60), None);
         assert!(reason(61).unwrap().contains("minute"));

@@ -22,6 +22,7 @@ use stream::{stream_config, verified_stream};
 
 pub use error::SetupError;
 pub use options::{SetupOutcome, StreamOptions};
+pub use stream::RetentionLimits;
 
 /// Creates the stream, the buckets and the consumer if missing, and compares existing ones with the expected
 /// configuration.
@@ -44,6 +45,22 @@ pub async fn create(jetstream: &Context, options: StreamOptions) -> Result<Setup
         }
         Err(error) => Err(error),
     }
+}
+
+/// Compares the stream, its consumer and all buckets with the expected configuration, and changes nothing.
+pub async fn verify_all(jetstream: &Context) -> Result<(), SetupError> {
+    let stream = verified_stream(jetstream, StreamOptions::default()).await?;
+    verify_consumer(&stream).await?;
+    buckets::verify_all(jetstream, stream.cached_info().config.max_age).await
+}
+
+/// Returns the limits by which the stream drops events, after comparing the consumer, the stream and the required buckets with the
+/// expected configuration.
+pub async fn verified_limits(jetstream: &Context) -> Result<RetentionLimits, SetupError> {
+    let stream = verified_stream(jetstream, StreamOptions::default()).await?;
+    verify_consumer(&stream).await?;
+    buckets::verify_required(jetstream, stream.cached_info().config.max_age).await?;
+    Ok(RetentionLimits::of(&stream.cached_info().config))
 }
 
 /// Returns the consumer, after comparing the consumer, the stream and the required buckets with the expected

@@ -23,6 +23,7 @@ mod corpus;
 mod costs;
 mod dialects;
 mod disconnects;
+mod doctor;
 mod ended_sessions;
 mod endpoint_forms;
 mod endpoints;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use harness::fault_proxy::FaultProxy;
@@ -187,6 +188,39 @@ async fn a_stream_that_is_missing_for_a_moment_is_waited_for() -> anyhow::Result
     stack.drained().await?;
     let recorded: i64 = sqlx::query_scalar("SELECT count(*) FROM chats").fetch_one(&stack.database().await?).await?;
     assert!(recorded >= 4, "{recorded} of 4 chats are recorded");
+    Ok(())
+}
+
+/// The words of the difference, and a change of the stream.
+type Change = (&'static str, fn(&mut Config));
+
+#[tokio::test]
+async fn a_stream_that_is_changed_to_drop_events_is_noticed_at_once() -> anyhow::Result<()> {
+    let stack = Stack::start().await?;
+    let ann = stack.user("ann").await?;
+    becomes(&stack, 200, "ready").await?;
+    let jetstream = stack.jetstream().await?;
+    let expected = jetstream.get_stream(shared::stream::NAME).await?.cached_info().config.clone();
+    let changes: [Change; 2] = [
+        ("discard is Old", |config| config.discard = DiscardPolicy::Old),
+        ("keeps events for 1h, and without limit at the start", |config| {
+            config.max_age = Duration::from_secs(3600);
+        }),
+    ];
+    for (words, change) in changes {
+        let mut changed = expected.clone();
+        change(&mut changed);
+        jetstream.update_stream(changed).await?;
+        stack.recorders[0].process().logged(words).await?;
+        becomes(&stack, 503, "may drop events").await?;
+        // What arrives meanwhile is recorded.
+        chats(&stack, &ann, 1).await?;
+        stack.drained().await?;
+        jetstream.update_stream(expected.clone()).await?;
+        becomes(&stack, 200, "ready").await?;
+    }
+    let recorded: i64 = sqlx::query_scalar("SELECT count(*) FROM chats").fetch_one(&stack.database().await?).await?;
+    assert_eq!(recorded, 2);
     Ok(())
 }
 

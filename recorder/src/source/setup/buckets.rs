@@ -76,6 +76,11 @@ pub(super) async fn verify_required(jetstream: &Context, stream_max_age: Duratio
     .await
 }
 
+/// Compares all buckets with the expected configuration.
+pub(super) async fn verify_all(jetstream: &Context, stream_max_age: Duration) -> Result<(), SetupError> {
+    verify(jetstream, StreamOptions::default(), stream_max_age, all_buckets().into_iter()).await
+}
+
 async fn verify(
     jetstream: &Context,
     options: StreamOptions,

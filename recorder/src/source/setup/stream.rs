@@ -1,5 +1,7 @@
 //! The stream `CHATS`: expected configuration, and comparison with the existing stream.
 
+use std::time::Duration;
+
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::{self, Compression, DiscardPolicy, RetentionPolicy, StorageType};
 use async_nats::jetstream::{Context, ErrorCode};
@@ -9,6 +11,37 @@ use super::error::{Differences, SetupError, unavailable};
 use super::options::StreamOptions;
 
 const STREAM_LABEL: &str = "stream CHATS";
+
+/// The limits that an operator may choose, and by which the stream drops or refuses events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetentionLimits {
+    /// The age after which events are dropped; `None`: never.
+    pub max_age: Option<Duration>,
+    /// The size in bytes above which new events are refused; `None`: no limit.
+    pub max_bytes: Option<u64>,
+}
+
+// === impl RetentionLimits ===
+
+impl RetentionLimits {
+    pub(super) fn of(config: &stream::Config) -> Self {
+        Self {
+            max_age: (!config.max_age.is_zero()).then_some(config.max_age),
+            max_bytes: u64::try_from(config.max_bytes).ok(),
+        }
+    }
+
+    /// Says that the stream with the limits `now` drops events which it kept with these limits; `None` if it drops none of them.
+    pub fn shortened_to(&self, now: &Self) -> Option<String> {
+        let age = |limit: Option<Duration>| {
+            limit.map_or("without limit".to_owned(), |age| format!("for {}", humantime::format_duration(age)))
+        };
+        let is_shorter = now.max_age.is_some_and(|now| self.max_age.is_none_or(|before| now < before));
+        is_shorter.then(|| {
+            format!("{STREAM_LABEL} keeps events {}, and {} at the start", age(now.max_age), age(self.max_age))
+        })
+    }
+}
 
 pub(super) fn stream_config(options: StreamOptions) -> stream::Config {
     stream::Config {
