@@ -198,7 +198,7 @@ impl Source {
     }
 
     /// Binds to the consumer. Waits for an unavailable broker. Waits for a stream, consumer or bucket that is missing,
-    /// at the start for at most [`MAX_ABSENCE_AT_START`]. An unexpected configuration is an error.
+    /// at the start for at most [`MAX_ABSENCE_AT_START`]. At the start, an unexpected configuration is an error.
     async fn bind(&mut self) -> Result<(), SetupError> {
         let jetstream = jetstream::new(self.client.clone());
         let mut logged_at: Option<Instant> = None;
@@ -220,6 +220,8 @@ impl Source {
                         tracing::error!(%error, "nothing can be recorded: waiting until it is there again");
                     }
                 }
+                // A recorder that runs goes on: to stop would lose more than the change does. `settings_watch` reports the change.
+                Err(SetupError::Differs { .. }) if self.pull.is_some() => break,
                 Err(error) => return Err(error),
             }
             sleep(RETRY_INTERVAL).await;
