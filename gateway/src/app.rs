@@ -28,6 +28,8 @@ use crate::grants::admission::Grants;
 use crate::journal::Journal;
 use crate::limits::Limits;
 use crate::relay::Relay;
+use crate::running::RunningChats;
+use crate::running::peers::Peers;
 use crate::server::body_memory::BodyMemory;
 use crate::server::routes;
 use crate::server::stop_mark::StopMark;
@@ -118,6 +120,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let access_copy = journal.journal.as_ref().map(|settings| DiskCopy::in_directory(&settings.directory));
     let idempotency_keys = Arc::new(idempotency::IdempotencyKeys::new(broker.clone(), &instance, max_chat_duration));
     let drains = disconnect::Drains::new(disconnect_policy.max_drains);
+    let running = Arc::new(RunningChats::default());
+    let peers = Arc::new(Peers::new(broker.clone(), &instance, Arc::clone(&running)));
     // The journal is opened before the lease is taken: a second process on the same directory fails here, and does not take
     // the lease of the first process.
     let (journal, mut relay) = open_journal(journal, &instance, &broker_health, &metrics).await?;
@@ -133,6 +137,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let run = lease.as_ref().map_or_else(Uuid::now_v7, lease::LeaseRenewer::run_id);
     let grants = Arc::new(Grants::new(broker, &instance, run, Arc::clone(&access), Arc::clone(&metrics)));
     let mut granting = tokio::spawn(Arc::clone(&grants).run());
+    let mut answering = tokio::spawn(peers.clone().run());
     let upstreams = Arc::new(registry::UpstreamRegistry::new(upstreams)?);
     let responses = Arc::new(chat::response_conversations::ResponseConversations::default());
     let recording = Arc::new(recording::Recording {
@@ -143,6 +148,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         drains: drains.clone(),
         estimates: Arc::new(Semaphore::new(1)),
         responses: Arc::clone(&responses),
+        running,
     });
     let stop_mark = StopMark::default();
     let gateway = Arc::new(server::gateway::Gateway {
@@ -160,6 +166,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         }),
         body_memory: Arc::new(BodyMemory::new(&limits, metrics.body_bytes.clone())),
         recorder_api,
+        peers: Arc::clone(&peers),
         cors_origins,
         stop_mark: stop_mark.clone(),
         metrics: Arc::clone(&metrics),
@@ -207,6 +214,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         failure = relay_failure(&mut relay) => anyhow::bail!("the relay stopped, no event reaches the broker: {failure}"),
         failure = &mut follower => anyhow::bail!("the follower of the API keys stopped: {failure:?}"),
         failure = &mut granting => anyhow::bail!("the limits' grants stopped: {failure:?}"),
+        failure = &mut answering => anyhow::bail!("the answers to other gateways stopped: {failure:?}"),
         failure = &mut lease => anyhow::bail!("the lease renewer stopped: {failure:?}"),
     };
     if cut_off > 0 {

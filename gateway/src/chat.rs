@@ -1,6 +1,7 @@
 //! The chat pipeline: one chat from the client's request to the body of the response. [`ChatPipeline::serve`] has the steps
 //! of the flow in ARCHITECTURE.md, in the same order.
 
+pub mod chat_ending;
 pub mod conversation;
 pub mod disconnect;
 pub mod ended_chat;
@@ -12,6 +13,7 @@ mod parsed_request;
 pub mod recording;
 pub mod response_body;
 pub mod response_conversations;
+mod stopped_chat;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -29,12 +31,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::auth::Caller;
+use crate::chat::chat_ending::ChatEnding;
 use crate::chat::conversation::Conversations;
 use crate::chat::disconnect::DisconnectPolicy;
 use crate::chat::ended_chat::EndedChat;
 use crate::chat::gateway_headers::GatewayHeaders;
 use crate::chat::large_request::Turn;
-use crate::chat::open_chat::{ChatAdmission, ChatEnding, OpenChat};
+use crate::chat::open_chat::{ChatAdmission, OpenChat};
 use crate::chat::parsed_request::{parse, upstream_body};
 use crate::chat::recording::Recording;
 use crate::chat::response_body::{BodyFraming, ResponseBody};
@@ -210,21 +213,23 @@ impl ChatPipeline {
             may_add_usage_option: request.added_usage_option && self.recording.journal.is_enabled(),
             body: &|upstream, usage_option| upstream_body(&request, usage_option, upstream).into(),
         };
+        let running = chat.running().cloned();
         let (started, answer) = match Candidates::new(&snapshot, &snapshot.table.routes[route_index], request.dialect) {
             Some(candidates) => {
                 let sending = candidates.send(&outgoing, &self.recording.metrics, &mut chat.attempts);
-                tokio::join!(self.wait_until_written(started), sending)
+                tokio::join!(self.wait_until_written(started), stopped_chat::until_stopped(running, sending))
             }
             // Unreachable: `serve` has checked that an upstream of the route supports the dialect.
-            None => (self.wait_until_written(started).await, Err(UpstreamError::ConnectTimeout)),
+            None => (self.wait_until_written(started).await, Some(Err(UpstreamError::ConnectTimeout))),
         };
         let mut response = match (started, answer) {
             (Err(refusal), _) => Err(self.fail_unrecorded(chat, refusal)),
             (Ok(started), answer) => {
                 chat.started = started;
                 match answer {
-                    Err(failure) => self.fail_unanswered(chat, &failure).await,
-                    Ok(answer) => self.respond(chat, Fold::new(request.dialect), ui_stream, answer).await,
+                    None => Err(stopped_chat::end(chat).await),
+                    Some(Err(failure)) => self.fail_unanswered(chat, &failure).await,
+                    Some(Ok(answer)) => self.respond(chat, Fold::new(request.dialect), ui_stream, answer).await,
                 }
             }
         }
@@ -311,8 +316,9 @@ impl ChatPipeline {
         }
         let is_event_stream = headers::is_event_stream(&headers);
         let framing = BodyFraming { status: status.as_u16(), ends_with_connection, is_event_stream };
-        let answer = ResponseBody::new(body, tap, chat, framing, (&limits, upstream.redactor()))
-            .with_usage_probe((usage_option == UsageOption::Probed).then_some(upstream));
+        let redactor = upstream.redactor();
+        let probed = (usage_option == UsageOption::Probed).then_some(upstream);
+        let answer = ResponseBody::new(body, tap, chat, framing, (&limits, redactor), probed);
         let body = if is_empty {
             headers.remove(CONTENT_LENGTH);
             let body = Box::pin(answer.collect()).await.map_err(|_| ApiError::journal_unavailable())?;

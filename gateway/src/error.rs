@@ -3,6 +3,7 @@
 
 mod idempotency;
 mod limit;
+mod running_chat;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};

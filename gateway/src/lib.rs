@@ -23,6 +23,7 @@ pub mod idempotency;
 pub mod journal;
 
 pub mod relay;
+pub mod running;
 pub mod upstream;
 
 pub mod limit_headers;

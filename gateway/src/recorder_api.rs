@@ -3,6 +3,8 @@
 //!
 //! Chats do not depend on the recorder's API. While the API is down, forwarded requests get 503 and chats continue.
 
+pub mod chat_status;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;

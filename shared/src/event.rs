@@ -26,7 +26,7 @@ use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 
 pub use api_key::{KeyChanged, KeyIssued, KeyRevoked, KeySettings};
-pub use assistant_message::{AssistantMessage, OtherChoice, ToolCall};
+pub use assistant_message::{AssistantMessage, OtherChoice, STOPPED_BY_USER, ToolCall};
 pub use caller_metadata::CallerMetadata;
 pub use chat_failed::{ChatError, ChatFailed, FailureStage};
 pub use chat_started::{ChatStarted, ConversationOrigin};

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use shared::event::{
-    Attempt, CallerMetadata, ChatError, ChatFailed, ChatStarted, ConversationOrigin, DialectName, Event, FailureStage,
-    Media, MessageCompleted, Operation, UpstreamAnswer,
+    Attempt, CallerMetadata, ChatFailed, ChatStarted, ConversationOrigin, DialectName, Event, Media, MessageCompleted,
+    Operation, UpstreamAnswer,
 };
 use shared::id::{ChatId, ConversationId};
 use shared::usage::{Usage, UsageSource};
@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::auth::Caller;
+use crate::chat::chat_ending::ChatEnding;
 use crate::chat::disconnect::Drains;
 use crate::chat::ended_chat::{ChatLogLine, EndedChat, PendingEnd, PendingRecord};
 use crate::chat::recording::{Recording, estimate_and_record};
@@ -27,6 +28,7 @@ use crate::request::{ChatRequest, NewMessage};
 use crate::response::token_estimate::Prompt;
 use crate::response::transcript::Transcript;
 use crate::routing::OnDisconnect;
+use crate::running::{Registration, RunningChat};
 use crate::upstream::endpoint::millis;
 
 /// The facts about a chat that are settled before admission.
@@ -83,19 +85,10 @@ pub struct OpenChat {
     notes: Vec<&'static str>,
     /// What the call has taken from its limits, until it ends.
     limits: Option<Admission>,
+    /// The entry among the running chats. `None` for a call that is no chat.
+    running: Option<Registration>,
     /// Counts the chat towards the maximum number of concurrent chats.
     _permit: OwnedSemaphorePermit,
-}
-
-/// The way in which a chat ends.
-#[derive(Debug)]
-pub enum ChatEnding {
-    /// The answer is complete.
-    Completed,
-    /// The chat failed at this stage with this error.
-    Failed(FailureStage, ChatError),
-    /// The client disconnected before the end of the answer.
-    ClientGone,
 }
 
 impl OpenChat {
@@ -112,6 +105,8 @@ impl OpenChat {
             Some((id, origin, thread)) => (Some(id), Some(origin), thread),
             None => (None, None, None),
         };
+        let is_chat = admission.operation == Operation::Chat;
+        let running = is_chat.then(|| recording.running.register(admission.id, &caller.user));
         let chat = Self {
             recording: Arc::clone(recording),
             id: admission.id,
@@ -134,6 +129,7 @@ impl OpenChat {
             on_disconnect: admission.on_disconnect,
             notes: request.notes.drain(..).chain(admission.notes).collect(),
             limits: admission.limits,
+            running,
             _permit: permit,
         };
         recording.metrics.chats_started.inc();
@@ -194,6 +190,11 @@ impl OpenChat {
         self.limits.as_ref().and_then(|limits| LimitHeaders::new(&limits.limits))
     }
 
+    /// Returns the entry among the running chats. `None` for a call that is no chat.
+    pub fn running(&self) -> Option<&Arc<RunningChat>> {
+        self.running.as_ref().map(Registration::chat)
+    }
+
     /// Returns the set of drains of this gateway.
     pub fn drains(&self) -> &Drains {
         &self.recording.drains
@@ -224,25 +225,10 @@ impl OpenChat {
         }
         let has_content = transcript.has_content();
         self.settle_limits(&usage, has_content);
-        let ending = match ending {
-            ChatEnding::ClientGone if self.recording.is_stopping.load(Ordering::Relaxed) => ChatEnding::Failed(
-                FailureStage::GatewayRestarted,
-                ChatError::new("gateway_stopped", "the gateway was stopped"),
-            ),
-            // The client received content, so the chat counts as completed, with the finish reason `client_gone`.
-            ChatEnding::ClientGone if has_content => {
-                transcript.finish_reason = Some("client_gone".to_owned());
-                ChatEnding::Completed
-            }
-            ChatEnding::ClientGone => ChatEnding::Failed(
-                FailureStage::ClientGone,
-                ChatError::new("client_gone", "the client left before there was an answer"),
-            ),
-            other => other,
-        };
+        let ending = ending.resolve(&mut transcript, self.recording.is_stopping.load(Ordering::Relaxed));
         let outcome = match &ending {
             ChatEnding::Failed(stage, _) => stage.label(),
-            ChatEnding::Completed | ChatEnding::ClientGone => "completed",
+            ChatEnding::Completed | ChatEnding::ClientGone | ChatEnding::Stopped => "completed",
         };
         let duration_ms = millis(self.admitted_at.elapsed());
         let log_line = ChatLogLine {
@@ -329,28 +315,30 @@ impl OpenChat {
                 attempts,
                 notes,
             })),
-            ChatEnding::Completed | ChatEnding::ClientGone => Event::MessageCompleted(Box::new(MessageCompleted {
-                chat_id: self.id,
-                operation: self.operation,
-                conversation_id: self.conversation_id,
-                user_id: self.caller.user.clone(),
-                key_id: self.caller.key_id(),
-                project_id: self.caller.project_id(),
-                gateway: self.recording.instance.clone(),
-                started_at: self.started_at,
-                finished_at,
-                model: self.model.clone(),
-                message: message.or_else(|| {
-                    self.operation.answers_with_message().then(|| transcript.message(self.id.assistant_message()))
-                }),
-                usage,
-                media: self.media.take(),
-                time_to_first_token_ms: self.first_token_ms,
-                duration_ms,
-                upstream: upstream.unwrap_or_default(),
-                attempts,
-                notes,
-            })),
+            ChatEnding::Completed | ChatEnding::ClientGone | ChatEnding::Stopped => {
+                Event::MessageCompleted(Box::new(MessageCompleted {
+                    chat_id: self.id,
+                    operation: self.operation,
+                    conversation_id: self.conversation_id,
+                    user_id: self.caller.user.clone(),
+                    key_id: self.caller.key_id(),
+                    project_id: self.caller.project_id(),
+                    gateway: self.recording.instance.clone(),
+                    started_at: self.started_at,
+                    finished_at,
+                    model: self.model.clone(),
+                    message: message.or_else(|| {
+                        self.operation.answers_with_message().then(|| transcript.message(self.id.assistant_message()))
+                    }),
+                    usage,
+                    media: self.media.take(),
+                    time_to_first_token_ms: self.first_token_ms,
+                    duration_ms,
+                    upstream: upstream.unwrap_or_default(),
+                    attempts,
+                    notes,
+                }))
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use crate::chat::response_conversations::ResponseConversations;
 use crate::journal::{Journal, Recorded};
 use crate::metrics::Metrics;
 use crate::response::token_estimate::{Prompt, estimate_usage};
+use crate::running::RunningChats;
 
 /// The parts of the gateway that record chats, shared by all chats.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub struct Recording {
     pub responses: Arc<ResponseConversations>,
     /// The answers that are drained after their clients have disconnected.
     pub drains: Drains,
+    /// The chats that run here, by id.
+    pub running: Arc<RunningChats>,
 }
 
 /// Estimates the usage of a chat, then hands the terminal event to the journal. Only the future of the chat's end waits for

@@ -4,7 +4,9 @@
 mod coalescer;
 mod drain;
 mod keep_alive_comments;
+mod shared_body;
 mod state;
+mod stop;
 mod timeouts;
 
 use std::future::poll_fn;
@@ -15,7 +17,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body as _, Frame};
 
-use self::state::{BodyPhase, BodyState};
+use self::shared_body::SharedBody;
+use self::state::BodyState;
 use crate::chat::open_chat::OpenChat;
 use crate::limits::Limits;
 use crate::response::redaction::Redactor;
@@ -27,27 +30,22 @@ pub use self::state::{BodyError, BodyFraming};
 
 /// The body of an answer. Dropping the body before the end means that the client has disconnected.
 #[derive(Debug)]
-pub struct ResponseBody(Option<Box<BodyState>>);
+pub struct ResponseBody(Arc<SharedBody>);
 
 impl ResponseBody {
-    /// Creates the body of the answer to `chat`. The redactor is for an error within the answer.
+    /// Creates the body of the answer to `chat`. The redactor is for an error within the answer. `probed` is the upstream that learns,
+    /// at a good end of the answer, if the answer has usage that nobody asked for.
     pub fn new(
         upstream: UpstreamBody,
         tap: Tap,
         chat: OpenChat,
         framing: BodyFraming,
         (limits, redactor): (&Limits, Arc<Redactor>),
+        probed: Option<Arc<Upstream>>,
     ) -> Self {
-        Self(Some(Box::new(BodyState::new(upstream, tap, chat, framing, (limits, redactor)))))
-    }
-
-    /// Reports to the upstream, at a good end of the answer, if the answer has usage that nobody asked for.
-    #[must_use]
-    pub fn with_usage_probe(mut self, probed: Option<Arc<Upstream>>) -> Self {
-        if let Some(state) = &mut self.0 {
-            state.usage_probe = probed;
-        }
-        self
+        let mut state = BodyState::new(upstream, tap, chat, framing, (limits, redactor));
+        state.usage_probe = probed;
+        Self(SharedBody::new(state))
     }
 
     /// Reads the whole body and waits until the chat's end is durable. Used for answers whose head announces an empty body:
@@ -68,29 +66,18 @@ impl http_body::Body for ResponseBody {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.get_mut().0 {
-            Some(state) => state.poll_chunk(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data))),
-            None => Poll::Ready(None),
-        }
+        self.0.poll_chunk(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
     }
 
     /// Returns true as soon as the last chunk has been handed out, so that the server writes the end together with that
     /// chunk.
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|state| state.is_end_stream())
+        self.0.is_end_stream()
     }
 }
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        let Some(mut state) = self.0.take() else { return };
-        match std::mem::replace(&mut state.phase, BodyPhase::Ended) {
-            BodyPhase::Streaming => {
-                state.phase = BodyPhase::Streaming;
-                state.client_disconnected();
-            }
-            BodyPhase::Ending(ended, _) => ended.detach(),
-            BodyPhase::Trailing | BodyPhase::Aborting(..) | BodyPhase::Ended => {}
-        }
+        SharedBody::client_disconnected(&self.0);
     }
 }

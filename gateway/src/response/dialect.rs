@@ -10,6 +10,7 @@ pub mod openai_responses;
 mod error_shape;
 mod event_disposition;
 mod json_values;
+mod stopped_end;
 mod usage;
 
 use shared::event::DialectName;

@@ -14,6 +14,7 @@
 mod chunk_list;
 mod event_stream;
 mod modes;
+mod stopped;
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;

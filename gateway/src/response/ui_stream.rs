@@ -99,6 +99,16 @@ impl UiStream {
         writer.0.into()
     }
 
+    /// Emits the end of a response that its user has stopped: `abort`, which is no error, and no `finish`.
+    pub fn stop(&mut self, transcript: &Transcript) -> Bytes {
+        let mut writer = EventWriter::default();
+        self.emit_new(transcript, &mut writer);
+        self.close_part(&mut writer);
+        writer.event(&json!({"type": "abort"}));
+        writer.0.extend_from_slice(b"data: [DONE]\n\n");
+        writer.0.into()
+    }
+
     fn emit_new(&mut self, transcript: &Transcript, writer: &mut EventWriter) {
         if !self.has_started {
             self.has_started = true;

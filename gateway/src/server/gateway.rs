@@ -9,6 +9,7 @@ use crate::chat::ChatPipeline;
 use crate::error::ApiError;
 use crate::metrics::{Metrics, StatusLabels};
 use crate::recorder_api::RecorderApi;
+use crate::running::peers::Peers;
 use crate::server::body_memory::BodyMemory;
 use crate::server::stop_mark::StopMark;
 
@@ -23,6 +24,8 @@ pub struct Gateway {
     pub body_memory: Arc<BodyMemory>,
     /// The client of the recorder's API. `None` without `RECORDER_URL`.
     pub recorder_api: Option<RecorderApi>,
+    /// The running chats of other gateways.
+    pub peers: Arc<Peers>,
     /// The origins, besides the gateway's own, whose pages may send requests with cookies.
     pub cors_origins: Vec<HeaderValue>,
     /// The mark that is set when the gateway is told to stop.

@@ -16,6 +16,7 @@ mod models;
 mod openai_path;
 mod recorder_api;
 mod responses;
+mod running_chats;
 mod shared_endpoints;
 mod unknown_path;
 
@@ -46,6 +47,7 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .route("/v1/responses", post(chat::responses))
         .route("/v1/responses/input_tokens", post(count_tokens::count_input))
         .merge(responses::router())
+        .merge(running_chats::router())
         .merge(calls::router())
         .merge(forms::router())
         .merge(shared_endpoints::router())

@@ -1,7 +1,7 @@
 // Active chats: answers that are still being streamed. An active chat continues while the user looks at another page. The
 // text received so far is stored in the tab, so that a reloaded page can show the text until the chat is recorded.
 
-import { getJson } from "./api.js";
+import { getJson, request } from "./api.js";
 import { streamChat } from "./chat-stream.js";
 import * as live from "./live.js";
 import { tabStorage } from "./storage.js";
@@ -10,6 +10,9 @@ import { tabStorage } from "./storage.js";
 const MAX_STORED_CHARACTERS = 400_000;
 /** The maximum number of chats that are stored; older chats are dropped first. */
 const MAX_STORED_CHATS = 6;
+
+/** The maximum time of a request to stop a chat. */
+const STOP_TIMEOUT_MS = 3000;
 
 const activeChats = new Set();
 
@@ -49,7 +52,7 @@ export class ActiveChat extends EventTarget {
     // requests first and dispatch `pagehide` afterwards, hence the delay.
     if (result.error?.status === 0) await new Promise((resolve) => setTimeout(resolve, 500));
     if (isUnloading) return;
-    this.answer = result;
+    this.answer = this.isStopping ? { ...result, status: "partial", stopped: true, error: null } : result;
     activeChats.delete(this);
     clearTimeout(this.storeTimer);
     this.storeTimer = null;
@@ -64,8 +67,14 @@ export class ActiveChat extends EventTarget {
     return { conversationId, chatId, model, question, createdAt, status, text, reasoning, error: error?.message ?? null, finishReason: finishReason ?? null };
   }
 
-  /** Aborts the stream at the request of the user. */
-  stop() {
+  /**
+   * Ends the chat at the request of the user. The gateway lets go of the provider, records the stop and ends the stream. A chat that
+   * has no id yet, or whose gateway does not answer, is left instead.
+   */
+  async stop() {
+    if (this.isStopping) return;
+    this.isStopping = true;
+    if (this.chatId) await stopChat(this.chatId);
     this.controller.abort();
   }
 
@@ -79,6 +88,13 @@ export class ActiveChat extends EventTarget {
   #emit(name) {
     this.dispatchEvent(new Event(name));
   }
+}
+
+/** Ends a chat, also one that another tab follows or nobody. Resolves when it has ended, and after 3 s at the latest. */
+export async function stopChat(chatId) {
+  try {
+    await request("POST", `/api/chats/${encodeURIComponent(chatId)}/stop`, { signal: AbortSignal.timeout(STOP_TIMEOUT_MS) });
+  } catch { /* The chat goes on to its end, or the record will show its ending. */ }
 }
 
 let isUnloading = false;

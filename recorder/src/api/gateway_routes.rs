@@ -77,3 +77,11 @@ pub(super) fn change() {}
     responses((status = 204, description = "It is gone"), (status = 202, body = Pending)))]
 #[expect(dead_code, reason = "the gateway serves the route; the function only describes the route")]
 pub(super) fn delete() {}
+
+/// Stops a running chat, whichever gateway runs it. The part of the answer that has arrived is on the record.
+#[utoipa::path(post, path = "/api/chats/{id}/stop", tag = "chats",
+    params(("id" = Uuid, Path, description = "The chat")),
+    responses((status = 204, description = "The chat has ended, now or before"),
+        (status = 503, description = "The gateway that runs the chat does not answer")))]
+#[expect(dead_code, reason = "the gateway serves the route; the function only describes the route")]
+pub(super) fn stop_chat() {}

@@ -3,7 +3,9 @@
 //! A row holds the facts of one event. The message id is derived from the chat id instead of being read from the event
 //! (where the id is the same), so that two chats can never claim one row.
 
-use shared::event::{AssistantMessage, ChatFailed, ChatStarted, MAX_NEW_MESSAGES, MessageCompleted, NewMessage};
+use shared::event::{
+    AssistantMessage, ChatFailed, ChatStarted, MAX_NEW_MESSAGES, MessageCompleted, NewMessage, STOPPED_BY_USER,
+};
 use shared::id::{ChatId, ConversationId, MessageId, UserId};
 use shared::usage::{Usage, UsageSource};
 use time::OffsetDateTime;
@@ -135,7 +137,9 @@ impl Message {
     pub(super) fn from_completed(event: &MessageCompleted) -> Option<Self> {
         let message = event.message.as_ref()?;
         let status = match message {
-            message if message.finish_reason.as_deref() == Some("client_gone") => MessageStatus::Partial,
+            message if matches!(message.finish_reason.as_deref(), Some("client_gone" | STOPPED_BY_USER)) => {
+                MessageStatus::Partial
+            }
             message if message.truncated => MessageStatus::Truncated,
             _ => MessageStatus::Complete,
         };

@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::MessageId;
 
+/// The finish reason of an answer that its user stopped before the end.
+pub const STOPPED_BY_USER: &str = "stopped_by_user";
+
 /// The answer of a chat, whole or partial.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -30,7 +33,8 @@ pub struct AssistantMessage {
     /// The choices besides the first, if the client asked for several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_choices: Vec<OtherChoice>,
-    /// The reason for the end, in the provider's word; `client_gone` if the client disconnected first.
+    /// The reason for the end, in the provider's word; `client_gone` if the client disconnected first, `stopped_by_user` if the user
+    /// stopped the chat first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish_reason: Option<String>,
     /// True if the answer was longer than the recorded part.

@@ -80,6 +80,8 @@ open_words! {
         UpstreamStream = "upstream_stream",
         /// The client disconnected before any part of an answer had come.
         ClientGone = "client_gone",
+        /// The user stopped the chat before any part of an answer had come.
+        StoppedByUser = "stopped_by_user",
         /// The gateway stopped or died before the end of the chat, and published the end itself.
         GatewayRestarted = "gateway_restarted",
         /// The gateway was lost before the end of the chat, and a recorder published the end.

@@ -2,7 +2,7 @@
 
 use harness::openai::ApiError;
 use harness::upstream::answer;
-use harness::upstream::{Gate, Script, Step};
+use harness::upstream::{Ending, Gate, Script, Step};
 
 use crate::site::{Site, stream_of};
 
@@ -47,6 +47,7 @@ async fn stopping_keeps_the_received_part() -> anyhow::Result<()> {
     browser.read("Half an answer").await?;
     browser.click(".send.stop").await?;
     browser.read("The answer was stopped before its end.").await?;
+    assert_eq!(site.stack.upstream.chat(1).await.ended().await, Ending::ClientGone);
     browser.reload().await?;
     browser.read("Half an answer").await?;
     browser.read("The answer was stopped before its end.").await?;
@@ -56,7 +57,10 @@ async fn stopping_keeps_the_received_part() -> anyhow::Result<()> {
     browser.read("This is the answer.").await?;
     browser.read("Earlier attempt (incomplete)").await?;
     browser.until("document.querySelectorAll('.turn').length === 1").await?;
-    site.stack.settled().await?;
+    let oracle = site.stack.settled().await?;
+    let reasons = oracle.tables.messages.values().filter_map(|message| message.finish_reason.as_deref());
+    assert!(reasons.clone().any(|reason| reason == "stopped_by_user"), "the record says who ended the first answer");
+    assert_eq!(reasons.count(), 2);
     browser.reload().await?;
     browser.read("This is the answer.").await?;
     browser.until("document.querySelectorAll('.turn').length === 1").await?;

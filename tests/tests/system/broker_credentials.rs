@@ -7,9 +7,10 @@ use async_nats::ConnectOptions;
 use async_nats::jetstream::{self, consumer};
 use futures_util::StreamExt as _;
 use harness::servers::Nats;
+use harness::upstream::{Script, Step};
 use serde_json::json;
 use shared::access::{BUCKET, EndedSession, Entry};
-use tests::stack::Stack;
+use tests::stack::{Stack, header};
 
 const PERMISSIONS: &str = include_str!("../../../deploy/nats/permissions.conf");
 
@@ -133,6 +134,16 @@ async fn of_each_role_suffice_for_its_work_and_for_nothing_else() -> anyhow::Res
     let again = || stack.chat(&ann, "once").header("idempotency-key", "k1").send();
     ensure!(again().await?.error_for_status()?.text().await?.contains("[DONE]"));
     ensure!(again().await?.status() == 409, "the key is taken");
+    // A gateway stops a chat of another gateway.
+    let other = stack.another_gateway(|_| {}).await?;
+    let piece = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"x\"}}]}\n\n";
+    stack.upstream.respond_next(Script::stream([piece]).after(1, Step::Hang));
+    let running = stack.chat(&ann, "stop").send().await?;
+    let chat = header(&running, "x-chat-id")?;
+    let stop = harness::http::client().post(other.url(&format!("/api/chats/{chat}/stop")));
+    ensure!(stop.bearer_auth(&ann.token).send().await?.status() == 204, "the other gateway stops the chat");
+    running.text().await?;
+    other.terminate(Duration::from_secs(20)).await?;
     stack.settled().await?;
     let owned = |settings: &[(&str, &str)]| -> Vec<(String, String)> {
         settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()

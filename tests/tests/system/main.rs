@@ -65,6 +65,7 @@ mod routes;
 mod shutdown;
 mod sql_injection;
 mod stalls;
+mod stop;
 mod stream_options;
 mod threads;
 mod tls;

@@ -1,63 +1,84 @@
 //! The rest of an answer whose client has disconnected: cancelled, or drained for the record.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::shared_body::SharedBody;
 use super::state::{BodyPhase, BodyState, ClientPresence};
-use crate::chat::open_chat::ChatEnding;
+use crate::chat::chat_ending::ChatEnding;
 
 impl BodyState {
-    /// Handles a disconnect before the end of the answer: starts a drain in the background if the policy and the limits
-    /// permit, and cancels the upstream request otherwise.
-    pub(super) fn client_disconnected(mut self: Box<Self>) {
-        match self.chat.acquire_drain() {
-            None => self.cancel_upstream(),
-            Some((drain_for, permit)) => {
-                self.client = ClientPresence::Disconnected;
-                let drains = self.chat.drains().clone();
-                let stop = drains.clone();
-                drains.spawn(async move { self.drain(drain_for, permit, stop.stopped()).await });
-            }
-        }
-    }
-
     /// Ends the chat with the part of the answer that has arrived. The upstream's body is dropped together with the state.
-    fn cancel_upstream(&mut self) {
+    pub(super) fn cancel_upstream(&mut self) {
         let (transcript, usage) = self.tap.take_transcript();
         self.chat.end(ChatEnding::ClientGone, transcript, usage).detach();
     }
+}
 
-    async fn drain(
-        mut self: Box<Self>,
-        bound: Duration,
-        _permit: OwnedSemaphorePermit,
-        stop: impl Future<Output = ()>,
-    ) {
-        let reading = poll_fn(|cx| {
-            while matches!(self.phase, BodyPhase::Streaming) {
-                if self.poll_streaming(cx).is_pending() {
-                    return Poll::Pending;
-                }
-                while self.tap.next_chunk().is_some() {}
-            }
-            Poll::Ready(())
-        });
-        tokio::select! {
-            () = reading => {}
-            () = tokio::time::sleep(bound) => {}
-            () = stop => {}
+impl SharedBody {
+    /// Handles the end of the client's interest. Before the end of the answer: starts a drain in the background if the policy and the
+    /// limits permit, and cancels the upstream request otherwise.
+    pub(super) fn client_disconnected(this: &Arc<Self>) {
+        let mut locked = this.lock();
+        if let Some(state) = &mut *locked
+            && matches!(state.phase, BodyPhase::Streaming)
+            && let Some((drain_for, permit)) = state.chat.acquire_drain()
+        {
+            state.client = ClientPresence::Disconnected;
+            let drains = state.chat.drains().clone();
+            drop(locked);
+            let (shared, stop) = (Arc::clone(this), drains.clone());
+            drains.spawn(async move { drain(&shared, drain_for, permit, stop.stopped()).await });
+            return;
         }
-        let ended = match std::mem::replace(&mut self.phase, BodyPhase::Ended) {
-            BodyPhase::Ending(ended, _) => ended,
-            _ => {
-                let (mut transcript, usage) = self.tap.take_transcript();
-                transcript.note("drain_cut_short");
-                self.chat.end(ChatEnding::ClientGone, transcript, usage)
-            }
-        };
-        ended.log_line.log(ended.pending.await);
+        let Some(mut state) = locked.take() else { return };
+        drop(locked);
+        match std::mem::replace(&mut state.phase, BodyPhase::Ended) {
+            BodyPhase::Streaming => state.cancel_upstream(),
+            BodyPhase::Ending(ended, _) => ended.detach(),
+            BodyPhase::Stopping(..) | BodyPhase::Trailing | BodyPhase::Aborting(..) | BodyPhase::Ended => {}
+        }
     }
+}
+
+/// Reads the rest of an answer for the record, for `bound` at most, and until `stop` resolves.
+pub(super) async fn drain(
+    shared: &SharedBody,
+    bound: Duration,
+    _permit: OwnedSemaphorePermit,
+    stop: impl Future<Output = ()>,
+) {
+    let reading = poll_fn(|cx| {
+        let mut locked = shared.lock();
+        let Some(state) = &mut *locked else { return Poll::Ready(()) };
+        while matches!(state.phase, BodyPhase::Streaming) {
+            if state.poll_streaming(cx).is_pending() {
+                state.wake_later(cx);
+                return Poll::Pending;
+            }
+            while state.tap.next_chunk().is_some() {}
+        }
+        Poll::Ready(())
+    });
+    tokio::select! {
+        () = reading => {}
+        () = tokio::time::sleep(bound) => {}
+        () = stop => {}
+    }
+    let Some(mut state) = shared.lock().take() else { return };
+    let ended = match std::mem::replace(&mut state.phase, BodyPhase::Ended) {
+        BodyPhase::Ending(ended, _) => ended,
+        // The task of the stop records the end, and is waited for when the gateway stops.
+        BodyPhase::Stopping(..) => return,
+        _ => {
+            let (mut transcript, usage) = state.tap.take_transcript();
+            transcript.note("drain_cut_short");
+            state.chat.end(ChatEnding::ClientGone, transcript, usage)
+        }
+    };
+    ended.log_line.log(ended.pending.await);
 }

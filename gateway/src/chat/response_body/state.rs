@@ -2,19 +2,22 @@
 //! end is durable, and then the body ends, breaks off, or passes trailing bytes.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use shared::event::{ChatError, FailureStage};
 use shared::usage::UsageSource;
+use tokio::task::JoinHandle;
 
 use super::coalescer::Coalescer;
 use super::keep_alive_comments::KeepAliveComments;
 use super::timeouts::{TOTAL_TIMEOUT, Timeouts};
+use crate::chat::chat_ending::ChatEnding;
 use crate::chat::ended_chat::EndedChat;
-use crate::chat::open_chat::{ChatEnding, OpenChat};
+use crate::chat::open_chat::OpenChat;
+use crate::journal::{Durability, JournalError};
 use crate::limits::Limits;
 use crate::response::dialect;
 use crate::response::redaction::Redactor;
@@ -30,10 +33,11 @@ const TOOK_TOO_LONG: &str = "the answer took too long";
 /// An answer in progress, with all parts that the state machine drives.
 #[derive(Debug)]
 pub(super) struct BodyState {
-    upstream: UpstreamBody,
+    /// The upstream's body. `None` after the user has stopped the chat.
+    pub(super) upstream: Option<UpstreamBody>,
     pub(super) tap: Tap,
     pub(super) chat: OpenChat,
-    framing: BodyFraming,
+    pub(super) framing: BodyFraming,
     pub(super) client: ClientPresence,
     pub(super) phase: BodyPhase,
     timeouts: Timeouts,
@@ -43,6 +47,8 @@ pub(super) struct BodyState {
     redactor: Arc<Redactor>,
     /// The upstream that was not asked for usage, to learn if it reports usage by itself.
     pub(super) usage_probe: Option<Arc<Upstream>>,
+    /// Wakes the task that drives the answer.
+    pub(super) waker: Option<Waker>,
 }
 
 /// The presence of the client that asked for the answer.
@@ -72,6 +78,8 @@ pub(super) enum BodyPhase {
     Streaming,
     /// The end is being recorded. The second field says how the body goes on when the end is durable.
     Ending(EndedChat, AfterEnd),
+    /// The user has stopped the chat, and a task records the end. The second field says how the body goes on.
+    Stopping(JoinHandle<Result<Durability, JournalError>>, AfterEnd),
     /// The end is recorded and has been released to the client. Later bytes of the upstream pass unread.
     Trailing,
     /// The body breaks off with an error, after the chunks before the error have been written.
@@ -108,8 +116,8 @@ pub(super) enum AfterEnd {
 /// The reason why a body broke off. The client sees a broken connection; hyper does not log the error.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub enum BodyError {
-    /// The upstream's answer failed. The failure is recorded.
-    #[error("the upstream's answer broke off")]
+    /// The upstream's answer failed, or the user stopped an answer that cannot be ended cleanly. The end is recorded.
+    #[error("the answer broke off")]
     Upstream,
     /// The answer has reached the total timeout. The failure is recorded, and the client's connection is to be reset: a slow
     /// client would leave megabytes in the kernel.
@@ -131,7 +139,7 @@ impl BodyState {
     ) -> Self {
         let interval = limits.keep_alive_comments.filter(|_| framing.is_event_stream);
         Self {
-            upstream,
+            upstream: Some(upstream),
             tap,
             chat,
             framing,
@@ -142,6 +150,7 @@ impl BodyState {
             coalescer: Coalescer::default(),
             redactor,
             usage_probe: None,
+            waker: None,
         }
     }
 
@@ -151,7 +160,8 @@ impl BodyState {
     }
 
     pub(super) fn poll_streaming(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.upstream.poll_chunk(cx) {
+        let Some(upstream) = &mut self.upstream else { return Poll::Pending };
+        match upstream.poll_chunk(cx) {
             Poll::Ready(Some(Ok(chunk))) => {
                 self.timeouts.record_activity();
                 if !self.chat.is_recorded() && !self.tap.is_translated() {
@@ -198,20 +208,15 @@ impl BodyState {
             BodyPhase::Ending(ended, after_end) => {
                 let durable = ready!(pin!(&mut ended.pending).poll(cx));
                 ended.log_line.log(durable);
-                self.phase = match (durable, *after_end) {
-                    (Err(_), _) => BodyPhase::Aborting(BodyError::Unrecorded, Flushed::No),
-                    (Ok(_), AfterEnd::Abort) if self.timeouts.is_total_exceeded() => {
-                        BodyPhase::Aborting(BodyError::TotalTimeout, Flushed::No)
-                    }
-                    (Ok(_), AfterEnd::Abort) => BodyPhase::Aborting(BodyError::Upstream, Flushed::No),
-                    (Ok(_), AfterEnd::PassTrailing) => BodyPhase::Trailing,
-                    (Ok(_), AfterEnd::Close) => BodyPhase::Ended,
-                };
-                if !matches!(self.phase, BodyPhase::Aborting(..)) {
-                    self.tap.release();
-                }
+                let after_end = *after_end;
+                self.go_on_after_end(durable.is_ok(), after_end);
             }
-            BodyPhase::Trailing => match self.upstream.poll_chunk(cx) {
+            BodyPhase::Stopping(recording, after_end) => {
+                let durable = ready!(Pin::new(recording).poll(cx));
+                let after_end = *after_end;
+                self.go_on_after_end(durable.is_ok_and(|durable| durable.is_ok()), after_end);
+            }
+            BodyPhase::Trailing => match self.upstream.as_mut().map_or(Poll::Ready(None), |body| body.poll_chunk(cx)) {
                 Poll::Ready(Some(Ok(chunk))) => self.tap.forward_unread(chunk),
                 // The answer is complete and recorded, so an error of the connection changes nothing.
                 Poll::Ready(Some(Err(_)) | None) => self.phase = BodyPhase::Ended,
@@ -223,6 +228,22 @@ impl BodyState {
             BodyPhase::Aborting(..) | BodyPhase::Ended => return Poll::Ready(StepResult::Finished),
         }
         Poll::Ready(StepResult::Progressed)
+    }
+
+    /// Goes on after the end was recorded, or could not be recorded.
+    fn go_on_after_end(&mut self, is_recorded: bool, after_end: AfterEnd) {
+        self.phase = match (is_recorded, after_end) {
+            (false, _) => BodyPhase::Aborting(BodyError::Unrecorded, Flushed::No),
+            (true, AfterEnd::Abort) if self.timeouts.is_total_exceeded() => {
+                BodyPhase::Aborting(BodyError::TotalTimeout, Flushed::No)
+            }
+            (true, AfterEnd::Abort) => BodyPhase::Aborting(BodyError::Upstream, Flushed::No),
+            (true, AfterEnd::PassTrailing) => BodyPhase::Trailing,
+            (true, AfterEnd::Close) => BodyPhase::Ended,
+        };
+        if !matches!(self.phase, BodyPhase::Aborting(..)) {
+            self.tap.release();
+        }
     }
 
     /// Returns the end of the body after the last chunk: `None` or the error. An error is delayed by one poll, so that the

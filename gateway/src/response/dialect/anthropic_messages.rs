@@ -32,6 +32,8 @@ pub struct MessagesFold {
     /// The open blocks with their indexes. If an index is repeated, deltas extend the last block.
     blocks: Vec<(u64, OpenBlock)>,
     has_started: bool,
+    /// The index of the last block of a stream that was opened and not closed.
+    open_index: Option<u64>,
 }
 
 /// The kind of an open block, which determines the handling of its deltas.
@@ -101,6 +103,7 @@ impl MessagesFold {
                 self.set_usage(read.usage);
             }
             "content_block_start" => {
+                self.open_index = Some(read.index.0.unwrap_or(0));
                 if let Some(block) = read.content_block.0 {
                     self.open_block(read.index.0.unwrap_or(0), &block, BlockSource::Stream);
                 }
@@ -126,7 +129,8 @@ impl MessagesFold {
                 self.transcript.is_ended = true;
                 return EventDisposition::End;
             }
-            "content_block_stop" | "ping" => {}
+            "content_block_stop" => self.open_index = None,
+            "ping" => {}
             _ => {
                 let error = read.error.and_then(parse_error_member).or_else(|| find_error(data));
                 if let Some(error) = error.or_else(|| (kind == "error").then(|| error_from_text(data))) {
@@ -137,6 +141,16 @@ impl MessagesFold {
             }
         }
         EventDisposition::Forward
+    }
+
+    /// True after the event that opens the message.
+    pub(super) fn has_started(&self) -> bool {
+        self.has_started
+    }
+
+    /// The index of the block that is open in the stream.
+    pub(super) fn open_index(&self) -> Option<u64> {
+        self.open_index
     }
 
     /// Folds a response that is one JSON document.

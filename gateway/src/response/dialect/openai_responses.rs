@@ -34,6 +34,8 @@ pub struct ResponsesFold {
     /// The transcript so far.
     pub transcript: Transcript,
     output: OutputFold,
+    /// The sequence number of the last event that has one.
+    sequence_number: Option<u64>,
 }
 
 impl ResponsesFold {
@@ -58,6 +60,7 @@ impl ResponsesFold {
             }
             return EventDisposition::Forward;
         };
+        self.sequence_number = read.sequence_number.0.or(self.sequence_number);
         let kind = read.kind.non_empty().unwrap_or(event.name);
         match kind {
             "response.output_item.added" => self.output.open_item(&mut self.transcript, &read),
@@ -118,6 +121,11 @@ impl ResponsesFold {
             }
             _ => EventDisposition::Forward,
         }
+    }
+
+    /// The sequence number of an event after those of the stream so far.
+    pub(super) fn next_sequence_number(&self) -> u64 {
+        self.sequence_number.map_or(0, |last| last.saturating_add(1))
     }
 
     /// Folds a response that is one JSON document.

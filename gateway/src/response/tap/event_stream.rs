@@ -27,6 +27,11 @@ pub(super) struct EventStream {
 }
 
 impl EventStream {
+    /// True within an event whose start is already forwarded.
+    pub(super) fn is_partly_forwarded(&self) -> bool {
+        self.is_partly_forwarded
+    }
+
     /// Forwards all bytes except the end and, with [`UsageChunkPolicy::Remove`], usage chunks. An event is forwarded
     /// when complete: a client cannot use an incomplete event, and an incomplete event may turn out to be the end.
     pub(super) fn feed(

@@ -262,6 +262,7 @@ export default {
   "stage.upstream_status": "The provider returned an error",
   "stage.upstream_stream": "The provider’s answer was cut off",
   "stage.client_gone": "The client disconnected before the answer",
+  "stage.stopped_by_user": "Stopped before the answer",
   "stage.gateway_restarted": "The gateway was restarted",
   "stage.gateway_lost": "The gateway stopped unexpectedly",
   "stage.unknown": "Failed",

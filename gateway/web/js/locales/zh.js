@@ -262,6 +262,7 @@ export default {
   "stage.upstream_status": "提供方返回错误",
   "stage.upstream_stream": "提供方的回答中断",
   "stage.client_gone": "客户端在回答前断开连接",
+  "stage.stopped_by_user": "在回答前被停止",
   "stage.gateway_restarted": "网关重新启动",
   "stage.gateway_lost": "网关意外停止",
   "stage.unknown": "失败",

@@ -13,6 +13,8 @@ pub(super) struct ResponseEvent<'a> {
     #[serde(default, borrow, rename = "type")]
     pub(super) kind: Text<'a>,
     #[serde(default)]
+    pub(super) sequence_number: Count,
+    #[serde(default)]
     pub(super) output_index: Count,
     #[serde(default, borrow)]
     pub(super) item_id: Text<'a>,

@@ -1,0 +1,43 @@
+//! The way in which a chat ends, and what the record says of it.
+
+use shared::event::{ChatError, FailureStage, STOPPED_BY_USER};
+
+use crate::response::transcript::Transcript;
+
+/// The way in which a chat ends.
+#[derive(Debug)]
+pub enum ChatEnding {
+    /// The answer is complete.
+    Completed,
+    /// The chat failed at this stage with this error.
+    Failed(FailureStage, ChatError),
+    /// The client disconnected before the end of the answer.
+    ClientGone,
+    /// The user stopped the chat before the end of the answer.
+    Stopped,
+}
+
+impl ChatEnding {
+    /// Returns the end for the record. A chat that was left or stopped after some of the answer counts as completed, with a finish reason
+    /// of its own; without any of the answer it has failed. `is_stopping`: the gateway is being cut off.
+    #[must_use]
+    pub(super) fn resolve(self, transcript: &mut Transcript, is_stopping: bool) -> Self {
+        let (finish_reason, stage, message) = match self {
+            Self::ClientGone if is_stopping => {
+                let error = ChatError::new("gateway_stopped", "the gateway was stopped");
+                return Self::Failed(FailureStage::GatewayRestarted, error);
+            }
+            Self::ClientGone => ("client_gone", FailureStage::ClientGone, "the client left before there was an answer"),
+            Self::Stopped => {
+                let message = "the user stopped the chat before there was an answer";
+                (STOPPED_BY_USER, FailureStage::StoppedByUser, message)
+            }
+            other => return other,
+        };
+        if transcript.has_content() {
+            transcript.finish_reason = Some(finish_reason.to_owned());
+            return Self::Completed;
+        }
+        Self::Failed(stage, ChatError::new(finish_reason, message))
+    }
+}

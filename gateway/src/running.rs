@@ -1,0 +1,214 @@
+//! The chats that this gateway runs, by id, so that other requests can reach a running chat: to stop it from another connection.
+//! Chats of other gateways are reached over the broker.
+//!
+//! A chat costs one entry of a map here. Nothing is done for its chunks.
+
+pub mod peers;
+mod recent;
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use shared::id::{ChatId, UserId};
+use tokio::sync::Notify;
+
+use recent::RecentChats;
+
+/// The answer of a running chat, as other requests reach it.
+pub trait RunningAnswer: Debug + Send + Sync {
+    /// Ends the answer for its user, if it is still arriving from the upstream. Returns at once; the end is recorded after that.
+    fn stop(self: Arc<Self>);
+}
+
+/// The chats that run here, and those that have ended here recently.
+#[derive(Debug, Default)]
+pub struct RunningChats(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    running: HashMap<ChatId, Arc<RunningChat>>,
+    ended: RecentChats,
+}
+
+/// A chat that was found by its id and its user.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// The chat runs here.
+    Running(Arc<RunningChat>),
+    /// The chat has run here and has ended.
+    Ended,
+}
+
+/// A chat that runs here.
+#[derive(Debug)]
+pub struct RunningChat {
+    id: ChatId,
+    user: UserId,
+    is_stop_requested: AtomicBool,
+    is_ended: AtomicBool,
+    /// Notified when a stop is requested, and when the chat has ended.
+    changed: Notify,
+    /// The answer, once it has begun. The chat does not own its answer.
+    answer: OnceLock<Weak<dyn RunningAnswer>>,
+}
+
+/// The entry of a chat among those that run here. Dropping the entry means that the chat has ended.
+#[derive(Debug)]
+pub struct Registration {
+    chats: Arc<RunningChats>,
+    chat: Arc<RunningChat>,
+}
+
+impl RunningChats {
+    /// Adds a chat of a user.
+    pub fn register(self: &Arc<Self>, id: ChatId, user: &UserId) -> Registration {
+        let chat = Arc::new(RunningChat {
+            id,
+            user: user.clone(),
+            is_stop_requested: AtomicBool::new(false),
+            is_ended: AtomicBool::new(false),
+            changed: Notify::new(),
+            answer: OnceLock::new(),
+        });
+        self.known().running.insert(id, Arc::clone(&chat));
+        Registration { chats: Arc::clone(self), chat }
+    }
+
+    /// Returns a chat of this user. `None` for a chat of another user, exactly as for a chat that does not exist.
+    pub fn find(&self, id: ChatId, user: &UserId) -> Option<Found> {
+        let known = self.known();
+        match known.running.get(&id) {
+            Some(chat) => (chat.user == *user).then(|| Found::Running(Arc::clone(chat))),
+            None => known.ended.has(id, user).then_some(Found::Ended),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RunningChat {
+    /// Requests the end of the chat. The request has no effect on a chat whose end is being recorded.
+    pub fn stop(&self) {
+        self.is_stop_requested.store(true, Ordering::SeqCst);
+        self.changed.notify_waiters();
+        if let Some(answer) = self.answer() {
+            answer.stop();
+        }
+    }
+
+    /// Returns true if the end of the chat was requested.
+    pub fn is_stop_requested(&self) -> bool {
+        self.is_stop_requested.load(Ordering::SeqCst)
+    }
+
+    /// Resolves when the end of the chat is requested.
+    pub async fn stop_requested(&self) {
+        self.wait(&self.is_stop_requested).await;
+    }
+
+    /// Resolves when the end of the chat is on the record, or when the chat has ended without one.
+    pub async fn ended(&self) {
+        self.wait(&self.is_ended).await;
+    }
+
+    /// Makes the answer of the chat reachable.
+    pub fn set_answer(&self, answer: Weak<dyn RunningAnswer>) {
+        // A chat has one answer.
+        let _ = self.answer.set(answer);
+        if self.is_stop_requested()
+            && let Some(answer) = self.answer()
+        {
+            answer.stop();
+        }
+    }
+
+    /// Notes that the end of the chat is on the record.
+    pub fn mark_ended(&self) {
+        self.is_ended.store(true, Ordering::SeqCst);
+        self.changed.notify_waiters();
+    }
+
+    fn answer(&self) -> Option<Arc<dyn RunningAnswer>> {
+        self.answer.get()?.upgrade()
+    }
+
+    async fn wait(&self, flag: &AtomicBool) {
+        loop {
+            let changed = self.changed.notified();
+            if flag.load(Ordering::SeqCst) {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+impl Registration {
+    /// Returns the chat.
+    pub fn chat(&self) -> &Arc<RunningChat> {
+        &self.chat
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut known = self.chats.known();
+        known.running.remove(&self.chat.id);
+        known.ended.add(self.chat.id, self.chat.user.clone());
+        drop(known);
+        self.chat.mark_ended();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chat_is_found_by_its_user_alone_while_it_runs_and_after_its_end() {
+        let (ann, bob): (UserId, UserId) = ("ann".parse().unwrap(), "bob".parse().unwrap());
+        let (chats, id) = (Arc::new(RunningChats::default()), ChatId::mint());
+        let registration = chats.register(id, &ann);
+        assert!(matches!(chats.find(id, &ann), Some(Found::Running(chat)) if !chat.is_stop_requested()));
+        assert!(chats.find(id, &bob).is_none());
+        assert!(chats.find(ChatId::mint(), &ann).is_none());
+        drop(registration);
+        assert!(matches!(chats.find(id, &ann), Some(Found::Ended)));
+        assert!(chats.find(id, &bob).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_stop_is_heard_before_and_after_the_answer_begins() {
+        #[derive(Debug, Default)]
+        struct Answer(AtomicBool);
+        impl RunningAnswer for Answer {
+            fn stop(self: Arc<Self>) {
+                self.0.store(true, Ordering::SeqCst);
+            }
+        }
+        let user: UserId = "ann".parse().unwrap();
+        let chats = Arc::new(RunningChats::default());
+        for is_stopped_first in [true, false] {
+            let registration = chats.register(ChatId::mint(), &user);
+            let (chat, answer) = (registration.chat(), Arc::new(Answer::default()));
+            let weak = Arc::downgrade(&answer) as Weak<dyn RunningAnswer>;
+            if is_stopped_first {
+                chat.stop();
+                chat.set_answer(weak);
+            } else {
+                chat.set_answer(weak);
+                assert!(!answer.0.load(Ordering::SeqCst));
+                chat.stop();
+            }
+            chat.stop_requested().await;
+            assert!(answer.0.load(Ordering::SeqCst), "stopped first: {is_stopped_first}");
+            let ended = Arc::clone(chat);
+            drop(registration);
+            ended.ended().await;
+        }
+    }
+}
