@@ -24,6 +24,7 @@ mod limits;
 mod live;
 mod messages;
 mod openapi;
+mod own_limits;
 mod responses;
 mod state;
 mod usage;
@@ -67,6 +68,7 @@ pub fn router(api: Arc<ApiState>) -> Router {
         .layer(from_fn(etag::conditional));
     Router::new()
         .merge(reads)
+        .route("/api/limits", get(own_limits::list))
         .route("/api/keys", get(api_keys::list).post(api_keys::issue))
         .route("/api/keys/{id}", get(api_keys::one).patch(api_keys::change).delete(api_keys::revoke))
         .route("/api/auth/register", post(auth::register))

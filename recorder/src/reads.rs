@@ -8,6 +8,7 @@
 pub mod chats;
 pub mod conversations;
 mod deleted;
+pub mod limits;
 pub mod live;
 pub mod messages;
 mod page;

@@ -15,6 +15,7 @@ mod files;
 mod history;
 mod injection;
 mod keys;
+mod limits;
 mod long_answers;
 mod outages;
 mod streaming;

@@ -38,10 +38,11 @@ const ADMIN: [(&str, &str); 13] = [
 ];
 
 /// Paths that answer every user with the user's own data.
-const ANYONES: [(&str, &str); 6] = [
+const ANYONES: [(&str, &str); 7] = [
     ("GET", "/api/auth/me"),
     ("GET", "/api/conversations"),
     ("GET", "/api/chats"),
+    ("GET", "/api/limits"),
     ("GET", "/api/users/me"),
     ("GET", "/api/events"),
     ("POST", "/api/auth/password"),

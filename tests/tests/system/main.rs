@@ -49,6 +49,7 @@ mod one_chat;
 mod open_files;
 mod openai_client;
 mod outages;
+mod own_limits;
 mod proxies;
 mod published_events;
 mod quarantine;

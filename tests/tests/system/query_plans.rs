@@ -10,7 +10,7 @@ use recorder::cursor::{IdCursor, TimeCursor};
 use recorder::reads::live::LivePosition;
 use recorder::reads::messages::SortOrder;
 use recorder::reads::usage::UsageGroup;
-use recorder::reads::{Deleted, chats, conversations, live, messages, responses, usage};
+use recorder::reads::{Deleted, chats, conversations, limits, live, messages, responses, usage};
 use recorder::store::{self, sessions, users};
 use secrecy::SecretString;
 use shared::id::ConversationId;
@@ -155,6 +155,7 @@ async fn read_everything(pool: &PgPool) -> anyhow::Result<()> {
         usage::bucket_totals(pool, user, (&starts, now), group).await?;
     }
     assert!(!usage::days(pool, "user 7", now.date() - time::Duration::days(29)).await?.is_empty());
+    limits::use_of(pool, "user 7", now - time::Duration::MINUTE).await?;
     let horizon = live::horizon(pool).await?;
     let nowhere = LivePosition { xid: 0, number: 0 };
     live::users_with_changes(pool, &["user 7".to_owned()], (nowhere, horizon)).await?;

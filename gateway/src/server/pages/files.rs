@@ -41,6 +41,7 @@ files! {
     "js/components/conversation-list.js",
     "js/components/follow-scroll.js",
     "js/components/keys.js",
+    "js/components/limits.js",
     "js/components/markdown.js",
     "js/components/paged-list.js",
     "js/components/prose.js",

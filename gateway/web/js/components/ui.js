@@ -191,7 +191,10 @@ export function segmentedControl(groupLabel, choices, chosen, onchoose) {
 
 /** Links between the parts of a page; `links` are path, label, and true for the current part. */
 export function tabs(label, links) {
-  return h("nav.tabs", { "aria-label": label }, links.map(([href, text, isCurrent]) => h("a", { href, "aria-current": isCurrent ? "page" : null }, text)));
+  const element = h("nav.tabs", { "aria-label": label }, links.map(([href, text, isCurrent]) => h("a", { href, "aria-current": isCurrent ? "page" : null }, text)));
+  // On a narrow screen the links scroll.
+  requestAnimationFrame(() => element.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" }));
+  return element;
 }
 
 /** A spinner for content that is being loaded. */

@@ -1,8 +1,9 @@
-// The administration page: usage of all users, users, API keys, recent failures, invites.
+// The administration page: usage of all users, users, API keys, limits, recent failures, invites.
 
 import { sitePath } from "../address.js";
 import { requestJson } from "../api.js";
 import { keySection } from "../components/keys.js";
+import { limitSection } from "../components/limits.js";
 import { listSection, PagedList } from "../components/paged-list.js";
 import { copyText, field, notice, openDialog, tabs, toast } from "../components/ui.js";
 import { UsageView } from "../components/usage.js";
@@ -11,7 +12,7 @@ import { debounce, h, icon, iconButton, replaceChildren } from "../dom.js";
 import { formatDateTime, t } from "../i18n.js";
 import { user as currentUser } from "../session.js";
 
-const SECTIONS = { usage, users, keys: () => keySection({ ofAll: true }), failures, invites };
+const SECTIONS = { usage, users, keys: () => keySection({ ofAll: true }), limits: limitSection, failures, invites };
 
 export function page({ section }) {
   const { element, destroy } = currentUser.role === "admin" ? SECTIONS[section]() : { element: notice("warn", t("admin.forbidden")), destroy: () => {} };

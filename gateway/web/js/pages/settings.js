@@ -1,7 +1,8 @@
-// The settings page: usage, profile, password, language and theme; API keys.
+// The settings page: usage, profile, password, language and theme; API keys; limits.
 
 import { requestJson } from "../api.js";
 import { keySection } from "../components/keys.js";
+import { ownLimitSection } from "../components/limits.js";
 import { copyText, field, notice, passwordField, segmentedControl, tabs, toast } from "../components/ui.js";
 import { UsageView } from "../components/usage.js";
 import { h, iconButton, replaceChildren } from "../dom.js";
@@ -10,7 +11,7 @@ import { rebuildPage } from "../navigation.js";
 import { user } from "../session.js";
 import { currentTheme, setTheme, themes } from "../theme-choice.js";
 
-const SECTIONS = { account, keys: () => keySection() };
+const SECTIONS = { account, keys: () => keySection(), limits: ownLimitSection };
 
 export function page({ section }) {
   const { element, destroy } = SECTIONS[section]();
