@@ -5,5 +5,6 @@
 
 pub mod disk_copy;
 pub mod follow;
+pub mod key;
 pub mod limit_table;
 pub mod state;

@@ -16,7 +16,8 @@ use shared::issuer::Issuer;
 use shared::token::{Claims, TokenError, Verifier};
 use time::OffsetDateTime;
 
-use crate::access::state::{Access, AccessRefusal, Key, NotAllowed};
+use crate::access::key::{Key, NotAllowed};
+use crate::access::state::{Access, AccessRefusal};
 
 /// The headers in which clients of Anthropic and of Azure send their key.
 const API_KEY_HEADERS: [&str; 2] = ["x-api-key", "api-key"];

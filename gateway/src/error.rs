@@ -13,7 +13,8 @@ use serde_json::json;
 use shared::id::{ChatId, ConversationId};
 use shared::token::TokenError;
 
-use crate::access::state::{AccessRefusal, NotAllowed};
+use crate::access::key::NotAllowed;
+use crate::access::state::AccessRefusal;
 use crate::auth::{CrossOrigin, Unauthenticated};
 use crate::headers::{CHAT_ID, CONVERSATION_ID};
 use crate::limit_headers::LimitHeaders;

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use shared::access::{EndedSession, Entry, KeyState, UserState};
-use shared::event::{LimitScope, Operation, UsageLimits};
-use shared::id::{KeyId, ProjectId, UserId};
-use shared::model_pattern::ModelPattern;
+use shared::access::{EndedSession, Entry, UserState};
+use shared::event::{LimitScope, UsageLimits};
+use shared::id::{KeyId, UserId};
 use shared::token::Claims;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::key::{CommonParts, Key};
 use super::limit_table::{CallOrigin, LimitTable};
 
 /// The age up to which an unknown key may be too new for this gateway: the client is told to try again.
@@ -31,47 +31,11 @@ pub struct Access {
 #[derive(Clone, Debug, Default)]
 pub struct AccessEntries {
     keys: HashMap<KeyId, Arc<Key>>,
+    common: CommonParts,
     users: HashMap<UserId, UserState>,
     /// The ended sessions, with the time from which all of their tokens have expired.
     sessions: HashMap<Uuid, OffsetDateTime>,
     limits: LimitTable,
-}
-
-/// An API key, in the form in which requests are checked.
-#[derive(Clone, Debug)]
-pub struct Key {
-    /// The id of the key.
-    pub id: KeyId,
-    /// The owner.
-    pub owner: UserId,
-    /// The project of the key.
-    pub project: Option<ProjectId>,
-    /// The rules about models and kinds of calls.
-    pub rules: KeyRules,
-    pub(super) state: KeyState,
-}
-
-/// The models and the kinds of calls that a key may use.
-#[derive(Clone, Debug, Default)]
-pub struct KeyRules {
-    /// The allowed models; empty for all models.
-    models: Vec<ModelPattern>,
-    /// The allowed kinds of calls; empty for all kinds.
-    operations: Vec<Operation>,
-}
-
-/// A request that the rules of its key do not allow. The message is sent to the client.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotAllowed {
-    /// The key may not make calls of this kind.
-    #[error("this API key may not make calls of the kind {}", .0.as_str())]
-    Operation(Operation),
-    /// The key may not use the model.
-    #[error("this API key may not use the model {0:?}")]
-    Model(String),
-    /// The key is limited to some models, and the request names none.
-    #[error("this API key is limited to some models, so it may only make calls that name a model")]
-    NoModel,
 }
 
 /// The reason for which a credential with a valid signature is refused. The message is sent to the client.
@@ -107,18 +71,16 @@ impl Access {
         let Some(key) = found.filter(|key| key.owner == *owner) else {
             return Err(self.refusal_of_unknown(id, now));
         };
-        if key.state.revoked.is_some() {
+        if key.is_revoked() {
             return Err(AccessRefusal::RevokedKey);
         }
         if is_disabled {
             return Err(AccessRefusal::DisabledUser);
         }
-        match &key.state.settings {
+        match key.terms() {
             // Only the issue or a change of the key has settings: a revocation that came first was handled above.
             None => Err(AccessRefusal::NotKnownYet),
-            Some(settings) if settings.settings.expires_at.is_some_and(|at| at <= now) => {
-                Err(AccessRefusal::ExpiredKey)
-            }
+            Some(terms) if terms.expires_at.is_some_and(|at| at <= now) => Err(AccessRefusal::ExpiredKey),
             Some(_) => Ok(key),
         }
     }
@@ -159,7 +121,9 @@ impl Access {
 
     /// Removes the ended sessions whose tokens have all expired.
     pub fn forget_expired(&self, now: OffsetDateTime) {
-        self.entries.write().unwrap_or_else(PoisonError::into_inner).sessions.retain(|_, until| *until > now);
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        entries.sessions.retain(|_, until| *until > now);
+        entries.common.forget_unused();
     }
 
     /// Returns a copy of all entries, for the disk. The keys themselves are shared.
@@ -197,15 +161,15 @@ impl AccessEntries {
     pub fn apply(&mut self, entry: Entry) {
         match entry {
             Entry::Key(state) => {
-                let key = match self.keys.remove(&state.key_id) {
-                    None => Key::new(*state),
+                let joined = match self.keys.remove(&state.key_id) {
+                    None => *state,
                     Some(present) => {
-                        let mut joined = Arc::unwrap_or_clone(present).state;
+                        let mut joined = present.state();
                         joined.join(*state);
-                        Key::new(joined)
+                        joined
                     }
                 };
-                self.keys.insert(key.id, Arc::new(key));
+                self.keys.insert(joined.key_id, Arc::new(self.common.key(joined)));
             }
             Entry::User(user) => {
                 let is_older =
@@ -226,7 +190,7 @@ impl AccessEntries {
 
     /// Returns all entries in the form of the bucket.
     pub fn all(&self) -> impl Iterator<Item = Entry> {
-        let keys = self.keys.values().map(|key| Entry::Key(Box::new(key.state.clone())));
+        let keys = self.keys.values().map(|key| Entry::Key(Box::new(key.state())));
         let users = self.users.values().map(|user| Entry::User(user.clone()));
         let sessions = self.sessions.iter();
         let sessions =
@@ -240,48 +204,9 @@ impl AccessEntries {
     }
 }
 
-impl Key {
-    fn new(state: KeyState) -> Self {
-        let settings = state.settings.as_ref().map(|now| &now.settings);
-        // A pattern that this version cannot read allows nothing more than it says: it matches no model.
-        let models = settings.iter().flat_map(|settings| &settings.models);
-        let models = models.map(|text| ModelPattern::parse(text).unwrap_or_else(|_| ModelPattern::match_none()));
-        let rules = KeyRules {
-            models: models.collect(),
-            operations: settings.map(|settings| settings.operations.clone()).unwrap_or_default(),
-        };
-        Self { id: state.key_id, owner: state.user_id.clone(), project: state.project_id, rules, state }
-    }
-}
-
-impl KeyRules {
-    /// Returns an error if the key may not make this kind of call, or not with this model. `None`: the call names no model.
-    pub fn check(&self, operation: Operation, model: Option<&str>) -> Result<(), NotAllowed> {
-        if !self.operations.is_empty() && !self.operations.contains(&operation) {
-            return Err(NotAllowed::Operation(operation));
-        }
-        match model {
-            _ if self.models.is_empty() => Ok(()),
-            Some(model) => self.check_model(model),
-            None => Err(NotAllowed::NoModel),
-        }
-    }
-
-    /// Returns an error if the key may not use this model.
-    pub fn check_model(&self, model: &str) -> Result<(), NotAllowed> {
-        let is_allowed = self.models.is_empty() || self.models.iter().any(|pattern| pattern.matches(model));
-        if is_allowed { Ok(()) } else { Err(NotAllowed::Model(model.to_owned())) }
-    }
-
-    /// Returns true if the key is limited to some models.
-    pub fn is_limited_to_models(&self) -> bool {
-        !self.models.is_empty()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use shared::access::{Act, SettingsInForce};
+    use shared::access::{Act, KeyState, SettingsInForce};
     use shared::event::KeySettings;
 
     use super::*;
@@ -341,17 +266,6 @@ mod tests {
         let refusal = |now| access.check_key(id, &"ann".parse().unwrap(), now).map(drop).unwrap_err();
         assert_eq!(refusal(now), AccessRefusal::NotKnownYet);
         assert_eq!(refusal(now + time::Duration::minutes(1)), AccessRefusal::UnknownKey);
-    }
-
-    #[test]
-    fn the_rules_of_a_key_name_models_and_kinds_of_calls() {
-        let key = Key::new(state(KeyId(Uuid::nil()), &["gpt-*", "o3"]));
-        assert_eq!(key.rules.check(Operation::Chat, Some("gpt-5")), Ok(()));
-        assert_eq!(key.rules.check(Operation::Chat, Some("o3-mini")), Err(NotAllowed::Model("o3-mini".into())));
-        assert_eq!(key.rules.check(Operation::PassThrough, None), Err(NotAllowed::NoModel));
-        let rules = KeyRules { operations: vec![Operation::Embeddings], ..KeyRules::default() };
-        assert_eq!(rules.check(Operation::Chat, Some("m")), Err(NotAllowed::Operation(Operation::Chat)));
-        assert_eq!(rules.check(Operation::Embeddings, Some("m")), Ok(()));
     }
 
     /// Prints the time; the bound is generous, because other programs may have the processors.

@@ -43,6 +43,7 @@ mod live_events;
 mod log;
 mod lost_events;
 mod made_responses;
+mod many_keys;
 mod monitoring;
 mod new_messages;
 mod one_chat;
