@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use shared::fair_share::FairShare;
 use shared::http_server::tls::Tls;
 use shared::http_server::{self, ServerLimits};
 use shared::issuer::Issuer;
@@ -51,6 +52,9 @@ const START_DEADLINE: Duration = Duration::from_secs(15);
 /// The margin on top of the total answer timeout. A chat older than both together, without a recorded end, counts as
 /// abandoned, and a new chat can claim the same idempotency key.
 const ABANDONED_MARGIN: Duration = Duration::from_secs(60);
+
+/// The maximum number of clients that follow answers of chats at once.
+const MAX_FOLLOWERS: usize = 2000;
 
 /// The interval between two passes that close unused upstream connections.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
@@ -167,6 +171,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         body_memory: Arc::new(BodyMemory::new(&limits, metrics.body_bytes.clone())),
         recorder_api,
         peers: Arc::clone(&peers),
+        followers: FairShare::new(MAX_FOLLOWERS),
         cors_origins,
         stop_mark: stop_mark.clone(),
         metrics: Arc::clone(&metrics),

@@ -153,6 +153,9 @@ impl ChatPipeline {
             ChatAdmission { id, operation, conversation, caller_metadata, claim, on_disconnect, notes, limits };
         let (chat, started) = turn.run(|| OpenChat::admit(&self.recording, caller, admission, &mut request, place));
         drop(turn);
+        if let (Some(ui_stream), Some(running)) = (&ui_stream, chat.running()) {
+            running.set_message(ui_stream.message_id());
+        }
         if started.refusal().is_some() {
             chat.cancel_unstarted();
             return Err(ApiError::journal_unavailable());

@@ -3,7 +3,7 @@
 //!
 //! Chats do not depend on the recorder's API. While the API is down, forwarded requests get 503 and chats continue.
 
-pub mod chat_status;
+pub mod answer;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -182,14 +182,7 @@ impl RecorderApi {
         struct MadeResponse {
             upstream: Option<String>,
         }
-        let (path, mut headers) = (format!("/api/responses/{id}"), headers.clone());
-        // The recorder reads a token from `authorization` alone.
-        let key = ["x-api-key", "api-key"].iter().find_map(|name| headers.get(*name)?.to_str().ok());
-        if let Some(bearer) = key.and_then(|key| HeaderValue::try_from(format!("Bearer {key}")).ok())
-            && !headers.contains_key(header::AUTHORIZATION)
-        {
-            headers.insert(header::AUTHORIZATION, bearer);
-        }
+        let (path, headers) = (format!("/api/responses/{id}"), with_bearer(headers));
         let (method, user) = (Method::GET, Some(user));
         let request = ForwardedRequest { method, path: &path, headers: &headers, body: Bytes::new(), peer: None, user };
         let answer = self.send(&request, HEAD_TIMEOUT).await?;
@@ -278,6 +271,18 @@ impl RecorderApi {
         let forwarded = headers.get_all(&FORWARDED_FOR);
         self.trusted.client_address(peer, forwarded.iter().filter_map(|value| value.to_str().ok()))
     }
+}
+
+/// Returns the headers with the credential in `authorization`: the recorder reads a token from there alone.
+fn with_bearer(headers: &HeaderMap) -> HeaderMap {
+    let mut headers = headers.clone();
+    let key = ["x-api-key", "api-key"].iter().find_map(|name| headers.get(*name)?.to_str().ok());
+    if let Some(bearer) = key.and_then(|key| HeaderValue::try_from(format!("Bearer {key}")).ok())
+        && !headers.contains_key(header::AUTHORIZATION)
+    {
+        headers.insert(header::AUTHORIZATION, bearer);
+    }
+    headers
 }
 
 /// Returns true if a segment of the path is `.` or `..`, also if percent-encoded or separated by backslashes. URL parsers

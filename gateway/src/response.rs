@@ -14,6 +14,8 @@ pub mod content_encoding;
 pub mod redaction;
 pub mod token_estimate;
 
+pub mod answer_events;
+pub mod answer_piece;
 pub mod answer_start;
 pub mod dialect;
 pub mod tap;

@@ -1,25 +1,57 @@
-//! The chats that this gateway runs, by id, so that other requests can reach a running chat: to stop it from another connection.
-//! Chats of other gateways are reached over the broker.
+//! The chats that this gateway runs, by id, so that other requests can reach a running chat: to stop it, or to follow its answer from
+//! another connection. Chats of other gateways are reached over the broker.
 //!
-//! A chat costs one entry of a map here. Nothing is done for its chunks.
+//! A chat costs one entry of a map here. Nothing is done for its chunks unless somebody follows the answer: a follower reads the transcript
+//! that the record is made of.
 
+mod messages;
 pub mod peers;
 mod recent;
 
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
-use shared::id::{ChatId, UserId};
+use serde::{Deserialize, Serialize};
+use shared::id::{ChatId, ConversationId, UserId};
 use tokio::sync::Notify;
+use tokio::time::timeout_at;
 
+use crate::response::answer_piece::{Lengths, Piece};
 use recent::RecentChats;
+
+/// The time for which a chat counts as followed after a question for news. A follower asks again within less.
+const FOLLOWED_FOR: Duration = Duration::from_secs(3);
 
 /// The answer of a running chat, as other requests reach it.
 pub trait RunningAnswer: Debug + Send + Sync {
     /// Ends the answer for its user, if it is still arriving from the upstream. Returns at once; the end is recorded after that.
     fn stop(self: Arc<Self>);
+
+    /// Returns what follows after the part that a reader has. `None` after the end of the upstream's answer.
+    fn read(&self, have: &Lengths) -> Option<Piece>;
+}
+
+/// The news of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// What follows. Empty if nothing has come for a while.
+    Piece(Piece),
+    /// The answer is no longer arriving. The record has its end, or will have it.
+    Ended,
+}
+
+/// The ids of a running chat.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct ChatIds {
+    /// The chat.
+    pub chat: ChatId,
+    /// The conversation of the chat.
+    pub conversation: Option<ConversationId>,
+    /// The id of the answer in the format of `useChat`.
+    pub message: String,
 }
 
 /// The chats that run here, and those that have ended here recently.
@@ -46,12 +78,20 @@ pub enum Found {
 pub struct RunningChat {
     id: ChatId,
     user: UserId,
+    conversation: Option<ConversationId>,
+    /// The id of the answer that the client has chosen, for a client that continues one of its messages.
+    message: OnceLock<String>,
     is_stop_requested: AtomicBool,
     is_ended: AtomicBool,
     /// Notified when a stop is requested, and when the chat has ended.
     changed: Notify,
     /// The answer, once it has begun. The chat does not own its answer.
     answer: OnceLock<Weak<dyn RunningAnswer>>,
+    /// The number of followers that wait for news, and their notification.
+    followers: AtomicUsize,
+    news: Notify,
+    /// The time of the last question for news.
+    last_read: Mutex<Option<Instant>>,
 }
 
 /// The entry of a chat among those that run here. Dropping the entry means that the chat has ended.
@@ -63,14 +103,19 @@ pub struct Registration {
 
 impl RunningChats {
     /// Adds a chat of a user.
-    pub fn register(self: &Arc<Self>, id: ChatId, user: &UserId) -> Registration {
+    pub fn register(self: &Arc<Self>, id: ChatId, user: &UserId, conversation: Option<ConversationId>) -> Registration {
         let chat = Arc::new(RunningChat {
             id,
             user: user.clone(),
+            conversation,
+            message: OnceLock::new(),
             is_stop_requested: AtomicBool::new(false),
             is_ended: AtomicBool::new(false),
             changed: Notify::new(),
             answer: OnceLock::new(),
+            followers: AtomicUsize::new(0),
+            news: Notify::new(),
+            last_read: Mutex::default(),
         });
         self.known().running.insert(id, Arc::clone(&chat));
         Registration { chats: Arc::clone(self), chat }
@@ -83,6 +128,13 @@ impl RunningChats {
             Some(chat) => (chat.user == *user).then(|| Found::Running(Arc::clone(chat))),
             None => known.ended.has(id, user).then_some(Found::Ended),
         }
+    }
+
+    /// Returns the latest chat of a conversation of this user that runs here.
+    pub fn find_in(&self, conversation: ConversationId, user: &UserId) -> Option<Arc<RunningChat>> {
+        let known = self.known();
+        let of_conversation = known.running.values().filter(|chat| chat.conversation == Some(conversation));
+        of_conversation.filter(|chat| chat.user == *user).max_by_key(|chat| chat.id).cloned()
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -119,6 +171,7 @@ impl RunningChat {
     pub fn set_answer(&self, answer: Weak<dyn RunningAnswer>) {
         // A chat has one answer.
         let _ = self.answer.set(answer);
+        self.tell_followers();
         if self.is_stop_requested()
             && let Some(answer) = self.answer()
         {
@@ -126,10 +179,58 @@ impl RunningChat {
         }
     }
 
+    /// Returns the ids of the chat.
+    pub fn ids(&self) -> ChatIds {
+        let message = self.message.get().cloned().unwrap_or_else(|| self.id.assistant_message().to_string());
+        ChatIds { chat: self.id, conversation: self.conversation, message }
+    }
+
+    /// Sets the id of the answer in the format of `useChat`.
+    pub fn set_message(&self, id: &str) {
+        let _ = self.message.set(id.to_owned());
+    }
+
+    /// Returns what follows after the part that a reader has. Waits for news for `wait` at most.
+    pub async fn news(&self, have: &Lengths, wait: Duration) -> News {
+        let _follower = Follower::of(self);
+        let deadline = Instant::now() + wait;
+        loop {
+            let news = self.news.notified();
+            *self.last_read.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            let piece = match (self.answer.get(), self.is_ended.load(Ordering::SeqCst)) {
+                (_, true) => None,
+                // The answer has not begun.
+                (None, false) => Some(Piece::default()),
+                (Some(answer), false) => answer.upgrade().and_then(|answer| answer.read(have)),
+            };
+            match piece {
+                None => return News::Ended,
+                Some(piece) if !piece.is_empty() || Instant::now() >= deadline => return News::Piece(piece),
+                Some(_) => {
+                    let _ = timeout_at(deadline.into(), news).await;
+                }
+            }
+        }
+    }
+
+    /// Wakes the followers that wait for news. Costs one read of a number while there are none.
+    pub fn tell_followers(&self) {
+        if self.followers.load(Ordering::SeqCst) > 0 {
+            self.news.notify_waiters();
+        }
+    }
+
+    /// Returns true if a follower has asked for news within the last 3 seconds.
+    pub fn is_followed(&self) -> bool {
+        let last_read = *self.last_read.lock().unwrap_or_else(PoisonError::into_inner);
+        last_read.is_some_and(|at| at.elapsed() < FOLLOWED_FOR)
+    }
+
     /// Notes that the end of the chat is on the record.
     pub fn mark_ended(&self) {
         self.is_ended.store(true, Ordering::SeqCst);
         self.changed.notify_waiters();
+        self.tell_followers();
     }
 
     fn answer(&self) -> Option<Arc<dyn RunningAnswer>> {
@@ -144,6 +245,22 @@ impl RunningChat {
             }
             changed.await;
         }
+    }
+}
+
+/// A follower that waits for news.
+struct Follower<'a>(&'a RunningChat);
+
+impl<'a> Follower<'a> {
+    fn of(chat: &'a RunningChat) -> Self {
+        chat.followers.fetch_add(1, Ordering::SeqCst);
+        Self(chat)
+    }
+}
+
+impl Drop for Follower<'_> {
+    fn drop(&mut self) {
+        self.0.followers.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -172,7 +289,7 @@ mod tests {
     fn a_chat_is_found_by_its_user_alone_while_it_runs_and_after_its_end() {
         let (ann, bob): (UserId, UserId) = ("ann".parse().unwrap(), "bob".parse().unwrap());
         let (chats, id) = (Arc::new(RunningChats::default()), ChatId::mint());
-        let registration = chats.register(id, &ann);
+        let registration = chats.register(id, &ann, None);
         assert!(matches!(chats.find(id, &ann), Some(Found::Running(chat)) if !chat.is_stop_requested()));
         assert!(chats.find(id, &bob).is_none());
         assert!(chats.find(ChatId::mint(), &ann).is_none());
@@ -189,11 +306,15 @@ mod tests {
             fn stop(self: Arc<Self>) {
                 self.0.store(true, Ordering::SeqCst);
             }
+
+            fn read(&self, _: &Lengths) -> Option<Piece> {
+                None
+            }
         }
         let user: UserId = "ann".parse().unwrap();
         let chats = Arc::new(RunningChats::default());
         for is_stopped_first in [true, false] {
-            let registration = chats.register(ChatId::mint(), &user);
+            let registration = chats.register(ChatId::mint(), &user, None);
             let (chat, answer) = (registration.chat(), Arc::new(Answer::default()));
             let weak = Arc::downgrade(&answer) as Weak<dyn RunningAnswer>;
             if is_stopped_first {

@@ -8,6 +8,7 @@
 pub mod error;
 
 mod admin;
+mod answers;
 mod api_keys;
 mod auth;
 mod caller;
@@ -60,6 +61,7 @@ pub fn router(api: Arc<ApiState>) -> Router {
         .route("/api/conversations/{id}/messages", get(messages::list))
         .route("/api/chats", get(chats::list))
         .route("/api/chats/{id}", get(chats::one))
+        .route("/api/chats/{id}/answer", get(answers::one))
         .route("/api/responses/{id}", get(responses::one))
         .route("/api/auth/me", get(users::me))
         .route("/api/admin/usage", get(usage::of_all))

@@ -5,6 +5,7 @@
 //! A filter may pass over many rows. A page with a filter therefore examines a window of limited size, and reports
 //! where the window ended: such a list has a next page although the current page is not full.
 
+pub mod answers;
 pub mod chats;
 pub mod conversations;
 mod deleted;

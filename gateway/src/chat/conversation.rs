@@ -53,7 +53,8 @@ impl Conversations {
         }
     }
 
-    fn of_thread(&self, user: &UserId, thread: &str) -> Result<ResolvedConversation, ApiError> {
+    /// Returns the conversation of a client's name for a thread. Returns 404 for a conversation id that was not made for the user.
+    pub fn of_thread(&self, user: &UserId, thread: &str) -> Result<ResolvedConversation, ApiError> {
         match self.keys.verify(user, thread) {
             Some(id) => Ok((id, ConversationOrigin::Given, None)),
             // The name has the form of a conversation id, so the name is an id that was not made for this user.

@@ -106,7 +106,7 @@ impl OpenChat {
             None => (None, None, None),
         };
         let is_chat = admission.operation == Operation::Chat;
-        let running = is_chat.then(|| recording.running.register(admission.id, &caller.user));
+        let running = is_chat.then(|| recording.running.register(admission.id, &caller.user, conversation_id));
         let chat = Self {
             recording: Arc::clone(recording),
             id: admission.id,

@@ -10,6 +10,12 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "invalid_request_error", Some("chat_not_found"), "no such chat")
     }
 
+    /// 429: the calling user follows as many answers as one user may. Clients may retry after 1 s.
+    pub fn too_many_streams() -> Self {
+        let message = "this user follows as many answers as one user may; close one of the streams";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("too_many_streams"), message).retry_after(1)
+    }
+
     /// 409: the user stopped the chat before there was an answer. The request must not be sent again by itself.
     pub fn chat_stopped() -> Self {
         let message = "the chat was stopped before there was an answer";

@@ -6,7 +6,9 @@
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+use shared::event::STOPPED_BY_USER;
 
+use crate::response::answer_events::AnswerEnd;
 use crate::response::transcript::Transcript;
 
 /// The translation of one response.
@@ -60,6 +62,11 @@ impl UiStream {
         }
     }
 
+    /// The id of the message.
+    pub fn message_id(&self) -> &str {
+        &self.message_id
+    }
+
     /// Emits the content added to the transcript since the last call.
     pub fn advance(&mut self, transcript: &Transcript) -> Bytes {
         let mut writer = EventWriter::default();
@@ -107,6 +114,23 @@ impl UiStream {
         writer.event(&json!({"type": "abort"}));
         writer.0.extend_from_slice(b"data: [DONE]\n\n");
         writer.0.into()
+    }
+
+    /// Emits the rest of a recorded answer and its end. `read` is what [`Self::advance`] was given last. An answer that does not begin with
+    /// what was emitted, or that is not on the record, ends with an error: this format cannot take anything back.
+    pub fn finish_recorded(&mut self, read: &Transcript, recorded: Option<Transcript>, end: &AnswerEnd) -> Bytes {
+        let is_complete = end.status == "completed";
+        let answer = match recorded {
+            Some(answer) if begins_with(&answer, read) => answer,
+            // A record without contents.
+            None if is_complete => return self.finish(read),
+            _ => return self.fail(read, end.error.as_deref().unwrap_or("the answer was lost")),
+        };
+        match (is_complete, answer.finish_reason.as_deref()) {
+            (true, Some(STOPPED_BY_USER)) => self.stop(&answer),
+            (true, _) => self.finish(&answer),
+            (false, _) => self.fail(&answer, end.error.as_deref().unwrap_or("the answer broke off")),
+        }
     }
 
     fn emit_new(&mut self, transcript: &Transcript, writer: &mut EventWriter) {
@@ -163,6 +187,18 @@ impl UiStream {
             writer.event(&json!({"type": kind.event_type("end"), "id": id}));
         }
     }
+}
+
+/// True if an answer goes on from what was read of it.
+fn begins_with(answer: &Transcript, read: &Transcript) -> bool {
+    let calls = answer.tool_calls.iter().map(Some).chain(std::iter::repeat(None));
+    let mut calls = read.tool_calls.iter().zip(calls);
+    answer.text.starts_with(&read.text)
+        && answer.reasoning.starts_with(&read.reasoning)
+        && answer.refusal.starts_with(&read.refusal)
+        && calls.all(|(read, call)| {
+            call.is_some_and(|call| call.name == read.name && call.arguments.starts_with(&read.arguments))
+        })
 }
 
 /// The part of a text that has not been emitted yet.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method};
+use shared::fair_share::FairShare;
 
 use crate::auth::{Authenticator, Caller, check_origin};
 use crate::chat::ChatPipeline;
@@ -24,8 +25,10 @@ pub struct Gateway {
     pub body_memory: Arc<BodyMemory>,
     /// The client of the recorder's API. `None` without `RECORDER_URL`.
     pub recorder_api: Option<RecorderApi>,
-    /// The running chats of other gateways.
+    /// The running chats of all gateways.
     pub peers: Arc<Peers>,
+    /// The places of the clients that follow an answer.
+    pub followers: Arc<FairShare>,
     /// The origins, besides the gateway's own, whose pages may send requests with cookies.
     pub cors_origins: Vec<HeaderValue>,
     /// The mark that is set when the gateway is told to stop.

@@ -9,6 +9,7 @@ mod calls;
 mod chat;
 mod conversations;
 mod count_tokens;
+mod following;
 mod forms;
 mod gemini;
 mod health;
@@ -16,6 +17,7 @@ mod models;
 mod openai_path;
 mod recorder_api;
 mod responses;
+mod resume;
 mod running_chats;
 mod shared_endpoints;
 mod unknown_path;
@@ -48,6 +50,7 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .route("/v1/responses/input_tokens", post(count_tokens::count_input))
         .merge(responses::router())
         .merge(running_chats::router())
+        .merge(resume::router())
         .merge(calls::router())
         .merge(forms::router())
         .merge(shared_endpoints::router())

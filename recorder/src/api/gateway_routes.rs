@@ -85,3 +85,12 @@ pub(super) fn delete() {}
         (status = 503, description = "The gateway that runs the chat does not answer")))]
 #[expect(dead_code, reason = "the gateway serves the route; the function only describes the route")]
 pub(super) fn stop_chat() {}
+
+/// The answer of a chat as server-sent events, running or ended: `start`, `delta`, `reset` and `end`. `Last-Event-ID` resumes.
+#[utoipa::path(get, path = "/api/chats/{id}/stream", tag = "chats",
+    params(("id" = Uuid, Path, description = "The chat"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that the client has")),
+    responses((status = 200, content_type = "text/event-stream", body = String),
+        (status = 204, description = "The client has the end")))]
+#[expect(dead_code, reason = "the gateway serves the route; the function only describes the route")]
+pub(super) fn stream_answer() {}

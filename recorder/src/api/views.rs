@@ -1,5 +1,6 @@
 //! The JSON shapes of responses. Names are camelCase. An unknown value is null, and never left out.
 
+pub(super) mod answer;
 pub(super) mod api_key;
 pub(crate) mod chat;
 pub(super) mod conversation;

@@ -172,6 +172,29 @@ async fn use_chat_is_served_as_it_is() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+#[ignore = "needs the clients: tests/clients/run.sh installs them and runs this"]
+async fn an_answer_is_resumed_by_the_ai_sdk_as_it_is() -> anyhow::Result<()> {
+    let installed = Installed::read()?;
+    if installed.skipped.iter().any(|skipped| skipped == "use-chat") {
+        println!("resume-chat: SKIPPED, it could not be installed");
+        return Ok(());
+    }
+    let stack = Stack::with_api(&[], &[]).await?;
+    let ann = stack.user("ann").await?;
+    let upstream = Arc::new(Upstream::default());
+    stack.upstream.respond_with(move |request| upstream.answer(request));
+    let output = run(installed.command("resume-chat.mjs"), &stack, &ann).await?;
+    print!("{output}");
+    let answer = output.lines().find_map(|line| line.strip_prefix("ANSWER ")).unwrap_or_default();
+    assert_eq!(serde_json::from_str::<String>(answer)?, TEXT, "the client must end with the recorded answer");
+    let oracle = stack.settled().await?;
+    let answers: Vec<_> = oracle.tables.messages.values().filter(|message| message.role == "assistant").collect();
+    assert_eq!(answers.len(), 1);
+    assert_eq!((answers[0].content.as_str(), answers[0].finish_reason.as_deref()), (TEXT, Some("stop")));
+    Ok(())
+}
+
 /// Compares a client's observations with the record.
 fn check(saw: &ClientReport, oracle: &Oracle) -> anyhow::Result<()> {
     let (states, fails, status) = expected(&saw.case);

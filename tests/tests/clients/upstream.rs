@@ -1,6 +1,7 @@
 //! The upstream of the clients' cases. The model's name is the name of the case.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use harness::openai::ApiError;
 use harness::upstream::{ReceivedRequest, Script, Step};
@@ -47,6 +48,7 @@ impl Upstream {
                 .after(beginning(dialect), Step::Cut),
             "abort" => Script::stream(pieces(dialect, &["heard"]).into_iter().take(beginning(dialect)))
                 .after(beginning(dialect), Step::Hang),
+            "slow" => Script::stream(pieces(dialect, &text)).paced(Duration::from_millis(400)),
             _ if streams => Script::stream(pieces(dialect, &text)),
             _ => Script::json(StatusCode::OK, whole(dialect)),
         }

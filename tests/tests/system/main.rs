@@ -63,6 +63,7 @@ mod recorder_memory;
 mod redelivery;
 mod replay;
 mod request_bodies;
+mod resume;
 mod routes;
 mod shutdown;
 mod sql_injection;

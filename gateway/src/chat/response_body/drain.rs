@@ -58,10 +58,14 @@ pub(super) async fn drain(
         while matches!(state.phase, BodyPhase::Streaming) {
             if state.poll_streaming(cx).is_pending() {
                 state.wake_later(cx);
+                drop(locked);
+                shared.tell_followers();
                 return Poll::Pending;
             }
             while state.tap.next_chunk().is_some() {}
         }
+        drop(locked);
+        shared.tell_followers();
         Poll::Ready(())
     });
     tokio::select! {

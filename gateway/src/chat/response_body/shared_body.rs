@@ -6,19 +6,24 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use super::state::{BodyError, BodyState};
-use crate::running::RunningAnswer;
+use super::state::{BodyError, BodyPhase, BodyState};
+use crate::response::answer_piece::{Lengths, Piece};
+use crate::running::{RunningAnswer, RunningChat};
 
 /// The state of an answer. `None` after the end.
 #[derive(Debug)]
-pub(super) struct SharedBody(Mutex<Option<Box<BodyState>>>);
+pub(super) struct SharedBody {
+    state: Mutex<Option<Box<BodyState>>>,
+    /// The entry among the running chats. `None` for a call that is no chat.
+    running: Option<Arc<RunningChat>>,
+}
 
 impl SharedBody {
     /// Shares a state, and makes the answer reachable by the id of its chat.
     pub(super) fn new(state: BodyState) -> Arc<Self> {
         let running = state.chat.running().cloned();
-        let shared = Arc::new(Self(Mutex::new(Some(Box::new(state)))));
-        if let Some(running) = running {
+        let shared = Arc::new(Self { state: Mutex::new(Some(Box::new(state))), running });
+        if let Some(running) = &shared.running {
             running.set_answer(Arc::downgrade(&shared) as Weak<dyn RunningAnswer>);
         }
         shared
@@ -26,7 +31,7 @@ impl SharedBody {
 
     /// Locks the state. The lock is held for one step of the answer at a time.
     pub(super) fn lock(&self) -> MutexGuard<'_, Option<Box<BodyState>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the next chunk for the client.
@@ -37,7 +42,16 @@ impl SharedBody {
         if chunk.is_pending() {
             state.wake_later(cx);
         }
+        drop(locked);
+        self.tell_followers();
         chunk
+    }
+
+    /// Tells the followers of the answer that there may be news.
+    pub(super) fn tell_followers(&self) {
+        if let Some(running) = &self.running {
+            running.tell_followers();
+        }
     }
 
     /// Returns true if the body is complete and every chunk has been handed out.
@@ -51,5 +65,12 @@ impl RunningAnswer for SharedBody {
         if let Some(state) = &mut *self.lock() {
             state.stop();
         }
+        self.tell_followers();
+    }
+
+    fn read(&self, have: &Lengths) -> Option<Piece> {
+        let locked = self.lock();
+        let state = locked.as_ref().filter(|state| matches!(state.phase, BodyPhase::Streaming))?;
+        Some(Piece::after(have, state.tap.transcript()))
     }
 }

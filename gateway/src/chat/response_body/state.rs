@@ -260,6 +260,11 @@ impl BodyState {
         }
     }
 
+    /// True if another connection follows the answer.
+    fn is_followed(&self) -> bool {
+        self.chat.running().is_some_and(|running| running.is_followed())
+    }
+
     /// Ends the chat. The outcome depends on the status, on `failure`, and otherwise on the transcript.
     fn end(&mut self, mut after_end: AfterEnd, failure: Option<ChatError>) {
         self.tap.redact_error(&self.redactor);
@@ -273,7 +278,7 @@ impl BodyState {
                 let body_error = dialect::parse_error_body(self.framing.status, self.tap.error_body());
                 ChatEnding::Failed(FailureStage::UpstreamStatus, body_error)
             }
-            failure if self.client == ClientPresence::Disconnected => {
+            failure if self.client == ClientPresence::Disconnected && !self.is_followed() => {
                 transcript.note(if failure.is_some() { "broke_off_while_drained" } else { "drained_to_its_end" });
                 ChatEnding::ClientGone
             }
@@ -282,6 +287,9 @@ impl BodyState {
                 ChatEnding::Failed(FailureStage::UpstreamStream, ChatError::new("empty_answer", "the answer was empty"))
             }
             None => {
+                if self.client == ClientPresence::Disconnected {
+                    transcript.note("resumed");
+                }
                 if !transcript.is_ended {
                     transcript.note("ended_without_finish_reason");
                 } else if !transcript.has_content() && transcript.finish_reason.is_some() {

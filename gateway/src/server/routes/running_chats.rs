@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::auth::Caller;
 use crate::error::ApiError;
-use crate::recorder_api::chat_status::ChatStatus;
+use crate::recorder_api::answer::RecordedAnswer;
 use crate::server::gateway::Gateway;
 
 /// The maximum time for a stop. A chat that no gateway knows and that has not ended on the record is asked for until then.
@@ -48,16 +48,14 @@ impl Gateway {
     /// Stops a chat of the caller, wherever it runs. The record tells which chats have ended.
     async fn stop_chat(&self, caller: &Caller, id: ChatId, headers: &HeaderMap) -> Result<(), ApiError> {
         loop {
-            if self.chats.recording.running.stop(id, &caller.user).await.is_some() {
-                return Ok(());
-            }
-            let (mut asking, mut reading) =
-                (pin!(self.peers.stop(id, &caller.user)), pin!(self.recorded_status(caller, id, headers)));
+            let (mut stopping, mut reading) =
+                (pin!(self.peers.stop(id, &caller.user)), pin!(self.recorded_answer(caller, id, headers)));
             let (stopped, recorded) = tokio::select! {
-                stopped = &mut asking => (stopped, None),
+                biased;
+                stopped = &mut stopping => (stopped, None),
                 recorded = &mut reading => match recorded {
-                    Ok(ChatStatus::Ended) => return Ok(()),
-                    recorded => (asking.await, Some(recorded)),
+                    Ok(Some(answer)) if answer.has_ended() => return Ok(()),
+                    recorded => (stopping.await, Some(recorded)),
                 },
             };
             if stopped.is_some() {
@@ -68,19 +66,23 @@ impl Gateway {
                 None => reading.await,
             };
             match recorded? {
-                ChatStatus::Ended => return Ok(()),
-                ChatStatus::Missing => return Err(ApiError::chat_not_found()),
+                None => return Err(ApiError::chat_not_found()),
+                Some(answer) if answer.has_ended() => return Ok(()),
                 // The end is on its way to the record, or the gateway of the chat cannot be reached.
-                ChatStatus::Started => sleep(ASK_AGAIN_AFTER).await,
+                Some(_) => sleep(ASK_AGAIN_AFTER).await,
             }
         }
     }
 
-    async fn recorded_status(&self, caller: &Caller, id: ChatId, headers: &HeaderMap) -> Result<ChatStatus, ApiError> {
+    async fn recorded_answer(
+        &self,
+        caller: &Caller,
+        id: ChatId,
+        headers: &HeaderMap,
+    ) -> Result<Option<RecordedAnswer>, ApiError> {
         match &self.recorder_api {
-            // An API key does not read the record.
-            Some(recorder_api) if caller.key.is_none() => recorder_api.chat_status(&caller.user, id, headers).await,
-            _ => Ok(ChatStatus::Missing),
+            Some(recorder_api) => recorder_api.answer(&caller.user, id, headers).await,
+            None => Ok(None),
         }
     }
 }
