@@ -121,6 +121,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let broker_health = Arc::new(BrokerHealth::default());
     let broker = journal.broker.clone();
     let max_chat_duration = limits.total_timeout + ABANDONED_MARGIN;
+    let mode = journal.mode;
     let access_copy = journal.journal.as_ref().map(|settings| DiskCopy::in_directory(&settings.directory));
     let idempotency_keys = Arc::new(idempotency::IdempotencyKeys::new(broker.clone(), &instance, max_chat_duration));
     let drains = disconnect::Drains::new(disconnect_policy.max_drains);
@@ -147,6 +148,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let recording = Arc::new(recording::Recording {
         journal: journal.clone(),
         metrics: Arc::clone(&metrics),
+        mode,
         instance,
         is_stopping: AtomicBool::new(false),
         drains: drains.clone(),

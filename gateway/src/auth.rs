@@ -10,7 +10,7 @@ use http::header::{COOKIE, HeaderValue, ORIGIN};
 use http::{HeaderMap, Method};
 use shared::api_key;
 use shared::credentials::{bearer_token, is_own_origin, verify_cookies};
-use shared::event::Operation;
+use shared::event::{Operation, RecordingMode};
 use shared::id::{KeyId, ProjectId, UserId};
 use shared::issuer::Issuer;
 use shared::token::{Claims, TokenError, Verifier};
@@ -44,6 +44,11 @@ impl Caller {
     /// Returns the project of the API key.
     pub fn project_id(&self) -> Option<ProjectId> {
         self.key.as_ref().and_then(|key| key.project)
+    }
+
+    /// Returns the most that events keep of the caller's calls.
+    pub fn recording_mode(&self) -> RecordingMode {
+        self.key.as_ref().map_or(RecordingMode::Full, |key| key.rules.recording())
     }
 
     /// Returns an error if the API key may not make this kind of call, or not with this model. `None`: the call names no model.

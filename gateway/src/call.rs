@@ -164,6 +164,7 @@ impl ChatPipeline {
     ) -> Result<Response, ApiError> {
         let operation = target.operation;
         let on_disconnect = self.disconnect_policy.resolve(headers, target.route().on_disconnect)?;
+        let mode = self.recording.mode_of(&caller, target.route().recording, headers)?;
         let caller_metadata = caller_metadata::parse(&call.parameters, headers)?;
         if !self.recording.journal.is_available() {
             return Err(ApiError::journal_unavailable());
@@ -180,8 +181,17 @@ impl ChatPipeline {
 
         let fold = Fold::OpenaiCall(CallFold::new(operation, call.output_items));
         let media = Media { input_bytes: Some(body.length()), input_items: call.input_items, ..Media::default() };
-        let admission =
-            ChatAdmission { id, operation, conversation: None, caller_metadata, claim, on_disconnect, notes, limits };
+        let admission = ChatAdmission {
+            id,
+            operation,
+            conversation: None,
+            caller_metadata,
+            mode,
+            claim,
+            on_disconnect,
+            notes,
+            limits,
+        };
         let mut request = ChatRequest::of_call(call, target.dialect);
         let (mut chat, started) = OpenChat::admit(&self.recording, caller, admission, &mut request, permit);
         chat.media = Some(media);

@@ -136,6 +136,7 @@ impl ChatPipeline {
         caller.check(Operation::Chat, Some(&request.model))?;
         let on_disconnect =
             self.disconnect_policy.resolve(headers, snapshot.table.routes[route_index].on_disconnect)?;
+        let mode = self.recording.mode_of(&caller, snapshot.table.routes[route_index].recording, headers)?;
         let caller_metadata = caller_metadata::parse(&request.parameters, headers)?;
         let conversation = self.conversations.resolve(&caller.user, &request, headers)?;
         if !self.recording.journal.is_available() {
@@ -150,7 +151,7 @@ impl ChatPipeline {
             ui.map(|ui| UiStream::new(ui.continued_message_id.unwrap_or_else(|| id.assistant_message().to_string())));
         let (operation, conversation) = (Operation::Chat, Some(conversation));
         let admission =
-            ChatAdmission { id, operation, conversation, caller_metadata, claim, on_disconnect, notes, limits };
+            ChatAdmission { id, operation, conversation, caller_metadata, mode, claim, on_disconnect, notes, limits };
         let (chat, started) = turn.run(|| OpenChat::admit(&self.recording, caller, admission, &mut request, place));
         drop(turn);
         if let (Some(ui_stream), Some(running)) = (&ui_stream, chat.running()) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::Uri;
 use secrecy::ExposeSecret;
 use shared::config::{ConfigError, Environment, http_url, malformed};
+use shared::event::RecordingMode;
 use shared::http_server::tls::CertificateFiles;
 use shared::issuer::IssuerConfig;
 use shared::nats::BrokerConfig;
@@ -69,6 +70,8 @@ pub struct JournalConfig {
     /// The settings of the journal. `None` with `GATEWAY_RECORDING=off`, which exists only for measuring the cost of
     /// recording.
     pub journal: Option<JournalSettings>,
+    /// The most that events keep of any call: `GATEWAY_RECORDING`, by default everything.
+    pub mode: RecordingMode,
 }
 
 impl Config {
@@ -141,19 +144,21 @@ impl JournalConfig {
             return Err(malformed("GATEWAY_JOURNAL_MAX_BYTES", expected, &max_bytes));
         }
         let retention = env.duration("GATEWAY_JOURNAL_KEEP", Duration::from_secs(150))?;
-        let is_recorded = match env.text("GATEWAY_RECORDING") {
-            None | Some("on") => true,
-            Some("off") => false,
-            Some(other) => return Err(malformed("GATEWAY_RECORDING", "on or off", &other)),
+        let (is_recorded, mode) = match env.text("GATEWAY_RECORDING") {
+            None | Some("full" | "on") => (true, RecordingMode::Full),
+            Some("metadata") => (true, RecordingMode::Metadata),
+            Some("none") => (true, RecordingMode::None),
+            Some("off") => (false, RecordingMode::Full),
+            Some(other) => return Err(malformed("GATEWAY_RECORDING", "full, metadata or none", &other)),
         };
         let directory = env.text("GATEWAY_DATA_DIR").map(PathBuf::from);
         let directory = match directory {
             Some(directory) => directory.join("journal"),
-            None if !is_recorded => return Ok(Self { broker, journal: None }),
+            None if !is_recorded => return Ok(Self { broker, journal: None, mode }),
             None => PathBuf::from(env.required("GATEWAY_DATA_DIR", "a directory that no other instance uses")?),
         };
         let journal = JournalSettings { directory, level, acknowledgement_timeout, max_bytes, retention };
-        Ok(Self { broker, journal: Some(journal).filter(|_| is_recorded) })
+        Ok(Self { broker, journal: Some(journal).filter(|_| is_recorded), mode })
     }
 }
 
@@ -282,6 +287,7 @@ mod tests {
             ("GATEWAY_IDLE_TIMEOUT", "soon", "GATEWAY_IDLE_TIMEOUT is malformed: expected a duration"),
             ("LLM_BASE_URL", "api.openai.com", "LLM_BASE_URL is malformed: expected an http or https URL"),
             ("GATEWAY_DURABILITY", "high", "GATEWAY_DURABILITY is malformed: expected journal, synced or replicated"),
+            ("GATEWAY_RECORDING", "some", "GATEWAY_RECORDING is malformed: expected full, metadata or none"),
             ("GATEWAY_JOURNAL_MAX_BYTES", "1000", "GATEWAY_JOURNAL_MAX_BYTES is malformed: expected a number of bytes"),
             ("GATEWAY_DATA_DIR", "", "GATEWAY_DATA_DIR is not set: expected a directory"),
             ("GATEWAY_THREAD_HEADER", "x y", "GATEWAY_THREAD_HEADER is malformed: expected the name of a header"),
@@ -315,7 +321,7 @@ mod tests {
         let source = [include_str!("config.rs"), include_str!("limits.rs"), include_str!("recorder_api.rs")];
         let source: String = source.iter().map(|text| text.split("mod tests").next().unwrap()).collect();
         for name in source.split('"').filter(|word| word.starts_with("GATEWAY_") && word.len() > 8) {
-            let is_internal = matches!(name, "GATEWAY_URL" | "GATEWAY_RECORDING");
+            let is_internal = name == "GATEWAY_URL";
             assert!(
                 is_internal || pairs.iter().any(|(known, _)| *known == name),
                 "{name} is not in deploy/gateway.env"

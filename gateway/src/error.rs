@@ -188,6 +188,13 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "invalid_request_error", Some("conversation_not_found"), message)
     }
 
+    /// 403: a conversation cannot be renamed, because texts are not recorded.
+    pub fn title_not_recorded() -> Self {
+        let message = "title: titles are not recorded here, because the recording mode is metadata or none";
+        let error = Self::new(StatusCode::FORBIDDEN, "invalid_request_error", Some("title_not_recorded"), message);
+        Self { param: Some("title"), ..error }
+    }
+
     /// 404: no such response of OpenAI's Responses API, or another user's.
     pub fn response_not_found() -> Self {
         let message = "no such response: only your own responses, made here, can be read, cancelled and deleted";

@@ -10,6 +10,8 @@ pub mod metrics;
 pub mod stall;
 
 pub mod request;
+
+pub mod recording_mode;
 pub mod routing;
 
 pub mod response;

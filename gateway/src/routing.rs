@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Uri};
 use secrecy::{ExposeSecret, SecretString};
-use shared::event::{DialectName, Operation};
+use shared::event::{DialectName, Operation, RecordingMode};
 use shared::model_pattern::ModelPattern;
 
 use crate::headers::BillingHeaders;
@@ -119,6 +119,8 @@ pub struct Route {
     pub on_disconnect: Option<RouteOnDisconnect>,
     /// The treatment of the caller's headers that say which organisation and project is billed.
     pub billing_headers: BillingHeaders,
+    /// The most that events keep of the route's calls.
+    pub recording: RecordingMode,
 }
 
 /// A rule of the routes file that lets paths pass for named callers, although all users of the provider's account share
@@ -199,6 +201,7 @@ impl RoutingTable {
             retry_policy: RetryPolicy::default(),
             on_disconnect: None,
             billing_headers: BillingHeaders::Stop,
+            recording: RecordingMode::Full,
         };
         Self {
             upstreams: vec![upstream],
@@ -227,6 +230,7 @@ impl PassThrough {
             retry_policy: RetryPolicy::default(),
             on_disconnect: None,
             billing_headers: BillingHeaders::Stop,
+            recording: RecordingMode::Full,
         };
         Self { paths, callers, route }
     }
@@ -318,6 +322,7 @@ mod tests {
             retry_policy: RetryPolicy::default(),
             on_disconnect: None,
             billing_headers: BillingHeaders::Stop,
+            recording: RecordingMode::Full,
         }
     }
 

@@ -273,14 +273,19 @@ pub fn limit_name(scope: &LimitScope) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{KeyChanged, KeyIssued, KeyRevoked};
+    use crate::event::{KeyChanged, KeyIssued, KeyRevoked, RecordingMode};
     use crate::id::ChangeId;
 
     fn events() -> Vec<Event> {
         let (key_id, user_id): (KeyId, UserId) = (KeyId(Uuid::from_u128(1)), "ann".parse().unwrap());
         let at = |seconds| OffsetDateTime::from_unix_timestamp(seconds).unwrap();
-        let settings =
-            |name: &str| KeySettings { name: name.into(), models: vec![], operations: vec![], expires_at: None };
+        let settings = |name: &str| KeySettings {
+            name: name.into(),
+            models: vec![],
+            operations: vec![],
+            expires_at: None,
+            recording: RecordingMode::Full,
+        };
         let changed = |id, name: &str| {
             Event::KeyChanged(Box::new(KeyChanged {
                 change_id: ChangeId(Uuid::from_u128(id)),

@@ -19,6 +19,7 @@ mod event_type;
 mod media;
 mod new_message;
 mod operation;
+mod recording_mode;
 mod upstream;
 mod version1;
 
@@ -38,6 +39,7 @@ pub use media::Media;
 pub use message_completed::MessageCompleted;
 pub use new_message::{MAX_NEW_MESSAGES, NewMessage};
 pub use operation::Operation;
+pub use recording_mode::RecordingMode;
 pub use upstream::{Attempt, UpstreamAnswer};
 
 use crate::id::{EventId, UserId};

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use shared::access::{Act, KeyState, SettingsInForce};
-use shared::event::{KeySettings, Operation};
+use shared::event::{KeySettings, Operation, RecordingMode};
 use shared::id::{KeyId, ProjectId, UserId};
 use shared::model_pattern::ModelPattern;
 use time::OffsetDateTime;
@@ -42,6 +42,8 @@ pub struct KeyRules {
     models: Vec<ModelPattern>,
     /// The allowed kinds of calls; empty for all kinds.
     operations: Vec<Operation>,
+    /// The most that events keep of calls with the key.
+    recording: RecordingMode,
 }
 
 /// A request that the rules of its key do not allow. The message is sent to the client.
@@ -138,7 +140,7 @@ impl KeyRules {
         // A pattern that this version cannot read allows nothing more than it says: it matches no model.
         let models = settings.models.iter();
         let models = models.map(|text| ModelPattern::parse(text).unwrap_or_else(|_| ModelPattern::match_none()));
-        Self { models: models.collect(), operations: settings.operations.clone() }
+        Self { models: models.collect(), operations: settings.operations.clone(), recording: settings.recording }
     }
 
     /// Returns the settings with these rules.
@@ -148,6 +150,7 @@ impl KeyRules {
             models: self.models.iter().map(ToString::to_string).collect(),
             operations: self.operations.clone(),
             expires_at,
+            recording: self.recording,
         }
     }
 
@@ -169,6 +172,11 @@ impl KeyRules {
         if is_allowed { Ok(()) } else { Err(NotAllowed::Model(model.to_owned())) }
     }
 
+    /// Returns the most that events keep of calls with the key.
+    pub fn recording(&self) -> RecordingMode {
+        self.recording
+    }
+
     /// Returns true if the key is limited to some models.
     pub fn is_limited_to_models(&self) -> bool {
         !self.models.is_empty()
@@ -186,6 +194,7 @@ mod tests {
             models: models.iter().map(|model| (*model).to_owned()).collect(),
             operations: vec![],
             expires_at: OffsetDateTime::from_unix_timestamp(5_000_000_000).ok(),
+            recording: RecordingMode::Full,
         };
         KeyState {
             key_id: KeyId(Uuid::from_u128(id)),

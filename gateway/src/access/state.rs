@@ -207,7 +207,7 @@ impl AccessEntries {
 #[cfg(test)]
 mod tests {
     use shared::access::{Act, KeyState, SettingsInForce};
-    use shared::event::KeySettings;
+    use shared::event::{KeySettings, RecordingMode};
 
     use super::*;
 
@@ -218,6 +218,7 @@ mod tests {
             models: models.iter().map(|model| (*model).to_owned()).collect(),
             operations: vec![],
             expires_at: OffsetDateTime::from_unix_timestamp(5_000_000_000).ok(),
+            recording: RecordingMode::Full,
         };
         KeyState {
             key_id: id,

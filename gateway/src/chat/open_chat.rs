@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use shared::event::{
     Attempt, CallerMetadata, ChatFailed, ChatStarted, ConversationOrigin, DialectName, Event, Media, MessageCompleted,
-    Operation, UpstreamAnswer,
+    Operation, RecordingMode, UpstreamAnswer,
 };
 use shared::id::{ChatId, ConversationId};
 use shared::usage::{Usage, UsageSource};
@@ -43,6 +43,8 @@ pub struct ChatAdmission {
     pub conversation: Option<(ConversationId, ConversationOrigin, Option<String>)>,
     /// The metadata that the caller sent with the chat.
     pub caller_metadata: Option<CallerMetadata>,
+    /// The parts of the call that its events keep.
+    pub mode: RecordingMode,
     /// The claim on the request's idempotency key, if there is a key.
     pub claim: Option<Claim>,
     /// The action when the client disconnects.
@@ -65,6 +67,8 @@ pub struct OpenChat {
     origin: Option<ConversationOrigin>,
     dialect: DialectName,
     caller: Caller,
+    /// The parts of the call that its events keep.
+    pub mode: RecordingMode,
     started_at: OffsetDateTime,
     admitted_at: Instant,
     model: String,
@@ -115,6 +119,7 @@ impl OpenChat {
             origin,
             dialect: request.dialect,
             caller,
+            mode: admission.mode,
             started_at: shared::event::now(),
             admitted_at: Instant::now(),
             model: request.model.clone(),
@@ -154,9 +159,9 @@ impl OpenChat {
             new_messages: NewMessage::with_ids(std::mem::take(&mut request.new_messages), chat.id),
             assistant_message_id: chat.operation.answers_with_message().then(|| chat.id.assistant_message()),
             caller_metadata: admission.caller_metadata,
+            recording: chat.mode,
         }));
-        let recorded = recording.journal.record_start(&started);
-        (chat, recorded)
+        (chat, recording.record_start(started))
     }
 
     /// Discards a chat whose start the journal refused. No end is recorded, and the idempotency key is released.
@@ -261,7 +266,7 @@ impl OpenChat {
                 let prompt = std::mem::take(&mut self.prompt);
                 PendingEnd::Estimating(runtime.spawn(estimate_and_record(Arc::clone(&self.recording), prompt, event)))
             }
-            _ => PendingEnd::Recorded(self.recording.record_end(&event)),
+            _ => PendingEnd::Recorded(self.recording.record_end(event)),
         };
         EndedChat { pending: PendingRecord { start: self.started.take(), end }, log_line }
     }
@@ -314,6 +319,7 @@ impl OpenChat {
                 upstream,
                 attempts,
                 notes,
+                recording: self.mode,
             })),
             ChatEnding::Completed | ChatEnding::ClientGone | ChatEnding::Stopped => {
                 Event::MessageCompleted(Box::new(MessageCompleted {
@@ -337,6 +343,7 @@ impl OpenChat {
                     upstream: upstream.unwrap_or_default(),
                     attempts,
                     notes,
+                    recording: self.mode,
                 }))
             }
         }

@@ -3,14 +3,18 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use shared::event::Event;
+use http::HeaderMap;
+use shared::event::{Event, RecordingMode};
 use shared::usage::Usage;
 use tokio::sync::Semaphore;
 
+use crate::auth::Caller;
 use crate::chat::disconnect::Drains;
 use crate::chat::response_conversations::ResponseConversations;
 use crate::journal::{Journal, Recorded};
 use crate::metrics::Metrics;
+use crate::recording_mode;
+use crate::request::InvalidRequest;
 use crate::response::token_estimate::{Prompt, estimate_usage};
 use crate::running::RunningChats;
 
@@ -21,6 +25,8 @@ pub struct Recording {
     pub journal: Journal,
     /// The metrics that count chats and tokens.
     pub metrics: Arc<Metrics>,
+    /// The most that events keep of any call: `GATEWAY_RECORDING`.
+    pub mode: RecordingMode,
     /// The name of this gateway instance, as in events.
     pub instance: String,
     /// Set when the shutdown deadline is over. Chats that are cut off after that fail with `gateway_stopped`.
@@ -55,7 +61,7 @@ pub(super) async fn estimate_and_record(recording: Arc<Recording>, prompt: Promp
             _ => {}
         }
     }
-    let recorded = recording.record_end(&event);
+    let recorded = recording.record_end(event);
     // The permit is held until the event is in the journal. A stopping gateway that acquires the permit therefore knows
     // that every earlier end has been handed over.
     drop(permit);
@@ -63,9 +69,26 @@ pub(super) async fn estimate_and_record(recording: Arc<Recording>, prompt: Promp
 }
 
 impl Recording {
-    /// Hands the terminal event to the journal. The chat counts as open until then.
-    pub(super) fn record_end(&self, event: &Event) -> Recorded {
-        let recorded = self.journal.record(event);
+    /// Returns the recording mode of a request: the strictest of the deployment, the API key, the route and the request itself.
+    pub(crate) fn mode_of(
+        &self,
+        caller: &Caller,
+        route: RecordingMode,
+        headers: &HeaderMap,
+    ) -> Result<RecordingMode, InvalidRequest> {
+        recording_mode::resolve(headers, [self.mode, caller.recording_mode(), route])
+    }
+
+    /// Hands the start of a chat to the journal, without what the chat's mode leaves out.
+    pub(super) fn record_start(&self, mut event: Event) -> Recorded {
+        recording_mode::reduce(&mut event);
+        self.journal.record_start(&event)
+    }
+
+    /// Hands the terminal event to the journal, without what the chat's mode leaves out. The chat counts as open until then.
+    pub(super) fn record_end(&self, mut event: Event) -> Recorded {
+        recording_mode::reduce(&mut event);
+        let recorded = self.journal.record(&event);
         self.metrics.chats_open.dec();
         recorded
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
-use shared::event::{ChatError, ChatFailed, ChatStarted, Event, EventType, FailureStage, Operation};
+use shared::event::{ChatError, ChatFailed, ChatStarted, Event, EventType, FailureStage, Operation, RecordingMode};
 use shared::id::{ChatId, ConversationId, KeyId, ProjectId, UserId};
 use shared::usage::Usage;
 use time::OffsetDateTime;
@@ -28,6 +28,8 @@ pub(super) struct UnendedChat {
     #[serde(with = "time::serde::rfc3339")]
     started_at: OffsetDateTime,
     model: String,
+    #[serde(default, skip_serializing_if = "RecordingMode::is_full")]
+    recording: RecordingMode,
 }
 
 /// All unended chats by chat id.
@@ -46,6 +48,7 @@ impl UnendedChat {
             gateway: started.gateway.clone(),
             started_at: started.started_at,
             model: started.model.clone(),
+            recording: started.recording,
         }
     }
 
@@ -81,6 +84,7 @@ impl UnendedChat {
             upstream: None,
             attempts: Vec::new(),
             notes: vec!["duration_includes_downtime".to_owned()],
+            recording: self.recording,
         }))
     }
 }

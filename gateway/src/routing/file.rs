@@ -5,6 +5,7 @@
 mod key_source;
 mod mistake;
 mod pass_through;
+mod recording;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use self::mistake::{Mistake, duration, mistake};
+use self::recording::RecordingEntry;
+use shared::event::RecordingMode;
 use shared::model_pattern::ModelPattern;
 
 use crate::headers::BillingHeaders;
@@ -65,6 +68,7 @@ struct RouteEntry {
     leaving: Option<Spanned<OnDisconnectEntry>>,
     drain_for: Option<Spanned<String>>,
     pass_billing_headers: Option<bool>,
+    recording: Option<RecordingEntry>,
 }
 
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
@@ -180,7 +184,8 @@ fn read_route(
         Some(true) => BillingHeaders::Pass,
         Some(false) | None => BillingHeaders::Stop,
     };
-    Ok(Route { models, upstreams: route_upstreams, retry_policy, on_disconnect, billing_headers })
+    let recording = route.recording.map_or(RecordingMode::Full, RecordingEntry::mode);
+    Ok(Route { models, upstreams: route_upstreams, retry_policy, on_disconnect, billing_headers, recording })
 }
 
 fn read_route_upstream(text: &Spanned<toml::Value>, upstreams: &[UpstreamSettings]) -> Result<RouteUpstream, Mistake> {

@@ -8,14 +8,16 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::headers::{CHAT_ID, CONVERSATION_ID, REQUEST_ID};
 use crate::limit_headers::{RATE_LIMIT, RATE_LIMIT_POLICY};
+use crate::recording_mode::RECORDING;
 
 /// Builds the CORS layer for the configured origins. Without origins, every page may call, but without cookies.
 pub(super) fn cors(origins: &[HeaderValue]) -> CorsLayer {
-    let exposed: [HeaderName; 12] = [
+    let exposed: [HeaderName; 13] = [
         header::ETAG,
         CHAT_ID,
         CONVERSATION_ID,
         REQUEST_ID,
+        RECORDING,
         header::RETRY_AFTER,
         HeaderName::from_static("retry-after-ms"),
         RATE_LIMIT,

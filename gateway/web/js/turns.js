@@ -3,8 +3,9 @@
 /**
  * Builds turns from messages and their chats, oldest first. Several new messages of a chat are one question. A turn is `{key, question, role, createdAt, answer,
  * previousAnswers}`. An answer is `{chatId, status, text, reasoning, toolCalls, error, model, tokens, estimated,
- * finishReason, durationMs}`; the status is `complete`, `partial`, `truncated`, `failed` or `waiting`. The same question
- * sent again after a partial or failed answer is a retry: the turn keeps the earlier answers in `previousAnswers`.
+ * finishReason, durationMs, isKept}`; the status is `complete`, `partial`, `truncated`, `failed` or `waiting`. The same question
+ * sent again after a partial or failed answer is a retry: the turn keeps the earlier answers in `previousAnswers`. Texts that the recording
+ * mode did not keep are missing: `isKept` is false, in the turn for the question, whose text is null, and in the answer.
  */
 export function buildTurns(messages, chats) {
   const byChat = new Map(chats.map((chat) => [chat.id, { chat, questions: [], answer: null }]));
@@ -17,8 +18,9 @@ export function buildTurns(messages, chats) {
   // Chat ids ascend with time.
   for (const [chatId, { chat, questions, answer }] of [...byChat].sort(([a], [b]) => (a < b ? -1 : 1))) {
     const last = questions.at(-1);
-    const question = last ? withoutUnanswered(turns, questions.map((message) => message.content).join("\n\n")) : null;
-    const turn = { key: chatId, question, role: last?.role ?? "user", createdAt: last?.createdAt ?? chat?.startedAt, answer: buildAnswer(chatId, chat, answer), previousAnswers: [] };
+    const isKept = questions.every(isRecordedInFull);
+    const question = last && isKept ? withoutUnanswered(turns, questions.map((message) => message.content).join("\n\n")) : null;
+    const turn = { key: chatId, question, isKept, role: last?.role ?? "user", createdAt: last?.createdAt ?? chat?.startedAt, answer: buildAnswer(chatId, chat, answer), previousAnswers: [] };
     const previous = turns.at(-1);
     if (previous && isRetry(previous, turn)) {
       previous.previousAnswers.push(previous.answer);
@@ -29,6 +31,9 @@ export function buildTurns(messages, chats) {
   }
   return turns;
 }
+
+/** True if the texts of a message are on the record. Older servers do not name the mode. */
+const isRecordedInFull = (message) => (message.recording ?? "full") === "full";
 
 function isRetry(previous, turn) {
   const unfinished = previous.answer.status === "failed" || previous.answer.status === "partial" || earlyEnd(previous.answer.finishReason) !== null;
@@ -49,6 +54,7 @@ function buildAnswer(chatId, chat, message) {
     estimated: usage?.source === "estimated",
     finishReason: message?.finishReason ?? null,
     durationMs: chat?.durationMs ?? null,
+    isKept: !message || isRecordedInFull(message),
   };
 }
 

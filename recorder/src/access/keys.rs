@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
 use shared::access::{Entry, KeyState};
-use shared::event::{Event, KeyChanged, KeyIssued, KeyRevoked, KeySettings};
+use shared::event::{Event, KeyChanged, KeyIssued, KeyRevoked, KeySettings, RecordingMode};
 use shared::id::{ChangeId, KeyId, UserId};
 use shared::model_pattern::ModelPattern;
 use sqlx::postgres::PgPool;
@@ -85,6 +85,9 @@ pub fn checked(settings: KeySettings, now: OffsetDateTime) -> Result<KeySettings
     }
     if settings.operations.len() > MAX_RULES {
         return invalid("operations", "expected at most 32 kinds of calls");
+    }
+    if matches!(settings.recording, RecordingMode::Other(_)) {
+        return invalid("recording", "expected full, metadata or none");
     }
     if settings.expires_at.is_some_and(|at| at <= now || at.year() > 9998) {
         return invalid("expiresAt", "expected a time in the future");

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use shared::event::{KeySettings, Operation};
+use shared::event::{KeySettings, Operation, RecordingMode};
 use shared::id::UserId;
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
@@ -56,6 +56,10 @@ pub(super) struct NewKey {
     /// The time from which the key is refused. The default is never.
     #[schema(format = DateTime)]
     expires_at: Option<String>,
+    /// The most that the record keeps of calls with the key: full, metadata (no texts) or none (no contents at all). The default is full.
+    #[serde(default)]
+    #[schema(value_type = String)]
+    recording: RecordingMode,
     /// The owner of the key, for admins. The default is the caller.
     user_id: Option<String>,
 }
@@ -77,6 +81,9 @@ pub(super) struct KeyChange {
     #[serde(default, deserialize_with = "present")]
     #[schema(format = DateTime, value_type = Option<String>)]
     expires_at: Option<Option<String>>,
+    /// The new mode: full, metadata or none.
+    #[schema(value_type = Option<String>)]
+    recording: Option<RecordingMode>,
 }
 
 /// A key and its text, which is shown once.
@@ -103,13 +110,14 @@ pub(super) async fn issue(
     JsonBody(new): JsonBody<NewKey>,
 ) -> Result<impl IntoResponse, ApiError> {
     let keys = access(&api)?;
-    let owner = new.user_id.unwrap_or_else(|| caller.id.as_str().to_owned());
+    let owner = new.user_id.clone().unwrap_or_else(|| caller.id.as_str().to_owned());
     let owner: UserId = authorized_user(&caller, owner)?.parse().map_err(|_| ApiError::not_found())?;
     if owner != caller.id && users::by_id(&api.pool, owner.as_str()).await?.is_none() {
         return Err(ApiError::not_found());
     }
     let expires_at = time("expiresAt", new.expires_at.as_deref())?.map(microseconds);
-    let settings = KeySettings { name: new.name, models: new.models, operations: new.operations, expires_at };
+    let NewKey { name, models, operations, recording, .. } = new;
+    let settings = KeySettings { name, models, operations, expires_at, recording };
     let state = keys.issue(&owner, caller.id.as_str(), settings).await?;
     let text = api.accounts.sign_api_key(state.key_id, &owner)?;
     let view = Key::from(UsedKey { state, last_used_at: None });
@@ -194,6 +202,7 @@ pub(super) async fn change(
         models: change.models.unwrap_or(old.models),
         operations: change.operations.unwrap_or(old.operations),
         expires_at,
+        recording: change.recording.unwrap_or(old.recording),
     };
     let state = keys.change(&key.state, caller.id.as_str(), settings).await?;
     Ok(Json(UsedKey { state, ..key }.into()))

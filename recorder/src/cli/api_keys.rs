@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
-use shared::event::{KeySettings, Operation};
+use shared::event::{KeySettings, Operation, RecordingMode};
 use shared::nats::BrokerRole;
 use shared::token::TokenSigner;
 use time::format_description::well_known::Rfc3339;
@@ -45,6 +45,9 @@ pub(super) enum ApiKeysCommand {
         /// Kind of calls that the key may make, such as chat; may be given several times. Without it, all kinds.
         #[arg(long = "operation", value_parser = operation)]
         operations: Vec<Operation>,
+        /// The most that events keep of calls with the key: full, metadata or none. Without it, full.
+        #[arg(long, default_value = "full", value_parser = recording)]
+        recording: RecordingMode,
     },
     /// Print a user's keys, newest first: id, expiry, state, last use, name.
     List {
@@ -62,7 +65,7 @@ pub(super) enum ApiKeysCommand {
 pub(super) async fn run(command: ApiKeysCommand, config: &Config) -> anyhow::Result<()> {
     let pool = pool(config)?;
     match command {
-        ApiKeysCommand::Create { user, name, expires, models, operations } => {
+        ApiKeysCommand::Create { user, name, expires, models, operations, recording } => {
             let file = config.signing_key_file()?;
             let pem = std::fs::read_to_string(file)
                 .with_context(|| format!("RECORDER_SIGNING_KEY_FILE: {} cannot be read", file.display()))?;
@@ -73,7 +76,7 @@ pub(super) async fn run(command: ApiKeysCommand, config: &Config) -> anyhow::Res
                 let expires = time::Duration::try_from(expires).ok();
                 expires.and_then(|expires| shared::event::now().checked_add(expires)).context("--expires is too long")
             });
-            let settings = KeySettings { name, models, operations, expires_at: expires.transpose()? };
+            let settings = KeySettings { name, models, operations, expires_at: expires.transpose()?, recording };
             let issued = connect(config, pool).await?.issue(&owner.user_id, AUTHOR, settings).await?;
             print(&signer.sign_api_key(issued.key_id, &owner.user_id)?)
         }
@@ -124,4 +127,9 @@ async fn find_user(pool: &sqlx::PgPool, id_or_name: &str) -> anyhow::Result<user
 
 fn operation(text: &str) -> anyhow::Result<Operation> {
     serde_json::from_value(text.into()).context("expected a word of 1 to 32 lower-case letters, digits and underscores")
+}
+
+fn recording(text: &str) -> anyhow::Result<RecordingMode> {
+    let mode = text.parse().ok().filter(|mode| !matches!(mode, RecordingMode::Other(_)));
+    mode.context("expected full, metadata or none")
 }

@@ -248,5 +248,6 @@ fn gateway_lost_event(chat: OpenChat, now: OffsetDateTime) -> Event {
         upstream: None,
         attempts: Vec::new(),
         notes: Vec::new(),
+        recording: chat.recording,
     }))
 }

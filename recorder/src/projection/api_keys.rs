@@ -25,6 +25,7 @@ pub(super) fn from_event(event: &Event) -> Option<KeyState> {
                 models: now.settings.models.iter().map(|model| pg_text(model)).collect(),
                 operations: now.settings.operations,
                 expires_at: now.settings.expires_at.map(pg_timestamp),
+                recording: now.settings.recording,
             },
         }),
         ..state

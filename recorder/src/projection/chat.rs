@@ -7,7 +7,9 @@
 
 use std::cmp::Reverse;
 
-use shared::event::{ChatError, ConversationOrigin, DialectName, FailureStage, Operation, UpstreamAnswer};
+use shared::event::{
+    ChatError, ConversationOrigin, DialectName, FailureStage, Operation, RecordingMode, UpstreamAnswer,
+};
 use shared::id::{ChatId, ConversationId, KeyId, ProjectId, UserId};
 use shared::usage::{Usage, UsageParts, UsageSource};
 use time::OffsetDateTime;
@@ -37,6 +39,8 @@ pub struct Chat {
     pub model: String,
     /// The time of admission by the gateway.
     pub started_at: OffsetDateTime,
+    /// The parts of the chat that its events kept. Of several modes, the strictest.
+    pub recording: RecordingMode,
     /// The facts of `ChatStarted`; none until the event has been projected.
     pub request: Option<ChatRequest>,
     /// The ending; none while the chat has no `MessageCompleted` and no `ChatFailed`.
@@ -160,6 +164,7 @@ impl Chat {
         keep_least(&mut self.gateway, other.gateway);
         keep_least(&mut self.model, other.model);
         keep_least(&mut self.started_at, other.started_at);
+        self.recording = self.recording.stricter(other.recording);
         let request = other.request.as_ref().map(ChatRequest::rank) > self.request.as_ref().map(ChatRequest::rank);
         let ending = other.ending.as_ref().map(ChatEnding::rank) > self.ending.as_ref().map(ChatEnding::rank);
         if request {

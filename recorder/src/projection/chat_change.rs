@@ -56,6 +56,7 @@ impl ChatChange {
             gateway: pg_text(&event.gateway),
             model: pg_text(&event.model),
             started_at: pg_timestamp(event.started_at),
+            recording: event.recording,
             request: Some(request),
             ending: None,
         };
@@ -100,6 +101,7 @@ impl ChatChange {
             gateway: pg_text(&event.gateway),
             model: pg_text(&event.model),
             started_at: pg_timestamp(event.started_at),
+            recording: event.recording,
             request: None,
             ending: Some(ending),
         };
@@ -150,6 +152,7 @@ impl ChatChange {
             gateway: pg_text(&event.gateway),
             model: pg_text(&event.model),
             started_at: pg_timestamp(event.started_at),
+            recording: event.recording,
             request: None,
             ending: Some(ending),
         };

@@ -84,6 +84,7 @@ impl ContentDigest {
             .number(i64::try_from(micros).unwrap_or(i64::MAX))
             .added_text(message.audio_transcript.as_deref())
             .added_text(message.tool_call_id.as_deref())
+            .added_text(Some(message.recording.as_str()).filter(|_| !message.recording.is_full()))
     }
 
     /// Adds a text with its length in front, so that two different lists of texts never have the same bytes.

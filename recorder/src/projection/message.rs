@@ -4,7 +4,8 @@
 //! (where the id is the same), so that two chats can never claim one row.
 
 use shared::event::{
-    AssistantMessage, ChatFailed, ChatStarted, MAX_NEW_MESSAGES, MessageCompleted, NewMessage, STOPPED_BY_USER,
+    AssistantMessage, ChatFailed, ChatStarted, MAX_NEW_MESSAGES, MessageCompleted, NewMessage, RecordingMode,
+    STOPPED_BY_USER,
 };
 use shared::id::{ChatId, ConversationId, MessageId, UserId};
 use shared::usage::{Usage, UsageSource};
@@ -47,6 +48,8 @@ pub struct Message {
     pub model: String,
     /// Output tokens of the answer; none for a user's message, or when the usage is unknown.
     pub tokens: Option<i64>,
+    /// The parts of the message that the event kept.
+    pub recording: RecordingMode,
     /// The start of the chat for a user's message, the end of the chat for an assistant's.
     pub created_at: OffsetDateTime,
 }
@@ -128,6 +131,7 @@ impl Message {
             finish_reason: None,
             model: pg_text(&event.model),
             tokens: None,
+            recording: event.recording,
             created_at: pg_timestamp(event.started_at),
         };
         positions.zip(new).map(row).collect()
@@ -144,7 +148,10 @@ impl Message {
             _ => MessageStatus::Complete,
         };
         let place = (event.chat_id, event.conversation_id, &event.user_id);
-        Some(Self::assistant(place, &event.model, event.finished_at, message, status, &event.usage))
+        Some(Self {
+            recording: event.recording,
+            ..Self::assistant(place, &event.model, event.finished_at, message, status, &event.usage)
+        })
     }
 
     /// Makes a partial assistant's message; none when no part of the answer had arrived.
@@ -152,7 +159,10 @@ impl Message {
         let message = event.message.as_ref()?;
         let place = (event.chat_id, event.conversation_id, &event.user_id);
         let status = MessageStatus::Partial;
-        Some(Self::assistant(place, &event.model, event.failed_at, message, status, &event.usage))
+        Some(Self {
+            recording: event.recording,
+            ..Self::assistant(place, &event.model, event.failed_at, message, status, &event.usage)
+        })
     }
 
     fn assistant(
@@ -180,6 +190,7 @@ impl Message {
             finish_reason: message.finish_reason.as_deref().map(pg_text),
             model: pg_text(model),
             tokens: usage.completion_tokens.filter(|_| usage.source != UsageSource::Unknown).map(token_count),
+            recording: RecordingMode::Full,
             created_at: pg_timestamp(ended_at),
         }
     }

@@ -1,6 +1,6 @@
 //! Enums stored as words in rows.
 
-use shared::event::{ConversationOrigin, DialectName, FailureStage, Operation};
+use shared::event::{ConversationOrigin, DialectName, FailureStage, Operation, RecordingMode};
 use shared::usage::UsageSource;
 
 use super::message::MessageStatus;
@@ -29,7 +29,7 @@ macro_rules! open_sets {
     };
 }
 
-open_sets! { ConversationOrigin DialectName FailureStage Operation UsageSource }
+open_sets! { ConversationOrigin DialectName FailureStage Operation RecordingMode UsageSource }
 
 impl SqlEnum for MessageStatus {
     fn as_sql(&self) -> &str {

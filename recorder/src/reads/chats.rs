@@ -58,6 +58,7 @@ pub struct ChatRecord {
     pub price_version: Option<String>,
     pub priced_as: Option<String>,
     pub provider_cost_nanodollars: Option<i64>,
+    pub recording: String,
 }
 
 /// The filters and the bounds of a page of chats. A filter of `None` matches every chat.
@@ -102,7 +103,7 @@ macro_rules! chats_from {
                     c.total_tokens, c.uncached_input_tokens, c.cache_read_tokens, c.cache_write_tokens,
                     c.output_tokens, c.reasoning_tokens, c.notes, c.caller_metadata, c.operation, c.media,
                     c.key_id, c.project_id, c.cost_nanodollars, c.cost_parts, c.price_version, c.priced_as,
-                    c.provider_cost_nanodollars " + $tail
+                    c.provider_cost_nanodollars, c.recording " + $tail
             $(, $argument)*
         )
     };

@@ -25,6 +25,7 @@ pub struct MessageRecord {
     pub finish_reason: Option<String>,
     pub model: String,
     pub tokens: Option<i64>,
+    pub recording: String,
     pub created_at: OffsetDateTime,
 }
 
@@ -55,7 +56,7 @@ pub async fn page(
             sqlx::query_as!(
                 MessageRecord,
                 "SELECT message_id, chat_id, position, role, status, content, reasoning, refusal, tool_calls,
-                        tool_call_id, finish_reason, model, tokens, created_at
+                        tool_call_id, finish_reason, model, tokens, recording, created_at
                  FROM messages WHERE conversation_id = $1 AND user_id = $2 "
                     + $tail,
                 conversation.0,

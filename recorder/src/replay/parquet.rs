@@ -115,6 +115,7 @@ fn chat_row(chat: &Chat) -> Row<'_> {
         ("price_version", Value::Text(pricing.map(|pricing| pricing.price_version.as_str()))),
         ("priced_as", Value::Text(cost.map(|cost| cost.priced_as.as_str()))),
         ("provider_cost_nanodollars", Value::Int64(ending.and_then(|ending| ending.provider_cost_nanodollars))),
+        ("recording", Value::Text(Some(chat.recording.as_str()))),
     ]
 }
 
@@ -138,6 +139,7 @@ fn message_row(message: &Message) -> Row<'_> {
         ("tokens", Value::Int64(message.tokens)),
         ("created_at", Value::Time(Some(message.created_at))),
         ("tool_call_id", Value::Text(message.tool_call_id.as_deref())),
+        ("recording", Value::Text(Some(message.recording.as_str()))),
     ]
 }
 

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 use shared::access::{Act, KeyState, SettingsInForce};
-use shared::event::KeySettings;
+use shared::event::{KeySettings, RecordingMode};
 use shared::id::{KeyId, ProjectId};
 use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::read::{UnreadableColumn, user_id, utc};
+use super::read::{UnreadableColumn, sql_enum, user_id, utc};
 
 /// A query for whole rows; `$tail` follows the table's name.
 macro_rules! rows_where {
@@ -18,7 +18,7 @@ macro_rules! rows_where {
         sqlx::query_as!(
             KeyRow,
             "SELECT key_id, user_id, project_id, issued_at, issued_by, change_id, changed_at, changed_by, name,
-                    models, operations, expires_at, revoked_at, revoked_by
+                    models, operations, expires_at, recording, revoked_at, revoked_by
              FROM api_keys " + $tail
             $(, $argument)*
         )
@@ -57,8 +57,8 @@ async fn insert(tx: &mut PgConnection, state: &KeyState) -> Result<bool, sqlx::E
     let columns = Columns::of(state);
     let inserted = sqlx::query!(
         "INSERT INTO api_keys (key_id, user_id, project_id, issued_at, issued_by, change_id, changed_at, changed_by,
-             name, models, operations, expires_at, revoked_at, revoked_by)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT (key_id) DO NOTHING",
+             name, models, operations, expires_at, revoked_at, revoked_by, recording)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT (key_id) DO NOTHING",
         state.key_id.0,
         state.user_id.as_str(),
         state.project_id.map(|id| id.0),
@@ -72,7 +72,8 @@ async fn insert(tx: &mut PgConnection, state: &KeyState) -> Result<bool, sqlx::E
         columns.operations,
         columns.expires_at,
         columns.revoked_at,
-        columns.revoked_by
+        columns.revoked_by,
+        columns.recording
     );
     Ok(inserted.execute(tx).await?.rows_affected() == 1)
 }
@@ -82,7 +83,7 @@ async fn update(tx: &mut PgConnection, state: &KeyState) -> Result<(), sqlx::Err
     sqlx::query!(
         "UPDATE api_keys SET user_id = $2, project_id = $3, issued_at = $4, issued_by = $5, change_id = $6,
              changed_at = $7, changed_by = $8, name = $9, models = $10, operations = $11, expires_at = $12,
-             revoked_at = $13, revoked_by = $14
+             revoked_at = $13, revoked_by = $14, recording = $15
          WHERE key_id = $1",
         state.key_id.0,
         state.user_id.as_str(),
@@ -97,7 +98,8 @@ async fn update(tx: &mut PgConnection, state: &KeyState) -> Result<(), sqlx::Err
         columns.operations,
         columns.expires_at,
         columns.revoked_at,
-        columns.revoked_by
+        columns.revoked_by,
+        columns.recording
     )
     .execute(tx)
     .await?;
@@ -174,6 +176,7 @@ struct Columns<'a> {
     expires_at: Option<OffsetDateTime>,
     revoked_at: Option<OffsetDateTime>,
     revoked_by: Option<&'a str>,
+    recording: Option<&'a str>,
 }
 
 impl<'a> Columns<'a> {
@@ -192,6 +195,8 @@ impl<'a> Columns<'a> {
             expires_at: now.and_then(|now| now.settings.expires_at),
             revoked_at: revoked.map(|act| act.at),
             revoked_by: revoked.map(|act| act.by.as_str()),
+            // Null for everything, as in rows of recorders that knew no modes.
+            recording: now.map(|now| &now.settings.recording).filter(|mode| !mode.is_full()).map(RecordingMode::as_str),
         }
     }
 }
@@ -211,6 +216,7 @@ struct KeyRow {
     expires_at: Option<OffsetDateTime>,
     revoked_at: Option<OffsetDateTime>,
     revoked_by: Option<String>,
+    recording: Option<String>,
 }
 
 impl KeyRow {
@@ -225,6 +231,10 @@ impl KeyRow {
                     models: list(self.models),
                     operations: list(self.operations),
                     expires_at: self.expires_at.map(utc),
+                    recording: match self.recording.as_deref() {
+                        None => RecordingMode::Full,
+                        word => sql_enum("recording", word)?,
+                    },
                 },
             }),
             _ => None,

@@ -61,6 +61,7 @@ pub(super) struct ChatRow {
     pub(super) price_version: Option<String>,
     pub(super) priced_as: Option<String>,
     pub(super) provider_cost_nanodollars: Option<i64>,
+    pub(super) recording: String,
 }
 
 impl ChatRow {
@@ -76,6 +77,7 @@ impl ChatRow {
             gateway: std::mem::take(&mut self.gateway),
             model: std::mem::take(&mut self.model),
             started_at: utc(self.started_at),
+            recording: sql_enum("recording", Some(&self.recording))?,
             request: self.request()?,
             ending: self.ending()?,
         })

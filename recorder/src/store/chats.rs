@@ -20,7 +20,7 @@ const COLUMNS: &str = "chat_id, conversation_id, user_id, gateway, model, starte
      upstream_response_id, attempts, time_to_first_token_ms, duration_ms, usage_source, prompt_tokens, completion_tokens, \
      total_tokens, uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens, \
      usage_raw, notes, caller_metadata, new_messages, operation, media, key_id, project_id, \
-     cost_nanodollars, cost_parts, price_version, priced_as, provider_cost_nanodollars";
+     cost_nanodollars, cost_parts, price_version, priced_as, provider_cost_nanodollars, recording";
 
 /// The values of a row, in the order of [`COLUMNS`], each as a function of the row. The list is passed on to the macro
 /// `$then!`.
@@ -77,6 +77,7 @@ macro_rules! values {
             |c| Some(ending(c)?.pricing.as_ref()?.price_version.as_str()),
             |c| Some(cost(c)?.priced_as.as_str()),
             |c| ending(c)?.provider_cost_nanodollars,
+            |c| c.recording.as_str(),
         }
     };
 }
@@ -118,7 +119,7 @@ macro_rules! statement {
                      UNNEST($44::uuid[]) AS key_id, UNNEST($45::uuid[]) AS project_id,
                      UNNEST($46::bigint[]) AS cost_nanodollars, UNNEST($47::jsonb[]) AS cost_parts,
                      UNNEST($48::text[]) AS price_version, UNNEST($49::text[]) AS priced_as,
-                     UNNEST($50::bigint[]) AS provider_cost_nanodollars) AS new "
+                     UNNEST($50::bigint[]) AS provider_cost_nanodollars, UNNEST($51::text[]) AS recording) AS new "
                 + $tail,
             $(&column($rows, $value) as _),*
         )
@@ -140,7 +141,7 @@ macro_rules! rows_where {
              usage_raw::text AS usage_raw, notes::text AS notes,
              caller_metadata::text AS caller_metadata, new_messages, operation, media::text AS media,
              key_id, project_id, cost_nanodollars, cost_parts::text AS cost_parts, price_version, priced_as,
-             provider_cost_nanodollars
+             provider_cost_nanodollars, recording
              FROM chats " + $tail
             $(, $argument)*
         )
@@ -159,7 +160,8 @@ pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Chat]) -> Result<BTre
              time_to_first_token_ms, duration_ms, usage_source, prompt_tokens, completion_tokens, total_tokens,
              uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
              usage_raw, notes, caller_metadata, new_messages, operation, media, key_id, project_id,
-             cost_nanodollars, cost_parts, price_version, priced_as, provider_cost_nanodollars)
+             cost_nanodollars, cost_parts, price_version, priced_as, provider_cost_nanodollars,
+             recording)
          SELECT
              chat_id, conversation_id, user_id, gateway, model, started_at, status, request_digest,
              conversation_origin, client_thread_id, dialect, stream, temperature, has_user_message,
@@ -168,7 +170,8 @@ pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Chat]) -> Result<BTre
              time_to_first_token_ms, duration_ms, usage_source, prompt_tokens, completion_tokens, total_tokens,
              uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
              usage_raw, notes, caller_metadata, new_messages, operation, media, key_id, project_id,
-             cost_nanodollars, cost_parts, price_version, priced_as, provider_cost_nanodollars",
+             cost_nanodollars, cost_parts, price_version, priced_as, provider_cost_nanodollars,
+             recording",
         "ON CONFLICT (chat_id) DO NOTHING
          RETURNING chat_id",
         rows
@@ -211,7 +214,7 @@ pub(super) async fn update(tx: &mut PgConnection, rows: &[&Chat]) -> Result<(), 
              media = new.media, key_id = new.key_id, project_id = new.project_id,
              cost_nanodollars = new.cost_nanodollars, cost_parts = new.cost_parts,
              price_version = new.price_version, priced_as = new.priced_as,
-             provider_cost_nanodollars = new.provider_cost_nanodollars",
+             provider_cost_nanodollars = new.provider_cost_nanodollars, recording = new.recording",
         "WHERE chats.chat_id = new.chat_id",
         rows
     );

@@ -18,7 +18,7 @@ use crate::projection::sql_enum::SqlEnum as _;
 
 /// The columns written for each row.
 const COLUMNS: &str = "message_id, conversation_id, chat_id, position, user_id, role, status, content, reasoning, refusal, \
-     tool_calls, finish_reason, model, tokens, created_at, audio_transcript, tool_call_id";
+     tool_calls, finish_reason, model, tokens, created_at, audio_transcript, tool_call_id, recording";
 
 /// The values of a row, in the order of [`COLUMNS`], each as a function of the row. The list is passed on to the macro
 /// `$then!`.
@@ -42,6 +42,7 @@ macro_rules! values {
             |m| m.created_at,
             |m| m.audio_transcript.as_deref(),
             |m| m.tool_call_id.as_deref(),
+            |m| m.recording.as_str(),
         }
     };
 }
@@ -51,9 +52,9 @@ macro_rules! statement {
         sqlx::query!(
             "INSERT INTO messages (
                  message_id, conversation_id, chat_id, position, user_id, role, status, content, reasoning, refusal,
-                 tool_calls, finish_reason, model, tokens, created_at, audio_transcript, tool_call_id)
+                 tool_calls, finish_reason, model, tokens, created_at, audio_transcript, tool_call_id, recording)
              SELECT message_id, conversation_id, chat_id, position, user_id, role, status, content, reasoning, refusal,
-                    tool_calls, finish_reason, model, tokens, created_at, audio_transcript, tool_call_id
+                    tool_calls, finish_reason, model, tokens, created_at, audio_transcript, tool_call_id, recording
              FROM (SELECT
                          UNNEST($1::uuid[]) AS message_id, UNNEST($2::uuid[]) AS conversation_id,
                          UNNEST($3::uuid[]) AS chat_id, UNNEST($4::smallint[]) AS position, UNNEST($5::text[]) AS user_id,
@@ -61,7 +62,8 @@ macro_rules! statement {
                          UNNEST($9::text[]) AS reasoning, UNNEST($10::text[]) AS refusal, UNNEST($11::jsonb[]) AS tool_calls,
                          UNNEST($12::text[]) AS finish_reason, UNNEST($13::text[]) AS model,
                          UNNEST($14::bigint[]) AS tokens, UNNEST($15::timestamptz[]) AS created_at,
-                         UNNEST($16::text[]) AS audio_transcript, UNNEST($17::text[]) AS tool_call_id) AS new",
+                         UNNEST($16::text[]) AS audio_transcript, UNNEST($17::text[]) AS tool_call_id,
+                         UNNEST($18::text[]) AS recording) AS new",
             $(&column($rows, $value) as _),*
         )
     };
@@ -73,7 +75,8 @@ macro_rules! rows_where {
         sqlx::query_as!(
             MessageRow,
             "SELECT message_id, conversation_id, chat_id, position, user_id, role, status, content, reasoning, refusal,
-                    tool_calls::text AS tool_calls, finish_reason, model, tokens, created_at, audio_transcript, tool_call_id
+                    tool_calls::text AS tool_calls, finish_reason, model, tokens, created_at, audio_transcript, tool_call_id,
+                    recording
              FROM messages " + $tail
             $(, $argument)*
         )
@@ -131,6 +134,7 @@ struct MessageRow {
     created_at: OffsetDateTime,
     audio_transcript: Option<String>,
     tool_call_id: Option<String>,
+    recording: String,
 }
 
 impl MessageRow {
@@ -152,6 +156,7 @@ impl MessageRow {
             finish_reason: self.finish_reason,
             model: self.model,
             tokens: self.tokens,
+            recording: sql_enum("recording", Some(&self.recording))?,
             created_at: utc(self.created_at),
         })
     }

@@ -1,6 +1,6 @@
 //! Queries for open chats: rows of the `chats` table with the status `started`.
 
-use shared::event::Operation;
+use shared::event::{Operation, RecordingMode};
 use shared::id::{ChatId, ConversationId, KeyId, ProjectId, UserId};
 use sqlx::PgPool;
 use time::OffsetDateTime;
@@ -33,6 +33,7 @@ pub struct OpenChat {
     pub gateway: String,
     pub model: String,
     pub started_at: OffsetDateTime,
+    pub recording: RecordingMode,
 }
 
 /// Up to `limit` open chats that started before the given time, oldest first; of one gateway, or of all gateways
@@ -44,7 +45,9 @@ pub async fn open(
     limit: u16,
 ) -> Result<Vec<OpenChat>, sqlx::Error> {
     let rows = sqlx::query!(
-        "SELECT chat_id, conversation_id, operation, user_id, key_id, project_id, gateway, model, started_at FROM chats
+        "SELECT chat_id, conversation_id, operation, user_id, key_id, project_id, gateway, model, started_at,
+                recording
+         FROM chats
          WHERE status = 'started' AND ($1::text IS NULL OR gateway = $1) AND started_at < $2
          ORDER BY started_at, chat_id LIMIT $3",
         gateway,
@@ -62,6 +65,7 @@ pub async fn open(
             gateway: row.gateway,
             model: row.model,
             started_at: utc(row.started_at),
+            recording: sql_enum("recording", Some(&row.recording))?,
         })
     });
     rows.collect()

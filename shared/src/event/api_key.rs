@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::event::operation::Operation;
+use crate::event::recording_mode::RecordingMode;
 use crate::id::{ChangeId, KeyId, ProjectId, UserId};
 
 /// The settings of an API key: everything about a key that can change.
@@ -22,6 +23,9 @@ pub struct KeySettings {
     #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::date_time::DateTime>"))]
     pub expires_at: Option<OffsetDateTime>,
+    /// The most that events keep of calls with the key. Left out if everything may be kept.
+    #[serde(default, skip_serializing_if = "RecordingMode::is_full")]
+    pub recording: RecordingMode,
 }
 
 /// The issue of an API key. The key itself is in no event: a key proves itself by a signature.

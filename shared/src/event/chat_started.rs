@@ -8,6 +8,7 @@ use crate::event::caller_metadata::CallerMetadata;
 use crate::event::dialect::DialectName;
 use crate::event::new_message::NewMessage;
 use crate::event::operation::Operation;
+use crate::event::recording_mode::RecordingMode;
 use crate::id::{ChatId, ConversationId, KeyId, MessageId, ProjectId, UserId};
 use crate::word::open_words;
 
@@ -69,6 +70,9 @@ pub struct ChatStarted {
     /// Metadata that the caller attached to the chat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caller_metadata: Option<CallerMetadata>,
+    /// The parts of the call that its events keep. Left out if everything is kept.
+    #[serde(default, skip_serializing_if = "RecordingMode::is_full")]
+    pub recording: RecordingMode,
 }
 
 open_words! {

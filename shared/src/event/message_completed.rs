@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use crate::event::assistant_message::AssistantMessage;
 use crate::event::media::Media;
 use crate::event::operation::Operation;
+use crate::event::recording_mode::RecordingMode;
 use crate::event::upstream::{Attempt, UpstreamAnswer};
 use crate::id::{ChatId, ConversationId, KeyId, ProjectId, UserId};
 use crate::usage::Usage;
@@ -61,4 +62,7 @@ pub struct MessageCompleted {
     /// Unusual properties of the request or the answer, one word each. None of them makes a chat fail.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// The parts of the call that its events keep. Left out if everything is kept.
+    #[serde(default, skip_serializing_if = "RecordingMode::is_full")]
+    pub recording: RecordingMode,
 }

@@ -15,6 +15,7 @@ use crate::event::dialect::DialectName;
 use crate::event::message_completed;
 use crate::event::new_message::NewMessage;
 use crate::event::operation::Operation;
+use crate::event::recording_mode::RecordingMode;
 use crate::event::upstream::{Attempt, UpstreamAnswer};
 use crate::id::{ChatId, ConversationId, MessageId, UserId};
 use crate::usage::Usage;
@@ -130,6 +131,7 @@ impl From<ChatStarted> for chat_started::ChatStarted {
             new_messages: event.user_message.map(new_message).into_iter().collect(),
             assistant_message_id: Some(event.assistant_message_id),
             caller_metadata: event.caller_metadata,
+            recording: RecordingMode::Full,
         }
     }
 }
@@ -155,6 +157,7 @@ impl From<MessageCompleted> for message_completed::MessageCompleted {
             upstream: event.upstream,
             attempts: event.attempts,
             notes: event.notes,
+            recording: RecordingMode::Full,
         }
     }
 }
@@ -182,6 +185,7 @@ impl From<ChatFailed> for chat_failed::ChatFailed {
             upstream: event.upstream,
             attempts: event.attempts,
             notes: event.notes,
+            recording: RecordingMode::Full,
         }
     }
 }

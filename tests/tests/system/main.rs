@@ -60,6 +60,7 @@ mod reads;
 mod rebuild;
 mod recorder_faults;
 mod recorder_memory;
+mod recording_modes;
 mod redelivery;
 mod replay;
 mod request_bodies;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use shared::event::{ChatError, ChatFailed, Event, FailureStage, MessageCompleted};
+use shared::event::{ChatError, ChatFailed, Event, FailureStage, MessageCompleted, RecordingMode};
 use shared::id::ChatId;
 use shared::usage::Usage;
 use tests::stack::{Stack, publish_again};
@@ -65,6 +65,7 @@ async fn a_completion_replaces_a_presumed_failure_in_the_counts() -> anyhow::Res
         upstream: None,
         attempts: Vec::new(),
         notes: Vec::new(),
+        recording: RecordingMode::Full,
     };
     let chat = completed.chat_id;
     publish_again(&stack.jetstream().await?, &Event::ChatFailed(Box::new(orphaned))).await?;

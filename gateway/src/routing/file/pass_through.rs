@@ -4,6 +4,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::mistake::{Mistake, mistake};
+use super::recording::RecordingEntry;
+use shared::event::RecordingMode;
 use shared::model_pattern::ModelPattern;
 
 use crate::routing::{PassThrough, UpstreamSettings};
@@ -17,6 +19,7 @@ pub(super) struct PassThroughEntry {
     paths: Vec<Spanned<String>>,
     callers: Vec<Spanned<String>>,
     upstream: Spanned<String>,
+    recording: Option<RecordingEntry>,
 }
 
 /// Reads a rule. Paths begin with `/v1/`, and may have `*` for any text.
@@ -48,5 +51,7 @@ pub(super) fn read(
         return Err(mistake(&entry.upstream, format!("upstream {name:?} is not defined: expected [upstreams.{name}]")));
     };
     let callers = entry.callers.iter().map(|caller| caller.get_ref().clone()).collect();
-    Ok(PassThrough::new(paths, callers, upstream_index))
+    let mut rule = PassThrough::new(paths, callers, upstream_index);
+    rule.route.recording = entry.recording.map_or(RecordingMode::Full, RecordingEntry::mode);
+    Ok(rule)
 }

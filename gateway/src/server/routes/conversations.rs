@@ -11,12 +11,13 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
-use shared::event::{ConversationChanged, ConversationCreated, ConversationDeleted, Event};
+use shared::event::{ConversationChanged, ConversationCreated, ConversationDeleted, Event, RecordingMode};
 use shared::id::{ChangeId, ConversationId, UserId};
 use time::OffsetDateTime;
 
 use crate::auth::Caller;
 use crate::error::ApiError;
+use crate::recording_mode::{RECORDING, response_header};
 use crate::request::InvalidRequest;
 use crate::server::gateway::Gateway;
 
@@ -81,6 +82,9 @@ impl Gateway {
         let (caller, headers, body) = self.read_json(request).await?;
         let conversation_id = self.verify_conversation(&caller, id)?;
         let ConversationPatch { title, archived } = parse_patch(&body)?;
+        if title.is_some() && !self.recording_mode(&caller, &headers)?.is_full() {
+            return Err(ApiError::title_not_recorded());
+        }
         let change_id = ChangeId::mint();
         let user = caller.user.clone();
         let seen = format!("changeId={change_id}&title={}&archived={}", title.is_some(), archived.is_some());
@@ -108,6 +112,11 @@ impl Gateway {
         })))
         .await?;
         Ok(self.wait_until_visible(&user, conversation_id, None, "", &head.headers).await)
+    }
+
+    /// Returns the recording mode of a request that is no call of a model, so no route has a say. A title is text.
+    fn recording_mode(&self, caller: &Caller, headers: &HeaderMap) -> Result<RecordingMode, InvalidRequest> {
+        self.chats.recording.mode_of(caller, RecordingMode::Full, headers)
     }
 
     fn verify_conversation(&self, caller: &Caller, id: &str) -> Result<ConversationId, ApiError> {
@@ -139,8 +148,9 @@ impl Gateway {
     }
 
     async fn create_conversation(&self, request: Request) -> Result<Response, ApiError> {
-        let (caller, _, body) = self.read_json(request).await?;
+        let (caller, headers, body) = self.read_json(request).await?;
         let new = parse_new_conversation(&body)?;
+        let mode = self.recording_mode(&caller, &headers)?;
         let recording = &self.chats.recording;
         if !recording.journal.is_available() {
             return Err(ApiError::journal_unavailable());
@@ -151,12 +161,14 @@ impl Gateway {
             conversation_id: id,
             user_id: caller.user,
             created_at,
-            title: new.title,
+            title: new.title.filter(|_| mode.is_full()),
             model: new.model,
-            temperature: new.temperature,
+            temperature: new.temperature.filter(|_| mode != RecordingMode::None),
         })));
         self.chats.wait_until_durable(recorded).await?;
-        Ok((StatusCode::CREATED, Json(CreatedConversation { id, created_at })).into_response())
+        let mut response = (StatusCode::CREATED, Json(CreatedConversation { id, created_at })).into_response();
+        response.headers_mut().extend(response_header(mode).map(|mode| (RECORDING, mode)));
+        Ok(response)
     }
 }
 

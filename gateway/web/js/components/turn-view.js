@@ -24,11 +24,11 @@ export class TurnView {
 
   show(turn, { retry }) {
     const { answer } = turn;
-    this.#drawIfChanged("question", [turn.question, turn.role], () => this.#drawQuestion(turn));
+    this.#drawIfChanged("question", [turn.question, turn.role, turn.isKept], () => this.#drawQuestion(turn));
     this.#drawIfChanged("previousAnswers", turn.previousAnswers, () => replaceChildren(this.previousAnswers, turn.previousAnswers.map(previousAnswer)));
     this.#drawIfChanged("reasoning", [answer.reasoning, answer.status, answer.text === ""], () => this.#drawReasoning(answer));
     this.#drawText(answer);
-    this.#drawIfChanged("status", [answer.status, answer.error?.message, answer.toolCalls, answer.stopped, answer.finishReason, answer.text === "", Boolean(retry)], () => replaceChildren(this.status, statusElements(answer, retry)));
+    this.#drawIfChanged("status", [answer.status, answer.error?.message, answer.toolCalls, answer.stopped, answer.finishReason, answer.text === "", answer.isKept, Boolean(retry)], () => replaceChildren(this.status, statusElements(answer, retry)));
     const isDone = answer.status !== "streaming" && answer.status !== "waiting";
     this.#drawIfChanged("actions", [isDone, answer.text.length, answer.chatId, answer.model, answer.tokens, turn.createdAt], () => replaceChildren(this.actions, isDone && answer.text ? answerActions(turn) : null));
     this.element.dataset.status = answer.status;
@@ -45,6 +45,7 @@ export class TurnView {
   }
 
   #drawQuestion(turn) {
+    if (turn.isKept === false) return replaceChildren(this.question, h("p.note.not-kept", {}, icon("info"), t("turn.notKept")));
     if (turn.question === null) return replaceChildren(this.question);
     if (turn.role !== "user") {
       return replaceChildren(this.question, h("details.tool", {}, h("summary", {}, t("turn.role", { role: turn.role })), h("div.plain-text", { dir: "auto" }, turn.question)));
@@ -88,6 +89,11 @@ function statusElements(answer, retry) {
 }
 
 function statusNotes(answer) {
+  const notes = endNotes(answer);
+  return answer.isKept === false ? [h("p.note.not-kept", {}, icon("info"), t("answer.notKept")), ...notes] : notes;
+}
+
+function endNotes(answer) {
   const error = answer.error?.message;
   switch (answer.status) {
     case "streaming": return answer.text ? [] : [h("span.typing-indicator", {}, h("i", {}), h("i", {}), h("i", {}), h("span.visually-hidden", {}, t("answer.started")))];
@@ -98,7 +104,7 @@ function statusNotes(answer) {
     default: {
       const cause = earlyEnd(answer.finishReason);
       if (cause) return [h("p.note.warn", {}, icon("warning"), t(`answer.earlyEnd.${cause}`))];
-      return answer.text || answer.toolCalls.length ? [] : [h("p.note", {}, icon("info"), t("answer.emptyNote"))];
+      return answer.text || answer.toolCalls.length || answer.isKept === false ? [] : [h("p.note", {}, icon("info"), t("answer.emptyNote"))];
     }
   }
 }

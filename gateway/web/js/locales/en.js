@@ -88,6 +88,7 @@ export default {
 
   "turn.you": "You asked:",
   "turn.copy": "Copy the question",
+  "turn.notKept": "The question is not kept: it was recorded without its text.",
   "turn.role": "Message to the model ({role})",
   "answer.label": "Answer",
   "answer.code": "code",
@@ -111,6 +112,7 @@ export default {
   "answer.earlyEnd.length": "The answer is incomplete: it reached the maximum length.",
   "answer.earlyEnd.filter": "The answer is incomplete: the provider’s content filter stopped it.",
   "answer.failedNote": "The model did not answer.",
+  "answer.notKept": "The answer is not kept: it was recorded without its text.",
   "answer.emptyNote": "The model gave an empty answer.",
   "answer.previous.partial": "Earlier attempt (incomplete)",
   "answer.previous.failed": "Earlier attempt (failed)",

@@ -88,6 +88,7 @@ export default {
 
   "turn.you": "你问：",
   "turn.copy": "复制问题",
+  "turn.notKept": "问题未保留：记录时没有保存文字。",
   "turn.role": "给模型的消息（{role}）",
   "answer.label": "回答",
   "answer.code": "代码",
@@ -111,6 +112,7 @@ export default {
   "answer.earlyEnd.length": "回答不完整：达到了最大长度。",
   "answer.earlyEnd.filter": "回答不完整：被提供方的内容过滤器中止。",
   "answer.failedNote": "模型没有回答。",
+  "answer.notKept": "回答未保留：记录时没有保存文字。",
   "answer.emptyNote": "模型给出了空的回答。",
   "answer.previous.partial": "之前的尝试（未完成）",
   "answer.previous.failed": "之前的尝试（失败）",

@@ -36,6 +36,8 @@ class ChatPage {
     this.awaitedChats = new Set();
     /** Chats that ended on this page and are not recorded yet, by id. */
     this.endedChats = new Map();
+    /** Recorded chats that ended on this page, by id: the record may not keep their texts. */
+    this.seenChats = new Map();
     /** True if all messages of the conversation are loaded. */
     this.isWhole = !id;
     this.title = id ? "" : t("chat.new");
@@ -217,6 +219,7 @@ class ChatPage {
     const ended = new Set(this.chats.filter((chat) => chat.status !== "started").map((chat) => chat.id));
     ended.forEach((id) => {
       removeStoredChat(id);
+      if (this.endedChats.has(id)) this.seenChats.set(id, this.endedChats.get(id));
       this.endedChats.delete(id);
     });
     const unrecorded = { ...storedChats(), ...Object.fromEntries(this.endedChats) };
@@ -228,7 +231,9 @@ class ChatPage {
     // The active chat is shown from the stream, not from the record.
     const isRecorded = (id) => id !== this.activeChat?.chatId;
     const turns = buildTurns(this.messages.filter((message) => isRecorded(message.chatId)), this.chats.filter((chat) => isRecorded(chat.id)));
-    for (const stored of this.#unrecordedChats()) {
+    const unrecorded = this.#unrecordedChats();
+    turns.filter((turn) => !turn.isKept || !turn.answer.isKept).forEach((turn) => this.#fillFromPage(turn));
+    for (const stored of unrecorded) {
       const answer = { chatId: stored.chatId, status: stored.status === "streaming" ? "waiting" : stored.status, text: stored.text, reasoning: stored.reasoning, error: stored.error ? { message: stored.error } : null, finishReason: stored.finishReason ?? null, toolCalls: [], model: stored.model, tokens: null };
       const recorded = turns.find((turn) => turn.answer.chatId === stored.chatId);
       if (recorded) recorded.answer = answer;
@@ -252,6 +257,14 @@ class ChatPage {
     return turns;
   }
 
+  /** Fills in the texts of a chat that ended on this page, as long as the page is open, if the record does not keep them. */
+  #fillFromPage(turn) {
+    const seen = this.seenChats.get(turn.answer.chatId);
+    if (!seen) return;
+    Object.assign(turn, { question: seen.question, isKept: true });
+    Object.assign(turn.answer, { text: seen.text, reasoning: seen.reasoning, isKept: true });
+  }
+
   #turnOfActiveChat() {
     if (!this.activeChat) return null;
     const { question, createdAt, model, chatId, answer } = this.activeChat;
@@ -265,7 +278,7 @@ class ChatPage {
       const view = this.views.get(turn.key) ?? new TurnView();
       this.views.set(turn.key, view);
       const isLast = index === turns.length - 1;
-      view.show(turn, { retry: isLast && !this.activeChat && turn.role === "user" ? () => this.send(turn.question, { isRetry: true }) : null });
+      view.show(turn, { retry: isLast && !this.activeChat && turn.role === "user" && turn.question !== null ? () => this.send(turn.question, { isRetry: true }) : null });
       return view.element;
     });
     if (views.some((element, index) => this.thread.children[index] !== element) || this.thread.children.length !== views.length) replaceChildren(this.thread, views);

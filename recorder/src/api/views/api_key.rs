@@ -1,6 +1,7 @@
 //! The JSON shape of API keys.
 
 use serde::Serialize;
+use shared::event::RecordingMode;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -23,6 +24,8 @@ pub(crate) struct Key {
     models: Vec<String>,
     /// The kinds of calls that the key may make; empty for all kinds.
     operations: Vec<String>,
+    /// The most that the record keeps of calls with the key: full, metadata or none.
+    recording: String,
     /// The time of issue.
     #[serde(with = "time::serde::rfc3339::option")]
     created_at: Option<OffsetDateTime>,
@@ -48,6 +51,7 @@ impl From<UsedKey> for Key {
             project_id: state.project_id.map(|id| id.0),
             expires_at: settings.as_ref().and_then(|settings| settings.expires_at),
             operations: settings.iter().flat_map(|s| &s.operations).map(|word| word.as_str().to_owned()).collect(),
+            recording: settings.as_ref().map_or(RecordingMode::Full, |s| s.recording).as_str().to_owned(),
             models: settings.iter().flat_map(|s| s.models.iter().cloned()).collect(),
             name: settings.map(|settings| settings.name).unwrap_or_default(),
             created_at: state.issued.map(|act| act.at),

@@ -29,6 +29,9 @@ pub(crate) struct Chat {
     model: String,
     /// started, completed, failed, or orphaned (the gateway was lost).
     status: String,
+    /// The parts of the chat that were recorded: full, metadata (no texts) or none (no contents at all). Clients must accept words that
+    /// they do not know.
+    recording: String,
     /// True if the client asked for a stream.
     stream: Option<bool>,
     /// The wire format of the client.
@@ -214,7 +217,7 @@ pub(crate) struct ChatError {
     kind: Option<String>,
     /// The provider's error code.
     code: Option<String>,
-    /// The error in words.
+    /// The error in words; empty if the words were not recorded.
     message: String,
 }
 
@@ -268,6 +271,7 @@ impl From<reads::chats::ChatRecord> for Chat {
             gateway: row.gateway,
             model: row.model,
             status: row.status,
+            recording: row.recording,
             stream: row.stream,
             dialect: row.dialect,
             temperature: row.temperature,

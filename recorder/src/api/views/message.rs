@@ -20,6 +20,9 @@ pub(crate) struct Message {
     role: String,
     /// complete; partial (the answer broke off); truncated (the answer was longer than the recorded part).
     status: String,
+    /// The parts of the message that were recorded: full, metadata or none. Without full, all texts are empty or null, because they were
+    /// not recorded.
+    recording: String,
     /// The text of the message.
     content: String,
     /// Reasoning text, if the model showed any.
@@ -61,6 +64,7 @@ impl From<reads::messages::MessageRecord> for Message {
             chat_id: row.chat_id,
             role: row.role,
             status: row.status,
+            recording: row.recording,
             content: row.content,
             reasoning: row.reasoning,
             refusal: row.refusal,

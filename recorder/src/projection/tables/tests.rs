@@ -34,7 +34,8 @@ fn key_event((kind, key, _, user, minute, variant, number, _): Seed) -> Event {
     let models = ["a*", "b"].iter().take(number.into()).collect::<Vec<_>>();
     let operations = ["chat", "a_word_of_tomorrow"].iter().take(variant.into()).collect::<Vec<_>>();
     let settings = json!({"name": format!("name {variant}\0"), "models": models, "operations": operations,
-        "expires_at": (variant % 2 == 0).then_some(&at)});
+        "expires_at": (variant % 2 == 0).then_some(&at),
+        "recording": (["full", "metadata", "a_word_of_tomorrow"][usize::from(number) % 3])});
     let ids = json!({"key_id": Uuid::from_u128(key.into()), "user_id": format!("user {user}")});
     let (kind, fields) = match kind {
         7 => (
@@ -133,6 +134,10 @@ fn event(seed: Seed) -> Event {
         fields.insert("project_id".into(), json!((key > 1).then(|| Uuid::from_u128(7))));
     }
     fields.insert("gateway".into(), json!("g"));
+    fields.insert(
+        "recording".into(),
+        json!(["full", "metadata", "none", "a_word_of_tomorrow"][usize::from(user + number + variant) % 4]),
+    );
     fields.insert("model".into(), json!(["gpt-4o", "m1"][usize::from(variant % 2)]));
     fields.insert("started_at".into(), json!(at(minute)));
     Event::decode(kind, value.to_string().as_bytes()).unwrap()
