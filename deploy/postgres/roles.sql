@@ -53,7 +53,7 @@ BEGIN
         ELSIF item.tablename = '_sqlx_migrations' THEN
             EXECUTE format('GRANT SELECT ON public.%I TO stenograph_consume, stenograph_serve', item.tablename);
         ELSE
-            -- Accounts: users, sessions, refresh_tokens, guesses, invite_codes, access_changes.
+            -- Accounts: users, sessions, refresh_tokens, guesses, invite_codes, access_changes, disabled_external_users.
             EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON public.%I TO stenograph_serve', item.tablename);
         END IF;
     END LOOP;

@@ -27,6 +27,7 @@ mod messages;
 mod openapi;
 mod own_limits;
 mod responses;
+mod searches;
 mod state;
 mod usage;
 mod users;
@@ -46,6 +47,7 @@ use error::ApiError;
 pub use change_waits::ChangeWaits;
 pub use live::LiveSubscriptions;
 pub use openapi::openapi_document;
+pub use searches::Searches;
 pub use state::{ApiState, TokenKeys};
 
 /// The maximum size of a request body, in bytes. Requests hold a few short fields.

@@ -148,6 +148,11 @@ pub struct UserId(std::sync::Arc<str>);
 pub struct InvalidUserId;
 
 impl UserId {
+    /// Returns true for the form of an external identity provider's users: the host of the provider, `|`, and the provider's own id.
+    pub fn is_external(&self) -> bool {
+        self.0.split_once('|').is_some_and(|(host, sub)| !host.is_empty() && !sub.is_empty())
+    }
+
     /// Returns the user id as text.
     pub fn as_str(&self) -> &str {
         &self.0

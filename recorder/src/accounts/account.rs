@@ -253,12 +253,17 @@ impl Accounts {
     }
 }
 
-/// Disables an account and ends every session of the account, or enables the account again. Gateways are told by every
-/// `recorder serve`. Returns false if no account has the id.
+/// Disables an account and ends every session of the account, or enables the account again. Users of an external identity provider
+/// have no account, and are disabled by their id. Gateways are told by every `recorder serve`. Returns false if no user can have
+/// the id.
 pub async fn set_disabled(pool: &PgPool, user: &UserId, disabled: bool) -> Result<bool, sqlx::Error> {
     let now = shared::event::now();
     let mut tx = pool.begin().await?;
-    let found = users::set_disabled(&mut tx, user, disabled.then_some(now), now).await?;
+    let mut found = users::set_disabled(&mut tx, user, disabled.then_some(now), now).await?;
+    if !found && user.is_external() {
+        users::set_external_disabled(&mut tx, user, disabled.then_some(now), now).await?;
+        found = true;
+    }
     if disabled {
         sessions::end_others(&mut tx, user, None, EndedBy::Disabled, now).await?;
     }

@@ -55,7 +55,7 @@ pub(super) struct FailureParams {
 /// What changes about a user.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct UserChange {
-    /// Whether the account is disabled from now on.
+    /// Whether the user is disabled from now on.
     disabled: bool,
 }
 
@@ -126,7 +126,7 @@ pub(super) async fn users(
     Ok(Json(List { data: rows.into_iter().map(User::from).collect(), next_cursor }))
 }
 
-/// Disables an account, or lets it in again.
+/// Disables a user, or lets the user in again. Users of an external identity provider have no account, and are disabled by their id.
 #[utoipa::path(patch, path = "/api/admin/users/{id}", tag = "admin", request_body = UserChange,
     params(("id" = String, Path, description = "The user")), responses((status = 200, body = User)))]
 pub(super) async fn change_user(
@@ -144,7 +144,12 @@ pub(super) async fn change_user(
         return Err(ApiError::not_found());
     }
     tracing::info!(%user, by = %caller.id, disabled = change.disabled, "an admin has disabled or enabled an account");
-    users::by_id(&api.pool, &id).await?.map(|user| Json(user.into())).ok_or_else(ApiError::not_found)
+    match users::by_id(&api.pool, &id).await? {
+        Some(account) => Ok(Json(account.into())),
+        None => {
+            Ok(Json(User { disabled_at: users::external_disabled_at(&api.pool, &user).await?, ..User::unknown(id) }))
+        }
+    }
 }
 
 /// Invites, newest first.

@@ -85,7 +85,11 @@ impl FromRequestParts<Arc<ApiState>> for Caller {
         // The token says who the caller was at the time of signing. The tables say whether the account has been
         // disabled, the session ended or the role changed since.
         let user = users::by_id(&api.pool, claims.sub.as_str()).await?;
-        if user.as_ref().is_some_and(|user| user.disabled_at.is_some()) {
+        let is_disabled = match &user {
+            Some(user) => user.disabled_at.is_some(),
+            None => users::is_disabled(&api.pool, &claims.sub).await?,
+        };
+        if is_disabled {
             return Err(ApiError::session_over());
         }
         if let Some(session) = claims.sid

@@ -81,6 +81,10 @@ pub(super) async fn list(
         before: params.cursor.as_deref().map_or(Ok(TimeCursor::newest()), TimeCursor::decode)?,
         limit: limit(params.limit)?,
     };
+    let _place = match query.words {
+        Some(_) => Some(api.searches.place(&caller.id).await?),
+        None => None,
+    };
     let page = conversations::page(&api.pool, query).await?;
     let next_cursor = page.next.map(|cursor| cursor.encode());
     Ok(Json(List { data: page.rows.into_iter().map(Conversation::from).collect(), next_cursor }))

@@ -11,6 +11,7 @@ use sqlx::postgres::PgPool;
 
 use super::change_waits::ChangeWaits;
 use super::live::LiveSubscriptions;
+use super::searches::Searches;
 use crate::access::keys::AccessKeys;
 use crate::access::limits::AccessLimits;
 use crate::accounts::Accounts;
@@ -32,6 +33,8 @@ pub struct ApiState {
     pub limits: Option<AccessLimits>,
     /// The open live streams of the process.
     pub live: Arc<LiveSubscriptions>,
+    /// The searches that run.
+    pub searches: Searches,
     /// The requests that wait for a change of a conversation.
     pub changes: Arc<ChangeWaits>,
 }

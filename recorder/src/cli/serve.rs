@@ -27,7 +27,7 @@ use crate::access::limits::AccessLimits;
 use crate::accounts::refresh::RefreshTokenRotation;
 use crate::accounts::signing_key;
 use crate::accounts::{self, Accounts, SigningKeys};
-use crate::api::{self, ApiState, ChangeWaits, LiveSubscriptions, TokenKeys};
+use crate::api::{self, ApiState, ChangeWaits, LiveSubscriptions, Searches, TokenKeys};
 use crate::config::{Config, ServeConfig};
 use crate::health::ApiHealthState;
 use crate::metrics::api::ApiMetrics;
@@ -101,6 +101,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         access: bucket.clone().map(|bucket| AccessKeys::new(pool.clone(), bucket)),
         limits: bucket.map(|bucket| AccessLimits::new(pool.clone(), bucket)),
         live: Arc::clone(&live),
+        searches: Searches::new(config.serve.connections),
         changes: Arc::clone(&changes),
     });
     tracing::info!(address = %listener.local_addr()?, health = %health_listener.local_addr()?, "listening");

@@ -54,14 +54,14 @@ pub(super) enum UsersCommand {
         #[arg(long)]
         password_stdin: bool,
     },
-    /// Disable an account, end its sessions, and refuse its tokens and API keys. Gateways are told by `recorder serve`.
+    /// Disable a user, end the user's sessions, and refuse the user's tokens and API keys. Gateways are told by `recorder serve`.
     Disable {
-        /// Id or login name of the account.
+        /// Id or login name of the account; the id (`<host>|<sub>`) of a user of an external identity provider.
         user: String,
     },
-    /// Enable a disabled account again.
+    /// Enable a disabled user again.
     Enable {
-        /// Id or login name of the account.
+        /// Id or login name of the account; the id (`<host>|<sub>`) of a user of an external identity provider.
         user: String,
     },
 }
@@ -93,13 +93,11 @@ pub(super) async fn run(command: UsersCommand, config: &Config) -> anyhow::Resul
             if password_stdin { print("the password was set") } else { print(&password) }
         }
         UsersCommand::Disable { user } => {
-            let user = find_user(&pool, &user).await?;
-            accounts::set_disabled(&pool, &user.user_id, true).await?;
+            accounts::set_disabled(&pool, &find_user_id(&pool, &user).await?, true).await?;
             print("disabled")
         }
         UsersCommand::Enable { user } => {
-            let user = find_user(&pool, &user).await?;
-            accounts::set_disabled(&pool, &user.user_id, false).await?;
+            accounts::set_disabled(&pool, &find_user_id(&pool, &user).await?, false).await?;
             print("enabled")
         }
     }
@@ -144,6 +142,14 @@ async fn create(
 async fn find_user(pool: &PgPool, id_or_name: &str) -> anyhow::Result<User> {
     let user = users::by_id_or_name(pool, id_or_name).await.context("the account could not be looked up")?;
     user.context("there is no account with this id or name: expected one made by `recorder users create`")
+}
+
+/// Returns the id of an account, or of a user of an external identity provider, who has no account.
+async fn find_user_id(pool: &PgPool, id_or_name: &str) -> anyhow::Result<UserId> {
+    match id_or_name.parse::<UserId>() {
+        Ok(id) if id.is_external() => Ok(id),
+        _ => Ok(find_user(pool, id_or_name).await?.user_id),
+    }
 }
 
 fn password_from_stdin() -> anyhow::Result<String> {

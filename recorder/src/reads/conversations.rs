@@ -19,6 +19,9 @@ const SEARCH_WINDOW: i64 = 200;
 /// examined, whatever its length.
 const MAX_SEARCHED_MESSAGES: i64 = 1_000;
 
+/// The number of characters of a message that a search reads, from its beginning. PostgreSQL reads no more of a long text than that.
+const MAX_SEARCHED_CHARACTERS: i32 = 65_536;
+
 /// A conversation, with the columns that the API shows.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the fields are the columns, which have comments")]
@@ -102,7 +105,8 @@ pub async fn page(pool: &PgPool, query: ConversationQuery<'_>) -> Result<Page<Co
                SELECT c.* FROM looked_at c
                LEFT JOIN LATERAL (
                    SELECT true AS found FROM messages m
-                   WHERE NOT c.named AND m.conversation_id = c.conversation_id AND m.user_id = $1 AND m.content ILIKE $6 LIMIT 1
+                   WHERE NOT c.named AND m.conversation_id = c.conversation_id AND m.user_id = $1
+                       AND left(m.content, $9) ILIKE $6 LIMIT 1
                ) m ON true
                WHERE c.wanted AND (c.named OR m.found)
                ORDER BY c.last_message_at DESC, c.conversation_id DESC LIMIT $8)
@@ -123,7 +127,8 @@ pub async fn page(pool: &PgPool, query: ConversationQuery<'_>) -> Result<Page<Co
         query.archived,
         pattern,
         MAX_SEARCHED_MESSAGES,
-        query.limit + 1
+        query.limit + 1,
+        MAX_SEARCHED_CHARACTERS
     );
     let rows = rows.fetch_all(pool).await?;
     let scan_end = rows

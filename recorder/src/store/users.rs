@@ -152,26 +152,72 @@ pub async fn set_disabled(
     Ok(noted.execute(connection).await?.rows_affected() == 1)
 }
 
-/// Returns true if the account is disabled.
+/// Disables a user of an external identity provider since the given time, or enables the user with none, and notes the change of `now` for
+/// the gateways.
+pub async fn set_external_disabled(
+    connection: &mut PgConnection,
+    id: &UserId,
+    disabled_at: Option<OffsetDateTime>,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    match disabled_at {
+        // Disabling a disabled user keeps the first time.
+        Some(at) => sqlx::query!(
+            "INSERT INTO disabled_external_users (user_id, disabled_at) VALUES ($1, $2) ON CONFLICT (user_id) DO NOTHING",
+            id.as_str(),
+            at
+        ),
+        None => sqlx::query!("DELETE FROM disabled_external_users WHERE user_id = $1", id.as_str()),
+    }
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "INSERT INTO access_changes (kind, subject, changed_at) VALUES ('user', $1, $2)
+         ON CONFLICT (kind, subject) DO UPDATE SET number = EXCLUDED.number, changed_at = EXCLUDED.changed_at",
+        id.as_str(),
+        now
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Returns the time since which a user of an external identity provider is disabled.
+pub async fn external_disabled_at(pool: &PgPool, id: &UserId) -> Result<Option<OffsetDateTime>, sqlx::Error> {
+    let at = sqlx::query_scalar!("SELECT disabled_at FROM disabled_external_users WHERE user_id = $1", id.as_str());
+    Ok(at.fetch_optional(pool).await?.map(utc))
+}
+
+/// Returns true if the user is disabled, with an account or without.
 pub async fn is_disabled(pool: &PgPool, id: &UserId) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar!(
-        "SELECT EXISTS (SELECT FROM users WHERE user_id = $1 AND disabled_at IS NOT NULL) AS \"disabled!\"",
+        "SELECT EXISTS (SELECT FROM users WHERE user_id = $1 AND disabled_at IS NOT NULL)
+             OR EXISTS (SELECT FROM disabled_external_users WHERE user_id = $1) AS \"disabled!\"",
         id.as_str()
     )
     .fetch_one(pool)
     .await
 }
 
-/// Returns those of the users whose accounts are disabled.
+/// Returns those of the users who are disabled.
 pub async fn disabled_among(pool: &PgPool, ids: &[String]) -> Result<Vec<String>, sqlx::Error> {
-    let ids = sqlx::query_scalar!("SELECT user_id FROM users WHERE user_id = ANY($1) AND disabled_at IS NOT NULL", ids);
+    let ids = sqlx::query_scalar!(
+        "SELECT user_id AS \"user_id!\" FROM users WHERE user_id = ANY($1) AND disabled_at IS NOT NULL
+         UNION ALL SELECT user_id FROM disabled_external_users WHERE user_id = ANY($1)",
+        ids
+    );
     ids.fetch_all(pool).await
 }
 
 /// Returns up to `limit` disabled users in the order of ids, after the given user.
 pub async fn disabled_after(pool: &PgPool, after: Option<&UserId>, limit: i64) -> Result<Vec<UserId>, sqlx::Error> {
     let ids = sqlx::query_scalar!(
-        "SELECT user_id FROM users WHERE disabled_at IS NOT NULL AND user_id > $1 ORDER BY user_id LIMIT $2",
+        "SELECT user_id AS \"user_id!\" FROM (
+             (SELECT user_id COLLATE \"C\" AS user_id FROM users
+              WHERE disabled_at IS NOT NULL AND user_id COLLATE \"C\" > $1 ORDER BY user_id COLLATE \"C\" LIMIT $2)
+             UNION ALL
+             (SELECT user_id FROM disabled_external_users WHERE user_id > $1 ORDER BY user_id LIMIT $2)) disabled
+         ORDER BY 1 LIMIT $2",
         after.map_or("", UserId::as_str),
         limit
     );

@@ -5,4 +5,5 @@ mod deleted_conversations;
 mod guessing;
 mod logs;
 mod operator_endpoints;
+mod searches;
 mod session_cookies;

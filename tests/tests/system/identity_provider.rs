@@ -112,3 +112,66 @@ async fn users_of_an_external_provider_chat_and_read_their_own_data() -> anyhow:
     assert_eq!(stack.upstream.chats().len(), 1, "a refused request must not reach the upstream");
     Ok(())
 }
+
+#[tokio::test]
+async fn users_of_an_external_provider_are_disabled_here_at_once() -> anyhow::Result<()> {
+    let provider = Provider::start().await?;
+    let settings = [("TOKEN_ISSUER", provider.url.as_str()), ("TOKEN_ISSUER_AUDIENCE", "stenograph")];
+    let stack = Stack::with_api(&settings, &settings).await?;
+    let (ann, bob) = (provider.user("ann"), provider.user("bob"));
+    are_let_in(&stack, &ann).await?;
+    stack.recorder.run(&["users", "create", "--name", "root", "--admin"]).await?;
+    let root = stack.recorder.token("root", "1h").await?;
+    let statuses = async |user: &User| {
+        let chat = stack.chat(user, "hello").send().await?.status().as_u16();
+        let read = stack.request(Method::GET, "/api/conversations").bearer_auth(&user.token).send().await?.status();
+        anyhow::Ok((chat, read.as_u16()))
+    };
+    let becomes = async |user: &User, expected: (u16, u16)| {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while statuses(user).await? != expected {
+            anyhow::ensure!(Instant::now() < deadline, "{:?}, expected {expected:?}", statuses(user).await?);
+            sleep(Duration::from_millis(50)).await;
+        }
+        anyhow::Ok(())
+    };
+    let change = async |disabled: bool| {
+        let path = format!("/api/admin/users/{}", ann.id.replace(':', "%3A").replace('|', "%7C"));
+        let body = json!({"disabled": disabled});
+        let changed = stack.request(Method::PATCH, &path).bearer_auth(&root).json(&body).send().await?;
+        anyhow::ensure!(changed.status() == 200, "{}", changed.status());
+        Ok(changed.json::<Value>().await?)
+    };
+    let shown = change(true).await?;
+    assert_eq!((shown["id"].as_str(), shown["name"].is_null()), (Some(ann.id.as_str()), true), "{shown}");
+    assert!(shown["disabledAt"].is_string(), "{shown}");
+    becomes(&ann, (401, 401)).await?;
+    assert_eq!(statuses(&bob).await?, (200, 200), "another user of the provider goes on");
+    assert!(change(false).await?["disabledAt"].is_null());
+    becomes(&ann, (200, 200)).await?;
+
+    // The command line, and a bucket that was lost.
+    stack.recorder.run(&["users", "disable", &ann.id]).await?;
+    becomes(&ann, (401, 401)).await?;
+    stack.jetstream().await?.delete_key_value(shared::access::BUCKET).await?;
+    stack.recorder.run(&["stream", "create"]).await?;
+    let fresh = stack.another_gateway(|_| ()).await?;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let models =
+            harness::http::client().get(fresh.url("/v1/models")).bearer_auth(&ann.token).send().await?.status();
+        if models == 401 {
+            break;
+        }
+        anyhow::ensure!(Instant::now() < deadline, "{models}");
+        sleep(Duration::from_millis(100)).await;
+    }
+    stack.recorder.run(&["users", "enable", &ann.id]).await?;
+    becomes(&ann, (200, 200)).await?;
+    // No account and no external user.
+    let path = "/api/admin/users/nobody";
+    let body = json!({"disabled": true});
+    let missing = stack.request(Method::PATCH, path).bearer_auth(&root).json(&body).send().await?.status();
+    assert_eq!(missing, 404);
+    Ok(())
+}
