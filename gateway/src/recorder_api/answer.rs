@@ -18,6 +18,7 @@ pub struct RecordedAnswer {
     /// The conversation of the chat.
     pub conversation_id: Option<ConversationId>,
     status: String,
+    recording: Option<String>,
     stage: Option<String>,
     error: Option<String>,
     message: Option<Message>,
@@ -39,7 +40,7 @@ impl RecordedAnswer {
         self.status != "started"
     }
 
-    /// Returns the answer, if the record has one, and the end.
+    /// Returns the answer, if the record has one with its texts, and the end.
     pub fn into_parts(self) -> (Option<Transcript>, AnswerEnd) {
         let answer = self.message.map(|message| {
             let mut answer = Transcript::default();
@@ -50,7 +51,10 @@ impl RecordedAnswer {
             answer.finish_reason = message.finish_reason;
             answer
         });
-        (answer, AnswerEnd { status: self.status, stage: self.stage, error: self.error })
+        let finish_reason = answer.as_ref().and_then(|answer| answer.finish_reason.clone());
+        let is_kept = self.recording.is_none_or(|recording| recording == "full");
+        let end = AnswerEnd { status: self.status, stage: self.stage, error: self.error, finish_reason, is_kept };
+        (answer.filter(|_| is_kept), end)
     }
 }
 

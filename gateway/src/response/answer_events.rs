@@ -43,6 +43,10 @@ pub struct AnswerEnd {
     pub stage: Option<String>,
     /// The error in words.
     pub error: Option<String>,
+    /// The reason for the end of the answer.
+    pub finish_reason: Option<String>,
+    /// True if the record keeps the texts of the chat.
+    pub is_kept: bool,
 }
 
 impl Position {
@@ -110,13 +114,13 @@ impl AnswerEvents {
         out.into()
     }
 
-    /// Emits the rest of the recorded answer, and the end. `read` is what [`Self::advance`] was given last. Without a recorded answer, the
-    /// client keeps what it has if the chat completed, because the record may leave contents out; otherwise the record has no answer.
+    /// Emits the rest of the recorded answer, and the end. `read` is what [`Self::advance`] was given last. If the record does not
+    /// keep texts, the client keeps what it has.
     pub fn finish(&mut self, read: &Transcript, recorded: Option<&Transcript>, end: &AnswerEnd) -> Bytes {
         let mut out = String::new();
         let none = Transcript::default();
-        let keeps_nothing = recorded.is_none() && end.status == "completed";
-        if let Some(answer) = recorded.or((!keeps_nothing).then_some(&none)) {
+        if end.is_kept {
+            let answer = recorded.unwrap_or(&none);
             match self.claimed.take() {
                 Some(claimed) => self.continue_from(claimed, answer, &mut out),
                 None => {
@@ -128,9 +132,8 @@ impl AnswerEvents {
             }
             self.emit(answer, &mut out);
         }
-        let reason = recorded.and_then(|answer| answer.finish_reason.as_deref());
-        let AnswerEnd { status, stage, error } = end;
-        let data = json!({"status": status, "finishReason": reason, "stage": stage, "error": error});
+        let AnswerEnd { status, stage, error, finish_reason, .. } = end;
+        let data = json!({"status": status, "finishReason": finish_reason, "stage": stage, "error": error});
         let _ = write!(out, "id: {END_ID}\nevent: end\ndata: {data}\n\n");
         out.into()
     }
@@ -267,7 +270,7 @@ mod tests {
     }
 
     fn end(status: &str) -> AnswerEnd {
-        AnswerEnd { status: status.into(), ..AnswerEnd::default() }
+        AnswerEnd { status: status.into(), is_kept: true, ..AnswerEnd::default() }
     }
 
     #[test]
@@ -295,11 +298,11 @@ mod tests {
         client.read(&stream, 9);
         client.assert_has(&Transcript::default());
         assert_eq!(client.ended.unwrap()["status"], "orphaned");
-        // A record without contents leaves the client what it has.
+        // A record without texts leaves the client what it has.
         let mut client = Client { have: answer.clone_texts(), last_id: client.last_id.clone(), ended: None };
         let mut events = AnswerEvents::new(None);
         events.advance(&answer);
-        client.read(&events.finish(&answer, None, &end("completed")), 9);
+        client.read(&events.finish(&answer, None, &AnswerEnd { is_kept: false, ..end("completed") }), 9);
         client.assert_has(&answer);
     }
 

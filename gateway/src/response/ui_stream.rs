@@ -122,8 +122,8 @@ impl UiStream {
         let is_complete = end.status == "completed";
         let answer = match recorded {
             Some(answer) if begins_with(&answer, read) => answer,
-            // A record without contents.
-            None if is_complete => return self.finish(read),
+            // A record without texts.
+            None if is_complete && !end.is_kept => return self.finish(read),
             _ => return self.fail(read, end.error.as_deref().unwrap_or("the answer was lost")),
         };
         match (is_complete, answer.finish_reason.as_deref()) {

@@ -1,6 +1,7 @@
 // Active chats: answers that are still being streamed. An active chat continues while the user looks at another page. The
 // text received so far is stored in the tab, so that a reloaded page can show the text until the chat is recorded.
 
+import { followAnswer } from "./answer-stream.js";
 import { getJson, request } from "./api.js";
 import { streamChat } from "./chat-stream.js";
 import * as live from "./live.js";
@@ -19,14 +20,35 @@ const activeChats = new Set();
 /** The active chat of this conversation, or null. */
 export const activeChatIn = (conversationId) => [...activeChats].find((chat) => chat.conversationId === conversationId) ?? null;
 
-/** One question and the streamed answer. Dispatches the events `started`, `updated` and `ended`. */
+/**
+ * One question and the streamed answer. Dispatches the events `started`, `updated` and `ended`. With a `chatId`, the chat runs already, and
+ * its answer is followed; the status is `waiting` at the end if that is not possible.
+ */
 export class ActiveChat extends EventTarget {
-  constructor({ conversationId, model, question, messages }) {
+  constructor({ conversationId, model, question, messages, chatId = null, createdAt = new Date().toISOString(), text = "", reasoning = "" }) {
     super();
-    Object.assign(this, { conversationId, model, question, chatId: null, createdAt: new Date().toISOString() });
-    this.answer = { status: "streaming", text: "", reasoning: "", error: null };
+    Object.assign(this, { conversationId, model, question, chatId, createdAt });
+    this.answer = { status: "streaming", text, reasoning, error: null };
     this.controller = new AbortController();
-    this.#run(messages);
+    if (chatId) this.#resume();
+    else this.#run(messages);
+  }
+
+  async #resume() {
+    activeChats.add(this);
+    const { chatId, controller: { signal } } = this;
+    // The answer comes from its start: until it has come as far as what is shown, that stays.
+    const onDelta = ({ text, reasoning }) => {
+      if (text.length < this.answer.text.length && this.answer.text.startsWith(text)) return;
+      Object.assign(this.answer, { text, reasoning });
+      this.#storeSoon();
+      this.#emit("updated");
+    };
+    const result = await followAnswer({ chatId, signal, onDelta });
+    if (isUnloading) return;
+    if (!result) this.answer = { ...this.answer, status: "waiting" };
+    else this.#end(result);
+    this.#finish();
   }
 
   async #run(messages) {
@@ -52,7 +74,15 @@ export class ActiveChat extends EventTarget {
     // requests first and dispatch `pagehide` afterwards, hence the delay.
     if (result.error?.status === 0) await new Promise((resolve) => setTimeout(resolve, 500));
     if (isUnloading) return;
+    this.#end(result);
+    this.#finish();
+  }
+
+  #end(result) {
     this.answer = this.isStopping ? { ...result, status: "partial", stopped: true, error: null } : result;
+  }
+
+  #finish() {
     activeChats.delete(this);
     clearTimeout(this.storeTimer);
     this.storeTimer = null;

@@ -41,12 +41,12 @@ export function onSessionLost(callback) {
 }
 
 /** Sends a request; resolves with the response if it is a success, throws an `ApiError` otherwise. */
-export async function request(method, path, { body, query, signal, renew = true } = {}) {
-  const response = await send(method, path, { body, query, signal });
+export async function request(method, path, { body, query, signal, headers, renew = true } = {}) {
+  const response = await send(method, path, { body, query, signal, headers });
   if (response.ok) return response;
   if (response.status === 401 && renew) {
     const renewed = await renewSession();
-    if (renewed === "renewed") return request(method, path, { body, query, signal, renew: false });
+    if (renewed === "renewed") return request(method, path, { body, query, signal, headers, renew: false });
     if (renewed === "unavailable") throw unreachable("session_not_renewed");
     sessionLost();
   }
@@ -73,10 +73,10 @@ export async function requestJson(method, path, options = {}) {
 
 export const getJson = (path, query, options) => requestJson("GET", path, { query, ...options });
 
-async function send(method, path, { body, query, signal }) {
+async function send(method, path, { body, query, signal, headers: more }) {
   const parameters = Object.entries(query ?? {}).filter(([, value]) => value !== null && value !== undefined && value !== "");
   const queryString = parameters.length ? `?${new URLSearchParams(parameters)}` : "";
-  const headers = body === undefined ? {} : { "content-type": "application/json" };
+  const headers = { ...(body === undefined ? {} : { "content-type": "application/json" }), ...more };
   try {
     return await fetch(sitePath(path) + queryString, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal, credentials: "same-origin" });
   } catch (error) {

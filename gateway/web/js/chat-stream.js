@@ -1,32 +1,10 @@
 // Sends one chat and reads the streamed chunks of the provider.
 
 import { ApiError, request } from "./api.js";
+import { readServerSentEvents } from "./server-sent-events.js";
 
-/** Yields the data of each server-sent event of a response body. */
-async function* readServerSentEvents(body) {
-  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  let pending = "";
-  let data = [];
-  try {
-    for (;;) {
-      const { value, done } = await reader.read();
-      pending += value ?? "";
-      const lines = pending.split(/\r\n|\n|\r(?!$)/);
-      pending = done ? "" : lines.pop();
-      for (const line of lines) {
-        if (line.startsWith("data:")) data.push(line.slice(line[5] === " " ? 6 : 5));
-        else if (line === "" && data.length) {
-          yield data.join("\n");
-          data = [];
-        }
-      }
-      if (done) break;
-    }
-    if (data.length) yield data.join("\n");
-  } finally {
-    reader.cancel().catch(() => {});
-  }
-}
+/** The answer goes on when the page is reloaded or closed, within the bounds of the deployment. */
+const DRAIN = { "x-stenograph-on-leave": "drain" };
 
 /** The text of a message content: a string, or an array of parts of which some have a text. */
 function textOf(content) {
@@ -44,9 +22,9 @@ export async function streamChat({ conversationId, model, messages, signal, onSt
   const answer = { status: "partial", text: "", reasoning: "", error: null, stopped: false, finishReason: null };
   try {
     const body = { model, messages, stream: true, ...(conversationId ? { conversationId } : {}) };
-    const response = await request("POST", "/api/chat", { body, signal });
+    const response = await request("POST", "/api/chat", { body, signal, headers: DRAIN });
     onStart({ chatId: response.headers.get("x-chat-id"), conversationId: response.headers.get("x-conversation-id") });
-    for await (const data of readServerSentEvents(response.body)) {
+    for await (const { data } of readServerSentEvents(response.body)) {
       if (data === "[DONE]") {
         answer.finishReason ??= "stop";
         continue;

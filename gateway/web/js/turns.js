@@ -60,8 +60,17 @@ function buildAnswer(chatId, chat, message) {
 
 function answerStatus(chat, message) {
   if (chat?.status === "started") return "waiting";
+  // Nobody saw the end, but the answer is whole.
+  if (message?.finishReason === "client_gone" && chat?.notes?.includes("drained_to_its_end")) return "complete";
   if (message) return chat && chat.status !== "completed" && message.status === "complete" ? "partial" : message.status;
   return chat && chat.status !== "completed" ? "failed" : "complete";
+}
+
+/** Fills in the texts of a chat that ended on this page, as long as the page is open, if the record does not keep them. */
+export function fillTexts(turn, seen) {
+  if (!seen) return;
+  Object.assign(turn, { question: seen.question, isKept: true });
+  Object.assign(turn.answer, { text: seen.text, reasoning: seen.reasoning, isKept: true });
 }
 
 /** Words of providers for an answer that ended early: at the maximum number of tokens. */

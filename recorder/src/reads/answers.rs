@@ -11,6 +11,7 @@ pub struct AnswerRecord {
     pub conversation_id: Option<Uuid>,
     pub model: String,
     pub status: String,
+    pub recording: String,
     pub stage: Option<String>,
     pub error_message: Option<String>,
     pub message_id: Option<Uuid>,
@@ -26,7 +27,7 @@ pub struct AnswerRecord {
 pub async fn of_chat(pool: &PgPool, user: &str, chat: ChatId) -> Result<Option<AnswerRecord>, sqlx::Error> {
     sqlx::query_as!(
         AnswerRecord,
-        r#"SELECT c.conversation_id, c.model, c.status, c.stage, c.error_message, m.message_id AS "message_id?",
+        r#"SELECT c.conversation_id, c.model, c.status, c.recording, c.stage, c.error_message, m.message_id AS "message_id?",
                   m.status AS "message_status?", m.content AS "content?", m.reasoning, m.refusal, m.tool_calls, m.finish_reason
            FROM chats c LEFT JOIN messages m ON m.message_id = $3
            WHERE c.chat_id = $1 AND c.user_id = $2

@@ -82,13 +82,69 @@ async fn a_page_reloaded_during_an_answer_shows_the_part_and_then_the_rest() -> 
     browser.reload().await?;
     browser.read("What had come so far").await?;
     browser.read("Tell me slowly").await?;
-    browser.read("The rest will appear as soon as it is recorded.").await?;
     gate.open();
     site.stack.recorders[0].process().resume();
-    browser.until("!document.querySelector('.note.waiting')").await?;
+    browser.until("document.querySelector('.turn .answer-details')").await?;
     browser.read("What had come so far").await?;
-    browser.until("document.querySelector('.turn .note') || document.querySelector('.turn .answer-details')").await?;
+    browser.until("!document.querySelector('.turn .note')").await?;
     site.stack.settled().await?;
+    site.close().await
+}
+
+#[tokio::test]
+async fn an_answer_goes_on_after_a_reload_and_in_another_tab() -> anyhow::Result<()> {
+    let Some(site) = Site::open("en-GB", "UTC").await? else { return Ok(()) };
+    let browser = &site.browser;
+    site.register("ann", &[]).await?;
+    let (reload, more, end) = (Gate::new(), Gate::new(), Gate::new());
+    let texts = ["What had ", "come so far", " goes on", " to its end"];
+    let script = stream_of(&texts, "stop").after(2, Step::Wait(reload.clone())).after(3, Step::Wait(more.clone()));
+    site.stack.upstream.respond_next(script.after(4, Step::Wait(end.clone())));
+    site.ask("Tell me slowly").await?;
+    browser.read("What had come so far").await?;
+    browser.reload().await?;
+    browser.read("What had come so far").await?;
+    browser.see(".send.stop").await?;
+    reload.open();
+    browser.until(&format!("document.querySelector('{ANSWER}')?.innerText === 'What had come so far goes on'")).await?;
+
+    // Another tab of the browser: the page is opened with the address alone, and without what this tab has stored.
+    browser.until("(sessionStorage.clear(), true)").await?;
+    browser.reload().await?;
+    browser.until(&format!("document.querySelector('{ANSWER}')?.innerText === 'What had come so far goes on'")).await?;
+    more.open();
+    let whole = "What had come so far goes on to its end";
+    browser.until(&format!("document.querySelector('{ANSWER}')?.innerText === '{whole}'")).await?;
+    browser.see(".send.stop").await?;
+    end.open();
+    browser.until("document.querySelector('.turn .answer-details')").await?;
+    browser.until("!document.querySelector('.turn .note')").await?;
+    browser.see(".send[type=submit]").await?;
+    let oracle = site.stack.settled().await?;
+    let answer = oracle.tables.messages.values().find(|message| message.role == "assistant").unwrap();
+    assert_eq!(
+        (answer.content.as_str(), answer.finish_reason.as_deref()),
+        ("What had come so far goes on to its end", Some("stop"))
+    );
+    site.close().await
+}
+
+#[tokio::test]
+async fn an_answer_is_stopped_after_a_reload() -> anyhow::Result<()> {
+    let Some(site) = Site::open("en-GB", "UTC").await? else { return Ok(()) };
+    let browser = &site.browser;
+    site.register("ann", &[]).await?;
+    site.stack.upstream.respond_next(stream_with(&["Half ", "an answer"], Step::Hang));
+    site.ask("Go on and on").await?;
+    browser.read("Half an answer").await?;
+    browser.reload().await?;
+    browser.read("Half an answer").await?;
+    browser.click(".send.stop").await?;
+    assert_eq!(site.stack.upstream.chat(1).await.ended().await, Ending::ClientGone);
+    browser.read("The answer was stopped before its end.").await?;
+    site.stack.settled().await?;
+    browser.reload().await?;
+    browser.read("The answer was stopped before its end.").await?;
     site.close().await
 }
 

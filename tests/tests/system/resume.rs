@@ -255,6 +255,33 @@ async fn nobody_sees_the_end_before_the_record_and_a_followed_answer_is_complete
 }
 
 #[tokio::test]
+async fn a_chat_without_recorded_texts_is_followed_while_it_runs() -> anyhow::Result<()> {
+    let stack = Stack::with_api(&[], &[]).await?;
+    let ann = stack.user("ann").await?;
+    let gate = Gate::new();
+    let pieces = [vec![piece("not"), piece(" kept")], finish().to_vec()].concat();
+    let rest = Step::Pause(Duration::from_millis(400));
+    stack.upstream.respond_next(Script::stream(pieces).after(1, Step::Wait(gate.clone())).after(2, rest));
+    let request = stack.chat(&ann, "x").header("x-stenograph-recording", "none");
+    let mut response = request.header("x-stenograph-on-leave", "drain").send().await?;
+    ensure!(response.chunk().await?.is_some());
+    let chat = header(&response, "x-chat-id")?;
+    drop(response);
+    let (mut client, url) = (Client::default(), stack.gateway.url(""));
+    gate.open();
+    client.read(&url, &ann.token, &chat, usize::MAX).await?;
+    assert_eq!((client.text.as_str(), client.resets), ("not kept", 0));
+    let end = client.end.take().unwrap_or_default();
+    assert_eq!((&end["status"], &end["finishReason"]), (&json!("completed"), &json!("stop")));
+    // After the end there is no text any more.
+    let mut late = Client::default();
+    late.read(&url, &ann.token, &chat, usize::MAX).await?;
+    assert_eq!((late.text.as_str(), late.resets), ("", 0));
+    stack.settled().await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn use_chat_gets_the_whole_stream_again() -> anyhow::Result<()> {
     let stack = Stack::with_api(&[("GATEWAY_DEFAULT_MODEL", MODEL)], &[]).await?;
     let (ann, bob) = (stack.user("ann").await?, stack.user("bob").await?);

@@ -158,13 +158,7 @@ export class ConversationList {
   }
 
   #openMenu(button, conversation) {
-    menu(button, [
-      { label: t("list.rename"), icon: "rename", onSelect: () => renameConversation(conversation) },
-      conversation.archived
-        ? { label: t("list.unarchive"), icon: "archive", onSelect: () => unarchiveConversation(conversation) }
-        : { label: t("list.archive"), icon: "archive", onSelect: () => archiveConversation(conversation) },
-      { label: t("list.delete"), icon: "delete", danger: true, onSelect: () => deleteConversation(conversation) },
-    ]);
+    menu(button, conversationActions(conversation));
   }
 
   /** Marks the conversation of the current address. */
@@ -179,7 +173,15 @@ export class ConversationList {
 const conversationUrl = (conversation) => `/api/conversations/${encodeURIComponent(conversation.id)}`;
 
 /** Asks for a new title and renames the conversation. */
-export async function renameConversation(conversation) {
+export const conversationActions = (conversation) => [
+  { label: t("list.rename"), icon: "rename", onSelect: () => renameConversation(conversation) },
+  conversation.archived
+    ? { label: t("list.unarchive"), icon: "archive", onSelect: () => unarchiveConversation(conversation) }
+    : { label: t("list.archive"), icon: "archive", onSelect: () => archiveConversation(conversation) },
+  { label: t("list.delete"), icon: "delete", danger: true, onSelect: () => deleteConversation(conversation) },
+];
+
+async function renameConversation(conversation) {
   let renamed = null;
   await openDialog({
     title: t("rename.title"),
@@ -198,10 +200,10 @@ export async function renameConversation(conversation) {
 }
 
 /** Moves the conversation from the list to the archive. */
-export const archiveConversation = (conversation) => setArchived(conversation, true);
+const archiveConversation = (conversation) => setArchived(conversation, true);
 
 /** Moves the conversation from the archive back to the list. */
-export const unarchiveConversation = (conversation) => setArchived(conversation, false);
+const unarchiveConversation = (conversation) => setArchived(conversation, false);
 
 async function setArchived(conversation, archived) {
   try {
@@ -214,7 +216,7 @@ async function setArchived(conversation, archived) {
 }
 
 /** Asks for confirmation and deletes the conversation. */
-export async function deleteConversation(conversation) {
+async function deleteConversation(conversation) {
   const confirmed = await openDialog({
     title: t("delete.title"),
     text: t("delete.text", { title: conversation.title || t("list.untitled") }),

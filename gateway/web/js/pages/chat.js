@@ -4,7 +4,7 @@ import { ActiveChat, activeChatIn, removeStoredChat, storedChats, waitUntilRecor
 import { conversationPath } from "../address.js";
 import { getJson } from "../api.js";
 import { Composer } from "../components/composer.js";
-import { archiveConversation, conversationChanges, deleteConversation, renameConversation, unarchiveConversation } from "../components/conversation-list.js";
+import { conversationActions, conversationChanges } from "../components/conversation-list.js";
 import { FollowScroll } from "../components/follow-scroll.js";
 import { TurnView } from "../components/turn-view.js";
 import { announce, loadingIndicator, menu, notice } from "../components/ui.js";
@@ -12,7 +12,7 @@ import { h, icon, iconButton, replaceChildren } from "../dom.js";
 import { t } from "../i18n.js";
 import * as live from "../live.js";
 import { replaceAddress } from "../navigation.js";
-import { buildMessages, buildTurns, earlyEnd } from "../turns.js";
+import { buildMessages, buildTurns, earlyEnd, fillTexts } from "../turns.js";
 
 const PAGE_SIZE = 60;
 /** The number of messages in a page when the whole conversation is loaded to be sent. */
@@ -38,6 +38,8 @@ class ChatPage {
     this.endedChats = new Map();
     /** Recorded chats that ended on this page, by id: the record may not keep their texts. */
     this.seenChats = new Map();
+    /** The ids of chats that run and cannot be followed. */
+    this.unfollowable = new Set();
     /** True if all messages of the conversation are loaded. */
     this.isWhole = !id;
     this.title = id ? "" : t("chat.new");
@@ -203,13 +205,7 @@ class ChatPage {
     this.conversation = { ...this.conversation, ...conversation };
     const title = this.conversation.title || t("list.untitled");
     this.onTitle?.(title);
-    const menuButton = iconButton("more", t("list.actions", { title }), () => menu(menuButton, [
-      { label: t("list.rename"), icon: "rename", onSelect: () => renameConversation(this.conversation) },
-      this.conversation.archived
-        ? { label: t("list.unarchive"), icon: "archive", onSelect: () => unarchiveConversation(this.conversation) }
-        : { label: t("list.archive"), icon: "archive", onSelect: () => archiveConversation(this.conversation) },
-      { label: t("list.delete"), icon: "delete", danger: true, onSelect: () => deleteConversation(this.conversation) },
-    ]), { "aria-haspopup": "menu", "aria-expanded": "false" });
+    const menuButton = iconButton("more", t("list.actions", { title }), () => menu(menuButton, conversationActions(this.conversation)), { "aria-haspopup": "menu", "aria-expanded": "false" });
     replaceChildren(this.header, h("h1", { title, dir: "auto" }, title), this.conversation.archived ? h("span.badge", {}, t("list.archived")) : null, menuButton);
     if (!this.activeChat) this.composer.selectModel(this.conversation.model);
   }
@@ -232,7 +228,7 @@ class ChatPage {
     const isRecorded = (id) => id !== this.activeChat?.chatId;
     const turns = buildTurns(this.messages.filter((message) => isRecorded(message.chatId)), this.chats.filter((chat) => isRecorded(chat.id)));
     const unrecorded = this.#unrecordedChats();
-    turns.filter((turn) => !turn.isKept || !turn.answer.isKept).forEach((turn) => this.#fillFromPage(turn));
+    turns.filter((turn) => !turn.isKept || !turn.answer.isKept).forEach((turn) => fillTexts(turn, this.seenChats.get(turn.answer.chatId)));
     for (const stored of unrecorded) {
       const answer = { chatId: stored.chatId, status: stored.status === "streaming" ? "waiting" : stored.status, text: stored.text, reasoning: stored.reasoning, error: stored.error ? { message: stored.error } : null, finishReason: stored.finishReason ?? null, toolCalls: [], model: stored.model, tokens: null };
       const recorded = turns.find((turn) => turn.answer.chatId === stored.chatId);
@@ -257,14 +253,6 @@ class ChatPage {
     return turns;
   }
 
-  /** Fills in the texts of a chat that ended on this page, as long as the page is open, if the record does not keep them. */
-  #fillFromPage(turn) {
-    const seen = this.seenChats.get(turn.answer.chatId);
-    if (!seen) return;
-    Object.assign(turn, { question: seen.question, isKept: true });
-    Object.assign(turn.answer, { text: seen.text, reasoning: seen.reasoning, isKept: true });
-  }
-
   #turnOfActiveChat() {
     if (!this.activeChat) return null;
     const { question, createdAt, model, chatId, answer } = this.activeChat;
@@ -284,7 +272,20 @@ class ChatPage {
     if (views.some((element, index) => this.thread.children[index] !== element) || this.thread.children.length !== views.length) replaceChildren(this.thread, views);
     const olderButton = h("button.button.secondary.small", { type: "button", onclick: () => this.#showOlder(olderButton) }, t("chat.older"));
     replaceChildren(this.earlier, this.cursor ? olderButton : null);
-    turns.filter((turn) => turn.answer.status === "waiting").forEach((turn) => this.#awaitRecord(turn.answer.chatId));
+    const waiting = turns.filter((turn) => turn.answer.status === "waiting");
+    const resumed = this.activeChat ? null : waiting.findLast((turn) => !this.unfollowable.has(turn.answer.chatId));
+    if (resumed) this.#resume(resumed);
+    waiting.filter((turn) => turn !== resumed).forEach((turn) => this.#awaitRecord(turn.answer.chatId));
+  }
+
+  /** Follows the answer of a chat that was begun before a reload, or in another tab. */
+  #resume({ question, createdAt, previousAnswers, answer: { chatId, model, text, reasoning } }) {
+    const activeChat = new ActiveChat({ conversationId: this.id, chatId, model, question, createdAt, text, reasoning });
+    activeChat.isRetry = previousAnswers.length > 0;
+    const view = this.views.get(chatId);
+    if (view) this.views.set("active", view);
+    this.#follow(activeChat);
+    this.#render();
   }
 
   /** Draws the text of the active chat, whose other parts are drawn by `#render`. */
@@ -372,12 +373,13 @@ class ChatPage {
     this.activeChat = null;
     this.composer.setBusy(false);
     const { answer, chatId } = activeChat;
+    if (answer.status === "waiting") this.unfollowable.add(chatId);
     // The view goes on as the view of the recorded turn, so that nothing is drawn again.
     const view = this.views.get("active");
     this.views.delete("active");
     if (view && chatId) this.views.set(chatId, view);
     const cause = earlyEnd(answer.finishReason);
-    announce(t(answer.stopped ? "answer.stopped" : answer.status !== "complete" ? "answer.failed" : cause ? `answer.earlyEnd.${cause}` : "answer.done"));
+    if (answer.status !== "waiting") announce(t(answer.stopped ? "answer.stopped" : answer.status !== "complete" ? "answer.failed" : cause ? `answer.earlyEnd.${cause}` : "answer.done"));
     if (!chatId) {
       // The chat was refused and is not recorded: put the question back into the composer.
       replaceChildren(this.sendNotices, notice("bad", answer.error?.message ?? t("answer.failed")));
@@ -388,6 +390,7 @@ class ChatPage {
     }
     this.endedChats.set(chatId, activeChat.toStored());
     this.#render();
+    if (answer.status === "waiting") return;
     if (await waitUntilRecorded(chatId, this.abortController.signal)) {
       await this.#refresh();
       conversationChanges.dispatchEvent(new CustomEvent("change", { detail: { refresh: true } }));

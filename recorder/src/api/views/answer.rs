@@ -15,6 +15,8 @@ pub(crate) struct Answer {
     model: String,
     /// `started`, `completed`, `failed` or `orphaned`.
     status: String,
+    /// The parts that the record keeps: `full`, `metadata` or `none`.
+    recording: String,
     /// Where the chat failed.
     stage: Option<String>,
     error: Option<String>,
@@ -37,7 +39,7 @@ struct AnswerMessage {
 impl Answer {
     /// Creates the view of the chat with this id.
     pub(crate) fn new(chat: ChatId, record: AnswerRecord) -> Self {
-        let AnswerRecord { conversation_id, model, status, stage, error_message, .. } = record;
+        let AnswerRecord { conversation_id, model, status, recording, stage, error_message, .. } = record;
         let message = record.message_id.map(|id| AnswerMessage {
             id,
             status: record.message_status.unwrap_or_default(),
@@ -47,6 +49,6 @@ impl Answer {
             tool_calls: record.tool_calls.filter(serde_json::Value::is_array),
             finish_reason: record.finish_reason,
         });
-        Self { chat_id: chat.0, conversation_id, model, status, stage, error: error_message, message }
+        Self { chat_id: chat.0, conversation_id, model, status, recording, stage, error: error_message, message }
     }
 }
