@@ -37,8 +37,8 @@ DO $$
 DECLARE
     item record;
     record_tables constant text[] := ARRAY['chats', 'messages', 'conversations', 'usage_stats', 'usage_slots',
-        'operation_slots', 'key_slots', 'api_keys', 'limits', 'open_chats'];
-    work_tables constant text[] := ARRAY['quarantine', 'stream_marks', 'live_changes', 'verifications'];
+        'operation_slots', 'key_slots', 'api_keys', 'limits', 'price_lists', 'repricings', 'open_chats'];
+    work_tables constant text[] := ARRAY['quarantine', 'stream_marks', 'live_changes', 'verifications', 'pending_repricings'];
 BEGIN
     -- Tables that a superuser made before there were roles.
     FOR item IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP

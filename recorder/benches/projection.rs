@@ -7,6 +7,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use recorder::projection::merge::{self, AggregateChanges};
+use recorder::projection::pricing::Prices;
 use recorder::projection::usage_stats::UsageChanges;
 use recorder::projection::{Changes, project};
 use shared::event::Event;
@@ -14,7 +15,7 @@ use shared::event::Event;
 const BATCH: usize = 1000;
 
 fn merge_all(changes: Changes) -> (merge::ChatWrites, UsageChanges) {
-    let mut writes = merge::merge_chats(changes.chats, &BTreeMap::new());
+    let mut writes = merge::merge_chats(changes.chats, &BTreeMap::new(), Some(&mut Prices::default()));
     let (conversation_totals, usage) =
         (std::mem::take(&mut writes.conversation_totals), std::mem::take(&mut writes.usage));
     let AggregateChanges { conversations, mut usage } =

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use recorder::projection::pricing::Prices;
 use recorder::projection::project;
 use recorder::projection::tables::Table;
 use recorder::store;
@@ -127,10 +128,11 @@ async fn store_all(
             };
             let mut batches = (0..encoded.len()).step_by(batch).skip(writer).step_by(writers);
             let mut next = batches.next().map(read);
+            let mut prices = Prices::default();
             while let Some(changes) = next {
                 let changes = changes.await?;
                 next = batches.next().map(read);
-                store::apply(&pool, changes, &[]).await?;
+                store::apply(&pool, &mut prices, changes, &[]).await?;
             }
             anyhow::Ok(())
         })

@@ -10,6 +10,7 @@ mod invites;
 mod keys;
 mod limits;
 mod output;
+mod prices;
 mod progress;
 mod quarantine;
 mod rebuild;
@@ -84,6 +85,13 @@ enum Command {
     /// List, set and clear limits of scopes: how much a user, project, key, model or all together may use.
     #[command(subcommand)]
     Limits(limits::LimitsCommand),
+    /// Publish and list price lists.
+    #[command(subcommand)]
+    Prices(prices::PricesCommand),
+    /// Compute the costs of past calls again, with the price lists that were published until now.
+    Reprice(prices::RepriceArguments),
+    /// Print what calls would cost with other prices. Nothing is changed.
+    Costs(prices::CostsArguments),
     /// Create and rotate the keys for signing session tokens and API keys.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -112,6 +120,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Token(arguments) => token::run(&arguments, &config).await,
         Command::ApiKeys(command) => api_keys::run(command, &config).await,
         Command::Limits(command) => limits::run(command, &config).await,
+        Command::Prices(command) => prices::run(command, &config).await,
+        Command::Reprice(arguments) => prices::run_reprice(arguments, &config).await,
+        Command::Costs(arguments) => prices::run_costs(arguments, &config).await,
         Command::Keys(command) => keys::run(&command),
     }
 }

@@ -18,6 +18,9 @@ pub mod key_slots;
 mod limits;
 pub mod message;
 pub mod operation_slots;
+pub mod price_lists;
+pub mod pricing;
+pub mod repricings;
 pub mod usage_slots;
 pub mod usage_stats;
 
@@ -28,5 +31,5 @@ mod digest;
 pub mod pg_value;
 pub mod sql_enum;
 
-pub use changes::{Changes, is_recorded_in, project};
+pub use changes::{Changes, RecordedRows, is_recorded_in, project};
 pub use chat_change::ChatChange;

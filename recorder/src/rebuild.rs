@@ -257,6 +257,8 @@ impl RebuildRun {
         shadow.replace_live_tables(&mut tx).await?;
         shadow.leave(&mut tx).await?;
         self.reprojection.release_from_quarantine(&mut tx).await?;
+        // The new tables have the prices of the log.
+        store::repricings::clear_pending(&mut tx).await?;
         tx.commit().await?;
         Ok(SwapOutcome::Done)
     }

@@ -1,7 +1,7 @@
 //! The tables in PostgreSQL: one file for each table, and the transaction that writes a batch to all of them.
 //!
 //! Recorders that write at the same time never deadlock: every statement touches its rows in key order, and every
-//! transaction touches the tables in one order: chats, conversations, messages, `usage_stats`, `usage_slots`,
+//! transaction touches the tables in one order: `price_lists`, `repricings`, chats, conversations, messages, `usage_stats`, `usage_slots`,
 //! `operation_slots`, `api_keys`, `key_slots`, `limits`. When two recorders insert the same row, the first one inserts the row; the
 //! second one waits for the first transaction and then joins with the row found.
 
@@ -24,7 +24,11 @@ mod messages;
 pub mod open_chats;
 mod operation_slots;
 mod pool;
+pub mod price_comparison;
+pub mod price_lists;
+pub mod pricing;
 pub mod quarantine;
+pub mod repricings;
 mod rows;
 pub mod sessions;
 pub mod shadow;

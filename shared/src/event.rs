@@ -11,6 +11,7 @@ mod chat_started;
 mod conversation;
 mod limit;
 mod message_completed;
+mod prices;
 
 mod assistant_message;
 mod caller_metadata;
@@ -39,6 +40,7 @@ pub use media::Media;
 pub use message_completed::MessageCompleted;
 pub use new_message::{MAX_NEW_MESSAGES, NewMessage};
 pub use operation::Operation;
+pub use prices::{CostsRepriced, PricesPublished};
 pub use recording_mode::RecordingMode;
 pub use upstream::{Attempt, UpstreamAnswer};
 
@@ -67,6 +69,10 @@ pub enum Event {
     KeyRevoked(Box<KeyRevoked>),
     /// The limits of a scope were changed.
     LimitsChanged(Box<LimitsChanged>),
+    /// A price list was published.
+    PricesPublished(Box<PricesPublished>),
+    /// The costs of a span of time are computed again.
+    CostsRepriced(Box<CostsRepriced>),
 }
 
 impl Event {
@@ -83,6 +89,8 @@ impl Event {
             Self::KeyChanged(_) => EventKind::KeyChanged,
             Self::KeyRevoked(_) => EventKind::KeyRevoked,
             Self::LimitsChanged(_) => EventKind::LimitsChanged,
+            Self::PricesPublished(_) => EventKind::PricesPublished,
+            Self::CostsRepriced(_) => EventKind::CostsRepriced,
         }
     }
 
@@ -106,10 +114,13 @@ impl Event {
             Self::KeyChanged(event) => EventId::derive(event.change_id.0, "key_changed"),
             Self::KeyRevoked(event) => EventId::derive(event.key_id.0, "key_revoked"),
             Self::LimitsChanged(event) => EventId::derive(event.change_id.0, "limits_changed"),
+            Self::PricesPublished(event) => EventId::derive(event.change_id.0, "prices_published"),
+            Self::CostsRepriced(event) => EventId::derive(event.change_id.0, "costs_repriced"),
         }
     }
 
-    /// Returns the user to whose records the event belongs; for a change of limits, the author of the change.
+    /// Returns the user to whose records the event belongs; for a change of limits or prices, the author of the
+    /// change.
     pub fn user_id(&self) -> &UserId {
         match self {
             Self::ChatStarted(event) => &event.user_id,
@@ -122,6 +133,8 @@ impl Event {
             Self::KeyChanged(event) => &event.user_id,
             Self::KeyRevoked(event) => &event.user_id,
             Self::LimitsChanged(event) => &event.changed_by,
+            Self::PricesPublished(event) => &event.published_by,
+            Self::CostsRepriced(event) => &event.repriced_by,
         }
     }
 
@@ -138,6 +151,8 @@ impl Event {
             Self::KeyChanged(event) => event.changed_at,
             Self::KeyRevoked(event) => event.revoked_at,
             Self::LimitsChanged(event) => event.changed_at,
+            Self::PricesPublished(event) => event.published_at,
+            Self::CostsRepriced(event) => event.repriced_at,
         }
     }
 
@@ -161,6 +176,8 @@ impl Event {
             Self::KeyChanged(event) => serde_json::to_writer(bytes, event),
             Self::KeyRevoked(event) => serde_json::to_writer(bytes, event),
             Self::LimitsChanged(event) => serde_json::to_writer(bytes, event),
+            Self::PricesPublished(event) => serde_json::to_writer(bytes, event),
+            Self::CostsRepriced(event) => serde_json::to_writer(bytes, event),
         }
     }
 
@@ -188,6 +205,8 @@ impl Event {
             (EventKind::KeyChanged, _) => Self::KeyChanged(serde_json::from_slice(payload)?),
             (EventKind::KeyRevoked, _) => Self::KeyRevoked(serde_json::from_slice(payload)?),
             (EventKind::LimitsChanged, _) => Self::LimitsChanged(serde_json::from_slice(payload)?),
+            (EventKind::PricesPublished, _) => Self::PricesPublished(serde_json::from_slice(payload)?),
+            (EventKind::CostsRepriced, _) => Self::CostsRepriced(serde_json::from_slice(payload)?),
         })
     }
 }

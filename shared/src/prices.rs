@@ -6,6 +6,7 @@
 pub mod catalogue;
 pub mod cost;
 pub mod embedded;
+pub mod history;
 pub mod price_book;
 pub mod price_key;
 pub mod quantities;
@@ -15,5 +16,6 @@ pub mod rule;
 mod matches;
 
 pub use cost::{Cost, PricedCall, provider_cost};
+pub use history::PriceHistory;
 pub use price_book::PriceBook;
 pub use quantities::{CostPart, TokenCounts};

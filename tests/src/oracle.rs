@@ -111,6 +111,8 @@ fn differences(tables: &Tables, expected: &Tables) -> Vec<String> {
         key_slots,
         api_keys,
         limits,
+        price_lists,
+        repricings,
     } = tables;
     let mut lines = Vec::new();
     lines.extend(rows(Table::Chats, chats, &expected.chats));
@@ -122,6 +124,8 @@ fn differences(tables: &Tables, expected: &Tables) -> Vec<String> {
     lines.extend(rows(Table::KeySlots, key_slots, &expected.key_slots));
     lines.extend(rows(Table::ApiKeys, api_keys, &expected.api_keys));
     lines.extend(rows(Table::Limits, limits, &expected.limits));
+    lines.extend(rows(Table::PriceLists, price_lists, &expected.price_lists));
+    lines.extend(rows(Table::Repricings, repricings, &expected.repricings));
     lines
 }
 

@@ -105,7 +105,12 @@ impl UnendedChats {
             Event::MessageCompleted(ended) => drop(self.0.remove(&ended.chat_id)),
             Event::ChatFailed(ended) => drop(self.0.remove(&ended.chat_id)),
             Event::ConversationCreated(_) | Event::ConversationChanged(_) | Event::ConversationDeleted(_) => {}
-            Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) | Event::LimitsChanged(_) => {}
+            Event::KeyIssued(_)
+            | Event::KeyChanged(_)
+            | Event::KeyRevoked(_)
+            | Event::LimitsChanged(_)
+            | Event::PricesPublished(_)
+            | Event::CostsRepriced(_) => {}
         }
     }
 

@@ -28,7 +28,9 @@ impl Rows {
                 | Table::OperationSlots
                 | Table::KeySlots
                 | Table::ApiKeys
-                | Table::Limits => "",
+                | Table::Limits
+                | Table::PriceLists
+                | Table::Repricings => "",
             };
             let name = table.name();
             let mut out = pool.copy_out_raw(&format!("COPY (SELECT * FROM {name} {order}) TO STDOUT")).await?;

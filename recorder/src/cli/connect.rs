@@ -1,4 +1,4 @@
-//! The database connection of a one-shot command: a pool with one connection, opened at the first query.
+//! The database connections of a one-shot command: a pool with two connections, each opened when needed. Pricing chats anew needs two.
 
 use sqlx::postgres::PgPool;
 
@@ -8,5 +8,5 @@ use crate::store;
 pub(super) fn pool(config: &Config) -> anyhow::Result<PgPool> {
     // The details of a malformed URL are left out: the URL holds a password.
     let malformed = |_| shared::config::malformed("DATABASE_URL", "postgres://user:password@host/database", &"a URL");
-    store::connect(config.database_url()?, 1).map_err(malformed).map_err(Into::into)
+    store::connect(config.database_url()?, 2).map_err(malformed).map_err(Into::into)
 }

@@ -111,12 +111,9 @@ fn cancel_on_signal() -> CancellationToken {
 }
 
 fn rows(verified: &VerifyReport) -> String {
-    verified
-        .tables
-        .iter()
-        .map(|table| format!("{} {}", table.rows, table.table.row_label()))
-        .collect::<Vec<_>>()
-        .join(", ")
+    let mut tables: Vec<_> = verified.tables.iter().collect();
+    tables.sort_by_key(|table| table.table);
+    tables.into_iter().map(|table| format!("{} {}", table.rows, table.table.row_label())).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the rest of the summary line: chats older than the log, and events left out.

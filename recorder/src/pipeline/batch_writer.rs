@@ -13,10 +13,12 @@ use crate::access::reconcile;
 use crate::metrics::{Metrics, ReasonLabel};
 use crate::policy::blockage::{Blockage, MAX_BATCH_WAIT};
 use crate::policy::disposition::{Disposition, retry_delay};
+use crate::projection::pricing::Prices;
 use crate::projection::{Changes, project};
 use crate::reads::live;
 use crate::source::batch::Batch;
 use crate::source::bodies::BodyFetcher;
+use crate::store::pricing::RepricingPass;
 use crate::store::quarantine::{self, QuarantineReason, QuarantinedEvent};
 use crate::store::{self, AppliedCounts};
 
@@ -33,6 +35,7 @@ pub struct BatchWriter {
     metrics: Arc<Metrics>,
     blockage: Arc<Blockage>,
     stop: CancellationToken,
+    prices: Prices,
 }
 
 /// The result of writing a batch.
@@ -64,12 +67,12 @@ impl BatchWriter {
         blockage: Arc<Blockage>,
         stop: CancellationToken,
     ) -> Self {
-        Self { pool, access, body_fetcher, metrics, blockage, stop }
+        Self { pool, access, body_fetcher, metrics, blockage, stop, prices: Prices::default() }
     }
 
     /// Writes the whole batch. `changes` is the projection of the batch's events. Returns `None` if `stop` is cancelled
     /// while the database is away; then any part of the batch may be unwritten, and the batch must not be acknowledged.
-    pub async fn write_batch(&self, batch: &Batch, changes: Changes) -> Option<BatchOutcome> {
+    pub async fn write_batch(&mut self, batch: &Batch, changes: Changes) -> Option<BatchOutcome> {
         let mut outcome = BatchOutcome::default();
         let mut changes = Some(changes);
         let mut pending = initial_writes(batch);
@@ -104,7 +107,7 @@ impl BatchWriter {
     }
 
     async fn write(
-        &self,
+        &mut self,
         batch: &Batch,
         write: &PendingWrite,
         batch_changes: &mut Option<Changes>,
@@ -119,7 +122,12 @@ impl BatchWriter {
                 let deliveries = &batch.deliveries[range.clone()];
                 // The event may have been put into quarantine before, for its missing body.
                 let recorded: Vec<_> = deliveries.iter().filter_map(|one| one.bodiless_quarantine_id()).collect();
-                let applied = with_write_timeout(store::apply(&self.pool, changes, &recorded)).await?;
+                let has_prices = changes.has_prices();
+                let prices = &mut self.prices;
+                let applied = with_write_timeout(store::apply(&self.pool, prices, changes, &recorded)).await?;
+                if has_prices {
+                    self.reprice().await?;
+                }
                 reconcile::sync_events(&self.access, &self.pool, events).await;
                 // Live updates are published before the acknowledgement, so that a redelivery publishes the updates
                 // again. A failure here does not hold up the record.
@@ -147,6 +155,15 @@ impl BatchWriter {
                 let event = delivery.to_quarantined(reason, detail.clone(), body.as_deref());
                 self.put_into_quarantine(&event, outcome).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Prices the chats anew whose prices a batch has changed. A pass that failed is repeated with the batch.
+    async fn reprice(&mut self) -> Result<(), sqlx::Error> {
+        while let Some(mut pass) = with_write_timeout(RepricingPass::begin(&self.pool)).await? {
+            while with_write_timeout(pass.step(&self.pool, &mut self.prices)).await? {}
+            tracing::info!(chats = pass.looked_at, "chats were priced again after a change of prices");
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use shared::access::{KeyState, LimitState};
 use shared::event::{Event, LimitScope};
 use shared::id::{ChatId, ConversationId, KeyId, MessageId};
+use uuid::Uuid;
 
 use super::api_keys;
 use super::chat::Chat;
@@ -13,6 +14,8 @@ use super::chat_change::ChatChange;
 use super::conversation::Conversation;
 use super::limits;
 use super::message::{Message, Position};
+use super::price_lists::{self, PriceList};
+use super::repricings::{self, Repricing};
 use super::usage_stats::ConversationTotals;
 
 /// The facts of a batch of events by chat and conversation, before the join with existing rows.
@@ -28,6 +31,10 @@ pub struct Changes {
     pub api_keys: BTreeMap<KeyId, KeyState>,
     /// The limits of each scope.
     pub limits: BTreeMap<LimitScope, LimitState>,
+    /// The price lists that were published.
+    pub price_lists: BTreeMap<Uuid, PriceList>,
+    /// The spans of time whose costs are computed again.
+    pub repricings: BTreeMap<Uuid, Repricing>,
 }
 
 /// Reads a batch of events into changes. The order and the repetition of events do not affect the result.
@@ -57,58 +64,65 @@ pub fn project(events: &[Event]) -> Changes {
                 api_keys::join(&mut changes.api_keys, api_keys::from_event(event));
             }
             Event::LimitsChanged(_) => limits::join(&mut changes.limits, limits::from_event(event)),
+            Event::PricesPublished(event) => {
+                price_lists::join(&mut changes.price_lists, [PriceList::from_published(event)]);
+            }
+            Event::CostsRepriced(event) => {
+                repricings::join(&mut changes.repricings, [Repricing::from_repriced(event)]);
+            }
         }
     }
     changes
+}
+
+/// Rows with which events are compared.
+#[derive(Clone, Debug, Default)]
+pub struct RecordedRows {
+    /// Chats.
+    pub chats: BTreeMap<ChatId, Chat>,
+    /// Conversations.
+    pub conversations: BTreeMap<ConversationId, Conversation>,
+    /// API keys.
+    pub api_keys: BTreeMap<KeyId, KeyState>,
+    /// Limits of scopes.
+    pub limits: BTreeMap<LimitScope, LimitState>,
+    /// Price lists.
+    pub price_lists: BTreeMap<Uuid, PriceList>,
+    /// Repricings.
+    pub repricings: BTreeMap<Uuid, Repricing>,
 }
 
 /// Returns true when the given rows already contain all facts of the event, so that joining the event changes no row.
 ///
 /// The result is true for every event that was applied. For an event that was not applied, the result is true only when
 /// other events state the same facts; such an event would have changed no row and no sum.
-pub fn is_recorded_in(
-    event: &Event,
-    chats: &BTreeMap<ChatId, Chat>,
-    conversations: &BTreeMap<ConversationId, Conversation>,
-    api_keys: &BTreeMap<KeyId, KeyState>,
-    limits: &BTreeMap<LimitScope, LimitState>,
-) -> bool {
+pub fn is_recorded_in(event: &Event, rows: &RecordedRows) -> bool {
+    /// True if each row exists and stays the same when a state is joined.
+    fn all<K: Ord, V: Clone + PartialEq, S>(
+        states: BTreeMap<K, S>,
+        rows: &BTreeMap<K, V>,
+        join: impl Fn(&mut V, S),
+    ) -> bool {
+        states.into_iter().all(|(key, state)| {
+            rows.get(&key).is_some_and(|row| {
+                let mut joined = row.clone();
+                join(&mut joined, state);
+                joined == *row
+            })
+        })
+    }
     let changes = project(std::slice::from_ref(event));
-    if !changes.api_keys.is_empty() {
-        return changes.api_keys.into_iter().all(|(id, state)| {
-            api_keys.get(&id).is_some_and(|row| {
-                let mut joined = row.clone();
-                joined.join(state);
-                joined == *row
-            })
-        });
-    }
-    if !changes.limits.is_empty() {
-        return changes.limits.into_iter().all(|(scope, state)| {
-            limits.get(&scope).is_some_and(|row| {
-                let mut joined = row.clone();
-                joined.join(state);
-                joined == *row
-            })
-        });
-    }
     if !changes.chats.is_empty() {
         // A chat and its conversation are written in one transaction, so the chat's row alone decides.
-        return changes.chats.into_iter().all(|(id, change)| {
-            chats.get(&id).is_some_and(|row| {
-                let mut joined = row.clone();
-                joined.join(change.row);
-                joined == *row
-            })
+        return all(changes.chats, &rows.chats, |row, change| {
+            row.join(change.row);
         });
     }
-    changes.conversations.into_iter().all(|(id, change)| {
-        conversations.get(&id).is_some_and(|row| {
-            let mut joined = row.clone();
-            joined.join(change);
-            joined == *row
-        })
-    })
+    all(changes.api_keys, &rows.api_keys, KeyState::join)
+        && all(changes.limits, &rows.limits, LimitState::join)
+        && all(changes.price_lists, &rows.price_lists, PriceList::join)
+        && all(changes.repricings, &rows.repricings, Repricing::join)
+        && all(changes.conversations, &rows.conversations, Conversation::join)
 }
 
 impl Changes {
@@ -120,7 +134,14 @@ impl Changes {
         self.created_conversations.extend(other.created_conversations);
         api_keys::join(&mut self.api_keys, other.api_keys.into_values());
         limits::join(&mut self.limits, other.limits.into_values());
+        price_lists::join(&mut self.price_lists, other.price_lists.into_values());
+        repricings::join(&mut self.repricings, other.repricings.into_values());
         self
+    }
+
+    /// Returns true if the changes may change the costs of chats that have ended before.
+    pub fn has_prices(&self) -> bool {
+        !self.price_lists.is_empty() || !self.repricings.is_empty()
     }
 
     /// Makes changes from rows, for events that are no longer in the log.

@@ -154,7 +154,8 @@ pub struct ReplacedHalves {
 
 impl Chat {
     /// Joins the facts of `other`, a row of the same chat, and returns the halves that were replaced. A replaced half
-    /// also replaces the half's message.
+    /// also replaces the half's message. The cost of an ending that stays is not changed, although a joined row may have an earlier
+    /// start or another model: the caller prices the row again.
     pub fn join(&mut self, other: Self) -> ReplacedHalves {
         self.conversation_id = least_known(self.conversation_id, other.conversation_id);
         self.key_id = least_known(self.key_id, other.key_id);
@@ -172,10 +173,6 @@ impl Chat {
         }
         if ending {
             self.ending = other.ending;
-        } else if let (Some(mine), Some(theirs)) = (&mut self.ending, other.ending)
-            && mine.rank() == theirs.rank()
-        {
-            Pricing::join(&mut mine.pricing, theirs.pricing);
         }
         ReplacedHalves { request, ending }
     }

@@ -3,12 +3,12 @@
 use shared::event::{CallerMetadata, ChatError, ChatFailed, ChatStarted, MessageCompleted, UpstreamAnswer};
 
 use super::chat::{Chat, ChatEnding, ChatOutcome, ChatRequest, TokenUsage};
-use super::chat_cost::{self, ChargedCall};
+use super::chat_cost::provider_cost_of;
 use super::digest::ContentDigest;
 use super::message::Message;
 use super::pg_value::{PgJson, milliseconds, pg_text, pg_timestamp, to_pg_json};
 
-/// The facts of a batch about one chat: the row, and the messages of the row's two halves.
+/// The facts of a batch about one chat: the row, and the messages of the row's two halves. The row of an event is not priced yet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChatChange {
     /// The row of `chats`, with the request, the ending, or both.
@@ -66,15 +66,6 @@ impl ChatChange {
     /// Makes the change of a whole answer: a row with a completed ending, and the assistant's message, if the answer is one.
     pub fn from_completed(event: &MessageCompleted) -> Self {
         let assistant_message = Message::from_completed(event);
-        let (pricing, provider_cost_nanodollars) = chat_cost::price(&ChargedCall {
-            failed_at_stage: None,
-            has_message: assistant_message.is_some(),
-            upstream: Some(&event.upstream),
-            model: &event.model,
-            started_at: event.started_at,
-            usage: &event.usage,
-            media: event.media.as_ref(),
-        });
         let mut ending = ChatEnding {
             digest: 0,
             outcome: ChatOutcome::Completed,
@@ -87,8 +78,8 @@ impl ChatChange {
             usage: TokenUsage::from_usage(&event.usage),
             notes: to_pg_json(&event.notes),
             media: event.media.as_ref().map(to_pg_json),
-            pricing,
-            provider_cost_nanodollars,
+            pricing: None,
+            provider_cost_nanodollars: provider_cost_of(&event.usage),
         };
         ending.digest = ContentDigest::of_ending(&ending, assistant_message.as_ref());
         let row = Chat {
@@ -111,15 +102,6 @@ impl ChatChange {
     /// Makes the change of a failure: a row with a failed ending, and the partial answer where one was recorded.
     pub fn from_failed(event: &ChatFailed) -> Self {
         let assistant_message = Message::from_failed(event);
-        let (pricing, provider_cost_nanodollars) = chat_cost::price(&ChargedCall {
-            failed_at_stage: Some(event.stage),
-            has_message: assistant_message.is_some(),
-            upstream: event.upstream.as_ref(),
-            model: &event.model,
-            started_at: event.started_at,
-            usage: &event.usage,
-            media: event.media.as_ref(),
-        });
         let error = ChatError {
             status: event.error.status,
             kind: event.error.kind.as_deref().map(pg_text),
@@ -138,8 +120,8 @@ impl ChatChange {
             usage: TokenUsage::from_usage(&event.usage),
             notes: to_pg_json(&event.notes),
             media: event.media.as_ref().map(to_pg_json),
-            pricing,
-            provider_cost_nanodollars,
+            pricing: None,
+            provider_cost_nanodollars: provider_cost_of(&event.usage),
         };
         ending.digest = ContentDigest::of_ending(&ending, assistant_message.as_ref());
         let row = Chat {

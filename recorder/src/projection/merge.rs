@@ -14,6 +14,7 @@ use super::chat::Chat;
 use super::chat_change::ChatChange;
 use super::conversation::Conversation;
 use super::message::{Message, Position};
+use super::pricing::Prices;
 use super::usage_slots::NO_MODEL;
 use super::usage_stats::{ConversationTotals, UsageChanges, UsageKey, UsageTotals};
 
@@ -63,17 +64,36 @@ pub struct ConversationDelta {
 }
 
 /// Merges the chats of a batch. `old` has the rows that existed before; all other rows have been inserted as in
-/// `changes`.
-pub fn merge_chats(changes: BTreeMap<ChatId, ChatChange>, old: &BTreeMap<ChatId, Chat>) -> ChatWrites {
+/// `changes`. Rows that change are priced, unless `prices` is none: then endings keep the costs that they bring.
+pub fn merge_chats(
+    changes: BTreeMap<ChatId, ChatChange>,
+    old: &BTreeMap<ChatId, Chat>,
+    mut prices: Option<&mut Prices>,
+) -> ChatWrites {
     let mut writes = ChatWrites::default();
     for (chat_id, change) in changes {
         match old.get(&chat_id) {
             None => writes.add_inserted(change),
-            Some(old) => writes.add_joined(old, change),
+            Some(old) => writes.add_joined(old, change, prices.as_deref_mut()),
         }
     }
     writes.conversation_totals.retain(|_, totals| !totals.is_zero());
     writes
+}
+
+/// Prices rows again. Returns the rows with another cost, and the changes of the users' totals.
+pub fn reprice(rows: impl IntoIterator<Item = Chat>, prices: &mut Prices) -> (Vec<Chat>, UsageChanges) {
+    let (mut repriced, mut usage) = (Vec::new(), UsageChanges::default());
+    for old in rows {
+        let mut new = old.clone();
+        prices.price(&mut new);
+        if new != old {
+            usage.subtract(&chat_key(&old), old.usage_totals());
+            usage.add(&chat_key(&new), new.usage_totals());
+            repriced.push(new);
+        }
+    }
+    (repriced, usage)
 }
 
 /// Merges the conversations of a batch, and adds the conversations' own contribution to `usage`.
@@ -149,11 +169,17 @@ impl ChatWrites {
         self.insert_messages.extend(change.assistant_message);
     }
 
-    fn add_joined(&mut self, old: &Chat, change: ChatChange) {
+    fn add_joined(&mut self, old: &Chat, change: ChatChange, prices: Option<&mut Prices>) {
         let mut new = old.clone();
         let replaced = new.join(change.row);
         if new == *old {
             return;
+        }
+        let is_same_call = new.started_at == old.started_at && new.model == old.model;
+        if let Some(prices) = prices
+            && (replaced.ending || !is_same_call)
+        {
+            prices.price(&mut new);
         }
         self.applied += usize::from(replaced.request) + usize::from(replaced.ending);
         self.usage.subtract(&chat_key(old), old.usage_totals());

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use shared::access::{KeyState, LimitState};
 use shared::event::{Event, LimitScope};
 use shared::id::{ChatId, ConversationId, KeyId, MessageId, UserId};
+use shared::prices::PriceHistory;
 use time::Date;
+use uuid::Uuid;
 
 use super::changes::{Changes, project};
 use super::chat::Chat;
@@ -17,8 +19,11 @@ use super::key_slots::KeySlotKey;
 use super::merge::{self, AggregateChanges};
 use super::message::Message;
 use super::operation_slots::OperationSlotKey;
+use super::price_lists::PriceList;
+use super::pricing::Prices;
+use super::repricings::Repricing;
 use super::usage_slots::SlotKey;
-use super::usage_stats::UsageTotals;
+use super::usage_stats::{UsageChanges, UsageTotals};
 
 /// A projected table: a function of the events alone. A new table is added here and to [`Tables`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +46,10 @@ pub enum Table {
     ApiKeys,
     /// Limits of scopes.
     Limits,
+    /// Published price lists.
+    PriceLists,
+    /// Spans of time whose costs were computed again.
+    Repricings,
 }
 
 /// All rows of all projected tables. Two values are equal when all rows are equal.
@@ -64,13 +73,19 @@ pub struct Tables {
     pub api_keys: BTreeMap<KeyId, KeyState>,
     /// Rows of the table `limits`, by scope.
     pub limits: BTreeMap<LimitScope, LimitState>,
+    /// Rows of the table `price_lists`, by publication.
+    pub price_lists: BTreeMap<Uuid, PriceList>,
+    /// Rows of the table `repricings`, by change.
+    pub repricings: BTreeMap<Uuid, Repricing>,
 }
 
 // === impl Table ===
 
 impl Table {
-    /// All projected tables, in the order in which a transaction writes to the tables.
-    pub const ALL: [Self; 9] = [
+    /// All projected tables, in the order in which a transaction locks the tables: prices first.
+    pub const ALL: [Self; 11] = [
+        Self::PriceLists,
+        Self::Repricings,
         Self::Chats,
         Self::Conversations,
         Self::Messages,
@@ -94,6 +109,8 @@ impl Table {
             Self::KeySlots => "key_slots",
             Self::ApiKeys => "api_keys",
             Self::Limits => "limits",
+            Self::PriceLists => "price_lists",
+            Self::Repricings => "repricings",
         }
     }
 
@@ -109,6 +126,8 @@ impl Table {
             Self::KeySlots => "key slots",
             Self::ApiKeys => "API keys",
             Self::Limits => "limits",
+            Self::PriceLists => "price lists",
+            Self::Repricings => "repricings",
         }
     }
 }
@@ -128,6 +147,8 @@ impl Tables {
             key_slots,
             api_keys,
             limits,
+            price_lists,
+            repricings,
         } = self;
         match table {
             Table::Chats => chats.len(),
@@ -139,6 +160,8 @@ impl Tables {
             Table::KeySlots => key_slots.len(),
             Table::ApiKeys => api_keys.len(),
             Table::Limits => limits.len(),
+            Table::PriceLists => price_lists.len(),
+            Table::Repricings => repricings.len(),
         }
     }
 
@@ -151,13 +174,28 @@ impl Tables {
     /// Applies the part of a batch that concerns chats and messages, and returns the remaining changes for
     /// [`Tables::apply_aggregates`].
     pub fn apply_chats_and_messages(&mut self, events: &[Event]) -> AggregateChanges {
-        let Changes { chats, conversations, created_conversations: _, api_keys, limits } = project(events);
+        let changes = project(events);
+        let has_prices = changes.has_prices();
+        let Changes { mut chats, conversations, created_conversations: _, api_keys, limits, price_lists, repricings } =
+            changes;
         super::api_keys::join(&mut self.api_keys, api_keys.into_values());
         super::limits::join(&mut self.limits, limits.into_values());
 
+        super::price_lists::join(&mut self.price_lists, price_lists.into_values());
+        super::repricings::join(&mut self.repricings, repricings.into_values());
+        let mut prices = self.prices();
+        let mut repriced_usage = UsageChanges::default();
+        if has_prices {
+            let (repriced, usage) = merge::reprice(self.chats.values().cloned(), &mut prices);
+            self.chats.extend(repriced.into_iter().map(|row| (row.chat_id, row)));
+            repriced_usage = usage;
+        }
+
+        chats.values_mut().for_each(|change| prices.price(&mut change.row));
         let old = existing_rows(&self.chats, chats.keys());
         self.chats.extend(chats.iter().map(|(id, change)| (*id, change.row.clone())));
-        let chat_writes = merge::merge_chats(chats, &old);
+        let mut chat_writes = merge::merge_chats(chats, &old, Some(&mut prices));
+        chat_writes.usage.merge(repriced_usage);
         self.chats.extend(old);
         self.chats.extend(chat_writes.update.into_iter().map(|row| (row.chat_id, row)));
         for id in chat_writes.delete_messages {
@@ -165,6 +203,18 @@ impl Tables {
         }
         self.messages.extend(chat_writes.insert_messages.into_iter().map(|row| (row.message_id, row)));
         AggregateChanges::new(conversations, chat_writes.conversation_totals, chat_writes.usage)
+    }
+
+    /// The prices, with all published lists.
+    fn prices(&self) -> Prices {
+        let mut prices = Prices::default();
+        for row in self.price_lists.values() {
+            // A list that cannot be read is never in force.
+            let _ = prices.add_list(&row.sha256, &row.list);
+        }
+        let lists = self.price_lists.values().map(PriceList::published).collect();
+        prices.set_history(PriceHistory::new(lists, self.repricings.values().map(Repricing::span).collect()));
+        prices
     }
 
     /// Applies the changes of conversations and usage from one or several batches.

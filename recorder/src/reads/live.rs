@@ -41,7 +41,15 @@ pub struct LiveChange {
 pub async fn publish(pool: &PgPool, events: &[Event], now: OffsetDateTime) -> Result<(), sqlx::Error> {
     type Row = (String, Option<Uuid>, Option<Uuid>, Option<&'static str>, Date);
     let is_about_access = |event: &&Event| {
-        matches!(event, Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) | Event::LimitsChanged(_))
+        matches!(
+            event,
+            Event::KeyIssued(_)
+                | Event::KeyChanged(_)
+                | Event::KeyRevoked(_)
+                | Event::LimitsChanged(_)
+                | Event::PricesPublished(_)
+                | Event::CostsRepriced(_)
+        )
     };
     let rows: BTreeSet<Row> = events.iter().filter(|event| !is_about_access(event)).map(row).collect();
     if rows.is_empty() {
@@ -143,9 +151,12 @@ fn row(event: &Event) -> (String, Option<Uuid>, Option<Uuid>, Option<&'static st
         Event::ConversationCreated(event) => (Some(event.conversation_id), None, None, event.created_at),
         Event::ConversationChanged(event) => (Some(event.conversation_id), None, None, event.changed_at),
         Event::ConversationDeleted(event) => (Some(event.conversation_id), None, None, event.deleted_at),
-        Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) | Event::LimitsChanged(_) => {
-            (None, None, None, event.time())
-        }
+        Event::KeyIssued(_)
+        | Event::KeyChanged(_)
+        | Event::KeyRevoked(_)
+        | Event::LimitsChanged(_)
+        | Event::PricesPublished(_)
+        | Event::CostsRepriced(_) => (None, None, None, event.time()),
     };
     let at = crate::projection::pg_value::pg_timestamp(at);
     (event.user_id().as_str().to_owned(), conversation.map(|id| id.0), chat.map(|id| id.0), status, at.date())

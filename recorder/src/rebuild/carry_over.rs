@@ -1,5 +1,7 @@
 //! The carry-over: copies rows of the live tables into the shadow when the log no longer has the events.
 
+use std::collections::BTreeMap;
+
 use shared::id::{ChatId, ConversationId};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
@@ -38,6 +40,8 @@ impl Reprojection {
         let opened_before = before.map(|before| from.map_or(before, |from| before.max(from)));
         // Chats of these days that are older than the log exist only when the log begins after the first day.
         let has_older_chats = from.zip(before).is_none_or(|(from, before)| from < before);
+        // The prices of the compared days may have been published long before.
+        self.carry_over_prices(connection, opened_before).await?;
         let (mut chat, mut conversation) = (Uuid::nil(), Uuid::nil());
         loop {
             if !has_older_chats {
@@ -74,6 +78,47 @@ impl Reprojection {
         if self.stop.is_cancelled() { Err(ReprojectionError::Stopped) } else { Ok(()) }
     }
 
+    async fn carry_over_prices(
+        &mut self,
+        connection: &mut PgConnection,
+        before: Option<OffsetDateTime>,
+    ) -> Result<(), ReprojectionError> {
+        for (table, at) in [(Table::PriceLists, "published_at"), (Table::Repricings, "repriced_at")] {
+            let (live, own) = (self.shadow.live_table(table), self.shadow.shadow_table(table));
+            let sql = format!(
+                "SELECT l.change_id FROM {live} l LEFT JOIN {own} s USING (change_id)
+                 WHERE l.change_id > $1 AND ($2::timestamptz IS NULL OR l.{at} < $2)
+                   AND ($4::timestamptz IS NULL OR l.{at} >= $4) AND s.change_id IS NULL
+                 ORDER BY l.change_id LIMIT $3"
+            );
+            let mut after = Uuid::nil();
+            loop {
+                let ids = self.missing_ids(connection, &sql, after, (None, before)).await?;
+                let Some(last) = ids.last() else { break };
+                after = *last;
+                // One list at a time, because a list has some megabytes.
+                for id in ids {
+                    self.shadow.leave(connection).await?;
+                    let price_lists = match table {
+                        Table::PriceLists => store::price_lists::by_ids(connection, &[id]).await?,
+                        _ => BTreeMap::new(),
+                    };
+                    let repricings = match table {
+                        Table::Repricings => store::repricings::by_ids(connection, &[id]).await?,
+                        _ => BTreeMap::new(),
+                    };
+                    self.shadow.enter(connection).await?;
+                    let changes = Changes { price_lists, repricings, ..Changes::default() };
+                    let mut tx = connection.begin().await?;
+                    let aggregates = bulk::write_chats_and_messages(&mut tx, &mut self.prices, changes).await?;
+                    bulk::write_aggregates(&mut tx, aggregates).await?;
+                    tx.commit().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn carry_over_keys(&self, connection: &mut PgConnection, ids: &[Uuid]) -> Result<(), ReprojectionError> {
         self.shadow.leave(connection).await?;
         let mut api_keys = store::api_keys::by_ids(connection, ids).await?;
@@ -84,7 +129,7 @@ impl Reprojection {
             }
         }
         let mut tx = connection.begin().await?;
-        bulk::write_chats_and_messages(&mut tx, Changes { api_keys, ..Changes::default() }).await?;
+        bulk::write_priced(&mut tx, Changes { api_keys, ..Changes::default() }).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -98,7 +143,7 @@ impl Reprojection {
         let limits = store::limits::by_scopes(connection, scopes).await?;
         self.shadow.enter(connection).await?;
         let mut tx = connection.begin().await?;
-        bulk::write_chats_and_messages(&mut tx, Changes { limits, ..Changes::default() }).await?;
+        bulk::write_priced(&mut tx, Changes { limits, ..Changes::default() }).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -118,7 +163,7 @@ impl Reprojection {
         let projected = store::read_related(connection, chats, &[]).await?.chats;
         let mut tx = connection.begin().await?;
         let changes = Changes::from_rows(live.chats, live.messages, live.conversations, &projected);
-        let aggregates = bulk::write_chats_and_messages(&mut tx, changes).await?;
+        let aggregates = bulk::write_priced(&mut tx, changes).await?;
         bulk::write_aggregates(&mut tx, aggregates).await?;
         tx.commit().await?;
         Ok(())

@@ -28,6 +28,9 @@ pub enum ReprojectionError {
     /// repeated with [`AggregateFlush::PerBatch`](super::reprojection::AggregateFlush::PerBatch).
     #[error("the database refused the sums of many events")]
     SumsRefused,
+    /// Recorders price chats anew, after a change of prices, and have not finished in an hour.
+    #[error("recorders are pricing chats anew after a change of prices: try again when they have finished")]
+    Repricing,
     /// The task that reads the log panicked, or an earlier call failed.
     #[error("the task that reads the log ended unexpectedly")]
     Reader,

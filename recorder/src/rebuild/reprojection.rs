@@ -16,7 +16,8 @@ use super::batch_reader::{BatchReader, PrefetchedBatch, UnreadableEvent};
 use super::error::ReprojectionError;
 use crate::policy::disposition::Disposition;
 use crate::projection::merge::AggregateChanges;
-use crate::projection::{Changes, is_recorded_in, project};
+use crate::projection::pricing::Prices;
+use crate::projection::{Changes, RecordedRows, is_recorded_in, project};
 use crate::source::log::{LogError, LogExtent, RangeStart};
 use crate::store;
 use crate::store::bulk;
@@ -36,6 +37,7 @@ pub struct Reprojection {
     pub(super) as_of: Option<OffsetDateTime>,
     pub(super) stop: CancellationToken,
     flush: AggregateFlush,
+    pub(super) prices: Prices,
     /// Undecodable events that have not been looked up in quarantine yet.
     unreadable: Vec<UnreadableEvent>,
     /// The ids in quarantine that projected events with large bodies have, if their bodies were missing once.
@@ -87,6 +89,7 @@ impl Reprojection {
             as_of,
             stop,
             flush,
+            prices: Prices::default(),
             unreadable: Vec::new(),
             with_bodies: Vec::new(),
             stats: ReprojectionStats::default(),
@@ -223,7 +226,7 @@ impl Reprojection {
         deferred: Option<&mut AggregateChanges>,
     ) -> Result<Option<[&'a [Event]; 2]>, ReprojectionError> {
         let mut tx = connection.begin().await?;
-        let written = match (bulk::write_chats_and_messages(&mut tx, changes).await, &deferred) {
+        let written = match (bulk::write_chats_and_messages(&mut tx, &mut self.prices, changes).await, &deferred) {
             (Ok(aggregates), None) => {
                 bulk::write_aggregates(&mut tx, aggregates).await.map(|()| AggregateChanges::default())
             }
@@ -262,15 +265,22 @@ impl Reprojection {
         let changes = project(&events);
         let keys: Vec<_> = changes.api_keys.into_keys().map(|id| id.0).collect();
         let scopes: Vec<_> = changes.limits.into_keys().map(String::from).collect();
+        let lists: Vec<_> = changes.price_lists.into_keys().collect();
+        let repricings: Vec<_> = changes.repricings.into_keys().collect();
         let (chats, conversations): (Vec<_>, Vec<_>) =
             (changes.chats.into_keys().collect(), changes.conversations.into_keys().collect());
         self.shadow.leave(connection).await?;
         let live = store::read_related(connection, &chats, &conversations).await?;
-        let keys = store::api_keys::by_ids(connection, &keys).await?;
-        let limits = store::limits::by_scopes(connection, &scopes).await?;
+        let rows = RecordedRows {
+            chats: live.chats,
+            conversations: live.conversations,
+            api_keys: store::api_keys::by_ids(connection, &keys).await?,
+            limits: store::limits::by_scopes(connection, &scopes).await?,
+            price_lists: store::price_lists::by_ids(connection, &lists).await?,
+            repricings: store::repricings::by_ids(connection, &repricings).await?,
+        };
         self.shadow.enter(connection).await?;
-        let is_recorded = |event: &Event| is_recorded_in(event, &live.chats, &live.conversations, &keys, &limits);
-        Ok(events.into_iter().filter(is_recorded).collect())
+        Ok(events.into_iter().filter(|event| is_recorded_in(event, &rows)).collect())
     }
 }
 

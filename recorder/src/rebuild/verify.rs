@@ -6,13 +6,17 @@
 //! recorded when the rows of the snapshot already contain all facts of the event. All other events are not recorded
 //! yet.
 
+use std::time::Duration;
+
 use async_nats::{Client, jetstream};
 use shared::event::{Event, EventType};
 use shared::id::{ChatId, ConversationId, EventId};
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Executor as _};
 use time::{Date, OffsetDateTime};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::error::ReprojectionError;
 use super::progress::{ProgressListener, RebuildPhase};
@@ -31,6 +35,9 @@ use crate::store::verifications::{self, Verification};
 const SHADOW_SCHEMA: &str = "stenograph_verify";
 /// The time before the first day at which reading begins: a gateway's clock may be ahead of the broker's.
 const MAX_CLOCK_SKEW: time::Duration = time::Duration::HOUR;
+/// The maximum time to wait for recorders that price chats anew, and the pause between two looks.
+const MAX_REPRICING_WAIT: Duration = Duration::from_secs(3600);
+const REPRICING_INTERVAL: Duration = Duration::from_secs(1);
 /// The maximum number of events listed for a differing row.
 const MAX_LISTED_EVENTS: usize = 4;
 
@@ -136,15 +143,29 @@ async fn compare_with_log(
     progress.phase_started(RebuildPhase::Comparing);
     let shadow = reprojection.shadow().clone();
     let committed = acknowledged_floor(client).await?;
-    let mut tx = connection.begin().await?;
-    tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
-    // A lock statement takes no snapshot. From here on no rebuild can replace the live tables, and the snapshot is
-    // taken later.
-    shadow.share_lock_live_tables(&mut tx).await?;
+    let deadline = Instant::now() + MAX_REPRICING_WAIT;
+    let mut tx = loop {
+        let mut tx = connection.begin().await?;
+        tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
+        // A lock statement takes no snapshot. From here on no rebuild can replace the live tables, and the snapshot is
+        // taken later.
+        shadow.share_lock_live_tables(&mut tx).await?;
+        // The first query takes the snapshot, before the end of the log is read. Therefore each event in the snapshot
+        // lies at or before `last`. While chats are being priced anew, the snapshot would have only a part of the event.
+        shadow.leave(&mut tx).await?;
+        if !store::repricings::is_any_pending(&mut tx).await? {
+            break tx;
+        }
+        tx.rollback().await?;
+        if reprojection.stop.is_cancelled() {
+            return Err(ReprojectionError::Stopped);
+        }
+        if Instant::now() > deadline {
+            return Err(ReprojectionError::Repricing);
+        }
+        sleep(REPRICING_INTERVAL).await;
+    };
     shadow.enter(&mut tx).await?;
-    // The first query takes the snapshot, before the end of the log is read. Therefore each event in the snapshot lies
-    // at or before `last`.
-    tx.execute("SELECT pg_current_snapshot()").await?;
     let last = LogReader::extent(client).await?.last_sequence;
     while let Some(events) = reprojection.read(committed.min(last)).await? {
         reprojection.project(&mut tx, &events).await?;
@@ -216,6 +237,8 @@ struct EventSubject {
     chat: Option<ChatId>,
     conversation: Option<ConversationId>,
     scope: Option<String>,
+    /// The publication or the repricing.
+    prices: Option<Uuid>,
     user: String,
     at: Option<OffsetDateTime>,
 }
@@ -230,6 +253,7 @@ impl EventSubject {
             chat: chat.map(|chat| chat.chat_id),
             conversation: conversation.map(|conversation| conversation.conversation_id),
             scope: changes.limits.keys().next().map(ToString::to_string),
+            prices: changes.price_lists.keys().chain(changes.repricings.keys()).next().copied(),
             user: event.user_id().to_string(),
             at,
         }
@@ -241,6 +265,10 @@ impl EventSubject {
             (None, Some(conversation)) => self.conversation == Some(ConversationId(conversation)),
             (None, None) if row.table == Table::Limits => {
                 row.key.iter().any(|(_, scope)| scope.as_str() == self.scope.as_deref())
+            }
+            (None, None) if matches!(row.table, Table::PriceLists | Table::Repricings) => {
+                let prices = self.prices.map(|id| id.to_string());
+                row.key.iter().any(|(_, id)| id.as_str() == prices.as_deref())
             }
             (None, None) => {
                 let key = |name: &str| row.key.iter().find(|(column, _)| column == name)?.1.as_str();

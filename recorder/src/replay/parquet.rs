@@ -143,7 +143,7 @@ fn message_row(message: &Message) -> Row<'_> {
     ]
 }
 
-/// Returns a row of `conversation_events`; `None` for an event about a chat, a key or limits.
+/// Returns a row of `conversation_events`; `None` for an event about a chat, a key, limits or prices.
 fn conversation_row(event: &Event) -> Option<Row<'_>> {
     let (id, title, model, temperature, archived) = match event {
         Event::ConversationCreated(event) => {
@@ -155,7 +155,7 @@ fn conversation_row(event: &Event) -> Option<Row<'_>> {
         Event::ConversationDeleted(event) => (event.conversation_id, None, None, None, None),
         Event::ChatStarted(_) | Event::MessageCompleted(_) | Event::ChatFailed(_) => return None,
         Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) => return None,
-        Event::LimitsChanged(_) => return None,
+        Event::LimitsChanged(_) | Event::PricesPublished(_) | Event::CostsRepriced(_) => return None,
     };
     Some(vec![
         ("event_id", Value::Owned(event.id().to_string())),

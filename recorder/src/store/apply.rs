@@ -3,11 +3,13 @@
 use sqlx::postgres::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::pricing::{self, RepricingPass};
 use super::{
     api_keys, chats, conversations, key_slots, limits, messages, operation_slots, quarantine, usage_slots, usage_stats,
 };
 use crate::projection::merge::{self, AggregateChanges};
 use crate::projection::message::Position;
+use crate::projection::pricing::Prices;
 use crate::projection::{Changes, project};
 use shared::event::Event;
 
@@ -27,9 +29,17 @@ pub struct AppliedCounts {
 
 /// Writes the changes of a batch in one transaction, and removes the given entries from quarantine: events of the batch
 /// that were put there when their bodies were missing. An error leaves the tables unchanged.
-pub async fn apply(pool: &PgPool, changes: Changes, recorded: &[Uuid]) -> Result<AppliedCounts, sqlx::Error> {
+///
+/// If the changes [have prices](Changes::has_prices), the caller has to price other chats anew before it acknowledges the batch: see
+/// [`RepricingPass`](super::pricing::RepricingPass).
+pub async fn apply(
+    pool: &PgPool,
+    prices: &mut Prices,
+    changes: Changes,
+    recorded: &[Uuid],
+) -> Result<AppliedCounts, sqlx::Error> {
     let mut tx = pool.begin().await?;
-    let applied = apply_in_transaction(&mut tx, changes).await?;
+    let applied = apply_in_transaction(&mut tx, prices, changes).await?;
     if !recorded.is_empty() {
         quarantine::delete_recorded(&mut tx, recorded).await?;
     }
@@ -38,14 +48,30 @@ pub async fn apply(pool: &PgPool, changes: Changes, recorded: &[Uuid]) -> Result
 }
 
 /// Joins changes with the existing rows, inside the caller's transaction.
-async fn apply_in_transaction(tx: &mut PgConnection, changes: Changes) -> Result<AppliedCounts, sqlx::Error> {
-    let Changes { chats, conversations, created_conversations, api_keys, limits } = changes;
+async fn apply_in_transaction(
+    tx: &mut PgConnection,
+    prices: &mut Prices,
+    changes: Changes,
+) -> Result<AppliedCounts, sqlx::Error> {
+    let has_prices = changes.has_prices();
+    let Changes { mut chats, conversations, created_conversations, api_keys, limits, price_lists, repricings } =
+        changes;
+    let changed_prices = if has_prices { pricing::change_live(tx, price_lists, repricings, prices).await? } else { 0 };
+    if !chats.is_empty() {
+        if !has_prices {
+            super::price_lists::lock_for_pricing(tx).await?;
+            pricing::read_history(tx, prices).await?;
+        }
+        pricing::load_lists(tx, prices, chats.values().map(|change| change.row.started_at)).await?;
+        chats.values_mut().for_each(|change| prices.price(&mut change.row));
+    }
     let rows: Vec<_> = chats.values().map(|change| &change.row).collect();
     let inserted = if rows.is_empty() { <_>::default() } else { chats::insert(tx, &rows).await? };
     let existing: Vec<_> = chats.keys().filter(|id| !inserted.contains(id)).map(|id| id.0).collect();
     let old = if existing.is_empty() { <_>::default() } else { chats::lock(tx, &existing).await? };
     require_all_found(&existing, old.len())?;
-    let chat_writes = merge::merge_chats(chats, &old);
+    pricing::load_lists(tx, prices, old.values().map(|chat| chat.started_at)).await?;
+    let chat_writes = merge::merge_chats(chats, &old, Some(prices));
     if !chat_writes.update.is_empty() {
         chats::update(tx, &chat_writes.update.iter().collect::<Vec<_>>()).await?;
     }
@@ -86,21 +112,27 @@ async fn apply_in_transaction(tx: &mut PgConnection, changes: Changes) -> Result
     let assistant_messages =
         chat_writes.insert_messages.iter().filter(|message| message.position == Position::Assistant).count();
     Ok(AppliedCounts {
-        events: chat_writes.applied + conversation_writes.applied + changed_keys + changed_limits,
+        events: chat_writes.applied + conversation_writes.applied + changed_keys + changed_limits + changed_prices,
         user_messages: chat_writes.insert_messages.len() - assistant_messages,
         assistant_messages,
     })
 }
 
-/// Projects a quarantined event and removes the event from quarantine, in one transaction.
+/// Projects a quarantined event and removes the event from quarantine, in one transaction. After an event about prices, other chats
+/// are priced anew.
 ///
 /// Returns false when the event is no longer in quarantine: of two callers, only one projects the event.
 pub async fn project_quarantined(pool: &PgPool, quarantine_id: Uuid, event: &Event) -> Result<bool, sqlx::Error> {
     let mut tx = pool.begin().await?;
     let was_there = quarantine::delete(&mut tx, quarantine_id).await?;
     if was_there {
-        apply_in_transaction(&mut tx, project(std::slice::from_ref(event))).await?;
+        let (mut prices, changes) = (Prices::default(), project(std::slice::from_ref(event)));
+        let has_prices = changes.has_prices();
+        apply_in_transaction(&mut tx, &mut prices, changes).await?;
         tx.commit().await?;
+        while has_prices && let Some(mut pass) = RepricingPass::begin(pool).await? {
+            while pass.step(pool, &mut prices).await? {}
+        }
     }
     Ok(was_there)
 }

@@ -9,21 +9,55 @@ use std::collections::BTreeSet;
 
 use sqlx::postgres::PgConnection;
 
-use super::{api_keys, chats, conversations, key_slots, limits, messages, operation_slots, usage_slots, usage_stats};
+use super::{
+    api_keys, chats, conversations, key_slots, limits, messages, operation_slots, pricing, usage_slots, usage_stats,
+};
 use crate::projection::Changes;
 use crate::projection::merge::{self, AggregateChanges};
+use crate::projection::pricing::Prices;
+use crate::projection::usage_stats::UsageChanges;
 
-/// Writes chats and messages, and returns the changes that are left for [`write_aggregates`].
+/// Writes prices, chats and messages, and returns the changes that are left for [`write_aggregates`].
 pub async fn write_chats_and_messages(
     tx: &mut PgConnection,
+    prices: &mut Prices,
+    mut changes: Changes,
+) -> Result<AggregateChanges, sqlx::Error> {
+    let mut usage = UsageChanges::default();
+    if changes.has_prices() {
+        let (lists, repricings) = (std::mem::take(&mut changes.price_lists), std::mem::take(&mut changes.repricings));
+        let spans = pricing::join_changes(tx, lists, repricings, prices).await?;
+        usage = pricing::reprice_alone(tx, &spans, prices).await?;
+    } else if !changes.chats.is_empty() {
+        pricing::read_history(tx, prices).await?;
+    }
+    pricing::load_lists(tx, prices, changes.chats.values().map(|change| change.row.started_at)).await?;
+    changes.chats.values_mut().for_each(|change| prices.price(&mut change.row));
+    let mut aggregates = write(tx, Some(prices), changes).await?;
+    aggregates.usage.merge(usage);
+    Ok(aggregates)
+}
+
+/// Writes chats and messages that keep the costs that they bring, and returns the changes that are left for [`write_aggregates`].
+pub async fn write_priced(tx: &mut PgConnection, changes: Changes) -> Result<AggregateChanges, sqlx::Error> {
+    write(tx, None, changes).await
+}
+
+async fn write(
+    tx: &mut PgConnection,
+    mut prices: Option<&mut Prices>,
     changes: Changes,
 ) -> Result<AggregateChanges, sqlx::Error> {
-    let Changes { chats, conversations, created_conversations: _, api_keys, limits } = changes;
+    let Changes { chats, conversations, created_conversations: _, api_keys, limits, price_lists: _, repricings: _ } =
+        changes;
     let ids: Vec<_> = chats.keys().map(|id| id.0).collect();
     let old = if ids.is_empty() { <_>::default() } else { chats::by_ids(tx, &ids).await? };
     let new: Vec<_> = chats.iter().filter(|(id, _)| !old.contains_key(id)).map(|(_, change)| &change.row).collect();
     chats::copy_in(tx, &new).await?;
-    let chat_writes = merge::merge_chats(chats, &old);
+    if let Some(prices) = prices.as_deref_mut() {
+        pricing::load_lists(tx, prices, old.values().map(|chat| chat.started_at)).await?;
+    }
+    let chat_writes = merge::merge_chats(chats, &old, prices);
     if !chat_writes.update.is_empty() {
         chats::update(tx, &chat_writes.update.iter().collect::<Vec<_>>()).await?;
     }

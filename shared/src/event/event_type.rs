@@ -23,6 +23,10 @@ pub enum EventKind {
     KeyRevoked,
     /// The kind of [`LimitsChanged`](super::LimitsChanged) events.
     LimitsChanged,
+    /// The kind of [`PricesPublished`](super::PricesPublished) events.
+    PricesPublished,
+    /// The kind of [`CostsRepriced`](super::CostsRepriced) events.
+    CostsRepriced,
 }
 
 /// The type of a published event: a kind of event, in one version of the payload's format.
@@ -43,7 +47,7 @@ pub enum EventVersion {
 
 impl EventKind {
     /// All kinds of events.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::ChatStarted,
         Self::MessageCompleted,
         Self::ChatFailed,
@@ -54,6 +58,8 @@ impl EventKind {
         Self::KeyChanged,
         Self::KeyRevoked,
         Self::LimitsChanged,
+        Self::PricesPublished,
+        Self::CostsRepriced,
     ];
 
     /// Returns the token of the kind in subjects: `chats.<token>.<user>`.
@@ -69,6 +75,8 @@ impl EventKind {
             Self::KeyChanged => "key_changed",
             Self::KeyRevoked => "key_revoked",
             Self::LimitsChanged => "limits_changed",
+            Self::PricesPublished => "prices_published",
+            Self::CostsRepriced => "costs_repriced",
         }
     }
 
@@ -82,7 +90,9 @@ impl EventKind {
             | Self::KeyIssued
             | Self::KeyChanged
             | Self::KeyRevoked
-            | Self::LimitsChanged => EventVersion::V1,
+            | Self::LimitsChanged
+            | Self::PricesPublished
+            | Self::CostsRepriced => EventVersion::V1,
         };
         EventType { kind: self, version }
     }
@@ -96,7 +106,7 @@ impl EventKind {
 impl EventType {
     /// All types that were ever published. Each type is decoded for ever. Programs store positions in this list: a new type is added
     /// at the end.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self { kind: EventKind::ChatStarted, version: EventVersion::V1 },
         Self { kind: EventKind::MessageCompleted, version: EventVersion::V1 },
         Self { kind: EventKind::ChatFailed, version: EventVersion::V1 },
@@ -110,6 +120,8 @@ impl EventType {
         Self { kind: EventKind::KeyChanged, version: EventVersion::V1 },
         Self { kind: EventKind::KeyRevoked, version: EventVersion::V1 },
         Self { kind: EventKind::LimitsChanged, version: EventVersion::V1 },
+        Self { kind: EventKind::PricesPublished, version: EventVersion::V1 },
+        Self { kind: EventKind::CostsRepriced, version: EventVersion::V1 },
     ];
 
     /// Returns the type with the given name, or `None` if this build does not know the name.
@@ -133,6 +145,8 @@ impl EventType {
             (EventKind::KeyChanged, _) => "stenograph.KeyChanged.v1",
             (EventKind::KeyRevoked, _) => "stenograph.KeyRevoked.v1",
             (EventKind::LimitsChanged, _) => "stenograph.LimitsChanged.v1",
+            (EventKind::PricesPublished, _) => "stenograph.PricesPublished.v1",
+            (EventKind::CostsRepriced, _) => "stenograph.CostsRepriced.v1",
         }
     }
 

@@ -11,6 +11,15 @@ use super::embedded;
 /// The layer of complete price lists. All other layers are overlays, such as negotiated prices, and are asked first.
 pub const BASE_LAYER: &str = "base";
 
+/// The longest name of a layer, in bytes.
+const MAX_LAYER_BYTES: usize = 64;
+
+/// Returns true for the name of a layer: 1 to 64 lower-case letters, digits, `-` and `_`.
+pub fn is_layer_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+    (1..=MAX_LAYER_BYTES).contains(&name.len()) && name.bytes().all(is_plain)
+}
+
 /// The price lists of all times, in layers. In each layer, the list that was put in force last for a time is the one of that time.
 ///
 /// Where no complete list was published, the list that is part of the program is in force.
@@ -41,6 +50,13 @@ pub struct Found<'a> {
 }
 
 impl PriceBook {
+    /// Makes the book of lists that are in force at all times, by layer.
+    pub fn of(lists: impl IntoIterator<Item = (String, Arc<Catalogue>)>) -> Self {
+        let always = time::PrimitiveDateTime::MIN.assume_utc();
+        let periods = lists.into_iter().map(|(layer, list)| (layer, vec![Period { from: always, until: None, list }]));
+        Self { layers: periods.collect() }
+    }
+
     /// Puts a list in force from `from` on, until `until` if given. Lists must be put in force in the order in which they were
     /// published: a later one prevails for the time that both name.
     pub fn put_in_force(

@@ -126,7 +126,13 @@ async fn gives_the_same_numbers_for_any_batching_of_events() -> anyhow::Result<(
             events.push(Event::decode(EventKind::ChatFailed, failed.as_bytes())?);
         }
         for events in events.chunks(batch) {
-            recorder::store::apply(&pool, recorder::projection::project(events), &[]).await?;
+            recorder::store::apply(
+                &pool,
+                &mut recorder::projection::pricing::Prices::default(),
+                recorder::projection::project(events),
+                &[],
+            )
+            .await?;
         }
         let objects: i64 =
             sqlx::query_scalar("SELECT count(*) FROM chats WHERE caller_metadata @> '{\"user\":\"u-1\"}'")

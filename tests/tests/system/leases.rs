@@ -197,7 +197,13 @@ async fn chats_that_took_too_long_are_ended_only_after_the_tables_have_caught_up
     for event in starts.iter().chain(&ends[..1]) {
         publish_again(&jetstream, event).await?;
     }
-    recorder::store::apply(&pool, recorder::projection::project(&starts), &[]).await?;
+    recorder::store::apply(
+        &pool,
+        &mut recorder::projection::pricing::Prices::default(),
+        recorder::projection::project(&starts),
+        &[],
+    )
+    .await?;
 
     let hour = Duration::from_secs(3600);
     let client = recorder::source::connect(&shared::nats::BrokerConfig::from_url(&stack.nats.url())?).await?;

@@ -51,6 +51,7 @@ mod open_files;
 mod openai_client;
 mod outages;
 mod own_limits;
+mod prices;
 mod proxies;
 mod published_events;
 mod quarantine;

@@ -47,7 +47,7 @@ async fn reports_identical_tables() -> anyhow::Result<()> {
     let record = Record::start().await?;
     let expected = record.stack.recorder.run(&["verify"]).await?;
     let start = "identical: 3 chats, 3 conversations, 6 messages, 2 usage rows, ";
-    assert!(expected.starts_with(start) && expected.ends_with(" key slots, 0 limits"), "{expected}");
+    assert!(expected.starts_with(start) && expected.ends_with(" limits, 0 price lists, 0 repricings"), "{expected}");
     let today = OffsetDateTime::now_utc().date().to_string();
     assert_eq!(record.stack.recorder.run(&["verify", "--since", &today]).await?, expected);
     let kept: Vec<(i64, Option<time::Date>)> =
@@ -264,7 +264,13 @@ async fn covers_every_projected_table() -> anyhow::Result<()> {
     let pool = recorder::store::connect(&url.clone().into(), 1)?;
     recorder::store::migrate(&pool).await?;
     let before = rows(&pool).await?;
-    recorder::store::apply(&pool, recorder::projection::project(&oracle.events), &[]).await?;
+    recorder::store::apply(
+        &pool,
+        &mut recorder::projection::pricing::Prices::default(),
+        recorder::projection::project(&oracle.events),
+        &[],
+    )
+    .await?;
     for (name, rows) in rows(&pool).await? {
         match Table::ALL.into_iter().find(|table| table.name() == name) {
             Some(table) => assert_eq!(usize::try_from(rows)?, oracle.tables.len(table), "{name}"),
