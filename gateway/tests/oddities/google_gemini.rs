@@ -152,6 +152,9 @@ fn blocks_and_errors_are_read() {
     };
     check(GoogleGemini, &events(&[blocked]), &expected);
     check_document(blocked, &expected);
+    let unspecified = LAST
+        .replace(r#""modelVersion""#, r#""promptFeedback":{"blockReason":"BLOCK_REASON_UNSPECIFIED"},"modelVersion""#);
+    check(GoogleGemini, &events(&[FIRST, &unspecified]), &expected_text("hi"));
     let safety = LAST.replace("STOP", "SAFETY");
     check(
         GoogleGemini,

@@ -107,7 +107,7 @@ impl GenerateContentFold {
                 effect = ChunkEffect::Finished;
             }
         }
-        let block = chunk.prompt_feedback.0.as_ref().and_then(|feedback| feedback.block_reason.non_empty());
+        let block = chunk.prompt_feedback.0.as_ref().and_then(|feedback| feedback.block_reason());
         if let Some(reason) = block {
             self.transcript.set_finish_reason(reason);
             self.transcript.note("prompt_blocked");

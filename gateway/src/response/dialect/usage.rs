@@ -33,6 +33,8 @@ struct OpenaiUsage {
     prompt_cache_hit_tokens: Count,
     /// Cached input, as reported by Moonshot and Together.
     cached_tokens: Count,
+    /// Cached input, as reported by Mistral.
+    num_cached_tokens: Count,
     /// Anthropic's names, which some proxies send in addition to OpenAI's.
     cache_read_input_tokens: Count,
     cache_creation_input_tokens: Count,
@@ -45,6 +47,8 @@ struct OpenaiUsage {
 struct InputDetails {
     cached_tokens: Count,
     cache_write_tokens: Count,
+    /// Input written to a cache, as reported by LiteLLM.
+    cache_creation_tokens: Count,
     cache_read_input_tokens: Count,
     cache_creation_input_tokens: Count,
 }
@@ -63,6 +67,8 @@ struct AnthropicUsage {
     input_tokens: Count,
     cache_read_input_tokens: Count,
     cache_creation_input_tokens: Count,
+    /// The same count, split by how long the cache keeps the input.
+    cache_creation: Object<CacheCreation>,
     output_tokens: Count,
     output_tokens_details: Object<OutputDetails>,
     /// The passes that made up the response.
@@ -70,6 +76,14 @@ struct AnthropicUsage {
     /// Names that some imitators send in addition. Both counts include the cached input.
     prompt_tokens: Count,
     total_tokens: Count,
+}
+
+/// Input that was written to a cache, by how long the cache keeps the input.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+struct CacheCreation {
+    ephemeral_5m_input_tokens: Count,
+    ephemeral_1h_input_tokens: Count,
 }
 
 /// One pass of a response in the Anthropic dialect.
@@ -159,11 +173,13 @@ pub(super) fn from_openai(transcript: &mut Transcript) -> Usage {
         input_details[0].cache_read_input_tokens,
         reported.prompt_cache_hit_tokens,
         reported.cached_tokens,
+        reported.num_cached_tokens,
         reported.cache_read_input_tokens,
     ]);
     let written = first_positive([
         input_details[0].cache_write_tokens,
         input_details[1].cache_write_tokens,
+        input_details[0].cache_creation_tokens,
         input_details[0].cache_creation_input_tokens,
         reported.cache_creation_input_tokens,
     ]);
@@ -200,7 +216,8 @@ pub(super) fn from_openai(transcript: &mut Transcript) -> Usage {
 /// numbers, and are added.
 pub(super) fn from_anthropic(transcript: &mut Transcript) -> Usage {
     let Some(raw) = transcript.usage.take() else { return Usage::default() };
-    let Some(Object(Some(reported))) = parse::<Object<AnthropicUsage>>(raw.get()) else { return unreadable(raw) };
+    let Some(Object(Some(mut reported))) = parse::<Object<AnthropicUsage>>(raw.get()) else { return unreadable(raw) };
+    reported.cache_creation_input_tokens = reported.whole_cache_creation();
     let mut counts = [
         reported.input_tokens.0,
         reported.cache_read_input_tokens.0,
@@ -241,6 +258,14 @@ pub(super) fn from_anthropic(transcript: &mut Transcript) -> Usage {
 }
 
 impl AnthropicUsage {
+    /// The input that was written to a cache: the whole count, else the sum of its parts, which some imitators send alone.
+    fn whole_cache_creation(&self) -> Count {
+        let parts = self.cache_creation.0.unwrap_or_default();
+        let counts = [parts.ephemeral_5m_input_tokens.0, parts.ephemeral_1h_input_tokens.0];
+        let sum = counts.into_iter().flatten().reduce(u64::saturating_add);
+        Count(first_positive([self.cache_creation_input_tokens, Count(sum)]))
+    }
+
     /// True if another member of the object proves that `input_tokens` includes the cached input, as some imitators of
     /// Anthropic count it.
     fn includes_cache_in_input(&self) -> bool {

@@ -32,7 +32,7 @@ pub(super) struct ResponseChunk<'a> {
 #[serde(rename_all = "camelCase")]
 pub(super) struct PromptFeedback<'a> {
     #[serde(default, borrow)]
-    pub(super) block_reason: Text<'a>,
+    block_reason: Text<'a>,
 }
 
 /// One of the answers to a prompt.
@@ -97,6 +97,13 @@ pub(super) struct FunctionCall<'a> {
     pub(super) partial_args: Option<&'a RawValue>,
     #[serde(default)]
     pub(super) will_continue: Flag,
+}
+
+impl PromptFeedback<'_> {
+    /// The reason for the block. The word for "not given" counts as absent.
+    pub(super) fn block_reason(&self) -> Option<&str> {
+        self.block_reason.non_empty().filter(|reason| *reason != "BLOCK_REASON_UNSPECIFIED")
+    }
 }
 
 impl Candidate<'_> {

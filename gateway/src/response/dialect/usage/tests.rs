@@ -192,3 +192,25 @@ fn very_large_numbers_do_not_overflow() {
     let json = format!(r#"{{"input_tokens":{most},"cache_read_input_tokens":{most},"output_tokens":{most}}}"#);
     assert_eq!(read(from_anthropic, &[&json]).0.total_tokens, Some(most));
 }
+
+#[test]
+fn counts_under_the_names_of_imitators_are_read() {
+    let some = |a, b, c| [Some(a), Some(b), Some(c)];
+    check(
+        from_openai,
+        r#"{"prompt_tokens":10,"completion_tokens":1,"total_tokens":11,"num_cached_tokens":4}"#,
+        some(10, 1, 11),
+        [6, 4, 0, 1, 0],
+    );
+    check(
+        from_openai,
+        r#"{"prompt_tokens":10,"completion_tokens":1,"total_tokens":11,"prompt_tokens_details":{"cached_tokens":4,"cache_creation_tokens":3}}"#,
+        some(10, 1, 11),
+        [3, 4, 3, 1, 0],
+    );
+    let split = r#""cache_creation":{"ephemeral_5m_input_tokens":5,"ephemeral_1h_input_tokens":7}"#;
+    for whole in ["", r#""cache_creation_input_tokens":0,"#, r#""cache_creation_input_tokens":12,"#] {
+        let usage = format!(r#"{{"input_tokens":3,"output_tokens":1,{whole}{split}}}"#);
+        check(from_anthropic, &usage, some(15, 1, 16), [3, 0, 12, 1, 0]);
+    }
+}
