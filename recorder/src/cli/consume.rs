@@ -29,8 +29,8 @@ use crate::source::{self, Source};
 use crate::store;
 
 /// The database connections: one for the pipeline, one for the health check, two each for the orphan reaper and the
-/// consumer watchdog, one for the comparison of the bucket ACCESS.
-const CONNECTIONS: u32 = 7;
+/// consumer watchdog, one for the comparison of the bucket ACCESS, and one for reading calls that are priced again.
+const CONNECTIONS: u32 = 8;
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {
