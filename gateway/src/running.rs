@@ -69,8 +69,8 @@ struct Known {
 pub enum Found {
     /// The chat runs here.
     Running(Arc<RunningChat>),
-    /// The chat has run here and has ended.
-    Ended,
+    /// The chat has run here and has ended. Has the conversation of the chat.
+    Ended(Option<ConversationId>),
 }
 
 /// A chat that runs here.
@@ -126,7 +126,7 @@ impl RunningChats {
         let known = self.known();
         match known.running.get(&id) {
             Some(chat) => (chat.user == *user).then(|| Found::Running(Arc::clone(chat))),
-            None => known.ended.has(id, user).then_some(Found::Ended),
+            None => known.ended.find(id, user).map(Found::Ended),
         }
     }
 
@@ -275,7 +275,7 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let mut known = self.chats.known();
         known.running.remove(&self.chat.id);
-        known.ended.add(self.chat.id, self.chat.user.clone());
+        known.ended.add(self.chat.id, self.chat.user.clone(), self.chat.conversation);
         drop(known);
         self.chat.mark_ended();
     }
@@ -289,12 +289,13 @@ mod tests {
     fn a_chat_is_found_by_its_user_alone_while_it_runs_and_after_its_end() {
         let (ann, bob): (UserId, UserId) = ("ann".parse().unwrap(), "bob".parse().unwrap());
         let (chats, id) = (Arc::new(RunningChats::default()), ChatId::mint());
-        let registration = chats.register(id, &ann, None);
+        let conversation = ConversationId(uuid::Uuid::now_v7());
+        let registration = chats.register(id, &ann, Some(conversation));
         assert!(matches!(chats.find(id, &ann), Some(Found::Running(chat)) if !chat.is_stop_requested()));
         assert!(chats.find(id, &bob).is_none());
         assert!(chats.find(ChatId::mint(), &ann).is_none());
         drop(registration);
-        assert!(matches!(chats.find(id, &ann), Some(Found::Ended)));
+        assert!(matches!(chats.find(id, &ann), Some(Found::Ended(known)) if known == Some(conversation)));
         assert!(chats.find(id, &bob).is_none());
     }
 

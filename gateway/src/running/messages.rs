@@ -36,8 +36,8 @@ pub(super) enum Reply {
     Stopped { had_ended: bool },
     /// The chat runs at the gateway that listens to this subject.
     Runs { ids: ChatIds, subject: String },
-    /// The chat has ended.
-    Ended,
+    /// The chat has ended. Has the conversation of the chat.
+    Ended { conversation: Option<ConversationId> },
     /// What follows.
     Piece(Piece),
 }

@@ -76,8 +76,8 @@ pub enum Source {
 pub enum Whereabouts {
     /// The chat runs.
     Runs(Source),
-    /// The chat has ended, a short time ago.
-    Ended,
+    /// The chat has ended, a short time ago. Has the conversation of the chat.
+    Ended(Option<ConversationId>),
     /// No gateway knows such a chat of the user.
     Unknown,
 }
@@ -97,7 +97,7 @@ impl RunningChats {
     /// the user.
     pub async fn stop(&self, id: ChatId, user: &UserId) -> Option<StopOutcome> {
         match self.find(id, user)? {
-            Found::Ended => Some(StopOutcome::Ended),
+            Found::Ended(_) => Some(StopOutcome::Ended),
             Found::Running(chat) => {
                 chat.stop();
                 // The end is recorded in the background. The estimate of the usage may take a while.
@@ -131,12 +131,12 @@ impl Peers {
     pub async fn find(&self, chat: ChatId, user: &UserId) -> Whereabouts {
         match self.chats.find(chat, user) {
             Some(Found::Running(chat)) => return Whereabouts::Runs(Source::Here(chat)),
-            Some(Found::Ended) => return Whereabouts::Ended,
+            Some(Found::Ended(conversation)) => return Whereabouts::Ended(conversation),
             None => {}
         }
         match self.ask_all(user, Wish::Find { chat }).await {
             Some(Reply::Runs { ids, subject }) => Whereabouts::Runs(Source::Elsewhere(ids, subject)),
-            Some(Reply::Ended) => Whereabouts::Ended,
+            Some(Reply::Ended { conversation }) => Whereabouts::Ended(conversation),
             _ => Whereabouts::Unknown,
         }
     }
@@ -230,15 +230,15 @@ impl Peers {
             }
             Wish::Find { chat } => self.chats.find(chat, &user).map(|found| match found {
                 Found::Running(chat) => runs(chat),
-                Found::Ended => Reply::Ended,
+                Found::Ended(conversation) => Reply::Ended { conversation },
             }),
             Wish::FindIn { conversation } => self.chats.find_in(conversation, &user).map(runs),
             Wish::Read { chat, have } => match self.chats.find(chat, &user) {
                 Some(Found::Running(chat)) => Some(match chat.news(&have, NEWS_TIMEOUT).await {
                     News::Piece(piece) => Reply::Piece(piece),
-                    News::Ended => Reply::Ended,
+                    News::Ended => Reply::Ended { conversation: chat.ids().conversation },
                 }),
-                Some(Found::Ended) => Some(Reply::Ended),
+                Some(Found::Ended(conversation)) => Some(Reply::Ended { conversation }),
                 None => None,
             },
         };

@@ -34,6 +34,8 @@ fn finish() -> [String; 2] {
 /// A client that keeps what the events of a chat say, over any number of connections.
 #[derive(Debug, Default)]
 struct Client {
+    /// The conversation of the chat, if the client knows it from the response to the chat: every stream must name the same.
+    conversation: Option<String>,
     text: String,
     last_id: Option<String>,
     end: Option<Value>,
@@ -68,7 +70,10 @@ impl Client {
         let Some(data) = field("data") else { return Ok(()) };
         let data: Value = serde_json::from_str(data)?;
         match field("event") {
-            Some("start") => {}
+            Some("start") => {
+                let expected = self.conversation.as_deref();
+                ensure!(expected.is_none_or(|id| data["conversationId"] == id), "{data}, expected {expected:?}");
+            }
             Some("reset") => {
                 self.text.clear();
                 self.resets += 1;
@@ -105,7 +110,7 @@ async fn one_try(
     let request = harness::http::client().post(format!("{owner}/api/chat")).bearer_auth(token).json(&body);
     let mut response = request.header("x-stenograph-on-leave", "drain").send().await?;
     ensure!(response.status() == 200, "{}", response.status());
-    let chat = header(&response, "x-chat-id")?;
+    let (chat, conversation) = (header(&response, "x-chat-id")?, header(&response, "x-conversation-id")?);
     for _ in 0..random.random_range(0..12) {
         if !matches!(response.chunk().await, Ok(Some(_))) {
             break;
@@ -115,7 +120,7 @@ async fn one_try(
     if comes_late {
         sleep(Duration::from_millis(random.random_range(300..1200))).await;
     }
-    let mut client = Client::default();
+    let mut client = Client { conversation: Some(conversation), ..Client::default() };
     let started = Instant::now();
     let mut cuts = random.random_range(0..6);
     while client.end.is_none() {

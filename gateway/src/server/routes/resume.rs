@@ -154,7 +154,7 @@ impl Gateway {
                 let conversation = conversation_of(source.ids().conversation);
                 Ok((Phase::Running(source), conversation))
             }
-            Whereabouts::Ended => Ok((Phase::recorded(), None)),
+            Whereabouts::Ended(conversation) => Ok((Phase::recorded(), conversation_of(conversation))),
             Whereabouts::Unknown => {
                 let recorded = match recorded {
                     Some(recorded) => recorded,
