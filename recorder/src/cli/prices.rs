@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
@@ -15,6 +16,7 @@ use shared::prices::price_book::{BASE_LAYER, is_layer_name};
 use sqlx::postgres::PgPool;
 use time::format_description::well_known::Rfc3339;
 use time::{Date, OffsetDateTime, macros::format_description};
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::connect::pool;
@@ -27,6 +29,9 @@ use crate::store::price_lists::{self, Publication};
 
 /// The author of changes of the command line, in events.
 const AUTHOR: &str = "cli";
+/// The maximum wait for a recorder to record a publication, and the interval between two looks.
+const RECORDING_TIMEOUT: Duration = Duration::from_secs(10);
+const RECORDING_INTERVAL: Duration = Duration::from_millis(100);
 /// The number of rows read per query.
 const PAGE_ROWS: i64 = 100;
 /// The number of hexadecimal digits of a list's hash that name the list in rows.
@@ -106,7 +111,11 @@ pub(super) async fn run(command: PricesCommand, config: &Config) -> anyhow::Resu
             }
             let new = NewList { layer, from, until, list, catalogue };
             let event = publish_list(&connect(config).await?, &pool, &author()?, new).await?;
-            print(&format!("published {} in the layer {}", &event.sha256[..VERSION_DIGITS], event.layer))
+            print(&format!("published {} in the layer {}", &event.sha256[..VERSION_DIGITS], event.layer))?;
+            if is_recorded(&pool, event.change_id.0).await? {
+                return Ok(());
+            }
+            print("no recorder has recorded it yet: a repricing before that does not apply it")
         }
         PricesCommand::List => list(&pool).await,
         PricesCommand::Show { version } => show(&pool, &version).await,
@@ -140,6 +149,19 @@ pub(super) async fn run_costs(arguments: CostsArguments, config: &Config) -> any
     let span = RepricedSpan { change_id: Uuid::max(), since, until, repriced_at: now };
     let comparison = PriceComparison::read(&pool(config)?, Some((published, Arc::from(list))), span).await;
     print_comparison(&comparison.context("the costs could not be read")?)
+}
+
+/// Waits for a moment until a publication is recorded. A repricing after that has a greater id, whichever machine publishes it.
+async fn is_recorded(pool: &PgPool, change_id: Uuid) -> anyhow::Result<bool> {
+    let deadline = Instant::now() + RECORDING_TIMEOUT;
+    while Instant::now() < deadline {
+        let last = price_lists::last_change(pool).await.context("the price lists could not be read")?;
+        if last >= Some(change_id) {
+            return Ok(true);
+        }
+        sleep(RECORDING_INTERVAL).await;
+    }
+    Ok(false)
 }
 
 // === impl SpanArguments ===

@@ -162,7 +162,10 @@ impl BatchWriter {
     /// Prices the chats anew whose prices a batch has changed. A pass that failed is repeated with the batch.
     async fn reprice(&mut self) -> Result<(), sqlx::Error> {
         while let Some(mut pass) = with_write_timeout(RepricingPass::begin(&self.pool)).await? {
-            while with_write_timeout(pass.step(&self.pool, &mut self.prices)).await? {}
+            while with_write_timeout(pass.step(&self.pool, &mut self.prices)).await? {
+                // Each step is a write of its own: a long pass is no sign of a database that takes nothing.
+                self.blockage.batch_started(Instant::now());
+            }
             tracing::info!(chats = pass.looked_at, "chats were priced again after a change of prices");
         }
         Ok(())
