@@ -260,6 +260,31 @@ async fn nobody_sees_the_end_before_the_record_and_a_followed_answer_is_complete
 }
 
 #[tokio::test]
+async fn a_followed_answer_goes_on_after_the_time_of_its_drain() -> anyhow::Result<()> {
+    let stack = Stack::with_api(&[("GATEWAY_DRAIN_FOR", "1s")], &[]).await?;
+    let ann = stack.user("ann").await?;
+    let gate = Gate::new();
+    let chat = begin_and_leave(&stack, &ann, &gate).await?;
+    let (mut client, url) = (Client::default(), stack.gateway.url(""));
+    let (read, ()) = tokio::join!(client.read(&url, &ann.token, &chat, usize::MAX), async {
+        sleep(Duration::from_secs(4)).await;
+        gate.open();
+    });
+    read?;
+    assert_eq!(client.text, "heard and resumed");
+    // Nobody follows the next one.
+    let gate = Gate::new();
+    let chat = begin_and_leave(&stack, &ann, &gate).await?;
+    sleep(Duration::from_secs(2)).await;
+    let mut client = Client::default();
+    client.read(&url, &ann.token, &chat, usize::MAX).await?;
+    assert_eq!(client.text, "heard");
+    assert_eq!(client.end.unwrap_or_default()["finishReason"], "client_gone");
+    stack.settled().await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_chat_without_recorded_texts_is_followed_while_it_runs() -> anyhow::Result<()> {
     let stack = Stack::with_api(&[], &[]).await?;
     let ann = stack.user("ann").await?;

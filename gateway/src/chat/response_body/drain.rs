@@ -11,6 +11,9 @@ use super::shared_body::SharedBody;
 use super::state::{BodyPhase, BodyState, ClientPresence};
 use crate::chat::chat_ending::ChatEnding;
 
+/// The interval between two looks if an answer is still followed, after the time of its drain is over.
+const FOLLOWED_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
 impl BodyState {
     /// Ends the chat with the part of the answer that has arrived. The upstream's body is dropped together with the state.
     pub(super) fn cancel_upstream(&mut self) {
@@ -45,7 +48,7 @@ impl SharedBody {
     }
 }
 
-/// Reads the rest of an answer for the record, for `bound` at most, and until `stop` resolves.
+/// Reads the rest of an answer for the record, until `stop` resolves, and for `bound` at most unless another connection follows the answer.
 pub(super) async fn drain(
     shared: &SharedBody,
     bound: Duration,
@@ -70,7 +73,7 @@ pub(super) async fn drain(
     });
     tokio::select! {
         () = reading => {}
-        () = tokio::time::sleep(bound) => {}
+        () = time_is_up(shared, bound) => {}
         () = stop => {}
     }
     let Some(mut state) = shared.lock().take() else { return };
@@ -85,4 +88,12 @@ pub(super) async fn drain(
         }
     };
     ended.log_line.log(ended.pending.await);
+}
+
+/// Resolves when the time of a drain is over and nobody follows the answer. The timeouts of the upstream hold for a followed answer too.
+async fn time_is_up(shared: &SharedBody, bound: Duration) {
+    tokio::time::sleep(bound).await;
+    while shared.is_followed() {
+        tokio::time::sleep(FOLLOWED_CHECK_INTERVAL).await;
+    }
 }

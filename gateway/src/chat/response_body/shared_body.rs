@@ -47,6 +47,11 @@ impl SharedBody {
         chunk
     }
 
+    /// True if another connection follows the answer.
+    pub(super) fn is_followed(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.is_followed())
+    }
+
     /// Tells the followers of the answer that there may be news.
     pub(super) fn tell_followers(&self) {
         if let Some(running) = &self.running {
