@@ -30,7 +30,11 @@ pub use self::state::{BodyError, BodyFraming};
 
 /// The body of an answer. Dropping the body before the end means that the client has disconnected.
 #[derive(Debug)]
-pub struct ResponseBody(Arc<SharedBody>);
+pub struct ResponseBody {
+    shared: Arc<SharedBody>,
+    /// True after the last chunk has been handed out.
+    is_at_end: bool,
+}
 
 impl ResponseBody {
     /// Creates the body of the answer to `chat`. The redactor is for an error within the answer. `probed` is the upstream that learns,
@@ -45,7 +49,7 @@ impl ResponseBody {
     ) -> Self {
         let mut state = BodyState::new(upstream, tap, chat, framing, (limits, redactor));
         state.usage_probe = probed;
-        Self(SharedBody::new(state))
+        Self { shared: SharedBody::new(state), is_at_end: false }
     }
 
     /// Reads the whole body and waits until the chat's end is durable. Used for answers whose head announces an empty body:
@@ -66,18 +70,20 @@ impl http_body::Body for ResponseBody {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.0.poll_chunk(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
+        let this = self.get_mut();
+        let chunk = this.shared.poll_chunk(cx, &mut this.is_at_end);
+        chunk.map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
     }
 
     /// Returns true as soon as the last chunk has been handed out, so that the server writes the end together with that
     /// chunk.
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.is_at_end
     }
 }
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        SharedBody::client_disconnected(&self.0);
+        SharedBody::client_disconnected(&self.shared);
     }
 }

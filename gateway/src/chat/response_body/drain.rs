@@ -76,7 +76,7 @@ pub(super) async fn drain(
         () = time_is_up(shared, bound) => {}
         () = stop => {}
     }
-    let Some(mut state) = shared.lock().take() else { return };
+    let Some(mut state) = shared.lock().take().map(Box::new) else { return };
     let ended = match std::mem::replace(&mut state.phase, BodyPhase::Ended) {
         BodyPhase::Ending(ended, _) => ended,
         // The task of the stop records the end, and is waited for when the gateway stops.

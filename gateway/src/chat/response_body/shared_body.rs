@@ -13,7 +13,8 @@ use crate::running::{RunningAnswer, RunningChat};
 /// The state of an answer. `None` after the end.
 #[derive(Debug)]
 pub(super) struct SharedBody {
-    state: Mutex<Option<Box<BodyState>>>,
+    /// In the same allocation as its lock, so that a chunk touches no further memory.
+    state: Mutex<Option<BodyState>>,
     /// The entry among the running chats. `None` for a call that is no chat.
     running: Option<Arc<RunningChat>>,
 }
@@ -22,7 +23,7 @@ impl SharedBody {
     /// Shares a state, and makes the answer reachable by the id of its chat.
     pub(super) fn new(state: BodyState) -> Arc<Self> {
         let running = state.chat.running().cloned();
-        let shared = Arc::new(Self { state: Mutex::new(Some(Box::new(state))), running });
+        let shared = Arc::new(Self { state: Mutex::new(Some(state)), running });
         if let Some(running) = &shared.running {
             running.set_answer(Arc::downgrade(&shared) as Weak<dyn RunningAnswer>);
         }
@@ -30,20 +31,28 @@ impl SharedBody {
     }
 
     /// Locks the state. The lock is held for one step of the answer at a time.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Option<Box<BodyState>>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Option<BodyState>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the next chunk for the client.
-    pub(super) fn poll_chunk(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+    /// Returns the next chunk for the client. `is_at_end` is set when the body is complete and every chunk has been handed out.
+    pub(super) fn poll_chunk(
+        &self,
+        cx: &mut Context<'_>,
+        is_at_end: &mut bool,
+    ) -> Poll<Option<Result<Bytes, BodyError>>> {
         let mut locked = self.lock();
         let Some(state) = &mut *locked else { return Poll::Ready(None) };
         let chunk = state.poll_chunk(cx);
         if chunk.is_pending() {
             state.wake_later(cx);
         }
+        *is_at_end = state.is_end_stream();
+        let was_read = state.was_read;
         drop(locked);
-        self.tell_followers();
+        if was_read {
+            self.tell_followers();
+        }
         chunk
     }
 
@@ -58,11 +67,6 @@ impl SharedBody {
             running.tell_followers();
         }
     }
-
-    /// Returns true if the body is complete and every chunk has been handed out.
-    pub(super) fn is_end_stream(&self) -> bool {
-        self.lock().as_ref().is_none_or(|state| state.is_end_stream())
-    }
 }
 
 impl RunningAnswer for SharedBody {
@@ -74,8 +78,9 @@ impl RunningAnswer for SharedBody {
     }
 
     fn read(&self, have: &Lengths) -> Option<Piece> {
-        let locked = self.lock();
-        let state = locked.as_ref().filter(|state| matches!(state.phase, BodyPhase::Streaming))?;
+        let mut locked = self.lock();
+        let state = locked.as_mut().filter(|state| matches!(state.phase, BodyPhase::Streaming))?;
+        state.was_read = true;
         Some(Piece::after(have, state.tap.transcript()))
     }
 }

@@ -47,6 +47,8 @@ pub(super) struct BodyState {
     redactor: Arc<Redactor>,
     /// The upstream that was not asked for usage, to learn if it reports usage by itself.
     pub(super) usage_probe: Option<Arc<Upstream>>,
+    /// Another connection has read the answer, and may wait for news.
+    pub(super) was_read: bool,
     /// Wakes the task that drives the answer.
     pub(super) waker: Option<Waker>,
 }
@@ -150,6 +152,7 @@ impl BodyState {
             coalescer: Coalescer::default(),
             redactor,
             usage_probe: None,
+            was_read: false,
             waker: None,
         }
     }
