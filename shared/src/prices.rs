@@ -4,6 +4,7 @@
 //! the time that each names. A cost is in nano-dollars, exact up to one rounding of the whole.
 
 pub mod catalogue;
+pub mod charged_call;
 pub mod cost;
 pub mod embedded;
 pub mod history;
@@ -15,6 +16,7 @@ pub mod rule;
 
 mod matches;
 
+pub use charged_call::{Charge, ChargedCall};
 pub use cost::{Cost, PricedCall, provider_cost};
 pub use history::PriceHistory;
 pub use price_book::PriceBook;
