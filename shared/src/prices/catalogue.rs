@@ -51,6 +51,9 @@ pub struct Model {
     prices: Vec<DatedPrices>,
     #[serde(default)]
     price_variants: Vec<Variant>,
+    /// The maximum number of tokens of prompt and answer together, where the list names it.
+    #[serde(default)]
+    pub context_window: Option<u64>,
 }
 
 /// Prices that are in force from a date, or at some time of each day.
@@ -229,6 +232,15 @@ impl Model {
             card.0.extend(variant.prices.0.iter().map(|(key, rate)| (*key, rate.clone())));
         }
         card
+    }
+
+    /// Returns the standard prices and the prices of each service tier, of calls that start at the given time.
+    pub fn all_rates(&self, at: OffsetDateTime) -> Vec<RateCard> {
+        let tiers = self.price_variants.iter().map(|variant| {
+            let context: Vec<_> = variant.when.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+            self.rates(at, &context)
+        });
+        [self.rates(at, &[])].into_iter().chain(tiers).collect()
     }
 
     fn check(&self) -> Result<(), String> {
