@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod bucket;
+pub mod budget;
 pub mod meter;
 pub mod places;
 pub mod window;

@@ -6,6 +6,7 @@
 //! that usage counters need, so that the order of arrival never matters.
 
 mod api_key;
+mod budget;
 mod chat_failed;
 mod chat_started;
 mod conversation;
@@ -29,6 +30,7 @@ use time::OffsetDateTime;
 
 pub use api_key::{KeyChanged, KeyIssued, KeyRevoked, KeySettings};
 pub use assistant_message::{AssistantMessage, OtherChoice, STOPPED_BY_USER, ToolCall};
+pub use budget::{Budget, BudgetPeriod, BudgetPolicy, UnpricedCalls};
 pub use caller_metadata::CallerMetadata;
 pub use chat_failed::{ChatError, ChatFailed, FailureStage};
 pub use chat_started::{ChatStarted, ConversationOrigin};

@@ -6,6 +6,7 @@
 //! needs belongs in that service's crate.
 
 pub mod id;
+pub mod nanodollars;
 pub mod word;
 
 pub mod event;
@@ -13,6 +14,8 @@ pub mod usage;
 
 pub mod access;
 pub mod api_key;
+pub mod budget_ledger;
+pub mod budget_window;
 pub mod envelope;
 pub mod large_body;
 pub mod lease;

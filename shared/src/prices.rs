@@ -13,6 +13,7 @@ pub mod price_key;
 pub mod quantities;
 pub mod rate;
 pub mod rule;
+pub mod token_prices;
 
 mod matches;
 
@@ -21,3 +22,4 @@ pub use cost::{Cost, PricedCall, provider_cost};
 pub use history::PriceHistory;
 pub use price_book::PriceBook;
 pub use quantities::{CostPart, TokenCounts};
+pub use token_prices::TokenPrices;
