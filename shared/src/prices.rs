@@ -17,7 +17,7 @@ pub mod token_prices;
 
 mod matches;
 
-pub use charged_call::{Charge, ChargedCall};
+pub use charged_call::{Charge, ChargedCall, with_whole_numbers};
 pub use cost::{Cost, PricedCall, provider_cost};
 pub use history::PriceHistory;
 pub use price_book::PriceBook;

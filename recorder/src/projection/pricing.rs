@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
-use shared::event::{FailureStage, Media};
+use shared::event::Media;
 use shared::prices::catalogue::{Catalogue, ListError};
 use shared::prices::history::{ListsInForce, PriceHistory, PublishedList, RepricedSpan};
-use shared::prices::{Cost, PriceBook, PricedCall, TokenCounts};
+use shared::prices::{Charge, Cost, PriceBook, PricedCall, TokenCounts, with_whole_numbers};
 use shared::usage::UsageSource;
 use time::OffsetDateTime;
 
@@ -87,16 +87,6 @@ impl Prices {
     }
 }
 
-/// The charge that a provider makes for a call.
-enum Charge {
-    /// No charge: no provider answered.
-    Nothing,
-    /// A charge, or none: the gateway was lost, and nobody knows what the provider did.
-    Unknown,
-    /// The price of what was used.
-    ByUsage,
-}
-
 /// Prices a call with the given book. None if nothing is charged.
 pub fn price(chat: &Chat, ending: &ChatEnding, book: &PriceBook) -> Option<Pricing> {
     let cost = match charge(ending) {
@@ -110,19 +100,16 @@ pub fn price(chat: &Chat, ending: &ChatEnding, book: &PriceBook) -> Option<Prici
 }
 
 fn charge(ending: &ChatEnding) -> Charge {
-    let is_used = ending.usage.source != UsageSource::Unknown || ending.has_message;
-    match ending.outcome {
-        ChatOutcome::Completed => Charge::ByUsage,
-        ChatOutcome::Failed { .. } if is_used => Charge::ByUsage,
-        ChatOutcome::Failed { stage: FailureStage::GatewayLost, .. } => Charge::Unknown,
-        ChatOutcome::Failed { .. } => Charge::Nothing,
-    }
+    let failed_at_stage = match ending.outcome {
+        ChatOutcome::Failed { stage, .. } => Some(stage),
+        ChatOutcome::Completed => None,
+    };
+    Charge::of(failed_at_stage, ending.usage.source, ending.has_message)
 }
 
 fn cost(chat: &Chat, ending: &ChatEnding, book: &PriceBook) -> Option<Cost> {
     let raw_usage = ending.usage.raw.as_ref().and_then(|raw| serde_json::from_str(raw.as_str()).ok());
-    let mut raw_usage = raw_usage.unwrap_or(Value::Null);
-    write_out_whole_numbers(&mut raw_usage);
+    let raw_usage = with_whole_numbers(raw_usage.unwrap_or(Value::Null));
     let media = ending.media.as_ref().and_then(|media| serde_json::from_str::<Media>(media.as_str()).ok());
     let parts = ending.usage.parts;
     let is_counted = matches!(ending.usage.source, UsageSource::Reported | UsageSource::Estimated);
@@ -142,33 +129,4 @@ fn cost(chat: &Chat, ending: &ChatEnding, book: &PriceBook) -> Option<Cost> {
         input_seconds: media.and_then(|media| media.input_seconds),
     };
     Cost::of_call(&call, book)
-}
-
-/// Makes whole numbers of numbers such as `1e2`. A column of JSON gives such a number back as `100`, and a row has to have the same
-/// cost before and after.
-fn write_out_whole_numbers(value: &mut Value) {
-    match value {
-        Value::Number(number) if number.is_f64() => {
-            let is_whole = |float: &f64| float.fract() == 0.0 && (0.0..9e15).contains(float);
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
-            if let Some(float) = number.as_f64().filter(is_whole) {
-                *value = Value::from(float as u64);
-            }
-        }
-        Value::Array(values) => values.iter_mut().for_each(write_out_whole_numbers),
-        Value::Object(members) => members.values_mut().for_each(write_out_whole_numbers),
-        _ => {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_have_one_form() {
-        let mut value: Value = serde_json::from_str(r#"{"a": [1e2, 100.0, 1.5, -3.0, 7], "b": 1e300}"#).unwrap();
-        write_out_whole_numbers(&mut value);
-        assert_eq!(value, serde_json::from_str::<Value>(r#"{"a": [100, 100, 1.5, -3.0, 7], "b": 1e300}"#).unwrap());
-    }
 }

@@ -39,6 +39,41 @@ pub enum Charge {
     ByUsage,
 }
 
+impl Charge {
+    /// Returns the kind of charge for a call that failed at this stage, or completed.
+    pub fn of(failed_at_stage: Option<FailureStage>, usage: UsageSource, has_message: bool) -> Self {
+        let is_used = usage != UsageSource::Unknown || has_message;
+        match failed_at_stage {
+            None => Self::ByUsage,
+            Some(_) if is_used => Self::ByUsage,
+            Some(FailureStage::GatewayLost) => Self::Unknown,
+            Some(_) => Self::Nothing,
+        }
+    }
+}
+
+/// Makes whole numbers of numbers such as `1e2`. A column of JSON gives such a number back as `100`, and a call has to have the same
+/// cost in its event and in its row.
+pub fn with_whole_numbers(mut value: Value) -> Value {
+    write_out_whole_numbers(&mut value);
+    value
+}
+
+fn write_out_whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let is_whole = |float: &f64| float.fract() == 0.0 && (0.0..9e15).contains(float);
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
+            if let Some(float) = number.as_f64().filter(is_whole) {
+                *value = Value::from(float as u64);
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(write_out_whole_numbers),
+        Value::Object(members) => members.values_mut().for_each(write_out_whole_numbers),
+        _ => {}
+    }
+}
+
 impl<'a> ChargedCall<'a> {
     /// Returns the facts in the event of a call's end; `None` for other events.
     pub fn of_event(event: &'a Event) -> Option<Self> {
@@ -67,19 +102,13 @@ impl<'a> ChargedCall<'a> {
 
     /// Returns the kind of charge.
     pub fn charge(&self) -> Charge {
-        let is_used = self.usage.source != UsageSource::Unknown || self.has_message;
-        match self.failed_at_stage {
-            None => Charge::ByUsage,
-            Some(_) if is_used => Charge::ByUsage,
-            Some(FailureStage::GatewayLost) => Charge::Unknown,
-            Some(_) => Charge::Nothing,
-        }
+        Charge::of(self.failed_at_stage, self.usage.source, self.has_message)
     }
 
     /// Returns the provider's own usage object, or null.
     pub fn raw_usage(&self) -> Value {
         let raw = self.usage.raw.as_ref().and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok());
-        raw.unwrap_or(Value::Null)
+        with_whole_numbers(raw.unwrap_or(Value::Null))
     }
 
     /// Returns the price of what was used; `None` if the prices are not known. `raw` is the result of [`Self::raw_usage`].
@@ -112,5 +141,17 @@ impl<'a> ChargedCall<'a> {
             Charge::Unknown => None,
             Charge::ByUsage => self.cost(&self.raw_usage(), book).map(|cost| cost.total().unsigned_abs()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_one_form() {
+        let value: Value = serde_json::from_str(r#"{"a": [1e2, 100.0, 1.5, -3.0, 7], "b": 1e300}"#).unwrap();
+        let whole: Value = serde_json::from_str(r#"{"a": [100, 100, 1.5, -3.0, 7], "b": 1e300}"#).unwrap();
+        assert_eq!(with_whole_numbers(value), whole);
     }
 }

@@ -160,10 +160,10 @@ proptest! {
         for step in steps {
             match step {
                 Step::Begin(gateway, money, cost) => {
-                    if gateways[gateway].begin(&mut entry, amount, money) {
-                        gateways[gateway].open.push((money, money * (cost + 1) / 2));
-                        most_open[gateway] = most_open[gateway].max(gateways[gateway].open.len() as u64);
-                    }
+                    let simulated = &mut gateways[gateway];
+                    let is_admitted = simulated.begin(&mut entry, amount, money);
+                    simulated.open.extend(is_admitted.then_some((money, money * (cost + 1) / 2)));
+                    most_open[gateway] = most_open[gateway].max(simulated.open.len() as u64);
                 }
                 Step::End(gateway) if !gateways[gateway].open.is_empty() => {
                     let (money, cost) = gateways[gateway].open.remove(0);
