@@ -21,6 +21,7 @@ use crate::call::body::CallBody;
 use crate::call::upload::UploadFailure;
 use crate::chat::chat_ending::ChatEnding;
 use crate::chat::gateway_headers::GatewayHeaders;
+use crate::chat::limited_call::LimitedCall;
 use crate::chat::open_chat::{ChatAdmission, OpenChat};
 use crate::chat::{ChatPipeline, TEXT_MENDED};
 use crate::error::ApiError;
@@ -174,7 +175,15 @@ impl ChatPipeline {
         let ids = (id, ConversationId(uuid::Uuid::nil()));
         let model = matches!(target.route, CallRoute::Model(_)).then_some(call.model.as_str());
         let prompt = call.input.as_deref().unwrap_or(RawValue::NULL);
-        let limits = self.check_limits(&caller, model, (prompt, &call.parameters)).await?;
+        let started_at = shared::event::now();
+        let limited = LimitedCall {
+            model,
+            prompt,
+            parameters: &call.parameters,
+            route: (&target.snapshot, target.route()),
+            started_at,
+        };
+        let limits = self.check_limits(&caller, &limited).await?;
         let (claim, note) = self.claim(&caller.user, headers, ids, body.known_bytes()).await?;
 
         let notes = note.into_iter().chain(call.text_was_mended.then_some(TEXT_MENDED)).collect();
@@ -190,6 +199,7 @@ impl ChatPipeline {
             claim,
             on_disconnect,
             notes,
+            started_at,
             limits,
         };
         let mut request = ChatRequest::of_call(call, target.dialect);

@@ -8,6 +8,7 @@ pub mod ended_chat;
 pub mod gateway_headers;
 pub mod large_request;
 pub mod limit_check;
+pub mod limited_call;
 pub mod open_chat;
 mod parsed_request;
 pub mod recording;
@@ -37,6 +38,7 @@ use crate::chat::disconnect::DisconnectPolicy;
 use crate::chat::ended_chat::EndedChat;
 use crate::chat::gateway_headers::GatewayHeaders;
 use crate::chat::large_request::Turn;
+use crate::chat::limited_call::LimitedCall;
 use crate::chat::open_chat::{ChatAdmission, OpenChat};
 use crate::chat::parsed_request::{parse, upstream_body};
 use crate::chat::recording::Recording;
@@ -143,15 +145,33 @@ impl ChatPipeline {
             return Err(ApiError::journal_unavailable());
         }
         let id = ChatId::mint();
-        let limits = self.check_limits(&caller, Some(&request.model), (&request.messages, &request.parameters)).await?;
+        let started_at = shared::event::now();
+        let limited = LimitedCall {
+            model: Some(&request.model),
+            prompt: &request.messages,
+            parameters: &request.parameters,
+            route: (&snapshot, &snapshot.table.routes[route_index]),
+            started_at,
+        };
+        let limits = self.check_limits(&caller, &limited).await?;
         let (claim, note) = self.claim(&caller.user, headers, (id, conversation.0), body).await?;
         let notes = note.into_iter().chain(request.text_was_mended.then_some(TEXT_MENDED)).collect();
 
         let ui_stream =
             ui.map(|ui| UiStream::new(ui.continued_message_id.unwrap_or_else(|| id.assistant_message().to_string())));
         let (operation, conversation) = (Operation::Chat, Some(conversation));
-        let admission =
-            ChatAdmission { id, operation, conversation, caller_metadata, mode, claim, on_disconnect, notes, limits };
+        let admission = ChatAdmission {
+            id,
+            operation,
+            conversation,
+            caller_metadata,
+            mode,
+            claim,
+            on_disconnect,
+            notes,
+            started_at,
+            limits,
+        };
         let (chat, started) = turn.run(|| OpenChat::admit(&self.recording, caller, admission, &mut request, place));
         drop(turn);
         if let (Some(ui_stream), Some(running)) = (&ui_stream, chat.running()) {

@@ -27,13 +27,17 @@ impl LimitHeaders {
                 text.push_str(", ");
             }
             let scope = scope_label(&status.scope);
-            let (kind, window) = match status.kind {
-                LimitKind::Requests => ("requests", ";w=60"),
-                LimitKind::Tokens => ("tokens", ";w=60;qu=\"tokens\""),
+            let (kind, unit) = match status.kind {
+                LimitKind::Requests => ("requests", ""),
+                LimitKind::Tokens => ("tokens", ";qu=\"tokens\""),
                 LimitKind::Concurrent => ("concurrent", ";qu=\"concurrent-requests\""),
+                LimitKind::Budget | LimitKind::BudgetWithoutPrice | LimitKind::BudgetWithoutBound => {
+                    ("budget", ";qu=\"nanodollars\"")
+                }
             };
+            let window = status.window_seconds.map(|seconds| format!(";w={seconds}")).unwrap_or_default();
             // Writing to a string cannot fail.
-            let _ = write!(policy, "\"{kind}-{scope}\";q={}{window}", status.limit);
+            let _ = write!(policy, "\"{kind}-{scope}\";q={}{window}{unit}", status.limit);
             let _ = write!(state, "\"{kind}-{scope}\";r={}", status.remaining);
             if let Some(seconds) = status.reset_seconds {
                 let _ = write!(state, ";t={seconds}");
@@ -63,6 +67,7 @@ mod tests {
             limit: 60,
             remaining: 7,
             reset_seconds,
+            window_seconds: reset_seconds.map(|_| 60),
         };
         let limits =
             [status("user:ann", LimitKind::Requests, Some(12)), status("model:o3", LimitKind::Concurrent, None)];

@@ -3,6 +3,7 @@
 
 pub mod account_changes;
 pub mod bucket;
+pub mod budget_input;
 pub mod keys;
 pub mod limits;
 pub mod prices;

@@ -5,6 +5,7 @@ pub mod awaited_bodies;
 pub mod batch_writer;
 pub mod consumer_watchdog;
 
+pub mod budget_settlement;
 pub mod consume;
 pub mod orphans;
 pub mod settings_watch;

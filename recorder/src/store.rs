@@ -8,6 +8,7 @@
 pub mod access_changes;
 pub mod api_keys;
 mod apply;
+pub mod budget_spend;
 pub mod bulk;
 mod chat_row;
 pub mod chats;
@@ -43,7 +44,7 @@ mod write;
 
 pub use apply::{AppliedCounts, apply, project_quarantined};
 pub use fault::{classify, describe};
-pub use leader_lock::{LeaderLock, ORPHANS_LOCK, WATCHDOG_LOCK};
+pub use leader_lock::{BUDGETS_LOCK, LeaderLock, ORPHANS_LOCK, WATCHDOG_LOCK};
 pub use pool::{MIGRATIONS, connect, connect_for_reads, migrate, missing_migrations, reconnect};
 pub use rows::{RelatedRows, read_all, read_related};
 pub(crate) use write::column;

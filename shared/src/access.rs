@@ -234,13 +234,13 @@ impl LimitState {
             scope: event.scope.clone(),
             change_id: event.change_id.0,
             changed: Act { at: event.changed_at, by: event.changed_by.to_string() },
-            limits: event.limits,
+            limits: event.limits.clone(),
         })
     }
 
     /// Joins another state of the same scope. The result is the same in any order and for any repetition.
     pub fn join(&mut self, other: Self) {
-        let rank = |state: &Self| (state.change_id, state.changed.clone(), state.limits);
+        let rank = |state: &Self| (state.change_id, state.changed.clone(), state.limits.clone());
         if rank(&other) > rank(self) {
             *self = other;
         }

@@ -70,9 +70,15 @@ impl LedgerEntry {
         self.runs.get(&run).map_or(0, |part| part.granted)
     }
 
-    /// Sets the part of a run.
+    /// Sets the part of a run. The time from which the run counts its calls stays as it is.
     pub fn set(&mut self, claim: LedgerClaim<'_>, granted: u64) {
-        self.runs.insert(claim.run, LedgerRun { gateway: claim.gateway.to_owned(), since: claim.since, granted });
+        match self.runs.get_mut(&claim.run) {
+            Some(run) => run.granted = granted,
+            None => {
+                let run = LedgerRun { gateway: claim.gateway.to_owned(), since: claim.since, granted };
+                self.runs.insert(claim.run, run);
+            }
+        }
     }
 
     /// Sets the part of a run to `need` at least and `want` at best, if the amount allows `need`. Otherwise sets the part to `used`,

@@ -51,6 +51,7 @@ impl LimitTable {
             requests_per_minute: own.requests_per_minute.or(everyone.requests_per_minute),
             tokens_per_minute: own.tokens_per_minute.or(everyone.tokens_per_minute),
             concurrent_chats: own.concurrent_chats.or(everyone.concurrent_chats),
+            budget: own.budget.or(everyone.budget),
         };
         let others = [
             call.project.map(LimitScope::Project),
@@ -68,7 +69,7 @@ impl LimitTable {
     }
 
     fn limits(&self, scope: &LimitScope) -> UsageLimits {
-        self.by_scope.get(scope).map(|state| state.limits).unwrap_or_default()
+        self.by_scope.get(scope).map(|state| state.limits.clone()).unwrap_or_default()
     }
 }
 

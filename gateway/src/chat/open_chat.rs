@@ -20,6 +20,7 @@ use crate::chat::disconnect::Drains;
 use crate::chat::ended_chat::{ChatLogLine, EndedChat, PendingEnd, PendingRecord};
 use crate::chat::recording::{Recording, estimate_and_record};
 use crate::grants::admission::Admission;
+use crate::grants::budget_hold::BudgetHold;
 use crate::idempotency::Claim;
 use crate::journal::Recorded;
 use crate::limit_headers::LimitHeaders;
@@ -51,6 +52,8 @@ pub struct ChatAdmission {
     pub on_disconnect: OnDisconnect,
     /// The notes for the record that are known before the answer.
     pub notes: Vec<&'static str>,
+    /// The start of the call, by which its limits were asked.
+    pub started_at: OffsetDateTime,
     /// What the call has taken from its limits, if a limit applies.
     pub limits: Option<Admission>,
 }
@@ -120,7 +123,7 @@ impl OpenChat {
             dialect: request.dialect,
             caller,
             mode: admission.mode,
-            started_at: shared::event::now(),
+            started_at: admission.started_at,
             admitted_at: Instant::now(),
             model: request.model.clone(),
             attempts: Vec::new(),
@@ -229,7 +232,7 @@ impl OpenChat {
             self.recording.responses.remember(&self.caller.user, response, conversation);
         }
         let has_content = transcript.has_content();
-        self.settle_limits(&usage, has_content);
+        let budgets = self.settle_limits(&usage, has_content);
         let ending = ending.resolve(&mut transcript, self.recording.is_stopping.load(Ordering::Relaxed));
         let outcome = match &ending {
             ChatEnding::Failed(stage, _) => stage.label(),
@@ -264,21 +267,27 @@ impl OpenChat {
         let end = match tokio::runtime::Handle::try_current() {
             Ok(runtime) if is_estimated && !self.recording.is_stopping.load(Ordering::Relaxed) => {
                 let prompt = std::mem::take(&mut self.prompt);
-                PendingEnd::Estimating(runtime.spawn(estimate_and_record(Arc::clone(&self.recording), prompt, event)))
+                PendingEnd::Estimating(runtime.spawn(estimate_and_record(
+                    Arc::clone(&self.recording),
+                    prompt,
+                    event,
+                    budgets,
+                )))
             }
-            _ => PendingEnd::Recorded(self.recording.record_end(event)),
+            _ => PendingEnd::Recorded(self.recording.record_end(event, budgets)),
         };
         EndedChat { pending: PendingRecord { start: self.started.take(), end }, log_line }
     }
 
     /// Gives back what the call has taken of its limits, before the client sees the end: the next call of the client finds a free place.
-    fn settle_limits(&mut self, usage: &Usage, has_content: bool) {
-        let Some(limits) = self.limits.take() else { return };
+    /// Returns the money that the call has reserved, which is settled when the event of the end has its cost.
+    fn settle_limits(&mut self, usage: &Usage, has_content: bool) -> Option<BudgetHold> {
+        let limits = self.limits.take()?;
         let used = match (usage.prompt_tokens, usage.completion_tokens) {
             (None, None) if has_content => None,
             (prompt, answer) => Some((prompt.unwrap_or(0), answer.unwrap_or(0))),
         };
-        limits.settle(used);
+        limits.settle(used)
     }
 
     fn terminal_event(

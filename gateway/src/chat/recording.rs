@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use crate::auth::Caller;
 use crate::chat::disconnect::Drains;
 use crate::chat::response_conversations::ResponseConversations;
+use crate::grants::budget_hold::BudgetHold;
 use crate::journal::{Journal, Recorded};
 use crate::metrics::Metrics;
 use crate::recording_mode;
@@ -43,7 +44,12 @@ pub struct Recording {
 
 /// Estimates the usage of a chat, then hands the terminal event to the journal. Only the future of the chat's end waits for
 /// this task.
-pub(super) async fn estimate_and_record(recording: Arc<Recording>, prompt: Prompt, event: Event) -> Recorded {
+pub(super) async fn estimate_and_record(
+    recording: Arc<Recording>,
+    prompt: Prompt,
+    event: Event,
+    budgets: Option<BudgetHold>,
+) -> Recorded {
     let permit = recording.estimates.acquire().await;
     let event = Arc::new(event);
     let counted = Arc::clone(&event);
@@ -61,7 +67,7 @@ pub(super) async fn estimate_and_record(recording: Arc<Recording>, prompt: Promp
             _ => {}
         }
     }
-    let recorded = recording.record_end(event);
+    let recorded = recording.record_end(event, budgets);
     // The permit is held until the event is in the journal. A stopping gateway that acquires the permit therefore knows
     // that every earlier end has been handed over.
     drop(permit);
@@ -85,9 +91,13 @@ impl Recording {
         self.journal.record_start(&event)
     }
 
-    /// Hands the terminal event to the journal, without what the chat's mode leaves out. The chat counts as open until then.
-    pub(super) fn record_end(&self, mut event: Event) -> Recorded {
+    /// Hands the terminal event to the journal, without what the chat's mode leaves out. The chat counts as open until then. The cost of
+    /// the event replaces what the chat has reserved of its budgets.
+    pub(super) fn record_end(&self, mut event: Event, budgets: Option<BudgetHold>) -> Recorded {
         recording_mode::reduce(&mut event);
+        if let Some(budgets) = budgets {
+            budgets.settle(&event);
+        }
         let recorded = self.journal.record(&event);
         self.metrics.chats_open.dec();
         recorded

@@ -4,12 +4,20 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use shared::budget_ledger;
 use shared::event::{LimitScope, UsageLimits};
 use shared::nats::BrokerConfig;
+use shared::prices::PriceBook;
+use shared::stream::GRANTS_BUCKET;
+use time::OffsetDateTime;
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
+use super::answer_sizes::AnswerSizes;
 use super::bucket::GrantBucket;
+use super::budget_hold::BudgetHold;
+use super::budget_meter::PeriodMeter;
+use super::expected_cost::{self, CostUnknown, ExpectedCall};
 use super::meter::{ScopeMeters, seconds_left};
 use super::places::Holder;
 use crate::access::limit_table::CallOrigin;
@@ -26,20 +34,15 @@ const AVERAGE_DIVISOR: u64 = 16;
 pub struct Grants {
     access: Arc<Access>,
     bucket: Arc<GrantBucket>,
+    budgets: Arc<GrantBucket>,
     own: Arc<Holder>,
     metrics: Arc<Metrics>,
     scopes: Mutex<HashMap<LimitScope, Arc<ScopeMeters>>>,
     /// The average number of tokens of an answer; 0 until answers have ended.
     answer_tokens: Mutex<u64>,
-}
-
-/// The expected tokens of a call.
-#[derive(Clone, Copy, Debug)]
-pub struct ExpectedTokens {
-    /// The tokens of the prompt, estimated.
-    pub prompt: u64,
-    /// The maximum for the answer, if the request names one.
-    pub max_answer: Option<u64>,
+    /// The sizes of answers by model, for budgets.
+    answer_sizes: Mutex<AnswerSizes>,
+    prices: Arc<PriceBook>,
 }
 
 /// The kind of a limit.
@@ -51,6 +54,12 @@ pub enum LimitKind {
     Tokens,
     /// `concurrentChats`
     Concurrent,
+    /// `budget`
+    Budget,
+    /// A budget that admits no calls without a known price.
+    BudgetWithoutPrice,
+    /// A budget that admits no calls whose greatest cost is not known.
+    BudgetWithoutBound,
 }
 
 /// A limit that applies to a call, and what is left of it.
@@ -64,8 +73,10 @@ pub struct LimitStatus {
     pub limit: u64,
     /// The units that are left, as far as this gateway knows.
     pub remaining: u64,
-    /// The seconds until the window ends; none for a limit of calls at the same time.
+    /// The seconds until the window ends; none for a limit of calls at the same time, and for a budget without an end.
     pub reset_seconds: Option<u64>,
+    /// The length of the window in seconds; none for a limit without a window.
+    pub window_seconds: Option<u64>,
 }
 
 /// A call that a limit refuses.
@@ -82,6 +93,10 @@ pub struct LimitRefusal {
 pub struct Admission {
     grants: Arc<Grants>,
     taken: Vec<Taken>,
+    /// The money that the call has reserved, if a budget applies.
+    budgets: Option<BudgetHold>,
+    /// The model, for the sizes of its answers. Empty if no budget applies.
+    model: String,
     /// The limits that apply, and what is left.
     pub limits: Vec<LimitStatus>,
 }
@@ -103,34 +118,46 @@ impl Grants {
     pub fn new(broker: BrokerConfig, instance: &str, run: Uuid, access: Arc<Access>, metrics: Arc<Metrics>) -> Self {
         Self {
             access,
-            bucket: Arc::new(GrantBucket::new(broker, instance)),
+            bucket: Arc::new(GrantBucket::new(broker.clone(), instance, GRANTS_BUCKET)),
+            budgets: Arc::new(GrantBucket::new(broker, instance, budget_ledger::BUCKET)),
             own: Arc::new(Holder { name: instance.to_owned(), run }),
             metrics,
             scopes: Mutex::default(),
             answer_tokens: Mutex::default(),
+            answer_sizes: Mutex::default(),
+            prices: Arc::default(),
         }
     }
 
-    /// Admits a call, unless a limit is reached. Returns `None` if no limit applies. `expected` is called if a limit of tokens applies.
+    /// Admits a call that starts at the given time, unless a limit is reached. Returns `None` if no limit applies. `expected` is called if a
+    /// limit of tokens or a budget applies.
     pub async fn admit(
         self: &Arc<Self>,
         origin: &CallOrigin<'_>,
-        expected: impl FnOnce() -> ExpectedTokens,
+        started_at: OffsetDateTime,
+        expected: impl FnOnce() -> ExpectedCall,
     ) -> Result<Option<Admission>, Box<LimitRefusal>> {
         let applying = self.access.limits_of_call(origin);
         if applying.is_empty() {
             return Ok(None);
         }
-        let counts_tokens = applying.iter().any(|(_, limits)| limits.tokens_per_minute.is_some());
-        let expected = if counts_tokens { expected() } else { ExpectedTokens { prompt: 0, max_answer: Some(0) } };
-        let mut admission = Admission { grants: Arc::clone(self), taken: Vec::new(), limits: Vec::new() };
-        // A stated maximum has to fit. Without one, the call gets what is left of the window up to the average answer.
-        let need = expected.prompt.saturating_add(expected.max_answer.unwrap_or(0));
-        let tokens = (need, need.saturating_add(expected.max_answer.map_or_else(|| *self.answer_tokens(), |_| 0)));
+        let has_budget = applying.iter().any(|(_, limits)| limits.budget.is_some());
+        let is_expected = has_budget || applying.iter().any(|(_, limits)| limits.tokens_per_minute.is_some());
+        let expected = if is_expected { expected() } else { ExpectedCall::default() };
+        if has_budget {
+            expected_cost::read_prices().await;
+        }
+        let mut admission = Admission {
+            grants: Arc::clone(self),
+            taken: Vec::new(),
+            budgets: None,
+            model: origin.model.filter(|_| has_budget).unwrap_or_default().to_owned(),
+            limits: Vec::new(),
+        };
         for (scope, limits) in applying {
             // Boxed: most calls have no limits, and should not carry this future.
-            if let Err(kind) = Box::pin(admission.take(&scope, limits, tokens)).await {
-                return Err(Box::new(admission.refuse(scope, limits, kind)));
+            if let Err(kind) = Box::pin(admission.take(&scope, &limits, &expected, started_at)).await {
+                return Err(Box::new(admission.refuse(scope, &limits, kind, started_at)));
             }
         }
         Ok(Some(admission))
@@ -147,7 +174,8 @@ impl Grants {
             for (scope, meters) in scopes {
                 let is_void = meters.places.tidy(&self.bucket, &self.own).await
                     & meters.requests.tidy(&self.bucket).await
-                    & meters.tokens.tidy(&self.bucket).await;
+                    & meters.tokens.tidy(&self.bucket).await
+                    & meters.budget.tidy(&self.budgets).await;
                 if is_void {
                     drop(meters);
                     let mut scopes = self.scopes();
@@ -164,7 +192,9 @@ impl Grants {
         let mut scopes = self.scopes();
         match scopes.get(scope) {
             Some(meters) => Arc::clone(meters),
-            None => Arc::clone(scopes.entry(scope.clone()).or_insert_with(|| Arc::new(ScopeMeters::new(scope)))),
+            None => {
+                Arc::clone(scopes.entry(scope.clone()).or_insert_with(|| Arc::new(ScopeMeters::new(scope, &self.own))))
+            }
         }
     }
 
@@ -175,6 +205,10 @@ impl Grants {
     fn answer_tokens(&self) -> MutexGuard<'_, u64> {
         self.answer_tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn answer_sizes(&self) -> MutexGuard<'_, AnswerSizes> {
+        self.answer_sizes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Admission {
@@ -182,8 +216,9 @@ impl Admission {
     async fn take(
         &mut self,
         scope: &LimitScope,
-        limits: UsageLimits,
-        (need, want): (u64, u64),
+        limits: &UsageLimits,
+        expected: &ExpectedCall,
+        started_at: OffsetDateTime,
     ) -> Result<(), LimitKind> {
         let grants = Arc::clone(&self.grants);
         let meters = grants.meters(scope);
@@ -198,32 +233,60 @@ impl Admission {
             taken.request = Some(one.0);
         }
         if let Some(limit) = limits.tokens_per_minute {
-            // A call of more tokens than the limit is admitted in a window of which nothing is used.
-            let tokens = (need.clamp(1, limit.max(1)), want.clamp(1, limit.max(1)));
+            // A stated maximum has to fit. Without one, the call gets what is left of the window up to the average answer. A call of more
+            // tokens than the limit is admitted in a window of which nothing is used.
+            let need = expected.prompt.saturating_add(expected.max_answer.unwrap_or(0));
+            let average = expected.max_answer.map_or_else(|| *grants.answer_tokens(), |_| 0);
+            let most = limit.max(1);
+            let tokens = (need.clamp(1, most), need.saturating_add(average).clamp(1, most));
             let tokens = meters.tokens.take(&grants.bucket, limit, tokens).await.map_err(|_| LimitKind::Tokens)?;
             taken.tokens = Some(tokens);
         }
-        self.limits.extend(statuses(scope, limits, &meters));
+        if let Some(budget) = &limits.budget {
+            let likely_answer = grants.answer_sizes().likely(&self.model);
+            let money = expected_cost::money(budget, expected, likely_answer, &grants.prices, started_at);
+            let money = money.map_err(|unknown| match unknown {
+                CostUnknown::Price => LimitKind::BudgetWithoutPrice,
+                CostUnknown::Bound => LimitKind::BudgetWithoutBound,
+            })?;
+            let period = meters.budget.period(budget, started_at);
+            let reserved = period.reserve(&grants.budgets, budget, money, started_at).await;
+            let reserved = reserved.map_err(|_| LimitKind::Budget)?;
+            self.budgets.get_or_insert_with(|| BudgetHold::new(&grants.budgets, &grants.prices)).add(reserved);
+        }
+        self.limits.extend(statuses(scope, limits, &meters, started_at));
         Ok(())
     }
 
-    fn refuse(mut self, scope: LimitScope, limits: UsageLimits, kind: LimitKind) -> LimitRefusal {
+    fn refuse(
+        mut self,
+        scope: LimitScope,
+        limits: &UsageLimits,
+        kind: LimitKind,
+        started_at: OffsetDateTime,
+    ) -> LimitRefusal {
         let labels = LimitRefusalLabels { scope: scope_label(&scope), limit: kind.label() };
         self.grants.metrics.limit_refusals.get_or_create(&labels).inc();
         let meters = self.grants.meters(&scope);
-        let mut own = statuses(&scope, limits, &meters);
+        let mut own = statuses(&scope, limits, &meters, started_at);
         let reached = own.iter().position(|status| status.kind == kind).map(|index| own.remove(index));
-        let mut reached = reached.unwrap_or(LimitStatus { scope, kind, limit: 0, remaining: 0, reset_seconds: None });
+        let unknown = LimitStatus { scope, kind, limit: 0, remaining: 0, reset_seconds: None, window_seconds: None };
+        let mut reached = reached.unwrap_or(unknown);
         reached.remaining = 0;
         let mut all = std::mem::take(&mut self.limits);
         all.extend(own);
-        all.push(reached.clone());
+        if !matches!(kind, LimitKind::BudgetWithoutPrice | LimitKind::BudgetWithoutBound) {
+            all.push(reached.clone());
+        }
         LimitRefusal { reached, limits: all }
     }
 
     /// Ends a call that was made: gives its places back, and corrects the tokens. `used` are the tokens of prompt and answer, if they
-    /// are known.
-    pub fn settle(mut self, used: Option<(u64, u64)>) {
+    /// are known. Returns the money that the call has reserved, which is settled when the cost is known.
+    pub fn settle(mut self, used: Option<(u64, u64)>) -> Option<BudgetHold> {
+        if let Some((_, answer)) = used.filter(|_| self.budgets.is_some()) {
+            self.grants.answer_sizes().add(&self.model, answer);
+        }
         if let Some((_, answer)) = used.filter(|_| self.taken.iter().any(|taken| taken.tokens.is_some())) {
             let mut average = self.grants.answer_tokens();
             *average = (*average * (AVERAGE_DIVISOR - 1) + answer) / AVERAGE_DIVISOR;
@@ -234,6 +297,7 @@ impl Admission {
                 taken.meters.tokens.correct(minute, tokens, prompt.saturating_add(answer));
             }
         }
+        self.budgets.take()
     }
 }
 
@@ -266,33 +330,50 @@ impl LimitKind {
             Self::Requests => "requestsPerMinute",
             Self::Tokens => "tokensPerMinute",
             Self::Concurrent => "concurrentChats",
+            Self::Budget | Self::BudgetWithoutPrice | Self::BudgetWithoutBound => "budget",
         }
     }
 }
 
 /// Returns the state of each limit of a scope.
-fn statuses(scope: &LimitScope, limits: UsageLimits, meters: &ScopeMeters) -> Vec<LimitStatus> {
-    let status = |kind, limit: u64, remaining: u64, reset_seconds| LimitStatus {
+fn statuses(
+    scope: &LimitScope,
+    limits: &UsageLimits,
+    meters: &ScopeMeters,
+    started_at: OffsetDateTime,
+) -> Vec<LimitStatus> {
+    let status = |kind, limit: u64, remaining: u64| LimitStatus {
         scope: scope.clone(),
         kind,
         limit,
         remaining,
-        reset_seconds,
+        reset_seconds: None,
+        window_seconds: None,
     };
-    let reset = Some(seconds_left());
+    let of_minute = |status| LimitStatus { reset_seconds: Some(seconds_left()), window_seconds: Some(60), ..status };
     let requests = limits.requests_per_minute.map(|limit| {
         let remaining = meters.requests.remaining(limit);
-        status(LimitKind::Requests, limit, remaining, reset)
+        of_minute(status(LimitKind::Requests, limit, remaining))
     });
     let tokens = limits.tokens_per_minute.map(|limit| {
         let remaining = meters.tokens.remaining(limit);
-        status(LimitKind::Tokens, limit, remaining, reset)
+        of_minute(status(LimitKind::Tokens, limit, remaining))
     });
     let places = limits.concurrent_chats.map(|limit| {
         let remaining = meters.places.remaining(limit);
-        status(LimitKind::Concurrent, limit, remaining, None)
+        status(LimitKind::Concurrent, limit, remaining)
     });
-    [requests, tokens, places].into_iter().flatten().collect()
+    let budget = limits.budget.as_ref().map(|budget| {
+        let (period, amount): (Arc<PeriodMeter>, _) = (meters.budget.period(budget, started_at), budget.amount());
+        let status = status(LimitKind::Budget, amount, period.remaining(amount));
+        let window = Some(period.window).filter(|window| !window.is_total());
+        LimitStatus {
+            reset_seconds: window.map(|window| (window.end - started_at.unix_timestamp()).unsigned_abs()),
+            window_seconds: window.map(|window| (window.end - window.start).unsigned_abs()),
+            ..status
+        }
+    });
+    [requests, tokens, places, budget].into_iter().flatten().collect()
 }
 
 /// Returns the kind of a scope, for metrics and headers: the ids of users and keys are in neither.

@@ -1,4 +1,4 @@
-//! The bucket `GRANTS`: entries that gateways change by compare-and-set alone. Created by `recorder stream create`.
+//! The buckets `GRANTS` and `BUDGETS`: entries that are changed by compare-and-set alone. Created by `recorder stream create`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shared::lease::{self, Lease};
 use shared::nats::{BrokerConfig, BrokerRole};
-use shared::stream::GRANTS_BUCKET;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -29,6 +28,7 @@ const MAX_CONFLICTS: usize = 50;
 #[derive(Debug)]
 pub struct GrantBucket {
     broker: BrokerConfig,
+    bucket: &'static str,
     name: String,
     client: OnceCell<async_nats::Client>,
     store: OnceCell<kv::Store>,
@@ -48,16 +48,21 @@ pub struct SeenEntry<T> {
     revision: u64,
 }
 
+/// A limit that admits no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exhausted;
+
 /// The broker gave no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BrokerAway;
 
 impl GrantBucket {
     /// Creates the bucket's connection, which is not opened yet.
-    pub fn new(broker: BrokerConfig, instance: &str) -> Self {
+    pub fn new(broker: BrokerConfig, instance: &str, bucket: &'static str) -> Self {
         Self {
             broker,
-            name: format!("gateway {instance} grants"),
+            bucket,
+            name: format!("gateway {instance} {}", bucket.to_lowercase()),
             client: OnceCell::new(),
             store: OnceCell::new(),
             leases: OnceCell::new(),
@@ -120,7 +125,7 @@ impl GrantBucket {
             match timeout(ANSWER_TIMEOUT, ask()).await {
                 Ok(Ok(answer)) => {
                     if self.has_reported.swap(false, Ordering::Relaxed) {
-                        tracing::info!("limits are granted by the broker again");
+                        tracing::info!(bucket = self.bucket, "limits are granted by the broker again");
                     }
                     return Ok(answer);
                 }
@@ -132,7 +137,8 @@ impl GrantBucket {
         if !self.has_reported.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 error = reason,
-                "limits cannot be granted by the broker: until it answers, each gateway admits up to the whole limit"
+                bucket = self.bucket,
+                "limits cannot be granted by the broker: until it answers, each gateway admits by itself"
             );
         }
         Err(BrokerAway)
@@ -175,7 +181,7 @@ impl GrantBucket {
     }
 
     async fn store(&self) -> Result<&kv::Store, String> {
-        self.store.get_or_try_init(|| async { self.open(GRANTS_BUCKET).await }).await
+        self.store.get_or_try_init(|| async { self.open(self.bucket).await }).await
     }
 
     async fn open(&self, bucket: &str) -> Result<kv::Store, String> {

@@ -1,4 +1,4 @@
-//! The meters of one scope: windows of requests and tokens, and places of calls. A meter asks the bucket only when it holds too little.
+//! The meters of one scope: windows of requests and tokens, places of calls, and money. A meter asks the bucket only when it holds too little.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,7 +9,8 @@ use shared::event::LimitScope;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::{Instant, sleep};
 
-use super::bucket::{GrantBucket, SeenEntry};
+use super::bucket::{Exhausted, GrantBucket, SeenEntry};
+use super::budget_meter::BudgetMeter;
 use super::places::{Holder, PlacesCounter, PlacesEntry};
 use super::window::{WindowCounter, WindowEntry};
 
@@ -22,10 +23,6 @@ const RELEASE_WAIT: Duration = Duration::from_millis(20);
 const ENDED_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The interval at which the entry of places is written again, so that the broker does not remove it.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(120);
-
-/// A limit that admits no more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exhausted;
 
 /// A meter of units in windows of a minute.
 #[derive(Debug)]
@@ -68,6 +65,8 @@ pub struct ScopeMeters {
     pub tokens: Arc<WindowMeter>,
     /// The running calls of the scope.
     pub places: Arc<PlacesMeter>,
+    /// The money of the scope.
+    pub budget: BudgetMeter,
 }
 
 /// Returns the present window: the number of minutes since 1970.
@@ -90,12 +89,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl ScopeMeters {
     /// Creates the meters of a scope, which hold nothing.
-    pub fn new(scope: &LimitScope) -> Self {
+    pub fn new(scope: &LimitScope, own: &Arc<Holder>) -> Self {
+        let budget = BudgetMeter::new(scope, own);
         let scope = URL_SAFE_NO_PAD.encode(scope.to_string());
         Self {
             requests: Arc::new(WindowMeter::new(format!("requests.{scope}"))),
             tokens: Arc::new(WindowMeter::new(format!("tokens.{scope}"))),
             places: Arc::new(PlacesMeter::new(format!("places.{scope}"))),
+            budget,
         }
     }
 }

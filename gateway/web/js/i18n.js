@@ -41,6 +41,8 @@ function locale() {
 export const timeZone = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
 
 export const formatNumber = (value) => new Intl.NumberFormat(locale()).format(value);
+/** Formats an amount in dollars: cents at least, and as many further digits as small amounts have. */
+export const formatDollars = (value) => new Intl.NumberFormat(locale(), { style: "currency", currency: "USD", minimumFractionDigits: 2, maximumFractionDigits: value !== 0 && Math.abs(value) < 1 ? 6 : 2 }).format(value);
 export const formatCompact = (value) => new Intl.NumberFormat(locale(), { notation: "compact", maximumFractionDigits: 1 }).format(value);
 export const formatPercent = (value) => new Intl.NumberFormat(locale(), { style: "percent", maximumFractionDigits: 1 }).format(value);
 export const formatDateTime = (value) => formatDate(value, { dateStyle: "medium", timeStyle: "short" });

@@ -106,11 +106,11 @@ impl AccessLimits {
             scope: scope.clone(),
             changed_at,
             changed_by: by.clone(),
-            limits: new_limits,
+            limits: new_limits.clone(),
         }));
         publish(self.bucket.client(), &event).await.map_err(LimitError::Broker)?;
         let changed = Act { at: changed_at, by: by.to_string() };
-        let state = LimitState { scope: scope.clone(), change_id: change_id.0, changed, limits: new_limits };
+        let state = LimitState { scope: scope.clone(), change_id: change_id.0, changed, limits: new_limits.clone() };
         self.bucket.put(&Entry::Limit(state.clone())).await.map_err(LimitError::Entry)?;
         tracing::info!(%scope, %by, limits = ?new_limits, "the limits of a scope were changed");
         Ok(state)

@@ -16,6 +16,7 @@ use super::input::{JsonBody, Paging, PathScope, QueryParams, limit, text};
 use super::state::ApiState;
 use super::views::limits::Limits;
 use super::views::list::List;
+use crate::access::budget_input::{InvalidBudget, NewBudget};
 use crate::access::limits::AccessLimits;
 use crate::store::limits;
 
@@ -32,6 +33,8 @@ pub(super) struct NewLimits {
     /// The maximum number of calls that run at the same time: 0 to 10^12.
     #[schema(value_type = Option<u64>, minimum = 0, maximum = 1_000_000_000_000_u64)]
     concurrent_chats: Option<Value>,
+    /// The money that the calls may cost in a period.
+    budget: Option<NewBudget>,
 }
 
 /// The scopes that have limits, in the order of their names.
@@ -82,6 +85,7 @@ pub(super) async fn set(
         requests_per_minute: number("requestsPerMinute", new.requests_per_minute)?,
         tokens_per_minute: number("tokensPerMinute", new.tokens_per_minute)?,
         concurrent_chats: number("concurrentChats", new.concurrent_chats)?,
+        budget: new.budget.map(NewBudget::read).transpose()?.map(Box::new),
     };
     Ok(Json(access(&api)?.set(&scope, &caller.id, new).await?.into()))
 }
@@ -98,6 +102,12 @@ pub(super) async fn clear(
 ) -> Result<StatusCode, ApiError> {
     access(&api)?.clear(&scope, &caller.id).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+impl From<InvalidBudget> for ApiError {
+    fn from(error: InvalidBudget) -> Self {
+        Self::invalid(error.member, error.to_string())
+    }
 }
 
 fn access(api: &ApiState) -> Result<&AccessLimits, ApiError> {

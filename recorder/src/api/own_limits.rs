@@ -7,7 +7,10 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use shared::access::{KeyState, LimitState};
+use shared::budget_window::BudgetWindow;
 use shared::event::{LimitScope, UsageLimits};
+use shared::id::UserId;
+use sqlx::PgPool;
 use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -18,7 +21,7 @@ use super::state::ApiState;
 use super::views::limits::{OwnLimit, Used};
 use crate::access::keys::MAX_KEYS_PER_USER;
 use crate::reads::limits::{RecordedUse, use_of};
-use crate::store::{api_keys, limits};
+use crate::store::{api_keys, budget_spend, limits};
 
 /// The maximum number of limited models that are listed.
 const MAX_MODELS: i64 = 100;
@@ -73,20 +76,43 @@ pub(super) async fn list(State(api): State<Arc<ApiState>>, caller: Caller) -> Re
             LimitScope::Deployment | LimitScope::Project(_) | LimitScope::Model(_) => (None, None),
         };
         data.extend(OwnLimit::all(&state, name.as_deref(), used.map(|used| Used { recorded: used, window_end })));
+        if let Some(budget) = &state.limits.budget {
+            let window = BudgetWindow::of(budget, at);
+            let spent = match used {
+                // The budget of everyone is that of each user.
+                Some(_) => Some(spent_by(&api.pool, &state.scope, &caller.id, window).await?),
+                None => None,
+            };
+            data.push(OwnLimit::budget(&state.scope, name.as_deref(), (budget, window), spent));
+        }
     }
     Ok(Json(OwnLimits { data, at }))
 }
 
 /// Takes from the limits of everyone those that a limit of the user's own replaces.
 fn without_replaced(found: &mut BTreeMap<LimitScope, LimitState>, user: &LimitScope) {
-    let own = found.get(user).map(|state| state.limits).unwrap_or_default();
+    let own = found.get(user).map(|state| state.limits.clone()).unwrap_or_default();
     if let Some(everyone) = found.get_mut(&LimitScope::Everyone) {
-        let of_everyone = everyone.limits;
+        let of_everyone = std::mem::take(&mut everyone.limits);
         let kept = |own: Option<u64>, limit: Option<u64>| limit.filter(|_| own.is_none());
         everyone.limits = UsageLimits {
             requests_per_minute: kept(own.requests_per_minute, of_everyone.requests_per_minute),
             tokens_per_minute: kept(own.tokens_per_minute, of_everyone.tokens_per_minute),
             concurrent_chats: kept(own.concurrent_chats, of_everyone.concurrent_chats),
+            budget: of_everyone.budget.filter(|_| own.budget.is_none()),
         };
     }
+}
+
+/// The recorded cost, in nano-dollars, of the caller's calls in a period; of one key alone for the scope of a key.
+async fn spent_by(
+    pool: &PgPool,
+    scope: &LimitScope,
+    caller: &UserId,
+    window: BudgetWindow,
+) -> Result<u64, sqlx::Error> {
+    let user = LimitScope::User(caller.clone());
+    let scope = if matches!(scope, LimitScope::Key(_)) { scope } else { &user };
+    let mut connection = pool.acquire().await?;
+    budget_spend::recorded(&mut connection, scope, window, &[]).await
 }

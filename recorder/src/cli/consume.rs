@@ -19,6 +19,7 @@ use crate::access::reconcile;
 use crate::config::Config;
 use crate::health::{self, HealthState};
 use crate::metrics::Metrics;
+use crate::pipeline::budget_settlement::BudgetSettler;
 use crate::pipeline::consume::Pipeline;
 use crate::pipeline::consumer_watchdog::ConsumerWatchdog;
 use crate::pipeline::orphans::{OrphanPolicy, OrphanReaper};
@@ -96,6 +97,11 @@ async fn run_workers(
         OrphanReaper::new(broker.clone(), pool.clone(), Arc::clone(&metrics), orphan_policy).run(stop.clone());
     workers.spawn(async move {
         orphans.await;
+        Ok(())
+    });
+    let settling = BudgetSettler::new(broker.clone(), pool.clone(), orphan_policy.grace).run(stop.clone());
+    workers.spawn(async move {
+        settling.await;
         Ok(())
     });
     let answering = stream_check::answer_requests(broker.clone(), stop.clone());

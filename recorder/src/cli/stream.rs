@@ -47,7 +47,7 @@ pub(super) async fn run(command: StreamCommand, config: &Config) -> anyhow::Resu
         match setup::create(&jetstream, options).await {
             Ok(SetupOutcome::Created) => {
                 return print(
-                    "made stream CHATS, its consumer recorder, or its buckets GATEWAYS, BODIES, IDEMPOTENCY, ACCESS and GRANTS",
+                    "made stream CHATS, its consumer recorder, or its buckets GATEWAYS, BODIES, IDEMPOTENCY, ACCESS, GRANTS and BUDGETS",
                 );
             }
             Ok(SetupOutcome::AlreadyExists) => {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use shared::access::{Act, LimitState};
-use shared::event::{Event, LimitScope, UsageLimits};
+use shared::event::{Budget, Event, LimitScope, UsageLimits};
 
 use super::pg_value::{pg_text, pg_timestamp};
 
@@ -19,9 +19,21 @@ pub(super) fn from_event(event: &Event) -> Option<LimitState> {
             requests_per_minute: limit(state.limits.requests_per_minute),
             tokens_per_minute: limit(state.limits.tokens_per_minute),
             concurrent_chats: limit(state.limits.concurrent_chats),
+            budget: state.limits.budget.map(|budget| Box::new(in_range(&budget))),
         },
         ..state
     })
+}
+
+/// The budget with amounts in their range, and a time zone that a column can hold.
+fn in_range(budget: &Budget) -> Budget {
+    let zone = pg_text(&budget.time_zone);
+    Budget {
+        amount_nanodollars: budget.amount(),
+        offline_nanodollars: budget.offline_nanodollars.min(Budget::MAX_NANODOLLARS),
+        time_zone: zone[..zone.floor_char_boundary(Budget::MAX_ZONE_BYTES)].to_owned(),
+        ..budget.clone()
+    }
 }
 
 /// Joins the states of scopes into the rows.

@@ -9,6 +9,9 @@ pub const ORPHANS_LOCK: i64 = 0x7374_656e_6f01;
 /// The key of the lock for watching the recorders' consumer.
 pub const WATCHDOG_LOCK: i64 = 0x7374_656e_6f02;
 
+/// The key of the lock for settling budgets.
+pub const BUDGETS_LOCK: i64 = 0x7374_656e_6f03;
+
 /// An advisory lock of PostgreSQL, held by one recorder at a time. The lock lives as long as the transaction inside.
 #[derive(Debug)]
 pub struct LeaderLock(Transaction<'static, Postgres>);

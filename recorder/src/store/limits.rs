@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
 use shared::access::{Act, LimitState};
 use shared::event::{LimitScope, UsageLimits};
 use sqlx::{PgConnection, PgPool};
@@ -15,7 +16,8 @@ macro_rules! rows_where {
     ($tail:tt $(, $argument:expr)*) => {
         sqlx::query_as!(
             LimitRow,
-            "SELECT scope, change_id, changed_at, changed_by, requests_per_minute, tokens_per_minute, concurrent_chats
+            "SELECT scope, change_id, changed_at, changed_by, requests_per_minute, tokens_per_minute, concurrent_chats,
+                 budget
              FROM limits " + $tail
             $(, $argument)*
         )
@@ -47,15 +49,16 @@ pub(super) async fn join(
 async fn insert(tx: &mut PgConnection, state: &LimitState) -> Result<bool, sqlx::Error> {
     let inserted = sqlx::query!(
         "INSERT INTO limits (scope, change_id, changed_at, changed_by, requests_per_minute, tokens_per_minute,
-             concurrent_chats)
-         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (scope) DO NOTHING",
+             concurrent_chats, budget)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (scope) DO NOTHING",
         state.scope.to_string(),
         state.change_id,
         state.changed.at,
         state.changed.by,
         to_column(state.limits.requests_per_minute),
         to_column(state.limits.tokens_per_minute),
-        to_column(state.limits.concurrent_chats)
+        to_column(state.limits.concurrent_chats),
+        budget_column(state)
     );
     Ok(inserted.execute(tx).await?.rows_affected() == 1)
 }
@@ -63,7 +66,7 @@ async fn insert(tx: &mut PgConnection, state: &LimitState) -> Result<bool, sqlx:
 async fn update(tx: &mut PgConnection, state: &LimitState) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "UPDATE limits SET change_id = $2, changed_at = $3, changed_by = $4, requests_per_minute = $5,
-             tokens_per_minute = $6, concurrent_chats = $7
+             tokens_per_minute = $6, concurrent_chats = $7, budget = $8
          WHERE scope = $1",
         state.scope.to_string(),
         state.change_id,
@@ -71,7 +74,8 @@ async fn update(tx: &mut PgConnection, state: &LimitState) -> Result<(), sqlx::E
         state.changed.by,
         to_column(state.limits.requests_per_minute),
         to_column(state.limits.tokens_per_minute),
-        to_column(state.limits.concurrent_chats)
+        to_column(state.limits.concurrent_chats),
+        budget_column(state)
     )
     .execute(tx)
     .await?;
@@ -96,7 +100,7 @@ pub async fn page(pool: &PgPool, after: &str, limit: i64) -> Result<Vec<LimitSta
 /// Reads up to `limit` rows that have a limit after the scope `after`, in the order of the scopes' bytes.
 pub async fn page_in_force(pool: &PgPool, after: &str, limit: i64) -> Result<Vec<LimitState>, sqlx::Error> {
     let rows = rows_where!(
-        "WHERE scope > $1 AND num_nonnulls(requests_per_minute, tokens_per_minute, concurrent_chats) > 0
+        "WHERE scope > $1 AND num_nonnulls(requests_per_minute, tokens_per_minute, concurrent_chats, budget) > 0
          ORDER BY scope LIMIT $2",
         after,
         limit
@@ -120,6 +124,11 @@ fn to_column(limit: Option<u64>) -> Option<i64> {
     limit.map(|limit| i64::try_from(limit).unwrap_or(i64::MAX))
 }
 
+/// A budget is an object of texts and numbers, so the conversion cannot fail.
+fn budget_column(state: &LimitState) -> Option<Value> {
+    state.limits.budget.as_ref().and_then(|budget| serde_json::to_value(budget).ok())
+}
+
 struct LimitRow {
     scope: String,
     change_id: Uuid,
@@ -128,6 +137,7 @@ struct LimitRow {
     requests_per_minute: Option<i64>,
     tokens_per_minute: Option<i64>,
     concurrent_chats: Option<i64>,
+    budget: Option<Value>,
 }
 
 impl LimitRow {
@@ -142,6 +152,7 @@ impl LimitRow {
                 requests_per_minute: limit(self.requests_per_minute),
                 tokens_per_minute: limit(self.tokens_per_minute),
                 concurrent_chats: limit(self.concurrent_chats),
+                budget: self.budget.map(super::read::budget).transpose()?,
             },
         })
     }

@@ -1,6 +1,6 @@
 //! The conversion from column values to the types of the projection.
 
-use shared::event::LimitScope;
+use shared::event::{Budget, LimitScope};
 use shared::id::UserId;
 use time::{OffsetDateTime, UtcOffset};
 
@@ -31,6 +31,10 @@ pub(super) fn user_id(text: String) -> Result<UserId, UnreadableColumn> {
 
 pub(super) fn limit_scope(text: &str) -> Result<LimitScope, UnreadableColumn> {
     text.parse().map_err(|_| UnreadableColumn { column: "scope" })
+}
+
+pub(super) fn budget(value: serde_json::Value) -> Result<Box<Budget>, UnreadableColumn> {
+    serde_json::from_value(value).map_err(|_| UnreadableColumn { column: "budget" })
 }
 
 pub(super) fn utc(at: OffsetDateTime) -> OffsetDateTime {

@@ -47,8 +47,6 @@ open_words! {
         Finish = "finish",
         /// A call begins if its greatest possible cost fits into the budget.
         Strict = "strict",
-        /// As `finish`, and an answer that reaches the limit is ended.
-        Cut = "cut",
     }
 }
 
@@ -65,6 +63,11 @@ open_words! {
 impl Budget {
     /// The greatest amount, in nano-dollars: a hundred million dollars. A greater amount in an event counts as this one.
     pub const MAX_NANODOLLARS: u64 = 100_000_000_000_000_000;
+
+    /// Returns the amount in nano-dollars.
+    pub fn amount(&self) -> u64 {
+        self.amount_nanodollars.min(Self::MAX_NANODOLLARS)
+    }
 
     /// The greatest length of a time zone's name, in bytes.
     pub const MAX_ZONE_BYTES: usize = 64;

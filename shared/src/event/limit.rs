@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::budget::Budget;
 use crate::id::{ChangeId, KeyId, ProjectId, UserId};
 
 /// The calls that a set of limits counts together. As text: `deployment`, `everyone`, `user:ID`, `project:ID`, `key:ID` or
@@ -35,7 +36,7 @@ pub enum LimitScope {
 pub struct InvalidLimitScope;
 
 /// The limits of a scope. A limit that is left out does not exist.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub struct UsageLimits {
@@ -48,6 +49,9 @@ pub struct UsageLimits {
     /// The maximum number of calls that run at the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrent_chats: Option<u64>,
+    /// The money that the calls may cost in a period.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Box<Budget>>,
 }
 
 /// A change of the limits of a scope. Of two changes, the change with the greater id applies, as a whole.

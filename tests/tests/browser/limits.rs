@@ -43,6 +43,13 @@ async fn are_set_by_admins_and_shown_to_those_to_whom_they_apply() -> anyhow::Re
     browser.type_into("dialog [name=concurrentChats]", "8").await?;
     browser.choose("Save").await?;
     browser.until("[...document.querySelectorAll('.limit-list')].some((e) => /^90,000 tokens a minute\\s+8 calls at the same time$/.test(e.innerText.trim()))").await?;
+    // A budget is set beside the other limits, and is in dollars.
+    browser.choose("Change: For ann").await?;
+    browser.type_into("dialog [name=budget]", "0.5").await?;
+    browser.choose("Save").await?;
+    browser
+        .until("[...document.querySelectorAll('.limit-list')].some((e) => e.innerText.includes('$0.50 a month'))")
+        .await?;
     let long = format!("model-{}", "with-a-name-as-long-as-names-of-models-are/".repeat(4));
     for (scope, target, limit, value) in [
         ("everyone", "", "requestsPerMinute", "3"),
@@ -74,7 +81,7 @@ async fn are_set_by_admins_and_shown_to_those_to_whom_they_apply() -> anyhow::Re
     browser.read("For you").await?;
     let used = "(kind) => Number(document.querySelector(`[data-limit$='${kind}'] [role=meter]`)?.getAttribute('aria-valuenow'))";
     // The limit of everyone is that of calls a minute, because ann has none of her own; at the turn of a minute the count begins again.
-    browser.until("[...document.querySelectorAll('[data-limit]')].map((e) => e.dataset.limit.replace(/user:\\S+/, 'user')).join() === 'user tokensPerMinute,user concurrentChats,everyone requestsPerMinute,deployment concurrentChats,model:scripted-1 tokensPerMinute'").await?;
+    browser.until("[...document.querySelectorAll('[data-limit]')].map((e) => e.dataset.limit.replace(/user:\\S+/, 'user')).join() === 'user tokensPerMinute,user concurrentChats,user budget,everyone requestsPerMinute,deployment concurrentChats,model:scripted-1 tokensPerMinute'").await?;
     browser.until(&format!("(({used})('requestsPerMinute') >= 0)")).await?;
     site.converse("And the moon?").await?;
     browser.open("/settings/limits").await?;

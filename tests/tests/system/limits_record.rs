@@ -72,7 +72,7 @@ async fn is_set_listed_and_removed_by_administrators_and_equal_in_table_bucket_a
     // A change replaces all limits, at once.
     let changed = set(&stack, &root, "everyone", &json!({"concurrentChats": 4, "tokensPerMinute": null})).await?;
     let expected = json!({"scope": "everyone", "requestsPerMinute": null, "tokensPerMinute": null, "concurrentChats": 4,
-        "changedAt": changed["changedAt"], "changedBy": root.id});
+        "budget": null, "changedAt": changed["changedAt"], "changedBy": root.id});
     ensure!(changed == expected, "{changed}");
     ensure!(stack.read(&root, &path("everyone")).await? == expected);
     let (status, _) = ask(&stack, &root, Method::DELETE, &path("deployment"), &json!({})).await?;
@@ -247,7 +247,7 @@ async fn is_changed_from_the_command_line() -> anyhow::Result<()> {
     let listed = stack.recorder.run(&["limits", "list"]).await?;
     let lines: Vec<Vec<&str>> = listed.lines().map(|line| line.split('\t').collect()).collect();
     ensure!(lines.len() == 2, "{listed}");
-    ensure!(lines[0][..4] == ["model:o3", "-", "1000", "-"] && lines[0][5] == "cli", "{listed}");
+    ensure!(lines[0][..4] == ["model:o3", "-", "1000", "-"] && lines[0][6] == "cli", "{listed}");
     ensure!(lines[1][..4] == ["user:idp|ann", "60", "-", "2"], "{listed}");
     ensure!(stack.recorder.run(&["limits", "clear", "model:o3"]).await? == "cleared");
     ensure!(entry(&stack, "model:o3").await?.is_some_and(|entry| entry.limits.is_empty()));

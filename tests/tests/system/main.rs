@@ -13,6 +13,7 @@ mod base_urls;
 mod broken_text;
 mod broker_credentials;
 mod broker_edges;
+mod budgets;
 mod caller_metadata;
 mod clocks;
 mod concurrent_chats;

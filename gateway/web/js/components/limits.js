@@ -2,7 +2,7 @@
 
 import { getJson, requestJson } from "../api.js";
 import { h, icon, replaceChildren } from "../dom.js";
-import { formatDateTime, formatNumber, t } from "../i18n.js";
+import { formatDateTime, formatDollars, formatNumber, t } from "../i18n.js";
 import * as live from "../live.js";
 import { listSection, PagedList } from "./paged-list.js";
 import { field, loadingIndicator, notice, openDialog, toast } from "./ui.js";
@@ -10,6 +10,8 @@ import { knownUsers, loadUserNames, userName } from "./user-names.js";
 
 /** The limits of a scope, in the order in which they are shown. */
 const KINDS = ["requestsPerMinute", "tokensPerMinute", "concurrentChats"];
+/** The periods of a budget, the shortest first. */
+const PERIODS = ["hour", "day", "week", "month", "total"];
 const SCOPES = ["everyone", "user", "key", "project", "model", "deployment"];
 /** The greatest limit that the API takes. */
 const MAX_LIMIT = 1_000_000_000_000;
@@ -51,20 +53,22 @@ export function ownLimitSection() {
 /** A limit of the user, with a bar where the use is known. */
 function ownLimit({ scope, name, kind, max, used, resetsAt }) {
   const title = kindName(kind);
+  const figure = kind === "budget" ? (nanodollars) => formatDollars(nanodollars / 1e9) : (count) => formatNumber(count);
+  const resets = kind === "budget" ? (resetsAt ? t("limits.budgetResets", { when: formatDateTime(resetsAt) }) : null) : t("limits.resets");
   return h("li.row.limit", { "data-limit": `${scope} ${kind}` },
     h("div.row-main", {}, h("strong", {}, title), h("span.row-details", {}, ownScopeName(scope, name))),
     h("div.limit-use", {},
-      h("span.limit-figures", {}, used === null ? t("limits.max", { max }) : t("limits.used", { used, max })),
-      used === null ? h("span.limit-note", {}, t("limits.shared")) : meter(`${title}, ${ownScopeName(scope, name)}`, used, max),
-      used !== null && resetsAt ? h("span.limit-note", {}, t("limits.resets")) : null));
+      h("span.limit-figures", {}, used === null ? t("limits.max", { max: figure(max) }) : t("limits.used", { used: figure(used), max: figure(max) })),
+      used === null ? h("span.limit-note", {}, t("limits.shared")) : meter(`${title}, ${ownScopeName(scope, name)}`, used, max, figure),
+      used !== null && resetsAt && resets ? h("span.limit-note", {}, resets) : null));
 }
 
 /** A bar of a use of a maximum. A use beyond the maximum fills the bar. */
-export function meter(label, used, max) {
+export function meter(label, used, max, figure = formatNumber) {
   const share = max === 0 ? 1 : Math.min(1, used / max);
   const bar = h("span.meter-bar", { class: share >= 1 ? "full" : share >= 0.8 ? "high" : "" });
   bar.style.setProperty("width", `${100 * share}%`);
-  return h("span.meter", { role: "meter", "aria-label": label, "aria-valuemin": 0, "aria-valuemax": Math.max(max, 1), "aria-valuenow": max === 0 ? 1 : Math.min(used, max), "aria-valuetext": t("limits.used", { used, max }) }, bar);
+  return h("span.meter", { role: "meter", "aria-label": label, "aria-valuemin": 0, "aria-valuemax": Math.max(max, 1), "aria-valuenow": max === 0 ? 1 : Math.min(used, max), "aria-valuetext": t("limits.used", { used: figure(used), max: figure(max) }) }, bar);
 }
 
 /** The name of a kind of limits; a kind that the page does not know is shown as it is. */
@@ -110,7 +114,7 @@ function limitRow(limits) {
     const set = KINDS.filter((kind) => limits[kind] !== null);
     replaceChildren(row,
       h("div.row-main", {}, h("strong", {}, name),
-        h("span.row-text.limit-list", {}, set.map((kind) => h("span", {}, h("b", {}, formatNumber(limits[kind])), " ", t(`limits.unit.${kind}`)))),
+        h("span.row-text.limit-list", {}, set.map((kind) => h("span", {}, h("b", {}, formatNumber(limits[kind])), " ", t(`limits.unit.${kind}`))), budgetText(limits.budget)),
         h("span.row-details", {}, limits.changedAt ? t("limits.changed", { when: formatDateTime(limits.changedAt), name: limits.changedBy === "cli" ? t("limits.cli") : userName(limits.changedBy) }) : null)),
       h("div.row-buttons", {},
         h("button.button.secondary.small", { type: "button", "aria-label": `${t("limits.change")}: ${name}`, onclick: change }, t("limits.change")),
@@ -122,7 +126,7 @@ function limitRow(limits) {
       fields: limitFields(limits),
       submitLabel: t("save"),
       submit: async (data) => {
-        Object.assign(limits, await requestJson("PUT", pathOf(limits.scope), { body: { ...kept(limits), ...entered(data) } }));
+        Object.assign(limits, await requestJson("PUT", pathOf(limits.scope), { body: { ...kept(limits), ...entered(data, limits.budget) } }));
         render();
       },
     });
@@ -148,12 +152,31 @@ function kept(limits) {
   return all;
 }
 
+/** A budget in a list of limits. A period and a policy that the page does not know are shown as they are. */
+function budgetText(budget) {
+  if (!budget) return null;
+  const known = (key, word) => (t(key) === key ? word : t(key));
+  return h("span", {}, h("b", {}, formatDollars(Number(budget.amount))), " ", known(`limits.per.${budget.period}`, budget.period), budget.policy === "finish" ? null : ` (${known(`limits.policy.${budget.policy}`, budget.policy)})`);
+}
+
 function limitFields(limits) {
+  const budget = limits?.budget;
+  const periods = budget && !PERIODS.includes(budget.period) ? [...PERIODS, budget.period] : PERIODS;
+  const period = h("select.input", { name: "budgetPeriod" }, periods.map((name) => h("option", { value: name, selected: name === (budget?.period ?? "month") }, t(`limits.period.${name}`))));
+  return [...counterFields(limits),
+    field("budget", t("limits.budgetField"), { inputmode: "decimal", pattern: "[0-9]{1,9}([.][0-9]{1,9})?", autocomplete: "off", value: budget?.amount ?? "" }),
+    field("budgetPeriod", t("limits.budgetPeriod"), { input: period })];
+}
+
+function counterFields(limits) {
   return KINDS.map((kind) => field(kind, kindName(kind), { type: "number", min: 0, max: MAX_LIMIT, step: 1, inputmode: "numeric", autocomplete: "off", value: limits?.[kind] ?? "", hint: kind === KINDS[0] ? t("limits.fieldHint") : null }));
 }
 
-function entered(data) {
-  return Object.fromEntries(KINDS.map((kind) => [kind, data.get(kind) === "" ? null : Number(data.get(kind))]));
+/** The limits as entered. What the page does not show of a budget stays as it is. */
+function entered(data, budget) {
+  const counters = KINDS.map((kind) => [kind, data.get(kind) === "" ? null : Number(data.get(kind))]);
+  const amount = data.get("budget").trim();
+  return { ...Object.fromEntries(counters), budget: amount === "" ? null : { ...budget, amount, period: data.get("budgetPeriod") } };
 }
 
 async function createLimit(list) {
@@ -171,11 +194,11 @@ async function createLimit(list) {
     fields: [field("scope", t("limits.scopeLabel"), { input: kind }), target, ...limitFields(null)],
     submitLabel: t("limits.create"),
     submit: async (data) => {
-      const values = entered(data);
+      const values = entered(data, null);
       if (Object.values(values).every((value) => value === null)) throw new Error(t("limits.needsOne"));
       const scope = scopeOf(kind.value, data.get("target")?.trim());
       const present = await getJson(pathOf(scope));
-      if (present.changedAt && KINDS.some((name) => present[name] !== null)) throw new Error(t("limits.exists"));
+      if (present.changedAt && [...KINDS, "budget"].some((name) => present[name] !== null)) throw new Error(t("limits.exists"));
       created = await requestJson("PUT", pathOf(scope), { body: { ...kept(present), ...values } });
     },
   });

@@ -1,5 +1,5 @@
 //! The broker's buckets beside the stream: leases of gateways, bodies too large for a message, idempotency keys, the
-//! entries that gateways follow, and the parts of limits that gateways grant themselves.
+//! entries that gateways follow, and the parts of limits and of budgets that gateways grant themselves.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use async_nats::jetstream::{Context, kv, object_store};
 use shared::stream::{
     GRANTS_BUCKET, GRANTS_LIFETIME, GRANTS_MAX_BYTES, IDEMPOTENCY_BUCKET, IDEMPOTENCY_MAX_BYTES, IDEMPOTENCY_WINDOW,
 };
-use shared::{access, large_body, lease};
+use shared::{access, budget_ledger, large_body, lease};
 
 use super::error::{Differences, SetupError, unavailable};
 use super::options::{SetupOutcome, StreamOptions};
@@ -19,6 +19,7 @@ const BODIES_LABEL: &str = "bucket BODIES";
 const KEYS_LABEL: &str = "bucket IDEMPOTENCY";
 const ACCESS_LABEL: &str = "bucket ACCESS";
 const GRANTS_LABEL: &str = "bucket GRANTS";
+const BUDGETS_LABEL: &str = "bucket BUDGETS";
 
 /// A bucket. The broker stores a bucket as a stream under another name.
 struct Bucket {
@@ -34,15 +35,17 @@ enum BucketKind {
     Keys,
     Access,
     Grants,
+    Budgets,
 }
 
-fn all_buckets() -> [Bucket; 5] {
+fn all_buckets() -> [Bucket; 6] {
     [
         Bucket { stream: format!("KV_{}", lease::BUCKET), what: LEASES_LABEL, kind: BucketKind::Leases },
         Bucket { stream: format!("OBJ_{}", large_body::BUCKET), what: BODIES_LABEL, kind: BucketKind::Bodies },
         Bucket { stream: format!("KV_{IDEMPOTENCY_BUCKET}"), what: KEYS_LABEL, kind: BucketKind::Keys },
         Bucket { stream: format!("KV_{}", access::BUCKET), what: ACCESS_LABEL, kind: BucketKind::Access },
         Bucket { stream: format!("KV_{GRANTS_BUCKET}"), what: GRANTS_LABEL, kind: BucketKind::Grants },
+        Bucket { stream: format!("KV_{}", budget_ledger::BUCKET), what: BUDGETS_LABEL, kind: BucketKind::Budgets },
     ]
 }
 
@@ -65,7 +68,7 @@ pub(super) async fn create(
 }
 
 /// Compares the buckets used by recorders with the expected configuration. The buckets of idempotency keys and of grants are left out,
-/// because only gateways use them, and so is the bucket ACCESS, which deployments of an earlier version do not have.
+/// because only gateways use them, and so are the buckets ACCESS and BUDGETS, which deployments of an earlier version do not have.
 pub(super) async fn verify_required(jetstream: &Context, stream_max_age: Duration) -> Result<(), SetupError> {
     verify(
         jetstream,
@@ -152,6 +155,18 @@ impl Bucket {
                 };
                 jetstream.create_key_value(config).await.map(drop).map_err(|error| unavailable(&error))
             }
+            BucketKind::Budgets => {
+                let config = kv::Config {
+                    bucket: budget_ledger::BUCKET.to_owned(),
+                    description: "Which parts of budgets gateways have.".to_owned(),
+                    history: 1,
+                    max_bytes: budget_ledger::MAX_BYTES,
+                    storage: StorageType::File,
+                    num_replicas,
+                    ..kv::Config::default()
+                };
+                jetstream.create_key_value(config).await.map(drop).map_err(|error| unavailable(&error))
+            }
             BucketKind::Bodies => {
                 let config = object_store::Config {
                     bucket: large_body::BUCKET.to_owned(),
@@ -189,7 +204,7 @@ impl Bucket {
                     ));
                 }
             }
-            BucketKind::Keys | BucketKind::Access | BucketKind::Grants => {
+            BucketKind::Keys | BucketKind::Access | BucketKind::Grants | BucketKind::Budgets => {
                 differences.compare("max_msgs_per_subject", &1, &found.max_messages_per_subject);
             }
             BucketKind::Bodies => {
