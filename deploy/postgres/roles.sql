@@ -37,7 +37,7 @@ DO $$
 DECLARE
     item record;
     record_tables constant text[] := ARRAY['chats', 'messages', 'conversations', 'usage_stats', 'usage_slots',
-        'operation_slots', 'key_slots', 'api_keys', 'limits', 'price_lists', 'repricings', 'open_chats'];
+        'operation_slots', 'key_slots', 'api_keys', 'limits', 'price_lists', 'repricings', 'audit_log', 'open_chats'];
     work_tables constant text[] := ARRAY['quarantine', 'stream_marks', 'live_changes', 'verifications', 'pending_repricings'];
 BEGIN
     -- Tables that a superuser made before there were roles.
@@ -53,12 +53,18 @@ BEGIN
         ELSIF item.tablename = '_sqlx_migrations' THEN
             EXECUTE format('GRANT SELECT ON public.%I TO stenograph_consume, stenograph_serve', item.tablename);
         ELSE
-            -- Accounts: users, sessions, refresh_tokens, guesses, invite_codes, access_changes, disabled_external_users.
+            -- Accounts: users, sessions, refresh_tokens, guesses, invite_codes, access_changes, disabled_external_users,
+            -- audit_windows, audit_outbox.
             EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON public.%I TO stenograph_serve', item.tablename);
         END IF;
     END LOOP;
     IF to_regclass('public.live_changes') IS NOT NULL THEN
         -- `recorder serve` deletes announcements that nobody needs any more.
         GRANT DELETE ON public.live_changes TO stenograph_serve;
+    END IF;
+    IF to_regclass('public.audit_outbox') IS NOT NULL THEN
+        -- `recorder quarantine` notes what an operator does; `recorder serve` publishes the notes.
+        GRANT SELECT, INSERT, UPDATE ON public.audit_windows TO stenograph_consume;
+        GRANT SELECT, INSERT ON public.audit_outbox TO stenograph_consume;
     END IF;
 END $$;

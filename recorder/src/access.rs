@@ -2,6 +2,7 @@
 //! limits, disabled users and ended sessions.
 
 pub mod account_changes;
+pub mod audit;
 pub mod bucket;
 pub mod budget_input;
 pub mod keys;

@@ -4,6 +4,7 @@
 //! alone. The refresh token is good for one use.
 
 mod account;
+pub mod audit;
 mod common_password;
 mod error;
 pub mod password;
@@ -12,6 +13,6 @@ mod registration;
 pub mod signing_key;
 pub mod throttle;
 
-pub use account::{Accounts, Session, SigningKeys, delete_expired, set_disabled};
+pub use account::{Accounts, Session, SigningKeys, delete_expired, set_disabled, set_password};
 pub use error::AccountError;
 pub use registration::{InviteCode, Registration, name_error, password_error};

@@ -10,6 +10,7 @@ pub mod error;
 mod admin;
 mod answers;
 mod api_keys;
+mod audit;
 mod auth;
 mod caller;
 mod change_waits;
@@ -82,6 +83,7 @@ pub fn router(api: Arc<ApiState>) -> Router {
         .route("/api/auth/password", post(auth::password))
         .route("/api/conversations/{id}/changes", get(conversations::await_change))
         .route("/api/events", get(events::stream))
+        .route("/api/admin/audit", get(audit::list))
         .route("/api/admin/users", get(admin::users))
         .route("/api/admin/users/{id}", patch(admin::change_user))
         .route("/api/admin/invites", get(admin::invites).post(admin::create_invite))

@@ -21,7 +21,7 @@ use crate::metrics::api::ApiMetrics;
 use crate::metrics::{self, Metrics};
 use crate::policy::blockage::Blockage;
 use crate::source::{backlog, is_connected};
-use crate::store::verifications;
+use crate::store::{audit_outbox, verifications};
 
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -68,6 +68,7 @@ pub fn api_metrics(state: ApiHealthState) -> Router {
     let metrics = async |State(state): State<ApiHealthState>, headers: HeaderMap| {
         let (metrics, pool) = (&state.metrics, &state.pool);
         metrics.database_up.set(i64::from(is_reachable(pool).await));
+        metrics.audit_entries_waiting.set(audit_entries_waiting(pool).await);
         metrics.database_connections.set(i64::from(pool.size()));
         metrics.idle_database_connections.set(i64::try_from(pool.num_idle()).unwrap_or(i64::MAX));
         metrics.max_database_connections.set(i64::from(pool.options().get_max_connections()));
@@ -75,6 +76,15 @@ pub fn api_metrics(state: ApiHealthState) -> Router {
         exposed(&state.registry, &headers, &[])
     };
     Router::new().route("/metrics", get(metrics)).with_state(state)
+}
+
+/// The number of entries of the audit log that wait for the broker; NaN without an answer.
+async fn audit_entries_waiting(pool: &PgPool) -> f64 {
+    match timeout(CHECK_TIMEOUT, audit_outbox::waiting(pool)).await {
+        // The number is at most some 100,000.
+        Ok(Ok(waiting)) => f64::from(i32::try_from(waiting).unwrap_or(i32::MAX)),
+        _ => f64::NAN,
+    }
 }
 
 async fn is_reachable(pool: &PgPool) -> bool {

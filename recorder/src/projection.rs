@@ -9,6 +9,7 @@
 //! value to the range of values that PostgreSQL can hold.
 
 mod api_keys;
+pub mod audit_log;
 mod changes;
 pub mod chat;
 mod chat_change;

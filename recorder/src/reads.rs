@@ -6,6 +6,7 @@
 //! where the window ended: such a list has a next page although the current page is not full.
 
 pub mod answers;
+pub mod audit;
 pub mod chats;
 pub mod conversations;
 mod deleted;

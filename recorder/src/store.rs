@@ -2,12 +2,14 @@
 //!
 //! Recorders that write at the same time never deadlock: every statement touches its rows in key order, and every
 //! transaction touches the tables in one order: `price_lists`, `repricings`, chats, conversations, messages, `usage_stats`, `usage_slots`,
-//! `operation_slots`, `api_keys`, `key_slots`, `limits`. When two recorders insert the same row, the first one inserts the row; the
+//! `operation_slots`, `api_keys`, `key_slots`, `limits`, `audit_log`. When two recorders insert the same row, the first one inserts the row; the
 //! second one waits for the first transaction and then joins with the row found.
 
 pub mod access_changes;
 pub mod api_keys;
 mod apply;
+pub mod audit_log;
+pub mod audit_outbox;
 pub mod budget_spend;
 pub mod bulk;
 mod chat_row;

@@ -6,6 +6,7 @@
 //! that usage counters need, so that the order of arrival never matters.
 
 mod api_key;
+mod audit;
 mod budget;
 mod chat_failed;
 mod chat_started;
@@ -30,6 +31,7 @@ use time::OffsetDateTime;
 
 pub use api_key::{KeyChanged, KeyIssued, KeyRevoked, KeySettings};
 pub use assistant_message::{AssistantMessage, OtherChoice, STOPPED_BY_USER, ToolCall};
+pub use audit::{ANONYMOUS, AuditAction, AuditOutcome, AuditRecorded, AuditTarget, AuditTargetKind, COMMAND_LINE};
 pub use budget::{Budget, BudgetPeriod, BudgetPolicy, UnpricedCalls};
 pub use caller_metadata::CallerMetadata;
 pub use chat_failed::{ChatError, ChatFailed, FailureStage};
@@ -75,6 +77,8 @@ pub enum Event {
     PricesPublished(Box<PricesPublished>),
     /// The costs of a span of time are computed again.
     CostsRepriced(Box<CostsRepriced>),
+    /// An act that concerns access to the record.
+    AuditRecorded(Box<AuditRecorded>),
 }
 
 impl Event {
@@ -93,6 +97,7 @@ impl Event {
             Self::LimitsChanged(_) => EventKind::LimitsChanged,
             Self::PricesPublished(_) => EventKind::PricesPublished,
             Self::CostsRepriced(_) => EventKind::CostsRepriced,
+            Self::AuditRecorded(_) => EventKind::AuditRecorded,
         }
     }
 
@@ -118,11 +123,12 @@ impl Event {
             Self::LimitsChanged(event) => EventId::derive(event.change_id.0, "limits_changed"),
             Self::PricesPublished(event) => EventId::derive(event.change_id.0, "prices_published"),
             Self::CostsRepriced(event) => EventId::derive(event.change_id.0, "costs_repriced"),
+            Self::AuditRecorded(event) => EventId::derive(event.audit_id.0, "audit_recorded"),
         }
     }
 
     /// Returns the user to whose records the event belongs; for a change of limits or prices, the author of the
-    /// change.
+    /// change; for an entry of the audit log, the actor.
     pub fn user_id(&self) -> &UserId {
         match self {
             Self::ChatStarted(event) => &event.user_id,
@@ -137,6 +143,7 @@ impl Event {
             Self::LimitsChanged(event) => &event.changed_by,
             Self::PricesPublished(event) => &event.published_by,
             Self::CostsRepriced(event) => &event.repriced_by,
+            Self::AuditRecorded(event) => &event.actor,
         }
     }
 
@@ -155,6 +162,7 @@ impl Event {
             Self::LimitsChanged(event) => event.changed_at,
             Self::PricesPublished(event) => event.published_at,
             Self::CostsRepriced(event) => event.repriced_at,
+            Self::AuditRecorded(event) => event.recorded_at,
         }
     }
 
@@ -180,6 +188,7 @@ impl Event {
             Self::LimitsChanged(event) => serde_json::to_writer(bytes, event),
             Self::PricesPublished(event) => serde_json::to_writer(bytes, event),
             Self::CostsRepriced(event) => serde_json::to_writer(bytes, event),
+            Self::AuditRecorded(event) => serde_json::to_writer(bytes, event),
         }
     }
 
@@ -209,6 +218,7 @@ impl Event {
             (EventKind::LimitsChanged, _) => Self::LimitsChanged(serde_json::from_slice(payload)?),
             (EventKind::PricesPublished, _) => Self::PricesPublished(serde_json::from_slice(payload)?),
             (EventKind::CostsRepriced, _) => Self::CostsRepriced(serde_json::from_slice(payload)?),
+            (EventKind::AuditRecorded, _) => Self::AuditRecorded(serde_json::from_slice(payload)?),
         })
     }
 }

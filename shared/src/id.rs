@@ -59,6 +59,11 @@ uuid_id! {
 }
 
 uuid_id! {
+    /// The id of an entry of the audit log.
+    AuditId
+}
+
+uuid_id! {
     /// The id of a project: a UUIDv7, made when the project is created.
     ProjectId
 }

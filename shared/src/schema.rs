@@ -12,8 +12,8 @@ use schemars::transform::{RecursiveTransform, Transform as _};
 use serde_json::{Map, Value, json};
 
 use crate::event::{
-    ChatFailed, ChatStarted, ConversationChanged, ConversationCreated, ConversationDeleted, CostsRepriced, EventKind,
-    KeyChanged, KeyIssued, KeyRevoked, LimitsChanged, MessageCompleted, PricesPublished,
+    AuditRecorded, ChatFailed, ChatStarted, ConversationChanged, ConversationCreated, ConversationDeleted,
+    CostsRepriced, EventKind, KeyChanged, KeyIssued, KeyRevoked, LimitsChanged, MessageCompleted, PricesPublished,
 };
 use crate::{envelope, large_body, stream};
 
@@ -62,6 +62,7 @@ fn payload_schema(kind: EventKind, generator: SchemaGenerator) -> Map<String, Va
         EventKind::LimitsChanged => generator.into_root_schema_for::<LimitsChanged>(),
         EventKind::PricesPublished => generator.into_root_schema_for::<PricesPublished>(),
         EventKind::CostsRepriced => generator.into_root_schema_for::<CostsRepriced>(),
+        EventKind::AuditRecorded => generator.into_root_schema_for::<AuditRecorded>(),
     };
     RecursiveTransform(remove_null_from_optional_members).transform(&mut schema);
     schema.as_object_mut().map(std::mem::take).unwrap_or_default()

@@ -12,6 +12,7 @@ use shared::envelope;
 use shared::event::Event;
 use sqlx::PgPool;
 use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
 
 use crate::oracle::{self, Oracle};
 use harness::servers::{Nats, Postgres};
@@ -274,7 +275,21 @@ impl Stack {
         if self.gateway.process().is_running() {
             self.gateway.drained(Duration::from_secs(120)).await?;
         }
+        if self.api.as_ref().is_some_and(|api| api.process().is_running()) {
+            self.audit_published().await?;
+        }
         Oracle::settled(&self.nats.url(), &self.recorder.database_url, Duration::from_secs(120)).await
+    }
+
+    /// Waits until no entry of the audit log waits for the broker.
+    async fn audit_published(&self) -> anyhow::Result<()> {
+        let pool = self.database().await?;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while sqlx::query_scalar::<_, bool>("SELECT EXISTS (SELECT FROM audit_outbox)").fetch_one(&pool).await? {
+            anyhow::ensure!(Instant::now() < deadline, "entries of the audit log still wait for the broker");
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
     }
 
     /// Waits until every event is in the tables or in quarantine.
@@ -297,7 +312,7 @@ impl Stack {
         Ok(())
     }
 
-    /// Number of events in the stream, from the first event on.
+    /// Number of events in the stream, from the first event on, without entries of the audit log.
     pub async fn events(&self) -> anyhow::Result<u64> {
         Oracle::events(&self.nats.url()).await
     }

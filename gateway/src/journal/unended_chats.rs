@@ -110,7 +110,8 @@ impl UnendedChats {
             | Event::KeyRevoked(_)
             | Event::LimitsChanged(_)
             | Event::PricesPublished(_)
-            | Event::CostsRepriced(_) => {}
+            | Event::CostsRepriced(_)
+            | Event::AuditRecorded(_) => {}
         }
     }
 

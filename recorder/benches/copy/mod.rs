@@ -30,7 +30,8 @@ impl Rows {
                 | Table::ApiKeys
                 | Table::Limits
                 | Table::PriceLists
-                | Table::Repricings => "",
+                | Table::Repricings
+                | Table::AuditLog => "",
             };
             let name = table.name();
             let mut out = pool.copy_out_raw(&format!("COPY (SELECT * FROM {name} {order}) TO STDOUT")).await?;

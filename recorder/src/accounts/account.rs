@@ -4,18 +4,21 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use shared::access::LONGEST_SESSION_TOKEN;
+use shared::event::{AuditAction, AuditOutcome, AuditTargetKind};
 use shared::id::{KeyId, UserId};
 use shared::token::{Claims, ISSUER, TokenSigner};
-use sqlx::postgres::PgPool;
+use sqlx::postgres::{PgConnection, PgPool};
 use time::{Duration, OffsetDateTime};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::audit::Audit;
 use super::error::AccountError;
 use super::password::PasswordHasher;
 use super::refresh::{self, RefreshToken, RefreshTokenRotation};
 use super::throttle;
 use crate::store::access_changes;
+use crate::store::audit_outbox::{self, Act, Actor};
 use crate::store::guesses;
 use crate::store::sessions::{self, EndedBy};
 use crate::store::users::{self, User};
@@ -28,6 +31,7 @@ pub struct Accounts {
     token_ttl: Duration,
     session_ttl: Duration,
     changed: Arc<Notify>,
+    pub(super) audit: Arc<Audit>,
 }
 
 /// The secrets from the file of the private key.
@@ -71,6 +75,7 @@ impl Accounts {
     pub fn new(pool: PgPool, signing: SigningKeys, token_ttl: Duration, session_ttl: Duration) -> Self {
         let signing = RwLock::new(Arc::new(signing));
         Self {
+            audit: Arc::new(Audit::new(pool.clone())),
             pool,
             password_hasher: PasswordHasher::default(),
             signing,
@@ -83,6 +88,11 @@ impl Accounts {
     /// Returns the notification after each end of a session and each disabling or enabling of an account.
     pub fn changed(&self) -> Arc<Notify> {
         Arc::clone(&self.changed)
+    }
+
+    /// Returns the audit log, for acts that are no changes of accounts.
+    pub fn audit(&self) -> Arc<Audit> {
+        Arc::clone(&self.audit)
     }
 
     /// Replaces the signing keys for all tokens issued from now on. Called after the file of the private key has
@@ -107,16 +117,26 @@ impl Accounts {
     /// of [`throttle`], every attempt fails with [`AccountError::Throttled`].
     pub async fn login(&self, name: &str, password: &str, address: &str) -> Result<Session, AccountError> {
         let now = shared::event::now();
-        throttle::count_login_attempt(&self.pool, name, address, now).await?;
+        let act = Actor::anonymous(address).act(AuditAction::Login);
+        self.unless_throttled(throttle::count_login_attempt(&self.pool, name, address, now).await, &act)?;
         let found = users::credentials(&self.pool, name).await?;
         let hash = found.as_ref().and_then(|(_, hash)| hash.as_deref());
         let is_right = self.password_hasher.verify(password, hash).await?;
         match found {
             Some((user, _)) if is_right && user.disabled_at.is_none() => {
                 throttle::clear_login_attempts(&self.pool, name, address).await?;
-                self.start_session(user, address).await
+                let act = Actor::user(&user.user_id, address).act(AuditAction::Login);
+                self.start_session(user, address, &act).await
             }
-            Some(_) | None => Err(AccountError::WrongCredentials),
+            found => {
+                // A name that no account has is not noted: people type passwords into the wrong field.
+                let act = match found {
+                    Some((user, _)) => act.on(AuditTargetKind::User, &user.user_id),
+                    None => act,
+                };
+                self.audit.note(&act.with(AuditOutcome::Failure)).await?;
+                Err(AccountError::WrongCredentials)
+            }
         }
     }
 
@@ -126,7 +146,7 @@ impl Accounts {
     /// thief. The exception is a second use within [`refresh::REUSE_GRACE`], while the next refresh token is still
     /// unused: most likely the same client has repeated the request, and the response contains the same refresh token
     /// again.
-    pub async fn refresh(&self, token: &RefreshToken) -> Result<Session, AccountError> {
+    pub async fn refresh(&self, token: &RefreshToken, address: &str) -> Result<Session, AccountError> {
         let now = shared::event::now();
         let hash = token.hash();
         let signing = self.signing();
@@ -148,7 +168,10 @@ impl Accounts {
                     now - used_at <= refresh::REUSE_GRACE && sessions::is_unused(&mut tx, &next.hash()).await?;
                 if !is_repeat {
                     sessions::end(&mut tx, presented.session_id, EndedBy::Reuse, now).await?;
+                    let act = Actor::anonymous(address).act(AuditAction::SessionEnd);
+                    audit_outbox::note(&mut tx, &act.on(AuditTargetKind::User, &presented.user_id), 1).await?;
                     tx.commit().await?;
+                    self.audit.wake();
                     self.changed.notify_one();
                     tracing::warn!(session = %presented.session_id, user = %presented.user_id, "a used refresh token was presented again: the session has been ended");
                     return Err(AccountError::SessionEnded);
@@ -163,18 +186,27 @@ impl Accounts {
 
     /// Ends the sessions of refresh tokens, and the session with the id `session`. Unknown tokens and ended sessions are no
     /// error.
-    pub async fn logout(&self, tokens: &[RefreshToken], session: Option<Uuid>) -> Result<(), AccountError> {
+    pub async fn logout(
+        &self,
+        tokens: &[RefreshToken],
+        session: Option<(UserId, Uuid)>,
+        address: &str,
+    ) -> Result<(), AccountError> {
         let now = shared::event::now();
         let mut tx = self.pool.begin().await?;
         let mut sessions = Vec::from_iter(session);
         for token in tokens {
-            sessions
-                .extend(sessions::find_token_for_update(&mut tx, &token.hash()).await?.map(|found| found.session_id));
+            let found = sessions::find_token_for_update(&mut tx, &token.hash()).await?;
+            sessions.extend(found.map(|found| (found.user_id, found.session_id)));
         }
-        for session in sessions {
-            sessions::end(&mut tx, session, EndedBy::Logout, now).await?;
+        for (user, session) in sessions {
+            if sessions::end(&mut tx, session, EndedBy::Logout, now).await? {
+                let act = Actor::user(&user, address).act(AuditAction::Logout);
+                audit_outbox::note(&mut tx, &act, 1).await?;
+            }
         }
         tx.commit().await?;
+        self.audit.wake();
         self.changed.notify_one();
         Ok(())
     }
@@ -189,45 +221,53 @@ impl Accounts {
         address: &str,
     ) -> Result<(), AccountError> {
         let now = shared::event::now();
-        throttle::count_login_attempt(&self.pool, &user.name, address, now).await?;
+        let act = Actor::user(&user.user_id, address).act(AuditAction::PasswordChange);
+        self.unless_throttled(throttle::count_login_attempt(&self.pool, &user.name, address, now).await, &act)?;
         let hash = users::credentials(&self.pool, &user.name).await?.and_then(|(_, hash)| hash);
         let hash = hash.ok_or(AccountError::NoAccount)?;
         if !self.password_hasher.verify(current, Some(&hash)).await? {
+            self.audit.note(&act.with(AuditOutcome::Failure)).await?;
             return Err(AccountError::WrongCredentials);
         }
         throttle::clear_login_attempts(&self.pool, &user.name, address).await?;
-        self.set_password(&user.user_id, session, new).await
-    }
-
-    /// Sets a user's password without verifying the current password, and ends every session of the user except
-    /// `except`. Fails with [`AccountError::NoAccount`] if no account has the id.
-    pub async fn set_password(&self, user: &UserId, except: Option<Uuid>, new: &str) -> Result<(), AccountError> {
         let hash = self.password_hasher.hash(new).await?;
         let mut tx = self.pool.begin().await?;
-        if !users::set_password(&mut tx, user, &hash).await? {
+        if !set_password(&mut tx, &user.user_id, session, &hash, &act).await? {
             return Err(AccountError::NoAccount);
         }
-        sessions::end_others(&mut tx, user, except, EndedBy::Password, shared::event::now()).await?;
         tx.commit().await?;
         self.changed.notify_one();
+        self.audit.wake();
         Ok(())
     }
 
     /// Disables or enables an account: see the function [`set_disabled`].
-    pub async fn set_disabled(&self, user: &UserId, disabled: bool) -> Result<bool, sqlx::Error> {
-        let found = set_disabled(&self.pool, user, disabled).await?;
+    pub async fn set_disabled(&self, user: &UserId, disabled: bool, by: Actor<'_>) -> Result<bool, sqlx::Error> {
+        let found = set_disabled(&self.pool, user, disabled, by).await?;
         self.changed.notify_one();
+        self.audit.wake();
         Ok(found)
     }
 
-    pub(super) async fn start_session(&self, user: User, address: &str) -> Result<Session, AccountError> {
+    /// Counts a throttled act for the audit log. Other errors, and success, are passed on.
+    pub(super) fn unless_throttled<T>(&self, result: Result<T, AccountError>, act: &Act) -> Result<T, AccountError> {
+        if let Err(AccountError::Throttled(_)) = &result {
+            self.audit.count_throttled(act.clone().with(AuditOutcome::Throttled));
+        }
+        result
+    }
+
+    /// Begins a session, and notes `act`.
+    pub(super) async fn start_session(&self, user: User, address: &str, act: &Act) -> Result<Session, AccountError> {
         let now = shared::event::now();
         let (session_id, expires_at) = (Uuid::now_v7(), now + self.session_ttl);
         let token = RefreshToken::new();
         let mut tx = self.pool.begin().await?;
         sessions::create(&mut tx, session_id, &user.user_id, address, now, expires_at).await?;
         sessions::add_token(&mut tx, &token.hash(), session_id, now).await?;
+        audit_outbox::note(&mut tx, act, 1).await?;
         tx.commit().await?;
+        self.audit.wake();
         self.issue_tokens(&self.signing(), user, session_id, token, expires_at)
     }
 
@@ -253,10 +293,31 @@ impl Accounts {
     }
 }
 
+/// Replaces a user's password by one with this hash, ends every session of the user except `except`, and notes `act` and the end of
+/// sessions. Returns false if no account has the id.
+pub async fn set_password(
+    connection: &mut PgConnection,
+    user: &UserId,
+    except: Option<Uuid>,
+    hash: &str,
+    act: &Act,
+) -> Result<bool, sqlx::Error> {
+    if !users::set_password(connection, user, hash).await? {
+        return Ok(false);
+    }
+    let ended = sessions::end_others(connection, user, except, EndedBy::Password, shared::event::now()).await?;
+    let act = act.clone().on(AuditTargetKind::User, user);
+    audit_outbox::note(connection, &act, 1).await?;
+    if ended > 0 {
+        audit_outbox::note(connection, &Act { action: AuditAction::SessionEnd, ..act }, ended).await?;
+    }
+    Ok(true)
+}
+
 /// Disables an account and ends every session of the account, or enables the account again. Users of an external identity provider
 /// have no account, and are disabled by their id. Gateways are told by every `recorder serve`. Returns false if no user can have
 /// the id.
-pub async fn set_disabled(pool: &PgPool, user: &UserId, disabled: bool) -> Result<bool, sqlx::Error> {
+pub async fn set_disabled(pool: &PgPool, user: &UserId, disabled: bool, by: Actor<'_>) -> Result<bool, sqlx::Error> {
     let now = shared::event::now();
     let mut tx = pool.begin().await?;
     let mut found = users::set_disabled(&mut tx, user, disabled.then_some(now), now).await?;
@@ -264,8 +325,16 @@ pub async fn set_disabled(pool: &PgPool, user: &UserId, disabled: bool) -> Resul
         users::set_external_disabled(&mut tx, user, disabled.then_some(now), now).await?;
         found = true;
     }
+    let action = if disabled { AuditAction::UserDisable } else { AuditAction::UserEnable };
+    let act = by.act(action).on(AuditTargetKind::User, user);
+    if found {
+        audit_outbox::note(&mut tx, &act, 1).await?;
+    }
     if disabled {
-        sessions::end_others(&mut tx, user, None, EndedBy::Disabled, now).await?;
+        let ended = sessions::end_others(&mut tx, user, None, EndedBy::Disabled, now).await?;
+        if ended > 0 {
+            audit_outbox::note(&mut tx, &Act { action: AuditAction::SessionEnd, ..act }, ended).await?;
+        }
     }
     tx.commit().await?;
     Ok(found)

@@ -3,6 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
+use shared::event::{AuditAction, AuditOutcome, AuditTargetKind};
+use shared::id::UserId;
 use uuid::Uuid;
 
 use super::account::{Accounts, Session};
@@ -10,6 +12,7 @@ use super::common_password::is_common;
 use super::error::AccountError;
 use super::throttle;
 use crate::name_key::name_key;
+use crate::store::audit_outbox::Actor;
 use crate::store::users::NewUser;
 use crate::store::{invite_codes, users};
 
@@ -92,14 +95,17 @@ impl Accounts {
     pub async fn register(&self, new: Registration<'_>) -> Result<Session, AccountError> {
         let now = shared::event::now();
         let code = new.code.hash();
-        throttle::count_invite_attempt(&self.pool, &code, new.address, now).await?;
+        let act = Actor::anonymous(new.address).act(AuditAction::Register);
+        let counted = throttle::count_invite_attempt(&self.pool, &code, new.address, now).await;
+        self.unless_throttled(counted, &act)?;
         // The code is checked before the password is hashed: without a valid code, no client can make the server hash
         // passwords.
         if !invite_codes::is_usable(&self.pool, &code, now).await? {
+            self.audit.note(&act.with(AuditOutcome::Failure)).await?;
             return Err(AccountError::InviteInvalid);
         }
         let hash = self.password_hasher.hash(new.password).await?;
-        let user_id = Uuid::now_v7().to_string().parse().map_err(|_| AccountError::NoAccount)?;
+        let user_id: UserId = Uuid::now_v7().to_string().parse().map_err(|_| AccountError::NoAccount)?;
         let mut tx = self.pool.begin().await?;
         let taken = invite_codes::redeem(&mut tx, &code, now).await?;
         let (invite_id, role) = taken.ok_or(AccountError::InviteInvalid)?;
@@ -112,13 +118,16 @@ impl Accounts {
             created_at: now,
         };
         if !users::create(&mut tx, &account).await? {
+            tx.rollback().await?;
+            self.audit.note(&act.on(AuditTargetKind::Invite, &invite_id).with(AuditOutcome::Failure)).await?;
             return Err(AccountError::NameTaken);
         }
         tx.commit().await?;
         // An attempt with a taken name stays counted: with a valid code, names could otherwise be found out one by one.
         throttle::clear_invite_attempt(&self.pool, &code, new.address).await?;
         let user = users::by_id(&self.pool, user_id.as_str()).await?.ok_or(AccountError::NoAccount)?;
-        self.start_session(user, new.address).await
+        let act = Actor::user(&user_id, new.address).act(AuditAction::Register).on(AuditTargetKind::Invite, &invite_id);
+        self.start_session(user, new.address, &act).await
     }
 }
 

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use shared::event::{AuditAction, AuditTargetKind};
 use shared::id::UserId;
 use time::Duration;
 use utoipa::{IntoParams, ToSchema};
@@ -23,6 +24,7 @@ use super::views::user::User;
 use crate::accounts::InviteCode;
 use crate::cursor::TimeCursor;
 use crate::reads::chats;
+use crate::store::audit_outbox::{self, Actor};
 use crate::store::{invite_codes, users};
 
 /// Which users.
@@ -101,6 +103,7 @@ pub(super) async fn failures(
 ) -> Result<Json<List<Chat>>, ApiError> {
     let before = params.cursor.as_deref().map_or(Ok(TimeCursor::newest()), TimeCursor::decode)?;
     let deleted = caller.deleted_in("the failed chats of all users", params.deleted)?;
+    caller.note_read(&api, None, None, deleted).await?;
     let page = chats::failures(&api.pool, before, deleted, limit(params.limit)?).await?;
     let next_cursor = page.next.map(|cursor| cursor.encode());
     Ok(Json(List { data: page.rows.into_iter().map(Chat::from).collect(), next_cursor }))
@@ -132,7 +135,7 @@ pub(super) async fn users(
 pub(super) async fn change_user(
     State(api): State<Arc<ApiState>>,
     AdminCaller(caller): AdminCaller,
-    _: ClientAddress,
+    ClientAddress(address): ClientAddress,
     PathUserId(id): PathUserId,
     JsonBody(change): JsonBody<UserChange>,
 ) -> Result<Json<User>, ApiError> {
@@ -140,7 +143,7 @@ pub(super) async fn change_user(
         return Err(ApiError::invalid("disabled", "disabled: you cannot disable your own account"));
     }
     let user: UserId = id.parse().map_err(|_| ApiError::not_found())?;
-    if !api.accounts.set_disabled(&user, change.disabled).await? {
+    if !api.accounts.set_disabled(&user, change.disabled, Actor::user(&caller.id, &address)).await? {
         return Err(ApiError::not_found());
     }
     tracing::info!(%user, by = %caller.id, disabled = change.disabled, "an admin has disabled or enabled an account");
@@ -177,7 +180,7 @@ pub(super) async fn invites(
 pub(super) async fn create_invite(
     State(api): State<Arc<ApiState>>,
     AdminCaller(caller): AdminCaller,
-    _: ClientAddress,
+    ClientAddress(address): ClientAddress,
     JsonBody(new): JsonBody<NewInvite>,
 ) -> Result<impl IntoResponse, ApiError> {
     if !(1..=10_000).contains(&new.max_uses) {
@@ -200,7 +203,12 @@ pub(super) async fn create_invite(
         uses: 0,
         revoked_at: None,
     };
-    invite_codes::create(&api.pool, &invite, &code.hash()).await?;
+    let mut tx = api.pool.begin().await?;
+    invite_codes::create(&mut tx, &invite, &code.hash()).await?;
+    let act = Actor::user(&caller.id, &address).act(AuditAction::InviteCreate);
+    audit_outbox::note(&mut tx, &act.on(AuditTargetKind::Invite, &invite.invite_id), 1).await?;
+    tx.commit().await?;
+    api.audit.wake();
     tracing::info!(invite = %invite.invite_id, by = %caller.id, "an admin has created an invite");
     Ok((StatusCode::CREATED, Json(InviteWithCode { invite: invite.into(), code: code.as_str().to_owned() })))
 }
@@ -211,12 +219,17 @@ pub(super) async fn create_invite(
 pub(super) async fn revoke_invite(
     State(api): State<Arc<ApiState>>,
     AdminCaller(caller): AdminCaller,
-    _: ClientAddress,
+    ClientAddress(address): ClientAddress,
     PathId(id): PathId,
 ) -> Result<StatusCode, ApiError> {
-    if !invite_codes::revoke(&api.pool, id, shared::event::now()).await? {
+    let mut tx = api.pool.begin().await?;
+    if !invite_codes::revoke(&mut tx, id, shared::event::now()).await? {
         return Err(ApiError::not_found());
     }
+    let act = Actor::user(&caller.id, &address).act(AuditAction::InviteRevoke);
+    audit_outbox::note(&mut tx, &act.on(AuditTargetKind::Invite, &id), 1).await?;
+    tx.commit().await?;
+    api.audit.wake();
     tracing::info!(invite = %id, by = %caller.id, "an admin has revoked an invite");
     Ok(StatusCode::NO_CONTENT)
 }

@@ -141,18 +141,18 @@ pub(super) async fn login(
     responses((status = 200, body = SessionBody)))]
 pub(super) async fn refresh(
     State(api): State<Arc<ApiState>>,
-    _: ClientAddress,
+    ClientAddress(address): ClientAddress,
     headers: HeaderMap,
     JsonBody(body): JsonBody<Refresh>,
 ) -> Result<Response, ApiError> {
     if let Some(text) = body.refresh_token {
         let token = RefreshToken::decode(&text).ok_or(AccountError::SessionEnded)?;
-        let session = api.accounts.refresh(&token).await?;
+        let session = api.accounts.refresh(&token, &address).await?;
         return Ok(deliver(StatusCode::OK, session, Delivery::Token, &headers));
     }
     let mut refreshed = Err(AccountError::SessionEnded);
     for token in cookies::refresh_tokens(&headers) {
-        refreshed = api.accounts.refresh(&token).await;
+        refreshed = api.accounts.refresh(&token, &address).await;
         if !matches!(refreshed, Err(AccountError::SessionEnded)) {
             break;
         }
@@ -165,7 +165,7 @@ pub(super) async fn refresh(
     responses((status = 204)))]
 pub(super) async fn logout(
     State(api): State<Arc<ApiState>>,
-    _: ClientAddress,
+    ClientAddress(address): ClientAddress,
     caller: Result<Caller, ApiError>,
     headers: HeaderMap,
     JsonBody(body): JsonBody<Refresh>,
@@ -173,7 +173,8 @@ pub(super) async fn logout(
     let presented = body.refresh_token.as_deref().and_then(RefreshToken::decode);
     let in_cookies = cookies::refresh_tokens(&headers).filter(|_| presented.is_none());
     let tokens: Vec<RefreshToken> = presented.iter().cloned().chain(in_cookies).collect();
-    api.accounts.logout(&tokens, caller.ok().and_then(|caller| caller.session)).await?;
+    let session = caller.ok().and_then(|caller| Some((caller.id, caller.session?)));
+    api.accounts.logout(&tokens, session, &address).await?;
     Ok((StatusCode::NO_CONTENT, cookies::expired_cookies(&headers)).into_response())
 }
 

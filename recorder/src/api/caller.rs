@@ -9,6 +9,7 @@ use http::header::ORIGIN;
 use http::request::Parts;
 use shared::api_key;
 use shared::credentials::{bearer_token, is_own_origin, verify_cookies};
+use shared::event::{AuditAction, AuditTargetKind};
 use shared::id::UserId;
 use shared::token::Role;
 use uuid::Uuid;
@@ -18,6 +19,7 @@ use super::state::ApiState;
 use crate::accounts::throttle::address_key;
 use crate::reads::Deleted;
 use crate::store::api_keys;
+use crate::store::audit_outbox::{Act, Actor};
 use crate::store::sessions;
 use crate::store::users::{self, User};
 
@@ -34,6 +36,8 @@ pub(super) struct Caller {
     pub(super) session: Option<Uuid>,
     /// The expiry of the token, in Unix seconds.
     pub(super) expires: i64,
+    /// The address of the client, in the form of [`ClientAddress`].
+    pub(super) address: String,
 }
 
 /// A caller with the role of an admin. Any other caller gets 404, as if the route did not exist.
@@ -54,6 +58,24 @@ impl Caller {
     /// Returns true if the caller may read the record of the user.
     pub(super) fn may_read(&self, user: &str) -> bool {
         self.id.as_str() == user || self.role == Some(Role::Admin)
+    }
+
+    /// Notes that an admin reads chats of somebody else, or of deleted conversations, before the answer. `owner` is none for chats of all
+    /// users. Reads of the caller's own chats are not noted.
+    pub(super) async fn note_read(
+        &self,
+        api: &ApiState,
+        owner: Option<&str>,
+        target: Option<(AuditTargetKind, String)>,
+        deleted: Deleted,
+    ) -> Result<(), ApiError> {
+        let action = match deleted {
+            Deleted::Shown => AuditAction::DeletedRead,
+            Deleted::Hidden if owner == Some(self.id.as_str()) => return Ok(()),
+            Deleted::Hidden => AuditAction::ChatsRead,
+        };
+        let act = Actor::user(&self.id, &self.address).act(action);
+        Ok(api.audit.note(&Act { target, ..act }).await?)
     }
 
     /// Returns the treatment of deleted conversations in a read of `what`: shown to admins who ask for them, which is logged,
@@ -98,7 +120,8 @@ impl FromRequestParts<Arc<ApiState>> for Caller {
             return Err(ApiError::session_over());
         }
         let role = user.as_ref().map_or(claims.role, |user| user.role);
-        Ok(Self { id: claims.sub, user, role, session: claims.sid, expires: claims.exp })
+        let address = client_address(parts, api);
+        Ok(Self { id: claims.sub, user, role, session: claims.sid, expires: claims.exp, address })
     }
 }
 
@@ -141,12 +164,17 @@ impl FromRequestParts<Arc<ApiState>> for ClientAddress {
         // Routes that extract the address set cookies or accept cookies, and no page of another origin may call such a
         // route.
         same_origin(parts)?;
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-        let peer = peer.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
-        let forwarded = parts.headers.get_all("x-forwarded-for");
-        let forwarded = forwarded.iter().filter_map(|value| value.to_str().ok());
-        Ok(Self(address_key(api.trusted.client_address(peer, forwarded))))
+        Ok(Self(client_address(parts, api)))
     }
+}
+
+/// Returns the address of the client behind trusted proxies, in the form of [`address_key`].
+fn client_address(parts: &Parts, api: &ApiState) -> String {
+    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    let peer = peer.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
+    let forwarded = parts.headers.get_all("x-forwarded-for");
+    let forwarded = forwarded.iter().filter_map(|value| value.to_str().ok());
+    address_key(api.trusted.client_address(peer, forwarded))
 }
 
 /// Refuses requests that a page of another origin may have sent with the user's cookies.

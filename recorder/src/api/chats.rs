@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
+use shared::event::AuditTargetKind;
 use shared::id::ConversationId;
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
@@ -100,6 +101,7 @@ pub(super) async fn list(
         deleted,
         limit: limit(params.limit)?,
     };
+    caller.note_read(&api, Some(&user), Some((AuditTargetKind::User, user.clone())), deleted).await?;
     let page = chats::page(&api.pool, query).await?;
     let next_cursor = page.next.map(|cursor| cursor.encode());
     Ok(Json(List { data: page.rows.into_iter().map(Chat::from).collect(), next_cursor }))
@@ -117,5 +119,7 @@ pub(super) async fn one(
     let deleted = caller.deleted_in(&format!("the chat {id}"), params.deleted)?;
     let chat = chats::by_ids(&api.pool, &[id], deleted).await?.pop();
     let chat = chat.filter(|chat| caller.may_read(&chat.user_id)).ok_or_else(ApiError::not_found)?;
+    let target = Some((AuditTargetKind::Chat, id.to_string()));
+    caller.note_read(&api, Some(&chat.user_id), target, deleted).await?;
     Ok(Json(chat.into()))
 }

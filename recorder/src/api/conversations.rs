@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Deserialize;
+use shared::event::AuditTargetKind;
 use shared::id::{ChangeId, ConversationId};
 use tokio::time::timeout;
 use utoipa::IntoParams;
@@ -104,7 +105,7 @@ pub(super) async fn one(
     readable_conversation(&api, &caller, ConversationId(id), deleted).await.map(|row| Json(row.into()))
 }
 
-/// Returns the conversation, or fails with 404 if the caller may not read the conversation.
+/// Returns the conversation, or fails with 404 if the caller may not read the conversation. A read by an admin is noted.
 pub(super) async fn readable_conversation(
     api: &ApiState,
     caller: &Caller,
@@ -112,7 +113,10 @@ pub(super) async fn readable_conversation(
     deleted: Deleted,
 ) -> Result<conversations::ConversationRecord, ApiError> {
     let row = conversations::by_id(&api.pool, id, deleted).await?;
-    row.filter(|row| caller.may_read(&row.user_id)).ok_or_else(ApiError::not_found)
+    let row = row.filter(|row| caller.may_read(&row.user_id)).ok_or_else(ApiError::not_found)?;
+    let target = Some((AuditTargetKind::Conversation, id.to_string()));
+    caller.note_read(api, Some(&row.user_id), target, deleted).await?;
+    Ok(row)
 }
 
 /// Waits until a change is visible in the tables. The gateway calls the route after recording the change, and passes

@@ -7,8 +7,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::error::{ErrorBody, ErrorFields};
 use super::{
-    admin, api_keys, auth, chats, conversations, docs, events, gateway_routes, limits, messages, own_limits, usage,
-    users,
+    admin, api_keys, audit, auth, chats, conversations, docs, events, gateway_routes, limits, messages, own_limits,
+    usage, users,
 };
 
 #[derive(OpenApi)]
@@ -26,7 +26,7 @@ use super::{
         events::stream,
         api_keys::list, api_keys::issue, api_keys::one, api_keys::change, api_keys::revoke, api_keys::list_all,
         usage::of_all, admin::failures, admin::users, admin::change_user, admin::invites, admin::create_invite,
-        admin::revoke_invite,
+        admin::revoke_invite, audit::list,
         own_limits::list,
         limits::list, limits::one, limits::set, limits::clear,
         document, docs::keys

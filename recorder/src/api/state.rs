@@ -15,6 +15,7 @@ use super::searches::Searches;
 use crate::access::keys::AccessKeys;
 use crate::access::limits::AccessLimits;
 use crate::accounts::Accounts;
+use crate::accounts::audit::Audit;
 
 /// The state that all routes share.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub struct ApiState {
     pub pool: PgPool,
     /// Accounts, sessions and signing keys.
     pub accounts: Accounts,
+    /// The audit log, for acts that are no changes of accounts.
+    pub audit: Arc<Audit>,
     /// The public keys for verifying access tokens.
     pub keys: TokenKeys,
     /// The proxies whose `X-Forwarded-For` header is trusted (`RECORDER_TRUSTED_PROXIES`).

@@ -2,6 +2,7 @@
 
 pub(super) mod answer;
 pub(super) mod api_key;
+pub(super) mod audit;
 pub(crate) mod chat;
 pub(super) mod conversation;
 pub(super) mod invite;

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
+use shared::event::{AuditAction, AuditTargetKind};
 use shared::token::Role;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
@@ -11,6 +12,7 @@ use super::output::print;
 use crate::accounts::InviteCode;
 use crate::config::Config;
 use crate::cursor::TimeCursor;
+use crate::store::audit_outbox::{self, Actor};
 use crate::store::invite_codes::{self, Invite};
 
 /// The number of invites read per query.
@@ -66,8 +68,12 @@ pub(super) async fn run(command: InvitesCommand, config: &Config) -> anyhow::Res
                 uses: 0,
                 revoked_at: None,
             };
-            let created = invite_codes::create(&pool, &invite, &code.hash()).await;
+            let act = Actor::COMMAND_LINE.act(AuditAction::InviteCreate).on(AuditTargetKind::Invite, &invite.invite_id);
+            let mut tx = pool.begin().await.context("the invite could not be created")?;
+            let created = invite_codes::create(&mut tx, &invite, &code.hash()).await;
             created.context("the invite could not be created")?;
+            audit_outbox::note(&mut tx, &act, 1).await?;
+            tx.commit().await?;
             print(code.as_str())
         }
         InvitesCommand::List => {
@@ -82,9 +88,13 @@ pub(super) async fn run(command: InvitesCommand, config: &Config) -> anyhow::Res
             }
         }
         InvitesCommand::Revoke { id } => {
-            if !invite_codes::revoke(&pool, id, now).await.context("the invite could not be revoked")? {
+            let mut tx = pool.begin().await.context("the invite could not be revoked")?;
+            if !invite_codes::revoke(&mut tx, id, now).await.context("the invite could not be revoked")? {
                 bail!("there is no invite with this id");
             }
+            let act = Actor::COMMAND_LINE.act(AuditAction::InviteRevoke).on(AuditTargetKind::Invite, &id);
+            audit_outbox::note(&mut tx, &act, 1).await?;
+            tx.commit().await?;
             print("revoked")
         }
     }

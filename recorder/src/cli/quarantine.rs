@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use shared::envelope;
+use shared::event::{AuditAction, AuditOutcome, AuditTargetKind};
 use shared::large_body::{self, BodyReference};
 use shared::nats::BrokerRole;
 use sqlx::PgPool;
@@ -24,6 +25,7 @@ use crate::projection::sql_enum::SqlEnum as _;
 use crate::source;
 use crate::source::bodies::{BodyFetcher, FetchError};
 use crate::source::delivery::decode_event;
+use crate::store::audit_outbox::{self, Act, Actor};
 use crate::store::quarantine::{self, QuarantineEntry, QuarantineReason, QuarantineSummary};
 use crate::store::{self};
 
@@ -82,6 +84,11 @@ pub(super) async fn run(command: QuarantineCommand, config: &Config) -> anyhow::
         QuarantineCommand::List { limit, after, json } => list(&pool, limit, after, json).await,
         QuarantineCommand::Show { id, json, payload } => {
             let entry = quarantine::by_id(&pool, id).await?.with_context(|| format!("{id} is not in quarantine"))?;
+            if json || payload {
+                // Both print the payload, which may hold the text of a chat.
+                let act = Actor::COMMAND_LINE.act(AuditAction::QuarantineRead).on(AuditTargetKind::Quarantine, &id);
+                audit_outbox::note(&mut *pool.acquire().await?, &act, 1).await?;
+            }
             match (json, payload) {
                 (_, true) => {
                     std::io::stdout().write_all(&entry.event.payload).context("standard output could not be written")
@@ -94,7 +101,8 @@ pub(super) async fn run(command: QuarantineCommand, config: &Config) -> anyhow::
         QuarantineCommand::Retry(Selection { all: true, .. }) => retry_all(&pool, config).await?.report(),
         QuarantineCommand::Drop { ids } => {
             for id in ids {
-                if !quarantine::discard(&pool, id).await? {
+                let act = Actor::COMMAND_LINE.act(AuditAction::QuarantineDrop).on(AuditTargetKind::Quarantine, &id);
+                if !quarantine::discard(&pool, id, &act).await? {
                     bail!("{id} is not in quarantine");
                 }
                 print(&format!("{id} dropped"))?;
@@ -189,13 +197,18 @@ async fn project_again(
         Ok(event) => event,
         Err(error) => return Ok(Err((QuarantineReason::Undecodable, error.to_string()))),
     };
-    match store::project_quarantined(pool, entry.quarantine_id, &event).await {
+    match store::project_quarantined(pool, entry.quarantine_id, &event, &retry_of(entry.quarantine_id)).await {
         Ok(_) => Ok(Ok(())),
         Err(error) if Disposition::for_fault(&store::classify(&error), 1) == Disposition::Quarantine => {
             Ok(Err((QuarantineReason::RefusedByDatabase, store::describe(&error))))
         }
         Err(error) => bail!("the database could not be written: {}", store::describe(&error)),
     }
+}
+
+/// The retry of an event, for the audit log.
+fn retry_of(id: Uuid) -> Act {
+    Actor::COMMAND_LINE.act(AuditAction::QuarantineRetry).on(AuditTargetKind::Quarantine, &id)
 }
 
 // === impl RetryCounts ===
@@ -211,6 +224,8 @@ impl RetryCounts {
             }
             Err((reason, detail)) => {
                 quarantine::update_reason(pool, id, reason, &detail).await?;
+                let act = retry_of(id).with(AuditOutcome::Failure);
+                audit_outbox::note(&mut *pool.acquire().await?, &act, 1).await?;
                 self.kept += 1;
                 self.last_kept = Some(id);
                 print(&format!("{id} stays: {detail}"))?;

@@ -21,6 +21,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::account_changes::AccountChanges;
+use crate::access::audit::AuditPublisher;
 use crate::access::bucket::AccessBucket;
 use crate::access::keys::AccessKeys;
 use crate::access::limits::AccessLimits;
@@ -79,7 +80,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         }
         None => {
             tracing::warn!(
-                "NATS_URL is not set: API keys and limits cannot be changed, and gateways accept the tokens of ended sessions and of disabled users until they expire"
+                "NATS_URL is not set: API keys and limits cannot be changed, entries of the audit log wait in the database, and gateways accept the tokens of ended sessions and of disabled users until they expire"
             );
             None
         }
@@ -93,8 +94,11 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let accounts = Accounts::new(pool.clone(), signing, token_ttl, session_ttl);
     let account_changes =
         bucket.as_ref().map(|bucket| AccountChanges::new(Arc::clone(bucket), pool.clone(), accounts.changed()));
+    let client = bucket.as_ref().map(|bucket| bucket.client().clone());
+    let publisher = AuditPublisher::new(client, pool.clone(), accounts.audit());
     let api = Arc::new(ApiState {
         pool: pool.clone(),
+        audit: accounts.audit(),
         accounts,
         keys: TokenKeys::new(verifier, &published, issuer.clone()),
         trusted,
@@ -114,6 +118,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     if let Some(changes) = account_changes {
         tasks.spawn(run_until_stopped(stop.clone(), async move { match changes.run().await {} }));
     }
+    tasks.spawn(run_until_stopped(stop.clone(), async move { match publisher.run().await {} }));
     tasks.spawn(run_until_stopped(stop.clone(), delete_expired_periodically(pool.clone())));
     let watched = pool.clone();
     tasks.spawn(run_until_stopped(stop.clone(), async move { match live.run(&watched).await {} }));

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
+use shared::event::{AuditAction, AuditTargetKind};
 use shared::token::{Claims, ISSUER, TokenSigner};
 use time::OffsetDateTime;
 
@@ -10,6 +11,7 @@ use super::connect::pool;
 use super::output::print;
 use crate::accounts::signing_key;
 use crate::config::Config;
+use crate::store::audit_outbox::{self, Actor};
 use crate::store::users;
 
 #[derive(Debug, Args)]
@@ -27,8 +29,8 @@ pub(super) async fn run(arguments: &TokenArguments, config: &Config) -> anyhow::
     let pem = std::fs::read_to_string(file)
         .with_context(|| format!("RECORDER_SIGNING_KEY_FILE: {} cannot be read", file.display()))?;
     let key = signing_key::public_key(&pem).context("RECORDER_SIGNING_KEY_FILE")?;
-    let user =
-        users::by_id_or_name(&pool(config)?, &arguments.user).await.context("the account could not be looked up")?;
+    let pool = pool(config)?;
+    let user = users::by_id_or_name(&pool, &arguments.user).await.context("the account could not be looked up")?;
     let Some(user) = user else {
         bail!("there is no account with this id or name: expected one made by `recorder users create`")
     };
@@ -39,6 +41,8 @@ pub(super) async fn run(arguments: &TokenArguments, config: &Config) -> anyhow::
     let exp = now.saturating_add(arguments.ttl);
     let claims =
         Claims { iss: ISSUER.to_owned(), sub: user.user_id, iat: now.min(exp), exp, role: user.role, sid: None };
+    let act = Actor::COMMAND_LINE.act(AuditAction::TokenIssue).on(AuditTargetKind::User, &claims.sub);
+    audit_outbox::note(&mut *pool.acquire().await?, &act, 1).await.context("the audit log could not be written")?;
     print(&TokenSigner::from_pem(&key.kid, &pem)?.sign(&claims)?)
 }
 

@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Subcommand;
+use shared::event::{ANONYMOUS, AuditAction, AuditTargetKind, COMMAND_LINE};
 use shared::id::UserId;
 use shared::token::Role;
 use sqlx::postgres::PgPool;
@@ -15,7 +16,7 @@ use super::output::print;
 use crate::accounts::password::PasswordHasher;
 use crate::accounts::{self, password_error};
 use crate::config::Config;
-use crate::store::sessions::{self, EndedBy};
+use crate::store::audit_outbox::{self, Actor};
 use crate::store::users::{self, NewUser, User};
 
 #[derive(Debug, Subcommand)]
@@ -75,7 +76,12 @@ pub(super) async fn run(command: UsersCommand, config: &Config) -> anyhow::Resul
         }
         UsersCommand::Admin { user, revoke } => {
             let user = find_user(&pool, &user).await?;
-            users::set_role(&pool, &user.user_id, (!revoke).then_some(Role::Admin)).await?;
+            let mut tx = pool.begin().await?;
+            users::set_role(&mut tx, &user.user_id, (!revoke).then_some(Role::Admin)).await?;
+            let action = if revoke { AuditAction::AdminRevoke } else { AuditAction::AdminGrant };
+            let act = Actor::COMMAND_LINE.act(action).on(AuditTargetKind::User, &user.user_id);
+            audit_outbox::note(&mut tx, &act, 1).await?;
+            tx.commit().await?;
             print(if revoke { "no admin any more" } else { "admin" })
         }
         UsersCommand::ResetPassword { user, password_stdin } => {
@@ -87,17 +93,17 @@ pub(super) async fn run(command: UsersCommand, config: &Config) -> anyhow::Resul
             };
             let hash = PasswordHasher::default().hash(&password).await?;
             let mut tx = pool.begin().await?;
-            users::set_password(&mut tx, &user.user_id, &hash).await?;
-            sessions::end_others(&mut tx, &user.user_id, None, EndedBy::Password, shared::event::now()).await?;
+            let act = Actor::COMMAND_LINE.act(AuditAction::PasswordReset);
+            accounts::set_password(&mut tx, &user.user_id, None, &hash, &act).await?;
             tx.commit().await?;
             if password_stdin { print("the password was set") } else { print(&password) }
         }
         UsersCommand::Disable { user } => {
-            accounts::set_disabled(&pool, &find_user_id(&pool, &user).await?, true).await?;
+            accounts::set_disabled(&pool, &find_user_id(&pool, &user).await?, true, Actor::COMMAND_LINE).await?;
             print("disabled")
         }
         UsersCommand::Enable { user } => {
-            accounts::set_disabled(&pool, &find_user_id(&pool, &user).await?, false).await?;
+            accounts::set_disabled(&pool, &find_user_id(&pool, &user).await?, false, Actor::COMMAND_LINE).await?;
             print("enabled")
         }
     }
@@ -113,6 +119,11 @@ async fn create(
 ) -> anyhow::Result<()> {
     if name.is_empty() || name.chars().count() > 255 || name.chars().any(char::is_control) {
         bail!("--name is malformed: expected 1 to 255 characters without control characters");
+    }
+    if id.as_ref().is_some_and(|id| [ANONYMOUS, COMMAND_LINE].contains(&id.as_str())) {
+        bail!(
+            "--id is reserved: expected an id other than {ANONYMOUS} and {COMMAND_LINE}, which are no users in the record"
+        );
     }
     let user_id = match id {
         Some(id) => id,
@@ -130,9 +141,18 @@ async fn create(
         invite_id: None,
         created_at: shared::event::now(),
     };
-    if users::create(&mut *pool.acquire().await?, &account).await.context("the account could not be created")? {
+    let mut tx = pool.begin().await?;
+    if users::create(&mut tx, &account).await.context("the account could not be created")? {
+        let act = Actor::COMMAND_LINE.act(AuditAction::UserCreate).on(AuditTargetKind::User, &user_id);
+        audit_outbox::note(&mut tx, &act, 1).await?;
+        if role.is_some() {
+            let act = Actor::COMMAND_LINE.act(AuditAction::AdminGrant).on(AuditTargetKind::User, &user_id);
+            audit_outbox::note(&mut tx, &act, 1).await?;
+        }
+        tx.commit().await?;
         return print(user_id.as_str());
     }
+    drop(tx);
     match users::by_id_or_name(pool, &name).await?.filter(|found| if_missing && found.name == name) {
         Some(found) => print(found.user_id.as_str()),
         None => bail!("an account with this name or this id exists already"),

@@ -24,8 +24,17 @@ const BUSY_PERCENT: i64 = 80;
 /// The tables that `recorder consume` writes beside the record.
 const WORK_TABLES: [&str; 4] = ["quarantine", "stream_marks", "live_changes", "verifications"];
 /// The tables that `recorder serve` writes.
-const ACCOUNT_TABLES: [&str; 7] =
-    ["users", "sessions", "refresh_tokens", "guesses", "invite_codes", "access_changes", "disabled_external_users"];
+const ACCOUNT_TABLES: [&str; 9] = [
+    "users",
+    "sessions",
+    "refresh_tokens",
+    "guesses",
+    "invite_codes",
+    "access_changes",
+    "disabled_external_users",
+    "audit_windows",
+    "audit_outbox",
+];
 
 /// Examines the database.
 pub(super) async fn examine(database: &Result<SecretString, String>, findings: &mut Vec<Finding>) {

@@ -1,5 +1,6 @@
 //! The metrics of `recorder serve`.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -25,6 +26,8 @@ pub struct ApiMetrics {
     pub idle_database_connections: Gauge,
     /// The maximum number of connections to the database.
     pub max_database_connections: Gauge,
+    /// Entries of the audit log that wait for the broker, set at each scrape. NaN while the database gives no answer.
+    pub audit_entries_waiting: Gauge<f64, AtomicU64>,
     /// 1 if the database gave a connection at the scrape, otherwise 0.
     pub database_up: Gauge,
 }
@@ -53,6 +56,7 @@ impl ApiMetrics {
             database_connections: Gauge::default(),
             idle_database_connections: Gauge::default(),
             max_database_connections: Gauge::default(),
+            audit_entries_waiting: Gauge::default(),
             database_up: Gauge::default(),
         };
         registry.register("requests", "Answered requests, by route and status", metrics.requests.clone());
@@ -65,6 +69,8 @@ impl ApiMetrics {
         registry.register("idle_database_connections", idle, metrics.idle_database_connections.clone());
         let most = "The maximum number of connections to the database";
         registry.register("max_database_connections", most, metrics.max_database_connections.clone());
+        let waiting = "Entries of the audit log that wait for the broker, NaN while the database gives no answer";
+        registry.register("audit_entries_waiting", waiting, metrics.audit_entries_waiting.clone());
         registry.register("database_up", "1 if the database answers, otherwise 0", metrics.database_up.clone());
         metrics
     }

@@ -9,6 +9,7 @@ use shared::id::{ChatId, ConversationId, KeyId, MessageId};
 use uuid::Uuid;
 
 use super::api_keys;
+use super::audit_log::{self, AuditEntry};
 use super::chat::Chat;
 use super::chat_change::ChatChange;
 use super::conversation::Conversation;
@@ -35,6 +36,8 @@ pub struct Changes {
     pub price_lists: BTreeMap<Uuid, PriceList>,
     /// The spans of time whose costs are computed again.
     pub repricings: BTreeMap<Uuid, Repricing>,
+    /// Entries of the audit log.
+    pub audit_log: BTreeMap<Uuid, AuditEntry>,
 }
 
 /// Reads a batch of events into changes. The order and the repetition of events do not affect the result.
@@ -70,6 +73,9 @@ pub fn project(events: &[Event]) -> Changes {
             Event::CostsRepriced(event) => {
                 repricings::join(&mut changes.repricings, [Repricing::from_repriced(event)]);
             }
+            Event::AuditRecorded(event) => {
+                audit_log::join(&mut changes.audit_log, [AuditEntry::from_recorded(event)]);
+            }
         }
     }
     changes
@@ -90,6 +96,8 @@ pub struct RecordedRows {
     pub price_lists: BTreeMap<Uuid, PriceList>,
     /// Repricings.
     pub repricings: BTreeMap<Uuid, Repricing>,
+    /// Entries of the audit log.
+    pub audit_log: BTreeMap<Uuid, AuditEntry>,
 }
 
 /// Returns true when the given rows already contain all facts of the event, so that joining the event changes no row.
@@ -122,6 +130,7 @@ pub fn is_recorded_in(event: &Event, rows: &RecordedRows) -> bool {
         && all(changes.limits, &rows.limits, LimitState::join)
         && all(changes.price_lists, &rows.price_lists, PriceList::join)
         && all(changes.repricings, &rows.repricings, Repricing::join)
+        && all(changes.audit_log, &rows.audit_log, AuditEntry::join)
         && all(changes.conversations, &rows.conversations, Conversation::join)
 }
 
@@ -136,6 +145,7 @@ impl Changes {
         limits::join(&mut self.limits, other.limits.into_values());
         price_lists::join(&mut self.price_lists, other.price_lists.into_values());
         repricings::join(&mut self.repricings, other.repricings.into_values());
+        audit_log::join(&mut self.audit_log, other.audit_log.into_values());
         self
     }
 

@@ -12,6 +12,7 @@ use shared::prices::PriceHistory;
 use time::Date;
 use uuid::Uuid;
 
+use super::audit_log::AuditEntry;
 use super::changes::{Changes, project};
 use super::chat::Chat;
 use super::conversation::Conversation;
@@ -50,6 +51,8 @@ pub enum Table {
     PriceLists,
     /// Spans of time whose costs were computed again.
     Repricings,
+    /// Entries of the audit log.
+    AuditLog,
 }
 
 /// All rows of all projected tables. Two values are equal when all rows are equal.
@@ -77,13 +80,15 @@ pub struct Tables {
     pub price_lists: BTreeMap<Uuid, PriceList>,
     /// Rows of the table `repricings`, by change.
     pub repricings: BTreeMap<Uuid, Repricing>,
+    /// Rows of the table `audit_log`, by entry.
+    pub audit_log: BTreeMap<Uuid, AuditEntry>,
 }
 
 // === impl Table ===
 
 impl Table {
     /// All projected tables, in the order in which a transaction locks the tables: prices first.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::PriceLists,
         Self::Repricings,
         Self::Chats,
@@ -95,6 +100,7 @@ impl Table {
         Self::ApiKeys,
         Self::KeySlots,
         Self::Limits,
+        Self::AuditLog,
     ];
 
     /// The table's name in the database, without a schema.
@@ -111,6 +117,7 @@ impl Table {
             Self::Limits => "limits",
             Self::PriceLists => "price_lists",
             Self::Repricings => "repricings",
+            Self::AuditLog => "audit_log",
         }
     }
 
@@ -128,6 +135,7 @@ impl Table {
             Self::Limits => "limits",
             Self::PriceLists => "price lists",
             Self::Repricings => "repricings",
+            Self::AuditLog => "audit entries",
         }
     }
 }
@@ -149,6 +157,7 @@ impl Tables {
             limits,
             price_lists,
             repricings,
+            audit_log,
         } = self;
         match table {
             Table::Chats => chats.len(),
@@ -162,6 +171,7 @@ impl Tables {
             Table::Limits => limits.len(),
             Table::PriceLists => price_lists.len(),
             Table::Repricings => repricings.len(),
+            Table::AuditLog => audit_log.len(),
         }
     }
 
@@ -176,8 +186,17 @@ impl Tables {
     pub fn apply_chats_and_messages(&mut self, events: &[Event]) -> AggregateChanges {
         let changes = project(events);
         let has_prices = changes.has_prices();
-        let Changes { mut chats, conversations, created_conversations: _, api_keys, limits, price_lists, repricings } =
-            changes;
+        let Changes {
+            mut chats,
+            conversations,
+            created_conversations: _,
+            api_keys,
+            limits,
+            price_lists,
+            repricings,
+            audit_log,
+        } = changes;
+        super::audit_log::join(&mut self.audit_log, audit_log.into_values());
         super::api_keys::join(&mut self.api_keys, api_keys.into_values());
         super::limits::join(&mut self.limits, limits.into_values());
 

@@ -75,6 +75,13 @@ impl Reprojection {
             scope.clone_from(last);
             self.carry_over_limits(connection, &scopes).await?;
         }
+        let mut entry = Uuid::nil();
+        loop {
+            let ids = self.missing_ids(connection, &self.missing_audit_entries_sql(), entry, (from, before)).await?;
+            let Some(last) = ids.last() else { break };
+            entry = *last;
+            self.carry_over_audit_entries(connection, &ids).await?;
+        }
         if self.stop.is_cancelled() { Err(ReprojectionError::Stopped) } else { Ok(()) }
     }
 
@@ -130,6 +137,20 @@ impl Reprojection {
         }
         let mut tx = connection.begin().await?;
         bulk::write_priced(&mut tx, Changes { api_keys, ..Changes::default() }).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    async fn carry_over_audit_entries(
+        &self,
+        connection: &mut PgConnection,
+        ids: &[Uuid],
+    ) -> Result<(), ReprojectionError> {
+        self.shadow.leave(connection).await?;
+        let audit_log = store::audit_log::by_ids(connection, ids).await?;
+        self.shadow.enter(connection).await?;
+        let mut tx = connection.begin().await?;
+        bulk::write_priced(&mut tx, Changes { audit_log, ..Changes::default() }).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -232,6 +253,17 @@ impl Reprojection {
              WHERE l.key_id > $1 AND ($2::timestamptz IS NULL OR l.issued_at < $2)
                AND ($4::timestamptz IS NULL OR l.issued_at >= $4) AND l.issued_at IS NOT NULL AND s.issued_at IS NULL
              ORDER BY l.key_id LIMIT $3"
+        )
+    }
+
+    /// Entries whose event is not in the log.
+    fn missing_audit_entries_sql(&self) -> String {
+        let (live, own) = (self.shadow.live_table(Table::AuditLog), self.shadow.shadow_table(Table::AuditLog));
+        format!(
+            "SELECT l.audit_id FROM {live} l LEFT JOIN {own} s USING (audit_id)
+             WHERE l.audit_id > $1 AND ($2::timestamptz IS NULL OR l.recorded_at < $2)
+               AND ($4::timestamptz IS NULL OR l.recorded_at >= $4) AND s.audit_id IS NULL
+             ORDER BY l.audit_id LIMIT $3"
         )
     }
 

@@ -267,6 +267,7 @@ impl Reprojection {
         let scopes: Vec<_> = changes.limits.into_keys().map(String::from).collect();
         let lists: Vec<_> = changes.price_lists.into_keys().collect();
         let repricings: Vec<_> = changes.repricings.into_keys().collect();
+        let audited: Vec<_> = changes.audit_log.into_keys().collect();
         let (chats, conversations): (Vec<_>, Vec<_>) =
             (changes.chats.into_keys().collect(), changes.conversations.into_keys().collect());
         self.shadow.leave(connection).await?;
@@ -278,6 +279,7 @@ impl Reprojection {
             limits: store::limits::by_scopes(connection, &scopes).await?,
             price_lists: store::price_lists::by_ids(connection, &lists).await?,
             repricings: store::repricings::by_ids(connection, &repricings).await?,
+            audit_log: store::audit_log::by_ids(connection, &audited).await?,
         };
         self.shadow.enter(connection).await?;
         Ok(events.into_iter().filter(|event| is_recorded_in(event, &rows)).collect())

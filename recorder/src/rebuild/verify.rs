@@ -237,8 +237,8 @@ struct EventSubject {
     chat: Option<ChatId>,
     conversation: Option<ConversationId>,
     scope: Option<String>,
-    /// The publication or the repricing.
-    prices: Option<Uuid>,
+    /// The publication, the repricing or the entry of the audit log.
+    change: Option<Uuid>,
     user: String,
     at: Option<OffsetDateTime>,
 }
@@ -253,7 +253,10 @@ impl EventSubject {
             chat: chat.map(|chat| chat.chat_id),
             conversation: conversation.map(|conversation| conversation.conversation_id),
             scope: changes.limits.keys().next().map(ToString::to_string),
-            prices: changes.price_lists.keys().chain(changes.repricings.keys()).next().copied(),
+            change: {
+                let prices = changes.price_lists.keys().chain(changes.repricings.keys());
+                prices.chain(changes.audit_log.keys()).next().copied()
+            },
             user: event.user_id().to_string(),
             at,
         }
@@ -266,9 +269,9 @@ impl EventSubject {
             (None, None) if row.table == Table::Limits => {
                 row.key.iter().any(|(_, scope)| scope.as_str() == self.scope.as_deref())
             }
-            (None, None) if matches!(row.table, Table::PriceLists | Table::Repricings) => {
-                let prices = self.prices.map(|id| id.to_string());
-                row.key.iter().any(|(_, id)| id.as_str() == prices.as_deref())
+            (None, None) if matches!(row.table, Table::PriceLists | Table::Repricings | Table::AuditLog) => {
+                let change = self.change.map(|id| id.to_string());
+                row.key.iter().any(|(_, id)| id.as_str() == change.as_deref())
             }
             (None, None) => {
                 let key = |name: &str| row.key.iter().find(|(column, _)| column == name)?.1.as_str();

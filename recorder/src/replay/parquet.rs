@@ -156,6 +156,7 @@ fn conversation_row(event: &Event) -> Option<Row<'_>> {
         Event::ChatStarted(_) | Event::MessageCompleted(_) | Event::ChatFailed(_) => return None,
         Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) => return None,
         Event::LimitsChanged(_) | Event::PricesPublished(_) | Event::CostsRepriced(_) => return None,
+        Event::AuditRecorded(_) => return None,
     };
     Some(vec![
         ("event_id", Value::Owned(event.id().to_string())),

@@ -3,9 +3,11 @@
 use sqlx::postgres::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::audit_outbox::Act;
 use super::pricing::{self, RepricingPass};
 use super::{
-    api_keys, chats, conversations, key_slots, limits, messages, operation_slots, quarantine, usage_slots, usage_stats,
+    api_keys, audit_log, audit_outbox, chats, conversations, key_slots, limits, messages, operation_slots, quarantine,
+    usage_slots, usage_stats,
 };
 use crate::projection::merge::{self, AggregateChanges};
 use crate::projection::message::Position;
@@ -54,8 +56,16 @@ async fn apply_in_transaction(
     changes: Changes,
 ) -> Result<AppliedCounts, sqlx::Error> {
     let has_prices = changes.has_prices();
-    let Changes { mut chats, conversations, created_conversations, api_keys, limits, price_lists, repricings } =
-        changes;
+    let Changes {
+        mut chats,
+        conversations,
+        created_conversations,
+        api_keys,
+        limits,
+        price_lists,
+        repricings,
+        audit_log,
+    } = changes;
     let changed_prices = if has_prices { pricing::change_live(tx, price_lists, repricings, prices).await? } else { 0 };
     if !chats.is_empty() {
         if !has_prices {
@@ -108,11 +118,17 @@ async fn apply_in_transaction(
     let changed_keys = if api_keys.is_empty() { 0 } else { api_keys::join(tx, api_keys).await? };
     key_slots::add(tx, &usage).await?;
     let changed_limits = if limits.is_empty() { 0 } else { limits::join(tx, limits).await? };
+    let audited = if audit_log.is_empty() { 0 } else { audit_log::join(tx, audit_log).await? };
 
     let assistant_messages =
         chat_writes.insert_messages.iter().filter(|message| message.position == Position::Assistant).count();
     Ok(AppliedCounts {
-        events: chat_writes.applied + conversation_writes.applied + changed_keys + changed_limits + changed_prices,
+        events: chat_writes.applied
+            + conversation_writes.applied
+            + changed_keys
+            + changed_limits
+            + changed_prices
+            + audited,
         user_messages: chat_writes.insert_messages.len() - assistant_messages,
         assistant_messages,
     })
@@ -121,14 +137,20 @@ async fn apply_in_transaction(
 /// Projects a quarantined event and removes the event from quarantine, in one transaction. After an event about prices, other chats
 /// are priced anew.
 ///
-/// Returns false when the event is no longer in quarantine: of two callers, only one projects the event.
-pub async fn project_quarantined(pool: &PgPool, quarantine_id: Uuid, event: &Event) -> Result<bool, sqlx::Error> {
+/// Returns false when the event is no longer in quarantine: of two callers, only one projects the event, and notes `act`.
+pub async fn project_quarantined(
+    pool: &PgPool,
+    quarantine_id: Uuid,
+    event: &Event,
+    act: &Act,
+) -> Result<bool, sqlx::Error> {
     let mut tx = pool.begin().await?;
     let was_there = quarantine::delete(&mut tx, quarantine_id).await?;
     if was_there {
         let (mut prices, changes) = (Prices::default(), project(std::slice::from_ref(event)));
         let has_prices = changes.has_prices();
         apply_in_transaction(&mut tx, &mut prices, changes).await?;
+        audit_outbox::note(&mut tx, act, 1).await?;
         tx.commit().await?;
         while has_prices && let Some(mut pass) = RepricingPass::begin(pool).await? {
             while pass.step(pool, &mut prices).await? {}

@@ -10,7 +10,8 @@ use std::collections::BTreeSet;
 use sqlx::postgres::PgConnection;
 
 use super::{
-    api_keys, chats, conversations, key_slots, limits, messages, operation_slots, pricing, usage_slots, usage_stats,
+    api_keys, audit_log, chats, conversations, key_slots, limits, messages, operation_slots, pricing, usage_slots,
+    usage_stats,
 };
 use crate::projection::Changes;
 use crate::projection::merge::{self, AggregateChanges};
@@ -48,8 +49,16 @@ async fn write(
     mut prices: Option<&mut Prices>,
     changes: Changes,
 ) -> Result<AggregateChanges, sqlx::Error> {
-    let Changes { chats, conversations, created_conversations: _, api_keys, limits, price_lists: _, repricings: _ } =
-        changes;
+    let Changes {
+        chats,
+        conversations,
+        created_conversations: _,
+        api_keys,
+        limits,
+        price_lists: _,
+        repricings: _,
+        audit_log,
+    } = changes;
     let ids: Vec<_> = chats.keys().map(|id| id.0).collect();
     let old = if ids.is_empty() { <_>::default() } else { chats::by_ids(tx, &ids).await? };
     let new: Vec<_> = chats.iter().filter(|(id, _)| !old.contains_key(id)).map(|(_, change)| &change.row).collect();
@@ -71,6 +80,9 @@ async fn write(
     }
     if !limits.is_empty() {
         limits::join(tx, limits).await?;
+    }
+    if !audit_log.is_empty() {
+        audit_log::join(tx, audit_log).await?;
     }
     Ok(AggregateChanges::new(conversations, chat_writes.conversation_totals, chat_writes.usage))
 }

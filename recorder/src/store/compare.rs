@@ -115,6 +115,7 @@ fn rows_since(shadow: &ShadowSchema, table: Table, name: String, since: Option<D
         Table::Limits => format!("{} >= {begins}", time_of(Table::Limits, "scope", "changed_at")),
         Table::PriceLists => format!("published_at >= {begins}"),
         Table::Repricings => format!("repriced_at >= {begins}"),
+        Table::AuditLog => format!("recorded_at >= {begins}"),
         Table::UsageStats => format!("date >= '{since}'"),
         Table::UsageSlots | Table::OperationSlots | Table::KeySlots => format!("slot_at >= {begins}"),
     };

@@ -33,7 +33,7 @@ pub struct Invite {
 }
 
 /// Stores a new invite with the hash of the code.
-pub async fn create(pool: &PgPool, invite: &Invite, code_hash: &[u8]) -> Result<(), sqlx::Error> {
+pub async fn create(connection: &mut PgConnection, invite: &Invite, code_hash: &[u8]) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "INSERT INTO invite_codes (code_hash, invite_id, note, role, created_by, created_at, expires_at, max_uses)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -46,7 +46,7 @@ pub async fn create(pool: &PgPool, invite: &Invite, code_hash: &[u8]) -> Result<
         invite.expires_at,
         invite.max_uses
     )
-    .execute(pool)
+    .execute(connection)
     .await?;
     Ok(())
 }
@@ -81,13 +81,13 @@ pub async fn redeem(
 }
 
 /// Revokes an invite. Returns false when there is no such invite. A second revocation keeps the first time.
-pub async fn revoke(pool: &PgPool, invite_id: Uuid, now: OffsetDateTime) -> Result<bool, sqlx::Error> {
+pub async fn revoke(connection: &mut PgConnection, invite_id: Uuid, now: OffsetDateTime) -> Result<bool, sqlx::Error> {
     let revoked = sqlx::query!(
         "UPDATE invite_codes SET revoked_at = COALESCE(revoked_at, $2) WHERE invite_id = $1",
         invite_id,
         now
     );
-    Ok(revoked.execute(pool).await?.rows_affected() == 1)
+    Ok(revoked.execute(connection).await?.rows_affected() == 1)
 }
 
 /// A page of invites, newest first. The ids are UUIDv7, so the order of ids is the order of creation.

@@ -7,6 +7,7 @@ use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::audit_outbox::{self, Act};
 use super::read::sql_enum;
 use crate::projection::sql_enum::SqlEnum;
 
@@ -152,8 +153,14 @@ pub async fn delete_recorded(connection: &mut PgConnection, ids: &[Uuid]) -> Res
 }
 
 /// Deletes an event from quarantine for good. Returns false when the id was not in quarantine.
-pub async fn discard(pool: &PgPool, quarantine_id: Uuid) -> Result<bool, sqlx::Error> {
-    delete(&mut *pool.acquire().await?, quarantine_id).await
+pub async fn discard(pool: &PgPool, quarantine_id: Uuid, act: &Act) -> Result<bool, sqlx::Error> {
+    let mut tx = pool.begin().await?;
+    let was_there = delete(&mut tx, quarantine_id).await?;
+    if was_there {
+        audit_outbox::note(&mut tx, act, 1).await?;
+    }
+    tx.commit().await?;
+    Ok(was_there)
 }
 
 /// Updates the reason of an event that failed again when retried.

@@ -138,14 +138,15 @@ pub async fn mark_used(
     Ok(())
 }
 
-/// Ends a session, and notes the end for the gateways. A session that has ended already keeps its first reason.
+/// Ends a session, and notes the end for the gateways. A session that has ended already keeps its first reason. Returns true if the session
+/// ended just now.
 pub async fn end(
     connection: &mut PgConnection,
     session_id: Uuid,
     by: EndedBy,
     now: OffsetDateTime,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
+) -> Result<bool, sqlx::Error> {
+    let ended = sqlx::query!(
         "WITH ended AS (
              UPDATE sessions SET ended_at = $2, ended_by = $3 WHERE session_id = $1 AND ended_at IS NULL RETURNING session_id)
          INSERT INTO access_changes (kind, subject, changed_at)
@@ -154,21 +155,19 @@ pub async fn end(
         session_id,
         now,
         by.as_sql()
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
+    );
+    Ok(ended.execute(connection).await?.rows_affected() > 0)
 }
 
-/// Ends all sessions of a user, except for one session if given, and notes the ends for the gateways.
+/// Ends all sessions of a user, except for one session if given, and notes the ends for the gateways. Returns the number of sessions.
 pub async fn end_others(
     connection: &mut PgConnection,
     user_id: &UserId,
     except: Option<Uuid>,
     by: EndedBy,
     now: OffsetDateTime,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
+) -> Result<u64, sqlx::Error> {
+    let ended = sqlx::query!(
         "WITH ended AS (
              UPDATE sessions SET ended_at = $3, ended_by = $4
              WHERE user_id = $1 AND session_id IS DISTINCT FROM $2 AND ended_at IS NULL RETURNING session_id)
@@ -179,10 +178,8 @@ pub async fn end_others(
         except,
         now,
         by.as_sql()
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
+    );
+    Ok(ended.execute(connection).await?.rows_affected())
 }
 
 /// Returns true when the session has been ended, or does not exist.

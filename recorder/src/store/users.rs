@@ -225,9 +225,9 @@ pub async fn disabled_after(pool: &PgPool, after: Option<&UserId>, limit: i64) -
 }
 
 /// Sets or removes the admin role. Returns false when there is no such account.
-pub async fn set_role(pool: &PgPool, id: &UserId, role: Option<Role>) -> Result<bool, sqlx::Error> {
+pub async fn set_role(connection: &mut PgConnection, id: &UserId, role: Option<Role>) -> Result<bool, sqlx::Error> {
     let set = sqlx::query!("UPDATE users SET role = $2 WHERE user_id = $1", id.as_str(), role.map(role_name));
-    Ok(set.execute(pool).await?.rows_affected() == 1)
+    Ok(set.execute(connection).await?.rows_affected() == 1)
 }
 
 struct UserRow {

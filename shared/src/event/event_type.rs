@@ -27,6 +27,8 @@ pub enum EventKind {
     PricesPublished,
     /// The kind of [`CostsRepriced`](super::CostsRepriced) events.
     CostsRepriced,
+    /// The kind of [`AuditRecorded`](super::AuditRecorded) events.
+    AuditRecorded,
 }
 
 /// The type of a published event: a kind of event, in one version of the payload's format.
@@ -47,7 +49,7 @@ pub enum EventVersion {
 
 impl EventKind {
     /// All kinds of events.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::ChatStarted,
         Self::MessageCompleted,
         Self::ChatFailed,
@@ -60,6 +62,7 @@ impl EventKind {
         Self::LimitsChanged,
         Self::PricesPublished,
         Self::CostsRepriced,
+        Self::AuditRecorded,
     ];
 
     /// Returns the token of the kind in subjects: `chats.<token>.<user>`.
@@ -77,6 +80,7 @@ impl EventKind {
             Self::LimitsChanged => "limits_changed",
             Self::PricesPublished => "prices_published",
             Self::CostsRepriced => "costs_repriced",
+            Self::AuditRecorded => "audit_recorded",
         }
     }
 
@@ -92,7 +96,8 @@ impl EventKind {
             | Self::KeyRevoked
             | Self::LimitsChanged
             | Self::PricesPublished
-            | Self::CostsRepriced => EventVersion::V1,
+            | Self::CostsRepriced
+            | Self::AuditRecorded => EventVersion::V1,
         };
         EventType { kind: self, version }
     }
@@ -106,7 +111,7 @@ impl EventKind {
 impl EventType {
     /// All types that were ever published. Each type is decoded for ever. Programs store positions in this list: a new type is added
     /// at the end.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self { kind: EventKind::ChatStarted, version: EventVersion::V1 },
         Self { kind: EventKind::MessageCompleted, version: EventVersion::V1 },
         Self { kind: EventKind::ChatFailed, version: EventVersion::V1 },
@@ -122,6 +127,7 @@ impl EventType {
         Self { kind: EventKind::LimitsChanged, version: EventVersion::V1 },
         Self { kind: EventKind::PricesPublished, version: EventVersion::V1 },
         Self { kind: EventKind::CostsRepriced, version: EventVersion::V1 },
+        Self { kind: EventKind::AuditRecorded, version: EventVersion::V1 },
     ];
 
     /// Returns the type with the given name, or `None` if this build does not know the name.
@@ -147,6 +153,7 @@ impl EventType {
             (EventKind::LimitsChanged, _) => "stenograph.LimitsChanged.v1",
             (EventKind::PricesPublished, _) => "stenograph.PricesPublished.v1",
             (EventKind::CostsRepriced, _) => "stenograph.CostsRepriced.v1",
+            (EventKind::AuditRecorded, _) => "stenograph.AuditRecorded.v1",
         }
     }
 

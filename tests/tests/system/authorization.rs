@@ -25,10 +25,11 @@ const GATEWAYS: [(&str, &str); 3] =
     [("GET", "/api/chats/{chat}/stream"), ("POST", "/api/chats/{chat}/stop"), ("GET", "/api/chats/{chat}/answer")];
 
 /// Paths for admins alone.
-const ADMIN: [(&str, &str); 13] = [
+const ADMIN: [(&str, &str); 14] = [
     ("GET", "/api/admin/usage"),
     ("GET", "/api/admin/usage?group=user"),
     ("GET", "/api/admin/failures"),
+    ("GET", "/api/admin/audit"),
     ("GET", "/api/admin/users"),
     ("PATCH", "/api/admin/users/{user}"),
     ("GET", "/api/admin/invites"),

@@ -109,7 +109,7 @@ async fn is_set_listed_and_removed_by_administrators_and_equal_in_table_bucket_a
 
     // The rows are a function of the log.
     let printed = stack.recorder.run(&["verify"]).await?;
-    ensure!(printed.ends_with(", 6 limits, 0 price lists, 0 repricings"), "{printed}");
+    ensure!(printed.contains(", 6 limits, 0 price lists, 0 repricings, "), "{printed}");
     let pool = stack.database().await?;
     sqlx::query("UPDATE limits SET concurrent_chats = 5 WHERE scope = 'everyone'").execute(&pool).await?;
     let Err(difference) = stack.recorder.run(&["verify"]).await else { anyhow::bail!("verify covers the table") };
@@ -177,7 +177,7 @@ async fn is_that_of_the_latest_change_in_any_order_and_after_losses() -> anyhow:
     }
     // Limits whose events the log no longer has stay, and a rebuild keeps them.
     let stream = jetstream.get_stream(shared::stream::NAME).await?;
-    stream.purge().filter("chats.limits_changed.>").await?;
+    stream.purge().await?;
     stack.finished_chat(&root, "the log goes on").await?;
     stack.drained().await?;
     stack.recorder.run(&["rebuild"]).await?;

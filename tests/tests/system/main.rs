@@ -4,6 +4,7 @@ mod accounts;
 mod analysts;
 mod api_keys;
 mod attacks;
+mod audit_log;
 mod authentication;
 mod authorization;
 mod azure;

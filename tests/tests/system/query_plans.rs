@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use harness::servers::Postgres;
 use recorder::cursor::{IdCursor, TimeCursor};
+use recorder::reads::audit::AuditQuery;
 use recorder::reads::live::LivePosition;
 use recorder::reads::messages::SortOrder;
 use recorder::reads::usage::UsageGroup;
-use recorder::reads::{Deleted, chats, conversations, limits, live, messages, responses, usage};
+use recorder::reads::{Deleted, audit, chats, conversations, limits, live, messages, responses, usage};
 use recorder::store::{self, sessions, users};
 use secrecy::SecretString;
 use shared::id::ConversationId;
@@ -155,6 +156,12 @@ async fn read_everything(pool: &PgPool) -> anyhow::Result<()> {
         usage::bucket_totals(pool, user, (&starts, now), group).await?;
     }
     assert!(!usage::days(pool, "user 7", now.date() - time::Duration::days(29)).await?.is_empty());
+    for (actor, action, target) in
+        [(None, None, None), (Some("user 7"), None, None), (None, Some("login"), None), (None, None, Some("user 7"))]
+    {
+        let (since, before) = (OffsetDateTime::UNIX_EPOCH, newest);
+        audit::page(pool, AuditQuery { actor, action, outcome: None, target, since, before, limit: 50 }).await?;
+    }
     limits::use_of(pool, "user 7", now - time::Duration::MINUTE).await?;
     let horizon = live::horizon(pool).await?;
     let nowhere = LivePosition { xid: 0, number: 0 };

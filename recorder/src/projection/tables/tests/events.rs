@@ -85,6 +85,16 @@ fn prices_event((kind, list, layer, user, minute, variant, number, change): Seed
     Event::decode(kind, event.to_string().as_bytes()).unwrap()
 }
 
+/// An entry of the audit log. The numbers are small, so that entries with one id contradict each other.
+fn audit_event((_, entry, target, user, minute, variant, number, _): Seed) -> Event {
+    let at = (datetime!(2026-11-22 23:58 UTC) + time::Duration::minutes(minute)).format(&Rfc3339).unwrap();
+    let target = (target > 0).then(|| json!({"kind": "user", "id": format!("user {target}\0")}));
+    let event = json!({"audit_id": Uuid::from_u128(entry.into()), "recorded_at": at, "actor": format!("user {user}"),
+        "action": (["login", "an_act_of_tomorrow"][usize::from(variant) % 2]), "target": target, "outcome": "success",
+        "address": (variant > 1).then(|| "x".repeat(400)), "count": number});
+    Event::decode(EventKind::AuditRecorded, event.to_string().as_bytes()).unwrap()
+}
+
 /// The last number of a seed is the operation and, from 3 on, that the call belongs to no conversation.
 pub(super) fn event(seed: Seed) -> Event {
     let (kind, chat, conversation, user, minute, variant, number, operation) = seed;
@@ -92,6 +102,7 @@ pub(super) fn event(seed: Seed) -> Event {
         return match kind {
             7..=9 => key_event(seed),
             10 => limits_event(seed),
+            13 => audit_event(seed),
             _ => prices_event(seed),
         };
     }
@@ -169,6 +180,6 @@ pub(super) fn event(seed: Seed) -> Event {
 }
 
 pub(super) fn seeds() -> impl Strategy<Value = Vec<Seed>> {
-    let seed = (0..13_u8, 0..4_u8, 0..3_u8, 0..2_u8, 0..4_i64, 0..4_u8, 0..3_u8, 0..6_u8);
+    let seed = (0..14_u8, 0..4_u8, 0..3_u8, 0..2_u8, 0..4_i64, 0..4_u8, 0..3_u8, 0..6_u8);
     prop::collection::vec(seed, 0..24)
 }
