@@ -222,7 +222,8 @@ impl Pipeline {
             }
             Ok(CheckOutcome::Busy) => return Ok(self.retry_reread_later("another recorder holds the lock").await),
             Err(CheckError::Setup(error @ SetupError::Missing(_))) => return self.wait_for_missing(error).await,
-            Err(CheckError::Setup(error @ SetupError::Differs { .. })) => return Err(error),
+            // A recorder that runs does not end: `settings_watch` says what differs, and rereading waits until it is set right.
+            Err(CheckError::Setup(error @ SetupError::Differs { .. })) if !self.has_run => return Err(error),
             Err(error) => return Ok(self.retry_reread_later(&error.to_string()).await),
         };
         let stop = self.stop.clone();

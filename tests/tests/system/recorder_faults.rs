@@ -199,6 +199,9 @@ async fn a_stream_that_is_changed_to_drop_events_is_noticed_at_once() -> anyhow:
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
     becomes(&stack, 200, "ready").await?;
+    // From its first batch on, the recorder has started.
+    chats(&stack, &ann, 1).await?;
+    stack.drained().await?;
     let jetstream = stack.jetstream().await?;
     let expected = jetstream.get_stream(shared::stream::NAME).await?.cached_info().config.clone();
     let changes: [Change; 2] = [
@@ -220,7 +223,7 @@ async fn a_stream_that_is_changed_to_drop_events_is_noticed_at_once() -> anyhow:
         becomes(&stack, 200, "ready").await?;
     }
     let recorded: i64 = sqlx::query_scalar("SELECT count(*) FROM chats").fetch_one(&stack.database().await?).await?;
-    assert_eq!(recorded, 2);
+    assert_eq!(recorded, 3);
     Ok(())
 }
 
