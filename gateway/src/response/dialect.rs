@@ -131,8 +131,9 @@ impl Fold {
     /// Takes out the transcript, and the usage that the upstream reported.
     pub fn take_transcript(&mut self) -> (Transcript, Usage) {
         match self {
-            Self::OpenaiChat(_) | Self::AnthropicMessages(_) | Self::GoogleGemini(_) => {}
+            Self::OpenaiChat(_) | Self::AnthropicMessages(_) => {}
             Self::OpenaiResponses(fold) => fold.finish(),
+            Self::GoogleGemini(fold) => fold.finish(),
             Self::OpenaiCall(fold) => {
                 let usage = fold.take_usage();
                 return (std::mem::take(&mut fold.transcript), usage);

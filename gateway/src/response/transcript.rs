@@ -184,6 +184,24 @@ impl Transcript {
         }
     }
 
+    /// Takes room for arguments of a tool call that are kept elsewhere until they are complete. Returns false, and marks the
+    /// content as incomplete, if there is not that much room.
+    pub fn take_room(&mut self, bytes: usize) -> bool {
+        let needed = self.recorded_bytes + bytes;
+        let is_taken = needed <= self.max_recorded_bytes && self.share.grow_to(needed);
+        self.recorded_bytes = if is_taken { needed } else { self.recorded_bytes };
+        self.is_truncated |= !is_taken;
+        is_taken
+    }
+
+    /// Sets the arguments of a tool call that has none. `room` is what was taken for them, at least their length.
+    pub fn set_arguments(&mut self, index: usize, arguments: String, room: usize) {
+        self.recorded_bytes = self.recorded_bytes.saturating_sub(room) + arguments.len();
+        if let Some(call) = self.tool_calls.get_mut(index) {
+            call.arguments = arguments;
+        }
+    }
+
     /// The further choice with this index. `None` if the maximum number is reached.
     pub fn other_choice(&mut self, index: u64) -> Option<&mut Self> {
         let known = self.other_choices.iter().position(|(number, _)| *number == index);

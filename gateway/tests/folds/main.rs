@@ -1,6 +1,7 @@
 //! Property tests of all folds and of the SSE parser. The responses are random combinations of valid events, invalid
 //! events and noise.
 
+mod partial_arguments;
 mod pools;
 mod properties;
 mod usage;

@@ -4,10 +4,10 @@ use shared::event::DialectName::GoogleGemini;
 
 use super::{ExpectedTranscript, check, check_end_is_held_back, compare, events, run_tap};
 
-const FIRST: &str = r#"{"candidates":[{"content":{"parts":[{"text":"h"}],"role":"model"},"index":0}],"usageMetadata":{"promptTokenCount":3,"totalTokenCount":3},"modelVersion":"m","responseId":"r"}"#;
-const LAST: &str = r#"{"candidates":[{"content":{"parts":[{"text":"i"}],"role":"model"},"finishReason":"STOP","index":0}],"usageMetadata":{"promptTokenCount":3,"candidatesTokenCount":2,"thoughtsTokenCount":4,"totalTokenCount":9},"modelVersion":"m","responseId":"r"}"#;
+pub(crate) const FIRST: &str = r#"{"candidates":[{"content":{"parts":[{"text":"h"}],"role":"model"},"index":0}],"usageMetadata":{"promptTokenCount":3,"totalTokenCount":3},"modelVersion":"m","responseId":"r"}"#;
+pub(crate) const LAST: &str = r#"{"candidates":[{"content":{"parts":[{"text":"i"}],"role":"model"},"finishReason":"STOP","index":0}],"usageMetadata":{"promptTokenCount":3,"candidatesTokenCount":2,"thoughtsTokenCount":4,"totalTokenCount":9},"modelVersion":"m","responseId":"r"}"#;
 
-fn expected_text(text: &'static str) -> ExpectedTranscript {
+pub(crate) fn expected_text(text: &'static str) -> ExpectedTranscript {
     ExpectedTranscript {
         text,
         finish_reason: Some("STOP"),
@@ -19,7 +19,7 @@ fn expected_text(text: &'static str) -> ExpectedTranscript {
 }
 
 /// A chunk with these parts.
-fn parts(parts: &str) -> String {
+pub(crate) fn parts(parts: &str) -> String {
     format!(
         r#"{{"candidates":[{{"content":{{"parts":[{parts}],"role":"model"}}}}],"modelVersion":"m","responseId":"r"}}"#
     )
@@ -118,15 +118,6 @@ fn thoughts_and_calls_are_read() {
     );
     let picture = parts(r#"{"inlineData":{"mimeType":"image/png","data":"QUJD"}}"#);
     check(GoogleGemini, &events(&[&picture, FIRST, LAST]), &expected_text("hi"));
-    let pieces = [
-        parts(r#"{"functionCall":{"name":"f","willContinue":true}}"#),
-        parts(r#"{"functionCall":{"partialArgs":[{"jsonPath":"$.x","stringValue":"a"}],"willContinue":true}}"#),
-        parts(r#"{"functionCall":{}}"#),
-    ];
-    let list = [&pieces[0], &pieces[1], &pieces[2], FIRST, LAST];
-    let output = run_tap(GoogleGemini, &[events(&list).as_bytes()]);
-    assert_eq!(output.transcript.tool_calls.len(), 1);
-    assert_eq!(output.transcript.tool_calls[0].arguments, r#"[{"jsonPath":"$.x","stringValue":"a"}]"#);
 }
 
 #[test]

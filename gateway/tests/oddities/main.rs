@@ -6,6 +6,7 @@
 mod anthropic_messages;
 mod encoding;
 mod framing;
+mod gemini_calls;
 mod google_gemini;
 mod openai_chat;
 mod openai_chat_answers;

@@ -1,32 +1,37 @@
 //! The Gemini dialect: `generateContent` and `streamGenerateContent` of Google, and of services that imitate them.
 //!
 //! - Text is that of all text parts, reasoning that of the parts marked as `thought`. Pictures and sounds are not recorded.
-//! - Client tools are `functionCall` parts, complete or in pieces (`partialArgs`). Code that the provider runs and calls of
-//!   its own tools are only counted.
+//! - Client tools are `functionCall` parts, complete or in pieces (`partialArgs`), which are joined. Code that the provider
+//!   runs and calls of its own tools are only counted.
 //! - The first candidate is the response; further candidates are further choices. A response without `index` is the first.
 //! - Without `alt=sse`, a stream is a JSON list. Each element is folded as an event when it is complete.
 //! - No event marks the end. Any chunk with a finish reason may be the last, so each one is held back until the next
 //!   chunk arrives or the body ends.
 //! - A prompt that was blocked has no candidate: the finish reason is the reason for the block.
 
+mod function_calls;
+mod json_path;
+mod partial_arguments;
 mod shape;
 
 use super::error_shape::{error_from_text, find_error, parse_error_member};
 use super::event_disposition::EventDisposition;
 use super::json_values::for_each_value;
-use crate::json::lenient::compact;
 use crate::json::repair::repair;
 use crate::response::sse::{EventCompleteness, SseEvent, is_done_data};
 use crate::response::transcript::{Transcript, TranscriptPart};
-use shape::{Candidate, ContentPart, FunctionCall, ResponseChunk};
+use function_calls::FunctionCalls;
+use shape::{Candidate, ContentPart, ResponseChunk};
 
 /// The fold of one response.
 #[derive(Debug, Default)]
 pub struct GenerateContentFold {
     /// The transcript so far.
     pub transcript: Transcript,
-    /// True while the last function call of the first candidate continues in the next one.
-    call_continues: bool,
+    /// The function calls of the first candidate.
+    calls: FunctionCalls,
+    /// The function calls of the other candidates, each with the index of its candidate.
+    other_calls: Vec<(u64, FunctionCalls)>,
 }
 
 impl GenerateContentFold {
@@ -67,6 +72,21 @@ impl GenerateContentFold {
         });
     }
 
+    /// Completes the transcript after the end of the response, also of a response that broke off.
+    pub(super) fn finish(&mut self) {
+        self.calls.finish(&mut self.transcript);
+        for (index, calls) in &mut self.other_calls {
+            if let Some(other) = self.transcript.other_choice(*index) {
+                calls.finish(other);
+            }
+        }
+        let is_shortened =
+            |note: &&str| matches!(*note, "event_shortened_to_be_read" | "document_shortened_to_be_read");
+        if self.transcript.notes.iter().any(is_shortened) {
+            self.transcript.mark_shortened();
+        }
+    }
+
     fn fold_chunk(&mut self, json: &[u8]) -> ChunkEffect {
         let Ok(chunk) = serde_json::from_slice::<ResponseChunk<'_>>(json) else {
             if let Some((repaired, note)) = repair(json) {
@@ -95,14 +115,7 @@ impl GenerateContentFold {
         }
         let mut effect = ChunkEffect::Continued;
         for candidate in chunk.candidates.0.iter().filter_map(|candidate| candidate.0.as_ref()) {
-            let index = candidate.index.0.unwrap_or(0);
-            if index == 0 {
-                self.fold_candidate(candidate);
-            } else if let Some(other) = self.transcript.other_choice(index) {
-                let mut call_continues = false;
-                fold_candidate(other, &mut call_continues, candidate);
-                self.transcript.note("several_choices");
-            }
+            self.fold_candidate(candidate);
             if candidate.finish_reason().is_some() {
                 effect = ChunkEffect::Finished;
             }
@@ -117,7 +130,18 @@ impl GenerateContentFold {
     }
 
     fn fold_candidate(&mut self, candidate: &Candidate<'_>) {
-        fold_candidate(&mut self.transcript, &mut self.call_continues, candidate);
+        let index = candidate.index.0.unwrap_or(0);
+        if index == 0 {
+            return fold_candidate(&mut self.transcript, &mut self.calls, candidate);
+        }
+        self.transcript.note("several_choices");
+        let Some(other) = self.transcript.other_choice(index) else { return };
+        let known = self.other_calls.iter().position(|(number, _)| *number == index);
+        let position = known.unwrap_or_else(|| {
+            self.other_calls.push((index, FunctionCalls::default()));
+            self.other_calls.len() - 1
+        });
+        fold_candidate(other, &mut self.other_calls[position].1, candidate);
     }
 }
 
@@ -131,23 +155,24 @@ enum ChunkEffect {
     Unreadable,
 }
 
-fn fold_candidate(transcript: &mut Transcript, call_continues: &mut bool, candidate: &Candidate<'_>) {
+fn fold_candidate(transcript: &mut Transcript, calls: &mut FunctionCalls, candidate: &Candidate<'_>) {
     let parts = candidate.content.0.iter().flat_map(|content| &content.parts.0).filter_map(|part| part.0.as_ref());
     for part in parts {
-        fold_part(transcript, call_continues, part);
+        fold_part(transcript, calls, part);
     }
     if let Some(reason) = candidate.finish_reason() {
         transcript.set_finish_reason(reason);
+        calls.record_complete(transcript);
     }
 }
 
-fn fold_part(transcript: &mut Transcript, call_continues: &mut bool, part: &ContentPart<'_>) {
+fn fold_part(transcript: &mut Transcript, calls: &mut FunctionCalls, part: &ContentPart<'_>) {
     if let Some(text) = part.text.non_empty() {
         let target = if part.thought.0 { TranscriptPart::Reasoning } else { TranscriptPart::Text };
         transcript.append(target, text);
     }
     if let Some(call) = &part.function_call.0 {
-        fold_call(transcript, call_continues, call);
+        calls.fold(transcript, call);
     }
     if part.executable_code.0.is_some() || part.tool_call.0.is_some() {
         transcript.server_tool_calls += 1;
@@ -155,29 +180,4 @@ fn fold_part(transcript: &mut Transcript, call_continues: &mut bool, part: &Cont
     if let Some(spoken) = part.audio_transcription.0.as_ref().and_then(|transcription| transcription.text.non_empty()) {
         transcript.append(TranscriptPart::AudioTranscript, spoken);
     }
-}
-
-/// Folds a function call. Streamed arguments come in several calls: the first has the name, the pieces name the place of
-/// each value, and the last no longer says that the call continues.
-fn fold_call(transcript: &mut Transcript, call_continues: &mut bool, call: &FunctionCall<'_>) {
-    let extends = *call_continues && call.name.non_empty().is_none();
-    let index = match transcript.tool_calls.len().checked_sub(1).filter(|_| extends) {
-        Some(last) => last,
-        None => {
-            let Some(index) = transcript.open_tool_call() else { return };
-            transcript.name_tool_call(index, call.id.non_empty(), call.name.non_empty());
-            index
-        }
-    };
-    match (call.args, call.partial_args) {
-        (Some(args), _) if args.get() != "null" => {
-            transcript.append(TranscriptPart::Arguments(index), &compact(args));
-        }
-        (_, Some(pieces)) if !matches!(pieces.get(), "null" | "[]") => {
-            transcript.append(TranscriptPart::Arguments(index), &compact(pieces));
-            transcript.note("arguments_in_pieces");
-        }
-        _ => {}
-    }
-    *call_continues = call.will_continue.0;
 }

@@ -99,6 +99,22 @@ pub(super) struct FunctionCall<'a> {
     pub(super) will_continue: Flag,
 }
 
+impl<'a> FunctionCall<'a> {
+    /// The pieces of the arguments. One piece may come without a list.
+    pub(super) fn pieces(&self) -> Vec<&'a RawValue> {
+        match self.partial_args {
+            Some(pieces) if pieces.get() != "null" => {
+                serde_json::from_str(pieces.get()).unwrap_or_else(|_| vec![pieces])
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    pub(super) fn has_pieces(&self) -> bool {
+        self.partial_args.is_some_and(|pieces| !matches!(pieces.get(), "null" | "[]"))
+    }
+}
+
 impl PromptFeedback<'_> {
     /// The reason for the block. The word for "not given" counts as absent.
     pub(super) fn block_reason(&self) -> Option<&str> {
