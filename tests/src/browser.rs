@@ -143,6 +143,19 @@ impl Browser {
         Ok(())
     }
 
+    /// Sets the time zone of the page.
+    pub async fn zone(&self, zone: &str) -> anyhow::Result<()> {
+        self.driver()?.cdp().send_raw("Emulation.setTimezoneOverride", json!({"timezoneId": zone})).await?;
+        Ok(())
+    }
+
+    /// Keeps what the page offers as a download in this directory.
+    pub async fn download_into(&self, directory: &Path) -> anyhow::Result<()> {
+        let settings = json!({"behavior": "allow", "downloadPath": directory});
+        self.driver()?.cdp().send_raw("Browser.setDownloadBehavior", settings).await?;
+        Ok(())
+    }
+
     /// Opens a path of the origin.
     pub async fn open(&self, path: &str) -> anyhow::Result<()> {
         Ok(self.driver()?.goto(format!("{}{path}", self.origin)).await?)

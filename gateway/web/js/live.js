@@ -8,6 +8,7 @@ const listeners = new Map();
 let source = null;
 let reconnectDelayMs = 1000;
 let reconnectTimer = 0;
+let isWanted = false;
 
 /** Calls `callback` with the data of each event of this name. Returns a function that unsubscribes. */
 export function subscribe(name, callback) {
@@ -27,6 +28,7 @@ export function publish(name, data) {
 /** Connects to the event stream, and reconnects whenever the connection ends. */
 export function connect() {
   disconnect();
+  isWanted = true;
   source = new EventSource(sitePath("/api/events"));
   source.onopen = () => { reconnectDelayMs = 1000; };
   source.onerror = () => {
@@ -52,7 +54,19 @@ async function reconnect() {
 }
 
 export function disconnect() {
+  isWanted = false;
+  close();
+}
+
+function close() {
   clearTimeout(reconnectTimer);
   source?.close();
   source = null;
 }
+
+// The browser may keep a page that the reader has left, to show the page again at once. Such a page must hold no connection: a browser
+// has six for each origin, and the next page needs them.
+addEventListener("pagehide", close);
+addEventListener("pageshow", (event) => {
+  if (event.persisted && isWanted) connect();
+});

@@ -68,8 +68,9 @@ async fn pages_are_chinese_for_chinese_browsers() -> anyhow::Result<()> {
     assert_eq!(browser.script("return document.documentElement.lang", vec![]).await?, "en");
 
     // The English and the Chinese texts have the same keys.
-    let keys = "const base = document.querySelector('script[type=module]').src; const [en, zh] = await Promise.all(['en', 'zh'].map((l) => import(new URL(`locales/${l}.js`, base)))); \
-                const names = (w) => Object.keys(w.default).sort().join(); return names(en) === names(zh) && names(en).length > 1000";
+    let keys = "const base = document.querySelector('script[type=module]').src; const load = (folder) => Promise.all(['en', 'zh'].map((l) => import(new URL(`locales/${folder}${l}.js`, base)))); \
+                const names = (w) => Object.keys(w.default).sort().join(); const same = ([en, zh]) => names(en) === names(zh) && names(en).length > 1000; \
+                return same(await load('')) && same(await load('record/'))";
     let run = format!("return (async () => {{ {keys} }})()");
     assert_eq!(browser.script(&run, vec![]).await?, true);
     site.close().await

@@ -64,7 +64,8 @@ async fn settings_show_the_usage_of_the_users_chats() -> anyhow::Result<()> {
     browser.see(&row).await?;
     let cells = browser.script(cells, vec![row.into()]).await?;
     let usage = served.usage;
-    let expected = [4, 1, usage.prompt_tokens, usage.completion_tokens, usage.total_tokens(), 0];
+    // The scripted model has no price.
+    let expected = [4, 1, usage.prompt_tokens, usage.completion_tokens, usage.total_tokens(), 0, 0, 0, 3];
     assert_eq!(cells, Value::from(expected.to_vec()));
     let model = browser.text(&format!("tr[data-key='{MODEL}']")).await?;
     assert!(model.contains('4'), "{model}");

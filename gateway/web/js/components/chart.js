@@ -1,20 +1,23 @@
-// A bar chart of two stacked series by day, drawn by uPlot. The mouse and the arrow keys show the numbers of a day; the same
+// A bar chart of two stacked series over time, drawn by uPlot. The mouse and the arrow keys show the numbers of a bar; the same
 // numbers are in the table.
 
 import uPlot from "../../vendor/uplot-1.6.32/uPlot.esm.js";
 import { h, replaceChildren } from "../dom.js";
-import { formatCompact, formatDay, formatNumber, formatShortDay, t } from "../i18n.js";
+import { formatCompact, formatNumber, t } from "../i18n.js";
 
 const HEIGHT = 190;
 
 export class Chart {
-  /** `lower` and `upper` are `{name, colour, values}`; `colour` names a CSS variable. `labels` are days, `YYYY-MM-DD`. */
-  constructor({ title, labels, lower, upper }) {
-    Object.assign(this, { labels, lower, upper });
+  /**
+   * `lower` and `upper` are `{name, colour, values}`; `colour` names a CSS variable. `labels` are the names of the bars, `long` and `short`.
+   * `format` formats a value and `formatTick` a value of the axis, if they are no plain numbers.
+   */
+  constructor({ title, labels, lower, upper, format = formatNumber, formatTick = formatCompact }) {
+    Object.assign(this, { labels: labels.long, shortLabels: labels.short, lower, upper, format, formatTick });
     this.plotArea = h("div.plot", {});
     this.tooltip = h("div.tooltip", { hidden: true });
     const sum = (values) => values.reduce((a, b) => a + b, 0);
-    const description = t("chart.description", { title, lower: lower.name, upper: upper.name, a: sum(lower.values), b: sum(upper.values) });
+    const description = t("chart.description", { title, lower: lower.name, upper: upper.name, a: this.format(sum(lower.values)), b: this.format(sum(upper.values)) });
     this.frame = h("div.plot-frame", { role: "img", tabindex: "0", "aria-label": description, onkeydown: (event) => this.#handleKey(event), onblur: () => this.plot?.setCursor({ left: -10, top: -10 }) }, this.plotArea, this.tooltip);
     this.element = h("figure.card.chart", {},
       h("figcaption", {}, h("h3", {}, title), h("div.legend", {}, [lower, upper].map((series) => {
@@ -49,8 +52,8 @@ export class Chart {
       cursor: { y: false, points: { show: false }, drag: { setScale: false, x: false, y: false }, dataIdx: (_, __, found) => found },
       scales: { x: { time: false, range: [-0.6, labels.length - 0.4] }, y: { range: (_, __, max) => [0, Math.max(4, max * 1.08)] } },
       axes: [
-        { ...axis, size: 26, gap: 6, grid: { show: false }, space: 56, incrs: [1, 2, 5, 7, 10, 14, 15, 30], values: (_, ticks) => ticks.map((index) => (Number.isInteger(index) && labels[index] ? formatShortDay(labels[index]) : "")) },
-        { ...axis, size: 48, grid: { stroke: gridColour, width: 1 }, space: 36, incrs: integerSteps(), values: (_, ticks) => ticks.map((value) => formatCompact(value)) },
+        { ...axis, size: 26, gap: 6, grid: { show: false }, space: 56, incrs: [1, 2, 3, 5, 6, 7, 10, 12, 14, 15, 30], values: (_, ticks) => ticks.map((index) => (Number.isInteger(index) ? this.shortLabels[index] ?? "" : "")) },
+        { ...axis, size: this.format === formatNumber ? 48 : 72, grid: { stroke: gridColour, width: 1 }, space: 36, incrs: integerSteps(), values: (_, ticks) => ticks.map((value) => this.formatTick(value)) },
       ],
       series: [{}, series(upper), series(lower)],
       hooks: { setCursor: [(plot) => this.#showTooltip(plot.cursor.idx)] },
@@ -72,10 +75,10 @@ export class Chart {
     this.tooltip.hidden = !isShown;
     if (!isShown) return;
     const { lower, upper, labels } = this;
-    replaceChildren(this.tooltip, h("strong", {}, formatDay(labels[index])), [lower, upper].map((series) => {
+    replaceChildren(this.tooltip, h("strong", {}, labels[index]), [lower, upper].map((series) => {
       const swatch = h("i", {});
       swatch.style.setProperty("background", `var(${series.colour})`);
-      return h("span", {}, swatch, series.name, h("b", {}, formatNumber(series.values[index])));
+      return h("span", {}, swatch, series.name, h("b", {}, this.format(series.values[index])));
     }));
     const centre = this.plot.valToPos(index, "x") + this.plot.over.offsetLeft;
     const left = Math.min(Math.max(0, centre - this.tooltip.offsetWidth / 2), this.frame.clientWidth - this.tooltip.offsetWidth);
@@ -93,7 +96,7 @@ export class Chart {
     const index = Math.min(Math.max(0, target), last);
     this.plot.setCursor({ left: this.plot.valToPos(index, "x"), top: 10 });
     this.#showTooltip(index);
-    this.liveRegion.textContent = `${formatDay(this.labels[index])}: ${this.lower.name} ${formatNumber(this.lower.values[index])}, ${this.upper.name} ${formatNumber(this.upper.values[index])}`;
+    this.liveRegion.textContent = `${this.labels[index]}: ${this.lower.name} ${this.format(this.lower.values[index])}, ${this.upper.name} ${this.format(this.upper.values[index])}`;
   }
 }
 

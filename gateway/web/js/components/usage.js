@@ -1,35 +1,50 @@
-// Usage by day and by model, of one user or of all users, as charts or as a table.
+// Usage and cost over time and by group, of one user or of all users, as charts or as tables, and as files for spreadsheets.
 
+import "../locales/record.js";
 import { getJson } from "../api.js";
+import { csvText, download } from "../csv.js";
 import { h, icon, replaceChildren } from "../dom.js";
-import { formatCompact, formatDay, formatNumber, formatPercent, t, timeZone } from "../i18n.js";
+import { formatBucket, formatCost, formatFullDay, formatShortBucket, formatShortCost, t, timeZone } from "../i18n.js";
 import * as live from "../live.js";
+import { readQuery, writeQuery } from "../query.js";
 import { preferences } from "../storage.js";
+import { bucketOf, daysIn, FIRST_DAY, isRange, lastDays, periodBefore, PRESETS, today } from "../usage-range.js";
 import { loadingIndicator, notice, segmentedControl } from "./ui.js";
+import { countColumns, countTitles, GroupTable, periodTable, tiles } from "./usage-tables.js";
 
-const DAYS = [7, 30, 90];
+const DEFAULT_DAYS = 30;
+/** The interval at which the usage of all users is read again. That of the user comes with live events. */
+const RELOAD_INTERVAL_MS = 30_000;
 
 export class UsageView {
-  /** `path` is the API route of the usage. `users`, if given, resolves user ids to names and adds the table by user. */
-  constructor({ path, users = null }) {
-    this.path = path;
-    this.users = users;
-    this.days = 30;
+  /**
+   * `path` is the API route of the usage. `groups` are the groupings that the reader can choose, the default first: `{by, name, loadNames}`, of which
+   * `name` gives the name of a key, and `loadNames` resolves once the names of these keys are there. `isOfAll` stands for the usage of all users.
+   */
+  constructor({ path, groups, isOfAll = false }) {
+    Object.assign(this, { path, groups, isOfAll });
     this.view = preferences.get("usage-view") === "table" ? "table" : "chart";
     this.charts = [];
     this.loadId = 0;
+    this.renderId = 0;
+    this.#readAddress();
     this.body = h("div", {});
+    this.dates = h("div.date-range", { hidden: !this.range });
+    this.compared = h("p.subtitle", {});
     this.element = h("div.usage", {},
       h("div.section-header", {},
-        h("div", {}, h("h2", { id: "usage-title" }, t("usage.title")), h("p.subtitle", {}, t("usage.zone", { zone: timeZone.replaceAll("_", " ") }))),
+        h("div", {}, h("h2", { id: "usage-title" }, t("usage.title")), h("p.subtitle", {}, t("usage.zone", { zone: timeZone.replaceAll("_", " ") })), this.compared),
         h("div.controls", {},
-          segmentedControl(t("usage.range"), DAYS.map((days) => [days, t("usage.days", { n: days })]), this.days, (days) => { this.days = days; this.load(); }),
-          segmentedControl(t("usage.view"), [["chart", t("usage.chart")], ["table", t("usage.table")]], this.view, (view) => { this.view = view; preferences.set("usage-view", view); this.#render(); }))),
-      this.body);
+          segmentedControl(t("usage.range"), [...PRESETS.map((days) => [days, days === 1 ? t("usage.today") : t("usage.days", { n: days })]), [0, t("usage.ownRange")]], this.range ? 0 : this.days, (days) => this.#chooseDays(days)),
+          segmentedControl(t("usage.view"), [["chart", t("usage.chart")], ["table", t("usage.table")]], this.view, (view) => { this.view = view; preferences.set("usage-view", view); this.#render(); }),
+          h("button.button.secondary.small", { type: "button", "aria-label": t("usage.csvPeriods"), title: t("usage.csvPeriods"), onclick: () => this.#downloadPeriods() }, icon("download"), t("usage.csv")))),
+      this.dates, this.body);
+    this.#renderDates();
     this.unsubscribe = live.subscribe("usage", () => {
       clearTimeout(this.reloadTimer);
       this.reloadTimer = setTimeout(() => this.load({ silent: true }), 800);
     });
+    if (isOfAll) this.reloadInterval = setInterval(() => document.hidden || this.load({ silent: true }), RELOAD_INTERVAL_MS);
     this.onThemeChange = () => this.#render();
     addEventListener("themechange", this.onThemeChange);
     this.load();
@@ -37,8 +52,10 @@ export class UsageView {
 
   destroy() {
     this.loadId += 1;
+    this.renderId += 1;
     this.unsubscribe();
     clearTimeout(this.reloadTimer);
+    clearInterval(this.reloadInterval);
     removeEventListener("themechange", this.onThemeChange);
     this.#destroyCharts();
   }
@@ -50,21 +67,78 @@ export class UsageView {
       replaceChildren(this.body, loadingIndicator());
     }
     try {
-      const range = { tz: timeZone, ...dateRange(this.days) };
-      const [byDay, byModel, byUser] = await Promise.all([
-        getJson(this.path, { ...range, bucket: "day" }),
-        getJson(this.path, { ...range, bucket: "month", group: "model" }),
-        this.users ? getJson(this.path, { ...range, bucket: "month", group: "user" }) : null,
+      const range = this.range ?? lastDays(this.days);
+      const before = periodBefore(range);
+      const bucket = bucketOf(range);
+      const { group } = this;
+      const read = (days, more) => getJson(this.path, { tz: timeZone, ...days, ...more });
+      const [overTime, grouped, earlier] = await Promise.all([
+        read(range, { bucket }), read(range, { bucket: "month", group: group.by }), before ? read(before, { bucket: "month" }) : null,
       ]);
-      if (this.users) await this.users.load(byUser.groups.map((group) => group.key));
+      await group.loadNames?.(grouped.groups.map(({ key }) => key));
       if (loadId !== this.loadId) return;
-      Object.assign(this, { byDay, byModel, byUser });
+      const shown = { range, before, bucket, group, overTime, grouped: grouped.groups, earlier: earlier?.total };
+      // What has not changed is not drawn again, so that the reader keeps the focus and the place.
+      if (silent && JSON.stringify(shown) === JSON.stringify(this.shown)) return;
+      this.shown = shown;
       await this.#render();
     } catch (error) {
       if (loadId !== this.loadId || silent) return;
+      delete this.element.dataset.shown;
       replaceChildren(this.body, notice("warn", error.message), h("button.button.secondary.small.spaced", { type: "button", onclick: () => this.load() }, t("retry")));
     }
   }
+
+  // --- what the reader chooses
+
+  #readAddress() {
+    const { days, from, to, by } = readQuery();
+    this.range = isRange({ from, to }) ? { from, to } : null;
+    this.days = PRESETS.includes(Number(days)) ? Number(days) : DEFAULT_DAYS;
+    this.group = this.groups.find((group) => group.by === by) ?? this.groups[0];
+  }
+
+  #writeAddress() {
+    const days = this.range ? this.range : { days: this.days === DEFAULT_DAYS ? null : this.days };
+    writeQuery({ ...days, by: this.group === this.groups[0] ? null : this.group.by });
+  }
+
+  #chooseDays(days) {
+    if (days === 0) this.range = this.range ?? lastDays(this.days);
+    else Object.assign(this, { days, range: null });
+    this.#renderDates();
+    if (days === 0) return this.dates.querySelector("input").focus();
+    this.#writeAddress();
+    this.load();
+  }
+
+  #chooseGroup(by) {
+    this.group = this.groups.find((group) => group.by === by);
+    this.#writeAddress();
+    this.load({ silent: true });
+  }
+
+  /** Shows the fields for the first and the last day, if the reader has chosen a range of their own. */
+  #renderDates() {
+    this.dates.hidden = !this.range;
+    if (!this.range) return replaceChildren(this.dates);
+    const errorArea = h("div.date-error", {});
+    const dateField = (name, label) => h("label.inline-field", {}, label, h("input.input", { type: "date", name, min: FIRST_DAY, max: today(), required: true, value: this.range[name] }));
+    const fields = [dateField("from", t("usage.from")), dateField("to", t("usage.to"))];
+    const choose = () => {
+      const [from, to] = fields.map((label) => label.querySelector("input").value);
+      const isGood = isRange({ from, to });
+      replaceChildren(errorArea, isGood ? null : notice("warn", t("usage.badRange")));
+      if (!isGood) return;
+      this.range = { from, to };
+      this.#writeAddress();
+      this.load();
+    };
+    fields.forEach((label) => label.querySelector("input").addEventListener("change", choose));
+    replaceChildren(this.dates, fields, errorArea);
+  }
+
+  // --- what is shown
 
   #destroyCharts() {
     this.charts.forEach((chart) => chart.destroy());
@@ -72,77 +146,66 @@ export class UsageView {
   }
 
   async #render() {
-    if (!this.byDay) return;
-    const { total, buckets } = this.byDay;
+    if (!this.shown) return;
+    const renderId = ++this.renderId;
+    const { range, before, bucket, group, overTime, grouped, earlier } = this.shown;
+    const { total, buckets } = overTime;
     this.#destroyCharts();
-    this.element.dataset.calls = total.apiCalls;
+    Object.assign(this.element.dataset, { calls: total.apiCalls, shown: `${range.from} ${range.to} ${bucket} ${group.by}` });
+    const days = { from: formatFullDay(range.from), to: formatFullDay(range.to) };
+    replaceChildren(this.compared, before ? t("usage.compared", { ...days, beforeFrom: formatFullDay(before.from), beforeTo: formatFullDay(before.to) }) : t("usage.notCompared", days));
     if (total.apiCalls === 0 && total.conversationsCreated === 0) {
-      replaceChildren(this.body, h("div.card.empty", {}, icon("mark"), h("h3", {}, t("usage.empty", { n: this.days })), h("p", {}, t("usage.emptyText")), this.users ? null : h("a.button.primary", { href: "/" }, t("nav.new"))));
+      const title = this.range ? t("usage.emptyRange") : t("usage.empty", { n: daysIn(range) });
+      replaceChildren(this.body, h("div.card.empty", {}, icon("mark"), h("h3", {}, title), h("p", {}, t("usage.emptyText")), this.isOfAll ? null : h("a.button.primary", { href: "/" }, t("nav.new"))));
       return;
     }
     const view = h("div", {});
-    replaceChildren(this.body, tiles(total), view,
-      h("div.columns", {}, groupTable(t("usage.byModel"), t("usage.model"), this.byModel.groups, (key) => key ?? null),
-        this.byUser ? groupTable(t("usage.byUser"), t("usage.user"), this.byUser.groups, (key) => this.users.name(key)) : null));
-    if (this.view === "table") {
-      view.append(dayTable(buckets, total));
-    } else {
-      const loadId = this.loadId;
-      const { Chart } = await import("./chart.js");
-      if (loadId !== this.loadId) return;
-      const labels = buckets.map((bucket) => bucket.label);
-      this.charts = [
-        new Chart({ title: t("usage.callsPerDay"), labels, lower: { name: t("usage.successful"), colour: "--series-1", values: buckets.map((bucket) => bucket.successfulCalls) }, upper: { name: t("usage.failed"), colour: "--series-bad", values: buckets.map((bucket) => bucket.failedCalls) } }),
-        new Chart({ title: t("usage.tokensPerDay"), labels, lower: { name: t("usage.reported"), colour: "--series-1", values: buckets.map((bucket) => bucket.totalTokens) }, upper: { name: t("usage.estimated"), colour: "--series-2", values: buckets.map((bucket) => bucket.estimatedTokens) } }),
-      ];
-      replaceChildren(view, h("div.charts", {}, this.charts.map((chart) => chart.element)));
-      this.charts.forEach((chart) => chart.draw());
-    }
+    const select = h("select.input.small", { "aria-label": t("usage.group"), onchange: () => this.#chooseGroup(select.value) }, this.groups.map(({ by }) => h("option", { value: by }, t(`usage.by.${by}`))));
+    select.value = this.group.by;
+    const csvLabel = t("usage.csvGroups", { by: t(`usage.by.${group.by}`) });
+    const header = h("div.table-header", {}, select, h("button.button.secondary.small", { type: "button", "aria-label": csvLabel, title: csvLabel, onclick: () => this.#downloadGroups() }, icon("download"), t("usage.csv")));
+    this.groupTable = new GroupTable({ by: group.by, groups: grouped, name: (key) => this.#nameOf(key), chosenSort: this.groupTable?.chosenSort });
+    const hadFocus = this.body.contains(document.activeElement) && document.activeElement.matches("select");
+    replaceChildren(this.body, tiles(total, earlier), view, h("section.card.breakdown", { "aria-label": t(`usage.by.${group.by}`) }, header, this.groupTable.element));
+    if (hadFocus) select.focus();
+    if (this.view === "table") return view.append(periodTable(buckets, total, bucket));
+    const { Chart } = await import("./chart.js");
+    if (renderId !== this.renderId) return;
+    const values = (member) => buckets.map((counts) => counts[member]);
+    const labels = { long: buckets.map(({ label }) => formatBucket(label, bucket)), short: buckets.map(({ label }) => formatShortBucket(label, bucket)) };
+    const series = (name, colour, member) => ({ name, colour, values: values(member) });
+    this.charts = [
+      new Chart({ title: t("usage.callsOver"), labels, lower: series(t("usage.successful"), "--series-1", "successfulCalls"), upper: series(t("usage.failed"), "--series-bad", "failedCalls") }),
+      new Chart({ title: t("usage.tokensOver"), labels, lower: series(t("usage.reported"), "--series-1", "totalTokens"), upper: series(t("usage.estimated"), "--series-2", "estimatedTokens") }),
+      new Chart({ title: t("usage.costOver"), labels, lower: series(t("usage.reported"), "--series-1", "costNanodollars"), upper: series(t("usage.estimated"), "--series-2", "estimatedCostNanodollars"), format: formatCost, formatTick: formatShortCost }),
+    ];
+    replaceChildren(view, h("div.charts", {}, this.charts.map((chart) => chart.element)));
+    this.charts.forEach((chart) => chart.draw());
   }
-}
 
-/** The range of the last days in the user's time zone, including today. */
-function dateRange(days) {
-  const today = new Intl.DateTimeFormat("en-CA", { timeZone, year: "numeric", month: "2-digit", day: "2-digit" }).format(new Date());
-  const from = new Date(`${today}T00:00:00Z`);
-  from.setUTCDate(from.getUTCDate() - days + 1);
-  return { from: from.toISOString().slice(0, 10), to: today };
-}
+  #nameOf(key) {
+    const { by, name } = this.shown.group;
+    if (key === null) return t(`usage.none.${by}`);
+    return key === "other" ? t("usage.others") : name?.(key) ?? key;
+  }
 
-/** Formats a number in full below one million, and rounded above. */
-const shortNumber = (value) => (value < 1_000_000 ? formatNumber(value) : formatCompact(value));
+  // --- files
 
-function tiles(total) {
-  const failureShare = total.apiCalls ? formatPercent(total.failedCalls / total.apiCalls) : formatPercent(0);
-  const list = [
-    ["calls", t("usage.calls"), total.apiCalls, t("usage.messages", { n: total.messagesCreated })],
-    ["tokens", t("usage.tokensReported"), total.totalTokens, t("usage.inputOutput", { input: formatCompact(total.promptTokens), output: formatCompact(total.completionTokens) })],
-    ["estimated", t("usage.tokensEstimated"), total.estimatedTokens, t("usage.estimatedNote")],
-    ["failures", t("usage.failures"), total.failedCalls, t("usage.ofCalls", { share: failureShare })],
-  ];
-  return h("dl.tiles", {}, list.map(([key, label, value, note]) => h("div.tile", { "data-figure": key, "data-value": value }, h("dt", {}, label), h("dd", {}, h("strong", { title: formatNumber(value) }, shortNumber(value)), h("span", {}, note)))));
-}
+  #downloadPeriods() {
+    if (!this.shown) return;
+    const { bucket, overTime } = this.shown;
+    const rows = overTime.buckets.map((counts) => [counts.label, counts.start, counts.end, ...countColumns(counts)]);
+    this.#download(bucket, [[bucket, "start", "end", ...countTitles()], ...rows]);
+  }
 
-function dayTable(buckets, total) {
-  const used = buckets.filter((bucket) => bucket.apiCalls || bucket.conversationsCreated).reverse();
-  const cells = (counts) => [counts.apiCalls, counts.failedCalls, counts.promptTokens, counts.completionTokens, counts.totalTokens, counts.estimatedTokens].map((value) => h("td", {}, formatNumber(value)));
-  return h("div.card.table-card", { tabindex: "0", role: "group", "aria-labelledby": "usage-title" }, h("table.data-table.days", {},
-    h("caption", {}, h("span", {}, t("usage.tableNote"))),
-    h("thead", {}, h("tr", {}, [t("usage.day"), t("usage.calls"), t("usage.failed"), t("usage.input"), t("usage.output"), t("usage.reported"), t("usage.estimated")].map((label) => h("th", { scope: "col" }, label)))),
-    h("tbody", {}, used.map((bucket) => h("tr", { "data-day": bucket.label }, h("th", { scope: "row" }, formatDay(bucket.label)), cells(bucket)))),
-    h("tfoot", {}, h("tr", {}, h("th", { scope: "row" }, t("usage.total")), cells(total)))));
-}
+  #downloadGroups() {
+    const { group } = this.shown;
+    const rows = this.groupTable.sorted().map((counts) => [counts.key, this.#nameOf(counts.key), ...countColumns(counts)]);
+    this.#download(group.by, [[group.by, "name", ...countTitles()], ...rows]);
+  }
 
-function groupTable(title, column, groups, displayName) {
-  const used = groups.filter((group) => group.apiCalls > 0).sort((a, b) => b.apiCalls - a.apiCalls);
-  const maxCalls = Math.max(1, ...used.map((group) => group.apiCalls));
-  return h("div.card.table-card", { tabindex: "0", role: "group", "aria-label": title }, h("table.data-table.groups", {},
-    h("caption.title", {}, title),
-    h("thead", {}, h("tr", {}, [column, t("usage.calls"), t("usage.failed"), t("usage.tokens")].map((label) => h("th", { scope: "col" }, label)))),
-    h("tbody", {}, used.map((group) => {
-      const bar = h("span.share-bar", { "aria-hidden": "true" });
-      bar.style.setProperty("width", `${(100 * group.apiCalls) / maxCalls}%`);
-      return h("tr", { "data-key": group.key }, h("th", { scope: "row" }, h("span.group-name", {}, displayName(group.key) ?? t("usage.unknown")), bar),
-        h("td", {}, formatNumber(group.apiCalls)), h("td", {}, formatNumber(group.failedCalls)), h("td", { title: t("usage.split", { reported: group.totalTokens, estimated: group.estimatedTokens }) }, shortNumber(group.totalTokens), group.estimatedTokens ? h("small", {}, `+ ~${shortNumber(group.estimatedTokens)}`) : null));
-    }))));
+  #download(what, rows) {
+    const { range } = this.shown;
+    download(`stenograph-usage-${range.from}-${range.to}-${what}.csv`, csvText(rows), "text/csv;charset=utf-8");
+  }
 }

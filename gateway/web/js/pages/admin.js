@@ -2,7 +2,8 @@
 
 import { sitePath } from "../address.js";
 import { requestJson } from "../api.js";
-import { keySection } from "../components/keys.js";
+import { keyName, loadKeyNames } from "../components/key-names.js";
+import { keySection, operationName } from "../components/keys.js";
 import { limitSection } from "../components/limits.js";
 import { listSection, PagedList } from "../components/paged-list.js";
 import { copyText, field, notice, openDialog, tabs, toast } from "../components/ui.js";
@@ -21,14 +22,16 @@ export function page({ section }) {
 }
 
 function usage() {
+  const loadUsers = async (ids) => {
+    if (ids.some((id) => id !== null && !knowsUser(id))) await loadUserNames();
+  };
   const view = new UsageView({
     path: "/api/admin/usage",
-    users: {
-      name: (id) => (id === null ? null : userName(id)),
-      load: async (ids) => {
-        if (ids.some((id) => id !== null && !knowsUser(id))) await loadUserNames();
-      },
-    },
+    isOfAll: true,
+    groups: [
+      { by: "user", name: userName, loadNames: loadUsers }, { by: "model" }, { by: "project" },
+      { by: "key", name: keyName, loadNames: () => loadKeyNames({ ofAll: true }) }, { by: "operation", name: operationName },
+    ],
   });
   return { element: h("section.section", { "aria-labelledby": "usage-title" }, view.element), destroy: () => view.destroy() };
 }

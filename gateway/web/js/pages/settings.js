@@ -1,7 +1,8 @@
 // The settings page: usage, profile, password, language and theme; API keys; limits.
 
 import { requestJson } from "../api.js";
-import { keySection } from "../components/keys.js";
+import { keyName, loadKeyNames } from "../components/key-names.js";
+import { keySection, operationName } from "../components/keys.js";
 import { ownLimitSection } from "../components/limits.js";
 import { copyText, field, notice, passwordField, segmentedControl, tabs, toast } from "../components/ui.js";
 import { UsageView } from "../components/usage.js";
@@ -20,7 +21,10 @@ export function page({ section }) {
 }
 
 function account() {
-  const usage = new UsageView({ path: "/api/users/me/usage" });
+  const usage = new UsageView({
+    path: "/api/users/me/usage",
+    groups: [{ by: "model" }, { by: "project" }, { by: "key", name: keyName, loadNames: () => loadKeyNames() }, { by: "operation", name: operationName }],
+  });
   const element = h("div", {}, h("section.section", { "aria-labelledby": "usage-title" }, usage.element), profile(), password(), appearance());
   return { element, destroy: () => usage.destroy() };
 }
