@@ -34,7 +34,7 @@ impl ChatEnding {
             }
             other => return other,
         };
-        if transcript.has_content() {
+        if transcript.has_any_content() {
             transcript.finish_reason = Some(finish_reason.to_owned());
             return Self::Completed;
         }

@@ -215,7 +215,7 @@ impl OpenChat {
 
     /// Records the time to the first token as soon as the transcript has content.
     pub fn observe_answer(&mut self, transcript: &Transcript) {
-        if self.first_token_ms.is_none() && transcript.has_content() {
+        if self.first_token_ms.is_none() && transcript.has_any_content() {
             self.first_token_ms = Some(millis(self.admitted_at.elapsed()));
             self.recording.metrics.first_token_seconds.observe(self.admitted_at.elapsed().as_secs_f64());
         }
@@ -231,7 +231,7 @@ impl OpenChat {
         {
             self.recording.responses.remember(&self.caller.user, response, conversation);
         }
-        let has_content = transcript.has_content();
+        let has_content = transcript.has_any_content();
         let budgets = self.settle_limits(&usage, has_content);
         let ending = ending.resolve(&mut transcript, self.recording.is_stopping.load(Ordering::Relaxed));
         let outcome = match &ending {

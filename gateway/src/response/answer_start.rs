@@ -206,7 +206,7 @@ impl AnswerStart {
             }
         }
         let (transcript, _) = self.fold.take_transcript();
-        let is_empty = !transcript.has_content() && !transcript.is_ended;
+        let is_empty = !transcript.has_any_content() && !transcript.is_ended;
         let empty = StartVerdict::Failed(StartFailure::Empty);
         error_verdict(&transcript).unwrap_or(if is_empty { empty } else { StartVerdict::Begun })
     }
@@ -218,7 +218,7 @@ fn is_ping(name: &str, data: Option<&[u8]>) -> bool {
 }
 
 fn error_verdict(transcript: &Transcript) -> Option<StartVerdict> {
-    let error = transcript.error.as_ref().filter(|_| !transcript.has_content())?;
+    let error = transcript.error.as_ref().filter(|_| !transcript.has_any_content())?;
     Some(StartVerdict::Failed(StartFailure::Error { is_about_request: is_about_request(error) }))
 }
 
@@ -271,6 +271,8 @@ mod tests {
             (OpenaiChat, format!("data: {chunk}\n\ndata: {{\"error\":{{}}}}\n\n"), StartVerdict::Begun),
             (OpenaiChat, r#"{"choices":[{"message":{"content":"hi"}}],"error":null}"#.to_owned(), StartVerdict::Begun),
             (OpenaiChat, String::new(), EMPTY),
+            (OpenaiChat, r#"{"choices":[{"message":{"content":""}}]}"#.to_owned(), EMPTY),
+            (OpenaiChat, r#"{"choices":[{"message":{"audio":{"data":"QUJD"}}}]}"#.to_owned(), StartVerdict::Begun),
             (OpenaiChat, "\n : nothing\n\n".to_owned(), EMPTY),
             (OpenaiChat, "<html>hello</html>".to_owned(), EMPTY),
             (OpenaiResponses, r#"{"status":"failed","error":{"message":"m"},"output":[]}"#.to_owned(), ERROR),

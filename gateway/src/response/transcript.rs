@@ -55,6 +55,8 @@ pub struct Transcript {
     pub is_ended: bool,
     /// Counts and durations of a response that is no chat's.
     pub media: Media,
+    /// True if a chat's response has content of a kind that is not recorded: pictures, sounds, files.
+    pub has_unrecorded_content: bool,
     /// True if a response that is no chat's came to its end: vectors, pictures and sounds are no content.
     pub has_output: bool,
     /// Irregularities of the response, as note words.
@@ -106,6 +108,7 @@ impl Transcript {
             error: None,
             is_ended: false,
             media: Media::default(),
+            has_unrecorded_content: false,
             has_output: false,
             notes: Vec::new(),
             recorded_bytes: 0,
@@ -290,6 +293,7 @@ impl Transcript {
         texts.into_iter().for_each(String::clear);
         self.tool_calls.clear();
         self.server_tool_calls = 0;
+        self.has_unrecorded_content = false;
         self.recorded_bytes = 0;
         self.is_truncated = false;
     }
@@ -310,7 +314,7 @@ impl Transcript {
     /// True if the response has no content, no finish reason and no output of another kind, whatever has marked its end. A
     /// part that could not be parsed counts as content.
     pub fn is_empty(&self) -> bool {
-        !self.has_content() && self.finish_reason.is_none() && !self.is_truncated && !self.has_output
+        !self.has_any_content() && self.finish_reason.is_none() && !self.is_truncated && !self.has_output
     }
 
     /// Adds a note, unless already present.
@@ -320,7 +324,13 @@ impl Transcript {
         }
     }
 
-    /// True if there is any content: text, a tool call or another choice.
+    /// True if there is any content, recorded or not.
+    pub fn has_any_content(&self) -> bool {
+        let mut others = self.other_choices.iter();
+        self.has_content() || self.has_unrecorded_content || others.any(|(_, other)| other.has_unrecorded_content)
+    }
+
+    /// True if there is any content that is recorded: text, a tool call or another choice.
     pub fn has_content(&self) -> bool {
         let texts = [&self.text, &self.reasoning, &self.refusal, &self.audio_transcript];
         texts.iter().any(|text| !text.is_empty())

@@ -14,6 +14,7 @@ mod openai_chat_tools;
 mod openai_responses;
 mod responses_items;
 mod sizes;
+mod unrecorded_content;
 
 use bytes::Bytes;
 use gateway::response::dialect::Fold;

@@ -77,6 +77,7 @@ mod stream_options;
 mod threads;
 mod tls;
 mod token_keys;
+mod unrecorded_content;
 mod usage_corrections;
 mod use_chat;
 mod verify;

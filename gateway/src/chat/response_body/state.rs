@@ -295,8 +295,11 @@ impl BodyState {
                 }
                 if !transcript.is_ended {
                     transcript.note("ended_without_finish_reason");
-                } else if !transcript.has_content() && transcript.finish_reason.is_some() {
+                } else if !transcript.has_any_content() && transcript.finish_reason.is_some() {
                     transcript.note("no_content");
+                }
+                if transcript.has_any_content() && !transcript.has_content() {
+                    transcript.note("content_not_recorded");
                 }
                 if let Some(upstream) = self.usage_probe.take() {
                     upstream.record_usage_probe(usage.source == UsageSource::Reported);

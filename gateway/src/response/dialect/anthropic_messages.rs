@@ -213,6 +213,7 @@ impl MessagesFold {
             }
             "redacted_thinking" => {
                 self.transcript.note("redacted_thinking");
+                self.transcript.has_unrecorded_content = true;
                 OpenBlock::Text
             }
             "tool_use" => {
@@ -240,7 +241,10 @@ impl MessagesFold {
                 self.transcript.server_tool_calls += 1;
                 OpenBlock::Server
             }
-            _ => OpenBlock::Server,
+            _ => {
+                self.transcript.has_unrecorded_content = true;
+                OpenBlock::Server
+            }
         };
         if self.blocks.len() < MAX_BLOCKS {
             self.blocks.push((index, opened));

@@ -177,6 +177,7 @@ fn fold_part(transcript: &mut Transcript, calls: &mut FunctionCalls, part: &Cont
     if part.executable_code.0.is_some() || part.tool_call.0.is_some() {
         transcript.server_tool_calls += 1;
     }
+    transcript.has_unrecorded_content |= part.has_unrecorded_content();
     if let Some(spoken) = part.audio_transcription.0.as_ref().and_then(|transcription| transcription.text.non_empty()) {
         transcript.append(TranscriptPart::AudioTranscript, spoken);
     }

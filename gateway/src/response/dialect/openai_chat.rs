@@ -304,6 +304,7 @@ impl ChoiceState {
             (TranscriptPart::Refusal, delta.refusal.non_empty().unwrap_or(&delta.content.refusal)),
             (TranscriptPart::AudioTranscript, delta.audio_transcript()),
         ];
+        transcript.has_unrecorded_content |= delta.has_unrecorded_content();
         for (part, text) in texts {
             match addition {
                 Addition::Delta | Addition::Complete => transcript.append(part, text),

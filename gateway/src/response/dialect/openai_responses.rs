@@ -99,6 +99,8 @@ impl ResponsesFold {
                     self.output.text_event(&mut self.transcript, kind, part_kind, &read);
                 } else if let Some(response) = &read.response.0 {
                     self.update_response(response);
+                } else if is_sound_or_picture(kind) {
+                    self.transcript.has_unrecorded_content = true;
                 } else if !kind.starts_with("response.") {
                     return self.other_event(kind, &read, data);
                 }
@@ -216,4 +218,12 @@ impl ResponsesFold {
             self.transcript.set_error(error_from_text(b"the response failed"));
         }
     }
+}
+
+/// True for events with a piece of content that is not recorded.
+fn is_sound_or_picture(kind: &str) -> bool {
+    matches!(
+        kind,
+        "response.audio.delta" | "response.output_audio.delta" | "response.image.delta" | "response.output_image.delta"
+    )
 }

@@ -71,6 +71,16 @@ pub(super) struct ContentPart<'a> {
     pub(super) tool_call: Object<Present>,
     #[serde(default, borrow)]
     pub(super) audio_transcription: Object<Transcription<'a>>,
+    #[serde(default)]
+    inline_data: Object<Present>,
+    #[serde(default)]
+    file_data: Object<Present>,
+    #[serde(default)]
+    code_execution_result: Object<Present>,
+    #[serde(default)]
+    tool_response: Object<Present>,
+    #[serde(default)]
+    function_response: Object<Present>,
 }
 
 /// An object of which only the presence matters.
@@ -112,6 +122,14 @@ impl<'a> FunctionCall<'a> {
 
     pub(super) fn has_pieces(&self) -> bool {
         self.partial_args.is_some_and(|pieces| !matches!(pieces.get(), "null" | "[]"))
+    }
+}
+
+impl ContentPart<'_> {
+    /// True if the part has content that is not recorded: a picture, a sound, a file, or the result of a call.
+    pub(super) fn has_unrecorded_content(&self) -> bool {
+        let results = [&self.code_execution_result, &self.tool_response, &self.function_response];
+        [&self.inline_data, &self.file_data].into_iter().chain(results).any(|content| content.0.is_some())
     }
 }
 

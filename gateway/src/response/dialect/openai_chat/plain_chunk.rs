@@ -125,6 +125,11 @@ impl<'a> PlainChunk<'a> {
             "thinking" => reader.empty_or_null(seen.mark_first(9)?),
             "cot_summary" => reader.empty_or_null(seen.mark_first(10)?),
             "thinking_blocks" => reader.empty_or_null(seen.mark_first(11)?),
+            "images" => reader.empty_or_null(seen.mark_first(12)?),
+            "image" => reader.empty_or_null(seen.mark_first(13)?),
+            "videos" => reader.empty_or_null(seen.mark_first(14)?),
+            "files" => reader.empty_or_null(seen.mark_first(15)?),
+            "audio_content" => reader.empty_or_null(seen.mark_first(16)?),
             _ => reader.skip_value(MAX_DEPTH),
         })
     }
@@ -132,7 +137,7 @@ impl<'a> PlainChunk<'a> {
 
 /// The set of members already read in an object.
 #[derive(Debug, Default)]
-struct SeenMembers(u16);
+struct SeenMembers(u32);
 
 impl SeenMembers {
     /// Marks a member as read. `None` if the member is repeated.

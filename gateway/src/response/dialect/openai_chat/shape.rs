@@ -85,6 +85,18 @@ pub(super) struct ChoiceDelta<'a> {
     pub(super) tool_calls: ToolCallPieces<'a>,
     #[serde(default, borrow)]
     pub(super) function_call: Object<FunctionDelta<'a>>,
+    /// Pictures and other media, as several gateways and models send them beside the content.
+    #[serde(default)]
+    images: Presence,
+    #[serde(default)]
+    image: Presence,
+    #[serde(default)]
+    videos: Presence,
+    #[serde(default)]
+    files: Presence,
+    /// The sound of MiniMax.
+    #[serde(default)]
+    audio_content: Presence,
 }
 
 impl ChoiceDelta<'_> {
@@ -94,7 +106,16 @@ impl ChoiceDelta<'_> {
         texts.iter().any(|text| !text.is_empty())
             || self.refusal.non_empty().is_some()
             || !self.tool_calls.0.is_empty()
+            || self.has_unrecorded_content()
             || self.function_call.0.as_ref().is_some_and(FunctionDelta::is_filled)
+    }
+
+    /// True if the delta has content that is not recorded: pictures, sounds, files.
+    pub(super) fn has_unrecorded_content(&self) -> bool {
+        let media = [&self.images, &self.image, &self.videos, &self.files, &self.audio_content];
+        self.content.has_media
+            || media.iter().any(|media| media.0)
+            || self.audio.0.as_ref().is_some_and(|audio| audio.data.0)
     }
 
     pub(super) fn audio_transcript(&self) -> &str {
@@ -117,6 +138,24 @@ impl ChoiceDelta<'_> {
 pub(super) struct Audio<'a> {
     #[serde(default, borrow)]
     pub(super) transcript: Text<'a>,
+    /// The sound itself.
+    #[serde(default)]
+    data: Presence,
+}
+
+/// A member of which only the presence matters: false for `null`, and for an empty text, list or object.
+#[derive(Debug, Default)]
+pub(super) struct Presence(bool);
+
+impl<'de> Deserialize<'de> for Presence {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = <&RawValue>::deserialize(deserializer)?.get();
+        let is_empty = match json.as_bytes() {
+            [b'[', within @ .., b']'] | [b'{', within @ .., b'}'] => within.trim_ascii().is_empty(),
+            other => matches!(other, b"null" | b"false" | b"\"\""),
+        };
+        Ok(Self(!is_empty))
+    }
 }
 
 /// The pieces of tool calls in a delta, or the calls of a complete message. Some servers send one object in place of the

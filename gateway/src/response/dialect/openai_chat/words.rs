@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::json::lenient::{BorrowedText, List, Object, Text, compact};
+use crate::json::lenient::{BorrowedText, List, Members, Object, Text, compact};
 use crate::json::repair::replace_invalid_text;
 
 /// The maximum nesting depth at which texts are looked for.
@@ -24,6 +24,8 @@ pub(super) struct DeltaContent<'a> {
     pub(super) thinking: String,
     /// The parts with a refusal.
     pub(super) refusal: String,
+    /// True if there are parts with pictures, sounds or files.
+    pub(super) has_media: bool,
 }
 
 /// A part of a list, or an object in place of a text. The text is the first non-empty member, in this order.
@@ -111,7 +113,8 @@ impl DeltaContent<'_> {
             "refusal" => {
                 append_words(part.refusal.or(part.text).map_or("", RawValue::get), MAX_DEPTH, &mut self.refusal)
             }
-            _ => {
+            kind => {
+                self.has_media |= is_media(kind);
                 append_words(part.text.map_or("", RawValue::get), MAX_DEPTH, self.text.to_mut())?;
                 append_words(part.thinking.map_or("", RawValue::get), MAX_DEPTH, &mut self.thinking)
             }
@@ -163,11 +166,19 @@ fn append_words(json: &str, depth: u32, words: &mut String) -> serde_json::Resul
     Ok(())
 }
 
-/// True if an object is a single part in place of a list of parts: it has a type, and a text or reasoning.
+/// True for the types of parts that hold pictures, sounds or files.
+fn is_media(kind: &str) -> bool {
+    let kind = kind.strip_prefix("output_").or(kind.strip_prefix("input_")).unwrap_or(kind);
+    matches!(kind.strip_suffix("_url").unwrap_or(kind), "image" | "audio" | "video" | "file" | "image_file")
+}
+
+/// True if an object is a single part in place of a list of parts: it has a type, and a text, reasoning or media. Other
+/// objects are content that the client parses.
 fn is_part(json: &str) -> bool {
-    matches!(
-        serde_json::from_str::<Object<Part<'_>>>(json),
-        Ok(Object(Some(part))) if part.kind.non_empty().is_some()
-            && [part.text, part.thinking, part.reasoning, part.summary, part.refusal].iter().any(Option::is_some)
-    )
+    let Ok(Object(Some(part))) = serde_json::from_str::<Object<Part<'_>>>(json) else { return false };
+    let Some(kind) = part.kind.non_empty() else { return false };
+    let has_words = [part.text, part.thinking, part.reasoning, part.summary, part.refusal].iter().any(Option::is_some);
+    // The media are in a member with the name of the type.
+    let has_media = || serde_json::from_str::<Members<'_>>(json).is_ok_and(|members| members.get(kind).is_some());
+    has_words || (is_media(kind) && has_media())
 }

@@ -71,7 +71,14 @@ impl OutputFold {
         event: &ResponseEvent<'_>,
         source: ContentSource,
     ) {
-        let Some(part) = event.part.0.as_ref().filter(|part| !part.content().is_empty()) else { return };
+        let Some(part) = &event.part.0 else { return };
+        let is_of_message = !event_kind.starts_with("response.reasoning_");
+        if is_of_message && source == ContentSource::Complete && PartKind::is_unrecorded(part, ItemKind::Message) {
+            transcript.has_unrecorded_content = true;
+        }
+        if part.content().is_empty() {
+            return;
+        }
         let kind = match event_kind.strip_prefix("response.reasoning_") {
             Some(rest) if rest.starts_with("summary") => Some(PartKind::Summary),
             Some(_) => PartKind::of_content(part, ItemKind::Reasoning),
@@ -106,7 +113,9 @@ impl OutputFold {
         ];
         let calls = std::mem::take(&mut transcript.tool_calls);
         let Self { reasoning_text, is_reasoning_cut, .. } = std::mem::take(self);
+        let has_unrecorded_content = transcript.has_unrecorded_content;
         transcript.clear_content();
+        transcript.has_unrecorded_content = has_unrecorded_content;
         for item in items {
             let kind = ItemKind::of(item);
             if kind != ItemKind::Unrecorded
@@ -211,6 +220,9 @@ impl OutputFold {
                 for (part, content) in (0..).zip(item.contents()) {
                     if let Some(kind) = PartKind::of_content(content, item_kind) {
                         self.add(transcript, key(kind, part), content.content(), source);
+                    }
+                    if source == ContentSource::Complete && PartKind::is_unrecorded(content, item_kind) {
+                        transcript.has_unrecorded_content = true;
                     }
                 }
                 if let Some(text) = item.bare_text() {

@@ -51,6 +51,14 @@ impl PartKind {
         })
     }
 
+    /// True if a part has content that is not recorded: a picture, a file, a sound without a transcript.
+    pub(super) fn is_unrecorded(part: &ItemContentPart<'_>, item_kind: ItemKind) -> bool {
+        match Self::of_content(part, item_kind) {
+            None => true,
+            Some(kind) => kind == Self::AudioTranscript && part.content().is_empty(),
+        }
+    }
+
     /// The kind of item that the part belongs to.
     pub(super) fn item_kind(self) -> ItemKind {
         match self {

@@ -6,7 +6,7 @@ use super::super::{ChatCompletionsFold, ContentForm};
 use super::PlainChunk;
 
 /// Chunks as sent by providers that must be plain, so that the fast parser is worthwhile.
-const PLAIN: [&str; 8] = [
+const PLAIN: [&str; 9] = [
     r#"{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1790000000,"model":"gpt","service_tier":"default","system_fingerprint":"fp_1","choices":[{"index":0,"delta":{"content":" token"},"logprobs":null,"finish_reason":null}],"usage":null,"obfuscation":"aZ4"}"#,
     r#"{"id":"1","model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"finish_reason":null}]}"#,
     r#"{"id": "gen-1", "created": 1773932873, "choices": [{"index": 0, "delta": {"content": "\u8bb0 a\n", "role": "assistant", "tool_calls": []}, "finish_reason": null, "native_finish_reason": null}]}"#,
@@ -15,10 +15,11 @@ const PLAIN: [&str; 8] = [
     r#"{"choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}],"x_groq":{}}"#,
     r#"{"choices":[{"delta":{"reasoning":"a","reasoning_text":"b","reasoning_details":[]}}],"error":null}"#,
     r#"{"choices":[{"delta":{"content":"","refusal":"no","audio":null,"function_call":null}}]} "#,
+    r#"{"choices":[{"delta":{"content":"a","images":[ ],"image":null,"videos":[],"files":{},"audio_content":""}}]}"#,
 ];
 
 /// Chunks that must be left to the general parser, whatever its result.
-const NOT_PLAIN: [&str; 21] = [
+const NOT_PLAIN: [&str; 24] = [
     "",
     "{}",
     "[]",
@@ -40,6 +41,9 @@ const NOT_PLAIN: [&str; 21] = [
     r#"{"choices":[{"delta":{"cont\u0065nt":"a"}}]}"#,
     r#"{"choices":[{"delta":{"content":"a"}}]}}"#,
     r#"{"choices":[{"delta":{"content":"a"},"x":[1.5,-1]}],}"#,
+    r#"{"choices":[{"delta":{"content":"","images":[{"type":"image_url"}]}}]}"#,
+    r#"{"choices":[{"delta":{"content":"a","images":[],"images":[]}}]}"#,
+    r#"{"choices":[{"delta":{"content":"","audio_content":"494433"}}]}"#,
 ];
 
 /// Folds the chunks with both parsers and compares the states after each chunk.
