@@ -37,7 +37,7 @@ DO $$
 DECLARE
     item record;
     record_tables constant text[] := ARRAY['chats', 'messages', 'conversations', 'usage_stats', 'usage_slots',
-        'operation_slots', 'key_slots', 'api_keys', 'limits', 'price_lists', 'repricings', 'audit_log', 'open_chats'];
+        'operation_slots', 'key_slots', 'api_keys', 'limits', 'projects', 'price_lists', 'repricings', 'audit_log', 'open_chats'];
     work_tables constant text[] := ARRAY['quarantine', 'stream_marks', 'live_changes', 'verifications', 'pending_repricings'];
 BEGIN
     -- Tables that a superuser made before there were roles.

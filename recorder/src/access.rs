@@ -1,5 +1,5 @@
-//! API keys, limits, prices, and the bucket `ACCESS` that gateways follow: changing keys, limits and prices, and keeping the bucket up to date with keys,
-//! limits, disabled users and ended sessions.
+//! API keys, projects, limits, prices, and the bucket `ACCESS` that gateways follow: changing keys, projects, limits and prices, and keeping the
+//! bucket up to date with keys, projects, limits, disabled users and ended sessions.
 
 pub mod account_changes;
 pub mod audit;
@@ -8,6 +8,7 @@ pub mod budget_input;
 pub mod keys;
 pub mod limits;
 pub mod prices;
+pub mod projects;
 pub mod reconcile;
 
 mod publication;

@@ -27,6 +27,7 @@ mod live;
 mod messages;
 mod openapi;
 mod own_limits;
+mod projects;
 mod responses;
 mod searches;
 mod state;
@@ -74,6 +75,10 @@ pub fn router(api: Arc<ApiState>) -> Router {
     Router::new()
         .merge(reads)
         .route("/api/limits", get(own_limits::list))
+        .route("/api/projects", get(projects::list))
+        .route("/api/projects/{id}", get(projects::one))
+        .route("/api/projects/{id}/keys", get(projects::keys))
+        .route("/api/projects/{id}/usage", get(projects::usage))
         .route("/api/keys", get(api_keys::list).post(api_keys::issue))
         .route("/api/keys/{id}", get(api_keys::one).patch(api_keys::change).delete(api_keys::revoke))
         .route("/api/auth/register", post(auth::register))
@@ -89,6 +94,8 @@ pub fn router(api: Arc<ApiState>) -> Router {
         .route("/api/admin/invites", get(admin::invites).post(admin::create_invite))
         .route("/api/admin/invites/{id}", axum::routing::delete(admin::revoke_invite))
         .route("/api/admin/keys", get(api_keys::list_all))
+        .route("/api/admin/projects", get(projects::list_all).post(projects::create))
+        .route("/api/admin/projects/{id}", patch(projects::change))
         .route("/api/admin/limits", get(limits::list))
         .route("/api/admin/limits/{scope}", get(limits::one).put(limits::set).delete(limits::clear))
         .route("/api/docs", get(docs::page))

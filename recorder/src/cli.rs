@@ -12,6 +12,7 @@ mod limits;
 mod output;
 mod prices;
 mod progress;
+mod projects;
 mod quarantine;
 mod rebuild;
 mod replay;
@@ -85,6 +86,9 @@ enum Command {
     /// List, set and clear limits of scopes: how much a user, project, key, model or all together may use.
     #[command(subcommand)]
     Limits(limits::LimitsCommand),
+    /// List, create and change projects: groups of users whose keys are counted together.
+    #[command(subcommand)]
+    Projects(projects::ProjectsCommand),
     /// Publish and list price lists.
     #[command(subcommand)]
     Prices(prices::PricesCommand),
@@ -120,6 +124,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Token(arguments) => token::run(&arguments, &config).await,
         Command::ApiKeys(command) => api_keys::run(command, &config).await,
         Command::Limits(command) => limits::run(command, &config).await,
+        Command::Projects(command) => projects::run(command, &config).await,
         Command::Prices(command) => prices::run(command, &config).await,
         Command::Reprice(arguments) => prices::run_reprice(arguments, &config).await,
         Command::Costs(arguments) => prices::run_costs(arguments, &config).await,

@@ -21,6 +21,7 @@ pub mod message;
 pub mod operation_slots;
 pub mod price_lists;
 pub mod pricing;
+mod projects;
 pub mod repricings;
 pub mod usage_slots;
 pub mod usage_stats;

@@ -2,7 +2,7 @@
 //!
 //! Recorders that write at the same time never deadlock: every statement touches its rows in key order, and every
 //! transaction touches the tables in one order: `price_lists`, `repricings`, chats, conversations, messages, `usage_stats`, `usage_slots`,
-//! `operation_slots`, `api_keys`, `key_slots`, `limits`, `audit_log`. When two recorders insert the same row, the first one inserts the row; the
+//! `operation_slots`, `api_keys`, `key_slots`, `limits`, `projects`, `audit_log`. When two recorders insert the same row, the first one inserts the row; the
 //! second one waits for the first transaction and then joins with the row found.
 
 pub mod access_changes;
@@ -30,6 +30,7 @@ mod pool;
 pub mod price_comparison;
 pub mod price_lists;
 pub mod pricing;
+pub mod projects;
 pub mod quarantine;
 pub mod repricings;
 mod rows;

@@ -1,7 +1,13 @@
-//! The bucket `ACCESS`: API keys, disabled users, ended sessions and limits, as gateways follow them.
+//! The bucket `ACCESS`: API keys, projects, disabled users, ended sessions and limits, as gateways follow them.
 //!
 //! The recorder writes the bucket, by compare-and-set alone. Each state joins with every other state of the same subject, in any
-//! order, so that an older state never replaces a newer state. The table `api_keys` joins by the same rule.
+//! order, so that an older state never replaces a newer state. The tables `api_keys`, `projects` and `limits` join by the same
+//! rule.
+
+mod act;
+mod key;
+mod limit;
+mod project;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,8 +15,12 @@ use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::event::{Event, KeySettings, LimitScope, UsageLimits};
-use crate::id::{KeyId, ProjectId, UserId};
+use crate::id::UserId;
+
+pub use act::Act;
+pub use key::{KeyState, SettingsInForce};
+pub use limit::{LimitState, limit_name};
+pub use project::{ProjectState, project_name};
 
 /// The name of the bucket.
 pub const BUCKET: &str = "ACCESS";
@@ -18,48 +28,6 @@ pub const BUCKET: &str = "ACCESS";
 /// The longest lifetime of an access token that belongs to a session: the bound of `RECORDER_TOKEN_TTL`. The entry of an ended session is
 /// kept for this time, so that a shorter setting does not let an older token outlive its entry.
 pub const LONGEST_SESSION_TOKEN: Duration = Duration::hours(24);
-
-/// The state of an API key: the join of all events about the key. An event that is not known yet leaves its part empty.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyState {
-    /// The key.
-    pub key_id: KeyId,
-    /// The owner.
-    pub user_id: UserId,
-    /// The project of the key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub project_id: Option<ProjectId>,
-    /// The issue; none until the event `KeyIssued` is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub issued: Option<Act>,
-    /// The settings in force; none until the event `KeyIssued` or a `KeyChanged` is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub settings: Option<SettingsInForce>,
-    /// The revocation; none for a key that was not revoked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revoked: Option<Act>,
-}
-
-/// The time and the author of an act on a key. Of two acts of one kind, the earlier counts.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Act {
-    /// The time of the act.
-    #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
-    /// The user; `cli` for the command line.
-    pub by: String,
-}
-
-/// The settings of a key, and the change that they come from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SettingsInForce {
-    /// The change, or the key itself for the settings at issue. The settings of the greater id are in force.
-    pub change_id: Uuid,
-    /// The change's time and author.
-    pub changed: Act,
-    /// The settings.
-    pub settings: KeySettings,
-}
 
 /// The state of a user: a user who is disabled is refused with sessions and keys alike.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,19 +51,6 @@ pub struct EndedSession {
     pub until: OffsetDateTime,
 }
 
-/// The limits of a scope. The state with the greater change id is in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LimitState {
-    /// The scope.
-    pub scope: LimitScope,
-    /// The change that the limits come from.
-    pub change_id: Uuid,
-    /// The change's time and author.
-    pub changed: Act,
-    /// The limits.
-    pub limits: UsageLimits,
-}
-
 /// An entry of the bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
@@ -107,70 +62,8 @@ pub enum Entry {
     Session(EndedSession),
     /// The limits of a scope.
     Limit(LimitState),
-}
-
-impl KeyState {
-    /// Returns the state that follows from one event; `None` for an event that is not about a key.
-    pub fn from_event(event: &Event) -> Option<Self> {
-        let bare = |key_id, user_id: &UserId| Self {
-            key_id,
-            user_id: user_id.clone(),
-            project_id: None,
-            issued: None,
-            settings: None,
-            revoked: None,
-        };
-        Some(match event {
-            Event::KeyIssued(event) => {
-                let issued = Act { at: event.issued_at, by: event.issued_by.clone() };
-                let settings = SettingsInForce {
-                    change_id: event.key_id.0,
-                    changed: issued.clone(),
-                    settings: event.settings.clone(),
-                };
-                Self {
-                    project_id: event.project_id,
-                    issued: Some(issued),
-                    settings: Some(settings),
-                    ..bare(event.key_id, &event.user_id)
-                }
-            }
-            Event::KeyChanged(event) => {
-                let settings = SettingsInForce {
-                    change_id: event.change_id.0,
-                    changed: Act { at: event.changed_at, by: event.changed_by.clone() },
-                    settings: event.settings.clone(),
-                };
-                Self { settings: Some(settings), ..bare(event.key_id, &event.user_id) }
-            }
-            Event::KeyRevoked(event) => {
-                let revoked = Act { at: event.revoked_at, by: event.revoked_by.clone() };
-                Self { revoked: Some(revoked), ..bare(event.key_id, &event.user_id) }
-            }
-            _ => return None,
-        })
-    }
-
-    /// Joins the facts of `other`, a state of the same key. The result is the same in any order and for any repetition.
-    pub fn join(&mut self, other: Self) {
-        self.user_id = self.user_id.clone().min(other.user_id);
-        self.project_id = least(self.project_id, other.project_id);
-        self.issued = least(self.issued.take(), other.issued);
-        self.revoked = least(self.revoked.take(), other.revoked);
-        let rank = |settings: &Option<SettingsInForce>| {
-            settings.as_ref().map(|now| (now.change_id, now.changed.clone(), serde_json::to_string(&now.settings).ok()))
-        };
-        if self.settings.is_none() || (other.settings.is_some() && rank(&other.settings) > rank(&self.settings)) {
-            self.settings = other.settings;
-        }
-    }
-}
-
-fn least<T: Ord>(mine: Option<T>, theirs: Option<T>) -> Option<T> {
-    match (mine, theirs) {
-        (Some(mine), Some(theirs)) => Some(mine.min(theirs)),
-        (mine, theirs) => mine.or(theirs),
-    }
+    /// A project.
+    Project(Box<ProjectState>),
 }
 
 impl Entry {
@@ -183,6 +76,7 @@ impl Entry {
                 format!("session.{}.{}", EndedSession::hour_of(session.until), session.session_id)
             }
             Self::Limit(limit) => limit_name(&limit.scope),
+            Self::Project(project) => project_name(project.project_id),
         }
     }
 
@@ -193,6 +87,7 @@ impl Entry {
             "user" => serde_json::from_slice(value).ok().map(Self::User),
             "session" => serde_json::from_slice(value).ok().map(Self::Session),
             "limit" => serde_json::from_slice(value).ok().map(Self::Limit),
+            "project" => serde_json::from_slice(value).ok().map(Self::Project),
             _ => None,
         }
     }
@@ -204,6 +99,7 @@ impl Entry {
             Self::User(user) => serde_json::to_vec(user),
             Self::Session(session) => serde_json::to_vec(session),
             Self::Limit(limit) => serde_json::to_vec(limit),
+            Self::Project(project) => serde_json::to_vec(project),
         }
     }
 
@@ -221,28 +117,11 @@ impl Entry {
                 limit.join(other);
                 Self::Limit(limit)
             }
+            (Self::Project(mut project), Self::Project(other)) => {
+                project.join(*other);
+                Self::Project(project)
+            }
             (present, _) => present,
-        }
-    }
-}
-
-impl LimitState {
-    /// The limits that an event sets; none for other events.
-    pub fn from_event(event: &Event) -> Option<Self> {
-        let Event::LimitsChanged(event) = event else { return None };
-        Some(Self {
-            scope: event.scope.clone(),
-            change_id: event.change_id.0,
-            changed: Act { at: event.changed_at, by: event.changed_by.to_string() },
-            limits: event.limits.clone(),
-        })
-    }
-
-    /// Joins another state of the same scope. The result is the same in any order and for any repetition.
-    pub fn join(&mut self, other: Self) {
-        let rank = |state: &Self| (state.change_id, state.changed.clone(), state.limits.clone());
-        if rank(&other) > rank(self) {
-            *self = other;
         }
     }
 }
@@ -265,16 +144,13 @@ pub fn user_name(user: &UserId) -> String {
     format!("user.{}", URL_SAFE_NO_PAD.encode(user.as_str()))
 }
 
-/// Returns the name of the entry of a scope's limits.
-pub fn limit_name(scope: &LimitScope) -> String {
-    format!("limit.{}", URL_SAFE_NO_PAD.encode(scope.to_string()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{KeyChanged, KeyIssued, KeyRevoked, RecordingMode};
-    use crate::id::ChangeId;
+    use crate::event::{
+        Event, KeyChanged, KeyIssued, KeyRevoked, KeySettings, LimitScope, ProjectSettings, RecordingMode, UsageLimits,
+    };
+    use crate::id::{ChangeId, KeyId, ProjectId};
 
     fn events() -> Vec<Event> {
         let (key_id, user_id): (KeyId, UserId) = (KeyId(Uuid::from_u128(1)), "ann".parse().unwrap());
@@ -375,5 +251,24 @@ mod tests {
         assert_eq!(Entry::read(&earlier.name(), &earlier.encode().unwrap()), Some(earlier.clone()));
         assert_eq!(earlier.clone().join(later.clone()), later);
         assert_eq!(later.clone().join(earlier), later);
+    }
+
+    #[test]
+    fn the_later_settings_of_a_project_are_in_force() {
+        let project = |id, is_disabled| {
+            let changed = Act { at: OffsetDateTime::UNIX_EPOCH, by: "ann".into() };
+            let members = ["ann".parse().unwrap()].into();
+            let settings = ProjectSettings { name: "p".into(), members, is_disabled };
+            let project_id = ProjectId(Uuid::from_u128(7));
+            Entry::Project(Box::new(ProjectState { project_id, change_id: Uuid::from_u128(id), changed, settings }))
+        };
+        let (earlier, later) = (project(1, true), project(2, false));
+        assert_eq!(later.name(), "project.00000000-0000-0000-0000-000000000007");
+        assert_eq!(Entry::read(&earlier.name(), &earlier.encode().unwrap()), Some(earlier.clone()));
+        assert_eq!(earlier.clone().join(later.clone()), later);
+        assert_eq!(later.clone().join(earlier), later);
+        // Two states with one change id, which only a forged event can cause, join to the same state in both orders.
+        let contradicting = project(2, true);
+        assert_eq!(later.clone().join(contradicting.clone()), contradicting.join(later));
     }
 }

@@ -14,6 +14,7 @@ mod conversation;
 mod limit;
 mod message_completed;
 mod prices;
+mod project;
 
 mod assistant_message;
 mod caller_metadata;
@@ -45,6 +46,7 @@ pub use message_completed::MessageCompleted;
 pub use new_message::{MAX_NEW_MESSAGES, NewMessage};
 pub use operation::Operation;
 pub use prices::{CostsRepriced, PricesPublished};
+pub use project::{ProjectChanged, ProjectSettings};
 pub use recording_mode::RecordingMode;
 pub use upstream::{Attempt, UpstreamAnswer};
 
@@ -79,6 +81,8 @@ pub enum Event {
     CostsRepriced(Box<CostsRepriced>),
     /// An act that concerns access to the record.
     AuditRecorded(Box<AuditRecorded>),
+    /// A project was created or changed.
+    ProjectChanged(Box<ProjectChanged>),
 }
 
 impl Event {
@@ -98,6 +102,7 @@ impl Event {
             Self::PricesPublished(_) => EventKind::PricesPublished,
             Self::CostsRepriced(_) => EventKind::CostsRepriced,
             Self::AuditRecorded(_) => EventKind::AuditRecorded,
+            Self::ProjectChanged(_) => EventKind::ProjectChanged,
         }
     }
 
@@ -124,10 +129,11 @@ impl Event {
             Self::PricesPublished(event) => EventId::derive(event.change_id.0, "prices_published"),
             Self::CostsRepriced(event) => EventId::derive(event.change_id.0, "costs_repriced"),
             Self::AuditRecorded(event) => EventId::derive(event.audit_id.0, "audit_recorded"),
+            Self::ProjectChanged(event) => EventId::derive(event.change_id.0, "project_changed"),
         }
     }
 
-    /// Returns the user to whose records the event belongs; for a change of limits or prices, the author of the
+    /// Returns the user to whose records the event belongs; for a change of limits, prices or a project, the author of the
     /// change; for an entry of the audit log, the actor.
     pub fn user_id(&self) -> &UserId {
         match self {
@@ -144,6 +150,7 @@ impl Event {
             Self::PricesPublished(event) => &event.published_by,
             Self::CostsRepriced(event) => &event.repriced_by,
             Self::AuditRecorded(event) => &event.actor,
+            Self::ProjectChanged(event) => &event.changed_by,
         }
     }
 
@@ -163,6 +170,7 @@ impl Event {
             Self::PricesPublished(event) => event.published_at,
             Self::CostsRepriced(event) => event.repriced_at,
             Self::AuditRecorded(event) => event.recorded_at,
+            Self::ProjectChanged(event) => event.changed_at,
         }
     }
 
@@ -189,6 +197,7 @@ impl Event {
             Self::PricesPublished(event) => serde_json::to_writer(bytes, event),
             Self::CostsRepriced(event) => serde_json::to_writer(bytes, event),
             Self::AuditRecorded(event) => serde_json::to_writer(bytes, event),
+            Self::ProjectChanged(event) => serde_json::to_writer(bytes, event),
         }
     }
 
@@ -219,6 +228,7 @@ impl Event {
             (EventKind::PricesPublished, _) => Self::PricesPublished(serde_json::from_slice(payload)?),
             (EventKind::CostsRepriced, _) => Self::CostsRepriced(serde_json::from_slice(payload)?),
             (EventKind::AuditRecorded, _) => Self::AuditRecorded(serde_json::from_slice(payload)?),
+            (EventKind::ProjectChanged, _) => Self::ProjectChanged(serde_json::from_slice(payload)?),
         })
     }
 }

@@ -106,6 +106,13 @@ impl KeyId {
     }
 }
 
+impl ProjectId {
+    /// Returns a new project id (UUIDv7) with the current time.
+    pub fn mint() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
 impl ChangeId {
     /// Returns a new change id (UUIDv7) with the current time.
     pub fn mint() -> Self {

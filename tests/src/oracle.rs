@@ -118,6 +118,7 @@ fn differences(tables: &Tables, expected: &Tables) -> Vec<String> {
         key_slots,
         api_keys,
         limits,
+        projects,
         price_lists,
         repricings,
         audit_log,
@@ -132,6 +133,7 @@ fn differences(tables: &Tables, expected: &Tables) -> Vec<String> {
     lines.extend(rows(Table::KeySlots, key_slots, &expected.key_slots));
     lines.extend(rows(Table::ApiKeys, api_keys, &expected.api_keys));
     lines.extend(rows(Table::Limits, limits, &expected.limits));
+    lines.extend(rows(Table::Projects, projects, &expected.projects));
     lines.extend(rows(Table::PriceLists, price_lists, &expected.price_lists));
     lines.extend(rows(Table::Repricings, repricings, &expected.repricings));
     lines.extend(rows(Table::AuditLog, audit_log, &expected.audit_log));

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use shared::access::{EndedSession, Entry, UserState};
+use shared::access::{EndedSession, Entry, ProjectState, UserState};
 use shared::event::{LimitScope, UsageLimits};
-use shared::id::{KeyId, UserId};
+use shared::id::{KeyId, ProjectId, UserId};
 use shared::token::Claims;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -36,6 +36,7 @@ pub struct AccessEntries {
     /// The ended sessions, with the time from which all of their tokens have expired.
     sessions: HashMap<Uuid, OffsetDateTime>,
     limits: LimitTable,
+    projects: HashMap<ProjectId, Arc<ProjectState>>,
 }
 
 /// The reason for which a credential with a valid signature is refused. The message is sent to the client.
@@ -53,6 +54,12 @@ pub enum AccessRefusal {
     /// The user is disabled.
     #[error("the user of this credential is disabled")]
     DisabledUser,
+    /// The project of the key is disabled.
+    #[error("the project of this API key is disabled")]
+    DisabledProject,
+    /// The owner of the key is no member of its project.
+    #[error("the owner of this API key is not a member of its project any more")]
+    NoMember,
     /// The session of the token has ended.
     #[error("the session has ended: log in again")]
     EndedSession,
@@ -64,9 +71,11 @@ pub enum AccessRefusal {
 impl Access {
     /// Checks an API key whose signature is valid. Returns the key if it is in force.
     pub fn check_key(&self, id: KeyId, owner: &UserId, now: OffsetDateTime) -> Result<Arc<Key>, AccessRefusal> {
-        let (found, is_disabled) = {
+        let (found, is_disabled, refusal) = {
             let entries = self.read();
-            (entries.keys.get(&id).map(Arc::clone), entries.is_disabled(owner))
+            let found = entries.keys.get(&id).map(Arc::clone);
+            let refusal = found.as_ref().and_then(|key| entries.refusal_of_project(key.project, owner));
+            (found, entries.is_disabled(owner), refusal)
         };
         let Some(key) = found.filter(|key| key.owner == *owner) else {
             return Err(self.refusal_of_unknown(id, now));
@@ -76,6 +85,9 @@ impl Access {
         }
         if is_disabled {
             return Err(AccessRefusal::DisabledUser);
+        }
+        if let Some(refusal) = refusal {
+            return Err(refusal);
         }
         match key.terms() {
             // Only the issue or a change of the key has settings: a revocation that came first was handled above.
@@ -180,6 +192,17 @@ impl AccessEntries {
             }
             Entry::Session(EndedSession { session_id, until }) => drop(self.sessions.insert(session_id, until)),
             Entry::Limit(limit) => self.limits.apply(limit),
+            Entry::Project(state) => {
+                let joined = match self.projects.remove(&state.project_id) {
+                    None => state,
+                    Some(present) => {
+                        let mut joined = Box::new(present.as_ref().clone());
+                        joined.join(*state);
+                        joined
+                    }
+                };
+                self.projects.insert(joined.project_id, joined.into());
+            }
         }
     }
 
@@ -196,7 +219,18 @@ impl AccessEntries {
         let sessions =
             sessions.map(|(session_id, until)| Entry::Session(EndedSession { session_id: *session_id, until: *until }));
         let limits = self.limits.all().map(|limit| Entry::Limit(limit.clone()));
-        keys.chain(users).chain(sessions).chain(limits)
+        let projects = self.projects.values().map(|project| Entry::Project(Box::new(project.as_ref().clone())));
+        keys.chain(users).chain(sessions).chain(limits).chain(projects)
+    }
+
+    /// Returns the reason for which the project refuses a key of the user. A project that is not known refuses nobody: nothing says that
+    /// it is disabled.
+    fn refusal_of_project(&self, project: Option<ProjectId>, owner: &UserId) -> Option<AccessRefusal> {
+        let settings = &self.projects.get(&project?)?.settings;
+        if settings.is_disabled {
+            return Some(AccessRefusal::DisabledProject);
+        }
+        (!settings.accepts(owner)).then_some(AccessRefusal::NoMember)
     }
 
     fn is_disabled(&self, user: &UserId) -> bool {
@@ -207,7 +241,7 @@ impl AccessEntries {
 #[cfg(test)]
 mod tests {
     use shared::access::{Act, KeyState, SettingsInForce};
-    use shared::event::{KeySettings, RecordingMode};
+    use shared::event::{KeySettings, ProjectSettings, RecordingMode};
 
     use super::*;
 
@@ -256,6 +290,36 @@ mod tests {
         access.apply(Entry::Key(Box::new(revoked)));
         access.apply(Entry::Key(Box::new(state(id, &[]))));
         assert_eq!(check(&access, now), Err(AccessRefusal::RevokedKey), "an older state changes nothing");
+    }
+
+    #[test]
+    fn a_key_of_a_project_is_refused_while_the_project_is_disabled_or_without_its_owner() {
+        let (access, ann): (_, UserId) = (Access::default(), "ann".parse().unwrap());
+        let (id, now) = (KeyId(Uuid::from_u128(1)), OffsetDateTime::from_unix_timestamp(4_000_000_000).unwrap());
+        let project_id = ProjectId(Uuid::from_u128(7));
+        let project = |change, members: &[&str], is_disabled| {
+            let members = members.iter().map(|member| member.parse().unwrap()).collect();
+            let settings = ProjectSettings { name: "p".into(), members, is_disabled };
+            let changed = Act { at: OffsetDateTime::UNIX_EPOCH, by: "admin".into() };
+            Entry::Project(Box::new(ProjectState { project_id, change_id: Uuid::from_u128(change), changed, settings }))
+        };
+        let check = || access.check_key(id, &ann, now).map(|key| key.project);
+        access.replace(AccessEntries::default());
+        access.apply(Entry::Key(Box::new(KeyState { project_id: Some(project_id), ..state(id, &[]) })));
+        assert_eq!(check(), Ok(Some(project_id)), "nothing says that the project is disabled");
+        access.apply(project(2, &["ann", "bob"], false));
+        assert_eq!(check(), Ok(Some(project_id)));
+        access.apply(project(3, &["ann"], true));
+        assert_eq!(check(), Err(AccessRefusal::DisabledProject));
+        access.apply(project(2, &["ann"], false));
+        assert_eq!(check(), Err(AccessRefusal::DisabledProject), "an older state changes nothing");
+        access.apply(project(4, &["bob"], false));
+        assert_eq!(check(), Err(AccessRefusal::NoMember));
+        let directory = tempfile::tempdir().unwrap();
+        let copy = crate::access::disk_copy::DiskCopy::in_directory(directory.path());
+        copy.write(&access.entries()).unwrap();
+        access.replace(copy.read().unwrap().unwrap());
+        assert_eq!(check(), Err(AccessRefusal::NoMember), "the copy on disk has the project");
     }
 
     #[test]

@@ -111,7 +111,8 @@ impl UnendedChats {
             | Event::LimitsChanged(_)
             | Event::PricesPublished(_)
             | Event::CostsRepriced(_)
-            | Event::AuditRecorded(_) => {}
+            | Event::AuditRecorded(_)
+            | Event::ProjectChanged(_) => {}
         }
     }
 

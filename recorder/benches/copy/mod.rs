@@ -31,6 +31,7 @@ impl Rows {
                 | Table::Limits
                 | Table::PriceLists
                 | Table::Repricings
+                | Table::Projects
                 | Table::AuditLog => "",
             };
             let name = table.name();

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::Context as _;
 use shared::access::{Entry, KeyState};
 use shared::event::{Event, KeyChanged, KeyIssued, KeyRevoked, KeySettings, RecordingMode};
-use shared::id::{ChangeId, KeyId, UserId};
+use shared::id::{ChangeId, KeyId, ProjectId, UserId};
 use shared::model_pattern::ModelPattern;
 use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
@@ -101,8 +101,14 @@ impl AccessKeys {
         Self { pool, bucket, unrecorded: Mutex::default() }
     }
 
-    /// Issues a key of the user. Returns after the event and the bucket are durable.
-    pub async fn issue(&self, owner: &UserId, by: &str, settings: KeySettings) -> Result<KeyState, KeyError> {
+    /// Issues a key of the user, of a project if one is given. The caller has checked that the user is a member of the project. Returns after
+    /// the event and the bucket are durable.
+    pub async fn issue(
+        &self,
+        (owner, project_id): (&UserId, Option<ProjectId>),
+        by: &str,
+        settings: KeySettings,
+    ) -> Result<KeyState, KeyError> {
         let now = shared::event::now();
         let settings = checked(settings, now)?;
         let key_id = KeyId::mint();
@@ -110,7 +116,7 @@ impl AccessKeys {
         let event = Event::KeyIssued(Box::new(KeyIssued {
             key_id,
             user_id: owner.clone(),
-            project_id: None,
+            project_id,
             issued_at: now,
             issued_by: by.to_owned(),
             settings,

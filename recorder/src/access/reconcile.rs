@@ -1,10 +1,10 @@
-//! Bringing the bucket `ACCESS` up to date from the tables `api_keys` and `limits`, after a crash between an event and the bucket, and after the loss
-//! of the bucket.
+//! Bringing the bucket `ACCESS` up to date from the tables `api_keys`, `projects` and `limits`, after a crash between an event and the bucket,
+//! and after the loss of the bucket.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::access::{Entry, KeyState, LimitState};
+use shared::access::{Entry, KeyState, LimitState, ProjectState};
 use shared::event::Event;
 use sqlx::postgres::PgPool;
 use tokio::time::sleep;
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::bucket::AccessBucket;
-use crate::store::{api_keys, limits};
+use crate::store::{api_keys, limits, projects};
 
 /// The number of rows compared at a time.
 const PAGE_ROWS: i64 = 500;
@@ -21,20 +21,26 @@ const INTERVAL: Duration = Duration::from_secs(3600);
 /// The pause after a comparison that failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Writes the keys and limits of a batch's events to the bucket. Called after the commit, and before the acknowledgement. A failure is
+/// Writes the keys, projects and limits of a batch's events to the bucket. Called after the commit, and before the acknowledgement. A failure is
 /// logged and left to a comparison of all rows, which follows at once, so that the bucket never holds up the record.
 pub async fn sync_events(bucket: &AccessBucket, pool: &PgPool, events: &[Event]) {
     let ids: Vec<Uuid> = events.iter().filter_map(KeyState::from_event).map(|key| key.key_id.0).collect();
     let scopes: Vec<String> =
         events.iter().filter_map(LimitState::from_event).map(|limit| limit.scope.to_string()).collect();
-    if ids.is_empty() && scopes.is_empty() {
+    let project_ids: Vec<Uuid> =
+        events.iter().filter_map(ProjectState::from_event).map(|project| project.project_id.0).collect();
+    if ids.is_empty() && scopes.is_empty() && project_ids.is_empty() {
         return;
     }
     let synced = async {
         let mut connection = pool.acquire().await?;
         let keys = api_keys::by_ids(&mut connection, &ids).await?;
         let limits = limits::by_scopes(&mut connection, &scopes).await?;
+        let projects = projects::by_ids(&mut connection, &project_ids).await?;
         drop(connection);
+        for project in projects.into_values() {
+            bucket.put(&Entry::Project(Box::new(project))).await?;
+        }
         for key in keys.into_values() {
             bucket.put(&Entry::Key(Box::new(key))).await?;
         }
@@ -44,12 +50,12 @@ pub async fn sync_events(bucket: &AccessBucket, pool: &PgPool, events: &[Event])
         anyhow::Ok(())
     };
     if let Err(error) = synced.await {
-        tracing::warn!(%error, "keys or limits of a batch could not be written to the bucket ACCESS: trying again with all of them");
+        tracing::warn!(%error, "keys, projects or limits of a batch could not be written to the bucket ACCESS: trying again with all of them");
         bucket.note_incomplete();
     }
 }
 
-/// Compares all keys and limits with the bucket, at the start, after a failed write of [`sync_events`], when the bucket
+/// Compares all keys, projects and limits with the bucket, at the start, after a failed write of [`sync_events`], when the bucket
 /// was made anew, and every hour, until stopped.
 pub async fn run(bucket: Arc<AccessBucket>, pool: PgPool, stop: CancellationToken) {
     let mut has_reported = false;
@@ -62,12 +68,12 @@ pub async fn run(bucket: Arc<AccessBucket>, pool: PgPool, stop: CancellationToke
                     has_reported = false;
                     tracing::info!(
                         changed,
-                        "entries of the bucket ACCESS were older than the tables api_keys and limits"
+                        "entries of the bucket ACCESS were older than the tables api_keys, projects and limits"
                     );
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut has_reported, true) {
-                        tracing::warn!(%error, "the bucket ACCESS could not be compared with the tables api_keys and limits: trying again");
+                        tracing::warn!(%error, "the bucket ACCESS could not be compared with the tables api_keys, projects and limits: trying again");
                     }
                     sleep(RETRY_INTERVAL).await;
                     continue;
@@ -80,7 +86,17 @@ pub async fn run(bucket: Arc<AccessBucket>, pool: PgPool, stop: CancellationToke
 }
 
 async fn compare_all(bucket: &AccessBucket, pool: &PgPool) -> anyhow::Result<usize> {
+    // The projects come first, so that no gateway knows a key of a project without the project.
     let (mut after, mut changed) = (Uuid::nil(), 0);
+    loop {
+        let page = projects::page(pool, after, PAGE_ROWS).await?;
+        let Some(last) = page.last() else { break };
+        after = last.project_id.0;
+        for project in page {
+            changed += usize::from(bucket.put(&Entry::Project(Box::new(project))).await?);
+        }
+    }
+    let mut after = Uuid::nil();
     loop {
         let page = api_keys::page(pool, after, PAGE_ROWS).await?;
         let Some(last) = page.last() else { break };

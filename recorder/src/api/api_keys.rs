@@ -8,7 +8,7 @@ use axum::response::IntoResponse;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use shared::event::{KeySettings, Operation, RecordingMode};
-use shared::id::UserId;
+use shared::id::{ProjectId, UserId};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -62,6 +62,8 @@ pub(super) struct NewKey {
     recording: RecordingMode,
     /// The owner of the key, for admins. The default is the caller.
     user_id: Option<String>,
+    /// The project to which the use of the key counts. The owner has to be a member. The default is none.
+    project_id: Option<Uuid>,
 }
 
 /// A change of a key. Settings that are left out stay.
@@ -116,9 +118,16 @@ pub(super) async fn issue(
         return Err(ApiError::not_found());
     }
     let expires_at = time("expiresAt", new.expires_at.as_deref())?.map(microseconds);
-    let NewKey { name, models, operations, recording, .. } = new;
+    let NewKey { name, models, operations, recording, project_id, .. } = new;
     let settings = KeySettings { name, models, operations, expires_at, recording };
-    let state = keys.issue(&owner, caller.id.as_str(), settings).await?;
+    let project = match &project_id {
+        Some(id) => {
+            let projects = api.projects.as_ref().ok_or_else(ApiError::projects_unavailable)?;
+            Some(projects.for_key_of(&owner, ProjectId(*id)).await?)
+        }
+        None => None,
+    };
+    let state = keys.issue((&owner, project), caller.id.as_str(), settings).await?;
     let text = api.accounts.sign_api_key(state.key_id, &owner)?;
     let view = Key::from(UsedKey { state, last_used_at: None });
     Ok((StatusCode::CREATED, Json(KeyWithText { view, key: text })))
@@ -154,13 +163,13 @@ pub(super) async fn list_all(
 }
 
 /// Returns the key before which a page begins: that of the cursor, or one above all keys.
-fn newest_or_before(cursor: Option<&str>) -> Result<Uuid, ApiError> {
+pub(super) fn newest_or_before(cursor: Option<&str>) -> Result<Uuid, ApiError> {
     let invalid = |_| ApiError::invalid("cursor", "cursor: expected the nextCursor of the previous page");
     Ok(cursor.map(Uuid::parse_str).transpose().map_err(invalid)?.unwrap_or(Uuid::max()))
 }
 
 /// Makes a page of up to `limit` keys. A row beyond the limit says that there are more.
-fn page_of(mut rows: Vec<UsedKey>, limit: i64) -> List<Key> {
+pub(super) fn page_of(mut rows: Vec<UsedKey>, limit: i64) -> List<Key> {
     let size = usize::try_from(limit).unwrap_or(0);
     let has_more = rows.len() > size;
     rows.truncate(size);

@@ -10,7 +10,7 @@ use http::request::Parts;
 use shared::api_key;
 use shared::credentials::{bearer_token, is_own_origin, verify_cookies};
 use shared::event::{AuditAction, AuditTargetKind};
-use shared::id::UserId;
+use shared::id::{ProjectId, UserId};
 use shared::token::Role;
 use uuid::Uuid;
 
@@ -20,6 +20,7 @@ use crate::accounts::throttle::address_key;
 use crate::reads::Deleted;
 use crate::store::api_keys;
 use crate::store::audit_outbox::{Act, Actor};
+use crate::store::projects;
 use crate::store::sessions;
 use crate::store::users::{self, User};
 
@@ -135,14 +136,29 @@ impl FromRequestParts<Arc<ApiState>> for ModelCaller {
         let (id, owner) = api.keys.verify_api_key(text)?;
         let key = api_keys::by_ids(&mut *api.pool.acquire().await?, &[id.0]).await?.remove(&id);
         let now = shared::event::now();
+        let project = key.as_ref().and_then(|key| key.project_id);
         let is_in_force = key.filter(|key| key.user_id == owner && key.revoked.is_none()).is_some_and(|key| {
             key.settings.is_some_and(|now_set| now_set.settings.expires_at.is_none_or(|expiry| expiry > now))
         });
-        if !is_in_force || users::is_disabled(&api.pool, &owner).await? {
+        if !is_in_force
+            || users::is_disabled(&api.pool, &owner).await?
+            || !is_accepted_by_project(api, project, &owner).await?
+        {
             return Err(ApiError::unauthenticated());
         }
         Ok(Self(owner))
     }
+}
+
+/// Returns true if the project accepts keys of the user. A project that is not known refuses nobody, as in the gateways.
+async fn is_accepted_by_project(
+    api: &ApiState,
+    project: Option<ProjectId>,
+    owner: &UserId,
+) -> Result<bool, sqlx::Error> {
+    let Some(id) = project else { return Ok(true) };
+    let found = projects::by_ids(&mut *api.pool.acquire().await?, &[id.0]).await?.remove(&id);
+    Ok(found.is_none_or(|project| project.settings.accepts(owner)))
 }
 
 impl FromRequestParts<Arc<ApiState>> for AdminCaller {

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use crate::access::keys::KeyError;
 use crate::access::limits::LimitError;
+use crate::access::projects::ProjectError;
 use crate::accounts::AccountError;
 use crate::calendar::CalendarError;
 use crate::cursor::InvalidCursor;
@@ -125,6 +126,11 @@ impl ApiError {
     /// 503: limits cannot be read or changed, because `recorder serve` has no broker.
     pub fn limits_unavailable() -> Self {
         Self::unavailable("limits_unavailable", "limits need the broker: NATS_URL of recorder serve is not set")
+    }
+
+    /// 503: projects cannot be created or changed, because `recorder serve` has no broker.
+    pub fn projects_unavailable() -> Self {
+        Self::unavailable("projects_unavailable", "projects need the broker: NATS_URL of recorder serve is not set")
     }
 
     fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
@@ -259,6 +265,24 @@ impl From<LimitError> for ApiError {
         };
         tracing::warn!(%error, "a change of limits was answered with 503");
         Self::unavailable("limits_unavailable", message)
+    }
+}
+
+impl From<ProjectError> for ApiError {
+    fn from(error: ProjectError) -> Self {
+        let text = error.to_string();
+        let message = match error {
+            ProjectError::Invalid { field, .. } => return Self::invalid(field, text),
+            ProjectError::TooMany => {
+                return Self::new(StatusCode::CONFLICT, INVALID_REQUEST, "too_many_projects", text);
+            }
+            ProjectError::Database(error) => return error.into(),
+            ProjectError::Present(_) => "the project could not be read from the broker: try again shortly",
+            ProjectError::Broker(_) => "the broker did not acknowledge the change: try again shortly",
+            ProjectError::Entry(_) => "the change is on the record, but has not reached the gateways yet",
+        };
+        tracing::warn!(error = text, "a change of a project was answered with 503");
+        Self::unavailable("projects_unavailable", message)
     }
 }
 

@@ -8,7 +8,7 @@ use utoipa::{Modify, OpenApi};
 use super::error::{ErrorBody, ErrorFields};
 use super::{
     admin, api_keys, audit, auth, chats, conversations, docs, events, gateway_routes, limits, messages, own_limits,
-    usage, users,
+    projects, usage, users,
 };
 
 #[derive(OpenApi)]
@@ -29,6 +29,8 @@ use super::{
         admin::revoke_invite, audit::list,
         own_limits::list,
         limits::list, limits::one, limits::set, limits::clear,
+        projects::list, projects::one, projects::keys, projects::usage,
+        projects::list_all, projects::create, projects::change,
         document, docs::keys
     ),
     components(schemas(ErrorBody, ErrorFields)),

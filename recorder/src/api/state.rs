@@ -14,6 +14,7 @@ use super::live::LiveSubscriptions;
 use super::searches::Searches;
 use crate::access::keys::AccessKeys;
 use crate::access::limits::AccessLimits;
+use crate::access::projects::AccessProjects;
 use crate::accounts::Accounts;
 use crate::accounts::audit::Audit;
 
@@ -34,6 +35,8 @@ pub struct ApiState {
     pub access: Option<AccessKeys>,
     /// The limits; none without `NATS_URL`, because every change of limits is an event.
     pub limits: Option<AccessLimits>,
+    /// The projects; none without `NATS_URL`, because every change of a project is an event.
+    pub projects: Option<AccessProjects>,
     /// The open live streams of the process.
     pub live: Arc<LiveSubscriptions>,
     /// The searches that run.

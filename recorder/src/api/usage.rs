@@ -17,7 +17,7 @@ use super::users::authorized_user;
 use super::views::usage::UsageCounts;
 use crate::calendar::{self, DateRange};
 use crate::projection::usage_stats::UsageTotals;
-use crate::reads::usage::{OTHER_KEY, UsageGroup, UsageRow, bucket_totals};
+use crate::reads::usage::{OTHER_KEY, UsageGroup, UsageRow, Whose, bucket_totals};
 
 /// The parameters of a usage report.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -37,7 +37,7 @@ pub(super) struct UsageParams {
     /// The grouping within each bucket. The default is none; `user` is for admins, over all users. `operation` is the kind of the
     /// call, such as `chat` or `embeddings`; `key` is the API key, and `project` the key's project.
     #[param(inline)]
-    group: Option<GroupName>,
+    pub(super) group: Option<GroupName>,
 }
 
 /// The length of the buckets of a range.
@@ -130,7 +130,7 @@ pub(super) async fn of_user(
             "group: expected none, model, operation, key or project; grouping by user is for /api/admin/usage",
         ));
     }
-    read(&api, Some(&id), &params).await
+    read(&api, Whose::User(&id), &params).await
 }
 
 /// All users' usage over a range of days.
@@ -141,17 +141,17 @@ pub(super) async fn of_all(
     _: AdminCaller,
     QueryParams(params): QueryParams<UsageParams>,
 ) -> Result<Json<Usage>, ApiError> {
-    read(&api, None, &params).await
+    read(&api, Whose::All, &params).await
 }
 
-async fn read(api: &ApiState, user: Option<&str>, params: &UsageParams) -> Result<Json<Usage>, ApiError> {
+pub(super) async fn read(api: &ApiState, whose: Whose<'_>, params: &UsageParams) -> Result<Json<Usage>, ApiError> {
     let tz = params.tz.as_deref().unwrap_or("UTC");
     let (bucket, group) = (params.bucket.unwrap_or_default(), params.group.unwrap_or_default());
     let (from, to) = (params.from.as_deref(), params.to.as_deref());
     let range = calendar::date_range(&calendar::time_zone(tz)?, from, to, bucket.into(), OffsetDateTime::now_utc())?;
     let starts: Vec<_> = range.buckets.iter().map(|piece| piece.start).collect();
     let end = range.buckets.last().map_or(OffsetDateTime::UNIX_EPOCH, |piece| piece.end);
-    let rows = bucket_totals(&api.pool, user, (&starts, end), group.into()).await?;
+    let rows = bucket_totals(&api.pool, whose, (&starts, end), group.into()).await?;
     Ok(Json(usage(&range, tz, (bucket, group), &rows)))
 }
 

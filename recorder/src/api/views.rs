@@ -9,6 +9,7 @@ pub(super) mod invite;
 pub(super) mod limits;
 pub(super) mod list;
 pub(super) mod message;
+pub(super) mod project;
 pub(super) mod response;
 pub(super) mod usage;
 pub(super) mod user;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use shared::event::{KeySettings, Operation, RecordingMode};
+use shared::id::ProjectId;
 use shared::nats::BrokerRole;
 use shared::token::TokenSigner;
 use time::format_description::well_known::Rfc3339;
@@ -15,6 +16,7 @@ use super::connect::pool;
 use super::output::print;
 use crate::access::bucket::AccessBucket;
 use crate::access::keys::AccessKeys;
+use crate::access::projects::AccessProjects;
 use crate::accounts::signing_key;
 use crate::config::Config;
 use crate::source;
@@ -48,6 +50,9 @@ pub(super) enum ApiKeysCommand {
         /// The most that events keep of calls with the key: full, metadata or none. Without it, full.
         #[arg(long, default_value = "full", value_parser = recording)]
         recording: RecordingMode,
+        /// Id of the project to which the use of the key counts; the owner has to be a member. Without it, none.
+        #[arg(long)]
+        project: Option<ProjectId>,
     },
     /// Print a user's keys, newest first: id, expiry, state, last use, name.
     List {
@@ -65,7 +70,7 @@ pub(super) enum ApiKeysCommand {
 pub(super) async fn run(command: ApiKeysCommand, config: &Config) -> anyhow::Result<()> {
     let pool = pool(config)?;
     match command {
-        ApiKeysCommand::Create { user, name, expires, models, operations, recording } => {
+        ApiKeysCommand::Create { user, name, expires, models, operations, recording, project } => {
             let file = config.signing_key_file()?;
             let pem = std::fs::read_to_string(file)
                 .with_context(|| format!("RECORDER_SIGNING_KEY_FILE: {} cannot be read", file.display()))?;
@@ -77,7 +82,16 @@ pub(super) async fn run(command: ApiKeysCommand, config: &Config) -> anyhow::Res
                 expires.and_then(|expires| shared::event::now().checked_add(expires)).context("--expires is too long")
             });
             let settings = KeySettings { name, models, operations, expires_at: expires.transpose()?, recording };
-            let issued = connect(config, pool).await?.issue(&owner.user_id, AUTHOR, settings).await?;
+            let bucket = bucket(config).await?;
+            let project = match project {
+                Some(id) => {
+                    let projects = AccessProjects::new(pool.clone(), Arc::clone(&bucket));
+                    Some(projects.for_key_of(&owner.user_id, id).await?)
+                }
+                None => None,
+            };
+            let keys = AccessKeys::new(pool, bucket);
+            let issued = keys.issue((&owner.user_id, project), AUTHOR, settings).await?;
             print(&signer.sign_api_key(issued.key_id, &owner.user_id)?)
         }
         ApiKeysCommand::List { user } => {
@@ -93,7 +107,7 @@ pub(super) async fn run(command: ApiKeysCommand, config: &Config) -> anyhow::Res
             }
         }
         ApiKeysCommand::Revoke { id } => {
-            let keys = connect(config, pool).await?;
+            let keys = AccessKeys::new(pool, bucket(config).await?);
             let Some(key) = keys.find(id).await? else { bail!("there is no key with this id") };
             keys.revoke(&key, AUTHOR).await?;
             print("revoked")
@@ -115,9 +129,9 @@ fn line(key: &api_keys::UsedKey) -> anyhow::Result<String> {
     Ok([&key.state.key_id.to_string(), &time(expires_at)?, state, &time(key.last_used_at)?, name].join("\t"))
 }
 
-async fn connect(config: &Config, pool: sqlx::PgPool) -> anyhow::Result<AccessKeys> {
+async fn bucket(config: &Config) -> anyhow::Result<Arc<AccessBucket>> {
     let client = source::connect_now(config.broker()?, BrokerRole::Serve).await?;
-    Ok(AccessKeys::new(pool, Arc::new(AccessBucket::new(client))))
+    Ok(Arc::new(AccessBucket::new(client)))
 }
 
 async fn find_user(pool: &sqlx::PgPool, id_or_name: &str) -> anyhow::Result<users::User> {

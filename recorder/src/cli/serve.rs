@@ -25,6 +25,7 @@ use crate::access::audit::AuditPublisher;
 use crate::access::bucket::AccessBucket;
 use crate::access::keys::AccessKeys;
 use crate::access::limits::AccessLimits;
+use crate::access::projects::AccessProjects;
 use crate::accounts::refresh::RefreshTokenRotation;
 use crate::accounts::signing_key;
 use crate::accounts::{self, Accounts, SigningKeys};
@@ -80,7 +81,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         }
         None => {
             tracing::warn!(
-                "NATS_URL is not set: API keys and limits cannot be changed, entries of the audit log wait in the database, and gateways accept the tokens of ended sessions and of disabled users until they expire"
+                "NATS_URL is not set: API keys, projects and limits cannot be changed, entries of the audit log wait in the database, and gateways accept the tokens of ended sessions and of disabled users until they expire"
             );
             None
         }
@@ -103,6 +104,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         keys: TokenKeys::new(verifier, &published, issuer.clone()),
         trusted,
         access: bucket.clone().map(|bucket| AccessKeys::new(pool.clone(), bucket)),
+        projects: bucket.clone().map(|bucket| AccessProjects::new(pool.clone(), bucket)),
         limits: bucket.map(|bucket| AccessLimits::new(pool.clone(), bucket)),
         live: Arc::clone(&live),
         searches: Searches::new(config.serve.connections),

@@ -3,9 +3,9 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use shared::access::{KeyState, LimitState};
+use shared::access::{KeyState, LimitState, ProjectState};
 use shared::event::{Event, LimitScope};
-use shared::id::{ChatId, ConversationId, KeyId, MessageId};
+use shared::id::{ChatId, ConversationId, KeyId, MessageId, ProjectId};
 use uuid::Uuid;
 
 use super::api_keys;
@@ -16,6 +16,7 @@ use super::conversation::Conversation;
 use super::limits;
 use super::message::{Message, Position};
 use super::price_lists::{self, PriceList};
+use super::projects;
 use super::repricings::{self, Repricing};
 use super::usage_stats::ConversationTotals;
 
@@ -32,6 +33,8 @@ pub struct Changes {
     pub api_keys: BTreeMap<KeyId, KeyState>,
     /// The limits of each scope.
     pub limits: BTreeMap<LimitScope, LimitState>,
+    /// The settings of each project.
+    pub projects: BTreeMap<ProjectId, ProjectState>,
     /// The price lists that were published.
     pub price_lists: BTreeMap<Uuid, PriceList>,
     /// The spans of time whose costs are computed again.
@@ -67,6 +70,7 @@ pub fn project(events: &[Event]) -> Changes {
                 api_keys::join(&mut changes.api_keys, api_keys::from_event(event));
             }
             Event::LimitsChanged(_) => limits::join(&mut changes.limits, limits::from_event(event)),
+            Event::ProjectChanged(_) => projects::join(&mut changes.projects, projects::from_event(event)),
             Event::PricesPublished(event) => {
                 price_lists::join(&mut changes.price_lists, [PriceList::from_published(event)]);
             }
@@ -92,6 +96,8 @@ pub struct RecordedRows {
     pub api_keys: BTreeMap<KeyId, KeyState>,
     /// Limits of scopes.
     pub limits: BTreeMap<LimitScope, LimitState>,
+    /// Projects.
+    pub projects: BTreeMap<ProjectId, ProjectState>,
     /// Price lists.
     pub price_lists: BTreeMap<Uuid, PriceList>,
     /// Repricings.
@@ -128,6 +134,7 @@ pub fn is_recorded_in(event: &Event, rows: &RecordedRows) -> bool {
     }
     all(changes.api_keys, &rows.api_keys, KeyState::join)
         && all(changes.limits, &rows.limits, LimitState::join)
+        && all(changes.projects, &rows.projects, ProjectState::join)
         && all(changes.price_lists, &rows.price_lists, PriceList::join)
         && all(changes.repricings, &rows.repricings, Repricing::join)
         && all(changes.audit_log, &rows.audit_log, AuditEntry::join)
@@ -143,6 +150,7 @@ impl Changes {
         self.created_conversations.extend(other.created_conversations);
         api_keys::join(&mut self.api_keys, other.api_keys.into_values());
         limits::join(&mut self.limits, other.limits.into_values());
+        projects::join(&mut self.projects, other.projects.into_values());
         price_lists::join(&mut self.price_lists, other.price_lists.into_values());
         repricings::join(&mut self.repricings, other.repricings.into_values());
         audit_log::join(&mut self.audit_log, other.audit_log.into_values());

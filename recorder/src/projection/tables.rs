@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shared::access::{KeyState, LimitState};
+use shared::access::{KeyState, LimitState, ProjectState};
 use shared::event::{Event, LimitScope};
-use shared::id::{ChatId, ConversationId, KeyId, MessageId, UserId};
+use shared::id::{ChatId, ConversationId, KeyId, MessageId, ProjectId, UserId};
 use shared::prices::PriceHistory;
 use time::Date;
 use uuid::Uuid;
@@ -47,6 +47,8 @@ pub enum Table {
     ApiKeys,
     /// Limits of scopes.
     Limits,
+    /// Projects.
+    Projects,
     /// Published price lists.
     PriceLists,
     /// Spans of time whose costs were computed again.
@@ -76,6 +78,8 @@ pub struct Tables {
     pub api_keys: BTreeMap<KeyId, KeyState>,
     /// Rows of the table `limits`, by scope.
     pub limits: BTreeMap<LimitScope, LimitState>,
+    /// Rows of the table `projects`, by project.
+    pub projects: BTreeMap<ProjectId, ProjectState>,
     /// Rows of the table `price_lists`, by publication.
     pub price_lists: BTreeMap<Uuid, PriceList>,
     /// Rows of the table `repricings`, by change.
@@ -88,7 +92,7 @@ pub struct Tables {
 
 impl Table {
     /// All projected tables, in the order in which a transaction locks the tables: prices first.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::PriceLists,
         Self::Repricings,
         Self::Chats,
@@ -100,6 +104,7 @@ impl Table {
         Self::ApiKeys,
         Self::KeySlots,
         Self::Limits,
+        Self::Projects,
         Self::AuditLog,
     ];
 
@@ -115,6 +120,7 @@ impl Table {
             Self::KeySlots => "key_slots",
             Self::ApiKeys => "api_keys",
             Self::Limits => "limits",
+            Self::Projects => "projects",
             Self::PriceLists => "price_lists",
             Self::Repricings => "repricings",
             Self::AuditLog => "audit_log",
@@ -133,6 +139,7 @@ impl Table {
             Self::KeySlots => "key slots",
             Self::ApiKeys => "API keys",
             Self::Limits => "limits",
+            Self::Projects => "projects",
             Self::PriceLists => "price lists",
             Self::Repricings => "repricings",
             Self::AuditLog => "audit entries",
@@ -155,6 +162,7 @@ impl Tables {
             key_slots,
             api_keys,
             limits,
+            projects,
             price_lists,
             repricings,
             audit_log,
@@ -169,6 +177,7 @@ impl Tables {
             Table::KeySlots => key_slots.len(),
             Table::ApiKeys => api_keys.len(),
             Table::Limits => limits.len(),
+            Table::Projects => projects.len(),
             Table::PriceLists => price_lists.len(),
             Table::Repricings => repricings.len(),
             Table::AuditLog => audit_log.len(),
@@ -192,6 +201,7 @@ impl Tables {
             created_conversations: _,
             api_keys,
             limits,
+            projects,
             price_lists,
             repricings,
             audit_log,
@@ -199,7 +209,7 @@ impl Tables {
         super::audit_log::join(&mut self.audit_log, audit_log.into_values());
         super::api_keys::join(&mut self.api_keys, api_keys.into_values());
         super::limits::join(&mut self.limits, limits.into_values());
-
+        super::projects::join(&mut self.projects, projects.into_values());
         super::price_lists::join(&mut self.price_lists, price_lists.into_values());
         super::repricings::join(&mut self.repricings, repricings.into_values());
         let mut prices = self.prices();

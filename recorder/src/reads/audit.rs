@@ -83,6 +83,13 @@ pub async fn page(pool: &PgPool, query: AuditQuery<'_>) -> Result<Page<AuditReco
                 AND ($6::text IS NULL OR $6 = 'success') AND ($7::text IS NULL OR scope = $7)
               ORDER BY changed_at DESC, change_id DESC LIMIT $8)
              UNION ALL
+             (SELECT change_id, changed_at, changed_by, 'project_change', 'project', project_id::text AS target_id, 'success', NULL, 1
+              FROM projects
+              WHERE (changed_at, change_id) < ($1, $2) AND changed_at >= $3
+                AND ($4::text IS NULL OR changed_by = $4) AND ($5::text IS NULL OR $5 = 'project_change')
+                AND ($6::text IS NULL OR $6 = 'success') AND ($7::text IS NULL OR project_id::text = $7)
+              ORDER BY changed_at DESC, change_id DESC LIMIT $8)
+             UNION ALL
              (SELECT change_id, published_at, published_by, 'prices_publish', 'layer', layer, 'success', NULL, 1
               FROM price_lists
               WHERE (published_at, change_id) < ($1, $2) AND published_at >= $3

@@ -50,6 +50,7 @@ pub async fn publish(pool: &PgPool, events: &[Event], now: OffsetDateTime) -> Re
                 | Event::PricesPublished(_)
                 | Event::CostsRepriced(_)
                 | Event::AuditRecorded(_)
+                | Event::ProjectChanged(_)
         )
     };
     let rows: BTreeSet<Row> = events.iter().filter(|event| !is_about_access(event)).map(row).collect();
@@ -158,7 +159,8 @@ fn row(event: &Event) -> (String, Option<Uuid>, Option<Uuid>, Option<&'static st
         | Event::LimitsChanged(_)
         | Event::PricesPublished(_)
         | Event::CostsRepriced(_)
-        | Event::AuditRecorded(_) => (None, None, None, event.time()),
+        | Event::AuditRecorded(_)
+        | Event::ProjectChanged(_) => (None, None, None, event.time()),
     };
     let at = crate::projection::pg_value::pg_timestamp(at);
     (event.user_id().as_str().to_owned(), conversation.map(|id| id.0), chat.map(|id| id.0), status, at.date())

@@ -3,6 +3,7 @@
 
 use sqlx::PgPool;
 use time::{Date, OffsetDateTime};
+use uuid::Uuid;
 
 use crate::projection::usage_stats::UsageTotals;
 
@@ -21,6 +22,17 @@ pub enum UsageGroup {
     Key,
     /// By the project of the API key.
     Project,
+}
+
+/// The calls whose usage is wanted.
+#[derive(Clone, Copy, Debug)]
+pub enum Whose<'a> {
+    /// The calls of all users.
+    All,
+    /// The calls of one user.
+    User(&'a str),
+    /// The calls with the keys of one project. They cannot be grouped by operation.
+    Project(Uuid),
 }
 
 /// The usage in a bucket of a range, for one key.
@@ -75,11 +87,11 @@ pub async fn days(pool: &PgPool, user: &str, from: Date) -> Result<Vec<(Date, Us
     Ok(rows.collect())
 }
 
-/// Returns the usage of a user, or of all users, in consecutive buckets. `starts` holds the start of each bucket, and
+/// Returns the usage of a user, of a project, or of all users, in consecutive buckets. `starts` holds the start of each bucket, and
 /// `end` is the end of the last bucket.
 pub async fn bucket_totals(
     pool: &PgPool,
-    user: Option<&str>,
+    whose: Whose<'_>,
     (starts, end): (&[OffsetDateTime], OffsetDateTime),
     group: UsageGroup,
 ) -> Result<Vec<UsageRow>, sqlx::Error> {
@@ -212,10 +224,21 @@ pub async fn bucket_totals(
             }
         };
     }
-    let rows = match user {
-        Some(user) => sums!("user_id = $5", user),
+    let rows = match whose {
+        Whose::User(user) => sums!("user_id = $5", user),
         // The statement has to contain `$5`. The condition is true for every user.
-        None => sums!("$5::text IS NULL", None::<&str>),
+        Whose::All => sums!("$5::text IS NULL", None::<&str>),
+        Whose::Project(project) => sums_where!(
+            "(SELECT user_id, slot_at, model, '' AS operation, key_id::text AS key_id, project_id AS project,
+                     '' AS project_id, api_calls, successful_calls, failed_calls,
+                     prompt_tokens, completion_tokens, total_tokens, estimated_prompt_tokens,
+                     estimated_completion_tokens, estimated_total_tokens, messages_created,
+                     conversations_created, cost_nanodollars, estimated_cost_nanodollars,
+                     provider_cost_nanodollars, unpriced_calls
+              FROM key_slots) slots",
+            "project = $5",
+            project
+        ),
     };
     Ok(rows.into_iter().map(SumRow::read).collect())
 }

@@ -75,6 +75,13 @@ impl Reprojection {
             scope.clone_from(last);
             self.carry_over_limits(connection, &scopes).await?;
         }
+        let mut project = Uuid::nil();
+        loop {
+            let ids = self.missing_ids(connection, &self.missing_projects_sql(), project, (from, before)).await?;
+            let Some(last) = ids.last() else { break };
+            project = *last;
+            self.carry_over_projects(connection, &ids).await?;
+        }
         let mut entry = Uuid::nil();
         loop {
             let ids = self.missing_ids(connection, &self.missing_audit_entries_sql(), entry, (from, before)).await?;
@@ -137,6 +144,16 @@ impl Reprojection {
         }
         let mut tx = connection.begin().await?;
         bulk::write_priced(&mut tx, Changes { api_keys, ..Changes::default() }).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    async fn carry_over_projects(&self, connection: &mut PgConnection, ids: &[Uuid]) -> Result<(), ReprojectionError> {
+        self.shadow.leave(connection).await?;
+        let projects = store::projects::by_ids(connection, ids).await?;
+        self.shadow.enter(connection).await?;
+        let mut tx = connection.begin().await?;
+        bulk::write_priced(&mut tx, Changes { projects, ..Changes::default() }).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -253,6 +270,18 @@ impl Reprojection {
              WHERE l.key_id > $1 AND ($2::timestamptz IS NULL OR l.issued_at < $2)
                AND ($4::timestamptz IS NULL OR l.issued_at >= $4) AND l.issued_at IS NOT NULL AND s.issued_at IS NULL
              ORDER BY l.key_id LIMIT $3"
+        )
+    }
+
+    /// Projects whose change is not in the log.
+    fn missing_projects_sql(&self) -> String {
+        let (live, own) = (self.shadow.live_table(Table::Projects), self.shadow.shadow_table(Table::Projects));
+        format!(
+            "SELECT l.project_id FROM {live} l LEFT JOIN {own} s USING (project_id)
+             WHERE l.project_id > $1 AND ($2::timestamptz IS NULL OR l.changed_at < $2)
+               AND ($4::timestamptz IS NULL OR l.changed_at >= $4)
+               AND (s.change_id IS NULL OR s.change_id < l.change_id)
+             ORDER BY l.project_id LIMIT $3"
         )
     }
 

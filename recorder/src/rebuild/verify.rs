@@ -237,7 +237,7 @@ struct EventSubject {
     chat: Option<ChatId>,
     conversation: Option<ConversationId>,
     scope: Option<String>,
-    /// The publication, the repricing or the entry of the audit log.
+    /// The publication, the repricing, the project or the entry of the audit log.
     change: Option<Uuid>,
     user: String,
     at: Option<OffsetDateTime>,
@@ -255,7 +255,8 @@ impl EventSubject {
             scope: changes.limits.keys().next().map(ToString::to_string),
             change: {
                 let prices = changes.price_lists.keys().chain(changes.repricings.keys());
-                prices.chain(changes.audit_log.keys()).next().copied()
+                let projects = changes.projects.keys().map(|id| &id.0);
+                prices.chain(changes.audit_log.keys()).chain(projects).next().copied()
             },
             user: event.user_id().to_string(),
             at,
@@ -269,7 +270,9 @@ impl EventSubject {
             (None, None) if row.table == Table::Limits => {
                 row.key.iter().any(|(_, scope)| scope.as_str() == self.scope.as_deref())
             }
-            (None, None) if matches!(row.table, Table::PriceLists | Table::Repricings | Table::AuditLog) => {
+            (None, None)
+                if matches!(row.table, Table::PriceLists | Table::Repricings | Table::Projects | Table::AuditLog) =>
+            {
                 let change = self.change.map(|id| id.to_string());
                 row.key.iter().any(|(_, id)| id.as_str() == change.as_deref())
             }

@@ -90,7 +90,8 @@ fn model(event: &Event) -> Option<&str> {
         Event::ConversationCreated(event) => event.model.as_deref(),
         Event::ConversationChanged(_) | Event::ConversationDeleted(_) => None,
         Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) | Event::LimitsChanged(_) => None,
-        Event::PricesPublished(_) | Event::CostsRepriced(_) | Event::AuditRecorded(_) => None,
+        Event::PricesPublished(_) | Event::CostsRepriced(_) => None,
+        Event::AuditRecorded(_) | Event::ProjectChanged(_) => None,
     }
 }
 
@@ -103,7 +104,8 @@ fn conversation(event: &Event) -> Option<ConversationId> {
         Event::ConversationChanged(event) => Some(event.conversation_id),
         Event::ConversationDeleted(event) => Some(event.conversation_id),
         Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) | Event::LimitsChanged(_) => None,
-        Event::PricesPublished(_) | Event::CostsRepriced(_) | Event::AuditRecorded(_) => None,
+        Event::PricesPublished(_) | Event::CostsRepriced(_) => None,
+        Event::AuditRecorded(_) | Event::ProjectChanged(_) => None,
     }
 }
 

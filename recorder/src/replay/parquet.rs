@@ -143,7 +143,7 @@ fn message_row(message: &Message) -> Row<'_> {
     ]
 }
 
-/// Returns a row of `conversation_events`; `None` for an event about a chat, a key, limits or prices.
+/// Returns a row of `conversation_events`; `None` for an event about a chat, a key, limits, a project or prices.
 fn conversation_row(event: &Event) -> Option<Row<'_>> {
     let (id, title, model, temperature, archived) = match event {
         Event::ConversationCreated(event) => {
@@ -156,7 +156,7 @@ fn conversation_row(event: &Event) -> Option<Row<'_>> {
         Event::ChatStarted(_) | Event::MessageCompleted(_) | Event::ChatFailed(_) => return None,
         Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) => return None,
         Event::LimitsChanged(_) | Event::PricesPublished(_) | Event::CostsRepriced(_) => return None,
-        Event::AuditRecorded(_) => return None,
+        Event::AuditRecorded(_) | Event::ProjectChanged(_) => return None,
     };
     Some(vec![
         ("event_id", Value::Owned(event.id().to_string())),

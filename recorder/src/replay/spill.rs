@@ -182,7 +182,7 @@ fn started_at(event: &Event) -> OffsetDateTime {
         Event::ConversationCreated(_) | Event::ConversationChanged(_) | Event::ConversationDeleted(_) => event.time(),
         Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) => event.time(),
         Event::LimitsChanged(_) | Event::PricesPublished(_) | Event::CostsRepriced(_) => event.time(),
-        Event::AuditRecorded(_) => event.time(),
+        Event::AuditRecorded(_) | Event::ProjectChanged(_) => event.time(),
     }
 }
 
@@ -194,7 +194,7 @@ fn subject_hash(event: &Event) -> u32 {
         Event::ConversationCreated(_) | Event::ConversationChanged(_) | Event::ConversationDeleted(_) => event.id().0,
         Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) => event.id().0,
         Event::LimitsChanged(_) | Event::PricesPublished(_) | Event::CostsRepriced(_) => event.id().0,
-        Event::AuditRecorded(_) => event.id().0,
+        Event::AuditRecorded(_) | Event::ProjectChanged(_) => event.id().0,
     };
     // The first bytes of an id are a time: only the last bytes differ between ids of the same time.
     let [.., a, b, c, d] = *id.as_bytes();

@@ -130,6 +130,13 @@ pub async fn of_all(pool: &PgPool, before: Uuid, limit: i64) -> Result<Vec<UsedK
     with_last_use(pool, rows.fetch_all(pool).await?).await
 }
 
+/// Reads up to `limit` keys of a project, the newest first, older than the key `before`.
+pub async fn of_project(pool: &PgPool, project: Uuid, before: Uuid, limit: i64) -> Result<Vec<UsedKey>, sqlx::Error> {
+    let rows =
+        rows_where!("WHERE project_id = $1 AND key_id < $2 ORDER BY key_id DESC LIMIT $3", project, before, limit);
+    with_last_use(pool, rows.fetch_all(pool).await?).await
+}
+
 async fn with_last_use(pool: &PgPool, rows: Vec<KeyRow>) -> Result<Vec<UsedKey>, sqlx::Error> {
     let mut keys = Vec::with_capacity(rows.len());
     for row in rows {

@@ -6,8 +6,8 @@ use uuid::Uuid;
 use super::audit_outbox::Act;
 use super::pricing::{self, RepricingPass};
 use super::{
-    api_keys, audit_log, audit_outbox, chats, conversations, key_slots, limits, messages, operation_slots, quarantine,
-    usage_slots, usage_stats,
+    api_keys, audit_log, audit_outbox, chats, conversations, key_slots, limits, messages, operation_slots, projects,
+    quarantine, usage_slots, usage_stats,
 };
 use crate::projection::merge::{self, AggregateChanges};
 use crate::projection::message::Position;
@@ -62,6 +62,7 @@ async fn apply_in_transaction(
         created_conversations,
         api_keys,
         limits,
+        projects,
         price_lists,
         repricings,
         audit_log,
@@ -118,6 +119,7 @@ async fn apply_in_transaction(
     let changed_keys = if api_keys.is_empty() { 0 } else { api_keys::join(tx, api_keys).await? };
     key_slots::add(tx, &usage).await?;
     let changed_limits = if limits.is_empty() { 0 } else { limits::join(tx, limits).await? };
+    let changed_projects = if projects.is_empty() { 0 } else { projects::join(tx, projects).await? };
     let audited = if audit_log.is_empty() { 0 } else { audit_log::join(tx, audit_log).await? };
 
     let assistant_messages =
@@ -127,6 +129,7 @@ async fn apply_in_transaction(
             + conversation_writes.applied
             + changed_keys
             + changed_limits
+            + changed_projects
             + changed_prices
             + audited,
         user_messages: chat_writes.insert_messages.len() - assistant_messages,

@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use sqlx::postgres::PgConnection;
 
 use super::{
-    api_keys, audit_log, chats, conversations, key_slots, limits, messages, operation_slots, pricing, usage_slots,
-    usage_stats,
+    api_keys, audit_log, chats, conversations, key_slots, limits, messages, operation_slots, pricing, projects,
+    usage_slots, usage_stats,
 };
 use crate::projection::Changes;
 use crate::projection::merge::{self, AggregateChanges};
@@ -55,6 +55,7 @@ async fn write(
         created_conversations: _,
         api_keys,
         limits,
+        projects,
         price_lists: _,
         repricings: _,
         audit_log,
@@ -80,6 +81,9 @@ async fn write(
     }
     if !limits.is_empty() {
         limits::join(tx, limits).await?;
+    }
+    if !projects.is_empty() {
+        projects::join(tx, projects).await?;
     }
     if !audit_log.is_empty() {
         audit_log::join(tx, audit_log).await?;

@@ -113,6 +113,7 @@ fn rows_since(shadow: &ShadowSchema, table: Table, name: String, since: Option<D
             format!("key_id >= '{least}' AND {} >= {begins}", time_of(Table::ApiKeys, "key_id", "issued_at"))
         }
         Table::Limits => format!("{} >= {begins}", time_of(Table::Limits, "scope", "changed_at")),
+        Table::Projects => format!("{} >= {begins}", time_of(Table::Projects, "project_id", "changed_at")),
         Table::PriceLists => format!("published_at >= {begins}"),
         Table::Repricings => format!("repriced_at >= {begins}"),
         Table::AuditLog => format!("recorded_at >= {begins}"),

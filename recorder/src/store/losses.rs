@@ -49,7 +49,7 @@ pub async fn count(connection: &mut PgConnection, shadow: &ShadowSchema) -> Resu
 
 /// The tables that are compared: the key, and the condition under which the row `s` of the shadow lacks facts of the
 /// live row `l`. The facts of a message are those of its chat, so no message is set back without its chat.
-const TABLES: [(Table, &str, &str); 8] = [
+const TABLES: [(Table, &str, &str); 9] = [
     // The states of a chat rise in the order of the array. Of two ends with the same state, the earlier one counts.
     (
         Table::Chats,
@@ -79,6 +79,7 @@ const TABLES: [(Table, &str, &str); 8] = [
          OR COALESCE(l.change_id > s.change_id, l.change_id IS NOT NULL)",
     ),
     (Table::Limits, "scope", "l.change_id > s.change_id"),
+    (Table::Projects, "project_id", "l.change_id > s.change_id"),
     (Table::PriceLists, "change_id", "false"),
     (Table::Repricings, "change_id", "false"),
     (Table::AuditLog, "audit_id", "false"),

@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    api_keys, audit_log, chats, conversations, key_slots, limits, messages, operation_slots, price_lists, repricings,
-    usage_slots, usage_stats,
+    api_keys, audit_log, chats, conversations, key_slots, limits, messages, operation_slots, price_lists, projects,
+    repricings, usage_slots, usage_stats,
 };
 use crate::projection::chat::Chat;
 use crate::projection::conversation::Conversation;
@@ -83,6 +83,7 @@ pub async fn read_all(pool: &PgPool) -> Result<Tables, sqlx::Error> {
         key_slots: key_slots::read_all(connection).await?,
         api_keys: api_keys::read_all(connection).await?,
         limits: limits::read_all(connection).await?,
+        projects: projects::read_all(connection).await?,
         price_lists: price_lists::read_all(connection).await?,
         repricings: repricings::read_all(connection).await?,
         audit_log: audit_log::read_all(connection).await?,

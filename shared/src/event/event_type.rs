@@ -29,6 +29,8 @@ pub enum EventKind {
     CostsRepriced,
     /// The kind of [`AuditRecorded`](super::AuditRecorded) events.
     AuditRecorded,
+    /// The kind of [`ProjectChanged`](super::ProjectChanged) events.
+    ProjectChanged,
 }
 
 /// The type of a published event: a kind of event, in one version of the payload's format.
@@ -49,7 +51,7 @@ pub enum EventVersion {
 
 impl EventKind {
     /// All kinds of events.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::ChatStarted,
         Self::MessageCompleted,
         Self::ChatFailed,
@@ -63,6 +65,7 @@ impl EventKind {
         Self::PricesPublished,
         Self::CostsRepriced,
         Self::AuditRecorded,
+        Self::ProjectChanged,
     ];
 
     /// Returns the token of the kind in subjects: `chats.<token>.<user>`.
@@ -81,6 +84,7 @@ impl EventKind {
             Self::PricesPublished => "prices_published",
             Self::CostsRepriced => "costs_repriced",
             Self::AuditRecorded => "audit_recorded",
+            Self::ProjectChanged => "project_changed",
         }
     }
 
@@ -97,7 +101,8 @@ impl EventKind {
             | Self::LimitsChanged
             | Self::PricesPublished
             | Self::CostsRepriced
-            | Self::AuditRecorded => EventVersion::V1,
+            | Self::AuditRecorded
+            | Self::ProjectChanged => EventVersion::V1,
         };
         EventType { kind: self, version }
     }
@@ -111,7 +116,7 @@ impl EventKind {
 impl EventType {
     /// All types that were ever published. Each type is decoded for ever. Programs store positions in this list: a new type is added
     /// at the end.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self { kind: EventKind::ChatStarted, version: EventVersion::V1 },
         Self { kind: EventKind::MessageCompleted, version: EventVersion::V1 },
         Self { kind: EventKind::ChatFailed, version: EventVersion::V1 },
@@ -128,6 +133,7 @@ impl EventType {
         Self { kind: EventKind::PricesPublished, version: EventVersion::V1 },
         Self { kind: EventKind::CostsRepriced, version: EventVersion::V1 },
         Self { kind: EventKind::AuditRecorded, version: EventVersion::V1 },
+        Self { kind: EventKind::ProjectChanged, version: EventVersion::V1 },
     ];
 
     /// Returns the type with the given name, or `None` if this build does not know the name.
@@ -154,6 +160,7 @@ impl EventType {
             (EventKind::PricesPublished, _) => "stenograph.PricesPublished.v1",
             (EventKind::CostsRepriced, _) => "stenograph.CostsRepriced.v1",
             (EventKind::AuditRecorded, _) => "stenograph.AuditRecorded.v1",
+            (EventKind::ProjectChanged, _) => "stenograph.ProjectChanged.v1",
         }
     }
 

@@ -8,8 +8,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tests::stack::{Stack, User};
 
-/// Paths of a user's own record; `{user}`, `{conversation}`, `{chat}` and `{key}` are Ann's.
-const OWN: [(&str, &str); 8] = [
+/// Paths of a user's own record; `{user}`, `{conversation}`, `{chat}`, `{key}` and `{project}` are Ann's.
+const OWN: [(&str, &str); 11] = [
     ("GET", "/api/users/{user}"),
     ("GET", "/api/users/{user}/usage"),
     ("GET", "/api/conversations/{conversation}"),
@@ -18,6 +18,9 @@ const OWN: [(&str, &str); 8] = [
     ("GET", "/api/chats?userId={user}"),
     ("GET", "/api/keys?userId={user}"),
     ("GET", "/api/keys/{key}"),
+    ("GET", "/api/projects/{project}"),
+    ("GET", "/api/projects/{project}/keys"),
+    ("GET", "/api/projects/{project}/usage"),
 ];
 
 /// Paths of a user's own chats that admins do not reach either. The gateway serves the stream and the stop itself.
@@ -25,7 +28,7 @@ const GATEWAYS: [(&str, &str); 3] =
     [("GET", "/api/chats/{chat}/stream"), ("POST", "/api/chats/{chat}/stop"), ("GET", "/api/chats/{chat}/answer")];
 
 /// Paths for admins alone.
-const ADMIN: [(&str, &str); 14] = [
+const ADMIN: [(&str, &str); 17] = [
     ("GET", "/api/admin/usage"),
     ("GET", "/api/admin/usage?group=user"),
     ("GET", "/api/admin/failures"),
@@ -36,6 +39,9 @@ const ADMIN: [(&str, &str); 14] = [
     ("POST", "/api/admin/invites"),
     ("DELETE", "/api/admin/invites/0193f000-0000-7000-8000-000000000000"),
     ("GET", "/api/admin/keys"),
+    ("GET", "/api/admin/projects"),
+    ("POST", "/api/admin/projects"),
+    ("PATCH", "/api/admin/projects/{project}"),
     ("GET", "/api/admin/limits"),
     ("GET", "/api/admin/limits/user:{user}"),
     ("PUT", "/api/admin/limits/user:{user}"),
@@ -43,11 +49,12 @@ const ADMIN: [(&str, &str); 14] = [
 ];
 
 /// Paths that answer every user with the user's own data.
-const ANYONES: [(&str, &str); 7] = [
+const ANYONES: [(&str, &str); 8] = [
     ("GET", "/api/auth/me"),
     ("GET", "/api/conversations"),
     ("GET", "/api/chats"),
     ("GET", "/api/limits"),
+    ("GET", "/api/projects"),
     ("GET", "/api/users/me"),
     ("GET", "/api/events"),
     ("POST", "/api/auth/password"),
@@ -87,9 +94,10 @@ async fn users_reach_only_their_own_data() -> anyhow::Result<()> {
     let chat = stack.read(&ann, "/api/chats").await?["data"][0]["id"].as_str().unwrap().to_owned();
     let key = stack.post("/api/keys").bearer_auth(&ann.token).json(&json!({"name": "a secret key"})).send().await?;
     let key = key.json::<Value>().await?["id"].as_str().unwrap().to_owned();
+    let project = stack.recorder.run(&["projects", "create", "a secret project", "--member", "ann"]).await?;
     let of_ann = |path: &str| {
         let path = path.replace("{user}", &ann.id).replace("{conversation}", &conversation);
-        path.replace("{chat}", &chat).replace("{key}", &key)
+        path.replace("{chat}", &chat).replace("{key}", &key).replace("{project}", project.trim())
     };
     let own: Vec<_> = OWN.iter().map(|(method, path)| (*method, of_ann(path))).collect();
     let admin: Vec<_> = ADMIN.iter().map(|(method, path)| (*method, of_ann(path))).collect();
@@ -145,7 +153,7 @@ async fn users_reach_only_their_own_data() -> anyhow::Result<()> {
         assert_eq!(answer.status, 404, "{method} {path}: {}", answer.body);
         // The answer equals the answer for ids that do not exist.
         let nothing = path.replace(&ann.id, "nobody").replace(&conversation, &uuid(1)).replace(&chat, &uuid(2));
-        let nothing = nothing.replace(&key, &uuid(3));
+        let nothing = nothing.replace(&key, &uuid(3)).replace(project.trim(), &uuid(4));
         let nothing = ask(&stack, Some(&bob.token), method, &nothing).await?;
         assert_eq!((nothing.status, nothing.body), (answer.status, answer.body), "{method} {path}");
     }

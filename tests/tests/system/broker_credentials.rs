@@ -152,7 +152,9 @@ async fn of_each_role_suffice_for_its_work_and_for_nothing_else() -> anyhow::Res
     stack.recorder.run(&["verify"]).await?;
     stack.recorder.run(&["stream", "create"]).await?;
     stack.recorder.more = owned(&settings("serve"));
-    let key = stack.recorder.run(&["api-keys", "create", "--user", "ann", "--name", "k"]).await?;
+    let project = stack.recorder.run(&["projects", "create", "p", "--member", "ann"]).await?;
+    let key = ["api-keys", "create", "--user", "ann", "--name", "k", "--project", project.trim()];
+    let key = stack.recorder.run(&key).await?;
     stack.recorder.run(&["limits", "set", "model:other", "--requests-per-minute", "60"]).await?;
     let body = json!({"model": tests::stack::MODEL, "messages": [{"role": "user", "content": "hello"}]});
     let until = Instant::now() + Duration::from_secs(60);
@@ -200,6 +202,8 @@ async fn of_each_role_suffice_for_its_work_and_for_nothing_else() -> anyhow::Res
     grants.put("x", "1".into()).await?;
     ensure!(grants.get("x").await?.is_some(), "a gateway cannot share the use of limits");
     ensure!(cannot_publish(&client, "chats.limits_changed.ann").await, "a gateway can change limits");
+    ensure!(cannot_publish(&client, "chats.project_changed.ann").await, "a gateway can change projects");
+    ensure!(cannot_publish(&client, "$KV.ACCESS.project.x").await, "a gateway can write projects");
     ensure!(hears_nothing(&client, "chats.>", &stack).await?, "a gateway hears events");
     ensure!(hears_nothing(&client, "_INBOX.recorder.>", &stack).await?, "a gateway hears what recorders receive");
     let context = jetstream::new(client.clone());

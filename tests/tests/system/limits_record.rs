@@ -109,7 +109,7 @@ async fn is_set_listed_and_removed_by_administrators_and_equal_in_table_bucket_a
 
     // The rows are a function of the log.
     let printed = stack.recorder.run(&["verify"]).await?;
-    ensure!(printed.contains(", 6 limits, 0 price lists, 0 repricings, "), "{printed}");
+    ensure!(printed.contains(", 6 limits, 0 projects, 0 price lists, 0 repricings, "), "{printed}");
     let pool = stack.database().await?;
     sqlx::query("UPDATE limits SET concurrent_chats = 5 WHERE scope = 'everyone'").execute(&pool).await?;
     let Err(difference) = stack.recorder.run(&["verify"]).await else { anyhow::bail!("verify covers the table") };

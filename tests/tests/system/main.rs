@@ -54,6 +54,7 @@ mod openai_client;
 mod outages;
 mod own_limits;
 mod prices;
+mod projects;
 mod proxies;
 mod published_events;
 mod quarantine;

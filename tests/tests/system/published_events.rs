@@ -26,6 +26,8 @@ async fn published() -> anyhow::Result<(Stack, User)> {
     stack.recorder.run(&["users", "admin", "ann"]).await?;
     let change = stack.request(reqwest::Method::PUT, "/api/admin/limits/model:other").bearer_auth(&ann.token);
     change.json(&json!({"requestsPerMinute": 60})).send().await?.error_for_status()?;
+    let project = stack.post("/api/admin/projects").bearer_auth(&ann.token);
+    project.json(&json!({"name": "Research", "members": [ann.id]})).send().await?.error_for_status()?;
     let list = stack.directory().join("prices.json");
     std::fs::write(&list, "[]")?;
     let list = list.to_str().context("a path that is no text")?;

@@ -10,7 +10,7 @@ use recorder::cursor::{IdCursor, TimeCursor};
 use recorder::reads::audit::AuditQuery;
 use recorder::reads::live::LivePosition;
 use recorder::reads::messages::SortOrder;
-use recorder::reads::usage::UsageGroup;
+use recorder::reads::usage::{UsageGroup, Whose};
 use recorder::reads::{Deleted, audit, chats, conversations, limits, live, messages, responses, usage};
 use recorder::store::{self, sessions, users};
 use secrecy::SecretString;
@@ -18,6 +18,7 @@ use shared::id::ConversationId;
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 #[tokio::test]
 async fn use_an_index_for_every_read() -> anyhow::Result<()> {
@@ -146,14 +147,15 @@ async fn read_everything(pool: &PgPool) -> anyhow::Result<()> {
     }
     assert!(!chats::failures(pool, newest, Deleted::Hidden, 50).await?.rows.is_empty());
     let starts: Vec<_> = (0..2).rev().map(|day| now - time::Duration::days(day + 1)).collect();
-    for (user, group) in [
-        (Some("user 7"), UsageGroup::None),
-        (Some("user 7"), UsageGroup::Model),
-        (Some("user 7"), UsageGroup::Operation),
-        (None, UsageGroup::User),
-        (None, UsageGroup::Model),
+    for (whose, group) in [
+        (Whose::User("user 7"), UsageGroup::None),
+        (Whose::User("user 7"), UsageGroup::Model),
+        (Whose::User("user 7"), UsageGroup::Operation),
+        (Whose::Project(Uuid::nil()), UsageGroup::User),
+        (Whose::All, UsageGroup::User),
+        (Whose::All, UsageGroup::Model),
     ] {
-        usage::bucket_totals(pool, user, (&starts, now), group).await?;
+        usage::bucket_totals(pool, whose, (&starts, now), group).await?;
     }
     assert!(!usage::days(pool, "user 7", now.date() - time::Duration::days(29)).await?.is_empty());
     for (actor, action, target) in

@@ -48,7 +48,8 @@ async fn reports_identical_tables() -> anyhow::Result<()> {
     let expected = record.stack.recorder.run(&["verify"]).await?;
     let start = "identical: 3 chats, 3 conversations, 6 messages, 2 usage rows, ";
     assert!(
-        expected.starts_with(start) && expected.ends_with(" limits, 0 price lists, 0 repricings, 0 audit entries"),
+        expected.starts_with(start)
+            && expected.ends_with(" limits, 0 projects, 0 price lists, 0 repricings, 0 audit entries"),
         "{expected}"
     );
     let today = OffsetDateTime::now_utc().date().to_string();

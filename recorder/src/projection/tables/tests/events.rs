@@ -57,6 +57,16 @@ fn limits_event((_, scope, _, user, minute, variant, number, _): Seed) -> Event 
     Event::decode(EventKind::LimitsChanged, event.to_string().as_bytes()).unwrap()
 }
 
+/// A change of a project. The numbers are small, so that changes with one id contradict each other.
+fn project_event((_, project, _, user, minute, variant, number, _): Seed) -> Event {
+    let at = (datetime!(2026-11-22 23:58 UTC) + time::Duration::minutes(minute)).format(&Rfc3339).unwrap();
+    let members: Vec<String> = (0..variant).map(|member| format!("user {member}")).collect();
+    let event = json!({"change_id": Uuid::from_u128(number.into()), "project_id": Uuid::from_u128(project.into()),
+        "changed_at": at, "changed_by": format!("user {user}"),
+        "settings": {"name": format!("project {variant}\0"), "members": members, "disabled": variant == 2}});
+    Event::decode(EventKind::ProjectChanged, event.to_string().as_bytes()).unwrap()
+}
+
 /// A published list or a repricing. The numbers are small, so that changes with one id contradict each other; the lists price the model
 /// `m1` or `gpt-4o`, with and without an end, or cannot be read.
 fn prices_event((kind, list, layer, user, minute, variant, number, change): Seed) -> Event {
@@ -103,6 +113,7 @@ pub(super) fn event(seed: Seed) -> Event {
             7..=9 => key_event(seed),
             10 => limits_event(seed),
             13 => audit_event(seed),
+            14 => project_event(seed),
             _ => prices_event(seed),
         };
     }
@@ -180,6 +191,6 @@ pub(super) fn event(seed: Seed) -> Event {
 }
 
 pub(super) fn seeds() -> impl Strategy<Value = Vec<Seed>> {
-    let seed = (0..14_u8, 0..4_u8, 0..3_u8, 0..2_u8, 0..4_i64, 0..4_u8, 0..3_u8, 0..6_u8);
+    let seed = (0..15_u8, 0..4_u8, 0..3_u8, 0..2_u8, 0..4_i64, 0..4_u8, 0..3_u8, 0..6_u8);
     prop::collection::vec(seed, 0..24)
 }
