@@ -12,6 +12,7 @@ mod openai_chat;
 mod openai_chat_answers;
 mod openai_chat_tools;
 mod openai_responses;
+mod other_shapes;
 mod responses_items;
 mod sizes;
 mod unrecorded_content;

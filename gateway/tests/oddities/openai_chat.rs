@@ -170,7 +170,7 @@ fn content_of_every_kind_is_read() {
         check(OpenaiChat, &content(odd), &expected_text(""));
     }
     let lone = content(r#""\ud800""#);
-    check(OpenaiChat, &lone, &expected_text("\u{fffd}"));
+    check(OpenaiChat, &lone, &ExpectedTranscript { notes: &["text_mended"], ..expected_text("\u{fffd}") });
     let reasoning = stream(&[r#"{"choices":[{"delta":{"reasoning":"\ud83d hm"}}]}"#]);
     check(
         OpenaiChat,

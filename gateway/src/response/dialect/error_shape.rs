@@ -1,10 +1,11 @@
 //! Parses errors in the shapes that providers use: the error objects of OpenAI and Anthropic, a plain text in place of
-//! the object, a `detail`, a `message` with a code, the status objects of MiniMax and Baidu, a list with one of these, the
-//! same in an event stream, plain text, or HTML.
+//! the object with the type or the message beside it, a `detail`, a `message` with a code, the status objects of MiniMax and
+//! Baidu, the exceptions of Amazon Bedrock, a list with one of these, the same in an event stream, plain text, or HTML.
 //!
 //! Members that say success are no error: a code of 0 or 200, an error object whose members are empty, or the message of
 //! a status without a code.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use serde::Deserialize;
@@ -61,9 +62,12 @@ struct ErrorBody<'a> {
     #[serde(default)]
     base_resp: Object<BaseResponse>,
     #[serde(default, borrow)]
-    message: Text<'a>,
+    message: Option<&'a RawValue>,
     #[serde(default, borrow)]
     msg: Text<'a>,
+    /// The message beside an error code that is a text under `error`.
+    #[serde(default, borrow)]
+    error_description: Text<'a>,
     #[serde(default, borrow)]
     error_msg: Text<'a>,
     #[serde(default, borrow)]
@@ -72,6 +76,9 @@ struct ErrorBody<'a> {
     kind: Option<String>,
     #[serde(default, rename = "__type", deserialize_with = "text_or_json")]
     amazon_kind: Option<String>,
+    /// The type of Hugging Face, beside a text under `error`.
+    #[serde(default, deserialize_with = "text_or_json")]
+    error_type: Option<String>,
     #[serde(default, deserialize_with = "text_or_json")]
     code: Option<String>,
     #[serde(default, deserialize_with = "text_or_json")]
@@ -114,19 +121,25 @@ fn read_error(json: &[u8]) -> Option<(Evidence, ChatError)> {
         let code = [&body.error_code, &body.errcode, &body.code].into_iter().find_map(Option::as_deref);
         return (!code.is_some_and(says_success)).then(|| (Evidence::ErrorMember, body.with_message(message, code)));
     }
-    let message = [&body.message, &body.msg].into_iter().find_map(Text::non_empty)?;
-    let evidence = body.evidence(message);
-    Some((evidence, body.with_message(message, body.code.as_deref())))
+    let Some(message) = body.message_text() else { return exception_in(json) };
+    let evidence = body.evidence(&message);
+    Some((evidence, body.with_message(&message, body.code())))
+}
+
+/// Finds an error that is the only member of an object and has the name of an exception, as Amazon Bedrock sends.
+fn exception_in(json: &[u8]) -> Option<(Evidence, ChatError)> {
+    let Members(members) = serde_json::from_slice(json).ok()?;
+    let [(name, value)] = &members[..] else { return None };
+    let error = parse_error_member(value).filter(|_| name.ends_with("Exception"))?;
+    let kind = error.kind.or_else(|| Some(bounded_identifier(name.to_string())));
+    Some((Evidence::ErrorMember, ChatError { kind, ..error }))
 }
 
 impl ErrorBody<'_> {
     /// The error in `error`, `base_resp`, `errors` or `detail`.
     fn error_member(&self) -> Option<ChatError> {
         if let Some(error) = self.error.and_then(parse_error_member) {
-            // xAI sends the message in `error` and the code beside `error`. Others send `true`, and the message beside.
-            let code = error.code.clone().or_else(|| self.code.clone().map(bounded_identifier));
-            let message = self.message.non_empty().filter(|_| error.message == "true").map(bounded_message);
-            return Some(ChatError { code, message: message.unwrap_or(error.message), ..error });
+            return Some(self.with_members_beside(error));
         }
         if let Some(BaseResponse { status_code: Some(code), status_msg }) = &self.base_resp.0
             && !says_success(code)
@@ -138,17 +151,61 @@ impl ErrorBody<'_> {
             return Some(error);
         }
         let detail = self.detail.filter(|detail| !is_empty_value(detail.get()))?;
-        Some(self.with_message(&text_of(detail), self.code.as_deref()))
+        let Some(error) = parse_error_member(detail) else {
+            return Some(self.with_message(&text_of(detail), self.code()));
+        };
+        let kind = error.kind.or_else(|| self.kind.clone().map(bounded_identifier));
+        let code = error.code.or_else(|| self.code().map(str::to_owned).map(bounded_identifier));
+        Some(ChatError { kind, code, ..error })
     }
 
-    /// The evidence that a message outside the members for errors is the message of an error.
-    fn evidence(&self, message: &str) -> Evidence {
+    /// The error under `error` with what stands beside it. xAI sends the message in `error` and the code beside `error`. Others
+    /// send `true`, a type or a code, and the message beside.
+    fn with_members_beside(&self, error: ChatError) -> ChatError {
+        let code = error.code.clone().or_else(|| self.code().map(str::to_owned).map(bounded_identifier));
+        if !self.error.is_some_and(|error| matches!(error.get().as_bytes(), [b'"', ..] | b"true")) {
+            return ChatError { code, ..error };
+        }
+        let kind = self.error_type.clone().or(self.kind.clone().filter(|kind| kind != "error"));
+        let beside = self.error_description.non_empty().map(Into::into).or_else(|| self.message_text());
+        let (kind, message) = match beside.filter(|beside| *beside != error.message) {
+            Some(beside) if error.message == "true" => (kind, bounded_message(&beside)),
+            Some(beside) => (kind.or(Some(error.message)), bounded_message(&beside)),
+            None => (kind, error.message),
+        };
+        ChatError { kind: kind.map(bounded_identifier), code, message, ..error }
+    }
+
+    /// The code: the first of the members for codes. Of the statuses, only those of errors.
+    fn code(&self) -> Option<&str> {
+        let codes = [&self.code, &self.error_code, &self.errcode].into_iter().find_map(Option::as_deref);
+        let mut statuses = [&self.status_code, &self.status].into_iter().filter_map(Option::as_deref);
+        codes.or_else(|| statuses.find(|status| is_error_status(status)))
+    }
+
+    /// The message outside the members for errors. Mistral sends an object.
+    fn message_text(&self) -> Option<Cow<'_, str>> {
+        let message = self.message.and_then(|message| match message.get().as_bytes() {
+            [b'"', ..] => Some(Cow::Owned(text_of(message))),
+            [b'{', ..] if self.is_named_error() => Some(Cow::Borrowed(message.get())),
+            _ => None,
+        });
+        message.filter(|message| !message.is_empty()).or_else(|| self.msg.non_empty().map(Cow::Borrowed))
+    }
+
+    /// True if the object or its type is named an error.
+    fn is_named_error(&self) -> bool {
         let kinds = [&self.kind, &self.amazon_kind].into_iter().flatten();
         let is_named_error = |kind: &String| {
             let kind = kind.to_ascii_lowercase();
             kind.contains("error") || kind.contains("exception")
         };
-        if self.object.non_empty() == Some("error") || kinds.into_iter().any(is_named_error) {
+        self.object.non_empty() == Some("error") || kinds.into_iter().any(is_named_error)
+    }
+
+    /// The evidence that a message outside the members for errors is the message of an error.
+    fn evidence(&self, message: &str) -> Evidence {
+        if self.is_named_error() {
             return Evidence::ErrorMember;
         }
         let codes = [&self.code, &self.error_code, &self.errcode].into_iter().flatten();
@@ -160,10 +217,10 @@ impl ErrorBody<'_> {
     }
 
     fn with_message(&self, message: &str, code: Option<&str>) -> ChatError {
-        let code = code.or(self.code.as_deref()).map(str::to_owned);
+        let code = code.or(self.code()).map(str::to_owned);
         ChatError {
             status: None,
-            kind: self.kind.clone().map(bounded_identifier),
+            kind: self.kind.clone().or(self.error_type.clone()).map(bounded_identifier),
             code: code.map(bounded_identifier),
             message: bounded_message(message),
         }
@@ -183,6 +240,11 @@ pub(super) fn parse_error_member(raw: &RawValue) -> Option<ChatError> {
         kind: Option<String>,
         #[serde(default, deserialize_with = "text_or_json")]
         code: Option<String>,
+        #[serde(default, deserialize_with = "text_or_json")]
+        error_type: Option<String>,
+        /// The status that Hugging Face sends in place of a code.
+        #[serde(default, deserialize_with = "text_or_json")]
+        http_status_code: Option<String>,
     }
     let Ok(Object(read)) = serde_json::from_str::<Object<ErrorObject<'_>>>(raw.get()) else {
         return parse_error_member(&RawValue::from_string(dedup_members(raw.get().as_bytes())?).ok()?);
@@ -203,8 +265,8 @@ pub(super) fn parse_error_member(raw: &RawValue) -> Option<ChatError> {
     }
     Some(ChatError {
         status: None,
-        kind: error.kind.map(bounded_identifier),
-        code: error.code.map(bounded_identifier),
+        kind: error.kind.or(error.error_type).map(bounded_identifier),
+        code: error.code.or(error.http_status_code).map(bounded_identifier),
         message: bounded_message(&message.unwrap_or_else(|| raw.get().to_owned())),
     })
 }
@@ -272,107 +334,4 @@ fn text_of(raw: &RawValue) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(body: &str, kind: Option<&str>, code: Option<&str>, message: &str) {
-        let error = parse_error_body(400, body.as_bytes());
-        assert_eq!((error.kind.as_deref(), error.code.as_deref()), (kind, code), "{body}");
-        assert_eq!((error.status, error.message.as_str()), (Some(400), message), "{body}");
-    }
-
-    #[test]
-    fn errors_of_every_shape_are_read() {
-        check(r#"{"error":{"message":"m","type":"t","code":"c","param":null}}"#, Some("t"), Some("c"), "m");
-        check(r#"{"error":{"message":"m","code":400,"metadata":{}}}"#, None, Some("400"), "m");
-        check(r#"{"error":{"message":"m","type":"","code":null}}"#, None, None, "m");
-        check(r#"{"type":"error","error":{"type":"t","message":"m"},"request_id":"r"}"#, Some("t"), None, "m");
-        check(r#"{"code":"invalid-argument","error":"m"}"#, None, Some("invalid-argument"), "m");
-        check(r#"{"error":"m"}"#, None, None, "m");
-        check(r#"{"error":{"why":1}}"#, None, None, r#"{"why":1}"#);
-        check(r#"{"error":{"message":{"a":1}}}"#, None, None, r#"{"a":1}"#);
-        check(r#"{"detail":"m"}"#, None, None, "m");
-        check(r#"{"detail":[{"loc":["body"]}]}"#, None, None, r#"[{"loc":["body"]}]"#);
-        check(r#"{"object":"error","message":"m","type":"t","code":40}"#, Some("t"), Some("40"), "m");
-        check(r#"[{"error":{"code":404,"message":"m","status":"NOT_FOUND"}}]"#, None, Some("404"), "m");
-        check("data: {\"error\":{\"message\":\"m\",\"type\":\"t\"}}\n\n", Some("t"), None, "m");
-        check("error: {\"error\":{\"message\":\"m\"}}", None, None, "m");
-        check(r#"{"type":"status","message":"m"}"#, Some("status"), None, "m");
-        check(r#"{"base_resp":{"status_code":1008,"status_msg":"m"},"choices":null}"#, None, Some("1008"), "m");
-        check(r#"{"error_code":17,"error_msg":"m"}"#, None, Some("17"), "m");
-        check(r#"{"errcode":40001,"errmsg":"m"}"#, None, Some("40001"), "m");
-        check(r#"{"code":500,"msg":"m","success":false}"#, None, Some("500"), "m");
-        check(r#"{"success":false,"errors":[{"code":10000,"message":"m"}],"result":null}"#, None, Some("10000"), "m");
-        check(r#"{"__type":"ThrottlingException","message":"m"}"#, None, None, "m");
-        check(r#"{"error":true,"message":"m","code":"c"}"#, None, Some("c"), "m");
-        check(r#"{"error":{"msg":"m","code":7}}"#, None, Some("7"), "m");
-        check(" Service Unavailable\n", None, None, "Service Unavailable");
-        check("<html><h1>502</h1></html>", None, None, "<html><h1>502</h1></html>");
-        check("", None, None, "");
-    }
-
-    #[test]
-    fn members_that_say_success_are_no_error() {
-        for body in [
-            r#"{"error":null}"#,
-            r#"{"error":{}}"#,
-            r#"{"error":false}"#,
-            r#"{"error":0}"#,
-            r#"{"error":""}"#,
-            r#"{"error":[]}"#,
-            r#"{"error":"success"}"#,
-            r#"{"error":{"message":"","type":"","param":"model","code":null}}"#,
-            r#"{"error":{"message":null,"code":0,"details":[],"inner":{}}}"#,
-            r#"{"error":{"message":"Success","code":"200"}}"#,
-            r#"{"errors":[],"success":true}"#,
-            r#"{"message":"m"}"#,
-            r#"{"type":"status","message":"m"}"#,
-            r#"{"type":"progress","message":"m","status":"running"}"#,
-            r#"{"code":0,"message":"m"}"#,
-            r#"{"code":"00000","msg":"m"}"#,
-            r#"{"code":200,"message":"m"}"#,
-            r#"{"code":20000,"message":"Success"}"#,
-            r#"{"code":"Success","message":"m"}"#,
-            r#"{"status":200,"message":"m"}"#,
-            r#"{"error_code":0,"error_msg":"m"}"#,
-            r#"{"errcode":0,"errmsg":"ok"}"#,
-            r#"{"base_resp":{"status_code":0,"status_msg":""}}"#,
-            r#"{"base_resp":{"status_code":0,"status_msg":"success"}}"#,
-            r#"{"detail":null}"#,
-            r#"{"detail":""}"#,
-        ] {
-            assert_eq!(find_error(body.as_bytes()), None, "{body}");
-        }
-    }
-
-    #[test]
-    fn codes_suggest_an_error_and_members_for_errors_report_it() {
-        for (body, is_reported) in [
-            (r#"{"error":"m"}"#, true),
-            (r#"{"error":{"code":0,"message":"m"}}"#, true),
-            (r#"{"error":{"message":"","type":"server_error"}}"#, true),
-            (r#"{"error":{"why":1}}"#, true),
-            (r#"{"detail":"m"}"#, true),
-            (r#"{"type":"server_error","message":"m"}"#, true),
-            (r#"{"object":"error","message":"m"}"#, true),
-            (r#"{"base_resp":{"status_code":1004,"status_msg":""}}"#, true),
-            (r#"{"error_msg":"m"}"#, true),
-            (r#"{"code":7,"message":"m"}"#, false),
-            (r#"{"code":"busy","msg":"m"}"#, false),
-            (r#"{"statusCode":429,"message":"m"}"#, false),
-            (r#"{"status":"error","message":"m"}"#, false),
-            (r#"{"success":false,"message":"m"}"#, false),
-        ] {
-            assert!(find_error(body.as_bytes()).is_some(), "{body}");
-            assert_eq!(find_reported_error(body.as_bytes()).is_some(), is_reported, "{body}");
-        }
-    }
-
-    #[test]
-    fn messages_and_types_are_bounded() {
-        let long = "é".repeat(100_000);
-        let error = parse_error_body(500, format!(r#"{{"error":{{"message":"{long}","type":"{long}"}}}}"#).as_bytes());
-        assert!(error.message.len() <= MAX_MESSAGE_BYTES);
-        assert!(error.kind.unwrap().len() <= MAX_IDENTIFIER_BYTES);
-    }
-}
+mod tests;

@@ -17,6 +17,7 @@
 //!   so such an error is no end, and neither is a message with a code and without an `error`.
 
 mod chunk_template;
+mod other_shapes;
 mod plain_chunk;
 mod shape;
 mod tool_calls;
@@ -28,10 +29,12 @@ use shared::event::ChatError;
 use super::error_shape::{error_from_text, find_error, find_reported_error, parse_error_member};
 use super::event_disposition::EventDisposition;
 use super::json_values::for_each_value;
+use crate::json::lenient::Object;
 use crate::json::repair::repair;
 use crate::response::sse::{SseEvent, is_done_data};
 use crate::response::transcript::{Transcript, TranscriptPart};
 use chunk_template::ChunkTemplate;
+use other_shapes::{OtherShape, read_other_shape};
 use plain_chunk::PlainChunk;
 use shape::{ChatChunk, ChoiceDelta, ChunkChoice, FunctionDelta};
 use tool_calls::ToolCallTable;
@@ -177,9 +180,43 @@ impl ChatCompletionsFold {
                 self.set_error(error);
                 EventDisposition::End
             }
+            None if !has_choices && let Some(disposition) = self.fold_other_shape(json, form) => disposition,
             None if !has_choices && chunk.usage.is_some() => EventDisposition::UsageOnly,
             None => EventDisposition::Forward,
         }
+    }
+
+    /// Folds a chunk without choices in the format of another API. `None` if the chunk has no such format. Such a chunk is never
+    /// taken for the usage that the gateway asked for, because the client gets its text.
+    fn fold_other_shape(&mut self, json: &[u8], form: ContentForm) -> Option<EventDisposition> {
+        let json = std::str::from_utf8(json).ok()?;
+        let repaired;
+        let shape = match read_other_shape(json) {
+            Ok(shape) => shape?,
+            // A text with half a surrogate pair.
+            Err(_) => {
+                let note;
+                (repaired, note) = repair(json.as_bytes())?;
+                self.transcript.note(note);
+                read_other_shape(&repaired).ok()??
+            }
+        };
+        let disposition = match shape {
+            OtherShape::Wrapped(chunk) => self.fold_any_chunk(chunk.as_bytes(), Some(chunk), form),
+            OtherShape::Content(mut choice, usage) => {
+                if let Some(usage) = usage {
+                    self.set_usage(UsageLocation::Top, &usage);
+                }
+                self.drop_tentative_error();
+                if form == ContentForm::Complete {
+                    choice.message = Object(choice.message.0.or(choice.delta.0.take()));
+                }
+                self.fold_choice(*choice, form);
+                EventDisposition::Forward
+            }
+        };
+        self.transcript.note("other_format");
+        Some(if disposition == EventDisposition::End { disposition } else { EventDisposition::Forward })
     }
 
     fn fold_unreadable(&mut self, json: &[u8], form: ContentForm) -> EventDisposition {

@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::words::{DeltaContent, Words, text_with_replacements};
+use super::words::{DeltaContent, Words};
 use crate::json::lenient::{BorrowedText, Count, List, Members, Object, Text, compact};
+use crate::json::repair::replace_invalid_text;
 
 /// A chunk of a stream, or a whole response.
 #[derive(Deserialize)]
@@ -39,7 +40,7 @@ pub(super) struct GroqExtension<'a> {
     pub(super) error: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 pub(super) struct ChunkChoice<'a> {
     #[serde(default)]
     pub(super) index: Count,
@@ -59,7 +60,7 @@ pub(super) struct ChunkChoice<'a> {
 }
 
 /// The content of a choice: an addition in a stream, the whole in a document.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 pub(super) struct ChoiceDelta<'a> {
     #[serde(default, borrow)]
     pub(super) content: DeltaContent<'a>,
@@ -97,6 +98,20 @@ pub(super) struct ChoiceDelta<'a> {
     /// The sound of MiniMax.
     #[serde(default)]
     audio_content: Presence,
+}
+
+impl<'a> ChoiceDelta<'a> {
+    /// A delta with this text.
+    pub(super) fn of_text(text: Cow<'a, str>) -> Self {
+        Self { content: DeltaContent { text, ..DeltaContent::default() }, ..Self::default() }
+    }
+
+    /// A delta with this content, as sent.
+    pub(super) fn of_content(content: Option<&'a RawValue>) -> serde_json::Result<Self> {
+        let content =
+            content.map_or_else(|| Ok(DeltaContent::default()), |content| serde_json::from_str(content.get()))?;
+        Ok(Self { content, ..Self::default() })
+    }
 }
 
 impl ChoiceDelta<'_> {
@@ -282,6 +297,11 @@ fn arguments_text(arguments: &RawValue) -> Cow<'_, str> {
     }
     match serde_json::from_str(arguments.get()) {
         Ok(BorrowedText(text)) => text,
-        Err(_) => Cow::Owned(text_with_replacements(arguments.get())),
+        // Half a surrogate pair.
+        Err(_) => Cow::Owned(
+            replace_invalid_text(arguments.get().as_bytes())
+                .and_then(|json| serde_json::from_str(&json).ok())
+                .unwrap_or_default(),
+        ),
     }
 }

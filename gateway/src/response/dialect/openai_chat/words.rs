@@ -6,7 +6,6 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::json::lenient::{BorrowedText, List, Members, Object, Text, compact};
-use crate::json::repair::replace_invalid_text;
 
 /// The maximum nesting depth at which texts are looked for.
 const MAX_DEPTH: u32 = 4;
@@ -79,10 +78,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for DeltaContent<'a> {
         let mut content = Self::default();
         match json.as_bytes()[0] {
             b'"' => {
-                content.text = match serde_json::from_str(json) {
-                    Ok(BorrowedText(text)) => text,
-                    Err(_) => Cow::Owned(text_with_replacements(json)),
-                };
+                // An error makes the caller repair the whole chunk.
+                let BorrowedText(text) = serde_json::from_str(json).map_err(serde::de::Error::custom)?;
+                content.text = text;
             }
             b'[' => {
                 let List(parts) = serde_json::from_str::<List<&RawValue>>(json).unwrap_or_default();
@@ -135,11 +133,6 @@ impl Part<'_> {
         }
         Ok(())
     }
-}
-
-/// The text of a JSON string, with replacements for characters that are not valid.
-pub(super) fn text_with_replacements(json: &str) -> String {
-    replace_invalid_text(json.as_bytes()).and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default()
 }
 
 /// Appends the text of a string, of the parts of a list, or of an object.
