@@ -64,29 +64,3 @@ async fn is_refused_and_changes_nothing() -> anyhow::Result<()> {
     assert_eq!(stack.settled().await?.tables.chats.len(), 1);
     Ok(())
 }
-
-#[tokio::test]
-async fn for_counts_of_tokens_is_refused_in_the_shape_of_the_client() -> anyhow::Result<()> {
-    let stack = Stack::start().await?;
-    let ann = stack.user("ann").await?;
-    let google = (&["error", "status"][..], "INVALID_ARGUMENT");
-    let paths = [
-        ("/v1/messages/count_tokens", (&["error", "type"][..], "invalid_request_error")),
-        ("/v1/responses/input_tokens", (&["error", "type"][..], "invalid_request_error")),
-        ("/v1/models/gemini-x:countTokens", google),
-        ("/v1beta/models/gemini-x:countTokens", google),
-    ];
-    for (path, (place, word)) in paths {
-        for body in ["", "[]", r#"{"contents":[{"parts":[{"text":"x"#, "text", "7", r#"{"model":"m","model":"n"}"#] {
-            let request = stack.post(path).bearer_auth(&ann.token).header("content-type", "application/json");
-            let response = request.body(body).send().await?;
-            assert_eq!(response.status(), 400, "{path} {body}");
-            let error: Value = response.json().await?;
-            let found = place.iter().fold(&error, |value, name| &value[name]);
-            assert_eq!(found, word, "{path} {body}: {error}");
-            assert_eq!(error["type"] == "error", path.contains("messages"), "{path} {body}: {error}");
-        }
-    }
-    assert_eq!((stack.upstream.chats().len(), stack.events().await?), (0, 0));
-    Ok(())
-}

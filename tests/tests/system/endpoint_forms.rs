@@ -127,38 +127,6 @@ async fn answer_with_events_text_and_pictures() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn of_bad_input_are_refused_and_change_nothing() -> anyhow::Result<()> {
-    let stack = Stack::with_gateway(&[("GATEWAY_MAX_BODY_BYTES", "100000")]).await?;
-    let ann = stack.user("ann").await?;
-    let head = text("model", "");
-    let broken_model = [&head[..head.len() - 2], b"m\xc3(\r\n", &file("file", "a", b"x")].concat();
-    let cases: [(&str, Vec<u8>, u16, &str); 7] = [
-        ("a model that is not UTF-8", form(&[broken_model]), 400, "model: expected a text in UTF-8"),
-        (
-            "two models",
-            form(&[text("model", MODEL), text("model", "other"), file("file", "a", b"x")]),
-            400,
-            "found two",
-        ),
-        ("no model", form(&[file("file", "a.mp3", b"sound")]), 400, "model: missing"),
-        ("too large", form(&[text("model", MODEL), file("file", "a", &[7; 200_000])]), 413, "larger than 100000 bytes"),
-        ("no last boundary", text("model", MODEL), 400, "ends before its last boundary"),
-        ("no disposition", format!("--{BOUNDARY}\r\na: b\r\n\r\n\r\n").into(), 400, "content-disposition"),
-        ("empty", Vec::new(), 400, "ends before its last boundary"),
-    ];
-    for (name, body, status, message) in cases {
-        let (found, answer) = send(&stack, &ann, "/v1/audio/transcriptions", &body).await?;
-        assert_eq!(found, status, "{name}: {answer:?}");
-        let error = &serde_json::from_slice::<Value>(&answer)?["error"];
-        assert!(error["message"].as_str().unwrap().contains(message), "{name}: {error}");
-    }
-    let request = stack.post("/v1/audio/transcriptions").bearer_auth(&ann.token).json(&json!({"model": MODEL}));
-    assert_eq!(request.send().await?.status(), 415);
-    assert_eq!((stack.events().await?, stack.upstream.chats().len()), (0, 0));
-    Ok(())
-}
-
-#[tokio::test]
 async fn that_break_off_are_recorded_as_left_by_the_client() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;

@@ -212,40 +212,6 @@ async fn pass_untouched_and_are_recorded_with_their_operation() -> anyhow::Resul
 }
 
 #[tokio::test]
-async fn of_bad_input_is_refused_and_changes_nothing() -> anyhow::Result<()> {
-    let stack = Stack::with_gateway(&[("GATEWAY_MAX_BODY_BYTES", "10000")]).await?;
-    let ann = stack.user("ann").await?;
-    let large = json!({"model": "m", "input": "x".repeat(20_000)}).to_string();
-    let cases: [(&str, &str, u16, &str); 11] = [
-        ("/v1/embeddings", "{", 400, "expected a JSON object"),
-        ("/v1/embeddings", "[]", 400, "expected a JSON object"),
-        ("/v1/embeddings", r#"{"input":"x"}"#, 400, "model: missing"),
-        ("/v1/embeddings", r#"{"model":"m","input":7}"#, 400, "input: expected a text or a list"),
-        ("/v1/embeddings", &large, 413, "larger than 10000 bytes"),
-        ("/v1/moderations", r#"{"model":"m"}"#, 400, "input: missing"),
-        ("/v1/rerank", r#"{"model":"m","query":"q","documents":"d"}"#, 400, "documents: expected a list"),
-        ("/v1/images/generations", r#"{"model":"m","prompt":["x"]}"#, 400, "prompt: expected a text"),
-        ("/v1/audio/speech", r#"{"model":"m","input":{}}"#, 400, "input: expected a text"),
-        ("/v1/completions", r#"{"model":"m","stream":1}"#, 400, "stream: expected true or false"),
-        ("/v1/responses/compact", r#"{"input":[]}"#, 400, "model: missing"),
-    ];
-    for (path, body, status, message) in &cases {
-        let request = stack.post(path).bearer_auth(&ann.token).header("content-type", "application/json");
-        let response = request.body((*body).to_owned()).send().await?;
-        assert_eq!(response.status(), *status, "{path} {body:.80}");
-        let error = &response.json::<Value>().await?["error"];
-        assert!(error["message"].as_str().unwrap().contains(message), "{path}: {error}");
-        assert!(error["type"].is_string() && error.get("param").is_some() && error.get("code").is_some());
-    }
-    let plain = stack.post("/v1/embeddings").bearer_auth(&ann.token).header("content-type", "text/plain").body("{}");
-    assert_eq!(plain.send().await?.status(), 415);
-    let unknown = stack.post("/v1/embeddings").json(&json!({"model": "m", "input": "x"})).send().await?;
-    assert_eq!(unknown.status(), 401);
-    assert_eq!((stack.events().await?, stack.upstream.chats().len()), (0, 0));
-    Ok(())
-}
-
-#[tokio::test]
 async fn that_fail_are_recorded_as_failed() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;

@@ -10,6 +10,7 @@ use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shared::event::{ConversationChanged, ConversationCreated, ConversationDeleted, Event, RecordingMode};
 use shared::id::{ChangeId, ConversationId, UserId};
@@ -17,6 +18,7 @@ use time::OffsetDateTime;
 
 use crate::auth::Caller;
 use crate::error::ApiError;
+use crate::json::lenient::Object;
 use crate::recording_mode::{RECORDING, response_header};
 use crate::request::InvalidRequest;
 use crate::server::gateway::Gateway;
@@ -172,10 +174,20 @@ impl Gateway {
     }
 }
 
+/// Parses a body that has to be an object: a list of the members' values, which serde takes for one, is none.
+fn parse_object<T: DeserializeOwned>(body: &[u8], members: &str) -> Result<T, InvalidRequest> {
+    let invalid =
+        |why: String| InvalidRequest { message: format!("expected an object with {members}{why}"), param: None };
+    match serde_json::from_slice(body) {
+        Ok(Object(Some(object))) => Ok(object),
+        Ok(Object(None)) => Err(invalid(String::new())),
+        Err(error) => Err(invalid(format!(": {error}"))),
+    }
+}
+
 fn parse_patch(body: &[u8]) -> Result<ConversationPatch, InvalidRequest> {
     let invalid = |message: String, param| InvalidRequest { message, param };
-    let change: ConversationPatch = serde_json::from_slice(body)
-        .map_err(|error| invalid(format!("expected an object with title, archived, or both: {error}"), None))?;
+    let change: ConversationPatch = parse_object(body, "title, archived, or both")?;
     if change.title.is_none() && change.archived.is_none() {
         return Err(invalid("expected title, archived, or both".into(), None));
     }
@@ -194,9 +206,7 @@ fn parse_new_conversation(body: &[u8]) -> Result<NewConversation, InvalidRequest
     if body.trim_ascii().is_empty() {
         return Ok(NewConversation::default());
     }
-    let new: NewConversation = serde_json::from_slice(body).map_err(|error| {
-        invalid(format!("expected an object with title, model and temperature, all optional: {error}"), None)
-    })?;
+    let new: NewConversation = parse_object(body, "title, model and temperature, all optional")?;
     if new.title.as_ref().is_some_and(|title| title.chars().count() > MAX_TITLE) {
         return Err(invalid(format!("title: expected at most {MAX_TITLE} characters"), Some("title")));
     }
