@@ -17,8 +17,8 @@ let latestNavigation = 0;
 const ROUTES = [
   [/^\/$/, () => import("./pages/chat.js"), () => ({})],
   [/^\/c\/([^/]+)$/, () => import("./pages/chat.js"), ([, id]) => ({ id: decodeURIComponent(id) })],
-  [/^\/settings(?:\/(keys|limits))?$/, () => import("./pages/settings.js"), ([, section]) => ({ section: section ?? "account" })],
-  [/^\/admin(?:\/(users|keys|limits|failures|invites))?$/, () => import("./pages/admin.js"), ([, section]) => ({ section: section ?? "usage" })],
+  [/^\/settings(?:\/(keys|limits|projects))?$/, () => import("./pages/settings.js"), ([, section]) => ({ section: section ?? "account" })],
+  [/^\/admin(?:\/(users|keys|limits|projects|failures|invites))?$/, () => import("./pages/admin.js"), ([, section]) => ({ section: section ?? "usage" })],
 ];
 
 /** Shows the page of the current address. `rebuild` also replaces the shell around the page. */

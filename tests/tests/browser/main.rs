@@ -19,6 +19,7 @@ mod keys;
 mod limits;
 mod long_answers;
 mod outages;
+mod projects;
 mod streaming;
 mod usage;
 mod usage_costs;

@@ -46,6 +46,8 @@ files! {
     "js/components/limits.js",
     "js/components/markdown.js",
     "js/components/paged-list.js",
+    "js/components/project-names.js",
+    "js/components/projects.js",
     "js/components/prose.js",
     "js/components/shell.js",
     "js/components/snippets.js",

@@ -5,6 +5,7 @@ import { h, icon, replaceChildren } from "../dom.js";
 import { formatDateTime, t } from "../i18n.js";
 import { user as currentUser } from "../session.js";
 import { listSection, PagedList } from "./paged-list.js";
+import { loadProjects, openProjects, projectName } from "./project-names.js";
 import { snippets } from "./snippets.js";
 import { copyText, field, openDialog, toast } from "./ui.js";
 import { knownUsers, loadUserNames, userName } from "./user-names.js";
@@ -28,7 +29,7 @@ export function keySection({ ofAll = false } = {}) {
   const list = new PagedList({
     path: ofAll ? "/api/admin/keys" : "/api/keys",
     empty: t(ofAll ? "keys.noneOfAll" : "keys.none"),
-    before: ofAll ? loadUserNames : undefined,
+    before: () => Promise.all([loadProjects({ ofAll }), ofAll ? loadUserNames() : null]),
     row: (key) => keyRow(key, { showOwner: ofAll }),
   });
   const create = h("button.button.primary", { type: "button", onclick: () => createKey(list, { askOwner: ofAll }) }, icon("plus"), t("keys.new"));
@@ -86,6 +87,7 @@ function stateOf(key) {
 function details(key, showOwner) {
   return [
     showOwner ? userName(key.userId) : null,
+    key.projectId ? t("keys.ofProject", { name: projectName(key.projectId) }) : null,
     key.lastUsedAt ? t("keys.lastUsed", { when: formatDateTime(key.lastUsedAt) }) : t("keys.neverUsed"),
     key.revokedAt ? t("keys.revokedAt", { when: formatDateTime(key.revokedAt) }) : key.expiresAt ? t("keys.expires", { when: formatDateTime(key.expiresAt) }) : t("keys.neverExpires"),
     key.createdAt ? t("keys.created", { when: formatDateTime(key.createdAt) }) : null,
@@ -132,6 +134,17 @@ function expiryField(present) {
   return { element: field("expiry", t("keys.expiry"), { input: select }), value };
 }
 
+/** A choice of the project of a new key, which appears once the projects are loaded, if there are any. */
+function projectField({ ofAll }) {
+  const place = h("div", {});
+  loadProjects({ ofAll }).then(() => {
+    const choices = [["", t("keys.noProject")], ...openProjects().map(({ id, name }) => [id, name])];
+    const select = h("select.input", { name: "project" }, choices.map(([value, label]) => h("option", { value }, label)));
+    if (choices.length > 1) replaceChildren(place, field("project", t("keys.project"), { input: select, hint: t("keys.projectHint") }));
+  });
+  return place;
+}
+
 /** A field for the owner of a new key: a name from the list of users, or an id. */
 function ownerField() {
   const names = h("datalist", { id: "key-owners" }, knownUsers().map(([, name]) => h("option", { value: name })));
@@ -148,11 +161,12 @@ async function createKey(list, { askOwner }) {
   let created = null;
   await openDialog({
     title: t("keys.new"),
-    fields: [...settingFields(null), expiry.element, ...(askOwner ? ownerField() : [])],
+    fields: [...settingFields(null), expiry.element, ...(askOwner ? ownerField() : []), projectField({ ofAll: askOwner })],
     submitLabel: t("keys.create"),
     submit: async (data) => {
       const expiresAt = expiry.value();
-      created = await requestJson("POST", "/api/keys", { body: { ...settings(data), ...(expiresAt ? { expiresAt } : {}), ...(askOwner ? { userId: ownerId(data.get("owner")) } : {}) } });
+      const projectId = data.get("project");
+      created = await requestJson("POST", "/api/keys", { body: { ...settings(data), ...(projectId ? { projectId } : {}), ...(expiresAt ? { expiresAt } : {}), ...(askOwner ? { userId: ownerId(data.get("owner")) } : {}) } });
     },
   });
   if (!created) return;

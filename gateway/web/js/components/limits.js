@@ -5,6 +5,7 @@ import { h, icon, replaceChildren } from "../dom.js";
 import { formatDateTime, formatDollars, formatNumber, t } from "../i18n.js";
 import * as live from "../live.js";
 import { listSection, PagedList } from "./paged-list.js";
+import { loadProjects, openProjects, projectName } from "./project-names.js";
 import { field, loadingIndicator, notice, openDialog, toast } from "./ui.js";
 import { knownUsers, loadUserNames, userName } from "./user-names.js";
 
@@ -29,7 +30,7 @@ export function ownLimitSection() {
   async function load() {
     clearTimeout(timer);
     try {
-      const { data } = await getJson("/api/limits");
+      const [{ data }] = await Promise.all([getJson("/api/limits"), loadProjects()]);
       if (!isGone) show(data);
     } catch (error) {
       if (!isGone && !body.querySelector(".limit")) replaceChildren(body, notice("warn", error.message), h("button.button.secondary.small.spaced", { type: "button", onclick: load }, t("retry")));
@@ -93,7 +94,7 @@ function scopeName(scope) {
   const { kind, id } = parts(scope);
   if (kind === "user") return t("limits.ofUser", { name: userName(id) });
   if (kind === "key") return t("limits.ofKey", { name: id });
-  if (kind === "project") return t("limits.ofProject", { name: id });
+  if (kind === "project") return t("limits.ofProject", { name: projectName(id) });
   if (kind === "model") return t("limits.ofModel", { name: id });
   return t(`limits.${kind}`);
 }
@@ -102,7 +103,7 @@ function scopeName(scope) {
 
 /** The section of the limits of all scopes. */
 export function limitSection() {
-  const list = new PagedList({ path: "/api/admin/limits", empty: t("limits.noneOfAll"), before: loadUserNames, row: (limits) => limitRow(limits) });
+  const list = new PagedList({ path: "/api/admin/limits", empty: t("limits.noneOfAll"), before: () => Promise.all([loadUserNames(), loadProjects({ ofAll: true })]), row: (limits) => limitRow(limits) });
   const create = h("button.button.primary", { type: "button", onclick: () => createLimit(list) }, icon("plus"), t("limits.new"));
   return listSection({ id: "limits-title", title: t("limits.title"), intro: t("limits.introOfAll"), controls: create, list });
 }
@@ -184,7 +185,8 @@ async function createLimit(list) {
   const target = h("div", {});
   function showTarget() {
     const needsId = !["everyone", "deployment"].includes(kind.value);
-    const names = kind.value === "user" ? h("datalist", { id: "limit-targets" }, knownUsers().map(([, name]) => h("option", { value: name }))) : null;
+    const offered = { user: () => knownUsers().map(([, name]) => name), project: () => openProjects().map(({ name }) => name) }[kind.value];
+    const names = offered ? h("datalist", { id: "limit-targets" }, offered().map((name) => h("option", { value: name }))) : null;
     replaceChildren(target, needsId ? field("target", t(`limits.target.${kind.value}`), { required: true, maxlength: 300, autocomplete: "off", list: names ? "limit-targets" : null }) : null, names);
   }
   showTarget();
@@ -207,6 +209,6 @@ async function createLimit(list) {
 
 function scopeOf(kind, target) {
   if (target === undefined) return kind;
-  const id = kind === "user" ? knownUsers().find(([id, name]) => name === target || id === target)?.[0] ?? target : target;
-  return `${kind}:${id}`;
+  const known = { user: knownUsers(), project: openProjects().map(({ id, name }) => [id, name]) }[kind] ?? [];
+  return `${kind}:${known.find(([id, name]) => name === target || id === target)?.[0] ?? target}`;
 }

@@ -1,4 +1,4 @@
-// The administration page: usage of all users, users, API keys, limits, recent failures, invites.
+// The administration page: usage of all users, users, API keys, limits, projects, recent failures, invites.
 
 import { sitePath } from "../address.js";
 import { requestJson } from "../api.js";
@@ -6,6 +6,8 @@ import { keyName, loadKeyNames } from "../components/key-names.js";
 import { keySection, operationName } from "../components/keys.js";
 import { limitSection } from "../components/limits.js";
 import { listSection, PagedList } from "../components/paged-list.js";
+import { loadProjects, projectName } from "../components/project-names.js";
+import { projectSection } from "../components/projects.js";
 import { copyText, field, notice, openDialog, tabs, toast } from "../components/ui.js";
 import { UsageView } from "../components/usage.js";
 import { knowsUser, loadUserNames, noteUser, userName } from "../components/user-names.js";
@@ -13,7 +15,7 @@ import { debounce, h, icon, iconButton, replaceChildren } from "../dom.js";
 import { formatDateTime, t } from "../i18n.js";
 import { user as currentUser } from "../session.js";
 
-const SECTIONS = { usage, users, keys: () => keySection({ ofAll: true }), limits: limitSection, failures, invites };
+const SECTIONS = { usage, users, keys: () => keySection({ ofAll: true }), limits: limitSection, projects: () => projectSection({ ofAll: true }), failures, invites };
 
 export function page({ section }) {
   const { element, destroy } = currentUser.role === "admin" ? SECTIONS[section]() : { element: notice("warn", t("admin.forbidden")), destroy: () => {} };
@@ -29,7 +31,8 @@ function usage() {
     path: "/api/admin/usage",
     isOfAll: true,
     groups: [
-      { by: "user", name: userName, loadNames: loadUsers }, { by: "model" }, { by: "project" },
+      { by: "user", name: userName, loadNames: loadUsers }, { by: "model" },
+      { by: "project", name: projectName, loadNames: () => loadProjects({ ofAll: true }) },
       { by: "key", name: keyName, loadNames: () => loadKeyNames({ ofAll: true }) }, { by: "operation", name: operationName },
     ],
   });

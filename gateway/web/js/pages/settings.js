@@ -1,9 +1,11 @@
-// The settings page: usage, profile, password, language and theme; API keys; limits.
+// The settings page: usage, profile, password, language and theme; API keys; limits; projects.
 
 import { requestJson } from "../api.js";
 import { keyName, loadKeyNames } from "../components/key-names.js";
 import { keySection, operationName } from "../components/keys.js";
 import { ownLimitSection } from "../components/limits.js";
+import { loadProjects, projectName } from "../components/project-names.js";
+import { projectSection } from "../components/projects.js";
 import { copyText, field, notice, passwordField, segmentedControl, tabs, toast } from "../components/ui.js";
 import { UsageView } from "../components/usage.js";
 import { h, iconButton, replaceChildren } from "../dom.js";
@@ -12,7 +14,7 @@ import { rebuildPage } from "../navigation.js";
 import { user } from "../session.js";
 import { currentTheme, setTheme, themes } from "../theme-choice.js";
 
-const SECTIONS = { account, keys: () => keySection(), limits: ownLimitSection };
+const SECTIONS = { account, keys: () => keySection(), limits: ownLimitSection, projects: () => projectSection() };
 
 export function page({ section }) {
   const { element, destroy } = SECTIONS[section]();
@@ -23,7 +25,7 @@ export function page({ section }) {
 function account() {
   const usage = new UsageView({
     path: "/api/users/me/usage",
-    groups: [{ by: "model" }, { by: "project" }, { by: "key", name: keyName, loadNames: () => loadKeyNames() }, { by: "operation", name: operationName }],
+    groups: [{ by: "model" }, { by: "project", name: projectName, loadNames: () => loadProjects() }, { by: "key", name: keyName, loadNames: () => loadKeyNames() }, { by: "operation", name: operationName }],
   });
   const element = h("div", {}, h("section.section", { "aria-labelledby": "usage-title" }, usage.element), profile(), password(), appearance());
   return { element, destroy: () => usage.destroy() };
