@@ -283,6 +283,20 @@ fn ends_of_all_kinds_are_recognized() {
 }
 
 #[test]
+fn the_event_of_vertex_with_usage_is_read() {
+    let vertex = |output: u64| {
+        let usage = format!(r#""input_tokens":23,"output_tokens":{output},"cache_read_input_tokens":null"#);
+        format!(r#"{{"type":"vertex_event","usage":{{{usage},"tiers":{{"0-to-200000":{{{usage}}}}}}}}}"#)
+    };
+    let start = r#"{"type":"message_start","message":{"id":"msg","model":"m","content":[]}}"#;
+    let delta = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"}}"#;
+    check(AnthropicMessages, &stream(&[start, BLOCK, HI, &vertex(9), delta, STOP]), &expected_text("hi"));
+    // Another event has the last word, whichever comes first.
+    check(AnthropicMessages, &stream(&[START, &vertex(1), BLOCK, HI, DELTA, STOP]), &expected_text("hi"));
+    check(AnthropicMessages, &stream(&[START, BLOCK, HI, DELTA, &vertex(1), STOP]), &expected_text("hi"));
+}
+
+#[test]
 fn unknown_events_are_noted() {
     check(AnthropicMessages, &events(&[START, BLOCK, HI, DELTA, STOP]), &expected_text("hi"));
     let odd = stream(&[START, r#"{"type":"novelty"}"#, BLOCK, HI, DELTA, STOP]);

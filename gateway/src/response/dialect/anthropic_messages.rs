@@ -131,6 +131,12 @@ impl MessagesFold {
             }
             "content_block_stop" => self.open_index = None,
             "ping" => {}
+            // Google tells the usage of Claude on Vertex AI a second time, in an event of its own.
+            "vertex_event" => {
+                if let Some(usage) = read.usage {
+                    self.transcript.set_missing_usage(usage);
+                }
+            }
             _ => {
                 let error = read.error.and_then(parse_error_member).or_else(|| find_error(data));
                 if let Some(error) = error.or_else(|| (kind == "error").then(|| error_from_text(data))) {
