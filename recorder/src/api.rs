@@ -64,6 +64,7 @@ pub fn router(api: Arc<ApiState>) -> Router {
         .route("/api/conversations/{id}", get(conversations::one))
         .route("/api/conversations/{id}/messages", get(messages::list))
         .route("/api/chats", get(chats::list))
+        .route("/api/admin/chats", get(chats::list_all))
         .route("/api/chats/{id}", get(chats::one))
         .route("/api/chats/{id}/answer", get(answers::one))
         .route("/api/responses/{id}", get(responses::one))

@@ -25,9 +25,18 @@ use sha2::{Digest as _, Sha256};
 use crate::error::ApiError;
 use static_file::StaticFile;
 
-/// The paths of the pages. The part after `/c/` is interpreted by the page's script.
-const PAGE_PATHS: [&str; 8] =
-    ["/", "/login", "/register", "/c/{conversation}", "/settings", "/settings/{section}", "/admin", "/admin/{section}"];
+/// The paths of the pages. The parts after `/c/` and `/calls/` are interpreted by the page's script.
+const PAGE_PATHS: [&str; 9] = [
+    "/",
+    "/login",
+    "/register",
+    "/c/{conversation}",
+    "/calls/{call}",
+    "/settings",
+    "/settings/{section}",
+    "/admin",
+    "/admin/{section}",
+];
 
 /// The cache policy of files whose path changes whenever a file changes.
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");

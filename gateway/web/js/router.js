@@ -17,8 +17,9 @@ let latestNavigation = 0;
 const ROUTES = [
   [/^\/$/, () => import("./pages/chat.js"), () => ({})],
   [/^\/c\/([^/]+)$/, () => import("./pages/chat.js"), ([, id]) => ({ id: decodeURIComponent(id) })],
-  [/^\/settings(?:\/(keys|limits|projects))?$/, () => import("./pages/settings.js"), ([, section]) => ({ section: section ?? "account" })],
-  [/^\/admin(?:\/(users|keys|limits|projects|failures|invites))?$/, () => import("./pages/admin.js"), ([, section]) => ({ section: section ?? "usage" })],
+  [/^\/calls\/([^/]+)$/, () => import("./pages/call.js"), ([, id]) => ({ id: decodeURIComponent(id) })],
+  [/^\/settings(?:\/(calls|keys|limits|projects))?$/, () => import("./pages/settings.js"), ([, section]) => ({ section: section ?? "account" })],
+  [/^\/admin(?:\/(calls|users|keys|limits|projects|failures|invites|audit))?$/, () => import("./pages/admin.js"), ([, section]) => ({ section: section ?? "usage" })],
 ];
 
 /** Shows the page of the current address. `rebuild` also replaces the shell around the page. */

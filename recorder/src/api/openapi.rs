@@ -22,7 +22,7 @@ use super::{
         auth::register, auth::login, auth::refresh, auth::logout, auth::password, users::me,
         users::profile, usage::of_user,
         conversations::list, gateway_routes::create, conversations::one, gateway_routes::change, gateway_routes::delete, messages::list,
-        chats::list, chats::one, gateway_routes::stop_chat, gateway_routes::stream_answer,
+        chats::list, chats::list_all, chats::one, gateway_routes::stop_chat, gateway_routes::stream_answer,
         events::stream,
         api_keys::list, api_keys::issue, api_keys::one, api_keys::change, api_keys::revoke, api_keys::list_all,
         usage::of_all, admin::failures, admin::users, admin::change_user, admin::invites, admin::create_invite,

@@ -9,6 +9,8 @@ mod accounts;
 mod addresses;
 mod answers;
 mod appearance;
+mod audit;
+mod calls;
 mod connections;
 mod conversations;
 mod drafts;

@@ -28,9 +28,10 @@ const GATEWAYS: [(&str, &str); 3] =
     [("GET", "/api/chats/{chat}/stream"), ("POST", "/api/chats/{chat}/stop"), ("GET", "/api/chats/{chat}/answer")];
 
 /// Paths for admins alone.
-const ADMIN: [(&str, &str); 17] = [
+const ADMIN: [(&str, &str); 18] = [
     ("GET", "/api/admin/usage"),
     ("GET", "/api/admin/usage?group=user"),
+    ("GET", "/api/admin/chats"),
     ("GET", "/api/admin/failures"),
     ("GET", "/api/admin/audit"),
     ("GET", "/api/admin/users"),

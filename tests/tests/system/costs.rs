@@ -81,7 +81,9 @@ async fn are_exact_and_new_prices_change_no_recorded_cost() -> anyhow::Result<()
         "reasoning": 0, "audio": 0, "other": 0});
     assert_eq!((&cost["parts"], &cost["pricedAs"]), (&parts, &json!("openai/gpt-4o")), "{read}");
     assert_eq!((&read["providerCostNanodollars"], &read["unpriced"]), (&json!(10_000_000), &json!(false)), "{read}");
+    assert_eq!(read["rawUsage"], json!({"cost": 0.01}), "{read}");
     let unpriced = stack.read(&ann, &format!("/api/chats/{unpriced}")).await?;
+    assert_eq!(unpriced["rawUsage"], json!({"cost": null}), "{unpriced}");
     assert_eq!((&unpriced["cost"], &unpriced["unpriced"]), (&Value::Null, &json!(true)), "{unpriced}");
 
     let sums = |counts: &Value| {
@@ -100,6 +102,27 @@ async fn are_exact_and_new_prices_change_no_recorded_cost() -> anyhow::Result<()
             assert_eq!(sums(of_key), [2_850_000, 0, 10_000_000, 0].map(Some), "{usage}");
         }
     }
+    let root = stack.user("root").await?;
+    stack.recorder.run(&["users", "admin", "root"]).await?;
+    let (ann_id, root_id, none) = (&ann.id, &root.id, "01936b6e-2f00-7abc-8def-0000000000cc");
+    for (user, path, calls) in [
+        (&ann, format!("/api/chats?keyId={key}"), 1),
+        (&ann, format!("/api/chats?keyId={none}"), 0),
+        (&ann, format!("/api/chats?keyId={key}&projectId={none}"), 0),
+        (&root, "/api/chats".to_owned(), 0),
+        (&root, "/api/admin/chats".to_owned(), 4),
+        (&root, format!("/api/admin/chats?keyId={key}"), 1),
+        (&root, format!("/api/admin/chats?userId={ann_id}&status=failed"), 1),
+        (&root, format!("/api/admin/chats?userId={root_id}"), 0),
+    ] {
+        let list = stack.read(user, &path).await?;
+        assert_eq!(list["data"].as_array().map(Vec::len), Some(calls), "{path}: {list}");
+        assert!(calls != 1 || path.contains("failed") || list["data"][0]["id"] == json!(chat), "{path}: {list}");
+    }
+    let first = stack.read(&root, "/api/admin/chats?limit=3").await?;
+    let cursor = first["nextCursor"].as_str().context("no cursor")?;
+    let rest = stack.read(&root, &format!("/api/admin/chats?limit=3&cursor={cursor}")).await?;
+    assert_eq!((rest["data"].as_array().map(Vec::len), &rest["nextCursor"]), (Some(1), &Value::Null), "{rest}");
     let identical = stack.recorder.run(&["verify"]).await?;
     assert!(identical.starts_with("identical: 4 chats"), "{identical}");
 

@@ -127,14 +127,23 @@ async fn read_everything(pool: &PgPool) -> anyhow::Result<()> {
     for (status, model, tag) in
         [(None, None, None), (Some("failed"), None, None), (None, Some("model-1"), None), (None, None, Some("a"))]
     {
-        for (conversation, caller_user) in [(None, None), (Some(id), Some("u"))] {
+        for (user, conversation, caller_user, key) in [
+            (Some("user 7"), None, None, None),
+            (Some("user 7"), Some(id), Some("u"), None),
+            (Some("user 7"), None, None, Some(id.0)),
+            (None, None, None, None),
+            (None, Some(id), Some("u"), None),
+            (None, None, None, Some(id.0)),
+        ] {
             let from = OffsetDateTime::UNIX_EPOCH;
             let filters = chats::ChatQuery {
-                user: "user 7",
+                user,
                 status,
                 model,
                 operation: None,
                 conversation,
+                key,
+                project: key,
                 tag,
                 caller_user,
                 from,

@@ -11,7 +11,7 @@ import { copyText, field, openDialog, toast } from "./ui.js";
 import { knownUsers, loadUserNames, userName } from "./user-names.js";
 
 /** The kinds of calls that a key can be limited to, the most frequent first. */
-const OPERATIONS = ["chat", "embeddings", "text_completion", "rerank", "moderation", "image_generation", "image_edit", "image_variation", "speech", "transcription", "translation", "response_compaction", "pass_through"];
+export const OPERATIONS = ["chat", "embeddings", "text_completion", "rerank", "moderation", "image_generation", "image_edit", "image_variation", "speech", "transcription", "translation", "response_compaction", "pass_through"];
 /** The times for which a new key is valid, in days. */
 const VALIDITIES = [7, 30, 90, 365];
 const DEFAULT_VALIDITY = 90;

@@ -5,6 +5,9 @@ import { h, replaceChildren } from "../dom.js";
 import { t } from "../i18n.js";
 import { loadingIndicator, notice } from "./ui.js";
 
+/** The number of pages without an item that are passed over at once: a page of a search may hold nothing although later pages do. */
+const MAX_EMPTY_PAGES = 20;
+
 export class PagedList {
   /**
    * `path` is the API route, `row` renders one item, `empty` is the text of an empty list, `query` returns further parameters, and
@@ -32,9 +35,14 @@ export class PagedList {
   async loadMore() {
     const { loadId } = this;
     try {
-      const page = await getJson(this.path, { limit: 30, cursor: this.cursor, ...this.query() });
-      if (loadId !== this.loadId) return;
-      this.cursor = page.nextCursor;
+      replaceChildren(this.footer, loadingIndicator());
+      let page;
+      for (let pages = 0; pages <= MAX_EMPTY_PAGES; pages += 1) {
+        page = await getJson(this.path, { limit: 30, ...this.query(), cursor: this.cursor });
+        if (loadId !== this.loadId) return;
+        this.cursor = page.nextCursor;
+        if (page.data.length || !this.cursor) break;
+      }
       this.rows.append(...page.data.map((item) => this.row(item)));
       this.#showFooter();
     } catch (error) {

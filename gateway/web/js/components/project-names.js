@@ -8,6 +8,9 @@ let request = null;
 /** The name of a project, or the id if the name is not loaded. */
 export const projectName = (id) => projects.get(id)?.name ?? id;
 
+/** The loaded projects: pairs of id and name. */
+export const knownProjects = () => [...projects].map(([id, { name }]) => [id, name]);
+
 /** The loaded projects in which keys can be issued. */
 export const openProjects = () => [...projects.values()].filter((project) => !project.disabled);
 

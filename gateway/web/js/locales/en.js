@@ -137,6 +137,7 @@ export default {
   "appearance.title": "Language and theme",
 
   "settings.account": "Account",
+  "settings.calls": "Calls",
   "settings.keys": "API keys",
   "settings.limits": "Limits",
   "settings.projects": "Projects",
@@ -267,6 +268,8 @@ export default {
   "admin.title": "Administration",
   "admin.forbidden": "Only administrators can see this page.",
   "admin.usage": "Usage",
+  "admin.calls": "Calls",
+  "admin.audit": "Audit log",
   "admin.users": "Users",
   "admin.usersIntro": "All users with an account.",
   "admin.keys": "API keys",

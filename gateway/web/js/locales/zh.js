@@ -137,6 +137,7 @@ export default {
   "appearance.title": "语言和主题",
 
   "settings.account": "账号",
+  "settings.calls": "调用",
   "settings.keys": "API 密钥",
   "settings.limits": "限额",
   "settings.projects": "项目",
@@ -267,6 +268,8 @@ export default {
   "admin.title": "管理",
   "admin.forbidden": "只有管理员可以查看此页面。",
   "admin.usage": "用量",
+  "admin.calls": "调用",
+  "admin.audit": "审计日志",
   "admin.users": "用户",
   "admin.usersIntro": "所有拥有账号的用户。",
   "admin.keys": "API 密钥",

@@ -1,7 +1,9 @@
-// The administration page: usage of all users, users, API keys, limits, projects, recent failures, invites.
+// The administration page: usage and calls of all users, users, API keys, limits, projects, recent failures, invites, the audit log.
 
 import { sitePath } from "../address.js";
 import { requestJson } from "../api.js";
+import { auditSection } from "../components/audit.js";
+import { callSection } from "../components/calls.js";
 import { keyName, loadKeyNames } from "../components/key-names.js";
 import { keySection, operationName } from "../components/keys.js";
 import { limitSection } from "../components/limits.js";
@@ -15,7 +17,9 @@ import { debounce, h, icon, iconButton, replaceChildren } from "../dom.js";
 import { formatDateTime, t } from "../i18n.js";
 import { user as currentUser } from "../session.js";
 
-const SECTIONS = { usage, users, keys: () => keySection({ ofAll: true }), limits: limitSection, projects: () => projectSection({ ofAll: true }), failures, invites };
+const SECTIONS = {
+  usage, calls: () => callSection({ ofAll: true }), users, keys: () => keySection({ ofAll: true }), limits: limitSection, projects: () => projectSection({ ofAll: true }), failures, invites, audit: auditSection,
+};
 
 export function page({ section }) {
   const { element, destroy } = currentUser.role === "admin" ? SECTIONS[section]() : { element: notice("warn", t("admin.forbidden")), destroy: () => {} };

@@ -1,6 +1,7 @@
 // The settings page: usage, profile, password, language and theme; API keys; limits; projects.
 
 import { requestJson } from "../api.js";
+import { callSection } from "../components/calls.js";
 import { keyName, loadKeyNames } from "../components/key-names.js";
 import { keySection, operationName } from "../components/keys.js";
 import { ownLimitSection } from "../components/limits.js";
@@ -14,7 +15,7 @@ import { rebuildPage } from "../navigation.js";
 import { user } from "../session.js";
 import { currentTheme, setTheme, themes } from "../theme-choice.js";
 
-const SECTIONS = { account, keys: () => keySection(), limits: ownLimitSection, projects: () => projectSection() };
+const SECTIONS = { account, calls: () => callSection(), keys: () => keySection(), limits: ownLimitSection, projects: () => projectSection() };
 
 export function page({ section }) {
   const { element, destroy } = SECTIONS[section]();

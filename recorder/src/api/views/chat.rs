@@ -70,6 +70,17 @@ pub(crate) struct Chat {
     media: Option<Media>,
 }
 
+/// A chat, with what lists of chats leave out.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct WholeChat {
+    #[serde(flatten)]
+    pub(crate) chat: Chat,
+    /// The provider's own usage object, as the provider sent it; a text if the tables cannot hold the object.
+    #[schema(value_type = Option<Object>)]
+    pub(crate) raw_usage: Option<serde_json::Value>,
+}
+
 /// Sizes, counts and durations of a call that is no chat; null where unknown.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all(serialize = "camelCase"))]
