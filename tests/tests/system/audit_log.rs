@@ -160,6 +160,47 @@ async fn lists_each_act_once_and_no_secret() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn lists_the_changes_of_keys_and_prices_that_other_events_carry() -> anyhow::Result<()> {
+    let (stack, root) = stack().await?;
+    let ann = stack.user("ann").await?;
+    let ask = |method: Method, path: &str, user: &User, body: Value| {
+        stack.request(method, path).bearer_auth(&user.token).json(&body).send()
+    };
+    let key: Value =
+        ask(Method::POST, "/api/keys", &ann, json!({"name": "k"})).await?.error_for_status()?.json().await?;
+    let key = key["id"].as_str().context("no key")?;
+    let path = format!("/api/keys/{key}");
+    ask(Method::PATCH, &path, &root, json!({"name": "l"})).await?.error_for_status()?;
+    ask(Method::DELETE, &path, &ann, json!({})).await?.error_for_status()?;
+    let file = stack.directory().join("ours.json");
+    let prices = json!([{"id": "ours", "name": "Ours", "api_pattern": "ours", "models":
+        [{"id": "m", "match": {"equals": "m"}, "prices": {"input_mtok": 1}}]}]);
+    std::fs::write(&file, prices.to_string())?;
+    let file = file.to_str().context("a path that is not UTF-8")?;
+    stack.recorder.run(&["prices", "publish", file, "--layer", "own"]).await?;
+    stack.recorder.run(&["reprice", "--since", "2020-01-01"]).await?;
+
+    let (ann_id, root_id) = (&ann.id, &root.id);
+    for (query, expected) in [
+        ("action=key_issue", format!("{ann_id} key_issue key:{key} success -")),
+        ("action=key_change", format!("{root_id} key_change key:{key} success -")),
+        ("action=key_revoke", format!("{ann_id} key_revoke key:{key} success -")),
+        ("action=prices_publish", "cli prices_publish layer:own success -".to_owned()),
+        ("action=costs_reprice", "cli costs_reprice -:- success -".to_owned()),
+        ("target=own", "cli prices_publish layer:own success -".to_owned()),
+    ] {
+        let found: Vec<_> = entries(&stack, &root, query).await?.iter().map(line).collect();
+        assert_eq!(found, [expected], "{query}");
+    }
+    let of_key: Vec<_> = entries(&stack, &root, &format!("target={key}")).await?.iter().map(line).collect();
+    assert_eq!(of_key.len(), 3, "{of_key:?}");
+    for query in ["action=key_issue&outcome=failure", "action=prices_publish&actor=nobody"] {
+        assert_eq!(entries(&stack, &root, query).await?.len(), 0, "{query}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_broker_that_is_away_delays_entries_and_no_login() -> anyhow::Result<()> {
     let (mut stack, root) = stack().await?;
     let ann = registered(&stack, "ann").await?;

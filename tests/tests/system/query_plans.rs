@@ -27,6 +27,14 @@ async fn use_an_index_for_every_read() -> anyhow::Result<()> {
     let pool = store::connect_for_reads(&secret, 1)?;
     store::migrate(&pool).await?;
     tests::fill::fill(&pool, 200, 100).await?;
+    sqlx::raw_sql(
+        "INSERT INTO audit_log (audit_id, recorded_at, actor, action, target_kind, target_id, outcome, count)
+         SELECT gen_random_uuid(), now() - n * interval '1 minute', 'user ' || n % 200,
+                CASE n % 50 WHEN 0 THEN 'login' ELSE 'chats_read' END, 'user', 'user ' || n % 300, 'success', 1
+         FROM generate_series(1, 20000) n; ANALYZE audit_log",
+    )
+    .execute(&pool)
+    .await?;
     pool.close().await;
     let looking = PgPool::connect(&url).await?;
     // The statistics of filling the tables must not count: wait until the filling session has reported its statistics,
@@ -40,13 +48,13 @@ async fn use_an_index_for_every_read() -> anyhow::Result<()> {
     pool.close().await;
     until(
         &looking,
-        "SELECT count(*) = 5 FROM pg_stat_user_tables WHERE idx_scan > 0 AND relname IN
-        ('chats', 'conversations', 'messages', 'usage_slots', 'usage_stats')",
+        "SELECT count(*) = 6 FROM pg_stat_user_tables WHERE idx_scan > 0 AND relname IN
+        ('audit_log', 'chats', 'conversations', 'messages', 'usage_slots', 'usage_stats')",
     )
     .await?;
     let scanned: Vec<(String, i64)> = sqlx::query_as(
         "SELECT relname::text, seq_scan FROM pg_stat_user_tables WHERE seq_scan > 0 AND relname IN
-             ('chats', 'conversations', 'messages', 'usage_slots', 'usage_stats')",
+             ('audit_log', 'chats', 'conversations', 'messages', 'usage_slots', 'usage_stats')",
     )
     .fetch_all(&looking)
     .await?;
