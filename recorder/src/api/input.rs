@@ -1,10 +1,14 @@
 //! Parsing and validation of requests: bodies, queries, paths and parameters.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::{Json, RequestExt as _};
 use http::request::Parts;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use shared::event::{InvalidLimitScope, LimitScope};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -36,8 +40,29 @@ impl<S: Send + Sync, T: DeserializeOwned + 'static> FromRequest<S> for JsonBody<
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let Json(body) = request.extract::<Json<T>, _>().await?;
+        let Json(Object(body)) = request.extract::<Json<Object<T>>, _>().await?;
         Ok(Self(body))
+    }
+}
+
+/// A JSON object. A list of the members' values, which serde takes for an object, is refused.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(members)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
     }
 }
 

@@ -158,6 +158,7 @@ async fn count_the_calls_of_their_keys_and_are_seen_by_members_alone() -> anyhow
         (Method::POST, "/api/admin/projects", json!({"name": "p", "members": ["a\u{0}"]}), (400, "members")),
         (Method::PATCH, &path, json!({"name": "x".repeat(101)}), (400, "name")),
         (Method::PATCH, &path, json!({"owner": "ann"}), (400, "")),
+        (Method::POST, "/api/admin/projects", json!(["a list of the members' values", []]), (400, "")),
         (Method::PATCH, &format!("/api/admin/projects/{missing}"), json!({"name": "p"}), (404, "")),
         (Method::GET, &format!("/api/projects/{project}/usage?group=operation"), Value::Null, (400, "group")),
         (Method::GET, "/api/admin/projects?cursor=x", Value::Null, (400, "cursor")),
