@@ -49,34 +49,75 @@ fn encoding_alone(bencher: Bencher<'_, '_>) {
     });
 }
 
-#[divan::bench]
-fn encoding_and_recording(bencher: Bencher<'_, '_>) {
-    let chat = chat();
-    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory");
-    let settings = JournalSettings {
-        directory: directory.path().to_owned(),
-        level: DurabilityLevel::Journal,
-        acknowledgement_timeout: Duration::from_secs(1),
-        max_bytes: 1 << 30,
-        retention: Duration::ZERO,
-    };
-    let journal = Journal::open(settings, "bench", Arc::default(), Arc::default()).expect("an open journal");
-    let consumer = journal.consumer().expect("recording is enabled");
-    let mut cursor = consumer.cursor_from(0);
-    // From here on, the relay keeps up, and takes entries from memory.
-    while consumer.read(&mut cursor, 64, 1 << 20).is_some() {}
-    bencher.counter(ItemsCount::new(CHATS)).bench_local(|| {
-        for _ in 0..CHATS {
-            drop(black_box(journal.record_start(&chat[0])));
-            drop(black_box(journal.record(&chat[1])));
-            if let TailRead::InOrder(entries) = consumer.take(64) {
-                consumer.mark_acknowledged(&entries.iter().map(|entry| entry.number).collect::<Vec<_>>());
+/// A journal, and a relay that keeps up and takes entries from memory.
+struct Recording {
+    journal: Journal,
+    runtime: tokio::runtime::Runtime,
+    _directory: tempfile::TempDir,
+}
+
+impl Recording {
+    fn start() -> Self {
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory");
+        let settings = JournalSettings {
+            directory: directory.path().to_owned(),
+            level: DurabilityLevel::Journal,
+            acknowledgement_timeout: Duration::from_secs(1),
+            max_bytes: 1 << 30,
+            retention: Duration::ZERO,
+        };
+        let journal = Journal::open(settings, "bench", Arc::default(), Arc::default()).expect("an open journal");
+        let consumer = journal.consumer().expect("recording is enabled");
+        let mut cursor = consumer.cursor_from(0);
+        while consumer.read(&mut cursor, 64, 1 << 20).is_some() {}
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        Self { journal, runtime, _directory: directory }
+    }
+
+    /// Acknowledges everything recorded so far.
+    fn release(&self) {
+        let consumer = self.journal.consumer().expect("recording is enabled");
+        while let TailRead::InOrder(entries) = consumer.take(64) {
+            if entries.is_empty() {
+                break;
             }
+            consumer.mark_acknowledged(&entries.iter().map(|entry| entry.number).collect::<Vec<_>>());
         }
         let mut checkpoint = consumer.checkpoint();
         checkpoint.released_below = consumer.next_number();
-        consumer.advance_checkpoint(checkpoint)
+        consumer.advance_checkpoint(checkpoint);
+    }
+}
+
+/// Many chats at once: throughput.
+#[divan::bench]
+fn encoding_and_recording(bencher: Bencher<'_, '_>) {
+    let (chat, recording) = (chat(), Recording::start());
+    bencher.counter(ItemsCount::new(CHATS)).bench_local(|| {
+        let mut last = None;
+        for _ in 0..CHATS {
+            drop(black_box(recording.journal.record_start(&chat[0])));
+            last = Some(black_box(recording.journal.record(&chat[1])));
+        }
+        // Events are written in their order.
+        recording.runtime.block_on(last.expect("a chat was recorded")).expect("the end is recorded");
+        recording.release();
     });
-    journal.close();
-    journal.wait_until_synced();
+    recording.journal.close();
+    recording.journal.wait_until_synced();
+}
+
+/// One chat after the other: the time until the end of each is written.
+#[divan::bench]
+fn encoding_and_recording_one_by_one(bencher: Bencher<'_, '_>) {
+    let (chat, recording) = (chat(), Recording::start());
+    bencher.counter(ItemsCount::new(CHATS)).bench_local(|| {
+        for _ in 0..CHATS {
+            drop(black_box(recording.journal.record_start(&chat[0])));
+            recording.runtime.block_on(recording.journal.record(&chat[1])).expect("the end is recorded");
+        }
+        recording.release();
+    });
+    recording.journal.close();
+    recording.journal.wait_until_synced();
 }

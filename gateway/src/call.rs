@@ -203,12 +203,9 @@ impl ChatPipeline {
             limits,
         };
         let mut request = ChatRequest::of_call(call, target.dialect);
-        let (mut chat, started) = OpenChat::admit(&self.recording, caller, admission, &mut request, permit);
+        let (mut chat, mut started) = OpenChat::admit(&self.recording, caller, admission, &mut request, permit);
         chat.media = Some(media);
-        if started.refusal().is_some() {
-            chat.cancel_unstarted();
-            return Err(ApiError::journal_unavailable());
-        }
+        let chat = self.wait_until_accepted(chat, &mut started).await?;
         let gateway_headers = GatewayHeaders::new(&chat, headers);
         let headers = headers::for_upstream(headers, target.route().billing_headers);
         let admitted = AdmittedCall { target, headers, body, fold, gateway_headers, chat, started };

@@ -11,6 +11,7 @@ pub mod limit_check;
 pub mod limited_call;
 pub mod open_chat;
 mod parsed_request;
+mod recorded_start;
 pub mod recording;
 pub mod response_body;
 pub mod response_conversations;
@@ -172,15 +173,12 @@ impl ChatPipeline {
             started_at,
             limits,
         };
-        let (chat, started) = turn.run(|| OpenChat::admit(&self.recording, caller, admission, &mut request, place));
+        let (chat, mut started) = turn.run(|| OpenChat::admit(&self.recording, caller, admission, &mut request, place));
         drop(turn);
         if let (Some(ui_stream), Some(running)) = (&ui_stream, chat.running()) {
             running.set_message(ui_stream.message_id());
         }
-        if started.refusal().is_some() {
-            chat.cancel_unstarted();
-            return Err(ApiError::journal_unavailable());
-        }
+        let chat = self.wait_until_accepted(chat, &mut started).await?;
         let admitted = AdmittedChat {
             headers: headers::for_upstream(headers, snapshot.table.routes[route_index].billing_headers),
             snapshot,
@@ -281,25 +279,6 @@ impl ChatPipeline {
         }
     }
 
-    /// Waits until the start is written to the journal: from then on the start survives a crash of the process, and the
-    /// answer may begin. Returns the start if the configured durability asks for more than the write; the chat's end waits
-    /// for the rest. A start that is not written yet is waited for like in [`Self::wait_until_durable`].
-    pub(crate) async fn wait_until_written(&self, started: Recorded) -> Result<Option<Recorded>, ApiError> {
-        if started.is_written() {
-            return Ok(Some(started));
-        }
-        self.wait_until_durable(started).await.map(|()| None)
-    }
-
-    /// Waits for an event to become durable, at most for `start_timeout`. Returns 503 if the time is over or the event
-    /// cannot be recorded.
-    pub async fn wait_until_durable(&self, recorded: Recorded) -> Result<(), ApiError> {
-        match timeout(self.start_timeout, recorded).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(ApiError::journal_unavailable()),
-        }
-    }
-
     /// Returns the response of the upstream, whose body ends the chat.
     pub(crate) async fn respond(
         &self,
@@ -354,14 +333,6 @@ impl ChatPipeline {
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         Ok(response)
-    }
-
-    /// Ends a chat whose start could not be made durable in time. Returns `refusal`, the error for the client.
-    #[expect(clippy::unused_self, reason = "one of the ends of a chat, beside the others")]
-    pub(crate) fn fail_unrecorded(&self, mut chat: OpenChat, refusal: ApiError) -> ApiError {
-        let failure = ChatError::new("journal_unavailable", "the start could not be made durable");
-        end_failed(&mut chat, FailureStage::UpstreamConnect, failure).detach();
-        refusal
     }
 
     /// Ends a chat that got no response from any upstream. Returns the error for the client.

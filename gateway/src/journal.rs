@@ -1,11 +1,12 @@
 //! The journal: a log on the local disk, to which every event is appended before a client sees the event's effect.
 //! Events reach the broker only through the journal.
 //!
-//! [`Journal::record`] encodes an event once and appends the record to the log within the caller's own task: a lock, a
-//! checksum and one write. An appended event survives the death of the process. The [`relay`](crate::relay) publishes
-//! the log's events to the broker and releases acknowledged events; the sync thread syncs the log to the disk. The
-//! [`DurabilityLevel`] decides how long a caller waits beyond the write; docs/DURABILITY.md lists the failures that
-//! each level survives.
+//! [`Journal::record`] encodes an event once and puts the record into a queue, from which the writer thread appends the
+//! record to the log. An appended event survives the death of the process. The [`relay`](crate::relay) publishes the log's
+//! events to the broker and releases acknowledged events; the sync thread syncs the log to the disk. No function of this
+//! module waits for the disk unless its documentation says so: a disk that hangs keeps two threads waiting, and whoever waits
+//! for an event. The [`DurabilityLevel`] decides how long a caller waits beyond the write; docs/DURABILITY.md lists the
+//! failures that each level survives.
 
 mod checkpoint;
 mod clock;
@@ -17,6 +18,7 @@ mod durability;
 mod error;
 mod lock;
 mod log;
+mod queue;
 mod reader;
 mod record;
 mod recorded;
@@ -28,12 +30,13 @@ mod sync_thread;
 mod tail;
 mod unended_chats;
 mod waiters;
+mod writer;
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use shared::event::Event;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
 pub use checkpoint::{AcknowledgedEvent, Checkpoint};
@@ -50,10 +53,12 @@ pub use tail::TailRead;
 use crate::broker::BrokerHealth;
 use crate::broker::earliest_start::EarliestStart;
 use crate::metrics::Metrics;
-use log::{AppendOutcome, LogLimits};
+use log::LogLimits;
+use queue::{QueuedEvent, QueuedKind, RoomNeed, WriteQueue};
 use record::UnnumberedRecord;
-use store::{Store, StoreState, SyncThreadState};
+use store::{Disk, Housekeeping, Lifecycle, Store, StoreState, SyncThreadState};
 use tail::{Priority, Tail};
+use unended_chats::ChatChange;
 use waiters::{WaitCondition, Waiters};
 
 /// A handle to the gateway's journal. Clones are cheap and share the same log.
@@ -66,7 +71,7 @@ pub struct Journal {
 
 impl Journal {
     /// Opens the journal in `settings.directory`, records a `ChatFailed` for every chat that the previous process left
-    /// unended, and starts the sync thread. Events get the source `/gateway/{instance}`.
+    /// unended, and starts the journal's threads. Blocks while the disk hangs. Events get the source `/gateway/{instance}`.
     ///
     /// Fails if another process holds the directory, if the directory or a segment cannot be used, or if a segment has
     /// an unsupported format version.
@@ -92,41 +97,55 @@ impl Journal {
         let limits = LogLimits { max_bytes: settings.max_bytes, retention: settings.retention };
         let recovered = recovery::recover(directory.clone(), limits)?;
         let (waiting, unended) = (recovered.waiting, recovered.log.unended_chats.all());
-        metrics.journal_damaged.inc_by(recovered.damaged);
+        let damaged = recovered.damage.values().sum();
+        metrics.journal_damaged.inc_by(damaged);
+        let mut disk = Disk {
+            log: recovered.log,
+            checkpoint_file: recovered.checkpoint_file,
+            written_checkpoint: recovered.checkpoint,
+        };
         let store = Arc::new(Store {
             state: Mutex::new(StoreState {
-                log: recovered.log,
+                next_number: disk.log.next_number(),
+                queue: WriteQueue::default(),
                 tail: Tail::starting_on_disk(),
                 waiters: Waiters::default(),
-                sync_thread_state: SyncThreadState::Working,
-                is_closed: false,
-                checkpoint_file: recovered.checkpoint_file,
+                view: disk.log.view(),
+                shortage: None,
                 checkpoint: recovered.checkpoint,
+                housekeeping: Housekeeping::default(),
+                damage: recovered.damage,
+                is_writer_waiting: false,
+                sync_thread_state: SyncThreadState::Working,
+                lifecycle: Lifecycle::Open,
             }),
+            disk: Mutex::new(disk),
+            writer_wake: Condvar::new(),
             sync_thread_wake: Condvar::new(),
             entry_arrived: Notify::new(),
             settings,
             broker_health,
             metrics,
             directory,
-            sync_thread_handle: Mutex::default(),
+            threads: Mutex::default(),
             earliest_start: Arc::default(),
             id,
             _lock: lock,
         });
         let journal = Self { store: Some(Arc::clone(&store)), source: source(instance) };
         tracing::info!(
-            directory = %store.settings.directory.display(), waiting, open = unended.len(), damaged = recovered.damaged,
+            directory = %store.settings.directory.display(), waiting, open = unended.len(), damaged,
             "the journal is open"
         );
         for chat in unended {
-            // When `record` returns, the event is in the log, or is held in memory and the failure has been logged.
             drop(journal.record(&chat.end_event(shared::event::now())));
         }
-        let sync_thread = disk_watch::start(&store.directory.operations)
-            .and_then(|()| sync_thread::start(&store))
-            .map_err(|error| JournalOpenError::Unusable { path: store.settings.directory.clone(), error })?;
-        *store.sync_thread_handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(sync_thread);
+        // From here on, the ends are in the log, or are held in memory and the failure has been logged.
+        store.write_queue();
+        let unusable = |error| JournalOpenError::Unusable { path: store.settings.directory.clone(), error };
+        disk_watch::start(&store.directory.operations).map_err(unusable)?;
+        let threads = [writer::start(&store).map_err(unusable)?, sync_thread::start(&store).map_err(unusable)?];
+        store.threads.lock().unwrap_or_else(PoisonError::into_inner).extend(threads);
         Ok(journal)
     }
 
@@ -140,12 +159,12 @@ impl Journal {
         self.store.is_some()
     }
 
-    /// Returns true if a new chat can be recorded: the journal is open, the log can be written, and the disk has room
-    /// for the ends of all running chats and one more. Always true if recording is disabled.
+    /// Returns true if a new chat can be recorded: the journal is open, the disk answers, the log can be written, and the
+    /// disk has room for the ends of all running chats and one more. Always true if recording is disabled.
     pub fn is_available(&self) -> bool {
         self.store.as_ref().is_none_or(|store| {
-            let mut state = store.lock();
-            !state.is_closed && state.log.reserve_for_new_chat(0).is_ok()
+            let state = store.lock();
+            state.refusal(Instant::now()).or(state.shortage).is_none()
         })
     }
 
@@ -155,12 +174,14 @@ impl Journal {
         self.store.as_ref().map(|store| (store.id, Arc::clone(&store.earliest_start)))
     }
 
-    /// Appends an event to the log before returning. The returned future resolves when the event is as durable as the
-    /// configured [`DurabilityLevel`] demands.
+    /// Records an event: puts the event into the queue of the log. The returned future resolves when the event is as durable
+    /// as the configured [`DurabilityLevel`] demands; see [`Recorded::written`] for the time from which the event is in the
+    /// log.
     ///
-    /// If the log is full or cannot be written, only events that end a chat are accepted; see [`Recorded::refusal`] for
-    /// the others. An accepted event that cannot be written is held in memory, up to 64 MiB for all such events, and
-    /// the relay publishes the event from there.
+    /// If the log is full, cannot be written, or the disk has not answered for 2 s, only events that end a chat are accepted;
+    /// see [`Recorded::accepted`] for the others. An accepted event that cannot be written is held in memory, and the relay
+    /// publishes the event from there: up to 64 MiB of events for which the disk does not answer, and up to 64 MiB of events
+    /// that the disk has refused.
     pub fn record(&self, event: &Event) -> Recorded {
         self.record_with(event, Priority::Immediate, WaitCondition::for_level)
     }
@@ -175,7 +196,7 @@ impl Journal {
         &self,
         event: &Event,
         priority: Priority,
-        condition: impl Fn(DurabilityLevel, Instant, Duration) -> Option<WaitCondition>,
+        condition: impl Fn(DurabilityLevel, Instant, Duration) -> WaitCondition,
     ) -> Recorded {
         let Some(store) = &self.store else { return Recorded::resolved(Ok(Durability::Disabled)) };
         let Ok(record) = UnnumberedRecord::from_event(event, &self.source) else {
@@ -184,45 +205,69 @@ impl Journal {
         if let Event::ChatStarted(started) = event {
             store.earliest_start.note(started.started_at);
         }
-        let is_end = matches!(event, Event::MessageCompleted(_) | Event::ChatFailed(_));
+        let change = ChatChange::of(event);
+        let now = Instant::now();
         let mut state = store.lock();
-        if state.is_closed {
-            return Recorded::resolved(Err(JournalError::Closed));
+        let is_end = matches!(change, ChatChange::Ended(_));
+        let room = if is_end { RoomNeed::Reserved } else { state.room_for(record.len()) };
+        let refusal = if is_end { state.refusal_of_end() } else { state.refusal(now) };
+        if let Some(refusal) = refusal {
+            return Recorded::resolved(Err(refusal));
         }
-        if !is_end && let Err(refused) = state.log.reserve_for_new_chat(record.len()) {
-            return Recorded::resolved(Err(refused));
+        if state.queue.check_room(record.len()).is_err() {
+            return Recorded::resolved(Ok(Durability::Lost));
         }
-        let (entry, outcome) = state.log.append(event, record);
-        let must_wake_relay = outcome != AppendOutcome::Dropped && state.tail.push(&entry, outcome, priority);
-        let recorded = store.wait_for(&mut state, entry.number, outcome, condition);
+        // A broker that is disconnected or slow is not waited for. Neither is a broker to which the relay has a backlog
+        // to publish.
+        let is_broker_current = store.broker_health.is_responsive() && state.tail.is_caught_up();
+        let timeout = if is_broker_current { store.settings.acknowledgement_timeout } else { Duration::ZERO };
+        let condition = condition(store.settings.level, now, timeout);
+        let entry = record.assign_number(state.next_number, now_ms());
+        state.next_number += 1;
+        let number = entry.number;
+        let durable = state.waiters.add(number, condition, now);
+        let (sender, receiver) = (condition != WaitCondition::Write).then(oneshot::channel).unzip();
+        state.queue.push(QueuedEvent {
+            number,
+            entry: Some(entry),
+            change,
+            kind: QueuedKind::New,
+            room,
+            priority,
+            since: now,
+            written: sender,
+            is_published: false,
+        });
+        let must_wake_writer = std::mem::take(&mut state.is_writer_waiting);
         drop(state);
+        if must_wake_writer {
+            store.writer_wake.notify_one();
+        }
         // The relay overwrites the gauge every 100 ms. Between two updates, the gauge must not read zero while an event
         // waits.
         store.metrics.journal_waiting.inc();
-        if must_wake_relay {
-            store.entry_arrived.notify_one();
-        }
-        recorded
+        Recorded::pending(durable, receiver, matches!(room, RoomNeed::Unknown(_)))
     }
 
-    /// Stops recording: later calls of [`Self::record`] resolve to [`JournalError::Closed`]. The sync thread syncs the
-    /// log and ends. Events that the broker has not acknowledged stay in the log for the next gateway process.
+    /// Stops recording: later calls of [`Self::record`] resolve to [`JournalError::Closed`]. Events that the broker has not
+    /// acknowledged stay in the log for the next gateway process.
     pub fn close(&self) {
         if let Some(store) = &self.store {
-            store.lock().is_closed = true;
-            store.sync_thread_wake.notify_all();
+            store.advance_to(Lifecycle::Closed);
             store.entry_arrived.notify_one();
         }
     }
 
-    /// Blocks until the sync thread has written and synced the whole log. To be called after [`Self::close`].
+    /// Blocks until the whole log is written and synced, and the journal's threads have ended: for as long as the disk hangs.
+    /// To be called after [`Self::close`].
     pub fn wait_until_synced(&self) {
-        let sync_thread = self
-            .store
-            .as_ref()
-            .and_then(|store| store.sync_thread_handle.lock().unwrap_or_else(PoisonError::into_inner).take());
-        if sync_thread.is_some_and(|sync_thread| sync_thread.join().is_err()) {
-            tracing::error!("the journal's sync thread has panicked; the last events may not be on the disk");
+        let Some(store) = &self.store else { return };
+        store.advance_to(Lifecycle::Finishing);
+        store.writer_wake.notify_one();
+        for thread in store.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the journal has panicked; the last events may not be on the disk");
+            }
         }
     }
 

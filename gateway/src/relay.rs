@@ -7,9 +7,12 @@
 
 mod acknowledged;
 mod broker_watch;
+mod catch_up;
+mod disk_read;
 mod in_flight;
 mod large_bodies;
 mod loss_check;
+mod oversized;
 mod publish;
 mod republish;
 
@@ -24,23 +27,20 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::broker::BrokerHealth;
-use crate::journal::{AcknowledgedEvent, Checkpoint, Cursor, JournalConsumer, JournalEntry, TailRead, now_ms};
+use crate::journal::{AcknowledgedEvent, Checkpoint, JournalConsumer, JournalEntry, TailRead, now_ms};
 use crate::metrics::Metrics;
 use acknowledged::AcknowledgedEvents;
 use broker_watch::BrokerWatch;
+use disk_read::{MAX_BATCH_EVENTS, ReadPosition};
 use in_flight::{InFlightEvent, PublishReason, ResendScope, backoff};
 use large_bodies::{BodyUploads, UploadError};
-use loss_check::{Republication, StreamCheck, stream_check_result};
+use loss_check::{Republication, StreamCheck, republication_read, stream_check_result};
+use oversized::OversizedEvents;
 use publish::{HeaderTemplates, PublishAck, PublishOutcome};
 
 /// The maximum number of events without an acknowledgement, and the maximum size of all such events in bytes.
 const MAX_IN_FLIGHT_EVENTS: usize = 512;
 const MAX_IN_FLIGHT_BYTES: usize = 16 << 20;
-
-/// The maximum number of entries taken from the journal at once, and the maximum number of bytes read from the disk at
-/// once.
-const MAX_BATCH_EVENTS: usize = 64;
-const MAX_BATCH_BYTES: usize = 1 << 20;
 
 /// The time to wait for an acknowledgement before an event is published again. A cluster takes 4 to 8 s to elect a
 /// leader.
@@ -48,14 +48,6 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The interval at which overdue events are published again and the checkpoint is written.
 const TICK_INTERVAL: Duration = Duration::from_millis(100);
-
-/// The delay before an event that exceeds the broker's size limit is tried again.
-const OVERSIZED_RETRY_DELAY: Duration = Duration::from_secs(60);
-
-/// The maximum number of events set aside because the broker refuses their size, and the maximum size of all such
-/// events in bytes. Beyond either bound, publishing stops until the delay of the first event has passed.
-const MAX_OVERSIZED_EVENTS: usize = 1000;
-const MAX_OVERSIZED_BYTES: usize = 64 << 20;
 
 /// Publishes events to the broker until the journal is closed and all events are acknowledged.
 pub struct Relay {
@@ -70,13 +62,12 @@ pub struct Relay {
     in_flight_bytes: usize,
     /// Uploads of event bodies that are too large for a message.
     uploads: BodyUploads,
-    /// Events that the broker refuses for their size, each with the time of the next attempt.
-    oversized: BTreeMap<u64, (JournalEntry, Instant)>,
-    oversized_bytes: usize,
+    /// Events that the broker refuses for their size.
+    oversized: OversizedEvents,
     /// The number below which every entry has been taken from the journal.
     taken_below: u64,
-    /// The read position on the disk while the relay is behind, otherwise `None`.
-    cursor: Option<Cursor>,
+    /// The read position on the disk.
+    position: ReadPosition,
     /// The republication of events that the broker has lost, if one is in progress. Until all lost events are
     /// acknowledged, the broker's part of the checkpoint stays unchanged, so that a gateway killed in the meantime
     /// finds the same loss and starts again.
@@ -122,10 +113,9 @@ impl Relay {
             in_flight: BTreeMap::new(),
             in_flight_bytes: 0,
             uploads: BodyUploads::default(),
-            oversized: BTreeMap::new(),
-            oversized_bytes: 0,
+            oversized: OversizedEvents::default(),
             taken_below: checkpoint.released_below,
-            cursor: None,
+            position: ReadPosition::CaughtUp,
             republication: None,
             pending_stream_check: None,
             stream_checked_at: Instant::now(),
@@ -153,6 +143,8 @@ impl Relay {
                     self.resend(ResendScope::Everything).await;
                 }
                 Some((number, uploaded)) = self.uploads.next_finished() => self.finish_upload(number, uploaded).await,
+                Some(read) = disk_read::result(self.position.read()) => self.publish_read(read).await,
+                Some(read) = disk_read::result(republication_read(&mut self.republication)) => self.publish_lost(read).await,
                 Some(check) = stream_check_result(&mut self.pending_stream_check) => self.apply_stream_check(check),
                 _ = tick.tick() => {
                     self.resend(ResendScope::Overdue).await;
@@ -172,8 +164,7 @@ impl Relay {
         self.broker_health.is_connected()
             && self.in_flight.len() < MAX_IN_FLIGHT_EVENTS
             && self.in_flight_bytes < MAX_IN_FLIGHT_BYTES
-            && self.oversized.len() < MAX_OVERSIZED_EVENTS
-            && self.oversized_bytes < MAX_OVERSIZED_BYTES
+            && self.oversized.has_room()
     }
 
     /// Publishes new entries, and then lost events, as far as the bounds on events in flight allow.
@@ -181,15 +172,14 @@ impl Relay {
         while self.has_room() {
             let entries = match self.consumer.take(MAX_BATCH_EVENTS) {
                 TailRead::InOrder(entries) => {
-                    self.cursor = None;
+                    self.position.mark_caught_up();
                     self.mark_taken(&entries);
                     entries
                 }
                 TailRead::OutOfOrder(entries) => entries,
                 TailRead::OnDisk => {
-                    let Some(entries) = self.read_from_disk().await else { continue };
-                    self.mark_taken(&entries);
-                    entries
+                    self.start_read();
+                    break;
                 }
             };
             if entries.is_empty() {
@@ -199,9 +189,8 @@ impl Relay {
                 self.publish_and_track(entry, PublishReason::New).await;
             }
         }
-        while self.has_room() && self.republication.as_ref().is_some_and(|republication| republication.cursor.is_some())
-        {
-            self.republish().await;
+        if self.has_room() {
+            self.start_republication_read();
         }
         self.end_republication();
     }
@@ -210,19 +199,6 @@ impl Relay {
         if let Some(last) = entries.last() {
             self.taken_below = self.taken_below.max(last.number + 1);
         }
-    }
-
-    /// Reads the next entries from the disk. Returns `None` at the end of the log, when newer entries are in memory.
-    async fn read_from_disk(&mut self) -> Option<Vec<JournalEntry>> {
-        let mut cursor = self.cursor.take().unwrap_or_else(|| self.consumer.cursor_from(self.taken_below));
-        let consumer = self.consumer.clone();
-        let read = move || {
-            let batch = consumer.read(&mut cursor, MAX_BATCH_EVENTS, MAX_BATCH_BYTES);
-            (cursor, batch)
-        };
-        let (cursor, batch) = tokio::task::spawn_blocking(read).await.ok()?;
-        self.cursor = batch.is_some().then_some(cursor);
-        batch.map(|batch| batch.entries)
     }
 
     async fn publish_and_track(&mut self, entry: JournalEntry, reason: PublishReason) {
@@ -257,18 +233,7 @@ impl Relay {
                 self.publish_in_flight(number).await;
             }
         }
-        let oversized: Vec<u64> =
-            self.oversized.iter().filter(|(_, (_, at))| *at <= now).map(|(number, _)| *number).collect();
-        for number in oversized {
-            let Some((entry, at)) = self.oversized.get_mut(&number) else { continue };
-            // A copy at the end of the journal does not keep earlier events from being released.
-            if self.consumer.append_again(entry) {
-                self.oversized_bytes -= entry.len();
-                self.oversized.remove(&number);
-            } else {
-                *at = now + OVERSIZED_RETRY_DELAY;
-            }
-        }
+        self.oversized.copy_due(&self.consumer, now);
     }
 
     async fn publish_in_flight(&mut self, number: u64) {
@@ -286,7 +251,7 @@ impl Relay {
                 );
             }
             PublishOutcome::NeedsBucket(event_id, body) => {
-                event.resend_at = Instant::now() + OVERSIZED_RETRY_DELAY;
+                event.resend_at = Instant::now() + oversized::RETRY_DELAY;
                 self.uploads.start(&self.client, number, event_id, body);
             }
             PublishOutcome::TooLarge => {
@@ -322,8 +287,7 @@ impl Relay {
     fn set_aside(&mut self, number: u64) {
         if let Some(event) = self.in_flight.remove(&number) {
             self.in_flight_bytes -= event.entry.len();
-            self.oversized_bytes += event.entry.len();
-            self.oversized.insert(number, (event.entry, Instant::now() + OVERSIZED_RETRY_DELAY));
+            self.oversized.insert(event.entry, Instant::now());
         }
     }
 
@@ -380,9 +344,8 @@ impl Relay {
             .iter()
             .find(|(_, event)| event.reason == PublishReason::New)
             .map(|(number, event)| (*number, event.entry.recorded_at_ms));
-        let oversized = self.oversized.iter().next().map(|(number, (entry, _))| (*number, entry.recorded_at_ms));
-        let oldest = new.into_iter().chain(oversized).min();
-        let lowest_unread = self.cursor.as_ref().and_then(|cursor| self.consumer.lowest_unread_number(cursor));
+        let oldest = new.into_iter().chain(self.oversized.oldest()).min();
+        let lowest_unread = self.position.segment().and_then(|segment| self.consumer.lowest_number_from(segment));
         let lowest_unreleased = oldest.map(|(number, _)| number).into_iter().chain(lowest_unread).min();
         self.checkpoint.released_below =
             lowest_unreleased.map_or(self.taken_below, |number| number.min(self.taken_below));

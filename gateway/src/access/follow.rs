@@ -10,6 +10,7 @@ use shared::access::{BUCKET, Entry};
 use shared::nats::{BrokerConfig, BrokerRole};
 use time::OffsetDateTime;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::disk_copy::DiskCopy;
@@ -38,6 +39,8 @@ pub struct AccessFollower {
     /// True if the state has changed since the last copy.
     is_changed: bool,
     has_reported: bool,
+    /// The copy that is being written. A disk that hangs must not keep a revoked key in force.
+    copying: Option<JoinHandle<std::io::Result<()>>>,
 }
 
 /// The reason for which the watch ended.
@@ -71,7 +74,7 @@ impl AccessFollower {
             _ => {}
         };
         let client = broker.connect(BrokerRole::Gateway, &format!("gateway {instance} access"), on_event).await?;
-        Ok(Self { client, connected, access, copy, metrics, is_changed: false, has_reported: false })
+        Ok(Self { client, connected, access, copy, metrics, is_changed: false, has_reported: false, copying: None })
     }
 
     /// Follows the bucket for ever.
@@ -83,7 +86,7 @@ impl AccessFollower {
                 let keys = self.access.keys();
                 tracing::warn!(%error, keys, "the API keys cannot be followed: the last known state stays in force");
             }
-            self.copy_changes().await;
+            self.copy_changes();
             sleep(RETRY_DELAY).await;
         }
     }
@@ -119,7 +122,7 @@ impl AccessFollower {
                     self.apply(&entry);
                 }
                 () = reconnected.notified() => return Ok(()),
-                _ = copying.tick() => self.copy_changes().await,
+                _ = copying.tick() => self.copy_changes(),
             }
         }
     }
@@ -151,18 +154,23 @@ impl AccessFollower {
         }
     }
 
-    /// Copies a changed state to the disk, and removes expired entries.
-    async fn copy_changes(&mut self) {
+    /// Starts to copy a changed state to the disk, unless a copy is being written, and removes expired entries.
+    fn copy_changes(&mut self) {
         self.access.forget_expired(OffsetDateTime::now_utc());
         self.metrics.access_keys.set(i64::try_from(self.access.keys()).unwrap_or(i64::MAX));
         self.metrics.access_current.set(i64::from(self.access.is_current()));
-        let Some(copy) = self.copy.clone().filter(|_| self.is_changed) else { return };
-        self.is_changed = false;
-        let entries = self.access.entries();
-        let written = tokio::task::spawn_blocking(move || copy.write(&entries)).await;
-        if let Ok(Err(error)) = written {
-            self.is_changed = true;
-            tracing::warn!(%error, "the API keys could not be copied to the disk: trying again");
+        let Some(copy) = self.copy.clone() else { return };
+        if let Some(copying) = &mut self.copying {
+            let Some(written) = copying.now_or_never() else { return };
+            self.copying = None;
+            if let Ok(Err(error)) = written {
+                self.is_changed = true;
+                tracing::warn!(%error, "the API keys could not be copied to the disk: trying again");
+            }
+        }
+        if std::mem::take(&mut self.is_changed) {
+            let entries = self.access.entries();
+            self.copying = Some(tokio::task::spawn_blocking(move || copy.write(&entries)));
         }
     }
 }

@@ -36,10 +36,16 @@ pub fn read_keys(path: &Path) -> anyhow::Result<Verifier> {
         .with_context(|| format!("TOKEN_KEYS_FILE: {} is malformed, expected a JSON Web Key Set", path.display()))
 }
 
+/// Reads a file on a thread that may block: a disk that hangs stops nothing but this file's reader.
+async fn read_file(path: &Path) -> std::io::Result<String> {
+    let path = path.to_owned();
+    tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await?
+}
+
 /// Follows the keys forever. The keys in use come from the file or from the URL, depending on the latest change.
 /// Invalid keys change nothing.
 pub async fn follow_keys(source: TokenKeySource, client: reqwest::Client, authenticator: Arc<Authenticator>) {
-    let mut text = std::fs::read_to_string(&source.file).unwrap_or_default();
+    let mut text = read_file(&source.file).await.unwrap_or_default();
     let mut fetched = text.clone();
     let mut next_fetch = Instant::now();
     let mut is_failure_reported = false;
@@ -68,7 +74,7 @@ pub async fn follow_keys(source: TokenKeySource, client: reqwest::Client, authen
             }
         }
         sleep(FILE_CHECK_INTERVAL).await;
-        let Ok(now) = std::fs::read_to_string(&source.file) else { continue };
+        let Ok(now) = read_file(&source.file).await else { continue };
         if now == text {
             continue;
         }

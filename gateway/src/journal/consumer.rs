@@ -4,13 +4,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::oneshot;
+
 use super::checkpoint::Checkpoint;
 use super::descriptors::is_exhausted;
-use super::log::AppendOutcome;
+use super::queue::{QueuedEvent, QueuedKind, RoomNeed};
 use super::reader::{Cursor, EntryBatch};
 use super::record::JournalEntry;
-use super::store::{Store, StoreState};
+use super::store::{Lifecycle, Store, StoreState};
 use super::tail::{Priority, TailRead};
+use super::unended_chats::ChatChange;
 
 /// The relay's handle to the journal.
 #[derive(Clone, Debug)]
@@ -23,7 +26,7 @@ pub struct Backlog {
     pub events: u64,
     /// The size of the log on disk, in bytes.
     pub bytes: u64,
-    /// True if the log can be written.
+    /// True if the log can be written, and the disk answers.
     pub is_writable: bool,
 }
 
@@ -41,26 +44,27 @@ impl JournalConsumer {
 
     /// Returns a cursor over all events numbered `number` or higher.
     pub fn cursor_from(&self, number: u64) -> Cursor {
-        Cursor::new(self.0.lock().log.segment_containing(number).unwrap_or_default(), number)
+        Cursor::new(self.0.lock().view.segment_containing(number).unwrap_or_default(), number)
     }
 
-    /// Returns the lowest number of an event that the cursor may not have reached yet.
-    pub fn lowest_unread_number(&self, cursor: &Cursor) -> Option<u64> {
-        self.0.lock().log.lowest_number_from(cursor.segment())
+    /// Returns the lowest event number in the given segment and all later segments, which a cursor in the segment may not have
+    /// reached yet.
+    pub fn lowest_number_from(&self, segment: u64) -> Option<u64> {
+        self.0.lock().view.lowest_number_from(segment)
     }
 
     /// Returns a cursor at the oldest event on disk, and keeps all segments until [`Self::finish_republication`].
     pub fn start_republication(&self) -> Option<Cursor> {
         let mut state = self.0.lock();
-        state.log.is_retention_paused = true;
-        state.log.oldest_segment().map(|segment| Cursor::new(segment, 0))
+        state.housekeeping.is_retention_paused = true;
+        state.view.oldest_segment().map(|segment| Cursor::new(segment, 0))
     }
 
     /// Ends a republication: the retention of all kept segments starts anew.
     pub fn finish_republication(&self) {
         let mut state = self.0.lock();
-        state.log.is_retention_paused = false;
-        state.log.restart_retention();
+        state.housekeeping.is_retention_paused = false;
+        state.housekeeping.must_restart_retention = true;
     }
 
     /// Reads the next entries from the disk, which blocks. Returns `None` at the end of the log; from then on, new
@@ -90,7 +94,7 @@ impl JournalConsumer {
         loop {
             let (end, next) = {
                 let mut state = self.0.lock();
-                let extent = state.log.extent(cursor.segment());
+                let extent = state.view.extent(cursor.segment());
                 if extent == (0, None) {
                     at_end(&mut state);
                     return None;
@@ -103,11 +107,15 @@ impl JournalConsumer {
                 continue;
             }
             let read = cursor.read(&self.0.directory, end, max_entries, max_bytes);
+            if read.is_err() {
+                // A segment that is being removed is shown as removed before the disk is free again.
+                drop(self.0.lock_disk());
+            }
             let mut state = self.0.lock();
             let is_at_end = match read {
                 Ok(batch) => {
                     let segment = cursor.segment();
-                    let places = state.log.count_damage(segment, cursor.damaged());
+                    let places = state.count_damage(segment, cursor.damaged());
                     if places > 0 {
                         self.0.metrics.journal_damaged.inc_by(places);
                         tracing::error!(segment, places, "damaged records of the journal were skipped");
@@ -115,20 +123,21 @@ impl JournalConsumer {
                     if !batch.entries.is_empty() {
                         return Some(batch);
                     }
-                    !cursor.advance(&state.log)
+                    !cursor.advance(&state.view)
                 }
                 // The segment is intact, and is read when a descriptor is free again.
                 Err(error) if is_exhausted(&error) => return Some(EntryBatch::default()),
+                Err(_) if state.view.extent(cursor.segment()).0 == 0 => !cursor.skip_segment(&state.view),
                 Err(error) => {
                     let segment = cursor.segment();
-                    let places = state.log.count_damage(segment, cursor.damaged() + 1);
+                    let places = state.count_damage(segment, cursor.damaged() + 1);
                     if places > 0 {
                         self.0.metrics.journal_damaged.inc_by(places);
                         tracing::error!(
                             %error, segment, "a segment of the journal cannot be read; the segment is skipped"
                         );
                     }
-                    !cursor.skip_segment(&state.log)
+                    !cursor.skip_segment(&state.view)
                 }
             };
             if is_at_end {
@@ -143,7 +152,10 @@ impl JournalConsumer {
         let mut state = self.0.lock();
         for &number in numbers {
             state.waiters.resolve_acknowledged(number);
-            state.log.drop_acknowledged(number);
+            state.queue.drop_acknowledged(number);
+        }
+        if state.view.has_unwritten {
+            state.housekeeping.acknowledged.extend(numbers);
         }
     }
 
@@ -152,48 +164,70 @@ impl JournalConsumer {
         self.0.lock().checkpoint
     }
 
-    /// Writes a new checkpoint, lowered to the first entry in the tail that the relay has not taken. Also releases
-    /// events, resolves waiters that have waited too long, and removes expired segments. The relay calls this function
-    /// every 100 ms. Returns the backlog.
+    /// Hands a new checkpoint to the writer thread, lowered to the first entry that the relay has not taken. Also hands
+    /// events to the relay for which the disk takes too long, releases events, resolves waiters that have waited too long,
+    /// and has expired segments removed. The relay calls this function every 100 ms. Returns the backlog.
     pub fn advance_checkpoint(&self, mut checkpoint: Checkpoint) -> Backlog {
         let mut state = self.0.lock();
-        checkpoint.released_below = checkpoint.released_below.min(state.tail.lowest_number().unwrap_or(u64::MAX));
         let now = Instant::now();
-        self.0.metrics.journal_late.inc_by(state.waiters.resolve_late(now));
-        state.log.release_below(checkpoint.released_below);
-        if state.checkpoint != checkpoint {
-            state.checkpoint = checkpoint;
-            let state = &mut *state;
-            if let Err(error) = state.checkpoint_file.write(&checkpoint) {
-                tracing::warn!(%error, "the checkpoint of the journal could not be written");
+        if self.0.broker_health.is_connected() {
+            state.publish_overdue(now);
+        }
+        let unread = state.tail.lowest_number().into_iter().chain(state.queue.lowest_unpublished());
+        checkpoint.released_below = unread.fold(checkpoint.released_below, u64::min);
+        let queued_from = state.queue.first_number();
+        self.0.metrics.journal_late.inc_by(state.waiters.resolve_late(now, queued_from));
+        let is_changed = std::mem::replace(&mut state.checkpoint, checkpoint) != checkpoint;
+        let backlog = Backlog {
+            events: state.recorded_below().saturating_sub(state.released_below()),
+            bytes: state.view.disk_bytes,
+            is_writable: state.is_writable(now),
+        };
+        if is_changed || state.shortage.is_some() || state.view.has_sealed_segments() || state.view.has_unwritten {
+            state.housekeeping.is_due = true;
+            if std::mem::take(&mut state.is_writer_waiting) {
+                self.0.writer_wake.notify_one();
             }
         }
-        state.log.remove_expired_segments(now);
-        Backlog {
-            events: state.log.next_number().saturating_sub(state.log.released_below()),
-            bytes: state.log.disk_bytes(),
-            is_writable: state.log.is_writable(),
-        }
+        backlog
     }
 
-    /// Appends a copy of an event that cannot be published yet to the end of the log, so that earlier events can be
-    /// released. Returns false if the copy cannot be written.
-    pub fn append_again(&self, entry: &JournalEntry) -> bool {
+    /// Has a copy of an event that cannot be published yet appended to the end of the log, so that earlier events can be
+    /// released. The receiver gets false if the copy cannot be written, or is dropped without a value.
+    pub fn append_again(&self, entry: &JournalEntry) -> oneshot::Receiver<bool> {
+        let (sender, receiver) = oneshot::channel();
         let mut state = self.0.lock();
-        let Some(appended) = state.log.append_again(entry) else { return false };
-        state.tail.push(&appended, AppendOutcome::Written, Priority::Deferred);
-        true
+        if state.queue.check_room(entry.len()).is_err() {
+            return receiver;
+        }
+        let number = state.next_number;
+        state.next_number += 1;
+        state.queue.push(QueuedEvent {
+            number,
+            entry: Some(entry.clone()),
+            change: ChatChange::None,
+            kind: QueuedKind::Copy(sender),
+            room: RoomNeed::Reserved,
+            priority: Priority::Deferred,
+            since: Instant::now(),
+            written: None,
+            is_published: false,
+        });
+        if std::mem::take(&mut state.is_writer_waiting) {
+            self.0.writer_wake.notify_one();
+        }
+        receiver
     }
 
     /// Returns true if the journal is closed and every entry has been taken.
     pub fn is_drained(&self) -> bool {
         let state = self.0.lock();
-        state.is_closed && state.tail.is_empty()
+        state.lifecycle >= Lifecycle::Closed && state.queue.is_empty() && state.tail.is_empty()
     }
 
     /// Returns the number that the next event will get.
     pub fn next_number(&self) -> u64 {
-        self.0.lock().log.next_number()
+        self.0.lock().next_number
     }
 
     /// Returns the journal's directory, for logs.

@@ -68,7 +68,9 @@ impl LogDirectory {
     }
 
     pub(super) fn remove_segment(&self, segment: u64) -> io::Result<()> {
+        let removing = self.operations.writes.begin();
         std::fs::remove_file(self.segment_path(segment))?;
+        drop(removing);
         #[cfg(test)]
         self.disk.mark_removed(segment);
         Ok(())

@@ -12,6 +12,9 @@ pub enum JournalError {
     /// The log cannot be written, because the disk has failed. The sync thread retries once a second.
     #[error("the journal cannot be written")]
     Unwritable,
+    /// Events have been waiting for the disk for 2 s, or too many wait: the disk does not answer.
+    #[error("the journal's disk does not answer")]
+    Stuck,
     /// The gateway is stopping, and the journal accepts no more events.
     #[error("the journal is closed")]
     Closed,

@@ -1,29 +1,28 @@
 //! The log: an append-only sequence of segments, of which the newest is written to.
 //!
-//! All functions run under the journal's lock and are short: an append is a checksum and one `pwrite`.
+//! All functions run under the lock of the disk, which only the journal's own threads take: any write may hang.
 
-mod damage;
-mod lookup;
 mod reservation;
 mod retention;
+mod show;
 mod sync;
 mod unsynced;
+mod view;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared::event::Event;
-
 use super::clock::now_ms;
 use super::directory::LogDirectory;
 use super::error::is_full;
-use super::record::{JournalEntry, UnnumberedRecord};
+use super::record::JournalEntry;
 use super::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, SpareSegment};
-use super::unended_chats::UnendedChats;
-pub(super) use unsynced::SyncBatch;
+use super::unended_chats::{ChatChange, UnendedChats};
 use unsynced::UnsyncedEntries;
+pub(super) use view::LogView;
+use view::SealedExtents;
 
 /// The maximum size of a preallocated segment, in bytes. A segment has a sixteenth of the journal's maximum size,
 /// within the two bounds.
@@ -35,6 +34,10 @@ const MIN_SEGMENT_BYTES: u64 = 256 << 10;
 /// The maximum size of the entries held only in memory while the log cannot be written, in bytes. Further entries are
 /// dropped.
 const MAX_UNWRITTEN_BYTES: usize = 64 << 20;
+
+/// The room reserved for the end of each running chat, in bytes. A longer end uses room that all chats
+/// share.
+pub(super) const BYTES_RESERVED_PER_CHAT: u64 = 64 << 10;
 
 /// The state of the log: the active segment, the sealed and the spare segments, and the entries that are not on the
 /// disk yet.
@@ -55,6 +58,7 @@ pub(super) struct Log {
     spare_segments: VecDeque<SpareSegment>,
     /// Complete segments in ascending order of their numbers, which is the order of writing.
     sealed: VecDeque<SealedSegment>,
+    sealed_extents: SealedExtents,
     /// The number below which the broker has acknowledged every event.
     released_below: u64,
     /// While set, expired segments are kept, because the relay is publishing their events again.
@@ -71,8 +75,6 @@ pub(super) struct Log {
     /// Entries that could not be written, and are held only in memory.
     unwritten: VecDeque<JournalEntry>,
     unwritten_bytes: usize,
-    /// The number of damaged places that have been counted, by segment.
-    damage: BTreeMap<u64, u64>,
 }
 
 #[derive(Debug)]
@@ -116,7 +118,6 @@ pub(super) struct InitialState {
     pub(super) next_segment: u64,
     pub(super) next_number: u64,
     pub(super) released_below: u64,
-    pub(super) damage: BTreeMap<u64, u64>,
 }
 
 /// The maximum size of the log in bytes, and the time for which released segments are kept.
@@ -142,6 +143,7 @@ impl Log {
             active: None,
             spare_segments: VecDeque::new(),
             sealed: initial.sealed,
+            sealed_extents: SealedExtents::default(),
             released_below: initial.released_below,
             is_retention_paused: false,
             is_shortage_reported: false,
@@ -151,7 +153,6 @@ impl Log {
             consecutive_failed_syncs: 0,
             unwritten: VecDeque::new(),
             unwritten_bytes: 0,
-            damage: initial.damage,
         };
         match log.rotate(0) {
             // A full disk is no reason to keep the recovered events: delivering the events makes room.
@@ -179,22 +180,28 @@ impl Log {
         }
     }
 
-    /// Appends an event under the next number. If the log cannot be written, the entry is held in memory.
-    pub(super) fn append(&mut self, event: &Event, record: UnnumberedRecord) -> (JournalEntry, AppendOutcome) {
-        let entry = self.assign_number(record);
-        let outcome = self.write_or_hold(&entry);
+    /// Appends an entry, whose number is higher than all before. If the log cannot be written, the entry is held in memory.
+    pub(super) fn append(&mut self, entry: &JournalEntry, change: ChatChange) -> AppendOutcome {
+        self.next_number = entry.number + 1;
+        let outcome = self.write_or_hold(entry);
         if outcome != AppendOutcome::Dropped {
-            self.unended_chats.apply(event);
+            self.unended_chats.apply(change);
         }
-        (entry, outcome)
+        outcome
     }
 
-    /// Appends a copy of an entry under a new number, so that the segments before the copy can be released. Returns
-    /// `None` if the copy cannot be written.
-    pub(super) fn append_again(&mut self, entry: &JournalEntry) -> Option<JournalEntry> {
+    /// Notes that the broker has an event that was never written, because the disk took too long.
+    pub(super) fn skip(&mut self, number: u64, change: ChatChange) {
+        self.next_number = number + 1;
+        self.unended_chats.apply(change);
+    }
+
+    /// Appends a copy of an entry under a new number, which is higher than all before, so that the segments before the copy
+    /// can be released. Returns `None` if the copy cannot be written.
+    pub(super) fn append_again(&mut self, entry: &JournalEntry, number: u64) -> Option<JournalEntry> {
+        self.next_number = number + 1;
         self.active.as_ref()?;
-        let renumbered = entry.renumbered(self.next_number, now_ms());
-        self.next_number += 1;
+        let renumbered = entry.renumbered(number, now_ms());
         if let Err(error) = self.write(&renumbered) {
             tracing::error!(
                 %error, bytes = entry.len(),
@@ -206,12 +213,6 @@ impl Log {
             return None;
         }
         Some(renumbered)
-    }
-
-    fn assign_number(&mut self, record: UnnumberedRecord) -> JournalEntry {
-        let number = self.next_number;
-        self.next_number += 1;
-        record.assign_number(number, now_ms())
     }
 
     fn write_or_hold(&mut self, entry: &JournalEntry) -> AppendOutcome {
@@ -374,19 +375,9 @@ impl Log {
         self.unwritten_bytes = self.unwritten.iter().map(JournalEntry::len).sum();
     }
 
-    /// Returns the number below which every event is on the disk.
-    pub(super) fn synced_below(&self) -> u64 {
-        self.synced_below
-    }
-
-    /// Returns the number that the next event will get.
+    /// Returns the number after the highest number in the log.
     pub(super) fn next_number(&self) -> u64 {
         self.next_number
-    }
-
-    /// Returns the number below which the broker has acknowledged every event.
-    pub(super) fn released_below(&self) -> u64 {
-        self.released_below
     }
 
     /// Gives the unused reserved room back to the disk. Nothing may be written afterwards.

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::directory::LogDirectory;
-use super::log::Log;
+use super::log::LogView;
 use super::record::{JournalEntry, RecordKind};
 use super::segment::{self, HeaderState, NextRecord, RecordReader, SEGMENT_HEADER_BYTES};
 
@@ -75,8 +75,8 @@ impl Cursor {
 
     /// Moves to the next segment, if the segment has been read to its end. Returns false if the whole log has been
     /// read.
-    pub(super) fn advance(&mut self, log: &Log) -> bool {
-        let (end, next) = log.extent(self.segment);
+    pub(super) fn advance(&mut self, view: &LogView) -> bool {
+        let (end, next) = view.extent(self.segment);
         if self.records.as_ref().is_none_or(|records| records.offset() < end) {
             return true;
         }
@@ -84,8 +84,8 @@ impl Cursor {
     }
 
     /// Moves to the next segment, because the segment cannot be read. Returns false if no segment follows.
-    pub(super) fn skip_segment(&mut self, log: &Log) -> bool {
-        self.go_to(log.extent(self.segment).1)
+    pub(super) fn skip_segment(&mut self, view: &LogView) -> bool {
+        self.go_to(view.extent(self.segment).1)
     }
 
     /// Moves to the start of a segment. Returns false if there is no segment.
@@ -93,7 +93,8 @@ impl Cursor {
         segment.map(|segment| *self = Self::new(segment, self.from_number)).is_some()
     }
 
-    pub(super) fn segment(&self) -> u64 {
+    /// Returns the number of the segment in which the cursor stands.
+    pub fn segment(&self) -> u64 {
         self.segment
     }
 

@@ -20,8 +20,8 @@ pub(super) struct RecoveredJournal {
     pub(super) log: Log,
     pub(super) checkpoint_file: CheckpointFile,
     pub(super) checkpoint: Checkpoint,
-    /// The number of damaged places in the segments.
-    pub(super) damaged: u64,
+    /// The number of damaged places by segment.
+    pub(super) damage: BTreeMap<u64, u64>,
     /// The number of events that the broker has not acknowledged.
     pub(super) waiting: u64,
 }
@@ -52,17 +52,16 @@ pub(super) fn recover(directory: LogDirectory, limits: LogLimits) -> Result<Reco
     for number in directory.segment_numbers().map_err(unusable)? {
         survey.read_segment(&directory, number, checkpoint.released_below)?;
     }
-    let (damaged, waiting) = (survey.damage.values().sum(), survey.waiting);
+    let (damage, waiting) = (survey.damage, survey.waiting);
     let initial_state = InitialState {
         unended_chats: survey.unended_chats,
         sealed: survey.sealed,
         next_segment: survey.next_segment,
         next_number: survey.next_number,
         released_below: checkpoint.released_below,
-        damage: survey.damage,
     };
     let log = Log::start(directory, limits, initial_state).map_err(unusable)?;
-    Ok(RecoveredJournal { log, checkpoint_file, checkpoint, damaged, waiting })
+    Ok(RecoveredJournal { log, checkpoint_file, checkpoint, damage, waiting })
 }
 
 impl SegmentSurvey {

@@ -95,7 +95,10 @@ impl SpareSegment {
 
     /// Renames the file to the segment's name, and writes the header.
     pub(super) fn activate(self, header: &SegmentHeader) -> io::Result<Segment> {
-        if let Err(error) = std::fs::rename(&self.path, self.directory.segment_path(header.segment)) {
+        let renaming = self.directory.operations.writes.begin();
+        let renamed = std::fs::rename(&self.path, self.directory.segment_path(header.segment));
+        drop(renaming);
+        if let Err(error) = renamed {
             self.discard();
             return Err(error);
         }
@@ -155,6 +158,7 @@ impl Segment {
 
     /// Truncates the file to `at` bytes, which gives back the reserved room behind the records.
     pub(super) fn truncate(&self, at: u64) -> io::Result<()> {
+        let _running = self.directory.operations.writes.begin();
         self.file.set_len(at)
     }
 }

@@ -4,8 +4,8 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::log::SyncBatch;
-use super::store::{Store, SyncThreadState};
+use super::log::Log;
+use super::store::{Lifecycle, Store, SyncThreadState};
 
 /// The maximum time for which events stay unsynced if no caller waits for a sync.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -14,7 +14,7 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 const WRITE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 enum SyncTask {
-    Sync(SyncBatch),
+    Sync,
     RetryWrite,
     Stop,
 }
@@ -25,7 +25,7 @@ struct LastRuns {
     write_retry: Instant,
 }
 
-/// Starts the sync thread. The thread ends when the journal is closed, or when the last handle to the journal is gone.
+/// Starts the sync thread. The thread ends after the writer thread, or when the last handle to the journal is gone.
 pub(super) fn start(store: &Arc<Store>) -> std::io::Result<JoinHandle<()>> {
     let store = Arc::downgrade(store);
     std::thread::Builder::new().name("journal-sync".into()).spawn(move || {
@@ -39,8 +39,8 @@ fn step(store: &Weak<Store>, last_runs: &mut LastRuns) -> bool {
     let Some(store) = store.upgrade() else { return false };
     let Some(task) = wait_for_task(&store, last_runs) else { return true };
     match task {
-        SyncTask::Sync(batch) => {
-            sync(&store, &batch);
+        SyncTask::Sync => {
+            sync(&store);
             last_runs.sync = Instant::now();
         }
         SyncTask::RetryWrite => {
@@ -48,14 +48,11 @@ fn step(store: &Weak<Store>, last_runs: &mut LastRuns) -> bool {
             last_runs.write_retry = Instant::now();
         }
         SyncTask::Stop => {
-            if store.lock().log.has_unwritten() {
+            if store.lock().view.has_unwritten {
                 retry_write(&store);
             }
-            let left = store.lock().log.sync_batch();
-            if let Some(batch) = left {
-                sync(&store, &batch);
-            }
-            store.lock().log.close();
+            sync(&store);
+            store.change_log(Log::close);
             return false;
         }
     }
@@ -69,31 +66,30 @@ fn wait_for_task(store: &Store, last_runs: &LastRuns) -> Option<SyncTask> {
     let task = loop {
         state.sync_thread_state = SyncThreadState::Working;
         let now = Instant::now();
-        if state.is_closed {
+        if state.lifecycle == Lifecycle::Written {
             break Some(SyncTask::Stop);
         }
-        let is_writable = state.log.is_writable();
-        store.metrics.journal_writable.set(i64::from(is_writable));
-        let batch = if is_writable { state.log.sync_batch() } else { None };
+        let is_writable = state.view.is_writable;
+        store.metrics.journal_writable.set(i64::from(state.is_writable(now)));
+        let has_unsynced = is_writable && state.view.has_unsynced;
+        // Queued events are not in the log, so no sync covers them.
+        let queued_from = state.queue.first_number();
         if is_writable {
             // Events that are on the disk already satisfy waiters whose acknowledgement timeout has passed since the
             // sync.
-            let synced = batch.as_ref().map_or(u64::MAX, |_| state.log.synced_below().saturating_sub(1));
-            if state.waiters.resolve_synced(synced, now) {
+            let synced_below = if has_unsynced { state.view.synced_below } else { u64::MAX };
+            if state.waiters.resolve_synced(synced_below.min(queued_from).saturating_sub(1), now) {
                 store.broker_health.mark_slow();
             }
         }
-        let write_at =
-            (!is_writable || state.log.has_unwritten()).then(|| last_runs.write_retry + WRITE_RETRY_INTERVAL);
+        let write_at = (!is_writable || state.view.has_unwritten).then(|| last_runs.write_retry + WRITE_RETRY_INTERVAL);
         if write_at.is_some_and(|at| at <= now) {
             break Some(SyncTask::RetryWrite);
         }
-        let sync_at = [state.waiters.sync_at(), batch.as_ref().map(|_| last_runs.sync + SYNC_INTERVAL)];
+        let sync_at = [state.waiters.sync_at(queued_from), has_unsynced.then(|| last_runs.sync + SYNC_INTERVAL)];
         let sync_at = sync_at.into_iter().flatten().min().filter(|_| is_writable);
-        if let Some(batch) = batch
-            && sync_at.is_some_and(|at| at <= now)
-        {
-            break Some(SyncTask::Sync(batch));
+        if has_unsynced && sync_at.is_some_and(|at| at <= now) {
+            break Some(SyncTask::Sync);
         }
         if let Some(at) = sync_at.into_iter().chain(write_at).min() {
             state.sync_thread_state = SyncThreadState::SleepingUntil(at);
@@ -116,25 +112,28 @@ fn wait_for_task(store: &Store, last_runs: &LastRuns) -> Option<SyncTask> {
 
 /// Writes the entries held only in memory, as far as the disk accepts them.
 fn retry_write(store: &Store) {
+    let unwritten = store.change_log(|log| {
+        log.write_unwritten();
+        log.unwritten_numbers()
+    });
     let mut state = store.lock();
-    state.log.write_unwritten();
-    let unwritten = state.log.unwritten_numbers();
     state.waiters.mark_written(&unwritten);
-    store.metrics.journal_writable.set(i64::from(state.log.is_writable()));
+    store.metrics.journal_writable.set(i64::from(state.is_writable(Instant::now())));
 }
 
-fn sync(store: &Store, batch: &SyncBatch) {
+fn sync(store: &Store) {
+    let Some(batch) = store.lock_disk().log.sync_batch() else { return };
     let began = Instant::now();
     let synced = batch.segments.iter().try_for_each(|segment| segment.sync());
     store.metrics.journal_fsyncs.inc();
     store.metrics.journal_fsync_seconds.observe(began.elapsed().as_secs_f64());
-    let mut state = store.lock();
     match synced {
         Ok(()) => {
-            state.log.mark_synced(batch);
-            if state.waiters.resolve_synced(batch.last_number, Instant::now()) {
+            // The writer thread may hold the disk for long. No caller waits for that.
+            if store.lock().waiters.resolve_synced(batch.last_number, Instant::now()) {
                 store.broker_health.mark_slow();
             }
+            store.change_log(|log| log.mark_synced(&batch));
         }
         Err(error) => {
             store.metrics.journal_fsync_failures.inc();
@@ -142,7 +141,7 @@ fn sync(store: &Store, batch: &SyncBatch) {
                 %error,
                 "the journal could not be synced; its unsynced events are written again to a new segment"
             );
-            state.log.handle_failed_sync();
+            store.change_log(Log::handle_failed_sync);
         }
     }
 }

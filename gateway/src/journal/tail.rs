@@ -63,6 +63,17 @@ impl Tail {
         must_wake
     }
 
+    /// Notes that an entry, which was held only in memory, is in the log. A relay that is behind reads the entry from the
+    /// disk.
+    pub(super) fn mark_written(&mut self, number: u64) {
+        let Some(at) = self.queue.iter().position(|(entry, _)| entry.number == number) else { return };
+        if self.is_complete {
+            self.queue[at].1 = AppendOutcome::Written;
+        } else if let Some((entry, _)) = self.queue.remove(at) {
+            self.bytes -= entry.len();
+        }
+    }
+
     /// Takes at most `max_entries` entries.
     pub(super) fn take(&mut self, max_entries: usize) -> TailRead {
         self.is_woken = false;

@@ -3,6 +3,7 @@
 pub(in crate::journal) mod disk;
 pub(in crate::journal) mod events;
 mod faults;
+mod hanging;
 mod model;
 
 use std::path::Path;
@@ -42,6 +43,19 @@ fn on_a_faulty_disk(level: DurabilityLevel) -> (tempfile::TempDir, JournalSettin
     let disk = Arc::clone(&on.disk);
     let journal = open_on(on, &settings).unwrap();
     (directory, settings, disk, journal)
+}
+
+/// Returns the reason for which the journal refuses an event.
+async fn refusal(mut recorded: Recorded) -> Option<JournalError> {
+    recorded.accepted().await.err()
+}
+
+async fn condition(what: &str, is_met: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_met() {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Returns every entry that the relay would publish.
@@ -198,10 +212,10 @@ async fn a_broken_disk_refuses_new_chats_and_holds_ends_in_memory_until_it_is_re
     let (_directory, settings, disk, journal) = on_a_faulty_disk(DurabilityLevel::Synced);
     journal.record(&chat_started(1)).await.unwrap();
     disk.set_broken(true);
-    let end = journal.record(&message_completed(1, 10));
-    assert_eq!(end.refusal(), None);
+    let mut end = journal.record(&message_completed(1, 10));
+    tokio::time::timeout(Duration::from_millis(50), end.written()).await.expect_err("the disk is broken");
     assert!(!journal.is_available());
-    assert_eq!(journal.record(&chat_started(2)).refusal(), Some(JournalError::Unwritable));
+    assert_eq!(refusal(journal.record(&chat_started(2))).await, Some(JournalError::Unwritable));
     let in_memory = unreleased(&journal);
     assert!(in_memory.iter().any(|entry| entry.number == 2), "the relay must get the end from memory");
     disk.set_broken(false);
@@ -223,14 +237,13 @@ async fn a_full_journal_refuses_new_chats_and_has_room_for_the_ends_of_running_c
     let settings = settings(directory.path(), DurabilityLevel::Journal);
     let journal = open(&settings).unwrap();
     let mut begun = 0;
-    let refusal = loop {
-        let recorded = journal.record(&chat_started(begun + 1));
-        match recorded.refusal() {
+    let reason = loop {
+        match refusal(journal.record(&chat_started(begun + 1))).await {
             Some(refusal) => break refusal,
             None => begun += 1,
         }
     };
-    assert_eq!(refusal, JournalError::Full);
+    assert_eq!(reason, JournalError::Full);
     assert!(begun > 30, "{begun}");
     assert!(!journal.is_available());
     for number in 1..=begun {
@@ -242,8 +255,8 @@ async fn a_full_journal_refuses_new_chats_and_has_room_for_the_ends_of_running_c
     // The broker acknowledges everything, which makes room.
     let released_below = consumer.next_number();
     consumer.advance_checkpoint(Checkpoint { released_below, ..Checkpoint::default() });
-    assert!(journal.is_available());
-    assert_eq!(journal.record(&chat_started(1_000)).refusal(), None);
+    condition("the released segments make no room", || journal.is_available()).await;
+    assert_eq!(refusal(journal.record(&chat_started(1_000))).await, None);
 }
 
 #[tokio::test]
@@ -251,16 +264,16 @@ async fn a_full_disk_is_reported_as_a_full_journal() {
     let (_directory, _, disk, journal) = on_a_faulty_disk(DurabilityLevel::Journal);
     disk.set_full(true);
     let mut number = 1;
-    while journal.record(&chat_started(number)).refusal().is_none() {
+    while refusal(journal.record(&chat_started(number))).await.is_none() {
         number += 1;
     }
     assert!(number > 2, "the reserved room must be used first");
-    assert_eq!(journal.record(&chat_started(number)).refusal(), Some(JournalError::Full));
+    assert_eq!(refusal(journal.record(&chat_started(number))).await, Some(JournalError::Full));
     for ended in 1..number {
         assert_eq!(journal.record(&message_completed(ended, 10)).await, Ok(Durability::Journal));
     }
     disk.set_full(false);
-    assert_eq!(journal.record(&chat_started(number)).refusal(), None);
+    assert_eq!(refusal(journal.record(&chat_started(number))).await, None);
 }
 
 #[tokio::test]
@@ -269,11 +282,9 @@ async fn an_end_too_large_for_a_full_disk_is_written_when_the_disk_has_room() {
     journal.record(&chat_started(1)).await.unwrap();
     journal.record(&chat_started(2)).await.unwrap();
     disk.set_full(true);
-    let large = journal.record(&message_completed(1, 300_000));
-    assert!(
-        !large.is_written() && large.refusal().is_none(),
-        "a large end needs a segment of its own, for which there is no room"
-    );
+    let mut large = journal.record(&message_completed(1, 300_000));
+    let written = tokio::time::timeout(Duration::from_millis(50), large.written()).await;
+    written.expect_err("a large end needs a segment of its own, for which there is no room");
     let small = journal.record(&message_completed(2, 10)).await;
     assert_eq!(small, Ok(Durability::Synced), "a small end must fit into the reserved room");
     disk.set_full(false);
@@ -292,7 +303,7 @@ async fn an_end_too_large_for_a_full_disk_is_written_when_the_disk_has_room() {
     while let Some(batch) = consumer.read(&mut cursor, 1, 1) {
         numbers.extend(batch.entries.iter().map(|entry| entry.number));
         let unread = (1..=4).find(|number| !numbers.contains(number));
-        let ahead = consumer.lowest_unread_number(&cursor);
+        let ahead = consumer.lowest_number_from(cursor.segment());
         assert!(
             unread.is_none_or(|unread| ahead.unwrap() <= unread),
             "read: {numbers:?}, reported as lowest unread: {ahead:?}"
@@ -319,17 +330,17 @@ async fn an_entry_that_was_not_taken_is_not_released_by_a_higher_checkpoint() {
     assert_eq!(consumer.checkpoint().released_below, 4);
 }
 
-#[test]
-fn a_segment_made_for_a_large_event_is_read_in_the_order_of_writing() {
+#[tokio::test]
+async fn a_segment_made_for_a_large_event_is_read_in_the_order_of_writing() {
     let directory = tempfile::tempdir().unwrap();
     let settings = settings(directory.path(), DurabilityLevel::Journal);
     let journal = open(&settings).unwrap();
     // Enough chats for a spare segment, which is too small for the next event.
     for number in 1..=4 {
-        assert_eq!(journal.record(&chat_started(number)).refusal(), None);
+        assert_eq!(refusal(journal.record(&chat_started(number))).await, None);
     }
-    assert!(journal.record(&message_completed(1, 300_000)).is_written());
-    assert!(journal.record(&message_completed(2, 10)).is_written());
+    assert_eq!(journal.record(&message_completed(1, 300_000)).written().await, Ok(()));
+    assert_eq!(journal.record(&message_completed(2, 10)).written().await, Ok(()));
     let (done, read) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let consumer = journal.consumer().unwrap();
@@ -352,7 +363,8 @@ async fn closing_writes_the_entries_held_in_memory() {
     let (_directory, settings, disk, journal) = on_a_faulty_disk(DurabilityLevel::Synced);
     journal.record(&chat_started(1)).await.unwrap();
     disk.set_full(true);
-    let large = journal.record(&message_completed(1, 300_000));
+    let mut large = journal.record(&message_completed(1, 300_000));
+    tokio::time::timeout(Duration::from_millis(50), large.written()).await.expect_err("the disk is full");
     disk.set_full(false);
     journal.close();
     journal.wait_until_synced();

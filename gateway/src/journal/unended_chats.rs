@@ -89,6 +89,38 @@ impl UnendedChat {
     }
 }
 
+/// The change of the unended chats by an event.
+#[derive(Debug, Default)]
+pub(super) enum ChatChange {
+    /// The event is the start of the chat.
+    Started(Box<UnendedChat>),
+    /// The event is the end of the chat.
+    Ended(ChatId),
+    /// The event belongs to no call.
+    #[default]
+    None,
+}
+
+impl ChatChange {
+    /// Returns the change by an event.
+    pub(super) fn of(event: &Event) -> Self {
+        match event {
+            Event::ChatStarted(started) => Self::Started(Box::new(UnendedChat::from_start(started))),
+            Event::MessageCompleted(ended) => Self::Ended(ended.chat_id),
+            Event::ChatFailed(ended) => Self::Ended(ended.chat_id),
+            Event::ConversationCreated(_) | Event::ConversationChanged(_) | Event::ConversationDeleted(_) => Self::None,
+            Event::KeyIssued(_)
+            | Event::KeyChanged(_)
+            | Event::KeyRevoked(_)
+            | Event::LimitsChanged(_)
+            | Event::PricesPublished(_)
+            | Event::CostsRepriced(_)
+            | Event::AuditRecorded(_)
+            | Event::ProjectChanged(_) => Self::None,
+        }
+    }
+}
+
 fn operation_before_operations() -> Operation {
     Operation::Chat
 }
@@ -98,21 +130,12 @@ impl UnendedChats {
         self.0.len()
     }
 
-    /// Adds a chat when the event is a start, and removes a chat when the event is an end.
-    pub(super) fn apply(&mut self, event: &Event) {
-        match event {
-            Event::ChatStarted(started) => drop(self.0.insert(started.chat_id, UnendedChat::from_start(started))),
-            Event::MessageCompleted(ended) => drop(self.0.remove(&ended.chat_id)),
-            Event::ChatFailed(ended) => drop(self.0.remove(&ended.chat_id)),
-            Event::ConversationCreated(_) | Event::ConversationChanged(_) | Event::ConversationDeleted(_) => {}
-            Event::KeyIssued(_)
-            | Event::KeyChanged(_)
-            | Event::KeyRevoked(_)
-            | Event::LimitsChanged(_)
-            | Event::PricesPublished(_)
-            | Event::CostsRepriced(_)
-            | Event::AuditRecorded(_)
-            | Event::ProjectChanged(_) => {}
+    /// Adds or removes a chat.
+    pub(super) fn apply(&mut self, change: ChatChange) {
+        match change {
+            ChatChange::Started(chat) => drop(self.0.insert(chat.chat_id, *chat)),
+            ChatChange::Ended(chat) => drop(self.0.remove(&chat)),
+            ChatChange::None => {}
         }
     }
 
@@ -125,7 +148,7 @@ impl UnendedChats {
         let Some(stored) = entry.event() else { return false };
         let event_type = EventType::from_name(stored.envelope.type_name);
         let event = event_type.and_then(|event_type| Event::decode(event_type, &stored.payload).ok());
-        event.as_ref().map(|event| self.apply(event)).is_some()
+        event.as_ref().map(|event| self.apply(ChatChange::of(event))).is_some()
     }
 
     /// Returns all unended chats as encoded records, for the beginning of a segment.

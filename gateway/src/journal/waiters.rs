@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::durability::{Durability, DurabilityLevel};
+use super::error::JournalError;
 
 /// The maximum time for which a caller waits. Afterwards the durability reached so far must suffice: a client does not
 /// wait for a disk that hangs.
@@ -21,7 +22,7 @@ pub(super) struct Waiters(BTreeMap<u64, Waiter>);
 
 #[derive(Debug)]
 struct Waiter {
-    sender: oneshot::Sender<Durability>,
+    sender: oneshot::Sender<Result<Durability, JournalError>>,
     since: Instant,
     condition: WaitCondition,
 }
@@ -36,6 +37,8 @@ impl Waiter {
 /// The condition under which a caller stops waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WaitCondition {
+    /// The event is in the log.
+    Write,
     /// The event is synced to the disk.
     Sync,
     /// The broker acknowledges the event or, from the given time on, the event is on the disk.
@@ -48,23 +51,23 @@ pub(super) enum WaitCondition {
 }
 
 impl WaitCondition {
-    /// Returns the condition for an event in the log, or `None` if the log suffices. `acknowledgement_timeout` is the
-    /// time to wait for the broker before a sync suffices.
-    pub(super) fn for_level(level: DurabilityLevel, now: Instant, acknowledgement_timeout: Duration) -> Option<Self> {
+    /// Returns the condition for an event. `acknowledgement_timeout` is the time to wait for the broker before a sync
+    /// suffices.
+    pub(super) fn for_level(level: DurabilityLevel, now: Instant, acknowledgement_timeout: Duration) -> Self {
         match level {
-            DurabilityLevel::Journal => None,
-            DurabilityLevel::Synced => Some(Self::Sync),
-            DurabilityLevel::Replicated => Some(Self::AcknowledgementOrSyncAt(now + acknowledgement_timeout)),
+            DurabilityLevel::Journal => Self::Write,
+            DurabilityLevel::Synced => Self::Sync,
+            DurabilityLevel::Replicated => Self::AcknowledgementOrSyncAt(now + acknowledgement_timeout),
         }
     }
 
-    /// Returns the condition that the start of a chat must meet before the chat's end may be seen, or `None` if the
-    /// end's condition covers the start. A sync of the end includes the start; an acknowledgement of the end does not.
-    pub(super) fn for_start(level: DurabilityLevel, now: Instant, acknowledgement_timeout: Duration) -> Option<Self> {
+    /// Returns the condition that the start of a chat must meet before the chat's end may be seen. The log suffices if the
+    /// end's condition covers the start: a sync of the end includes the start; an acknowledgement of the end does not.
+    pub(super) fn for_start(level: DurabilityLevel, now: Instant, acknowledgement_timeout: Duration) -> Self {
         match level {
-            DurabilityLevel::Journal | DurabilityLevel::Synced => None,
+            DurabilityLevel::Journal | DurabilityLevel::Synced => Self::Write,
             DurabilityLevel::Replicated => {
-                Some(Self::AcknowledgementOrAnySync(now + acknowledgement_timeout.max(MIN_START_WAIT)))
+                Self::AcknowledgementOrAnySync(now + acknowledgement_timeout.max(MIN_START_WAIT))
             }
         }
     }
@@ -74,7 +77,7 @@ impl WaitCondition {
         match self {
             Self::Sync => Some(since),
             Self::AcknowledgementOrSyncAt(at) | Self::AcknowledgementOrAnySync(at) => Some(at),
-            Self::Acknowledgement => None,
+            Self::Write | Self::Acknowledgement => None,
         }
     }
 
@@ -86,7 +89,12 @@ impl WaitCondition {
 
 impl Waiters {
     /// Adds a waiter for an event. The receiver resolves when the condition is met.
-    pub(super) fn add(&mut self, number: u64, condition: WaitCondition, now: Instant) -> oneshot::Receiver<Durability> {
+    pub(super) fn add(
+        &mut self,
+        number: u64,
+        condition: WaitCondition,
+        now: Instant,
+    ) -> oneshot::Receiver<Result<Durability, JournalError>> {
         let (sender, receiver) = oneshot::channel();
         self.0.insert(number, Waiter { sender, since: now, condition });
         receiver
@@ -95,7 +103,25 @@ impl Waiters {
     /// Resolves the waiter of an acknowledged event, unless the waiter demands a sync.
     pub(super) fn resolve_acknowledged(&mut self, number: u64) {
         if self.0.get(&number).is_some_and(|waiter| waiter.condition != WaitCondition::Sync) {
-            self.resolve(number, Durability::Broker);
+            self.resolve(number, Ok(Durability::Broker));
+        }
+    }
+
+    /// Resolves the waiter of an event that is in the log, if the log suffices. Returns the time from which the event needs
+    /// a sync otherwise.
+    pub(super) fn resolve_written(&mut self, number: u64) -> Option<Instant> {
+        let waiter = self.0.get(&number)?;
+        if waiter.condition == WaitCondition::Write {
+            self.resolve(number, Ok(Durability::Journal));
+            return None;
+        }
+        waiter.condition.sync_at(waiter.since)
+    }
+
+    /// Notes that an event is held only in memory, because the log cannot be written.
+    pub(super) fn mark_unwritten(&mut self, number: u64) {
+        if let Some(waiter) = self.0.get_mut(&number) {
+            waiter.condition = WaitCondition::Acknowledgement;
         }
     }
 
@@ -108,7 +134,7 @@ impl Waiters {
         let mut was_late = false;
         for number in due {
             was_late |= self.0.get(&number).is_some_and(Waiter::gave_the_broker_time);
-            self.resolve(number, Durability::Synced);
+            self.resolve(number, Ok(Durability::Synced));
         }
         was_late
     }
@@ -121,26 +147,30 @@ impl Waiters {
         in_memory.for_each(|(_, waiter)| waiter.condition = WaitCondition::Sync);
     }
 
-    /// Returns the earliest time at which an event needs a sync.
-    pub(super) fn sync_at(&self) -> Option<Instant> {
-        self.0.values().filter_map(|waiter| waiter.condition.sync_at(waiter.since)).min()
+    /// Returns the earliest time at which an event numbered below `below` needs a sync.
+    pub(super) fn sync_at(&self, below: u64) -> Option<Instant> {
+        let waiters = self.0.range(..below).map(|(_, waiter)| waiter);
+        waiters.filter_map(|waiter| waiter.condition.sync_at(waiter.since)).min()
     }
 
-    /// Resolves all waiters that have waited for [`MAX_WAIT`], and returns their number.
-    pub(super) fn resolve_late(&mut self, now: Instant) -> u64 {
+    /// Resolves all waiters that have waited for [`MAX_WAIT`], and returns their number. Events from `unwritten_from` on are
+    /// not in the log.
+    pub(super) fn resolve_late(&mut self, now: Instant, unwritten_from: u64) -> u64 {
         let is_late = |waiter: &Waiter| now.duration_since(waiter.since) >= MAX_WAIT;
         let late: Vec<u64> = self.0.iter().filter(|(_, waiter)| is_late(waiter)).map(|(number, _)| *number).collect();
         for number in &late {
-            let in_memory = self.0.get(number).is_some_and(|waiter| waiter.condition == WaitCondition::Acknowledgement);
-            self.resolve(*number, if in_memory { Durability::Memory } else { Durability::Journal });
+            let in_memory = *number >= unwritten_from
+                || self.0.get(number).is_some_and(|waiter| waiter.condition == WaitCondition::Acknowledgement);
+            self.resolve(*number, Ok(if in_memory { Durability::Memory } else { Durability::Journal }));
         }
         late.len() as u64
     }
 
-    fn resolve(&mut self, number: u64, durability: Durability) {
+    /// Resolves the waiter of an event, if there is one.
+    pub(super) fn resolve(&mut self, number: u64, outcome: Result<Durability, JournalError>) {
         if let Some(waiter) = self.0.remove(&number) {
             // The receiver may be gone. The event is recorded nevertheless.
-            let _ = waiter.sender.send(durability);
+            let _ = waiter.sender.send(outcome);
         }
     }
 }
@@ -154,47 +184,53 @@ mod tests {
         let now = Instant::now();
         let acknowledgement_timeout = Duration::from_millis(250);
         let mut waiters = Waiters::default();
-        assert_eq!(WaitCondition::for_level(DurabilityLevel::Journal, now, acknowledgement_timeout), None);
-        let mut synced = waiters.add(
-            1,
-            WaitCondition::for_level(DurabilityLevel::Synced, now, acknowledgement_timeout).unwrap(),
-            now,
-        );
-        let mut replicated = waiters.add(
-            2,
-            WaitCondition::for_level(DurabilityLevel::Replicated, now, acknowledgement_timeout).unwrap(),
-            now,
-        );
-        let mut unacknowledged = waiters.add(
-            3,
-            WaitCondition::for_level(DurabilityLevel::Replicated, now, acknowledgement_timeout).unwrap(),
-            now,
-        );
+        let mut written =
+            waiters.add(5, WaitCondition::for_level(DurabilityLevel::Journal, now, acknowledgement_timeout), now);
+        let mut synced =
+            waiters.add(1, WaitCondition::for_level(DurabilityLevel::Synced, now, acknowledgement_timeout), now);
+        let mut replicated =
+            waiters.add(2, WaitCondition::for_level(DurabilityLevel::Replicated, now, acknowledgement_timeout), now);
+        let mut unacknowledged =
+            waiters.add(3, WaitCondition::for_level(DurabilityLevel::Replicated, now, acknowledgement_timeout), now);
         let mut unwritten = waiters.add(4, WaitCondition::Acknowledgement, now);
 
+        assert_eq!(waiters.resolve_written(5), None);
+        assert_eq!(written.try_recv(), Ok(Ok(Durability::Journal)));
+        assert_eq!(waiters.resolve_written(1), Some(now), "the log does not suffice");
         waiters.resolve_acknowledged(1);
         assert!(synced.try_recv().is_err(), "an acknowledgement must not count as a sync");
         waiters.resolve_acknowledged(2);
-        assert_eq!(replicated.try_recv(), Ok(Durability::Broker));
+        assert_eq!(replicated.try_recv(), Ok(Ok(Durability::Broker)));
         assert!(!waiters.resolve_synced(4, now));
-        assert_eq!(synced.try_recv(), Ok(Durability::Synced));
+        assert_eq!(synced.try_recv(), Ok(Ok(Durability::Synced)));
         assert!(unacknowledged.try_recv().is_err(), "the acknowledgement timeout has not passed");
-        assert_eq!(waiters.sync_at(), Some(now + acknowledgement_timeout));
+        assert_eq!(waiters.sync_at(u64::MAX), Some(now + acknowledgement_timeout));
+        assert_eq!(waiters.sync_at(3), None, "an event that is not written needs no sync");
         assert!(waiters.resolve_synced(4, now + acknowledgement_timeout));
-        assert_eq!(unacknowledged.try_recv(), Ok(Durability::Synced));
+        assert_eq!(unacknowledged.try_recv(), Ok(Ok(Durability::Synced)));
         assert!(unwritten.try_recv().is_err(), "a sync covers no event that is not in the log");
-        assert_eq!(waiters.resolve_late(now + MAX_WAIT), 1);
-        assert_eq!(unwritten.try_recv(), Ok(Durability::Memory));
+        assert_eq!(waiters.resolve_late(now + MAX_WAIT, u64::MAX), 1);
+        assert_eq!(unwritten.try_recv(), Ok(Ok(Durability::Memory)));
+    }
+
+    #[test]
+    fn a_late_event_that_is_not_in_the_log_counts_as_held_in_memory() {
+        let now = Instant::now();
+        let mut waiters = Waiters::default();
+        let (mut in_log, mut queued) =
+            (waiters.add(1, WaitCondition::Sync, now), waiters.add(2, WaitCondition::Sync, now));
+        assert_eq!(waiters.resolve_late(now + MAX_WAIT, 2), 2);
+        assert_eq!((in_log.try_recv(), queued.try_recv()), (Ok(Ok(Durability::Journal)), Ok(Ok(Durability::Memory))));
     }
 
     #[test]
     fn an_event_that_gave_the_broker_no_time_does_not_count_as_a_late_acknowledgement() {
         let now = Instant::now();
         let mut waiters = Waiters::default();
-        let condition = WaitCondition::for_level(DurabilityLevel::Replicated, now, Duration::ZERO).unwrap();
+        let condition = WaitCondition::for_level(DurabilityLevel::Replicated, now, Duration::ZERO);
         let mut behind = waiters.add(1, condition, now);
         assert!(!waiters.resolve_synced(1, now + Duration::from_secs(1)));
-        assert_eq!(behind.try_recv(), Ok(Durability::Synced));
+        assert_eq!(behind.try_recv(), Ok(Ok(Durability::Synced)));
     }
 
     #[test]
@@ -203,13 +239,14 @@ mod tests {
         let mut waiters = Waiters::default();
         let acknowledgement_timeout = Duration::ZERO;
         let condition = |level| WaitCondition::for_start(level, now, acknowledgement_timeout);
-        assert_eq!((condition(DurabilityLevel::Journal), condition(DurabilityLevel::Synced)), (None, None));
-        let condition = condition(DurabilityLevel::Replicated).unwrap();
+        let log = WaitCondition::Write;
+        assert_eq!((condition(DurabilityLevel::Journal), condition(DurabilityLevel::Synced)), (log, log));
+        let condition = condition(DurabilityLevel::Replicated);
         let (mut first, mut second) = (waiters.add(1, condition, now), waiters.add(2, condition, now));
-        assert_eq!(waiters.sync_at(), Some(now + MIN_START_WAIT), "a start asks for a sync late");
+        assert_eq!(waiters.sync_at(u64::MAX), Some(now + MIN_START_WAIT), "a start asks for a sync late");
         waiters.resolve_acknowledged(1);
-        assert_eq!(first.try_recv(), Ok(Durability::Broker));
+        assert_eq!(first.try_recv(), Ok(Ok(Durability::Broker)));
         assert!(!waiters.resolve_synced(2, now), "the broker was not late");
-        assert_eq!(second.try_recv(), Ok(Durability::Synced));
+        assert_eq!(second.try_recv(), Ok(Ok(Durability::Synced)));
     }
 }

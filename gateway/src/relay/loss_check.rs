@@ -13,6 +13,7 @@ use shared::stream_check::{SUBJECT, StreamCheckRequest, StreamCheckResponse};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::disk_read::DiskRead;
 use crate::journal::{AcknowledgedEvent, Cursor};
 
 /// The maximum time to wait for a recorder's answer.
@@ -42,10 +43,38 @@ pub(super) struct StreamState {
 
 /// The republication of released events to a broker that has lost acknowledged events.
 pub(super) struct Republication {
-    /// The read position in the log; `None` when all released events have been read.
-    pub(super) cursor: Option<Cursor>,
+    pub(super) read: RepublicationRead,
     /// The time of the stream's creation, in nanoseconds since 1970.
     pub(super) stream_created: i64,
+}
+
+/// The progress of reading the released events from the log.
+#[derive(Default)]
+pub(super) enum RepublicationRead {
+    /// The position of the next read.
+    At(Cursor),
+    Reading(DiskRead),
+    /// All released events have been read.
+    #[default]
+    Done,
+}
+
+impl RepublicationRead {
+    /// Takes the position of the next read, unless a read is in progress.
+    pub(super) fn take_cursor(&mut self) -> Option<Cursor> {
+        match std::mem::take(self) {
+            Self::At(cursor) => Some(cursor),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+}
+
+/// Returns the read of a republication that is in progress.
+pub(super) fn republication_read(republication: &mut Option<Republication>) -> Option<&mut DiskRead> {
+    if let RepublicationRead::Reading(read) = &mut republication.as_mut()?.read { Some(read) } else { None }
 }
 
 /// Waits for the result of a check. `None` means that no check is in progress.

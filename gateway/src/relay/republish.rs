@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Relay;
+use super::disk_read::{DiskRead, ReadResult};
 use super::in_flight::PublishReason;
-use super::loss_check::{self, Republication, StreamCheck};
-use super::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Relay};
+use super::loss_check::{self, Republication, RepublicationRead, StreamCheck};
+use crate::journal::JournalConsumer;
 
 /// The interval at which the broker is asked for the newest acknowledged event, to notice lost events.
 const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(30);
@@ -16,22 +18,27 @@ const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 const STREAM_CHECK_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Relay {
-    /// Publishes the next batch of lost events.
-    pub(super) async fn republish(&mut self) {
-        let Some(mut cursor) = self.republication.as_mut().and_then(|republication| republication.cursor.take()) else {
-            return;
-        };
-        let consumer = self.consumer.clone();
-        let read = move || {
-            let batch = consumer.read_for_republication(&mut cursor, MAX_BATCH_EVENTS, MAX_BATCH_BYTES);
-            (cursor, batch)
-        };
-        let Ok((cursor, batch)) = tokio::task::spawn_blocking(read).await else {
+    /// Starts to read the next batch of lost events, unless a read is in progress.
+    pub(super) fn start_republication_read(&mut self) {
+        if let Some(republication) = &mut self.republication
+            && let Some(cursor) = republication.read.take_cursor()
+        {
+            let read = DiskRead::start(&self.consumer, cursor, JournalConsumer::read_for_republication);
+            republication.read = RepublicationRead::Reading(read);
+        }
+    }
+
+    /// Publishes a batch of lost events.
+    pub(super) async fn publish_lost(&mut self, read: ReadResult) {
+        let Some((cursor, batch)) = read else {
             // The log has not been read to the end, so republication is not finished. The next check finds the same
             // loss and starts again.
             self.republication = None;
             return;
         };
+        if let Some(republication) = &mut self.republication {
+            republication.read = RepublicationRead::Done;
+        }
         let entries = batch.map(|batch| batch.entries).unwrap_or_default();
         let read = entries.len();
         let is_read_completely = read == 0 || entries.iter().any(|entry| entry.number >= self.taken_below);
@@ -45,14 +52,15 @@ impl Relay {
         if let Some(republication) = &mut self.republication
             && !is_read_completely
         {
-            republication.cursor = Some(cursor);
+            republication.read = RepublicationRead::At(cursor);
         }
     }
 
     /// Ends the republication when all released events have been read and all lost events acknowledged.
     pub(super) fn end_republication(&mut self) {
         let is_under_way = |republication: &Republication| {
-            republication.cursor.is_some() || self.in_flight.values().any(|event| event.reason == PublishReason::Lost)
+            !matches!(republication.read, RepublicationRead::Done)
+                || self.in_flight.values().any(|event| event.reason == PublishReason::Lost)
         };
         if let Some(republication) = self.republication.take_if(|republication| !is_under_way(republication)) {
             self.checkpoint.stream_created = Some(republication.stream_created);
@@ -121,7 +129,7 @@ impl Relay {
             "the broker has lost acknowledged events; those that the journal still keeps are published again"
         );
         self.acknowledged.start_over(&asked, &state.held);
-        let cursor = self.consumer.start_republication();
-        self.republication = Some(Republication { cursor, stream_created: state.created });
+        let read = self.consumer.start_republication().map_or(RepublicationRead::Done, RepublicationRead::At);
+        self.republication = Some(Republication { read, stream_created: state.created });
     }
 }

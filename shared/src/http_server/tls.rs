@@ -152,7 +152,10 @@ impl Tls {
         let mut last_problem: Option<(ConfigError, Reported)> = None;
         loop {
             tokio::time::sleep(CHECK_INTERVAL).await;
-            let changed = match files.contents() {
+            // A disk that hangs must not stop the runtime's thread.
+            let reading = files.clone();
+            let Ok(read) = tokio::task::spawn_blocking(move || reading.contents()).await else { continue };
+            let changed = match read {
                 Ok(contents) if contents == *in_force => {
                     last_problem = None;
                     continue;

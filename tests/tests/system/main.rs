@@ -34,6 +34,7 @@ mod event_versions;
 mod failed_chats;
 mod gateway_names;
 mod gemini;
+mod hanging_disk;
 mod headers;
 mod idempotency;
 mod identity_provider;

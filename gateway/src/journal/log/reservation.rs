@@ -1,14 +1,10 @@
 //! Reservation of disk room: a chat is admitted only if the disk has room for the chat's start and for the ends of all
 //! running chats.
 
-use super::Log;
+use super::{BYTES_RESERVED_PER_CHAT, Log};
 use crate::journal::descriptors::is_exhausted;
 use crate::journal::error::JournalError;
 use crate::journal::segment::SEGMENT_HEADER_BYTES;
-
-/// The room reserved for the end of each running chat, in bytes. A longer end uses room that all chats
-/// share.
-const BYTES_RESERVED_PER_CHAT: u64 = 64 << 10;
 
 impl Log {
     /// Reserves room for a chat whose start has `len` bytes, and for the ends of all running chats and the new chat.
@@ -31,17 +27,19 @@ impl Log {
     }
 
     /// Returns the number of bytes on the disk that are certain to be available.
-    fn reserved_bytes(&self) -> u64 {
+    pub(super) fn reserved_bytes(&self) -> u64 {
         let ahead = self.spare_segments.len() as u64 * (self.segment_bytes - SEGMENT_HEADER_BYTES);
         ahead + self.active.as_ref().map_or(0, |active| active.capacity.saturating_sub(active.offset))
     }
 
     /// Returns the size of all segment files in bytes, spare segments included.
-    pub(in crate::journal) fn disk_bytes(&self) -> u64 {
-        let sealed: u64 = self.sealed.iter().map(|sealed| sealed.end_offset).sum();
-        sealed
-            + self.spare_segments.len() as u64 * self.segment_bytes
-            + self.active.as_ref().map_or(0, |active| active.capacity)
+    fn disk_bytes(&self) -> u64 {
+        self.sealed.iter().map(|sealed| sealed.end_offset).sum::<u64>() + self.unsealed_bytes()
+    }
+
+    /// Returns the size of the active segment and of the spare segments in bytes.
+    pub(super) fn unsealed_bytes(&self) -> u64 {
+        self.spare_segments.len() as u64 * self.segment_bytes + self.active.as_ref().map_or(0, |active| active.capacity)
     }
 
     fn add_spare_segment(&mut self) -> Result<(), JournalError> {

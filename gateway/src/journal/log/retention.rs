@@ -33,7 +33,6 @@ impl Log {
             return false;
         }
         let Some(sealed) = self.sealed.pop_front() else { return false };
-        self.damage.remove(&sealed.number);
         if let Err(error) = self.directory.remove_segment(sealed.number) {
             tracing::error!(%error, segment = sealed.number, "a segment of the journal could not be removed");
         }

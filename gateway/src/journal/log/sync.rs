@@ -11,13 +11,18 @@ const MAX_CONSECUTIVE_FAILED_SYNCS: u32 = 2;
 impl Log {
     /// Returns the segments to sync, or `None` if everything written is on the disk.
     pub(in crate::journal) fn sync_batch(&self) -> Option<SyncBatch> {
-        let active_segment = self.active.as_ref().map(|active| active.segment.number);
-        let is_active_synced = active_segment.is_none_or(|active_segment| active_segment <= self.newest_synced_segment);
-        (!self.unsynced.entries.is_empty() || !is_active_synced).then(|| SyncBatch {
+        self.has_unsynced().then(|| SyncBatch {
             segments: self.unsynced.segments.clone(),
             last_number: self.next_number - 1,
-            active_segment,
+            active_segment: self.active.as_ref().map(|active| active.segment.number),
         })
+    }
+
+    /// Returns false if everything written is on the disk.
+    pub(super) fn has_unsynced(&self) -> bool {
+        let active_segment = self.active.as_ref().map(|active| active.segment.number);
+        let is_active_synced = active_segment.is_none_or(|active_segment| active_segment <= self.newest_synced_segment);
+        !self.unsynced.entries.is_empty() || !is_active_synced
     }
 
     /// Notes that a batch has been synced successfully.

@@ -9,21 +9,28 @@ use std::sync::{Condvar, Mutex, PoisonError};
 pub(in crate::journal) struct FaultyDisk(Mutex<DiskState>, Condvar);
 
 #[derive(Debug, Default)]
-struct DiskState {
+pub(in crate::journal) struct DiskState {
     /// True if no segment can be created.
     is_full: bool,
     /// The number of segments for which the disk has room, if the room is limited. A removed segment makes room.
     room: Option<usize>,
     /// The number of further files that cannot be opened for lack of file descriptors.
     exhausted_descriptors: u32,
-    /// True while syncs hang.
-    is_hanging: bool,
+    /// The operations that hang.
+    hanging: Option<Hanging>,
     /// True if every write fails.
     is_broken: bool,
     /// The number of syncs that will fail.
     failing_syncs: u32,
     /// Writes that are not synced, by segment number.
     unsynced: BTreeMap<u64, Vec<UnsyncedWrite>>,
+}
+
+/// The operations that hang.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::journal) enum Hanging {
+    Syncs,
+    Everything,
 }
 
 /// The bytes and the file offset of a write.
@@ -58,10 +65,16 @@ impl FaultyDisk {
         self.state().exhausted_descriptors
     }
 
-    /// Lets syncs hang until the returned value is dropped.
-    pub(in crate::journal) fn hang_syncs(self: &std::sync::Arc<Self>) -> HangingSyncs {
-        self.state().is_hanging = true;
-        HangingSyncs(std::sync::Arc::clone(self))
+    /// Lets operations hang until the returned value is dropped.
+    pub(in crate::journal) fn hang(self: &std::sync::Arc<Self>, operations: Hanging) -> HangingDisk {
+        self.state().hanging = Some(operations);
+        HangingDisk(std::sync::Arc::clone(self))
+    }
+
+    /// Waits while the disk hangs.
+    pub(in crate::journal) fn wait(&self) -> std::sync::MutexGuard<'_, DiskState> {
+        let waited = self.1.wait_while(self.state(), |state| state.hanging == Some(Hanging::Everything));
+        waited.unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(in crate::journal) fn check_open(&self) -> io::Result<()> {
@@ -89,7 +102,7 @@ impl FaultyDisk {
     }
 
     pub(in crate::journal) fn check_create(&self) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.wait();
         if state.is_full || state.is_broken || state.room == Some(0) {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -105,7 +118,7 @@ impl FaultyDisk {
         at: u64,
         write: impl FnOnce(&[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.wait();
         if state.is_broken {
             write(&bytes[..bytes.len() / 2])?;
             return Err(io::Error::from_raw_os_error(5));
@@ -115,7 +128,7 @@ impl FaultyDisk {
     }
 
     pub(in crate::journal) fn check_sync(&self, _segment: u64) -> io::Result<()> {
-        let waited = self.1.wait_while(self.state(), |state| state.is_hanging);
+        let waited = self.1.wait_while(self.state(), |state| state.hanging.is_some());
         let mut state = waited.unwrap_or_else(PoisonError::into_inner);
         if state.failing_syncs > 0 {
             state.failing_syncs -= 1;
@@ -129,18 +142,18 @@ impl FaultyDisk {
     }
 
     pub(in crate::journal) fn mark_removed(&self, segment: u64) {
-        let mut state = self.state();
+        let mut state = self.wait();
         state.unsynced.remove(&segment);
         state.room = state.room.map(|room| room + 1);
     }
 }
 
-/// Syncs that hang until the value is dropped.
-pub(in crate::journal) struct HangingSyncs(std::sync::Arc<FaultyDisk>);
+/// A disk that hangs until the value is dropped.
+pub(in crate::journal) struct HangingDisk(std::sync::Arc<FaultyDisk>);
 
-impl Drop for HangingSyncs {
+impl Drop for HangingDisk {
     fn drop(&mut self) {
-        self.0.state().is_hanging = false;
+        self.0.state().hanging = None;
         self.0.1.notify_all();
     }
 }

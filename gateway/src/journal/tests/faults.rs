@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::journal::disk_watch::DiskWatch;
+use crate::journal::tests::disk::Hanging;
 use crate::stall::StallChange;
 
 fn open_with(settings: &JournalSettings, directory: LogDirectory, metrics: &Arc<Metrics>) -> Journal {
@@ -21,18 +22,10 @@ fn acknowledge(journal: &Journal, events: &[JournalEntry]) {
     let consumer = journal.consumer().unwrap();
     let numbers: Vec<u64> = events.iter().map(|entry| entry.number).collect();
     // The relay's bound does not include the events that were never on the disk.
-    let in_memory = journal.store.as_ref().unwrap().lock().log.unwritten_numbers();
+    let in_memory = journal.store.as_ref().unwrap().lock_disk().log.unwritten_numbers();
     consumer.mark_acknowledged(&numbers);
     let on_disk = numbers.iter().copied().filter(|number| !in_memory.contains(number)).max().unwrap_or(0);
     consumer.advance_checkpoint(Checkpoint { released_below: on_disk + 1, ..Checkpoint::default() });
-}
-
-async fn condition(what: &str, is_met: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !is_met() {
-        assert!(Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 #[tokio::test]
@@ -92,11 +85,11 @@ async fn a_sync_opens_no_file() {
 async fn segments_are_created_from_the_reserve_when_no_descriptor_is_free() {
     let (_directory, _, disk, journal) = on_a_faulty_disk(DurabilityLevel::Journal);
     disk.exhaust_descriptors(3);
-    assert_eq!(journal.record(&chat_started(1)).refusal(), None);
+    assert_eq!(refusal(journal.record(&chat_started(1))).await, None);
     let mut number = 1;
     while disk.exhausted_descriptors() > 0 {
         number += 1;
-        assert_eq!(journal.record(&chat_started(number)).refusal(), None, "chat {number}");
+        assert_eq!(refusal(journal.record(&chat_started(number))).await, None, "chat {number}");
     }
     assert_eq!(journal.record(&message_completed(1, 10)).await, Ok(Durability::Journal));
 }
@@ -139,13 +132,13 @@ async fn a_journal_opens_on_a_full_disk_delivers_its_events_and_takes_chats_agai
     disk.set_room(0);
     let journal = open_on(on, &settings).unwrap();
     assert!(!journal.is_available());
-    assert_eq!(journal.record(&chat_started(3)).refusal(), Some(JournalError::Unwritable));
+    assert_eq!(refusal(journal.record(&chat_started(3))).await, Some(JournalError::Unwritable));
     let events = unreleased(&journal);
     assert_eq!(events.iter().map(|entry| entry.number).collect::<BTreeSet<_>>(), (1..=4).collect::<BTreeSet<_>>());
     // Removing a segment makes room for one.
     acknowledge(&journal, &events);
     condition("the journal takes no chat", || journal.is_available()).await;
-    assert_eq!(journal.record(&chat_started(4)).refusal(), None);
+    assert_eq!(refusal(journal.record(&chat_started(4))).await, None);
 }
 
 /// The end of a chat is held in memory; until the broker has the end, the chat's start must stay on the disk.
@@ -161,7 +154,9 @@ async fn a_full_disk_keeps_the_starts_of_chats_whose_ends_are_only_in_memory() {
     assert_eq!(unreleased(&journal).len(), 2);
     consumer.mark_acknowledged(&[1]);
     consumer.advance_checkpoint(Checkpoint { released_below: 2, ..Checkpoint::default() });
-    assert!(!journal.store.as_ref().unwrap().lock().log.write_unwritten());
+    let store = journal.store.as_ref().unwrap();
+    condition("the acknowledgement reaches the log", || !store.lock().housekeeping.is_due).await;
+    assert!(!store.lock_disk().log.write_unwritten());
     // Killed: the next process finds the chat and ends the chat again, under the same id.
     drop((journal, consumer));
     let reopened = LogDirectory::new(directory.path());
@@ -172,7 +167,7 @@ async fn a_full_disk_keeps_the_starts_of_chats_whose_ends_are_only_in_memory() {
 fn a_hanging_sync_is_seen_from_outside() {
     let (_directory, _, disk, journal) = on_a_faulty_disk(DurabilityLevel::Synced);
     let operations = Arc::clone(&journal.store.as_ref().unwrap().directory.operations);
-    let hanging = disk.hang_syncs();
+    let hanging = disk.hang(Hanging::Syncs);
     drop(journal.record(&conversation_created(1)));
     let deadline = Instant::now() + Duration::from_secs(60);
     while operations.syncs.progress().is_none() {

@@ -5,14 +5,16 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
+use shared::event::Event;
 
 use super::events::{chat_started, conversation_created, message_completed};
 use crate::journal::checkpoint::{Checkpoint, CheckpointFile};
 use crate::journal::directory::LogDirectory;
 use crate::journal::log::{AppendOutcome, Log, LogLimits};
-use crate::journal::record::UnnumberedRecord;
+use crate::journal::record::{JournalEntry, UnnumberedRecord};
 use crate::journal::recovery::{RecoveredJournal, recover};
 use crate::journal::segment::{NextRecord, RecordReader};
+use crate::journal::unended_chats::ChatChange;
 
 const BOUNDS: LogLimits = LogLimits { max_bytes: 4 << 20, retention: Duration::ZERO };
 
@@ -77,13 +79,20 @@ impl LogUnderTest {
         Self { path, directory, log, checkpoint_file, model }
     }
 
+    fn append(&mut self, event: &Event) -> (JournalEntry, AppendOutcome) {
+        let record = UnnumberedRecord::from_event(event, "g").unwrap();
+        let entry = record.assign_number(self.log.next_number(), 1);
+        let outcome = self.log.append(&entry, ChatChange::of(event));
+        (entry, outcome)
+    }
+
     fn start(&mut self) -> Option<u64> {
         let chat = self.model.next_chat;
         let event = chat_started(chat);
-        let record = UnnumberedRecord::from_event(&event, "g").unwrap();
-        self.log.reserve_for_new_chat(record.len()).ok()?;
+        let length = UnnumberedRecord::from_event(&event, "g").unwrap().len();
+        self.log.reserve_for_new_chat(length).ok()?;
         self.model.next_chat += 1;
-        let (entry, outcome) = self.log.append(&event, record);
+        let (entry, outcome) = self.append(&event);
         assert_eq!(outcome, AppendOutcome::Written);
         self.model.written.insert(entry.number);
         self.model.open.push((chat, entry.number));
@@ -92,7 +101,7 @@ impl LogUnderTest {
 
     fn end(&mut self, chat: u64, length: usize) {
         let event = message_completed(chat, length);
-        let (entry, outcome) = self.log.append(&event, UnnumberedRecord::from_event(&event, "g").unwrap());
+        let (entry, outcome) = self.append(&event);
         assert_eq!(outcome, AppendOutcome::Written);
         self.model.written.insert(entry.number);
         self.model.open.retain(|(open, _)| *open != chat);
@@ -118,9 +127,9 @@ impl LogUnderTest {
     /// Opens the log again, and compares the contents with the model. The `certain` events must have survived.
     fn reopen(&mut self, certain: &BTreeSet<u64>) {
         let directory = LogDirectory::new(self.path.path());
-        let RecoveredJournal { log, checkpoint_file, checkpoint, .. } = recover(directory.clone(), BOUNDS).unwrap();
+        let RecoveredJournal { mut log, checkpoint_file, checkpoint, .. } = recover(directory.clone(), BOUNDS).unwrap();
         assert_eq!(checkpoint.released_below, self.model.released_below);
-        let found = entry_numbers(&directory, &log);
+        let found = entry_numbers(&directory, &mut log);
         let unreleased =
             |numbers: &BTreeSet<u64>| numbers.range(checkpoint.released_below..).copied().collect::<BTreeSet<u64>>();
         let missing: Vec<_> = unreleased(certain).difference(&found).copied().collect();
@@ -177,10 +186,10 @@ impl LogUnderTest {
 }
 
 /// Returns the numbers of all events in the log, read like the relay reads.
-fn entry_numbers(directory: &LogDirectory, log: &Log) -> BTreeSet<u64> {
+fn entry_numbers(directory: &LogDirectory, log: &mut Log) -> BTreeSet<u64> {
     let mut numbers = BTreeSet::new();
     for segment in directory.segment_numbers().unwrap() {
-        let (end, _) = log.extent(segment);
+        let (end, _) = log.view().extent(segment);
         let file = std::fs::File::open(directory.segment_path(segment)).unwrap();
         let mut records = RecordReader::new(file, 0, end);
         while let NextRecord::Record(entry, _) = records.next().unwrap() {
@@ -200,12 +209,12 @@ fn a_failed_sync_after_a_failed_write_leaves_unwritten_entries_to_be_written() {
     assert!(subject.log.sync_batch().is_some(), "a sync must be under way");
     subject.directory.disk.set_broken(true);
     let end = message_completed(chat, 10);
-    let (entry, outcome) = subject.log.append(&end, UnnumberedRecord::from_event(&end, "g").unwrap());
+    let (entry, outcome) = subject.append(&end);
     assert_eq!(outcome, AppendOutcome::InMemory);
     subject.directory.disk.set_broken(false);
     subject.log.handle_failed_sync();
     assert!(subject.log.is_writable() || subject.log.write_unwritten(), "the repaired disk must accept writes");
-    let found = entry_numbers(&subject.directory, &subject.log);
+    let found = entry_numbers(&subject.directory, &mut subject.log);
     assert!(found.contains(&entry.number), "the end was not written to the log: {found:?}");
 }
 
@@ -216,21 +225,18 @@ fn an_unwritten_entry_does_not_count_as_synced() {
     subject.sync();
     subject.directory.disk.set_full(true);
     let large = message_completed(chat, 300_000);
-    let (large, outcome) = subject.log.append(&large, UnnumberedRecord::from_event(&large, "g").unwrap());
+    let (large, outcome) = subject.append(&large);
     assert_eq!(outcome, AppendOutcome::InMemory);
     let small = conversation_created(9);
-    assert_eq!(
-        subject.log.append(&small, UnnumberedRecord::from_event(&small, "g").unwrap()).1,
-        AppendOutcome::Written
-    );
+    assert_eq!(subject.append(&small).1, AppendOutcome::Written);
     subject.sync();
-    assert!(subject.log.synced_below() <= large.number, "event {} was never written", large.number);
+    assert!(subject.log.view().synced_below <= large.number, "event {} was never written", large.number);
     subject.directory.disk.set_full(false);
     assert!(subject.log.write_unwritten());
-    assert!(subject.log.synced_below() <= large.number, "event {} is written, not synced", large.number);
-    assert!(entry_numbers(&subject.directory, &subject.log).contains(&large.number));
+    assert!(subject.log.view().synced_below <= large.number, "event {} is written, not synced", large.number);
+    assert!(entry_numbers(&subject.directory, &mut subject.log).contains(&large.number));
     subject.sync();
-    assert_eq!(subject.log.synced_below(), subject.log.next_number());
+    assert_eq!(subject.log.view().synced_below, subject.log.next_number());
 }
 
 proptest! {
@@ -285,9 +291,9 @@ proptest! {
             }
             at -= bytes.len();
         }
-        let recovered = recover(directory.clone(), BOUNDS).unwrap();
-        prop_assert_eq!(recovered.damaged, 1);
-        let found = entry_numbers(&directory, &recovered.log);
+        let mut recovered = recover(directory.clone(), BOUNDS).unwrap();
+        prop_assert_eq!(recovered.damage.values().sum::<u64>(), 1);
+        let found = entry_numbers(&directory, &mut recovered.log);
         prop_assert!(found.len() + 1 >= subject.model.written.len(), "{} of {}", found.len(), subject.model.written.len());
     }
 }

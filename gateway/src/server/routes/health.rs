@@ -39,13 +39,13 @@ async fn is_ready(State(gateway): State<Arc<Gateway>>) -> Response {
 }
 
 /// Returns the reason for which new chats should not be sent here: the gateway was told to stop, or the journal cannot be
-/// written or has no space. Broker, upstreams, recorder and database play no part.
+/// written, has no space, or waits for its disk. Broker, upstreams, recorder and database play no part.
 fn unreadiness(gateway: &Gateway) -> Option<&'static str> {
     if gateway.stop_mark.is_set() {
         return Some("not ready: the gateway is stopping\n");
     }
     let is_available = gateway.chats.recording.journal.is_available();
-    (!is_available).then_some("not ready: the journal is full or cannot be written\n")
+    (!is_available).then_some("not ready: the journal is full, cannot be written, or its disk does not answer\n")
 }
 
 /// Readiness: responds with 200 if new chats are accepted, otherwise with 503 and the reason.
