@@ -6,3 +6,4 @@ pub mod edit;
 pub mod lenient;
 pub mod outline;
 pub mod repair;
+pub mod text_or_json;

@@ -12,7 +12,7 @@ use shared::event::{self, MAX_NEW_MESSAGES};
 use shared::id::ChatId;
 
 use super::invalid_request::{InvalidRequest, invalid_member, missing_member, not_an_object};
-use crate::json::lenient::{List, Members, Object, Text, compact};
+use crate::json::lenient::{Flag, List, Members, Object, Text, compact};
 
 /// A message added by the client.
 #[derive(Debug, PartialEq, Eq)]
@@ -97,8 +97,8 @@ pub(super) fn from_chat_completions(members: &Members<'_>) -> ParsedMessages {
     let (messages, list) = messages_list(members)?;
     let mut new = Collector::default();
     for (index, raw) in list.iter().enumerate().rev() {
-        let message: Message<'_> = serde_json::from_str(raw.get())
-            .map_err(|_| invalid_member("messages", &format!("expected an object with a role at messages[{index}]")))?;
+        let message: Message<'_> =
+            serde_json::from_str(raw.get()).map_err(|error| invalid_message("a role", index, &error))?;
         match message.role.as_ref() {
             "assistant" => new.reach_assistant(),
             "user" | "tool" | "function" if !new.is_complete => {
@@ -133,9 +133,8 @@ pub(super) fn from_anthropic_messages(members: &Members<'_>) -> ParsedMessages {
     let (messages, list) = messages_list(members)?;
     let mut new = Collector::default();
     for (index, raw) in list.iter().enumerate().rev() {
-        let message: Message<'_> = serde_json::from_str(raw.get()).map_err(|_| {
-            invalid_member("messages", &format!("expected an object with a role and a content at messages[{index}]"))
-        })?;
+        let message: Message<'_> =
+            serde_json::from_str(raw.get()).map_err(|error| invalid_message("a role and a content", index, &error))?;
         match message.role.as_ref() {
             "assistant" => new.reach_assistant(),
             "user" if !new.is_complete => {
@@ -168,6 +167,10 @@ pub(super) fn from_responses_input(members: &Members<'_>) -> ParsedMessages {
         output: Option<&'a RawValue>,
         #[serde(default, borrow)]
         call_id: Text<'a>,
+        #[serde(default, borrow)]
+        approval_request_id: Text<'a>,
+        #[serde(default)]
+        approve: Flag,
     }
     let expected = "text or a list of items";
     let Some(input) = members.get("input").filter(|raw| raw.get() != "null") else {
@@ -193,8 +196,19 @@ pub(super) fn from_responses_input(members: &Members<'_>) -> ParsedMessages {
         let text = |raw: Option<&RawValue>| raw.and_then(content_text).unwrap_or_default();
         match (item.role.non_empty(), item.kind.non_empty()) {
             (Some("user"), _) => new.push(NewMessage::user(text(item.content))),
+            // A list of what each command wrote, which has no text parts.
+            (_, Some("shell_call_output")) => {
+                let written = Some(text(item.output)).filter(|text| !text.is_empty());
+                let output = written.or_else(|| item.output.map(compact)).unwrap_or_default();
+                new.push(NewMessage::tool(output, &item.call_id));
+            }
             (_, Some(kind)) if kind.ends_with("_output") => {
                 new.push(NewMessage::tool(text(item.output), &item.call_id));
+            }
+            // The user's word about a call that waits for approval.
+            (_, Some("mcp_approval_response")) => {
+                let Flag(approve) = item.approve;
+                new.push(NewMessage::tool(format!(r#"{{"approve":{approve}}}"#), &item.approval_request_id));
             }
             (Some("assistant"), _) => new.reach_assistant(),
             (_, Some(kind)) if is_made_by_model(kind) => new.reach_assistant(),
@@ -275,6 +289,16 @@ fn messages_list<'a>(members: &Members<'a>) -> Result<(Box<RawValue>, Vec<&'a Ra
         return Err(invalid_member("messages", "expected at least one message"));
     }
     Ok((messages.to_owned(), list))
+}
+
+/// The error for a message that cannot be read.
+fn invalid_message(members: &str, index: usize, error: &serde_json::Error) -> InvalidRequest {
+    let expected = if error.to_string().starts_with("duplicate field") {
+        "one member of each name, found two of the same name,".to_owned()
+    } else {
+        format!("an object with {members}")
+    };
+    invalid_member("messages", &format!("expected {expected} at messages[{index}]"))
 }
 
 /// The text of a message content: a string, or a list of parts of which some have text.

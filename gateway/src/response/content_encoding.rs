@@ -30,18 +30,21 @@ pub enum ContentEncoding {
     Brotli,
     /// `zstd`, the Zstandard format.
     Zstd,
-    /// An unknown encoding, or several encodings. The body cannot be decoded.
+    /// An unknown encoding, or several encodings on top of each other. The body cannot be decoded.
     Unknown,
 }
 
 impl ContentEncoding {
     /// The content encoding named by the headers of a response.
     pub fn from_headers(headers: &HeaderMap) -> Self {
-        let mut values = headers.get_all(CONTENT_ENCODING).iter();
-        let (Some(value), None) = (values.next(), values.next()) else {
-            return if headers.contains_key(CONTENT_ENCODING) { Self::Unknown } else { Self::Identity };
-        };
-        Self::from_name(value.to_str().unwrap_or("?"))
+        let values = headers.get_all(CONTENT_ENCODING).iter().map(|value| value.to_str().unwrap_or("?"));
+        let named = values.flat_map(|names| names.split(',')).map(Self::from_name);
+        let mut encodings = named.filter(|encoding| *encoding != Self::Identity);
+        match (encodings.next(), encodings.next()) {
+            (None, _) => Self::Identity,
+            (Some(encoding), None) => encoding,
+            (Some(_), Some(_)) => Self::Unknown,
+        }
     }
 
     /// The content encoding of this name, in upper or lower case.
@@ -207,6 +210,9 @@ mod tests {
         assert_eq!(of(&["binary"]), ContentEncoding::Identity);
         assert_eq!(of(&[" GZIP"]), ContentEncoding::Gzip);
         assert_eq!(of(&["br"]), ContentEncoding::Brotli);
+        assert_eq!(of(&["gzip, identity"]), ContentEncoding::Gzip);
+        assert_eq!(of(&["identity", "br", ""]), ContentEncoding::Brotli);
+        assert_eq!(of(&["rot13"]), ContentEncoding::Unknown);
         assert_eq!(of(&["gzip, br"]), ContentEncoding::Unknown);
         assert_eq!(of(&["gzip", "br"]), ContentEncoding::Unknown);
     }

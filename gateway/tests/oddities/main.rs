@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
 
 mod anthropic_messages;
+mod broken_text;
 mod encoding;
 mod framing;
 mod gemini_calls;

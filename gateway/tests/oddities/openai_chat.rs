@@ -227,6 +227,8 @@ fn errors_in_a_stream_are_read() {
     }
     let hi = events(&[HI]);
     check(OpenaiChat, &(hi.clone() + "event: error\ndata: out of luck\n\n"), &failed((None, None, "out of luck")));
+    let object = "event: error\ndata: {\"message\":\"m\",\"type\":null}\n\n";
+    check(OpenaiChat, &(hi.clone() + object), &failed((None, None, "m")));
     let llamacpp = "error: {\"code\":500,\"message\":\"m\",\"type\":\"server_error\"}\n\n";
     check(OpenaiChat, &(hi + llamacpp), &failed((Some("server_error"), Some("500"), "m")));
     // An error in the choice, as sent by OpenRouter. No client stops there, so the rest is read.

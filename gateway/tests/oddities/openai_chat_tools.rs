@@ -204,10 +204,13 @@ fn calls_in_other_shapes_are_read() {
         r#""tool_calls":[{"id":"a","name":"time","parameters":{"zone":1}}]"#,
         &[("a", "time", r#"{"zone":1}"#)],
     );
-    // Half a surrogate pair in the arguments.
+    // A number as the id.
     check_stream(
-        &[r#"[{"index":0,"id":"a","function":{"name":"time","arguments":"{\"x\":\"\ud83d\"}"}}]"#],
-        &[("a", "time", "{\"x\":\"\u{fffd}\"}")],
+        &[
+            r#"[{"index":0,"id":7,"function":{"name":"time","arguments":""}},{"index":1,"id":8,"function":{"name":"now","arguments":"{}"}}]"#,
+            r#"[{"id":7,"function":{"arguments":"{}"}}]"#,
+        ],
+        &[("7", "time", "{}"), ("8", "now", "{}")],
     );
     for odd in ["null", "[]", "{}", "[null]", "[{}]", "7", "[[]]"] {
         check_document(&format!(r#""content":null,"tool_calls":{odd}"#), &[]);

@@ -8,6 +8,7 @@ use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tests::stack::{Stack, User};
 
@@ -240,8 +241,12 @@ async fn check_without_token(stack: &Stack, endpoint: &JsonEndpoint) -> anyhow::
 
 /// Sends a bad body, and checks the error.
 async fn check(stack: &Stack, user: &User, path: &str, shape: Shape, bad: BadBody) -> anyhow::Result<()> {
+    check_request(stack.post(path).bearer_auth(&user.token), path, shape, bad).await
+}
+
+/// Sends a bad body with this request, and checks the error.
+async fn check_request(mut request: RequestBuilder, path: &str, shape: Shape, bad: BadBody) -> anyhow::Result<()> {
     let what = format!("{path}, {}", bad.name);
-    let mut request = stack.post(path).bearer_auth(&user.token);
     for (name, value) in bad.headers {
         request = request.header(name, value);
     }
@@ -293,6 +298,40 @@ async fn bad_json_is_refused_at_every_endpoint() -> anyhow::Result<()> {
     }
     assert!(failed.is_empty(), "{}", failed.join("\n"));
     check_nothing_happened(&stack, &ann).await
+}
+
+#[tokio::test]
+async fn bad_changes_of_a_conversation_are_refused() -> anyhow::Result<()> {
+    let stack = stack().await?;
+    let ann = stack.user("ann").await?;
+    let made = stack.post("/api/conversations").bearer_auth(&ann.token).json(&json!({"title": "t"})).send().await?;
+    let id = made.error_for_status()?.json::<Value>().await?["id"].as_str().context("no id")?.to_owned();
+    let path: &'static str = Box::leak(format!("/api/conversations/{id}").into_boxed_str());
+    let patch = || stack.request(Method::PATCH, path);
+    let long = "x".repeat(201);
+    let endpoint = json_endpoint(path, Shape::Openai, json!({"title": "new", "archived": true}))
+        .wrong("title", json!(7), "expected an object with title")
+        .wrong("title", json!(["new"]), "expected an object with title")
+        .wrong("title", json!(" \u{7}"), "title: expected 1 to 200 characters")
+        .wrong("title", json!(long), "title: expected 1 to 200 characters")
+        .wrong("archived", json!("yes"), "expected an object with title");
+    let mut bodies = bad_json(&endpoint);
+    bodies.push(bad("an empty object", "{}", 400, "expected title, archived, or both"));
+    bodies.push(bad("unknown members alone", r#"{"name":"x"}"#, 400, "expected title, archived, or both"));
+    bodies.push(bad("a list of the members' values", r#"["new",true]"#, 400, "expected an object with title"));
+    let mut failed = Vec::new();
+    for bad in bodies {
+        if let Err(error) = check_request(patch().bearer_auth(&ann.token), path, endpoint.shape, bad).await {
+            failed.push(format!("{error:#}"));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    assert_eq!(patch().json(&endpoint.good).send().await?.status(), 401);
+    assert_eq!(stack.events().await?, 1);
+    let tables = stack.settled().await?.tables;
+    assert_eq!(tables.conversations.len(), 1);
+    assert!(tables.conversations.values().all(|known| known.archive.is_none()));
+    Ok(())
 }
 
 /// Bodies that end before their announced length: the client has gone, and gets no answer or one that names the body.

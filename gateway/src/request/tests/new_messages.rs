@@ -88,6 +88,14 @@ fn every_item_after_the_last_item_of_the_model_is_new_in_a_responses_request() {
         new("user", "and tomorrow?", None),
     ];
     assert_eq!(found, expected);
+    // What the client did: the output of commands, and the user's word about a call.
+    let acted = in_responses(
+        r#"[{"type":"shell_call","call_id":"c3"},{"type":"mcp_approval_request","id":"m0"},
+            {"type":"shell_call_output","call_id":"c3","output":[{"stdout":"a b","stderr":"", "outcome":{"type":"exit"}}]},
+            {"type":"mcp_approval_response","approval_request_id":"m0","approve":true}]"#,
+    );
+    let output = r#"[{"stdout":"a b","stderr":"","outcome":{"type":"exit"}}]"#;
+    assert_eq!(acted, [new("tool", output, Some("c3")), new("tool", r#"{"approve":true}"#, Some("m0"))]);
     let of = |before: &str| {
         in_responses(&format!(r#"[{{"role":"user","content":"q"}},{before},{{"role":"user","content":"r"}}]"#))
     };
@@ -138,5 +146,17 @@ fn a_new_message_of_a_wrong_type_is_named() {
         let error =
             parse(r#"{"model":"m","messages":[{"role":"user","content":7},{"role":"user","content":"x"}]}"#, surface);
         assert!(error.as_ref().unwrap_err().to_string().contains(expected), "{error:?}");
+    }
+}
+
+#[test]
+fn a_member_of_a_message_that_stands_twice_is_named() {
+    for (body, surface) in [
+        (r#"{"model":"m","messages":[{"role":"user","content":"a","content":"b"}]}"#, ApiSurface::ChatCompletions),
+        (r#"{"model":"m","messages":[{"role":"user","role":"system","content":"a"}]}"#, ApiSurface::Messages),
+    ] {
+        let error = parse(body, surface).unwrap_err();
+        let expected = "messages: expected one member of each name, found two of the same name, at messages[0]";
+        assert_eq!(error.to_string(), expected, "{body}");
     }
 }

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use super::error_shape::{error_from_text, find_error, parse_error_member};
 use super::event_disposition::EventDisposition;
 use super::json_values::for_each_value;
-use crate::json::lenient::{List, compact};
+use crate::json::lenient::List;
 use crate::json::repair::repair;
 use crate::response::sse::{SseEvent, is_done_data};
 use crate::response::transcript::{Transcript, TranscriptPart};
@@ -225,11 +225,9 @@ impl MessagesFold {
             "tool_use" => {
                 let Some(call_index) = self.transcript.open_tool_call() else { return };
                 self.transcript.name_tool_call(call_index, block.id.non_empty(), block.name.non_empty());
-                let input = block.input.map(input_text).filter(|input| match source {
-                    BlockSource::Stream => !matches!(input.as_str(), "{}" | "null" | ""),
-                    BlockSource::Document => !matches!(input.as_str(), "null" | ""),
-                });
-                self.transcript.append(TranscriptPart::Arguments(call_index), input.as_deref().unwrap_or(""));
+                // Some imitations send a string with the JSON in place of an object.
+                let input = block.input.non_empty().filter(|input| source == BlockSource::Document || *input != "{}");
+                self.transcript.append(TranscriptPart::Arguments(call_index), input.unwrap_or(""));
                 OpenBlock::Call(
                     call_index,
                     if input.is_some() { ArgumentsSource::Given } else { ArgumentsSource::Empty },
@@ -293,11 +291,6 @@ impl MessagesFold {
             self.transcript.set_usage(usage);
         }
     }
-}
-
-/// The input of a tool call. Some imitations send a string with the JSON in place of an object.
-fn input_text(input: &RawValue) -> String {
-    serde_json::from_str(input.get()).unwrap_or_else(|_| compact(input))
 }
 
 /// True if a document is an error instead of a message.

@@ -90,7 +90,7 @@ impl ChatCompletionsFold {
             return EventDisposition::End;
         }
         if event.name == "error" && find_reported_error(data).is_none() {
-            self.set_error(find_error(data).unwrap_or_else(|| error_from_text(data)));
+            self.set_error(find_error(data).or_else(|| error_in(data)).unwrap_or_else(|| error_from_text(data)));
             return EventDisposition::End;
         }
         self.fold_chunk(data, ContentForm::Delta)
@@ -361,6 +361,11 @@ impl ChoiceState {
             Addition::Whole => self.calls.fill_in(transcript, &pieces),
         }
     }
+}
+
+/// The error that the data of an event with the name `error` is, as an object under `error` would be.
+fn error_in(data: &[u8]) -> Option<ChatError> {
+    serde_json::from_slice::<&RawValue>(data).ok().and_then(parse_error_member)
 }
 
 fn non_empty(text: &str) -> Option<&str> {

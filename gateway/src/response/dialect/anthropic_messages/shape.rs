@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::json::lenient::{Count, List, Members, Object, Text};
+use crate::json::text_or_json::TextOrJson;
 
 /// The data of an event, for all event types.
 #[derive(Deserialize)]
@@ -92,7 +93,7 @@ pub(super) struct ContentBlock<'a> {
     #[serde(default, borrow)]
     pub(super) name: Text<'a>,
     #[serde(default, borrow)]
-    pub(super) input: Option<&'a RawValue>,
+    pub(super) input: TextOrJson<'a>,
     /// The model that takes over, in a block of the type `fallback`.
     #[serde(default, borrow)]
     pub(super) to: Object<ServingModel<'a>>,

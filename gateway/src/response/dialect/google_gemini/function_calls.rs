@@ -7,7 +7,6 @@
 
 use super::partial_arguments::PartialArguments;
 use super::shape::FunctionCall;
-use crate::json::lenient::compact;
 use crate::response::transcript::{Transcript, TranscriptPart};
 
 /// The maximum number of calls in pieces that are told apart at a time.
@@ -33,8 +32,8 @@ impl FunctionCalls {
     pub(super) fn fold(&mut self, transcript: &mut Transcript, call: &FunctionCall<'_>) {
         let (id, name, continues) = (call.id.non_empty(), call.name.non_empty(), call.will_continue.0);
         // An empty object before the pieces says nothing.
-        let is_nothing = |args: &str| args == "null" || (args == "{}" && (continues || call.has_pieces()));
-        if let Some(args) = call.args.map(compact).filter(|args| !is_nothing(args)) {
+        let is_nothing = |args: &str| args == "{}" && (continues || call.has_pieces());
+        if let Some(args) = call.args.non_empty().filter(|args| !is_nothing(args)) {
             let index = match self.take_waiting(transcript, id, name) {
                 Some(index) => index,
                 None => match transcript.open_tool_call() {
@@ -43,7 +42,7 @@ impl FunctionCalls {
                 },
             };
             transcript.name_tool_call(index, id, name);
-            return transcript.append(TranscriptPart::Arguments(index), &args);
+            return transcript.append(TranscriptPart::Arguments(index), args);
         }
         let pieces = call.pieces();
         let position = match self.find(transcript, id, name, !pieces.is_empty()) {

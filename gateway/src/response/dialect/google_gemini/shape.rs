@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::json::lenient::{Count, Flag, List, Object, Text};
+use crate::json::text_or_json::TextOrJson;
 
 /// A chunk of a stream, or a whole response.
 #[derive(Deserialize)]
@@ -102,7 +103,7 @@ pub(super) struct FunctionCall<'a> {
     #[serde(default, borrow)]
     pub(super) name: Text<'a>,
     #[serde(default, borrow)]
-    pub(super) args: Option<&'a RawValue>,
+    pub(super) args: TextOrJson<'a>,
     #[serde(default, borrow)]
     pub(super) partial_args: Option<&'a RawValue>,
     #[serde(default)]

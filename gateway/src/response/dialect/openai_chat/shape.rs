@@ -6,8 +6,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::words::{DeltaContent, Words};
-use crate::json::lenient::{BorrowedText, Count, List, Members, Object, Text, compact};
-use crate::json::repair::replace_invalid_text;
+use crate::json::lenient::{Count, List, Members, Object, Text};
+use crate::json::text_or_json::TextOrJson;
 
 /// A chunk of a stream, or a whole response.
 #[derive(Deserialize)]
@@ -182,7 +182,7 @@ pub(super) struct ToolCallPieces<'a>(pub(super) Vec<ToolCallPiece<'a>>);
 #[derive(Default)]
 pub(super) struct ToolCallPiece<'a> {
     pub(super) index: Option<u64>,
-    id: Text<'a>,
+    id: TextOrJson<'a>,
     name: Text<'a>,
     pub(super) arguments: Cow<'a, str>,
 }
@@ -235,8 +235,9 @@ fn pieces_of_object(json: &str) -> serde_json::Result<Vec<ToolCallPiece<'_>>> {
 struct ToolCallDelta<'a> {
     #[serde(default)]
     index: Count,
+    /// A text. Some servers send a number.
     #[serde(default, borrow)]
-    id: Text<'a>,
+    id: TextOrJson<'a>,
     #[serde(default, borrow)]
     function: Object<FunctionDelta<'a>>,
     #[serde(default, borrow)]
@@ -245,15 +246,15 @@ struct ToolCallDelta<'a> {
     #[serde(default, borrow)]
     name: Text<'a>,
     #[serde(default, borrow)]
-    arguments: Option<&'a RawValue>,
+    arguments: TextOrJson<'a>,
     #[serde(default, borrow)]
-    parameters: Option<&'a RawValue>,
+    parameters: TextOrJson<'a>,
 }
 
 impl<'a> ToolCallDelta<'a> {
     fn into_piece(self) -> ToolCallPiece<'a> {
-        let (name, arguments) = (self.name, self.arguments.or(self.parameters));
-        let bare = FunctionDelta { name, arguments, ..FunctionDelta::default() };
+        let (name, arguments, parameters) = (self.name, self.arguments, self.parameters);
+        let bare = FunctionDelta { name, arguments, parameters, ..FunctionDelta::default() };
         let filled = [self.function.0, self.custom.0, Some(bare)].into_iter().flatten().find(FunctionDelta::is_filled);
         ToolCallPiece { index: self.index.0, id: self.id, ..filled.unwrap_or_default().into_piece() }
     }
@@ -264,44 +265,27 @@ impl<'a> ToolCallDelta<'a> {
 pub(super) struct FunctionDelta<'a> {
     #[serde(default, borrow)]
     name: Text<'a>,
+    /// A string. Some providers send the object itself.
     #[serde(default, borrow)]
-    arguments: Option<&'a RawValue>,
+    arguments: TextOrJson<'a>,
     /// Other names of the arguments.
     #[serde(default, borrow)]
-    input: Option<&'a RawValue>,
+    input: TextOrJson<'a>,
     #[serde(default, borrow)]
-    parameters: Option<&'a RawValue>,
+    parameters: TextOrJson<'a>,
 }
 
 impl<'a> FunctionDelta<'a> {
     /// True if there is a name or arguments. Some providers send every member of the schema, with empty values.
     pub(super) fn is_filled(&self) -> bool {
-        self.name.non_empty().is_some() || self.raw_arguments().is_some_and(|arguments| arguments.get() != "\"\"")
+        let arguments = [&self.arguments, &self.input, &self.parameters];
+        self.name.non_empty().is_some() || arguments.iter().any(|text| text.non_empty().is_some())
     }
 
     /// The function as a call without an id and an index.
     pub(super) fn into_piece(self) -> ToolCallPiece<'a> {
-        let arguments = self.raw_arguments().map_or(Cow::Borrowed(""), arguments_text);
-        ToolCallPiece { name: self.name, arguments, ..ToolCallPiece::default() }
-    }
-
-    fn raw_arguments(&self) -> Option<&'a RawValue> {
-        self.arguments.or(self.input).or(self.parameters)
-    }
-}
-
-/// Arguments are a string. Some providers send the object itself.
-fn arguments_text(arguments: &RawValue) -> Cow<'_, str> {
-    if !arguments.get().starts_with('"') {
-        return Cow::Owned(compact(arguments));
-    }
-    match serde_json::from_str(arguments.get()) {
-        Ok(BorrowedText(text)) => text,
-        // Half a surrogate pair.
-        Err(_) => Cow::Owned(
-            replace_invalid_text(arguments.get().as_bytes())
-                .and_then(|json| serde_json::from_str(&json).ok())
-                .unwrap_or_default(),
-        ),
+        let arguments = [self.arguments, self.input, self.parameters];
+        let arguments = arguments.into_iter().filter_map(|text| text.0).find(|text| !text.is_empty());
+        ToolCallPiece { name: self.name, arguments: arguments.unwrap_or_default(), ..ToolCallPiece::default() }
     }
 }

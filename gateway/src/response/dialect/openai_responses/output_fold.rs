@@ -57,7 +57,7 @@ impl OutputFold {
             transcript.name_tool_call(call, None, event.name.non_empty());
         }
         if event_kind.ends_with(".done") {
-            self.add(transcript, key, &event.complete_content(), ContentSource::Complete);
+            self.add(transcript, key, event.complete_content(), ContentSource::Complete);
         } else {
             self.append(transcript, key, event.delta.non_empty().unwrap_or(""));
         }
@@ -206,7 +206,7 @@ impl OutputFold {
             ItemKind::ClientCall => {
                 if let Some(call) = self.call_index(transcript, position) {
                     transcript.name_tool_call(call, item.tool_call_id(), item.tool_name());
-                    self.add(transcript, key(PartKind::Arguments, 0), &item.tool_arguments(), source);
+                    self.add(transcript, key(PartKind::Arguments, 0), item.tool_arguments(), source);
                 }
             }
             ItemKind::ServerCall => {

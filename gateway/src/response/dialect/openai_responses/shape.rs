@@ -1,11 +1,10 @@
 //! The events and items of a response, as lenient serde types: members of unexpected types are absent.
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::json::lenient::{BorrowedText, Count, List, Object, Text, compact};
+use crate::json::lenient::{Count, List, Object, Text};
+use crate::json::text_or_json::TextOrJson;
 
 /// The data of an event, for all event types.
 #[derive(Deserialize)]
@@ -42,9 +41,9 @@ pub(super) struct ResponseEvent<'a> {
     #[serde(default, borrow)]
     transcript: Text<'a>,
     #[serde(default, borrow)]
-    arguments: Option<&'a RawValue>,
+    arguments: TextOrJson<'a>,
     #[serde(default, borrow)]
-    input: Option<&'a RawValue>,
+    input: TextOrJson<'a>,
 }
 
 /// A response object, complete or in progress.
@@ -94,15 +93,15 @@ pub(super) struct OutputItem<'a> {
     #[serde(default, borrow)]
     environment: Object<Environment<'a>>,
     #[serde(default, borrow)]
-    arguments: Option<&'a RawValue>,
+    arguments: TextOrJson<'a>,
     #[serde(default, borrow)]
-    input: Option<&'a RawValue>,
+    input: TextOrJson<'a>,
     #[serde(default, borrow)]
-    action: Option<&'a RawValue>,
+    action: TextOrJson<'a>,
     #[serde(default, borrow)]
-    actions: Option<&'a RawValue>,
+    actions: TextOrJson<'a>,
     #[serde(default, borrow)]
-    operation: Option<&'a RawValue>,
+    operation: TextOrJson<'a>,
     #[serde(default, borrow)]
     content: ItemContent<'a>,
     #[serde(default, borrow)]
@@ -135,11 +134,11 @@ pub(super) struct ItemContentPart<'a> {
 
 impl ResponseEvent<'_> {
     /// The complete content of the part that the event ends.
-    pub(super) fn complete_content(&self) -> Cow<'_, str> {
+    pub(super) fn complete_content(&self) -> &str {
         let texts = [&self.text, &self.refusal, &self.transcript];
         match texts.into_iter().find_map(Text::non_empty) {
-            Some(text) => Cow::Borrowed(text),
-            None => text_or_json(self.arguments.or(self.input)),
+            Some(text) => text,
+            None => self.arguments.non_empty().or(self.input.non_empty()).unwrap_or(""),
         }
     }
 }
@@ -157,9 +156,9 @@ impl OutputItem<'_> {
     }
 
     /// The arguments of a tool call: a string, or the JSON of what the client is asked to do.
-    pub(super) fn tool_arguments(&self) -> Cow<'_, str> {
-        let members = [self.arguments, self.input, self.action, self.actions, self.operation];
-        text_or_json(members.into_iter().flatten().find(|member| member.get() != "null"))
+    pub(super) fn tool_arguments(&self) -> &str {
+        let members = [&self.arguments, &self.input, &self.action, &self.actions, &self.operation];
+        members.into_iter().find_map(TextOrJson::non_empty).unwrap_or("")
     }
 
     /// True if a shell call runs in a container of the provider, and not at the client.
@@ -207,13 +206,5 @@ impl<'de: 'a, 'a> Deserialize<'de> for ItemContent<'a> {
                 .map(|List(parts)| parts.into_iter().map(|part| part.0.unwrap_or_default()).collect())
         };
         read.map(Self).map_err(serde::de::Error::custom)
-    }
-}
-
-fn text_or_json(raw: Option<&RawValue>) -> Cow<'_, str> {
-    let Some(raw) = raw else { return Cow::Borrowed("") };
-    match serde_json::from_str(raw.get()) {
-        Ok(BorrowedText(text)) => text,
-        Err(_) => Cow::Owned(compact(raw)),
     }
 }
