@@ -8,6 +8,7 @@
 //! No value sent by a provider or a client can prevent a batch from being written: [`pg_value`] converts every outside
 //! value to the range of values that PostgreSQL can hold.
 
+pub mod admin_rows;
 mod api_keys;
 pub mod audit_log;
 mod changes;
@@ -31,6 +32,7 @@ pub mod tables;
 
 mod digest;
 pub mod pg_value;
+pub mod row;
 pub mod sql_enum;
 
 pub use changes::{Changes, RecordedRows, is_recorded_in, project};

@@ -6,6 +6,7 @@
 //! second one waits for the first transaction and then joins with the row found.
 
 pub mod access_changes;
+pub mod admin_rows;
 pub mod api_keys;
 mod apply;
 pub mod audit_log;
@@ -36,6 +37,7 @@ pub mod repricings;
 mod rows;
 pub mod sessions;
 pub mod shadow;
+mod stored_row;
 pub mod stream_marks;
 mod usage_slots;
 mod usage_stats;

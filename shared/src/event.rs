@@ -50,7 +50,7 @@ pub use project::{ProjectChanged, ProjectSettings};
 pub use recording_mode::RecordingMode;
 pub use upstream::{Attempt, UpstreamAnswer};
 
-use crate::id::{EventId, UserId};
+use crate::id::{ChatId, ConversationId, EventId, UserId};
 
 /// An event of any kind.
 #[derive(Clone, Debug)]
@@ -85,7 +85,54 @@ pub enum Event {
     ProjectChanged(Box<ProjectChanged>),
 }
 
+/// What an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// A chat, or another call.
+    Chat {
+        /// The chat.
+        chat_id: ChatId,
+        /// The conversation; none for a call that belongs to no conversation.
+        conversation_id: Option<ConversationId>,
+        /// The start of the chat.
+        started_at: OffsetDateTime,
+    },
+    /// A conversation.
+    Conversation(ConversationId),
+    /// The deployment: API keys, limits, projects, prices, or the audit log.
+    Deployment,
+}
+
 impl Event {
+    /// Returns what the event is about.
+    pub fn about(&self) -> About {
+        match self {
+            Self::ChatStarted(event) => {
+                let ChatStarted { chat_id, conversation_id, started_at, .. } = **event;
+                About::Chat { chat_id, conversation_id, started_at }
+            }
+            Self::MessageCompleted(event) => {
+                let MessageCompleted { chat_id, conversation_id, started_at, .. } = **event;
+                About::Chat { chat_id, conversation_id, started_at }
+            }
+            Self::ChatFailed(event) => {
+                let ChatFailed { chat_id, conversation_id, started_at, .. } = **event;
+                About::Chat { chat_id, conversation_id, started_at }
+            }
+            Self::ConversationCreated(event) => About::Conversation(event.conversation_id),
+            Self::ConversationChanged(event) => About::Conversation(event.conversation_id),
+            Self::ConversationDeleted(event) => About::Conversation(event.conversation_id),
+            Self::KeyIssued(_)
+            | Self::KeyChanged(_)
+            | Self::KeyRevoked(_)
+            | Self::LimitsChanged(_)
+            | Self::PricesPublished(_)
+            | Self::CostsRepriced(_)
+            | Self::AuditRecorded(_)
+            | Self::ProjectChanged(_) => About::Deployment,
+        }
+    }
+
     /// Returns the kind of the event.
     pub fn kind(&self) -> EventKind {
         match self {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use async_nats::jetstream;
 use futures_util::TryStreamExt as _;
+use recorder::projection::admin_rows::AdminRows;
 use recorder::projection::tables::{Table, Tables};
 use recorder::source::log::{LogRange, LogReader, RangeEnd, RangeStart};
 use shared::event::Event;
@@ -116,12 +117,7 @@ fn differences(tables: &Tables, expected: &Tables) -> Vec<String> {
         usage_slots,
         operation_slots,
         key_slots,
-        api_keys,
-        limits,
-        projects,
-        price_lists,
-        repricings,
-        audit_log,
+        admin: AdminRows { api_keys, limits, projects, price_lists, repricings, audit_log },
     } = tables;
     let mut lines = Vec::new();
     lines.extend(rows(Table::Chats, chats, &expected.chats));
@@ -131,12 +127,12 @@ fn differences(tables: &Tables, expected: &Tables) -> Vec<String> {
     lines.extend(rows(Table::UsageSlots, usage_slots, &expected.usage_slots));
     lines.extend(rows(Table::OperationSlots, operation_slots, &expected.operation_slots));
     lines.extend(rows(Table::KeySlots, key_slots, &expected.key_slots));
-    lines.extend(rows(Table::ApiKeys, api_keys, &expected.api_keys));
-    lines.extend(rows(Table::Limits, limits, &expected.limits));
-    lines.extend(rows(Table::Projects, projects, &expected.projects));
-    lines.extend(rows(Table::PriceLists, price_lists, &expected.price_lists));
-    lines.extend(rows(Table::Repricings, repricings, &expected.repricings));
-    lines.extend(rows(Table::AuditLog, audit_log, &expected.audit_log));
+    lines.extend(rows(Table::ApiKeys, api_keys, &expected.admin.api_keys));
+    lines.extend(rows(Table::Limits, limits, &expected.admin.limits));
+    lines.extend(rows(Table::Projects, projects, &expected.admin.projects));
+    lines.extend(rows(Table::PriceLists, price_lists, &expected.admin.price_lists));
+    lines.extend(rows(Table::Repricings, repricings, &expected.admin.repricings));
+    lines.extend(rows(Table::AuditLog, audit_log, &expected.admin.audit_log));
     lines
 }
 

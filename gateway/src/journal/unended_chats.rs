@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
-use shared::event::{ChatError, ChatFailed, ChatStarted, Event, EventType, FailureStage, Operation, RecordingMode};
+use shared::event::{
+    About, ChatError, ChatFailed, ChatStarted, Event, EventType, FailureStage, Operation, RecordingMode,
+};
 use shared::id::{ChatId, ConversationId, KeyId, ProjectId, UserId};
 use shared::usage::Usage;
 use time::OffsetDateTime;
@@ -106,17 +108,10 @@ impl ChatChange {
     pub(super) fn of(event: &Event) -> Self {
         match event {
             Event::ChatStarted(started) => Self::Started(Box::new(UnendedChat::from_start(started))),
-            Event::MessageCompleted(ended) => Self::Ended(ended.chat_id),
-            Event::ChatFailed(ended) => Self::Ended(ended.chat_id),
-            Event::ConversationCreated(_) | Event::ConversationChanged(_) | Event::ConversationDeleted(_) => Self::None,
-            Event::KeyIssued(_)
-            | Event::KeyChanged(_)
-            | Event::KeyRevoked(_)
-            | Event::LimitsChanged(_)
-            | Event::PricesPublished(_)
-            | Event::CostsRepriced(_)
-            | Event::AuditRecorded(_)
-            | Event::ProjectChanged(_) => Self::None,
+            ended => match ended.about() {
+                About::Chat { chat_id, .. } => Self::Ended(chat_id),
+                About::Conversation(_) | About::Deployment => Self::None,
+            },
         }
     }
 }

@@ -122,7 +122,7 @@ impl BatchWriter {
                 let deliveries = &batch.deliveries[range.clone()];
                 // The event may have been put into quarantine before, for its missing body.
                 let recorded: Vec<_> = deliveries.iter().filter_map(|one| one.bodiless_quarantine_id()).collect();
-                let has_prices = changes.has_prices();
+                let has_prices = changes.admin.has_prices();
                 let prices = &mut self.prices;
                 let applied = with_write_timeout(store::apply(&self.pool, prices, changes, &recorded)).await?;
                 if has_prices {

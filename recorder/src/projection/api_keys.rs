@@ -1,12 +1,8 @@
 //! API keys: the state of a key, as a row of `api_keys`. The state is a join over the events about the key, by the rule of the bucket
 //! `ACCESS`.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-
 use shared::access::{Act, KeyState, SettingsInForce};
 use shared::event::{Event, KeySettings};
-use shared::id::KeyId;
 
 use super::pg_value::{pg_text, pg_timestamp};
 
@@ -30,14 +26,4 @@ pub(super) fn from_event(event: &Event) -> Option<KeyState> {
         }),
         ..state
     })
-}
-
-/// Joins the facts about keys into the rows.
-pub(super) fn join(rows: &mut BTreeMap<KeyId, KeyState>, states: impl IntoIterator<Item = KeyState>) {
-    for state in states {
-        match rows.entry(state.key_id) {
-            Entry::Vacant(entry) => drop(entry.insert(state)),
-            Entry::Occupied(mut entry) => entry.get_mut().join(state),
-        }
-    }
 }

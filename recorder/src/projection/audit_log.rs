@@ -1,8 +1,5 @@
 //! Entries of the audit log: rows of `audit_log`.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-
 use shared::event::AuditRecorded;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -53,16 +50,6 @@ impl AuditEntry {
     pub fn join(&mut self, other: Self) {
         if other > *self {
             *self = other;
-        }
-    }
-}
-
-/// Joins entries into the rows.
-pub(super) fn join(rows: &mut BTreeMap<Uuid, AuditEntry>, entries: impl IntoIterator<Item = AuditEntry>) {
-    for audited in entries {
-        match rows.entry(audited.audit_id) {
-            Entry::Vacant(entry) => drop(entry.insert(audited)),
-            Entry::Occupied(mut entry) => entry.get_mut().join(audited),
         }
     }
 }

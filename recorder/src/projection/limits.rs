@@ -1,11 +1,8 @@
 //! Limits of scopes: the state of a scope's limits, as a row of `limits`. Of the states of a scope, the state with the greatest change
 //! id is in force, by the rule of the bucket `ACCESS`.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-
 use shared::access::{Act, LimitState};
-use shared::event::{Budget, Event, LimitScope, UsageLimits};
+use shared::event::{Budget, Event, UsageLimits};
 
 use super::pg_value::{pg_text, pg_timestamp};
 
@@ -33,15 +30,5 @@ fn in_range(budget: &Budget) -> Budget {
         offline_nanodollars: budget.offline_nanodollars.min(Budget::MAX_NANODOLLARS),
         time_zone: zone[..zone.floor_char_boundary(Budget::MAX_ZONE_BYTES)].to_owned(),
         ..budget.clone()
-    }
-}
-
-/// Joins the states of scopes into the rows.
-pub(super) fn join(rows: &mut BTreeMap<LimitScope, LimitState>, states: impl IntoIterator<Item = LimitState>) {
-    for state in states {
-        match rows.entry(state.scope.clone()) {
-            Entry::Vacant(entry) => drop(entry.insert(state)),
-            Entry::Occupied(mut entry) => entry.get_mut().join(state),
-        }
     }
 }

@@ -1,7 +1,5 @@
 //! Published price lists: rows of `price_lists`.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
@@ -65,16 +63,6 @@ impl PriceList {
             until: self.in_force_until,
             published_at: self.published_at,
             sha256: self.sha256.clone(),
-        }
-    }
-}
-
-/// Joins publications into the rows.
-pub(super) fn join(rows: &mut BTreeMap<Uuid, PriceList>, lists: impl IntoIterator<Item = PriceList>) {
-    for list in lists {
-        match rows.entry(list.change_id) {
-            Entry::Vacant(entry) => drop(entry.insert(list)),
-            Entry::Occupied(mut entry) => entry.get_mut().join(list),
         }
     }
 }

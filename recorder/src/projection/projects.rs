@@ -1,12 +1,8 @@
 //! Projects: the state of a project, as a row of `projects`. Of the states of a project, the state with the greatest change id is in force,
 //! by the rule of the bucket `ACCESS`.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-
 use shared::access::{Act, ProjectState};
 use shared::event::{Event, ProjectSettings};
-use shared::id::ProjectId;
 
 use super::pg_value::{pg_text, pg_timestamp};
 
@@ -18,14 +14,4 @@ pub(super) fn from_event(event: &Event) -> Option<ProjectState> {
         settings: ProjectSettings { name: pg_text(&state.settings.name), ..state.settings },
         ..state
     })
-}
-
-/// Joins the states of projects into the rows.
-pub(super) fn join(rows: &mut BTreeMap<ProjectId, ProjectState>, states: impl IntoIterator<Item = ProjectState>) {
-    for state in states {
-        match rows.entry(state.project_id) {
-            Entry::Vacant(entry) => drop(entry.insert(state)),
-            Entry::Occupied(mut entry) => entry.get_mut().join(state),
-        }
-    }
 }

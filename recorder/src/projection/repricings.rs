@@ -1,8 +1,5 @@
 //! Spans of time whose costs were computed again: rows of `repricings`.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-
 use shared::event::CostsRepriced;
 use shared::prices::history::RepricedSpan;
 use time::OffsetDateTime;
@@ -48,15 +45,5 @@ impl Repricing {
     pub fn span(&self) -> RepricedSpan {
         let Self { change_id, since, until, repriced_at, .. } = *self;
         RepricedSpan { change_id, since, until, repriced_at }
-    }
-}
-
-/// Joins repricings into the rows.
-pub(super) fn join(rows: &mut BTreeMap<Uuid, Repricing>, repricings: impl IntoIterator<Item = Repricing>) {
-    for repricing in repricings {
-        match rows.entry(repricing.change_id) {
-            Entry::Vacant(entry) => drop(entry.insert(repricing)),
-            Entry::Occupied(mut entry) => entry.get_mut().join(repricing),
-        }
     }
 }

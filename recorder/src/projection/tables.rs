@@ -5,14 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shared::access::{KeyState, LimitState, ProjectState};
-use shared::event::{Event, LimitScope};
-use shared::id::{ChatId, ConversationId, KeyId, MessageId, ProjectId, UserId};
+use shared::event::Event;
+use shared::id::{ChatId, ConversationId, MessageId, UserId};
 use shared::prices::PriceHistory;
 use time::Date;
-use uuid::Uuid;
 
-use super::audit_log::AuditEntry;
+use super::admin_rows::AdminRows;
 use super::changes::{Changes, project};
 use super::chat::Chat;
 use super::conversation::Conversation;
@@ -74,18 +72,8 @@ pub struct Tables {
     pub operation_slots: BTreeMap<OperationSlotKey, UsageTotals>,
     /// Rows of the table `key_slots`, by user, quarter of an hour, model, key and project.
     pub key_slots: BTreeMap<KeySlotKey, UsageTotals>,
-    /// Rows of the table `api_keys`, by key.
-    pub api_keys: BTreeMap<KeyId, KeyState>,
-    /// Rows of the table `limits`, by scope.
-    pub limits: BTreeMap<LimitScope, LimitState>,
-    /// Rows of the table `projects`, by project.
-    pub projects: BTreeMap<ProjectId, ProjectState>,
-    /// Rows of the table `price_lists`, by publication.
-    pub price_lists: BTreeMap<Uuid, PriceList>,
-    /// Rows of the table `repricings`, by change.
-    pub repricings: BTreeMap<Uuid, Repricing>,
-    /// Rows of the table `audit_log`, by entry.
-    pub audit_log: BTreeMap<Uuid, AuditEntry>,
+    /// Rows about the deployment.
+    pub admin: AdminRows,
 }
 
 // === impl Table ===
@@ -101,8 +89,8 @@ impl Table {
         Self::UsageStats,
         Self::UsageSlots,
         Self::OperationSlots,
-        Self::ApiKeys,
         Self::KeySlots,
+        Self::ApiKeys,
         Self::Limits,
         Self::Projects,
         Self::AuditLog,
@@ -160,12 +148,7 @@ impl Tables {
             usage_slots,
             operation_slots,
             key_slots,
-            api_keys,
-            limits,
-            projects,
-            price_lists,
-            repricings,
-            audit_log,
+            admin: AdminRows { api_keys, limits, projects, price_lists, repricings, audit_log },
         } = self;
         match table {
             Table::Chats => chats.len(),
@@ -194,24 +177,9 @@ impl Tables {
     /// [`Tables::apply_aggregates`].
     pub fn apply_chats_and_messages(&mut self, events: &[Event]) -> AggregateChanges {
         let changes = project(events);
-        let has_prices = changes.has_prices();
-        let Changes {
-            mut chats,
-            conversations,
-            created_conversations: _,
-            api_keys,
-            limits,
-            projects,
-            price_lists,
-            repricings,
-            audit_log,
-        } = changes;
-        super::audit_log::join(&mut self.audit_log, audit_log.into_values());
-        super::api_keys::join(&mut self.api_keys, api_keys.into_values());
-        super::limits::join(&mut self.limits, limits.into_values());
-        super::projects::join(&mut self.projects, projects.into_values());
-        super::price_lists::join(&mut self.price_lists, price_lists.into_values());
-        super::repricings::join(&mut self.repricings, repricings.into_values());
+        let Changes { mut chats, conversations, created_conversations: _, admin } = changes;
+        let has_prices = admin.has_prices();
+        self.admin.join(admin);
         let mut prices = self.prices();
         let mut repriced_usage = UsageChanges::default();
         if has_prices {
@@ -237,12 +205,12 @@ impl Tables {
     /// The prices, with all published lists.
     fn prices(&self) -> Prices {
         let mut prices = Prices::default();
-        for row in self.price_lists.values() {
+        for row in self.admin.price_lists.values() {
             // A list that cannot be read is never in force.
             let _ = prices.add_list(&row.sha256, &row.list);
         }
-        let lists = self.price_lists.values().map(PriceList::published).collect();
-        prices.set_history(PriceHistory::new(lists, self.repricings.values().map(Repricing::span).collect()));
+        let lists = self.admin.price_lists.values().map(PriceList::published).collect();
+        prices.set_history(PriceHistory::new(lists, self.admin.repricings.values().map(Repricing::span).collect()));
         prices
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use shared::event::{Event, FailureStage};
+use shared::event::{About, Event, FailureStage};
 use sqlx::PgPool;
 use time::{Date, Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -40,20 +40,8 @@ pub struct LiveChange {
 /// Publishes the changes caused by events to live streams. Call after the events have been committed to the tables.
 pub async fn publish(pool: &PgPool, events: &[Event], now: OffsetDateTime) -> Result<(), sqlx::Error> {
     type Row = (String, Option<Uuid>, Option<Uuid>, Option<&'static str>, Date);
-    let is_about_access = |event: &&Event| {
-        matches!(
-            event,
-            Event::KeyIssued(_)
-                | Event::KeyChanged(_)
-                | Event::KeyRevoked(_)
-                | Event::LimitsChanged(_)
-                | Event::PricesPublished(_)
-                | Event::CostsRepriced(_)
-                | Event::AuditRecorded(_)
-                | Event::ProjectChanged(_)
-        )
-    };
-    let rows: BTreeSet<Row> = events.iter().filter(|event| !is_about_access(event)).map(row).collect();
+    let is_shown = |event: &&Event| !matches!(event.about(), About::Deployment);
+    let rows: BTreeSet<Row> = events.iter().filter(is_shown).map(row).collect();
     if rows.is_empty() {
         return Ok(());
     }
@@ -141,27 +129,17 @@ pub async fn delete_old(pool: &PgPool, now: OffsetDateTime) -> Result<u64, sqlx:
 }
 
 fn row(event: &Event) -> (String, Option<Uuid>, Option<Uuid>, Option<&'static str>, Date) {
-    let (conversation, chat, status, at) = match event {
-        Event::ChatStarted(event) => (event.conversation_id, Some(event.chat_id), Some("started"), event.started_at),
-        Event::MessageCompleted(event) => {
-            (event.conversation_id, Some(event.chat_id), Some("completed"), event.started_at)
-        }
-        Event::ChatFailed(event) => {
-            let status = if event.stage == FailureStage::GatewayLost { "orphaned" } else { "failed" };
-            (event.conversation_id, Some(event.chat_id), Some(status), event.started_at)
-        }
-        Event::ConversationCreated(event) => (Some(event.conversation_id), None, None, event.created_at),
-        Event::ConversationChanged(event) => (Some(event.conversation_id), None, None, event.changed_at),
-        Event::ConversationDeleted(event) => (Some(event.conversation_id), None, None, event.deleted_at),
-        Event::KeyIssued(_)
-        | Event::KeyChanged(_)
-        | Event::KeyRevoked(_)
-        | Event::LimitsChanged(_)
-        | Event::PricesPublished(_)
-        | Event::CostsRepriced(_)
-        | Event::AuditRecorded(_)
-        | Event::ProjectChanged(_) => (None, None, None, event.time()),
+    let (conversation, chat, at) = match event.about() {
+        About::Chat { chat_id, conversation_id, started_at } => (conversation_id, Some(chat_id), started_at),
+        About::Conversation(id) => (Some(id), None, event.time()),
+        About::Deployment => (None, None, event.time()),
     };
+    let status = chat.map(|_| match event {
+        Event::MessageCompleted(_) => "completed",
+        Event::ChatFailed(event) if event.stage == FailureStage::GatewayLost => "orphaned",
+        Event::ChatFailed(_) => "failed",
+        _ => "started",
+    });
     let at = crate::projection::pg_value::pg_timestamp(at);
     (event.user_id().as_str().to_owned(), conversation.map(|id| id.0), chat.map(|id| id.0), status, at.date())
 }

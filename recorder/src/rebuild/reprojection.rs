@@ -263,12 +263,6 @@ impl Reprojection {
         events: Vec<Event>,
     ) -> Result<Vec<Event>, ReprojectionError> {
         let changes = project(&events);
-        let keys: Vec<_> = changes.api_keys.into_keys().map(|id| id.0).collect();
-        let scopes: Vec<_> = changes.limits.into_keys().map(String::from).collect();
-        let projects: Vec<_> = changes.projects.into_keys().map(|id| id.0).collect();
-        let lists: Vec<_> = changes.price_lists.into_keys().collect();
-        let repricings: Vec<_> = changes.repricings.into_keys().collect();
-        let audited: Vec<_> = changes.audit_log.into_keys().collect();
         let (chats, conversations): (Vec<_>, Vec<_>) =
             (changes.chats.into_keys().collect(), changes.conversations.into_keys().collect());
         self.shadow.leave(connection).await?;
@@ -276,12 +270,7 @@ impl Reprojection {
         let rows = RecordedRows {
             chats: live.chats,
             conversations: live.conversations,
-            api_keys: store::api_keys::by_ids(connection, &keys).await?,
-            limits: store::limits::by_scopes(connection, &scopes).await?,
-            projects: store::projects::by_ids(connection, &projects).await?,
-            price_lists: store::price_lists::by_ids(connection, &lists).await?,
-            repricings: store::repricings::by_ids(connection, &repricings).await?,
-            audit_log: store::audit_log::by_ids(connection, &audited).await?,
+            admin: store::admin_rows::matching(connection, &changes.admin).await?,
         };
         self.shadow.enter(connection).await?;
         Ok(events.into_iter().filter(|event| is_recorded_in(event, &rows)).collect())

@@ -252,11 +252,11 @@ impl EventSubject {
         Self {
             chat: chat.map(|chat| chat.chat_id),
             conversation: conversation.map(|conversation| conversation.conversation_id),
-            scope: changes.limits.keys().next().map(ToString::to_string),
+            scope: changes.admin.limits.keys().next().map(ToString::to_string),
             change: {
-                let prices = changes.price_lists.keys().chain(changes.repricings.keys());
-                let projects = changes.projects.keys().map(|id| &id.0);
-                prices.chain(changes.audit_log.keys()).chain(projects).next().copied()
+                let prices = changes.admin.price_lists.keys().chain(changes.admin.repricings.keys());
+                let projects = changes.admin.projects.keys().map(|id| &id.0);
+                prices.chain(changes.admin.audit_log.keys()).chain(projects).next().copied()
             },
             user: event.user_id().to_string(),
             at,

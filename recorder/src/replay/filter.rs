@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use shared::envelope;
-use shared::event::{Event, EventKind, EventType};
+use shared::event::{About, Event, EventKind, EventType};
 use shared::id::{ConversationId, UserId};
 use shared::subject;
 use time::OffsetDateTime;
@@ -88,24 +88,15 @@ fn model(event: &Event) -> Option<&str> {
         Event::MessageCompleted(event) => Some(&event.model),
         Event::ChatFailed(event) => Some(&event.model),
         Event::ConversationCreated(event) => event.model.as_deref(),
-        Event::ConversationChanged(_) | Event::ConversationDeleted(_) => None,
-        Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) | Event::LimitsChanged(_) => None,
-        Event::PricesPublished(_) | Event::CostsRepriced(_) => None,
-        Event::AuditRecorded(_) | Event::ProjectChanged(_) => None,
+        _ => None,
     }
 }
 
 fn conversation(event: &Event) -> Option<ConversationId> {
-    match event {
-        Event::ChatStarted(event) => event.conversation_id,
-        Event::MessageCompleted(event) => event.conversation_id,
-        Event::ChatFailed(event) => event.conversation_id,
-        Event::ConversationCreated(event) => Some(event.conversation_id),
-        Event::ConversationChanged(event) => Some(event.conversation_id),
-        Event::ConversationDeleted(event) => Some(event.conversation_id),
-        Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) | Event::LimitsChanged(_) => None,
-        Event::PricesPublished(_) | Event::CostsRepriced(_) => None,
-        Event::AuditRecorded(_) | Event::ProjectChanged(_) => None,
+    match event.about() {
+        About::Chat { conversation_id, .. } => conversation_id,
+        About::Conversation(id) => Some(id),
+        About::Deployment => None,
     }
 }
 

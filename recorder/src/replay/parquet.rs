@@ -18,7 +18,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
-use shared::event::Event;
+use shared::event::{About, Event};
 use time::OffsetDateTime;
 
 use crate::projection::chat::{Chat, ChatOutcome};
@@ -143,20 +143,13 @@ fn message_row(message: &Message) -> Row<'_> {
     ]
 }
 
-/// Returns a row of `conversation_events`; `None` for an event about a chat, a key, limits, a project or prices.
+/// Returns a row of `conversation_events`; `None` for an event that is not about a conversation itself.
 fn conversation_row(event: &Event) -> Option<Row<'_>> {
-    let (id, title, model, temperature, archived) = match event {
-        Event::ConversationCreated(event) => {
-            (event.conversation_id, event.title.as_deref(), event.model.as_deref(), event.temperature, None)
-        }
-        Event::ConversationChanged(event) => {
-            (event.conversation_id, event.title.as_deref(), None, None, event.archived)
-        }
-        Event::ConversationDeleted(event) => (event.conversation_id, None, None, None, None),
-        Event::ChatStarted(_) | Event::MessageCompleted(_) | Event::ChatFailed(_) => return None,
-        Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) => return None,
-        Event::LimitsChanged(_) | Event::PricesPublished(_) | Event::CostsRepriced(_) => return None,
-        Event::AuditRecorded(_) | Event::ProjectChanged(_) => return None,
+    let About::Conversation(id) = event.about() else { return None };
+    let (title, model, temperature, archived) = match event {
+        Event::ConversationCreated(event) => (event.title.as_deref(), event.model.as_deref(), event.temperature, None),
+        Event::ConversationChanged(event) => (event.title.as_deref(), None, None, event.archived),
+        _ => (None, None, None, None),
     };
     Some(vec![
         ("event_id", Value::Owned(event.id().to_string())),

@@ -14,7 +14,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use shared::event::{Event, EventType};
+use shared::event::{About, Event, EventType};
 use time::{Date, OffsetDateTime, UtcOffset};
 
 /// The span of start times in a file, in minutes.
@@ -172,30 +172,13 @@ pub fn day(date: Date) -> String {
     format!("{:04}-{:02}-{:02}", date.year(), u8::from(date.month()), date.day())
 }
 
-/// Returns the time shared by all events of the same chat: the start time. For an event about a conversation, the
-/// event's own time.
+/// Returns the time shared by all events of the same chat: the start time. For other events, the event's own time.
 fn started_at(event: &Event) -> OffsetDateTime {
-    match event {
-        Event::ChatStarted(event) => event.started_at,
-        Event::MessageCompleted(event) => event.started_at,
-        Event::ChatFailed(event) => event.started_at,
-        Event::ConversationCreated(_) | Event::ConversationChanged(_) | Event::ConversationDeleted(_) => event.time(),
-        Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) => event.time(),
-        Event::LimitsChanged(_) | Event::PricesPublished(_) | Event::CostsRepriced(_) => event.time(),
-        Event::AuditRecorded(_) | Event::ProjectChanged(_) => event.time(),
-    }
+    if let About::Chat { started_at, .. } = event.about() { started_at } else { event.time() }
 }
 
 fn subject_hash(event: &Event) -> u32 {
-    let id = match event {
-        Event::ChatStarted(event) => event.chat_id.0,
-        Event::MessageCompleted(event) => event.chat_id.0,
-        Event::ChatFailed(event) => event.chat_id.0,
-        Event::ConversationCreated(_) | Event::ConversationChanged(_) | Event::ConversationDeleted(_) => event.id().0,
-        Event::KeyIssued(_) | Event::KeyChanged(_) | Event::KeyRevoked(_) => event.id().0,
-        Event::LimitsChanged(_) | Event::PricesPublished(_) | Event::CostsRepriced(_) => event.id().0,
-        Event::AuditRecorded(_) | Event::ProjectChanged(_) => event.id().0,
-    };
+    let id = if let About::Chat { chat_id, .. } = event.about() { chat_id.0 } else { event.id().0 };
     // The first bytes of an id are a time: only the last bytes differ between ids of the same time.
     let [.., a, b, c, d] = *id.as_bytes();
     u32::from_be_bytes([a, b, c, d])

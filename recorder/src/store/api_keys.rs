@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::read::{UnreadableColumn, sql_enum, user_id, utc};
+use super::stored_row::StoredRow;
 
 /// A query for whole rows; `$tail` follows the table's name.
 macro_rules! rows_where {
@@ -34,76 +35,63 @@ pub struct UsedKey {
     pub last_used_at: Option<OffsetDateTime>,
 }
 
-/// Joins states with the existing rows, in key order. Returns the number of rows that changed.
-pub(super) async fn join(tx: &mut PgConnection, states: BTreeMap<KeyId, KeyState>) -> Result<usize, sqlx::Error> {
-    let mut changed = 0;
-    for (id, state) in states {
-        if insert(tx, &state).await? {
-            changed += 1;
-            continue;
-        }
-        let old = rows_where!("WHERE key_id = $1 FOR UPDATE", id.0).fetch_one(&mut *tx).await?.read()?;
-        let mut new = old.clone();
-        new.join(state);
-        if new != old {
-            changed += 1;
-            update(tx, &new).await?;
-        }
+impl StoredRow for KeyState {
+    async fn insert(&self, tx: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        let columns = Columns::of(self);
+        let inserted = sqlx::query!(
+            "INSERT INTO api_keys (key_id, user_id, project_id, issued_at, issued_by, change_id, changed_at, changed_by,
+                 name, models, operations, expires_at, revoked_at, revoked_by, recording)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT (key_id) DO NOTHING",
+            self.key_id.0,
+            self.user_id.as_str(),
+            self.project_id.map(|id| id.0),
+            columns.issued_at,
+            columns.issued_by,
+            columns.change_id,
+            columns.changed_at,
+            columns.changed_by,
+            columns.name,
+            columns.models,
+            columns.operations,
+            columns.expires_at,
+            columns.revoked_at,
+            columns.revoked_by,
+            columns.recording
+        );
+        Ok(inserted.execute(tx).await?.rows_affected() == 1)
     }
-    Ok(changed)
-}
 
-async fn insert(tx: &mut PgConnection, state: &KeyState) -> Result<bool, sqlx::Error> {
-    let columns = Columns::of(state);
-    let inserted = sqlx::query!(
-        "INSERT INTO api_keys (key_id, user_id, project_id, issued_at, issued_by, change_id, changed_at, changed_by,
-             name, models, operations, expires_at, revoked_at, revoked_by, recording)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT (key_id) DO NOTHING",
-        state.key_id.0,
-        state.user_id.as_str(),
-        state.project_id.map(|id| id.0),
-        columns.issued_at,
-        columns.issued_by,
-        columns.change_id,
-        columns.changed_at,
-        columns.changed_by,
-        columns.name,
-        columns.models,
-        columns.operations,
-        columns.expires_at,
-        columns.revoked_at,
-        columns.revoked_by,
-        columns.recording
-    );
-    Ok(inserted.execute(tx).await?.rows_affected() == 1)
-}
+    async fn lock(tx: &mut PgConnection, key: &KeyId) -> Result<Self, sqlx::Error> {
+        Ok(rows_where!("WHERE key_id = $1 FOR UPDATE", key.0).fetch_one(tx).await?.read()?)
+    }
 
-async fn update(tx: &mut PgConnection, state: &KeyState) -> Result<(), sqlx::Error> {
-    let columns = Columns::of(state);
-    sqlx::query!(
-        "UPDATE api_keys SET user_id = $2, project_id = $3, issued_at = $4, issued_by = $5, change_id = $6,
-             changed_at = $7, changed_by = $8, name = $9, models = $10, operations = $11, expires_at = $12,
-             revoked_at = $13, revoked_by = $14, recording = $15
-         WHERE key_id = $1",
-        state.key_id.0,
-        state.user_id.as_str(),
-        state.project_id.map(|id| id.0),
-        columns.issued_at,
-        columns.issued_by,
-        columns.change_id,
-        columns.changed_at,
-        columns.changed_by,
-        columns.name,
-        columns.models,
-        columns.operations,
-        columns.expires_at,
-        columns.revoked_at,
-        columns.revoked_by,
-        columns.recording
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
+    async fn update(&self, tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let columns = Columns::of(self);
+        sqlx::query!(
+            "UPDATE api_keys SET user_id = $2, project_id = $3, issued_at = $4, issued_by = $5, change_id = $6,
+                 changed_at = $7, changed_by = $8, name = $9, models = $10, operations = $11, expires_at = $12,
+                 revoked_at = $13, revoked_by = $14, recording = $15
+             WHERE key_id = $1",
+            self.key_id.0,
+            self.user_id.as_str(),
+            self.project_id.map(|id| id.0),
+            columns.issued_at,
+            columns.issued_by,
+            columns.change_id,
+            columns.changed_at,
+            columns.changed_by,
+            columns.name,
+            columns.models,
+            columns.operations,
+            columns.expires_at,
+            columns.revoked_at,
+            columns.revoked_by,
+            columns.recording
+        )
+        .execute(tx)
+        .await?;
+        Ok(())
+    }
 }
 
 /// Reads rows by key. Missing rows are left out.

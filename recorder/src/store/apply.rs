@@ -6,8 +6,8 @@ use uuid::Uuid;
 use super::audit_outbox::Act;
 use super::pricing::{self, RepricingPass};
 use super::{
-    api_keys, audit_log, audit_outbox, chats, conversations, key_slots, limits, messages, operation_slots, projects,
-    quarantine, usage_slots, usage_stats,
+    admin_rows, audit_outbox, chats, conversations, key_slots, messages, operation_slots, quarantine, usage_slots,
+    usage_stats,
 };
 use crate::projection::merge::{self, AggregateChanges};
 use crate::projection::message::Position;
@@ -32,8 +32,8 @@ pub struct AppliedCounts {
 /// Writes the changes of a batch in one transaction, and removes the given entries from quarantine: events of the batch
 /// that were put there when their bodies were missing. An error leaves the tables unchanged.
 ///
-/// If the changes [have prices](Changes::has_prices), the caller has to price other chats anew before it acknowledges the batch: see
-/// [`RepricingPass`](super::pricing::RepricingPass).
+/// If the changes [have prices](crate::projection::admin_rows::AdminRows::has_prices), the caller has to price other chats anew before it
+/// acknowledges the batch: see [`RepricingPass`](super::pricing::RepricingPass).
 pub async fn apply(
     pool: &PgPool,
     prices: &mut Prices,
@@ -55,19 +55,9 @@ async fn apply_in_transaction(
     prices: &mut Prices,
     changes: Changes,
 ) -> Result<AppliedCounts, sqlx::Error> {
-    let has_prices = changes.has_prices();
-    let Changes {
-        mut chats,
-        conversations,
-        created_conversations,
-        api_keys,
-        limits,
-        projects,
-        price_lists,
-        repricings,
-        audit_log,
-    } = changes;
-    let changed_prices = if has_prices { pricing::change_live(tx, price_lists, repricings, prices).await? } else { 0 };
+    let Changes { mut chats, conversations, created_conversations, mut admin } = changes;
+    let has_prices = admin.has_prices();
+    let changed_prices = if has_prices { pricing::change_live(tx, &mut admin, prices).await? } else { 0 };
     if !chats.is_empty() {
         if !has_prices {
             super::price_lists::lock_for_pricing(tx).await?;
@@ -116,22 +106,13 @@ async fn apply_in_transaction(
     usage_stats::add(tx, &usage).await?;
     usage_slots::add(tx, &usage).await?;
     operation_slots::add(tx, &usage).await?;
-    let changed_keys = if api_keys.is_empty() { 0 } else { api_keys::join(tx, api_keys).await? };
     key_slots::add(tx, &usage).await?;
-    let changed_limits = if limits.is_empty() { 0 } else { limits::join(tx, limits).await? };
-    let changed_projects = if projects.is_empty() { 0 } else { projects::join(tx, projects).await? };
-    let audited = if audit_log.is_empty() { 0 } else { audit_log::join(tx, audit_log).await? };
+    let changed_admin_rows = changed_prices + admin_rows::join_all_but_prices(tx, admin).await?;
 
     let assistant_messages =
         chat_writes.insert_messages.iter().filter(|message| message.position == Position::Assistant).count();
     Ok(AppliedCounts {
-        events: chat_writes.applied
-            + conversation_writes.applied
-            + changed_keys
-            + changed_limits
-            + changed_projects
-            + changed_prices
-            + audited,
+        events: chat_writes.applied + conversation_writes.applied + changed_admin_rows,
         user_messages: chat_writes.insert_messages.len() - assistant_messages,
         assistant_messages,
     })
@@ -151,7 +132,7 @@ pub async fn project_quarantined(
     let was_there = quarantine::delete(&mut tx, quarantine_id).await?;
     if was_there {
         let (mut prices, changes) = (Prices::default(), project(std::slice::from_ref(event)));
-        let has_prices = changes.has_prices();
+        let has_prices = changes.admin.has_prices();
         apply_in_transaction(&mut tx, &mut prices, changes).await?;
         audit_outbox::note(&mut tx, act, 1).await?;
         tx.commit().await?;

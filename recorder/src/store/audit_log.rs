@@ -7,8 +7,10 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::read::utc;
+use super::stored_row::{StoredRow, join_rows};
 use super::write::column;
 use crate::projection::audit_log::AuditEntry;
+use crate::projection::row::Rows;
 
 /// A query for whole rows; `$tail` follows the table's name.
 macro_rules! rows_where {
@@ -23,19 +25,14 @@ macro_rules! rows_where {
 }
 
 /// Joins entries with the existing rows, in key order. Returns the number of rows that changed.
-pub(super) async fn join(tx: &mut PgConnection, entries: BTreeMap<Uuid, AuditEntry>) -> Result<usize, sqlx::Error> {
-    let inserted = insert(tx, &entries.values().collect::<Vec<_>>()).await?;
-    let mut changed = inserted.len();
-    for (id, entry) in entries.into_iter().filter(|(id, _)| !inserted.contains(id)) {
-        let old = rows_where!("WHERE audit_id = $1 FOR UPDATE", id).fetch_one(&mut *tx).await?.read();
-        let mut new = old.clone();
-        new.join(entry);
-        if new != old {
-            changed += 1;
-            update(tx, &new).await?;
-        }
+pub(super) async fn join(tx: &mut PgConnection, mut entries: Rows<AuditEntry>) -> Result<usize, sqlx::Error> {
+    if entries.is_empty() {
+        return Ok(0);
     }
-    Ok(changed)
+    // One statement for all, because most entries are new.
+    let inserted = insert(tx, &entries.values().collect::<Vec<_>>()).await?;
+    entries.retain(|id, _| !inserted.contains(id));
+    Ok(inserted.len() + join_rows(tx, entries).await?.len())
 }
 
 async fn insert(tx: &mut PgConnection, rows: &[&AuditEntry]) -> Result<BTreeSet<Uuid>, sqlx::Error> {
@@ -58,24 +55,34 @@ async fn insert(tx: &mut PgConnection, rows: &[&AuditEntry]) -> Result<BTreeSet<
     Ok(inserted.fetch_all(tx).await?.into_iter().collect())
 }
 
-async fn update(tx: &mut PgConnection, row: &AuditEntry) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "UPDATE audit_log SET recorded_at = $2, actor = $3, action = $4, target_kind = $5, target_id = $6, outcome = $7,
-             address = $8, count = $9
-         WHERE audit_id = $1",
-        row.audit_id,
-        row.recorded_at,
-        row.actor,
-        row.action,
-        row.target.as_ref().map(|target| target.0.as_str()),
-        row.target.as_ref().map(|target| target.1.as_str()),
-        row.outcome,
-        row.address,
-        row.count
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
+impl StoredRow for AuditEntry {
+    async fn insert(&self, tx: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        Ok(!insert(tx, &[self]).await?.is_empty())
+    }
+
+    async fn lock(tx: &mut PgConnection, key: &Uuid) -> Result<Self, sqlx::Error> {
+        Ok(rows_where!("WHERE audit_id = $1 FOR UPDATE", key).fetch_one(tx).await?.read())
+    }
+
+    async fn update(&self, tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+        sqlx::query!(
+            "UPDATE audit_log SET recorded_at = $2, actor = $3, action = $4, target_kind = $5, target_id = $6, outcome = $7,
+                 address = $8, count = $9
+             WHERE audit_id = $1",
+            self.audit_id,
+            self.recorded_at,
+            self.actor,
+            self.action,
+            self.target.as_ref().map(|target| target.0.as_str()),
+            self.target.as_ref().map(|target| target.1.as_str()),
+            self.outcome,
+            self.address,
+            self.count
+        )
+        .execute(tx)
+        .await?;
+        Ok(())
+    }
 }
 
 /// Reads rows by entry. Missing rows are left out.

@@ -10,8 +10,7 @@ use std::collections::BTreeSet;
 use sqlx::postgres::PgConnection;
 
 use super::{
-    api_keys, audit_log, chats, conversations, key_slots, limits, messages, operation_slots, pricing, projects,
-    usage_slots, usage_stats,
+    admin_rows, chats, conversations, key_slots, messages, operation_slots, pricing, usage_slots, usage_stats,
 };
 use crate::projection::Changes;
 use crate::projection::merge::{self, AggregateChanges};
@@ -25,9 +24,8 @@ pub async fn write_chats_and_messages(
     mut changes: Changes,
 ) -> Result<AggregateChanges, sqlx::Error> {
     let mut usage = UsageChanges::default();
-    if changes.has_prices() {
-        let (lists, repricings) = (std::mem::take(&mut changes.price_lists), std::mem::take(&mut changes.repricings));
-        let spans = pricing::join_changes(tx, lists, repricings, prices).await?;
+    if changes.admin.has_prices() {
+        let spans = pricing::join_changes(tx, &mut changes.admin, prices).await?;
         usage = pricing::reprice_alone(tx, &spans, prices).await?;
     } else if !changes.chats.is_empty() {
         pricing::read_history(tx, prices).await?;
@@ -49,17 +47,7 @@ async fn write(
     mut prices: Option<&mut Prices>,
     changes: Changes,
 ) -> Result<AggregateChanges, sqlx::Error> {
-    let Changes {
-        chats,
-        conversations,
-        created_conversations: _,
-        api_keys,
-        limits,
-        projects,
-        price_lists: _,
-        repricings: _,
-        audit_log,
-    } = changes;
+    let Changes { chats, conversations, created_conversations: _, admin } = changes;
     let ids: Vec<_> = chats.keys().map(|id| id.0).collect();
     let old = if ids.is_empty() { <_>::default() } else { chats::by_ids(tx, &ids).await? };
     let new: Vec<_> = chats.iter().filter(|(id, _)| !old.contains_key(id)).map(|(_, change)| &change.row).collect();
@@ -76,18 +64,7 @@ async fn write(
         messages::delete(tx, &ids).await?;
     }
     messages::copy_in(tx, &chat_writes.insert_messages.iter().collect::<Vec<_>>()).await?;
-    if !api_keys.is_empty() {
-        api_keys::join(tx, api_keys).await?;
-    }
-    if !limits.is_empty() {
-        limits::join(tx, limits).await?;
-    }
-    if !projects.is_empty() {
-        projects::join(tx, projects).await?;
-    }
-    if !audit_log.is_empty() {
-        audit_log::join(tx, audit_log).await?;
-    }
+    admin_rows::join_all_but_prices(tx, admin).await?;
     Ok(AggregateChanges::new(conversations, chat_writes.conversation_totals, chat_writes.usage))
 }
 

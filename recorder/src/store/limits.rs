@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::read::{UnreadableColumn, limit_scope, utc};
+use super::stored_row::StoredRow;
 
 /// A query for whole rows; `$tail` follows the table's name.
 macro_rules! rows_where {
@@ -24,62 +25,46 @@ macro_rules! rows_where {
     };
 }
 
-/// Joins states with the existing rows, in key order. Returns the number of rows that changed.
-pub(super) async fn join(
-    tx: &mut PgConnection,
-    states: BTreeMap<LimitScope, LimitState>,
-) -> Result<usize, sqlx::Error> {
-    let mut changed = 0;
-    for (scope, state) in states {
-        if insert(tx, &state).await? {
-            changed += 1;
-            continue;
-        }
-        let old = rows_where!("WHERE scope = $1 FOR UPDATE", scope.to_string()).fetch_one(&mut *tx).await?.read()?;
-        let mut new = old.clone();
-        new.join(state);
-        if new != old {
-            changed += 1;
-            update(tx, &new).await?;
-        }
+impl StoredRow for LimitState {
+    async fn insert(&self, tx: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        let inserted = sqlx::query!(
+            "INSERT INTO limits (scope, change_id, changed_at, changed_by, requests_per_minute, tokens_per_minute,
+                 concurrent_chats, budget)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (scope) DO NOTHING",
+            self.scope.to_string(),
+            self.change_id,
+            self.changed.at,
+            self.changed.by,
+            to_column(self.limits.requests_per_minute),
+            to_column(self.limits.tokens_per_minute),
+            to_column(self.limits.concurrent_chats),
+            budget_column(self)
+        );
+        Ok(inserted.execute(tx).await?.rows_affected() == 1)
     }
-    Ok(changed)
-}
 
-async fn insert(tx: &mut PgConnection, state: &LimitState) -> Result<bool, sqlx::Error> {
-    let inserted = sqlx::query!(
-        "INSERT INTO limits (scope, change_id, changed_at, changed_by, requests_per_minute, tokens_per_minute,
-             concurrent_chats, budget)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (scope) DO NOTHING",
-        state.scope.to_string(),
-        state.change_id,
-        state.changed.at,
-        state.changed.by,
-        to_column(state.limits.requests_per_minute),
-        to_column(state.limits.tokens_per_minute),
-        to_column(state.limits.concurrent_chats),
-        budget_column(state)
-    );
-    Ok(inserted.execute(tx).await?.rows_affected() == 1)
-}
+    async fn lock(tx: &mut PgConnection, key: &LimitScope) -> Result<Self, sqlx::Error> {
+        Ok(rows_where!("WHERE scope = $1 FOR UPDATE", key.to_string()).fetch_one(tx).await?.read()?)
+    }
 
-async fn update(tx: &mut PgConnection, state: &LimitState) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "UPDATE limits SET change_id = $2, changed_at = $3, changed_by = $4, requests_per_minute = $5,
-             tokens_per_minute = $6, concurrent_chats = $7, budget = $8
-         WHERE scope = $1",
-        state.scope.to_string(),
-        state.change_id,
-        state.changed.at,
-        state.changed.by,
-        to_column(state.limits.requests_per_minute),
-        to_column(state.limits.tokens_per_minute),
-        to_column(state.limits.concurrent_chats),
-        budget_column(state)
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
+    async fn update(&self, tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+        sqlx::query!(
+            "UPDATE limits SET change_id = $2, changed_at = $3, changed_by = $4, requests_per_minute = $5,
+                 tokens_per_minute = $6, concurrent_chats = $7, budget = $8
+             WHERE scope = $1",
+            self.scope.to_string(),
+            self.change_id,
+            self.changed.at,
+            self.changed.by,
+            to_column(self.limits.requests_per_minute),
+            to_column(self.limits.tokens_per_minute),
+            to_column(self.limits.concurrent_chats),
+            budget_column(self)
+        )
+        .execute(tx)
+        .await?;
+        Ok(())
+    }
 }
 
 /// Reads rows by scope. Missing rows are left out.

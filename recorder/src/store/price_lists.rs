@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::read::utc;
+use super::stored_row::StoredRow;
 use crate::projection::price_lists::PriceList;
 
 /// A query for whole rows; `$tail` follows the table's name.
@@ -44,49 +45,46 @@ pub(super) async fn lock_for_pricing(tx: &mut PgConnection) -> Result<(), sqlx::
     sqlx::raw_sql("LOCK TABLE price_lists IN ROW SHARE MODE").execute(tx).await.map(drop)
 }
 
-/// Joins publications with the existing rows, in key order. Returns the rows that changed, as they were and as they are. The caller holds
-/// the lock for changes of prices.
-pub(super) async fn join(
-    tx: &mut PgConnection,
-    lists: BTreeMap<Uuid, PriceList>,
-) -> Result<Vec<PublishedList>, sqlx::Error> {
-    let mut changed = Vec::new();
-    for (change_id, list) in lists {
-        let Some(old) = rows_where!("WHERE change_id = $1", change_id).fetch_optional(&mut *tx).await? else {
-            write(tx, &list).await?;
-            changed.push(list.published());
-            continue;
-        };
-        let old = old.read();
-        let mut new = old.clone();
-        new.join(list);
-        if new != old {
-            write(tx, &new).await?;
-            changed.extend([old.published(), new.published()]);
-        }
+impl StoredRow for PriceList {
+    async fn insert(&self, tx: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        let inserted = sqlx::query!(
+            "INSERT INTO price_lists (change_id, layer, in_force_from, in_force_until, published_at, published_by, sha256,
+                 list)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (change_id) DO NOTHING",
+            self.change_id,
+            self.layer,
+            self.in_force_from,
+            self.in_force_until,
+            self.published_at,
+            self.published_by,
+            self.sha256,
+            &*self.list
+        );
+        Ok(inserted.execute(tx).await?.rows_affected() == 1)
     }
-    Ok(changed)
-}
 
-async fn write(tx: &mut PgConnection, list: &PriceList) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "INSERT INTO price_lists (change_id, layer, in_force_from, in_force_until, published_at, published_by, sha256, list)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-         ON CONFLICT (change_id) DO UPDATE SET layer = EXCLUDED.layer, in_force_from = EXCLUDED.in_force_from,
-             in_force_until = EXCLUDED.in_force_until, published_at = EXCLUDED.published_at,
-             published_by = EXCLUDED.published_by, sha256 = EXCLUDED.sha256, list = EXCLUDED.list",
-        list.change_id,
-        list.layer,
-        list.in_force_from,
-        list.in_force_until,
-        list.published_at,
-        list.published_by,
-        list.sha256,
-        &*list.list
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
+    async fn lock(tx: &mut PgConnection, key: &Uuid) -> Result<Self, sqlx::Error> {
+        Ok(rows_where!("WHERE change_id = $1 FOR UPDATE", key).fetch_one(tx).await?.read())
+    }
+
+    async fn update(&self, tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+        sqlx::query!(
+            "UPDATE price_lists SET layer = $2, in_force_from = $3, in_force_until = $4, published_at = $5,
+                 published_by = $6, sha256 = $7, list = $8
+             WHERE change_id = $1",
+            self.change_id,
+            self.layer,
+            self.in_force_from,
+            self.in_force_until,
+            self.published_at,
+            self.published_by,
+            self.sha256,
+            &*self.list
+        )
+        .execute(tx)
+        .await?;
+        Ok(())
+    }
 }
 
 /// Reads the content of lists by SHA-256.

@@ -12,7 +12,8 @@
 //!
 //! Readers are never held up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::mem::take;
 
 use shared::prices::PriceHistory;
 use shared::prices::history::{PublishedList, RepricedSpan};
@@ -24,12 +25,12 @@ use uuid::Uuid;
 
 use super::read::utc;
 use super::repricings::PendingSpan;
+use super::stored_row::join_rows;
 use super::{chats, key_slots, operation_slots, price_lists, repricings, usage_slots, usage_stats};
+use crate::projection::admin_rows::AdminRows;
 use crate::projection::chat::Chat;
 use crate::projection::merge;
-use crate::projection::price_lists::PriceList;
 use crate::projection::pricing::Prices;
-use crate::projection::repricings::Repricing;
 use crate::projection::usage_stats::UsageChanges;
 
 /// The number of chats that are priced anew in one transaction.
@@ -83,30 +84,35 @@ pub(super) async fn load_lists(
 /// Joins publications and repricings with the rows. Returns the spans of the chats that may have another cost now.
 pub(super) async fn join_changes(
     tx: &mut PgConnection,
-    lists: BTreeMap<Uuid, PriceList>,
-    changes: BTreeMap<Uuid, Repricing>,
+    facts: &mut AdminRows,
     prices: &mut Prices,
 ) -> Result<Vec<PendingSpan>, sqlx::Error> {
-    let lists = price_lists::join(tx, lists).await?;
-    let changes = repricings::join(tx, changes).await?;
+    let lists = join_rows(tx, take(&mut facts.price_lists)).await?;
+    let repricings = join_rows(tx, take(&mut facts.repricings)).await?;
     read_history(tx, prices).await?;
-    let of_list = |list: &PublishedList| {
-        let (since, until) = prices.history().span_of_list(list);
-        PendingSpan { change_id: list.change_id, since, until }
-    };
-    Ok(lists.iter().map(of_list).chain(changes.iter().map(PendingSpan::of)).collect())
+    // A changed row concerns the chats of both spans: as the row was, and as it is.
+    let mut spans = Vec::new();
+    for (old, new) in lists {
+        spans.extend(old.iter().chain([&new]).map(|list| {
+            let (since, until) = prices.history().span_of_list(&list.published());
+            PendingSpan { change_id: list.change_id, since, until }
+        }));
+    }
+    for (old, new) in repricings {
+        spans.extend(old.iter().chain([&new]).map(|repricing| PendingSpan::of(&repricing.span())));
+    }
+    Ok(spans)
 }
 
 /// Joins publications and repricings in the live tables, and notes which chats have to be priced anew. The transaction must not have
 /// written anything before. Returns the number of changed rows.
 pub(super) async fn change_live(
     tx: &mut PgConnection,
-    lists: BTreeMap<Uuid, PriceList>,
-    changes: BTreeMap<Uuid, Repricing>,
+    facts: &mut AdminRows,
     prices: &mut Prices,
 ) -> Result<usize, sqlx::Error> {
     price_lists::lock_for_change(tx).await?;
-    let spans = join_changes(tx, lists, changes, prices).await?;
+    let spans = join_changes(tx, facts, prices).await?;
     for span in &spans {
         repricings::add_pending(tx, *span).await?;
     }

@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::read::{UnreadableColumn, user_id, utc};
+use super::stored_row::StoredRow;
 
 /// A query for whole rows; `$tail` follows the table's name.
 macro_rules! rows_where {
@@ -22,58 +23,42 @@ macro_rules! rows_where {
     };
 }
 
-/// Joins states with the existing rows, in key order. Returns the number of rows that changed.
-pub(super) async fn join(
-    tx: &mut PgConnection,
-    states: BTreeMap<ProjectId, ProjectState>,
-) -> Result<usize, sqlx::Error> {
-    let mut changed = 0;
-    for (id, state) in states {
-        if insert(tx, &state).await? {
-            changed += 1;
-            continue;
-        }
-        let old = rows_where!("WHERE project_id = $1 FOR UPDATE", id.0).fetch_one(&mut *tx).await?.read()?;
-        let mut new = old.clone();
-        new.join(state);
-        if new != old {
-            changed += 1;
-            update(tx, &new).await?;
-        }
+impl StoredRow for ProjectState {
+    async fn insert(&self, tx: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        let inserted = sqlx::query!(
+            "INSERT INTO projects (project_id, change_id, changed_at, changed_by, name, members, is_disabled)
+             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (project_id) DO NOTHING",
+            self.project_id.0,
+            self.change_id,
+            self.changed.at,
+            self.changed.by,
+            self.settings.name,
+            &members(self),
+            self.settings.is_disabled
+        );
+        Ok(inserted.execute(tx).await?.rows_affected() == 1)
     }
-    Ok(changed)
-}
 
-async fn insert(tx: &mut PgConnection, state: &ProjectState) -> Result<bool, sqlx::Error> {
-    let inserted = sqlx::query!(
-        "INSERT INTO projects (project_id, change_id, changed_at, changed_by, name, members, is_disabled)
-         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (project_id) DO NOTHING",
-        state.project_id.0,
-        state.change_id,
-        state.changed.at,
-        state.changed.by,
-        state.settings.name,
-        &members(state),
-        state.settings.is_disabled
-    );
-    Ok(inserted.execute(tx).await?.rows_affected() == 1)
-}
+    async fn lock(tx: &mut PgConnection, key: &ProjectId) -> Result<Self, sqlx::Error> {
+        Ok(rows_where!("WHERE project_id = $1 FOR UPDATE", key.0).fetch_one(tx).await?.read()?)
+    }
 
-async fn update(tx: &mut PgConnection, state: &ProjectState) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "UPDATE projects SET change_id = $2, changed_at = $3, changed_by = $4, name = $5, members = $6, is_disabled = $7
-         WHERE project_id = $1",
-        state.project_id.0,
-        state.change_id,
-        state.changed.at,
-        state.changed.by,
-        state.settings.name,
-        &members(state),
-        state.settings.is_disabled
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
+    async fn update(&self, tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+        sqlx::query!(
+            "UPDATE projects SET change_id = $2, changed_at = $3, changed_by = $4, name = $5, members = $6, is_disabled = $7
+             WHERE project_id = $1",
+            self.project_id.0,
+            self.change_id,
+            self.changed.at,
+            self.changed.by,
+            self.settings.name,
+            &members(self),
+            self.settings.is_disabled
+        )
+        .execute(tx)
+        .await?;
+        Ok(())
+    }
 }
 
 fn members(state: &ProjectState) -> Vec<String> {

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::read::utc;
+use super::stored_row::StoredRow;
 use crate::projection::repricings::Repricing;
 
 /// A query for whole rows; `$tail` follows the table's name.
@@ -39,44 +40,37 @@ impl PendingSpan {
     }
 }
 
-/// Joins repricings with the existing rows, in key order. Returns the rows that changed, as they were and as they are. The caller holds
-/// the lock for changes of prices.
-pub(super) async fn join(
-    tx: &mut PgConnection,
-    repricings: BTreeMap<Uuid, Repricing>,
-) -> Result<Vec<RepricedSpan>, sqlx::Error> {
-    let mut changed = Vec::new();
-    for (change_id, repricing) in repricings {
-        let Some(old) = rows_where!("WHERE change_id = $1", change_id).fetch_optional(&mut *tx).await? else {
-            write(tx, &repricing).await?;
-            changed.push(repricing.span());
-            continue;
-        };
-        let old = old.read();
-        let mut new = old.clone();
-        new.join(repricing);
-        if new != old {
-            write(tx, &new).await?;
-            changed.extend([old.span(), new.span()]);
-        }
+impl StoredRow for Repricing {
+    async fn insert(&self, tx: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        let inserted = sqlx::query!(
+            "INSERT INTO repricings (change_id, since, until, repriced_at, repriced_by) VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (change_id) DO NOTHING",
+            self.change_id,
+            self.since,
+            self.until,
+            self.repriced_at,
+            self.repriced_by
+        );
+        Ok(inserted.execute(tx).await?.rows_affected() == 1)
     }
-    Ok(changed)
-}
 
-async fn write(tx: &mut PgConnection, repricing: &Repricing) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "INSERT INTO repricings (change_id, since, until, repriced_at, repriced_by) VALUES ($1, $2, $3, $4, $5)
-         ON CONFLICT (change_id) DO UPDATE SET since = EXCLUDED.since, until = EXCLUDED.until,
-             repriced_at = EXCLUDED.repriced_at, repriced_by = EXCLUDED.repriced_by",
-        repricing.change_id,
-        repricing.since,
-        repricing.until,
-        repricing.repriced_at,
-        repricing.repriced_by
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
+    async fn lock(tx: &mut PgConnection, key: &Uuid) -> Result<Self, sqlx::Error> {
+        Ok(rows_where!("WHERE change_id = $1 FOR UPDATE", key).fetch_one(tx).await?.read())
+    }
+
+    async fn update(&self, tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+        sqlx::query!(
+            "UPDATE repricings SET since = $2, until = $3, repriced_at = $4, repriced_by = $5 WHERE change_id = $1",
+            self.change_id,
+            self.since,
+            self.until,
+            self.repriced_at,
+            self.repriced_by
+        )
+        .execute(tx)
+        .await?;
+        Ok(())
+    }
 }
 
 /// Reads rows by change. Missing rows are left out.

@@ -7,10 +7,7 @@ use sqlx::postgres::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{
-    api_keys, audit_log, chats, conversations, key_slots, limits, messages, operation_slots, price_lists, projects,
-    repricings, usage_slots, usage_stats,
-};
+use super::{admin_rows, chats, conversations, key_slots, messages, operation_slots, usage_slots, usage_stats};
 use crate::projection::chat::Chat;
 use crate::projection::conversation::Conversation;
 use crate::projection::message::{Message, Position};
@@ -81,11 +78,6 @@ pub async fn read_all(pool: &PgPool) -> Result<Tables, sqlx::Error> {
         usage_slots: usage_slots::read_all(connection).await?,
         operation_slots: operation_slots::read_all(connection).await?,
         key_slots: key_slots::read_all(connection).await?,
-        api_keys: api_keys::read_all(connection).await?,
-        limits: limits::read_all(connection).await?,
-        projects: projects::read_all(connection).await?,
-        price_lists: price_lists::read_all(connection).await?,
-        repricings: repricings::read_all(connection).await?,
-        audit_log: audit_log::read_all(connection).await?,
+        admin: admin_rows::read_all(connection).await?,
     })
 }

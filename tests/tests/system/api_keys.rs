@@ -112,7 +112,7 @@ async fn are_accepted_wherever_clients_put_their_keys_and_are_on_the_record() ->
     let calls = oracle.tables.chats.len();
     ensure!(calls >= 2, "{calls} chats, expected at least those of OpenAI and Azure");
     ensure!(oracle.tables.chats.values().all(|chat| chat.key_id == Some(id)), "a chat without its key");
-    ensure!(oracle.tables.api_keys.len() == 1);
+    ensure!(oracle.tables.admin.api_keys.len() == 1);
     stack.finished_chat(&ann, "without a key").await?;
     stack.settled().await?;
     // Usage by key has the same total as usage by user.

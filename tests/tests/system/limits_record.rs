@@ -80,7 +80,7 @@ async fn is_set_listed_and_removed_by_administrators_and_equal_in_table_bucket_a
     let removed = stack.read(&root, &path("deployment")).await?;
     ensure!(removed["requestsPerMinute"].is_null() && removed["changedAt"].is_string(), "{removed}");
 
-    let rows = stack.settled().await?.tables.limits;
+    let rows = stack.settled().await?.tables.admin.limits;
     ensure!(rows.len() == scopes.len());
     for (scope, row) in &rows {
         ensure!(entry(&stack, &scope.to_string()).await?.as_ref() == Some(row), "{scope}: {row:?}");
@@ -117,7 +117,7 @@ async fn is_set_listed_and_removed_by_administrators_and_equal_in_table_bucket_a
     ensure!(difference.contains("everyone") && difference.contains("LimitsChanged"), "{difference}");
     sqlx::query("DELETE FROM limits").execute(&pool).await?;
     stack.recorder.run(&["rebuild"]).await?;
-    ensure!(stack.settled().await?.tables.limits == rows);
+    ensure!(stack.settled().await?.tables.admin.limits == rows);
     stack.recorder.run(&["verify"]).await?;
     Ok(())
 }
@@ -126,7 +126,7 @@ async fn is_set_listed_and_removed_by_administrators_and_equal_in_table_bucket_a
 async fn is_that_of_the_latest_change_in_any_order_and_after_losses() -> anyhow::Result<()> {
     let (mut stack, root) = with_admin().await?;
     set(&stack, &root, "deployment", &json!({"requestsPerMinute": 60})).await?;
-    let rows = stack.settled().await?.tables.limits;
+    let rows = stack.settled().await?.tables.admin.limits;
     let newest = rows[&LimitScope::Deployment].clone();
     let jetstream = stack.jetstream().await?;
     // An older change that arrives late changes nothing, however late its time is.
@@ -143,8 +143,8 @@ async fn is_that_of_the_latest_change_in_any_order_and_after_losses() -> anyhow:
     publish_again(&jetstream, &late("everyone", 2, u64::MAX)?).await?;
     publish_again(&jetstream, &late("everyone", 1, 1)?).await?;
     let tables = stack.settled().await?.tables;
-    ensure!(tables.limits[&LimitScope::Deployment] == newest);
-    let everyone = tables.limits[&LimitScope::Everyone].clone();
+    ensure!(tables.admin.limits[&LimitScope::Deployment] == newest);
+    let everyone = tables.admin.limits[&LimitScope::Everyone].clone();
     ensure!(everyone.limits.requests_per_minute == Some(UsageLimits::MAX), "{everyone:?}");
     ensure!(entry(&stack, "deployment").await?.as_ref() == Some(&newest));
     // Recorders write the entries of events that other programs published.
@@ -154,7 +154,7 @@ async fn is_that_of_the_latest_change_in_any_order_and_after_losses() -> anyhow:
     publish_again(&jetstream, &far).await?;
     stack.settled().await?;
     set(&stack, &root, "everyone", &json!({"requestsPerMinute": 8})).await?;
-    let rows = stack.settled().await?.tables.limits;
+    let rows = stack.settled().await?.tables.admin.limits;
     ensure!(rows[&LimitScope::Everyone].limits.requests_per_minute == Some(8));
     // A lost entry and an older entry heal.
     let bucket = jetstream.get_key_value(BUCKET).await?;
@@ -222,7 +222,7 @@ async fn is_for_administrators_alone_and_takes_no_bad_input() -> anyhow::Result<
         }
     }
     ensure!(ask(&stack, &root, Method::GET, "/api/admin/limits?limit=0", &json!({})).await?.0 == 400);
-    ensure!(stack.settled().await?.tables.limits.is_empty(), "bad input changes nothing");
+    ensure!(stack.settled().await?.tables.admin.limits.is_empty(), "bad input changes nothing");
     Ok(())
 }
 

@@ -178,7 +178,7 @@ async fn count_the_calls_of_their_keys_and_are_seen_by_members_alone() -> anyhow
     ensure!(listed.len() == 1 && listed[0]["actor"] == root.id.as_str(), "{audit}");
 
     // The rows are a function of the log, and equal to the bucket.
-    let rows = stack.settled().await?.tables.projects;
+    let rows = stack.settled().await?.tables.admin.projects;
     ensure!(rows.len() == 2 && entry(&stack, &project).await?.as_ref() == rows.get(&id), "{rows:?}");
     let printed = stack.recorder.run(&["verify"]).await?;
     ensure!(printed.contains(", 2 projects, "), "{printed}");
@@ -189,7 +189,7 @@ async fn count_the_calls_of_their_keys_and_are_seen_by_members_alone() -> anyhow
     ensure!(difference.contains(&project) && difference.contains("ProjectChanged"), "{difference}");
     sqlx::query("DELETE FROM projects").execute(&pool).await?;
     stack.recorder.run(&["rebuild"]).await?;
-    ensure!(stack.settled().await?.tables.projects == rows);
+    ensure!(stack.settled().await?.tables.admin.projects == rows);
     stack.recorder.run(&["verify"]).await?;
     Ok(())
 }

@@ -67,12 +67,12 @@ async fn come_back_from_the_record_after_the_tables_or_the_bucket_are_lost() -> 
     let (key, revoked) = (issue(&stack, &ann, json!({})).await?, issue(&stack, &ann, json!({})).await?);
     revoke(&stack, &ann, &revoked).await?;
     wait_for_status(&stack.gateway, &key.text, 200).await?;
-    let before = stack.settled().await?.tables.api_keys;
+    let before = stack.settled().await?.tables.admin.api_keys;
     let pool = stack.database().await?;
     sqlx::query("DELETE FROM api_keys").execute(&pool).await?;
     ensure!(stack.recorder.run(&["verify"]).await.is_err(), "verify covers the table");
     stack.recorder.run(&["rebuild"]).await?;
-    ensure!(stack.settled().await?.tables.api_keys == before);
+    ensure!(stack.settled().await?.tables.admin.api_keys == before);
     stack.recorder.run(&["verify"]).await?;
     // An older state in the bucket, as after a crash between event and bucket, heals; and so does a lost entry.
     let bucket = stack.jetstream().await?.get_key_value(shared::access::BUCKET).await?;
