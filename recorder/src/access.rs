@@ -5,6 +5,7 @@ pub mod account_changes;
 pub mod audit;
 pub mod bucket;
 pub mod budget_input;
+pub mod change;
 pub mod keys;
 pub mod limits;
 pub mod prices;

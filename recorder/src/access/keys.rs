@@ -5,8 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::Context as _;
-use shared::access::{Entry, KeyState};
+use shared::access::KeyState;
 use shared::event::{Event, KeyChanged, KeyIssued, KeyRevoked, KeySettings, RecordingMode};
 use shared::id::{ChangeId, KeyId, ProjectId, UserId};
 use shared::model_pattern::ModelPattern;
@@ -14,8 +13,9 @@ use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::bucket::{AccessBucket, BucketError};
-use super::publication::publish;
+use super::bucket::AccessBucket;
+use super::change::{ChangeError, States};
+use crate::projection::row::Rows;
 use crate::store::api_keys;
 
 /// The maximum number of keys of a user that are not revoked.
@@ -33,8 +33,7 @@ const MAX_UNRECORDED_SECONDS: u64 = 24 * 3600;
 /// Issues, changes and revokes keys.
 #[derive(Debug)]
 pub struct AccessKeys {
-    pool: PgPool,
-    bucket: Arc<AccessBucket>,
+    states: States,
     /// The keys that this process issued and that the table may not have yet. They count, so that no user gets more keys while no
     /// recorder is running.
     unrecorded: Mutex<HashMap<UserId, Vec<KeyId>>>,
@@ -57,15 +56,9 @@ pub enum KeyError {
     /// The key has been revoked, so its settings do not change any more.
     #[error("the key has been revoked")]
     Revoked,
-    /// The broker did not acknowledge the event. If the event was stored all the same, recorders bring the bucket up to date.
-    #[error("the broker did not acknowledge the change of the key: {0:#}")]
-    Broker(anyhow::Error),
-    /// The bucket could not be written. The event is on the record, and recorders bring the bucket up to date.
-    #[error("{0}")]
-    Bucket(#[from] BucketError),
-    /// The database failed.
-    #[error("the database failed")]
-    Database(#[from] sqlx::Error),
+    /// The key could not be read or changed.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
 }
 
 /// Returns the settings if they are within their bounds.
@@ -98,7 +91,7 @@ pub fn checked(settings: KeySettings, now: OffsetDateTime) -> Result<KeySettings
 impl AccessKeys {
     /// Creates the keys over the table `api_keys` and the bucket.
     pub fn new(pool: PgPool, bucket: Arc<AccessBucket>) -> Self {
-        Self { pool, bucket, unrecorded: Mutex::default() }
+        Self { states: States { pool, bucket }, unrecorded: Mutex::default() }
     }
 
     /// Issues a key of the user, of a project if one is given. The caller has checked that the user is a member of the project. Returns after
@@ -129,8 +122,7 @@ impl AccessKeys {
     async fn take_place(&self, owner: &UserId, key_id: KeyId) -> Result<(), KeyError> {
         let issued = self.unrecorded().get(owner).cloned().unwrap_or_default();
         let ids: Vec<Uuid> = issued.iter().map(|id| id.0).collect();
-        let recorded = api_keys::by_ids(&mut *self.pool.acquire().await?, &ids).await?;
-        let in_force = api_keys::count_in_force(&self.pool, owner.as_str(), MAX_KEYS_PER_USER).await?;
+        let (recorded, in_force) = self.recorded(owner, &ids).await.map_err(ChangeError::from)?;
         let mut unrecorded = self.unrecorded();
         if unrecorded.len() >= MAX_UNRECORDED_USERS {
             unrecorded.retain(|_, keys| keys.iter().any(is_recent));
@@ -142,6 +134,13 @@ impl AccessKeys {
         }
         keys.push(key_id);
         Ok(())
+    }
+
+    /// The keys of `ids` that the table has, and the number of the user's keys in force.
+    async fn recorded(&self, owner: &UserId, ids: &[Uuid]) -> Result<(Rows<KeyState>, i64), sqlx::Error> {
+        let pool = &self.states.pool;
+        let recorded = api_keys::by_ids(&mut *pool.acquire().await?, ids).await?;
+        Ok((recorded, api_keys::count_in_force(pool, owner.as_str(), MAX_KEYS_PER_USER).await?))
     }
 
     fn unrecorded(&self) -> MutexGuard<'_, HashMap<UserId, Vec<KeyId>>> {
@@ -171,8 +170,7 @@ impl AccessKeys {
     /// Revokes a key for ever. A key that is revoked already stays as it is.
     pub async fn revoke(&self, key: &KeyState, by: &str) -> Result<KeyState, KeyError> {
         if key.revoked.is_some() {
-            // The bucket may lack the revocation after a failure of an earlier call.
-            self.bucket.put(&Entry::Key(Box::new(key.clone()))).await?;
+            self.states.put(key.clone()).await?;
             return Ok(key.clone());
         }
         let event = Event::KeyRevoked(Box::new(KeyRevoked {
@@ -184,40 +182,13 @@ impl AccessKeys {
         self.record(&event, Some(key.clone())).await
     }
 
-    /// Finds a key, in the bucket and in the table: a key that was issued just now may not be in the table yet.
+    /// Finds a key, in the bucket and in the table.
     pub async fn find(&self, id: Uuid) -> Result<Option<KeyState>, KeyError> {
-        let mut connection = self.pool.acquire().await?;
-        let row = api_keys::by_ids(&mut connection, &[id]).await?.remove(&KeyId(id));
-        let entry = match self.bucket.get(&format!("key.{id}")).await {
-            Ok(Some(Entry::Key(key))) => Some(*key),
-            Ok(_) => None,
-            // Without the broker, the table alone answers.
-            Err(error) => {
-                tracing::debug!(%error, "a key was read from the table alone");
-                None
-            }
-        };
-        Ok(match (row, entry) {
-            (Some(mut row), Some(entry)) => {
-                row.join(entry);
-                Some(row)
-            }
-            (row, entry) => row.or(entry),
-        })
+        Ok(self.states.find(&KeyId(id)).await?)
     }
 
-    /// Publishes the event, waits for the acknowledgement, and writes the key's entry.
     async fn record(&self, event: &Event, present: Option<KeyState>) -> Result<KeyState, KeyError> {
-        publish(self.bucket.client(), event).await.map_err(KeyError::Broker)?;
-        let new = KeyState::from_event(event).context("the event is about no key").map_err(KeyError::Broker)?;
-        let state = match present {
-            Some(mut present) => {
-                present.join(new);
-                present
-            }
-            None => new,
-        };
-        self.bucket.put(&Entry::Key(Box::new(state.clone()))).await?;
+        let state = self.states.record(event, present).await?;
         tracing::info!(kind = event.kind().subject_token(), key = %state.key_id, user = %state.user_id, "an API key was issued, changed or revoked");
         Ok(state)
     }

@@ -1,17 +1,15 @@
-//! Creating and changing projects: each change is an event first, and then the project's entry in the bucket.
-//!
-//! A crash between the two heals: a recorder that projects the event writes the entry as well.
+//! Creating and changing projects.
 
 use std::sync::Arc;
 
-use shared::access::{Act, Entry, ProjectState, project_name};
+use shared::access::ProjectState;
 use shared::event::{Event, ProjectChanged, ProjectSettings};
 use shared::id::{ChangeId, ProjectId, UserId};
 use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
-use super::bucket::{AccessBucket, BucketError};
-use super::publication::publish;
+use super::bucket::AccessBucket;
+use super::change::{ChangeError, States};
 use crate::store::projects;
 
 /// The maximum number of projects of a deployment: every gateway has all of them in memory.
@@ -23,10 +21,7 @@ const MAX_NAME_CHARACTERS: usize = 100;
 
 /// Reads, creates and changes projects.
 #[derive(Debug)]
-pub struct AccessProjects {
-    pool: PgPool,
-    bucket: Arc<AccessBucket>,
-}
+pub struct AccessProjects(States);
 
 /// The reason for which a project was not read, created or changed.
 #[derive(Debug, thiserror::Error)]
@@ -42,18 +37,9 @@ pub enum ProjectError {
     /// The deployment has as many projects as it may have.
     #[error("there are {MAX_PROJECTS} projects, and there may be no more")]
     TooMany,
-    /// The present settings could not be read from the bucket, so nothing was changed.
-    #[error("{0}")]
-    Present(BucketError),
-    /// The broker did not acknowledge the event. If the event was stored all the same, recorders bring the bucket up to date.
-    #[error("the broker did not acknowledge the change of the project: {0:#}")]
-    Broker(anyhow::Error),
-    /// The bucket could not be written. The event is on the record, and recorders bring the bucket up to date.
-    #[error("{0}")]
-    Entry(BucketError),
-    /// The database failed.
-    #[error("the database failed: {}", crate::store::describe(.0))]
-    Database(#[from] sqlx::Error),
+    /// The project could not be read or changed.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
 }
 
 /// Returns the settings if they are within their bounds.
@@ -72,16 +58,16 @@ fn checked(settings: ProjectSettings) -> Result<ProjectSettings, ProjectError> {
 impl AccessProjects {
     /// Creates the projects over the table `projects` and the bucket.
     pub fn new(pool: PgPool, bucket: Arc<AccessBucket>) -> Self {
-        Self { pool, bucket }
+        Self(States { pool, bucket })
     }
 
     /// Creates a project. Returns after the event and the project's entry are durable.
     pub async fn create(&self, by: &UserId, settings: ProjectSettings) -> Result<ProjectState, ProjectError> {
         let settings = checked(settings)?;
-        if projects::count(&self.pool, MAX_PROJECTS).await? >= MAX_PROJECTS {
+        if projects::count(&self.0.pool, MAX_PROJECTS).await.map_err(ChangeError::from)? >= MAX_PROJECTS {
             return Err(ProjectError::TooMany);
         }
-        self.record(ProjectId::mint(), by, settings, Uuid::nil()).await
+        self.record(ProjectId::mint(), by, settings, None).await
     }
 
     /// Changes the settings of a project; none for a project that does not exist. Returns after the event and the project's entry
@@ -92,30 +78,19 @@ impl AccessProjects {
         by: &UserId,
         change: impl FnOnce(&mut ProjectSettings),
     ) -> Result<Option<ProjectState>, ProjectError> {
-        let row = self.row(id).await?;
-        let entry = self.bucket.get(&project_name(id)).await.map_err(ProjectError::Present)?;
-        let Some(present) = joined(row, entry) else { return Ok(None) };
+        let Some(present) = self.0.present::<ProjectState>(&id).await? else { return Ok(None) };
         let mut settings = present.settings.clone();
         change(&mut settings);
         if settings == present.settings {
-            // The bucket may lack the change after a failure of an earlier call.
-            self.bucket.put(&Entry::Project(Box::new(present.clone()))).await.map_err(ProjectError::Entry)?;
+            self.0.put(present.clone()).await?;
             return Ok(Some(present));
         }
-        self.record(id, by, checked(settings)?, present.change_id).await.map(Some)
+        self.record(id, by, checked(settings)?, Some(present)).await.map(Some)
     }
 
-    /// Finds a project, in the bucket and in the table: a change of just now may not be in the table yet. Without the broker, the
-    /// table alone answers.
+    /// Finds a project, in the bucket and in the table.
     pub async fn find(&self, id: ProjectId) -> Result<Option<ProjectState>, ProjectError> {
-        let row = self.row(id).await?;
-        match self.bucket.get(&project_name(id)).await {
-            Ok(entry) => Ok(joined(row, entry)),
-            Err(error) => {
-                tracing::debug!(%error, "a project was read from the table alone");
-                Ok(row)
-            }
-        }
+        Ok(self.0.find(&id).await?)
     }
 
     /// Returns the project if keys of the user may be issued in it. A project that does not exist fails like one of others.
@@ -127,42 +102,22 @@ impl AccessProjects {
         })
     }
 
-    async fn row(&self, id: ProjectId) -> Result<Option<ProjectState>, sqlx::Error> {
-        let mut connection = self.pool.acquire().await?;
-        Ok(projects::by_ids(&mut connection, &[id.0]).await?.remove(&id))
-    }
-
     async fn record(
         &self,
         project_id: ProjectId,
         by: &UserId,
         settings: ProjectSettings,
-        replaced: Uuid,
+        present: Option<ProjectState>,
     ) -> Result<ProjectState, ProjectError> {
-        let (change_id, changed_at) = (ChangeId::after(replaced), shared::event::now());
         let event = Event::ProjectChanged(Box::new(ProjectChanged {
-            change_id,
+            change_id: ChangeId::after(present.as_ref().map_or(Uuid::nil(), |present| present.change_id)),
             project_id,
-            changed_at,
+            changed_at: shared::event::now(),
             changed_by: by.clone(),
-            settings: settings.clone(),
+            settings,
         }));
-        publish(self.bucket.client(), &event).await.map_err(ProjectError::Broker)?;
-        let changed = Act { at: changed_at, by: by.to_string() };
-        let state = ProjectState { project_id, change_id: change_id.0, changed, settings };
-        self.bucket.put(&Entry::Project(Box::new(state.clone()))).await.map_err(ProjectError::Entry)?;
+        let state = self.0.record(&event, present).await?;
         tracing::info!(project = %project_id, by = %by, "a project was created or changed");
         Ok(state)
-    }
-}
-
-fn joined(row: Option<ProjectState>, entry: Option<Entry>) -> Option<ProjectState> {
-    match (row, entry) {
-        (Some(mut row), Some(Entry::Project(entry))) => {
-            row.join(*entry);
-            Some(row)
-        }
-        (None, Some(Entry::Project(entry))) => Some(*entry),
-        (row, _) => row,
     }
 }

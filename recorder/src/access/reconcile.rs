@@ -4,15 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::access::{Entry, KeyState, LimitState, ProjectState};
+use shared::access::{KeyState, LimitState, ProjectState};
 use shared::event::Event;
 use sqlx::postgres::PgPool;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::bucket::AccessBucket;
-use crate::store::{api_keys, limits, projects};
+use super::change::AccessState;
 
 /// The number of rows compared at a time.
 const PAGE_ROWS: i64 = 500;
@@ -24,35 +23,27 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// Writes the keys, projects and limits of a batch's events to the bucket. Called after the commit, and before the acknowledgement. A failure is
 /// logged and left to a comparison of all rows, which follows at once, so that the bucket never holds up the record.
 pub async fn sync_events(bucket: &AccessBucket, pool: &PgPool, events: &[Event]) {
-    let ids: Vec<Uuid> = events.iter().filter_map(KeyState::from_event).map(|key| key.key_id.0).collect();
-    let scopes: Vec<String> =
-        events.iter().filter_map(LimitState::from_event).map(|limit| limit.scope.to_string()).collect();
-    let project_ids: Vec<Uuid> =
-        events.iter().filter_map(ProjectState::from_event).map(|project| project.project_id.0).collect();
-    if ids.is_empty() && scopes.is_empty() && project_ids.is_empty() {
-        return;
-    }
     let synced = async {
-        let mut connection = pool.acquire().await?;
-        let keys = api_keys::by_ids(&mut connection, &ids).await?;
-        let limits = limits::by_scopes(&mut connection, &scopes).await?;
-        let projects = projects::by_ids(&mut connection, &project_ids).await?;
-        drop(connection);
-        for project in projects.into_values() {
-            bucket.put(&Entry::Project(Box::new(project))).await?;
-        }
-        for key in keys.into_values() {
-            bucket.put(&Entry::Key(Box::new(key))).await?;
-        }
-        for limit in limits.into_values() {
-            bucket.put(&Entry::Limit(limit)).await?;
-        }
-        anyhow::Ok(())
+        // The projects come first, so that no gateway knows a key of a project without the project.
+        sync::<ProjectState>(bucket, pool, events).await?;
+        sync::<KeyState>(bucket, pool, events).await?;
+        sync::<LimitState>(bucket, pool, events).await
     };
     if let Err(error) = synced.await {
         tracing::warn!(%error, "keys, projects or limits of a batch could not be written to the bucket ACCESS: trying again with all of them");
         bucket.note_incomplete();
     }
+}
+
+async fn sync<S: AccessState>(bucket: &AccessBucket, pool: &PgPool, events: &[Event]) -> anyhow::Result<()> {
+    let keys: Vec<S::Key> = events.iter().filter_map(S::from_event).map(|state| state.key()).collect();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    for state in S::rows(pool, &keys).await?.into_values() {
+        bucket.put(&state.into_entry()).await?;
+    }
+    Ok(())
 }
 
 /// Compares all keys, projects and limits with the bucket, at the start, after a failed write of [`sync_events`], when the bucket
@@ -86,32 +77,20 @@ pub async fn run(bucket: Arc<AccessBucket>, pool: PgPool, stop: CancellationToke
 }
 
 async fn compare_all(bucket: &AccessBucket, pool: &PgPool) -> anyhow::Result<usize> {
-    // The projects come first, so that no gateway knows a key of a project without the project.
-    let (mut after, mut changed) = (Uuid::nil(), 0);
+    // The projects come first, as in batches.
+    Ok(compare::<ProjectState>(bucket, pool).await?
+        + compare::<KeyState>(bucket, pool).await?
+        + compare::<LimitState>(bucket, pool).await?)
+}
+
+async fn compare<S: AccessState>(bucket: &AccessBucket, pool: &PgPool) -> anyhow::Result<usize> {
+    let (mut after, mut changed) = (None, 0);
     loop {
-        let page = projects::page(pool, after, PAGE_ROWS).await?;
-        let Some(last) = page.last() else { break };
-        after = last.project_id.0;
-        for project in page {
-            changed += usize::from(bucket.put(&Entry::Project(Box::new(project))).await?);
-        }
-    }
-    let mut after = Uuid::nil();
-    loop {
-        let page = api_keys::page(pool, after, PAGE_ROWS).await?;
-        let Some(last) = page.last() else { break };
-        after = last.key_id.0;
-        for key in page {
-            changed += usize::from(bucket.put(&Entry::Key(Box::new(key))).await?);
-        }
-    }
-    let mut after = String::new();
-    loop {
-        let page = limits::page(pool, &after, PAGE_ROWS).await?;
+        let page = S::page(pool, after.as_ref(), PAGE_ROWS).await?;
         let Some(last) = page.last() else { return Ok(changed) };
-        after = last.scope.to_string();
-        for limit in page {
-            changed += usize::from(bucket.put(&Entry::Limit(limit)).await?);
+        after = Some(last.key());
+        for state in page {
+            changed += usize::from(bucket.put(&state.into_entry()).await?);
         }
     }
 }

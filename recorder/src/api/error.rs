@@ -10,8 +10,8 @@ use serde::Serialize;
 use shared::token::TokenError;
 use utoipa::ToSchema;
 
+use crate::access::change::ChangeError;
 use crate::access::keys::KeyError;
-use crate::access::limits::LimitError;
 use crate::access::projects::ProjectError;
 use crate::accounts::AccountError;
 use crate::calendar::CalendarError;
@@ -137,6 +137,18 @@ impl ApiError {
         Self { retry_after: Some(2), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, SERVER_ERROR, code, message) }
     }
 
+    /// The answer after a failed change of keys, projects or limits, with the code of these.
+    fn changing(error: ChangeError, code: &'static str) -> Self {
+        let message = match error {
+            ChangeError::Database(error) => return error.into(),
+            ChangeError::Present(_) => "the present state could not be read from the broker: try again shortly",
+            ChangeError::Broker(_) => "the broker did not acknowledge the change: try again shortly",
+            ChangeError::Entry(_) => "the change is on the record, but has not reached the gateways yet",
+        };
+        tracing::warn!(%error, code, "a change was answered with 503");
+        Self::unavailable(code, message)
+    }
+
     fn internal() -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -232,6 +244,12 @@ impl From<sqlx::Error> for ApiError {
     }
 }
 
+impl From<ChangeError> for ApiError {
+    fn from(error: ChangeError) -> Self {
+        Self::changing(error, "limits_unavailable")
+    }
+}
+
 impl From<KeyError> for ApiError {
     fn from(error: KeyError) -> Self {
         let message = error.to_string();
@@ -239,50 +257,19 @@ impl From<KeyError> for ApiError {
             KeyError::Invalid { field, .. } => Self::invalid(field, message),
             KeyError::TooMany => Self::new(StatusCode::CONFLICT, INVALID_REQUEST, "too_many_keys", message),
             KeyError::Revoked => Self::new(StatusCode::CONFLICT, INVALID_REQUEST, "key_revoked", message),
-            KeyError::Broker(error) => {
-                tracing::warn!(error = format!("{error:#}"), "a change of an API key was answered with 503");
-                Self::unavailable("keys_unavailable", "the broker did not acknowledge the change: try again shortly")
-            }
-            KeyError::Bucket(error) => {
-                tracing::warn!(%error, "a change of an API key was answered with 503");
-                Self::unavailable(
-                    "keys_unavailable",
-                    "the change is on the record, but has not reached the gateways yet",
-                )
-            }
-            KeyError::Database(error) => error.into(),
+            KeyError::Change(error) => Self::changing(error, "keys_unavailable"),
         }
-    }
-}
-
-impl From<LimitError> for ApiError {
-    fn from(error: LimitError) -> Self {
-        let message = match error {
-            LimitError::Database(error) => return error.into(),
-            LimitError::Present(_) => "the present limits could not be read from the broker: try again shortly",
-            LimitError::Broker(_) => "the broker did not acknowledge the change: try again shortly",
-            LimitError::Entry(_) => "the change is on the record, but has not reached the gateways yet",
-        };
-        tracing::warn!(%error, "a change of limits was answered with 503");
-        Self::unavailable("limits_unavailable", message)
     }
 }
 
 impl From<ProjectError> for ApiError {
     fn from(error: ProjectError) -> Self {
-        let text = error.to_string();
-        let message = match error {
-            ProjectError::Invalid { field, .. } => return Self::invalid(field, text),
-            ProjectError::TooMany => {
-                return Self::new(StatusCode::CONFLICT, INVALID_REQUEST, "too_many_projects", text);
-            }
-            ProjectError::Database(error) => return error.into(),
-            ProjectError::Present(_) => "the project could not be read from the broker: try again shortly",
-            ProjectError::Broker(_) => "the broker did not acknowledge the change: try again shortly",
-            ProjectError::Entry(_) => "the change is on the record, but has not reached the gateways yet",
-        };
-        tracing::warn!(error = text, "a change of a project was answered with 503");
-        Self::unavailable("projects_unavailable", message)
+        let message = error.to_string();
+        match error {
+            ProjectError::Invalid { field, .. } => Self::invalid(field, message),
+            ProjectError::TooMany => Self::new(StatusCode::CONFLICT, INVALID_REQUEST, "too_many_projects", message),
+            ProjectError::Change(error) => Self::changing(error, "projects_unavailable"),
+        }
     }
 }
 
