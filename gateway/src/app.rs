@@ -165,7 +165,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             conversations: chat::conversation::Conversations { keys: conversation_keys, threads, responses },
             limits,
             start_timeout: START_DEADLINE,
-            permits: Arc::new(Semaphore::new(limits.max_chats)),
+            places: chat::places::ChatPlaces::new(&limits),
             disconnect_policy,
             keys: idempotency_keys,
             grants,

@@ -12,9 +12,9 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, Method, Uri};
 use serde_json::value::RawValue;
 use shared::event::{DialectName, Media, Operation};
+use shared::fair_share::Place;
 use shared::id::{ChatId, ConversationId};
 use shared::usage::Usage;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::auth::Caller;
 use crate::call::body::CallBody;
@@ -114,7 +114,7 @@ impl ChatPipeline {
         headers: &HeaderMap,
         (endpoint, call): (Endpoint, CallRequest),
         body: CallBody,
-        permit: OwnedSemaphorePermit,
+        permit: Place,
     ) -> Result<Response, ApiError> {
         let snapshot = self.upstreams.snapshot();
         let (path, operation) = (endpoint.path(&call.model).into_owned(), endpoint.operation());
@@ -136,7 +136,7 @@ impl ChatPipeline {
         caller: Caller,
         headers: &HeaderMap,
         request: PassThroughRequest<'_>,
-        permit: OwnedSemaphorePermit,
+        permit: Place,
     ) -> Result<Response, ApiError> {
         let PassThroughRequest { method, uri, snapshot, rule, body } = request;
         caller.check(Operation::PassThrough, None)?;
@@ -161,7 +161,7 @@ impl ChatPipeline {
         target: CallTarget,
         call: CallRequest,
         body: CallBody,
-        permit: OwnedSemaphorePermit,
+        permit: Place,
     ) -> Result<Response, ApiError> {
         let operation = target.operation;
         let on_disconnect = self.disconnect_policy.resolve(headers, target.route().on_disconnect)?;

@@ -11,6 +11,7 @@ pub mod limit_check;
 pub mod limited_call;
 pub mod open_chat;
 mod parsed_request;
+pub mod places;
 mod recorded_start;
 pub mod recording;
 pub mod response_body;
@@ -27,9 +28,9 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Method, StatusCode};
 use shared::event::{ChatError, FailureStage, Operation};
+use shared::fair_share::Place;
 use shared::id::{ChatId, ConversationId, UserId};
 use shared::usage::Usage;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::auth::Caller;
@@ -42,6 +43,7 @@ use crate::chat::large_request::Turn;
 use crate::chat::limited_call::LimitedCall;
 use crate::chat::open_chat::{ChatAdmission, OpenChat};
 use crate::chat::parsed_request::{parse, upstream_body};
+use crate::chat::places::ChatPlaces;
 use crate::chat::recording::Recording;
 use crate::chat::response_body::{BodyFraming, ResponseBody};
 use crate::error::ApiError;
@@ -82,8 +84,8 @@ pub struct ChatPipeline {
     pub limits: Limits,
     /// The maximum time for an event to become durable before the request is refused with 503.
     pub start_timeout: Duration,
-    /// One permit for each chat that may run at once (`GATEWAY_MAX_CHATS`).
-    pub permits: Arc<Semaphore>,
+    /// The places of chats that may run at once.
+    pub places: ChatPlaces,
     /// The deployment's policy for answers whose clients disconnect.
     pub disconnect_policy: DisconnectPolicy,
     /// The idempotency keys, and the chats that hold the keys.
@@ -107,11 +109,6 @@ struct AdmittedChat {
 }
 
 impl ChatPipeline {
-    /// Takes the place of a chat that is about to be read. Returns 503 if the maximum number of chats is running.
-    pub fn take_place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        Arc::clone(&self.permits).try_acquire_owned().map_err(|_| ApiError::too_many_chats())
-    }
-
     /// Serves one chat: parses the request, finds route, conversation and idempotency key, records the start, and calls the
     /// upstream. `place` is the chat's place, held until the chat has ended.
     ///
@@ -123,7 +120,7 @@ impl ChatPipeline {
         surface: ApiSurface,
         headers: &HeaderMap,
         body: &Bytes,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Result<Response, ApiError> {
         let snapshot = self.upstreams.snapshot();
         let turn = Turn::of(body.len()).await;

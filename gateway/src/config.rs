@@ -297,6 +297,7 @@ mod tests {
                 "GATEWAY_MAX_BODY_MEMORY is malformed: expected a number of bytes, at least",
             ),
             ("GATEWAY_BODY_USER_SHARE", "101", "GATEWAY_BODY_USER_SHARE is malformed"),
+            ("GATEWAY_CHATS_USER_SHARE", "0", "GATEWAY_CHATS_USER_SHARE is malformed"),
             ("GATEWAY_MAX_CHATS", "0", "GATEWAY_MAX_CHATS is malformed"),
             ("GATEWAY_CORS_ORIGINS", "https://a.example/x", "GATEWAY_CORS_ORIGINS is malformed"),
             ("HTTPS_PROXY", "socks5://u:secret@proxy", "HTTPS_PROXY is malformed: expected the http URL of a proxy"),

@@ -238,6 +238,12 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("overloaded"), message).retry_after(1)
     }
 
+    /// 429: as many chats of the user are running as one user may have. Clients may retry after 1 s.
+    pub fn too_many_chats_of_user() -> Self {
+        let message = "as many chats of this user are running as one user may have; wait for one to end";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("too_many_chats"), message).retry_after(1)
+    }
+
     /// 503: the journal cannot record events, or an event did not become durable in time. Clients may retry after 2 s.
     pub fn journal_unavailable() -> Self {
         let message = "the chat could not be put on the record, so it was not begun; try again shortly";

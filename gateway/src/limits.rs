@@ -34,6 +34,8 @@ pub struct Limits {
     pub total_timeout: Duration,
     /// The maximum number of chats at a time. `GATEWAY_MAX_CHATS`, default 10,000.
     pub max_chats: usize,
+    /// The share of the chats' places that one user may take, in per cent; at least one place. `GATEWAY_CHATS_USER_SHARE`, default 50.
+    pub chats_user_share: usize,
     /// The maximum number of client connections at a time. `GATEWAY_MAX_CONNECTIONS`, default 20,000.
     pub max_connections: usize,
     /// The time from a stop request until the listener closes. Requests are served meanwhile. `GATEWAY_DRAIN_DELAY`, default
@@ -60,6 +62,7 @@ impl Limits {
             idle_timeout: env.duration("GATEWAY_IDLE_TIMEOUT", Duration::from_secs(300))?,
             total_timeout: env.duration("GATEWAY_TOTAL_TIMEOUT", Duration::from_secs(3600))?,
             max_chats: env.optional_or("GATEWAY_MAX_CHATS", 10_000, "a number of chats")?,
+            chats_user_share: env.optional_or("GATEWAY_CHATS_USER_SHARE", 50, "a percentage")?,
             max_connections: env.optional_or("GATEWAY_MAX_CONNECTIONS", 20_000, "a number of connections")?,
             drain_delay: env.duration("GATEWAY_DRAIN_DELAY", Duration::ZERO)?,
             shutdown_deadline: env.duration("GATEWAY_SHUTDOWN_DEADLINE", Duration::from_secs(30))?,
@@ -78,6 +81,10 @@ impl Limits {
         limits.check_body_limits()?;
         if limits.max_chats == 0 || limits.max_chats > 1_000_000 {
             return Err(malformed("GATEWAY_MAX_CHATS", "a number of chats from 1 to 1000000", &limits.max_chats));
+        }
+        if !(1..=100).contains(&limits.chats_user_share) {
+            let expected = "a percentage from 1 to 100";
+            return Err(malformed("GATEWAY_CHATS_USER_SHARE", expected, &limits.chats_user_share));
         }
         if limits.max_connections == 0 || limits.max_connections > 1_000_000 {
             return Err(malformed(

@@ -9,6 +9,7 @@ use shared::event::{
     Attempt, CallerMetadata, ChatFailed, ChatStarted, ConversationOrigin, DialectName, Event, Media, MessageCompleted,
     Operation, RecordingMode, UpstreamAnswer,
 };
+use shared::fair_share::Place;
 use shared::id::{ChatId, ConversationId};
 use shared::usage::{Usage, UsageSource};
 use time::OffsetDateTime;
@@ -95,7 +96,7 @@ pub struct OpenChat {
     /// The entry among the running chats. `None` for a call that is no chat.
     running: Option<Registration>,
     /// Counts the chat towards the maximum number of concurrent chats.
-    _permit: OwnedSemaphorePermit,
+    _permit: Place,
 }
 
 impl OpenChat {
@@ -106,7 +107,7 @@ impl OpenChat {
         caller: Caller,
         admission: ChatAdmission,
         request: &mut ChatRequest,
-        permit: OwnedSemaphorePermit,
+        permit: Place,
     ) -> (Self, Recorded) {
         let (conversation_id, origin, client_thread_id) = match admission.conversation {
             Some((id, origin, thread)) => (Some(id), Some(origin), thread),

@@ -10,8 +10,8 @@ use http::header::{self, HeaderMap};
 use http::request::Parts;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
+use shared::fair_share::Place;
 use shared::id::UserId;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 
 use crate::auth::Caller;
@@ -28,29 +28,26 @@ impl Gateway {
     /// Authenticates the caller, then reads the whole JSON body within the limits on size, time and memory, and decodes the
     /// body if it is compressed. Returns caller, headers and body; the headers do not name an encoding any more.
     pub(super) async fn read_json(&self, request: Request) -> Result<(Caller, HeaderMap, Bytes), ApiError> {
-        let (caller, headers, body, ()) = self.read_json_with(request, || Ok(())).await?;
+        let (caller, headers, body, ()) = self.read_json_with(request, |_| Ok(())).await?;
         Ok((caller, headers, body))
     }
 
     /// Reads the JSON body of a chat like [`Self::read_json`]. The chat's place is taken before the body is read, so that
     /// no body is read for a chat that has no place.
-    pub(super) async fn read_chat(
-        &self,
-        request: Request,
-    ) -> Result<(Caller, HeaderMap, Bytes, OwnedSemaphorePermit), ApiError> {
-        self.read_json_with(request, || self.chats.take_place()).await
+    pub(super) async fn read_chat(&self, request: Request) -> Result<(Caller, HeaderMap, Bytes, Place), ApiError> {
+        self.read_json_with(request, |user| self.chats.places.take(user)).await
     }
 
     async fn read_json_with<P>(
         &self,
         request: Request,
-        take_place: impl FnOnce() -> Result<P, ApiError>,
+        take_place: impl FnOnce(&UserId) -> Result<P, ApiError>,
     ) -> Result<(Caller, HeaderMap, Bytes, P), ApiError> {
         let (mut head, mut body) = request.into_parts();
         let read = async {
             let caller = self.authenticate(&head.method, &head.headers)?;
             check_media_type(&head.headers)?;
-            let place = take_place()?;
+            let place = take_place(&caller.user)?;
             let limit = self.chats.limits.max_body_bytes;
             let bytes = self.read_whole(&head, &mut body, Some(caller.user.clone()), limit).await?;
             Ok((caller, place, bytes))

@@ -1,5 +1,6 @@
 //! Attacks on a running system, a file for each class. Each test names an attack and shows that the system withstands it.
 
+mod chat_places;
 mod conversation_probing;
 mod deleted_conversations;
 mod guessing;

@@ -172,6 +172,7 @@ fn body_of(bytes: usize) -> String {
 async fn that_are_unfinished_take_no_more_than_a_share_of_places_and_memory() -> anyhow::Result<()> {
     let settings = [
         ("GATEWAY_MAX_CHATS", "4"),
+        ("GATEWAY_CHATS_USER_SHARE", "100"),
         ("GATEWAY_MAX_BODY_BYTES", "100000"),
         ("GATEWAY_MAX_BODY_MEMORY", "400000"),
         ("GATEWAY_BODY_USER_SHARE", "50"),

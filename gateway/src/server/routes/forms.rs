@@ -13,7 +13,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use tokio::sync::OwnedSemaphorePermit;
+use shared::fair_share::Place;
 use tokio::time::timeout;
 
 use crate::auth::Caller;
@@ -76,7 +76,7 @@ impl Gateway {
         path_model: Option<&str>,
         head: &Parts,
         mut body: Body,
-    ) -> Result<(Caller, CallRequest, CallBody, OwnedSemaphorePermit), ApiError> {
+    ) -> Result<(Caller, CallRequest, CallBody, Place), ApiError> {
         match self.read_form_start(endpoint, path_model, head, &mut body).await {
             Ok((caller, call, start, permit)) => {
                 let FormStart { bytes, reader, is_whole } = start;
@@ -104,7 +104,7 @@ impl Gateway {
         path_model: Option<&str>,
         head: &Parts,
         body: &mut Body,
-    ) -> Result<(Caller, CallRequest, FormStart, OwnedSemaphorePermit), ApiError> {
+    ) -> Result<(Caller, CallRequest, FormStart, Place), ApiError> {
         let caller = self.authenticate(&head.method, &head.headers)?;
         let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
         let is_form = content_type.trim_start().to_ascii_lowercase().starts_with("multipart/form-data");
@@ -116,7 +116,7 @@ impl Gateway {
         if body.size_hint().lower() > limit as u64 {
             return Err(ApiError::body_too_large(limit));
         }
-        let permit = self.chats.take_place()?;
+        let permit = self.chats.places.take(&caller.user)?;
         let mut charge = self.body_memory.open(Some(caller.user.clone()));
         charge.wait()?;
         let mut bytes = Vec::new();

@@ -62,7 +62,8 @@ impl Gateway {
             if body.size_hint().lower() > limit as u64 {
                 return Err(ApiError::body_too_large(limit));
             }
-            Ok((caller, snapshot, rule, self.chats.take_place()?))
+            let place = self.chats.places.take(&caller.user)?;
+            Ok((caller, snapshot, rule, place))
         });
         let (caller, snapshot, rule, permit) = match admitted {
             Ok(admitted) => admitted,
