@@ -166,6 +166,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             limits,
             start_timeout: START_DEADLINE,
             places: chat::places::ChatPlaces::new(&limits),
+            user_rates: chat::user_rates::UserRates::new(limits.user_rates),
             disconnect_policy,
             keys: idempotency_keys,
             grants,

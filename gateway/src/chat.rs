@@ -17,6 +17,7 @@ pub mod recording;
 pub mod response_body;
 pub mod response_conversations;
 mod stopped_chat;
+pub mod user_rates;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -46,6 +47,7 @@ use crate::chat::parsed_request::{parse, upstream_body};
 use crate::chat::places::ChatPlaces;
 use crate::chat::recording::Recording;
 use crate::chat::response_body::{BodyFraming, ResponseBody};
+use crate::chat::user_rates::UserRates;
 use crate::error::ApiError;
 use crate::grants::admission::Grants;
 use crate::headers;
@@ -86,6 +88,8 @@ pub struct ChatPipeline {
     pub start_timeout: Duration,
     /// The places of chats that may run at once.
     pub places: ChatPlaces,
+    /// What each user may do in a minute or a day.
+    pub user_rates: UserRates,
     /// The deployment's policy for answers whose clients disconnect.
     pub disconnect_policy: DisconnectPolicy,
     /// The idempotency keys, and the chats that hold the keys.
@@ -267,6 +271,7 @@ impl ChatPipeline {
         body: &Bytes,
     ) -> Result<(Option<Claim>, Option<&'static str>), ApiError> {
         let Some(key) = idempotency::key_from_headers(headers)? else { return Ok((None, None)) };
+        self.user_rates.count_idempotency_key(user)?;
         let fingerprint = idempotency::fingerprint(body);
         // Boxed: most chats bring no key, and should not carry this future.
         match Box::pin(self.keys.claim(idempotency::KeyHash::new(user, key), ids, fingerprint)).await {

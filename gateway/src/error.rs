@@ -244,6 +244,28 @@ impl ApiError {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("too_many_chats"), message).retry_after(1)
     }
 
+    /// 429: the user has created as many conversations in this minute as one user may.
+    pub fn too_many_conversations(seconds: u64) -> Self {
+        let message = "this user has created as many conversations in this minute as one user may";
+        Self::over_rate("too_many_conversations", message, seconds)
+    }
+
+    /// 429: the user has sent as many idempotency keys in this minute as one user may.
+    pub fn too_many_idempotency_keys(seconds: u64) -> Self {
+        let message = "this user has sent as many idempotency keys in this minute as one user may";
+        Self::over_rate("too_many_idempotency_keys", message, seconds)
+    }
+
+    /// 429: the user has sent as many bytes in requests on this day (UTC) as one user may.
+    pub fn too_many_body_bytes(seconds: u64) -> Self {
+        let message = "the requests of this user have as many bytes on this day as those of one user may have";
+        Self::over_rate("too_many_body_bytes", message, seconds)
+    }
+
+    fn over_rate(code: &'static str, message: &'static str, seconds: u64) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some(code), message).retry_after(seconds)
+    }
+
     /// 503: the journal cannot record events, or an event did not become durable in time. Clients may retry after 2 s.
     pub fn journal_unavailable() -> Self {
         let message = "the chat could not be put on the record, so it was not begun; try again shortly";

@@ -36,6 +36,8 @@ pub struct Limits {
     pub max_chats: usize,
     /// The share of the chats' places that one user may take, in per cent; at least one place. `GATEWAY_CHATS_USER_SHARE`, default 50.
     pub chats_user_share: usize,
+    /// The bounds on what each user may do in a minute or a day.
+    pub user_rates: UserRateLimits,
     /// The maximum number of client connections at a time. `GATEWAY_MAX_CONNECTIONS`, default 20,000.
     pub max_connections: usize,
     /// The time from a stop request until the listener closes. Requests are served meanwhile. `GATEWAY_DRAIN_DELAY`, default
@@ -46,6 +48,32 @@ pub struct Limits {
     /// The silence after which a client gets a comment, or `None` for no comments. `GATEWAY_KEEP_ALIVE_COMMENTS`,
     /// default off.
     pub keep_alive_comments: Option<Duration>,
+}
+
+/// The bounds on what each user may do on one gateway, whatever limits are set.
+#[derive(Clone, Copy, Debug)]
+pub struct UserRateLimits {
+    /// The maximum number of conversations created ahead of their first chat. `GATEWAY_USER_CONVERSATIONS_PER_MINUTE`, default 6,000.
+    pub conversations_per_minute: u64,
+    /// The maximum number of idempotency keys. `GATEWAY_USER_IDEMPOTENCY_KEYS_PER_MINUTE`, default 30,000.
+    pub idempotency_keys_per_minute: u64,
+    /// The maximum number of bytes of the bodies of chats and calls. `GATEWAY_USER_BODY_BYTES_PER_DAY`, default 20 GiB.
+    pub body_bytes_per_day: u64,
+}
+
+impl UserRateLimits {
+    fn read(env: &Environment) -> Result<Self, ConfigError> {
+        let read = |name, default: u64, expected| match env.optional_or(name, default, expected)? {
+            0 => Err(malformed(name, expected, &0)),
+            max => Ok(max),
+        };
+        let a_minute = "a number from 1";
+        Ok(Self {
+            conversations_per_minute: read("GATEWAY_USER_CONVERSATIONS_PER_MINUTE", 6_000, a_minute)?,
+            idempotency_keys_per_minute: read("GATEWAY_USER_IDEMPOTENCY_KEYS_PER_MINUTE", 30_000, a_minute)?,
+            body_bytes_per_day: read("GATEWAY_USER_BODY_BYTES_PER_DAY", 20 << 30, "a number of bytes from 1")?,
+        })
+    }
 }
 
 impl Limits {
@@ -63,6 +91,7 @@ impl Limits {
             total_timeout: env.duration("GATEWAY_TOTAL_TIMEOUT", Duration::from_secs(3600))?,
             max_chats: env.optional_or("GATEWAY_MAX_CHATS", 10_000, "a number of chats")?,
             chats_user_share: env.optional_or("GATEWAY_CHATS_USER_SHARE", 50, "a percentage")?,
+            user_rates: UserRateLimits::read(env)?,
             max_connections: env.optional_or("GATEWAY_MAX_CONNECTIONS", 20_000, "a number of connections")?,
             drain_delay: env.duration("GATEWAY_DRAIN_DELAY", Duration::ZERO)?,
             shutdown_deadline: env.duration("GATEWAY_SHUTDOWN_DEADLINE", Duration::from_secs(30))?,

@@ -35,7 +35,13 @@ impl Gateway {
     /// Reads the JSON body of a chat like [`Self::read_json`]. The chat's place is taken before the body is read, so that
     /// no body is read for a chat that has no place.
     pub(super) async fn read_chat(&self, request: Request) -> Result<(Caller, HeaderMap, Bytes, Place), ApiError> {
-        self.read_json_with(request, |user| self.chats.places.take(user)).await
+        let take_place = |user: &UserId| {
+            self.chats.user_rates.check_body_bytes(user)?;
+            self.chats.places.take(user)
+        };
+        let read = self.read_json_with(request, take_place).await?;
+        self.chats.user_rates.count_body_bytes(&read.0.user, read.2.len());
+        Ok(read)
     }
 
     async fn read_json_with<P>(

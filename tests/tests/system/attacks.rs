@@ -8,3 +8,4 @@ mod logs;
 mod operator_endpoints;
 mod searches;
 mod session_cookies;
+mod user_rates;

@@ -157,6 +157,7 @@ impl Gateway {
         if !recording.journal.is_available() {
             return Err(ApiError::journal_unavailable());
         }
+        self.chats.user_rates.count_conversation(&caller.user)?;
         let created_at = shared::event::now();
         let id = self.chats.conversations.keys.mint(&caller.user, created_at);
         let recorded = recording.journal.record(&Event::ConversationCreated(Box::new(ConversationCreated {
