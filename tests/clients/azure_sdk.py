@@ -57,6 +57,11 @@ def models(saw):
     saw["text"] = " ".join(model.id for model in client("models").models.list())
 
 
+def embeddings(saw):
+    made = client("embeddings").embeddings.create(model="embeddings", input=["first", "second"])
+    saw["text"] = f"{len(made.data)} vectors, {made.usage.total_tokens} tokens"
+
+
 for name in ["stream", "retried", "error-in-stream", "cut"]:
     case(CLIENT, name, lambda saw, name=name: stream(saw, name))
 case(CLIENT, "whole", whole)
@@ -66,3 +71,4 @@ case(CLIENT, "tools-stream", tools_stream)
 case(CLIENT, "tools", tools)
 case(CLIENT, "abort", abort)
 case(CLIENT, "models", models)
+case(CLIENT, "embeddings", embeddings)

@@ -1,6 +1,6 @@
-"""Runs the cases with LangChain's unmodified ChatOpenAI."""
+"""Runs the cases with LangChain's unmodified ChatOpenAI and OpenAIEmbeddings."""
 
-from langchain_openai import ChatOpenAI
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
 from report import GATEWAY, TOKEN, case, tag
 
@@ -46,6 +46,17 @@ def abort(saw):
     chunks.close()
 
 
+def embeddings(saw):
+    # Without the count of tokens in the client, which would download a tokenizer.
+    model = OpenAIEmbeddings(
+        model="embeddings", base_url=f"{GATEWAY}/v1", api_key=TOKEN, check_embedding_ctx_length=False,
+        default_headers=tag(CLIENT, "embeddings"),
+    )
+    vectors = model.embed_documents(["first", "second"])
+    assert all(len(vector) == 3 for vector in vectors)
+    saw["text"] = f"{len(vectors)} vectors"
+
+
 for name in ["stream", "retried", "error-in-stream", "cut"]:
     case(CLIENT, name, lambda saw, name=name: stream(saw, name))
 case(CLIENT, "whole", whole)
@@ -54,3 +65,4 @@ case(CLIENT, "unauthorized", lambda saw: stream(saw, "unauthorized", token="no t
 case(CLIENT, "tools-stream", tools_stream)
 case(CLIENT, "tools", tools)
 case(CLIENT, "abort", abort)
+case(CLIENT, "embeddings", embeddings)

@@ -4,7 +4,7 @@ import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
 const { GATEWAY_URL, TOKEN, MODULES } = process.env;
-const { default: OpenAI } = await import(pathToFileURL(createRequire(`${MODULES}/`).resolve("openai")).href);
+const { default: OpenAI, toFile } = await import(pathToFileURL(createRequire(`${MODULES}/`).resolve("openai")).href);
 
 const CLIENT = "openai-node";
 const messages = [{ role: "user", content: "How is the weather?" }];
@@ -23,7 +23,7 @@ async function attempt(name, run) {
   try {
     await run(saw);
   } catch (error) {
-    Object.assign(saw, { failed: true, status: error.status ?? null, error: error.constructor.name });
+    Object.assign(saw, { failed: true, status: error.status ?? null, error: `${error.constructor.name}: ${error.message}` });
   }
   console.log(JSON.stringify(saw));
 }
@@ -66,4 +66,25 @@ await attempt("models", async (saw) => {
   const ids = [];
   for await (const model of client("models").models.list()) ids.push(model.id);
   saw.text = ids.join(" ");
+});
+await attempt("embeddings", async (saw) => {
+  const made = await client("embeddings").embeddings.create({ model: "embeddings", input: ["first", "second"] });
+  saw.text = `${made.data.filter((vector) => vector.embedding.length === 3).length} vectors, ${made.usage.total_tokens} tokens`;
+});
+await attempt("images", async (saw) => {
+  const made = await client("images").images.generate({ model: "images", prompt: "a red square", n: 2 });
+  saw.text = `${made.data.length} pictures, ${made.usage.total_tokens} tokens`;
+});
+await attempt("image-edit", async (saw) => {
+  const image = await toFile(Buffer.alloc(400_000, 1), "square.png", { type: "image/png" });
+  const made = await client("image-edit").images.edit({ model: "image-edit", image, prompt: "make it blue" });
+  saw.text = `${made.data.length} pictures, ${made.usage.total_tokens} tokens`;
+});
+await attempt("speech", async (saw) => {
+  const answer = await client("speech").audio.speech.create({ model: "speech", voice: "alloy", input: "Good morning." });
+  saw.text = `${(await answer.arrayBuffer()).byteLength} bytes`;
+});
+await attempt("transcription", async (saw) => {
+  const file = await toFile(Buffer.alloc(400_000, 1), "morning.wav", { type: "audio/wav" });
+  saw.text = (await client("transcription").audio.transcriptions.create({ model: "transcription", file })).text;
 });

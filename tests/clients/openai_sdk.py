@@ -66,6 +66,33 @@ def models(saw):
     saw["text"] = " ".join(model.id for model in client("models").models.list())
 
 
+def embeddings(saw):
+    made = client("embeddings").embeddings.create(model="embeddings", input=["first", "second"])
+    assert all(len(vector.embedding) == 3 for vector in made.data)
+    saw["text"] = f"{len(made.data)} vectors, {made.usage.total_tokens} tokens"
+
+
+def images(saw):
+    made = client("images").images.generate(model="images", prompt="a red square", n=2)
+    saw["text"] = f"{len(made.data)} pictures, {made.usage.total_tokens} tokens"
+
+
+def image_edit(saw):
+    picture = ("square.png", b"\x89PNG" + bytes(400_000), "image/png")
+    made = client("image-edit").images.edit(model="image-edit", image=picture, prompt="make it blue")
+    saw["text"] = f"{len(made.data)} pictures, {made.usage.total_tokens} tokens"
+
+
+def speech(saw):
+    with client("speech").audio.speech.with_streaming_response.create(model="speech", voice="alloy", input="Good morning.") as answer:
+        saw["text"] = f"{sum(len(piece) for piece in answer.iter_bytes())} bytes"
+
+
+def transcription(saw):
+    sound = ("morning.wav", b"RIFF" + bytes(400_000), "audio/wav")
+    saw["text"] = client("transcription").audio.transcriptions.create(model="transcription", file=sound).text
+
+
 for name in ["stream", "retried", "error-in-stream", "cut"]:
     case(CLIENT, name, lambda saw, name=name: stream(saw, name))
 case(CLIENT, "whole", lambda saw: whole(saw, "whole"))
@@ -77,3 +104,8 @@ case(CLIENT, "abort", abort)
 case(CLIENT, "responses-stream", responses_stream)
 case(CLIENT, "responses", responses)
 case(CLIENT, "models", models)
+case(CLIENT, "embeddings", embeddings)
+case(CLIENT, "images", images)
+case(CLIENT, "image-edit", image_edit)
+case(CLIENT, "speech", speech)
+case(CLIENT, "transcription", transcription)

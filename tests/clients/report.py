@@ -20,8 +20,9 @@ def case(client, name, run):
         run(saw)
     except Exception as error:  # Every exception counts as the client's report of a failure.
         saw["failed"] = True
-        status = getattr(error, "status_code", None)
+        # Google's client calls the status a code.
+        status = next((s for s in (getattr(error, name, None) for name in ("status_code", "code")) if isinstance(s, int)), None)
         # An error within a stream carries the stream's status, which is below 400 and not a failure status.
         saw["status"] = status if status and status >= 400 else None
-        saw["error"] = type(error).__name__
+        saw["error"] = f"{type(error).__name__}: {error}"[:300]
     print(json.dumps({"client": client, **saw}), flush=True)

@@ -24,7 +24,7 @@ if ! installed "$here/requirements.txt" "$clients/python/installed"; then
         "$clients/python/bin/python" -m pip --disable-pip-version-check install --quiet --requirement "$here/requirements.txt"; then
         cp "$here/requirements.txt" "$clients/python/installed"
     else
-        skipped+=(openai-python azure-python anthropic-python langchain-python)
+        skipped+=(openai-python azure-python anthropic-python google-python langchain-python pydantic-ai-python llm-python)
     fi
 fi >"$clients/python.log" 2>&1
 
@@ -33,7 +33,7 @@ if ! installed "$here/package-lock.json" "$clients/node/installed"; then
     if (cd "$clients/node" && npm ci --silent --no-audit --no-fund && ./node_modules/.bin/node --version); then
         cp "$here/package-lock.json" "$clients/node/installed"
     else
-        skipped+=(openai-node use-chat)
+        skipped+=(openai-node ai-sdk-4 ai-sdk-7 use-chat)
     fi
 fi >"$clients/node.log" 2>&1
 

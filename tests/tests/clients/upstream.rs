@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use harness::openai::ApiError;
 use harness::upstream::{ReceivedRequest, Script, Step};
-use http::header::{HeaderName, RETRY_AFTER};
+use http::header::{HeaderName, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use shared::event::DialectName;
+
+use crate::calls;
 
 /// The text of a whole answer.
 pub(crate) const TEXT: &str = "It rains in Wien, as ever ☂";
@@ -26,14 +28,19 @@ impl Upstream {
     /// Script of the answer to this request.
     pub(crate) fn answer(&self, request: &ReceivedRequest) -> Script {
         let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+        if let Some(script) = calls::answer(&request.path, &body) {
+            return script;
+        }
+        let (google_model, google_method) = google_path(&request.path).unwrap_or_default();
         let dialect = match request.path.as_str() {
             "/v1/messages" => DialectName::AnthropicMessages,
             "/v1/responses" => DialectName::OpenaiResponses,
+            _ if !google_method.is_empty() => DialectName::GoogleGemini,
             _ => DialectName::OpenaiChat,
         };
-        let streams = body["stream"] == true;
+        let streams = body["stream"] == true || google_method == "streamGenerateContent";
         let text = [&TEXT[..8], &TEXT[8..]];
-        match body["model"].as_str().unwrap_or_default() {
+        match body["model"].as_str().unwrap_or(google_model) {
             "limited" => Script::error(&ApiError::rate_limited()).header(RETRY_AFTER, "3600"),
             // The first two requests of three fail: the two attempts of the gateway. The client's retry succeeds.
             "retried" if self.retried.fetch_add(1, Ordering::Relaxed) % 3 < 2 => {
@@ -55,10 +62,16 @@ impl Upstream {
     }
 }
 
+/// The model and the method in a path of Gemini's API.
+fn google_path(path: &str) -> Option<(&str, &str)> {
+    path.strip_prefix("/v1/models/")?.split_once(':')
+}
+
 /// Number of pieces of a stream up to and including the first text.
 fn beginning(dialect: DialectName) -> usize {
     match dialect {
-        DialectName::OpenaiChat | DialectName::Openai | DialectName::GoogleGemini | DialectName::Other(_) => 2,
+        DialectName::GoogleGemini => 1,
+        DialectName::OpenaiChat | DialectName::Openai | DialectName::Other(_) => 2,
         DialectName::OpenaiResponses | DialectName::AnthropicMessages => 3,
     }
 }
@@ -93,7 +106,11 @@ fn item(text: &str) -> Value {
 
 fn pieces(dialect: DialectName, texts: &[&str]) -> Vec<String> {
     match dialect {
-        DialectName::OpenaiChat | DialectName::Openai | DialectName::GoogleGemini | DialectName::Other(_) => {
+        DialectName::GoogleGemini => {
+            let said = texts.iter().map(|text| content(&json!({"text": text}), None));
+            said.chain([content(&json!({"text": ""}), Some("STOP"))]).map(|content| google_event(&content)).collect()
+        }
+        DialectName::OpenaiChat | DialectName::Openai | DialectName::Other(_) => {
             let first =
                 chunk(&json!({"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": null}));
             let said =
@@ -144,13 +161,30 @@ fn stop(reason: &str) -> [String; 3] {
 
 fn whole(dialect: DialectName) -> String {
     let answer = match dialect {
-        DialectName::OpenaiChat | DialectName::Openai | DialectName::GoogleGemini | DialectName::Other(_) => {
+        DialectName::GoogleGemini => content(&json!({"text": TEXT}), Some("STOP")),
+        DialectName::OpenaiChat | DialectName::Openai | DialectName::Other(_) => {
             completion(&json!({"role": "assistant", "content": TEXT}), "stop")
         }
         DialectName::OpenaiResponses => response("completed", &json!([item(TEXT)])),
         DialectName::AnthropicMessages => message(&json!([{"type": "text", "text": TEXT}]), &json!("end_turn")),
     };
     answer.to_string()
+}
+
+/// A content of Gemini's API with one part.
+fn content(part: &Value, finish: Option<&str>) -> Value {
+    json!({"candidates": [{"content": {"role": "model", "parts": [part]}, "finishReason": finish, "index": 0}],
+           "usageMetadata": {"promptTokenCount": 9, "candidatesTokenCount": 5, "totalTokenCount": 14},
+           "modelVersion": "m", "responseId": "r1"})
+}
+
+fn google_event(content: &Value) -> String {
+    format!("data: {content}\r\n\r\n")
+}
+
+fn google_call() -> Value {
+    let arguments: Value = serde_json::from_str(ARGUMENTS).unwrap_or_default();
+    content(&json!({"functionCall": {"id": "call_1", "name": "weather", "args": arguments}}), Some("STOP"))
 }
 
 fn completion(message: &Value, finish: &str) -> Value {
@@ -160,6 +194,9 @@ fn completion(message: &Value, finish: &str) -> Value {
 }
 
 fn with_tool(dialect: DialectName) -> Vec<String> {
+    if dialect == DialectName::GoogleGemini {
+        return vec![google_event(&google_call())];
+    }
     let (one, other) = ARGUMENTS.split_at(10);
     if dialect == DialectName::AnthropicMessages {
         let delta = |json: &str| {
@@ -187,6 +224,9 @@ fn with_tool(dialect: DialectName) -> Vec<String> {
 }
 
 fn whole_with_tool(dialect: DialectName) -> String {
+    if dialect == DialectName::GoogleGemini {
+        return google_call().to_string();
+    }
     if dialect == DialectName::AnthropicMessages {
         let input: Value = serde_json::from_str(ARGUMENTS).unwrap_or_default();
         let block = json!({"type": "tool_use", "id": "call_1", "name": "weather", "input": input});
@@ -201,6 +241,9 @@ fn error(dialect: DialectName) -> String {
         DialectName::AnthropicMessages => {
             event(&json!({"type": "error", "error": {"type": "overloaded_error", "message": "too busy"}}))
         }
+        DialectName::GoogleGemini => {
+            google_event(&json!({"error": {"code": 503, "message": "too busy", "status": "UNAVAILABLE"}}))
+        }
         _ => format!(
             "data: {}\n\n",
             json!({"error": {"message": "too busy", "type": "server_error", "param": null, "code": null}})
@@ -211,8 +254,11 @@ fn error(dialect: DialectName) -> String {
 /// Returns true if the client's headers have reached the upstream.
 pub(crate) fn came_through(headers: &HeaderMap, client: &str) -> bool {
     match client {
-        "openai-python" | "azure-python" | "openai-node" | "langchain-python" => {
+        "openai-python" | "azure-python" | "openai-node" | "langchain-python" | "pydantic-ai-python" | "llm-python" => {
             headers.contains_key("x-stainless-lang")
+        }
+        "google-python" => {
+            headers.get(USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(b"google-genai-sdk/"))
         }
         "anthropic-python" => headers.contains_key("anthropic-version"),
         _ => true,
