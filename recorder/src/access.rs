@@ -10,6 +10,5 @@ pub mod keys;
 pub mod limits;
 pub mod prices;
 pub mod projects;
+pub mod publication;
 pub mod reconcile;
-
-mod publication;

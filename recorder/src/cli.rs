@@ -16,6 +16,7 @@ mod projects;
 mod quarantine;
 mod rebuild;
 mod replay;
+mod restore_events;
 mod serve;
 mod stream;
 mod token;
@@ -33,7 +34,7 @@ use output::print;
 
 /// The exit status of `recorder verify` if the tables differ from the log.
 const EXIT_DIFFERENT: u8 = 3;
-/// The exit status of `recorder rebuild` if the log lacks rows of the tables.
+/// The exit status of `recorder rebuild` and `recorder restore-events` if the log lacks rows of the tables.
 const EXIT_WOULD_LOSE: u8 = 4;
 
 /// The exit status of `recorder doctor` if something is wrong.
@@ -64,6 +65,7 @@ enum Command {
     Rebuild(rebuild::RebuildArguments),
     /// Compare the tables with the log, row by row, while everything runs. Exit status 3 if the tables differ.
     Verify(rebuild::VerifyArguments),
+    RestoreEvents(restore_events::RestoreArguments),
     Replay(Box<replay::ReplayArguments>),
     /// Serve the HTTP API over the recorded chats until stopped.
     Serve,
@@ -115,6 +117,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Quarantine(command) => quarantine::run(command, &config).await,
         Command::Rebuild(arguments) => rebuild::run_rebuild(arguments, config).await,
         Command::Verify(arguments) => rebuild::run_verify(arguments, config).await,
+        Command::RestoreEvents(arguments) => restore_events::run(arguments, config).await,
         Command::Replay(arguments) => replay::run(*arguments, config).await,
         Command::Serve => serve::run(config).await,
         Command::Doctor(arguments) => doctor::run(arguments, &config).await,
@@ -133,12 +136,13 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
 }
 
 /// Returns the exit status for an error: 64 for a setting, 3 for tables that differ from the log, 4 for a rebuild that
-/// would lose rows, 5 for a deployment in which something is wrong, 1 for every other error.
+/// would lose rows, and for lost events that cannot be made again, 5 for a deployment in which something is wrong, 1 for every other error.
 pub fn exit_status(error: &anyhow::Error) -> u8 {
     match error {
         error if error.is::<ConfigError>() => EXIT_USAGE,
         error if error.is::<rebuild::TablesDiffer>() => EXIT_DIFFERENT,
         error if matches!(error.downcast_ref(), Some(ReprojectionError::WouldLose(_))) => EXIT_WOULD_LOSE,
+        error if error.is::<restore_events::NotAllRestored>() => EXIT_WOULD_LOSE,
         error if error.is::<doctor::SomethingIsWrong>() => EXIT_WRONG,
         _ => 1,
     }

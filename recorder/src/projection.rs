@@ -24,6 +24,7 @@ pub mod price_lists;
 pub mod pricing;
 mod projects;
 pub mod repricings;
+pub mod restoration;
 pub mod usage_slots;
 pub mod usage_stats;
 

@@ -21,6 +21,7 @@
 pub mod error;
 pub mod progress;
 pub mod reprojection;
+pub mod restore;
 pub mod verify;
 
 mod batch_reader;

@@ -170,6 +170,7 @@ mod tests {
                 changed_at: at(5),
                 changed_by: "ann".into(),
                 settings: settings(name),
+                restored: None,
             }))
         };
         let revoked = |seconds| {
@@ -178,6 +179,7 @@ mod tests {
                 user_id: user_id.clone(),
                 revoked_at: at(seconds),
                 revoked_by: "ann".into(),
+                restored: None,
             }))
         };
         vec![
@@ -188,6 +190,7 @@ mod tests {
                 issued_at: at(1),
                 issued_by: "ann".into(),
                 settings: settings("first"),
+                restored: None,
             })),
             changed(2, "second"),
             changed(3, "third"),

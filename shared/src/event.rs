@@ -24,6 +24,7 @@ mod media;
 mod new_message;
 mod operation;
 mod recording_mode;
+mod restored;
 mod upstream;
 mod version1;
 
@@ -48,6 +49,7 @@ pub use operation::Operation;
 pub use prices::{CostsRepriced, PricesPublished};
 pub use project::{ProjectChanged, ProjectSettings};
 pub use recording_mode::RecordingMode;
+pub use restored::Restored;
 pub use upstream::{Attempt, UpstreamAnswer};
 
 use crate::id::{ChatId, ConversationId, EventId, UserId};

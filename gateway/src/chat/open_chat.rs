@@ -164,6 +164,7 @@ impl OpenChat {
             assistant_message_id: chat.operation.answers_with_message().then(|| chat.id.assistant_message()),
             caller_metadata: admission.caller_metadata,
             recording: chat.mode,
+            restored: None,
         }));
         (chat, recording.record_start(started))
     }
@@ -330,6 +331,7 @@ impl OpenChat {
                 attempts,
                 notes,
                 recording: self.mode,
+                restored: None,
             })),
             ChatEnding::Completed | ChatEnding::ClientGone | ChatEnding::Stopped => {
                 Event::MessageCompleted(Box::new(MessageCompleted {
@@ -354,6 +356,7 @@ impl OpenChat {
                     attempts,
                     notes,
                     recording: self.mode,
+                    restored: None,
                 }))
             }
         }

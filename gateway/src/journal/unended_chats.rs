@@ -87,6 +87,7 @@ impl UnendedChat {
             attempts: Vec::new(),
             notes: vec!["duration_includes_downtime".to_owned()],
             recording: self.recording,
+            restored: None,
         }))
     }
 }

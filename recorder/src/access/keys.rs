@@ -113,6 +113,7 @@ impl AccessKeys {
             issued_at: now,
             issued_by: by.to_owned(),
             settings,
+            restored: None,
         }));
         self.record(&event, None).await
     }
@@ -163,6 +164,7 @@ impl AccessKeys {
             changed_at: now,
             changed_by: by.to_owned(),
             settings,
+            restored: None,
         }));
         self.record(&event, Some(key.clone())).await
     }
@@ -178,6 +180,7 @@ impl AccessKeys {
             user_id: key.user_id.clone(),
             revoked_at: shared::event::now(),
             revoked_by: by.to_owned(),
+            restored: None,
         }));
         self.record(&event, Some(key.clone())).await
     }

@@ -59,6 +59,7 @@ impl AccessLimits {
             changed_at: shared::event::now(),
             changed_by: by.clone(),
             limits: new_limits,
+            restored: None,
         }));
         let state = self.0.record(&event, present).await?;
         tracing::info!(%scope, %by, limits = ?state.limits, "the limits of a scope were changed");

@@ -43,6 +43,7 @@ pub async fn publish_list(
         sha256: new.catalogue.sha256().to_owned(),
         size: new.list.len() as u64,
         list: new.list,
+        restored: None,
     };
     publish_large(client, &Event::PricesPublished(Box::new(event.clone()))).await?;
     Ok(event)
@@ -59,7 +60,7 @@ pub async fn publish_repricing(
     let repriced_at = shared::event::now();
     let until = until.unwrap_or(repriced_at);
     let change_id = next_change(pool).await?;
-    let event = CostsRepriced { change_id, since, until, repriced_at, repriced_by: by.clone() };
+    let event = CostsRepriced { change_id, since, until, repriced_at, repriced_by: by.clone(), restored: None };
     publish(client, &Event::CostsRepriced(Box::new(event.clone()))).await?;
     Ok(event)
 }

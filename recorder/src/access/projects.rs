@@ -115,6 +115,7 @@ impl AccessProjects {
             changed_at: shared::event::now(),
             changed_by: by.clone(),
             settings,
+            restored: None,
         }));
         let state = self.0.record(&event, present).await?;
         tracing::info!(project = %project_id, by = %by, "a project was created or changed");

@@ -30,6 +30,7 @@ impl ProgressListener for Progress {
             RebuildPhase::Indexing => ("{spinner} {msg} {elapsed}", "creating the indexes"),
             RebuildPhase::Swapping => ("{spinner} {msg} {elapsed}", "waiting for a quiet moment to swap the tables"),
             RebuildPhase::Comparing => ("{spinner} {msg} {elapsed}", "comparing the tables"),
+            RebuildPhase::Restoring => ("{spinner} {msg} {elapsed}", "making the lost events again"),
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
             self.0.set_style(style);

@@ -92,14 +92,14 @@ pub(super) async fn run_verify(arguments: VerifyArguments, config: Config) -> an
 }
 
 /// Connects to the broker, and to the database over a connection taken out of the pool: session state is never reused.
-async fn connect_servers(config: &Config) -> anyhow::Result<(PgConnection, async_nats::Client)> {
+pub(super) async fn connect_servers(config: &Config) -> anyhow::Result<(PgConnection, async_nats::Client)> {
     let client = source::connect_now(config.broker()?, BrokerRole::Operator).await?;
     let connection = pool(config)?.acquire().await.context("the database cannot be reached")?.detach();
     Ok((connection, client))
 }
 
 /// Returns a token that is cancelled at the first signal.
-fn cancel_on_signal() -> CancellationToken {
+pub(super) fn cancel_on_signal() -> CancellationToken {
     let stop = CancellationToken::new();
     let token = stop.clone();
     tokio::spawn(async move {
@@ -117,7 +117,7 @@ fn rows(verified: &VerifyReport) -> String {
 }
 
 /// Returns the rest of the summary line: chats older than the log, and events left out.
-fn summary_suffix(done: ReprojectionStats) -> String {
+pub(super) fn summary_suffix(done: ReprojectionStats) -> String {
     let some = |number: u64, what: &str| if number > 0 { format!("; {number} {what}") } else { String::new() };
     some(done.carried_over, "chats are older than the log and taken as they are")
         + &some(done.undecodable - done.lost, "events cannot be read, as when they were put into quarantine")

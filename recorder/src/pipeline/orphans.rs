@@ -249,5 +249,6 @@ fn gateway_lost_event(chat: OpenChat, now: OffsetDateTime) -> Event {
         attempts: Vec::new(),
         notes: Vec::new(),
         recording: chat.recording,
+        restored: None,
     }))
 }

@@ -1,6 +1,6 @@
 //! The facts in each event of a chat: the row of the ledger, and the messages of the row's two halves.
 
-use shared::event::{CallerMetadata, ChatError, ChatFailed, ChatStarted, MessageCompleted, UpstreamAnswer};
+use shared::event::{CallerMetadata, ChatError, ChatFailed, ChatStarted, MessageCompleted, Restored, UpstreamAnswer};
 
 use super::chat::{Chat, ChatEnding, ChatOutcome, ChatRequest, TokenUsage};
 use super::chat_cost::provider_cost_of;
@@ -45,7 +45,8 @@ impl ChatChange {
             new_messages: u16::try_from(new_messages.len()).unwrap_or(u16::MAX),
             caller_metadata: event.caller_metadata.as_ref().map(caller_metadata),
         };
-        request.digest = ContentDigest::of_request(&request, event.operation, &new_messages);
+        request.digest = restored_digest(event.restored.as_ref())
+            .unwrap_or_else(|| ContentDigest::of_request(&request, event.operation, &new_messages));
         let row = Chat {
             chat_id: event.chat_id,
             conversation_id: event.conversation_id,
@@ -81,7 +82,8 @@ impl ChatChange {
             pricing: None,
             provider_cost_nanodollars: provider_cost_of(&event.usage),
         };
-        ending.digest = ContentDigest::of_ending(&ending, assistant_message.as_ref());
+        ending.digest = restored_digest(event.restored.as_ref())
+            .unwrap_or_else(|| ContentDigest::of_ending(&ending, assistant_message.as_ref()));
         let row = Chat {
             chat_id: event.chat_id,
             conversation_id: event.conversation_id,
@@ -123,7 +125,8 @@ impl ChatChange {
             pricing: None,
             provider_cost_nanodollars: provider_cost_of(&event.usage),
         };
-        ending.digest = ContentDigest::of_ending(&ending, assistant_message.as_ref());
+        ending.digest = restored_digest(event.restored.as_ref())
+            .unwrap_or_else(|| ContentDigest::of_ending(&ending, assistant_message.as_ref()));
         let row = Chat {
             chat_id: event.chat_id,
             conversation_id: event.conversation_id,
@@ -140,6 +143,12 @@ impl ChatChange {
         };
         Self { row, new_messages: Vec::new(), assistant_message }
     }
+}
+
+/// The digest that an event made again from a row brings along. The content would give another one: columns of JSON do not keep the notation
+/// of the first publication.
+fn restored_digest(restored: Option<&Restored>) -> Option<i64> {
+    restored.and_then(Restored::row_digest)
 }
 
 /// The caller's user, metadata and tags in one JSON object. Metadata that is not valid in a row becomes a string, so

@@ -19,7 +19,8 @@ use serde_json::Value;
 use time::macros::datetime;
 use time::{OffsetDateTime, UtcOffset};
 
-const ESCAPED_NUL: &str = "\\u0000";
+/// The six characters that stand for U+0000.
+pub(super) const ESCAPED_NUL: &str = "\\u0000";
 const MAX_TOKENS: i64 = 1_000_000_000_000;
 const MAX_DEPTH: usize = 100;
 const MAX_DIGITS: usize = 1000;

@@ -50,8 +50,24 @@ pub enum ReprojectionError {
     /// The live tables have rows or facts that the log lacks.
     #[error(
         "the log lacks events whose rows are in the tables, and the tables may have the last copy, so the tables are \
-         unchanged. After a rebuild, rows would be lost: {0}. `recorder verify` lists the rows; restore the lost events of \
-         stream CHATS, or wait until the gateways have published their journals; --drop-missing goes on without the rows"
+         unchanged. After a rebuild, rows would be lost: {0}. `recorder verify` lists the rows; wait until the gateways have \
+         published their journals, then `recorder restore-events` makes the lost events of stream CHATS again; --drop-missing goes on \
+         without the rows"
     )]
     WouldLose(Losses),
+    /// Undecodable events are not in quarantine, so that it is unknown whether they are lost.
+    #[error(
+        "{count} events of the log cannot be read, the first at sequence {first}, and are not in quarantine: nothing was \
+         published. Restore the missing bodies in bucket BODIES, use a recorder version that can read the events, or wait until the \
+         recorders have reached the events; --unreadable-as-lost makes these events again"
+    )]
+    UnreadableInLog {
+        /// The number of such events.
+        count: u64,
+        /// The sequence of the first such event in the stream.
+        first: u64,
+    },
+    /// The broker did not take an event within a minute.
+    #[error("the broker does not take an event: {0}; run the command again to go on")]
+    Publication(String),
 }

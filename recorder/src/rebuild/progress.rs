@@ -18,6 +18,8 @@ pub enum RebuildPhase {
     Swapping,
     /// Comparing the shadow with the live tables.
     Comparing,
+    /// Making lost events again.
+    Restoring,
 }
 
 /// A listener for the progress of a rebuild or a comparison.

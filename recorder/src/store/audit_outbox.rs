@@ -206,6 +206,7 @@ pub async fn first(pool: &PgPool, limit: i64) -> Result<Vec<WaitingEntry>, sqlx:
                 outcome: row.outcome.parse().ok()?,
                 address: row.address,
                 count: row.count.unsigned_abs(),
+                restored: None,
             })))
         };
         WaitingEntry { number: row.number, event: event() }

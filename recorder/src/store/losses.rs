@@ -47,6 +47,56 @@ pub async fn count(connection: &mut PgConnection, shadow: &ShadowSchema) -> Resu
     Ok(losses)
 }
 
+/// A row of a live table that the shadow lacks, or has in an earlier state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostRow {
+    /// The key of the row.
+    pub key: String,
+    /// The size of the row's texts in bytes, for a caller that bounds the rows in memory.
+    pub bytes: i64,
+}
+
+/// Reads up to `limit` lost rows of a table after the key `after`, in the order of keys.
+pub async fn page(
+    connection: &mut PgConnection,
+    shadow: &ShadowSchema,
+    table: Table,
+    after: Option<&str>,
+    limit: i64,
+) -> Result<Vec<LostRow>, sqlx::Error> {
+    let Some((_, key, is_earlier)) = TABLES.into_iter().find(|(compared, ..)| *compared == table) else {
+        return Ok(Vec::new());
+    };
+    let (live, own) = (shadow.live_table(table), shadow.shadow_table(table));
+    let key_type = if table == Table::Limits { "text" } else { "uuid" };
+    let bytes = match table {
+        Table::Chats => texts_of_chat(shadow),
+        Table::PriceLists => "octet_length(l.list)::bigint".to_owned(),
+        _ => "0::bigint".to_owned(),
+    };
+    let sql = format!(
+        "SELECT l.{key}::text, {bytes} FROM {live} l LEFT JOIN {own} s ON s.{key} = l.{key}
+         WHERE ($1::text IS NULL OR l.{key} > $1::{key_type}) AND (s.{key} IS NULL OR {is_earlier})
+         ORDER BY l.{key} LIMIT $2"
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql)).bind(after).bind(limit).fetch_all(connection).await?;
+    rows.iter().map(|row| Ok(LostRow { key: row.try_get(0)?, bytes: row.try_get(1)? })).collect()
+}
+
+/// The size of the texts in the messages of the chat `l`. One of the two sums has no rows; each is read with the index of conversations.
+fn texts_of_chat(shadow: &ShadowSchema) -> String {
+    let sum = |condition: &str| {
+        format!(
+            "COALESCE((SELECT sum(octet_length(m.content) + COALESCE(octet_length(m.reasoning), 0)
+                                  + COALESCE(pg_column_size(m.tool_calls), 0))
+                       FROM {} m WHERE {condition} AND m.chat_id = l.chat_id), 0)::bigint",
+            shadow.live_table(Table::Messages)
+        )
+    };
+    let within = sum("m.conversation_id = l.conversation_id");
+    format!("{within} + {}", sum("m.conversation_id IS NULL AND l.conversation_id IS NULL"))
+}
+
 /// The tables that are compared: the key, and the condition under which the row `s` of the shadow lacks facts of the
 /// live row `l`. The facts of a message are those of its chat, so no message is set back without its chat.
 const TABLES: [(Table, &str, &str); 9] = [

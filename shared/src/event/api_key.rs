@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 
 use crate::event::operation::Operation;
 use crate::event::recording_mode::RecordingMode;
+use crate::event::restored::Restored;
 use crate::id::{ChangeId, KeyId, ProjectId, UserId};
 
 /// The settings of an API key: everything about a key that can change.
@@ -47,6 +48,9 @@ pub struct KeyIssued {
     pub issued_by: String,
     /// The settings of the key.
     pub settings: KeySettings,
+    /// The mark of an event that was made again from the tables. Left out for every other event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
 }
 
 /// A change of an API key's settings. Of two changes, the change with the greater id applies, as a whole.
@@ -67,6 +71,9 @@ pub struct KeyChanged {
     pub changed_by: String,
     /// All settings of the key from now on.
     pub settings: KeySettings,
+    /// The mark of an event that was made again from the tables. Left out for every other event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
 }
 
 /// The end of an API key. A revoked key stays revoked.
@@ -83,4 +90,7 @@ pub struct KeyRevoked {
     pub revoked_at: OffsetDateTime,
     /// The user who revoked the key; `cli` for the command line.
     pub revoked_by: String,
+    /// The mark of an event that was made again from the tables. Left out for every other event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
 }

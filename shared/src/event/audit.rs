@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::event::restored::Restored;
 use crate::id::{AuditId, UserId};
 use crate::word::open_words;
 
@@ -107,6 +108,9 @@ pub struct AuditRecorded {
     pub address: Option<String>,
     /// The number of acts that the entry stands for: at least 1.
     pub count: u64,
+    /// The mark of an event that was made again from the tables. Left out for every other event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
 }
 
 /// The thing that an act is about.

@@ -9,6 +9,7 @@ use crate::event::dialect::DialectName;
 use crate::event::new_message::NewMessage;
 use crate::event::operation::Operation;
 use crate::event::recording_mode::RecordingMode;
+use crate::event::restored::Restored;
 use crate::id::{ChatId, ConversationId, KeyId, MessageId, ProjectId, UserId};
 use crate::word::open_words;
 
@@ -73,6 +74,9 @@ pub struct ChatStarted {
     /// The parts of the call that its events keep. Left out if everything is kept.
     #[serde(default, skip_serializing_if = "RecordingMode::is_full")]
     pub recording: RecordingMode,
+    /// The mark of an event that was made again from the tables. Left out for every other event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
 }
 
 open_words! {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::event::restored::Restored;
 use crate::id::{ChangeId, ConversationId, UserId};
 
 /// The opening of a conversation ahead of its first chat.
@@ -26,6 +27,9 @@ pub struct ConversationCreated {
     /// The sampling temperature that the client intends to use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
+    /// The mark of an event that was made again from the tables. Left out for every other event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
 }
 
 /// A change of a conversation by its user. Of two changes of the same property, the change with the greater id applies.
@@ -48,6 +52,9 @@ pub struct ConversationChanged {
     /// True archives the conversation; false takes the conversation out of the archive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archived: Option<bool>,
+    /// The mark of an event that was made again from the tables. Left out for every other event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
 }
 
 /// The deletion of a conversation by its user. Reads no longer show the conversation; its usage stays counted.
@@ -62,4 +69,7 @@ pub struct ConversationDeleted {
     #[serde(with = "time::serde::rfc3339")]
     #[cfg_attr(feature = "schema", schemars(with = "crate::schema::date_time::DateTime"))]
     pub deleted_at: OffsetDateTime,
+    /// The mark of an event that was made again from the tables. Left out for every other event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
 }

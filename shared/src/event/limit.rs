@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::budget::Budget;
+use crate::event::restored::Restored;
 use crate::id::{ChangeId, KeyId, ProjectId, UserId};
 
 /// The calls that a set of limits counts together. As text: `deployment`, `everyone`, `user:ID`, `project:ID`, `key:ID` or
@@ -70,6 +71,9 @@ pub struct LimitsChanged {
     pub changed_by: UserId,
     /// All limits of the scope from now on. Without any limit, the scope is unlimited.
     pub limits: UsageLimits,
+    /// The mark of an event that was made again from the tables. Left out for every other event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
 }
 
 impl LimitScope {

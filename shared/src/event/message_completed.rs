@@ -7,6 +7,7 @@ use crate::event::assistant_message::AssistantMessage;
 use crate::event::media::Media;
 use crate::event::operation::Operation;
 use crate::event::recording_mode::RecordingMode;
+use crate::event::restored::Restored;
 use crate::event::upstream::{Attempt, UpstreamAnswer};
 use crate::id::{ChatId, ConversationId, KeyId, ProjectId, UserId};
 use crate::usage::Usage;
@@ -65,4 +66,7 @@ pub struct MessageCompleted {
     /// The parts of the call that its events keep. Left out if everything is kept.
     #[serde(default, skip_serializing_if = "RecordingMode::is_full")]
     pub recording: RecordingMode,
+    /// The mark of an event that was made again from the tables. Left out for every other event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::event::restored::Restored;
 use crate::id::{ChangeId, UserId};
 
 /// A price list was published. Of two lists of a layer that are in force at a time, the list with the greater change id applies.
@@ -34,6 +35,9 @@ pub struct PricesPublished {
     pub size: u64,
     /// The list, unchanged: a JSON array of providers in the format of genai-prices.
     pub list: String,
+    /// The mark of an event that was made again from the tables. Left out for every other event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
 }
 
 /// The costs of a span of time are computed again, with the lists that were published before this event: those with lesser change
@@ -57,4 +61,7 @@ pub struct CostsRepriced {
     pub repriced_at: OffsetDateTime,
     /// The administrator who asked for it; `cli` for the command line.
     pub repriced_by: UserId,
+    /// The mark of an event that was made again from the tables. Left out for every other event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
 }

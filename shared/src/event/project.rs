@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::event::restored::Restored;
 use crate::id::{ChangeId, ProjectId, UserId};
 
 /// The settings of a project: everything about a project that can change.
@@ -44,4 +45,7 @@ pub struct ProjectChanged {
     pub changed_by: UserId,
     /// All settings of the project from now on.
     pub settings: ProjectSettings,
+    /// The mark of an event that was made again from the tables. Left out for every other event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
 }

@@ -132,6 +132,7 @@ impl From<ChatStarted> for chat_started::ChatStarted {
             assistant_message_id: Some(event.assistant_message_id),
             caller_metadata: event.caller_metadata,
             recording: RecordingMode::Full,
+            restored: None,
         }
     }
 }
@@ -158,6 +159,7 @@ impl From<MessageCompleted> for message_completed::MessageCompleted {
             attempts: event.attempts,
             notes: event.notes,
             recording: RecordingMode::Full,
+            restored: None,
         }
     }
 }
@@ -186,6 +188,7 @@ impl From<ChatFailed> for chat_failed::ChatFailed {
             attempts: event.attempts,
             notes: event.notes,
             recording: RecordingMode::Full,
+            restored: None,
         }
     }
 }

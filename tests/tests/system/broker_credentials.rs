@@ -151,6 +151,16 @@ async fn of_each_role_suffice_for_its_work_and_for_nothing_else() -> anyhow::Res
     stack.recorder.more = owned(&operator);
     stack.recorder.run(&["verify"]).await?;
     stack.recorder.run(&["stream", "create"]).await?;
+    // The events of the large chat are lost. A restart makes the broker forget their ids.
+    let admin = stack.jetstream().await?.get_stream(shared::stream::NAME).await?;
+    for sequence in [3, 4] {
+        admin.delete_message(sequence).await?;
+    }
+    stack.nats.stop().await?;
+    stack.nats.start().await?;
+    let restored = stack.recorder.run(&["restore-events"]).await?;
+    ensure!(restored == "published 2 events: 1 ChatStarted, 1 MessageCompleted", "{restored}");
+    stack.recorder.run(&["verify"]).await?;
     stack.recorder.more = owned(&settings("serve"));
     let project = stack.recorder.run(&["projects", "create", "p", "--member", "ann"]).await?;
     let key = ["api-keys", "create", "--user", "ann", "--name", "k", "--project", project.trim()];
@@ -190,7 +200,10 @@ async fn of_each_role_suffice_for_its_work_and_for_nothing_else() -> anyhow::Res
     let events = stack.events().await?;
     for role in [analyst, operator, "serve"] {
         let client = client_of(&url, role).await?;
-        ensure!(cannot_publish(&client, "chats.completed.ann").await, "{role} can publish an event");
+        // The operator publishes events again that the stream has lost.
+        if role != operator {
+            ensure!(cannot_publish(&client, "chats.completed.ann").await, "{role} can publish an event");
+        }
         ensure!(hears_nothing(&client, "chats.>", &stack).await?, "{role} hears events that nobody gave to it");
     }
     let client = client_of(&url, recorder).await?;

@@ -137,6 +137,7 @@ async fn is_that_of_the_latest_change_in_any_order_and_after_losses() -> anyhow:
             changed_at: shared::event::now(),
             changed_by: "cli".parse()?,
             limits: UsageLimits { requests_per_minute: Some(limit), ..UsageLimits::default() },
+            restored: None,
         })))
     };
     publish_again(&jetstream, &late("deployment", 1, 1)?).await?;

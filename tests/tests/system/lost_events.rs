@@ -19,14 +19,20 @@ const ANSWER: [&str; 3] = [
     "data: [DONE]\n\n",
 ];
 
-fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     let copied = Command::new("cp").arg("-a").arg(from).arg(to).status()?;
     ensure!(copied.success(), "cp -a: {copied}");
     Ok(())
 }
 
 /// Sends a request of the user that has to succeed.
-async fn change(stack: &Stack, user: &User, method: Method, path: &str, body: serde_json::Value) -> anyhow::Result<()> {
+pub(crate) async fn change(
+    stack: &Stack,
+    user: &User,
+    method: Method,
+    path: &str,
+    body: serde_json::Value,
+) -> anyhow::Result<()> {
     let response = stack.request(method, path).bearer_auth(&user.token).json(&body).send().await?;
     ensure!(response.status().is_success(), "{path}: {} {}", response.status(), response.text().await?);
     Ok(())
@@ -83,7 +89,7 @@ async fn make_a_rebuild_refuse_until_it_is_told_to_drop_their_rows() -> anyhow::
 
     let refused = stack.recorder.run(&["rebuild"]).await.expect_err("rows would be lost").to_string();
     assert!(refused.contains("exit status: 4") && refused.contains(lost), "{refused}");
-    for remedy in ["recorder verify", "stream CHATS", "--drop-missing"] {
+    for remedy in ["recorder verify", "recorder restore-events", "--drop-missing"] {
         assert!(refused.contains(remedy), "{refused}");
     }
     assert_eq!(dump(&pool, "public").await?, rows, "the tables must be unchanged");

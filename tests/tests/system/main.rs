@@ -70,6 +70,7 @@ mod recording_modes;
 mod redelivery;
 mod replay;
 mod request_bodies;
+mod restored_events;
 mod resume;
 mod routes;
 mod shutdown;

@@ -66,6 +66,7 @@ async fn a_completion_replaces_a_presumed_failure_in_the_counts() -> anyhow::Res
         attempts: Vec::new(),
         notes: Vec::new(),
         recording: RecordingMode::Full,
+        restored: None,
     };
     let chat = completed.chat_id;
     publish_again(&stack.jetstream().await?, &Event::ChatFailed(Box::new(orphaned))).await?;

@@ -12,6 +12,7 @@ pub(in crate::journal) fn conversation_created(number: u64) -> Event {
         title: Some(format!("number {number}")),
         model: None,
         temperature: None,
+        restored: None,
     }))
 }
 

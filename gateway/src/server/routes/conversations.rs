@@ -97,6 +97,7 @@ impl Gateway {
             changed_at: shared::event::now(),
             title,
             archived,
+            restored: None,
         })))
         .await?;
         Ok(self.wait_until_visible(&user, conversation_id, Some(change_id), &seen, &headers).await)
@@ -111,6 +112,7 @@ impl Gateway {
             conversation_id,
             user_id: caller.user,
             deleted_at: shared::event::now(),
+            restored: None,
         })))
         .await?;
         Ok(self.wait_until_visible(&user, conversation_id, None, "", &head.headers).await)
@@ -167,6 +169,7 @@ impl Gateway {
             title: new.title.filter(|_| mode.is_full()),
             model: new.model,
             temperature: new.temperature.filter(|_| mode != RecordingMode::None),
+            restored: None,
         })));
         self.chats.wait_until_durable(recorded).await?;
         let mut response = (StatusCode::CREATED, Json(CreatedConversation { id, created_at })).into_response();

@@ -2,6 +2,7 @@
 //! equal a plain count.
 
 mod events;
+mod restoration;
 
 use proptest::prelude::*;
 use serde_json::value::RawValue;

@@ -11,13 +11,13 @@ use uuid::Uuid;
 /// of the same chat contradict each other more often than events of a real gateway.
 pub(super) type Seed = (u8, u8, u8, u8, i64, u8, u8, u8);
 
-/// New messages of a request: none to three, the last one with the text `x`, repeated `variant` times.
+/// New messages of a request: none to three, the last one with the text `x`, repeated `variant` times, and U+0000 in one of them.
 fn new_messages(variant: u8, number: u8) -> Vec<serde_json::Value> {
     let earlier = (0..number).map(|result| {
         json!({"id": Uuid::nil(), "role": "tool", "text": format!("result {result}"),
             "tool_call_id": variant.is_multiple_of(2).then(|| format!("call {result}"))})
     });
-    let last = json!({"id": Uuid::nil(), "role": "user", "text": "x".repeat(variant.into())});
+    let last = json!({"id": Uuid::nil(), "role": "user", "text": "x".repeat(variant.into()) + if variant == 2 { "\0y" } else { "" }});
     if variant == 0 { Vec::new() } else { earlier.chain([last]).collect() }
 }
 
