@@ -31,6 +31,7 @@ pub mod goal;
 pub mod report;
 pub mod summary;
 
+pub mod fairness;
 pub mod reads;
 
 pub mod cli;

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use crate::load::client::{Endpoint, Reply};
 use crate::load::compare::Comparison;
 use crate::load::cores::{self, Cores};
+use crate::load::fairness::Fairness;
 use crate::load::process_meter::ProcessMeter;
 use crate::load::reads::Reads;
 use crate::load::scenario::Target;
@@ -40,6 +41,8 @@ enum Verb {
     Compare(Compare),
     /// Measure reads of the web pages at a fixed rate while chats stream. Starts all processes.
     Reads(Reads),
+    /// Measure what one user's excesses cost another user's chats and reads. Starts all processes.
+    Fairness(Fairness),
     /// Run one scenario on a running server.
     Run(Run),
     /// Run the load upstream alone. The model name describes the answer: load-20x0, load-200x50ms.
@@ -176,6 +179,11 @@ impl Cli {
             Verb::Reads(reads) => {
                 let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
                 writeln!(std::io::stdout(), "{}", runtime.block_on(reads.run())?)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Verb::Fairness(fairness) => {
+                let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+                writeln!(std::io::stdout(), "{}", runtime.block_on(fairness.run())?)?;
                 Ok(ExitCode::SUCCESS)
             }
             Verb::Run(run) => local.block_on(&runtime, run.run()),
