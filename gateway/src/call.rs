@@ -180,6 +180,7 @@ impl ChatPipeline {
             model,
             prompt,
             parameters: &call.parameters,
+            is_streamed: false,
             route: (&target.snapshot, target.route()),
             started_at,
         };

@@ -1,6 +1,7 @@
 //! The chat pipeline: one chat from the client's request to the body of the response. [`ChatPipeline::serve`] has the steps
 //! of the flow in ARCHITECTURE.md, in the same order.
 
+mod budget_draw;
 pub mod chat_ending;
 pub mod conversation;
 pub mod disconnect;
@@ -152,6 +153,7 @@ impl ChatPipeline {
             model: Some(&request.model),
             prompt: &request.messages,
             parameters: &request.parameters,
+            is_streamed: request.stream,
             route: (&snapshot, &snapshot.table.routes[route_index]),
             started_at,
         };

@@ -6,6 +6,7 @@
 //! small for parts. While the broker is away, each gateway admits up to the whole limit alone.
 
 pub mod admission;
+pub mod answer_meter;
 pub mod answer_sizes;
 pub mod bucket;
 pub mod budget;

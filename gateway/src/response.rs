@@ -18,6 +18,7 @@ pub mod answer_events;
 pub mod answer_piece;
 pub mod answer_start;
 pub mod dialect;
+pub mod early_end;
 pub mod tap;
 pub mod ui_stream;
 pub mod whole_body;

@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout_at;
 
 use crate::response::answer_piece::{Lengths, Piece};
+use crate::response::early_end::EarlyEnd;
 use recent::RecentChats;
 
 /// The time for which a chat counts as followed after a question for news. A follower asks again within less.
@@ -27,8 +28,8 @@ const FOLLOWED_FOR: Duration = Duration::from_secs(3);
 
 /// The answer of a running chat, as other requests reach it.
 pub trait RunningAnswer: Debug + Send + Sync {
-    /// Ends the answer for its user, if it is still arriving from the upstream. Returns at once; the end is recorded after that.
-    fn stop(self: Arc<Self>);
+    /// Ends the answer, if it is still arriving from the upstream. Returns at once; the end is recorded after that.
+    fn end_early(self: Arc<Self>, why: EarlyEnd);
 
     /// Returns what follows after the part that a reader has. `None` after the end of the upstream's answer.
     fn read(&self, have: &Lengths) -> Option<Piece>;
@@ -148,7 +149,14 @@ impl RunningChat {
         self.is_stop_requested.store(true, Ordering::SeqCst);
         self.changed.notify_waiters();
         if let Some(answer) = self.answer() {
-            answer.stop();
+            answer.end_early(EarlyEnd::StoppedByUser);
+        }
+    }
+
+    /// Ends the answer, because a budget is used up. No effect before the answer, and on a chat whose end is being recorded.
+    pub fn cut(&self) {
+        if let Some(answer) = self.answer() {
+            answer.end_early(EarlyEnd::CutByBudget);
         }
     }
 
@@ -175,7 +183,7 @@ impl RunningChat {
         if self.is_stop_requested()
             && let Some(answer) = self.answer()
         {
-            answer.stop();
+            answer.end_early(EarlyEnd::StoppedByUser);
         }
     }
 
@@ -304,7 +312,7 @@ mod tests {
         #[derive(Debug, Default)]
         struct Answer(AtomicBool);
         impl RunningAnswer for Answer {
-            fn stop(self: Arc<Self>) {
+            fn end_early(self: Arc<Self>, _: EarlyEnd) {
                 self.0.store(true, Ordering::SeqCst);
             }
 

@@ -32,7 +32,7 @@ use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 
 pub use api_key::{KeyChanged, KeyIssued, KeyRevoked, KeySettings};
-pub use assistant_message::{AssistantMessage, OtherChoice, STOPPED_BY_USER, ToolCall};
+pub use assistant_message::{AssistantMessage, CUT_BY_BUDGET, OtherChoice, STOPPED_BY_USER, ToolCall};
 pub use audit::{ANONYMOUS, AuditAction, AuditOutcome, AuditRecorded, AuditTarget, AuditTargetKind, COMMAND_LINE};
 pub use budget::{Budget, BudgetPeriod, BudgetPolicy, UnpricedCalls};
 pub use caller_metadata::CallerMetadata;

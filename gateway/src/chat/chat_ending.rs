@@ -1,7 +1,8 @@
 //! The way in which a chat ends, and what the record says of it.
 
-use shared::event::{ChatError, FailureStage, STOPPED_BY_USER};
+use shared::event::{CUT_BY_BUDGET, ChatError, FailureStage, STOPPED_BY_USER};
 
+use crate::response::early_end::EarlyEnd;
 use crate::response::transcript::Transcript;
 
 /// The way in which a chat ends.
@@ -13,12 +14,12 @@ pub enum ChatEnding {
     Failed(FailureStage, ChatError),
     /// The client disconnected before the end of the answer.
     ClientGone,
-    /// The user stopped the chat before the end of the answer.
-    Stopped,
+    /// The gateway ended the answer before the upstream did.
+    Early(EarlyEnd),
 }
 
 impl ChatEnding {
-    /// Returns the end for the record. A chat that was left or stopped after some of the answer counts as completed, with a finish reason
+    /// Returns the end for the record. A chat that was left, stopped or cut after some of the answer counts as completed, with a finish reason
     /// of its own; without any of the answer it has failed. `is_stopping`: the gateway is being cut off.
     #[must_use]
     pub(super) fn resolve(self, transcript: &mut Transcript, is_stopping: bool) -> Self {
@@ -28,7 +29,11 @@ impl ChatEnding {
                 return Self::Failed(FailureStage::GatewayRestarted, error);
             }
             Self::ClientGone => ("client_gone", FailureStage::ClientGone, "the client left before there was an answer"),
-            Self::Stopped => {
+            Self::Early(EarlyEnd::CutByBudget) => {
+                let message = "the budget was used up before there was an answer";
+                (CUT_BY_BUDGET, FailureStage::UpstreamStream, message)
+            }
+            Self::Early(EarlyEnd::StoppedByUser) => {
                 let message = "the user stopped the chat before there was an answer";
                 (STOPPED_BY_USER, FailureStage::StoppedByUser, message)
             }

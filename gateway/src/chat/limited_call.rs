@@ -34,6 +34,8 @@ pub(crate) struct LimitedCall<'a> {
     pub(crate) prompt: &'a RawValue,
     /// The other members of the request.
     pub(crate) parameters: &'a RawValue,
+    /// True for a chat whose answer is streamed.
+    pub(crate) is_streamed: bool,
     /// The route of the model, with the upstreams that may answer.
     pub(crate) route: (&'a RoutingSnapshot, &'a Route),
     /// The start of the call.
@@ -59,6 +61,7 @@ impl LimitedCall<'_> {
             prompt,
             most_prompt: is_bounded.then_some(bytes),
             max_answer,
+            is_streamed: self.is_streamed,
             answers: number_of_answers(self.parameters),
             targets: targets.collect(),
         }

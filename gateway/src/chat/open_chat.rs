@@ -16,12 +16,13 @@ use time::OffsetDateTime;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::auth::Caller;
+use crate::chat::budget_draw;
 use crate::chat::chat_ending::ChatEnding;
 use crate::chat::disconnect::Drains;
 use crate::chat::ended_chat::{ChatLogLine, EndedChat, PendingEnd, PendingRecord};
 use crate::chat::recording::{Recording, estimate_and_record};
 use crate::grants::admission::Admission;
-use crate::grants::budget_hold::BudgetHold;
+use crate::grants::budget_hold::{BudgetHold, Drawn};
 use crate::idempotency::Claim;
 use crate::journal::Recorded;
 use crate::limit_headers::LimitHeaders;
@@ -223,6 +224,19 @@ impl OpenChat {
         }
     }
 
+    /// Draws what has arrived on the budgets that end answers. Returns true if one of them is used up: the answer is to be ended.
+    pub fn is_over_budget(&mut self, transcript: &Transcript) -> bool {
+        let Some(meter) = self.limits.as_mut().and_then(Admission::meter) else { return false };
+        match meter.draw(transcript.arrived_tokens()) {
+            Drawn::Enough => false,
+            Drawn::UsedUp => true,
+            Drawn::Asking(asking) => {
+                budget_draw::ask(asking, self.running().cloned());
+                false
+            }
+        }
+    }
+
     /// Ends the chat and hands the terminal event to the journal. If the upstream reported no usage, a background task
     /// estimates the usage first.
     pub fn end(&mut self, ending: ChatEnding, mut transcript: Transcript, usage: Usage) -> EndedChat {
@@ -238,7 +252,7 @@ impl OpenChat {
         let ending = ending.resolve(&mut transcript, self.recording.is_stopping.load(Ordering::Relaxed));
         let outcome = match &ending {
             ChatEnding::Failed(stage, _) => stage.label(),
-            ChatEnding::Completed | ChatEnding::ClientGone | ChatEnding::Stopped => "completed",
+            ChatEnding::Completed | ChatEnding::ClientGone | ChatEnding::Early(_) => "completed",
         };
         let duration_ms = millis(self.admitted_at.elapsed());
         let log_line = ChatLogLine {
@@ -264,19 +278,21 @@ impl OpenChat {
         let message = has_content.then(|| transcript.message(self.id.assistant_message()));
         self.media = self.media.map(|media| transcript.media.with_input_of(&media));
         let is_text = matches!(self.operation, Operation::Chat | Operation::TextCompletion);
-        let is_estimated = usage.source == UsageSource::Unknown && has_content && is_text && self.is_recorded();
+        let is_unknown = usage.source == UsageSource::Unknown;
+        let may_estimate = is_text && self.is_recorded() && !self.recording.is_stopping.load(Ordering::Relaxed);
+        let runtime = tokio::runtime::Handle::try_current().ok();
+        let runtime = runtime.filter(|_| is_unknown && has_content && may_estimate);
+        // Without an estimate, counted input alone is no usage.
+        let is_incomplete = is_unknown && runtime.is_none();
+        let usage = if is_incomplete { Usage { raw: usage.raw, ..Usage::default() } } else { usage };
         let event = self.terminal_event(ending, message, transcript, usage, duration_ms);
-        let end = match tokio::runtime::Handle::try_current() {
-            Ok(runtime) if is_estimated && !self.recording.is_stopping.load(Ordering::Relaxed) => {
+        let end = match runtime {
+            Some(runtime) => {
                 let prompt = std::mem::take(&mut self.prompt);
-                PendingEnd::Estimating(runtime.spawn(estimate_and_record(
-                    Arc::clone(&self.recording),
-                    prompt,
-                    event,
-                    budgets,
-                )))
+                let estimating = estimate_and_record(Arc::clone(&self.recording), prompt, event, budgets);
+                PendingEnd::Estimating(runtime.spawn(estimating))
             }
-            _ => PendingEnd::Recorded(self.recording.record_end(event, budgets)),
+            None => PendingEnd::Recorded(self.recording.record_end(event, budgets)),
         };
         EndedChat { pending: PendingRecord { start: self.started.take(), end }, log_line }
     }
@@ -286,7 +302,7 @@ impl OpenChat {
     fn settle_limits(&mut self, usage: &Usage, has_content: bool) -> Option<BudgetHold> {
         let limits = self.limits.take()?;
         let used = match (usage.prompt_tokens, usage.completion_tokens) {
-            (None, None) if has_content => None,
+            (_, None) if has_content => None,
             (prompt, answer) => Some((prompt.unwrap_or(0), answer.unwrap_or(0))),
         };
         limits.settle(used)
@@ -333,7 +349,7 @@ impl OpenChat {
                 recording: self.mode,
                 restored: None,
             })),
-            ChatEnding::Completed | ChatEnding::ClientGone | ChatEnding::Stopped => {
+            ChatEnding::Completed | ChatEnding::ClientGone | ChatEnding::Early(_) => {
                 Event::MessageCompleted(Box::new(MessageCompleted {
                     chat_id: self.id,
                     operation: self.operation,

@@ -5,7 +5,6 @@ use std::sync::atomic::AtomicBool;
 
 use http::HeaderMap;
 use shared::event::{Event, RecordingMode};
-use shared::usage::Usage;
 use tokio::sync::Semaphore;
 
 use crate::auth::Caller;
@@ -16,7 +15,7 @@ use crate::journal::{Journal, Recorded};
 use crate::metrics::Metrics;
 use crate::recording_mode;
 use crate::request::InvalidRequest;
-use crate::response::token_estimate::{Prompt, estimate_usage};
+use crate::response::token_estimate::{self, Prompt, estimate_usage};
 use crate::running::RunningChats;
 
 /// The parts of the gateway that record chats, shared by all chats.
@@ -62,8 +61,8 @@ pub(super) async fn estimate_and_record(
     let mut event = Arc::unwrap_or_clone(event);
     if let Some(usage) = usage {
         match &mut event {
-            Event::MessageCompleted(event) => event.usage = Usage { raw: event.usage.raw.take(), ..usage },
-            Event::ChatFailed(event) => event.usage = Usage { raw: event.usage.raw.take(), ..usage },
+            Event::MessageCompleted(event) => token_estimate::complete(&mut event.usage, usage),
+            Event::ChatFailed(event) => token_estimate::complete(&mut event.usage, usage),
             _ => {}
         }
     }

@@ -3,10 +3,10 @@
 
 mod coalescer;
 mod drain;
+mod early_end;
 mod keep_alive_comments;
 mod shared_body;
 mod state;
-mod stop;
 mod timeouts;
 
 use std::future::poll_fn;

@@ -7,6 +7,7 @@ use shared::usage::Usage;
 use crate::chat::chat_ending::ChatEnding;
 use crate::chat::open_chat::OpenChat;
 use crate::error::ApiError;
+use crate::response::early_end::EarlyEnd;
 use crate::response::transcript::Transcript;
 use crate::running::RunningChat;
 
@@ -21,7 +22,7 @@ pub(super) async fn until_stopped<T>(chat: Option<Arc<RunningChat>>, calling: im
 
 /// Ends a chat that was stopped before there was an answer. Returns the error for the client that waits for the answer.
 pub(super) async fn end(mut chat: OpenChat) -> ApiError {
-    let ended = chat.end(ChatEnding::Stopped, Transcript::default(), Usage::default());
+    let ended = chat.end(ChatEnding::Early(EarlyEnd::StoppedByUser), Transcript::default(), Usage::default());
     ended.log_line.log(ended.pending.await);
     ApiError::chat_stopped()
 }

@@ -244,15 +244,16 @@ impl Admission {
         }
         if let Some(budget) = &limits.budget {
             let likely_answer = grants.answer_sizes().likely(&self.model);
-            let money = expected_cost::money(budget, expected, likely_answer, &grants.prices, started_at);
-            let money = money.map_err(|unknown| match unknown {
+            let reserve = expected_cost::money(budget, expected, likely_answer, &grants.prices, started_at);
+            let reserve = reserve.map_err(|unknown| match unknown {
                 CostUnknown::Price => LimitKind::BudgetWithoutPrice,
                 CostUnknown::Bound => LimitKind::BudgetWithoutBound,
             })?;
             let period = meters.budget.period(budget, started_at);
-            let reserved = period.reserve(&grants.budgets, budget, money, started_at).await;
+            let reserved = period.reserve(&grants.budgets, budget, reserve.money, started_at).await;
             let reserved = reserved.map_err(|_| LimitKind::Budget)?;
-            self.budgets.get_or_insert_with(|| BudgetHold::new(&grants.budgets, &grants.prices)).add(reserved);
+            let hold = self.budgets.get_or_insert_with(|| BudgetHold::new(&grants.budgets, &grants.prices));
+            hold.add(reserved, budget, reserve.step, started_at);
         }
         self.limits.extend(statuses(scope, limits, &meters, started_at));
         Ok(())
@@ -279,6 +280,11 @@ impl Admission {
             all.push(reached.clone());
         }
         LimitRefusal { reached, limits: all }
+    }
+
+    /// Returns the money that the answer draws on while it streams, if it draws on any.
+    pub fn meter(&mut self) -> Option<&mut BudgetHold> {
+        self.budgets.as_mut().filter(|hold| hold.is_metered())
     }
 
     /// Ends a call that was made: gives its places back, and corrects the tokens. `used` are the tokens of prompt and answer, if they

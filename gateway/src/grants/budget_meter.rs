@@ -57,7 +57,8 @@ struct EntryState {
 /// Money that a call has reserved.
 #[derive(Debug)]
 pub struct Reservation {
-    period: Arc<PeriodMeter>,
+    /// The meter of the period.
+    pub period: Arc<PeriodMeter>,
     money: u64,
     /// The amount of the budget.
     amount: u64,
@@ -244,6 +245,21 @@ impl PeriodMeter {
 // === impl Reservation ===
 
 impl Reservation {
+    /// Reserves more money, if this gateway holds it. The bucket is asked for more off the path of the answer.
+    pub fn extend(&mut self, bucket: &Arc<GrantBucket>, money: u64) -> bool {
+        let is_held = self.period.counter().take(self.amount, money);
+        if is_held {
+            self.money = self.money.saturating_add(money);
+            self.period.ask_ahead(bucket, self.amount);
+        }
+        is_held
+    }
+
+    /// Takes over the money of another reservation of the same call and period.
+    pub fn absorb(&mut self, other: &Self) {
+        self.money = self.money.saturating_add(other.money);
+    }
+
     /// Ends the call: its cost replaces what was reserved. A part that is now much too large is given back at once.
     pub fn settle(self, bucket: &Arc<GrantBucket>, cost: u64) {
         let Self { period, money, amount, counts } = self;

@@ -7,6 +7,9 @@ use shared::prices::{PriceBook, TokenPrices, embedded};
 use time::OffsetDateTime;
 use tokio::sync::OnceCell;
 
+/// The number of tokens of an answer that are drawn on a budget at once.
+pub const STEP_TOKENS: u64 = 64;
+
 /// A call as it is expected before it begins.
 #[derive(Clone, Debug, Default)]
 pub struct ExpectedCall {
@@ -16,6 +19,8 @@ pub struct ExpectedCall {
     pub most_prompt: Option<u64>,
     /// The maximum for one answer, if the request names one.
     pub max_answer: Option<u64>,
+    /// True if the answer is streamed, so that it can be ended when a budget is used up.
+    pub is_streamed: bool,
     /// The number of answers.
     pub answers: u64,
     /// The upstreams that may answer, and their names of the model. Empty for a call without a model.
@@ -41,28 +46,42 @@ pub async fn read_prices() {
     IS_READ.get_or_init(read).await;
 }
 
-/// Returns the money that a call reserves of a budget, in nano-dollars. Of several upstreams that may answer, the most expensive counts.
+/// The money that a call takes from a budget, in nano-dollars.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reserve {
+    /// The money that is reserved before the call.
+    pub money: u64,
+    /// The price of [`STEP_TOKENS`] tokens of the answer, which are drawn while it streams. 0: nothing is drawn.
+    pub step: u64,
+}
+
+/// Returns the money that a call takes from a budget. Of several upstreams that may answer, the most expensive counts.
 pub fn money(
     budget: &Budget,
     call: &ExpectedCall,
     likely_answer: u64,
     book: &PriceBook,
     at: OffsetDateTime,
-) -> Result<u64, CostUnknown> {
+) -> Result<Reserve, CostUnknown> {
     let found: Vec<_> =
         call.targets.iter().map(|(upstream, model)| TokenPrices::find(book, at, upstream, model)).collect();
     if budget.unpriced == UnpricedCalls::Refuse && (found.is_empty() || found.contains(&None)) {
         return Err(CostUnknown::Price);
     }
-    let mut most = 0;
+    let mut most = Reserve::default();
     for prices in found.into_iter().flatten() {
-        let money = if budget.policy == BudgetPolicy::Strict {
-            greatest(&prices, call).ok_or(CostUnknown::Bound)?
-        } else {
-            let answer = call.max_answer.map_or(likely_answer, |most| most.min(likely_answer));
-            prices.likely(call.prompt, answer.saturating_mul(call.answers.max(1)))
+        let reserve = match budget.policy {
+            BudgetPolicy::Strict => Reserve { money: greatest(&prices, call).ok_or(CostUnknown::Bound)?, step: 0 },
+            BudgetPolicy::Cut if call.is_streamed => {
+                let (prompt, begun) = (prices.likely(call.prompt, 0), prices.likely(call.prompt, STEP_TOKENS));
+                Reserve { money: begun, step: begun.saturating_sub(prompt) }
+            }
+            _ => {
+                let answer = call.max_answer.map_or(likely_answer, |most| most.min(likely_answer));
+                Reserve { money: prices.likely(call.prompt, answer.saturating_mul(call.answers.max(1))), step: 0 }
+            }
         };
-        most = most.max(money);
+        most = Reserve { money: most.money.max(reserve.money), step: most.step.max(reserve.step) };
     }
     Ok(most)
 }
@@ -93,13 +112,21 @@ mod tests {
 
     fn call(model: &str) -> ExpectedCall {
         let targets = vec![("openai".to_owned(), model.to_owned())];
-        ExpectedCall { prompt: 1000, most_prompt: Some(4000), max_answer: Some(500), answers: 1, targets }
+        ExpectedCall {
+            prompt: 1000,
+            most_prompt: Some(4000),
+            max_answer: Some(500),
+            is_streamed: false,
+            answers: 1,
+            targets,
+        }
     }
 
     #[test]
     fn a_likely_cost_is_below_the_greatest() {
         let book = PriceBook::default();
-        let of = |policy, call: &ExpectedCall| money(&budget(policy, UnpricedCalls::Refuse), call, 100, &book, AT);
+        let taken = |policy, call: &ExpectedCall| money(&budget(policy, UnpricedCalls::Refuse), call, 100, &book, AT);
+        let of = |policy, call: &ExpectedCall| taken(policy, call).map(|reserve| reserve.money);
         let likely = of(BudgetPolicy::Finish, &call("gpt-4o")).unwrap();
         let greatest = of(BudgetPolicy::Strict, &call("gpt-4o")).unwrap();
         // 2.50 and 10.00 dollars for a million tokens of prompt and answer.
@@ -108,6 +135,12 @@ mod tests {
         let several = ExpectedCall { answers: 3, ..call("gpt-4o") };
         assert_eq!(of(BudgetPolicy::Finish, &several).unwrap(), 1000 * 2500 + 300 * 10_000);
         assert!(of(BudgetPolicy::Strict, &several).unwrap() > greatest);
+        // A streamed answer is drawn step by step; an answer that comes at once cannot be ended.
+        let streamed = ExpectedCall { is_streamed: true, ..call("gpt-4o") };
+        let step = STEP_TOKENS * 10_000;
+        assert_eq!(taken(BudgetPolicy::Cut, &streamed), Ok(Reserve { money: 1000 * 2500 + step, step }));
+        assert_eq!(taken(BudgetPolicy::Cut, &call("gpt-4o")), Ok(Reserve { money: likely, step: 0 }));
+        assert_eq!(taken(BudgetPolicy::Finish, &streamed), Ok(Reserve { money: likely, step: 0 }));
     }
 
     #[test]
@@ -116,7 +149,7 @@ mod tests {
         let of = |policy, unpriced, call: &ExpectedCall| money(&budget(policy, unpriced), call, 100, &book, AT);
         let unknown = call("no-such-model");
         assert_eq!(of(BudgetPolicy::Finish, UnpricedCalls::Refuse, &unknown), Err(CostUnknown::Price));
-        assert_eq!(of(BudgetPolicy::Strict, UnpricedCalls::Allow, &unknown), Ok(0));
+        assert_eq!(of(BudgetPolicy::Strict, UnpricedCalls::Allow, &unknown), Ok(Reserve::default()));
         let unbounded = ExpectedCall { max_answer: None, most_prompt: None, ..call("gpt-4o") };
         let greatest = of(BudgetPolicy::Strict, UnpricedCalls::Refuse, &unbounded);
         let window = TokenPrices::find(&book, AT, "openai", "gpt-4o").unwrap().context_window;

@@ -7,10 +7,10 @@ pub mod openai_call;
 pub mod openai_chat;
 pub mod openai_responses;
 
+mod early_end;
 mod error_shape;
 mod event_disposition;
 mod json_values;
-mod stopped_end;
 mod usage;
 
 use shared::event::DialectName;
@@ -144,8 +144,10 @@ impl Fold {
             Self::AnthropicMessages(_) => usage::from_anthropic,
             Self::GoogleGemini(_) => usage::from_gemini,
         };
+        let is_uncounted = matches!(self, Self::AnthropicMessages(fold) if fold.is_answer_uncounted());
         let mut transcript = std::mem::take(self.transcript_mut());
         let usage = read_usage(&mut transcript);
+        let usage = if is_uncounted { usage::without_answer(usage) } else { usage };
         (transcript, usage)
     }
 

@@ -12,9 +12,9 @@
 //! chunk with content.
 
 mod chunk_list;
+mod early_end;
 mod event_stream;
 mod modes;
-mod stopped;
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;

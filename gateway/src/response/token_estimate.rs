@@ -163,6 +163,18 @@ pub fn estimate_usage(prompt: &Prompt, answer: &AssistantMessage) -> Usage {
     }
 }
 
+/// Completes usage by an estimate. Input that the provider has counted stays.
+pub fn complete(known: &mut Usage, estimated: Usage) {
+    let (raw, prompt_tokens, input) = (known.raw.take(), known.prompt_tokens, known.parts);
+    *known = estimated;
+    known.raw = raw;
+    if let Some(prompt) = prompt_tokens {
+        known.prompt_tokens = Some(prompt);
+        known.total_tokens = known.completion_tokens.map(|answer| answer.saturating_add(prompt));
+        known.parts = UsageParts { output: known.parts.output, reasoning: known.parts.reasoning, ..input };
+    }
+}
+
 fn count_tokens(text: &str) -> u64 {
     scaled_token_count(&text[..text.floor_char_boundary(MAX_ANSWER_BYTES)], text.len())
 }

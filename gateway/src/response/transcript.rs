@@ -1,5 +1,7 @@
 //! The transcript: the content of a response, independent of its dialect.
 
+mod content;
+
 use serde_json::value::RawValue;
 use shared::event::{AssistantMessage, ChatError, Media, OtherChoice, ToolCall};
 use shared::id::MessageId;
@@ -67,6 +69,9 @@ pub struct Transcript {
     /// The memory of the texts beyond the size that each transcript may have.
     share: LargeBuffer,
     is_truncated: bool,
+    /// The bytes and the pieces of text that have arrived, recorded or not.
+    arrived_bytes: u64,
+    arrived_pieces: u64,
 }
 
 /// The text of a transcript that a piece is appended to.
@@ -115,6 +120,8 @@ impl Transcript {
             max_recorded_bytes,
             share: LargeBuffer::default(),
             is_truncated: false,
+            arrived_bytes: 0,
+            arrived_pieces: 0,
         }
     }
 
@@ -123,6 +130,8 @@ impl Transcript {
         if text.is_empty() {
             return;
         }
+        self.arrived_bytes += text.len() as u64;
+        self.arrived_pieces += 1;
         let text = self.truncate_to_room(text);
         match part {
             TranscriptPart::Text => self.text.push_str(text),
@@ -311,32 +320,11 @@ impl Transcript {
         self.is_truncated |= texts.chain(arguments).any(|text| has_shortened_run(text));
     }
 
-    /// True if the response has no content, no finish reason and no output of another kind, whatever has marked its end. A
-    /// part that could not be parsed counts as content.
-    pub fn is_empty(&self) -> bool {
-        !self.has_any_content() && self.finish_reason.is_none() && !self.is_truncated && !self.has_output
-    }
-
     /// Adds a note, unless already present.
     pub fn note(&mut self, note: &'static str) {
         if !self.notes.contains(&note) {
             self.notes.push(note);
         }
-    }
-
-    /// True if there is any content, recorded or not.
-    pub fn has_any_content(&self) -> bool {
-        let mut others = self.other_choices.iter();
-        self.has_content() || self.has_unrecorded_content || others.any(|(_, other)| other.has_unrecorded_content)
-    }
-
-    /// True if there is any content that is recorded: text, a tool call or another choice.
-    pub fn has_content(&self) -> bool {
-        let texts = [&self.text, &self.reasoning, &self.refusal, &self.audio_transcript];
-        texts.iter().any(|text| !text.is_empty())
-            || !self.tool_calls.is_empty()
-            || self.server_tool_calls > 0
-            || self.other_choices.iter().any(|(_, other)| other.has_content())
     }
 
     /// Takes the content out of the transcript as an assistant message.

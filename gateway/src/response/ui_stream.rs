@@ -6,9 +6,10 @@
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use shared::event::STOPPED_BY_USER;
+use shared::event::{CUT_BY_BUDGET, STOPPED_BY_USER};
 
 use crate::response::answer_events::AnswerEnd;
+use crate::response::early_end::EarlyEnd;
 use crate::response::transcript::Transcript;
 
 /// The translation of one response.
@@ -76,6 +77,10 @@ impl UiStream {
 
     /// Emits the end of a complete response.
     pub fn finish(&mut self, transcript: &Transcript) -> Bytes {
+        self.finish_with(transcript, finish_reason(transcript))
+    }
+
+    fn finish_with(&mut self, transcript: &Transcript, reason: &str) -> Bytes {
         let mut writer = EventWriter::default();
         self.emit_new(transcript, &mut writer);
         self.close_part(&mut writer);
@@ -92,7 +97,7 @@ impl UiStream {
             }
         }
         writer.event(&json!({"type": "finish-step"}));
-        writer.event(&json!({"type": "finish", "finishReason": finish_reason(transcript)}));
+        writer.event(&json!({"type": "finish", "finishReason": reason}));
         writer.0.extend_from_slice(b"data: [DONE]\n\n");
         writer.0.into()
     }
@@ -106,8 +111,16 @@ impl UiStream {
         writer.0.into()
     }
 
+    /// Emits the end of a response that the gateway ends before the provider does.
+    pub fn end_early(&mut self, transcript: &Transcript, why: EarlyEnd) -> Bytes {
+        match why {
+            EarlyEnd::StoppedByUser => self.stop(transcript),
+            EarlyEnd::CutByBudget => self.finish_with(transcript, "length"),
+        }
+    }
+
     /// Emits the end of a response that its user has stopped: `abort`, which is no error, and no `finish`.
-    pub fn stop(&mut self, transcript: &Transcript) -> Bytes {
+    fn stop(&mut self, transcript: &Transcript) -> Bytes {
         let mut writer = EventWriter::default();
         self.emit_new(transcript, &mut writer);
         self.close_part(&mut writer);
@@ -212,7 +225,7 @@ fn take_new<'a>(text: &'a str, emitted: &mut usize) -> &'a str {
 fn finish_reason(transcript: &Transcript) -> &'static str {
     match transcript.finish_reason.as_deref() {
         Some("stop" | "end_turn" | "stop_sequence" | "completed") => "stop",
-        Some("length" | "max_tokens" | "max_output_tokens") => "length",
+        Some("length" | "max_tokens" | "max_output_tokens" | CUT_BY_BUDGET) => "length",
         Some("content_filter" | "refusal") => "content-filter",
         Some("tool_calls" | "function_call" | "tool_use") => "tool-calls",
         _ => "other",

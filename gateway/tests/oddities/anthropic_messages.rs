@@ -267,8 +267,9 @@ fn ends_of_all_kinds_are_recognized() {
     check(AnthropicMessages, &stream(&[START, BLOCK, HI, error]), &failed);
     let plain = stream(&[START, BLOCK, HI]) + "event: error\ndata: oh\n\n";
     check(AnthropicMessages, &plain, &ExpectedTranscript { error: Some((None, None, "oh")), ..failed.clone() });
-    // A stream that breaks off before its stop reason.
-    check(AnthropicMessages, &stream(&[START, BLOCK, HI]), &ExpectedTranscript { error: None, ..failed });
+    // A stream that breaks off before its stop reason: the first event counts the input alone.
+    let broken_off = ExpectedTranscript { error: None, usage: None, ..failed };
+    check(AnthropicMessages, &stream(&[START, BLOCK, HI]), &broken_off);
     check(AnthropicMessages, &(block(&[BLOCK, HI]) + "data: [DONE]\n\n"), &expected_text("hi"));
     let done = stream(&[START, BLOCK, HI, DELTA]) + "data: [DONE]\n\n";
     check(AnthropicMessages, &done, &ExpectedTranscript { notes: &["done_sent"], ..expected_text("hi") });

@@ -23,7 +23,7 @@ pub struct NewBudget {
     #[serde(default)]
     time_zone: Option<String>,
     /// `finish` (if left out): a call begins if its probable cost fits. `strict`: a call begins if its greatest possible cost fits.
-    /// `soft`: no call is refused.
+    /// `cut`: as `finish`, and a streamed answer is ended when the budget is used up. `soft`: no call is refused.
     #[serde(default)]
     policy: Option<String>,
     /// Calls of models without a known price: `allow` (if left out; they count as free of charge) or `refuse`.

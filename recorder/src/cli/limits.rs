@@ -67,8 +67,8 @@ pub(super) struct LimitOptions {
     /// Time zone in which the periods of the budget begin. Default: UTC.
     #[arg(long, requires = "budget")]
     budget_time_zone: Option<String>,
-    /// Effect of the budget: finish (a call begins if its probable cost fits), strict (a call begins if its greatest possible cost fits)
-    /// or soft (no call is refused). Default: finish.
+    /// Effect of the budget: finish (a call begins if its probable cost fits), cut (a streamed answer is ended when the budget is used up),
+    /// strict (a call begins if its greatest possible cost fits) or soft (no call is refused). Default: finish.
     #[arg(long, requires = "budget")]
     budget_policy: Option<String>,
     /// Calls of models without a known price: allow (they count as free of charge) or refuse. Default: allow.

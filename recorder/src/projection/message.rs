@@ -4,8 +4,8 @@
 //! (where the id is the same), so that two chats can never claim one row.
 
 use shared::event::{
-    AssistantMessage, ChatFailed, ChatStarted, MAX_NEW_MESSAGES, MessageCompleted, NewMessage, RecordingMode,
-    STOPPED_BY_USER,
+    AssistantMessage, CUT_BY_BUDGET, ChatFailed, ChatStarted, MAX_NEW_MESSAGES, MessageCompleted, NewMessage,
+    RecordingMode, STOPPED_BY_USER,
 };
 use shared::id::{ChatId, ConversationId, MessageId, UserId};
 use shared::usage::{Usage, UsageSource};
@@ -42,7 +42,7 @@ pub struct Message {
     pub tool_calls: Option<PgJson>,
     /// The id of the tool call that the message answers, as the model named it.
     pub tool_call_id: Option<String>,
-    /// The provider's reason for the end of the answer, or `client_gone`.
+    /// The provider's reason for the end of the answer, or `client_gone`, `stopped_by_user` or `cut_by_budget`.
     pub finish_reason: Option<String>,
     /// The model requested by the client.
     pub model: String,
@@ -141,7 +141,12 @@ impl Message {
     pub(super) fn from_completed(event: &MessageCompleted) -> Option<Self> {
         let message = event.message.as_ref()?;
         let status = match message {
-            message if matches!(message.finish_reason.as_deref(), Some("client_gone" | STOPPED_BY_USER)) => {
+            message
+                if matches!(
+                    message.finish_reason.as_deref(),
+                    Some("client_gone" | STOPPED_BY_USER | CUT_BY_BUDGET)
+                ) =>
+            {
                 MessageStatus::Partial
             }
             message if message.truncated => MessageStatus::Truncated,

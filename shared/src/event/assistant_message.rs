@@ -7,6 +7,9 @@ use crate::id::MessageId;
 /// The finish reason of an answer that its user stopped before the end.
 pub const STOPPED_BY_USER: &str = "stopped_by_user";
 
+/// The finish reason of an answer that was ended because a budget is used up.
+pub const CUT_BY_BUDGET: &str = "cut_by_budget";
+
 /// The answer of a chat, whole or partial.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -34,7 +37,7 @@ pub struct AssistantMessage {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_choices: Vec<OtherChoice>,
     /// The reason for the end, in the provider's word; `client_gone` if the client disconnected first, `stopped_by_user` if the user
-    /// stopped the chat first.
+    /// stopped the chat first, `cut_by_budget` if a budget was used up first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish_reason: Option<String>,
     /// True if the answer was longer than the recorded part.

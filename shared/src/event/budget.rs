@@ -45,6 +45,8 @@ open_words! {
         Soft = "soft",
         /// A call begins if its probable cost fits into the budget. A call that has begun ends.
         Finish = "finish",
+        /// As `finish`, and a streamed answer is ended when the budget is used up.
+        Cut = "cut",
         /// A call begins if its greatest possible cost fits into the budget.
         Strict = "strict",
     }

@@ -21,14 +21,14 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 /// A model with a known price: 2.50 dollars for a million tokens of input, 10 dollars for a million tokens of output.
-const PRICED: &str = "gpt-4o";
+pub(crate) const PRICED: &str = "gpt-4o";
 /// The greatest number of tokens of an answer.
 const MAX_TOKENS: u64 = 2000;
-const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 /// The calls that are open at the same time.
 const OPEN: usize = 100;
 
-fn budget(amount_nanodollars: u64, policy: BudgetPolicy) -> Budget {
+pub(crate) fn budget(amount_nanodollars: u64, policy: BudgetPolicy) -> Budget {
     Budget {
         amount_nanodollars,
         period: BudgetPeriod::Total,
@@ -40,7 +40,7 @@ fn budget(amount_nanodollars: u64, policy: BudgetPolicy) -> Budget {
 }
 
 /// Puts a budget into the bucket that gateways follow.
-async fn set(stack: &Stack, scope: &LimitScope, budget: Budget) -> anyhow::Result<()> {
+pub(crate) async fn set(stack: &Stack, scope: &LimitScope, budget: Budget) -> anyhow::Result<()> {
     let changed = Act { at: OffsetDateTime::now_utc(), by: "admin".into() };
     let limits = UsageLimits { budget: Some(Box::new(budget)), ..UsageLimits::default() };
     let entry = Entry::Limit(LimitState { scope: scope.clone(), change_id: Uuid::now_v7(), changed, limits });
@@ -48,7 +48,7 @@ async fn set(stack: &Stack, scope: &LimitScope, budget: Budget) -> anyhow::Resul
     Ok(())
 }
 
-async fn call(gateway: &Gateway, token: &str, more: Value) -> anyhow::Result<Response> {
+pub(crate) async fn call(gateway: &Gateway, token: &str, more: Value) -> anyhow::Result<Response> {
     let mut body = json!({"model": PRICED, "messages": [{"role": "user", "content": "hello"}]});
     body.as_object_mut().context("an object")?.extend(more.as_object().cloned().unwrap_or_default());
     let request = harness::http::client().post(gateway.url("/v1/chat/completions")).bearer_auth(token);
@@ -78,7 +78,7 @@ async fn entry(stack: &Stack, scope: &LimitScope) -> anyhow::Result<LedgerEntry>
 }
 
 /// The recorded costs of a user, and the number of calls that have not ended.
-async fn recorded(stack: &Stack, user: &str) -> anyhow::Result<(u64, i64)> {
+pub(crate) async fn recorded(stack: &Stack, user: &str) -> anyhow::Result<(u64, i64)> {
     let sums = "SELECT coalesce(sum(cost_nanodollars), 0)::bigint, count(*) FILTER (WHERE status = 'started')
                 FROM chats WHERE user_id = $1";
     let (cost, open): (i64, i64) = sqlx::query_as(sums).bind(user).fetch_one(&stack.database().await?).await?;
@@ -86,7 +86,7 @@ async fn recorded(stack: &Stack, user: &str) -> anyhow::Result<(u64, i64)> {
 }
 
 /// Waits until the ledger has no runs but those of the running gateways, and the sum of its parts is the sum of the record.
-async fn until_exact(stack: &Stack, scope: &LimitScope, user: &str, runs: usize) -> anyhow::Result<u64> {
+pub(crate) async fn until_exact(stack: &Stack, scope: &LimitScope, user: &str, runs: usize) -> anyhow::Result<u64> {
     let began = Instant::now();
     loop {
         let (ledger, (cost, open)) = (entry(stack, scope).await?, recorded(stack, user).await?);

@@ -15,6 +15,7 @@ mod base_urls;
 mod broken_text;
 mod broker_credentials;
 mod broker_edges;
+mod budget_cut;
 mod budgets;
 mod caller_metadata;
 mod clocks;

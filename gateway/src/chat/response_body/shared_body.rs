@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::state::{BodyError, BodyPhase, BodyState};
 use crate::response::answer_piece::{Lengths, Piece};
+use crate::response::early_end::EarlyEnd;
 use crate::running::{RunningAnswer, RunningChat};
 
 /// The state of an answer. `None` after the end.
@@ -70,9 +71,9 @@ impl SharedBody {
 }
 
 impl RunningAnswer for SharedBody {
-    fn stop(self: Arc<Self>) {
+    fn end_early(self: Arc<Self>, why: EarlyEnd) {
         if let Some(state) = &mut *self.lock() {
-            state.stop();
+            state.end_early(why);
         }
         self.tell_followers();
     }

@@ -20,6 +20,7 @@ use crate::chat::open_chat::OpenChat;
 use crate::journal::{Durability, JournalError};
 use crate::limits::Limits;
 use crate::response::dialect;
+use crate::response::early_end::EarlyEnd;
 use crate::response::redaction::Redactor;
 use crate::response::tap::{FeedStatus, Tap};
 use crate::upstream::body::UpstreamBody;
@@ -33,7 +34,7 @@ const TOOK_TOO_LONG: &str = "the answer took too long";
 /// An answer in progress, with all parts that the state machine drives.
 #[derive(Debug)]
 pub(super) struct BodyState {
-    /// The upstream's body. `None` after the user has stopped the chat.
+    /// The upstream's body. `None` after the gateway has ended the answer itself.
     pub(super) upstream: Option<UpstreamBody>,
     pub(super) tap: Tap,
     pub(super) chat: OpenChat,
@@ -80,7 +81,7 @@ pub(super) enum BodyPhase {
     Streaming,
     /// The end is being recorded. The second field says how the body goes on when the end is durable.
     Ending(EndedChat, AfterEnd),
-    /// The user has stopped the chat, and a task records the end. The second field says how the body goes on.
+    /// The gateway has ended the answer itself, and a task records the end. The second field says how the body goes on.
     Stopping(JoinHandle<Result<Durability, JournalError>>, AfterEnd),
     /// The end is recorded and has been released to the client. Later bytes of the upstream pass unread.
     Trailing,
@@ -175,6 +176,8 @@ impl BodyState {
                 self.chat.observe_answer(self.tap.transcript());
                 if fed == FeedStatus::End {
                     self.end(AfterEnd::PassTrailing, None);
+                } else if self.chat.is_over_budget(self.tap.transcript()) {
+                    self.end_early(EarlyEnd::CutByBudget);
                 }
             }
             Poll::Ready(Some(Err(error))) => {

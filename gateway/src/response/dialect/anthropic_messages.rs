@@ -32,6 +32,8 @@ pub struct MessagesFold {
     /// The open blocks with their indexes. If an index is repeated, deltas extend the last block.
     blocks: Vec<(u64, OpenBlock)>,
     has_started: bool,
+    /// True once an event after the first has reported usage: the usage of the first event does not count the answer.
+    has_counted_answer: bool,
     /// The index of the last block of a stream that was opened and not closed.
     open_index: Option<u64>,
 }
@@ -116,6 +118,7 @@ impl MessagesFold {
             "message_delta" => {
                 let delta = read.delta.0;
                 let within = delta.as_ref().and_then(|delta| delta.usage);
+                self.has_counted_answer |= read.usage.or(within).is_some();
                 self.set_usage(read.usage.or(within));
                 if let Some(reason) = delta.as_ref().and_then(|delta| delta.stop_reason.non_empty()) {
                     self.transcript.set_finish_reason(reason);
@@ -147,6 +150,12 @@ impl MessagesFold {
             }
         }
         EventDisposition::Forward
+    }
+
+    /// True for a stream that ended early, without an error of the provider, and with content that no reported usage counts.
+    pub(super) fn is_answer_uncounted(&self) -> bool {
+        let is_early = self.has_started && !self.transcript.is_ended && self.transcript.error.is_none();
+        is_early && !self.has_counted_answer && self.transcript.has_content()
     }
 
     /// True after the event that opens the message.

@@ -290,6 +290,12 @@ impl AnthropicUsage {
     }
 }
 
+/// The usage of a response whose content the provider has not counted yet: only the input is known.
+pub(super) fn without_answer(usage: Usage) -> Usage {
+    let parts = UsageParts { output: 0, reasoning: 0, ..usage.parts };
+    Usage { source: UsageSource::Unknown, completion_tokens: None, total_tokens: None, parts, ..usage }
+}
+
 /// The usage for an object without any known count. The object is kept.
 fn unreadable(raw: Box<RawValue>) -> Usage {
     Usage { raw: Some(raw), ..Usage::default() }

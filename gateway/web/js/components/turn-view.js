@@ -98,7 +98,7 @@ function endNotes(answer) {
   switch (answer.status) {
     case "streaming": return answer.text ? [] : [h("span.typing-indicator", {}, h("i", {}), h("i", {}), h("i", {}), h("span.visually-hidden", {}, t("answer.started")))];
     case "waiting": return [h("p.note.waiting", { role: "status" }, h("span.spinner", {}), t(answer.text ? "answer.waitingPartial" : "answer.waiting"))];
-    case "partial": return [h("p.note.warn", {}, icon("warning"), h("span", {}, answer.stopped || ["client_gone", "stopped_by_user"].includes(answer.finishReason) ? t("answer.stoppedNote") : t("answer.partialNote"), error ? h("span.error-message", {}, error) : null))];
+    case "partial": return [h("p.note.warn", {}, icon("warning"), h("span", {}, answer.stopped || ["client_gone", "stopped_by_user"].includes(answer.finishReason) ? t("answer.stoppedNote") : t(answer.finishReason === "cut_by_budget" ? "answer.budgetNote" : "answer.partialNote"), error ? h("span.error-message", {}, error) : null))];
     case "truncated": return [h("p.note", {}, icon("info"), t("answer.truncatedNote"))];
     case "failed": return [h("p.note.bad", {}, icon("warning"), h("span", {}, t("answer.failedNote"), error ? h("span.error-message", {}, error) : null))];
     default: {

@@ -71,7 +71,7 @@ pub(crate) struct BudgetView {
     period: String,
     /// The time zone in which periods begin.
     time_zone: String,
-    /// `finish`, `strict` or `soft`. Clients must accept words that they do not know.
+    /// `finish`, `cut`, `strict` or `soft`. Clients must accept words that they do not know.
     policy: String,
     /// The treatment of calls without a known price: `allow` or `refuse`. Clients must accept words that they do not know.
     unpriced: String,

@@ -1,30 +1,31 @@
-//! The events with which a stream ends that its user has stopped: those of a complete answer in each dialect, so that clients end
-//! without an error.
+//! The events with which a stream ends before the provider's end: those of an answer that its user has stopped look like a complete answer,
+//! and those of an answer that a budget ends like one that has reached its maximum length. Clients end without an error.
 
 use serde_json::{Value, json};
 
 use super::Fold;
 use super::anthropic_messages::MessagesFold;
 use super::openai_responses::ResponsesFold;
+use crate::response::early_end::EarlyEnd;
 use crate::response::transcript::Transcript;
 
 impl Fold {
     /// The final events of an event stream that ends here. `None` if the dialect has no clean end at this place.
-    pub fn stopped_end(&self) -> Option<Vec<u8>> {
+    pub fn early_end(&self, why: EarlyEnd) -> Option<Vec<u8>> {
         let transcript = self.transcript();
         match self {
             Self::OpenaiChat(_) => {
-                let choice = json!({"index": 0, "delta": {}, "finish_reason": "stop"});
+                let choice = json!({"index": 0, "delta": {}, "finish_reason": why.word("stop", "length")});
                 let mut chunk = json!({"object": "chat.completion.chunk", "created": 0, "choices": [choice]});
                 name(&mut chunk, "id", transcript.response_id.as_deref());
                 name(&mut chunk, "model", transcript.model.as_deref());
                 Some(format!("data: {chunk}\n\ndata: [DONE]\n\n").into_bytes())
             }
-            Self::OpenaiResponses(fold) => responses_end(fold, transcript),
-            Self::AnthropicMessages(fold) => messages_end(fold, transcript),
+            Self::OpenaiResponses(fold) => responses_end(fold, transcript, why),
+            Self::AnthropicMessages(fold) => messages_end(fold, transcript, why),
             Self::GoogleGemini(_) => {
                 let content = json!({"parts": [{"text": ""}], "role": "model"});
-                let candidate = json!({"content": content, "finishReason": "STOP", "index": 0});
+                let candidate = json!({"content": content, "finishReason": why.word("STOP", "MAX_TOKENS"), "index": 0});
                 let mut chunk = json!({"candidates": [candidate]});
                 name(&mut chunk, "modelVersion", transcript.model.as_deref());
                 name(&mut chunk, "responseId", transcript.response_id.as_deref());
@@ -36,7 +37,7 @@ impl Fold {
 }
 
 /// `response.incomplete` with the part of the answer that has arrived. Before `response.created` there is no response to end.
-fn responses_end(fold: &ResponsesFold, transcript: &Transcript) -> Option<Vec<u8>> {
+fn responses_end(fold: &ResponsesFold, transcript: &Transcript, why: EarlyEnd) -> Option<Vec<u8>> {
     let id = transcript.response_id.as_deref()?;
     let mut output = Vec::new();
     if !transcript.text.is_empty() {
@@ -52,7 +53,7 @@ fn responses_end(fold: &ResponsesFold, transcript: &Transcript) -> Option<Vec<u8
     });
     let response = json!({
         "id": id, "object": "response", "created_at": 0, "status": "incomplete", "error": null,
-        "incomplete_details": {"reason": "stopped_by_user"}, "model": transcript.model.as_deref().unwrap_or(""),
+        "incomplete_details": {"reason": why.word("stopped_by_user", "max_output_tokens")}, "model": transcript.model.as_deref().unwrap_or(""),
         "output": output, "parallel_tool_calls": true, "tool_choice": "auto", "tools": [], "usage": usage,
     });
     let event =
@@ -61,7 +62,7 @@ fn responses_end(fold: &ResponsesFold, transcript: &Transcript) -> Option<Vec<u8
 }
 
 /// The end of the open block, `message_delta` and `message_stop`. Before `message_start` there is no message to end.
-fn messages_end(fold: &MessagesFold, transcript: &Transcript) -> Option<Vec<u8>> {
+fn messages_end(fold: &MessagesFold, transcript: &Transcript, why: EarlyEnd) -> Option<Vec<u8>> {
     if !fold.has_started() {
         return None;
     }
@@ -75,7 +76,7 @@ fn messages_end(fold: &MessagesFold, transcript: &Transcript) -> Option<Vec<u8>>
     event(
         "message_delta",
         &json!({
-            "type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": null},
+            "type": "message_delta", "delta": {"stop_reason": why.word("end_turn", "max_tokens"), "stop_sequence": null},
             "usage": {"output_tokens": output_tokens},
         }),
     );
@@ -99,7 +100,7 @@ mod tests {
     use std::ops::ControlFlow;
 
     /// Folds a stream that is stopped at its end, and the end itself. Returns the end and the finish reason that a client reads.
-    fn stopped(dialect: DialectName, stream: &str) -> Option<(String, Option<String>)> {
+    fn ended(dialect: DialectName, stream: &str, why: EarlyEnd) -> Option<(String, Option<String>)> {
         let (mut fold, mut parser) = (Fold::new(dialect), SseParser::default());
         let mut read = |fold: &mut Fold, bytes: &[u8]| {
             parser.feed(bytes, |event| {
@@ -108,13 +109,21 @@ mod tests {
             });
         };
         read(&mut fold, stream.as_bytes());
-        let end = fold.stopped_end()?;
+        let end = fold.early_end(why)?;
         read(&mut fold, &end);
         assert!(fold.transcript().is_ended || dialect == DialectName::GoogleGemini);
         let (transcript, _) = fold.take_transcript();
         assert_eq!(transcript.notes, Vec::<&str>::new());
         assert_eq!(transcript.text, "half");
         Some((String::from_utf8(end).unwrap(), transcript.finish_reason))
+    }
+
+    fn stopped(dialect: DialectName, stream: &str) -> Option<(String, Option<String>)> {
+        ended(dialect, stream, EarlyEnd::StoppedByUser)
+    }
+
+    fn reason_of_cut(dialect: DialectName, stream: &str) -> String {
+        ended(dialect, stream, EarlyEnd::CutByBudget).unwrap().1.unwrap()
     }
 
     #[test]
@@ -125,11 +134,15 @@ mod tests {
         assert_eq!(reason.as_deref(), Some("stop"));
         assert!(end.contains("\"id\":\"c1\"") && end.ends_with("data: [DONE]\n\n"), "{end}");
 
+        assert_eq!(reason_of_cut(DialectName::OpenaiChat, chat), "length");
+
         let created = "data: {\"type\":\"response.created\",\"sequence_number\":0,\"response\":{\"id\":\"r1\",\"model\":\"m\"}}\n\n";
         let delta = "data: {\"type\":\"response.output_text.delta\",\"sequence_number\":6,\"item_id\":\"i\",\"output_index\":0,\"delta\":\"half\"}\n\n";
         let (end, reason) = stopped(DialectName::OpenaiResponses, &format!("{created}{delta}")).unwrap();
         assert_eq!(reason.as_deref(), Some("stopped_by_user"));
         assert!(end.contains("\"sequence_number\":7") && end.contains("\"text\":\"half\""), "{end}");
+
+        assert_eq!(reason_of_cut(DialectName::OpenaiResponses, &format!("{created}{delta}")), "max_output_tokens");
 
         let start = "data: {\"type\":\"message_start\",\"message\":{\"id\":\"m1\",\"usage\":{\"input_tokens\":1,\"output_tokens\":2}}}\n\n";
         let block = "data: {\"type\":\"content_block_start\",\"index\":3,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n";
@@ -143,15 +156,18 @@ mod tests {
         let closed = format!("{start}{block}{delta}data: {{\"type\":\"content_block_stop\",\"index\":3}}\n\n");
         assert!(!stopped(DialectName::AnthropicMessages, &closed).unwrap().0.contains("content_block_stop"));
 
+        assert_eq!(reason_of_cut(DialectName::AnthropicMessages, &closed), "max_tokens");
+
         let chunk = "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"half\"}]}}]}\n\n";
         let (_, reason) = stopped(DialectName::GoogleGemini, chunk).unwrap();
         assert_eq!(reason.as_deref(), Some("STOP"));
+        assert_eq!(reason_of_cut(DialectName::GoogleGemini, chunk), "MAX_TOKENS");
     }
 
     #[test]
     fn a_message_that_has_not_begun_has_no_clean_end() {
         for dialect in [DialectName::AnthropicMessages, DialectName::OpenaiResponses] {
-            assert_eq!(Fold::new(dialect).stopped_end(), None);
+            assert_eq!(Fold::new(dialect).early_end(EarlyEnd::CutByBudget), None);
         }
     }
 }
