@@ -78,6 +78,7 @@ mod shutdown;
 mod sql_injection;
 mod stalls;
 mod stop;
+mod stream_memory;
 mod stream_options;
 mod threads;
 mod tls;
