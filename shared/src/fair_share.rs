@@ -45,11 +45,11 @@ impl FairShare {
     pub fn take(self: &Arc<Self>, holder: &str, limit: usize) -> Result<Place, NoPlace> {
         let mut taken = self.taken();
         let held = taken.by_holder.get(holder).copied().unwrap_or(0);
-        if held >= limit {
-            return Err(NoPlace::HolderHasShare);
-        }
         if taken.all >= self.total {
             return Err(NoPlace::AllTaken);
+        }
+        if held >= limit {
+            return Err(NoPlace::HolderHasShare);
         }
         taken.all += 1;
         taken.by_holder.insert(holder.into(), held + 1);
@@ -86,6 +86,7 @@ mod tests {
         assert_eq!(take("ann").err(), Some(NoPlace::HolderHasShare));
         let third = take("bob").unwrap();
         assert_eq!(take("bob").err(), Some(NoPlace::AllTaken));
+        assert_eq!(take("ann").err(), Some(NoPlace::AllTaken), "nobody has a place, so the share is not the reason");
         drop(first);
         let fourth = take("ann").unwrap();
         assert_eq!(take("eve").err(), Some(NoPlace::AllTaken));

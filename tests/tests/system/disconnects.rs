@@ -12,13 +12,20 @@ fn piece(text: &str) -> String {
 const FINISH: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}],\
                       \"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2,\"total_tokens\":5}}\n\n";
 
-/// Starts a chat with this request, reads the first piece, and closes the connection.
+/// Starts a chat with this request, reads the first piece, closes the connection, and waits until the gateway has noticed.
 async fn begin_and_leave(stack: &Stack, user: &User, on_leave: &str) -> anyhow::Result<()> {
     let request = stack.chat(user, "x").header("x-stenograph-on-leave", on_leave);
     let mut response = request.send().await?;
     assert_eq!(response.status(), 200);
     assert!(response.chunk().await?.is_some());
-    Ok(())
+    drop(response);
+    let noticed = async {
+        while stack.gateway.metric("stenograph_gateway_connections").await? > 0.0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), noticed).await?
 }
 
 /// Waits until the stream has this many events: when the upstream is done, the end is still on its way.

@@ -16,7 +16,12 @@ async fn chat(gateway: &Gateway, user: &User) -> anyhow::Result<reqwest::Respons
 }
 
 async fn limited(stack: &Stack, open_files: (u64, u64)) -> anyhow::Result<Gateway> {
-    stack.another_gateway(|settings| settings.open_files = Some(open_files)).await
+    let one_user_may_take_all = ("GATEWAY_CHATS_USER_SHARE".to_owned(), "100".to_owned());
+    let started = stack.another_gateway(|settings| {
+        settings.open_files = Some(open_files);
+        settings.more.push(one_user_may_take_all);
+    });
+    started.await
 }
 
 /// Opens as many chats at once, and returns those that were served and the number of those that were refused.

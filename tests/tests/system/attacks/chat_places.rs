@@ -39,7 +39,8 @@ async fn one_user_takes_half_of_the_places_and_no_more() -> anyhow::Result<()> {
     let trying = async {
         loop {
             if let Ok(response) = stack.chat(&ann, "again").send().await {
-                assert_eq!(response.status(), 429);
+                // 503 while the other user has the other half.
+                assert!(matches!(response.status().as_u16(), 429 | 503), "{response:?}");
             }
         }
     };
