@@ -26,7 +26,7 @@ pub(super) async fn publish_large(client: &async_nats::Client, event: &Event) ->
     publish_body(client, event, body, |body| BodyReference::new(&id, body)).await.map(drop)
 }
 
-/// Publishes an event that was made again, like [`publish_large`]. A body in the bucket has the hash in its name, because the name of the first
+/// Publishes an event that was made again, like `publish_large`. A body in the bucket has the hash in its name, because the name of the first
 /// publication's body belongs to that body, which may be in the bucket still, or come back with a copy of the bucket.
 ///
 /// The broker takes an event whose id it knows for a repetition. Returns false if it does although the stream has lost the event, as when
