@@ -31,8 +31,8 @@ use std::time::Duration;
 
 use async_nats::Client;
 use shared::event::Event;
+use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
-use sqlx::{Connection as _, Executor as _};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -188,26 +188,14 @@ impl RebuildRun {
     }
 
     /// Counts what the live tables have and the shadow lacks.
-    ///
-    /// The snapshot of the live tables is taken before the end of the log is read. So every event in the snapshot is
-    /// projected before the count, although recorders go on writing.
     async fn losses(&mut self, connection: &mut PgConnection) -> Result<Losses, ReprojectionError> {
         // Most events that came meanwhile are projected first, so that the transaction is short.
         let last = LogReader::extent(&self.client).await?.last_sequence;
         self.reprojection.advance(connection, last, &|_| {}).await?;
         let mut tx = connection.begin().await?;
-        tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
-        let shadow = self.reprojection.shadow().clone();
-        shadow.share_lock_live_tables(&mut tx).await?;
-        shadow.enter(&mut tx).await?;
-        // The first query takes the snapshot.
-        tx.execute("SELECT pg_current_snapshot()").await?;
-        let last = LogReader::extent(&self.client).await?.last_sequence;
-        while let Some(events) = self.reprojection.read(last).await? {
-            self.reprojection.project(&mut tx, &events).await?;
-        }
+        self.reprojection.reach_snapshot(&mut tx, &self.client).await?;
         self.check_unreadable(&mut tx).await?;
-        let losses = losses::count(&mut tx, &shadow).await?;
+        let losses = losses::count(&mut tx, self.reprojection.shadow()).await?;
         tx.commit().await?;
         Ok(losses)
     }

@@ -5,8 +5,8 @@
 
 use async_nats::Client;
 use shared::event::Event;
-use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
+use sqlx::{Connection as _, Executor as _};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,7 @@ use crate::policy::disposition::Disposition;
 use crate::projection::merge::AggregateChanges;
 use crate::projection::pricing::Prices;
 use crate::projection::{Changes, RecordedRows, is_recorded_in, project};
-use crate::source::log::{LogError, LogExtent, RangeStart};
+use crate::source::log::{LogError, LogExtent, LogReader, RangeStart};
 use crate::store;
 use crate::store::bulk;
 use crate::store::quarantine;
@@ -254,6 +254,21 @@ impl Reprojection {
             }
             Disposition::Wait | Disposition::Retry => Err(error.into()),
         }
+    }
+
+    /// Takes a snapshot of the live tables in the transaction, which must not have read anything, and projects all events that the snapshot
+    /// has. Then what the snapshot has and the shadow lacks is in no event of the log, although recorders go on writing.
+    pub async fn reach_snapshot(&mut self, tx: &mut PgConnection, client: &Client) -> Result<(), ReprojectionError> {
+        tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
+        self.shadow.share_lock_live_tables(tx).await?;
+        self.shadow.enter(tx).await?;
+        // The first query takes the snapshot, before the end of the log is read: each event in the snapshot lies before the end.
+        tx.execute("SELECT pg_current_snapshot()").await?;
+        let last = LogReader::extent(client).await?.last_sequence;
+        while let Some(events) = self.read(last).await? {
+            self.project(tx, &events).await?;
+        }
+        Ok(())
     }
 
     /// Selects the events that the live tables already have. The caller's transaction must hold a snapshot.

@@ -15,8 +15,8 @@ use async_nats::Client;
 use futures_util::stream::{StreamExt as _, TryStreamExt as _, iter};
 use shared::event::{Event, EventKind};
 use shared::id::{ChatId, ConversationId};
+use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
-use sqlx::{Connection as _, Executor as _};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -159,16 +159,8 @@ impl RestoreRun {
         }
         progress.phase_started(RebuildPhase::Comparing);
         let mut tx = connection.begin().await?;
-        tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
+        self.reprojection.reach_snapshot(&mut tx, &self.client).await?;
         let shadow = self.reprojection.shadow().clone();
-        shadow.share_lock_live_tables(&mut tx).await?;
-        shadow.enter(&mut tx).await?;
-        // The first query takes the snapshot, before the end of the log is read: each event in the snapshot lies before the end.
-        tx.execute("SELECT pg_current_snapshot()").await?;
-        let last = LogReader::extent(&self.client).await?.last_sequence;
-        while let Some(events) = self.reprojection.read(last).await? {
-            self.reprojection.project(&mut tx, &events).await?;
-        }
         self.check_unreadable(&mut tx).await?;
         progress.phase_started(RebuildPhase::Restoring);
         let stats = self.reprojection.stats;
