@@ -229,7 +229,7 @@ impl Source {
         if logged_at.is_some() {
             tracing::info!("the stream and its consumer are there again");
         }
-        self.blockage.stream_found();
+        self.blockage.bound();
         (self.is_verified, self.missing_since) = (true, None);
         Ok(())
     }

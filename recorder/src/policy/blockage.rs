@@ -13,6 +13,8 @@ pub struct Blockage(Mutex<Conditions>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Conditions {
+    /// True after the recorder has compared the stream and its consumer with what it needs, and receives events.
+    is_bound: bool,
     stream_missing: bool,
     /// True after somebody changed the stream, so that it may drop events.
     settings_changed: bool,
@@ -23,6 +25,12 @@ struct Conditions {
 }
 
 impl Blockage {
+    /// Notes that the stream, its consumer and the buckets have the expected settings, and that events are received. Before
+    /// that a recorder may still end because of a setting.
+    pub fn bound(&self) {
+        self.update(|conditions| (conditions.is_bound, conditions.stream_missing) = (true, false));
+    }
+
     /// Notes that the stream, its consumer or a bucket is missing.
     pub fn stream_missing(&self) {
         self.update(|conditions| conditions.stream_missing = true);
@@ -60,9 +68,12 @@ impl Blockage {
 
     /// Returns the reason for which a recorder is not ready at present; `None` if there is no reason.
     pub fn reason(&self, now: Instant) -> Option<&'static str> {
-        let Conditions { stream_missing, settings_changed, refused, .. } = self.conditions();
+        let Conditions { is_bound, stream_missing, settings_changed, refused, .. } = self.conditions();
         match () {
             () if stream_missing => Some("the stream, its consumer or a bucket is missing"),
+            () if !is_bound => {
+                Some("the stream and its consumer have not been compared with the expected settings yet")
+            }
             () if settings_changed => {
                 Some("the stream or what belongs to it was changed, and may drop events: see the log")
             }
@@ -86,9 +97,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_recorder_is_blocked_by_a_missing_stream_a_refusing_database_or_a_long_wait() {
+    fn a_recorder_is_blocked_by_its_start_a_missing_stream_a_refusing_database_or_a_long_wait() {
         let (blockage, now) = (Blockage::default(), Instant::now());
         let reason = |after: u64| blockage.reason(now + Duration::from_secs(after));
+        assert!(
+            reason(0).unwrap().contains("not been compared"),
+            "a recorder that just starts may still refuse the stream"
+        );
+        blockage.stream_found();
+        assert!(reason(0).unwrap().contains("not been compared"));
+        blockage.bound();
         assert_eq!(reason(0), None);
         blockage.stream_missing();
         assert!(reason(0).unwrap().contains("stream"));

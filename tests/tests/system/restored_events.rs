@@ -289,6 +289,8 @@ async fn are_not_those_that_a_stream_drops_for_their_age() -> anyhow::Result<()>
 async fn are_stored_when_the_broker_has_forgotten_their_ids() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let ann = stack.user("ann").await?;
+    // A recorder that just starts refuses a stream with another window than it expects.
+    stack.recorders[0].ready().await?;
     let jetstream = stack.jetstream().await?;
     let stream = jetstream.get_stream(NAME).await?;
     let config =
