@@ -165,7 +165,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             conversations: chat::conversation::Conversations { keys: conversation_keys, threads, responses },
             limits,
             start_timeout: START_DEADLINE,
-            places: chat::places::ChatPlaces::new(&limits),
+            places: chat::places::ChatPlaces::new(limits.max_chats, limits.chats_user_share),
+            background: chat::background_chats::BackgroundChats::new(&limits, Arc::clone(&metrics)),
             user_rates: chat::user_rates::UserRates::new(limits.user_rates),
             disconnect_policy,
             keys: idempotency_keys,
@@ -179,6 +180,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         stop_mark: stop_mark.clone(),
         metrics: Arc::clone(&metrics),
     });
+    let chats = Arc::clone(&gateway.chats);
     follow::wait_until_loaded(&access, follower_started).await;
     let listener =
         TcpListener::bind(listen).await.with_context(|| format!("GATEWAY_LISTEN: cannot listen on {listen}"))?;
@@ -187,6 +189,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         .with_context(|| format!("GATEWAY_HEALTH_LISTEN: cannot listen on {health_listen}"))?;
     let (address, health) = (listener.local_addr()?, health_listener.local_addr()?);
     let signals = TerminationSignals::register().context("cannot receive termination signals")?;
+    chats.follow_deferred(journal.take_deferred());
     tracing::info!(%address, %health, instance = recording.instance, "listening");
     // Health and metrics are served until the process ends, also while running chats finish.
     let health_router = routes::health_router(Arc::clone(&gateway));
@@ -231,6 +234,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // Drains, which read answers whose clients have left, get the rest of the shutdown deadline.
     let left = limits.shutdown_deadline.saturating_sub(stopped_at.get().map(Instant::elapsed).unwrap_or_default());
     drains.finish(left).await;
+    chats.background.finish().await;
     // Terminal events whose usage is still being estimated have not reached the journal yet.
     let _ = tokio::time::timeout(ESTIMATES_DEADLINE, recording.estimates.acquire()).await;
     journal.close();

@@ -1,6 +1,8 @@
 //! The chat pipeline: one chat from the client's request to the body of the response. [`ChatPipeline::serve`] has the steps
 //! of the flow in ARCHITECTURE.md, in the same order.
 
+pub mod background;
+pub mod background_chats;
 mod budget_draw;
 pub mod chat_ending;
 pub mod conversation;
@@ -17,6 +19,7 @@ mod recorded_start;
 pub mod recording;
 pub mod response_body;
 pub mod response_conversations;
+pub mod response_state;
 mod stopped_chat;
 pub mod user_rates;
 
@@ -36,6 +39,7 @@ use shared::usage::Usage;
 use tokio::time::timeout;
 
 use crate::auth::Caller;
+use crate::chat::background_chats::BackgroundChats;
 use crate::chat::chat_ending::ChatEnding;
 use crate::chat::conversation::Conversations;
 use crate::chat::disconnect::DisconnectPolicy;
@@ -89,6 +93,8 @@ pub struct ChatPipeline {
     pub start_timeout: Duration,
     /// The places of chats that may run at once.
     pub places: ChatPlaces,
+    /// The chats in the background that this gateway follows.
+    pub background: BackgroundChats,
     /// What each user may do in a minute or a day.
     pub user_rates: UserRates,
     /// The deployment's policy for answers whose clients disconnect.
@@ -111,6 +117,8 @@ struct AdmittedChat {
     ui_stream: Option<UiStream>,
     chat: OpenChat,
     started: Recorded,
+    /// A place for a chat whose answer the provider makes in the background.
+    background: Option<Place>,
 }
 
 impl ChatPipeline {
@@ -130,9 +138,6 @@ impl ChatPipeline {
         let snapshot = self.upstreams.snapshot();
         let turn = Turn::of(body.len()).await;
         let (mut request, ui) = turn.run(|| parse(body, surface, &snapshot))?;
-        if request.is_background {
-            return Err(ApiError::unsupported_background());
-        }
         let route_index =
             snapshot.table.route_index(&request.model).ok_or_else(|| ApiError::model_not_found(&request.model))?;
         if !snapshot.serves(route_index, request.dialect) {
@@ -158,6 +163,8 @@ impl ChatPipeline {
             started_at,
         };
         let limits = self.check_limits(&caller, &limited).await?;
+        let is_followed = request.is_background && self.recording.journal.is_enabled();
+        let background = is_followed.then(|| self.background.places.take(&caller.user)).transpose()?;
         let (claim, note) = self.claim(&caller.user, headers, (id, conversation.0), body).await?;
         let notes = note.into_iter().chain(request.text_was_mended.then_some(TEXT_MENDED)).collect();
 
@@ -192,11 +199,12 @@ impl ChatPipeline {
             ui_stream,
             chat,
             started,
+            background,
         };
         Ok(match on_disconnect {
-            OnDisconnect::Cancel => Box::pin(self.run(admitted)).await,
+            OnDisconnect::Cancel if admitted.background.is_none() => Box::pin(self.run(admitted)).await,
             // Runs in a separate task, so that the call continues if the client leaves before the answer begins.
-            OnDisconnect::Drain(_) => {
+            OnDisconnect::Cancel | OnDisconnect::Drain(_) => {
                 let (this, drains) = (Arc::clone(self), self.recording.drains.clone());
                 let running = async move {
                     tokio::select! {
@@ -212,7 +220,7 @@ impl ChatPipeline {
 
     /// Sends the request to the upstream while the start is being written to the journal. Returns the response as soon as
     /// the head of the upstream's answer has arrived and the start is written.
-    async fn run(&self, admitted: AdmittedChat) -> Response {
+    async fn run(self: &Arc<Self>, admitted: AdmittedChat) -> Response {
         let AdmittedChat {
             snapshot,
             route_index,
@@ -223,6 +231,7 @@ impl ChatPipeline {
             ui_stream,
             mut chat,
             started,
+            background,
         } = admitted;
         let outgoing = OutgoingRequest {
             method: &Method::POST,
@@ -254,7 +263,10 @@ impl ChatPipeline {
                 match answer {
                     None => Err(stopped_chat::end(chat).await),
                     Some(Err(failure)) => self.fail_unanswered(chat, &failure).await,
-                    Some(Ok(answer)) => self.respond(chat, Fold::new(request.dialect), ui_stream, answer).await,
+                    Some(Ok(answer)) => match background {
+                        Some(place) => Box::pin(self.respond_in_background(chat, place, answer)).await,
+                        None => self.respond(chat, Fold::new(request.dialect), ui_stream, answer).await,
+                    },
                 }
             }
         }

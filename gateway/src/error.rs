@@ -200,13 +200,12 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, "permission_error", Some("shared_endpoint"), message)
     }
 
-    /// 400: the request asks for a background answer, to be fetched later. If nobody fetches the answer, it is paid for but
-    /// never recorded.
-    pub fn unsupported_background() -> Self {
-        let message = "background: not supported: an answer that nobody waits for would not be recorded";
-        let code = Some("unsupported_parameter");
-        let error = Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", code, message);
-        Self { param: Some("background"), ..error }
+    /// 400: a response in the background was not asked for as a stream, so it is none.
+    pub fn background_not_streamed() -> Self {
+        let message =
+            "this response is made in the background and was not asked for as a stream; ask for it without `stream`";
+        let error = Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", Some("unsupported_parameter"), message);
+        Self { param: Some("stream"), ..error }
     }
 
     /// 503: the gateway stopped before the answer began. Clients may retry after 1 s.

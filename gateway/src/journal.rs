@@ -35,7 +35,7 @@ mod writer;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use shared::event::Event;
+use shared::event::{ChatDeferred, Event};
 use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
@@ -71,7 +71,7 @@ pub struct Journal {
 
 impl Journal {
     /// Opens the journal in `settings.directory`, records a `ChatFailed` for every chat that the previous process left
-    /// unended, and starts the journal's threads. Blocks while the disk hangs. Events get the source `/gateway/{instance}`.
+    /// unended and whose answer no provider makes in the background, and starts the journal's threads. Blocks while the disk hangs. Events get the source `/gateway/{instance}`.
     ///
     /// Fails if another process holds the directory, if the directory or a segment cannot be used, or if a segment has
     /// an unsupported format version.
@@ -129,6 +129,7 @@ impl Journal {
             directory,
             threads: Mutex::default(),
             earliest_start: Arc::default(),
+            deferred: Mutex::default(),
             id,
             _lock: lock,
         });
@@ -137,9 +138,17 @@ impl Journal {
             directory = %store.settings.directory.display(), waiting, open = unended.len(), damaged,
             "the journal is open"
         );
+        let mut deferred = store.deferred.lock().unwrap_or_else(PoisonError::into_inner);
         for chat in unended {
-            drop(journal.record(&chat.end_event(shared::event::now())));
+            match chat.deferred() {
+                Some(event) => {
+                    store.earliest_start.note(event.started_at);
+                    deferred.push(event);
+                }
+                None => drop(journal.record(&chat.end_event(shared::event::now()))),
+            }
         }
+        drop(deferred);
         // From here on, the ends are in the log, or are held in memory and the failure has been logged.
         store.write_queue();
         let unusable = |error| JournalOpenError::Unusable { path: store.settings.directory.clone(), error };
@@ -166,6 +175,12 @@ impl Journal {
             let state = store.lock();
             state.refusal(Instant::now()).or(state.shortage).is_none()
         })
+    }
+
+    /// Takes the chats of the previous process whose answers providers make in the background. The caller follows and ends them.
+    pub fn take_deferred(&self) -> Vec<ChatDeferred> {
+        let Some(store) = &self.store else { return Vec::new() };
+        std::mem::take(&mut *store.deferred.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Returns the id of the journal's directory, if the id is known, and the earliest start time of this run's chats. `None`

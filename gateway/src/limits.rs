@@ -36,6 +36,10 @@ pub struct Limits {
     pub max_chats: usize,
     /// The share of the chats' places that one user may take, in per cent; at least one place. `GATEWAY_CHATS_USER_SHARE`, default 50.
     pub chats_user_share: usize,
+    /// The maximum number of chats in the background that this gateway follows. `GATEWAY_MAX_BACKGROUND_CHATS`, default 1,000.
+    pub max_background_chats: usize,
+    /// The time after which a chat in the background is no longer followed. `GATEWAY_BACKGROUND_TIMEOUT`, default 12 h.
+    pub background_timeout: Duration,
     /// The bounds on what each user may do in a minute or a day.
     pub user_rates: UserRateLimits,
     /// The maximum number of client connections at a time. `GATEWAY_MAX_CONNECTIONS`, default 20,000.
@@ -91,6 +95,8 @@ impl Limits {
             total_timeout: env.duration("GATEWAY_TOTAL_TIMEOUT", Duration::from_secs(3600))?,
             max_chats: env.optional_or("GATEWAY_MAX_CHATS", 10_000, "a number of chats")?,
             chats_user_share: env.optional_or("GATEWAY_CHATS_USER_SHARE", 50, "a percentage")?,
+            max_background_chats: env.optional_or("GATEWAY_MAX_BACKGROUND_CHATS", 1_000, "a number of chats")?,
+            background_timeout: env.duration("GATEWAY_BACKGROUND_TIMEOUT", Duration::from_secs(12 * 3600))?,
             user_rates: UserRateLimits::read(env)?,
             max_connections: env.optional_or("GATEWAY_MAX_CONNECTIONS", 20_000, "a number of connections")?,
             drain_delay: env.duration("GATEWAY_DRAIN_DELAY", Duration::ZERO)?,
@@ -110,6 +116,10 @@ impl Limits {
         limits.check_body_limits()?;
         if limits.max_chats == 0 || limits.max_chats > 1_000_000 {
             return Err(malformed("GATEWAY_MAX_CHATS", "a number of chats from 1 to 1000000", &limits.max_chats));
+        }
+        if !(1..=1_000_000).contains(&limits.max_background_chats) {
+            let expected = "a number of chats from 1 to 1000000";
+            return Err(malformed("GATEWAY_MAX_BACKGROUND_CHATS", expected, &limits.max_background_chats));
         }
         if !(1..=100).contains(&limits.chats_user_share) {
             let expected = "a percentage from 1 to 100";

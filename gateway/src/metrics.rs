@@ -20,6 +20,8 @@ pub struct Metrics {
     pub chats_ended: Family<OutcomeLabels, Counter>,
     /// The number of chats in progress.
     pub chats_open: Gauge,
+    /// Chats whose answers providers make in the background, followed by this gateway.
+    pub background_chats: Gauge,
     /// The number of requests refused before becoming a chat, by HTTP status.
     pub refused: Family<StatusLabels, Counter>,
     /// The time from a chat's admission to the first token, in seconds.
@@ -144,6 +146,7 @@ impl Default for Metrics {
             chats_started: Counter::default(),
             chats_ended: Family::default(),
             chats_open: Gauge::default(),
+            background_chats: Gauge::default(),
             refused: Family::default(),
             first_token_seconds: Histogram::new(seconds()),
             chat_seconds: Histogram::new(seconds()),
@@ -175,6 +178,8 @@ impl Default for Metrics {
         registry.register("chats_started", "Chats that were admitted", metrics.chats_started.clone());
         registry.register("chats_ended", "Chats that ended, by outcome", metrics.chats_ended.clone());
         registry.register("chats_open", "Chats under way", metrics.chats_open.clone());
+        let help = "Chats whose answers providers make in the background, followed by this gateway";
+        registry.register("background_chats", help, metrics.background_chats.clone());
         registry.register("refused", "Requests refused before they became a chat, by status", metrics.refused.clone());
         let first_token = metrics.first_token_seconds.clone();
         registry.register_with_unit("first_token", "From admission to the first token", Unit::Seconds, first_token);

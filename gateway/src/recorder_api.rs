@@ -4,6 +4,7 @@
 //! Chats do not depend on the recorder's API. While the API is down, forwarded requests get 503 and chats continue.
 
 pub mod answer;
+pub mod made_response;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use shared::id::{ConversationId, UserId};
 use tokio::time::timeout;
 
 use crate::error::ApiError;
+use crate::recorder_api::made_response::MadeResponse;
 
 /// The maximum time until the head of the recorder's response arrives.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
@@ -170,26 +172,21 @@ impl RecorderApi {
         matches!(answer.status(), StatusCode::OK | StatusCode::NO_CONTENT).then_some(answer)
     }
 
-    /// Asks for the upstream that made a response of OpenAI's Responses API for this user, who sent these headers. `None` if the
-    /// caller has no such response. `id` is a plain text that needs no escapes in a path.
-    pub async fn upstream_of_response(
+    /// Asks for the chat that made a response of OpenAI's Responses API for this user, who sent these headers, or that makes the response
+    /// in the background. `None` if the caller has no such response. `id` is a plain text that needs no escapes in a path.
+    pub async fn made_response(
         &self,
         user: &UserId,
         id: &str,
         headers: &HeaderMap,
-    ) -> Result<Option<String>, ApiError> {
-        #[derive(serde::Deserialize)]
-        struct MadeResponse {
-            upstream: Option<String>,
-        }
+    ) -> Result<Option<MadeResponse>, ApiError> {
         let (path, headers) = (format!("/api/responses/{id}"), with_bearer(headers));
         let (method, user) = (Method::GET, Some(user));
         let request = ForwardedRequest { method, path: &path, headers: &headers, body: Bytes::new(), peer: None, user };
         let answer = self.send(&request, HEAD_TIMEOUT).await?;
         match answer.status() {
             StatusCode::OK => {
-                let made = answer.json::<MadeResponse>().await.map_err(|_| ApiError::recorder_unavailable())?;
-                Ok(made.upstream)
+                Ok(Some(answer.json::<MadeResponse>().await.map_err(|_| ApiError::recorder_unavailable())?))
             }
             StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(None),
             _ => Err(ApiError::recorder_unavailable()),

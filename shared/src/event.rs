@@ -8,6 +8,7 @@
 mod api_key;
 mod audit;
 mod budget;
+mod chat_deferred;
 mod chat_failed;
 mod chat_started;
 mod conversation;
@@ -36,6 +37,7 @@ pub use assistant_message::{AssistantMessage, CUT_BY_BUDGET, OtherChoice, STOPPE
 pub use audit::{ANONYMOUS, AuditAction, AuditOutcome, AuditRecorded, AuditTarget, AuditTargetKind, COMMAND_LINE};
 pub use budget::{Budget, BudgetPeriod, BudgetPolicy, UnpricedCalls};
 pub use caller_metadata::CallerMetadata;
+pub use chat_deferred::ChatDeferred;
 pub use chat_failed::{ChatError, ChatFailed, FailureStage};
 pub use chat_started::{ChatStarted, ConversationOrigin};
 pub use conversation::{ConversationChanged, ConversationCreated, ConversationDeleted};
@@ -63,6 +65,8 @@ pub enum Event {
     MessageCompleted(Box<MessageCompleted>),
     /// A chat ended without an answer, or with a part of an answer.
     ChatFailed(Box<ChatFailed>),
+    /// The provider makes the answer to a chat in the background.
+    ChatDeferred(Box<ChatDeferred>),
     /// A conversation was created before the first chat.
     ConversationCreated(Box<ConversationCreated>),
     /// A user renamed, archived or unarchived a conversation.
@@ -121,6 +125,10 @@ impl Event {
                 let ChatFailed { chat_id, conversation_id, started_at, .. } = **event;
                 About::Chat { chat_id, conversation_id, started_at }
             }
+            Self::ChatDeferred(event) => {
+                let ChatDeferred { chat_id, conversation_id, started_at, .. } = **event;
+                About::Chat { chat_id, conversation_id, started_at }
+            }
             Self::ConversationCreated(event) => About::Conversation(event.conversation_id),
             Self::ConversationChanged(event) => About::Conversation(event.conversation_id),
             Self::ConversationDeleted(event) => About::Conversation(event.conversation_id),
@@ -141,6 +149,7 @@ impl Event {
             Self::ChatStarted(_) => EventKind::ChatStarted,
             Self::MessageCompleted(_) => EventKind::MessageCompleted,
             Self::ChatFailed(_) => EventKind::ChatFailed,
+            Self::ChatDeferred(_) => EventKind::ChatDeferred,
             Self::ConversationCreated(_) => EventKind::ConversationCreated,
             Self::ConversationChanged(_) => EventKind::ConversationChanged,
             Self::ConversationDeleted(_) => EventKind::ConversationDeleted,
@@ -168,6 +177,7 @@ impl Event {
                 EventId::derive(event.chat_id.0, "orphaned")
             }
             Self::ChatFailed(event) => EventId::derive(event.chat_id.0, "failed"),
+            Self::ChatDeferred(event) => EventId::derive(event.chat_id.0, "deferred"),
             Self::ConversationCreated(event) => EventId::derive(event.conversation_id.0, "conversation_created"),
             Self::ConversationChanged(event) => EventId::derive(event.change_id.0, "conversation_changed"),
             Self::ConversationDeleted(event) => EventId::derive(event.conversation_id.0, "conversation_deleted"),
@@ -189,6 +199,7 @@ impl Event {
             Self::ChatStarted(event) => &event.user_id,
             Self::MessageCompleted(event) => &event.user_id,
             Self::ChatFailed(event) => &event.user_id,
+            Self::ChatDeferred(event) => &event.user_id,
             Self::ConversationCreated(event) => &event.user_id,
             Self::ConversationChanged(event) => &event.user_id,
             Self::ConversationDeleted(event) => &event.user_id,
@@ -209,6 +220,7 @@ impl Event {
             Self::ChatStarted(event) => event.started_at,
             Self::MessageCompleted(event) => event.finished_at,
             Self::ChatFailed(event) => event.failed_at,
+            Self::ChatDeferred(event) => event.deferred_at,
             Self::ConversationCreated(event) => event.created_at,
             Self::ConversationChanged(event) => event.changed_at,
             Self::ConversationDeleted(event) => event.deleted_at,
@@ -236,6 +248,7 @@ impl Event {
             Self::ChatStarted(event) => serde_json::to_writer(bytes, event),
             Self::MessageCompleted(event) => serde_json::to_writer(bytes, event),
             Self::ChatFailed(event) => serde_json::to_writer(bytes, event),
+            Self::ChatDeferred(event) => serde_json::to_writer(bytes, event),
             Self::ConversationCreated(event) => serde_json::to_writer(bytes, event),
             Self::ConversationChanged(event) => serde_json::to_writer(bytes, event),
             Self::ConversationDeleted(event) => serde_json::to_writer(bytes, event),
@@ -267,6 +280,7 @@ impl Event {
             }
             (EventKind::ChatFailed, EventVersion::V1) => Self::ChatFailed(read::<version1::ChatFailed, _>(payload)?),
             (EventKind::ChatFailed, EventVersion::V2) => Self::ChatFailed(read::<ChatFailed, _>(payload)?),
+            (EventKind::ChatDeferred, _) => Self::ChatDeferred(serde_json::from_slice(payload)?),
             (EventKind::ConversationCreated, _) => Self::ConversationCreated(serde_json::from_slice(payload)?),
             (EventKind::ConversationChanged, _) => Self::ConversationChanged(serde_json::from_slice(payload)?),
             (EventKind::ConversationDeleted, _) => Self::ConversationDeleted(serde_json::from_slice(payload)?),

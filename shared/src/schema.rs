@@ -12,9 +12,9 @@ use schemars::transform::{RecursiveTransform, Transform as _};
 use serde_json::{Map, Value, json};
 
 use crate::event::{
-    AuditRecorded, ChatFailed, ChatStarted, ConversationChanged, ConversationCreated, ConversationDeleted,
-    CostsRepriced, EventKind, KeyChanged, KeyIssued, KeyRevoked, LimitsChanged, MessageCompleted, PricesPublished,
-    ProjectChanged,
+    AuditRecorded, ChatDeferred, ChatFailed, ChatStarted, ConversationChanged, ConversationCreated,
+    ConversationDeleted, CostsRepriced, EventKind, KeyChanged, KeyIssued, KeyRevoked, LimitsChanged, MessageCompleted,
+    PricesPublished, ProjectChanged,
 };
 use crate::{envelope, large_body, stream};
 
@@ -64,6 +64,7 @@ fn payload_schema(kind: EventKind, generator: SchemaGenerator) -> Map<String, Va
         EventKind::PricesPublished => generator.into_root_schema_for::<PricesPublished>(),
         EventKind::CostsRepriced => generator.into_root_schema_for::<CostsRepriced>(),
         EventKind::AuditRecorded => generator.into_root_schema_for::<AuditRecorded>(),
+        EventKind::ChatDeferred => generator.into_root_schema_for::<ChatDeferred>(),
         EventKind::ProjectChanged => generator.into_root_schema_for::<ProjectChanged>(),
     };
     RecursiveTransform(remove_null_from_optional_members).transform(&mut schema);

@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
 SCHEMAS = {path.stem: json.loads(path.read_text()) for path in pathlib.Path(sys.argv[1]).glob("stenograph.*.json")}
-HAPPENED = ["finished_at", "failed_at", "created_at", "changed_at", "deleted_at", "issued_at", "revoked_at", "published_at",
+HAPPENED = ["finished_at", "failed_at", "deferred_at", "created_at", "changed_at", "deleted_at", "issued_at", "revoked_at", "published_at",
             "repriced_at", "recorded_at", "started_at"]
 
 

@@ -1,16 +1,18 @@
 //! A chat from admission to end. The owner of an [`OpenChat`] has to end the chat; dropping an open chat records that the
 //! client has disconnected.
 
+mod deferral;
+mod terminal_event;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use shared::event::{
-    Attempt, CallerMetadata, ChatFailed, ChatStarted, ConversationOrigin, DialectName, Event, Media, MessageCompleted,
-    Operation, RecordingMode, UpstreamAnswer,
+    Attempt, CallerMetadata, ChatStarted, ConversationOrigin, DialectName, Event, Media, Operation, RecordingMode,
 };
 use shared::fair_share::Place;
-use shared::id::{ChatId, ConversationId};
+use shared::id::{ChatId, ConversationId, KeyId, ProjectId, UserId};
 use shared::usage::{Usage, UsageSource};
 use time::OffsetDateTime;
 use tokio::sync::OwnedSemaphorePermit;
@@ -71,7 +73,11 @@ pub struct OpenChat {
     pub conversation_id: Option<ConversationId>,
     origin: Option<ConversationOrigin>,
     dialect: DialectName,
-    caller: Caller,
+    user: UserId,
+    key_id: Option<KeyId>,
+    project_id: Option<ProjectId>,
+    /// The gateway that admitted the chat. `None` for this gateway.
+    admitted_by: Option<String>,
     /// The parts of the call that its events keep.
     pub mode: RecordingMode,
     started_at: OffsetDateTime,
@@ -96,8 +102,8 @@ pub struct OpenChat {
     limits: Option<Admission>,
     /// The entry among the running chats. `None` for a call that is no chat.
     running: Option<Registration>,
-    /// Counts the chat towards the maximum number of concurrent chats.
-    _permit: Place,
+    /// Counts the chat towards the maximum number of concurrent chats. `None` for a chat that has been admitted elsewhere.
+    place: Option<Place>,
 }
 
 impl OpenChat {
@@ -123,7 +129,10 @@ impl OpenChat {
             conversation_id,
             origin,
             dialect: request.dialect,
-            caller,
+            key_id: caller.key_id(),
+            project_id: caller.project_id(),
+            user: caller.user,
+            admitted_by: None,
             mode: admission.mode,
             started_at: admission.started_at,
             admitted_at: Instant::now(),
@@ -140,7 +149,7 @@ impl OpenChat {
             notes: request.notes.drain(..).chain(admission.notes).collect(),
             limits: admission.limits,
             running,
-            _permit: permit,
+            place: Some(permit),
         };
         recording.metrics.chats_started.inc();
         recording.metrics.chats_open.inc();
@@ -150,9 +159,9 @@ impl OpenChat {
             conversation_id,
             conversation_origin: origin,
             client_thread_id,
-            user_id: chat.caller.user.clone(),
-            key_id: chat.caller.key_id(),
-            project_id: chat.caller.project_id(),
+            user_id: chat.user.clone(),
+            key_id: chat.key_id,
+            project_id: chat.project_id,
             gateway: recording.instance.clone(),
             started_at: chat.started_at,
             dialect: request.dialect,
@@ -245,7 +254,7 @@ impl OpenChat {
         if let (DialectName::OpenaiResponses, Some(response), Some(conversation)) =
             (self.dialect, &transcript.response_id, self.conversation_id)
         {
-            self.recording.responses.remember(&self.caller.user, response, conversation);
+            self.recording.responses.remember(&self.user, response, conversation);
         }
         let has_content = transcript.has_any_content();
         let budgets = self.settle_limits(&usage, has_content);
@@ -259,7 +268,7 @@ impl OpenChat {
             chat: self.id,
             conversation: self.conversation_id,
             origin: self.origin,
-            user: self.caller.user.clone(),
+            user: self.user.clone(),
             model: self.model.clone(),
             outcome,
             status: self.attempts.last().and_then(|attempt| attempt.status),
@@ -306,76 +315,6 @@ impl OpenChat {
             (prompt, answer) => Some((prompt.unwrap_or(0), answer.unwrap_or(0))),
         };
         limits.settle(used)
-    }
-
-    fn terminal_event(
-        &mut self,
-        ending: ChatEnding,
-        message: Option<shared::event::AssistantMessage>,
-        mut transcript: Transcript,
-        usage: Usage,
-        duration_ms: u64,
-    ) -> Event {
-        let finished_at = shared::event::now();
-        let attempts = std::mem::take(&mut self.attempts);
-        let upstream = self.upstream.take().map(|name| UpstreamAnswer {
-            name,
-            model: transcript.model.take(),
-            response_id: transcript.response_id.take(),
-        });
-        let notes = transcript.notes.iter().map(|note| (*note).to_owned()).collect();
-        match ending {
-            ChatEnding::Failed(stage, error) => Event::ChatFailed(Box::new(ChatFailed {
-                chat_id: self.id,
-                operation: self.operation,
-                conversation_id: self.conversation_id,
-                user_id: self.caller.user.clone(),
-                key_id: self.caller.key_id(),
-                project_id: self.caller.project_id(),
-                gateway: self.recording.instance.clone(),
-                started_at: self.started_at,
-                failed_at: finished_at,
-                model: self.model.clone(),
-                stage,
-                error,
-                message,
-                usage,
-                media: self.media.take(),
-                time_to_first_token_ms: self.first_token_ms,
-                duration_ms,
-                upstream,
-                attempts,
-                notes,
-                recording: self.mode,
-                restored: None,
-            })),
-            ChatEnding::Completed | ChatEnding::ClientGone | ChatEnding::Early(_) => {
-                Event::MessageCompleted(Box::new(MessageCompleted {
-                    chat_id: self.id,
-                    operation: self.operation,
-                    conversation_id: self.conversation_id,
-                    user_id: self.caller.user.clone(),
-                    key_id: self.caller.key_id(),
-                    project_id: self.caller.project_id(),
-                    gateway: self.recording.instance.clone(),
-                    started_at: self.started_at,
-                    finished_at,
-                    model: self.model.clone(),
-                    message: message.or_else(|| {
-                        self.operation.answers_with_message().then(|| transcript.message(self.id.assistant_message()))
-                    }),
-                    usage,
-                    media: self.media.take(),
-                    time_to_first_token_ms: self.first_token_ms,
-                    duration_ms,
-                    upstream: upstream.unwrap_or_default(),
-                    attempts,
-                    notes,
-                    recording: self.mode,
-                    restored: None,
-                }))
-            }
-        }
     }
 
     fn count(&self, outcome: &'static str, usage: &Usage) {

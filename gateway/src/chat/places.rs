@@ -6,9 +6,8 @@ use shared::fair_share::{FairShare, NoPlace, Place};
 use shared::id::UserId;
 
 use crate::error::ApiError;
-use crate::limits::Limits;
 
-/// The places of all chats of the gateway (`GATEWAY_MAX_CHATS`).
+/// The places of the gateway for chats (`GATEWAY_MAX_CHATS`), or for chats in the background.
 #[derive(Debug)]
 pub struct ChatPlaces {
     share: Arc<FairShare>,
@@ -17,10 +16,9 @@ pub struct ChatPlaces {
 }
 
 impl ChatPlaces {
-    /// Creates the places within the limits.
-    pub fn new(limits: &Limits) -> Self {
-        let max_of_user = (limits.max_chats * limits.chats_user_share / 100).max(1);
-        Self { share: FairShare::new(limits.max_chats), max_of_user }
+    /// Creates this number of places. `user_share` is the share that one user may take, in per cent; at least one place.
+    pub fn new(places: usize, user_share: usize) -> Self {
+        Self { share: FairShare::new(places), max_of_user: (places * user_share / 100).max(1) }
     }
 
     /// Takes a place. Returns 429 if the user has its maximum, and 503 if all places are taken.

@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use shared::event::ChatDeferred;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -60,6 +61,8 @@ pub(super) struct Store {
     pub(super) directory: LogDirectory,
     pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
     pub(super) earliest_start: Arc<EarliestStart>,
+    /// The chats of the previous process whose answers providers make in the background, until they are taken.
+    pub(super) deferred: Mutex<Vec<ChatDeferred>>,
     /// The id of the journal's directory.
     pub(super) id: Option<Uuid>,
     pub(super) _lock: DirectoryLock,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 use shared::event::{
-    About, ChatError, ChatFailed, ChatStarted, Event, EventType, FailureStage, Operation, RecordingMode,
+    About, ChatDeferred, ChatError, ChatFailed, ChatStarted, Event, EventType, FailureStage, Operation, RecordingMode,
 };
 use shared::id::{ChatId, ConversationId, KeyId, ProjectId, UserId};
 use shared::usage::Usage;
@@ -32,6 +32,18 @@ pub(super) struct UnendedChat {
     model: String,
     #[serde(default, skip_serializing_if = "RecordingMode::is_full")]
     recording: RecordingMode,
+    /// The answer that the provider makes in the background.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deferral: Option<Deferral>,
+}
+
+/// An answer that a provider makes in the background, as far as the chat does not have it already.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Deferral {
+    #[serde(with = "time::serde::rfc3339")]
+    deferred_at: OffsetDateTime,
+    upstream: String,
+    response_id: String,
 }
 
 /// All unended chats by chat id.
@@ -51,7 +63,29 @@ impl UnendedChat {
             started_at: started.started_at,
             model: started.model.clone(),
             recording: started.recording,
+            deferral: None,
         }
+    }
+
+    /// Returns the event of a chat whose answer a provider makes in the background. Such a chat goes on after a restart.
+    pub(super) fn deferred(&self) -> Option<ChatDeferred> {
+        let Deferral { deferred_at, upstream, response_id } = self.deferral.clone()?;
+        Some(ChatDeferred {
+            chat_id: self.chat_id,
+            operation: self.operation,
+            conversation_id: self.conversation_id,
+            user_id: self.user_id.clone(),
+            key_id: self.key_id,
+            project_id: self.project_id,
+            gateway: self.gateway.clone(),
+            started_at: self.started_at,
+            deferred_at,
+            model: self.model.clone(),
+            upstream,
+            response_id,
+            recording: self.recording,
+            restored: None,
+        })
     }
 
     #[cfg(test)]
@@ -97,6 +131,8 @@ impl UnendedChat {
 pub(super) enum ChatChange {
     /// The event is the start of the chat.
     Started(Box<UnendedChat>),
+    /// The event says that a provider makes the answer in the background.
+    Deferred(ChatId, Box<Deferral>),
     /// The event is the end of the chat.
     Ended(ChatId),
     /// The event belongs to no call.
@@ -109,6 +145,10 @@ impl ChatChange {
     pub(super) fn of(event: &Event) -> Self {
         match event {
             Event::ChatStarted(started) => Self::Started(Box::new(UnendedChat::from_start(started))),
+            Event::ChatDeferred(event) => {
+                let ChatDeferred { chat_id, deferred_at, upstream, response_id, .. } = (**event).clone();
+                Self::Deferred(chat_id, Box::new(Deferral { deferred_at, upstream, response_id }))
+            }
             ended => match ended.about() {
                 About::Chat { chat_id, .. } => Self::Ended(chat_id),
                 About::Conversation(_) | About::Deployment => Self::None,
@@ -130,6 +170,11 @@ impl UnendedChats {
     pub(super) fn apply(&mut self, change: ChatChange) {
         match change {
             ChatChange::Started(chat) => drop(self.0.insert(chat.chat_id, *chat)),
+            ChatChange::Deferred(chat, deferral) => {
+                if let Some(chat) = self.0.get_mut(&chat) {
+                    chat.deferral = Some(*deferral);
+                }
+            }
             ChatChange::Ended(chat) => drop(self.0.remove(&chat)),
             ChatChange::None => {}
         }

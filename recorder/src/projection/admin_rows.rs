@@ -41,6 +41,7 @@ impl AdminRows {
             Event::ChatStarted(_)
             | Event::MessageCompleted(_)
             | Event::ChatFailed(_)
+            | Event::ChatDeferred(_)
             | Event::ConversationCreated(_)
             | Event::ConversationChanged(_)
             | Event::ConversationDeleted(_) => {}

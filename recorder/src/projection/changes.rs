@@ -43,6 +43,10 @@ pub fn project(events: &[Event]) -> Changes {
                 changes.add_conversations(Conversation::from_failed(event));
                 changes.add_chat(ChatChange::from_failed(event));
             }
+            Event::ChatDeferred(event) => {
+                changes.add_conversations(Conversation::from_deferred(event));
+                changes.add_chat(ChatChange::from_deferred(event));
+            }
             Event::ConversationCreated(event) => {
                 changes.created_conversations.insert(event.conversation_id);
                 changes.add_conversation(Conversation::from_created(event));
@@ -105,6 +109,9 @@ impl Changes {
             let has = projected.get(&id);
             if has.is_some_and(|has| has.request.is_some()) {
                 row.request = None;
+            }
+            if has.is_some_and(|has| has.deferral.is_some()) {
+                row.deferral = None;
             }
             if has.is_some_and(|has| has.ending.is_some()) {
                 row.ending = None;

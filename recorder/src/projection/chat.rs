@@ -43,6 +43,8 @@ pub struct Chat {
     pub recording: RecordingMode,
     /// The facts of `ChatStarted`; none until the event has been projected.
     pub request: Option<ChatRequest>,
+    /// The facts of `ChatDeferred`; none for a chat whose answer came at once.
+    pub deferral: Option<Deferral>,
     /// The ending; none while the chat has no `MessageCompleted` and no `ChatFailed`.
     pub ending: Option<ChatEnding>,
 }
@@ -66,6 +68,17 @@ pub struct ChatRequest {
     pub new_messages: u16,
     /// The caller's own user, tags and metadata, as one JSON object.
     pub caller_metadata: Option<PgJson>,
+}
+
+/// The facts in `ChatDeferred` beyond the fields that every event of a chat carries. Of several, the least.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deferral {
+    /// The time at which the provider had accepted the chat.
+    pub deferred_at: OffsetDateTime,
+    /// The name of the upstream that makes the answer.
+    pub upstream: String,
+    /// The provider's id of the response.
+    pub response_id: String,
 }
 
 /// The ending of a chat: outcome, timing, usage and the upstream that answered.
@@ -141,9 +154,11 @@ pub struct TokenParts {
     pub reasoning: i64,
 }
 
-/// The halves of a row that a join replaced.
+/// The parts of a row that a join replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplacedHalves {
+    /// True when the facts of `ChatDeferred` were replaced.
+    pub deferral: bool,
     /// True when the facts of `ChatStarted` were replaced.
     pub request: bool,
     /// True when the ending was replaced.
@@ -166,6 +181,9 @@ impl Chat {
         keep_least(&mut self.model, other.model);
         keep_least(&mut self.started_at, other.started_at);
         self.recording = self.recording.stricter(other.recording);
+        let deferral = least_known(self.deferral.clone(), other.deferral);
+        let is_deferral_new = deferral != self.deferral;
+        self.deferral = deferral;
         let request = other.request.as_ref().map(ChatRequest::rank) > self.request.as_ref().map(ChatRequest::rank);
         let ending = other.ending.as_ref().map(ChatEnding::rank) > self.ending.as_ref().map(ChatEnding::rank);
         if request {
@@ -174,7 +192,7 @@ impl Chat {
         if ending {
             self.ending = other.ending;
         }
-        ReplacedHalves { request, ending }
+        ReplacedHalves { deferral: is_deferral_new, request, ending }
     }
 
     /// The word in the `status` column.

@@ -1,8 +1,10 @@
 //! The facts in each event of a chat: the row of the ledger, and the messages of the row's two halves.
 
-use shared::event::{CallerMetadata, ChatError, ChatFailed, ChatStarted, MessageCompleted, Restored, UpstreamAnswer};
+use shared::event::{
+    CallerMetadata, ChatDeferred, ChatError, ChatFailed, ChatStarted, MessageCompleted, Restored, UpstreamAnswer,
+};
 
-use super::chat::{Chat, ChatEnding, ChatOutcome, ChatRequest, TokenUsage};
+use super::chat::{Chat, ChatEnding, ChatOutcome, ChatRequest, Deferral, TokenUsage};
 use super::chat_cost::provider_cost_of;
 use super::digest::ContentDigest;
 use super::message::Message;
@@ -59,9 +61,35 @@ impl ChatChange {
             started_at: pg_timestamp(event.started_at),
             recording: event.recording,
             request: Some(request),
+            deferral: None,
             ending: None,
         };
         Self { row, new_messages, assistant_message: None }
+    }
+
+    /// Makes the change of a chat whose answer is made in the background: a row with a deferral.
+    pub fn from_deferred(event: &ChatDeferred) -> Self {
+        let deferral = Deferral {
+            deferred_at: pg_timestamp(event.deferred_at),
+            upstream: pg_text(&event.upstream),
+            response_id: pg_text(&event.response_id),
+        };
+        let row = Chat {
+            chat_id: event.chat_id,
+            conversation_id: event.conversation_id,
+            operation: event.operation,
+            user_id: event.user_id.clone(),
+            key_id: event.key_id,
+            project_id: event.project_id,
+            gateway: pg_text(&event.gateway),
+            model: pg_text(&event.model),
+            started_at: pg_timestamp(event.started_at),
+            recording: event.recording,
+            request: None,
+            deferral: Some(deferral),
+            ending: None,
+        };
+        Self { row, new_messages: Vec::new(), assistant_message: None }
     }
 
     /// Makes the change of a whole answer: a row with a completed ending, and the assistant's message, if the answer is one.
@@ -96,6 +124,7 @@ impl ChatChange {
             started_at: pg_timestamp(event.started_at),
             recording: event.recording,
             request: None,
+            deferral: None,
             ending: Some(ending),
         };
         Self { row, new_messages: Vec::new(), assistant_message }
@@ -139,6 +168,7 @@ impl ChatChange {
             started_at: pg_timestamp(event.started_at),
             recording: event.recording,
             request: None,
+            deferral: None,
             ending: Some(ending),
         };
         Self { row, new_messages: Vec::new(), assistant_message }

@@ -5,7 +5,8 @@
 use std::cmp::{Ordering, Reverse};
 
 use shared::event::{
-    ChatFailed, ChatStarted, ConversationChanged, ConversationCreated, ConversationDeleted, MessageCompleted,
+    ChatDeferred, ChatFailed, ChatStarted, ConversationChanged, ConversationCreated, ConversationDeleted,
+    MessageCompleted,
 };
 use shared::id::{ChangeId, ChatId, ConversationId, UserId};
 use time::OffsetDateTime;
@@ -99,6 +100,10 @@ impl Conversation {
             settings: Some(settings),
             ..Self::minimal(conversation_id, &event.user_id, event.started_at)
         })
+    }
+
+    pub(super) fn from_deferred(event: &ChatDeferred) -> Option<Self> {
+        Some(Self::minimal(event.conversation_id?, &event.user_id, event.started_at))
     }
 
     pub(super) fn from_completed(event: &MessageCompleted) -> Option<Self> {

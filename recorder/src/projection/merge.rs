@@ -160,7 +160,10 @@ fn conversation_key(row: &Conversation) -> UsageKey<'_> {
 impl ChatWrites {
     fn add_inserted(&mut self, change: ChatChange) {
         let row = change.row;
-        self.applied += usize::from(row.request.is_some()) + usize::from(row.ending.is_some());
+        self.applied += [row.request.is_some(), row.deferral.is_some(), row.ending.is_some()]
+            .map(usize::from)
+            .iter()
+            .sum::<usize>();
         self.usage.add(&chat_key(&row), row.usage_totals());
         if let Some(id) = row.conversation_id {
             *self.conversation_totals.entry(id).or_default() += row.conversation_totals();
@@ -181,7 +184,7 @@ impl ChatWrites {
         {
             prices.price(&mut new);
         }
-        self.applied += usize::from(replaced.request) + usize::from(replaced.ending);
+        self.applied += [replaced.request, replaced.deferral, replaced.ending].map(usize::from).iter().sum::<usize>();
         self.usage.subtract(&chat_key(old), old.usage_totals());
         self.usage.add(&chat_key(&new), new.usage_totals());
         if let Some(id) = old.conversation_id {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use async_nats::Client;
 use serde::{Deserialize, Serialize};
-use shared::event::Event;
+use shared::event::{About, Event};
 use shared::id::EventId;
 
 use super::filter::Filter;
@@ -282,7 +282,7 @@ impl ExportState {
 fn project(file: &SpillFile) -> io::Result<(Tables, BTreeMap<EventId, Event>)> {
     let (mut tables, mut events, mut batch) = (Tables::default(), BTreeMap::new(), Vec::with_capacity(BATCH_EVENTS));
     file.read(|event| {
-        if !matches!(event, Event::ChatStarted(_) | Event::MessageCompleted(_) | Event::ChatFailed(_)) {
+        if !matches!(event.about(), About::Chat { .. }) {
             events.insert(event.id(), event);
             return;
         }

@@ -87,6 +87,7 @@ fn model(event: &Event) -> Option<&str> {
         Event::ChatStarted(event) => Some(&event.model),
         Event::MessageCompleted(event) => Some(&event.model),
         Event::ChatFailed(event) => Some(&event.model),
+        Event::ChatDeferred(event) => Some(&event.model),
         Event::ConversationCreated(event) => event.model.as_deref(),
         _ => None,
     }

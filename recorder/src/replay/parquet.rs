@@ -50,6 +50,7 @@ type Row<'a> = Vec<(&'static str, Value<'a>)>;
 /// Returns a row of `chats`: the columns in order, with values.
 fn chat_row(chat: &Chat) -> Row<'_> {
     let request = chat.request.as_ref();
+    let deferral = chat.deferral.as_ref();
     let ending = chat.ending.as_ref();
     let failure = ending.and_then(|ending| match &ending.outcome {
         ChatOutcome::Failed { stage, error } => Some((stage, error)),
@@ -116,6 +117,9 @@ fn chat_row(chat: &Chat) -> Row<'_> {
         ("priced_as", Value::Text(cost.map(|cost| cost.priced_as.as_str()))),
         ("provider_cost_nanodollars", Value::Int64(ending.and_then(|ending| ending.provider_cost_nanodollars))),
         ("recording", Value::Text(Some(chat.recording.as_str()))),
+        ("deferred_at", Value::Time(deferral.map(|deferral| deferral.deferred_at))),
+        ("deferred_upstream", Value::Text(deferral.map(|deferral| deferral.upstream.as_str()))),
+        ("deferred_response_id", Value::Text(deferral.map(|deferral| deferral.response_id.as_str()))),
     ]
 }
 

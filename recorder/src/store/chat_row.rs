@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::read::{UnreadableColumn, sql_enum, user_id, utc};
-use crate::projection::chat::{Chat, ChatEnding, ChatOutcome, ChatRequest, TokenParts, TokenUsage};
+use crate::projection::chat::{Chat, ChatEnding, ChatOutcome, ChatRequest, Deferral, TokenParts, TokenUsage};
 use crate::projection::chat_cost::{CostOfChat, Pricing};
 use crate::projection::pg_value::PgJson;
 
@@ -62,6 +62,9 @@ pub(super) struct ChatRow {
     pub(super) priced_as: Option<String>,
     pub(super) provider_cost_nanodollars: Option<i64>,
     pub(super) recording: String,
+    pub(super) deferred_at: Option<OffsetDateTime>,
+    pub(super) deferred_upstream: Option<String>,
+    pub(super) deferred_response_id: Option<String>,
 }
 
 impl ChatRow {
@@ -79,6 +82,7 @@ impl ChatRow {
             started_at: utc(self.started_at),
             recording: sql_enum("recording", Some(&self.recording))?,
             request: self.request()?,
+            deferral: self.deferral(),
             ending: self.ending()?,
         })
     }
@@ -101,6 +105,14 @@ impl ChatRow {
             },
             caller_metadata: self.caller_metadata.take().as_deref().map(PgJson::new),
         }))
+    }
+
+    fn deferral(&mut self) -> Option<Deferral> {
+        Some(Deferral {
+            deferred_at: utc(self.deferred_at?),
+            upstream: self.deferred_upstream.take()?,
+            response_id: self.deferred_response_id.take()?,
+        })
     }
 
     fn ending(&mut self) -> Result<Option<ChatEnding>, UnreadableColumn> {

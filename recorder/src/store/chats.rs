@@ -20,7 +20,8 @@ const COLUMNS: &str = "chat_id, conversation_id, user_id, gateway, model, starte
      upstream_response_id, attempts, time_to_first_token_ms, duration_ms, usage_source, prompt_tokens, completion_tokens, \
      total_tokens, uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens, \
      usage_raw, notes, caller_metadata, new_messages, operation, media, key_id, project_id, \
-     cost_nanodollars, cost_parts, price_version, priced_as, provider_cost_nanodollars, recording";
+     cost_nanodollars, cost_parts, price_version, priced_as, provider_cost_nanodollars, recording, \
+     deferred_at, deferred_upstream, deferred_response_id";
 
 /// The values of a row, in the order of [`COLUMNS`], each as a function of the row. The list is passed on to the macro
 /// `$then!`.
@@ -78,6 +79,9 @@ macro_rules! values {
             |c| Some(cost(c)?.priced_as.as_str()),
             |c| ending(c)?.provider_cost_nanodollars,
             |c| c.recording.as_str(),
+            |c| Some(c.deferral.as_ref()?.deferred_at),
+            |c| Some(c.deferral.as_ref()?.upstream.as_str()),
+            |c| Some(c.deferral.as_ref()?.response_id.as_str()),
         }
     };
 }
@@ -119,7 +123,9 @@ macro_rules! statement {
                      UNNEST($44::uuid[]) AS key_id, UNNEST($45::uuid[]) AS project_id,
                      UNNEST($46::bigint[]) AS cost_nanodollars, UNNEST($47::jsonb[]) AS cost_parts,
                      UNNEST($48::text[]) AS price_version, UNNEST($49::text[]) AS priced_as,
-                     UNNEST($50::bigint[]) AS provider_cost_nanodollars, UNNEST($51::text[]) AS recording) AS new "
+                     UNNEST($50::bigint[]) AS provider_cost_nanodollars, UNNEST($51::text[]) AS recording,
+                     UNNEST($52::timestamptz[]) AS deferred_at, UNNEST($53::text[]) AS deferred_upstream,
+                     UNNEST($54::text[]) AS deferred_response_id) AS new "
                 + $tail,
             $(&column($rows, $value) as _),*
         )
@@ -141,7 +147,7 @@ macro_rules! rows_where {
              usage_raw::text AS usage_raw, notes::text AS notes,
              caller_metadata::text AS caller_metadata, new_messages, operation, media::text AS media,
              key_id, project_id, cost_nanodollars, cost_parts::text AS cost_parts, price_version, priced_as,
-             provider_cost_nanodollars, recording
+             provider_cost_nanodollars, recording, deferred_at, deferred_upstream, deferred_response_id
              FROM chats " + $tail
             $(, $argument)*
         )
@@ -161,7 +167,7 @@ pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Chat]) -> Result<BTre
              uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
              usage_raw, notes, caller_metadata, new_messages, operation, media, key_id, project_id,
              cost_nanodollars, cost_parts, price_version, priced_as, provider_cost_nanodollars,
-             recording)
+             recording, deferred_at, deferred_upstream, deferred_response_id)
          SELECT
              chat_id, conversation_id, user_id, gateway, model, started_at, status, request_digest,
              conversation_origin, client_thread_id, dialect, stream, temperature, has_user_message,
@@ -171,7 +177,7 @@ pub(super) async fn insert(tx: &mut PgConnection, rows: &[&Chat]) -> Result<BTre
              uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
              usage_raw, notes, caller_metadata, new_messages, operation, media, key_id, project_id,
              cost_nanodollars, cost_parts, price_version, priced_as, provider_cost_nanodollars,
-             recording",
+             recording, deferred_at, deferred_upstream, deferred_response_id",
         "ON CONFLICT (chat_id) DO NOTHING
          RETURNING chat_id",
         rows
@@ -214,7 +220,9 @@ pub(super) async fn update(tx: &mut PgConnection, rows: &[&Chat]) -> Result<(), 
              media = new.media, key_id = new.key_id, project_id = new.project_id,
              cost_nanodollars = new.cost_nanodollars, cost_parts = new.cost_parts,
              price_version = new.price_version, priced_as = new.priced_as,
-             provider_cost_nanodollars = new.provider_cost_nanodollars, recording = new.recording",
+             provider_cost_nanodollars = new.provider_cost_nanodollars, recording = new.recording,
+             deferred_at = new.deferred_at, deferred_upstream = new.deferred_upstream,
+             deferred_response_id = new.deferred_response_id",
         "WHERE chats.chat_id = new.chat_id",
         rows
     );

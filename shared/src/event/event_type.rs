@@ -31,6 +31,8 @@ pub enum EventKind {
     AuditRecorded,
     /// The kind of [`ProjectChanged`](super::ProjectChanged) events.
     ProjectChanged,
+    /// The kind of [`ChatDeferred`](super::ChatDeferred) events.
+    ChatDeferred,
 }
 
 /// The type of a published event: a kind of event, in one version of the payload's format.
@@ -51,7 +53,7 @@ pub enum EventVersion {
 
 impl EventKind {
     /// All kinds of events.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::ChatStarted,
         Self::MessageCompleted,
         Self::ChatFailed,
@@ -66,6 +68,7 @@ impl EventKind {
         Self::CostsRepriced,
         Self::AuditRecorded,
         Self::ProjectChanged,
+        Self::ChatDeferred,
     ];
 
     /// Returns the token of the kind in subjects: `chats.<token>.<user>`.
@@ -85,6 +88,7 @@ impl EventKind {
             Self::CostsRepriced => "costs_repriced",
             Self::AuditRecorded => "audit_recorded",
             Self::ProjectChanged => "project_changed",
+            Self::ChatDeferred => "deferred",
         }
     }
 
@@ -102,7 +106,8 @@ impl EventKind {
             | Self::PricesPublished
             | Self::CostsRepriced
             | Self::AuditRecorded
-            | Self::ProjectChanged => EventVersion::V1,
+            | Self::ProjectChanged
+            | Self::ChatDeferred => EventVersion::V1,
         };
         EventType { kind: self, version }
     }
@@ -116,7 +121,7 @@ impl EventKind {
 impl EventType {
     /// All types that were ever published. Each type is decoded for ever. Programs store positions in this list: a new type is added
     /// at the end.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self { kind: EventKind::ChatStarted, version: EventVersion::V1 },
         Self { kind: EventKind::MessageCompleted, version: EventVersion::V1 },
         Self { kind: EventKind::ChatFailed, version: EventVersion::V1 },
@@ -134,6 +139,7 @@ impl EventType {
         Self { kind: EventKind::CostsRepriced, version: EventVersion::V1 },
         Self { kind: EventKind::AuditRecorded, version: EventVersion::V1 },
         Self { kind: EventKind::ProjectChanged, version: EventVersion::V1 },
+        Self { kind: EventKind::ChatDeferred, version: EventVersion::V1 },
     ];
 
     /// Returns the type with the given name, or `None` if this build does not know the name.
@@ -161,6 +167,7 @@ impl EventType {
             (EventKind::CostsRepriced, _) => "stenograph.CostsRepriced.v1",
             (EventKind::AuditRecorded, _) => "stenograph.AuditRecorded.v1",
             (EventKind::ProjectChanged, _) => "stenograph.ProjectChanged.v1",
+            (EventKind::ChatDeferred, _) => "stenograph.ChatDeferred.v1",
         }
     }
 

@@ -47,14 +47,13 @@ async fn is_refused_and_changes_nothing() -> anyhow::Result<()> {
             assert!(error["type"].is_string() && error.get("param").is_some() && error.get("code").is_some());
         }
     }
-    // The answer to a background request could not be fetched through the gateway.
-    let later = r#"{"model":"m","input":"x","background":true}"#;
+    let later = r#"{"model":"m","input":"x","background":"later"}"#;
     let later =
         stack.post("/v1/responses").bearer_auth(&ann.token).header("content-type", "application/json").body(later);
     let response = later.send().await?;
     assert_eq!(response.status(), 400);
     let error = &response.json::<Value>().await?["error"];
-    assert_eq!((&error["param"], &error["code"]), (&"background".into(), &"unsupported_parameter".into()));
+    assert_eq!(error["param"], "background");
     let wrong = stack.post("/v1/nothing").bearer_auth(&ann.token).send().await?;
     assert_eq!(wrong.status(), 404);
     let wrong = harness::http::client().get(stack.gateway.url("/api/chat")).bearer_auth(&ann.token).send().await?;

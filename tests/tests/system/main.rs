@@ -8,6 +8,7 @@ mod audit_log;
 mod authentication;
 mod authorization;
 mod azure;
+mod background;
 mod bad_bodies;
 mod bad_input;
 mod bad_upstreams;

@@ -33,6 +33,15 @@ async fn published() -> anyhow::Result<(Stack, User)> {
     let list = list.to_str().context("a path that is no text")?;
     stack.recorder.run(&["prices", "publish", list, "--layer", "own"]).await?;
     stack.recorder.run(&["reprice", "--since", "2026-01-01"]).await?;
+    for status in ["queued", "completed"] {
+        let response = json!({"id": "resp_1", "status": status, "output": [{"type": "message", "content":
+            [{"type": "output_text", "text": "thought"}]}]});
+        stack.upstream.respond_next(Script::json(http::StatusCode::OK, response.to_string()));
+    }
+    let deferred = json!({"model": tests::stack::MODEL, "input": "think", "background": true});
+    stack.post("/v1/responses").bearer_auth(&ann.token).json(&deferred).send().await?.error_for_status()?;
+    let made = stack.request(reqwest::Method::GET, "/v1/responses/resp_1").bearer_auth(&ann.token);
+    made.send().await?.error_for_status()?;
     stack.upstream.respond_next(Script::error(&ApiError::invalid("no".into(), None)));
     assert_eq!(stack.chat(&ann, "one too many").send().await?.status(), 400);
     let body = json!({"title": "Woodchucks", "model": tests::stack::MODEL, "temperature": 0.5});

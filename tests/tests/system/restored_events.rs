@@ -56,6 +56,15 @@ async fn many_kinds(stack: &Stack, ann: &User) -> anyhow::Result<()> {
     request.json(&body).send().await?.error_for_status()?.text().await?;
     stack.upstream.respond_next(Script::error(&ApiError::invalid("no".into(), None)));
     ensure!(stack.chat(ann, "one too many").send().await?.status() == 400);
+    // A response in the background.
+    for status in ["queued", "completed"] {
+        let response = json!({"id": "resp_1", "status": status, "output": [{"type": "message", "content":
+            [{"type": "output_text", "text": "thought"}]}]});
+        stack.upstream.respond_next(Script::json(StatusCode::OK, response.to_string()));
+    }
+    let deferred = json!({"model": MODEL, "input": "think", "background": true});
+    stack.post("/v1/responses").bearer_auth(&ann.token).json(&deferred).send().await?.error_for_status()?;
+    stack.request(Method::GET, "/v1/responses/resp_1").bearer_auth(&ann.token).send().await?.error_for_status()?;
     // An answer that breaks off, and one that is too large for a message of the broker.
     stack.upstream.respond_next(Script::stream([chunk(&json!({"content": "half an ans"}))]).after(1, Step::Cut));
     let _ = stack.chat(ann, "break off").send().await?.text().await;

@@ -18,6 +18,8 @@ mod output_fold;
 mod part;
 mod shape;
 
+use shared::event::ChatError;
+
 use super::error_shape::{error_from_text, find_error, parse_error_member};
 use super::event_disposition::EventDisposition;
 use super::json_values::for_each_value;
@@ -216,6 +218,8 @@ impl ResponsesFold {
             self.transcript.set_error(error);
         } else if status == Some("failed") {
             self.transcript.set_error(error_from_text(b"the response failed"));
+        } else if status == Some("cancelled") {
+            self.transcript.set_error(ChatError::new("cancelled", "the response was cancelled"));
         }
     }
 }

@@ -19,6 +19,8 @@ use http::request::Parts;
 use tokio::time::{sleep, timeout};
 
 use crate::auth::Caller;
+use crate::chat::background::DeferredChat;
+use crate::chat::response_state::is_plain_id;
 use crate::error::ApiError;
 use crate::headers;
 use crate::server::gateway::Gateway;
@@ -30,8 +32,8 @@ use crate::upstream::dispatch::{Candidates, OutgoingRequest};
 const RECORDED_WITHIN: Duration = Duration::from_secs(5);
 /// The time between two questions for such a response.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
-/// The maximum length of a response id, in bytes. Providers use up to 80, and proxies that encode their routing some 300.
-const MAX_ID_BYTES: usize = 512;
+/// The maximum time until a response that another gateway has just served is on the record.
+const RECORDED_ELSEWHERE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Builds the routes.
 pub(super) fn router() -> Router<Arc<Gateway>> {
@@ -59,7 +61,16 @@ impl Gateway {
         let path = path.strip_prefix("/v1").unwrap_or(path);
         let id = response_id(uri.path());
         let id = id.ok_or_else(ApiError::response_not_found)?;
-        let maker = self.maker_of(&caller, id, head).await?;
+        let maker = match self.maker_of(&caller, id, head).await? {
+            Maker::Upstream(upstream) => upstream,
+            Maker::Background(deferred) if uri.path().ends_with("/input_items") => deferred.event().upstream.clone(),
+            Maker::Background(_) if asks_for_stream(uri.query()) => {
+                return Err(ApiError::background_not_streamed());
+            }
+            Maker::Background(deferred) => {
+                return self.chats.pass_on_deferred(deferred, (&head.method, path, &head.headers)).await;
+            }
+        };
         let snapshot = self.chats.upstreams.snapshot();
         let named = Candidates::named(&snapshot, &maker);
         let (candidates, route) = named.ok_or_else(ApiError::response_not_found)?;
@@ -84,29 +95,55 @@ impl Gateway {
         Ok(response)
     }
 
-    /// Returns the name of the upstream that made a response for the caller. 404 for everything else. A response that this
-    /// gateway has just served may not be on the record yet, and is waited for.
-    async fn maker_of(&self, caller: &Caller, id: &str, head: &Parts) -> Result<String, ApiError> {
+    /// Finds the upstream that made a response for the caller, or makes it in the background. 404 for everything else. A response that a
+    /// gateway has just served may not be on the record yet, and is waited for: longer if the gateway is this one.
+    async fn maker_of(&self, caller: &Caller, id: &str, head: &Parts) -> Result<Maker, ApiError> {
+        if let Some(followed) = self.chats.background.find(&caller.user, id) {
+            return Ok(Maker::Background(DeferredChat::Followed(followed)));
+        }
         let recorder_api = self.recorder_api.as_ref().ok_or_else(ApiError::recorder_unavailable)?;
         let is_recent = self.chats.conversations.responses.find(&caller.user, id).is_some();
+        let (within, again_after) = if is_recent {
+            (RECORDED_WITHIN, ASK_AGAIN_AFTER)
+        } else {
+            (RECORDED_ELSEWHERE_WITHIN, ASK_AGAIN_AFTER * 5)
+        };
         let asking = async {
             loop {
-                match recorder_api.upstream_of_response(&caller.user, id, &head.headers).await? {
-                    Some(upstream) => return Ok(upstream),
-                    None if is_recent => sleep(ASK_AGAIN_AFTER).await,
-                    None => return Err(ApiError::response_not_found()),
+                match recorder_api.made_response(&caller.user, id, &head.headers).await? {
+                    Some(made) if made.is_deferred && made.status != "completed" => {
+                        let has_end = made.status == "failed";
+                        let event = Box::new(made.deferred(&caller.user));
+                        return Ok(Maker::Background(DeferredChat::Recorded { event, has_end }));
+                    }
+                    Some(made) => return made.upstream.map(Maker::Upstream).ok_or_else(ApiError::response_not_found),
+                    None => sleep(again_after).await,
                 }
             }
         };
-        timeout(RECORDED_WITHIN, asking).await.unwrap_or_else(|_| Err(ApiError::response_not_found()))
+        timeout(within, asking).await.unwrap_or_else(|_| Err(ApiError::response_not_found()))
     }
+}
+
+/// The maker of a response.
+enum Maker {
+    /// The upstream with this name.
+    Upstream(String),
+    /// A provider, in the background. The record may not have the end of the response yet.
+    Background(DeferredChat),
+}
+
+/// Returns true if a query asks for a stream.
+fn asks_for_stream(query: Option<&str>) -> bool {
+    query.is_some_and(|query| {
+        query.split('&').any(|pair| pair.eq_ignore_ascii_case("stream=true") || pair == "stream=1")
+    })
 }
 
 /// The id in a path, without the rest of the path. `None` for a text that no provider uses as an id.
 fn response_id(path: &str) -> Option<&str> {
     let id = path.strip_prefix("/v1/responses/")?.split('/').next()?;
-    let is_plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'=' | b'~'));
-    (is_plain && !id.is_empty() && id.len() <= MAX_ID_BYTES).then_some(id)
+    is_plain_id(id).then_some(id)
 }
 
 /// The body of the upstream's answer, as it arrives. Breaks off if the upstream is silent for longer than `idle_timeout`.
@@ -128,6 +165,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_stream_is_asked_for_by_the_query() {
+        for query in ["stream=true", "include=a&stream=True", "stream=true&starting_after=4"] {
+            assert!(asks_for_stream(Some(query)), "{query}");
+        }
+        for query in [None, Some(""), Some("stream=false"), Some("upstream=true")] {
+            assert!(!asks_for_stream(query), "{query:?}");
+        }
+    }
+
+    #[test]
     fn ids_are_plain_texts() {
         assert_eq!(response_id("/v1/responses/resp_0a-Z=~"), Some("resp_0a-Z=~"));
         assert_eq!(response_id("/v1/responses/resp_1/input_items"), Some("resp_1"));
@@ -135,6 +182,5 @@ mod tests {
         {
             assert_eq!(response_id(other), None, "{other}");
         }
-        assert_eq!(response_id(&format!("/v1/responses/{}", "x".repeat(MAX_ID_BYTES + 1))), None);
     }
 }

@@ -5,14 +5,14 @@ use std::cmp::Reverse;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use shared::event::{
-    AssistantMessage, CallerMetadata, ChatError, ChatFailed, ChatStarted, Event, FailureStage, MessageCompleted,
-    NewMessage, RecordingMode, Restored,
+    AssistantMessage, CallerMetadata, ChatDeferred, ChatError, ChatFailed, ChatStarted, Event, FailureStage,
+    MessageCompleted, NewMessage, RecordingMode, Restored,
 };
 use shared::id::{ConversationId, UserId};
 use shared::usage::{Usage, UsageParts};
 use time::OffsetDateTime;
 
-use crate::projection::chat::{Chat, ChatEnding, ChatOutcome, ChatRequest, TokenUsage};
+use crate::projection::chat::{Chat, ChatEnding, ChatOutcome, ChatRequest, Deferral, TokenUsage};
 use crate::projection::conversation::{Conversation, Title, TitleOrigin};
 use crate::projection::message::{Message, MessageStatus};
 use crate::projection::pg_value::{ESCAPED_NUL, PgJson};
@@ -41,6 +41,12 @@ pub fn chat_events(rows: &ChatRows<'_>, projected: Option<&Chat>, restored_at: O
         let event = started(rows, request, restored_at).map(|event| with_title(event, rows));
         events.push(event.map(|event| Event::ChatStarted(Box::new(event))).filter(|event| gives(event, rows)));
     }
+    if let Some(deferral) = &rows.chat.deferral
+        && projected.is_none_or(|row| row.clone().join(rows.chat.clone()).deferral)
+    {
+        let event = Event::ChatDeferred(Box::new(deferred(rows.chat, deferral, restored_at)));
+        events.push(Some(event).filter(|event| gives(event, rows)));
+    }
     if let Some(ending) = &rows.chat.ending
         && projected.is_none_or(|row| row.clone().join(rows.chat.clone()).ending)
     {
@@ -54,15 +60,36 @@ fn gives(event: &Event, rows: &ChatRows<'_>) -> bool {
     let Some(change) = project(std::slice::from_ref(event)).chats.remove(&rows.chat.chat_id) else { return false };
     let mut joined = rows.chat.clone();
     joined.join(change.row.clone());
-    let has_messages = match &change.row.ending {
-        None => change.new_messages.iter().eq(rows.new_messages.iter().copied()),
-        Some(_) => change.assistant_message.as_ref() == rows.answer,
+    let has_messages = match (&change.row.request, &change.row.ending) {
+        (Some(_), _) => change.new_messages.iter().eq(rows.new_messages.iter().copied()),
+        (None, Some(_)) => change.assistant_message.as_ref() == rows.answer,
+        (None, None) => true,
     };
     let without_cost = |ending: &ChatEnding| ChatEnding { pricing: None, ..ending.clone() };
     has_messages
         && joined == *rows.chat
         && change.row.request.is_none_or(|request| Some(request) == rows.chat.request)
         && change.row.ending.is_none_or(|ending| Some(ending) == rows.chat.ending.as_ref().map(without_cost))
+}
+
+fn deferred(chat: &Chat, deferral: &Deferral, restored_at: OffsetDateTime) -> ChatDeferred {
+    let Deferral { deferred_at, upstream, response_id } = deferral.clone();
+    ChatDeferred {
+        chat_id: chat.chat_id,
+        operation: chat.operation,
+        conversation_id: chat.conversation_id,
+        user_id: chat.user_id.clone(),
+        key_id: chat.key_id,
+        project_id: chat.project_id,
+        gateway: chat.gateway.clone(),
+        started_at: chat.started_at,
+        deferred_at,
+        model: chat.model.clone(),
+        upstream,
+        response_id,
+        recording: chat.recording,
+        restored: Some(Restored::new(restored_at, None)),
+    }
 }
 
 /// The members that each event of a chat has. The messages of a half have those of their event; the row of the chat, of several the least.

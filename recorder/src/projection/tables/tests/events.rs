@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use serde_json::json;
-use shared::event::{Event, EventKind};
+use shared::event::{ChatDeferred, Event, EventKind};
 use time::format_description::well_known::Rfc3339;
 use time::macros::datetime;
 use uuid::Uuid;
@@ -114,6 +114,7 @@ pub(super) fn event(seed: Seed) -> Event {
             10 => limits_event(seed),
             13 => audit_event(seed),
             14 => project_event(seed),
+            15 => deferred_event(seed),
             _ => prices_event(seed),
         };
     }
@@ -190,7 +191,31 @@ pub(super) fn event(seed: Seed) -> Event {
     Event::decode(kind, value.to_string().as_bytes()).unwrap()
 }
 
+fn deferred_event(seed: Seed) -> Event {
+    let (_, chat, conversation, user, minute, variant, number, operation) = seed;
+    // The members that all events of a chat have, from its start.
+    let Event::ChatStarted(started) = event((0, chat, conversation, user, minute, variant, number, operation)) else {
+        unreachable!("a seed of kind 0 is a start")
+    };
+    Event::ChatDeferred(Box::new(ChatDeferred {
+        chat_id: started.chat_id,
+        operation: started.operation,
+        conversation_id: started.conversation_id,
+        user_id: started.user_id,
+        key_id: started.key_id,
+        project_id: started.project_id,
+        gateway: started.gateway,
+        started_at: started.started_at,
+        deferred_at: started.started_at + time::Duration::seconds(i64::from(number)),
+        model: started.model,
+        upstream: ["openai", "azure\0"][usize::from(variant) % 2].to_owned(),
+        response_id: format!("resp_{variant}\0"),
+        recording: started.recording,
+        restored: None,
+    }))
+}
+
 pub(super) fn seeds() -> impl Strategy<Value = Vec<Seed>> {
-    let seed = (0..15_u8, 0..4_u8, 0..3_u8, 0..2_u8, 0..4_i64, 0..4_u8, 0..3_u8, 0..6_u8);
+    let seed = (0..16_u8, 0..4_u8, 0..3_u8, 0..2_u8, 0..4_i64, 0..4_u8, 0..3_u8, 0..6_u8);
     prop::collection::vec(seed, 0..24)
 }

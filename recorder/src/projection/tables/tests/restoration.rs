@@ -29,7 +29,7 @@ fn coherent(seeds: Vec<Seed>) -> Vec<Seed> {
         (8, (kind, key, conversation, user, minute, _, _, operation)) => {
             (kind, key, conversation, user, minute, seed.6, seed.6, operation)
         }
-        (0..=3 | 7 | 9 | 13, seed) => seed,
+        (0..=3 | 7 | 9 | 13 | 15, seed) => seed,
         // A conversation has one owner.
         (4..=6, _) => (seed.0, seed.1, seed.2, seed.2 % 2, seed.4, seed.5, seed.6, seed.7),
         _ => seed,
