@@ -62,6 +62,13 @@ await attempt("responses-stream", async (saw) => {
 await attempt("responses", async (saw) => {
   saw.text = (await client("responses").responses.create({ model: "responses", input: "How is the weather?" })).output_text;
 });
+await attempt("background", async (saw) => {
+  const { responses } = client("background");
+  let answer = await responses.create({ model: "background", input: "How is the weather?", background: true });
+  if (answer.status !== "queued") throw new Error(answer.status);
+  while (["queued", "in_progress"].includes(answer.status)) answer = await responses.retrieve(answer.id);
+  saw.text = answer.output_text;
+});
 await attempt("models", async (saw) => {
   const ids = [];
   for await (const model of client("models").models.list()) ids.push(model.id);

@@ -62,6 +62,15 @@ def responses(saw):
     saw["text"] = client("responses").responses.create(model="responses", input="How is the weather?").output_text
 
 
+def background(saw):
+    responses = client("background").responses
+    answer = responses.create(model="background", input="How is the weather?", background=True)
+    assert answer.status == "queued", answer.status
+    while answer.status in {"queued", "in_progress"}:
+        answer = responses.retrieve(answer.id)
+    saw["text"] = answer.output_text
+
+
 def models(saw):
     saw["text"] = " ".join(model.id for model in client("models").models.list())
 
@@ -103,6 +112,7 @@ case(CLIENT, "tools", tools)
 case(CLIENT, "abort", abort)
 case(CLIENT, "responses-stream", responses_stream)
 case(CLIENT, "responses", responses)
+case(CLIENT, "background", background)
 case(CLIENT, "models", models)
 case(CLIENT, "embeddings", embeddings)
 case(CLIENT, "images", images)

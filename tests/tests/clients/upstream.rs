@@ -40,12 +40,16 @@ impl Upstream {
         };
         let streams = body["stream"] == true || google_method == "streamGenerateContent";
         let text = [&TEXT[..8], &TEXT[8..]];
+        if request.path.starts_with("/v1/responses/") {
+            return Script::json(StatusCode::OK, whole(DialectName::OpenaiResponses));
+        }
         match body["model"].as_str().unwrap_or(google_model) {
             "limited" => Script::error(&ApiError::rate_limited()).header(RETRY_AFTER, "3600"),
             // The first two requests of three fail: the two attempts of the gateway. The client's retry succeeds.
             "retried" if self.retried.fetch_add(1, Ordering::Relaxed) % 3 < 2 => {
                 Script::error(&ApiError::rate_limited()).header(HeaderName::from_static("retry-after-ms"), "20")
             }
+            "background" => Script::json(StatusCode::OK, response("queued", &json!([])).to_string()),
             "tools-stream" | "tools" if streams => Script::stream(with_tool(dialect)),
             "tools-stream" | "tools" => Script::json(StatusCode::OK, whole_with_tool(dialect)),
             "error-in-stream" => {
