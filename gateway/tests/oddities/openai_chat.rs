@@ -17,7 +17,7 @@ fn expected_text(text: &'static str) -> ExpectedTranscript {
 }
 
 #[test]
-fn usage_is_read_from_six_places() {
+fn usage_is_read_from_many_places_and_under_many_names() {
     let usage = |usage| ExpectedTranscript { usage: Some(usage), ..expected_text("hi") };
     let final_chunk = r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
     let body = events(&[HI, STOP, final_chunk, "[DONE]"]);
@@ -46,6 +46,19 @@ fn usage_is_read_from_six_places() {
     check(OpenaiChat, &stream(&[on_choice]), &usage((7, 8)));
 
     check(OpenaiChat, &stream(&[HI]), &expected_text("hi"));
+    let of_message = r#"{"choices":[{"message":{"content":"hi","usage":{"prompt_tokens":7,"completion_tokens":8}}}]}"#;
+    check(OpenaiChat, &stream(&[of_message]), &usage((7, 8)));
+    for cohere in [
+        r#"{"choices":[],"meta":{"billed_units":{"input_tokens":2,"output_tokens":8},"tokens":{"input_tokens":7,"output_tokens":8}}}"#,
+        r#"{"choices":[],"meta":{"tokens":{"input_tokens":7,"output_tokens":8}}}"#,
+        r#"{"choices":[],"usage":{"billed_units":{"input_tokens":2,"output_tokens":8},"tokens":{"input_tokens":7,"output_tokens":8}}}"#,
+        r#"{"choices":[],"usage":{"tokens":{"input_tokens":7,"output_tokens":8}}}"#,
+        r#"{"choices":[],"usage":{"promptTokens":7,"completionTokens":8,"totalTokens":15}}"#,
+        r#"{"choices":[],"usage":{"inputTokens":7,"outputTokens":8,"totalTokens":15}}"#,
+    ] {
+        check(OpenaiChat, &stream(&[HI, cohere]), &usage((7, 8)));
+    }
+
     let zero = r#"{"choices":[],"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}}"#;
     check(OpenaiChat, &stream(&[HI, zero]), &usage((0, 0)));
     let null_after = r#"{"choices":[],"usage":null}"#;

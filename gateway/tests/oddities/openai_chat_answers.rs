@@ -101,6 +101,12 @@ fn reasoning_is_read_in_every_shape() {
         r#""thinking":"hm","thinking_blocks":[{"type":"thinking","thinking":"hm","signature":"s"}]"#,
         r#""thinking_blocks":[{"type":"thinking","thinking":"hm"}]"#,
         r#""cot_summary":"hm","cot_id":"c""#,
+        r#""thinking_content":"hm""#,
+        r#""reasoning_summary":"hm""#,
+        r#""thought":"hm""#,
+        r#""provider_specific_fields":{"reasoning_content":"hm"}"#,
+        r#""provider_specific_fields":{"thinking_blocks":[{"type":"thinking","thinking":"hm"}]}"#,
+        r#""reasoning_content":"hm","provider_specific_fields":{"reasoning_content":"hm"}"#,
         r#""reasoning_details":[{"type":"reasoning.text","text":"h"},{"type":"reasoning.summary","summary":"m"}]"#,
     ] {
         let expected = ExpectedTranscript { reasoning: "hm", ..expected_text("hi") };
@@ -109,6 +115,9 @@ fn reasoning_is_read_in_every_shape() {
         let document = format!(r#"{{"choices":[{{"index":0,"message":{{{members}}},"finish_reason":"stop"}}]}}"#);
         check_document(&document, &ExpectedTranscript { reasoning: "hm", ..expected_text("") });
     }
+    let marked =
+        delta(r#""content":"hi","thought":true,"extra_content":{"google":{"thought":true,"thought_signature":"s"}}"#);
+    check(OpenaiChat, &stream(&[&marked]), &expected_text("hi"));
     for empty in [r#""thinking":"""#, r#""thinking":null"#, r#""reasoning":{}"#, r#""reasoning":[]"#, r#""thinking":7"#]
     {
         check(OpenaiChat, &stream(&[&delta(empty), HI]), &expected_text("hi"));
@@ -262,4 +271,17 @@ fn the_model_that_answers_is_recorded() {
         &events(&[&first, &second, STOP, usage, "[DONE]"]),
         &ExpectedTranscript { usage: Some((3, 1)), ..expected },
     );
+}
+
+#[test]
+fn a_last_chunk_that_repeats_the_answer_twice_does_not_double_it() {
+    let last = r#"{"choices":[{"index":0,"delta":{"content":"hi there"},"message":{"role":"assistant","content":"hi there"},"finish_reason":"stop"}]}"#;
+    check(
+        OpenaiChat,
+        &stream(&[HI, r#"{"choices":[{"index":0,"delta":{"content":" there"}}]}"#, last]),
+        &expected_text("hi there"),
+    );
+    // A delta that says the same again, beside a message that has both.
+    let again = r#"{"choices":[{"index":0,"delta":{"content":"hi"},"message":{"content":"hihi"}}]}"#;
+    check(OpenaiChat, &stream(&[HI, again]), &expected_text("hihi"));
 }

@@ -242,3 +242,10 @@ fn answers_that_are_one_document_are_read() {
     check(error, &ExpectedTranscript { error: Some((Some("t"), None, "m")), ..ExpectedTranscript::default() });
     check("[1]", &ExpectedTranscript { notes: &["unreadable_document"], ..ExpectedTranscript::default() });
 }
+
+#[test]
+fn usage_beside_the_response_is_read() {
+    let done = r#"{"type":"response.completed","response":{"id":"r","model":"m","status":"completed","output":[{"type":"message","content":[{"type":"output_text","text":"hi"}]}]},"usage":{"input_tokens":3,"output_tokens":2}}"#;
+    let expected = ExpectedTranscript { usage: Some((3, 2)), finish_reason: Some("completed"), ..expected_text("hi") };
+    check(OpenaiResponses, &format!("event: response.completed\ndata: {done}\n\n"), &expected);
+}

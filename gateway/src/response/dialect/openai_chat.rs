@@ -6,12 +6,12 @@
 //! - The text is that of choice 0; the other choices are kept apart. Of a content in parts the text parts are taken, of
 //!   an object its compact JSON.
 //! - Reasoning is, per delta, the first non-empty one of `reasoning_content`, `reasoning`, `reasoning_text`, `thinking`,
-//!   `cot_summary`, the reasoning parts of the content, `reasoning_details` and `thinking_blocks`. Each is a text, a list
-//!   of parts or an object.
+//!   `cot_summary`, `thinking_content`, `reasoning_summary`, `thought`, the reasoning parts of the content, `reasoning_details` and
+//!   `thinking_blocks`, also within `provider_specific_fields`. Each is a text, a list of parts or an object.
 //! - The pieces of tool calls are assigned to calls by `ToolCallTable`.
 //! - A complete message in a stream adds only what no delta has said.
-//! - Usage is the merged usage object, never a sum. The top level takes precedence over a choice, and a choice over
-//!   `x_groq`.
+//! - Usage is the merged usage object, never a sum. The top level takes precedence over a choice, a choice over its message, and
+//!   the message over `x_groq` and `meta`.
 //! - The model is that of the last chunk with a choice. An upstream that falls back to another model names both.
 //! - An error in the stream is the end: clients raise the error and stop reading. Clients ignore an error in a choice,
 //!   so such an error is no end, and neither is a message with a code and without an `error`.
@@ -36,7 +36,7 @@ use crate::response::transcript::{Transcript, TranscriptPart};
 use chunk_template::ChunkTemplate;
 use other_shapes::{OtherShape, read_other_shape};
 use plain_chunk::PlainChunk;
-use shape::{ChatChunk, ChoiceDelta, ChunkChoice, FunctionDelta};
+use shape::{ChatChunk, ChoiceDelta, ChunkChoice, FunctionDelta, Meta};
 use tool_calls::ToolCallTable;
 
 /// The fold of one response.
@@ -67,7 +67,9 @@ struct ChoiceState {
 /// The locations of usage objects. A later variant takes precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum UsageLocation {
+    Meta,
     Groq,
+    Message,
     Choice,
     Top,
 }
@@ -163,10 +165,16 @@ impl ChatCompletionsFold {
             self.transcript.set_answering_model(chunk.model.non_empty());
             self.drop_tentative_error();
         }
+        if let Some(usage) = chunk.meta.0.as_ref().and_then(Meta::usage) {
+            self.set_usage(UsageLocation::Meta, usage);
+        }
         if let Some(usage) = groq.and_then(|groq| groq.usage) {
             self.set_usage(UsageLocation::Groq, usage);
         }
         for choice in chunk.choices.0.into_iter().filter_map(|choice| choice.0) {
+            for usage in [&choice.delta, &choice.message].into_iter().filter_map(|content| content.0.as_ref()?.usage) {
+                self.set_usage(UsageLocation::Message, usage);
+            }
             if let Some(usage) = choice.usage {
                 self.set_usage(UsageLocation::Choice, usage);
             }
@@ -294,7 +302,9 @@ impl ChatCompletionsFold {
                 }
                 let is_last = choice.finish_reason.non_empty().is_some();
                 match (delta, message) {
-                    (Some(delta), Some(message)) if !delta.is_filled() => {
+                    (Some(delta), Some(message))
+                        if !delta.is_filled() || is_repetition(&delta, &message, transcript) =>
+                    {
                         state.fold_content(transcript, message, Addition::Whole);
                     }
                     (Some(delta), _) => state.fold_content(transcript, delta, Addition::Delta),
@@ -361,6 +371,12 @@ impl ChoiceState {
             Addition::Whole => self.calls.fill_in(transcript, &pieces),
         }
     }
+}
+
+/// True if a delta and the message beside it both repeat the whole text so far, as in the last chunk of some providers.
+fn is_repetition(delta: &ChoiceDelta<'_>, message: &ChoiceDelta<'_>, transcript: &Transcript) -> bool {
+    let text = transcript.text.as_str();
+    !text.is_empty() && [delta, message].iter().all(|content| content.content.text == text)
 }
 
 /// The error that the data of an event with the name `error` is, as an object under `error` would be.

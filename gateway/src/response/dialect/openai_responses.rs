@@ -84,6 +84,9 @@ impl ResponsesFold {
                 if let Some(error) = read.error.and_then(parse_error_member) {
                     self.transcript.set_error(error);
                 }
+                if let Some(usage) = read.usage {
+                    self.transcript.set_usage(usage);
+                }
                 match read.response.0 {
                     Some(response) => self.finish_response(response, kind),
                     None if kind == "response.failed" => {

@@ -40,6 +40,27 @@ struct OpenaiUsage {
     cache_creation_input_tokens: Count,
     /// Reasoning, as reported by Perplexity and xAI.
     reasoning_tokens: Count,
+    /// The names of proxies in JavaScript.
+    #[serde(rename = "promptTokens")]
+    prompt_tokens_in_camel_case: Count,
+    #[serde(rename = "completionTokens")]
+    completion_tokens_in_camel_case: Count,
+    #[serde(rename = "totalTokens")]
+    total_tokens_in_camel_case: Count,
+    #[serde(rename = "inputTokens")]
+    input_tokens_in_camel_case: Count,
+    #[serde(rename = "outputTokens")]
+    output_tokens_in_camel_case: Count,
+    /// The counts of Cohere: those that are billed, and all. All take precedence.
+    billed_units: Object<CohereCounts>,
+    tokens: Object<CohereCounts>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+struct CohereCounts {
+    input_tokens: Count,
+    output_tokens: Count,
 }
 
 #[derive(Default, Deserialize)]
@@ -154,9 +175,25 @@ pub(super) fn from_gemini(transcript: &mut Transcript) -> Usage {
 pub(super) fn from_openai(transcript: &mut Transcript) -> Usage {
     let Some(raw) = transcript.usage.take() else { return Usage::default() };
     let Some(Object(Some(reported))) = parse::<Object<OpenaiUsage>>(raw.get()) else { return unreadable(raw) };
-    let prompt = first_positive([reported.prompt_tokens, reported.input_tokens]);
-    let completion = first_positive([reported.completion_tokens, reported.output_tokens]);
-    if prompt.is_none() && completion.is_none() && reported.total_tokens.0.is_none() {
+    let [billed, all] = [reported.billed_units, reported.tokens].map(Object::unwrap_or_default);
+    let prompt = first_positive([
+        reported.prompt_tokens,
+        reported.input_tokens,
+        reported.prompt_tokens_in_camel_case,
+        reported.input_tokens_in_camel_case,
+        all.input_tokens,
+        billed.input_tokens,
+    ]);
+    let completion = first_positive([
+        reported.completion_tokens,
+        reported.output_tokens,
+        reported.completion_tokens_in_camel_case,
+        reported.output_tokens_in_camel_case,
+        all.output_tokens,
+        billed.output_tokens,
+    ]);
+    let reported_total = Count(first_positive([reported.total_tokens, reported.total_tokens_in_camel_case]));
+    if prompt.is_none() && completion.is_none() && reported_total.0.is_none() {
         return unreadable(raw);
     }
     let input_details = [reported.prompt_tokens_details, reported.input_tokens_details].map(Object::unwrap_or_default);
@@ -186,7 +223,7 @@ pub(super) fn from_openai(transcript: &mut Transcript) -> Usage {
     let [input, output, reasoning, cached, written] =
         [prompt, completion, reasoning, cached, written].map(|count| count.unwrap_or(0));
     let sum = input.saturating_add(output);
-    let total = total_of(reported.total_tokens, sum, transcript);
+    let total = total_of(reported_total, sum, transcript);
     // Most providers count reasoning as part of the completion. The total shows if reasoning is counted in addition.
     let is_reasoning_additional = reasoning > output || (reasoning > 0 && total == sum.saturating_add(reasoning));
     let cache_read = cached.min(input);

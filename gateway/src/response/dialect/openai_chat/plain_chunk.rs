@@ -82,7 +82,7 @@ impl<'a> PlainChunk<'a> {
             "usage" => reader.null(seen.mark_first(3)?),
             "error" => reader.null(seen.mark_first(4)?),
             "x_groq" => reader.empty_or_null(seen.mark_first(5)?),
-            "base_resp" | "error_msg" => None,
+            "base_resp" | "error_msg" | "meta" => None,
             _ => reader.skip_value(MAX_DEPTH),
         })?;
         has_choice.then_some(())
@@ -130,6 +130,11 @@ impl<'a> PlainChunk<'a> {
             "videos" => reader.empty_or_null(seen.mark_first(14)?),
             "files" => reader.empty_or_null(seen.mark_first(15)?),
             "audio_content" => reader.empty_or_null(seen.mark_first(16)?),
+            "thinking_content" => reader.empty_or_null(seen.mark_first(17)?),
+            "reasoning_summary" => reader.empty_or_null(seen.mark_first(18)?),
+            "thought" => reader.empty_or_null(seen.mark_first(19)?),
+            "provider_specific_fields" => reader.empty_or_null(seen.mark_first(20)?),
+            "usage" => reader.null(seen.mark_first(21)?),
             _ => reader.skip_value(MAX_DEPTH),
         })
     }

@@ -30,6 +30,24 @@ pub(super) struct ChatChunk<'a> {
     pub(super) error_msg: Option<&'a RawValue>,
     #[serde(default, borrow)]
     pub(super) x_groq: Object<GroqExtension<'a>>,
+    /// The counts of Cohere.
+    #[serde(default, borrow)]
+    pub(super) meta: Object<Meta<'a>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Meta<'a> {
+    #[serde(default, borrow)]
+    billed_units: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    tokens: Option<&'a RawValue>,
+}
+
+impl<'a> Meta<'a> {
+    /// The counts: all, else those that are billed.
+    pub(super) fn usage(&self) -> Option<&'a RawValue> {
+        self.tokens.or(self.billed_units)
+    }
 }
 
 #[derive(Deserialize)]
@@ -78,6 +96,19 @@ pub(super) struct ChoiceDelta<'a> {
     pub(super) reasoning_details: Words<'a>,
     #[serde(default, borrow)]
     pub(super) thinking_blocks: Words<'a>,
+    #[serde(default, borrow)]
+    thinking_content: Words<'a>,
+    #[serde(default, borrow)]
+    reasoning_summary: Words<'a>,
+    /// A text. A content that is marked with `true` stays text: Google marks answers so.
+    #[serde(default, borrow)]
+    thought: Words<'a>,
+    /// The members of LiteLLM for what OpenAI's format has no place for.
+    #[serde(default, borrow)]
+    provider_specific_fields: Object<ProviderFields<'a>>,
+    /// Usage within a message.
+    #[serde(default, borrow)]
+    pub(super) usage: Option<&'a RawValue>,
     #[serde(default, borrow)]
     pub(super) refusal: Text<'a>,
     #[serde(default, borrow)]
@@ -139,14 +170,33 @@ impl ChoiceDelta<'_> {
 
     /// The reasoning: the first non-empty member, in this order.
     pub(super) fn reasoning(&self) -> &str {
-        [&self.reasoning_content, &self.reasoning, &self.reasoning_text, &self.thinking, &self.cot_summary]
-            .into_iter()
-            .find_map(Words::non_empty)
-            .or(Some(self.content.thinking.as_str()).filter(|thinking| !thinking.is_empty()))
-            .or(self.reasoning_details.non_empty())
-            .or(self.thinking_blocks.non_empty())
-            .unwrap_or("")
+        let provider = self.provider_specific_fields.0.as_ref();
+        [
+            &self.reasoning_content,
+            &self.reasoning,
+            &self.reasoning_text,
+            &self.thinking,
+            &self.cot_summary,
+            &self.thinking_content,
+            &self.reasoning_summary,
+            &self.thought,
+        ]
+        .into_iter()
+        .find_map(Words::non_empty)
+        .or(Some(self.content.thinking.as_str()).filter(|thinking| !thinking.is_empty()))
+        .or(self.reasoning_details.non_empty())
+        .or(self.thinking_blocks.non_empty())
+        .or(provider.and_then(|fields| fields.reasoning_content.non_empty().or(fields.thinking_blocks.non_empty())))
+        .unwrap_or("")
     }
+}
+
+#[derive(Deserialize)]
+struct ProviderFields<'a> {
+    #[serde(default, borrow)]
+    reasoning_content: Words<'a>,
+    #[serde(default, borrow)]
+    thinking_blocks: Words<'a>,
 }
 
 #[derive(Deserialize)]

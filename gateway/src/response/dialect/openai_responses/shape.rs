@@ -31,6 +31,9 @@ pub(super) struct ResponseEvent<'a> {
     pub(super) item: Object<OutputItem<'a>>,
     #[serde(default, borrow)]
     pub(super) response: Object<ResponseObject<'a>>,
+    /// Usage beside the response.
+    #[serde(default, borrow)]
+    pub(super) usage: Option<&'a RawValue>,
     #[serde(default, borrow)]
     pub(super) error: Option<&'a RawValue>,
     /// The complete text of a part, in the event that ends the part.
