@@ -144,6 +144,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let mut granting = tokio::spawn(Arc::clone(&grants).run());
     let mut answering = tokio::spawn(peers.clone().run());
     let upstreams = Arc::new(registry::UpstreamRegistry::new(upstreams)?);
+    let (background, deferred) = chat::background_chats::BackgroundChats::new(&limits, Arc::clone(&metrics));
     let responses = Arc::new(chat::response_conversations::ResponseConversations::default());
     let recording = Arc::new(recording::Recording {
         journal: journal.clone(),
@@ -166,7 +167,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             limits,
             start_timeout: START_DEADLINE,
             places: chat::places::ChatPlaces::new(limits.max_chats, limits.chats_user_share),
-            background: chat::background_chats::BackgroundChats::new(&limits, Arc::clone(&metrics)),
+            background,
             user_rates: chat::user_rates::UserRates::new(limits.user_rates),
             disconnect_policy,
             keys: idempotency_keys,
@@ -189,7 +190,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         .with_context(|| format!("GATEWAY_HEALTH_LISTEN: cannot listen on {health_listen}"))?;
     let (address, health) = (listener.local_addr()?, health_listener.local_addr()?);
     let signals = TerminationSignals::register().context("cannot receive termination signals")?;
-    chats.follow_deferred(journal.take_deferred());
+    chats.follow_deferred(journal.take_deferred(), deferred);
     tracing::info!(%address, %health, instance = recording.instance, "listening");
     // Health and metrics are served until the process ends, also while running chats finish.
     let health_router = routes::health_router(Arc::clone(&gateway));

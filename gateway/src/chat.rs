@@ -264,8 +264,13 @@ impl ChatPipeline {
                     None => Err(stopped_chat::end(chat).await),
                     Some(Err(failure)) => self.fail_unanswered(chat, &failure).await,
                     Some(Ok(answer)) => match background {
-                        Some(place) => Box::pin(self.respond_in_background(chat, place, answer)).await,
-                        None => self.respond(chat, Fold::new(request.dialect), ui_stream, answer).await,
+                        Some(place) if !request.stream => {
+                            Box::pin(self.respond_in_background(chat, place, answer)).await
+                        }
+                        place => {
+                            chat.background = place.map(|place| self.background.streamed(place));
+                            self.respond(chat, Fold::new(request.dialect), ui_stream, answer).await
+                        }
                     },
                 }
             }

@@ -200,10 +200,10 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, "permission_error", Some("shared_endpoint"), message)
     }
 
-    /// 400: a response in the background was not asked for as a stream, so it is none.
+    /// 400: a response in the background is asked for as a stream before it has ended.
     pub fn background_not_streamed() -> Self {
         let message =
-            "this response is made in the background and was not asked for as a stream; ask for it without `stream`";
+            "this response is still being made in the background: ask for it without `stream` until it has ended";
         let error = Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", Some("unsupported_parameter"), message);
         Self { param: Some("stream"), ..error }
     }

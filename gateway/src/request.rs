@@ -65,9 +65,8 @@ pub struct ChatRequest {
     pub new_messages: Vec<NewMessage>,
     /// Unusual properties of the request, one word each, for the record.
     pub notes: Vec<&'static str>,
-    /// True for a Responses request with `background: true` and without streaming: the upstream accepts the request,
-    /// and the client fetches the response later. A streamed response arrives on this request in any case, so streaming
-    /// makes this false.
+    /// True for a Responses request with `background: true`: the upstream makes the response whether somebody reads it or not. Without
+    /// streaming, the client fetches the response later.
     pub is_background: bool,
     /// The body to send to the upstream.
     pub upstream_body: Bytes,
@@ -169,9 +168,8 @@ impl ChatRequest {
             ApiSurface::ChatCompletions | ApiSurface::Responses | ApiSurface::Messages | ApiSurface::Gemini(_) => None,
         };
         let is_stream = stream.unwrap_or(surface == ApiSurface::Frontend);
-        let asks_for_background =
+        let is_background =
             surface == ApiSurface::Responses && member(members, "background", "true or false")?.unwrap_or(false);
-        let is_background = asks_for_background && !is_stream;
         let asks_for_usage = surface.dialect() != DialectName::OpenaiChat || asks_for_usage(members)?;
         let changes = BodyChanges {
             removes_conversation_id: surface == ApiSurface::Frontend && members.get("conversationId").is_some(),

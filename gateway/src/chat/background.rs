@@ -13,13 +13,14 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use shared::event::{ChatDeferred, ChatError, DialectName, FailureStage};
 use shared::fair_share::Place;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::ChatPipeline;
 use super::background_chats::FollowedChat;
-use super::open_chat::OpenChat;
+use super::open_chat::{Deferral, OpenChat};
 use super::response_state::{ResponseState, is_plain_id};
 use super::stopped_chat;
 use crate::error::ApiError;
@@ -96,8 +97,18 @@ impl ChatPipeline {
         });
     }
 
-    /// Follows the chats that the previous process has left open.
-    pub fn follow_deferred(self: &Arc<Self>, events: Vec<ChatDeferred>) {
+    /// Follows the chats that the previous process has left open, and those whose streams end early from now on.
+    pub fn follow_deferred(self: &Arc<Self>, events: Vec<ChatDeferred>, mut deferrals: UnboundedReceiver<Deferral>) {
+        let (this, stop) = (Arc::clone(self), self.background.stop.clone());
+        self.background.tasks.spawn(async move {
+            while let Some(Some((chat, event))) = stop.run_until_cancelled(deferrals.recv()).await {
+                this.follow(chat, event);
+            }
+            deferrals.close();
+            while let Ok((chat, _)) = deferrals.try_recv() {
+                chat.leave_open();
+            }
+        });
         for event in events {
             // The chat has been admitted, so it goes on without a place if settings have changed.
             let place = self.background.places.take(&event.user_id).ok();

@@ -5,12 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use shared::event::ChatDeferred;
+use shared::fair_share::Place;
 use shared::id::UserId;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::chat::open_chat::OpenChat;
+use crate::chat::open_chat::{BackgroundPlace, Deferral, OpenChat};
 use crate::chat::places::ChatPlaces;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -31,6 +33,7 @@ pub struct BackgroundChats {
     pub tasks: TaskTracker,
     /// Cancelled when the gateway stops. The chats stay open for the next process.
     pub stop: CancellationToken,
+    deferrals: UnboundedSender<Deferral>,
     followed: Mutex<HashMap<(UserId, String), Arc<FollowedChat>>>,
     metrics: Arc<Metrics>,
 }
@@ -50,8 +53,11 @@ pub struct FollowedChat {
 
 impl BackgroundChats {
     /// Creates an empty set within the limits.
-    pub fn new(limits: &Limits, metrics: Arc<Metrics>) -> Self {
-        Self {
+    /// Returns the set, and the chats whose streams end early.
+    pub fn new(limits: &Limits, metrics: Arc<Metrics>) -> (Self, UnboundedReceiver<Deferral>) {
+        let (deferrals, deferred) = mpsc::unbounded_channel();
+        let chats = Self {
+            deferrals,
             places: ChatPlaces::new(limits.max_background_chats, limits.chats_user_share),
             timeout: limits.background_timeout,
             reads: Semaphore::new(MAX_READS),
@@ -59,7 +65,13 @@ impl BackgroundChats {
             stop: CancellationToken::new(),
             followed: Mutex::default(),
             metrics,
-        }
+        };
+        (chats, deferred)
+    }
+
+    /// Makes the place of a chat whose answer is streamed.
+    pub(super) fn streamed(&self, place: Place) -> BackgroundPlace {
+        BackgroundPlace { place, deferrals: self.deferrals.clone() }
     }
 
     /// Returns the chat of a user that makes the response with this id, if it is followed here.

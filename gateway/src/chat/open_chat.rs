@@ -9,13 +9,15 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use shared::event::{
-    Attempt, CallerMetadata, ChatStarted, ConversationOrigin, DialectName, Event, Media, Operation, RecordingMode,
+    Attempt, CallerMetadata, ChatDeferred, ChatStarted, ConversationOrigin, DialectName, Event, Media, Operation,
+    RecordingMode,
 };
 use shared::fair_share::Place;
 use shared::id::{ChatId, ConversationId, KeyId, ProjectId, UserId};
 use shared::usage::{Usage, UsageSource};
 use time::OffsetDateTime;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::auth::Caller;
 use crate::chat::budget_draw;
@@ -102,8 +104,24 @@ pub struct OpenChat {
     limits: Option<Admission>,
     /// The entry among the running chats. `None` for a call that is no chat.
     running: Option<Registration>,
+    /// The place of a chat whose streamed answer the provider makes in the background, for when the stream ends early.
+    pub background: Option<BackgroundPlace>,
+    /// The event that says where such an answer is made, once the answer has said its id.
+    deferral: Option<Arc<ChatDeferred>>,
     /// Counts the chat towards the maximum number of concurrent chats. `None` for a chat that has been admitted elsewhere.
     place: Option<Place>,
+}
+
+/// A chat whose stream has ended early while its provider makes the answer in the background.
+pub type Deferral = (OpenChat, Arc<ChatDeferred>);
+
+/// The place of a chat whose streamed answer the provider makes in the background, and the way to those that follow such chats.
+#[derive(Debug)]
+pub struct BackgroundPlace {
+    /// The place.
+    pub place: Place,
+    /// Takes the chat if its stream ends early. The places of such chats bound their number.
+    pub deferrals: UnboundedSender<Deferral>,
 }
 
 impl OpenChat {
@@ -149,6 +167,8 @@ impl OpenChat {
             notes: request.notes.drain(..).chain(admission.notes).collect(),
             limits: admission.limits,
             running,
+            background: None,
+            deferral: None,
             place: Some(permit),
         };
         recording.metrics.chats_started.inc();
@@ -225,8 +245,9 @@ impl OpenChat {
         self.upstream = Some(upstream.to_owned());
     }
 
-    /// Records the time to the first token as soon as the transcript has content.
+    /// Records the time to the first token as soon as the transcript has content, and the id of an answer that is made in the background.
     pub fn observe_answer(&mut self, transcript: &Transcript) {
+        self.note_background(transcript);
         if self.first_token_ms.is_none() && transcript.has_any_content() {
             self.first_token_ms = Some(millis(self.admitted_at.elapsed()));
             self.recording.metrics.first_token_seconds.observe(self.admitted_at.elapsed().as_secs_f64());

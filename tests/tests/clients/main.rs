@@ -248,7 +248,7 @@ fn check(saw: &ClientReport, oracle: &Oracle) -> anyhow::Result<()> {
         "count" if saw.client == "google-python" => ensure!(saw.text == "7"),
         "count" => ensure!(saw.text == "14"),
         "stream" | "whole" | "retried" | "responses" | "responses-stream" | "background" => {
-            ensure!(saw.text == TEXT)
+            ensure!(saw.text == TEXT);
         }
         "error-in-stream" | "cut" => ensure!(saw.text == "half"),
         "abort" => ensure!(saw.text == "heard"),

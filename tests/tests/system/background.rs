@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::ensure;
-use harness::upstream::Script;
+use harness::upstream::{Gate, Script, Step};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use shared::event::EventKind;
@@ -295,5 +295,49 @@ async fn that_are_answered_at_once_are_recorded_as_any_other() -> anyhow::Result
     assert_eq!(made.text().await?, MADE);
     let oracle = recorded(&stack, "completed").await?;
     ensure!(!oracle.events.iter().any(|event| event.kind() == EventKind::ChatDeferred), "nothing was deferred");
+    Ok(())
+}
+
+/// The beginning of a streamed answer.
+fn beginning() -> [String; 2] {
+    let created =
+        json!({"type": "response.created", "response": {"id": "resp_bg1", "model": "m-1", "status": "in_progress"}});
+    let delta = json!({"type": "response.output_text.delta", "item_id": "i", "output_index": 0, "delta": "thought"});
+    [created, delta].map(|event| format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default()))
+}
+
+/// A stream that breaks, and a client that leaves, do not end an answer that the provider goes on making.
+#[tokio::test]
+async fn that_are_streamed_are_followed_when_the_stream_ends_early() -> anyhow::Result<()> {
+    for breaks in [true, false] {
+        let stack = Stack::with_api(&[], &[]).await?;
+        let ann = stack.user("ann").await?;
+        let provider = Provider::of(&stack);
+        let (this, gate) = (Arc::clone(&provider), Gate::new());
+        let last = if breaks { Step::Cut } else { Step::Wait(gate.clone()) };
+        stack.upstream.respond_with(move |request| match &request.method {
+            &Method::POST => Script::stream(beginning()).after(2, last.clone()),
+            method => this.respond(method, &request.path),
+        });
+        let request = json!({"model": MODEL, "input": "think about it", "background": true, "stream": true});
+        let mut streamed = stack.post("/v1/responses").bearer_auth(&ann.token).json(&request).send().await?;
+        assert_eq!(streamed.status(), StatusCode::OK);
+        let mut text = String::new();
+        while !text.contains("thought") {
+            text += &String::from_utf8_lossy(&streamed.chunk().await?.unwrap_or_default());
+        }
+        if breaks {
+            ensure!(streamed.bytes().await.is_err(), "the client's stream has to break too");
+        } else {
+            drop(streamed);
+        }
+        provider.was_asked(1).await?;
+        recorded(&stack, "started").await?;
+        provider.make();
+        let path = "/v1/responses/resp_bg1";
+        assert_eq!(ask(&stack, &ann, Method::GET, path).await?, (StatusCode::OK, MADE.to_owned()));
+        is_the_answer(&recorded(&stack, "completed").await?)?;
+        gate.open();
+    }
     Ok(())
 }

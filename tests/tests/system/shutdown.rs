@@ -92,6 +92,7 @@ async fn stops_after_the_drain_delay() -> anyhow::Result<()> {
 #[tokio::test]
 async fn asks_recorders_for_their_readiness() -> anyhow::Result<()> {
     let stack = Stack::with_api(&[], &[]).await?;
+    stack.recorders[0].ready().await?;
     let ask = |arguments: &[&str], setting: &str, url: String| {
         let address = url.trim_start_matches("http://").to_owned();
         let mut command = std::process::Command::new(harness::program::built("recorder")?);

@@ -8,8 +8,10 @@ use shared::fair_share::Place;
 
 use super::OpenChat;
 use crate::chat::recording::Recording;
+use crate::chat::response_state::is_plain_id;
 use crate::journal::Recorded;
 use crate::response::token_estimate::Prompt;
+use crate::response::transcript::Transcript;
 use crate::routing::OnDisconnect;
 
 impl OpenChat {
@@ -18,6 +20,10 @@ impl OpenChat {
     pub fn defer(&mut self, response_id: &str, place: Place) -> (Arc<ChatDeferred>, Recorded) {
         self.place = Some(place);
         self.prompt = Prompt::default();
+        self.record_deferral(response_id)
+    }
+
+    fn record_deferral(&self, response_id: &str) -> (Arc<ChatDeferred>, Recorded) {
         let event = ChatDeferred {
             chat_id: self.id,
             operation: self.operation,
@@ -39,6 +45,55 @@ impl OpenChat {
         }
         let recorded = self.recording.journal.record(&Event::ChatDeferred(Box::new(event.clone())));
         (Arc::new(event), recorded)
+    }
+
+    /// Records that the provider makes a streamed answer in the background, as soon as the answer has said its id.
+    pub(super) fn note_background(&mut self, transcript: &Transcript) {
+        if self.background.is_some()
+            && self.deferral.is_none()
+            && let Some(id) = transcript.response_id.as_deref().filter(|id| is_plain_id(id))
+        {
+            let (event, recorded) = self.record_deferral(id);
+            // The event is not an end, so nobody waits for it.
+            drop(recorded);
+            self.deferral = Some(event);
+        }
+    }
+
+    /// Hands a chat whose stream has ended early over to those that follow answers in the background. Returns false if the provider does not
+    /// make the answer in the background. The chat that is left has ended.
+    pub fn hand_over(&mut self) -> bool {
+        let (Some(event), Some(background)) = (self.deferral.take(), self.background.take()) else { return false };
+        self.is_ended = true;
+        let chat = Self {
+            recording: Arc::clone(&self.recording),
+            model: self.model.clone(),
+            user: self.user.clone(),
+            admitted_by: self.admitted_by.take(),
+            attempts: std::mem::take(&mut self.attempts),
+            upstream: self.upstream.take(),
+            media: self.media.take(),
+            prompt: Prompt::default(),
+            started: self.started.take(),
+            is_ended: false,
+            claim: self.claim.take(),
+            notes: std::mem::take(&mut self.notes),
+            limits: self.limits.take(),
+            running: self.running.take(),
+            place: Some(background.place),
+            background: None,
+            deferral: None,
+            ..*self
+        };
+        if let Err(unsent) = background.deferrals.send((chat, event)) {
+            unsent.0.0.leave_open();
+        }
+        true
+    }
+
+    /// Returns true if the chat has ended, or goes on without this owner.
+    pub fn is_ended(&self) -> bool {
+        self.is_ended
     }
 
     /// Goes on with a chat that another process has deferred, to end it.
@@ -71,6 +126,8 @@ impl OpenChat {
             on_disconnect: OnDisconnect::Cancel,
             notes: vec!["resumed_in_background"],
             limits: None,
+            background: None,
+            deferral: None,
             running: Some(recording.running.register(event.chat_id, &event.user_id, event.conversation_id)),
             place,
         }

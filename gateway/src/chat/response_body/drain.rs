@@ -17,6 +17,9 @@ const FOLLOWED_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 impl BodyState {
     /// Ends the chat with the part of the answer that has arrived. The upstream's body is dropped together with the state.
     pub(super) fn cancel_upstream(&mut self) {
+        if self.is_unended() && self.chat.hand_over() {
+            return;
+        }
         let (transcript, usage) = self.tap.take_transcript();
         self.chat.end(ChatEnding::ClientGone, transcript, usage).detach();
     }
@@ -81,6 +84,7 @@ pub(super) async fn drain(
         BodyPhase::Ending(ended, _) => ended,
         // The task of the stop records the end, and is waited for when the gateway stops.
         BodyPhase::Stopping(..) => return,
+        _ if state.chat.is_ended() || (state.is_unended() && state.chat.hand_over()) => return,
         _ => {
             let (mut transcript, usage) = state.tap.take_transcript();
             transcript.note("drain_cut_short");

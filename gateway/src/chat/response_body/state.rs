@@ -266,6 +266,12 @@ impl BodyState {
         }
     }
 
+    /// True if the upstream has not said how the answer ends.
+    pub(super) fn is_unended(&self) -> bool {
+        let transcript = self.tap.transcript();
+        !transcript.is_ended && transcript.error.is_none()
+    }
+
     /// True if another connection follows the answer.
     fn is_followed(&self) -> bool {
         self.chat.running().is_some_and(|running| running.is_followed())
@@ -273,6 +279,14 @@ impl BodyState {
 
     /// Ends the chat. The outcome depends on the status, on `failure`, and otherwise on the transcript.
     fn end(&mut self, mut after_end: AfterEnd, failure: Option<ChatError>) {
+        if self.is_unended() && self.chat.hand_over() {
+            let error = match self.timeouts.is_total_exceeded() {
+                true => BodyError::TotalTimeout,
+                false => BodyError::Upstream,
+            };
+            self.phase = BodyPhase::Aborting(error, Flushed::No);
+            return;
+        }
         self.tap.redact_error(&self.redactor);
         if self.tap.finish_ui_stream(failure.as_ref()) && after_end == AfterEnd::Abort {
             // The UI message stream carries the failure as an event, so the body can end cleanly.
