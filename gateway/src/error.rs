@@ -54,6 +54,11 @@ impl ApiError {
         &self.message
     }
 
+    /// Returns the code of the error, or else its type.
+    pub fn code(&self) -> &'static str {
+        self.code.unwrap_or(self.kind)
+    }
+
     fn new(status: StatusCode, kind: &'static str, code: Option<&'static str>, message: impl Into<String>) -> Self {
         Self {
             status,

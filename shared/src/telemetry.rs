@@ -1,9 +1,10 @@
 //! Structured logs on standard output, in JSON by default.
 //!
-//! Prompts, answers, keys and tokens are never logged.
+//! Prompts, answers, keys and tokens are never logged. Repeated warnings and errors are bounded in number (`line_rate.rs`).
 
 mod buffered_writer;
 mod json;
+mod line_rate;
 
 use tracing::{Level, Metadata};
 use tracing_subscriber::filter::filter_fn;
@@ -14,6 +15,8 @@ use tracing_subscriber::{EnvFilter, fmt};
 use self::buffered_writer::BufferedWriter;
 pub use self::buffered_writer::LogGuard;
 use self::json::JsonFormat;
+use self::line_rate::LineRate;
+pub use self::line_rate::REFUSALS;
 use crate::config::{ConfigError, Environment, malformed};
 
 /// The settings of the log: a level filter and an output format.
@@ -64,10 +67,12 @@ impl LogConfig {
     /// until the end of the process: dropping the guard writes the buffered lines.
     pub fn start(self) -> LogGuard {
         let (writer, guard) = BufferedWriter::start();
-        let filtered = tracing_subscriber::registry().with(self.filter).with(filter_fn(is_free_of_content));
+        let rate = LineRate::default();
+        let filtered =
+            tracing_subscriber::registry().with(self.filter).with(filter_fn(is_free_of_content)).with(rate.clone());
         let lines = fmt::layer().with_target(false).with_writer(writer);
         match self.format {
-            LogFormat::Json => filtered.with(lines.event_format(JsonFormat)).init(),
+            LogFormat::Json => filtered.with(lines.event_format(JsonFormat(rate))).init(),
             LogFormat::Text => filtered.with(lines).init(),
         }
         guard

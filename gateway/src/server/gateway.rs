@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method};
 use shared::fair_share::FairShare;
+use shared::telemetry::REFUSALS;
 
 use crate::auth::{Authenticator, Caller, check_origin};
 use crate::chat::ChatPipeline;
@@ -38,9 +39,12 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Counts a refused request by HTTP status. Returns the error unchanged.
+    /// Counts a refused request by HTTP status, and writes a line, whose number is bounded. Returns the error unchanged.
     pub(super) fn count_refusal(&self, error: ApiError) -> ApiError {
-        self.metrics.refused.get_or_create(&StatusLabels { status: error.status.as_u16() }).inc();
+        let status = error.status.as_u16();
+        self.metrics.refused.get_or_create(&StatusLabels { status }).inc();
+        // The message may repeat what the caller sent, so it stays out of the log.
+        tracing::info!(target: REFUSALS, status, code = error.code(), "a request was refused");
         error
     }
 

@@ -12,9 +12,12 @@ use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::registry::LookupSpan;
 
-/// The formatter that writes each log event as a JSON object.
-#[derive(Debug)]
-pub(super) struct JsonFormat;
+use super::line_rate::LineRate;
+
+/// The formatter that writes each log event as a JSON object. The member `left_out` has the number of earlier lines of the same place that
+/// the bound on lines has left out.
+#[derive(Debug, Default)]
+pub(super) struct JsonFormat(pub(super) LineRate);
 
 impl<S, N> FormatEvent<S, N> for JsonFormat
 where
@@ -31,6 +34,10 @@ where
         let mut fields = FieldWriter { line: line.by_ref(), result: Ok(()) };
         event.record(&mut fields);
         fields.result?;
+        let left_out = self.0.take_left_out(event.metadata());
+        if left_out > 0 {
+            write!(line, ",\"left_out\":{left_out}")?;
+        }
         line.write_str("}\n")
     }
 }
@@ -134,7 +141,7 @@ mod tests {
         let output = SharedOutput::default();
         let writer = output.clone();
         let subscriber =
-            tracing_subscriber::fmt().event_format(JsonFormat).with_writer(move || writer.clone()).finish();
+            tracing_subscriber::fmt().event_format(JsonFormat::default()).with_writer(move || writer.clone()).finish();
         tracing::subscriber::with_default(subscriber, log);
         let bytes = output.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()

@@ -70,6 +70,7 @@ mod recorder_faults;
 mod recorder_memory;
 mod recording_modes;
 mod redelivery;
+mod refusal_lines;
 mod replay;
 mod request_bodies;
 mod restored_events;
