@@ -28,6 +28,7 @@ use crate::headers;
 use crate::response::content_encoding::{self, ContentEncoding};
 use crate::response::dialect::Fold;
 use crate::upstream::dispatch::{Candidates, OutgoingRequest, UpstreamResponse};
+use crate::upstream::error::UpstreamError;
 
 /// The first pause between two questions to a provider, and the longest. Each pause is half as long again as the one before.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
@@ -38,7 +39,7 @@ const MAX_DOCUMENT_BYTES: usize = 24 << 20;
 /// The maximum size of a whole answer.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
 
-/// The maximum time for a document to arrive after its head, and for an end to become durable.
+/// The maximum time for the head of an answer, for the document after it, and for an end to become durable.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A chat in the background, as a request for its response finds it.
@@ -136,24 +137,26 @@ impl ChatPipeline {
             }
             pause = (pause + pause / 2).min(longest);
             let path = format!("/responses/{}", event.response_id);
-            let Ok(_permit) = self.background.reads.acquire().await else { return };
             let answered = self.ask(&event.upstream, &Method::GET, &path, &HeaderMap::new()).await;
             let ended = match answered {
-                Ok(mut answered) => match self.state_of(&mut answered).await {
-                    ResponseState::Ended { .. } => Some(answered),
-                    // A provider may not know a new response everywhere yet, so it is asked twice.
-                    ResponseState::Gone if is_gone => Some(answered),
-                    state => {
-                        is_gone = state == ResponseState::Gone;
-                        None
+                Ok(mut answered) => {
+                    let Ok(permit) = self.background.reads.acquire().await else { return };
+                    match self.state_of(&mut answered).await {
+                        ResponseState::Ended { .. } => Some((answered, permit)),
+                        // A provider may not know a new response everywhere yet, so it is asked twice.
+                        ResponseState::Gone if is_gone => Some((answered, permit)),
+                        state => {
+                            is_gone = state == ResponseState::Gone;
+                            None
+                        }
                     }
-                },
+                }
                 Err(error) => {
                     tracing::debug!(chat = %event.chat_id, code = error.code(), "a response in the background could not be asked for");
                     None
                 }
             };
-            if let Some(answered) = ended {
+            if let Some((answered, _permit)) = ended {
                 let Some(chat) = followed.take() else { return followed.ended.cancelled().await };
                 let _ = self.end_in_task(chat, Some(followed.ended.clone()), answered).await;
                 return;
@@ -194,17 +197,19 @@ impl ChatPipeline {
         let event = deferred.event();
         let mut headers = headers.clone();
         headers.remove(http::header::ACCEPT_ENCODING);
-        let _permit = self.background.reads.acquire().await.map_err(|_| ApiError::gateway_stopped())?;
+        let permit = async || self.background.reads.acquire().await.map_err(|_| ApiError::gateway_stopped());
         if method == Method::DELETE {
             // What is there already is recorded before it is gone.
             let own = format!("/responses/{}", event.response_id);
             let mut answered =
                 self.ask(&event.upstream, &Method::GET, &own, &HeaderMap::new()).await.map_err(refusal)?;
+            let _permit = permit().await?;
             if let ResponseState::Ended { has_answer } = self.state_of(&mut answered).await {
                 self.end_deferred(&deferred, has_answer, answered).await?;
             }
         }
         let mut answered = self.ask(&event.upstream, method, path, &headers).await.map_err(refusal)?;
+        let _permit = permit().await?;
         let state = self.state_of(&mut answered).await;
         if let DeferredChat::Followed(followed) = &deferred
             && (method == Method::DELETE || state == ResponseState::Gone)
@@ -276,7 +281,7 @@ impl ChatPipeline {
         }
     }
 
-    /// Sends a request without a body to the upstream with this name.
+    /// Sends a request without a body to the upstream with this name, and waits for the head of the answer.
     async fn ask(
         &self,
         upstream: &str,
@@ -294,7 +299,9 @@ impl ChatPipeline {
             may_add_usage_option: false,
             body: &|_, _| Bytes::new().into(),
         };
-        Ok(candidates.send(&outgoing, &self.recording.metrics, &mut Vec::new()).await?)
+        let mut attempts = Vec::new();
+        let sending = candidates.send(&outgoing, &self.recording.metrics, &mut attempts);
+        Ok(timeout(READ_TIMEOUT, sending).await.unwrap_or(Err(UpstreamError::HeadTimeout))?)
     }
 
     /// Reads what an answer says of the response, without taking anything from the answer.
@@ -326,7 +333,7 @@ enum AskError {
     #[error("the routes have no such upstream any more")]
     NoSuchUpstream,
     #[error(transparent)]
-    Upstream(#[from] crate::upstream::error::UpstreamError),
+    Upstream(#[from] UpstreamError),
 }
 
 impl AskError {
