@@ -14,6 +14,7 @@ pub mod limit_check;
 pub mod limited_call;
 pub mod open_chat;
 mod parsed_request;
+pub mod passed_on;
 pub mod places;
 mod recorded_start;
 pub mod recording;

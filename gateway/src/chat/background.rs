@@ -16,11 +16,11 @@ use shared::fair_share::Place;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::ChatPipeline;
 use super::background_chats::FollowedChat;
 use super::open_chat::{Deferral, OpenChat};
+use super::passed_on::passed_on;
 use super::response_state::{ResponseState, is_plain_id};
 use super::stopped_chat;
 use crate::error::ApiError;
@@ -65,7 +65,9 @@ impl ChatPipeline {
         place: Place,
         mut answered: UpstreamResponse,
     ) -> Result<Response, ApiError> {
+        let permit = self.background.reads.acquire().await.map_err(|_| ApiError::gateway_stopped())?;
         let state = self.state_of(&mut answered).await;
+        drop(permit);
         let ResponseState::Pending(id) = state else {
             return self.respond(chat, Fold::new(DialectName::OpenaiResponses), None, answered).await;
         };
@@ -158,7 +160,7 @@ impl ChatPipeline {
             };
             if let Some((answered, _permit)) = ended {
                 let Some(chat) = followed.take() else { return followed.ended.cancelled().await };
-                let _ = self.end_in_task(chat, Some(followed.ended.clone()), answered).await;
+                let _ = self.end_in_task(chat, Some(Arc::clone(followed)), answered).await;
                 return;
             }
             if Instant::now() >= deadline {
@@ -238,12 +240,17 @@ impl ChatPipeline {
         has_answer: bool,
         answered: UpstreamResponse,
     ) -> Result<Response, ApiError> {
-        let (chat, ended) = match deferred {
+        let (chat, followed) = match deferred {
             DeferredChat::Followed(followed) => match followed.take() {
-                Some(chat) => (chat, Some(followed.ended.clone())),
+                Some(chat) => (chat, Some(Arc::clone(followed))),
                 None => {
-                    let recorded = timeout(READ_TIMEOUT, followed.ended.cancelled()).await;
-                    return recorded.map(|()| passed_on(answered)).map_err(|_| ApiError::journal_unavailable());
+                    let ended = timeout(READ_TIMEOUT, followed.ended.cancelled()).await;
+                    ended.map_err(|_| ApiError::journal_unavailable())?;
+                    if followed.has_answer() || !has_answer {
+                        return Ok(passed_on(answered));
+                    }
+                    // Another end has been recorded, such as a stop, or none: the answer takes precedence.
+                    (OpenChat::resume(&self.recording, &followed.event, None), None)
                 }
             },
             // A recorded failure may be the gateway's own, as when it was stopped: an answer takes precedence.
@@ -252,33 +259,34 @@ impl ChatPipeline {
             }
             DeferredChat::Recorded { .. } => return Ok(passed_on(answered)),
         };
-        self.end_in_task(chat, ended, answered).await.map_err(|_| ApiError::gateway_stopped())
+        self.end_in_task(chat, followed, answered).await.map_err(|_| ApiError::gateway_stopped())
     }
 
-    /// Ends a chat in a task of its own: the end is recorded even if the client leaves, or the gateway stops, meanwhile. Cancels `ended`
-    /// when the end is durable.
+    /// Ends a chat in a task of its own: the end is recorded even if the client leaves, or the gateway stops, meanwhile. Tells those that
+    /// wait for the end of `followed`.
     fn end_in_task(
         self: &Arc<Self>,
         chat: OpenChat,
-        ended: Option<CancellationToken>,
+        followed: Option<Arc<FollowedChat>>,
         answered: UpstreamResponse,
     ) -> JoinHandle<Response> {
         let this = Arc::clone(self);
         self.background.tasks.spawn(async move {
-            let _ended = ended.map(CancellationToken::drop_guard);
-            this.end_with(chat, answered).await
+            let _ended = followed.as_ref().map(|followed| followed.ended.clone().drop_guard());
+            let recorded = this.end_with(chat, answered).await;
+            if let (Some(followed), true) = (&followed, recorded.is_ok()) {
+                followed.set_answer();
+            }
+            recorded.unwrap_or_else(ApiError::into_response)
         })
     }
 
     /// Ends a chat with the provider's answer. Returns the answer for the client, when the end is durable.
-    async fn end_with(&self, chat: OpenChat, answered: UpstreamResponse) -> Response {
+    async fn end_with(&self, chat: OpenChat, answered: UpstreamResponse) -> Result<Response, ApiError> {
         let fold = Fold::new(DialectName::OpenaiResponses);
-        let response = self.respond(chat, fold, None, answered).await.unwrap_or_else(ApiError::into_response);
-        let (parts, body) = response.into_parts();
-        match axum::body::to_bytes(body, MAX_ANSWER_BYTES).await {
-            Ok(whole) => Response::from_parts(parts, Body::from(whole)),
-            Err(_) => ApiError::journal_unavailable().into_response(),
-        }
+        let (parts, body) = self.respond(chat, fold, None, answered).await?.into_parts();
+        let whole = axum::body::to_bytes(body, MAX_ANSWER_BYTES).await.map_err(|_| ApiError::journal_unavailable())?;
+        Ok(Response::from_parts(parts, Body::from(whole)))
     }
 
     /// Sends a request without a body to the upstream with this name, and waits for the head of the answer.
@@ -360,13 +368,4 @@ impl DeferredChat {
             Self::Recorded { event, .. } => event,
         }
     }
-}
-
-/// The answer as the provider sent it. The body has been read ahead.
-fn passed_on(answered: UpstreamResponse) -> Response {
-    let (parts, body) = answered.response.into_parts();
-    let mut response = Response::new(Body::from(body.read_ahead_bytes()));
-    *response.status_mut() = parts.status;
-    *response.headers_mut() = headers::for_client(parts.headers);
-    response
 }

@@ -1,6 +1,7 @@
 //! The chats whose answers providers make in the background, as far as this gateway follows them.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -46,8 +47,9 @@ pub struct FollowedChat {
     pub event: Arc<ChatDeferred>,
     /// Notified when the provider is to be asked at once.
     pub ask_now: Notify,
-    /// Cancelled when the chat has ended and the end is durable.
+    /// Cancelled when the chat has ended. The end may not be durable, if the journal failed.
     pub ended: CancellationToken,
+    has_answer: AtomicBool,
     chat: Mutex<Option<OpenChat>>,
 }
 
@@ -83,7 +85,7 @@ impl BackgroundChats {
     pub(super) fn insert(&self, chat: OpenChat, event: Arc<ChatDeferred>) -> Arc<FollowedChat> {
         let key = (event.user_id.clone(), event.response_id.clone());
         let (ask_now, ended, chat) = (Notify::new(), CancellationToken::new(), Mutex::new(Some(chat)));
-        let followed = Arc::new(FollowedChat { event, ask_now, ended, chat });
+        let followed = Arc::new(FollowedChat { event, ask_now, ended, has_answer: AtomicBool::new(false), chat });
         self.known().insert(key, Arc::clone(&followed));
         self.metrics.background_chats.inc();
         followed
@@ -116,6 +118,16 @@ impl FollowedChat {
     /// Takes the chat out, to end it. `None` if another task has done so.
     pub(super) fn take(&self) -> Option<OpenChat> {
         self.chat.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Notes that the provider's answer is on the record.
+    pub(super) fn set_answer(&self) {
+        self.has_answer.store(true, Ordering::SeqCst);
+    }
+
+    /// Returns true if the provider's answer is on the record. Another end, such as a stop, is none.
+    pub(super) fn has_answer(&self) -> bool {
+        self.has_answer.load(Ordering::SeqCst)
     }
 
     /// Resolves when the user asks to stop the chat. Never resolves for a chat that another task ends.

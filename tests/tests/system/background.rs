@@ -247,6 +247,8 @@ async fn are_recorded_when_they_are_cancelled_deleted_or_stopped() -> anyhow::Re
     let provider = Provider::of(&stack);
     begin(&stack, &ann).await?;
     provider.is_deleted.store(true, Ordering::SeqCst);
+    let gone = ask(&stack, &ann, Method::GET, path).await?;
+    ensure!(gone.0 == StatusCode::NOT_FOUND && gone.1.contains("no such response"), "{gone:?}");
     let deadline = Instant::now() + Duration::from_secs(60);
     while stack.gateway.metric("stenograph_gateway_background_chats").await? > 0.0 {
         ensure!(Instant::now() < deadline, "a deleted response is followed for ever");

@@ -4,28 +4,25 @@
 //! All users of the gateway share the provider's account, so the recorder's API says whose a response is. Requests here are
 //! reads of what is on the record already, and are not recorded.
 
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use bytes::Bytes;
-use futures_util::stream;
 use http::request::Parts;
 use tokio::time::{sleep, timeout};
 
 use crate::auth::Caller;
 use crate::chat::background::DeferredChat;
+use crate::chat::passed_on::passed_on;
 use crate::chat::response_state::is_plain_id;
 use crate::error::ApiError;
 use crate::headers;
 use crate::server::gateway::Gateway;
 use crate::server::routes::openai_path;
-use crate::upstream::body::UpstreamBody;
 use crate::upstream::dispatch::{Candidates, OutgoingRequest};
 
 /// The maximum time until a response that this gateway has just served is on the record.
@@ -87,12 +84,7 @@ impl Gateway {
         if let Some(replacement) = ApiError::replacing_status(answered.response.status()) {
             return Err(replacement);
         }
-        let idle_timeout = answered.upstream.settings.idle_timeout;
-        let (parts, body) = answered.response.into_parts();
-        let mut response = Response::new(passing_body(body, idle_timeout));
-        *response.status_mut() = parts.status;
-        *response.headers_mut() = headers::for_client(parts.headers);
-        Ok(response)
+        Ok(passed_on(answered))
     }
 
     /// Finds the upstream that made a response for the caller, or makes it in the background. 404 for everything else. A response that a
@@ -144,20 +136,6 @@ fn asks_for_stream(query: Option<&str>) -> bool {
 fn response_id(path: &str) -> Option<&str> {
     let id = path.strip_prefix("/v1/responses/")?.split('/').next()?;
     is_plain_id(id).then_some(id)
-}
-
-/// The body of the upstream's answer, as it arrives. Breaks off if the upstream is silent for longer than `idle_timeout`.
-fn passing_body(body: UpstreamBody, idle_timeout: Duration) -> Body {
-    Body::from_stream(stream::unfold(Some(body), move |body| async move {
-        let mut body = body?;
-        let chunk = timeout(idle_timeout, poll_fn(|cx| body.poll_chunk(cx))).await;
-        match chunk {
-            Ok(None) => None,
-            Ok(Some(Ok(chunk))) => Some((Ok(chunk), Some(body))),
-            Ok(Some(Err(error))) => Some((Err(std::io::Error::other(error)), None)),
-            Err(_) => Some((Err(std::io::Error::other("the upstream is silent")), None)),
-        }
-    }))
 }
 
 #[cfg(test)]
