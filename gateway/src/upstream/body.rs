@@ -129,6 +129,11 @@ impl UpstreamBody {
         }
     }
 
+    /// Replaces the whole body, whatever is still to arrive.
+    pub fn replace(&mut self, bytes: Bytes) {
+        self.read_ahead = Some(Box::new(ReadAhead { chunks: VecDeque::from([bytes]), end: Some(BodyEnd::Clean) }));
+    }
+
     /// Returns a copy of the bytes that were read ahead.
     pub fn read_ahead_bytes(&self) -> Vec<u8> {
         self.read_ahead

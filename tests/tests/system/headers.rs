@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use harness::upstream::{RawUpstream, Script, answer};
 use http::StatusCode;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{CONTENT_ENCODING, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use shared::event::Event;
 use tests::stack::{MODEL, Stack, User};
@@ -191,6 +191,12 @@ async fn a_list_of_models_is_never_a_page() -> anyhow::Result<()> {
 }
 
 /// Sends a chat, and returns the bytes of the answer.
+fn gzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    packed.write_all(bytes)?;
+    packed.finish()
+}
+
 async fn answer_to(stack: &Stack, ann: &User, script: Script) -> anyhow::Result<String> {
     stack.upstream.respond_next(script);
     let response = stack.post("/v1/chat/completions").bearer_auth(&ann.token).json(&question()).send().await?;
@@ -219,6 +225,20 @@ async fn the_providers_secrets_are_in_no_error_and_in_no_record() -> anyhow::Res
         ("a cut event", Script::stream([piece, &event[..20], &event[20..60], &event[60..]].map(str::to_owned))),
     ];
     let count = scripts.len();
+    // What cannot be read may hide a secret.
+    let packed = gzip(error.as_bytes())?;
+    for (encoding, body) in
+        [("gzip, gzip", gzip(&packed)?), ("lzma", packed.clone()), ("gzip", error.clone().into_bytes())]
+    {
+        let script = Script::json(StatusCode::FORBIDDEN, body).header(CONTENT_ENCODING, encoding);
+        stack.upstream.respond_next(script);
+        let refused = stack.chat(&ann, "hello").send().await?;
+        assert_eq!((refused.status(), refused.headers().get(CONTENT_ENCODING)), (StatusCode::FORBIDDEN, None));
+        let body = refused.text().await?;
+        assert!(body.contains("upstream_error_unreadable"), "{encoding}: {body}");
+    }
+    let script = Script::json(StatusCode::FORBIDDEN, packed).header(CONTENT_ENCODING, "gzip");
+    assert!(answer_to(&stack, &ann, script).await?.contains(expected), "packed once");
     for (name, script) in scripts {
         let body = answer_to(&stack, &ann, script).await?;
         assert!(body.contains(expected), "{name}: {body}");
@@ -235,7 +255,9 @@ async fn the_providers_secrets_are_in_no_error_and_in_no_record() -> anyhow::Res
             _ => None,
         })
         .collect();
-    assert_eq!(failures.len(), count);
-    assert!(failures.iter().all(|message| message.as_str() == expected), "{failures:?}");
+    assert_eq!(failures.len(), count + 4);
+    let unreadable = failures.iter().filter(|message| message.contains("cannot read, so it is not passed on")).count();
+    assert_eq!(unreadable, 3, "{failures:?}");
+    assert_eq!(failures.iter().filter(|message| message.as_str() == expected).count(), count + 1, "{failures:?}");
     Ok(())
 }
