@@ -20,3 +20,6 @@ export const isOfSite = (link) => link.origin === location.origin && link.pathna
 
 /** The path of a conversation's page. */
 export const conversationPath = (id) => `/c/${encodeURIComponent(id)}`;
+
+/** The path of the page of a call. */
+export const callPath = (id) => `/calls/${encodeURIComponent(id)}`;

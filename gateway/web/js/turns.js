@@ -3,7 +3,7 @@
 /**
  * Builds turns from messages and their chats, oldest first. Several new messages of a chat are one question. A turn is `{key, question, role, createdAt, answer,
  * previousAnswers}`. An answer is `{chatId, status, text, reasoning, toolCalls, error, model, tokens, estimated,
- * finishReason, durationMs, isKept}`; the status is `complete`, `partial`, `truncated`, `failed` or `waiting`. The same question
+ * finishReason, durationMs, isKept, isRecorded}`; the status is `complete`, `partial`, `truncated`, `failed` or `waiting`. The same question
  * sent again after a partial or failed answer is a retry: the turn keeps the earlier answers in `previousAnswers`. Texts that the recording
  * mode did not keep are missing: `isKept` is false, in the turn for the question, whose text is null, and in the answer.
  */
@@ -55,6 +55,7 @@ function buildAnswer(chatId, chat, message) {
     finishReason: message?.finishReason ?? null,
     durationMs: chat?.durationMs ?? null,
     isKept: !message || isRecordedInFull(message),
+    isRecorded: Boolean(chat) && chat.status !== "started",
   };
 }
 

@@ -192,7 +192,14 @@ async fn are_found_by_filters_and_opened() -> anyhow::Result<()> {
 
     // The chat leads to its conversation, and an error is shown in full.
     browser.open(&format!("/calls/{chat}")).await?;
-    browser.see("[data-fact=conversation] a[href^='/c/']").await?;
+    browser.click("[data-fact=conversation] a[href^='/c/']").await?;
+    // The answer in the conversation leads back to the call, also after it has been drawn from the record again.
+    let link = format!(".answer a[href='/calls/{chat}']");
+    browser.see(&link).await?;
+    let conversation = browser.path().await?;
+    site.looks(&ALL_SCREENS, "answer-call", &conversation, &link).await?;
+    browser.click(&link).await?;
+    browser.until(&format!("location.pathname === '/calls/{chat}'")).await?;
     browser.open(&format!("/calls/{failed}")).await?;
     browser.read("The provider returned an error").await?;
     browser.read(LONG_ERROR).await?;

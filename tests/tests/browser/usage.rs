@@ -6,7 +6,7 @@ use harness::upstream::answer;
 use serde_json::Value;
 use tests::stack::MODEL;
 
-use crate::site::Site;
+use crate::site::{ALL_SCREENS, Site};
 
 /// Number in a tile of the page.
 async fn figure(site: &Site, name: &str) -> anyhow::Result<u64> {
@@ -88,6 +88,8 @@ async fn an_admin_sees_the_usage_of_all_users() -> anyhow::Result<()> {
     site.ask("fails").await?;
     browser.read("The model did not answer.").await?;
     site.stack.settled().await?;
+    // A failed answer leads to its call as soon as it is on the record.
+    browser.see(".turn[data-status=failed] .answer a[href^='/calls/']").await?;
 
     browser.open("/admin").await?;
     has_calls(&site, 3).await?;
@@ -96,6 +98,10 @@ async fn an_admin_sees_the_usage_of_all_users() -> anyhow::Result<()> {
     browser.open("/admin/failures").await?;
     browser.read("never that").await?;
     browser.read("The provider returned an error").await?;
+    site.looks(&ALL_SCREENS, "admin-failures", "/admin/failures", "[data-chat] a[href^='/calls/']").await?;
+    browser.click("[data-chat] a[href^='/calls/']").await?;
+    browser.until("location.pathname.startsWith('/calls/')").await?;
+    browser.read("never that").await?;
 
     // The admin creates an invite on this page, an account is registered with the invite, and the admin disables the
     // account.

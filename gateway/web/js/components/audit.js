@@ -1,9 +1,9 @@
 // The audit log: who did what, newest first, with filters.
 
 import "../locales/record.js";
+import { callPath } from "../address.js";
 import { h } from "../dom.js";
 import { formatDateTime, t } from "../i18n.js";
-import { callPath } from "./calls.js";
 import { Filters, idOf } from "./filters.js";
 import { keyName, loadKeyNames } from "./key-names.js";
 import { listSection, PagedList } from "./paged-list.js";

@@ -1,6 +1,7 @@
 // The ledger: the list of calls with its filters, of the user or of all users.
 
 import "../locales/record.js";
+import { callPath } from "../address.js";
 import { h, icon } from "../dom.js";
 import { formatCost, formatDateTime, formatSeconds, t } from "../i18n.js";
 import { user as currentUser } from "../session.js";
@@ -12,9 +13,6 @@ import { knownProjects, loadProjects, projectName } from "./project-names.js";
 import { knownUsers, loadUserNames, userName } from "./user-names.js";
 
 const STATUSES = ["completed", "failed", "started", "orphaned"];
-
-/** The path of the page of a call. */
-export const callPath = (id) => `/calls/${encodeURIComponent(id)}`;
 
 /** The name of a status; a status that the page does not know is shown as it is. */
 export function statusBadge(status) {

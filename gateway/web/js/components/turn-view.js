@@ -1,5 +1,6 @@
 // The view of one turn. Unchanged parts are not drawn again, so that text selections and the focus are kept.
 
+import { callPath } from "../address.js";
 import { h, icon, iconButton, replaceChildren } from "../dom.js";
 import { formatDateTime, formatSeconds, t } from "../i18n.js";
 import { earlyEnd } from "../turns.js";
@@ -30,7 +31,7 @@ export class TurnView {
     this.#drawText(answer);
     this.#drawIfChanged("status", [answer.status, answer.error?.message, answer.toolCalls, answer.stopped, answer.finishReason, answer.text === "", answer.isKept, Boolean(retry)], () => replaceChildren(this.status, statusElements(answer, retry)));
     const isDone = answer.status !== "streaming" && answer.status !== "waiting";
-    this.#drawIfChanged("actions", [isDone, answer.text.length, answer.chatId, answer.model, answer.tokens, turn.createdAt], () => replaceChildren(this.actions, isDone && answer.text ? answerActions(turn) : null));
+    this.#drawIfChanged("actions", [isDone, answer.text.length, answer.chatId, answer.isRecorded, answer.model, answer.tokens, turn.createdAt], () => replaceChildren(this.actions, isDone ? answerActions(turn) : null));
     this.element.dataset.status = answer.status;
     this.element.dataset.chat = answer.chatId ?? "";
     this.answer.setAttribute("aria-busy", String(!isDone));
@@ -115,7 +116,11 @@ function answerActions({ answer, createdAt }) {
     answer.tokens === null || answer.tokens === undefined ? null : t(answer.estimated ? "answer.tokensEstimated" : "answer.tokens", { n: answer.tokens }),
     answer.durationMs ? formatSeconds(answer.durationMs) : null,
   ].filter(Boolean);
-  return [iconButton("copy", t("answer.copy"), (event) => copyText(answer.text, event.currentTarget), { small: true }), h("span.answer-details", { title: createdAt ? formatDateTime(createdAt) : null }, details.join(" · "))];
+  const copy = iconButton("copy", t("answer.copy"), (event) => copyText(answer.text, event.currentTarget), { small: true });
+  return [
+    answer.text ? [copy, h("span.answer-details", { title: createdAt ? formatDateTime(createdAt) : null }, details.join(" · "))] : null,
+    answer.isRecorded ? h("a.answer-details", { href: callPath(answer.chatId) }, t("answer.call")) : null,
+  ];
 }
 
 function proseOf(text) {
@@ -125,5 +130,6 @@ function proseOf(text) {
 }
 
 function previousAnswer(answer) {
-  return h("details.tool", {}, h("summary", {}, t(`answer.previous.${answer.status === "failed" ? "failed" : "partial"}`)), answer.text ? proseOf(answer.text) : null, answer.error?.message ? h("p.error-message", {}, answer.error.message) : null);
+  return h("details.tool", {}, h("summary", {}, t(`answer.previous.${answer.status === "failed" ? "failed" : "partial"}`)), answer.text ? proseOf(answer.text) : null, answer.error?.message ? h("p.error-message", {}, answer.error.message) : null,
+    answer.isRecorded ? h("p", {}, h("a.answer-details", { href: callPath(answer.chatId) }, t("answer.call"))) : null);
 }

@@ -92,6 +92,7 @@ export default {
   "turn.role": "Message to the model ({role})",
   "answer.label": "Answer",
   "answer.code": "code",
+  "answer.call": "The call on record",
   "answer.copyCode": "Copy the code",
   "answer.copy": "Copy the answer",
   "answer.table": "Table",

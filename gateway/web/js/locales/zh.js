@@ -92,6 +92,7 @@ export default {
   "turn.role": "给模型的消息（{role}）",
   "answer.label": "回答",
   "answer.code": "代码",
+  "answer.call": "记录中的调用",
   "answer.copyCode": "复制代码",
   "answer.copy": "复制回答",
   "answer.table": "表格",

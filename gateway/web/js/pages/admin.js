@@ -1,6 +1,6 @@
 // The administration page: usage and calls of all users, users, API keys, limits, projects, recent failures, invites, the audit log.
 
-import { sitePath } from "../address.js";
+import { callPath, sitePath } from "../address.js";
 import { requestJson } from "../api.js";
 import { auditSection } from "../components/audit.js";
 import { callSection } from "../components/calls.js";
@@ -91,7 +91,7 @@ function failureRow(chat) {
   const stage = error?.stage ? t(`stage.${error.stage}`) : t("stage.unknown");
   return h("li.row.tall", { "data-chat": chat.id },
     h("div.row-main", {},
-      h("strong", {}, stage), error?.status ? h("span.badge.bad", {}, `HTTP ${error.status}`) : null, chat.status === "orphaned" ? h("span.badge", {}, t("failures.orphaned")) : null,
+      h("a", { href: callPath(chat.id) }, h("strong", {}, stage)), error?.status ? h("span.badge.bad", {}, `HTTP ${error.status}`) : null, chat.status === "orphaned" ? h("span.badge", {}, t("failures.orphaned")) : null,
       h("span.row-details", {}, formatDateTime(chat.startedAt), " · ", userName(chat.userId), " · ", chat.model),
       error?.message ? h("p.row-text", {}, error.message) : null,
       h("details.tool", {}, h("summary", {}, t("failures.attempts", { n: chat.attempts.length })),
