@@ -6,7 +6,7 @@ ALTER TABLE chats
     ADD COLUMN deferred_response_id text,
     ADD CONSTRAINT chats_deferral CHECK (
         num_nulls(deferred_at, deferred_upstream, deferred_response_id) IN (0, 3)
-    ) NOT VALID;
+    );
 
 CREATE INDEX chats_deferred ON chats (user_id, deferred_response_id) WHERE deferred_response_id IS NOT NULL;
 
