@@ -20,13 +20,23 @@ pub struct BudgetCounter {
     granted: u64,
     /// The parts of all others, as last seen.
     others: u64,
-    /// True once the entry was read: a part that this run already had is known to be spent.
+    /// The time from which this run counts its calls, in microseconds since 1970. The record counts the calls before.
+    since: i64,
+    /// True once the entry was read: a part that this run already had is known to be spent, and `since` is that of the entry.
     has_joined: bool,
+    /// The start times and costs of calls that started before `since` and ended before the entry was read.
+    early: Vec<(i64, u64)>,
     /// True if money was reserved or spent since the last call of [`Self::is_idle`].
     was_used: bool,
 }
 
 impl BudgetCounter {
+    /// Creates a counter of the calls that start at the given time or later, if the entry does not say that this run counts from an
+    /// earlier time on.
+    pub fn new(since: i64) -> Self {
+        Self { since, ..Self::default() }
+    }
+
     /// Returns the money that is spent or reserved.
     pub fn used(&self) -> u64 {
         self.spent.saturating_add(self.reserved)
@@ -58,24 +68,28 @@ impl BudgetCounter {
         self.was_used = true;
     }
 
-    /// Ends a call: its cost replaces its reservation.
-    pub fn settle(&mut self, reserved: u64, cost: u64) {
+    /// Ends a call: its cost replaces its reservation, if this run counts the call.
+    pub fn settle(&mut self, reserved: u64, cost: u64, started_at: i64) {
         self.reserved = self.reserved.saturating_sub(reserved);
-        self.spent = self.spent.saturating_add(cost);
         self.was_used = true;
+        if started_at >= self.since {
+            self.spent = self.spent.saturating_add(cost);
+        } else if !self.has_joined {
+            self.early.push((started_at, cost));
+        }
     }
 
     /// Asks the entry for a part from which `money` can be reserved. Returns the part, or `None` if the others leave too little; the
     /// entry then has what this gateway uses. Called again with the present entry after a conflict.
     pub fn ask(&mut self, entry: &mut LedgerEntry, claim: LedgerClaim<'_>, amount: u64, money: u64) -> Option<u64> {
-        self.join(entry, claim);
+        let claim = self.join(entry, claim);
         let need = self.used().saturating_add(money);
         entry.grant(claim, amount, self.used(), need, need.saturating_add(amount / SLICE_DIVISOR))
     }
 
     /// Writes into the entry what this gateway uses, and holds nothing beyond from now on, also while the answer is on its way.
     pub fn give_back(&mut self, entry: &mut LedgerEntry, claim: LedgerClaim<'_>) {
-        self.join(entry, claim);
+        let claim = self.join(entry, claim);
         self.granted = self.granted.min(self.used());
         entry.set(claim, self.used());
     }
@@ -85,13 +99,21 @@ impl BudgetCounter {
         (self.granted, self.others) = (entry.of_run(claim.run), entry.of_others(claim.run));
     }
 
-    /// Takes over the part that this run has in the entry, when the entry is read for the first time: a counter without running calls
-    /// is dropped, and its part is then what was spent.
-    fn join(&mut self, entry: &LedgerEntry, claim: LedgerClaim<'_>) {
+    /// Takes over the part and the time that this run has in the entry, when the entry is read for the first time: a counter without
+    /// running calls is dropped, and its part is then what was spent. Calls reach a new counter in another order than they start, so the
+    /// time of the entry alone says which calls are this run's. Returns the claim with that time, also for an entry from which a recorder
+    /// has removed this run by mistake.
+    fn join<'a>(&mut self, entry: &LedgerEntry, claim: LedgerClaim<'a>) -> LedgerClaim<'a> {
         if !self.has_joined {
             self.has_joined = true;
-            self.spent = self.spent.saturating_add(entry.of_run(claim.run));
+            if let Some(part) = entry.runs.get(&claim.run) {
+                self.spent = self.spent.saturating_add(part.granted);
+                self.since = part.since;
+            }
+            let own = std::mem::take(&mut self.early).into_iter().filter(|(started_at, _)| *started_at >= self.since);
+            self.spent = own.fold(self.spent, |sum, (_, cost)| sum.saturating_add(cost));
         }
+        LedgerClaim { since: self.since, ..claim }
     }
 
     /// Returns true if a greater part should be asked for before it is needed.

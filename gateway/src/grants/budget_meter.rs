@@ -38,7 +38,7 @@ pub struct PeriodMeter {
     own: Arc<Holder>,
     /// The period.
     pub window: BudgetWindow,
-    /// The time from which calls count here, in microseconds since 1970. Calls that started before are counted from the record.
+    /// The time of the first call that reached this meter, in microseconds since 1970.
     since: i64,
     counter: Mutex<BudgetCounter>,
     entry: AsyncMutex<EntryState>,
@@ -62,8 +62,8 @@ pub struct Reservation {
     money: u64,
     /// The amount of the budget.
     amount: u64,
-    /// True if the call counts here. Other calls started before the counting began.
-    counts: bool,
+    /// The start of the call, in microseconds since 1970.
+    started_at: i64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -123,7 +123,7 @@ impl PeriodMeter {
             own: Arc::clone(own),
             window,
             since: micros(since),
-            counter: Mutex::default(),
+            counter: Mutex::new(BudgetCounter::new(micros(since))),
             entry: AsyncMutex::default(),
             exhausted: Mutex::default(),
         }
@@ -142,8 +142,7 @@ impl PeriodMeter {
         started_at: OffsetDateTime,
     ) -> Result<Reservation, Exhausted> {
         let amount = budget.amount();
-        let reservation =
-            || Reservation { period: Arc::clone(self), money, amount, counts: micros(started_at) >= self.since };
+        let reservation = || Reservation { period: Arc::clone(self), money, amount, started_at: micros(started_at) };
         if self.counter().take(amount, money) {
             self.ask_ahead(bucket, amount);
             return Ok(reservation());
@@ -262,10 +261,10 @@ impl Reservation {
 
     /// Ends the call: its cost replaces what was reserved. A part that is now much too large is given back at once.
     pub fn settle(self, bucket: &Arc<GrantBucket>, cost: u64) {
-        let Self { period, money, amount, counts } = self;
+        let Self { period, money, amount, started_at } = self;
         let is_excessive = {
             let mut counter = period.counter();
-            counter.settle(money, if counts { cost } else { 0 });
+            counter.settle(money, cost, started_at);
             counter.is_excessive(amount)
         };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };

@@ -130,9 +130,16 @@ impl BudgetSettler {
             return;
         }
         let Some((scope, window)) = budget_ledger::parse_name(&entry.key) else { return };
-        let Ok(value) = serde_json::from_slice(&entry.value) else { return };
+        let Ok(value) = serde_json::from_slice::<LedgerEntry>(&entry.value) else { return };
         let new = || FollowedEntry { scope, window, entry: LedgerEntry::default(), summed_at: None, settled_at: None };
-        self.entries.entry(entry.key.clone()).or_insert_with(new).entry = value;
+        let followed = self.entries.entry(entry.key.clone()).or_insert_with(new);
+        // A run that was taken for lost counts its earlier calls again: the sum must be without them.
+        let before = at_micros(OffsetDateTime::now_utc() - MAX_LOOK_INTERVAL);
+        let is_back = |(id, run): (&Uuid, &LedgerRun)| run.since < before && !followed.entry.runs.contains_key(id);
+        if value.runs.iter().any(is_back) {
+            followed.summed_at = None;
+        }
+        followed.entry = value;
     }
 
     /// Looks for runs that are over and for sums that are old, and settles them.
@@ -274,6 +281,10 @@ async fn has_open_chats(
 
 fn counted_by(run: &LedgerRun) -> CountedElsewhere {
     CountedElsewhere { gateway: run.gateway.clone(), since: at(run.since) }
+}
+
+fn at_micros(at: OffsetDateTime) -> i64 {
+    i64::try_from(at.unix_timestamp_nanos() / 1000).unwrap_or(i64::MAX)
 }
 
 fn at(micros: i64) -> OffsetDateTime {

@@ -101,7 +101,7 @@ proptest! {
                     let simulated = &mut gateways[gateway];
                     if !simulated.open.is_empty() {
                         let (money, cost) = simulated.open.remove(0);
-                        simulated.counter.settle(money, cost);
+                        simulated.counter.settle(money, cost, 0);
                         record.push((simulated.claim().run, cost));
                         if simulated.counter.is_excessive(amount) {
                             simulated.tidy(&mut entry);
@@ -167,7 +167,7 @@ proptest! {
                 }
                 Step::End(gateway) if !gateways[gateway].open.is_empty() => {
                     let (money, cost) = gateways[gateway].open.remove(0);
-                    gateways[gateway].counter.settle(money, cost);
+                    gateways[gateway].counter.settle(money, cost, 0);
                     spent += cost;
                 }
                 Step::Tidy(gateway) => gateways[gateway].tidy(&mut entry),
@@ -196,4 +196,54 @@ fn an_amount_that_is_lowered_counts_at_once() {
     assert!(gateway.begin(&mut entry, 100_000, 10));
     assert!(gateway.counter.granted > 300 && gateway.begin(&mut entry, 100_000, 10));
     assert!(!gateway.begin(&mut entry, 20, 1));
+}
+
+#[test]
+fn a_call_that_reaches_a_new_counter_out_of_order_counts_once() {
+    let mut entry = LedgerEntry::default();
+    let claim = |since| LedgerClaim { run: Uuid::from_u128(1), gateway: "gateway", since };
+    let mut first = BudgetCounter::new(100);
+    assert!(first.ask(&mut entry, claim(100), 1000, 10).is_some());
+    first.reserve(10);
+    first.settle(10, 7, 100);
+    first.give_back(&mut entry, claim(100));
+    first.note(&entry, claim(100));
+    assert!(first.is_void());
+    // A call that started at 205 makes a new counter before a call that started at 200 is admitted.
+    let mut second = BudgetCounter::new(205);
+    second.reserve(10);
+    second.reserve(10);
+    second.settle(10, 5, 200);
+    assert!(second.ask(&mut entry, claim(205), 1000, 10).is_some());
+    second.settle(10, 3, 205);
+    second.give_back(&mut entry, claim(205));
+    assert_eq!(entry.runs[&Uuid::from_u128(1)], LedgerRun { gateway: "gateway".into(), since: 100, granted: 15 });
+
+    // Without an earlier counter, the record has the calls that started before.
+    let mut entry = LedgerEntry::default();
+    let mut only = BudgetCounter::new(205);
+    only.reserve(20);
+    only.settle(10, 5, 200);
+    only.settle(10, 3, 205);
+    only.give_back(&mut entry, claim(205));
+    assert_eq!(entry.runs[&Uuid::from_u128(1)], LedgerRun { gateway: "gateway".into(), since: 205, granted: 3 });
+}
+
+#[test]
+fn a_run_that_was_settled_by_mistake_counts_from_the_same_time_as_before() {
+    let mut entry = LedgerEntry::default();
+    let claim = |since| LedgerClaim { run: Uuid::from_u128(1), gateway: "gateway", since };
+    let mut dropped = BudgetCounter::new(100);
+    assert!(dropped.ask(&mut entry, claim(100), 1000, 10).is_some());
+    dropped.reserve(10);
+    dropped.settle(10, 7, 100);
+    dropped.give_back(&mut entry, claim(100));
+    let mut counter = BudgetCounter::new(200);
+    assert!(counter.ask(&mut entry, claim(200), 1000, 10).is_some());
+    // A recorder takes the gateway for lost: the cost of the first call is on the record.
+    entry = LedgerEntry { recorded: 7, is_recorded: true, ..LedgerEntry::default() };
+    counter.reserve(10);
+    counter.settle(10, 3, 200);
+    counter.give_back(&mut entry, claim(200));
+    assert_eq!(entry.runs[&Uuid::from_u128(1)], LedgerRun { gateway: "gateway".into(), since: 100, granted: 10 });
 }
