@@ -11,6 +11,7 @@ use shared::http_server::tls::Tls;
 use shared::http_server::{self, ServerLimits};
 use shared::issuer::Issuer;
 use shared::shutdown::TerminationSignals;
+use shared::traces::Tracer;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
@@ -90,6 +91,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         health_listen,
         instance,
         log,
+        traces,
         token_keys,
         token_issuer,
         conversation_keys,
@@ -116,6 +118,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let limits = limits_within(descriptors, limits);
 
     let metrics = Arc::new(metrics::Metrics::default());
+    let (tracer, exporting) = Tracer::start(traces, ("stenograph-gateway", &instance), metrics.trace_spans.clone())?;
     let journal_limit = journal.journal.as_ref().map_or(0, |settings| settings.max_bytes);
     show_limits(&metrics.limits, &limits, journal_limit);
     let broker_health = Arc::new(BrokerHealth::default());
@@ -129,7 +132,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let peers = Arc::new(Peers::new(broker.clone(), &instance, Arc::clone(&running)));
     // The journal is opened before the lease is taken: a second process on the same directory fails here, and does not take
     // the lease of the first process.
-    let (journal, mut relay) = open_journal(journal, &instance, &broker_health, &metrics).await?;
+    let (journal, mut relay) = open_journal(journal, &instance, &broker_health, (&metrics, &tracer)).await?;
     let follower =
         AccessFollower::start(&broker, &instance, Arc::clone(&access), access_copy, Arc::clone(&metrics)).await;
     let follower_started = Instant::now();
@@ -149,6 +152,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let recording = Arc::new(recording::Recording {
         journal: journal.clone(),
         metrics: Arc::clone(&metrics),
+        tracer,
         mode,
         instance,
         is_stopping: AtomicBool::new(false),
@@ -257,6 +261,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     lease_stop.cancel();
     lease.await?;
     tokio::task::spawn_blocking(move || journal.wait_until_synced()).await?;
+    exporting.finish().await;
     health_server.abort();
     tracing::info!("stopped");
     Ok(())
@@ -302,7 +307,7 @@ async fn open_journal(
     config: JournalConfig,
     instance: &str,
     broker_health: &Arc<BrokerHealth>,
-    metrics: &Arc<metrics::Metrics>,
+    (metrics, tracer): (&Arc<metrics::Metrics>, &Tracer),
 ) -> anyhow::Result<(Journal, Option<RelayTask>)> {
     let Some(settings) = config.journal else {
         tracing::warn!("GATEWAY_RECORDING is off: chats are not recorded");
@@ -315,8 +320,8 @@ async fn open_journal(
     let client = broker::connect(&config.broker, instance, Arc::clone(&broker_health))
         .await
         .context("NATS_URL: cannot connect to the broker")?;
-    let relay =
-        journal.consumer().map(|consumer| tokio::spawn(Relay::new(client, consumer, broker_health, metrics).run()));
+    let relay = |consumer| Relay::new(client, consumer, broker_health, metrics, tracer.clone());
+    let relay = journal.consumer().map(|consumer| tokio::spawn(relay(consumer).run()));
     Ok((journal, relay))
 }
 

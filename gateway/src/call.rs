@@ -197,6 +197,7 @@ impl ChatPipeline {
             conversation: None,
             caller_metadata,
             mode,
+            trace: self.recording.trace_of(headers),
             claim,
             on_disconnect,
             notes,
@@ -231,10 +232,12 @@ impl ChatPipeline {
     /// the head of the upstream's answer has arrived and the start is written.
     async fn run_call(&self, admitted: AdmittedCall) -> Response {
         let AdmittedCall { target, headers, body, fold, gateway_headers, mut chat, started } = admitted;
+        let trace = chat.traceparent();
         let outgoing = OutgoingRequest {
             method: &target.method,
             path: &target.path,
             headers: &headers,
+            trace: self.recording.tracer.kept(trace),
             answer: Some(ExpectedAnswer {
                 kind: AnswerKind::Call(target.operation),
                 max_silence: self.limits.keep_alive_comments.unwrap_or(Duration::MAX),
@@ -245,10 +248,10 @@ impl ChatPipeline {
         let (started, answer) = match target.candidates() {
             Some(candidates) => {
                 let sending = candidates.send(&outgoing, &self.recording.metrics, &mut chat.attempts);
-                tokio::join!(self.wait_until_written(started), sending)
+                tokio::join!(self.wait_until_written(started, trace), sending)
             }
             // Unreachable: the upstreams of the route were checked before admission.
-            None => (self.wait_until_written(started).await, Err(UpstreamError::ConnectTimeout)),
+            None => (self.wait_until_written(started, trace).await, Err(UpstreamError::ConnectTimeout)),
         };
         if let Some(media) = &mut chat.media {
             media.input_bytes = Some(body.length());

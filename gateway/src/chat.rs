@@ -178,6 +178,7 @@ impl ChatPipeline {
             conversation,
             caller_metadata,
             mode,
+            trace: self.recording.trace_of(headers),
             claim,
             on_disconnect,
             notes,
@@ -238,6 +239,7 @@ impl ChatPipeline {
             method: &Method::POST,
             path: &path,
             headers: &headers,
+            trace: self.recording.tracer.kept(chat.traceparent()),
             // Where silence is filled with comments, the head may not wait for longer than a comment would.
             answer: Some(ExpectedAnswer {
                 kind: AnswerKind::Chat(request.dialect),
@@ -248,14 +250,14 @@ impl ChatPipeline {
             may_add_usage_option: request.added_usage_option && self.recording.journal.is_enabled(),
             body: &|upstream, usage_option| upstream_body(&request, usage_option, upstream).into(),
         };
-        let running = chat.running().cloned();
+        let (running, trace) = (chat.running().cloned(), chat.traceparent());
         let (started, answer) = match Candidates::new(&snapshot, &snapshot.table.routes[route_index], request.dialect) {
             Some(candidates) => {
                 let sending = candidates.send(&outgoing, &self.recording.metrics, &mut chat.attempts);
-                tokio::join!(self.wait_until_written(started), stopped_chat::until_stopped(running, sending))
+                tokio::join!(self.wait_until_written(started, trace), stopped_chat::until_stopped(running, sending))
             }
             // Unreachable: `serve` has checked that an upstream of the route supports the dialect.
-            None => (self.wait_until_written(started).await, Some(Err(UpstreamError::ConnectTimeout))),
+            None => (self.wait_until_written(started, trace).await, Some(Err(UpstreamError::ConnectTimeout))),
         };
         let mut response = match (started, answer) {
             (Err(refusal), _) => Err(self.fail_unrecorded(chat, refusal)),

@@ -13,6 +13,7 @@ use shared::http_server::tls::CertificateFiles;
 use shared::issuer::IssuerConfig;
 use shared::nats::BrokerConfig;
 use shared::telemetry::LogConfig;
+use shared::traces::TraceConfig;
 
 use crate::auth::key_refresh::TokenKeySource;
 use crate::chat::disconnect::DisconnectPolicy;
@@ -39,6 +40,8 @@ pub struct Config {
     pub instance: String,
     /// The filter and the format of log lines: `LOG` and `LOG_FORMAT`.
     pub log: LogConfig,
+    /// The collector of traces: `OTEL_EXPORTER_OTLP_ENDPOINT` and others. `None`: no traces.
+    pub traces: Option<TraceConfig>,
     /// The source of the public keys that verify session tokens.
     pub token_keys: TokenKeySource,
     /// The external identity provider whose tokens are accepted as well. `None` without `TOKEN_ISSUER`.
@@ -92,6 +95,7 @@ impl Config {
             health_listen: health_listen(env)?,
             instance: instance(env)?,
             log: LogConfig::read(env)?,
+            traces: TraceConfig::read(env)?,
             token_keys: TokenKeySource {
                 file: env.required("TOKEN_KEYS_FILE", "the path of a JSON Web Key Set")?.into(),
                 url: env.text("TOKEN_KEYS_URL").map(|url| http_url("TOKEN_KEYS_URL", url)).transpose()?,

@@ -16,6 +16,8 @@ pub mod routing;
 
 pub mod response;
 
+pub mod spans;
+
 pub mod access;
 pub mod auth;
 pub mod broker;

@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use shared::metrics::{Exposition, render};
+use shared::traces::SpanCounts;
 
 /// The gateway's metrics, with the prefix `stenograph_gateway`. docs/OPERATIONS.md describes each metric.
 #[derive(Debug)]
@@ -75,6 +76,8 @@ pub struct Metrics {
     pub limit_refusals: Family<LimitRefusalLabels, Counter>,
     /// The limits that `chats_open`, `connections`, `body_bytes` and `journal_bytes` run into.
     pub limits: LimitGauges,
+    /// Spans of traces, by outcome.
+    pub trace_spans: SpanCounts,
 }
 
 /// The limits beside the gauges that they limit.
@@ -172,6 +175,7 @@ impl Default for Metrics {
             upstream_head_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.01, 2.0, 18))),
             upstream_breaker_open: Family::default(),
             limit_refusals: Family::default(),
+            trace_spans: SpanCounts::default(),
             limits: LimitGauges::default(),
             registry: Registry::default(),
         };
@@ -204,6 +208,7 @@ impl Metrics {
         registry.register_with_unit("upstream_head", help, Unit::Seconds, head);
         let help = "1 if the circuit breaker of the upstream is open, otherwise 0";
         registry.register("upstream_breaker_open", help, self.upstream_breaker_open.clone());
+        registry.register("trace_spans", "Spans of traces, by outcome", self.trace_spans.family());
         let help = "Calls refused by a limit of a user, key, project, model or the deployment";
         registry.register("limit_refusals", help, self.limit_refusals.clone());
         registry.register("chats_limit", "The maximum number of chats", self.limits.chats.clone());

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use async_nats::{Client, Message, Statistics, Subscriber};
 use futures_util::{FutureExt as _, StreamExt as _};
+use shared::traces::Tracer;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -55,6 +56,7 @@ pub struct Relay {
     consumer: JournalConsumer,
     broker_health: Arc<BrokerHealth>,
     metrics: Arc<Metrics>,
+    tracer: Tracer,
     inbox: String,
     templates: HeaderTemplates,
     /// Published events without an acknowledgement, by event number. The first is the oldest.
@@ -97,6 +99,7 @@ impl Relay {
         consumer: JournalConsumer,
         broker_health: Arc<BrokerHealth>,
         metrics: Arc<Metrics>,
+        tracer: Tracer,
     ) -> Self {
         let inbox = client.new_inbox();
         let checkpoint = consumer.checkpoint();
@@ -108,6 +111,7 @@ impl Relay {
             consumer,
             broker_health,
             metrics,
+            tracer,
             inbox,
             templates: HeaderTemplates::default(),
             in_flight: BTreeMap::new(),
@@ -323,6 +327,7 @@ impl Relay {
                 self.watch.note_acknowledgement();
                 let Some(acknowledged) = self.remove_in_flight(number) else { return };
                 self.metrics.journal_ack_seconds.observe(acknowledged.first_published_at.elapsed().as_secs_f64());
+                acknowledged.send_span(&self.tracer);
                 numbers.push(number);
                 if let Some(event_id) = acknowledged.entry.id() {
                     self.acknowledged.note(AcknowledgedEvent { sequence, event_id });

@@ -35,6 +35,7 @@ use recorder::source::{Source, connect, setup};
 use recorder::store;
 use secrecy::SecretString;
 use shared::nats::BrokerConfig;
+use shared::traces::Tracer;
 use sqlx::postgres::PgPool;
 use sqlx::{AssertSqlSafe, Executor as _};
 use tokio_util::sync::CancellationToken;
@@ -237,7 +238,9 @@ async fn consume(client: &Client, jetstream: &Context, pool: &PgPool) -> anyhow:
     let blockage = Arc::new(Blockage::default());
     let source = Source::new(client.clone(), BatchLimits::default(), Arc::clone(&blockage));
     let watchdog = ConsumerWatchdog::new(client.clone(), pool.clone(), Arc::clone(&metrics));
-    let consuming = tokio::spawn(Pipeline::new(source, watchdog, pool.clone(), metrics, blockage, stop.clone()).run());
+    let consuming = tokio::spawn(
+        Pipeline::new(source, watchdog, pool.clone(), metrics, blockage, (stop.clone(), Tracer::default())).run(),
+    );
     let mut consumer = setup::verified_consumer(jetstream).await?;
     loop {
         let info = consumer.info().await?;

@@ -13,6 +13,7 @@ use shared::http_server::tls::CertificateFiles;
 use shared::issuer::IssuerConfig;
 use shared::nats::BrokerConfig;
 use shared::telemetry::LogConfig;
+use shared::traces::TraceConfig;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use crate::pipeline::orphans::OrphanPolicy;
@@ -39,6 +40,8 @@ pub struct Config {
     pub orphans: OrphanPolicy,
     /// The log filter and format (`LOG`, `LOG_FORMAT`).
     pub log: LogConfig,
+    /// The collector of traces: `OTEL_EXPORTER_OTLP_ENDPOINT` and others. `None`: no traces.
+    pub traces: Option<TraceConfig>,
 }
 
 /// The answer to a `DATABASE_URL` that leads to another host without requiring TLS (`RECORDER_ALLOW_PLAINTEXT_DATABASE`).
@@ -145,6 +148,7 @@ impl Config {
                 longest_chat: env.duration("RECORDER_LONGEST_CHAT", Duration::from_secs(24 * 3600))?,
             },
             log: LogConfig::read(env)?,
+            traces: TraceConfig::read(env)?,
         };
         // `RECORDER_URL` is the address clients use, and `RECORDER_CA_FILE` has the authorities that clients trust. The recorder
         // accepts both but does not use the values: one environment file serves all programs.
@@ -272,6 +276,9 @@ mod tests {
             "RECORDER_LONGEST_CHAT",
             "LOG",
             "LOG_FORMAT",
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            "OTEL_TRACES_SAMPLER_ARG",
         ];
         assert_eq!(names, expected);
         let mut sample = Config::read(&Environment::from_pairs(assignments())).unwrap();

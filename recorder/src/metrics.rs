@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use shared::metrics::RenamedMetric;
+use shared::traces::SpanCounts;
 
 /// The prefix of the recorder's metrics.
 const PREFIX: &str = "stenograph_recorder";
@@ -64,6 +65,8 @@ pub struct Metrics {
     pub batch_wait: Gauge<f64, AtomicU64>,
     /// Rows that the latest `recorder verify` found to differ from the log.
     pub verify_differences: Gauge<f64, AtomicU64>,
+    /// Spans of traces, by outcome.
+    pub trace_spans: SpanCounts,
     /// The time at which the latest `recorder verify` finished, in seconds since 1970; 0 before the first.
     pub verify_finished: Gauge<f64, AtomicU64>,
 }
@@ -130,6 +133,7 @@ impl Metrics {
             body_fetch_failures: Counter::default(),
             batch_wait: Gauge::default(),
             verify_differences: Gauge::default(),
+            trace_spans: SpanCounts::default(),
             verify_finished: Gauge::default(),
             duration: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
         };
@@ -143,6 +147,7 @@ impl Metrics {
         let read_again = "Events read again because the connection to the broker was new";
         registry.register("read_again", read_again, metrics.read_again.clone());
         registry.register("orphaned", "Chats ended because their gateway was lost", metrics.orphaned.clone());
+        registry.register("trace_spans", "Spans of traces, by outcome", metrics.trace_spans.family());
         metrics.register_state(registry);
         let duration = "From a full batch to its acknowledgement";
         registry.register_with_unit("batch_duration", duration, Unit::Seconds, metrics.duration.clone());

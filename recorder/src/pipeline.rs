@@ -2,6 +2,7 @@
 //! the reaper of orphaned chats, and the answers to gateways' questions about the stream.
 
 pub mod awaited_bodies;
+mod batch_spans;
 pub mod batch_writer;
 pub mod consumer_watchdog;
 

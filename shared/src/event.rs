@@ -55,6 +55,7 @@ pub use restored::Restored;
 pub use upstream::{Attempt, UpstreamAnswer};
 
 use crate::id::{ChatId, ConversationId, EventId, UserId};
+use crate::trace_context::TraceContext;
 
 /// An event of any kind.
 #[derive(Clone, Debug)]
@@ -232,6 +233,17 @@ impl Event {
             Self::CostsRepriced(event) => event.repriced_at,
             Self::AuditRecorded(event) => event.recorded_at,
             Self::ProjectChanged(event) => event.changed_at,
+        }
+    }
+
+    /// Returns the span of the call that the event is about. `None` for a call that belongs to no trace, and for all other events.
+    pub fn traceparent(&self) -> Option<TraceContext> {
+        match self {
+            Self::ChatStarted(event) => event.traceparent,
+            Self::MessageCompleted(event) => event.traceparent,
+            Self::ChatFailed(event) => event.traceparent,
+            Self::ChatDeferred(event) => event.traceparent,
+            _ => None,
         }
     }
 

@@ -7,6 +7,7 @@
 
 pub mod id;
 pub mod nanodollars;
+pub mod trace_context;
 pub mod word;
 
 pub mod event;
@@ -44,3 +45,4 @@ pub mod fair_share;
 pub mod metrics;
 pub mod shutdown;
 pub mod telemetry;
+pub mod traces;

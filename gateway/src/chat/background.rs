@@ -303,6 +303,7 @@ impl ChatPipeline {
             method,
             path,
             headers: &headers::for_upstream(sent, route.billing_headers),
+            trace: None,
             answer: None,
             may_add_usage_option: false,
             body: &|_, _| Bytes::new().into(),

@@ -8,6 +8,7 @@ use shared::id::{ChatId, ConversationId, UserId};
 use tokio::task::JoinHandle;
 
 use crate::journal::{Durability, JournalError, Recorded};
+use crate::spans::{CallSpan, EndedCall};
 
 /// A chat that has ended. The terminal event is on the way to durability.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub struct ChatLogLine {
     pub(super) prompt_tokens: Option<u64>,
     pub(super) completion_tokens: Option<u64>,
     pub(super) attempts: usize,
+    /// The span of the chat, if it belongs to a trace that is kept.
+    pub(super) span: Option<Box<CallSpan>>,
 }
 
 impl Future for PendingRecord {
@@ -103,6 +106,16 @@ impl ChatLogLine {
             ConversationOrigin::Minted => "new",
             known => known.label(),
         });
+        if let Some(span) = &self.span {
+            span.send(&EndedCall {
+                chat: *chat,
+                conversation: self.conversation,
+                user,
+                model,
+                outcome,
+                durable: durable.as_ref().ok().map(|how| how.as_str()),
+            });
+        }
         let durable = match durable {
             Ok(how) => {
                 if !how.is_durable() {
@@ -119,7 +132,7 @@ impl ChatLogLine {
             %chat, %user, conversation, conversation_origin, model, outcome, status,
             first_token_ms = self.first_token_ms, duration_ms = self.duration_ms,
             prompt_tokens = self.prompt_tokens, completion_tokens = self.completion_tokens,
-            attempts = self.attempts, durable, "chat"
+            attempts = self.attempts, durable, trace_id = self.span.as_ref().map(|span| span.trace_id()), "chat"
         );
     }
 }

@@ -14,6 +14,8 @@ use shared::event::{
 };
 use shared::fair_share::Place;
 use shared::id::{ChatId, ConversationId, KeyId, ProjectId, UserId};
+use shared::trace_context::TraceContext;
+use shared::traces::Position;
 use shared::usage::{Usage, UsageSource};
 use time::OffsetDateTime;
 use tokio::sync::OwnedSemaphorePermit;
@@ -36,6 +38,7 @@ use crate::response::token_estimate::Prompt;
 use crate::response::transcript::Transcript;
 use crate::routing::OnDisconnect;
 use crate::running::{Registration, RunningChat};
+use crate::spans::CallSpan;
 use crate::upstream::endpoint::millis;
 
 /// The facts about a chat that are settled before admission.
@@ -52,6 +55,8 @@ pub struct ChatAdmission {
     pub caller_metadata: Option<CallerMetadata>,
     /// The parts of the call that its events keep.
     pub mode: RecordingMode,
+    /// The call's place in a trace, if it belongs to one.
+    pub trace: Option<Position>,
     /// The claim on the request's idempotency key, if there is a key.
     pub claim: Option<Claim>,
     /// The action when the client disconnects.
@@ -82,6 +87,8 @@ pub struct OpenChat {
     admitted_by: Option<String>,
     /// The parts of the call that its events keep.
     pub mode: RecordingMode,
+    /// The chat's place in a trace, if it belongs to one.
+    trace: Option<Position>,
     started_at: OffsetDateTime,
     admitted_at: Instant,
     model: String,
@@ -152,6 +159,7 @@ impl OpenChat {
             user: caller.user,
             admitted_by: None,
             mode: admission.mode,
+            trace: admission.trace,
             started_at: admission.started_at,
             admitted_at: Instant::now(),
             model: request.model.clone(),
@@ -194,6 +202,7 @@ impl OpenChat {
             assistant_message_id: chat.operation.answers_with_message().then(|| chat.id.assistant_message()),
             caller_metadata: admission.caller_metadata,
             recording: chat.mode,
+            traceparent: chat.traceparent(),
             restored: None,
         }));
         (chat, recording.record_start(started))
@@ -207,6 +216,11 @@ impl OpenChat {
         }
         self.recording.metrics.chats_open.dec();
         self.recording.metrics.chats_ended.get_or_create(&OutcomeLabels { outcome: "refused" }).inc();
+    }
+
+    /// Returns the span of the chat, for its events.
+    pub fn traceparent(&self) -> Option<TraceContext> {
+        self.trace.map(|trace| trace.context)
     }
 
     /// Returns true if recording is on. Answers are then parsed, and their ends are held back until they are durable.
@@ -298,6 +312,7 @@ impl OpenChat {
             prompt_tokens: usage.prompt_tokens,
             completion_tokens: usage.completion_tokens,
             attempts: self.attempts.len(),
+            span: CallSpan::ending(&self.recording.tracer, self.trace, self.operation, self.started_at),
         };
         self.count(outcome, &usage);
         match self.claim.take() {

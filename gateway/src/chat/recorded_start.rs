@@ -1,12 +1,14 @@
 //! Waiting for the journal before an answer begins.
 
 use shared::event::{ChatError, FailureStage};
+use shared::trace_context::TraceContext;
 use tokio::time::timeout;
 
 use super::ChatPipeline;
 use super::open_chat::OpenChat;
 use crate::error::ApiError;
 use crate::journal::Recorded;
+use crate::spans::{self, JournalPart};
 
 impl ChatPipeline {
     /// Waits until the journal has accepted the start of a chat, before the upstream is asked. Does not wait for the disk
@@ -30,8 +32,19 @@ impl ChatPipeline {
     /// Waits until the start is written to the journal: from then on the start survives a crash of the process, and the
     /// answer may begin. Returns the start, because the configured durability may ask for more than the write; the chat's end
     /// waits for the rest. Returns 503 if the start cannot be recorded, or after `start_timeout`.
-    pub(crate) async fn wait_until_written(&self, mut started: Recorded) -> Result<Option<Recorded>, ApiError> {
-        match timeout(self.start_timeout, started.written()).await {
+    /// `call` is the span of the call.
+    pub(crate) async fn wait_until_written(
+        &self,
+        mut started: Recorded,
+        call: Option<TraceContext>,
+    ) -> Result<Option<Recorded>, ApiError> {
+        let tracer = &self.recording.tracer;
+        let traced = tracer.kept(call).map(|call| (call, shared::event::now()));
+        let written = timeout(self.start_timeout, started.written()).await;
+        if let Some((call, began)) = traced {
+            spans::send_journal(tracer, call, JournalPart::Start, began);
+        }
+        match written {
             Ok(Ok(())) => Ok(Some(started)),
             Ok(Err(_)) | Err(_) => Err(ApiError::journal_unavailable()),
         }

@@ -5,6 +5,8 @@ use std::sync::atomic::AtomicBool;
 
 use http::HeaderMap;
 use shared::event::{Event, RecordingMode};
+use shared::trace_context::{TRACEPARENT, TraceContext};
+use shared::traces::{Position, Tracer};
 use tokio::sync::Semaphore;
 
 use crate::auth::Caller;
@@ -17,6 +19,7 @@ use crate::recording_mode;
 use crate::request::InvalidRequest;
 use crate::response::token_estimate::{self, Prompt, estimate_usage};
 use crate::running::RunningChats;
+use crate::spans;
 
 /// The parts of the gateway that record chats, shared by all chats.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub struct Recording {
     pub journal: Journal,
     /// The metrics that count chats and tokens.
     pub metrics: Arc<Metrics>,
+    /// Makes the spans of calls.
+    pub tracer: Tracer,
     /// The most that events keep of any call: `GATEWAY_RECORDING`.
     pub mode: RecordingMode,
     /// The name of this gateway instance, as in events.
@@ -84,6 +89,12 @@ impl Recording {
         recording_mode::resolve(headers, [self.mode, caller.recording_mode(), route])
     }
 
+    /// Finds the place of a request in a trace: below the span that the client names in `traceparent`, or in a new trace.
+    pub(crate) fn trace_of(&self, headers: &HeaderMap) -> Option<Position> {
+        let client = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()?.parse::<TraceContext>().ok());
+        self.tracer.begin(client)
+    }
+
     /// Hands the start of a chat to the journal, without what the chat's mode leaves out.
     pub(super) fn record_start(&self, mut event: Event) -> Recorded {
         recording_mode::reduce(&mut event);
@@ -97,6 +108,7 @@ impl Recording {
         if let Some(budgets) = budgets {
             budgets.settle(&event);
         }
+        spans::send_tries(&self.tracer, &event);
         let recorded = self.journal.record(&event);
         self.metrics.chats_open.dec();
         recorded

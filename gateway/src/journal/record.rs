@@ -17,6 +17,7 @@
 use bytes::Bytes;
 use shared::envelope::Envelope;
 use shared::event::Event;
+use shared::trace_context::TraceContext;
 
 /// The size of a record header in bytes.
 pub(super) const RECORD_HEADER_BYTES: usize = 36;
@@ -95,6 +96,7 @@ impl RecordHeader {
 pub(super) struct UnnumberedRecord {
     bytes: Vec<u8>,
     kind: RecordKind,
+    trace: Option<TraceContext>,
 }
 
 /// The event cannot be encoded as JSON, or a text or the body is too long for its length field.
@@ -128,7 +130,8 @@ impl UnnumberedRecord {
             bytes.extend_from_slice(text.as_bytes());
         }
         event.encode_into(&mut bytes).map_err(|_| EncodeError)?;
-        Self::finish(bytes, RecordKind::Event)
+        let trace = event.traceparent().filter(TraceContext::is_sampled);
+        Ok(Self { trace, ..Self::finish(bytes, RecordKind::Event)? })
     }
 
     /// Makes a record from an encoded body.
@@ -145,7 +148,7 @@ impl UnnumberedRecord {
         header[4..8].copy_from_slice(&length.to_le_bytes());
         header[24] = kind.code();
         header[32..36].copy_from_slice(&crc32fast::hash(body).to_le_bytes());
-        Ok(Self { bytes, kind })
+        Ok(Self { bytes, kind, trace: None })
     }
 
     /// Returns the size of the record in bytes.
@@ -159,7 +162,7 @@ impl UnnumberedRecord {
         self.bytes[16..24].copy_from_slice(&recorded_at_ms.to_le_bytes());
         let crc = crc32fast::hash(&self.bytes[..28]);
         self.bytes[28..32].copy_from_slice(&crc.to_le_bytes());
-        JournalEntry { number, recorded_at_ms, kind: self.kind, record: self.bytes.into() }
+        JournalEntry { number, recorded_at_ms, kind: self.kind, trace: self.trace, record: self.bytes.into() }
     }
 }
 
@@ -171,6 +174,8 @@ pub struct JournalEntry {
     /// The time of recording, in milliseconds since 1970.
     pub recorded_at_ms: u64,
     pub(super) kind: RecordKind,
+    /// The span of the call that the event is about, if its trace is kept. Unknown for an entry that was read from the disk.
+    pub trace: Option<TraceContext>,
     record: Bytes,
 }
 
@@ -187,7 +192,7 @@ pub struct StoredEvent<'a> {
 
 impl JournalEntry {
     pub(super) fn new(header: &RecordHeader, record: Bytes) -> Self {
-        Self { number: header.number, recorded_at_ms: header.recorded_at_ms, kind: header.kind, record }
+        Self { number: header.number, recorded_at_ms: header.recorded_at_ms, kind: header.kind, trace: None, record }
     }
 
     /// Returns the bytes of the whole record, header included.
@@ -197,7 +202,8 @@ impl JournalEntry {
 
     /// Returns a copy of the record under another number and time.
     pub(super) fn renumbered(&self, number: u64, recorded_at_ms: u64) -> Self {
-        UnnumberedRecord { bytes: self.record.to_vec(), kind: self.kind }.assign_number(number, recorded_at_ms)
+        UnnumberedRecord { bytes: self.record.to_vec(), kind: self.kind, trace: self.trace }
+            .assign_number(number, recorded_at_ms)
     }
 
     /// Returns the bytes after the header.

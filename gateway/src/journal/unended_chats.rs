@@ -7,6 +7,7 @@ use shared::event::{
     About, ChatDeferred, ChatError, ChatFailed, ChatStarted, Event, EventType, FailureStage, Operation, RecordingMode,
 };
 use shared::id::{ChatId, ConversationId, KeyId, ProjectId, UserId};
+use shared::trace_context::TraceContext;
 use shared::usage::Usage;
 use time::OffsetDateTime;
 
@@ -32,6 +33,8 @@ pub(super) struct UnendedChat {
     model: String,
     #[serde(default, skip_serializing_if = "RecordingMode::is_full")]
     recording: RecordingMode,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    traceparent: Option<TraceContext>,
     /// The answer that the provider makes in the background.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     deferral: Option<Deferral>,
@@ -63,6 +66,7 @@ impl UnendedChat {
             started_at: started.started_at,
             model: started.model.clone(),
             recording: started.recording,
+            traceparent: started.traceparent,
             deferral: None,
         }
     }
@@ -84,6 +88,7 @@ impl UnendedChat {
             upstream,
             response_id,
             recording: self.recording,
+            traceparent: self.traceparent,
             restored: None,
         })
     }
@@ -121,6 +126,7 @@ impl UnendedChat {
             attempts: Vec::new(),
             notes: vec!["duration_includes_downtime".to_owned()],
             recording: self.recording,
+            traceparent: self.traceparent,
             restored: None,
         }))
     }

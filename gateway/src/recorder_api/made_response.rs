@@ -51,6 +51,7 @@ impl MadeResponse {
             upstream: self.upstream.unwrap_or_default(),
             response_id: self.id,
             recording: self.recording,
+            traceparent: None,
             restored: None,
         }
     }

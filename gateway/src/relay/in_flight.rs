@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use rand::RngExt as _;
+use shared::traces::Tracer;
 use tokio::time::Instant;
 
 use crate::journal::JournalEntry;
+use crate::spans;
 
 /// A published event without an acknowledgement.
 pub(super) struct InFlightEvent {
@@ -15,6 +17,19 @@ pub(super) struct InFlightEvent {
     pub(super) resend_at: Instant,
     pub(super) resends: u32,
     pub(super) reason: PublishReason,
+}
+
+impl InFlightEvent {
+    /// Sends the span of the publication, which ends now, if the event belongs to a trace that is kept.
+    pub(super) fn send_span(&self, tracer: &Tracer) {
+        if let Some(call) = tracer.kept(self.entry.trace)
+            && let Some(event) = self.entry.event()
+        {
+            let began = shared::event::now() - self.first_published_at.elapsed();
+            let subject = String::from_utf8_lossy(&event.subject);
+            spans::send_publication(tracer, call, (event.envelope.type_name, &subject), (began, self.resends));
+        }
+    }
 }
 
 /// The reason for publishing an event.

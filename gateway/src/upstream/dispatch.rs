@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, Method, Response, StatusCode};
 use shared::event::{Attempt, DialectName, Operation};
+use shared::trace_context::TraceContext;
 use tokio::time::timeout;
 
 use crate::metrics::{Metrics, UpstreamLabel, UpstreamTryLabels};
@@ -35,6 +36,8 @@ pub struct OutgoingRequest<'a> {
     pub path: &'a str,
     /// The headers that are forwarded, without credentials.
     pub headers: &'a HeaderMap,
+    /// The span of the call, if spans are made of it.
+    pub trace: Option<TraceContext>,
     /// The expected answer. A success response whose start is an error, or that is empty, counts as a failed attempt. `None`
     /// passes every success response without looking at the body.
     pub answer: Option<ExpectedAnswer>,
@@ -289,8 +292,8 @@ impl Attempts<'_> {
         path: &str,
         body: &OutgoingBody,
     ) -> (Result<Response<UpstreamBody>, UpstreamError>, Option<StartFailure>) {
-        let OutgoingRequest { method, headers, .. } = self.outgoing;
-        let mut result = upstream.send(method, path, headers, body, self.attempts).await;
+        let OutgoingRequest { method, headers, trace, .. } = *self.outgoing;
+        let mut result = upstream.send((method, path), (headers, trace), body, self.attempts).await;
         let failure = match (&mut result, self.outgoing.answer) {
             (Ok(response), Some(answer)) => {
                 let silence = upstream.settings.idle_timeout.min(answer.max_silence);
@@ -320,8 +323,7 @@ impl FailedAttempts {
         failure: Option<StartFailure>,
     ) {
         match result {
-            // A response about the gateway's key or address does not help the client, so an earlier response is kept
-            // instead.
+            // A response about the gateway's key or address does not help the client: an earlier response is kept.
             Ok(response) if self.response.is_none() || !is_withheld(response.status()) => {
                 let upstream = Arc::clone(upstream);
                 self.response = Some(UpstreamResponse { upstream, response, usage_option, failure });

@@ -8,12 +8,14 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use secrecy::{ExposeSecret, SecretString};
 use shared::event::Attempt;
+use shared::trace_context::{TRACEPARENT, TraceContext};
 use tokio::time::timeout;
 
 use crate::request::gemini::is_method_path;
 use crate::response::redaction::Redactor;
 use crate::routing::breaker::{BreakerAdmission, BreakerTransition, CircuitBreaker};
 use crate::routing::{AskForUsage, KeyHeader, UpstreamSettings};
+use crate::spans;
 use crate::upstream::body::UpstreamBody;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::pool::{Pool, PooledConnection};
@@ -155,21 +157,29 @@ impl Upstream {
         );
     }
 
-    /// Sends one request and waits for the head of the response. Every attempt is appended to `attempts`.
+    /// Sends one request and waits for the head of the response. Every attempt is appended to `attempts`. `call` is the span of the call, if
+    /// spans are made of it.
     ///
     /// The upstream may close a kept connection at the moment when the gateway reuses it. Only in that case the request is
     /// sent once more, on a new connection. An upload can be sent only once, and gets a new connection at once.
     pub async fn send(
         &self,
-        method: &Method,
-        path: &str,
-        headers: &HeaderMap,
+        (method, path): (&Method, &str),
+        (headers, call): (&HeaderMap, Option<TraceContext>),
         body: &OutgoingBody,
         attempts: &mut Vec<Attempt>,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
         let reused = if body.is_repeatable() { self.pool.take_open() } else { None };
         let was_reused = reused.is_some();
-        let request = || self.request(method, path, headers, body);
+        let request = |number: usize| {
+            let mut request = self.request(method, path, headers, body);
+            if let Some(call) = call
+                && let Ok(value) = HeaderValue::try_from(spans::try_context(call, number).to_string())
+            {
+                request.headers_mut().insert(TRACEPARENT, value);
+            }
+            request
+        };
         let first = self.attempt(reused, request, attempts).await;
         match first {
             Err((UpstreamError::Http(error), SafeToResend::Yes)) if was_reused && !error.is_parse() => {
@@ -192,9 +202,10 @@ impl Upstream {
     async fn attempt(
         &self,
         reused: Option<PooledConnection>,
-        request: impl FnOnce() -> Request<RequestBody>,
+        request: impl FnOnce(usize) -> Request<RequestBody>,
         attempts: &mut Vec<Attempt>,
     ) -> Result<Response<UpstreamBody>, (UpstreamError, SafeToResend)> {
+        let number = attempts.len();
         let (started_at, clock) = (shared::event::now(), Instant::now());
         // Appended before the first await, so that the attempt is recorded even if the client disconnects meanwhile.
         attempts.push(Attempt {
@@ -204,7 +215,7 @@ impl Upstream {
             status: None,
             error: None,
         });
-        let result = self.exchange(reused, request).await;
+        let result = self.exchange(reused, || request(number)).await;
         if let Some(attempt) = attempts.last_mut() {
             attempt.duration_ms = millis(clock.elapsed());
             match &result {

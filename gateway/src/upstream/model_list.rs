@@ -231,8 +231,10 @@ async fn fetch_ids(upstream: &Upstream) -> Option<Arc<[String]>> {
     struct ModelListEntry {
         id: String,
     }
-    let answer =
-        upstream.send(&Method::GET, "/models", &HeaderMap::new(), &Bytes::new().into(), &mut Vec::new()).await.ok()?;
+    let answer = upstream
+        .send((&Method::GET, "/models"), (&HeaderMap::new(), None), &Bytes::new().into(), &mut Vec::new())
+        .await
+        .ok()?;
     if !answer.status().is_success() {
         return None;
     }

@@ -9,11 +9,13 @@ use async_nats::Client;
 use prometheus_client::registry::Registry;
 use shared::http_server::{self, ServerLimits};
 use shared::shutdown::TerminationSignals;
+use shared::traces::Tracer;
 use sqlx::postgres::PgPool;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::access::reconcile;
 use crate::config::Config;
@@ -52,6 +54,9 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     shared::metrics::register_process(&mut registry, "recorder consume");
     let metrics = Arc::new(Metrics::register(&mut registry));
+    let instance = Uuid::now_v7().to_string();
+    let (tracer, exporting) =
+        Tracer::start(config.traces, ("stenograph-recorder", &instance), metrics.trace_spans.clone())?;
     let blockage = Arc::new(Blockage::default());
     let health_state = HealthState {
         registry: Arc::new(registry),
@@ -71,7 +76,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     });
     tasks.spawn(async move {
         if stop.run_until_cancelled(wait_until_migrated(&pool)).await.transpose()?.is_some() {
-            run_workers((config.batch, config.orphans), broker, pool, (metrics, blockage), stop).await?;
+            run_workers((config.batch, config.orphans), broker, pool, (metrics, blockage), (stop, tracer)).await?;
         }
         http_stop.cancel();
         Ok(())
@@ -79,6 +84,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     while let Some(ended) = tasks.join_next().await {
         ended.context("a task of the recorder panicked")??;
     }
+    exporting.finish().await;
     tracing::info!("recorder stopped");
     Ok(())
 }
@@ -90,7 +96,7 @@ async fn run_workers(
     broker: Client,
     pool: PgPool,
     (metrics, blockage): (Arc<Metrics>, Arc<Blockage>),
-    stop: CancellationToken,
+    (stop, tracer): (CancellationToken, Tracer),
 ) -> anyhow::Result<()> {
     let mut workers = JoinSet::new();
     let orphans =
@@ -124,7 +130,7 @@ async fn run_workers(
         Ok(())
     });
     let source = Source::new(broker, limits, Arc::clone(&blockage));
-    let pipeline = Pipeline::new(source, watchdog, pool.clone(), metrics, blockage, stop.clone());
+    let pipeline = Pipeline::new(source, watchdog, pool.clone(), metrics, blockage, (stop.clone(), tracer));
     let reconciling = reconcile::run(pipeline.access(), pool, stop);
     workers.spawn(async move {
         reconciling.await;

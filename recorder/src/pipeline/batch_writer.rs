@@ -5,12 +5,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use shared::traces::Tracer;
 use sqlx::postgres::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::bucket::AccessBucket;
 use crate::access::reconcile;
 use crate::metrics::{Metrics, ReasonLabel};
+use crate::pipeline::batch_spans;
 use crate::policy::blockage::{Blockage, MAX_BATCH_WAIT};
 use crate::policy::disposition::{Disposition, retry_delay};
 use crate::projection::pricing::Prices;
@@ -36,6 +38,7 @@ pub struct BatchWriter {
     blockage: Arc<Blockage>,
     stop: CancellationToken,
     prices: Prices,
+    tracer: Tracer,
 }
 
 /// The result of writing a batch.
@@ -66,14 +69,15 @@ impl BatchWriter {
         metrics: Arc<Metrics>,
         blockage: Arc<Blockage>,
         stop: CancellationToken,
+        tracer: Tracer,
     ) -> Self {
-        Self { pool, access, body_fetcher, metrics, blockage, stop, prices: Prices::default() }
+        Self { pool, access, body_fetcher, metrics, blockage, stop, prices: Prices::default(), tracer }
     }
 
     /// Writes the whole batch. `changes` is the projection of the batch's events. Returns `None` if `stop` is cancelled
     /// while the database is away; then any part of the batch may be unwritten, and the batch must not be acknowledged.
     pub async fn write_batch(&mut self, batch: &Batch, changes: Changes) -> Option<BatchOutcome> {
-        let mut outcome = BatchOutcome::default();
+        let (mut outcome, began_at) = (BatchOutcome::default(), shared::event::now());
         let mut changes = Some(changes);
         let mut pending = initial_writes(batch);
         let (mut attempt, began, mut is_late) = (0, Instant::now(), false);
@@ -103,6 +107,7 @@ impl BatchWriter {
                 }
             }
         }
+        batch_spans::send(&self.tracer, batch, began_at);
         Some(outcome)
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shared::event::Event;
+use shared::traces::Tracer;
 use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -103,7 +104,7 @@ impl Pipeline {
         pool: PgPool,
         metrics: Arc<Metrics>,
         blockage: Arc<Blockage>,
-        stop: CancellationToken,
+        (stop, tracer): (CancellationToken, Tracer),
     ) -> Self {
         let body_fetcher = BodyFetcher::new(watchdog.client());
         let access = Arc::new(AccessBucket::new(watchdog.client()));
@@ -114,6 +115,7 @@ impl Pipeline {
             Arc::clone(&metrics),
             Arc::clone(&blockage),
             stop.clone(),
+            tracer,
         );
         let awaited = AwaitedBodies::new(BodyFetcher::new(watchdog.client()), source.limits(), Arc::clone(&metrics));
         let intake = Intake::new(source, awaited, body_fetcher);

@@ -249,6 +249,7 @@ fn gateway_lost_event(chat: OpenChat, now: OffsetDateTime) -> Event {
         attempts: Vec::new(),
         notes: Vec::new(),
         recording: chat.recording,
+        traceparent: None,
         restored: None,
     }))
 }

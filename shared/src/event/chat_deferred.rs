@@ -7,6 +7,7 @@ use crate::event::operation::Operation;
 use crate::event::recording_mode::RecordingMode;
 use crate::event::restored::Restored;
 use crate::id::{ChatId, ConversationId, KeyId, ProjectId, UserId};
+use crate::trace_context::TraceContext;
 
 /// The provider has accepted a chat, and makes the answer in the background. The client, and the gateway, ask for the answer later. The end of
 /// the chat is an event of its own.
@@ -47,6 +48,9 @@ pub struct ChatDeferred {
     /// The parts of the chat that its events keep. Left out for a chat that is recorded in full.
     #[serde(default, skip_serializing_if = "RecordingMode::is_full")]
     pub recording: RecordingMode,
+    /// The span of the call in the client's trace, or in a trace of the gateway's. Left out for a call that belongs to no trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<TraceContext>,
     /// The mark of an event that was made again from the tables. Left out for every other event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<Restored>,

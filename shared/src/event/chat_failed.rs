@@ -10,6 +10,7 @@ use crate::event::recording_mode::RecordingMode;
 use crate::event::restored::Restored;
 use crate::event::upstream::{Attempt, UpstreamAnswer};
 use crate::id::{ChatId, ConversationId, KeyId, ProjectId, UserId};
+use crate::trace_context::TraceContext;
 use crate::usage::Usage;
 use crate::word::open_words;
 
@@ -72,6 +73,9 @@ pub struct ChatFailed {
     /// The parts of the call that its events keep. Left out if everything is kept.
     #[serde(default, skip_serializing_if = "RecordingMode::is_full")]
     pub recording: RecordingMode,
+    /// The span of the call in the client's trace, or in a trace of the gateway's. Left out for a call that belongs to no trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<TraceContext>,
     /// The mark of an event that was made again from the tables. Left out for every other event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<Restored>,

@@ -132,6 +132,7 @@ impl From<ChatStarted> for chat_started::ChatStarted {
             assistant_message_id: Some(event.assistant_message_id),
             caller_metadata: event.caller_metadata,
             recording: RecordingMode::Full,
+            traceparent: None,
             restored: None,
         }
     }
@@ -159,6 +160,7 @@ impl From<MessageCompleted> for message_completed::MessageCompleted {
             attempts: event.attempts,
             notes: event.notes,
             recording: RecordingMode::Full,
+            traceparent: None,
             restored: None,
         }
     }
@@ -188,6 +190,7 @@ impl From<ChatFailed> for chat_failed::ChatFailed {
             attempts: event.attempts,
             notes: event.notes,
             recording: RecordingMode::Full,
+            traceparent: None,
             restored: None,
         }
     }

@@ -85,6 +85,7 @@ mod stream_options;
 mod threads;
 mod tls;
 mod token_keys;
+mod traces;
 mod unrecorded_content;
 mod usage_corrections;
 mod use_chat;

@@ -66,6 +66,7 @@ async fn a_completion_replaces_a_presumed_failure_in_the_counts() -> anyhow::Res
         attempts: Vec::new(),
         notes: Vec::new(),
         recording: RecordingMode::Full,
+        traceparent: None,
         restored: None,
     };
     let chat = completed.chat_id;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use shared::event::{ChatDeferred, DialectName, Event};
 use shared::fair_share::Place;
+use shared::traces::Position;
 
 use super::OpenChat;
 use crate::chat::recording::Recording;
@@ -38,6 +39,7 @@ impl OpenChat {
             upstream: self.upstream.clone().unwrap_or_default(),
             response_id: response_id.to_owned(),
             recording: self.mode,
+            traceparent: self.traceparent(),
             restored: None,
         };
         if let Some(conversation) = self.conversation_id {
@@ -112,6 +114,7 @@ impl OpenChat {
             project_id: event.project_id,
             admitted_by: Some(event.gateway.clone()),
             mode: event.recording,
+            trace: event.traceparent.map(|context| Position { context, parent: None }),
             started_at: event.started_at,
             admitted_at: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
             model: event.model.clone(),

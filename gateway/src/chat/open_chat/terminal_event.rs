@@ -20,6 +20,7 @@ impl OpenChat {
         let finished_at = shared::event::now();
         let gateway = self.admitted_by.clone().unwrap_or_else(|| self.recording.instance.clone());
         let attempts = std::mem::take(&mut self.attempts);
+        let traceparent = self.traceparent();
         let upstream = self.upstream.take().map(|name| UpstreamAnswer {
             name,
             model: transcript.model.take(),
@@ -49,6 +50,7 @@ impl OpenChat {
                 attempts,
                 notes,
                 recording: self.mode,
+                traceparent,
                 restored: None,
             })),
             ChatEnding::Completed | ChatEnding::ClientGone | ChatEnding::Early(_) => {
@@ -74,6 +76,7 @@ impl OpenChat {
                     attempts,
                     notes,
                     recording: self.mode,
+                    traceparent,
                     restored: None,
                 }))
             }

@@ -56,6 +56,7 @@ impl Gateway {
             method: &Method::POST,
             path: count.path,
             headers: &headers::for_upstream(&headers, route.billing_headers),
+            trace: None,
             answer: None,
             may_add_usage_option: false,
             body: &|choice, _| match &choice.model {

@@ -80,7 +80,7 @@ impl Gateway {
         let forwarded = headers::for_upstream(&head.headers, BillingHeaders::Stop);
         let mut attempts = Vec::new();
         let answer = upstream
-            .send(&Method::GET, "/models", &forwarded, &Bytes::new().into(), &mut attempts)
+            .send((&Method::GET, "/models"), (&forwarded, None), &Bytes::new().into(), &mut attempts)
             .await
             .map_err(|error| ApiError::from(&error))?;
         if let Some(replacement) = ApiError::replacing_status(answer.status()) {

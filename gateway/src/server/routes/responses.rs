@@ -75,6 +75,7 @@ impl Gateway {
             method: &head.method,
             path,
             headers: &headers::for_upstream(&head.headers, route.billing_headers),
+            trace: None,
             answer: None,
             may_add_usage_option: false,
             body: &|_, _| Bytes::new().into(),

@@ -88,6 +88,7 @@ fn deferred(chat: &Chat, deferral: &Deferral, restored_at: OffsetDateTime) -> Ch
         upstream,
         response_id,
         recording: chat.recording,
+        traceparent: None,
         restored: Some(Restored::new(restored_at, None)),
     }
 }
@@ -150,6 +151,7 @@ fn started(rows: &ChatRows<'_>, request: &ChatRequest, restored_at: OffsetDateTi
             Some(json) => Some(caller_metadata(json)?),
         },
         recording,
+        traceparent: None,
         restored: Some(Restored::new(restored_at, Some(request.digest))),
     })
 }
@@ -203,6 +205,7 @@ fn completed(rows: &ChatRows<'_>, ending: &ChatEnding, restored: Option<Restored
         attempts: parsed(&ending.attempts)?,
         notes: parsed(&ending.notes)?,
         recording,
+        traceparent: None,
         restored,
     })))
 }
@@ -237,6 +240,7 @@ fn failed(
         attempts: parsed(&ending.attempts)?,
         notes: parsed(&ending.notes)?,
         recording,
+        traceparent: None,
         restored,
     })))
 }

@@ -211,6 +211,7 @@ fn deferred_event(seed: Seed) -> Event {
         upstream: ["openai", "azure\0"][usize::from(variant) % 2].to_owned(),
         response_id: format!("resp_{variant}\0"),
         recording: started.recording,
+        traceparent: None,
         restored: None,
     }))
 }

@@ -5,8 +5,20 @@ use std::ffi::OsString;
 use std::process::Command;
 
 /// Variables for every service.
-const INHERITED: [&str; 9] =
-    ["PATH", "HOME", "LANG", "TMPDIR", "RUST_BACKTRACE", "SSL_CERT_FILE", "SSL_CERT_DIR", "LOG", "LOG_FORMAT"];
+const INHERITED: [&str; 12] = [
+    "PATH",
+    "HOME",
+    "LANG",
+    "TMPDIR",
+    "RUST_BACKTRACE",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "LOG",
+    "LOG_FORMAT",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_TRACES_SAMPLER_ARG",
+];
 
 /// The caller's variables for a service, beside [`INHERITED`].
 #[derive(Clone, Copy, Debug, Default)]
